@@ -1,0 +1,60 @@
+# Everything a contributor runs. Needs Python 3.11 or newer, and an index to install packages from.
+# Environments live in .venv*, and are brought up to date when pyproject.toml changes.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-one test-oldest lint format bench bench-quick soak clean
+
+# More arguments for the program that a target runs: make test-one ARGS='-k deadline'
+ARGS ?=
+# The main interpreter, if it is not to be looked for.
+PYTHON ?=
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.has- ## install Spear and show what it does
+	@.venv/bin/python examples/demo.py $(ARGS)
+
+test: .venv/.has-test ## run the suite under every supported Python that is here, with coverage
+	@.ci/test
+
+test-one: .venv/.has-test ## run pytest once: make test-one ARGS='-k deadline'
+	@.venv/bin/python -m pytest $(ARGS)
+
+test-oldest: .venv-oldest/.has-test ## run the suite with the oldest dependencies allowed
+	@.venv-oldest/bin/python -m pytest $(ARGS)
+
+lint: .venv/.has-test .venv/.has-lint ## check style, format and types
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy --strict
+
+format: .venv/.has-lint ## format the code, and mend what ruff can mend
+	@.venv/bin/ruff check --fix-only
+	@.venv/bin/ruff format
+
+bench: .venv-bench/.has-bench ## measure Spear beside its peers
+	@.venv-bench/bin/python -m bench $(ARGS)
+
+bench-quick: .venv-bench/.has-bench ## the same in under two minutes
+	@.venv-bench/bin/python -m bench --quick $(ARGS)
+
+soak: .venv/.has-test ## the long runs, which take hours
+	@.venv/bin/python -m pytest -m soak --hypothesis-profile soak --time-limit 0 \
+		-o faulthandler_timeout=0 $(ARGS)
+
+clean: ## remove all that these targets made
+	@rm -rf .venv .venv-* *.egg-info build dist bench/build .coverage .coverage.* \
+		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp names the extra that its environment has: .venv/.has-test says that spear[test] is in .venv.
+.venv/.has- .venv/.has-test .venv/.has-lint: pyproject.toml
+	@.ci/make-venv .venv "$(@:.venv/.has-%=%)" $(PYTHON)
+
+.venv-bench/.has-bench: pyproject.toml
+	@.ci/make-venv .venv-bench bench $(PYTHON)
+
+.venv-oldest/.has-test: pyproject.toml
+	@OLDEST=yes .ci/make-venv .venv-oldest test $(PYTHON)

@@ -1,0 +1,146 @@
+"""What every test gets: a time limit, a seed that can be given again, and Hypothesis profiles.
+
+A run under ``CI`` is deterministic: the same seed, the same Hypothesis examples. Elsewhere each run
+draws anew, and prints what brings a failure back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import FrameType
+
+ON_CI = bool(os.environ.get("CI"))
+
+TIME_LIMIT_SECONDS = 20.0
+SLOW_FACTOR = 3  # for tests marked slow
+CLEAN_UP_SECONDS = 10.0
+"""What a test may still use, once its time is up, before the whole run ends."""
+
+hypothesis.settings.register_profile("spear", deadline=None, print_blob=True, derandomize=ON_CI)
+hypothesis.settings.register_profile("soak", deadline=None, print_blob=True, max_examples=20_000)
+hypothesis.settings.load_profile("spear")  # --hypothesis-profile comes later, and wins
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("spear")
+    group.addoption(
+        "--seed",
+        type=int,
+        default=0 if ON_CI else random.SystemRandom().randrange(2**32),
+        help="what the `seed` fixture derives its generators from, to replay a failure",
+    )
+    group.addoption(
+        "--time-limit",
+        type=float,
+        default=TIME_LIMIT_SECONDS,
+        help="seconds one test may take, 0 for no limit (tests marked slow: three times as long)",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('--seed')}"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> random.Random:
+    """A generator of this test's own; a failure report says how to get the same one again."""
+    value: int = request.config.getoption("--seed")
+    node: pytest.Item = request.node
+    node.add_report_section("setup", "seed", f"to replay: pytest '{node.nodeid}' --seed {value}")
+    return random.Random(f"{value} {node.nodeid}")
+
+
+class OutOfTime(BaseException):
+    """A test took longer than it may. No Exception: nothing may catch it, Hypothesis least."""
+
+
+def where_all_stand() -> str:
+    """Where each thread and each Trio task stands, without the frames that they have in common."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = [
+        (f"thread {names.get(ident)}", list(traceback.walk_stack(frame))[::-1])
+        for ident, frame in sys._current_frames().items()
+    ]
+    with contextlib.suppress(RuntimeError):  # Trio does not run
+        tasks = [trio.lowlevel.current_root_task()]
+        while tasks:
+            if task := tasks.pop():
+                stacks.append((f"task {task.name}", list(task.iter_await_frames())))
+                for nursery in task.child_nurseries:
+                    tasks.extend(nursery.child_tasks)
+    machinery = (__file__, os.path.dirname(trio.__file__))
+    lines: list[str] = []
+    for name, frames in stacks:
+        own = [each for each in frames if not each[0].f_code.co_filename.startswith(machinery)]
+        if own:
+            lines += (name, *traceback.StackSummary.extract(iter(own[-4:])).format())
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
+    """Interrupt a phase of a test that takes too long, and fail it even if it gets over that."""
+    __tracebackhide__ = True
+    limit: float = item.config.getoption("--time-limit")
+    if item.get_closest_marker("slow"):
+        limit *= SLOW_FACTOR
+    fired = 0
+
+    def on_alarm(signum: int, frame: FrameType | None) -> None:
+        nonlocal fired
+        fired += 1
+        if fired > 1:
+            # It is shielded and will not end; torn out of Trio's loop, it leaves one that no other
+            # test can run in. So this is the end of the whole run.
+            pytest.exit(f"{item.nodeid} cannot be stopped\n{where_all_stand()}", returncode=1)
+        item.add_report_section(phase, "stacks when its time was up", where_all_stand())
+        # Trio delivers an interrupt where it does no harm, so that nurseries still clean up.
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, limit, CLEAN_UP_SECONDS)
+    try:
+        result = yield
+    except pytest.exit.Exception:
+        raise
+    except BaseException as error:
+        if fired:
+            raise OutOfTime(f"longer than {limit:g} s") from error
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if fired:
+        raise OutOfTime(f"longer than {limit:g} s, though it came to its end")
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    __tracebackhide__ = True
+    return (yield from limited(item, "setup"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    __tracebackhide__ = True
+    return (yield from limited(item, "call"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    __tracebackhide__ = True
+    return (yield from limited(item, "teardown"))

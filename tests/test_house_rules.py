@@ -1,0 +1,326 @@
+"""The rules of the house that a program can check; CONTRIBUTING.md says what they are for.
+
+Each rule is a function from source text to what is wrong with it, so that the tests at the end can
+show of every rule that it does catch what it forbids.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import textwrap
+import tokenize
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MODULE_LINES = 500
+FUNCTION_LINES = 60
+PUBLIC_METHODS = 15
+WAIVER = "# Size: "
+"""A line that begins so, near the top of a module, says why the module is larger than it may."""
+WAIVER_WITHIN = 40
+
+PROMISES = re.compile(r"\b(TODO|FIXME|XXX)\b")
+UNEXPLAINED_IGNORE = re.compile(r"# type: ignore(?!\[[^]]+\]\s+# \w)")
+
+AnyFunction: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@attrs.frozen
+class Source:
+    """A file of the project."""
+
+    path: str
+    text: str
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, self.path)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @property
+    def comments(self) -> list[tuple[int, str]]:
+        tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
+        return [(each.start[0], each.string) for each in tokens if each.type == tokenize.COMMENT]
+
+
+def sources(*folders: str) -> list[Source]:
+    """Every Python file in these folders of the project."""
+    return [
+        Source(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "build" not in path.parts
+    ]
+
+
+def is_public(name: str) -> bool:
+    return not name.startswith("_")
+
+
+def decorators(function: AnyFunction) -> set[str]:
+    """The last names of the decorators: ``setter`` for ``@value.setter``."""
+    return {ast.unparse(each).partition("(")[0].split(".")[-1] for each in function.decorator_list}
+
+
+def public_methods(cls: ast.ClassDef) -> list[AnyFunction]:
+    return [
+        node
+        for node in cls.body
+        if isinstance(node, AnyFunction)
+        and is_public(node.name)
+        and not decorators(node) & {"overload", "setter", "deleter"}
+    ]
+
+
+def too_large(source: Source) -> Iterator[str]:
+    """Modules, functions and classes that nobody can take in at once, unless they say why."""
+    if any(line.startswith(WAIVER) for line in source.lines[:WAIVER_WITHIN]):
+        return
+    if len(source.lines) > MODULE_LINES:
+        yield f"{source.path}: {len(source.lines)} lines"
+    for node in ast.walk(source.tree):
+        if isinstance(node, AnyFunction):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > FUNCTION_LINES:
+                yield f"{source.path}:{node.lineno}: {node.name} has {lines} lines"
+        elif isinstance(node, ast.ClassDef):
+            methods = len(public_methods(node))
+            if methods > PUBLIC_METHODS:
+                yield f"{source.path}:{node.lineno}: {node.name} has {methods} public methods"
+
+
+def prints(source: Source) -> Iterator[str]:
+    """A library does not print; a command does."""
+    if source.path.startswith("spear/cli/"):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Name) and node.id == "print":
+            yield f"{source.path}:{node.lineno}: print"
+
+
+def promises(source: Source) -> Iterator[str]:
+    """What is to be done later is an issue, not a comment."""
+    for line, comment in source.comments:
+        if found := PROMISES.search(comment):
+            yield f"{source.path}:{line}: {found[0]}"
+
+
+def unexplained_ignores(source: Source) -> Iterator[str]:
+    """Silencing the type checker takes an error code, and a second comment that says why."""
+    for line, comment in source.comments:
+        if UNEXPLAINED_IGNORE.search(comment):
+            yield f"{source.path}:{line}: {comment}"
+
+
+def undocumented(everything: list[Source]) -> Iterator[str]:
+    """Public functions, classes and methods without a docstring.
+
+    A method may leave it to the base class that declares it.
+    """
+    trees = [(source.path, source.tree) for source in everything]
+    classes = {
+        node.name: node
+        for _, tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    for path, tree in trees:
+        for node in public_definitions(tree):
+            if not ast.get_docstring(node):
+                yield f"{path}:{node.lineno}: {node.name}"
+            if isinstance(node, ast.ClassDef):
+                for method in public_methods(node):
+                    if not ast.get_docstring(method) and not declared_above(
+                        method.name, node, classes
+                    ):
+                        yield f"{path}:{method.lineno}: {node.name}.{method.name}"
+
+
+def public_definitions(tree: ast.Module | ast.ClassDef) -> Iterator[AnyFunction | ast.ClassDef]:
+    """The public functions and classes of a module, and the public classes inside those."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and is_public(node.name):
+            yield node
+            yield from public_definitions(node)
+        elif (
+            isinstance(tree, ast.Module)
+            and isinstance(node, AnyFunction)
+            and is_public(node.name)
+            and "overload" not in decorators(node)
+        ):
+            yield node
+
+
+def declared_above(name: str, cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> bool:
+    """Whether a base class has the method: one of ours, or one of Trio's interfaces."""
+    for base in cls.bases:
+        if ast.unparse(base).startswith("trio.abc."):
+            return True
+        ours = classes.get(ast.unparse(base).partition("[")[0].split(".")[-1])
+        if ours and ours is not cls:
+            if name in {method.name for method in public_methods(ours)}:
+                return True
+            if declared_above(name, ours, classes):
+                return True
+    return False
+
+
+def promised(document: str) -> list[str]:
+    """The ids of the rows of docs/guarantees.md whose status is "holds"."""
+    ids: list[str] = []
+    status = None
+    for line in document.splitlines():
+        if not line.startswith("|"):
+            status = None  # the table ended
+            continue
+        cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
+        names = [cell.lower() for cell in cells]
+        if "status" in names:
+            status = names.index("status")
+        elif re.fullmatch(r"[RS]\d+", cells[0]):
+            if status is None or len(cells) <= status:
+                raise ValueError(f"no status in the row of {cells[0]}")
+            if names[status].startswith("holds"):
+                ids.append(cells[0])
+    return ids
+
+
+def unproven(document: str, tests: Iterable[Source]) -> list[str]:
+    """Guarantees that are said to hold, and that no test bears the name of."""
+    words = {
+        word
+        for source in tests
+        for node in ast.walk(source.tree)
+        if isinstance(node, AnyFunction) and node.name.startswith("test_")
+        for word in node.name.split("_")
+    }
+    return [each for each in promised(document) if each.lower() not in words]
+
+
+Rule: TypeAlias = "Callable[[Source], Iterator[str]]"
+
+
+@pytest.mark.parametrize(
+    ("rule", "folders"),
+    [
+        (too_large, ["spear"]),
+        (prints, ["spear"]),
+        (promises, ["spear", "tests", "examples", "bench"]),
+        (unexplained_ignores, ["spear", "tests", "examples", "bench"]),
+    ],
+)
+def test_the_house_is_in_order(rule: Rule, folders: list[str]) -> None:
+    faults = [fault for source in sources(*folders) for fault in rule(source)]
+    assert not faults, "\n".join(faults)
+
+
+def test_what_is_public_is_documented() -> None:
+    faults = list(undocumented(sources("spear")))
+    assert not faults, "\n".join(faults)
+
+
+def test_every_guarantee_that_holds_has_a_test_of_its_name() -> None:
+    document = ROOT / "docs" / "guarantees.md"
+    if not document.exists():
+        pytest.skip("docs/guarantees.md is not written yet")
+    assert unproven(document.read_text(encoding="utf-8"), sources("tests")) == []
+
+
+LONG_FUNCTION = "def f():\n" + "    pass\n" * FUNCTION_LINES
+WIDE_CLASS = "class C:\n" + "".join(f"    def f{n}(self): ...\n" for n in range(PUBLIC_METHODS + 1))
+LONG_MODULE = "pass\n" * (MODULE_LINES + 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "text"),
+    [
+        (too_large, "spear/_x.py", LONG_MODULE),
+        (too_large, "spear/_x.py", LONG_FUNCTION),
+        (too_large, "spear/_x.py", LONG_FUNCTION.replace("def", "async def")),
+        (too_large, "spear/_x.py", "class C:\n" + textwrap.indent(LONG_FUNCTION, "    ")),
+        (too_large, "spear/_x.py", WIDE_CLASS),
+        (too_large, "spear/_x.py", "pass\n" * WAIVER_WITHIN + WAIVER + "late\n" + LONG_MODULE),
+        (prints, "spear/wire/_x.py", "print('here')"),
+        (prints, "spear/wire/_x.py", "trace = print"),
+        (promises, "spear/_x.py", "pass  # TODO: more"),
+        (promises, "tests/test_x.py", "# FIXME"),
+        (unexplained_ignores, "spear/_x.py", "x = f()  # type: ignore"),
+        (unexplained_ignores, "spear/_x.py", "x = f()  # type: ignore[misc]"),
+    ],
+)
+def test_each_rule_finds_what_breaks_it(rule: Rule, path: str, text: str) -> None:
+    assert list(rule(Source(path, text)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "text"),
+    [
+        (too_large, "spear/_x.py", "pass\n" * MODULE_LINES),
+        (too_large, "spear/_x.py", LONG_FUNCTION.replace("    pass\n", "", 1)),
+        (too_large, "spear/_x.py", WAIVER + "the table is one table\n" + LONG_MODULE + WIDE_CLASS),
+        (too_large, "spear/_x.py", WIDE_CLASS.replace("f0", "_f0")),
+        (prints, "spear/cli/_x.py", "print('here')"),
+        (prints, "spear/wire/_x.py", "self.print()"),
+        (promises, "spear/_x.py", "# XXXX, todos"),
+        (unexplained_ignores, "spear/_x.py", "x = f()  # type: ignore[misc]  # untyped"),
+    ],
+)
+def test_no_rule_forbids_what_is_meant_to_be(rule: Rule, path: str, text: str) -> None:
+    assert list(rule(Source(path, text))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("def f(): ...", ["f"]),
+        ("async def f(): ...", ["f"]),
+        ("class C: ...", ["C"]),
+        ("class C:\n  '''.'''\n  def f(self): ...", ["C.f"]),
+        ("class C:\n  '''.'''\n  class D: ...", ["D"]),
+        ("class C:\n  '''.'''\n  @property\n  def f(self): ...", ["C.f"]),
+        ("class C(Exception):\n  '''.'''\n  def f(self): ...", ["C.f"]),
+        ("class B:\n  '''.'''\nclass C(B):\n  '''.'''\n  def f(self): ...", ["C.f"]),
+        ("class B:\n  '''.'''\n  def f(self): '.'\nclass C(B):\n  '''.'''\n  def f(self): ...", []),
+        ("class C(trio.abc.Stream):\n  '''.'''\n  def f(self): ...", []),
+        ("class C:\n  '''.'''\n  @f.setter\n  def f(self, value): ...", []),
+        ("def _f(): ...\nclass _C:\n  def f(self): ...", []),
+        ("@overload\ndef f(): ...\ndef f(): '.'", []),
+        ("def f():\n  '''.'''\n  def inner(): ...", []),
+    ],
+)
+def test_undocumented_names_are_found(text: str, missing: list[str]) -> None:
+    found = undocumented([Source("spear/_x.py", text)])
+    assert [fault.rpartition(" ")[2] for fault in found] == missing
+
+
+def test_guarantees_without_a_test_are_found() -> None:
+    document = """
+| id | what | status |
+|----|------|--------|
+| R1 | The parser is total | holds |
+| **R2** | Tables are complete | holds, N by hand |
+| R10 | A worker dies | planned |
+| S1 | Sockets | Holds |
+"""
+    tests = [Source("tests/test_x.py", "def test_r1_whole(): ...\nasync def test_fast_s1(): ...")]
+    assert promised(document) == ["R1", "R2", "S1"]
+    assert unproven(document, tests) == ["R2"]
+
+
+@pytest.mark.parametrize("row", ["| R1 | no header | holds |", "| id | status |\n\n| R1 | holds |"])
+def test_a_guarantee_must_have_a_status(row: str) -> None:
+    with pytest.raises(ValueError, match="no status in the row of R1"):
+        promised(row)

@@ -1,0 +1,49 @@
+"""What is in the package that users install."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_spear_and_nothing_else(tmp_path: Path) -> None:
+    """Every module and py.typed; no tests, no benches. Built from a copy, without the network."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("spear", "tests"):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    run = subprocess.run(
+        [sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "spear").rglob("*.py")}
+    assert files == modules | {"spear/py.typed"}
+
+
+def test_s17_spear_itself_needs_little() -> None:
+    """Heavy dependencies are extras, and cbor2 is a release that bounds recursion."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        needed: list[str] = tomllib.load(file)["project"]["dependencies"]
+    assert {re.split(r"[<>=! ]", each)[0] for each in needed} == {
+        "attrs",
+        "cbor2",
+        "trio",
+        "trio-websocket",
+    }
+    assert any(each.startswith("cbor2>=6.2") for each in needed)
