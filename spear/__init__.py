@@ -1,0 +1,78 @@
+"""Spear: host functions in processes of their own, and call them as in one Trio nursery.
+
+Two kinds of programs import this. A function file needs ``Agent`` and little else, and each of its
+processes pays for the import; so names are loaded when they are first used, and the host's side is
+never loaded inside a function.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spear._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from spear._errors import AuthenticationFailed as AuthenticationFailed
+    from spear._errors import CallCancelled as CallCancelled
+    from spear._errors import CallFailed as CallFailed
+    from spear._errors import ChannelBroken as ChannelBroken
+    from spear._errors import ChannelClosed as ChannelClosed
+    from spear._errors import ChannelCreationFailed as ChannelCreationFailed
+    from spear._errors import ConfigurationError as ConfigurationError
+    from spear._errors import DeadlineExceeded as DeadlineExceeded
+    from spear._errors import FunctionRaised as FunctionRaised
+    from spear._errors import InvalidArguments as InvalidArguments
+    from spear._errors import LocalProtocolError as LocalProtocolError
+    from spear._errors import MissingExtra as MissingExtra
+    from spear._errors import NotFound as NotFound
+    from spear._errors import NotInCall as NotInCall
+    from spear._errors import Overloaded as Overloaded
+    from spear._errors import Rejected as Rejected
+    from spear._errors import RemoteProtocolError as RemoteProtocolError
+    from spear._errors import SpawnFailed as SpawnFailed
+    from spear._errors import SpearError as SpearError
+    from spear._errors import UnsupportedTransport as UnsupportedTransport
+    from spear._errors import WorkerDied as WorkerDied
+    from spear._ids import InstanceId as InstanceId
+    from spear._limits import Limits as Limits
+    from spear.agent import Agent as Agent
+    from spear.agent import call as call
+    from spear.agent import context as context
+    from spear.spearlet import Spearlet as Spearlet
+    from spear.spearlet import open_spearlet as open_spearlet
+
+_ERRORS = (
+    "AuthenticationFailed", "CallCancelled", "CallFailed", "ChannelBroken", "ChannelClosed",
+    "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded", "FunctionRaised",
+    "InvalidArguments", "LocalProtocolError", "MissingExtra", "NotFound", "NotInCall", "Overloaded",
+    "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnsupportedTransport",
+    "WorkerDied",
+)  # fmt: skip
+
+_HOMES = {
+    **dict.fromkeys(_ERRORS, "spear._errors"),
+    "InstanceId": "spear._ids",
+    "Limits": "spear._limits",
+    "Agent": "spear.agent",
+    "call": "spear.agent",
+    "context": "spear.agent",
+    "Spearlet": "spear.spearlet",
+    "open_spearlet": "spear.spearlet",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name (PEP 562)."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spear' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,93 @@
+"""Value objects that name things. A leaf: it knows no other part of Spear."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from os import urandom
+from typing import Final, Literal, TypeAlias, final
+
+import attrs
+
+RuntimeType: TypeAlias = Literal["process", "wasm", "kubernetes", "memory"]
+
+RUNTIME_TYPES: Final[dict[str, RuntimeType]] = {
+    "process": "process",
+    "wasm": "wasm",
+    "kubernetes": "kubernetes",
+    "memory": "memory",
+}
+"""Every runtime type by its name."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def _check_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    # The name becomes part of socket paths, log lines and Kubernetes labels: no separators, no "..",
+    # at most 63 bytes (the limit of a DNS label).
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise ValueError(
+            f"{attribute.name} {value!r} must be 1 to 63 of A-Z a-z 0-9 _ . -, "
+            "the first a letter or digit, with no two dots in a row"
+        )
+
+
+@final
+@attrs.frozen(order=True)
+class InstanceId:
+    """Names one life of one function instance.
+
+    A restarted instance keeps its name and gets the next incarnation, so that whatever the old
+    process still sends can be told apart and refused.
+    """
+
+    runtime: RuntimeType
+    name: str = attrs.field(validator=_check_name)
+    incarnation: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+
+    def __str__(self) -> str:
+        return f"{self.runtime}:{self.name}#{self.incarnation}"
+
+    def next_incarnation(self) -> InstanceId:
+        """The same instance, one life later."""
+        return attrs.evolve(self, incarnation=self.incarnation + 1)
+
+
+@final
+class Secret:
+    """256 random bits that prove an instance's identity; never shown, compared in constant time."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        if len(value) != 32:
+            raise ValueError("a secret is 32 bytes")
+        self._value = bytes(value)
+
+    @classmethod
+    def generate(cls) -> Secret:
+        """A fresh secret from the operating system's generator."""
+        return cls(urandom(32))
+
+    def reveal(self) -> bytes:
+        """The bytes themselves: for the one place that hands them to the instance."""
+        return self._value
+
+    def prove(self, message: bytes) -> bytes:
+        """HMAC-SHA256 of ``message`` under this secret."""
+        return hmac.digest(self._value, message, "sha256")
+
+    def verify(self, message: bytes, proof: bytes) -> bool:
+        """Whether ``proof`` was made from ``message`` with this secret, in constant time."""
+        return hmac.compare_digest(self.prove(message), proof)
+
+    def __repr__(self) -> str:
+        return "<Secret>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
+
+    def __hash__(self) -> int:
+        raise TypeError(
+            "a secret is not hashable: it must not become a key that is looked up by value"
+        )

@@ -1,0 +1,117 @@
+"""Every cap and timeout in Spear, with its reason. A leaf: it knows no other part of Spear.
+
+Whatever a peer can make grow has a bound here. Times are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What one end of a connection accepts, and how long it waits."""
+
+    # -- sizes ------------------------------------------------------------------------------
+    fragment_bytes: int = 1 * MIB
+    """Payloads above this travel in several frames, so that a heartbeat or a small call waits for
+    at most one of them: 0.25 ms on a local socket, 9 ms at 1 Gbit/s. A quarter of it costs a third
+    of the throughput of large payloads, because every frame is a pass of the scheduler."""
+
+    max_message_bytes: int = 32 * MIB
+    """One payload, all fragments together (precedents: Dynamo's TCP plane 32 MiB, NATS 1 MiB)."""
+
+    max_head_bytes: int = 64 * KIB
+    """The optional head map of one frame. Metadata belongs here, data does not."""
+
+    assembly_bytes: int = 4 * MIB
+    """Total size of the fragmented payloads that one peer may have begun and not finished. A single
+    larger one is allowed while it is alone, so a peer holds at most ``max_message_bytes`` of ours."""
+
+    handshake_frame_bytes: int = 4 * KIB
+    """All that an unauthenticated peer can make us buffer."""
+
+    control_backlog_bytes: int = 64 * KIB
+    """Unsent answers to heartbeats and the like; a peer that never reads is cut at this size."""
+
+    # -- counts -----------------------------------------------------------------------------
+    max_calls: int = 100
+    """Calls one peer may have open; each counts until its handler has ended (h2's default of 100;
+    ending the count at CANCEL is CVE-2023-44487)."""
+
+    request_bytes_in_flight: int = 128 * MIB
+    """Total size of the requests that one peer's running calls hold; above it a call is refused."""
+
+    cancels_per_second: float = 100.0
+    cancel_burst: int = 1000
+    """A peer we do not trust may cancel this often for ever, and this often at once (CVE-2025-8671)."""
+
+    control_frames_per_second: float = 1000.0
+    control_frame_burst: int = 10_000
+    """Heartbeats, credits, empty bodies and cancels of unknown calls, together (CVE-2024-27316)."""
+
+    max_strikes: int = 2
+    """So many times over a rate, and the connection is closed (gRPC's ping strikes)."""
+
+    # -- flow control -------------------------------------------------------------------------
+    stream_window_bytes: int = 256 * KIB
+    """Unread bytes of one stream. Its receiver, not the socket, slows the sender down."""
+
+    connection_window_bytes: int = 1 * MIB
+    """Unread bytes of all streams of one connection."""
+
+    max_queued_items: int = 4096
+    """Unread items of one stream, however small they are."""
+
+    # -- times --------------------------------------------------------------------------------
+    connect_seconds: float = 5.0
+    """To resolve a name, connect, and finish TLS (NATS clients: 2 s, without name resolution)."""
+
+    handshake_seconds: float = 2.0
+    """From accept to authenticated (NATS: 2 s). Slow-drip peers cost no more than this."""
+
+    startup_seconds: float = 10.0
+    """From spawn to ready (AWS Lambda: 10 s). The secret is void afterwards."""
+
+    write_seconds: float = 10.0
+    """A peer that takes no byte for so long is cut (NATS: 10 s)."""
+
+    heartbeat_seconds: float = 1.0
+    heartbeat_misses: int = 3
+    """A peer silent for this many heartbeats is treated as dead."""
+
+    reconnect_seconds: float = 10.0
+    """How long a broken session may be resumed by the same incarnation."""
+
+    call_seconds: float = 60.0
+    """The deadline of a call that names none. Ask for ``math.inf`` to wait for ever."""
+
+    drain_seconds: float = 5.0
+    """Stop ladder, first step: running calls may finish (Dynamo: 5 s)."""
+
+    terminate_seconds: float = 2.0
+    """Stop ladder, second step: from SIGTERM to SIGKILL."""
+
+    # -- listeners ------------------------------------------------------------------------------
+    max_connections: int = 16_384
+    """Connections of one listener, authenticated or not."""
+
+    max_unauthenticated: int = 64
+    """Connections that have not proved who they are; the oldest is cut for the newest."""
+
+    # -- logs -----------------------------------------------------------------------------------
+    log_line_bytes: int = 8 * KIB
+    log_tail_bytes: int = 64 * KIB
+    """What is kept of an instance's stdout and stderr for error messages."""
+
+    error_message_bytes: int = 4 * KIB
+    """What a remote error may say."""
+
+
+DEFAULT_LIMITS = Limits()

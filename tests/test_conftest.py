@@ -1,0 +1,77 @@
+"""What conftest.py promises to every other test, shown on a suite of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+def run_pytest(folder: Path, tests: str, *arguments: str) -> str:
+    """Everything that pytest prints about some tests under our configuration."""
+    shutil.copy(HERE / "conftest.py", folder)
+    shutil.copy(HERE.parent / "pyproject.toml", folder)
+    (folder / "test_some.py").write_text(tests, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "test_some.py", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.stdout + run.stderr
+
+
+@pytest.mark.slow
+def test_r30_a_test_that_takes_too_long_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    hang = """
+import time, trio
+
+def test_blocking():
+    time.sleep(60)
+
+async def test_trio():
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever, name="the one that hangs")
+    finally:
+        print("cleaned up")
+
+def test_swallowing():
+    try:
+        time.sleep(60)
+    except BaseException:
+        pass
+
+async def test_other():
+    await trio.sleep(0)
+"""
+    output = run_pytest(tmp_path, hang, "--time-limit", "0.2")
+    assert "3 failed, 1 passed" in output
+    assert "OutOfTime: longer than 0.2 s, though it came to its end" in output
+    assert "cleaned up" in output
+    assert "task <test 'test_trio'>" in output
+
+
+@pytest.mark.slow
+def test_r29_the_seed_of_a_failure_brings_it_back(tmp_path: Path) -> None:
+    fails = """
+import pytest
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_fault(seed, n):
+    raise RuntimeError(f"drew {seed.random()}")
+"""
+    first = run_pytest(tmp_path, fails)
+    drawn = re.findall(r"E +RuntimeError: drew (0\.\d+)", first)
+    assert len(set(drawn)) == 2, first
+    replay = re.search(r"to replay: pytest '(test_some.py::test_fault\[2\])' (--seed) (\d+)", first)
+    assert replay, first
+    again = run_pytest(tmp_path, fails, *replay.groups()[1:])
+    assert re.findall(r"E +RuntimeError: drew (0\.\d+)", again) == drawn

@@ -1,0 +1,463 @@
+"""The documents keep their word: what they show runs, what they name exists, what they link to is there.
+
+How examples are written, in docs/*.md and README.md:
+
+* A ``python`` block whose first line is a comment with a file's name, as ``# shop.py``, is that file. The
+  examples of one document share a directory, which also has the project's ``examples``.
+* A ``console`` block has commands behind ``$``, each followed by what it writes, on stdout and on stderr.
+  A line ``...`` stands for any lines; seconds and process numbers may differ. No command depends on what
+  another one has done.
+* Any other ``python`` block that calls ``trio.run`` is run and must not fail; the rest is compiled.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import collections.abc
+import importlib
+import inspect
+import os
+import re
+import sys
+import typing
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import pytest
+import trio
+
+import spear
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+DOCUMENTS: Final = {
+    path.relative_to(ROOT).as_posix(): path
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    )
+    if path.exists()
+}
+
+PACKAGES: Final = (
+    "spear", "spear.agent", "spear.channels", "spear.runtimes", "spear.spearlet", "spear.testing",
+    "spear.transports", "spear.wire",
+)  # fmt: skip
+"""Where public names live."""
+
+FOREIGN: Final = {"BdbQuit", "GitHub", *dir(builtins), *dir(typing), *dir(collections.abc)}
+"""Names in the documents that are not Spear's."""
+
+FENCE = re.compile(r"( *)(`{3,})([\w-]*)(.*)")
+FILE_NAME = re.compile(r"# ([\w-]+\.py)\b")
+RUNNABLE = re.compile(r"(^|\| )(spear (call|--)|python [\w-]+\.py|python -m pytest )")
+HEADING = re.compile(r"#+ (.*)")
+LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`]+)`")
+
+
+@attrs.frozen
+class Block:
+    """A fenced block of a document."""
+
+    document: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+    @property
+    def file(self) -> str | None:
+        """The file that a Python block is, if it is one."""
+        found = FILE_NAME.match(self.text) if self.language == "python" else None
+        return found[1] if found else None
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is run as it stands."""
+        return self.language == "python" and not self.file and "\ntrio.run(" in self.text
+
+
+@attrs.frozen
+class Command:
+    """A command, and what it should print; None if that does not matter, but its success does."""
+
+    where: str
+    line: str
+    output: str | None
+
+
+def parse(name: str, text: str) -> tuple[list[Block], str]:
+    """The fenced blocks of a document, and the text around them."""
+    blocks: list[Block] = []
+    prose: list[str] = []
+    lines = iter(enumerate(text.splitlines(), start=1))
+    for number, line in lines:
+        if not (fence := FENCE.fullmatch(line)):
+            prose.append(line)
+            continue
+        indent, ticks, language, _ = fence.groups()
+        inside: list[str] = []
+        for _, each in lines:
+            if each.strip() == ticks:
+                break
+            inside.append(each.removeprefix(indent))
+        else:
+            raise ValueError(f"{name}:{number}: a block without an end")
+        blocks.append(Block(name, number, language, "".join(f"{each}\n" for each in inside)))
+    return blocks, "\n".join(prose)
+
+
+@cache
+def read(name: str) -> tuple[list[Block], str]:
+    return parse(name, DOCUMENTS[name].read_text(encoding="utf-8"))
+
+
+# -- examples -----------------------------------------------------------------------------------
+
+
+def commands(blocks: list[Block]) -> Iterator[Command]:
+    """Everything that has to be run."""
+    for block in blocks:
+        if block.is_program:
+            yield Command(str(block), f"python block_{block.line}.py", None)
+        elif block.language == "console":
+            first, *parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
+            assert not first, f"{block}: begin with a command"
+            for part in parts:
+                line, _, output = part.partition("\n")
+                if RUNNABLE.search(line):
+                    yield Command(str(block), line, output)
+
+
+def normal(output: str) -> str:
+    """Without what differs from run to run: durations, process numbers, widths of columns."""
+    output = re.sub(r"\d[\d.]* ?(ms|s)\b", r"N \1", output)
+    output = re.sub(r"pid \d+", "pid N", output)
+    return "".join(" ".join(line.split()) + "\n" for line in output.splitlines())
+
+
+def matches(shown: str, output: str) -> bool:
+    """Whether a command has printed what the document shows."""
+    pattern = "".join(
+        r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n"
+        for line in normal(shown).splitlines()
+    )
+    return re.fullmatch(pattern, normal(output)) is not None
+
+
+def prepare(directory: Path, blocks: list[Block]) -> dict[str, str]:
+    """Write the files that a document shows; returns the environment in which to run its commands."""
+    for block in blocks:
+        if name := block.file or (block.is_program and f"block_{block.line}.py"):
+            assert not (directory / name).exists(), f"{block}: there are two {name}"
+            (directory / name).write_text(block.text, encoding="utf-8")
+    (directory / "examples").symlink_to(ROOT / "examples")
+    programs = directory / "bin"
+    programs.mkdir()
+    for name, command in (("python", ""), ("spear", "-m spear.cli ")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} {command}"$@"\n', encoding="utf-8")
+        program.chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+
+
+async def fault(command: Command, directory: Path, environment: dict[str, str]) -> str:
+    """What is wrong with a command; empty if it does what the document says."""
+    run = await trio.run_process(
+        ["/bin/sh", "-c", command.line],
+        cwd=directory,
+        env=environment,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    out, err = run.stdout.decode(), run.stderr.decode()
+    if command.output is None:
+        is_right = run.returncode == 0
+    else:  # which of the two a reader sees first is not for us to say
+        is_right = any(matches(command.output, each) for each in (err + out, out + err))
+    return "" if is_right else f"{command.where}: $ {command.line}\n{err}{out}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if list(commands(read(name)[0]))])
+async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
+    blocks, _ = read(name)
+    environment = prepare(tmp_path, blocks)
+    faults: list[str] = []
+    limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def check(command: Command) -> None:
+        async with limiter:
+            faults.append(await fault(command, tmp_path, environment))
+
+    async with trio.open_nursery() as nursery:
+        for command in commands(blocks):
+            nursery.start_soon(check, command)
+    assert not any(faults), "\n".join(filter(None, faults))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_python_blocks_are_python(name: str) -> None:
+    for block in read(name)[0]:
+        if block.language == "python":
+            compile(block.text, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_calls_are_shown_where_they_are_checked(name: str) -> None:
+    stray = [
+        f"{block}: {line}: put it into a console block"
+        for block in read(name)[0]
+        if block.language not in ("console", "python")
+        for line in block.text.splitlines()
+        if re.match(r"(\$ )?spear call\b", line)
+    ]
+    assert not stray, "\n".join(stray)
+
+
+@pytest.mark.parametrize(
+    ("shown", "output", "expected"),
+    [
+        ("a\nb\n", "a\nb\n", True),
+        ("a\n", "a\nb\n", False),
+        ("a\nb\n", "a\n", False),
+        ("a\n...\nd\n", "a\nb\nc\nd\n", True),
+        ("a\n...\nd\n", "a\nd\n", True),
+        ("a\n...\nd\n", "a\nb\n", False),
+        ("took 0.2 s\n", "took 0.201 s\n", True),
+        ("took 0.2 s\n", "took 2 minutes\n", False),
+        ("  1.5 ms  is pid 7\n", "12.25 ms is pid 4711 \n", True),
+        ("(x)\n", "x\n", False),
+    ],
+)
+def test_output_is_compared(shown: str, output: str, *, expected: bool) -> None:
+    assert matches(shown, output) is expected
+
+
+def test_an_example_that_does_something_else_is_found(tmp_path: Path) -> None:
+    text = "```python\n# one.py\nprint(1)\n```\n\n```console\n$ python one.py\n2\n```\n"
+    blocks, prose = parse("x.md", text)
+    assert prose == ""
+    (command,) = commands(blocks)
+    found = trio.run(fault, command, tmp_path, prepare(tmp_path, blocks))
+    assert found == "x.md:6: $ python one.py\n1\n"
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@cache
+def public_classes() -> dict[str, type]:
+    return {
+        name: thing
+        for package in map(importlib.import_module, PACKAGES)
+        for name in dir(package)
+        if name[0] != "_" and inspect.isclass(thing := getattr(package, name))
+    }
+
+
+@cache
+def loggers() -> frozenset[str]:
+    """The names under which Spear logs."""
+    return frozenset(
+        found
+        for path in (ROOT / "spear").rglob("*.py")
+        for found in re.findall(r'getLogger\("([\w.]+)"\)', path.read_text(encoding="utf-8"))
+    )
+
+
+def resolves(name: str) -> bool:
+    """Whether ``spear.a.b`` is something that can be imported, or a logger."""
+    if name in loggers():
+        return True
+    thing: object = spear
+    path = "spear"
+    for part in name.split(".")[1:]:
+        path += f".{part}"
+        try:
+            thing = getattr(thing, part)
+        except AttributeError:
+            try:
+                thing = importlib.import_module(path)
+            except ImportError:
+                return False
+    return True
+
+
+def has(cls: type, attribute: str) -> bool:
+    """Whether objects of a class have an attribute: one that is defined, or documented."""
+    documented = rf"^ +(\w+, )*{attribute}(, \w+)*:"
+    return (
+        hasattr(cls, attribute)
+        or (attrs.has(cls) and attribute in attrs.fields_dict(cls))
+        or any(
+            re.search(documented, base.__doc__ or "", re.MULTILINE) is not None
+            for base in cls.__mro__
+        )
+    )
+
+
+def unknown_names(prose: str) -> Iterator[str]:
+    """What is said to be Spear's, and is not."""
+    classes = public_classes()
+    for code in CODE.findall(prose):
+        if found := re.match(r"(spear(?:\.[a-zA-Z_]\w*)+)(?![.\w])", code):
+            if not resolves(found[1]):
+                yield code
+        elif found := re.match(r"([A-Z][a-z]+\w*)\.([a-z_]\w*)", code):
+            if found[1] in classes and not has(classes[found[1]], found[2]):
+                yield code
+        elif found := re.fullmatch(r"((?:[A-Z][a-z]+){2,})(\(.*\))?", code):
+            if found[1] not in classes and found[1] not in FOREIGN:
+                yield code
+        elif found := re.fullmatch(r"((?:spear|tests|docs|examples|bench)/[\w./*-]+\.\w+)", code):
+            if not list(ROOT.glob(found[1])):
+                yield code
+        elif (found := re.fullmatch(r"make ([\w-]+).*", code)) and not re.search(
+            rf"^{found[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            yield code
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_names_exist(name: str) -> None:
+    assert list(unknown_names(read(name)[1])) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "is_known"),
+    [
+        ("spear.open_spearlet", True),
+        ("spear.open_spearlets", False),
+        ("spear.channels.open_connection_manager()", True),
+        ("spear.channels.nothing", False),
+        ("spear.context().metadata", True),
+        ("spear.instances", True),
+        ("spear.function.<name>", True),
+        ("Spearlet.deploy", True),
+        ("Spearlet.undeploy()", False),
+        ("Execution.status", True),
+        ("Execution.state", False),
+        ("Limits.max_calls", True),
+        ("ChannelBroken", True),
+        ("ChannelBrooken", False),
+        ("KeyError", True),
+        ("spear/_limits.py", True),
+        ("spear/_limit.py", False),
+        ("make test", True),
+        ("make tset", False),
+    ],
+)
+def test_names_that_do_not_exist_are_found(code: str, *, is_known: bool) -> None:
+    assert list(unknown_names(f"See `{code}`.")) == ([] if is_known else [code])
+
+
+# -- links --------------------------------------------------------------------------------------
+
+
+def anchors(prose: str) -> set[str]:
+    """The anchors that GitHub makes of a document's headings."""
+    found = (HEADING.fullmatch(line) for line in prose.splitlines())
+    titles = (re.sub(r"[^\w\- ]", "", each[1].lower()) for each in found if each)
+    return {title.replace(" ", "-") for title in titles}
+
+
+def broken_links(name: str, prose: str) -> Iterator[str]:
+    for link in LINK.findall(prose):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        if not target.exists():
+            yield link
+        elif anchor and target.suffix == ".md":
+            text = prose if not path else parse(path, target.read_text(encoding="utf-8"))[1]
+            if anchor not in anchors(text):
+                yield link
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    assert list(broken_links(name, read(name)[1])) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "is_good"),
+    [
+        ("docs/design.md", True),
+        ("docs/designs.md", False),
+        ("#the-end-of-it", True),
+        ("#the-end", False),
+        ("CONTRIBUTING.md#rules-of-the-house", True),
+        ("CONTRIBUTING.md#rules", False),
+        ("https://example.org/", True),
+    ],
+)
+def test_links_that_lead_nowhere_are_found(link: str, *, is_good: bool) -> None:
+    prose = f"## The end, of it!\n[here]({link})"
+    assert list(broken_links("README.md", prose)) == ([] if is_good else [link])
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    documents = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert documents <= set(LINK.findall(index))
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def rows(document: str, *columns: str) -> Iterator[list[str]]:
+    """The rows of the table that has these columns."""
+    inside = False
+    for line in read(document)[1].splitlines():
+        cells = [cell.strip(" `") for cell in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            inside = False
+        elif tuple(cells) == columns:
+            inside = True
+        elif inside and not set(line) <= set("|-: "):
+            yield cells
+
+
+def shown(name: str, value: float) -> str:
+    """A limit as the documents show it."""
+    if name.endswith(("_bytes", "_in_flight")):
+        unit, size = ("MiB", 1 << 20) if value >= 1 << 20 else ("KiB", 1 << 10)
+        return f"{value / size:g} {unit}"
+    if name.endswith("_per_second"):
+        return f"{value:,.0f} a second"
+    return f"{value:g} s" if name.endswith("_seconds") else f"{value:,}"
+
+
+def test_the_table_of_limits_is_that_of_the_code() -> None:
+    table = {
+        name: value for name, value, _ in rows("docs/guarantees.md", "limit", "default", "bounds")
+    }
+    defaults = attrs.asdict(spear.Limits())
+    assert table == {name: shown(name, value) for name, value in defaults.items()}
+
+
+def test_a_guarantee_names_files_that_have_its_tests() -> None:
+    columns = ("id", "promise", "figure", "proven by", "status")
+    faults = []
+    for name, _, _, proof, status in rows("docs/guarantees.md", *columns):
+        files = re.findall(r"tests/[\w./]+\.py", proof)
+        for file in files:
+            text = (ROOT / file).read_text(encoding="utf-8")
+            if not re.search(rf"def test_(\w+_)?{name.lower()}(_|\()", text):
+                faults.append(f"{name}: no test of that name in {file}")
+        if status.startswith("holds") and not files:
+            faults.append(f"{name} holds, and no file is named")
+    assert not faults, "\n".join(faults)

@@ -1,0 +1,140 @@
+"""The examples do what they say, on the files of this repository."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+PATIENCE_SECONDS = 50.0
+
+pytestmark = pytest.mark.slow
+
+
+def python(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+def commands(path: Path) -> list[str]:
+    """The command lines in an example's docstring."""
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return [line.strip() for line in doc.splitlines() if line.strip().startswith("spear ")]
+
+
+def section(output: str, title: str) -> list[str]:
+    """The indented lines behind a title."""
+    lines = iter(output.splitlines())
+    for line in lines:
+        if line.startswith(title):
+            break
+    found: list[str] = []
+    for line in lines:
+        if not line.startswith("  "):
+            break
+        found.append(line.strip())
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the demo prints, wherever it is started."""
+    done = python(str(EXAMPLES / "demo.py"), cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout
+
+
+def test_the_demo_counts_the_words_that_are_there(demo: str) -> None:
+    shown = section(demo, "words()")
+    texts = sorted(ROOT.glob("*.md"))
+    assert [line.split()[0] for line in shown] == [path.name for path in texts]
+    for line, path in zip(shown, texts, strict=True):
+        text = path.read_text(encoding="utf-8").lower()
+        counts = Counter(re.findall(r"[a-z]{6,}", text)).most_common(3)
+        assert line.split(maxsplit=1)[1] == ", ".join(f"{word} {count}" for word, count in counts)
+
+
+def test_the_demo_streams_the_headings_that_are_there(demo: str) -> None:
+    (title,) = [line for line in demo.splitlines() if line.startswith("headings()")]
+    path = ROOT / title.split()[-1]
+    headings = [
+        line.strip("# ")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    ]
+    assert headings
+    assert section(demo, "headings()") == [f"- {heading}" for heading in headings]
+
+
+def test_the_demo_shows_failures_as_exceptions(demo: str) -> None:
+    (raised,) = section(demo, "publish()")
+    assert raised.startswith("FunctionRaised('PermissionError: ")
+    (late,) = section(demo, "review()")
+    assert late.startswith("DeadlineExceeded(")
+
+
+def test_the_demo_runs_on_several_processes_at_once(demo: str) -> None:
+    _, *rows = section(demo, "squeeze()")
+    assert len(rows) == 8
+    runs: dict[str, set[int]] = {}
+    for row in rows:
+        instance = re.findall(r"process:documents-\d+#1", row)[0]
+        bar = row[re.search(r" \d+  ", row).end() :]  # type: ignore[union-attr]  # every row has its time
+        cells = {cell for cell, mark in enumerate(bar) if mark == "#"}
+        assert cells
+        runs[instance] = runs.get(instance, set()) | cells
+    ready = int(demo.split()[0])
+    assert len(runs) == ready >= 2
+    first, second, *_ = runs.values()
+    assert first & second, "no two processes were busy at the same time"
+    times = re.findall(r"one by one ([\d.]+) s, at once ([\d.]+) s", demo)
+    assert len(times) == 1
+
+
+def test_the_shops_commands_work() -> None:
+    readme = (ROOT / "README.md").read_bytes()
+    digest = hashlib.pbkdf2_hmac("sha256", readme, b"shop", 200_000).hex()
+    expected = {
+        "price": "3.01\n",
+        "total": "7.0\n",
+        "receipt": '"Thank you, Ada!"\n"1 x tea: 3.50"\n',
+        "fingerprint": f'"{digest}"\n',
+    }
+    lines = commands(EXAMPLES / "shop.py")
+    assert [shlex.split(line)[2].rpartition(":")[2] for line in lines] == [*expected]
+    for line, output in zip(lines, expected.values(), strict=True):
+        words = shlex.split(line)
+        assert words[0] == "spear"
+        done = python("-m", "spear.cli", *words[1:])
+        assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
+
+
+def test_the_shops_failure_is_seen() -> None:
+    order = '{"customer": "Ada", "lines": []}'
+    done = python("-m", "spear.cli", "call", "examples/shop.py:refund", order)
+    assert done.returncode == 1
+    assert done.stderr == "spear: PermissionError: Ada, please come to the counter\n"
+    done = python("-m", "spear.cli", "call", "examples/shop.py:price", "gold")
+    assert (done.returncode, done.stderr) == (1, "spear: ValueError: we do not sell gold\n")
+
+
+def test_an_example_without_a_host_says_what_to_do() -> None:
+    done = python(str(EXAMPLES / "shop.py"))
+    assert done.returncode == 2
+    assert "spear call shop.py:NAME" in done.stderr
