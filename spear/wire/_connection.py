@@ -1,0 +1,736 @@
+"""One end of a connection: calls and frames in and out, without I/O.
+
+This is the whole protocol after the framing: which frame may come when, how many calls are open, how
+much credit is left, how often a peer may annoy us. It knows no socket, no clock and no task; time
+comes in as a number, frames leave through a :class:`Sink`.
+
+Invariants:
+
+* A rule broken by our own side raises ``LocalProtocolError`` and changes nothing. A rule broken by
+  the peer ends up in :attr:`Connection.error`, after the events of all frames before it.
+* A call is in :attr:`Connection.calls` from its request to its final frame, and counts as long.
+* Credit is spent and returned for every item, also for those nobody will read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias, final
+
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    ChannelClosed,
+    LocalProtocolError,
+    Overloaded,
+    Rejected,
+    RemoteProtocolError,
+)
+from spear._limits import Limits
+
+from ._calls import Call, CalleeSide, CallerSide, MessageStream
+from ._credit import ITEM_OVERHEAD_BYTES, Windows
+from ._failures import encode_failure
+from ._frames import (
+    BATCH,
+    BYTES_BYTES,
+    LAST,
+    MANDATORY,
+    REPLY_STREAM,
+    STREAM,
+    Frame,
+    FrameType,
+    Payload,
+    unpack_items_untrusted,
+)
+from ._heads import Head
+from ._outbox import Outbox, Sink
+from ._receiver import Receiver
+from ._states import (
+    CALL_RECEIVES,
+    CALL_SENDS,
+    CONNECTION_RECEIVES,
+    CONNECTION_SENDS,
+    CallState,
+    ConnectionState,
+    Kind,
+    Role,
+    kind_of,
+)
+from ._strikes import RateLimit
+
+# Plain numbers: an attribute of an enum costs as much as three comparisons on the hot path.
+_REQUEST: Final = int(FrameType.EXECUTION_REQUEST)
+_RESPONSE: Final = int(FrameType.EXECUTION_RESPONSE)
+_ERROR: Final = int(FrameType.ERROR)
+_CANCEL: Final = int(FrameType.CANCEL)
+_ITEM: Final = int(FrameType.STREAM_DATA)
+_CREDIT: Final = int(FrameType.CREDIT)
+_SIGNAL: Final = int(FrameType.SIGNAL)
+_OPEN: Final = ConnectionState.OPEN
+_CLOSED: Final = ConnectionState.CLOSED
+_PEER_LEAVING: Final = ConnectionState.PEER_LEAVING
+_IDLE: Final = CallState.IDLE
+_CANCELLING: Final = CallState.CANCELLING
+_STREAMS: Final = STREAM | REPLY_STREAM
+
+_OF_CONNECTION: Final = frozenset(
+    {Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE}
+)
+_IN_PARTS: Final = frozenset({_REQUEST, _RESPONSE, _ITEM})
+
+# Where a plain request and its response lead, looked up once and for all.
+_REQUEST_SENT: Final = CALL_SENDS[Role.CALLER][_IDLE][Kind.REQUEST]
+_REQUEST_RECEIVED: Final = CALL_RECEIVES[Role.CALLEE][_IDLE][Kind.REQUEST]
+
+Event: TypeAlias = tuple[Call | None, int, int, int, int, Head | None, bytes | list[bytes]]
+"""(call, frame type, flags, a, b, head, payload). Stream data comes as a list of items; the call is
+None for what concerns the connection."""
+
+Accepts: TypeAlias = Callable[[int, Head | None], CallFailed | None]
+"""(function number, head) of a request -> why it is refused before its body is read, or None."""
+
+
+def _in_bytes(payload: Payload) -> Payload:
+    """The same payload with a length in bytes. Raises TypeError for what is none, before it counts."""
+    # A view of a bytearray would keep its owner from ever resizing it.
+    return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
+
+
+def _accept_all(function: int, head: Head | None) -> CallFailed | None:
+    return None
+
+
+@final
+class Connection:
+    """The protocol's state at one end.
+
+    Args:
+        role: HOST or AGENT.
+        limits: ours; the peer's arrive with the handshake.
+        sink: where frames go.
+        receiver: told when a half-received payload is not wanted any more.
+        trusted: do not count strikes against the peer (an agent trusts its host).
+    """
+
+    __slots__ = (
+        "_accepts", "_begun_items", "_cancels", "_controls", "_finals", "_finals_mark",
+        "_limits", "_new_call", "_next_id", "_on_incomplete", "_peer_last_id", "_policed",
+        "_receiver", "_refunded", "_role", "_sink", "calls", "error", "inbound_open",
+        "incomplete", "messages", "outbound_open", "peer", "refused", "request_bytes", "state",
+        "unknown_frames", "windows",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        role: Role,
+        limits: Limits,
+        sink: Sink,
+        *,
+        receiver: Receiver | None = None,
+        trusted: bool = False,
+    ) -> None:
+        self._role = role
+        self._limits = limits
+        self.peer = limits
+        self._sink = sink
+        self._new_call: Callable[[], CalleeSide] = CalleeSide
+        self._accepts: Accepts = _accept_all
+        self._on_incomplete: Callable[[CalleeSide, int], None] | None = None
+        self._receiver = receiver
+        self.state = ConnectionState.START
+        self.error: RemoteProtocolError | None = None
+        self.calls: dict[int, Call] = {}
+        self.incomplete: dict[
+            int, CalleeSide
+        ] = {}  # inbound calls whose request is still coming in
+        self.outbound_open = 0
+        self.inbound_open = 0
+        self.request_bytes = 0
+        self._begun_items: dict[int, int] = {}  # call id -> cost of the item that is half here
+        self._refunded = 0  # credit of items never sent, about which nobody has been told yet
+        self._finals = 0  # final frames pushed since ...
+        self._finals_mark = 0  # ... the sink's frame of this number
+        # The host's calls are odd, the agent's are even.
+        self._next_id = 1 if role is Role.HOST else 2
+        self._peer_last_id = 0 if role is Role.HOST else -1
+        self.windows = self._connection_windows()
+        # One-way messages are the items of a stream that is always there.
+        self.messages = MessageStream()
+        self.unknown_frames = 0
+        self.refused = 0  # calls of the peer that ended before a handler began
+        self._policed = not trusted
+        self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
+        self._controls = RateLimit(limits.control_frames_per_second, limits.control_frame_burst)
+
+    @classmethod
+    def opened(cls, role: Role, limits: Limits, sink: Sink) -> Connection:
+        """A connection that needs no handshake, because both ends are in one process."""
+        connection = cls(role, limits, sink, trusted=True)
+        connection.state = ConnectionState.OPEN
+        connection.open(limits)
+        return connection
+
+    # -- the connection itself ------------------------------------------------------------------
+
+    def send_control(self, kind: Kind, *, a: int = 0, b: int = 0, head: Head | None = None) -> None:
+        """Send a frame that concerns the connection: handshake, announcement, heartbeat, close.
+
+        Raises:
+            LocalProtocolError: the table does not allow it now.
+            ValueError: a head cannot carry this.
+        """
+        state = CONNECTION_SENDS[self._role][self.state].get(kind)
+        if state is None:
+            raise LocalProtocolError(f"cannot send {kind.name} while {self.state.name}")
+        type_ = int(kind) & 0xFF
+        if kind in (Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE):
+            self._sink.push_latest(type_, 0, a, b, b"", head)
+        else:
+            self._sink.push(type_, 0, 0, a, b, b"", head)
+        self.state = state
+
+    def receive_control_untrusted(self, kind: Kind) -> None:
+        """Make the move for a frame of the handshake. Raises RemoteProtocolError."""
+        state = CONNECTION_RECEIVES[self._role][self.state].get(kind)
+        if state is None:
+            raise RemoteProtocolError(f"{kind.name} while {self.state.name}")
+        self.state = state
+
+    def open(self, peer: Limits) -> None:
+        """The handshake is done: use the peer's limits, raise the caps of the receiver."""
+        self.peer = peer
+        self.windows = self._connection_windows()
+        self._open_windows(self.messages)
+        self.calls[self.messages.id] = self.messages
+        if isinstance(self._sink, Outbox):  # a sink that does not encode has no use for it
+            self._sink.open(peer, self._refund)
+        if self._receiver is not None:
+            self._receiver.open(self._admit_fragmented)
+
+    def serve(
+        self,
+        new_call: Callable[[], CalleeSide],
+        accepts: Accepts,
+        on_incomplete: Callable[[CalleeSide, int], None] | None = None,
+    ) -> None:
+        """Take calls of the peer from now on.
+
+        Args:
+            new_call: makes the object for a call that the peer starts.
+            accepts: asked for every request before its body is read.
+            on_incomplete: told of a call, and of the milliseconds that it has, when the first part of
+                a fragmented request is here. The rest may never come.
+        """
+        self._new_call = new_call
+        self._accepts = accepts
+        self._on_incomplete = on_incomplete
+
+    def lose(self) -> None:
+        """The transport is gone: nothing goes out or comes in any more, and every call is over."""
+        self.state = _CLOSED
+        for call in self.calls.values():
+            call.state = CallState.DONE
+        self.calls.clear()
+        self.incomplete.clear()
+        self.outbound_open = self.inbound_open = self.request_bytes = 0
+
+    @property
+    def may_start_calls(self) -> bool:
+        """Whether neither side has begun to leave."""
+        return self.state is ConnectionState.OPEN
+
+    @property
+    def last_peer_call(self) -> int:
+        """The newest call of the peer that we took: what CLOSE reports."""
+        return max(self._peer_last_id, 0)
+
+    # -- calls that we make ---------------------------------------------------------------------
+
+    def start_call(
+        self,
+        call: CallerSide,
+        function: int,
+        deadline_ms: int,
+        flags: int,
+        payload: Payload,
+        head: Head | None = None,
+    ) -> None:
+        """Send a request.
+
+        Raises:
+            ChannelClosed: one of the two sides is leaving.
+            LocalProtocolError: the peer takes no payload of that size, or no further call now, or
+                this call was started before.
+            ValueError: a head cannot carry this.
+        """
+        if self.state is not _OPEN:
+            raise ChannelClosed("this connection takes no new calls")
+        if call.state is not _IDLE:
+            raise LocalProtocolError(f"cannot start a call that is {call.state.name}")
+        peer = self.peer
+        if self.outbound_open >= peer.max_calls:
+            raise LocalProtocolError(f"{peer.max_calls} calls are open, the peer takes no more")
+        if type(payload) is not bytes:
+            payload = _in_bytes(payload)
+        if len(payload) > peer.max_message_bytes:
+            raise LocalProtocolError(
+                f"a payload of {len(payload)} bytes; the peer takes {peer.max_message_bytes}"
+            )
+        sink, call_id = self._sink, self._next_id
+        sink.push(_REQUEST, flags, call_id, function, deadline_ms, payload, head)
+        call.sequence = sink.pushed
+        call.state = _REQUEST_SENT
+        if flags & _STREAMS:
+            self._open_windows(call)
+            if flags & STREAM:
+                call.state = call.sends[_IDLE][Kind.STREAM_REQUEST]
+        call.id = call_id
+        self._next_id = call_id + 2
+        self.calls[call_id] = call
+        self.outbound_open += 1
+
+    def cancel(self, call: CallerSide, reason: int = 0) -> bool:
+        """Give up a call of ours; True if it was never sent and is over at once.
+
+        Otherwise it stays open until the peer's final frame: its handler has to end first.
+        """
+        state = call.sends[call.state].get(Kind.CANCEL)
+        if state is None:  # it is over, or cancelled already
+            return call.state is CallState.DONE
+        if self._sink.retract(call.id, call.sequence):
+            call.state = CallState.DONE
+            self._end_outbound(call)
+            return True
+        call.state = state
+        self._sink.abandon(call.id)
+        self._sink.push(_CANCEL, 0, call.id, reason, 0)
+        return False
+
+    # -- calls that the peer makes ----------------------------------------------------------------
+
+    def respond(self, call: CalleeSide, payload: Payload, flags: int, micros: int) -> None:
+        """Send the result: the final frame of a call. If it was cancelled, nobody wants the payload.
+
+        Raises:
+            LocalProtocolError: the call has had its final frame, or the peer takes no payload of
+                that size; the call is then still open.
+        """
+        if type(payload) is not bytes:
+            payload = _in_bytes(payload)
+        if call.state is _CANCELLING:
+            payload = b""
+        if len(payload) > self.peer.max_message_bytes:
+            raise LocalProtocolError(
+                f"a result of {len(payload)} bytes; the peer takes {self.peer.max_message_bytes}"
+            )
+        self._end_inbound(call, _RESPONSE)
+        self._sink.push(_RESPONSE, flags, call.id, micros, 0, payload)
+        self._finals += 1
+
+    def fail(self, call: CalleeSide, failure: CallFailed) -> None:
+        """Send a failure: the final frame of a call. Raises LocalProtocolError as `respond` does."""
+        self._end_inbound(call, _ERROR)
+        if self.incomplete.pop(call.id, None) is not None and self._receiver is not None:
+            self._receiver.refuse(call.id)
+            self.refused += 1
+        self._refuse(call.id, failure)
+
+    def signal(self, call: CalleeSide, payload: Payload, flags: int) -> None:
+        """Tell the caller how far the call is; an unsent earlier signal is replaced.
+
+        Raises:
+            LocalProtocolError: the call is over or cancelled, or the payload above a fragment.
+        """
+        if call.sends[call.state].get(Kind.SIGNAL) is None:
+            raise LocalProtocolError(f"cannot report progress of a call that is {call.state.name}")
+        if type(payload) is not bytes:
+            payload = _in_bytes(payload)
+        if len(payload) > self.peer.fragment_bytes:
+            raise LocalProtocolError(
+                f"a report of {len(payload)} bytes; the peer takes {self.peer.fragment_bytes}"
+            )
+        self._sink.push_latest(_SIGNAL, call.id, flags, 0, payload)
+
+    # -- items of streams ---------------------------------------------------------------------------
+
+    def may_send_item(self, call: Call) -> bool:
+        """Whether the peer has lent enough credit for an item to begin."""
+        windows = call.windows
+        return (
+            windows is not None and windows.send.available > 0 and self.windows.send.available > 0
+        )
+
+    def send_item(self, call: Call, payload: Payload, flags: int) -> int:
+        """Send one item, returns the credit it costs; the caller has asked :meth:`may_send_item`.
+
+        Raises:
+            LocalProtocolError: the call is over or does not stream, or the item is too large.
+        """
+        kind = Kind.LAST_ITEM if flags & LAST else Kind.ITEM
+        state = call.sends[call.state].get(kind)
+        windows = call.windows
+        if state is None or windows is None:
+            raise LocalProtocolError(f"cannot send an item of a call that is {call.state.name}")
+        if type(payload) is not bytes:
+            payload = _in_bytes(payload)
+        size = len(payload)
+        if size > self.peer.max_message_bytes:
+            raise LocalProtocolError(
+                f"an item of {size} bytes; the peer takes {self.peer.max_message_bytes}"
+            )
+        call.state = state
+        cost = size + ITEM_OVERHEAD_BYTES
+        windows.send.available -= cost
+        self.windows.send.available -= cost
+        self._sink.push_item(flags, call.id, payload)
+        return cost
+
+    def end_items(self, call: Call) -> None:
+        """Say that no further item will come. Raises LocalProtocolError if that was said before."""
+        state = call.sends[call.state].get(Kind.LAST_ITEM)
+        if state is None:
+            raise LocalProtocolError(f"cannot end the items of a call that is {call.state.name}")
+        call.state = state
+        self._sink.push(_ITEM, LAST, call.id, 0, 0)
+
+    def consumed(self, call: Call, cost: int) -> None:
+        """The application has taken items that cost so much: give the credit back."""
+        windows = call.windows
+        if windows is not None and call.state is not CallState.DONE:
+            credit = windows.receive.consume(cost)
+            if credit and call.sends[call.state].get(Kind.CREDIT) is not None:
+                self._sink.push_credit(call.id, credit)
+        self._return_credit(cost)
+
+    # -- what comes in ----------------------------------------------------------------------------
+
+    def receive(self, frames: Iterable[Frame], now: float) -> list[Event]:
+        """Apply frames that arrived at time ``now``; returns what they mean.
+
+        What the receiver has put off until these frames are applied, it is made to parse now. If the
+        peer broke a rule, the events in front of that are returned and :attr:`error` is set.
+        """
+        events: list[Event] = []
+        receiver = self._receiver
+        try:
+            if not _OPEN <= self.state < _CLOSED:
+                raise RemoteProtocolError(f"traffic while {self.state.name}")
+            self._apply_untrusted(frames, now, events)
+            while receiver is not None and receiver.paused:
+                self._apply_untrusted(receiver.resume(), now, events)
+        except RemoteProtocolError as error:
+            self.error = error
+        if self._refunded:
+            events.append((None, _CREDIT, 0, self._refunded, 0, None, b""))
+            self._refunded = 0
+        return events
+
+    def _apply_untrusted(self, frames: Iterable[Frame], now: float, events: list[Event]) -> None:
+        calls = self.calls
+        for frame in frames:
+            type_, flags, call_id, a, b, head, payload = frame
+            if type_ == _RESPONSE:
+                call = calls.get(call_id)
+                if call is None:
+                    raise RemoteProtocolError(f"a response to no call of ours ({call_id})")
+                state = call.receives[call.state].get(type_)
+                if state is None:
+                    raise RemoteProtocolError(f"a response while {call.state.name}")
+                call.state = state
+                if call.windows is None:
+                    del calls[call_id]
+                    self.outbound_open -= 1
+                else:
+                    self._end_outbound(call)
+                events.append((call, type_, flags, a, b, head, payload))
+            elif type_ == _REQUEST:
+                # One that came in parts was admitted with its first.
+                inbound = self.incomplete.pop(call_id, None) if self.incomplete else None
+                if inbound is None:
+                    inbound = self._admit_untrusted(flags, call_id, a, head, len(payload))
+                else:
+                    self._check_order_untrusted(call_id)
+                if inbound is not None:
+                    events.append((inbound, type_, flags, a, b, head, payload))
+            else:
+                self._receive_other_untrusted(frame, now, events)
+
+    def _admit_untrusted(
+        self, flags: int, call_id: int, function: int, head: Head | None, size: int
+    ) -> CalleeSide | None:
+        """Open a call that the peer starts; None if it was refused.
+
+        Ids need not come in order: a small request may overtake a large one.
+        """
+        if call_id == 0 or call_id in self.calls or (call_id - self._peer_last_id) % 2:
+            raise RemoteProtocolError(f"call id {call_id} cannot begin a call")
+        if call_id > self._peer_last_id:
+            self._peer_last_id = call_id
+        limits = self._limits
+        if self._finals >= limits.max_calls:
+            self._check_reading_untrusted()
+        failure: CallFailed | None
+        if self.state is not _OPEN and self.state is not _PEER_LEAVING:
+            failure = Rejected("takes no new calls")  # it crossed our CLOSE
+        elif self.inbound_open >= limits.max_calls:
+            failure = Overloaded(f"{limits.max_calls} calls are open", retry_after_seconds=0.1)
+        elif self.request_bytes + self._sink.pending_bytes + size > limits.request_bytes_in_flight:
+            failure = Overloaded("open calls hold too many bytes", retry_after_seconds=0.1)
+        else:
+            failure = self._accepts(function, head)
+        if failure is not None:
+            self.refused += 1
+            self._refuse(call_id, failure)
+            return None
+        call = self._new_call()
+        call.id = call_id
+        call.state = _REQUEST_RECEIVED
+        if flags & _STREAMS:
+            self._open_windows(call)
+            if flags & STREAM:
+                call.state = call.receives[_IDLE][Kind.STREAM_REQUEST]
+        call.request_bytes = size
+        self.request_bytes += size
+        self.calls[call_id] = call
+        self.inbound_open += 1
+        return call
+
+    def _admit_fragmented(
+        self, type_: int, flags: int, call_id: int, a: int, b: int, head: Head | None, size: int
+    ) -> bool:
+        """Whether the receiver should keep a fragmented payload: asked at its first fragment."""
+        if type_ not in _IN_PARTS:
+            raise RemoteProtocolError(f"frame {type_:#x} in parts")
+        if type_ == _REQUEST:
+            call = self._admit_untrusted(flags, call_id, a, head, size)
+            if call is not None:
+                self.incomplete[call_id] = call
+                if self._on_incomplete is not None:
+                    self._on_incomplete(call, b)
+            return call is not None
+        known = self.calls.get(call_id)
+        cost = 0
+        if type_ == _ITEM:
+            # Spent with the first fragment, because from then on it takes memory.
+            if flags & BATCH or a != 1:
+                raise RemoteProtocolError("several items in parts")
+            cost = size + ITEM_OVERHEAD_BYTES
+            self._spend_untrusted(self.windows, cost)
+        if known is None:
+            if type_ == _ITEM and self._is_over(call_id):
+                self._return_credit(cost)
+                return False
+            raise RemoteProtocolError(f"a payload for no call ({call_id})")
+        if known.receives[known.state].get(kind_of(type_, flags)) is None:
+            raise RemoteProtocolError(
+                f"frame {type_:#x} while call {call_id} is {known.state.name}"
+            )
+        if type_ == _ITEM:
+            self._spend_untrusted(known.windows, cost)
+            self._begun_items[call_id] = cost
+        return True
+
+    def _receive_other_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+        """Everything but a plain request or response."""
+        type_, flags, call_id, a, b, head, payload = frame
+        kind = kind_of(type_, flags)
+        moves = CONNECTION_RECEIVES[self._role][self.state]
+        state = moves.get(kind)
+        if state is None:
+            if type_ & MANDATORY:
+                raise RemoteProtocolError(f"frame {type_:#x} while {self.state.name}")
+            self.unknown_frames += 1
+            self._count_control_untrusted(now)
+        elif type_ in _OF_CONNECTION:
+            if call_id:
+                raise RemoteProtocolError(f"frame {type_:#x} names a call ({call_id})")
+            self.state = state
+            self._count_control_untrusted(now)
+            if type_ == Kind.HEALTH_CHECK:
+                self.send_control(Kind.HEALTH_RESPONSE, a=a, b=self.inbound_open)
+            events.append((None, type_, flags, a, b, head, payload))
+        elif type_ == _ITEM:
+            self._receive_items_untrusted(frame, kind, events)
+        elif type_ == _ERROR:
+            call = self._moved_untrusted(call_id, kind)
+            self._end_outbound(call)
+            events.append((call, type_, flags, a, b, head, payload))
+        elif type_ == _CANCEL:
+            self._receive_cancel_untrusted(frame, now, events)
+        elif type_ == _CREDIT:
+            self._receive_credit_untrusted(frame, now, events)
+        else:
+            self._receive_signal_untrusted(frame, now, events)
+
+    def _receive_items_untrusted(self, frame: Frame, kind: int, events: list[Event]) -> None:
+        type_, flags, call_id, count, b, head, payload = frame
+        if flags & BATCH:
+            try:
+                items = unpack_items_untrusted(payload)
+            except ValueError as error:
+                raise RemoteProtocolError(str(error)) from error
+            cost = len(payload) + len(items) * (ITEM_OVERHEAD_BYTES - BYTES_BYTES)
+        else:
+            items = [payload] if count else []
+            cost = len(payload) + len(items) * ITEM_OVERHEAD_BYTES
+        if len(items) != count or (not count and (payload or not flags & LAST)):
+            raise RemoteProtocolError("stream data that does not hold what it says")
+        is_begun = call_id in self._begun_items  # then its first fragment has paid for it
+        if is_begun:
+            self._check_order_untrusted(call_id)
+            del self._begun_items[call_id]
+        elif count:
+            self._spend_untrusted(self.windows, cost)
+        call = self.calls.get(call_id)
+        if call is None and self._is_over(call_id):
+            self._return_credit(cost)
+            return
+        call = self._moved_untrusted(call_id, kind)
+        if count and not is_begun:
+            self._spend_untrusted(call.windows, cost)
+        if call.state is _CANCELLING:
+            self._return_credit(cost)
+        else:
+            events.append((call, type_, flags, count, b, head, items))
+
+    def _receive_cancel_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+        type_, flags, call_id, a, b, head, payload = frame
+        if self._policed and self._cancels.hit(now) >= self._limits.max_strikes:
+            raise RemoteProtocolError("too many cancelled calls")
+        call = self.calls.get(call_id)
+        if isinstance(call, CalleeSide):
+            self._moved_untrusted(call_id, Kind.CANCEL)
+            self._abandon_incoming(call_id)
+            if call_id in self.incomplete:  # no handler has begun, so nobody else will end it
+                self.fail(call, CallCancelled("cancelled", delivered="no"))
+            else:
+                events.append((call, type_, flags, a, b, head, payload))
+        elif call is not None or not self._is_over(call_id):
+            raise RemoteProtocolError(f"cancels a call that it has not made ({call_id})")
+        elif self._abandon_incoming(call_id):
+            pass  # the rest of a payload that nobody wanted will not come
+        elif self._sink.abandon(call_id):
+            self._refuse(call_id, CallCancelled("cancelled", delivered="yes"))
+        else:
+            self._count_control_untrusted(now)  # it crossed the final frame
+
+    def _receive_credit_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+        type_, flags, call_id, credit, b, head, payload = frame
+        call: Call | None = None
+        windows: Windows | None = self.windows
+        if call_id:
+            if call_id not in self.calls and self._is_over(call_id):
+                self._count_control_untrusted(now)
+                return
+            call = self._moved_untrusted(call_id, Kind.CREDIT)
+            windows = call.windows
+        if windows is None or not windows.send.grant(credit):
+            raise RemoteProtocolError(f"more credit than was spent (call {call_id})")
+        if credit * 4 < windows.send.size:
+            # Small change. Credit in proper portions cannot flood us: we have spent it before.
+            self._count_control_untrusted(now)
+        events.append((call, type_, flags, credit, b, head, payload))
+
+    def _receive_signal_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+        type_, _, call_id, flags, b, head, payload = frame
+        if not call_id:  # reserved for what may concern a connection some day
+            self.unknown_frames += 1
+            self._count_control_untrusted(now)
+            return
+        if call_id not in self.calls and self._is_over(call_id):
+            self._count_control_untrusted(now)
+            return
+        call = self._moved_untrusted(call_id, Kind.SIGNAL)
+        if call.state is not _CANCELLING:
+            events.append((call, type_, flags, 0, b, head, payload))
+
+    # -- shared steps -------------------------------------------------------------------------------
+
+    def _moved_untrusted(self, call_id: int, kind: int) -> Call:
+        """The call, moved by what came in."""
+        call = self.calls.get(call_id)
+        if call is None:
+            raise RemoteProtocolError(f"frame {kind:#x} for no call ({call_id})")
+        state = call.receives[call.state].get(kind)
+        if state is None:
+            raise RemoteProtocolError(f"frame {kind:#x} while call {call_id} is {call.state.name}")
+        call.state = state
+        return call
+
+    def _is_over(self, call_id: int) -> bool:
+        """Whether this call has existed (it is not open any more, or the caller would not ask)."""
+        last = self._next_id - 2 if (call_id - self._next_id) % 2 == 0 else self._peer_last_id
+        return 0 < call_id <= last
+
+    def _open_windows(self, call: Call) -> None:
+        call.windows = Windows(self.peer.stream_window_bytes, self._limits.stream_window_bytes)
+
+    def _connection_windows(self) -> Windows:
+        return Windows(
+            self.peer.connection_window_bytes,
+            self._limits.connection_window_bytes,
+            overdraft=self._limits.max_message_bytes + ITEM_OVERHEAD_BYTES,
+        )
+
+    def _end_outbound(self, call: Call) -> None:
+        """A call of ours has had its final frame, or was never sent."""
+        del self.calls[call.id]
+        self.outbound_open -= 1
+        self._abandon_incoming(call.id)
+        if self._sink.abandon(call.id):
+            # The peer must learn that the rest of this payload will not come.
+            self._sink.push(_CANCEL, 0, call.id, 0, 0)
+
+    def _end_inbound(self, call: CalleeSide, kind: int) -> None:
+        before = call.state
+        state = call.sends[before].get(kind)
+        if state is None:
+            raise LocalProtocolError(f"call {call.id} has had its final frame")
+        if before is _CANCELLING:
+            self._sink.abandon(call.id)  # items nobody waits for
+        call.state = state
+        del self.calls[call.id]
+        self.inbound_open -= 1
+        self.request_bytes -= call.request_bytes
+
+    def _refuse(self, call_id: int, failure: CallFailed) -> None:
+        flags, a, b, head = encode_failure(failure, self._limits.error_message_bytes)
+        self._sink.push(_ERROR, flags, call_id, a, b, b"", head)
+        self._finals += 1
+
+    def _abandon_incoming(self, call_id: int) -> bool:
+        """The rest of a payload will not come; True if there was one under way."""
+        if self._receiver is None or not self._receiver.abandon(call_id):
+            return False
+        self._return_credit(self._begun_items.pop(call_id, 0))
+        return True
+
+    def _refund(self, credit: int) -> None:
+        """Items were dropped before a byte of them was sent."""
+        self.windows.send.available += credit
+        self._refunded += credit
+
+    def _return_credit(self, cost: int) -> None:
+        credit = self.windows.receive.consume(cost)
+        if credit and self.state is not _CLOSED:
+            self._sink.push_credit(0, credit)
+
+    def _spend_untrusted(self, windows: Windows | None, cost: int) -> None:
+        if windows is None or not windows.receive.receive(cost):
+            raise RemoteProtocolError("an item without credit")
+
+    def _check_order_untrusted(self, call_id: int) -> None:
+        """A frame ends a payload that came in parts: is it really that payload?"""
+        if self._receiver is not None and self._receiver.is_assembling(call_id):
+            raise RemoteProtocolError(f"a frame overtakes one of its own call ({call_id})")
+
+    def _check_reading_untrusted(self) -> None:
+        """See that the peer reads: as many answers as it may have calls have been pushed."""
+        if self._sink.is_unsent(0, self._finals_mark + 1):  # then so are all those behind it
+            raise RemoteProtocolError("starts calls and does not read the answers")
+        self._finals, self._finals_mark = 0, self._sink.pushed
+
+    def _count_control_untrusted(self, now: float) -> None:
+        if self._policed and self._controls.hit(now) >= self._limits.max_strikes:
+            raise RemoteProtocolError("too many control frames")

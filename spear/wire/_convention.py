@@ -1,0 +1,101 @@
+"""The calling convention: how arguments and results become bytes.
+
+* A call with exactly one argument, given by position and of type bytes, bytearray or memoryview, is
+  **raw**: the payload is that argument. An empty raw payload is an empty argument, not "none".
+* Every other call is **CBOR**: the payload is an array of two items, the positional arguments as an
+  array and the keyword arguments as a map with text keys. ``f()`` is ``[[], {}]``.
+* A result of type bytes, bytearray or memoryview is raw; every other result is one CBOR item. Items
+  of streams and progress reports follow the rule of results.
+
+On the way out, attrs classes and dataclasses become maps, enums become their values, tuples become
+arrays. What becomes of a decoded argument is the agent's affair.
+
+Raw payloads are not copied: a buffer that was sent must not be changed any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Final
+
+from ._frames import Payload
+from ._values import Value, decode_value_untrusted, encode_value
+
+NO_ARGUMENTS: Final = encode_value([[], {}])
+NONE: Final = encode_value(None)
+
+
+def encode_arguments(
+    positional: Sequence[object], keywords: Mapping[str, object]
+) -> tuple[Payload, bool]:
+    """(payload, whether it is CBOR) of a call with these arguments.
+
+    Raises:
+        TypeError: one of them cannot be sent; the message names its type.
+    """
+    if not keywords:
+        if not positional:
+            return NO_ARGUMENTS, True
+        if len(positional) == 1 and isinstance(positional[0], bytes | bytearray | memoryview):
+            return _as_payload(positional[0]), False
+    return encode_value([list(positional), dict(keywords)], unfold), True
+
+
+def encode_result(result: object) -> tuple[Payload, bool]:
+    """(payload, whether it is CBOR) of a result or an item.
+
+    Raises:
+        TypeError: it cannot be sent; the message names the type.
+    """
+    if type(result) is bytes:
+        return result, False
+    if result is None:
+        return NONE, True
+    if isinstance(result, bytes | bytearray | memoryview):
+        return _as_payload(result), False
+    return encode_value(result, unfold), True
+
+
+def _as_payload(buffer: Payload) -> Payload:
+    """The same bytes, as something whose length is their number."""
+    if isinstance(buffer, memoryview) and (buffer.itemsize != 1 or not buffer.c_contiguous):
+        return buffer.tobytes()
+    return buffer
+
+
+_unfolded: Final[dict[type, tuple[tuple[str, str], ...]]] = {}  # class -> (key, attribute) pairs
+
+
+def unfold(value: object) -> object:
+    """What stands for an object that CBOR has no item for. Raises TypeError if nothing does."""
+    cls = type(value)
+    names = _unfolded.get(cls)
+    if names is None:
+        if isinstance(value, Enum):
+            return value.value
+        names = _unfolded[cls] = _attributes_of(cls)
+    return {key: getattr(value, attribute) for key, attribute in names}
+
+
+def _attributes_of(cls: type) -> tuple[tuple[str, str], ...]:
+    """The attributes of a data class, each under the name its constructor has for it."""
+    fields = getattr(cls, "__attrs_attrs__", None)
+    if fields is not None:
+        return tuple((field.alias or field.name, field.name) for field in fields)
+    if hasattr(cls, "__dataclass_fields__"):
+        from dataclasses import fields as fields_of
+
+        return tuple((field.name, field.name) for field in fields_of(cls))
+    raise TypeError(f"cannot send a {cls.__qualname__}")
+
+
+def decode_result(payload: bytes, is_cbor: bool) -> Value:
+    """The result, or the item of a stream, in a payload.
+
+    Raises:
+        ValueError: it is not a valid one.
+    """
+    if not is_cbor:
+        return payload
+    return None if payload == NONE else decode_value_untrusted(payload)

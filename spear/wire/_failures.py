@@ -1,0 +1,85 @@
+"""Failures of calls, as exceptions at both ends and as ERROR frames in between."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    DeadlineExceeded,
+    Delivered,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    WorkerDied,
+)
+
+from ._frames import DELIVERED_MAYBE, DELIVERED_YES
+from ._heads import Head
+
+# Whatever the limit says: both must fit into one head.
+MOST_MESSAGE_BYTES: Final = 16 * 1024
+MOST_TRACEBACK_BYTES: Final = 32 * 1024
+
+_BY_CODE: Final[dict[int, type[CallFailed]]] = {
+    cls.code: cls
+    for cls in (
+        CallFailed, FunctionRaised, DeadlineExceeded, CallCancelled, Overloaded, NotFound, Rejected,
+        InvalidArguments, WorkerDied,
+    )
+}  # fmt: skip
+
+_FLAGS: Final[dict[Delivered, int]] = {"no": 0, "maybe": DELIVERED_MAYBE, "yes": DELIVERED_YES}
+
+
+def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, int, int, Head]:
+    """(flags, a, b, head) of the ERROR frame that carries this failure."""
+    retry_after_ms = 0
+    max_message_bytes = min(max_message_bytes, MOST_MESSAGE_BYTES)
+    if isinstance(failure, FunctionRaised):
+        head = {
+            "type": clip(failure.type_name, 256),
+            "message": clip(failure.remote_message, max_message_bytes),
+        }
+        if failure.remote_traceback:
+            head["traceback"] = clip(
+                failure.remote_traceback, min(8 * max_message_bytes, MOST_TRACEBACK_BYTES)
+            )
+    else:
+        head = {"message": clip(str(failure), max_message_bytes)}
+        if isinstance(failure, Overloaded) and failure.retry_after_seconds is not None:
+            retry_after_ms = max(1, round(min(0xFFFF_FFFF, failure.retry_after_seconds * 1000)))
+    return _FLAGS[failure.delivered], failure.code, retry_after_ms, head
+
+
+def decode_failure_untrusted(flags: int, a: int, b: int, head: Head | None) -> CallFailed:
+    """The failure an ERROR frame stands for. Never raises: what makes no sense becomes plain text."""
+    head = head or {}
+    message = head.get("message")
+    text = message if isinstance(message, str) else "no reason given"
+    delivered: Delivered = (
+        "yes" if flags & DELIVERED_YES else "maybe" if flags & DELIVERED_MAYBE else "no"
+    )
+    cls = _BY_CODE.get(a, CallFailed)
+    if cls is FunctionRaised:
+        name, trace = head.get("type"), head.get("traceback")
+        return FunctionRaised(
+            message if isinstance(message, str) else "",
+            type_name=name if isinstance(name, str) else "Exception",
+            remote_traceback=trace if isinstance(trace, str) else None,
+            delivered=delivered,
+        )
+    if cls is Overloaded:
+        return Overloaded(text, retry_after_seconds=b / 1000 if b else None, delivered=delivered)
+    return cls(text, delivered=delivered)
+
+
+def clip(text: str, max_bytes: int) -> str:
+    """At most ``max_bytes`` of UTF-8, cut between characters, with a mark where it was cut."""
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) <= max_bytes:
+        return encoded.decode()
+    return encoded[: max_bytes - 3].decode("utf-8", "ignore") + "..."

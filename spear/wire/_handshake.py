@@ -1,0 +1,250 @@
+"""How the two ends prove to each other who they are.
+
+The secret itself never crosses the wire. Each side signs both nonces, so that a recorded handshake is
+worth nothing, and the two directions sign different texts, so that a proof cannot be sent back.
+
+After the first login the secret is spent: both sides derive a session key from it, and a connection
+that breaks is resumed with that key and fresh nonces.
+
+Pure: nonces come from the caller, and so does the decision whether a login is welcome.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import attrs
+
+from spear._errors import RemoteProtocolError
+from spear._ids import RUNTIME_TYPES, InstanceId, Secret
+from spear._limits import KIB, Limits
+
+from ._heads import Head, HeadValue
+
+VERSION: Final = 1
+OLDEST_VERSION: Final = 1
+NONCE_BYTES: Final = 32
+
+LEAST_FRAGMENT_BYTES: Final = 32 * KIB
+"""Less is refused: cutting 32 MiB into single bytes would cost the sender a minute."""
+
+# What of our limits the peer must know to keep them: name on the wire -> field.
+_ANNOUNCED: Final = {
+    "fragment": "fragment_bytes",
+    "message": "max_message_bytes",
+    "assembly": "assembly_bytes",
+    "calls": "max_calls",
+    "stream": "stream_window_bytes",
+    "connection": "connection_window_bytes",
+}
+
+
+@final
+@attrs.frozen
+class Challenge:
+    """Host to agent, first: which versions I speak, and a number you have never seen."""
+
+    nonce: bytes = attrs.field(repr=False)
+    newest: int = VERSION
+    oldest: int = OLDEST_VERSION
+    features: tuple[str, ...] = ()
+
+    def to_head(self) -> Head:
+        """The head that carries it."""
+        return {
+            "versions": [self.oldest, self.newest],
+            "nonce": self.nonce,
+            "features": list(self.features),
+        }
+
+    @classmethod
+    def from_head_untrusted(cls, head: Head | None) -> Challenge:
+        """Raises RemoteProtocolError."""
+        head = head or {}
+        versions = head.get("versions")
+        if not isinstance(versions, list) or len(versions) != 2:
+            raise RemoteProtocolError("a challenge names a range of versions")
+        oldest, newest = versions
+        if type(oldest) is not int or type(newest) is not int or not 0 < oldest <= newest:
+            raise RemoteProtocolError("a challenge names a range of versions")
+        return cls(_nonce_untrusted(head), newest, oldest, _features_untrusted(head))
+
+
+@final
+@attrs.frozen
+class AuthRequest:
+    """Agent to host: who I am, and a proof of it."""
+
+    version: int
+    instance: InstanceId
+    nonce: bytes = attrs.field(repr=False)
+    proof: bytes = attrs.field(repr=False)
+    resumes: bool = False  # signed with the session key of an earlier connection
+    limits: Limits = attrs.field(factory=Limits, repr=False)
+    client: str = ""
+    features: tuple[str, ...] = ()
+
+    def to_head(self) -> Head:
+        """The head that carries it."""
+        return {
+            "version": self.version,
+            "runtime": self.instance.runtime,
+            "instance": self.instance.name,
+            "incarnation": self.instance.incarnation,
+            "nonce": self.nonce,
+            "proof": self.proof,
+            "resumes": self.resumes,
+            "limits": announce_limits(self.limits),
+            "client": self.client,
+            "features": list(self.features),
+        }
+
+    @classmethod
+    def from_head_untrusted(cls, head: Head | None) -> AuthRequest:
+        """Raises RemoteProtocolError."""
+        head = head or {}
+        version, proof = head.get("version"), head.get("proof")
+        runtime, name, incarnation = (
+            head.get(key) for key in ("runtime", "instance", "incarnation")
+        )
+        client = head.get("client", "")
+        if (
+            type(version) is not int
+            or not 0 < version < 2**32
+            or not isinstance(proof, bytes)
+            or not isinstance(runtime, str)
+            or runtime not in RUNTIME_TYPES
+            or not isinstance(name, str)
+            or type(incarnation) is not int
+            or not isinstance(client, str)
+        ):
+            raise RemoteProtocolError("an authentication request lacks a field")
+        try:
+            instance = InstanceId(RUNTIME_TYPES[runtime], name, incarnation)
+        except ValueError as error:
+            raise RemoteProtocolError("an impossible instance id") from error
+        return cls(
+            version,
+            instance,
+            _nonce_untrusted(head),
+            proof,
+            head.get("resumes") is True,
+            learn_limits_untrusted(head.get("limits")),
+            client,
+            _features_untrusted(head),
+        )
+
+
+@final
+@attrs.frozen
+class AuthAccepted:
+    """Host to agent: welcome, and here is the proof that I am your host."""
+
+    proof: bytes = attrs.field(repr=False)
+    limits: Limits = attrs.field(factory=Limits, repr=False)
+    features: tuple[str, ...] = ()
+
+    def to_head(self) -> Head:
+        """The head that carries it."""
+        return {
+            "ok": True,
+            "proof": self.proof,
+            "limits": announce_limits(self.limits),
+            "features": list(self.features),
+        }
+
+    @classmethod
+    def from_head_untrusted(cls, head: Head | None) -> AuthAccepted | None:
+        """None for a refusal. Raises RemoteProtocolError."""
+        head = head or {}
+        ok, proof = head.get("ok"), head.get("proof")
+        if ok is False:
+            return None
+        if ok is not True or not isinstance(proof, bytes):
+            raise RemoteProtocolError("an authentication response lacks a field")
+        return cls(proof, learn_limits_untrusted(head.get("limits")), _features_untrusted(head))
+
+
+REFUSAL: Final[Head] = {"ok": False, "reason": "authentication failed"}
+"""Every refusal reads the same; the reason is in the host's log and counters."""
+
+
+def choose_version(challenge: Challenge) -> int | None:
+    """The newest version both sides speak, if there is one."""
+    newest = min(VERSION, challenge.newest)
+    return newest if newest >= max(OLDEST_VERSION, challenge.oldest) else None
+
+
+def agent_text(version: int, instance: InstanceId, host_nonce: bytes, agent_nonce: bytes) -> bytes:
+    """What the agent signs."""
+    return _text(b"spear-agent", version, instance, host_nonce, agent_nonce)
+
+
+def host_text(version: int, instance: InstanceId, host_nonce: bytes, agent_nonce: bytes) -> bytes:
+    """What the host signs."""
+    return _text(b"spear-host", version, instance, host_nonce, agent_nonce)
+
+
+def derive_session(secret: Secret, host_nonce: bytes, agent_nonce: bytes) -> Secret:
+    """The key that resumes this session once its first connection is gone."""
+    return Secret(secret.prove(_join(b"spear-session", host_nonce, agent_nonce)))
+
+
+def _text(
+    purpose: bytes, version: int, instance: InstanceId, host_nonce: bytes, agent_nonce: bytes
+) -> bytes:
+    return _join(
+        purpose,
+        version.to_bytes(4, "big"),
+        instance.runtime.encode(),
+        instance.name.encode(),
+        instance.incarnation.to_bytes(8, "big"),
+        host_nonce,
+        agent_nonce,
+    )
+
+
+def _join(*parts: bytes) -> bytes:
+    """Parts with their lengths: no two lists of parts give the same bytes."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def announce_limits(limits: Limits) -> dict[str, HeadValue]:
+    """What the peer must know to keep our limits."""
+    return {name: getattr(limits, field) for name, field in _ANNOUNCED.items()}
+
+
+def learn_limits_untrusted(announced: HeadValue) -> Limits:
+    """The peer's limits; what it does not say is taken as the default. Raises RemoteProtocolError."""
+    if announced is None:
+        return Limits()
+    if not isinstance(announced, dict):
+        raise RemoteProtocolError("limits must be a map")
+    changes: dict[str, int] = {}
+    for name, field in _ANNOUNCED.items():
+        value = announced.get(name)
+        if value is None:
+            continue
+        if type(value) is not int or not 0 < value < 2**32:
+            raise RemoteProtocolError(f"limit {name!r} is not a positive number")
+        if name == "fragment" and value < LEAST_FRAGMENT_BYTES:
+            raise RemoteProtocolError(f"fragments of {value} bytes are too small")
+        changes[field] = value
+    return attrs.evolve(Limits(), **changes)
+
+
+def _nonce_untrusted(head: Head) -> bytes:
+    nonce = head.get("nonce")
+    if not isinstance(nonce, bytes) or len(nonce) != NONCE_BYTES:
+        raise RemoteProtocolError(f"a nonce is {NONCE_BYTES} bytes")
+    return nonce
+
+
+def _features_untrusted(head: Head) -> tuple[str, ...]:
+    features = head.get("features", [])
+    if not isinstance(features, list):
+        raise RemoteProtocolError("features must be a list of names")
+    names = tuple(name for name in features if isinstance(name, str))
+    if len(names) != len(features):
+        raise RemoteProtocolError("features must be a list of names")
+    return names

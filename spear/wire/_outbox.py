@@ -1,0 +1,500 @@
+"""Frames in, bytes out.
+
+The outgoing half of a connection, without I/O: it keeps what is to be sent until somebody takes it,
+in the order that lets nothing small wait for something large.
+
+* Credit, heartbeats and progress have a lane of their own in which the newest replaces the older,
+  so a peer that never reads cannot make it grow.
+* Ordinary frames keep their order.
+* Payloads above the fragment size are cut, and the payloads under way take turns, one fragment each.
+  No more of them are begun than the peer has agreed to assemble at once. Later frames of the same
+  call wait behind its payload.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias, cast, final
+
+import attrs
+
+from spear._limits import Limits
+
+from ._credit import ITEM_OVERHEAD_BYTES
+from ._frames import (
+    ARRAY_KIND,
+    BATCH,
+    BYTES_BYTES,
+    FRAGMENT,
+    ID,
+    LAST,
+    MORE,
+    NULL_BYTES,
+    NUMBER,
+    PLAIN_BYTES,
+    SHORT,
+    FrameType,
+    Payload,
+    pack_items,
+    pack_prefix,
+)
+from ._heads import Head, encode_head
+
+BATCHED_BYTES: Final = 1024
+"""Stream items up to here share frames."""
+
+BATCH_BYTES: Final = 16 * 1024
+"""How much a shared frame holds: enough to make its head cheap, too little to be waited for."""
+
+INLINE_BYTES: Final = 8 * 1024
+"""Up to here a payload is copied behind its head; above, copying costs more than a second buffer."""
+
+OPENING_BYTES: Final = 1024
+"""What the first frame of a fragmented payload holds of it: little, so that the receiver soon knows
+where the rest belongs and can read that straight into place."""
+
+ROUND_BYTES: Final = 1024 * 1024
+"""How much of the large payloads one :meth:`Outbox.take` hands out: the size of the socket buffer."""
+
+EARLY_FRAMES: Final = 16
+"""So many frames are worth a system call of their own: the peer works on them meanwhile. Waiting for
+the end of the scheduler's pass instead makes the two processes take turns."""
+
+_pack_short: Final = SHORT.pack
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+class Sink(Protocol):
+    """Where a connection puts its frames."""
+
+    pushed: int
+    pending_bytes: int
+
+    def push(
+        self,
+        type_: int,
+        flags: int,
+        call_id: int,
+        a: int,
+        b: int,
+        payload: Payload = b"",
+        head: Head | None = None,
+    ) -> None:
+        """Queue a frame."""
+
+    def push_item(self, flags: int, call_id: int, item: Payload) -> None:
+        """Queue an item of a stream; small ones of the same stream may share a frame."""
+
+    def push_latest(
+        self,
+        type_: int,
+        call_id: int,
+        a: int,
+        b: int,
+        payload: Payload = b"",
+        head: Head | None = None,
+    ) -> None:
+        """Queue a frame that makes an unsent one of the same type and call superfluous."""
+
+    def push_credit(self, call_id: int, credit: int) -> None:
+        """Give credit back; unsent credit of the same call is added up."""
+
+    def retract(self, call_id: int, sequence: int) -> bool:
+        """Take back the frame pushed as number ``sequence`` if no byte of it was taken."""
+
+    def abandon(self, call_id: int) -> bool:
+        """Stop sending a call's fragmented payload and what is behind it; False if there is none."""
+
+    def is_unsent(self, call_id: int, sequence: int) -> bool:
+        """Whether no byte of the frame pushed as number ``sequence`` was taken."""
+
+
+@final
+class _Batch:
+    """Small items of one stream that will share a frame, and its place among the frames.
+
+    A frame for each costs 0.9 us at both ends together, an item in a batch 0.3.
+    """
+
+    __slots__ = ("call_id", "flags", "items", "room")
+
+    def __init__(self, call_id: int, flags: int, room: int) -> None:
+        self.call_id = call_id
+        self.flags = flags
+        self.items: list[Payload] = []
+        self.room = room
+
+    def encode(self) -> bytes:
+        items = self.items
+        if len(items) == 1:
+            payload, flags = items[0], self.flags
+        else:
+            payload, flags = pack_items(items), self.flags | BATCH
+        size = len(payload)
+        return (
+            pack_prefix(FrameType.STREAM_DATA, flags, self.call_id, len(items), 0, None, size)
+            + payload
+        )
+
+
+@final
+@attrs.define
+class _Bulk:
+    """A payload to be sent in fragments."""
+
+    type: int
+    flags: int
+    call_id: int
+    a: int
+    b: int
+    head: bytes
+    view: memoryview
+    sequence: int
+    offset: int = 0
+
+    @property
+    def unsent_credit(self) -> int:
+        """What it has cost, if it is an item of which no byte was sent."""
+        if self.type != FrameType.STREAM_DATA or self.offset:
+            return 0
+        return len(self.view) + ITEM_OVERHEAD_BYTES
+
+
+_Waiting: TypeAlias = tuple[bytes, int]
+"""A whole frame behind a payload of its call, and the credit that it has cost."""
+
+
+@final
+class Outbox:
+    """Frames that wait to be sent.
+
+    Args:
+        limits: the *peer's* limits for fragments, messages and assembly.
+        on_pending: called, synchronously, when the outbox stops being empty.
+        on_many: called when so many frames wait that sending some of them now lets the peer begin
+            while we go on.
+    """
+
+    __slots__ = (
+        "_batched", "_batches", "_begun_bytes", "_bulk", "_credits", "_frames", "_latest",
+        "_limits", "_notified", "_on_dropped", "_on_many", "_on_pending", "_vectored",
+        "has_more", "pending_bytes", "pushed", "taken",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        limits: Limits,
+        on_pending: Callable[[], None],
+        on_many: Callable[[], None] = _nothing,
+    ) -> None:
+        self._limits = limits
+        self._on_pending = on_pending
+        self._on_many = on_many
+        self._on_dropped: Callable[[int], None] = _nothing
+        self._notified = False
+        self._frames: list[Payload | _Batch] = []
+        self._batched = False  # some of the frames are batches
+        self._batches: dict[int, _Batch] = {}  # call id -> the batch that takes its next item
+        self._vectored = False  # some of the frames are large: hand them out as they are
+        self._credits: dict[int, int] = {}
+        self._latest: dict[tuple[int, int], bytes] = {}
+        # Call id -> what of this call is still to be sent, in order; begins with a _Bulk.
+        self._bulk: dict[int, deque[_Bulk | _Waiting]] = {}
+        self.has_more = False  # large payloads were left by take()
+        self._begun_bytes = 0  # size of the payloads of which a fragment has been taken
+        self.pending_bytes = 0
+        self.pushed = 0  # frames pushed so far; the number of the newest
+        self.taken = 0  # the number of the newest frame that was taken, fragmented ones aside
+
+    def __bool__(self) -> bool:
+        return bool(self._frames or self._bulk or self._credits or self._latest)
+
+    def open(self, peer: Limits, on_dropped: Callable[[int], None]) -> None:
+        """The handshake is done.
+
+        Args:
+            peer: its limits.
+            on_dropped: called with the credit of stream items that will not be sent after all.
+        """
+        self._limits = peer
+        self._on_dropped = on_dropped
+
+    # -- filling ------------------------------------------------------------------------------
+
+    def push(
+        self,
+        type_: int,
+        flags: int,
+        call_id: int,
+        a: int,
+        b: int,
+        payload: Payload = b"",
+        head: Head | None = None,
+    ) -> None:
+        """Queue a frame. The payload must not be changed until it is sent."""
+        size = len(payload)
+        if (
+            head is None
+            and size <= INLINE_BYTES
+            and not (self._bulk and call_id in self._bulk)
+            and not (self._batches and call_id in self._batches)
+        ):
+            # The hot path: 0.35 us for 1 KiB.
+            body = PLAIN_BYTES + size
+            self._frames.append(
+                _pack_short(
+                    body & 255, body >> 8, ARRAY_KIND, type_, flags, ID, call_id, NUMBER, a, NUMBER,
+                    b, NULL_BYTES, size,
+                )
+                + payload
+            )  # fmt: skip
+            self.pushed += 1
+            self.pending_bytes += size
+            if not self._notified:
+                self._notified = True
+                self._on_pending()
+            elif len(self._frames) == EARLY_FRAMES:
+                self._on_many()
+        else:
+            self._push_other(type_, flags, call_id, a, b, payload, head)
+
+    def _push_other(
+        self,
+        type_: int,
+        flags: int,
+        call_id: int,
+        a: int,
+        b: int,
+        payload: Payload,
+        head: Head | None,
+    ) -> None:
+        """A frame that has a head, or is large, or follows a large one of the same call."""
+        size = len(payload)
+        limits = self._limits
+        queue = self._bulk.get(call_id)
+        self._batches.pop(call_id, None)  # what comes now comes behind the batch
+        if size > limits.fragment_bytes:
+            encoded = encode_head({**(head or {}), "size": size})
+            view = memoryview(payload).cast("B")
+            bulk = _Bulk(type_, flags, call_id, a, b, encoded, view, self.pushed + 1)
+            if queue is None:
+                self._bulk[call_id] = deque([bulk])
+            else:
+                queue.append(bulk)
+        else:
+            encoded_head = None if head is None else encode_head(head)
+            prefix = pack_prefix(type_, flags, call_id, a, b, encoded_head, size)
+            if queue is not None:
+                credit = size + ITEM_OVERHEAD_BYTES if type_ == FrameType.STREAM_DATA and a else 0
+                queue.append((prefix + payload, credit))
+            elif size <= INLINE_BYTES:
+                self._frames.append(prefix + payload)
+            else:
+                self._frames += prefix, payload
+                self._vectored = True
+        self.pushed += 1
+        self.pending_bytes += size
+        self._notify()
+
+    def push_item(self, flags: int, call_id: int, item: Payload) -> None:
+        """Queue an item of a stream; small ones of the same stream may share a frame."""
+        size = len(item)
+        if size > BATCHED_BYTES or flags & LAST or (self._bulk and call_id in self._bulk):
+            self.push(FrameType.STREAM_DATA, flags, call_id, 1, 0, item)
+            return
+        batch = self._batches.get(call_id)
+        if batch is None or batch.room < size or batch.flags != flags:
+            batch = self._batches[call_id] = _Batch(call_id, flags, BATCH_BYTES)
+            self._frames.append(batch)
+            self._batched = True
+            self.pushed += 1
+        batch.items.append(item)
+        batch.room -= size + BYTES_BYTES
+        self.pending_bytes += size
+        if not self._notified:
+            self._notified = True
+            self._on_pending()
+
+    def push_latest(
+        self,
+        type_: int,
+        call_id: int,
+        a: int,
+        b: int,
+        payload: Payload = b"",
+        head: Head | None = None,
+    ) -> None:
+        """Queue a frame that makes an unsent one of the same type and call superfluous."""
+        encoded = None if head is None else encode_head(head)
+        prefix = pack_prefix(type_, 0, call_id, a, b, encoded, len(payload))
+        self._latest[type_, call_id] = prefix + payload
+        self._notify()
+
+    def push_credit(self, call_id: int, credit: int) -> None:
+        """Give credit back; unsent credit of the same call is added up."""
+        self._credits[call_id] = self._credits.get(call_id, 0) + credit
+        self._notify()
+
+    def _notify(self) -> None:
+        if not self._notified:
+            self._notified = True
+            self._on_pending()
+
+    # -- taking back --------------------------------------------------------------------------
+
+    def retract(self, call_id: int, sequence: int) -> bool:
+        """Take back the frame pushed as number ``sequence`` if no byte of it was taken.
+
+        Only the newest ordinary frame, or a fragmented payload not yet begun, can be taken back.
+        """
+        queue = self._bulk.get(call_id)
+        if queue is not None:
+            bulk = queue[0]
+            assert isinstance(bulk, _Bulk)  # see _finish_bulk
+            if bulk.sequence != sequence or bulk.offset:
+                return False
+            self.abandon(call_id)
+        elif sequence != self.pushed or sequence <= self.taken or self._vectored:
+            return False
+        else:
+            self._frames.pop()
+        if not self:
+            self.pending_bytes = 0
+        return True
+
+    def abandon(self, call_id: int) -> bool:
+        """Stop sending a call's fragmented payload and what is behind it; False if there is none."""
+        queue = self._bulk.pop(call_id, None)
+        if queue is None:
+            return False
+        bulk = queue[0]
+        assert isinstance(bulk, _Bulk)  # see _finish_bulk
+        if bulk.offset:
+            self._begun_bytes -= len(bulk.view)
+        self.has_more = bool(self._bulk)
+        credit = sum(part.unsent_credit if isinstance(part, _Bulk) else part[1] for part in queue)
+        if credit:
+            self._on_dropped(credit)
+        return True
+
+    def is_unsent(self, call_id: int, sequence: int) -> bool:
+        """Whether no byte of the frame pushed as number ``sequence`` was taken."""
+        queue = self._bulk.get(call_id)
+        if queue is not None:
+            bulk = queue[0]
+            assert isinstance(bulk, _Bulk)  # see _finish_bulk
+            if bulk.sequence <= sequence:
+                return bulk.sequence < sequence or bulk.offset == 0
+        return sequence > self.taken
+
+    # -- emptying -----------------------------------------------------------------------------
+
+    def take(self) -> list[Payload]:
+        """What should be sent next, as buffers in order; empty if there is nothing.
+
+        Large payloads come in portions: ask again when these bytes are sent.
+        """
+        frames: list[Payload]
+        if not (
+            self._bulk or self._batched or self._vectored or self._credits or self._latest
+        ):  # as nearly always
+            frames = cast("list[Payload]", self._frames)
+            self._frames = []
+            self.taken = self.pushed
+            self.pending_bytes = 0
+            self._notified = False
+            return frames if len(frames) < 2 else [b"".join(frames)]
+        if self._batched:
+            frames = [
+                frame.encode() if isinstance(frame, _Batch) else frame for frame in self._frames
+            ]
+            self._batched = False
+            self._batches.clear()
+        else:
+            frames = cast("list[Payload]", self._frames)
+        if self._credits or self._latest:
+            frames = self._control_frames() + frames
+        self.taken = self.pushed
+        self.pending_bytes = 0
+        self._frames = []
+        vectored, self._vectored = self._vectored, False
+        if self._bulk:
+            self._take_fragments(frames)
+            vectored = True
+            self.pending_bytes = sum(
+                len(part.view) - part.offset if isinstance(part, _Bulk) else len(part[0])
+                for queue in self._bulk.values()
+                for part in queue
+            )
+        self._notified = self.has_more = bool(self._bulk)
+        if vectored or len(frames) < 2:
+            return frames
+        return [b"".join(frames)]
+
+    def _control_frames(self) -> list[Payload]:
+        frames: list[Payload] = [
+            pack_prefix(FrameType.CREDIT, 0, call_id, credit, 0, None, 0)
+            for call_id, credit in self._credits.items()
+        ]
+        frames += self._latest.values()
+        self._credits.clear()
+        self._latest.clear()
+        return frames
+
+    def _take_fragments(self, frames: list[Payload]) -> None:
+        """Add a fragment of each payload under way, and begin those that fit."""
+        taken = 0
+        may_begin = True
+        for call_id in list(self._bulk):
+            queue = self._bulk[call_id]
+            bulk = queue[0]
+            assert isinstance(bulk, _Bulk)  # see _finish_bulk
+            if taken >= ROUND_BYTES:
+                break
+            if bulk.offset == 0:
+                # In order of arrival, so that a large payload is not overtaken for ever.
+                fits = self._begun_bytes + len(bulk.view) <= self._limits.assembly_bytes
+                if not may_begin or not (fits or self._begun_bytes == 0):
+                    may_begin = False
+                    continue
+                self._begun_bytes += len(bulk.view)
+            taken += self._take_fragment(bulk, frames)
+            del self._bulk[call_id]  # behind the others: it has had its turn
+            if bulk.offset < len(bulk.view):
+                self._bulk[call_id] = queue
+            else:
+                self._finish_bulk(call_id, queue, frames)
+
+    def _take_fragment(self, bulk: _Bulk, frames: list[Payload]) -> int:
+        start = bulk.offset
+        size = self._limits.fragment_bytes if start else OPENING_BYTES
+        part = bulk.view[start : start + size]
+        bulk.offset = start + len(part)
+        flags = FRAGMENT if bulk.offset == len(bulk.view) else FRAGMENT | MORE
+        if start == 0:
+            prefix = pack_prefix(
+                bulk.type, bulk.flags | flags, bulk.call_id, bulk.a, bulk.b, bulk.head, len(part)
+            )
+        else:
+            prefix = pack_prefix(FrameType.BODY, flags, bulk.call_id, 0, 0, None, len(part))
+        frames += prefix, part
+        return len(part)
+
+    def _finish_bulk(
+        self, call_id: int, queue: deque[_Bulk | _Waiting], frames: list[Payload]
+    ) -> None:
+        """A payload is out: let the frames behind it go, up to the call's next large one."""
+        finished = queue.popleft()
+        assert isinstance(finished, _Bulk)
+        self._begun_bytes -= len(finished.view)
+        while queue:
+            part = queue[0]
+            if isinstance(part, _Bulk):
+                self._bulk[call_id] = queue
+                break
+            frames.append(part[0])
+            queue.popleft()

@@ -1,0 +1,200 @@
+"""Every state change of a connection and of a call, as tables.
+
+Two rules. Nothing outside this module decides what state follows another. And this module knows
+nothing but states and frames: no bytes, no limits, no callers.
+
+A table answers one question: in this state, may a frame of this kind go out (or come in), and which
+state comes next? What is not in the table is not allowed; asking for it raises and changes nothing.
+The diagrams in ``docs/wire.md`` are drawn from these tables.
+
+A connection has two roles. The *host* accepts and challenges; the *agent* dials in and proves who it
+is. Once OPEN, both may start calls, and either may leave: it says CLOSE, finishes what runs, and
+starts nothing new.
+
+A call has two roles as well, the *caller* and the *callee*, whichever end they are at. Its life is
+the caller's request, items in both directions if it streams, and exactly one final frame from the
+callee: EXECUTION_RESPONSE or ERROR. CANCEL may cross that final frame: the caller stays in CANCELLING
+until the final frame is there, because a call counts against the limit until its handler has ended.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from ._frames import LAST, STREAM, FrameType
+
+
+class Role(enum.Enum):
+    """Which end of a connection, or of a call, this is."""
+
+    HOST = "host"
+    AGENT = "agent"
+    CALLER = "caller"
+    CALLEE = "callee"
+
+
+class ConnectionState(enum.IntEnum):
+    """Where a connection stands, seen from one end."""
+
+    START = 0
+    CHALLENGED = 1  # the challenge is out (host) or in (agent)
+    PROVING = 2  # the proof is out (agent) or in (host)
+    OPEN = 3
+    LEAVING = 4  # we said CLOSE
+    PEER_LEAVING = 5  # the peer said CLOSE
+    CLOSING = 6  # both did
+    CLOSED = 7
+
+
+class CallState(enum.IntEnum):
+    """Where a call stands, seen from one end."""
+
+    IDLE = 0
+    STREAMING = 1  # the caller may still send items
+    RUNNING = 2  # the caller has said all
+    CANCELLING = 3  # the caller wants no answer any more; the callee's handler has yet to end
+    DONE = 4
+
+
+class Kind(enum.IntEnum):
+    """A frame type, or the variant of one that leads to another state."""
+
+    CHALLENGE = FrameType.CHALLENGE
+    AUTH_REQUEST = FrameType.AUTH_REQUEST
+    AUTH_ACCEPTED = FrameType.AUTH_RESPONSE
+    AUTH_REFUSED = 0x183
+    ANNOUNCE = FrameType.ANNOUNCE
+    HEALTH_CHECK = FrameType.HEALTH_CHECK
+    HEALTH_RESPONSE = FrameType.HEALTH_RESPONSE
+    CLOSE = FrameType.CLOSE
+    REQUEST = FrameType.EXECUTION_REQUEST
+    STREAM_REQUEST = 0x190
+    RESPONSE = FrameType.EXECUTION_RESPONSE
+    ERROR = FrameType.ERROR
+    CANCEL = FrameType.CANCEL
+    ITEM = FrameType.STREAM_DATA
+    LAST_ITEM = 0x195
+    CREDIT = FrameType.CREDIT
+    SIGNAL = FrameType.SIGNAL
+
+
+Moves: TypeAlias = Mapping[int, ConnectionState]
+CallMoves: TypeAlias = Mapping[int, CallState]
+ConnectionTable: TypeAlias = Mapping[ConnectionState, Moves]
+CallTable: TypeAlias = Mapping[CallState, CallMoves]
+
+_C = ConnectionState
+_K = Kind
+
+# What an open connection carries without changing its state. Call frames go on while a connection
+# is being left: what runs may finish. New calls then are another matter: see `may_start_calls`.
+_TRAFFIC: Final = (
+    _K.REQUEST, _K.STREAM_REQUEST, _K.RESPONSE, _K.ERROR, _K.CANCEL, _K.ITEM, _K.LAST_ITEM,
+    _K.CREDIT, _K.SIGNAL, _K.HEALTH_CHECK, _K.HEALTH_RESPONSE,
+)  # fmt: skip
+
+
+def _traffic(state: ConnectionState, *extra: tuple[Kind, ConnectionState]) -> Moves:
+    return {**dict.fromkeys(_TRAFFIC, state), **dict(extra)}
+
+
+_SENT_WHILE_OPEN: Final[ConnectionTable] = {
+    _C.OPEN: _traffic(_C.OPEN, (_K.CLOSE, _C.LEAVING)),
+    _C.LEAVING: _traffic(_C.LEAVING),
+    _C.PEER_LEAVING: _traffic(_C.PEER_LEAVING, (_K.CLOSE, _C.CLOSING)),
+    _C.CLOSING: _traffic(_C.CLOSING),
+    _C.CLOSED: {},
+}
+_RECEIVED_WHILE_OPEN: Final[ConnectionTable] = {
+    _C.OPEN: _traffic(_C.OPEN, (_K.CLOSE, _C.PEER_LEAVING)),
+    _C.LEAVING: _traffic(_C.LEAVING, (_K.CLOSE, _C.CLOSING)),
+    _C.PEER_LEAVING: _traffic(_C.PEER_LEAVING),
+    _C.CLOSING: _traffic(_C.CLOSING),
+    _C.CLOSED: {},
+}
+
+CONNECTION_SENDS: Final[dict[Role, ConnectionTable]] = {
+    Role.HOST: {
+        _C.START: {_K.CHALLENGE: _C.CHALLENGED},
+        _C.CHALLENGED: {},
+        _C.PROVING: {_K.AUTH_ACCEPTED: _C.OPEN, _K.AUTH_REFUSED: _C.CLOSED},
+        **_SENT_WHILE_OPEN,
+    },
+    Role.AGENT: {
+        _C.START: {},
+        _C.CHALLENGED: {_K.AUTH_REQUEST: _C.PROVING},
+        _C.PROVING: {},
+        **_SENT_WHILE_OPEN,
+        _C.OPEN: {**_SENT_WHILE_OPEN[_C.OPEN], _K.ANNOUNCE: _C.OPEN},
+    },
+}
+
+CONNECTION_RECEIVES: Final[dict[Role, ConnectionTable]] = {
+    Role.HOST: {
+        _C.START: {},
+        _C.CHALLENGED: {_K.AUTH_REQUEST: _C.PROVING},
+        _C.PROVING: {},
+        **_RECEIVED_WHILE_OPEN,
+        _C.OPEN: {**_RECEIVED_WHILE_OPEN[_C.OPEN], _K.ANNOUNCE: _C.OPEN},
+        # It was on its way when we said CLOSE.
+        _C.LEAVING: {**_RECEIVED_WHILE_OPEN[_C.LEAVING], _K.ANNOUNCE: _C.LEAVING},
+    },
+    Role.AGENT: {
+        _C.START: {_K.CHALLENGE: _C.CHALLENGED},
+        _C.CHALLENGED: {},
+        _C.PROVING: {_K.AUTH_ACCEPTED: _C.OPEN, _K.AUTH_REFUSED: _C.CLOSED},
+        **_RECEIVED_WHILE_OPEN,
+    },
+}
+
+_S = CallState
+
+_ANSWERS: Final = (_K.ITEM, _K.CREDIT, _K.SIGNAL)
+_FINAL: Final[CallMoves] = {_K.RESPONSE: _S.DONE, _K.ERROR: _S.DONE}
+
+
+def _answers(state: CallState) -> CallMoves:
+    return {**dict.fromkeys(_ANSWERS, state), **_FINAL}
+
+
+_BY_CALLER: Final[CallTable] = {
+    _S.IDLE: {_K.REQUEST: _S.RUNNING, _K.STREAM_REQUEST: _S.STREAMING},
+    _S.STREAMING: {
+        _K.ITEM: _S.STREAMING,
+        _K.LAST_ITEM: _S.RUNNING,
+        _K.CREDIT: _S.STREAMING,
+        _K.CANCEL: _S.CANCELLING,
+    },
+    _S.RUNNING: {_K.CREDIT: _S.RUNNING, _K.CANCEL: _S.CANCELLING},
+    _S.CANCELLING: {},
+    _S.DONE: {},
+}
+_BY_CALLEE: Final[CallTable] = {
+    _S.IDLE: {},
+    _S.STREAMING: _answers(_S.STREAMING),
+    _S.RUNNING: _answers(_S.RUNNING),
+    _S.CANCELLING: _FINAL,
+    _S.DONE: {},
+}
+
+# What one end of a call sends, the other receives; with one difference. What was sent before the
+# CANCEL arrived still arrives after the caller has moved to CANCELLING.
+CALL_SENDS: Final[dict[Role, CallTable]] = {Role.CALLER: _BY_CALLER, Role.CALLEE: _BY_CALLEE}
+CALL_RECEIVES: Final[dict[Role, CallTable]] = {
+    Role.CALLER: {**_BY_CALLEE, _S.CANCELLING: _answers(_S.CANCELLING)},
+    Role.CALLEE: _BY_CALLER,
+}
+
+
+def kind_of(type_: int, flags: int) -> int:
+    """The table's name for a frame: its type, or the variant that its flags make of it.
+
+    An AUTH_RESPONSE is told apart by its head, not by its flags: see the handshake.
+    """
+    if type_ == FrameType.EXECUTION_REQUEST and flags & STREAM:
+        return Kind.STREAM_REQUEST
+    if type_ == FrameType.STREAM_DATA and flags & LAST:
+        return Kind.LAST_ITEM
+    return type_

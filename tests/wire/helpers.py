@@ -1,0 +1,199 @@
+"""Frames by hand, ends of connections without a handshake, and events that can be compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from hypothesis import HealthCheck
+
+from spear._limits import KIB, Limits
+from spear.testing import ConnectionPair, WireEnd
+from spear.wire import (
+    NO_DEADLINE,
+    STREAM,
+    Call,
+    CalleeSide,
+    CallerSide,
+    ConnectionState,
+    Event,
+    Frame,
+    FrameType,
+    Head,
+    HeadValue,
+    Payload,
+    Receiver,
+    Role,
+    encode_head,
+    pack_prefix,
+)
+from spear.wire._frames import FRAGMENT, MORE, REPLY_STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PATIENT = [HealthCheck.too_slow]
+"""For data that takes long to draw while a machine is busy and coverage is measured."""
+
+BOTH_STREAMS = STREAM | REPLY_STREAM
+
+SMALL = Limits(
+    fragment_bytes=32 * KIB,
+    max_message_bytes=256 * KIB,
+    assembly_bytes=128 * KIB,
+    stream_window_bytes=64 * KIB,
+    connection_window_bytes=128 * KIB,
+    request_bytes_in_flight=512 * KIB,
+    max_calls=8,
+)
+"""Limits that a test reaches with few bytes."""
+
+
+def frame(
+    type_: int,
+    flags: int = 0,
+    call_id: int = 0,
+    a: int = 0,
+    b: int = 0,
+    payload: bytes = b"",
+    head: Head | None = None,
+) -> bytes:
+    """The bytes of one frame."""
+    encoded = None if head is None else encode_head(head)
+    return pack_prefix(type_, flags, call_id, a, b, encoded, len(payload)) + payload
+
+
+def raw_frame(
+    head: bytes, payload: bytes = b"", *, type_: int = FrameType.SIGNAL, flags: int = 0
+) -> bytes:
+    """A frame whose head is any bytes at all."""
+    return pack_prefix(type_, flags, 0, 0, 0, head, len(payload)) + payload
+
+
+def request(call_id: int, payload: bytes = b"", flags: int = 0, head: Head | None = None) -> bytes:
+    return frame(FrameType.EXECUTION_REQUEST, flags, call_id, 1, NO_DEADLINE, payload, head)
+
+
+def first_fragment(
+    type_: int, call_id: int, size: int, payload: bytes, flags: int = 0, a: int = 1
+) -> bytes:
+    """The beginning of a payload of ``size`` bytes."""
+    head: dict[str, HeadValue] = {"size": size}
+    return frame(type_, flags | FRAGMENT | MORE, call_id, a, 0, payload, head)
+
+
+def further_fragment(call_id: int, payload: bytes, *, is_last: bool) -> bytes:
+    flags = FRAGMENT if is_last else FRAGMENT | MORE
+    return frame(FrameType.BODY, flags, call_id, 0, 0, payload)
+
+
+def in_parts(type_: int, call_id: int, payload: bytes, *sizes: int, flags: int = 0) -> list[bytes]:
+    """A payload as frames that hold so many bytes of it each, the last one what is left."""
+    parts = []
+    start = 0
+    for size in sizes:
+        part = payload[start : start + size]
+        if start == 0:
+            parts.append(first_fragment(type_, call_id, len(payload), part, flags))
+        else:
+            parts.append(further_fragment(call_id, part, is_last=False))
+        start += size
+    parts.append(further_fragment(call_id, payload[start:], is_last=True))
+    return parts
+
+
+def split_frames(data: bytes) -> list[bytes]:
+    """Whole frames, each with its length in front."""
+    frames = []
+    while data:
+        end = 8 + int.from_bytes(data[:8], "little")
+        frames.append(data[:end])
+        data = data[end:]
+    return frames
+
+
+def open_end(
+    role: Role = Role.HOST,
+    limits: Limits | None = None,
+    peer: Limits | None = None,
+    *,
+    is_trusting: bool = False,
+) -> WireEnd:
+    """One end of a connection as it is after the handshake."""
+    limits = limits or Limits()
+    end = WireEnd(role, limits, is_trusting=is_trusting)
+    end.connection.state = ConnectionState.OPEN
+    end.connection.open(peer or limits)
+    return end
+
+
+def open_receiver(limits: Limits | None = None) -> Receiver:
+    """A receiver that takes every fragmented payload."""
+    receiver = Receiver(limits or Limits())
+    receiver.open(lambda *_: True)
+    return receiver
+
+
+def receive(receiver: Receiver, pieces: Iterable[bytes]) -> list[Frame]:
+    """Feed pieces until they are used up or one is refused."""
+    frames: list[Frame] = []
+    for piece in pieces:
+        if receiver.error is not None:
+            break
+        frames += receiver.receive_data(piece)
+        while receiver.paused:
+            frames += receiver.resume()
+    return frames
+
+
+def start(
+    end: WireEnd,
+    payload: Payload = b"",
+    flags: int = 0,
+    head: Head | None = None,
+    call: CallerSide | None = None,
+) -> CallerSide:
+    """Call function 1 of the other end."""
+    call = call or CallerSide()
+    end.connection.start_call(call, 1, NO_DEADLINE, flags, payload, head)
+    return call
+
+
+def called(end: WireEnd) -> CalleeSide:
+    """The one call that has come in since events were last taken."""
+    (event,) = end.take_events()
+    assert event[1] == FrameType.EXECUTION_REQUEST
+    assert isinstance(event[0], CalleeSide)
+    return event[0]
+
+
+def call_between(
+    pair: ConnectionPair,
+    flags: int = 0,
+    *,
+    caller: WireEnd | None = None,
+    payload: Payload = b"",
+) -> tuple[CallerSide, CalleeSide]:
+    """Both ends of a call whose request has arrived."""
+    caller = caller or pair.host
+    outbound = start(caller, payload, flags)
+    pair.pump()
+    return outbound, called(pair.peer_of(caller))
+
+
+Plain: TypeAlias = tuple[int | None, int, int, int, int, Head | None, bytes | list[bytes]]
+
+
+def plain(events: Iterable[Event]) -> list[Plain]:
+    """Events with the call's id in the place of the call."""
+    return [(None if call is None else call.id, *rest) for call, *rest in events]  # type: ignore[misc]  # mypy loses a tuple's length in an unpacking
+
+
+def types(events: Iterable[Event]) -> list[int]:
+    """What kinds of frames these events stand for."""
+    return [event[1] for event in events]
+
+
+def call_of(event: Event) -> Call:
+    """The call that an event concerns."""
+    assert event[0] is not None
+    return event[0]

@@ -1,0 +1,138 @@
+"""Failures of calls: exceptions here, ERROR frames in between, exceptions there."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    DeadlineExceeded,
+    Delivered,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    WorkerDied,
+)
+from spear._limits import KIB
+from spear.wire import HeadValue, decode_failure_untrusted, encode_failure, encode_head
+from spear.wire._failures import clip
+
+from .helpers import PATIENT
+from .test_heads import HEADS
+
+MESSAGE_BYTES = 4 * KIB
+
+ODD_HEADS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(("message", "type", "traceback"), st.none() | st.text() | st.integers()),
+)
+
+PLAIN_KINDS = [
+    CallFailed, DeadlineExceeded, CallCancelled, Overloaded, NotFound, Rejected, InvalidArguments,
+    WorkerDied,
+]  # fmt: skip
+
+
+def over_the_wire(failure: CallFailed, max_bytes: int = MESSAGE_BYTES) -> CallFailed:
+    flags, a, b, head = encode_failure(failure, max_bytes)
+    assert len(encode_head(head)) < 64 * KIB
+    return decode_failure_untrusted(flags, a, b, head)
+
+
+@pytest.mark.parametrize("kind", PLAIN_KINDS)
+@pytest.mark.parametrize("delivered", get_args(Delivered))
+def test_each_kind_arrives_as_what_it_was(kind: type[CallFailed], delivered: Delivered) -> None:
+    arrived = over_the_wire(kind("why", delivered=delivered))
+    assert type(arrived) is kind
+    assert str(arrived) == "why"
+    assert arrived.delivered == delivered
+
+
+def test_every_subclass_of_call_failed_has_a_code_of_its_own() -> None:
+    kinds = [CallFailed]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    ours = [kind for kind in kinds if kind.__module__ == "spear._errors"]
+    assert len({kind.code for kind in ours}) == len(ours) == 9
+    for kind in ours:
+        assert type(decode_failure_untrusted(0, kind.code, 0, None)) is kind
+
+
+def test_what_a_function_raised_arrives_with_its_type() -> None:
+    arrived = over_the_wire(FunctionRaised("no such row", type_name="LookupError"))
+    assert isinstance(arrived, FunctionRaised)
+    assert (arrived.type_name, arrived.remote_message) == ("LookupError", "no such row")
+    assert arrived.remote_traceback is None
+    assert str(arrived) == "LookupError: no such row"
+    assert arrived.delivered == "yes"
+
+
+def test_a_traceback_travels_if_there_is_one() -> None:
+    arrived = over_the_wire(FunctionRaised("x", remote_traceback="Traceback ..."))
+    assert isinstance(arrived, FunctionRaised)
+    assert arrived.remote_traceback == "Traceback ..."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "arrives"),
+    [
+        (None, None), (0.0, 0.001), (0.1, 0.1), (1.2345, 1.234), (-5.0, 0.001),
+        (1e30, 0xFFFF_FFFF / 1000), (math.inf, 0xFFFF_FFFF / 1000), (math.nan, 0xFFFF_FFFF / 1000),
+    ],
+)  # fmt: skip
+def test_when_to_try_again(seconds: float | None, arrives: float | None) -> None:
+    arrived = over_the_wire(Overloaded("busy", retry_after_seconds=seconds))
+    assert isinstance(arrived, Overloaded)
+    assert arrived.retry_after_seconds == arrives
+
+
+@pytest.mark.parametrize("max_bytes", [10, MESSAGE_BYTES, 10**9])
+def test_s14_text_is_capped_and_always_fits_into_a_head(max_bytes: int) -> None:
+    failure = FunctionRaised("é" * 100_000, type_name="T" * 9999, remote_traceback="t" * 200_000)
+    arrived = over_the_wire(failure, max_bytes)
+    assert isinstance(arrived, FunctionRaised)
+    assert len(arrived.remote_message.encode()) <= max_bytes
+    assert len(arrived.type_name) <= 256
+    assert arrived.remote_message.endswith("...")
+
+
+def test_text_is_cut_between_characters() -> None:
+    assert clip("éééé", 8) == "éééé"
+    assert clip("éééé", 7) == "éé..."
+    assert clip("ééééé", 8) == "éé..."
+    assert clip("lone \ud800", 40) == "lone \\ud800"
+
+
+class TestUntrusted:
+    """What a peer says of its failures is text, and never a reason to fail."""
+
+    def test_no_head_at_all(self) -> None:
+        assert str(decode_failure_untrusted(0, 6, 0, None)) == "no reason given"
+        raised = decode_failure_untrusted(0, 2, 0, None)
+        assert isinstance(raised, FunctionRaised)
+        assert (raised.type_name, raised.remote_message) == ("Exception", "")
+
+    def test_an_unknown_code_is_a_failure_like_any_other(self) -> None:
+        failure = decode_failure_untrusted(0x40, 4711, 0, {"message": "from the future"})
+        assert type(failure) is CallFailed
+        assert str(failure) == "from the future"
+        assert failure.delivered == "maybe"
+
+    def test_yes_is_stronger_than_maybe(self) -> None:
+        assert decode_failure_untrusted(0xC0, 1, 0, None).delivered == "yes"
+
+    @pytest.mark.slow
+    @settings(suppress_health_check=PATIENT)
+    @given(st.integers(0, 255), st.integers(0, 12), st.integers(0, 2**32 - 1), HEADS | ODD_HEADS)
+    def test_anything_becomes_a_failure(
+        self, flags: int, a: int, b: int, head: dict[str, HeadValue]
+    ) -> None:
+        assert isinstance(decode_failure_untrusted(flags, a, b, head), CallFailed)

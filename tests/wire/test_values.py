@@ -1,0 +1,104 @@
+"""Arguments and results: what can be sent, and what is refused on either side."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+import cbor2
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from spear.wire import decode_value_untrusted, encode_value
+from spear.wire._values import MAX_VALUE_DEPTH
+
+from .helpers import PATIENT
+from .test_heads import TAGS
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=4) | st.binary(max_size=4), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, suppress_health_check=PATIENT)
+@given(VALUES)
+def test_values_come_back_as_they_were(value: object) -> None:
+    assert decode_value_untrusted(encode_value(value)) == value
+
+
+def test_views_are_bytes_and_tuples_are_lists() -> None:
+    value = (1, bytearray(b"a"), memoryview(b"b"))
+    assert decode_value_untrusted(encode_value(value)) == [1, b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [({1}, "set"), (frozenset(), "frozenset"), (1j, "complex"), (object(), "object")]
+)  # fmt: skip
+def test_what_cannot_be_sent_is_named(value: object, name: str) -> None:
+    with pytest.raises(TypeError, match=f"cannot send a {name}"):
+        encode_value([value])
+
+
+def test_odd_objects_can_be_unfolded() -> None:
+    assert decode_value_untrusted(encode_value([range(3)], list)) == [[0, 1, 2]]  # type: ignore[arg-type]  # list takes what range is
+
+
+def test_a_circle_cannot_be_sent() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    with pytest.raises(TypeError, match="cyclic"):
+        encode_value(circle)
+
+
+def test_unfolding_may_refuse() -> None:
+    def refuse(odd: object) -> object:
+        raise TypeError(f"not {odd!r}")
+
+    with pytest.raises(TypeError, match="not Ellipsis"):
+        encode_value(..., refuse)
+
+
+@pytest.mark.parametrize("tag", sorted({*TAGS} - {2, 3}))
+def test_s6_tags_are_refused(tag: int) -> None:
+    with pytest.raises(ValueError, match="not a valid value"):
+        decode_value_untrusted(cbor2.dumps([cbor2.CBORTag(tag, "x")]))
+
+
+@pytest.mark.parametrize("value", [date(2026, 1, 1), Decimal("1.5")])
+def test_s6_what_needs_a_tag_is_refused_where_it_arrives(value: object) -> None:
+    with pytest.raises(ValueError, match="send text or numbers instead"):
+        decode_value_untrusted(encode_value(value))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"", b"\x01\x01", b"\x9f\x01\xff", b"\xa2\x61a\x01\x61a\x02", b"\x61\xff", b"\x9b\x40" + bytes(7),
+        b"\x5b\x40" + bytes(7), b"\x81" * (MAX_VALUE_DEPTH + 1) + b"\x00", b"\x81" * 100_000,
+    ],
+)  # fmt: skip
+def test_s6_t7_bombs_are_refused(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="not a valid value"):
+        decode_value_untrusted(payload)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000)
+@given(st.binary(max_size=60))
+def test_random_bytes_decode_or_raise_value_error(payload: bytes) -> None:
+    try:
+        decode_value_untrusted(payload)
+    except ValueError:
+        return
