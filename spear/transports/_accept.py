@@ -1,0 +1,332 @@
+"""The one accept loop: whatever a connection does, it hurts only itself.
+
+Every connection gets one task. Until its handler calls ``promote()`` it counts as unauthenticated:
+it has a deadline, and a bounded number of places that it shares with its like; the oldest goes
+first. Exceptions end at the connection that caused them, counted by reason. (A server that starts
+its handlers in a common nursery and lets them raise is ended by the first bad peer.)
+
+This module knows listeners and streams, but neither the protocol spoken nor what a handler does.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import (
+    AuthenticationFailed,
+    ChannelBroken,
+    ChannelClosed,
+    RemoteProtocolError,
+)
+from spear._limits import DEFAULT_LIMITS, Limits
+
+from ._abc import ByteStream, Listener, PeerCredentials, Refused
+from ._reasons import Reason
+from ._socket_stream import CAPACITY_ERRNOS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_logger = logging.getLogger("spear.transports")
+
+# NATS's accept loop: short enough to go unnoticed, long enough not to spin.
+FIRST_PAUSE_SECONDS: Final = 0.01
+LONGEST_PAUSE_SECONDS: Final = 1.0
+
+# What a peer can make a handler raise. Anything else is a bug of ours and logged as one.
+_PEER_FAULTS: Final = (
+    AuthenticationFailed,
+    ChannelBroken,
+    ChannelClosed,
+    RemoteProtocolError,
+    Refused,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class IncomingConnection:
+    """One accepted connection, as its handler sees it. The accept loop makes and closes it.
+
+    Attributes:
+        stream: what to speak on; TLS, if any, is done.
+        credentials: who the kernel says the peer is; None if it cannot say (anything but Unix).
+        number: counts the connections of one acceptor, for log lines.
+        is_authenticated: whether :meth:`promote` was called in time.
+    """
+
+    stream: trio.abc.Stream
+    credentials: PeerCredentials | None
+    number: int
+    _raw: ByteStream
+    _unauthenticated: dict[IncomingConnection, None]
+    # Carries the deadline and the cut until the connection is promoted, and then never fires.
+    _scope: trio.CancelScope
+    is_authenticated: bool = False
+    _reason: str | None = None
+
+    @property
+    def peer(self) -> str:
+        """The peer, for log lines."""
+        return self._raw.describe_peer()
+
+    def promote(self) -> None:
+        """Say that the peer has proved who it is: no deadline any more, and nobody's place taken.
+
+        Too late if the connection has been cut already; the handler's next checkpoint then raises
+        ``trio.Cancelled``, as it would have without this call.
+        """
+        if not self._scope.cancel_called:
+            self._scope.deadline = math.inf
+            self._unauthenticated.pop(self, None)
+            self.is_authenticated = True
+
+    def refuse(self, reason: str) -> None:
+        """Count this connection under ``reason`` when it ends; the first reason stays.
+
+        The handler goes on until it returns or raises, so that it can tell the peer.
+        """
+        if self._reason is None:
+            self._reason = str(reason)
+
+    def _cut(self, reason: Reason) -> None:
+        self._unauthenticated.pop(self, None)
+        self.refuse(reason)
+        self._scope.cancel()
+
+    def __repr__(self) -> str:
+        return f"<connection {self.number} from {self.peer}>"
+
+
+Handler: TypeAlias = Callable[[IncomingConnection], Awaitable[None]]
+PeerCheck: TypeAlias = Callable[[PeerCredentials], bool]
+
+
+def process_or_its_session(pid: int) -> PeerCheck:
+    """A check that lets in the process ``pid``, and the session that it leads."""
+
+    def check(credentials: PeerCredentials) -> bool:
+        if credentials.pid in (pid, 0):
+            # 0 is a process outside our namespace; getsid(0) would speak of ourselves.
+            return credentials.pid == pid
+        try:
+            return os.getsid(credentials.pid) == pid
+        except OSError:  # gone again
+            return False
+
+    return check
+
+
+@final
+@attrs.frozen(kw_only=True)
+class AcceptorStatistics:
+    """What an acceptor has seen.
+
+    Attributes:
+        accepted: connections taken from listeners, whatever became of them.
+        open: those that exist now.
+        unauthenticated: those among them that have not been promoted.
+        refused: how many were refused, by reason.
+        failed: handlers that raised after their connection was promoted.
+        pauses: how often accepting paused because no descriptor or memory was left.
+    """
+
+    accepted: int
+    open: int
+    unauthenticated: int
+    refused: Mapping[str, int]
+    failed: int
+    pauses: int
+
+
+@final
+class Acceptor:
+    """Accepts for any number of listeners, which share its limits and its statistics.
+
+    Uses ``max_connections``, ``max_unauthenticated`` and ``handshake_seconds`` of the limits.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._accepted = 0
+        self._open = 0
+        # A set in the order of arrival.
+        self._unauthenticated: dict[IncomingConnection, None] = {}
+        self._refused: dict[str, int] = {}
+        self._failed = 0
+        self._pauses = 0
+
+    def statistics(self) -> AcceptorStatistics:
+        """A snapshot of the counters."""
+        return AcceptorStatistics(
+            accepted=self._accepted,
+            open=self._open,
+            unauthenticated=len(self._unauthenticated),
+            refused=MappingProxyType(dict(self._refused)),
+            failed=self._failed,
+            pauses=self._pauses,
+        )
+
+    async def serve(
+        self, listener: Listener, handler: Handler, *, allow_peer: PeerCheck | None = None
+    ) -> None:
+        """Run ``handler`` for every connection, until the listener is closed and all have ended.
+
+        Each connection is closed when its handler returns or raises. Nothing that a peer or a
+        handler does ends this call. If cancelled, all connections are closed.
+
+        Args:
+            listener: where to accept; the caller closes it.
+            handler: called as ``await handler(connection)``; authenticates the peer within
+                ``handshake_seconds``, calls ``connection.promote()``, and serves.
+            allow_peer: whether this process of our user may connect (Unix sockets; processes of
+                other users never may). Asked before a byte is read.
+
+        Raises:
+            ChannelBroken: the listener can never accept again.
+        """
+        broken: ChannelBroken | None = None
+        async with trio.open_nursery() as nursery:
+            while broken is None:
+                try:
+                    raw = await self._accept(listener)
+                except trio.ClosedResourceError:
+                    break
+                except (trio.BrokenResourceError, OSError) as exc:
+                    # The connections that exist are none the worse for it.
+                    broken = ChannelBroken(f"{listener.address} cannot accept any more: {exc}")
+                    broken.__cause__ = exc
+                    _logger.error("%s", broken)  # now, since they may go on for long
+                else:
+                    if connection := self._admit(raw, allow_peer):
+                        # One name for all: Trio would make a string for each.
+                        nursery.start_soon(
+                            self._run, listener, raw, connection, handler, name="spear connection"
+                        )
+        if broken is not None:
+            raise broken
+
+    async def _accept(self, listener: Listener) -> ByteStream:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await listener.accept()
+            except OSError as exc:
+                if exc.errno not in CAPACITY_ERRNOS:
+                    raise
+                self._pauses += 1
+                _logger.warning("%s pauses for %g s: %s", listener.address, pause, exc.strerror)
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _admit(self, raw: ByteStream, allow_peer: PeerCheck | None) -> IncomingConnection | None:
+        self._accepted += 1
+        credentials = raw.peer_credentials()
+        if reason := self._objection(credentials, allow_peer):
+            self._count_refusal(reason, raw.describe_peer(), self._accepted)
+            raw.close()
+            return None
+        while len(self._unauthenticated) >= self._limits.max_unauthenticated:
+            next(iter(self._unauthenticated))._cut(Reason.CROWDED_OUT)
+        connection = IncomingConnection(
+            stream=raw,
+            credentials=credentials,
+            number=self._accepted,
+            raw=raw,
+            unauthenticated=self._unauthenticated,
+            scope=trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_seconds),
+        )
+        self._unauthenticated[connection] = None
+        self._open += 1
+        return connection
+
+    def _objection(
+        self, credentials: PeerCredentials | None, allow_peer: PeerCheck | None
+    ) -> Reason | None:
+        if self._open >= self._limits.max_connections:
+            return Reason.TOO_MANY
+        if credentials is None:
+            return None
+        if credentials.uid != os.geteuid():
+            return Reason.WRONG_USER
+        try:
+            allowed = allow_peer is None or allow_peer(credentials)
+        except Exception:
+            _logger.exception("allow_peer failed for pid %d", credentials.pid)
+            return Reason.CRASHED
+        return None if allowed else Reason.WRONG_PROCESS
+
+    async def _run(
+        self,
+        listener: Listener,
+        raw: ByteStream,
+        connection: IncomingConnection,
+        handler: Handler,
+    ) -> None:
+        try:
+            with connection._scope as scope:
+                connection.stream = await listener.secure(raw)
+                await handler(connection)
+                if not connection.is_authenticated:
+                    connection.refuse(Reason.LEFT)
+            if scope.cancelled_caught:
+                connection.refuse(Reason.HANDSHAKE_TIMEOUT)
+        except* Exception as group:  # never Cancelled, which is a BaseException
+            self._record_failure(connection, group)
+        finally:
+            self._dismiss(connection)
+            raw.close()
+
+    def _record_failure(
+        self, connection: IncomingConnection, group: ExceptionGroup[Exception]
+    ) -> None:
+        expected, unexpected = group.split(_PEER_FAULTS)
+        if unexpected is not None:
+            _logger.error("the handler of %r crashed", connection, exc_info=unexpected)
+        for exc in _leaves(expected):
+            _logger.info("connection %d: %r", connection.number, exc)
+        if connection.is_authenticated:
+            self._failed += 1
+        elif unexpected is not None:
+            connection.refuse(Reason.CRASHED)
+        else:
+            connection.refuse(_reason_of(expected))
+
+    def _dismiss(self, connection: IncomingConnection) -> None:
+        self._open -= 1
+        self._unauthenticated.pop(connection, None)
+        if (reason := connection._reason) is not None:
+            self._count_refusal(reason, connection.peer, connection.number)
+
+    def _count_refusal(self, reason: str, peer: str, number: int) -> None:
+        self._refused[reason] = self._refused.get(reason, 0) + 1
+        _logger.info("refused connection %d from %s: %s", number, peer, reason)
+
+
+def _reason_of(failure: ExceptionGroup[Exception] | None) -> str:
+    for exc in _leaves(failure):
+        if isinstance(exc, Refused):
+            return exc.reason
+        if isinstance(exc, RemoteProtocolError):
+            return Reason.GARBAGE
+        if isinstance(exc, AuthenticationFailed):
+            return Reason.NOT_AUTHENTICATED
+    return Reason.LEFT
+
+
+def _leaves(exc: Exception | None) -> Iterator[Exception]:
+    if isinstance(exc, ExceptionGroup):
+        for each in exc.exceptions:
+            yield from _leaves(each)
+    elif exc is not None:
+        yield exc

@@ -1,0 +1,237 @@
+"""Byte streams inside one process: no descriptor, no kernel, the same contract and backpressure.
+
+For functions that live in the host's own process, and for tests that need virtual time. Names are
+valid within one ``trio.run``; two runs in two threads never see each other's listeners.
+"""
+
+from __future__ import annotations
+
+import operator
+from contextlib import suppress
+from typing import Final, final
+
+import trio
+
+from spear._errors import ChannelBroken, ConfigurationError
+from spear._limits import DEFAULT_LIMITS, Limits
+
+from ._abc import ByteStream, Listener
+from ._addresses import MemoryAddress
+from ._connecting import connecting_to
+
+PIPE_BYTES: Final = 64 * 1024
+"""Unread bytes in one direction, as a Unix pipe has."""
+
+_BACKLOG: Final = 1024
+
+
+@final
+class _Pipe:
+    """One direction: what is under way, and who waits for a change of it."""
+
+    __slots__ = ("changed", "data", "ended", "refused")
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.ended = False  # the sender sends no more
+        self.refused = False  # the receiver is closed
+        # At most two wait, one per end, and never for the same thing.
+        self.changed = trio.lowlevel.ParkingLot()
+
+
+@final
+class MemoryStream(ByteStream):
+    """One end of a pair; see :func:`memory_stream_pair`."""
+
+    __slots__ = ("_closed", "_incoming", "_outgoing", "_receiving", "_sending")
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+        self._sending = False
+        self._receiving = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything. If cancelled, any part of it may have been sent."""
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            pipe = self._outgoing
+            with memoryview(data) as view:
+                sent = 0
+                while True:
+                    self._check_may_send()
+                    with view[sent : sent + PIPE_BYTES - len(pipe.data)] as part:
+                        pipe.data += part
+                        sent += len(part)
+                    pipe.changed.unpark_all()
+                    if sent == len(view):
+                        return
+                    await pipe.changed.park()
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room for some data."""
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            self._check_may_send()
+            while len(self._outgoing.data) >= PIPE_BYTES:
+                await self._outgoing.changed.park()
+                self._check_may_send()
+        finally:
+            self._sending = False
+
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more comes; receiving goes on. May be repeated."""
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            self._end_sending()
+        finally:
+            self._sending = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """At least one byte, or ``b""`` after the peer's last. If cancelled, nothing is lost."""
+        max_bytes = PIPE_BYTES if max_bytes is None else operator.index(max_bytes)
+        if max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this stream")
+        self._receiving = True
+        try:
+            await trio.lowlevel.checkpoint()
+            pipe = self._incoming
+            while not (pipe.data or pipe.ended or self._closed):
+                await pipe.changed.park()
+            if self._closed:
+                raise trio.ClosedResourceError("this stream was closed")
+            received = bytes(pipe.data[:max_bytes])
+            del pipe.data[:max_bytes]
+            pipe.changed.unpark_all()
+            return received
+        finally:
+            self._receiving = False
+
+    def close(self) -> None:
+        """Close at once; tasks blocked on this stream get ``trio.ClosedResourceError``."""
+        self._closed = True
+        self._end_sending()
+        self._incoming.refused = True
+        self._incoming.data.clear()
+        self._incoming.changed.unpark_all()
+
+    def describe_peer(self) -> str:
+        """The peer, for log lines."""
+        return "this process"
+
+    def _begin_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+        self._sending = True
+
+    def _check_may_send(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+        if self._outgoing.ended:
+            raise trio.ClosedResourceError("nothing can follow the end of the stream")
+        if self._outgoing.refused:
+            raise trio.BrokenResourceError("the peer has closed its end")
+
+    def _end_sending(self) -> None:
+        self._outgoing.ended = True
+        self._outgoing.changed.unpark_all()
+
+
+def memory_stream_pair() -> tuple[MemoryStream, MemoryStream]:
+    """Two connected streams; each holds at most 64 KiB that the other has not read."""
+    one, other = _Pipe(), _Pipe()
+    return MemoryStream(one, other), MemoryStream(other, one)
+
+
+@final
+class MemoryListener(Listener):
+    """Accepts connections to a name; see :func:`open_memory_listener`."""
+
+    __slots__ = ("_address", "_connect", "_incoming")
+
+    def __init__(self, address: MemoryAddress) -> None:
+        self._address = address
+        self._connect, self._incoming = trio.open_memory_channel[MemoryStream](_BACKLOG)
+
+    @property
+    def address(self) -> MemoryAddress:
+        """The name to connect to."""
+        return self._address
+
+    async def accept(self) -> MemoryStream:
+        """The next connection. If cancelled, it stays queued."""
+        try:
+            return await self._incoming.receive()
+        except trio.EndOfChannel:
+            raise trio.ClosedResourceError("this listener was closed") from None
+
+    def close(self) -> None:
+        """Stop accepting at once; connections that nobody has accepted end."""
+        if _listeners().get(self._address.name) is self:
+            del _listeners()[self._address.name]
+        self._connect.close()  # first: whoever waits for room would get it by what follows
+        with suppress(trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
+                self._incoming.receive_nowait().close()
+        self._incoming.close()
+
+    async def _enqueue(self, stream: MemoryStream) -> None:
+        try:
+            await self._connect.send(stream)
+        except trio.ClosedResourceError:
+            raise ChannelBroken(f"the listener at {self._address} was closed") from None
+
+
+_registry: trio.lowlevel.RunVar[dict[str, MemoryListener]] = trio.lowlevel.RunVar("spear listeners")
+
+
+def _listeners() -> dict[str, MemoryListener]:
+    try:
+        return _registry.get()
+    except LookupError:
+        listeners: dict[str, MemoryListener] = {}
+        _registry.set(listeners)
+        return listeners
+
+
+def open_memory_listener(name: str) -> MemoryListener:
+    """A listener under ``name``, for this ``trio.run``.
+
+    Raises:
+        ConfigurationError: the name is empty or taken.
+    """
+    listeners = _listeners()
+    address = MemoryAddress(name)
+    if name in listeners:
+        raise ConfigurationError(f"{address} is taken: choose another name")
+    listeners[name] = listener = MemoryListener(address)
+    return listener
+
+
+async def connect_memory(name: str, *, limits: Limits = DEFAULT_LIMITS) -> MemoryStream:
+    """A connection to the listener of that name. If cancelled, there is none.
+
+    Raises:
+        ChannelBroken: nobody listens under that name, or 1,024 connections are waiting there and
+            none was accepted for ``limits.connect_seconds``.
+        ConfigurationError: the name is empty.
+    """
+    address = MemoryAddress(name)
+    listener = _listeners().get(name)
+    if listener is None:
+        await trio.lowlevel.checkpoint()
+        raise ChannelBroken(f"cannot connect to {address}: nobody listens there")
+    ours, theirs = memory_stream_pair()
+    with connecting_to(address, limits):
+        await listener._enqueue(theirs)
+    return ours

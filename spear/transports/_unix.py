@@ -1,0 +1,204 @@
+"""Unix sockets that only we can reach: a private directory, a socket born private, a connect.
+
+Two barriers, each sufficient alone (containerd's CVE-2020-15257 had neither): the directory is
+0700 and ours, and the socket is 0600 from its first moment. Abstract sockets, which have no
+permissions, cannot be named by a ``UnixAddress``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from spear._errors import ConfigurationError
+from spear._limits import DEFAULT_LIMITS, Limits
+
+from ._addresses import UnixAddress
+from ._connecting import connecting_to
+from ._socket_stream import LISTEN_BACKLOG, SocketListener, SocketStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+StrPath: TypeAlias = str | os.PathLike[str]
+
+_PRIVATE_DIRECTORY_MODE: Final = 0o700
+_PRIVATE_SOCKET_MODE: Final = 0o600
+
+_FIRST_RETRY_SECONDS: Final = 0.001
+_LONGEST_RETRY_SECONDS: Final = 0.05
+
+
+@contextmanager
+def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
+    """A new directory that only we can enter; removed with its files when the block is left.
+
+    Args:
+        parent: where to make it; by default ``$XDG_RUNTIME_DIR`` if that can be used, or else the
+            system's temporary directory. Keep it short: a socket's whole path has at most 107 bytes.
+
+    Raises:
+        ConfigurationError: others could replace a directory in ``parent``, or we may not write
+            there.
+    """
+    if parent is None:
+        parent = _default_parent()
+    parent = os.path.abspath(parent)
+    _check_parent(parent)
+    path = os.path.join(parent, f"spear-{os.urandom(6).hex()}")
+    try:
+        os.mkdir(path, _PRIVATE_DIRECTORY_MODE)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot make {path}: {exc.strerror}") from exc
+    try:
+        check_private_directory(path)
+        yield path
+    finally:
+        _remove_directory(path)
+
+
+def check_private_directory(path: StrPath) -> None:
+    """Make sure that nobody but us can enter the directory ``path``, or be what it points to.
+
+    Raises:
+        ConfigurationError: it is missing, a symbolic link, someone else's, or open to others.
+    """
+    path = os.fspath(path)
+    found = _status(path, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        raise ConfigurationError(f"{path} is a symbolic link: name the directory itself")
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(f"{path} is not a directory")
+    if found.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{path} belongs to uid {found.st_uid}, not to us ({os.geteuid()})"
+        )
+    if mode := stat.S_IMODE(found.st_mode) & 0o077:
+        raise ConfigurationError(f"{path} is open to others (by {mode:#o}): chmod it to 0700")
+
+
+def _default_parent() -> str:
+    # After su or sudo the variable may name another user's directory.
+    ours = os.environ.get("XDG_RUNTIME_DIR")
+    if ours:
+        with suppress(ConfigurationError):
+            _check_parent(ours)
+            return ours
+    return tempfile.gettempdir()
+
+
+def _check_parent(path: str) -> None:
+    # Whoever may rename entries of the parent can put a directory of their own in place of ours.
+    found = _status(path, follow_symlinks=True)
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(f"{path} is not a directory")
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(f"{path} belongs to uid {found.st_uid}, neither root nor us")
+    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        raise ConfigurationError(f"{path} is writable by others and not sticky: use another parent")
+
+
+def _status(path: str, *, follow_symlinks: bool) -> os.stat_result:
+    try:
+        return os.stat(path, follow_symlinks=follow_symlinks)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot use {path}: {exc.strerror}") from exc
+
+
+def _remove_directory(path: str) -> None:
+    # Best effort: what cannot be removed (a file that is gone already, a directory that someone
+    # of our own user made inside) must not hide the exception that ends the block.
+    with suppress(OSError):
+        for entry in os.listdir(path):
+            with suppress(OSError):
+                os.unlink(os.path.join(path, entry))
+        os.rmdir(path)
+
+
+def open_unix_listener(path: StrPath) -> SocketListener:
+    """A listener at ``path``, in a directory that must be private; its socket is born 0600.
+
+    The socket file is removed when the listener is closed.
+
+    Raises:
+        ConfigurationError: the path is too long or taken, or the directory is not private.
+    """
+    address = UnixAddress(os.fspath(path))
+    check_private_directory(os.path.dirname(address.path))
+    sock, identity = _bind_private_socket(address.path)
+    return SocketListener(sock, address, on_close=partial(_unlink_socket, address.path, identity))
+
+
+def _bind_private_socket(path: str) -> tuple[socket.socket, tuple[int, int]]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Linux gives the file the mode of the unbound socket, less the umask. The usual way, a
+        # umask of 0177 around bind, is process-wide: a process that a worker thread starts at that
+        # moment would keep this umask for ever. A chmod after bind leaves a gap.
+        os.fchmod(sock.fileno(), _PRIVATE_SOCKET_MODE)
+        sock.bind(path)
+        found = os.stat(path, follow_symlinks=False)
+        if stat.S_IMODE(found.st_mode) & ~_PRIVATE_SOCKET_MODE:
+            os.unlink(path)
+            raise ConfigurationError(f"this system cannot make {path} private")
+        sock.listen(LISTEN_BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise ConfigurationError(f"cannot listen at {path}: {exc.strerror}") from exc
+    except BaseException:
+        sock.close()
+        raise
+    return sock, (found.st_dev, found.st_ino)
+
+
+def _unlink_socket(path: str, identity: tuple[int, int]) -> None:
+    # Only our own file: a successor may already have bound the same path.
+    with suppress(OSError):
+        found = os.stat(path, follow_symlinks=False)
+        if (found.st_dev, found.st_ino) == identity:
+            os.unlink(path)
+
+
+async def connect_unix(path: StrPath, *, limits: Limits = DEFAULT_LIMITS) -> SocketStream:
+    """A connection to the Unix socket at ``path``.
+
+    If cancelled, nothing stays open.
+
+    Raises:
+        ChannelBroken: nobody listens there, we may not connect, or the listener's queue stayed
+            full for ``limits.connect_seconds``.
+        ConfigurationError: the path cannot be a socket's.
+    """
+    address = UnixAddress(os.fspath(path))
+    with connecting_to(address, limits):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await _connect(sock, address.path)
+        except BaseException:
+            sock.close()
+            raise
+        return SocketStream(sock)
+
+
+async def _connect(sock: socket.socket, path: str) -> None:
+    # While the listener's queue is full, connect() says EAGAIN, and there is nothing to wait for
+    # but time. (Trio 0.35 takes that EAGAIN for "in progress", finds the unconnected socket
+    # writable and reports success; the first send then fails with ENOTCONN.)
+    pause = _FIRST_RETRY_SECONDS
+    await trio.lowlevel.checkpoint()
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+        else:
+            return

@@ -1,0 +1,70 @@
+"""Fixtures of the transports' tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear.transports import (
+    MemoryAddress,
+    TcpAddress,
+    TlsClient,
+    TlsServer,
+    UnixAddress,
+    make_private_directory,
+)
+
+from .helpers import Certificates, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority that the others do not know."""
+    return Certificates(tmp_path_factory.mktemp("strangers"))
+
+
+@pytest.fixture
+def private_directory() -> Iterator[str]:
+    with make_private_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def unix(private_directory: str) -> Transport:
+    return Transport(UnixAddress(f"{private_directory}/socket"))
+
+
+@pytest.fixture
+def tcp() -> Transport:
+    return Transport(TcpAddress("127.0.0.1", 0))
+
+
+@pytest.fixture
+def tls(certificates: Certificates) -> Transport:
+    # A name would be looked up in a thread, and virtual time passes meanwhile.
+    return Transport(
+        TcpAddress("127.0.0.1", 0, tls=True),
+        TlsServer(certificate=certificates.issue("127.0.0.1")),
+        TlsClient(ca=certificates.ca),
+    )
+
+
+@pytest.fixture
+def memory() -> Transport:
+    return Transport(MemoryAddress("here"))
+
+
+@pytest.fixture(params=["unix", "tcp", "tls", "memory"])
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """Each of the four."""
+    found: Transport = request.getfixturevalue(request.param)
+    return found

@@ -1,0 +1,183 @@
+"""R7: every transport's streams keep Trio's stream contract, and what ours adds to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from spear.transports import MemoryStream, PeerCredentials, SocketStream, memory_stream_pair
+
+from .helpers import receive_exactly
+
+if TYPE_CHECKING:
+    from spear.transports import Listener
+
+    from .helpers import Transport
+
+Pair = tuple[SocketStream, SocketStream]
+
+
+async def socket_pair(transport: Transport) -> Pair:
+    one, other = await transport.pair()
+    assert isinstance(one, SocketStream)
+    assert isinstance(other, SocketStream)
+    return one, other
+
+
+async def clogged_pair(transport: Transport) -> Pair:
+    one, other = await socket_pair(transport)
+    for end in one, other:
+        with suppress(BlockingIOError):
+            while True:
+                end.socket.send(bytes(1 << 16))
+    return one, other
+
+
+async def test_r7_unix_streams_keep_the_contract(unix: Transport) -> None:
+    await trio.testing.check_half_closeable_stream(
+        lambda: socket_pair(unix), lambda: clogged_pair(unix)
+    )
+
+
+async def test_r7_tcp_streams_keep_the_contract(tcp: Transport) -> None:
+    # The kernel moves bytes between the buffers of two TCP sockets when it likes, so none is ever
+    # clogged for certain. It is the same class as for Unix sockets.
+    await trio.testing.check_half_closeable_stream(lambda: socket_pair(tcp), None)
+
+
+async def test_r7_tls_streams_keep_the_contract(tls: Transport) -> None:
+    await trio.testing.check_two_way_stream(tls.pair, None)
+
+
+async def memory_pair() -> tuple[MemoryStream, MemoryStream]:
+    return memory_stream_pair()
+
+
+async def clogged_memory_pair() -> tuple[MemoryStream, MemoryStream]:
+    one, other = memory_stream_pair()
+    for end in one, other:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(end.send_all, bytes(1 << 20))
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+    return one, other
+
+
+async def test_r7_memory_streams_keep_the_contract() -> None:
+    await trio.testing.check_half_closeable_stream(memory_pair, clogged_memory_pair)
+
+
+async def test_r7_memory_connections_keep_the_contract(memory: Transport) -> None:
+    await trio.testing.check_two_way_stream(memory.pair, None)
+
+
+async def test_a_closed_stream_says_so_whatever_is_asked_of_it(memory: Transport) -> None:
+    one, other = await memory.pair()
+    assert isinstance(one, MemoryStream)
+    await one.aclose()
+    await other.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await one.send_eof()
+    with pytest.raises(trio.ClosedResourceError):
+        await one.receive_some()
+
+
+async def test_memory_streams_hold_no_more_than_64_kib() -> None:
+    one, other = memory_stream_pair()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.send_all, bytes(1 << 20))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert len(await other.receive_some(1 << 20)) == 64 * 1024
+
+
+async def test_a_cancelled_receive_loses_nothing(transport: Transport) -> None:
+    one, other = await transport.pair()
+    async with one, other:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await other.receive_some(1)
+        await one.send_all(b"kept")
+        assert await receive_exactly(other, 4) == b"kept"
+
+
+async def test_the_plain_socket_can_be_used_beside_the_stream(unix: Transport) -> None:
+    one, other = await socket_pair(unix)
+    async with one, other:
+        assert one.socket.send(b"direct") == 6
+        assert await other.receive_some() == b"direct"
+        with pytest.raises(BlockingIOError):
+            other.socket.recv(1)
+
+
+async def test_socket_options(unix: Transport, tcp: Transport) -> None:
+    for each in await socket_pair(unix):
+        async with each:
+            # The kernel doubles what it is asked for, up to net.core.wmem_max.
+            wmem_max = int(Path("/proc/sys/net/core/wmem_max").read_text(encoding="ascii"))
+            buffer_bytes = each.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            assert buffer_bytes == 2 * min(1 << 20, wmem_max)
+            assert not each.socket.get_inheritable()
+    for each in await socket_pair(tcp):
+        async with each:
+            assert each.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert not each.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            assert not each.socket.get_inheritable()
+
+
+async def test_peers_are_described(unix: Transport, tcp: Transport, memory: Transport) -> None:
+    for each in await socket_pair(unix):
+        async with each:
+            assert each.peer_credentials() == PeerCredentials(
+                os.getpid(), os.geteuid(), os.getegid()
+            )
+            assert each.describe_peer() == f"pid {os.getpid()} of uid {os.geteuid()}"
+    one, other = await socket_pair(tcp)
+    async with one, other:
+        assert one.peer_credentials() is None
+        assert one.describe_peer() == f"127.0.0.1 port {other.socket.getsockname()[1]}"
+    assert one.describe_peer() == "a closed connection"
+    for stream in await memory.pair():
+        assert isinstance(stream, MemoryStream)
+        assert stream.peer_credentials() is None
+        assert stream.describe_peer() == "this process"
+        stream.close()
+
+
+async def test_a_reset_connection_is_broken(tcp: Transport) -> None:
+    one, other = await socket_pair(tcp)
+    async with one, other:
+        await one.send_all(b"never read")
+        await other.receive_some(1)
+        other.close()  # with data unread: a reset
+        with pytest.raises(trio.BrokenResourceError, match="Connection reset") as caught:
+            await one.receive_some()
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_r6_streams_and_listeners_checkpoint(transport: Transport) -> None:
+    with trio.testing.assert_checkpoints():
+        listener = await transport.listen()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_accept_with_checkpoint, listener)
+        with trio.testing.assert_checkpoints():
+            stream = await transport.connect(listener)
+    for resource in stream, listener:
+        with trio.testing.assert_checkpoints():
+            await resource.aclose()
+
+
+async def _accept_with_checkpoint(listener: Listener) -> None:
+    with trio.testing.assert_checkpoints():
+        raw = await listener.accept()
+    await listener.secure(raw)
+    raw.close()
