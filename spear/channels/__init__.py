@@ -1,0 +1,33 @@
+"""Channels between a host and its instances: calls, streams and messages over any transport."""
+
+from spear.transports import process_or_its_session as process_or_its_session
+from spear.wire import Value as Value
+from spear.wire import decode_result as decode_result
+from spear.wire import encode_arguments as encode_arguments
+from spear.wire import encode_head as encode_head
+from spear.wire import encode_result as encode_result
+
+from ._calls import CallStream as CallStream
+from ._calls import ExecutionResponse as ExecutionResponse
+from ._calls import InboundCall as InboundCall
+from ._calls import Metadata as Metadata
+from ._calls import OnProgress as OnProgress
+from ._channel import CommunicationChannel as CommunicationChannel
+from ._channel import Service as Service
+from ._connect import connect_channel as connect_channel
+from ._connect import open_memory_channels as open_memory_channels
+from ._factory import ChannelConfig as ChannelConfig
+from ._factory import CommunicationFactory as CommunicationFactory
+from ._factory import CommunicationStrategy as CommunicationStrategy
+from ._factory import open_communication_factory as open_communication_factory
+from ._handshake import Login as Login
+from ._manager import ConnectionEvent as ConnectionEvent
+from ._manager import ConnectionManager as ConnectionManager
+from ._manager import Endpoint as Endpoint
+from ._manager import ManagerStatistics as ManagerStatistics
+from ._manager import open_connection_manager as open_connection_manager
+from ._nursery import open_private_nursery as open_private_nursery
+from ._statistics import ChannelStatistics as ChannelStatistics
+from ._statistics import LatencyHistogram as LatencyHistogram
+from ._timers import Timers as Timers
+from ._timers import open_timers as open_timers

@@ -1,0 +1,132 @@
+"""The other ways to a channel: dialling in (the agent's side), and both ends in one process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from spear._limits import DEFAULT_LIMITS, Limits
+from spear.wire import Connection, Role
+
+from ._channel import CommunicationChannel
+from ._handshake import Login, log_in
+from ._memory_pipe import memory_pipes
+from ._nursery import open_private_nursery
+from ._pipes import open_pipe
+from ._timers import open_timers
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId, Secret
+
+    from ._channel import Service
+
+
+@asynccontextmanager
+async def connect_channel(
+    stream: trio.abc.Stream,
+    instance_id: InstanceId,
+    secret: Secret,
+    *,
+    service: Service | None = None,
+    functions: Sequence[str] = (),
+    streams: Collection[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
+    resumes: bool = False,
+    low_latency: bool = False,
+    debug: bool = False,
+) -> AsyncIterator[tuple[CommunicationChannel, Login]]:
+    """Log in to a host over ``stream`` and serve it, for as long as the block runs.
+
+    Leaving the block closes the channel and the stream. The channel may end earlier: watch
+    :attr:`CommunicationChannel.closed`.
+
+    Args:
+        stream: connected, and owned by this function from now on.
+        instance_id: who we are.
+        secret: what the host gave us, or the session key of the last login.
+        service: our functions.
+        functions: their names, announced in this order.
+        streams: those among them that send items.
+        limits: ours.
+        resumes: the secret is a session key.
+        low_latency: look for input for a moment before going to sleep.
+        debug: send tracebacks with errors.
+
+    Raises:
+        AuthenticationFailed: the host refused us, or is not our host.
+        DeadlineExceeded: the handshake took too long.
+        ChannelBroken, RemoteProtocolError: there is no Spear host at the other end.
+    """
+    try:
+        async with open_timers() as timers, open_private_nursery() as nursery:
+            pipe = open_pipe(stream, limits, nursery, low_latency=low_latency)
+            try:
+                connection = Connection(
+                    Role.AGENT, limits, pipe.sink, receiver=pipe.receiver, trusted=True
+                )
+                login = await log_in(pipe, connection, limits, instance_id, secret, resumes=resumes)
+                channel = CommunicationChannel(
+                    pipe, connection, instance_id, limits, timers, service=service, debug=debug
+                )
+                channel.announce(functions, streams)
+                nursery.start_soon(channel.run_alone, name=f"spear channel of {instance_id}")
+                try:
+                    yield channel, login
+                finally:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+                        await channel.aclose()
+            finally:
+                pipe.close()
+    finally:
+        # Behind the cancelled nursery, where a checkpoint would replace the exception.
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def open_memory_channels(
+    instance_id: InstanceId,
+    *,
+    host_service: Service | None = None,
+    agent_service: Service | None = None,
+    functions: Sequence[str] = (),
+    streams: Collection[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
+    debug: bool = False,
+) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
+    """(host's end, agent's end) of a channel inside this process, for as long as the block runs.
+
+    Payloads that are ``bytes`` arrive as the same object. There is nobody to authenticate. With
+    ``debug``, tracebacks go with errors.
+    """
+    pipes = memory_pipes()
+    async with open_timers() as timers, open_private_nursery() as nursery:
+        host, agent = (
+            CommunicationChannel(
+                pipe,
+                Connection.opened(role, limits, pipe),
+                instance_id,
+                limits,
+                timers,
+                service=service,
+                debug=debug,
+            )
+            for pipe, role, service in zip(
+                pipes, (Role.HOST, Role.AGENT), (host_service, agent_service), strict=True
+            )
+        )
+        announced = trio.Event()
+        host.on_announced = announced.set
+        agent.announce(functions, streams)
+        nursery.start_soon(host.run_alone)
+        nursery.start_soon(agent.run_alone)
+        try:
+            await announced.wait()
+            yield host, agent
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+                await host.aclose()
+                await agent.aclose()

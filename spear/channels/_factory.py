@@ -1,0 +1,359 @@
+"""Which transport an instance gets.
+
+Each runtime type has a strategy: transports in order of preference. The first one that can really be
+opened is taken, each tried at an address of its own; if none can, the error names every attempt and
+its reason.
+
+The factory also keeps the books: which instances have an endpoint, which of them are connected.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import (
+    ChannelClosed,
+    ChannelCreationFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    SpearError,
+    UnsupportedTransport,
+)
+from spear._limits import DEFAULT_LIMITS, Limits
+from spear.transports import (
+    Address,
+    Listener,
+    TcpAddress,
+    TlsServer,
+    UnixAddress,
+    make_private_directory,
+    open_listener,
+)
+
+from ._channel import CommunicationChannel
+from ._manager import ConnectionManager, Endpoint, open_connection_manager
+from ._nursery import open_private_nursery
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId, RuntimeType
+
+    from ._channel import Service
+
+logger: Final = logging.getLogger("spear.channels")
+
+
+@final
+@attrs.frozen
+class CommunicationStrategy:
+    """The transports of one runtime type, best first."""
+
+    transports: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
+
+
+DEFAULT_STRATEGIES: Final[Mapping[RuntimeType, CommunicationStrategy]] = {
+    "process": CommunicationStrategy(("unix", "tcp")),
+    "kubernetes": CommunicationStrategy(("grpc", "websocket", "tcp")),
+    "wasm": CommunicationStrategy(("memory",)),
+    "memory": CommunicationStrategy(("memory",)),
+}
+
+# Transports whose code is not part of this release, and the extra that will bring it.
+_EXTRAS: Final = {"grpc": "grpc", "websocket": "websocket"}
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ChannelConfig:
+    """What one instance wants other than the strategy says.
+
+    Attributes:
+        transports: use these, in this order, instead of the strategy's.
+        address: listen here; goes with exactly one transport.
+        tcp_host: where TCP listens; anything but loopback needs ``tls``.
+        tls: speak TLS on TCP.
+        low_latency: look for input for a moment before going to sleep: costs CPU, saves a wake-up.
+        connect_seconds: how long :meth:`CommunicationFactory.get_or_create` waits for the instance.
+    """
+
+    transports: tuple[str, ...] | None = None
+    address: Address | None = None
+    tcp_host: str = "127.0.0.1"
+    tls: TlsServer | None = None
+    low_latency: bool = False
+    connect_seconds: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.address is not None and len(self.transports or ()) != 1:
+            raise ConfigurationError("an address goes with exactly one transport")
+
+
+GetDirectory: TypeAlias = "Callable[[], Path]"
+"""Makes a directory that only we can enter, or finds the one made before; ConfigurationError if that
+cannot be."""
+
+Opener: TypeAlias = "Callable[[InstanceId, ChannelConfig, GetDirectory], Awaitable[Listener]]"
+"""Opens a transport's listener for an instance, at an address of its own choice."""
+
+
+async def _open_unix(
+    instance: InstanceId, config: ChannelConfig, get_directory: GetDirectory
+) -> Listener:
+    address = config.address or UnixAddress(
+        str(get_directory() / f"{instance.name}-{instance.incarnation}.sock")
+    )
+    return await open_listener(address)
+
+
+async def _open_tcp(
+    instance: InstanceId, config: ChannelConfig, get_directory: GetDirectory
+) -> Listener:
+    address = config.address or TcpAddress(config.tcp_host, 0, tls=config.tls is not None)
+    return await open_listener(address, tls=config.tls)
+
+
+@final
+class CommunicationFactory:
+    """Opens endpoints and keeps the books; made by :func:`open_communication_factory`.
+
+    Attributes:
+        manager: who accepts and authenticates.
+    """
+
+    def __init__(
+        self, manager: ConnectionManager, get_directory: GetDirectory, nursery: trio.Nursery
+    ) -> None:
+        self.manager = manager
+        self._get_directory = get_directory
+        self._nursery = nursery  # of get_or_create's endpoints; it ends with the factory's block
+        self._strategies = dict(DEFAULT_STRATEGIES)
+        self._openers: dict[str, Opener] = {"unix": _open_unix, "tcp": _open_tcp}
+        self._kept: dict[InstanceId, _KeptEndpoint] = {}
+
+    # -- strategies ---------------------------------------------------------------------------
+
+    def strategy(self, runtime: RuntimeType) -> CommunicationStrategy:
+        """The strategy in force for a runtime type."""
+        return self._strategies[runtime]
+
+    def register_strategy(self, runtime: RuntimeType, strategy: CommunicationStrategy) -> None:
+        """Use another strategy for endpoints opened from now on."""
+        self._strategies[runtime] = strategy
+
+    def register_transport(self, name: str, opener: Opener) -> None:
+        """Add a transport, or replace one."""
+        self._openers[name] = opener
+
+    def is_supported(self, runtime: RuntimeType, transport: str) -> bool:
+        """Whether the runtime type's strategy knows this transport and it can be opened here."""
+        return transport in self._strategies[runtime].transports and transport in self._openers
+
+    # -- endpoints ----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def open_endpoint(
+        self,
+        instance: InstanceId,
+        *,
+        service: Service | None = None,
+        config: ChannelConfig | None = None,
+    ) -> AsyncIterator[Endpoint]:
+        """A place where the instance can log in, for as long as the block runs.
+
+        The block belongs to whoever owns the instance; leaving it closes listener and channel.
+
+        Raises:
+            ChannelCreationFailed: no transport could be opened.
+            SpearError: the instance has an endpoint already.
+        """
+        if self.manager.endpoint(instance) is not None:
+            await trio.lowlevel.checkpoint()
+            raise SpearError(f"{instance} has an endpoint already")
+        config = config or ChannelConfig()
+        transport, listener = await self._listen(instance, config)
+        async with (
+            listener,
+            self.manager.open_endpoint(
+                instance,
+                listener,
+                transport=transport,
+                service=service,
+                low_latency=config.low_latency,
+            ) as endpoint,
+        ):
+            yield endpoint
+
+    async def _listen(self, instance: InstanceId, config: ChannelConfig) -> tuple[str, Listener]:
+        attempts: list[tuple[str, str]] = []
+        for transport in config.transports or self._strategies[instance.runtime].transports:
+            try:
+                opener = self._opener(transport)
+                return transport, await opener(instance, config, self._get_directory)
+            except (SpearError, OSError) as error:
+                attempts.append((transport, str(error)))
+                logger.info("%s: no %s: %s", instance, transport, error)
+        raise ChannelCreationFailed(str(instance), attempts)
+
+    def _opener(self, transport: str) -> Opener:
+        opener = self._openers.get(transport)
+        if opener is not None:
+            return opener
+        if transport in _EXTRAS:
+            raise UnsupportedTransport(
+                transport, f"it comes with pip install 'spear[{_EXTRAS[transport]}]'"
+            )
+        if transport == "memory":
+            raise UnsupportedTransport(
+                transport, "both ends must be in this process: use open_memory_channels()"
+            )
+        raise UnsupportedTransport(transport, f"known are {', '.join(sorted(self._openers))}")
+
+    async def get_or_create(
+        self,
+        instance: InstanceId,
+        *,
+        service: Service | None = None,
+        config: ChannelConfig | None = None,
+    ) -> CommunicationChannel:
+        """The instance's channel; opens an endpoint if there is none, and waits for the login.
+
+        An endpoint that is opened here lives until :meth:`close` or until the factory's block is left;
+        but if everybody who waits for its first login gives up or is cancelled, it is closed again.
+
+        Raises:
+            ChannelCreationFailed: no transport could be opened.
+            ChannelClosed: the endpoint was closed meanwhile.
+            DeadlineExceeded: the instance did not log in within ``config.connect_seconds``.
+        """
+        seconds = config.connect_seconds if config else None
+        if seconds is None:
+            seconds = self.manager.limits.startup_seconds
+        with trio.move_on_after(seconds):
+            endpoint = self.manager.endpoint(instance)
+            if endpoint is not None and instance not in self._kept:
+                return await endpoint.wait_connected()
+            return await self._wait_kept(instance, service, config)
+        raise DeadlineExceeded(f"{instance} did not log in within {seconds:g} s", delivered="no")
+
+    async def _wait_kept(
+        self, instance: InstanceId, service: Service | None, config: ChannelConfig | None
+    ) -> CommunicationChannel:
+        kept = self._kept.get(instance)
+        if kept is None:
+            kept = self._kept[instance] = _KeptEndpoint()
+            self._nursery.start_soon(self._keep_open, kept, instance, service, config)
+        kept.waiting += 1
+        try:
+            await kept.opened.wait()
+            if kept.failure is not None:
+                raise kept.failure
+            if kept.endpoint is None:
+                raise ChannelClosed(f"{instance} is being stopped")
+            return await kept.endpoint.wait_connected()
+        finally:
+            kept.waiting -= 1
+            if not kept.waiting and (kept.endpoint is None or kept.endpoint.channel is None):
+                await kept.aclose()
+
+    async def _keep_open(
+        self,
+        kept: _KeptEndpoint,
+        instance: InstanceId,
+        service: Service | None,
+        config: ChannelConfig | None,
+    ) -> None:
+        try:
+            with kept.scope:
+                async with self.open_endpoint(instance, service=service, config=config) as opened:
+                    kept.endpoint = opened
+                    kept.opened.set()
+                    await trio.sleep_forever()
+        except Exception as error:
+            if kept.opened.is_set():
+                raise
+            kept.failure = error  # for those who wait
+        finally:
+            del self._kept[instance]
+            kept.opened.set()
+            kept.closed.set()
+
+    # -- books --------------------------------------------------------------------------------
+
+    def has_channel(self, instance: InstanceId) -> bool:
+        """Whether the instance is connected now."""
+        endpoint = self.manager.endpoint(instance)
+        return endpoint is not None and endpoint.is_connected
+
+    @property
+    def active_instances(self) -> tuple[InstanceId, ...]:
+        """The instances that are connected now."""
+        return tuple(each.instance_id for each in self.manager.endpoints if each.is_connected)
+
+    async def close(self, instance: InstanceId) -> None:
+        """Close the instance's channel and let it log in no more. A checkpoint.
+
+        Raises:
+            ChannelClosed: it has no endpoint.
+        """
+        await trio.lowlevel.checkpoint()
+        endpoint, kept = self.manager.endpoint(instance), self._kept.get(instance)
+        if endpoint is None and kept is None:
+            raise ChannelClosed(f"{instance} has no channel")
+        try:
+            if endpoint is not None:
+                await endpoint.aclose()
+        finally:
+            if kept is not None:
+                await kept.aclose()
+
+    async def close_all(self) -> None:
+        """Close every channel, all at once. A checkpoint."""
+        await trio.lowlevel.checkpoint()  # the nursery is none if it remains empty
+        async with trio.open_nursery() as nursery:
+            for instance in {each.instance_id for each in self.manager.endpoints} | set(self._kept):
+                nursery.start_soon(self._close_if_open, instance)
+
+    async def _close_if_open(self, instance: InstanceId) -> None:
+        with suppress(ChannelClosed):  # somebody else was faster
+            await self.close(instance)
+
+
+@final
+@attrs.define(eq=False)
+class _KeptEndpoint:
+    """An endpoint of :meth:`CommunicationFactory.get_or_create`, from before it is opened."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    opened: trio.Event = attrs.field(factory=trio.Event)  # or it never will be
+    closed: trio.Event = attrs.field(factory=trio.Event)
+    endpoint: Endpoint | None = None
+    failure: Exception | None = None
+    waiting: int = 0  # how many wait for its first login
+
+    async def aclose(self) -> None:
+        """Close it, even if cancelled; it takes as long as an endpoint takes to say goodbye."""
+        self.scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self.closed.wait()
+
+
+@asynccontextmanager
+async def open_communication_factory(
+    limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[CommunicationFactory]:
+    """A factory for as long as the block runs; leaving it closes every channel."""
+    with ExitStack() as stack:
+
+        @cache
+        def get_directory() -> Path:
+            return Path(stack.enter_context(make_private_directory()))
+
+        async with open_connection_manager(limits) as manager, open_private_nursery() as nursery:
+            yield CommunicationFactory(manager, get_directory, nursery)

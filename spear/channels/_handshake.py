@@ -1,0 +1,182 @@
+"""Logging in: the frames of ``spear.wire``'s handshake over a pipe, from either side.
+
+Both functions leave the connection open, or raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import urandom
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import AuthenticationFailed, DeadlineExceeded, RemoteProtocolError
+from spear._ids import InstanceId, Secret
+from spear._limits import Limits
+from spear.wire import (
+    NONCE_BYTES,
+    REFUSAL,
+    VERSION,
+    AuthAccepted,
+    AuthRequest,
+    Challenge,
+    Connection,
+    FrameType,
+    Head,
+    Kind,
+    agent_text,
+    choose_version,
+    derive_session,
+    host_text,
+)
+
+if TYPE_CHECKING:
+    from ._pipes import Pipe
+
+Judge: TypeAlias = Callable[[AuthRequest], tuple[Secret | None, str]]
+"""What a login must be signed with, or None and the reason why it is refused."""
+
+# Signing with this takes as long as signing with a real one, so that an unknown instance cannot be
+# told from a wrong proof by the time the refusal takes.
+_NOBODY: Final = Secret(bytes(32))
+
+
+@final
+@attrs.frozen
+class Login:
+    """A handshake that succeeded.
+
+    Attributes:
+        request: what the agent said of itself; on the agent's side, what it said.
+        session: the key that resumes the session when this connection is gone.
+    """
+
+    request: AuthRequest
+    session: Secret
+
+
+class LoginRefused(AuthenticationFailed):
+    """The host refused a login.
+
+    Attributes:
+        reason: for our log and counters, never for the peer.
+        instance: whom the peer claimed to be.
+    """
+
+    def __init__(self, reason: str, instance: InstanceId | None) -> None:
+        super().__init__("authentication failed")
+        self.reason = reason
+        self.instance = instance
+
+
+async def admit_agent(pipe: Pipe, connection: Connection, limits: Limits, judge: Judge) -> Login:
+    """The host's side: challenge, check the proof, answer. Runs under its caller's deadline.
+
+    If cancelled, the connection is unusable.
+
+    Raises:
+        LoginRefused: and the peer has been told, as far as it can be.
+        RemoteProtocolError: it does not speak our protocol.
+        ChannelBroken: it has left.
+    """
+    nonce = urandom(NONCE_BYTES)
+    connection.send_control(Kind.CHALLENGE, head=Challenge(nonce).to_head())
+    pipe.flush()
+    request = AuthRequest.from_head_untrusted(
+        await _receive(pipe, connection, FrameType.AUTH_REQUEST, Kind.AUTH_REQUEST)
+    )
+    secret, reason = judge(request)
+    text = agent_text(request.version, request.instance, nonce, request.nonce)
+    proven = (secret or _NOBODY).verify(text, request.proof)
+    if secret is not None and not proven:
+        reason = "bad_proof"
+    elif secret is not None and request.version != VERSION:
+        reason = "wrong_version"
+    elif secret is not None:
+        reply = host_text(request.version, request.instance, nonce, request.nonce)
+        accepted = AuthAccepted(secret.prove(reply), limits)
+        connection.send_control(Kind.AUTH_ACCEPTED, head=accepted.to_head())
+        pipe.flush()
+        connection.open(request.limits)
+        return Login(request, derive_session(secret, nonce, request.nonce))
+    connection.send_control(Kind.AUTH_REFUSED, head=REFUSAL)
+    await pipe.drain()
+    raise LoginRefused(reason, request.instance)
+
+
+async def log_in(
+    pipe: Pipe,
+    connection: Connection,
+    limits: Limits,
+    instance: InstanceId,
+    secret: Secret,
+    *,
+    resumes: bool = False,
+) -> Login:
+    """The agent's side: answer the challenge, check that the host knows the secret, too.
+
+    If cancelled, the connection is unusable.
+
+    Raises:
+        DeadlineExceeded: the host takes too long.
+        AuthenticationFailed: we were refused, or this is not our host.
+        RemoteProtocolError: the peer speaks something else.
+        ChannelBroken: it has left.
+    """
+    with trio.move_on_after(limits.handshake_seconds):
+        return await _log_in(pipe, connection, limits, instance, secret, resumes=resumes)
+    raise DeadlineExceeded("the host did not finish the handshake", delivered="no")
+
+
+async def _log_in(
+    pipe: Pipe,
+    connection: Connection,
+    limits: Limits,
+    instance: InstanceId,
+    secret: Secret,
+    *,
+    resumes: bool,
+) -> Login:
+    challenge = Challenge.from_head_untrusted(
+        await _receive(pipe, connection, FrameType.CHALLENGE, Kind.CHALLENGE)
+    )
+    version = choose_version(challenge)
+    if version is None:
+        raise RemoteProtocolError(
+            f"the host speaks versions {challenge.oldest} to {challenge.newest}, we speak {VERSION}"
+        )
+    nonce = urandom(NONCE_BYTES)
+    text = agent_text(version, instance, challenge.nonce, nonce)
+    request = AuthRequest(
+        version, instance, nonce, secret.prove(text), resumes, limits, client="spear-python"
+    )
+    connection.send_control(Kind.AUTH_REQUEST, head=request.to_head())
+    pipe.flush()
+    head = await _receive(pipe, connection, FrameType.AUTH_RESPONSE, None)
+    accepted = AuthAccepted.from_head_untrusted(head)
+    if accepted is None:
+        connection.receive_control_untrusted(Kind.AUTH_REFUSED)
+        raise AuthenticationFailed("the host refused this instance; its log says why")
+    reply = host_text(version, instance, challenge.nonce, nonce)
+    if not secret.verify(reply, accepted.proof):
+        raise AuthenticationFailed("this is not our host: it does not know the secret")
+    connection.receive_control_untrusted(Kind.AUTH_ACCEPTED)
+    connection.open(accepted.limits)
+    return Login(request, derive_session(secret, challenge.nonce, nonce))
+
+
+async def _receive(
+    pipe: Pipe, connection: Connection, type_: FrameType, kind: Kind | None
+) -> Head | None:
+    """The head of the one frame that must come now."""
+    frames = await pipe.receive()
+    if pipe.receiver is not None and pipe.receiver.error is not None:
+        raise pipe.receiver.error
+    received, _, call_id, _, _, head, payload = frames[0]
+    if len(frames) != 1 or received != type_ or call_id or payload:
+        raise RemoteProtocolError(f"expected a frame {type_.name}")
+    if kind is not None:
+        connection.receive_control_untrusted(kind)
+    return head

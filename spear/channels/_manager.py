@@ -1,0 +1,382 @@
+"""The host's side of connections: who may log in where, and what becomes of it.
+
+An :class:`Endpoint` is one instance's place at the host: a listener of its own, a secret that only
+this incarnation has, and, once the instance has logged in, its channel. It lives inside an
+``async with`` block of whoever owns the instance; when the block is left, all of it is gone.
+
+The policy of logins:
+
+* The secret is good for one login, and only until the startup deadline.
+* While the instance's channel lives, every other login is refused, whatever it can prove.
+* When the channel has broken, the same incarnation may resume within ``reconnect_seconds``, with the
+  session key that both sides derived from its last login.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import ChannelBroken, ChannelClosed, SpearError
+from spear._ids import InstanceId, Secret
+from spear._limits import DEFAULT_LIMITS, Limits
+from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials
+from spear.wire import Connection, Role
+
+from ._channel import CommunicationChannel
+from ._handshake import LoginRefused, admit_agent
+from ._nursery import open_private_nursery
+from ._pipes import Pipe, open_pipe
+from ._timers import Timers, open_timers
+
+if TYPE_CHECKING:
+    from spear.transports import Address, IncomingConnection, Listener
+    from spear.wire import AuthRequest
+
+    from ._channel import Service
+
+logger: Final = logging.getLogger("spear.channels")
+
+EventKind: TypeAlias = Literal[
+    "connected", "authenticated", "disconnected", "heartbeat_lost", "authentication_failed"
+]
+
+MAX_EVENTS: Final = 1024
+"""Unread events of one subscriber; further ones are counted as lost."""
+
+
+@final
+@attrs.frozen
+class ConnectionEvent:
+    """Something happened to a connection.
+
+    Attributes:
+        kind: what.
+        instance: whose connection; None if that is not known.
+        connection: its number, counted by the manager.
+        reason: why, for what went wrong.
+    """
+
+    kind: EventKind
+    instance: InstanceId | None
+    connection: int
+    reason: str = ""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ManagerStatistics:
+    """A manager's counters since it was opened."""
+
+    endpoints: int
+    connected: int
+    logins: int
+    refused_logins: Mapping[str, int]
+    """By reason."""
+    heartbeats_lost: int
+    events_lost: int
+    acceptor: AcceptorStatistics
+
+
+@final
+class Endpoint:
+    """One instance's place at the host.
+
+    Attributes:
+        instance_id: whose.
+        address: where the instance connects.
+        secret: what it proves itself with; hand it over, never log it.
+        transport: the name of the transport that was chosen.
+        channel: the instance's channel, None before the first login. After a reconnection it is
+            another one.
+    """
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        instance_id: InstanceId,
+        address: Address,
+        *,
+        transport: str,
+        service: Service | None,
+        low_latency: bool,
+    ) -> None:
+        self.instance_id = instance_id
+        self.address = address
+        self.transport = transport
+        self.secret = Secret.generate()
+        self.channel: CommunicationChannel | None = None
+        self.allow_peer: PeerCheck | None = None
+        self._manager = manager
+        self._service = service
+        self._low_latency = low_latency
+        self._expires = trio.current_time() + manager.limits.startup_seconds
+        self._session: Secret | None = None
+        self._closed = False
+        self._changed = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.instance_id} at {self.address}>"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a channel that takes calls now."""
+        return self.channel is not None and self.channel.is_connected
+
+    async def wait_connected(self) -> CommunicationChannel:
+        """Wait for a channel that is ready: logged in, and its functions announced.
+
+        If cancelled, nothing changes. Waits for ever; put it under a deadline, and watch the
+        instance's process meanwhile.
+
+        Raises:
+            ChannelClosed: the endpoint was closed.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._closed:
+                raise ChannelClosed(f"{self.instance_id} is being stopped")
+            if self.is_connected:
+                assert self.channel is not None  # is_connected says so
+                return self.channel
+            await self._changed.wait()
+
+    def expect_peer(self, check: PeerCheck) -> None:
+        """From now on, let in only processes that ``check`` accepts (Unix sockets)."""
+        self.allow_peer = check
+
+    # -- logins -------------------------------------------------------------------------------
+
+    def judge(self, request: AuthRequest) -> tuple[Secret | None, str]:
+        """What a login must be signed with, or None and why it is refused."""
+        now = trio.current_time()
+        if request.instance != self.instance_id:
+            return None, "wrong_instance"
+        if self._closed:
+            return None, "endpoint_closed"
+        if self.channel is not None and not self.channel.closed.is_set():
+            return None, "second_login"
+        if request.resumes:
+            if self._session is None or now > self._expires:
+                return None, "nothing_to_resume"
+            return self._session, ""
+        if self._session is not None:
+            return None, "secret_spent"
+        if now > self._expires:
+            return None, "secret_expired"
+        return self.secret, ""
+
+    async def serve(self, incoming: IncomingConnection) -> None:
+        """Handle one connection from its first byte to its last."""
+        manager, limits = self._manager, self._manager.limits
+        manager.tell("connected", None, incoming.number)
+        async with trio.open_nursery() as nursery:
+            pipe = open_pipe(incoming.stream, limits, nursery, low_latency=self._low_latency)
+            try:
+                connection = Connection(Role.HOST, limits, pipe.sink, receiver=pipe.receiver)
+                try:
+                    # Not the whole login: what it holds would stay for the connection's life.
+                    self._session = (
+                        await admit_agent(pipe, connection, limits, self.judge)
+                    ).session
+                except LoginRefused as refusal:
+                    incoming.refuse(refusal.reason)
+                    manager.refused(refusal, incoming.number)
+                    return
+                incoming.promote()
+                await self._run(pipe, connection, nursery, incoming.number)
+            finally:
+                pipe.close()
+                nursery.cancel_scope.cancel()
+
+    async def _run(
+        self, pipe: Pipe, connection: Connection, nursery: trio.Nursery, number: int
+    ) -> None:
+        manager, limits = self._manager, self._manager.limits
+        channel = CommunicationChannel(
+            pipe,
+            connection,
+            self.instance_id,
+            limits,
+            manager.timers,
+            service=self._service,
+            on_heartbeat_lost=lambda: manager.heartbeat_lost(self.instance_id, number),
+        )
+        channel.on_announced = self._announce_change
+        self.channel = channel
+        manager.logged_in(self.instance_id, number)
+        try:
+            await channel.run(nursery)
+        finally:
+            self._expires = trio.current_time() + limits.reconnect_seconds
+            self._announce_change()
+            manager.tell("disconnected", self.instance_id, number, str(channel.closed_by or ""))
+
+    def _announce_change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def aclose(self) -> None:
+        """Close the channel, if there is one, and let no further login in. A checkpoint."""
+        self._closed = True
+        self._announce_change()
+        if self.channel is not None:
+            await self.channel.aclose()
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+@final
+class ConnectionManager:
+    """All endpoints of a host; made by :func:`open_connection_manager`.
+
+    Attributes:
+        limits: for every connection.
+        timers: shared by all channels.
+    """
+
+    def __init__(self, limits: Limits, timers: Timers) -> None:
+        self.limits = limits
+        self.timers = timers
+        self._acceptor = Acceptor(limits)
+        self._endpoints: dict[InstanceId, Endpoint] = {}
+        self._subscribers: list[trio.MemorySendChannel[ConnectionEvent]] = []
+        self._logins = 0
+        self._refused: Counter[str] = Counter()
+        self._heartbeats_lost = 0
+        self._events_lost = 0
+
+    @asynccontextmanager
+    async def open_endpoint(
+        self,
+        instance_id: InstanceId,
+        listener: Listener,
+        *,
+        transport: str = "",
+        service: Service | None = None,
+        low_latency: bool = False,
+    ) -> AsyncIterator[Endpoint]:
+        """Let one instance log in at ``listener``, for as long as the block runs.
+
+        Leaving the block closes the listener and the channel. If cancelled, the channel's peer is
+        not told why.
+
+        Raises:
+            SpearError: the instance has an endpoint already.
+        """
+        if instance_id in self._endpoints:
+            raise SpearError(f"{instance_id} has an endpoint already")
+        endpoint = Endpoint(
+            self,
+            instance_id,
+            listener.address,
+            transport=transport,
+            service=service,
+            low_latency=low_latency,
+        )
+        self._endpoints[instance_id] = endpoint
+        try:
+            async with open_private_nursery() as nursery:
+                nursery.start_soon(self._serve, listener, endpoint)
+                try:
+                    yield endpoint
+                finally:
+                    listener.close()
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+                        await endpoint.aclose()
+        finally:
+            del self._endpoints[instance_id]
+
+    async def _serve(self, listener: Listener, endpoint: Endpoint) -> None:
+        def allow(credentials: PeerCredentials) -> bool:
+            return endpoint.allow_peer is None or endpoint.allow_peer(credentials)
+
+        try:
+            await self._acceptor.serve(listener, endpoint.serve, allow_peer=allow)
+        except ChannelBroken as error:
+            # What is connected goes on; a reconnection will not be possible.
+            logger.error("%s: %s", endpoint.instance_id, error)
+
+    def endpoint(self, instance_id: InstanceId) -> Endpoint | None:
+        """The instance's endpoint, if it has one."""
+        return self._endpoints.get(instance_id)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints that are open."""
+        return tuple(self._endpoints.values())
+
+    # -- events -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscribe(self) -> AsyncIterator[trio.MemoryReceiveChannel[ConnectionEvent]]:
+        """What happens to connections while the block runs.
+
+        A subscriber that does not read loses events, counted in the statistics; nobody waits.
+        """
+        sender, receiver = trio.open_memory_channel[ConnectionEvent](MAX_EVENTS)
+        self._subscribers.append(sender)
+        async with receiver:
+            try:
+                yield receiver
+            finally:
+                self._subscribers.remove(sender)
+                sender.close()
+
+    def tell(
+        self, kind: EventKind, instance: InstanceId | None, connection: int, reason: str = ""
+    ) -> None:
+        """Publish an event."""
+        logger.debug("connection %d of %s: %s %s", connection, instance, kind, reason)
+        if self._subscribers:
+            event = ConnectionEvent(kind, instance, connection, reason)
+            for subscriber in self._subscribers:
+                try:
+                    subscriber.send_nowait(event)
+                except trio.WouldBlock:
+                    self._events_lost += 1
+
+    def logged_in(self, instance: InstanceId, connection: int) -> None:
+        """A login succeeded."""
+        self._logins += 1
+        self.tell("authenticated", instance, connection)
+
+    def refused(self, refusal: LoginRefused, connection: int) -> None:
+        """A login failed."""
+        self._refused[refusal.reason] += 1
+        logger.warning(
+            "connection %d: login as %s refused: %s", connection, refusal.instance, refusal.reason
+        )
+        self.tell("authentication_failed", refusal.instance, connection, refusal.reason)
+
+    def heartbeat_lost(self, instance: InstanceId, connection: int) -> None:
+        """A peer went silent."""
+        self._heartbeats_lost += 1
+        self.tell("heartbeat_lost", instance, connection)
+
+    def statistics(self) -> ManagerStatistics:
+        """The counters."""
+        return ManagerStatistics(
+            endpoints=len(self._endpoints),
+            connected=sum(endpoint.is_connected for endpoint in self._endpoints.values()),
+            logins=self._logins,
+            refused_logins=dict(self._refused),
+            heartbeats_lost=self._heartbeats_lost,
+            events_lost=self._events_lost,
+            acceptor=self._acceptor.statistics(),
+        )
+
+
+@asynccontextmanager
+async def open_connection_manager(
+    limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[ConnectionManager]:
+    """A manager for as long as the block runs; its endpoints must be closed before it ends."""
+    async with open_timers() as timers:
+        yield ConnectionManager(limits, timers)

@@ -1,0 +1,287 @@
+"""Moving frames: between a connection's outbox and a socket, a stream, or a peer in the same process.
+
+A pipe is one connection's reader and writer. Exactly one of each exists (a second writer could be
+cancelled in the middle of a frame), and the reader never waits for anything but input.
+
+This module and the frame loop of ``spear.wire`` are the hot path; calls and their meaning are not
+its business.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+import trio
+from trio.lowlevel import Task, wait_readable, wait_writable
+
+from spear._errors import ChannelBroken
+from spear.transports import SocketStream
+from spear.wire import Frame, Outbox, Payload, Receiver, Sink
+
+from ._flush import current_flusher
+from ._stream_pipe import StreamPipe
+from ._streams import wake_all
+
+if TYPE_CHECKING:
+    from spear._limits import Limits
+
+READ_BYTES: Final = 128 * 1024
+"""One read: all that 64 callers sent in a scheduler pass."""
+
+READ_AHEAD_BYTES: Final = 4 * 1024
+"""One read while a large payload is coming in: its next head, and little that has to be moved."""
+
+DIRECT_READS: Final = 16
+"""Reads in a row before other tasks get their turn."""
+
+MAX_BUFFERS: Final = 512
+"""Buffers handed to one sendmsg; Linux allows 1024."""
+
+
+class Pipe(Protocol):
+    """What a channel needs of whatever carries its frames."""
+
+    bytes_sent: int
+    bytes_received: int
+    waiters: list[Task]
+    """Tasks that wait for credit or room; those at work on the pipe wake them when there is room."""
+
+    @property
+    def sink(self) -> Sink:
+        """Where frames go."""
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """Where bytes arrive, if any do."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits to be sent."""
+
+    async def receive(self) -> list[Frame]:
+        """The next frames. Raises ChannelBroken when there will be none."""
+
+    def flush(self) -> None:
+        """Write what can be written without waiting."""
+
+    async def drain(self) -> None:
+        """Wait until all frames are written, or cannot be."""
+
+    def close(self) -> None:
+        """Release everything, at once. Frames not yet written are lost."""
+
+
+@final
+class SocketPipe:
+    """Frames over a plain socket.
+
+    Writing happens in :class:`spear.channels._flush.Flusher`, without a task. Only what the socket
+    does not take at once is written by a task, which lives until it is done.
+
+    Args:
+        nursery: where that task runs; it must not outlive the pipe's use.
+    """
+
+    __slots__ = (
+        "_closed", "_drained", "_failure", "_flusher", "_limits", "_low_latency", "_nursery",
+        "_stream", "_token", "_unsent", "bytes_received", "bytes_sent", "receiver", "sink", "waiters",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream: SocketStream,
+        limits: Limits,
+        nursery: trio.Nursery,
+        *,
+        low_latency: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._nursery = nursery
+        self.receiver = Receiver(limits)
+        self.sink = Outbox(limits, self._schedule, self.flush)
+        self._flusher = current_flusher()
+        self._flusher.acquire()
+        self._low_latency = low_latency
+        if low_latency:
+            self._flusher.spin_on(stream.socket.fileno())
+        self._token = trio.lowlevel.current_trio_token()
+        self._unsent: list[Payload] = []  # not empty: the writing task is at work
+        self._drained: trio.Event | None = None  # somebody waits in drain()
+        self._failure: Exception | None = None
+        self._closed = False
+        self.waiters: list[Task] = []
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def receive(self) -> list[Frame]:
+        """The next frames. Raises ChannelBroken when there will be none."""
+        receiver, sock = self.receiver, self._stream.socket
+        while True:
+            try:
+                await wait_readable(sock)
+                if receiver.direct is None:
+                    size = READ_AHEAD_BYTES if receiver.assembling_bytes else READ_BYTES
+                    data = sock.recv(size)
+                    count = len(data)
+                    frames = receiver.receive_data(data)
+                else:
+                    count, frames = self._receive_direct(receiver, sock)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError) as error:
+                raise ChannelBroken(f"connection lost: {self._failure or error}") from error
+            if not count:
+                raise ChannelBroken(f"connection lost: {self._failure or 'closed by the peer'}")
+            self.bytes_received += count
+            if frames or receiver.error is not None:
+                return frames
+
+    @staticmethod
+    def _receive_direct(receiver: Receiver, sock: socket.socket) -> tuple[int, list[Frame]]:
+        """Read into the payload's own memory for as long as there is something to read."""
+        total = 0
+        for _ in range(DIRECT_READS):
+            target = receiver.direct
+            if target is None:
+                break
+            try:
+                count = sock.recv_into(target)
+            except BlockingIOError:
+                if total:
+                    break
+                raise
+            full = count == len(target)
+            del target  # a view that lives on would make the finished payload a copy
+            if not count:
+                break
+            total += count
+            frames = receiver.received_direct(count)
+            if frames or not full:
+                return total, frames
+        return total, []
+
+    # -- writing ------------------------------------------------------------------------------
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits to be sent."""
+        return self.sink.pending_bytes + sum(map(len, self._unsent))
+
+    def _schedule(self) -> None:
+        self._flusher.pending.append(self)
+
+    def flush(self) -> None:
+        """Write what can be written without waiting. Never raises."""
+        if self._unsent or self._closed or self._failure is not None:
+            return
+        try:
+            buffers = self.sink.take()
+            while buffers:
+                unsent = self._send(buffers)
+                if unsent:
+                    self._unsent = unsent
+                    # Not start_soon: this may run when the scheduler has already decided how long
+                    # to sleep.
+                    self._token.run_sync_soon(self._start_writer)
+                    break
+                buffers = self.sink.take() if self.sink.has_more else []
+        except Exception as error:  # a bug, or the socket; either way this connection's alone
+            self._fail(error)
+
+    def _start_writer(self) -> None:
+        if not self._closed:
+            self._nursery.start_soon(self._write, name="spear channel writer")
+
+    def _send(self, buffers: list[Payload]) -> list[Payload]:
+        """Send without waiting; returns what is left."""
+        sock = self._stream.socket
+        while buffers:
+            try:
+                if len(buffers) == 1:
+                    sent = sock.send(buffers[0])
+                    if sent == len(buffers[0]):  # as nearly always
+                        self.bytes_sent += sent
+                        return []
+                else:
+                    sent = sock.sendmsg(buffers[:MAX_BUFFERS])
+            except BlockingIOError:
+                return buffers
+            self.bytes_sent += sent
+            buffers = _behind(buffers, sent)
+        return buffers
+
+    async def _write(self) -> None:
+        """Send what the socket did not take, and whatever comes until it is empty."""
+        limits = self._limits
+        try:
+            with trio.CancelScope() as scope:
+                while self._unsent:
+                    scope.deadline = trio.current_time() + limits.write_seconds
+                    await wait_writable(self._stream.socket)
+                    self._unsent = self._send(self._unsent)
+                    if not self._unsent:
+                        self._unsent = self.sink.take()
+                        wake_all(self.waiters)
+            if scope.cancelled_caught:
+                self._fail(ChannelBroken(f"the peer took no byte for {limits.write_seconds:g} s"))
+        except Exception as error:  # see flush()
+            self._fail(error)
+        self._wake_drainers()
+
+    async def drain(self) -> None:
+        """Wait until all frames are written, or cannot be."""
+        self.flush()
+        while self._unsent and not self._closed:
+            if self._drained is None:
+                self._drained = trio.Event()
+            await self._drained.wait()
+        await trio.lowlevel.checkpoint()
+
+    def _wake_drainers(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set()
+
+    def _fail(self, error: Exception) -> None:
+        """Nothing can be written any more: make the reader notice."""
+        self._failure = error
+        self._unsent = []
+        with suppress(OSError):  # the connection is gone already
+            self._stream.socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Release everything, at once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._low_latency:
+            self._flusher.spin_off(self._stream.socket.fileno())
+        self._flusher.release()
+        self._stream.close()
+        self._wake_drainers()
+
+
+def _behind(buffers: list[Payload], sent: int) -> list[Payload]:
+    """What follows the first ``sent`` bytes."""
+    for index, buffer in enumerate(buffers):
+        if sent < len(buffer):
+            rest = buffers[index:]
+            if sent:
+                rest[0] = memoryview(buffer)[sent:]
+            return rest
+        sent -= len(buffer)
+    return []
+
+
+def open_pipe(
+    stream: trio.abc.Stream, limits: Limits, nursery: trio.Nursery, *, low_latency: bool = False
+) -> Pipe:
+    """The fastest pipe for this kind of stream."""
+    if isinstance(stream, SocketStream):
+        return SocketPipe(stream, limits, nursery, low_latency=low_latency)
+    return StreamPipe(stream, limits, nursery)

@@ -1,0 +1,145 @@
+"""Moving frames over any Trio stream: TLS, WebSocket, a test's memory stream.
+
+The counterpart of ``_pipes.SocketPipe`` for what cannot be written to without waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from spear._errors import ChannelBroken
+from spear.wire import Frame, Outbox, Payload, Receiver
+
+from ._streams import wake_all
+
+if TYPE_CHECKING:
+    from spear._limits import Limits
+
+READ_BYTES: Final = 128 * 1024
+
+WRITE_BYTES: Final = 256 * 1024
+"""Handed to a stream at once: a peer that takes less than this in `write_seconds` is cut."""
+
+
+@final
+class StreamPipe:
+    """Frames over any Trio stream (TLS, WebSocket, a test's memory stream).
+
+    Writing needs a task here, because only a task can wait inside ``send_all``.
+    """
+
+    __slots__ = (
+        "_busy", "_drained", "_failure", "_limits", "_scope", "_stream", "_taken_bytes", "_writer",
+        "bytes_received", "bytes_sent", "receiver", "sink", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, stream: trio.abc.Stream, limits: Limits, nursery: trio.Nursery) -> None:
+        self._stream = stream
+        self._limits = limits
+        self.receiver = Receiver(limits)
+        self.sink = Outbox(limits, self.flush)
+        self._writer: trio.lowlevel.Task | None = None  # parked, if not None
+        self._busy = True  # the writer writes, or will see soon whether there is something to write
+        self._scope = trio.CancelScope()  # of the writer
+        self._taken_bytes = 0  # from the sink, and not sent yet
+        self._drained: trio.Event | None = None  # somebody waits in drain()
+        self._failure: Exception | None = None
+        self.waiters: list[Task] = []
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        nursery.start_soon(self._write, name="spear channel writer")
+
+    async def receive(self) -> list[Frame]:
+        """The next frames. Raises ChannelBroken when there will be none."""
+        receiver = self.receiver
+        while True:
+            try:
+                data = await self._stream.receive_some(READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise ChannelBroken(f"connection lost: {self._failure or error}") from error
+            if not data:
+                raise ChannelBroken(f"connection lost: {self._failure or 'closed by the peer'}")
+            self.bytes_received += len(data)
+            frames = receiver.receive_data(bytes(data))
+            if frames or receiver.error is not None:
+                return frames
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits to be sent."""
+        return self.sink.pending_bytes + self._taken_bytes
+
+    def flush(self) -> None:
+        """Let the writing task run."""
+        if self._writer is not None:
+            self._busy = True
+            reschedule(self._writer)
+            self._writer = None
+
+    async def _write(self) -> None:
+        seconds = self._limits.write_seconds
+        try:
+            with self._scope:
+                while True:
+                    buffers = self.sink.take()
+                    self._taken_bytes = sum(map(len, buffers))
+                    wake_all(self.waiters)
+                    if not buffers:
+                        self._rest()
+                        await self._park()
+                    for part in _in_parts(buffers):
+                        with trio.fail_after(seconds):
+                            await self._stream.send_all(part)
+                        self.bytes_sent += len(part)
+                        self._taken_bytes -= len(part)
+        except trio.TooSlowError:
+            self._failure = ChannelBroken(f"the peer took no byte for {seconds:g} s")
+        except Exception as error:  # a bug, or the stream; either way this connection's alone
+            self._failure = error
+        finally:
+            self._rest()
+        # A frame may be half out: make both readers notice. (Not if we are cancelled from outside:
+        # then so is our reader, and must not think that the connection was lost.)
+        await trio.aclose_forcefully(self._stream)
+
+    async def _park(self) -> None:
+        def abort(_: object) -> Abort:
+            self._writer = None
+            return Abort.SUCCEEDED
+
+        self._writer = current_task()
+        await wait_task_rescheduled(abort)
+
+    def _rest(self) -> None:
+        self._busy = False
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set()
+
+    async def drain(self) -> None:
+        """Wait until all frames are written, or cannot be."""
+        self.flush()
+        while self._busy:
+            if self._drained is None:
+                self._drained = trio.Event()
+            await self._drained.wait()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Release everything, as soon as the writing task runs."""
+        self._scope.cancel()
+
+
+def _in_parts(buffers: list[Payload]) -> Iterator[Payload]:
+    """The same bytes, in parts small enough for a slow peer to take each in time."""
+    for buffer in buffers:
+        if len(buffer) <= WRITE_BYTES:
+            yield buffer
+        else:
+            view = memoryview(buffer)
+            for start in range(0, len(view), WRITE_BYTES):
+                yield view[start : start + WRITE_BYTES]

@@ -1,0 +1,45 @@
+"""Tools for tests: those of Spear, and those of programs that use it.
+
+For the wire protocol there is :class:`ConnectionPair`, two ends of a connection that exchange real
+bytes without any I/O, so that every order of events and every way of cutting bytes can be tested.
+
+For channels there is :func:`check_channel`, which a channel over a new transport must pass;
+:class:`RawPeer`, an instance that can be made to do anything; and :class:`Functions`, a service made
+of handlers. For everything that waits there is :func:`cancel_sweep`; for everything that lives long,
+:class:`TrioStateMachine`, which needs Hypothesis.
+"""
+
+from typing import TYPE_CHECKING
+
+from ._cancel_sweep import Resources as Resources
+from ._cancel_sweep import Sweep as Sweep
+from ._cancel_sweep import cancel_sweep as cancel_sweep
+from ._channels import check_channel as check_channel
+from ._conformance import CHANNEL_CASES as CHANNEL_CASES
+from ._conformance import OpenPair as OpenPair
+from ._misbehaviour import PEER_CASES as PEER_CASES
+from ._misbehaviour import OpenRaw as OpenRaw
+from ._misbehaviour import check_channel_with_bad_peers as check_channel_with_bad_peers
+from ._raw import RawPeer as RawPeer
+from ._services import Functions as Functions
+from ._services import Handler as Handler
+from ._wire import ConnectionPair as ConnectionPair
+from ._wire import Cut as Cut
+from ._wire import WireEnd as WireEnd
+from ._wire import byte_cuts as byte_cuts
+from ._wire import random_cuts as random_cuts
+from ._wire import uncut as uncut
+
+if TYPE_CHECKING:
+    from ._stateful import TrioStateMachine as TrioStateMachine
+    from ._stateful import in_trio as in_trio
+
+
+def __getattr__(name: str) -> object:
+    """Load what needs Hypothesis only when it is asked for (PEP 562)."""
+    if name not in ("TrioStateMachine", "in_trio"):
+        raise AttributeError(f"module 'spear.testing' has no attribute {name!r}")
+    from . import _stateful
+
+    value: object = getattr(_stateful, name)
+    return value

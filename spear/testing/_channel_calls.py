@@ -1,0 +1,316 @@
+"""The conformance suite for channels: calls with one answer, and their failures.
+
+The cases that gRPC's interoperability tests have as well bear the same names and use the same sizes.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+import trio
+
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    LocalProtocolError,
+    NotFound,
+    Overloaded,
+    Rejected,
+    WorkerDied,
+)
+from spear._limits import DEFAULT_LIMITS, Limits
+from spear.channels import CommunicationChannel, InboundCall
+
+from ._conformance import (
+    REQUEST_BYTES,
+    RESPONSE_BYTES,
+    OpenPair,
+    case,
+    caught,
+    echo,
+    items,
+    offer,
+    offer_limited,
+    pattern,
+    sized,
+    sleep,
+    total,
+    wait_idle,
+    wait_until,
+)
+from ._services import Functions
+
+SPECIAL_MESSAGE: Final = (
+    "\t\ntest with whitespace\r\nand Unicode BMP \u263a and non-BMP \U0001f608\t\n"
+)
+
+FAILURES: Final[tuple[CallFailed, ...]] = (
+    CallFailed("unspecific", delivered="maybe"),
+    DeadlineExceeded("too late", delivered="maybe"),
+    CallCancelled("it drains", delivered="yes"),
+    Overloaded("come back", retry_after_seconds=1.5),
+    NotFound("no such thing"),
+    Rejected("not like this"),
+    InvalidArguments("x must be a number"),
+    WorkerDied("it is gone", delivered="maybe"),
+    FunctionRaised("oh no", type_name="ValueError", remote_traceback="line 1\nline 2"),
+)
+
+# -- calls ------------------------------------------------------------------------------------------
+
+
+@case
+async def empty_unary(open_pair: OpenPair) -> None:
+    """Nothing in, nothing out."""
+    async with offer(open_pair, echo=echo) as pair:
+        for channel in pair:
+            response = await channel.request("echo")
+            assert response.payload == b""
+            assert not response.is_cbor
+            assert response.execution_seconds >= 0
+
+
+@case
+async def large_unary(open_pair: OpenPair) -> None:
+    """Bodies of several fragments, and all sizes at which something changes."""
+    async with offer(open_pair, sized=sized, echo=echo) as pair:
+        for channel in pair:
+            body = b"%d\n" % RESPONSE_BYTES + bytes(REQUEST_BYTES - 7)
+            assert len(body) == REQUEST_BYTES
+            assert (await channel.request("sized", body)).payload == pattern(RESPONSE_BYTES)
+            for edge in (8 * 1024, 16 * 1024, 128 * 1024, DEFAULT_LIMITS.fragment_bytes):
+                for size in (edge - 1, edge, edge + 1):
+                    body = pattern(size)
+                    assert (await channel.request("echo", body)).payload == body
+            body = pattern(5 * 1024 * 1024)
+            assert (await channel.request("echo", body)).payload == body
+
+
+@case
+async def kinds_of_bodies(open_pair: OpenPair) -> None:
+    """Whatever is bytes may be sent; what arrives is ``bytes``."""
+    body = bytes(range(256)) * 40
+    async with offer(open_pair, echo=echo) as (host, _):
+        for given in (body, bytearray(body), memoryview(body), memoryview(body).cast("I")):
+            received = (await host.request("echo", given)).payload
+            assert type(received) is bytes
+            assert received == body
+
+
+@case
+async def concurrent_large_unary(open_pair: OpenPair) -> None:
+    """Many large calls at once, which take turns and do not mix."""
+
+    async def call(channel: CommunicationChannel, number: int) -> None:
+        size = REQUEST_BYTES + number
+        body = b"%d\n" % (RESPONSE_BYTES + number)
+        response = await channel.request("sized", body + bytes(size - len(body)))
+        assert response.payload == pattern(RESPONSE_BYTES + number)
+
+    async with offer(open_pair, sized=sized) as pair, trio.open_nursery() as nursery:
+        for number in range(30):
+            nursery.start_soon(call, pair[number % 2], number)
+
+
+@case
+async def out_of_order_answers(open_pair: OpenPair) -> None:
+    """A call that is answered later does not hold up the next one."""
+    gates = {b"%d" % number: trio.Event() for number in range(5)}
+    order: list[bytes] = []
+
+    async def wait(call: InboundCall) -> bytes:
+        await gates[call.payload].wait()
+        return call.payload
+
+    async def call(number: bytes) -> None:
+        assert (await host.request("wait", number)).payload == number
+        order.append(number)
+        previous = b"%d" % (int(number) - 1)
+        if previous in gates:
+            gates[previous].set()
+
+    async with offer(open_pair, wait=wait) as (host, _):
+        async with trio.open_nursery() as nursery:
+            for number in gates:
+                nursery.start_soon(call, number)
+            gates[b"4"].set()
+        assert order == [b"4", b"3", b"2", b"1", b"0"]
+
+
+@case
+async def both_sides_start_calls(open_pair: OpenPair) -> None:
+    """A function calls back while it is being called, three levels deep."""
+
+    async def bounce(call: InboundCall) -> bytes:
+        left = int(call.payload)
+        if left == 0:
+            return b"bottom"
+        answer = await call.channel.request("bounce", b"%d" % (left - 1))
+        return b"%d %s" % (left, answer.payload)
+
+    async with offer(open_pair, bounce=bounce) as pair:
+        for channel in pair:
+            assert (await channel.request("bounce", b"3")).payload == b"3 2 1 bottom"
+
+
+@case
+async def what_goes_with_a_call(open_pair: OpenPair) -> None:
+    """Metadata, kind of payload, key and deadline reach the handler; reports reach the caller."""
+    seen: list[tuple[object, ...]] = []
+
+    async def look(call: InboundCall) -> bytes:
+        key = call.head.get("key") if call.head else None
+        left = call.deadline - trio.current_time()
+        seen.append((dict(call.metadata), call.is_cbor, key, left, call.wants_stream))
+        call.report_progress(b"half", is_cbor=True)
+        return b""
+
+    async with offer(open_pair, look=look) as (host, _):
+        reports: list[tuple[bytes, bool]] = []
+        await host.request(
+            "look",
+            b"\x01",
+            is_cbor=True,
+            timeout=30,
+            metadata={"trace": "abc", "deep": [1, {"x": None}]},
+            key="once",
+            on_progress=lambda payload, is_cbor: reports.append((payload, is_cbor)),
+        )
+        await host.request("look", timeout=inf)
+        await host.request("look")
+        metadata, is_cbor, key, left, wants_stream = seen[0]
+        assert metadata == {"trace": "abc", "deep": [1, {"x": None}]}
+        assert (is_cbor, key, wants_stream) == (True, "once", False)
+        assert isinstance(left, float)
+        assert 0 < left < 31
+        assert seen[1] == ({}, False, None, inf, False)
+        default = seen[2][3]
+        assert isinstance(default, float)
+        assert 0 < default < DEFAULT_LIMITS.call_seconds + 1
+        assert reports == [(b"half", True)]
+
+
+# -- failures ---------------------------------------------------------------------------------------
+
+
+@case
+async def status_code_and_message(open_pair: OpenPair) -> None:
+    """Every kind of failure arrives as what it was, from calls and from streams."""
+
+    async def fail(call: InboundCall) -> bytes:
+        raise FAILURES[int(call.payload)]
+
+    async def call(channel: CommunicationChannel, number: bytes) -> None:
+        await channel.request("fail", number)
+
+    async def stream(channel: CommunicationChannel, number: bytes) -> None:
+        async with channel.open_stream("fail", number) as answer:
+            assert [item async for item in answer] == []
+
+    async with offer(open_pair, fail=fail) as pair:
+        for number, sent in enumerate(FAILURES):
+            for ask in (call, stream):
+                error = await caught(ask, pair[number % 2], b"%d" % number)
+                assert type(error) is type(sent)
+                assert str(error) == str(sent)
+                assert error.delivered == sent.delivered
+                if isinstance(sent, Overloaded):
+                    assert isinstance(error, Overloaded)
+                    assert error.retry_after_seconds == sent.retry_after_seconds
+
+
+@case
+async def special_status_message(open_pair: OpenPair) -> None:
+    """A message may be any text, and of any length; what is too long is cut."""
+
+    async def fail(call: InboundCall) -> bytes:
+        raise ValueError(SPECIAL_MESSAGE * int(call.payload))
+
+    async with offer(open_pair, fail=fail) as (host, _):
+        error = await caught(host.request, "fail", b"1")
+        assert isinstance(error, FunctionRaised)
+        assert error.remote_message == SPECIAL_MESSAGE
+        assert error.type_name == "ValueError"
+        assert error.remote_traceback is None
+        assert error.delivered == "yes"
+        error = await caught(host.request, "fail", b"10000")
+        assert isinstance(error, FunctionRaised)
+        assert len(error.remote_message.encode()) <= DEFAULT_LIMITS.error_message_bytes
+
+
+@case
+async def unimplemented_method(open_pair: OpenPair) -> None:
+    """A name that is not there: NotFound, before anything was executed."""
+    async with offer(open_pair, echo=echo) as pair:
+        for channel in pair:
+            error = await caught(channel.request, "nothing", b"x" * 1_000_000)
+            assert isinstance(error, NotFound)
+            assert error.delivered == "no"
+            assert (await channel.request("echo", b"alive")).payload == b"alive"
+
+
+@case
+async def unimplemented_service(open_pair: OpenPair) -> None:
+    """A side that offers nothing at all."""
+    async with open_pair() as pair:
+        for channel in pair:
+            error = await caught(channel.request, "nothing")
+            assert isinstance(error, NotFound)
+
+
+@case
+async def too_large(open_pair: OpenPair) -> None:
+    """What the peer would not take is refused where it is, and the channel goes on."""
+    limits = Limits(max_message_bytes=100_000, call_seconds=10)
+    async with offer_limited(open_pair, limits, sized=sized, items=items, echo=echo) as (host, _):
+        error = await caught(host.request, "echo", bytes(100_001))
+        assert isinstance(error, LocalProtocolError)
+        error = await caught(host.request, "sized", b"100001")
+        assert isinstance(error, Rejected)
+        assert error.delivered == "yes"
+        async with host.open_stream("items", b"100001") as stream:
+            assert isinstance(await caught(stream.receive), CallFailed)
+        error = await caught(lambda: host.request("echo", metadata={"much": "x" * 70_000}))
+        assert isinstance(error, LocalProtocolError)
+        await wait_idle(host)
+        assert (await host.request("echo", bytes(100_000))).payload == bytes(100_000)
+
+
+@case
+async def timeout_on_sleeping_server(open_pair: OpenPair) -> None:
+    """A deadline of 1 ms: the caller hears of it, and the handler is cancelled."""
+    functions = Functions({"sleep": sleep, "echo": echo})
+    async with open_pair(agent_service=functions, functions=functions.names) as (host, agent):
+        error = await caught(lambda: host.request("sleep", timeout=0.001))
+        assert isinstance(error, DeadlineExceeded)
+        assert error.delivered in ("no", "maybe", "yes")
+        await wait_idle(host, agent)
+        assert functions.running == 0
+        for timeout in (0, -1):
+            error = await caught(lambda seconds: host.request("echo", timeout=seconds), timeout)
+            assert isinstance(error, DeadlineExceeded)
+            assert error.delivered == "no"
+        assert (await host.request("echo", b"alive")).payload == b"alive"
+
+
+@case
+async def cancel_after_begin(open_pair: OpenPair) -> None:
+    """Cancelled while the handler runs: it is cancelled, too, and its slot comes back."""
+    functions = Functions({"sleep": sleep, "total": total, "echo": echo})
+    async with open_pair(agent_service=functions, functions=functions.names) as (host, agent):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.request, "sleep")
+            await wait_until(lambda: functions.running == 1)
+            nursery.cancel_scope.cancel()
+        await wait_idle(host, agent)
+        assert functions.running == 0
+        async with host.open_stream("total", sends_items=True):
+            await wait_until(lambda: functions.running == 1)
+        await wait_idle(host, agent)
+        assert functions.running == 0
+        assert functions.cancelled == 2
+        assert (await host.request("echo", b"alive")).payload == b"alive"

@@ -1,0 +1,153 @@
+"""Hypothesis's state machines with rules that are async.
+
+Each example runs in one ``trio.run`` of its own, in a thread beside the one in which Hypothesis lives,
+and in virtual time: an hour's deadline takes no time, and time moves only while a rule runs and
+everybody waits. A rule is over when nobody can go on, so that the next one finds a world at rest, and
+the same choices give the same history.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import queue
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Concatenate, Final, ParamSpec, TypeAlias, TypeVar, cast
+
+import outcome
+import trio
+import trio.testing
+from hypothesis.stateful import RuleBasedStateMachine
+
+from spear.channels import open_private_nursery
+
+P = ParamSpec("P")
+T = TypeVar("T")
+M = TypeVar("M", bound="TrioStateMachine")
+
+Job: TypeAlias = Callable[[], Awaitable[object]]
+
+JOIN_SECONDS: Final = 5.0
+"""For a Trio run to end when it is told to."""
+
+
+class TrioStateMachine(RuleBasedStateMachine):
+    """A rule-based state machine that lives in a Trio run.
+
+    Rules, initializers and invariants are ``async`` and carry :func:`in_trio` below Hypothesis's own
+    decorator. :meth:`run_example` is where to open, with ``async with``, what all rules share::
+
+        class Machine(TrioStateMachine):
+            async def run_example(self, rules):
+                async with open_something() as self.something:
+                    await rules()
+
+            @rule(size=st.integers(0, 10))
+            @in_trio
+            async def send(self, size):
+                await self.something.send(bytes(size))
+
+    Attributes:
+        rule_seconds: a rule that takes longer, in virtual time, hangs, and fails.
+        nursery: lives as long as the example; for tasks that rules leave behind.
+        clock: moved by itself; may be moved by rules, too.
+    """
+
+    rule_seconds = 1000.0
+    nursery: trio.Nursery
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = trio.testing.MockClock()
+        self._results: queue.SimpleQueue[outcome.Outcome[object]] = queue.SimpleQueue()
+        self._end: outcome.Outcome[object] | None = (
+            None  # of the run, until somebody has heard of it
+        )
+        self._is_over = False  # all rules have run
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._take_result()
+
+    async def run_example(self, rules: Callable[[], Awaitable[None]]) -> None:
+        """One example: prepare, ``await rules()`` while the rules run, clean up."""
+        await rules()
+
+    def teardown(self) -> None:
+        """End the example. Raises what its clean-up, or a task of it, has raised."""
+        super().teardown()
+        with suppress(trio.RunFinishedError):  # it has ended by itself
+            self._token.run_sync_soon(self._jobs.close)
+        self._thread.join(JOIN_SECONDS)
+        if self._thread.is_alive():
+            raise AssertionError("the example does not end")
+        end, self._end = self._end, None
+        if end is not None:
+            end.unwrap()
+
+    def perform(self, job: Job) -> object:
+        """Run ``await job()`` in the example's Trio run, and wait until the world is at rest."""
+        self._token.run_sync_soon(self._jobs.send_nowait, job)
+        return self._take_result()
+
+    def _take_result(self) -> object:
+        result = self._results.get()
+        if result is self._end:
+            self._end = None
+        return result.unwrap()
+
+    # -- the other thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main, clock=self.clock)
+        except BaseException as error:
+            self._end = outcome.Error(error)
+        else:
+            self._end = outcome.Error(AssertionError("the example ended before its rules did"))
+            if self._is_over:
+                self._end = None
+                return
+        # For a rule that the run has not survived, if there is one; otherwise for teardown().
+        self._results.put(self._end)
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._jobs, jobs = trio.open_memory_channel[Job](1)
+        async with open_private_nursery() as self.nursery:
+            self.clock.autojump_threshold = 0
+            await self.run_example(functools.partial(self._rules, jobs))
+
+    async def _rules(self, jobs: trio.MemoryReceiveChannel[Job]) -> None:
+        self._results.put(outcome.Value(None))  # ready
+        self.clock.autojump_threshold = math.inf
+        async for job in jobs:
+            self.clock.autojump_threshold = 0
+            result = await self._outcome_of(job)
+            self.clock.autojump_threshold = math.inf
+            await trio.testing.wait_all_tasks_blocked()
+            self._results.put(result)
+        self._is_over = True
+        self.clock.autojump_threshold = 0
+
+    async def _outcome_of(self, job: Job) -> outcome.Outcome[object]:
+        try:
+            with trio.fail_after(self.rule_seconds):
+                return outcome.Value(await job())
+        except trio.Cancelled:
+            raise  # the example is being torn down: see _run
+        except BaseException as error:
+            return outcome.Error(error)
+
+
+def in_trio(
+    function: Callable[Concatenate[M, P], Awaitable[T]],
+) -> Callable[Concatenate[M, P], T]:
+    """Make an async method of a :class:`TrioStateMachine` one that Hypothesis can call."""
+
+    @functools.wraps(function)
+    def method(self: M, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return cast("T", self.perform(functools.partial(function, self, *args, **kwargs)))
+
+    return method

@@ -1,0 +1,312 @@
+"""Two ends of the wire protocol, driven against each other without a socket, a task or a clock.
+
+What one end sends is kept until the test moves it, so a test decides what is on its way, in which
+pieces it arrives, and what time it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from spear._errors import AuthenticationFailed, RemoteProtocolError
+from spear._ids import InstanceId, Secret
+from spear._limits import Limits
+from spear.wire import (
+    NONCE_BYTES,
+    AuthAccepted,
+    AuthRequest,
+    Challenge,
+    Connection,
+    Event,
+    FrameType,
+    Head,
+    Kind,
+    Outbox,
+    Receiver,
+    Role,
+    agent_text,
+    choose_version,
+    host_text,
+)
+
+if TYPE_CHECKING:
+    import random
+
+Cut: TypeAlias = Callable[[bytes], list[bytes]]
+"""How bytes are cut into the pieces in which they arrive."""
+
+EXAMPLE_SECRET: Final = Secret(bytes(range(32)))
+EXAMPLE_INSTANCE: Final = InstanceId("process", "example", 1)
+HOST_NONCE: Final = b"\xa0" * NONCE_BYTES
+AGENT_NONCE: Final = b"\xb0" * NONCE_BYTES
+
+
+def uncut(data: bytes) -> list[bytes]:
+    """All of it in one piece."""
+    return [data] if data else []
+
+
+def byte_cuts(data: bytes) -> list[bytes]:
+    """Each byte on its own."""
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def random_cuts(data: bytes, rng: random.Random) -> list[bytes]:
+    """Pieces as a network might make them: often a few bytes, sometimes a lot.
+
+    No piece is empty, and together they are ``data``.
+    """
+    pieces = []
+    start = 0
+    while start < len(data):
+        # The exponent is what is drawn, so that each order of magnitude is as likely.
+        size = rng.randrange(1, 2 ** rng.randint(1, 17))
+        pieces.append(data[start : start + size])
+        start += size
+    return pieces
+
+
+@final
+class WireEnd:
+    """One end of a :class:`ConnectionPair`: a connection with its receiver and its outbox.
+
+    Attributes:
+        connection, receiver, outbox: the real ones.
+        incoming: bytes on their way to this end.
+        events: what the connection has reported and :meth:`take_events` has not handed out.
+        sent: everything this end has sent, if the pair records.
+    """
+
+    __slots__ = (
+        "_clock", "_is_direct", "connection", "events", "incoming", "limits", "outbox", "receiver",
+        "role", "sent",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        role: Role,
+        limits: Limits,
+        clock: Callable[[], float] = lambda: 0.0,
+        *,
+        is_trusting: bool = False,
+        is_direct: bool = True,
+        records: bool = False,
+    ) -> None:
+        self.role = role
+        self.limits = limits
+        self.receiver = Receiver(limits)
+        self.outbox = Outbox(limits, lambda: None)
+        self.connection = Connection(
+            role, limits, self.outbox, receiver=self.receiver, trusted=is_trusting
+        )
+        self.incoming = bytearray()
+        self.events: list[Event] = []
+        self.sent = bytearray() if records else None
+        self._clock = clock
+        self._is_direct = is_direct
+
+    @property
+    def error(self) -> RemoteProtocolError | None:
+        """The rule that the other end has broken, if it has."""
+        return self.connection.error or self.receiver.error
+
+    def take_bytes(self) -> bytes:
+        """What this end would write to its socket now, once."""
+        data = b"".join(self.outbox.take())
+        if self.sent is not None:
+            self.sent += data
+        return data
+
+    def take_events(self) -> list[Event]:
+        """The events since the last call."""
+        events, self.events = self.events, []
+        return events
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Let bytes arrive; returns the events they cause, which :attr:`events` gets as well.
+
+        Large payloads are received straight into their place, as a socket would do it. Once the
+        peer has broken a rule nothing more is read.
+        """
+        caused: list[Event] = []
+        while data and self.error is None:
+            frames, data = self._receive(data)
+            # Frames in front of a violation still count.
+            if frames:
+                caused += self.connection.receive(frames, self._clock())
+        self.events += caused
+        return caused
+
+    def _receive(
+        self, data: bytes
+    ) -> tuple[list[tuple[int, int, int, int, int, Head | None, bytes]], bytes]:
+        receiver = self.receiver
+        if receiver.direct is None or not self._is_direct:
+            return receiver.receive_data(data), b""
+        target = receiver.direct
+        count = min(len(target), len(data))
+        target[:count] = data[:count]
+        del target  # a view that lives on would make the finished payload a copy
+        return receiver.received_direct(count), data[count:]
+
+    def receive_incoming(self, count: int | None = None) -> list[Event]:
+        """Let the first ``count`` of the bytes on their way arrive, or all of them."""
+        data = bytes(self.incoming if count is None else self.incoming[:count])
+        del self.incoming[: len(data)]
+        return self.feed(data)
+
+
+@final
+class ConnectionPair:
+    """A host and an agent that talk to each other through memory, with the handshake done.
+
+    Nothing moves by itself: call methods of ``pair.host.connection`` and ``pair.agent.connection``,
+    then :meth:`pump`, and look at the :attr:`WireEnd.events` of both ends. Frames are really encoded
+    and really parsed.
+
+    Args:
+        host_limits, agent_limits: what each end accepts.
+        secret: what the host expects the agent to know.
+        agent_secret: what it knows instead.
+        instance: who the agent says it is.
+        cut: how the bytes of the handshake arrive.
+        is_connected: False leaves the handshake to the test; see :meth:`connect`.
+        is_policed: whether the host counts the agent's strikes, as it does by default.
+        is_direct: whether large payloads are received straight into their place.
+        records: whether both ends keep all they send.
+
+    Attributes:
+        host, agent: the two ends.
+        now: the time for both, in seconds.
+    """
+
+    __slots__ = ("_agent_secret", "_instance", "_secret", "agent", "host", "now")
+
+    def __init__(
+        self,
+        *,
+        host_limits: Limits | None = None,
+        agent_limits: Limits | None = None,
+        secret: Secret = EXAMPLE_SECRET,
+        agent_secret: Secret | None = None,
+        instance: InstanceId = EXAMPLE_INSTANCE,
+        cut: Cut = uncut,
+        is_connected: bool = True,
+        is_policed: bool = True,
+        is_direct: bool = True,
+        records: bool = False,
+    ) -> None:
+        self.now = 0.0
+        make = partial(WireEnd, clock=lambda: self.now, is_direct=is_direct, records=records)
+        self.host = make(Role.HOST, host_limits or Limits(), is_trusting=not is_policed)
+        self.agent = make(Role.AGENT, agent_limits or Limits(), is_trusting=True)
+        self._secret = secret
+        self._agent_secret = agent_secret or secret
+        self._instance = instance
+        if is_connected:
+            self.connect(cut)
+
+    @property
+    def ends(self) -> tuple[WireEnd, WireEnd]:
+        """Host and agent."""
+        return self.host, self.agent
+
+    def peer_of(self, end: WireEnd) -> WireEnd:
+        """The other one."""
+        return self.agent if end is self.host else self.host
+
+    # -- the handshake ------------------------------------------------------------------------
+
+    def connect(self, cut: Cut = uncut) -> None:
+        """Perform the handshake, with nonces that are always the same.
+
+        Raises:
+            AuthenticationFailed: the agent does not know the secret.
+            RemoteProtocolError: something else is on the way.
+        """
+        host, agent = self.host.connection, self.agent.connection
+        host.send_control(Kind.CHALLENGE, head=Challenge(HOST_NONCE).to_head())
+        challenge = Challenge.from_head_untrusted(self._carry(self.host, FrameType.CHALLENGE, cut))
+        agent.receive_control_untrusted(Kind.CHALLENGE)
+        version = choose_version(challenge)
+        assert version is not None  # both ends are of the same Spear
+        said = agent_text(version, self._instance, challenge.nonce, AGENT_NONCE)
+        request = AuthRequest(
+            version,
+            self._instance,
+            AGENT_NONCE,
+            self._agent_secret.prove(said),
+            limits=self.agent.limits,
+        )
+        agent.send_control(Kind.AUTH_REQUEST, head=request.to_head())
+        request = AuthRequest.from_head_untrusted(
+            self._carry(self.agent, FrameType.AUTH_REQUEST, cut)
+        )
+        host.receive_control_untrusted(Kind.AUTH_REQUEST)
+        expected = agent_text(request.version, request.instance, HOST_NONCE, request.nonce)
+        if not self._secret.verify(expected, request.proof):
+            raise AuthenticationFailed("the agent does not know the secret")
+        answer = host_text(request.version, request.instance, HOST_NONCE, request.nonce)
+        welcome = AuthAccepted(self._secret.prove(answer), self.host.limits)
+        host.send_control(Kind.AUTH_ACCEPTED, head=welcome.to_head())
+        accepted = AuthAccepted.from_head_untrusted(
+            self._carry(self.host, FrameType.AUTH_RESPONSE, cut)
+        )
+        host.open(request.limits)
+        expected = host_text(version, self._instance, challenge.nonce, AGENT_NONCE)
+        assert accepted is not None
+        assert self._agent_secret.verify(expected, accepted.proof)  # as the host has checked above
+        agent.receive_control_untrusted(Kind.AUTH_ACCEPTED)
+        agent.open(accepted.limits)
+
+    def _carry(self, sender: WireEnd, type_: FrameType, cut: Cut) -> Head | None:
+        """Bring the one frame that must come now across; returns its head."""
+        receiver = self.peer_of(sender).receiver
+        frames = [
+            frame for piece in cut(sender.take_bytes()) for frame in receiver.receive_data(piece)
+        ]
+        if receiver.error is not None:
+            raise receiver.error
+        if [frame[0] for frame in frames] != [type_]:
+            raise RemoteProtocolError(f"expected a frame {type_.name}")
+        return frames[0][5]
+
+    # -- moving bytes -------------------------------------------------------------------------
+
+    def transmit(self, sender: WireEnd) -> int:
+        """Put what ``sender`` would write now on its way; returns how many bytes that is."""
+        data = sender.take_bytes()
+        self.peer_of(sender).incoming.extend(data)
+        return len(data)
+
+    def pump(self, cut: Cut = uncut) -> None:
+        """Move bytes in both directions until none are left.
+
+        Args:
+            cut: the pieces in which they arrive.
+
+        Raises:
+            RemoteProtocolError: one end found that the other had broken a rule.
+        """
+        moved = True
+        while moved:
+            moved = False
+            for end in self.ends:
+                self.transmit(self.peer_of(end))
+                pieces = cut(bytes(end.incoming))
+                end.incoming.clear()
+                for piece in pieces:
+                    moved = True
+                    end.feed(piece)
+                    if end.error is not None:
+                        raise end.error
+
+    def pump_bytewise(self) -> None:
+        """As :meth:`pump`; each byte arrives on its own."""
+        self.pump(byte_cuts)
+
+    def pump_randomly(self, rng: random.Random) -> None:
+        """As :meth:`pump`; bytes arrive in pieces drawn from ``rng``."""
+        self.pump(lambda data: random_cuts(data, rng))

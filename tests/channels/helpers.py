@@ -1,0 +1,173 @@
+"""Channels over everything that can carry one, and what tests of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+import trio.testing
+import trustme
+
+from spear import InstanceId, Limits
+from spear.channels import (
+    CommunicationChannel,
+    ConnectionManager,
+    Endpoint,
+    InboundCall,
+    Service,
+    connect_channel,
+    open_connection_manager,
+    open_memory_channels,
+)
+from spear.testing import OpenPair, RawPeer
+from spear.transports import (
+    Address,
+    Listener,
+    MemoryAddress,
+    TcpAddress,
+    TlsClient,
+    TlsServer,
+    UnixAddress,
+    connect,
+    make_private_directory,
+    open_listener,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INSTANCE = InstanceId("process", "worker", 1)
+DEFAULTS = Limits()
+
+
+@attrs.frozen
+class Certificate:
+    """What a TLS listener and those who connect to it need."""
+
+    server: TlsServer
+    client: TlsClient
+
+    @classmethod
+    def make(cls, directory: Path) -> Certificate:
+        authority = trustme.CA()
+        ca, leaf = str(directory / "ca.pem"), str(directory / "leaf.pem")
+        authority.cert_pem.write_to_path(ca)
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(leaf)
+        return cls(TlsServer(certificate=leaf), TlsClient(ca=ca))
+
+
+@attrs.frozen
+class Carrier:
+    """A byte stream that carries channels."""
+
+    address: Address
+    certificate: Certificate | None = None
+
+    async def listen(self) -> Listener:
+        return await open_listener(
+            self.address, tls=self.certificate.server if self.certificate else None
+        )
+
+    async def connect(self, address: Address) -> trio.abc.Stream:
+        return await connect(address, tls=self.certificate.client if self.certificate else None)
+
+    @asynccontextmanager
+    async def open_host(
+        self, *, service: Service | None = None, limits: Limits = DEFAULTS
+    ) -> AsyncIterator[tuple[ConnectionManager, Endpoint]]:
+        """A host that waits for one instance."""
+        async with (
+            open_connection_manager(limits) as manager,
+            await self.listen() as listener,
+            manager.open_endpoint(INSTANCE, listener, service=service) as endpoint,
+        ):
+            yield manager, endpoint
+
+    @asynccontextmanager
+    async def open_pair(
+        self,
+        *,
+        host_service: Service | None = None,
+        agent_service: Service | None = None,
+        functions: Sequence[str] = (),
+        streams: Collection[str] = (),
+        limits: Limits = DEFAULTS,
+    ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
+        """Both ends of a channel: (host's, agent's)."""
+        async with self.open_host(service=host_service, limits=limits) as (_, endpoint):
+            stream = await self.connect(endpoint.address)
+            async with connect_channel(
+                stream,
+                INSTANCE,
+                endpoint.secret,
+                service=agent_service,
+                functions=functions,
+                streams=streams,
+                limits=limits,
+            ) as (agent, _):
+                yield await endpoint.wait_connected(), agent
+
+    @asynccontextmanager
+    async def open_raw(
+        self,
+        *,
+        service: Service | None = None,
+        limits: Limits = DEFAULTS,
+        peer_limits: Limits = DEFAULTS,
+        functions: Sequence[str] = ("f",),
+    ) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
+        """A host's channel, and an instance that is driven by hand."""
+        async with (
+            self.open_host(service=service, limits=limits) as (_, endpoint),
+            await self.connect(endpoint.address) as stream,
+        ):
+            peer = RawPeer(stream, peer_limits)
+            await peer.log_in(INSTANCE, endpoint.secret, functions)
+            yield await endpoint.wait_connected(), peer
+
+
+MEMORY_STREAM = Carrier(MemoryAddress("here"))
+"""Bytes without a kernel: works in virtual time."""
+
+open_in_memory: OpenPair = partial(open_memory_channels, INSTANCE)
+"""No bytes at all."""
+
+
+@asynccontextmanager
+async def open_unix(directory: str | None = None) -> AsyncIterator[Carrier]:
+    with make_private_directory(directory) as path:
+        yield Carrier(UnixAddress(f"{path}/socket"))
+
+
+def tcp() -> Carrier:
+    return Carrier(TcpAddress("127.0.0.1", 0))
+
+
+def tls(certificate: Certificate) -> Carrier:
+    return Carrier(TcpAddress("localhost", 0, tls=True), certificate)
+
+
+async def park() -> None:
+    """Let everybody else run until nobody can."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def run_all(*functions: Callable[[], Awaitable[object]]) -> None:
+    async with trio.open_nursery() as nursery:
+        for function in functions:
+            nursery.start_soon(function)
+
+
+async def sleep(call: InboundCall) -> bytes:
+    """A handler that never returns."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def echo(call: InboundCall) -> bytes:
+    """A handler that returns its argument."""
+    return call.payload

@@ -1,0 +1,476 @@
+"""Which transport an instance gets, and the books about it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from spear import (
+    ChannelClosed,
+    ChannelCreationFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    InstanceId,
+    Limits,
+    SpearError,
+)
+from spear.channels import (
+    ChannelConfig,
+    CommunicationChannel,
+    CommunicationFactory,
+    CommunicationStrategy,
+    Endpoint,
+    connect_channel,
+    open_communication_factory,
+)
+from spear.testing import Functions
+from spear.transports import (
+    Listener,
+    MemoryAddress,
+    TcpAddress,
+    UnixAddress,
+    connect,
+    open_memory_listener,
+)
+
+from .helpers import INSTANCE, Certificate, echo, park
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+OTHER = InstanceId("process", "other")
+UNIX_AND_TCP = ChannelConfig(transports=("unix", "tcp"))
+
+
+@asynccontextmanager
+async def log_in(
+    endpoint: Endpoint, certificate: Certificate | None = None
+) -> AsyncIterator[CommunicationChannel]:
+    """The agent's channel."""
+    functions = Functions({"echo": echo})
+    stream = await connect(endpoint.address, tls=certificate.client if certificate else None)
+    async with connect_channel(
+        stream,
+        endpoint.instance_id,
+        endpoint.secret,
+        service=functions,
+        functions=functions.names,
+    ) as (channel, _):
+        yield channel
+
+
+async def stay(endpoint: Endpoint) -> None:
+    """An agent that stays until its channel is closed."""
+    async with log_in(endpoint) as channel:
+        await channel.closed.wait()
+
+
+async def open_in_memory(
+    instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
+) -> Listener:
+    """A transport that works in virtual time."""
+    await trio.lowlevel.checkpoint()
+    return open_memory_listener(instance.name)
+
+
+@asynccontextmanager
+async def open_memory_factory() -> AsyncIterator[CommunicationFactory]:
+    async with open_communication_factory() as factory:
+        factory.register_transport("mem", open_in_memory)
+        factory.register_strategy("process", CommunicationStrategy(("mem",)))
+        yield factory
+
+
+# -- strategies -------------------------------------------------------------------------------------
+
+
+async def test_the_default_strategies() -> None:
+    async with open_communication_factory() as factory:
+        assert factory.strategy("process").transports == ("unix", "tcp")
+        assert factory.strategy("kubernetes").transports == ("grpc", "websocket", "tcp")
+        assert factory.strategy("wasm").transports == ("memory",)
+        assert factory.strategy("memory").transports == ("memory",)
+        assert factory.is_supported("process", "unix")
+        assert not factory.is_supported("kubernetes", "unix")
+        assert not factory.is_supported("kubernetes", "grpc")
+        assert factory.is_supported("kubernetes", "tcp")
+    with pytest.raises(ValueError, match="Length of 'transports' must be >= 1"):
+        CommunicationStrategy(())
+
+
+async def test_a_process_gets_a_unix_socket_that_only_we_can_reach() -> None:
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(INSTANCE) as endpoint,
+        factory.open_endpoint(INSTANCE.next_incarnation()) as next_life,
+    ):
+        assert endpoint.transport == "unix"
+        assert isinstance(endpoint.address, UnixAddress)
+        found = os.stat(endpoint.address.path)
+        assert found.st_mode & 0o777 == 0o600
+        assert os.stat(os.path.dirname(endpoint.address.path)).st_mode & 0o777 == 0o700
+        assert next_life.address != endpoint.address
+        directory = os.path.dirname(endpoint.address.path)
+        async with log_in(endpoint):
+            channel = await endpoint.wait_connected()
+            assert (await channel.request("echo", b"x")).payload == b"x"
+    assert not os.path.exists(directory)
+
+
+async def test_kubernetes_falls_back_to_tcp_until_its_transports_come() -> None:
+    pod = InstanceId("kubernetes", "pod")
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(pod) as endpoint,
+        log_in(endpoint),
+    ):
+        assert endpoint.transport == "tcp"
+        channel = await endpoint.wait_connected()
+        assert (await channel.request("echo", b"x")).payload == b"x"
+
+
+async def test_a_socket_path_that_is_too_long_makes_it_tcp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = tmp_path / ("d" * 90)
+    parent.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(parent))
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(INSTANCE) as endpoint,
+        log_in(endpoint),
+    ):
+        assert endpoint.transport == "tcp"
+        assert isinstance(endpoint.address, TcpAddress)
+        assert endpoint.address.host == "127.0.0.1"
+        assert endpoint.address.port > 0
+        channel = await endpoint.wait_connected()
+        assert (await channel.request("echo", b"x")).payload == b"x"
+
+
+async def test_a_directory_that_cannot_be_made_makes_it_tcp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing, too"))
+    async with open_communication_factory() as factory:
+        async with factory.open_endpoint(INSTANCE) as endpoint:
+            assert endpoint.transport == "tcp"
+        with pytest.raises(ChannelCreationFailed, match=r"unix: .*missing"):
+            await factory.open_endpoint(
+                INSTANCE, config=ChannelConfig(transports=("unix",))
+            ).__aenter__()
+
+
+async def test_a_socket_file_that_is_taken_makes_it_tcp() -> None:
+    """Each step has an address of its own, and one that failed leaves nothing behind."""
+    async with open_communication_factory() as factory:
+        async with factory.open_endpoint(INSTANCE) as endpoint:
+            assert isinstance(endpoint.address, UnixAddress)
+            path = endpoint.address.path
+        with open(path, "w"):
+            pass
+        async with factory.open_endpoint(INSTANCE) as endpoint:
+            assert endpoint.transport == "tcp"
+        os.unlink(path)
+        async with factory.open_endpoint(INSTANCE) as endpoint:
+            assert endpoint.transport == "unix"
+
+
+async def test_an_error_lists_every_attempt_with_its_reason() -> None:
+    config = ChannelConfig(transports=("grpc", "websocket", "memory", "pigeon"))
+    async with open_communication_factory() as factory:
+        with pytest.raises(ChannelCreationFailed) as caught:
+            await factory.open_endpoint(INSTANCE, config=config).__aenter__()
+        attempts = dict(caught.value.attempts)
+        assert list(attempts) == ["grpc", "websocket", "memory", "pigeon"]
+        for extra in ("grpc", "websocket"):
+            assert (
+                f"'{extra}' cannot be used: it comes with pip install 'spear[{extra}]'"
+                in (attempts[extra])
+            )
+        assert "use open_memory_channels()" in attempts["memory"]
+        assert "known are tcp, unix" in attempts["pigeon"]
+        for reason in attempts.values():
+            assert reason in str(caught.value)
+        assert str(INSTANCE) in str(caught.value)
+        assert not factory.manager.endpoints
+        with pytest.raises(ChannelCreationFailed):
+            await factory.get_or_create(InstanceId("wasm", "module"))
+
+
+async def test_a_strategy_and_a_transport_of_ones_own() -> None:
+    opened: list[InstanceId] = []
+
+    async def open_own(
+        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
+    ) -> Listener:
+        opened.append(instance)
+        if len(opened) == 1:
+            raise OSError("not today")
+        assert get_directory() == get_directory()
+        return await open_in_memory(instance, config, get_directory)
+
+    async with open_communication_factory() as factory:
+        factory.register_transport("own", open_own)
+        factory.register_strategy("wasm", CommunicationStrategy(("own",)))
+        assert factory.is_supported("wasm", "own")
+        module = InstanceId("wasm", "module")
+        with pytest.raises(ChannelCreationFailed, match="own: not today"):
+            await factory.open_endpoint(module).__aenter__()
+        async with factory.open_endpoint(module) as endpoint, log_in(endpoint):
+            assert endpoint.transport == "own"
+            assert isinstance(endpoint.address, MemoryAddress)
+            assert (await endpoint.wait_connected()).is_connected
+    assert opened == [module, module]
+
+
+# -- configuration ----------------------------------------------------------------------------------
+
+
+async def test_an_address_of_ones_own(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    path = str(tmp_path / "mine")
+    config = ChannelConfig(transports=("unix",), address=UnixAddress(path))
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(INSTANCE, config=config) as endpoint,
+    ):
+        assert str(endpoint.address) == f"unix:{path}"
+    for transports in (None, ("unix", "tcp")):
+        with pytest.raises(ConfigurationError, match="exactly one transport"):
+            ChannelConfig(transports=transports, address=UnixAddress(path))
+
+
+async def test_s12_tcp_beyond_loopback_needs_tls() -> None:
+    config = ChannelConfig(transports=("tcp",), tcp_host="0.0.0.0")
+    async with open_communication_factory() as factory:
+        with pytest.raises(ChannelCreationFailed, match="tcp: "):
+            await factory.open_endpoint(INSTANCE, config=config).__aenter__()
+
+
+async def test_s12_tcp_with_tls(certificate: Certificate) -> None:
+    config = ChannelConfig(transports=("tcp",), tcp_host="localhost", tls=certificate.server)
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(INSTANCE, config=config) as endpoint,
+        log_in(endpoint, certificate),
+    ):
+        assert str(endpoint.address).startswith("tls:localhost:")
+        channel = await endpoint.wait_connected()
+        assert (await channel.request("echo", b"x")).payload == b"x"
+
+
+async def test_low_latency_is_an_option_of_the_endpoint() -> None:
+    config = ChannelConfig(low_latency=True)
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(INSTANCE, config=config) as endpoint,
+        log_in(endpoint),
+    ):
+        channel = await endpoint.wait_connected()
+        for _ in range(10):
+            assert (await channel.request("echo", b"x")).payload == b"x"
+
+
+# -- get_or_create ----------------------------------------------------------------------------------
+
+
+async def test_get_or_create_opens_once_and_finds_it_again() -> None:
+    async with open_memory_factory() as factory, trio.open_nursery() as nursery:
+        found: list[CommunicationChannel] = []
+
+        async def get() -> None:
+            found.append(await factory.get_or_create(INSTANCE))
+
+        for _ in range(5):
+            nursery.start_soon(get)
+        await park()
+        (endpoint,) = factory.manager.endpoints
+        nursery.start_soon(stay, endpoint)
+        await park()
+        assert len(found) == 5
+        assert set(found) == {endpoint.channel}
+        await get()
+        assert set(found) == {endpoint.channel}
+        assert factory.has_channel(INSTANCE)
+        assert factory.active_instances == (INSTANCE,)
+        assert not factory.has_channel(OTHER)
+        await factory.close(INSTANCE)
+        assert not factory.manager.endpoints
+        assert not factory.has_channel(INSTANCE)
+        assert not factory.active_instances
+        assert found[0].closed.is_set()
+
+
+async def test_get_or_create_finds_an_endpoint_that_somebody_owns() -> None:
+    """And does not close what it has not opened."""
+    async with open_memory_factory() as factory:
+        async with factory.open_endpoint(INSTANCE) as endpoint:
+            with pytest.raises(DeadlineExceeded):
+                await factory.get_or_create(INSTANCE, config=ChannelConfig(connect_seconds=0.01))
+            async with log_in(endpoint):
+                channel = await factory.get_or_create(INSTANCE)
+                assert channel is endpoint.channel
+            with pytest.raises(SpearError, match="has an endpoint already"):
+                await factory.open_endpoint(INSTANCE).__aenter__()
+        assert not factory.manager.endpoints
+
+
+async def test_get_or_create_gives_up_in_time_and_leaves_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_memory_factory() as factory:
+        started = trio.current_time()
+        with pytest.raises(DeadlineExceeded, match=r"worker#1 did not log in within 10 s"):
+            await factory.get_or_create(INSTANCE)
+        assert trio.current_time() - started == pytest.approx(Limits().startup_seconds)
+        assert not factory.manager.endpoints
+        with pytest.raises(DeadlineExceeded, match="within 3 s"):
+            await factory.get_or_create(INSTANCE, config=ChannelConfig(connect_seconds=3))
+        assert trio.current_time() - started == pytest.approx(Limits().startup_seconds + 3)
+        assert not factory.manager.endpoints
+
+
+async def test_one_who_gives_up_does_not_take_the_endpoint_from_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_memory_factory() as factory, trio.open_nursery() as nursery:
+        found: list[CommunicationChannel] = []
+
+        async def get(seconds: float) -> None:
+            config = ChannelConfig(connect_seconds=seconds)
+            found.append(await factory.get_or_create(INSTANCE, config=config))
+
+        async def give_up() -> None:
+            with pytest.raises(DeadlineExceeded):
+                await get(1)
+
+        nursery.start_soon(give_up)
+        await park()
+        nursery.start_soon(get, 5)
+        await trio.sleep(2)
+        (endpoint,) = factory.manager.endpoints
+        nursery.start_soon(stay, endpoint)
+        await park()
+        assert found == [endpoint.channel]
+        # Once it was connected it stays, even if nobody gets a channel for a while.
+        channel = found[0]
+        channel._end(ChannelClosed("lost"))
+        with pytest.raises(DeadlineExceeded):
+            await get(1)
+        assert factory.manager.endpoints == (endpoint,)
+        await factory.close_all()
+
+
+async def test_closing_wakes_those_who_wait_for_a_login() -> None:
+    async with open_memory_factory() as factory, trio.open_nursery() as nursery:
+
+        async def expect_closed() -> None:
+            with pytest.raises(ChannelClosed, match="is being stopped"):
+                await factory.get_or_create(INSTANCE)
+
+        for _ in range(3):
+            nursery.start_soon(expect_closed)
+        await park()
+        await factory.close(INSTANCE)
+        assert not factory.manager.endpoints
+
+
+async def test_closing_while_the_transport_is_being_opened() -> None:
+    opening = trio.Event()
+
+    async def open_slowly(
+        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
+    ) -> Listener:
+        opening.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with open_communication_factory() as factory, trio.open_nursery() as nursery:
+        factory.register_transport("slow", open_slowly)
+        factory.register_strategy("process", CommunicationStrategy(("slow",)))
+
+        async def expect_closed() -> None:
+            with pytest.raises(ChannelClosed, match="is being stopped"):
+                await factory.get_or_create(INSTANCE)
+
+        nursery.start_soon(expect_closed)
+        await opening.wait()
+        await factory.close(INSTANCE)
+
+
+async def test_a_bug_in_a_transport_reaches_the_one_who_asked() -> None:
+    async def open_wrongly(
+        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
+    ) -> Listener:
+        raise ZeroDivisionError
+
+    async with open_communication_factory() as factory:
+        factory.register_transport("wrong", open_wrongly)
+        factory.register_strategy("process", CommunicationStrategy(("wrong",)))
+        with pytest.raises(ZeroDivisionError):
+            await factory.get_or_create(INSTANCE)
+        async with factory.open_endpoint(OTHER, config=UNIX_AND_TCP):
+            pass
+
+
+# -- closing ----------------------------------------------------------------------------------------
+
+
+async def test_close_one_and_close_all() -> None:
+    names = [InstanceId("process", f"worker{number}") for number in range(4)]
+    async with open_memory_factory() as factory, trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(factory.get_or_create, name)
+        await park()
+        for endpoint in factory.manager.endpoints:
+            nursery.start_soon(stay, endpoint)
+        await park()
+        assert set(factory.active_instances) == set(names)
+        await factory.close(names[0])
+        assert set(factory.active_instances) == set(names[1:])
+        with pytest.raises(ChannelClosed, match="worker0#1 has no channel"):
+            await factory.close(names[0])
+        async with trio.open_nursery() as closers:
+            closers.start_soon(factory.close_all)
+            closers.start_soon(factory.close_all)
+            closers.start_soon(factory.close_all)
+        assert not factory.active_instances
+        assert not factory.manager.endpoints
+
+
+async def test_leaving_the_factory_closes_every_channel() -> None:
+    channels: list[CommunicationChannel] = []
+    async with trio.open_nursery() as nursery:
+        async with open_memory_factory() as factory:
+            for name in ("one", "two"):
+                instance = InstanceId("process", name)
+                nursery.start_soon(factory.get_or_create, instance)
+                await park()
+                endpoint = factory.manager.endpoint(instance)
+                assert endpoint is not None
+                nursery.start_soon(stay, endpoint)
+                channels.append(await endpoint.wait_connected())
+        assert all(channel.closed.is_set() for channel in channels)
+
+
+async def test_closing_an_endpoint_that_somebody_owns_lets_nobody_in_again() -> None:
+    async with (
+        open_memory_factory() as factory,
+        factory.open_endpoint(INSTANCE) as endpoint,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(stay, endpoint)
+        await endpoint.wait_connected()
+        await factory.close(INSTANCE)
+        assert not factory.has_channel(INSTANCE)
+        with pytest.raises(ChannelClosed):
+            await factory.get_or_create(INSTANCE)

@@ -1,0 +1,413 @@
+"""The host's side: events, reconnection, heartbeats, numbers."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from functools import partial
+from time import sleep as stand_still
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from spear import (
+    AuthenticationFailed,
+    ChannelBroken,
+    ChannelClosed,
+    InstanceId,
+    Limits,
+    SpearError,
+)
+from spear._ids import Secret
+from spear.channels import (
+    CommunicationChannel,
+    ConnectionEvent,
+    ConnectionManager,
+    Endpoint,
+    connect_channel,
+    open_connection_manager,
+    open_timers,
+)
+from spear.testing import Functions, RawPeer
+from spear.transports import open_memory_listener
+from spear.wire import NO_DEADLINE, FrameType
+
+from .helpers import INSTANCE, MEMORY_STREAM, echo, park, sleep
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+    from .helpers import Carrier
+
+
+@asynccontextmanager
+async def log_in(
+    endpoint: Endpoint, secret: Secret | None = None, *, resumes: bool = False
+) -> AsyncIterator[tuple[CommunicationChannel, Secret]]:
+    """The agent's channel, and the key of the session."""
+    stream = await MEMORY_STREAM.connect(endpoint.address)
+    functions = Functions({"echo": echo})
+    async with connect_channel(
+        stream,
+        endpoint.instance_id,
+        secret or endpoint.secret,
+        service=functions,
+        functions=functions.names,
+        resumes=resumes,
+    ) as (channel, login):
+        yield channel, login.session
+
+
+def told(events: trio.MemoryReceiveChannel[ConnectionEvent]) -> list[tuple[str, int, str]]:
+    """(kind, connection, reason) of what has been published until now."""
+    found: list[tuple[str, int, str]] = []
+    while True:
+        try:
+            event = events.receive_nowait()
+        except trio.WouldBlock:
+            return found
+        found.append((event.kind, event.connection, event.reason))
+
+
+# -- events -----------------------------------------------------------------------------------------
+
+
+async def test_events_come_in_order(autojump_clock: MockClock) -> None:
+    async with (
+        MEMORY_STREAM.open_host() as (manager, endpoint),
+        manager.subscribe() as events,
+    ):
+        with pytest.raises(AuthenticationFailed):
+            await log_in(endpoint, Secret.generate()).__aenter__()
+        async with log_in(endpoint):
+            await endpoint.wait_connected()
+        await park()
+        assert told(events) == [
+            ("connected", 1, ""),
+            ("authentication_failed", 1, "bad_proof"),
+            ("connected", 2, ""),
+            ("authenticated", 2, ""),
+            ("disconnected", 2, "the peer has closed the channel: closed"),
+        ]
+
+
+async def test_an_event_names_its_instance() -> None:
+    async with (
+        MEMORY_STREAM.open_host() as (manager, endpoint),
+        manager.subscribe() as events,
+        log_in(endpoint),
+    ):
+        assert (await events.receive()).instance is None
+        assert (await events.receive()).instance == INSTANCE
+
+
+async def test_a_subscriber_that_does_not_read_loses_events_and_holds_up_nobody() -> None:
+    async with open_connection_manager() as manager:
+        async with manager.subscribe() as lazy, manager.subscribe() as quick:
+            for number in range(1500):
+                manager.tell("connected", INSTANCE, number)
+                assert (await quick.receive()).connection == number
+            assert manager.statistics().events_lost == 1500 - 1024
+            assert len(told(lazy)) == 1024
+        manager.tell("connected", INSTANCE, 0)
+        assert manager.statistics().events_lost == 1500 - 1024
+
+
+# -- endpoints --------------------------------------------------------------------------------------
+
+
+async def test_each_instance_has_an_endpoint_of_its_own() -> None:
+    other = InstanceId("process", "other")
+    async with (
+        MEMORY_STREAM.open_host() as (manager, endpoint),
+        manager.open_endpoint(other, open_memory_listener("there"), transport="x") as second,
+    ):
+        assert manager.endpoints == (endpoint, second)
+        assert manager.endpoint(INSTANCE) is endpoint
+        assert manager.endpoint(other) is second
+        assert second.transport == "x"
+        assert second.secret != endpoint.secret
+        assert repr(second) == "<Endpoint process:other#1 at memory:there>"
+        async with log_in(endpoint):
+            assert await endpoint.wait_connected() is endpoint.channel
+            assert not second.is_connected
+            found = manager.statistics()
+            assert (found.endpoints, found.connected, found.logins) == (2, 1, 1)
+            with pytest.raises(SpearError, match="has an endpoint already"):
+                await manager.open_endpoint(INSTANCE, open_memory_listener("x")).__aenter__()
+    assert not manager.endpoints
+
+
+async def test_leaving_the_block_of_an_endpoint_closes_its_channel() -> None:
+    async with open_connection_manager() as manager, trio.open_nursery() as nursery:
+
+        async def agent(endpoint: Endpoint) -> None:
+            async with log_in(endpoint) as (channel, _):
+                await channel.closed.wait()
+                assert isinstance(channel.closed_by, ChannelClosed)
+
+        async with manager.open_endpoint(INSTANCE, open_memory_listener("here")) as endpoint:
+            nursery.start_soon(agent, endpoint)
+            channel = await endpoint.wait_connected()
+        assert channel.closed.is_set()
+
+
+async def test_an_exception_leaves_the_blocks_as_it_is() -> None:
+    """Groups around it, from nurseries that nobody sees, would hide it from an ``except``."""
+    with pytest.raises(KeyError) as caught:
+        async with MEMORY_STREAM.open_pair():
+            raise KeyError("mine")
+    assert not isinstance(caught.value.__context__, BaseExceptionGroup)
+    cause = OSError()
+    with pytest.raises(ValueError, match="mine") as other:
+        async with MEMORY_STREAM.open_host():
+            raise ValueError("mine") from cause
+    assert other.value.__cause__ is cause
+    # but one that is not alone does come in company
+    with pytest.raises(ExceptionGroup) as group:
+        await _fail_twice()
+    assert group.group_contains(KeyError)
+    assert group.group_contains(LookupError)
+
+
+async def _fail_twice() -> None:
+    async with open_timers() as timers:
+        timers.call_at(0, partial(_raise, LookupError("theirs")))
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("mine")
+
+
+def _raise(error: Exception, now: float) -> None:
+    raise error
+
+
+async def test_waiting_for_a_login_ends_when_the_endpoint_is_closed() -> None:
+    async with MEMORY_STREAM.open_host() as (_, endpoint), trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(ChannelClosed, match="is being stopped"):
+                await endpoint.wait_connected()
+
+        nursery.start_soon(wait)
+        await park()
+        await endpoint.aclose()
+        with pytest.raises(ChannelClosed, match="is being stopped"):
+            await endpoint.wait_connected()
+
+
+async def test_an_endpoint_is_ready_when_its_functions_are_announced() -> None:
+    async with (
+        MEMORY_STREAM.open_host() as (_, endpoint),
+        await MEMORY_STREAM.connect(endpoint.address) as stream,
+        trio.open_nursery() as nursery,
+    ):
+        peer = RawPeer(stream)
+        await peer.authenticate(
+            peer.prove(await peer.receive_challenge(), INSTANCE, endpoint.secret)
+        )
+        ready: list[CommunicationChannel] = []
+
+        async def wait() -> None:
+            ready.append(await endpoint.wait_connected())
+
+        nursery.start_soon(wait)
+        await park()
+        assert endpoint.channel is not None
+        assert not endpoint.channel.is_connected
+        names = [f"f{number}" for number in range(300)]
+        await peer.send(
+            FrameType.ANNOUNCE, head={"functions": [*names[:200], names[0]], "streams": ["f7"]}
+        )
+        await park()
+        assert not ready
+        await peer.send(FrameType.ANNOUNCE, head={"functions": [*names[200:]], "last": True})
+        await park()
+        assert ready[0].functions == {name: number + 1 for number, name in enumerate(names)}
+        assert ready[0].streams == {"f7"}
+        # What makes no sense in an announcement is ignored.
+        await peer.send(FrameType.ANNOUNCE, head={"functions": "f", "streams": 1, "last": True})
+        await peer.send(FrameType.ANNOUNCE, head={"functions": [1, None], "streams": [2]})
+        await peer.send(FrameType.ANNOUNCE)
+        await park()
+        assert ready[0].is_connected
+        assert len(ready[0].functions) == 300
+
+
+async def test_an_agent_with_many_functions_announces_all_of_them() -> None:
+    functions = Functions({f"f{number}": echo for number in range(450)})
+    async with MEMORY_STREAM.open_pair(
+        agent_service=functions, functions=functions.names, streams=["f3", "f333"]
+    ) as (host, agent):
+        assert tuple(host.functions) == functions.names
+        assert host.streams == {"f3", "f333"}
+        assert (await host.request("f449", b"x")).payload == b"x"
+        assert agent.is_connected
+
+
+async def test_s2_only_expected_processes_get_in(unix: Carrier) -> None:
+    async with unix.open_host() as (manager, endpoint):
+        endpoint.expect_peer(lambda credentials: False)
+        stream = await unix.connect(endpoint.address)
+        with pytest.raises(ChannelBroken):
+            await connect_channel(stream, INSTANCE, endpoint.secret).__aenter__()
+        assert manager.statistics().acceptor.refused == {"wrong_process": 1}
+        endpoint.expect_peer(lambda credentials: credentials.pid > 0)
+        stream = await unix.connect(endpoint.address)
+        async with connect_channel(stream, INSTANCE, endpoint.secret):
+            await endpoint.wait_connected()
+
+
+async def test_an_instance_that_reconnects_gets_a_new_channel() -> None:
+    async with MEMORY_STREAM.open_host() as (manager, endpoint):
+        async with log_in(endpoint) as (_, session):
+            first = await endpoint.wait_connected()
+        await first.closed.wait()
+        async with log_in(endpoint, session, resumes=True):
+            second = await endpoint.wait_connected()
+            assert second is not first
+            assert (await second.request("echo", b"again")).payload == b"again"
+        assert manager.statistics().logins == 2
+
+
+async def test_a_listener_that_breaks_is_logged_and_what_is_connected_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Listener:
+        """Accepts once."""
+
+        def __init__(self) -> None:
+            self._listener = open_memory_listener("here")
+            self.address = self._listener.address
+            self.secure = self._listener.secure
+            self.close = self._listener.close
+            self._accepted = False
+
+        async def accept(self) -> object:
+            if self._accepted:
+                raise trio.BrokenResourceError("no more")
+            self._accepted = True
+            return await self._listener.accept()
+
+    with caplog.at_level(logging.ERROR):
+        async with (
+            open_connection_manager() as manager,
+            manager.open_endpoint(INSTANCE, Listener()) as endpoint,  # type: ignore[arg-type]  # enough of one
+            log_in(endpoint),
+        ):
+            channel = await endpoint.wait_connected()
+            await park()
+            assert (await channel.request("echo", b"alive")).payload == b"alive"
+    assert "cannot accept any more" in caplog.text
+
+
+# -- heartbeats -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stops_after", [0.0, 0.3, 7.77])
+async def test_r11_a_frozen_peer_is_found_after_three_intervals(
+    stops_after: float, autojump_clock: MockClock
+) -> None:
+    """Counted from its last sign of life, and at most a twentieth of an interval later."""
+    limits = Limits(heartbeat_seconds=1, heartbeat_misses=3)
+    async with (
+        MEMORY_STREAM.open_host(limits=limits) as (manager, endpoint),
+        await MEMORY_STREAM.connect(endpoint.address) as stream,
+        manager.subscribe() as events,
+    ):
+        peer = RawPeer(stream)
+        await peer.log_in(INSTANCE, endpoint.secret)
+        channel = await endpoint.wait_connected()
+        for _ in range(round(stops_after / 0.3)):
+            await trio.sleep(0.3)
+            await peer.send(FrameType.HEALTH_RESPONSE)
+        await park()
+        stopped = trio.current_time()
+        await channel.closed.wait()
+        assert 3 - 1e-6 <= trio.current_time() - stopped <= 3 + 2 / 20
+        assert isinstance(channel.closed_by, ChannelBroken)
+        assert "no sign of life for 3" in str(channel.closed_by)
+        assert channel.statistics().heartbeats_missed == 3
+        frames = await peer.wait_closed()
+        assert [(frame[0], frame[3]) for frame in frames] == [
+            (FrameType.HEALTH_CHECK, 1), (FrameType.HEALTH_CHECK, 2),
+        ]  # fmt: skip
+        await park()
+        kinds = [kind for kind, _, _ in told(events)]
+        assert kinds == ["connected", "authenticated", "heartbeat_lost", "disconnected"]
+        assert manager.statistics().heartbeats_lost == 1
+
+
+async def test_a_peer_that_talks_costs_no_heartbeat(autojump_clock: MockClock) -> None:
+    async with MEMORY_STREAM.open_raw() as (channel, peer):
+        for _ in range(20):
+            await trio.sleep(0.9)
+            await peer.send(FrameType.HEALTH_RESPONSE)
+        await park()
+        assert channel.is_connected
+        assert not peer.received
+        await peer.send(FrameType.HEALTH_CHECK, a=77)
+        frame = await peer.receive()  # the first thing the host says at all
+        assert (frame[0], frame[3]) == (FrameType.HEALTH_RESPONSE, 77)
+
+
+async def test_a_peer_that_only_answers_heartbeats_stays(autojump_clock: MockClock) -> None:
+    functions = Functions({"sleep": sleep})
+    async with MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names) as (
+        host,
+        _,
+    ):
+        before = host.statistics().messages_sent
+        await trio.sleep(1000)
+        assert host.is_connected
+        assert host.statistics().heartbeats_missed <= 1
+        assert host.statistics().messages_sent == before
+
+
+@pytest.mark.slow
+async def test_a_host_that_stood_still_does_not_blame_its_peers() -> None:
+    """A blocked loop: by its clock the peer was silent for long, but it had not been asked."""
+    limits = Limits(heartbeat_seconds=0.02, heartbeat_misses=3)
+    async with MEMORY_STREAM.open_pair(limits=limits) as (host, _):
+        for _ in range(3):
+            stand_still(0.1)
+            await trio.sleep(0.03)
+            assert host.is_connected
+
+
+async def test_a_channel_that_is_lost_ends_everything_of_it_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """Also over a stream whose other end still holds it open."""
+    handled = trio.Event()
+
+    async def wait(call: object) -> bytes:
+        try:
+            await trio.sleep_forever()
+        finally:
+            handled.set()
+        raise AssertionError
+
+    functions = Functions({"wait": wait})
+    async with MEMORY_STREAM.open_raw(service=functions) as (channel, peer):
+        await peer.send(
+            FrameType.EXECUTION_REQUEST, call_id=2, b=NO_DEADLINE, head={"function": "wait"}
+        )
+        with pytest.raises(ChannelBroken) as caught:
+            await channel.request("f", timeout=100)
+        assert caught.value.delivered == "maybe"
+        await handled.wait()
+        await peer.wait_closed()
+        assert functions.running == 0
+        assert channel.statistics().handlers_running == 0
+
+
+async def test_the_manager_hands_over_what_it_is_told() -> None:
+    async with open_connection_manager(Limits(max_calls=7)) as manager:
+        assert isinstance(manager, ConnectionManager)
+        assert manager.limits.max_calls == 7
+        assert manager.statistics().acceptor.accepted == 0

@@ -1,0 +1,87 @@
+"""Peers that leave, break off, or do not know the protocol, over everything that carries bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from spear import ChannelBroken, ChannelClosed
+from spear.testing import (
+    CHANNEL_CASES,
+    PEER_CASES,
+    Functions,
+    check_channel,
+    check_channel_with_bad_peers,
+)
+
+from .helpers import MEMORY_STREAM, open_in_memory, park, sleep
+
+if TYPE_CHECKING:
+    from spear.channels import InboundCall
+
+    from .helpers import Carrier
+
+
+@pytest.mark.parametrize("name", PEER_CASES)
+async def test_r7_negative(name: str, carrier: Carrier) -> None:
+    await PEER_CASES[name](carrier.open_raw)
+
+
+async def test_r7_negative_goaway_in_memory() -> None:
+    gate = trio.Event()
+
+    async def wait(call: InboundCall) -> bytes:
+        await gate.wait()
+        return b""
+
+    functions = Functions({"wait": wait})
+    async with (
+        open_in_memory(agent_service=functions, functions=functions.names) as (host, agent),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(host.request, "wait")
+        await park()
+        nursery.start_soon(agent.drain, 5)
+        await host.peer_leaving.wait()
+        with pytest.raises(ChannelClosed, match="drain"):
+            await host.request("wait")
+        assert not host.closed.is_set()
+        gate.set()
+
+
+async def test_r7_negative_rst_in_memory() -> None:
+    """No byte can be lost on the way, but the other end can be gone from one moment to the next."""
+    functions = Functions({"sleep": sleep})
+    lost: list[ChannelBroken] = []
+
+    async def call() -> None:
+        with pytest.raises(ChannelBroken) as caught:
+            await host.request("sleep")
+        lost.append(caught.value)
+
+    async with (
+        open_in_memory(agent_service=functions, functions=functions.names) as (host, agent),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(call)
+        await park()
+        agent._pipe.close()
+        await host.closed.wait()
+    assert [error.delivered for error in lost] == ["maybe"]
+
+
+@pytest.mark.slow
+async def test_r7_the_suites_say_in_which_case_a_channel_fails() -> None:
+    def broken(**_: object) -> None:
+        raise AssertionError("no pair")
+
+    await check_channel(open_in_memory)
+    await check_channel_with_bad_peers(MEMORY_STREAM.open_raw)
+    with pytest.raises(AssertionError) as caught:
+        await check_channel(broken)  # type: ignore[arg-type]  # that is the point
+    assert caught.value.__notes__ == [f"in the case {next(iter(CHANNEL_CASES))!r}"]
+    with pytest.raises(AssertionError) as caught:
+        await check_channel_with_bad_peers(broken)  # type: ignore[arg-type]  # that is the point
+    assert caught.value.__notes__ == [f"in the case {next(iter(PEER_CASES))!r}"]

@@ -1,0 +1,400 @@
+"""What happens seldom, or should never: late answers, bugs, clocks that run for hours."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self
+
+import pytest
+import trio
+
+from spear import (
+    ChannelBroken,
+    DeadlineExceeded,
+    Limits,
+    LocalProtocolError,
+    SpearError,
+)
+from spear.channels import (
+    CommunicationChannel,
+    CommunicationStrategy,
+    Timers,
+    open_communication_factory,
+    open_memory_channels,
+    open_timers,
+)
+from spear.channels._memory_pipe import memory_pipes
+from spear.channels._pipes import SocketPipe, _behind
+from spear.testing import Functions
+from spear.transports import Listener, MemoryListener, SocketStream, open_memory_listener
+from spear.wire import Connection, FrameType, Role, encode_head, pack_prefix
+
+from .helpers import INSTANCE, MEMORY_STREAM, echo, open_in_memory, park
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from spear import InstanceId
+    from spear.channels import ChannelConfig, InboundCall
+
+
+# -- answers ----------------------------------------------------------------------------------------
+
+
+async def test_an_answer_that_comes_too_late_is_dropped(autojump_clock: MockClock) -> None:
+    async with MEMORY_STREAM.open_raw() as (channel, peer), trio.open_nursery() as nursery:
+
+        async def call() -> None:
+            with pytest.raises(DeadlineExceeded):
+                await channel.request("f", timeout=1)
+
+        nursery.start_soon(call)
+        frame = await peer.receive(FrameType.EXECUTION_REQUEST)
+        await peer.receive(FrameType.CANCEL)
+        await peer.send(FrameType.EXECUTION_RESPONSE, call_id=frame[2], payload=b"late")
+        await park()
+        assert channel.is_connected
+        found = channel.statistics()
+        assert (found.calls_in_flight, found.latency.count) == (0, 1)
+        assert found.failures == {"DeadlineExceeded": 1}
+
+
+async def test_a_report_of_progress_for_a_stream_or_nobody_is_dropped() -> None:
+    async def report(call: InboundCall) -> bytes:
+        call.report_progress(b"half")
+        await park()
+        return b"done"
+
+    functions = Functions({"report": report})
+    async with open_in_memory(agent_service=functions, functions=functions.names) as (host, _):
+        async with host.open_stream("report") as stream:
+            assert (await stream.result()).payload == b"done"
+        response = await host.request("report")
+        assert repr(response).startswith("<ExecutionResponse 4 bytes in 0.")
+
+
+async def test_a_plain_call_has_no_items() -> None:
+    async def take(call: InboundCall) -> bytes:
+        with pytest.raises(trio.EndOfChannel):
+            await call.receive()
+        assert [item async for item in call] == []
+        with pytest.raises(LocalProtocolError, match="cannot send an item"):
+            await call.send(b"x")
+        return b"none"
+
+    functions = Functions({"take": take})
+    async with open_in_memory(agent_service=functions, functions=functions.names) as (host, _):
+        assert (await host.request("take")).payload == b"none"
+
+
+async def test_kinds_of_items() -> None:
+    async def mirror(call: InboundCall) -> bytes:
+        while True:
+            try:
+                item, is_cbor = await call.receive_item()
+            except trio.EndOfChannel:
+                return b""
+            await call.send(item, is_cbor=is_cbor)
+
+    functions = Functions({"mirror": mirror})
+    async with (
+        MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names) as (host, _),
+        host.open_stream("mirror", metadata={"a": 1}, is_cbor=True, sends_items=True) as stream,
+    ):
+        given = [(b"\x01", True), (b"raw", False), (b"\x02", True), (b"\x03", True)]
+        for item, is_cbor in given:
+            await stream.send(item, is_cbor=is_cbor)
+        await stream.send_eof()
+        assert [await stream.receive_item() for _ in given] == given
+        with pytest.raises(trio.EndOfChannel):
+            await stream.receive_item()
+
+
+async def test_a_call_of_eighty_minutes(autojump_clock: MockClock) -> None:
+    """Longer than a response can tell."""
+
+    async def work(call: InboundCall) -> bytes:
+        await trio.sleep(80 * 60)
+        return b"done"
+
+    functions = Functions({"work": work})
+    async with MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names) as (
+        host,
+        _,
+    ):
+        response = await host.request("work", timeout=100 * 60)
+        assert response.payload == b"done"
+        assert response.execution_seconds == pytest.approx(2**32 / 1e6)
+        assert host.statistics().latency.counts[-1] == 1
+
+
+async def test_a_message_that_is_too_large_is_not_sent() -> None:
+    async with open_in_memory(limits=Limits(max_message_bytes=1000)) as (host, agent):
+        with pytest.raises(LocalProtocolError, match="1001 bytes"):
+            await host.send(bytes(1001))
+        await host.send(bytes(1000))
+        assert await agent.receive() == bytes(1000)
+
+
+async def test_the_event_of_leaving_tells_those_who_come_late() -> None:
+    async with open_in_memory() as (host, agent):
+        assert host.peer_leaving is host.peer_leaving
+        assert not host.peer_leaving.is_set()
+        await agent.aclose()
+        await host.closed.wait()
+        assert host.peer_leaving.is_set()
+        assert agent.peer_leaving.is_set()
+    async with open_in_memory() as (host, agent):
+        await agent.drain(0)
+        await park()
+        assert host.peer_leaving.is_set()
+        assert not agent.peer_leaving.is_set()
+
+
+async def test_a_farewell_without_words() -> None:
+    async with MEMORY_STREAM.open_raw() as (channel, peer):
+        await peer.send(FrameType.CLOSE)
+        await peer.reset()
+        await channel.closed.wait()
+        assert str(channel.closed_by) == "the peer has closed the channel: closed"
+
+
+async def test_a_long_farewell_is_cut() -> None:
+    async with MEMORY_STREAM.open_raw() as (channel, peer):
+        await peer.send(FrameType.CLOSE, head={"reason": "x" * 10_000, "last": "none"})
+        await peer.reset()
+        await channel.closed.wait()
+        assert len(str(channel.closed_by)) < 300
+
+
+# -- bugs -------------------------------------------------------------------------------------------
+
+
+async def test_a_bug_of_a_service_costs_its_own_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def refuse(self, function: int, head: object) -> None:
+            raise ZeroDivisionError
+
+        async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
+            raise AssertionError
+
+    async with open_in_memory(agent_service=Broken(), functions=["f"]) as (host, agent):
+        with caplog.at_level(logging.ERROR), pytest.raises(SpearError):
+            await host.request("f")
+        assert "the channel failed" in caplog.text
+        await agent.closed.wait()
+        assert isinstance(agent.closed_by, ChannelBroken)
+        assert "ZeroDivisionError" in str(agent.closed_by)
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_an_interrupt_in_a_handler_ends_the_process(is_alone: bool) -> None:
+    """It is nobody's failure: it goes all the way up."""
+
+    async def interrupt(call: InboundCall) -> bytes:
+        if is_alone:
+            raise KeyboardInterrupt
+        raise BaseExceptionGroup("two at once", [KeyboardInterrupt(), ValueError()])
+
+    functions = Functions({"interrupt": interrupt})
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with open_memory_channels(
+            INSTANCE, agent_service=functions, functions=functions.names
+        ) as (host, _):
+            await host.request("interrupt")
+    assert caught.group_contains(KeyboardInterrupt)
+
+
+async def test_a_bug_of_a_listener_is_not_hidden() -> None:
+    class Buggy:
+        def __init__(self, listener: MemoryListener) -> None:
+            self.address = listener.address
+            self.close = listener.close
+            self._opened = trio.Event()
+
+        async def accept(self) -> object:
+            await trio.lowlevel.checkpoint()
+            raise ZeroDivisionError
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            self.close()
+
+    async def open_buggy(
+        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
+    ) -> Listener:
+        return Buggy(open_memory_listener("x"))  # type: ignore[return-value]  # enough of one
+
+    async def use() -> None:
+        async with open_communication_factory() as factory:
+            factory.register_transport("buggy", open_buggy)
+            factory.register_strategy("process", CommunicationStrategy(("buggy",)))
+            await factory.get_or_create(INSTANCE)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await use()
+    assert caught.group_contains(ZeroDivisionError)
+
+
+# -- a channel that was put together by hand ------------------------------------------------------
+
+
+@asynccontextmanager
+async def half_a_pair(
+    timers: Timers, limits: Limits
+) -> AsyncIterator[tuple[CommunicationChannel, trio.CancelScope]]:
+    """A host's channel whose peer is there but never does anything."""
+    ours, theirs = memory_pipes()
+    channel = CommunicationChannel(
+        ours, Connection.opened(Role.HOST, limits, ours), INSTANCE, limits, timers
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.run_alone)
+        yield channel, nursery.cancel_scope
+        theirs.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_need_listen_for_lost_heartbeats_or_announcements(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits()
+    async with open_timers() as timers, half_a_pair(timers, limits) as (channel, _):
+        assert not channel.is_connected
+        channel._on_announce({"functions": ["f"], "last": True})
+        assert channel.is_connected
+        channel._on_announce({"last": True})
+        await channel.closed.wait()
+        assert isinstance(channel.closed_by, ChannelBroken)
+        assert 3 <= trio.current_time() <= 3.1
+
+
+async def test_a_channel_that_ended_before_it_ran() -> None:
+    limits = Limits()
+    async with open_timers() as timers:
+        ours, _ = memory_pipes()
+        channel = CommunicationChannel(
+            ours, Connection.opened(Role.HOST, limits, ours), INSTANCE, limits, timers
+        )
+        await channel.aclose("never mind")
+        await channel.run_alone()
+        assert "never mind" in str(channel.closed_by)
+
+
+async def test_a_channel_that_is_cancelled_is_closed_without_a_word() -> None:
+    functions = Functions({"echo": echo})
+    async with (
+        MEMORY_STREAM.open_raw(service=functions) as (_, peer),
+        open_timers() as timers,
+    ):
+        async with half_a_pair(timers, Limits()) as (channel, scope):
+            await park()
+            scope.cancel()
+        assert channel.closed.is_set()
+        assert not peer.received
+
+
+# -- sockets that are not ready though the kernel said so -----------------------------------------
+
+
+class Thief(trio.abc.Instrument):
+    """Takes a socket's bytes in the moment in which a task wakes up to read them."""
+
+    def __init__(self, task: trio.lowlevel.Task, sock: socket.socket) -> None:
+        self._task = task
+        self._socket = sock
+        self.stolen = b""
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task and not self.stolen:
+            try:
+                self.stolen = self._socket.recv(1_000_000)
+            except BlockingIOError:
+                return
+
+
+@pytest.mark.parametrize("is_direct", [False, True])
+async def test_a_read_in_vain_is_repeated(is_direct: bool) -> None:
+    left, right = (SocketStream(each) for each in socket.socketpair())
+    payload = bytes(range(256)) * 400
+    data = pack_prefix(FrameType.EXECUTION_REQUEST, 0, 1, 0, 0, None, len(payload)) + payload
+    beginning = data[:50_000] if is_direct else b""
+    received: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        pipe = SocketPipe(left, Limits(), nursery)
+        pipe.receiver.open(lambda *_: True)
+
+        async def read(task_status: trio.TaskStatus[trio.lowlevel.Task]) -> None:
+            task_status.started(trio.lowlevel.current_task())
+            received.extend(frame[6] for frame in await pipe.receive())
+
+        task = await nursery.start(read)
+        if beginning:
+            right.socket.send(beginning)
+        await park()
+        await trio.sleep(0.001)
+        await park()
+        assert (pipe.receiver.direct is not None) == is_direct
+        thief = Thief(task, left.socket)
+        trio.lowlevel.add_instrument(thief)
+        right.socket.send(data[len(beginning) : 60_000])
+        while not thief.stolen:
+            await trio.sleep(0.001)
+        trio.lowlevel.remove_instrument(thief)
+        right.socket.send(thief.stolen)
+        right.socket.send(data[60_000:])
+        while not received:
+            await trio.sleep(0.001)
+        pipe.close()
+        right.close()
+    assert received == [payload]
+
+
+async def test_a_payload_whose_memory_grows_exactly_when_nothing_is_there() -> None:
+    """Memory is claimed in steps of 4 MiB; the socket runs dry at the end of the first one."""
+    left, right = (SocketStream(each) for each in socket.socketpair())
+    size = 5 * 1024 * 1024
+    step = 4 * 1024 * 1024
+    head = encode_head({"size": size})
+    opening = pack_prefix(FrameType.EXECUTION_REQUEST, 3, 1, 0, 0, head, 1) + b"x"
+    rest = pack_prefix(FrameType.BODY, 1, 1, 0, 0, None, size - 1)
+    limits = Limits(fragment_bytes=8 * 1024 * 1024)
+    received: list[int] = []
+    async with trio.open_nursery() as nursery:
+        pipe = SocketPipe(left, limits, nursery)
+        pipe.receiver.open(lambda *_: True)
+
+        async def read() -> None:
+            received.extend(len(frame[6]) for frame in await pipe.receive())
+
+        nursery.start_soon(read)
+        await right.send_all(opening + rest)
+        await right.send_all(bytes(step - 1))
+        while pipe.bytes_received < step:
+            await trio.sleep(0.001)
+        await park()
+        assert not received
+        await right.send_all(bytes(size - step))
+        while not received:
+            await trio.sleep(0.001)
+        pipe.close()
+        right.close()
+    assert received == [size]
+
+
+def test_what_is_left_of_buffers_that_were_sent_in_part() -> None:
+    buffers = [b"ab", b"", b"cde"]
+    assert _behind([*buffers], 0) == buffers
+    assert _behind([*buffers], 1) == [b"b", b"", b"cde"]
+    assert _behind([*buffers], 2) == [b"cde"]
+    assert _behind([*buffers], 4) == [b"e"]
+    assert _behind([*buffers], 5) == []
