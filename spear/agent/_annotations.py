@@ -1,0 +1,467 @@
+"""Annotations as checks: what a decoded value must be, and what it becomes.
+
+========================================  ====================================================
+annotation                                what may arrive → what the function gets
+========================================  ====================================================
+``str`` ``bool`` ``int`` ``None``         exactly that (a bool is no int)
+``float``                                 a float, or an int that becomes one
+``bytes`` ``bytearray`` ``memoryview``    bytes → as annotated
+``list[T]``, ``Sequence[T]`` ...          a list, each item checked
+``tuple[...]`` ``set[T]`` ``frozenset``   a list → as annotated
+``dict[K, V]``, ``Mapping[K, V]`` ...     a map, each key and value checked; int keys come as text
+``X | Y``, ``Optional[X]``                the first that fits, an exact type before a conversion
+``Literal[...]``, enum classes            one of the values
+attrs class, dataclass, ``TypedDict``     a map with its fields and no others
+``pathlib`` paths                         text
+another class                             an instance of it, which nothing on the wire can be
+none, ``Any``, ``object``, what cannot    anything
+be resolved
+========================================  ====================================================
+
+Built when a function is first called, and only if it has annotations; so this module may import what
+the rest of the agent avoids at start-up.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections import abc
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import PurePath
+from typing import Final, TypeAlias, final
+
+from ._arguments import did_you_mean
+from ._context import Items
+
+Convert: TypeAlias = Callable[[object], object]
+
+
+class Mismatch(Exception):
+    """A value is not what an annotation asks for.
+
+    Attributes:
+        path: where inside the argument, as in ``.items[2].sku``.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.path = ""
+
+    def inside(self, step: str) -> Mismatch:
+        """The same, seen from one level further out."""
+        self.path = step + self.path
+        return self
+
+
+class _Never:
+    """The exact type of a check that has to look at every value."""
+
+
+@final
+class Check:
+    """What one annotation asks for.
+
+    Attributes:
+        exact: a value of exactly this type fits as it is.
+        text: the annotation as error messages name it.
+    """
+
+    __slots__ = ("_convert", "exact", "text")
+
+    def __init__(self, text: str, exact: type = _Never, convert: Convert | None = None) -> None:
+        self.text = text
+        self.exact = exact
+        self._convert = convert
+
+    def complete(self, convert: Convert) -> None:
+        """Say how to convert, for a check that had to exist before that was known."""
+        self._convert = convert
+
+    def __call__(self, value: object) -> object:
+        """The value as the function gets it. Raises Mismatch."""
+        if type(value) is self.exact:
+            return value
+        if self._convert is None:
+            raise self.mismatch(value)
+        return self._convert(value)
+
+    def at(self, value: object, step: str) -> object:
+        """The same for a value inside another one, whose path is extended by ``step``."""
+        try:
+            return self(value)
+        except Mismatch as mismatch:
+            raise mismatch.inside(step) from None
+
+    def mismatch(self, value: object) -> Mismatch:
+        """Why the value does not fit."""
+        return Mismatch(f"expected {self.text}, got {_type_name(value)}")
+
+
+def _type_name(value: object) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+_ITEMS: Final = re.compile(r"(\w+\.)*(Items|AsyncIterable|AsyncIterator)\b")
+
+
+def resolve_hints(thing: object) -> dict[str, object]:
+    """The annotations of a function or class, without those that cannot be resolved."""
+    with suppress(Exception):  # evaluating a text can raise anything
+        return typing.get_type_hints(thing, include_extras=True)
+    hints: dict[str, object] = {}
+    # One name that exists only under TYPE_CHECKING must not leave all the others unchecked.
+    module = inspect.getmodule(thing)
+    scope = getattr(thing, "__globals__", None) or vars(module or typing)
+    for name, annotation in inspect.get_annotations(thing).items():  # type: ignore[arg-type]  # either
+        single = types.SimpleNamespace(__annotations__={name: annotation}, __globals__=scope)
+        with suppress(Exception):  # as above
+            hints.update(typing.get_type_hints(single, include_extras=True))
+        if name not in hints and isinstance(annotation, str) and _ITEMS.match(annotation):
+            hints[name] = Items  # imported under TYPE_CHECKING: meant all the same
+    return hints
+
+
+def is_items(hint: object) -> bool:
+    """Whether a parameter takes the stream of items that the caller sends."""
+    origin = typing.get_origin(hint) or hint
+    return origin in (Items, abc.AsyncIterable, abc.AsyncIterator)
+
+
+def item_check(hint: object) -> Check | None:
+    """The check of each item of such a stream."""
+    arguments = typing.get_args(hint)
+    return build_check(arguments[0]) if arguments else None
+
+
+_WRAPPERS: Final = (typing.Annotated, typing.Required, typing.NotRequired)
+
+
+def build_check(hint: object) -> Check | None:
+    """The check for an annotation; None if it allows everything."""
+    while True:
+        if isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":  # the `type` statement of Python 3.12
+            hint = getattr(hint, "__value__", None)
+        elif type(hint).__name__ == "InitVar":
+            hint = getattr(hint, "type", None)
+        elif typing.get_origin(hint) in _WRAPPERS:
+            hint = typing.get_args(hint)[0]
+        else:
+            break
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is types.NoneType:
+        return Check("None", types.NoneType)
+    if origin in (typing.Union, types.UnionType):
+        return _union(arguments)
+    if origin is typing.Literal:
+        return _literal(arguments)
+    cls = origin or hint
+    if not isinstance(cls, type) or cls in (typing.Any, object, type):
+        return None
+    return _SCALARS.get(cls) or _class_check(cls, arguments)
+
+
+def _class_check(cls: type, arguments: tuple[object, ...]) -> Check | None:
+    if cls in _LISTS:
+        return _list(arguments)
+    if cls in _MAPS:
+        return _dict(arguments)
+    if cls is tuple:
+        return _tuple(arguments)
+    if cls in _SETS:
+        return _set(_SETS[cls], arguments)
+    if issubclass(cls, Enum):
+        return _enum(cls)
+    if issubclass(cls, PurePath):
+        return _path(cls)
+    if (
+        hasattr(cls, "__attrs_attrs__")
+        or hasattr(cls, "__dataclass_fields__")
+        or typing.is_typeddict(cls)
+    ):
+        return _structure(cls)
+    return _instance(cls)
+
+
+# -- numbers, text, bytes -------------------------------------------------------------------------------
+
+
+def _scalar(text: str, exact: type, make: Callable[[object], object], *sources: type) -> Check:
+    """A check that lets ``exact`` pass and makes it of some other types."""
+    check = Check(text, exact)
+
+    def convert(value: object) -> object:
+        if type(value) in sources:
+            with suppress(OverflowError):  # an integer that no float can hold
+                return make(value)
+        raise check.mismatch(value)
+
+    check.complete(convert)
+    return check
+
+
+_SCALARS: Final[dict[type, Check]] = {
+    str: Check("str", str),
+    bool: Check("bool", bool),
+    int: Check("int", int),
+    bytes: Check("bytes", bytes),
+    float: _scalar("float", float, float, int),  # type: ignore[arg-type]  # called with an int only
+    bytearray: _scalar("bytes", bytearray, bytearray, bytes),  # type: ignore[arg-type]  # with bytes
+    memoryview: _scalar("bytes", memoryview, memoryview, bytes),  # type: ignore[arg-type]  # likewise
+}
+
+
+def _path(cls: type[PurePath]) -> Check:
+    return _scalar("a path as text", cls, cls, str)
+
+
+def _enum(cls: type[Enum]) -> Check:
+    values = [member.value for member in cls]
+    check = Check(_one_of(values))
+
+    def convert(value: object) -> object:
+        for member in cls:
+            # 1, 1.0 and True are equal, and not the same.
+            if type(value) is type(member.value) and value == member.value:
+                return member
+        raise Mismatch(f"expected {check.text}, got {_shown(value)}")
+
+    check.complete(convert)
+    return check
+
+
+def _literal(values: tuple[object, ...]) -> Check:
+    by_wire = [(each.value if isinstance(each, Enum) else each, each) for each in values]
+    check = Check(_one_of([wire for wire, _ in by_wire]))
+
+    def convert(value: object) -> object:
+        for wire, literal in by_wire:
+            if type(value) is type(wire) and value == wire:
+                return literal
+        raise Mismatch(f"expected {check.text}, got {_shown(value)}")
+
+    check.complete(convert)
+    return check
+
+
+def _one_of(values: Sequence[object]) -> str:
+    shown = [repr(value) for value in values]
+    if len(shown) > 12:
+        shown[11:] = ["..."]
+    return " or ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# -- containers -----------------------------------------------------------------------------------------
+
+_LISTS: Final[frozenset[object]] = frozenset(
+    {list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable}
+)
+_MAPS: Final[frozenset[object]] = frozenset({dict, abc.Mapping, abc.MutableMapping})
+_SETS: Final[dict[type, Callable[[Iterable[object]], object]]] = {
+    set: set,
+    abc.Set: frozenset,
+    abc.MutableSet: set,
+    frozenset: frozenset,
+}
+
+
+def _named(text: str, checks: Iterable[Check | None]) -> str:
+    inner = ", ".join(check.text if check else "Any" for check in checks)
+    return f"{text}[{inner}]" if inner else text
+
+
+def _list(arguments: tuple[object, ...]) -> Check:
+    each = build_check(arguments[0]) if arguments else None
+    if each is None:
+        return Check("list", list)
+    check, exact = Check(_named("list", [each])), each.exact
+
+    def convert(value: object) -> object:
+        if type(value) is not list:
+            raise check.mismatch(value)
+        if set(map(type, value)) <= {exact}:  # three times as fast as looking at one by one
+            return value
+        return [each.at(item, f"[{index}]") for index, item in enumerate(value)]
+
+    check.complete(convert)
+    return check
+
+
+def _set(make: Callable[[Iterable[object]], object], arguments: tuple[object, ...]) -> Check:
+    as_list = _list(arguments)
+
+    def convert(value: object) -> object:
+        try:
+            return make(as_list(value))  # type: ignore[arg-type]  # a list, if it returns
+        except TypeError:
+            raise Mismatch("the items of a set cannot be lists or maps") from None
+
+    return Check(as_list.text, _Never, convert)
+
+
+def _tuple(arguments: tuple[object, ...]) -> Check:
+    if not arguments or arguments[-1] is ...:
+        as_list = _list(arguments[:1])
+        return Check(as_list.text, _Never, lambda value: tuple(as_list(value)))  # type: ignore[arg-type]  # likewise
+    checks = [build_check(each) for each in (() if arguments == ((),) else arguments)]
+    check = Check(_named("list", checks))
+
+    def convert(value: object) -> object:
+        if type(value) is not list:
+            raise check.mismatch(value)
+        if len(value) != len(checks):
+            raise Mismatch(f"expected {len(checks)} items, got {len(value)}")
+        return tuple(
+            item if each is None else each.at(item, f"[{index}]")
+            for index, (item, each) in enumerate(zip(value, checks, strict=True))
+        )
+
+    check.complete(convert)
+    return check
+
+
+def _dict(arguments: tuple[object, ...]) -> Check:
+    keys, values = [build_check(each) for each in arguments] or (None, None)
+    if keys is None and values is None:
+        return Check("dict", dict)
+    check = Check(_named("dict", [keys, values]))
+
+    def convert(value: object) -> object:
+        if type(value) is not dict:
+            raise check.mismatch(value)
+        result = {}
+        for key, item in value.items():
+            step = f"[{_shown(key)}]"
+            result[_key(keys, key, step)] = item if values is None else values.at(item, step)
+        return result
+
+    check.complete(convert)
+    return check
+
+
+def _key(check: Check | None, key: object, step: str) -> object:
+    if check is None:
+        return key
+    if check.exact is int and isinstance(key, str):
+        with suppress(ValueError):
+            key = int(key)  # CBOR here, as JSON, has keys of text only
+    return check.at(key, step)
+
+
+def _union(arguments: tuple[object, ...]) -> Check | None:
+    checks = [build_check(each) for each in arguments]
+    if None in checks:
+        return None
+    known = [check for check in checks if check]
+    whole = Check(" | ".join(check.text for check in known))
+    exact = frozenset(check.exact for check in known)
+
+    def convert(value: object) -> object:
+        if type(value) in exact:
+            return value
+        deepest: Mismatch | None = None
+        for check in known:
+            try:
+                return check(value)
+            except Mismatch as mismatch:
+                # Who got furthest into the value is the one that was meant.
+                if mismatch.path and (deepest is None or len(mismatch.path) > len(deepest.path)):
+                    deepest = mismatch
+        if deepest is not None:
+            raise deepest
+        raise whole.mismatch(value)
+
+    whole.complete(convert)
+    return whole
+
+
+# -- classes --------------------------------------------------------------------------------------------
+
+_structures: Final[dict[type, Check]] = {}
+
+
+def _structure(cls: type) -> Check:
+    """A map with the arguments of a constructor becomes what the constructor makes."""
+    known = _structures.get(cls)
+    if known is not None:
+        return known
+    check = _structures[cls] = Check(f"a map ({cls.__name__})")  # a class may contain itself
+    try:
+        fields, required, ignored = _fields_of(cls)
+    except BaseException:
+        del _structures[cls]
+        raise
+
+    def convert(value: object) -> object:
+        if type(value) is not dict:
+            raise check.mismatch(value)
+        arguments = {}
+        for name, item in value.items():
+            if name in fields:
+                inner = fields[name]
+                arguments[name] = item if inner is None else inner.at(item, f".{name}")
+            elif name not in ignored:
+                hint = did_you_mean(str(name), fields)
+                unknown = Mismatch(f"{cls.__name__} has no {name!r}{hint}")
+                raise unknown.inside(f".{name}")
+        for name in required:
+            if name not in arguments:
+                raise Mismatch(f"{cls.__name__} needs {name!r}")
+        try:
+            return cls(**arguments)
+        except Exception as error:
+            raise Mismatch(f"not a valid {cls.__name__}: {error}") from error
+
+    check.complete(convert)
+    return check
+
+
+def _fields_of(cls: type) -> tuple[dict[str, Check | None], list[str], frozenset[str]]:
+    """(arguments of the constructor, the required ones, what it computes itself)."""
+    hints = resolve_hints(cls)
+    if typing.is_typeddict(cls):
+        needed: frozenset[str] = getattr(cls, "__required_keys__", frozenset())
+        fields = {name: build_check(hint) for name, hint in hints.items()}
+        # The set takes no notice of what is written as text.
+        optional = {n for n, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
+        return fields, [name for name in fields if name in needed - optional], frozenset()
+    attributes = getattr(cls, "__attrs_attrs__", None)
+    if attributes is not None:
+        aliases = {field.alias or field.name: field.name for field in attributes}
+    else:
+        aliases = {name: name for name in getattr(cls, "__dataclass_fields__", ())}
+    parameters = inspect.signature(cls).parameters
+    fields = {
+        name: build_check(hints.get(aliases.get(name, name)))
+        for name, parameter in parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    required = [name for name in fields if parameters[name].default is inspect.Parameter.empty]
+    return fields, required, frozenset(aliases) - fields.keys()
+
+
+def _instance(cls: type) -> Check | None:
+    try:
+        isinstance(None, cls)
+    except TypeError:  # a protocol that cannot be checked, for one
+        return None
+    check = Check(cls.__name__)
+
+    def convert(value: object) -> object:
+        if not isinstance(value, cls):
+            raise check.mismatch(value)
+        return value
+
+    check.complete(convert)
+    return check

@@ -1,0 +1,264 @@
+"""The agent: where a file registers its functions, and what a host runs.
+
+Knows how functions are registered, not how they are reached: ``_serve`` connects, ``_service`` answers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypeVar, final, overload
+
+from spear._errors import ConfigurationError
+from spear._limits import DEFAULT_LIMITS, Limits
+
+from ._describe import describe
+from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction
+from ._service import AgentService
+
+if TYPE_CHECKING:
+    from ._arguments import AnyFunction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Lifespan: TypeAlias = Callable[
+    [], AsyncIterator[None] | AbstractAsyncContextManager[object, bool | None]
+]
+L = TypeVar("L", bound=Lifespan)
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+
+RESERVED: Final = "spear."
+"""Names that begin so are ours. ``spear.describe`` tells what functions there are."""
+
+
+@final
+class Agent:
+    """The functions of one program, to be called by a host.
+
+    ::
+
+        app = spear.Agent()
+
+        @app.function
+        async def price(item: str, *, currency: str = "EUR") -> float: ...
+
+    Args:
+        name: for log lines.
+        concurrency: how many calls may run at a time; the host learns of it and sends no more.
+        debug: send tracebacks with errors. Not for callers that you do not trust.
+
+    Raises:
+        ConfigurationError: ``concurrency`` is less than 1.
+    """
+
+    def __init__(
+        self, name: str = "", *, concurrency: int | None = None, debug: bool = False
+    ) -> None:
+        if concurrency is not None and concurrency < 1:
+            raise ConfigurationError(f"concurrency is at least 1, not {concurrency}")
+        self.name = name
+        self.concurrency = concurrency
+        self.debug = debug
+        self._service = AgentService()
+        self._lifespan: Lifespan | None = None
+        self._has_run = False
+
+    def __repr__(self) -> str:
+        name = f" {self.name}" if self.name else ""
+        return f"<Agent{name}: {', '.join(self.functions) or 'no functions'}>"
+
+    # -- registering ----------------------------------------------------------------------------------
+
+    @overload
+    def function(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def function(
+        self, /, *, name: str | None = None, asyncio: bool = False
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def function(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        asyncio: bool = False,
+    ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+        """Offer a function to the host. Returns it unchanged, so that it can be called here, too.
+
+        * ``async def``: a Trio task; it is cancelled when the caller gives up or the time is up.
+        * ``def``: runs in a thread. It is not interrupted; its slot is free when it has ended.
+        * ``async def`` with ``yield``, ``def`` with ``yield``: a stream of items.
+
+        Annotated parameters are checked, and maps become the attrs classes and dataclasses that they
+        are annotated with; a parameter annotated with ``Items`` gets the items that the caller sends.
+
+        Args:
+            function: given when this is used as ``@app.function``.
+            name: under which it is called, if not its own.
+            asyncio: ``async def`` of asyncio's kind, run in an asyncio loop.
+
+        Raises:
+            ConfigurationError: it is no function, or the name is taken or not a name.
+        """
+
+        def register(function: Callable[P, R]) -> Callable[P, R]:
+            self._register(function, name, asyncio)
+            return function
+
+        return register if function is None else register(function)
+
+    def _register(self, function: object, name: str | None, asyncio: bool) -> None:
+        if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
+            raise ConfigurationError(_not_a_function(function))
+        if name is None:
+            name = function.__name__
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} cannot be a function's name: give one, as in @app.function(name='price')"
+            )
+        if name.startswith(RESERVED):
+            raise ConfigurationError(
+                f"{name!r}: names that begin with {RESERVED!r} are Spear's own"
+            )
+        if name in self._service:
+            raise ConfigurationError(
+                f"there are two functions {name!r}: give one of them another name, as in "
+                f"@app.function(name='{name}_2')"
+            )
+        if self._has_run:
+            raise ConfigurationError(
+                f"{name!r} comes too late: the agent runs, and its functions have been announced"
+            )
+        self._service.add(_kind_of(function, name, asyncio)(name, function))
+
+    def lifespan(self, lifespan: L) -> L:
+        """Register what surrounds the agent's life: an async generator function with one ``yield``.
+
+        What stands in front of the ``yield`` runs before the functions are announced, what stands
+        behind it when the last call has ended; a nursery or a connection may stay open in between. A
+        function that returns an async context manager will do as well.
+
+        Raises:
+            ConfigurationError: there is one already.
+        """
+        if self._lifespan is not None:
+            raise ConfigurationError("there is a lifespan already: put both into one")
+        self._lifespan = lifespan
+        return lifespan
+
+    # -- running --------------------------------------------------------------------------------------
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the functions, in the order of their numbers."""
+        return tuple(each.name for each in self._service.functions)
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """The names of those among them that send items."""
+        return frozenset(each.name for each in self._service.functions if each.kind == "stream")
+
+    @property
+    def service(self) -> AgentService:
+        """What a channel needs to call the functions, while the agent is :meth:`running`."""
+        return self._service
+
+    def limits(self, base: Limits = DEFAULT_LIMITS) -> Limits:
+        """The limits for a channel of this agent: ``base``, with ``concurrency`` as its calls."""
+        if self.concurrency is None:
+            return base
+        import attrs
+
+        return attrs.evolve(base, max_calls=self.concurrency)
+
+    @asynccontextmanager
+    async def running(
+        self, limits: Limits = DEFAULT_LIMITS, *, debug: bool = False
+    ) -> AsyncIterator[None]:
+        """Run the lifespan around the block, and be ready to be called through channels in it.
+
+        This is what a host uses that runs the agent in its own process::
+
+            async with agent.running(), open_memory_channels(
+                instance_id, agent_service=agent.service, functions=agent.functions,
+                streams=agent.streams, limits=agent.limits(),
+            ) as (channel, _):
+                ...
+
+        Blocks may overlap, each with a lifespan of its own. Close the channels before leaving the
+        block. If cancelled, the lifespan is cancelled as well.
+
+        Raises:
+            ConfigurationError: it runs already, in another thread.
+        """
+        self._has_run = True
+        width = self.limits(limits).max_calls
+        async with (
+            _entered(self._lifespan),
+            self._service.running(width, debug=self.debug or debug),
+        ):
+            yield
+
+    def describe(self) -> list[dict[str, str]]:
+        """What each function is: its ``name``, ``kind``, ``signature`` and ``summary``."""
+        return [describe(function) for function in self._service.functions]
+
+    def run(self) -> None:
+        """Serve the host that the environment names, then exit the process.
+
+        For ``if __name__ == "__main__"``. The variables are ``SERVICE_ADDR``, ``SECRET`` and
+        ``SPEAR_INSTANCE``; the exit statuses are those of ``python -m spear.agent``.
+        """
+        from ._main import run_agent
+
+        run_agent(self)
+
+
+@asynccontextmanager
+async def _entered(lifespan: Lifespan | None) -> AsyncIterator[None]:
+    if lifespan is None:
+        yield
+        return
+    made = lifespan()
+    if isinstance(made, AbstractAsyncContextManager):
+        manager: AbstractAsyncContextManager[object, bool | None] = made
+    else:
+        generator = made
+        manager = asynccontextmanager(lambda: generator)()
+    async with manager:
+        yield
+
+
+def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Function]:
+    """The class that runs this kind of function."""
+    is_async_stream = inspect.isasyncgenfunction(function)
+    is_async = inspect.iscoroutinefunction(function)
+    if asyncio:
+        if not (is_async or is_async_stream):
+            raise ConfigurationError(f"{name}() is no `async def`: leave out asyncio=True")
+        from ._asyncio_bridge import AsyncioFunction, AsyncioStream
+
+        return AsyncioFunction if is_async else AsyncioStream
+    if is_async:
+        return AsyncFunction
+    if is_async_stream:
+        return AsyncStream
+    if inspect.isgeneratorfunction(function):
+        from ._generators import PlainStream
+
+        return PlainStream
+    return PlainFunction
+
+
+def _not_a_function(thing: object) -> str:
+    if isinstance(thing, str):
+        return f"write @app.function(name={thing!r}), or @app.function alone"
+    if isinstance(thing, type):
+        return f"{thing.__name__} is a class: register a function that makes or uses one"
+    return f"{thing!r} is no function: wrap it in a `def` and register that"

@@ -1,0 +1,215 @@
+"""How the arguments of a call find the parameters of a function.
+
+How they become bytes, and bytes become them, is the convention of ``spear.wire``.
+Annotations say what a decoded argument becomes; see ``_annotations``. What a parameter is not annotated
+with is not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from spear._errors import InvalidArguments
+from spear.wire import NO_ARGUMENTS, decode_value_untrusted
+
+if TYPE_CHECKING:
+    from ._annotations import Check
+
+AnyFunction: TypeAlias = FunctionType | MethodType | BuiltinFunctionType
+
+_MANY: Final = 1 << 30
+
+
+# -- from bytes ---------------------------------------------------------------------------------------
+
+
+def decode_arguments_untrusted(
+    payload: bytes, is_cbor: bool
+) -> tuple[list[object], dict[str, object]]:
+    """(positional, keyword) arguments of a call. Raises ValueError for what is neither."""
+    if not is_cbor:
+        return [payload], {}
+    if payload == NO_ARGUMENTS:
+        return [], {}
+    arguments = decode_value_untrusted(payload)
+    if type(arguments) is list and len(arguments) == 2:
+        positional, keywords = arguments
+        if (
+            type(positional) is list
+            and type(keywords) is dict
+            and (not keywords or all(type(name) is str for name in keywords))
+        ):
+            return positional, keywords  # type: ignore[return-value]  # mypy does not see the keys
+    raise ValueError("not a list of positional arguments and a map of keyword arguments")
+
+
+# -- to parameters ------------------------------------------------------------------------------------
+
+
+@final
+class Parameter:
+    """One parameter of a function, as a caller sees it.
+
+    Attributes:
+        name: in error messages, and in calls by keyword.
+        check: of its annotation; None for one that allows everything.
+        index: its place among positional arguments; beyond all of them if it has none.
+        by_name: whether it may be given as a keyword.
+        required: whether it has no default.
+    """
+
+    __slots__ = ("by_name", "check", "index", "name", "required")
+
+    def __init__(
+        self,
+        name: str,
+        check: Check | None,
+        index: int = _MANY,
+        *,
+        by_name: bool = True,
+        required: bool = False,
+    ) -> None:
+        self.name = name
+        self.check = check
+        self.index = index
+        self.by_name = by_name
+        self.required = required
+
+
+@final
+class Binder:
+    """Fits the arguments of calls to the parameters of one function, or says what is wrong.
+
+    Args:
+        function: its name, for error messages.
+        parameters: all but ``*args`` and ``**kwargs``, the positional ones in front.
+        rest: ``*args``, if the function has it.
+        other: ``**kwargs``, likewise.
+    """
+
+    __slots__ = (
+        "_by_name", "_enough", "_exact", "_function", "_most", "_other", "_positional", "_required",
+        "_rest",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        function: str,
+        parameters: Sequence[Parameter],
+        *,
+        rest: Parameter | None = None,
+        other: Parameter | None = None,
+    ) -> None:
+        self._function = function
+        self._positional = [each for each in parameters if each.index < _MANY]
+        self._by_name = {each.name: each for each in parameters if each.by_name}
+        self._required = [each for each in parameters if each.required]
+        # With so many positional arguments, nothing that is required can be missing.
+        self._enough = max((each.index + 1 for each in self._required), default=0)
+        self._most = _MANY if rest else len(self._positional)
+        self._rest = rest
+        self._other = other
+        # What type a positional argument has that needs no further look; None: any type.
+        self._exact = [each.check.exact if each.check else None for each in self._positional]
+
+    def bind(self, positional: list[object], keywords: dict[str, object]) -> None:
+        """Check the arguments, and convert them in place to what the annotations say.
+
+        Raises:
+            InvalidArguments: they do not fit; the message names function and parameter.
+        """
+        count = len(positional)
+        if count > self._most:
+            raise self._too_many(count)
+        for index, exact in enumerate(self._exact[:count]):
+            if exact is not None and type(positional[index]) is not exact:
+                parameter = self._positional[index]
+                positional[index] = self._convert(parameter, parameter.name, positional[index])
+        if self._rest is not None:
+            for index in range(len(self._exact), count):
+                name = f"{self._rest.name}[{index - len(self._exact)}]"
+                positional[index] = self._convert(self._rest, name, positional[index])
+        if keywords:
+            self._bind_keywords(count, keywords)
+        if count < self._enough:
+            for parameter in self._required:
+                if parameter.index >= count and parameter.name not in keywords:
+                    raise InvalidArguments(f"{self._function}() needs {parameter.name!r}")
+
+    def _bind_keywords(self, count: int, keywords: dict[str, object]) -> None:
+        for name, value in keywords.items():
+            parameter = self._by_name.get(name, self._other)
+            if parameter is None:
+                raise self._unknown(name)
+            if parameter.index < count:
+                raise InvalidArguments(
+                    f"{self._function}() got {name!r} twice, by position and by name"
+                )
+            check = parameter.check
+            if check is not None and type(value) is not check.exact:
+                keywords[name] = self._convert(parameter, name, value)
+
+    def _convert(self, parameter: Parameter, name: str, value: object) -> object:
+        from ._annotations import Mismatch
+
+        if parameter.check is None:
+            return value
+        try:
+            return parameter.check(value)
+        except Mismatch as mismatch:
+            where = f"{name}{mismatch.path}" if mismatch.path else f"{name}=..."
+            raise InvalidArguments(f"{self._function}({where}): {mismatch}") from None
+
+    def _too_many(self, count: int) -> InvalidArguments:
+        most = self._most
+        takes = "no arguments" if not most else "1 argument" if most == 1 else f"{most} arguments"
+        return InvalidArguments(f"{self._function}() takes {takes} by position, not {count}")
+
+    def _unknown(self, name: str) -> InvalidArguments:
+        if any(each.name == name for each in self._positional):
+            return InvalidArguments(f"{self._function}() takes {name!r} by position only")
+        return InvalidArguments(
+            f"{self._function}() takes no {name!r}{did_you_mean(name, self._by_name)}"
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the end of an error message, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name[:100], list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def make_binder(name: str, function: AnyFunction) -> tuple[Binder, tuple[str, int] | None]:
+    """The binder of a function, and the parameter that takes the caller's items, if it has one:
+    its name, and its index among all parameters."""
+    import inspect
+
+    from ._annotations import build_check, is_items, resolve_hints
+
+    hints = resolve_hints(function)
+    parameters: list[Parameter] = []
+    rest: Parameter | None = None
+    other: Parameter | None = None
+    items: tuple[str, int] | None = None
+    for parameter in inspect.signature(function).parameters.values():
+        kind, hint = parameter.kind, hints.get(parameter.name)
+        by_position = kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        index = len(parameters) if by_position else _MANY
+        check = build_check(hint)
+        if items is None and is_items(hint):
+            items = (parameter.name, index)
+        elif kind is parameter.VAR_POSITIONAL:
+            rest = Parameter(parameter.name, check)
+        elif kind is parameter.VAR_KEYWORD:
+            other = Parameter(parameter.name, check)
+        else:
+            required = parameter.default is parameter.empty
+            by_name = kind is not parameter.POSITIONAL_ONLY
+            parameters.append(
+                Parameter(parameter.name, check, index, by_name=by_name, required=required)
+            )
+    return Binder(name, parameters, rest=rest, other=other), items

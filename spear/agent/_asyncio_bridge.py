@@ -1,0 +1,264 @@
+"""asyncio coroutines as functions: ``@app.function(asyncio=True)``.
+
+All of an agent's asyncio functions run in one asyncio loop, in one thread of its own, which starts with
+the first call and ends with the agent. Each call is one asyncio task:
+
+* Cancelling the call cancels the task, as ``task.cancel()`` does, and waits until it has ended.
+* Context variables are those of the call, so that ``spear.context()`` works.
+* ``await spear.call(...)`` works as well: the call itself is made in Trio, by a task that lives no
+  longer than the function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast, final
+
+import outcome
+import trio
+from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
+
+from spear._errors import FunctionRaised, NotInCall
+from spear.wire import NONE
+
+from ._context import current
+from ._functions import Function, Stream
+from ._generators import Handover, send_all
+
+if TYPE_CHECKING:
+    from spear.channels import InboundCall
+    from spear.wire import Payload
+
+    from ._service import AgentService
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+JOIN_SECONDS: Final = 5.0
+"""How long the loop may take to cancel what functions have left running in it."""
+
+
+@final
+class AsyncioBridge:
+    """One asyncio loop in one thread.
+
+    Args:
+        token: of the Trio that uses it.
+    """
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self.token = token
+        self.loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        # A daemon: a coroutine that blocks its thread must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="spear asyncio", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        # The runner cancels all tasks at the end, closes generators and executor, then the loop.
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        await self._stop.wait()
+
+    async def aclose(self) -> None:
+        """End the loop: cancel what runs in it, wait for that for a few seconds. A checkpoint."""
+        self.loop.call_soon_threadsafe(self._stop.set)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._thread.join, JOIN_SECONDS)
+        await trio.lowlevel.checkpoint()
+
+
+@final
+class BridgedCall:
+    """One call whose function runs in asyncio; both worlds reach the other through it.
+
+    Args:
+        bridge: where it runs.
+        nursery: of the Trio task that handles the call; calls back run in it.
+    """
+
+    def __init__(self, bridge: AsyncioBridge, nursery: trio.Nursery) -> None:
+        self._bridge = bridge
+        self._nursery = nursery
+        self._is_open = True
+        self._asyncio_task: asyncio.Task[outcome.Outcome[object]]
+
+    # -- from Trio to asyncio -----------------------------------------------------------------------
+
+    async def run(
+        self, function: Callable[[], Coroutine[object, object, object]], context: Context
+    ) -> outcome.Outcome[object]:
+        """What the coroutine ends with. If cancelled, cancels it, and waits for its end."""
+        loop = self._bridge.loop
+        trio_task = current_task()
+        raise_cancel: Callable[[], object] | None = None
+
+        def begin() -> None:  # in asyncio's thread, as end
+            task = loop.create_task(_captured(function), context=context)
+            self._asyncio_task = task
+            task.add_done_callback(end)
+
+        def end(task: asyncio.Task[outcome.Outcome[object]]) -> None:
+            result = outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result()
+            self._bridge.token.run_sync_soon(reschedule, trio_task, outcome.Value(result))
+
+        def abort(raise_it: Callable[[], object]) -> Abort:
+            nonlocal raise_cancel
+            raise_cancel = raise_it
+            # The task is there by then: asyncio runs callbacks in the order in which they came.
+            loop.call_soon_threadsafe(lambda: self._asyncio_task.cancel())
+            return Abort.FAILED
+
+        try:
+            loop.call_soon_threadsafe(begin)
+            result: outcome.Outcome[object] = await wait_task_rescheduled(abort)
+        finally:
+            self._is_open = False
+        if isinstance(result, outcome.Error) and isinstance(result.error, asyncio.CancelledError):
+            if raise_cancel is not None:
+                raise_cancel()
+            return outcome.Error(
+                FunctionRaised("the asyncio task was cancelled", type_name="CancelledError")
+            )
+        return result
+
+    # -- from asyncio to Trio -----------------------------------------------------------------------
+
+    async def run_in_trio(self, function: Callable[[*Ts], Awaitable[T]], *arguments: *Ts) -> T:
+        """Run an async function of Trio's from the asyncio function, and wait for it.
+
+        If cancelled, so is that function.
+
+        Raises:
+            NotInCall: the function that this call was for has ended.
+        """
+        loop, token = self._bridge.loop, self._bridge.token
+        future: asyncio.Future[T] = loop.create_future()
+        scope = trio.CancelScope()
+
+        async def work() -> None:  # in Trio, as start
+            result: outcome.Outcome[T] = outcome.Error(asyncio.CancelledError())
+            try:
+                with scope:
+                    result = outcome.Value(await function(*arguments))
+            except Exception as error:
+                result = outcome.Error(error)
+            finally:
+                loop.call_soon_threadsafe(_settle, future, result)
+
+        def start() -> None:
+            if self._is_open:
+                self._nursery.start_soon(work)
+            else:
+                error = NotInCall("the function that was called has ended")
+                loop.call_soon_threadsafe(_settle, future, outcome.Error(error))
+
+        token.run_sync_soon(start)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            token.run_sync_soon(scope.cancel)
+            raise
+
+
+async def _captured(
+    function: Callable[[], Coroutine[object, object, object]],
+) -> outcome.Outcome[object]:
+    # Nothing but a value leaves the task: asyncio would end the whole loop at a SystemExit.
+    return await outcome.acapture(function)
+
+
+def _settle(future: asyncio.Future[T], result: outcome.Outcome[T]) -> None:
+    if future.done():  # cancelled meanwhile
+        return
+    try:
+        future.set_result(result.unwrap())
+    except asyncio.CancelledError:
+        future.cancel()
+    except Exception as error:
+        future.set_exception(error)
+
+
+async def _bridged(
+    call: InboundCall,
+    service: AgentService,
+    name: str,
+    function: Callable[[BridgedCall], Coroutine[object, object, object]],
+) -> object:
+    """Run a coroutine function for a call, in asyncio, where ``spear.context()`` finds the call."""
+    async with trio.open_nursery() as nursery:
+        bridged = BridgedCall(service.asyncio_bridge(), nursery)
+        context = copy_context()
+        context.run(current.set, (call, name, call.deadline, service, bridged))
+        result = await bridged.run(partial(function, bridged), context)
+        nursery.cancel_scope.cancel()
+    return result.unwrap()
+
+
+@final
+class AsyncioFunction(Function):
+    """``async def`` of asyncio's kind."""
+
+    __slots__ = ()
+
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Wait for it; it runs in asyncio's thread."""
+
+        async def await_it(bridged: BridgedCall) -> object:
+            positional, keywords = self.bind(call, bridged)
+            return await cast("Awaitable[object]", self.function(*positional, **keywords))
+
+        return self.encode(await _bridged(call, service, self.name, await_it))
+
+
+@final
+class AsyncioStream(Stream):
+    """An async generator of asyncio's kind: runs somewhat ahead of what the caller takes."""
+
+    __slots__ = ()
+
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Send its items."""
+        self.check_wanted(call)
+        loop = service.asyncio_bridge().loop
+        room = asyncio.Event()
+        handover = Handover(service.token, lambda: _set_soon(loop, room))
+
+        async def produce(bridged: BridgedCall) -> None:
+            failure: BaseException | None = FunctionRaised(
+                "the asyncio task was cancelled", type_name="CancelledError"
+            )
+            try:
+                positional, keywords = self.bind(call, bridged)
+                generator = self.function(*positional, **keywords)
+                async with aclosing(cast("AsyncGenerator[object, None]", generator)) as items:
+                    async for item in items:
+                        room.clear()
+                        if not handover.put(self.encode_item(item)):
+                            await room.wait()
+                failure = None
+            except (Exception, SystemExit) as error:
+                failure = error
+            finally:
+                handover.end(failure)
+
+        failure: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_bridged, call, service, self.name, produce)
+            failure = await send_all(call, handover)
+            if failure is not None:
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return NONE, True
+
+
+def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)

@@ -1,0 +1,354 @@
+"""What a function may know and do while it handles a call.
+
+The call in progress is a context variable, set by whoever runs the function, so that it is found in
+threads and asyncio tasks that the function starts, and never in another call. A :class:`CallContext` is
+made when somebody asks for it: most calls never do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from math import ceil, inf
+from threading import get_ident
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast, final
+from weakref import WeakSet
+
+import trio
+
+from spear._errors import (
+    CallFailed,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    LocalProtocolError,
+    NotInCall,
+)
+from spear.wire import decode_result, encode_arguments, encode_result
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+    from spear.channels import ExecutionResponse, InboundCall, Metadata
+    from spear.wire import Payload, Value
+
+    from ._annotations import Check
+    from ._asyncio_bridge import BridgedCall
+    from ._service import AgentService
+
+T = TypeVar("T")
+
+State: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
+"""(call, the function's name, deadline, who serves, how to reach Trio from asyncio)."""
+
+current: Final[ContextVar[State]] = ContextVar("spear call")
+
+# Failures that came back from calls which functions made. One that a function lets through was not
+# raised about the function's own call: what it says of ``delivered`` is about another one.
+_received: Final[WeakSet[CallFailed]] = WeakSet()
+
+
+def context() -> CallContext:
+    """The call that the function is handling.
+
+    Works in async functions, in threads of plain functions, and in asyncio coroutines.
+
+    Raises:
+        NotInCall: no call is being handled here.
+    """
+    try:
+        return CallContext(current.get())
+    except LookupError:
+        raise NotInCall("there is no call here: functions have one while they run") from None
+
+
+async def call(
+    function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
+) -> Value:
+    """Call another function of the host; see :meth:`CallContext.call`."""
+    return await context().call(function, *arguments, timeout=timeout, **keywords)
+
+
+@contextmanager
+def _receiving() -> Iterator[None]:
+    """Remember a failure that leaves the block."""
+    try:
+        yield
+    except CallFailed as failure:
+        _received.add(failure)
+        raise
+
+
+def as_seen_by_caller(failure: CallFailed) -> CallFailed:
+    """What to report when ``failure`` leaves a function."""
+    if failure not in _received or isinstance(failure, FunctionRaised):
+        return failure
+    if isinstance(failure, DeadlineExceeded):
+        return DeadlineExceeded(str(failure), delivered="yes")
+    return FunctionRaised(str(failure), type_name=type(failure).__name__)
+
+
+@final
+class CallContext:
+    """One call, from inside the function that handles it; given by :func:`context`."""
+
+    __slots__ = ("_bridge", "_call", "_deadline", "_function", "_service", "_state")
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._call, self._function, self._deadline, self._service, self._bridge = state
+
+    def __repr__(self) -> str:
+        return f"<CallContext {self._function}, call {self._call.id} of {self.instance_id}>"
+
+    # -- what is known --------------------------------------------------------------------------------
+
+    @property
+    def function(self) -> str:
+        """The name under which the function was called."""
+        return self._function
+
+    @property
+    def call_id(self) -> int:
+        """The call's number on its channel."""
+        return self._call.id
+
+    @property
+    def instance_id(self) -> InstanceId:
+        """Which instance we are."""
+        return self._call.channel.instance_id
+
+    @property
+    def caller(self) -> str:
+        """Who called: what the host put under ``caller`` in the metadata, or ``"host"``."""
+        caller = self.metadata.get("caller")
+        return caller if isinstance(caller, str) else "host"
+
+    @property
+    def metadata(self) -> Metadata:
+        """The small map that the caller sent along."""
+        return self._call.metadata
+
+    @property
+    def deadline(self) -> float:
+        """When the call's time is up, on Trio's clock; ``inf`` if it has no deadline."""
+        return self._deadline
+
+    def remaining_seconds(self) -> float:
+        """How much time is left; 0 if it is up or the caller has given up."""
+        if self._call.cancelled is not None:
+            return 0.0
+        return max(self._deadline - self._service.clock.current_time(), 0.0)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the result any more.
+
+        Async functions are cancelled as Trio tasks are. A plain function is not interrupted: one
+        that takes long should look here now and then.
+        """
+        return self._call.cancelled is not None
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """``spear.function.<name>``; its records carry the call's number as ``call``."""
+        logger = logging.getLogger(f"spear.function.{self._function}")
+        return logging.LoggerAdapter(logger, {"call": self._call.id})
+
+    @property
+    def items(self) -> Items[Value]:
+        """The items that the caller sends; none if it sends none."""
+        return Items(self._call.receive_item, self._function, bridge=self._bridge)
+
+    # -- what can be done -----------------------------------------------------------------------------
+
+    def progress(self, value: object) -> None:
+        """Tell the caller how far the work is. Only the newest report that is not sent yet is kept.
+
+        May be used in any thread; outside Trio's thread it waits for that one.
+
+        Raises:
+            TypeError: ``value`` cannot be sent.
+        """
+        payload, is_cbor = encode_result(value)
+        if get_ident() == self._service.thread:
+            self._call.report_progress(payload, is_cbor=is_cbor)
+        else:
+            trio.from_thread.run_sync(
+                self._report_progress, payload, is_cbor, trio_token=self._service.token
+            )
+
+    def _report_progress(self, payload: Payload, is_cbor: bool) -> None:
+        self._call.report_progress(payload, is_cbor=is_cbor)
+
+    async def call(
+        self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
+    ) -> Value:
+        """Call another function of the host and wait for what it returns.
+
+        If cancelled, so is that function. It gets less time than this call has left, so that a chain
+        of calls ends even if it is a circle.
+
+        Args:
+            function: its name at the host.
+            arguments, keywords: for the function.
+            timeout: seconds; the time that is left if that is less or this is None.
+
+        Raises:
+            CallFailed: a subclass says why there is no result.
+            ChannelClosed, ChannelBroken: the host leaves, or has gone.
+            TypeError: an argument cannot be sent.
+        """
+        payload, is_cbor = encode_arguments(arguments, keywords)
+        if self._bridge is not None:
+            response = await self._bridge.run_in_trio(
+                self._request, function, payload, is_cbor, timeout
+            )
+        else:
+            response = await self._request(function, payload, is_cbor, timeout)
+        return _decoded(response.payload, response.is_cbor, function)
+
+    def call_sync(
+        self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
+    ) -> Value:
+        """:meth:`call` for the thread of a plain function.
+
+        Raises:
+            trio.Cancelled: nobody waits for this function any more.
+        """
+        payload, is_cbor = encode_arguments(arguments, keywords)
+        if get_ident() == self._service.thread:
+            raise LocalProtocolError("call_sync() would block Trio: use `await ...call()` here")
+        # Without a token this is cancelled together with the function; a thread that only asyncio
+        # knows has no such task to follow.
+        token = None if self._bridge is None else self._service.token
+        response = trio.from_thread.run(
+            self._request, function, payload, is_cbor, timeout, trio_token=token
+        )
+        return _decoded(response.payload, response.is_cbor, function)
+
+    async def _request(
+        self, function: str, payload: Payload, is_cbor: bool, timeout: float | None
+    ) -> ExecutionResponse:
+        with _receiving():
+            return await self._call.channel.request(
+                function, payload, timeout=self._budget(timeout), is_cbor=is_cbor
+            )
+
+    @asynccontextmanager
+    async def stream(
+        self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
+    ) -> AsyncIterator[Items[Value]]:
+        """Call another function of the host that gives a stream: iterate over its items.
+
+        Leaving the block before the end cancels the function. Only for Trio code.
+
+        Raises:
+            As :meth:`call`, here or while iterating.
+        """
+        if self._bridge is not None:
+            raise LocalProtocolError("streams cannot be taken from asyncio: use call()")
+        payload, is_cbor = encode_arguments(arguments, keywords)
+        async with AsyncExitStack() as stack:
+            opening = self._call.channel.open_stream(
+                function, payload, timeout=self._budget(timeout), is_cbor=is_cbor
+            )
+            with _receiving():
+                stream = await stack.enter_async_context(opening)
+
+            async def receive() -> tuple[bytes, bool]:
+                with _receiving():
+                    return await stream.receive_item()
+
+            yield Items(receive, function)
+
+    def _budget(self, timeout: float | None) -> float | None:
+        """How long a call may take that we make: at least a millisecond less than we have."""
+        left = self.remaining_seconds()
+        if left == inf:
+            return timeout
+        # Time travels in whole milliseconds, rounded up. Adding the time of day and taking it off again
+        # leaves an error of nanoseconds: the fractions keep it from becoming a millisecond.
+        left = (ceil(left * 1000 - 0.001) - 1.5) / 1000
+        return left if timeout is None else min(timeout, left)
+
+
+@final
+class Items(Generic[T]):
+    """A stream of items that arrive from the other side, decoded.
+
+    ``async for`` in Trio and asyncio code, ``for`` in the thread of a plain function. A function gets the
+    items that its caller sends by a parameter with this annotation, as in
+    ``async def total(prices: Items[float])``, or from :attr:`CallContext.items`.
+    """
+
+    __slots__ = ("_bridge", "_check", "_count", "_name", "_receive")
+
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[tuple[bytes, bool]]],
+        name: str,
+        *,
+        check: Check | None = None,
+        bridge: BridgedCall | None = None,
+    ) -> None:
+        self._receive = receive
+        self._name = name
+        self._check = check
+        self._bridge = bridge
+        self._count = 0
+
+    async def receive(self) -> T:
+        """The next item.
+
+        If cancelled, no item is lost. A checkpoint at least every 64 items.
+
+        Raises:
+            trio.EndOfChannel: there will be none.
+            InvalidArguments: the item is not what the annotation asks for.
+            SpearError: the stream failed.
+        """
+        if self._bridge is not None:
+            payload, is_cbor = await self._bridge.run_in_trio(self._receive)
+        else:
+            payload, is_cbor = await self._receive()
+        item: object = _decoded(payload, is_cbor, self._name)
+        if self._check is not None:
+            item = self._checked(self._check, item)
+        self._count += 1
+        return cast("T", item)
+
+    def _checked(self, check: Check, item: object) -> object:
+        from ._annotations import Mismatch
+
+        try:
+            return check(item)
+        except Mismatch as mismatch:
+            where = f"{self._name}(items[{self._count}]{mismatch.path})"
+            raise InvalidArguments(f"{where}: {mismatch}", delivered="yes") from None
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return trio.from_thread.run(self.receive)
+        except trio.EndOfChannel:
+            raise StopIteration from None
+
+
+def _decoded(payload: bytes, is_cbor: bool, function: str) -> Value:
+    try:
+        return decode_result(payload, is_cbor)
+    except ValueError as error:
+        raise CallFailed(f"{function}: what came is {error}", delivered="yes") from error

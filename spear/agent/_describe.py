@@ -1,0 +1,69 @@
+"""What functions look like to somebody who wants to call them.
+
+The function ``spear.describe``, which every agent answers and none announces, returns a list of maps with
+``name``, ``kind`` (``function`` or ``stream``), ``signature`` and ``summary``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import FunctionType
+from typing import TYPE_CHECKING, Final, final
+
+from ._functions import AsyncFunction, Function
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._arguments import AnyFunction
+
+DESCRIBE: Final = "spear.describe"
+
+
+@final
+class _Text:
+    """An annotation that is text already: ``inspect`` would put it into quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def describe(function: Function) -> dict[str, str]:
+    """One function, in words."""
+    lines = (inspect.getdoc(function.function) or "").splitlines()
+    return {
+        "name": function.name,
+        "kind": function.kind,
+        "signature": f"{function.name}{_signature(function.function)}",
+        "summary": lines[0] if lines else "",
+    }
+
+
+def _signature(function: AnyFunction) -> str:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions that are written in C
+        return "(...)"
+    parameters = [
+        each.replace(annotation=_as_written(each.annotation))
+        for each in signature.parameters.values()
+    ]
+    returns = _as_written(signature.return_annotation)
+    return str(signature.replace(parameters=parameters, return_annotation=returns))
+
+
+def _as_written(annotation: object) -> object:
+    return _Text(annotation) if isinstance(annotation, str) else annotation
+
+
+def describing(functions: Iterable[Function]) -> Function:
+    """The function that describes these, as they are when it is called."""
+
+    async def describe_all() -> list[dict[str, str]]:
+        return [describe(function) for function in functions]
+
+    assert isinstance(describe_all, FunctionType)  # mypy knows less
+    return AsyncFunction(DESCRIBE, describe_all)

@@ -1,0 +1,188 @@
+"""Functions as the agent runs them: one class for each kind of function that a user may write.
+
+Each turns a call into arguments, runs the user's function where it belongs (Trio's thread or another
+one) and turns what comes back into bytes. Failures are raised; the service reports them.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast, final
+
+import trio
+
+from spear._errors import InvalidArguments, Rejected
+from spear.wire import NONE, encode_result
+
+from ._arguments import AnyFunction, Binder, decode_arguments_untrusted, make_binder
+from ._context import Items
+
+if TYPE_CHECKING:
+    from spear.channels import InboundCall
+    from spear.wire import Payload
+
+    from ._asyncio_bridge import BridgedCall
+    from ._service import AgentService
+
+Kind: TypeAlias = Literal["function", "stream"]
+Arguments: TypeAlias = tuple[list[object], dict[str, object]]
+
+# Plain functions bind their arguments in their threads. Building a binder takes the lock, so that none
+# sees another one's half-built checks.
+_building: Final = threading.Lock()
+
+
+class Function(ABC):
+    """A registered function.
+
+    Attributes:
+        name: under which it is called.
+        function: what the user wrote.
+        calls: how many were begun.
+        failed: how many ended with a failure, refused arguments among them.
+    """
+
+    __slots__ = ("_binder", "_items", "calls", "failed", "function", "name")
+
+    kind: ClassVar[Kind] = "function"
+
+    def __init__(self, name: str, function: AnyFunction) -> None:
+        self.name = name
+        self.function = function
+        self.calls = 0
+        self.failed = 0
+        self._binder: Binder | None = None
+        self._items: Callable[[InboundCall, Arguments, BridgedCall | None], None] | None = None
+
+    @abstractmethod
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Handle one call: (payload, whether it is CBOR) of what it ends with."""
+
+    def bind(self, call: InboundCall, bridge: BridgedCall | None = None) -> Arguments:
+        """The arguments of a call, checked and converted.
+
+        Raises:
+            InvalidArguments: they do not fit.
+        """
+        binder = self._binder or self._prepare()
+        try:
+            arguments = decode_arguments_untrusted(call.payload, call.is_cbor)
+        except ValueError as error:
+            raise InvalidArguments(f"{self.name}(): {error}") from error
+        binder.bind(*arguments)
+        if self._items is not None:
+            self._items(call, arguments, bridge)
+        return arguments
+
+    def _prepare(self) -> Binder:
+        with _building:
+            binder, items = make_binder(self.name, self.function)
+            if items is not None:
+                self._items = partial(self._add_items, *items)
+            self._binder = binder  # last: other threads look at it without the lock
+        return binder
+
+    def _add_items(
+        self,
+        parameter: str,
+        index: int,
+        call: InboundCall,
+        arguments: Arguments,
+        bridge: BridgedCall | None,
+    ) -> None:
+        """Put the caller's items in the place of their parameter."""
+        from ._annotations import item_check, resolve_hints
+
+        check = item_check(resolve_hints(self.function)[parameter])
+        items: Items[object] = Items(call.receive_item, self.name, check=check, bridge=bridge)
+        positional, keywords = arguments
+        if len(positional) >= index:
+            positional.insert(index, items)
+        else:
+            keywords[parameter] = items
+
+    def encode(self, result: object) -> tuple[Payload, bool]:
+        """:func:`encode_result`, with an error that names the function."""
+        try:
+            return encode_result(result)
+        except TypeError as error:
+            raise TypeError(
+                f"{self.name}(): {error}: return numbers, text, bytes, lists, dicts, attrs or "
+                "dataclass objects"
+            ) from error
+
+
+@final
+class AsyncFunction(Function):
+    """``async def``: runs as a Trio task."""
+
+    __slots__ = ()
+
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Await it."""
+        positional, keywords = self.bind(call)
+        result = await cast("Awaitable[object]", self.function(*positional, **keywords))
+        return self.encode(result)
+
+
+@final
+class PlainFunction(Function):
+    """``def``: runs in a worker thread, and is not abandoned there when it is cancelled."""
+
+    __slots__ = ()
+
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Wait for a thread, and for the function."""
+        # Decoding and encoding happen in the thread, too: megabytes of CBOR take longer than Trio's
+        # thread may be away.
+        return await trio.to_thread.run_sync(self._run, call, limiter=service.limiter)
+
+    def _run(self, call: InboundCall) -> tuple[Payload, bool]:
+        positional, keywords = self.bind(call)
+        result = self.function(*positional, **keywords)
+        if isinstance(result, Awaitable):
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()  # or Python warns that it was never awaited
+            raise TypeError(f"{self.name}() returned something to await: write it as `async def`")
+        return self.encode(result)
+
+
+class Stream(Function):
+    """A function that gives many items."""
+
+    __slots__ = ()
+
+    kind = "stream"
+
+    def check_wanted(self, call: InboundCall) -> None:
+        """Raise Rejected if the caller expects one result."""
+        if not call.wants_stream:
+            raise Rejected(f"{self.name}() gives a stream: call it with stream()", delivered="no")
+
+    def encode_item(self, item: object) -> tuple[Payload, bool]:
+        """:meth:`encode`, but a buffer is copied: generators use theirs again for the next item."""
+        payload, is_cbor = self.encode(item)
+        return (payload if type(payload) is bytes else bytes(payload)), is_cbor
+
+
+@final
+class AsyncStream(Stream):
+    """An async generator: runs as a Trio task, no faster than the caller takes the items."""
+
+    __slots__ = ()
+
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Send its items."""
+        self.check_wanted(call)
+        positional, keywords = self.bind(call)
+        generator = cast("AsyncGenerator[object, None]", self.function(*positional, **keywords))
+        async with aclosing(generator) as items:
+            async for item in items:
+                payload, is_cbor = self.encode_item(item)
+                await call.send(payload, is_cbor=is_cbor)
+        return NONE, True

@@ -1,0 +1,156 @@
+"""Loading a user's program and finding the agent in it.
+
+The one place where Spear imports code by a name, and the name comes from whoever started the process,
+never from the wire.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import traceback
+from importlib import import_module
+from types import ModuleType
+from typing import Final, final
+
+from spear._errors import ConfigurationError
+
+from ._app import Agent
+
+
+@final
+class LoadFailed(ConfigurationError):
+    """A program could not be loaded, or there is not exactly one agent in it.
+
+    The message is one line.
+
+    Attributes:
+        details: where the program's own code raised, as text; empty if it did not.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+def load_agent(target: str) -> Agent:
+    """The agent in a program.
+
+    Args:
+        target: a file (``shop.py``) or a module (``shop.api``), and the agent's name if there are
+            several (``shop.py:app``).
+
+    A file is loaded under its own name, not as ``__main__``, with its directory first on
+    ``sys.path``.
+
+    Raises:
+        LoadFailed: there is no such program, it raised, or it is not clear which agent is meant.
+    """
+    program, name = _split(target)
+    if program.endswith(".py") or os.sep in program or os.path.exists(program):
+        module = _load_file(program)
+    else:
+        module = _load_module(program)
+    return _find_agent(module, os.path.basename(program), name)
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    program, colon, name = target.rpartition(":")
+    # A colon may be part of a path.
+    return (program, name) if colon and name.isidentifier() else (target, None)
+
+
+def _load_file(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        what = "is a directory" if os.path.isdir(path) else "does not exist"
+        raise LoadFailed(f"{path} {what}")
+    path = os.path.abspath(path)
+    _put_in_front(os.path.dirname(path))
+    name = _module_name(path)
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None  # there is a loader
+    module = importlib.util.module_from_spec(spec)
+    # Where dataclasses, pickle and typing look for a class's module.
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        raise _failed(os.path.basename(path), error) from error
+    return module
+
+
+def _put_in_front(directory: str) -> None:
+    """Make ``directory`` the first place for imports, as if its file had been started as a script."""
+    if sys.path and sys.path[0] == os.getcwd() and not sys.flags.safe_path:
+        sys.path[0] = directory  # what `python -m` has put there
+    elif not sys.path or sys.path[0] != directory:
+        sys.path.insert(0, directory)
+
+
+def _module_name(path: str) -> str:
+    """The file's name as a module's, unless that would hide another module."""
+    stem = os.path.basename(path).removesuffix(".py")
+    taken = stem in sys.modules or stem in sys.stdlib_module_names or not stem.isidentifier()
+    return f"spear_function_{stem}" if taken else stem
+
+
+def _load_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise LoadFailed(f"{name} is neither a file nor the name of a module")
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing == name or name.startswith(f"{missing}."):
+            raise LoadFailed(f"there is no module {name!r}, and no file of that name") from None
+        raise _failed(name, error) from error
+    except BaseException as error:
+        raise _failed(name, error) from error
+
+
+def _failed(program: str, error: BaseException) -> LoadFailed:
+    """What went wrong in the program's own code, in one line and in full."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, SyntaxError) and error.filename:
+        file = os.path.basename(error.filename)
+        return LoadFailed(f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if not _is_machinery(each.filename)]
+    where = f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}" if own else program
+    said = " ".join(str(error).split())
+    return LoadFailed(
+        f"{where}: {type(error).__name__}{f': {said}' if said else ''}",
+        "".join(["Traceback (most recent call last):\n", *traceback.format_list(own)]),
+    )
+
+
+_SPEAR: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename.startswith((_SPEAR, "<frozen importlib"))
+
+
+def _find_agent(module: ModuleType, program: str, name: str | None) -> Agent:
+    agents = {key: value for key, value in vars(module).items() if isinstance(value, Agent)}
+    if name is not None:
+        if name in agents:
+            return agents[name]
+        if not hasattr(module, name):
+            raise LoadFailed(f"{program} defines no {name!r}{_choice(program, agents)}")
+        raise LoadFailed(f"{name!r} in {program} is no spear.Agent{_choice(program, agents)}")
+    if not agents:
+        raise LoadFailed(f"{program} defines no spear.Agent; add `app = spear.Agent()`")
+    if len({id(agent) for agent in agents.values()}) > 1:
+        raise LoadFailed(f"{program} defines {len(agents)} agents{_choice(program, agents)}")
+    return next(iter(agents.values()))
+
+
+def _choice(program: str, agents: dict[str, Agent]) -> str:
+    names = ", ".join(f"{program}:{name}" for name in agents)
+    return f": choose one of {names}" if names else ""

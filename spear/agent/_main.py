@@ -1,0 +1,76 @@
+"""``python -m spear.agent``, up to the point where something heavy has to be imported.
+
+First the arguments and the lifeline, so that from its first milliseconds on this process cannot outlive
+its host; all else is in ``_launch``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from ._app import Agent
+
+USAGE = """\
+usage: python -m spear.agent FILE.py[:NAME] | MODULE[:NAME] [--bootstrap-fd N]
+
+Serve the functions of a program to its host.
+
+The host hands over its address on an inherited pipe (--bootstrap-fd); started by hand, this reads the
+environment: SERVICE_ADDR=unix:/path SECRET=64-hex-digits SPEAR_INSTANCE=process:name#1
+
+exit status: 0 drained, 1 connection lost for good, 2 cannot load or start, 3 refused by the host
+"""
+
+BAD_START = 2
+
+
+def main() -> NoReturn:
+    """Do what the command line says, and exit."""
+    # Nothing that imports make is garbage; looking for some takes 5 ms of the start.
+    gc.disable()
+    arguments = sys.argv[1:]
+    if arguments in (["-h"], ["--help"]):
+        sys.stdout.write(USAGE)
+        sys.exit(0)
+    target, fd = _parse(arguments)
+    record: bytes | None = None
+    if fd is not None:
+        from ._lifeline import take_record
+
+        try:
+            record = take_record(fd)
+        except (OSError, ValueError) as error:
+            fail(f"file descriptor {fd} is no bootstrap pipe: {error}")
+    from ._launch import launch
+
+    sys.exit(launch(target, record))
+
+
+def run_agent(agent: Agent) -> NoReturn:
+    """Serve an agent as the environment says, and exit."""
+    from ._launch import launch_agent
+
+    sys.exit(launch_agent(agent, os.path.basename(sys.argv[0])))
+
+
+def _parse(arguments: list[str]) -> tuple[str, int | None]:
+    """(target, file descriptor). By hand: argparse takes 6 ms to import."""
+    if len(arguments) == 1 and not arguments[0].startswith("-"):
+        return arguments[0], None
+    if len(arguments) == 3 and "--bootstrap-fd" in arguments[:2]:
+        option = arguments.index("--bootstrap-fd")
+        number = arguments[option + 1]
+        if number.isascii() and number.isdecimal():
+            return arguments[0] if option else arguments[2], int(number)
+    sys.stderr.write(USAGE)
+    sys.exit(BAD_START)
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong, and exit."""
+    sys.stderr.write(f"spear: {message}\n")
+    sys.exit(BAD_START)

@@ -1,0 +1,276 @@
+"""Staying connected to a host: connect, log in, serve, drain; and come back after a break.
+
+Who we are and what we can do comes from the caller; the channel does the rest. A connection that
+breaks is resumed under the same incarnation with the session key of its login. A connection whose
+threads are still busy lingers behind its successor until they have ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from spear._errors import (
+    AuthenticationFailed,
+    ChannelBroken,
+    ConfigurationError,
+    RemoteProtocolError,
+    SpearError,
+)
+from spear._limits import DEFAULT_LIMITS, Limits
+from spear.channels import CommunicationChannel, connect_channel
+from spear.transports import Address, UnixAddress, connect
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId, Secret
+    from spear.transports import TlsClient
+
+    from ._app import Agent
+
+logger: Final = logging.getLogger("spear.agent")
+
+FIRST_DELAY_SECONDS: Final = 0.1
+LONGEST_DELAY_SECONDS: Final = 30.0
+
+STABLE_SECONDS: Final = 5.0
+"""A connection that lived so long was a good one: the next break starts with short delays again."""
+
+MAX_ABSENCES: Final = 3
+"""A Unix socket that was missing so often in a row will not come back: its host has gone."""
+
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ECONNREFUSED})
+
+
+async def serve(
+    agent: Agent,
+    address: Address,
+    secret: Secret,
+    instance_id: InstanceId,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    tls: TlsClient | None = None,
+    low_latency: bool = False,
+    debug: bool = False,
+    stop: trio.Event | None = None,
+    rng: random.Random | None = None,
+) -> None:
+    """Serve an agent's functions to a host until the host or ``stop`` says that it is enough.
+
+    Then no further call is taken, those that run may finish within ``limits.drain_seconds``, and this
+    returns. A broken connection is made again, and the calls that ran on it are cancelled; plain
+    functions run to their end.
+
+    If cancelled, running calls are cancelled, and the connection is closed without a word. A
+    checkpoint.
+
+    Args:
+        agent: whose functions.
+        address: where the host listens.
+        secret: what the host gave this instance; good for one login.
+        instance_id: who we are.
+        limits: ours; the agent's ``concurrency`` is applied to them.
+        tls: for a ``tls:`` address.
+        low_latency: look for input for a moment before going to sleep.
+        debug: send tracebacks with errors.
+        stop: set it to begin draining.
+        rng: what delays between attempts are drawn from.
+
+    Raises:
+        AuthenticationFailed: the host refused us, or is not our host.
+        ChannelBroken: there is no connection, and there was none for ``limits.reconnect_seconds``.
+        RemoteProtocolError: there is no Spear host at that address.
+        ConfigurationError: this address and these arguments cannot work.
+    """
+    async with agent.running(limits, debug=debug):
+        session = _Session(
+            agent,
+            address,
+            secret,
+            instance_id,
+            agent.limits(limits),
+            tls=tls,
+            low_latency=low_latency,
+            debug=agent.debug or debug,
+            stop=trio.Event() if stop is None else stop,
+            rng=rng or random.Random(),  # noqa: S311  # spreads load, protects nothing
+        )
+        await session.run()
+
+
+def backoff_seconds(rng: random.Random) -> Iterator[float]:
+    """How long to wait before each attempt: twice as long each time, up to a cap, with full jitter.
+
+    Full jitter because a host that restarts loses all its instances at the same moment.
+    """
+    longest = FIRST_DELAY_SECONDS
+    while True:
+        yield rng.uniform(0, longest)
+        longest = min(2 * longest, LONGEST_DELAY_SECONDS)
+
+
+@final
+class _Session:
+    """One incarnation of one instance, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        address: Address,
+        secret: Secret,
+        instance_id: InstanceId,
+        limits: Limits,
+        *,
+        tls: TlsClient | None,
+        low_latency: bool,
+        debug: bool,
+        stop: trio.Event,
+        rng: random.Random,
+    ) -> None:
+        self._agent = agent
+        self._address = address
+        self._secret = secret
+        self._resumes = False
+        self._instance_id = instance_id
+        self._limits = limits
+        self._tls = tls
+        self._low_latency = low_latency
+        self._debug = debug
+        self._stop = stop
+        self._rng = rng
+
+    async def run(self) -> None:
+        """See :func:`serve`."""
+        # The failure is raised behind the nursery, which would wrap it in a group.
+        failure: SpearError | None = None
+        async with trio.open_nursery() as nursery:
+            failure = await self._serve(nursery)
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, nursery: trio.Nursery) -> SpearError | None:
+        """Connect and serve, again and again; returns why that came to an end, if it was bad."""
+        delays = backoff_seconds(self._rng)
+        while True:
+            channel = await self._reach(nursery, delays)
+            if isinstance(channel, CommunicationChannel):
+                since = trio.current_time()
+                if not await self._until_broken(channel):
+                    return None
+                logger.warning("%s: %s; connecting again", self._instance_id, channel.closed_by)
+                if trio.current_time() - since >= STABLE_SECONDS:
+                    delays = backoff_seconds(self._rng)
+            else:
+                return channel
+
+    # -- connecting -----------------------------------------------------------------------------------
+
+    async def _reach(
+        self, nursery: trio.Nursery, delays: Iterator[float]
+    ) -> CommunicationChannel | SpearError | None:
+        """A channel, or why there is none; None if we were told to stop meanwhile."""
+        result: CommunicationChannel | SpearError | None = None
+        async with trio.open_nursery() as watching:
+            watching.start_soon(self._cancel_when_stopped, watching.cancel_scope)
+            result = await self._try(nursery, delays)
+            watching.cancel_scope.cancel()
+        return result
+
+    async def _try(
+        self, nursery: trio.Nursery, delays: Iterator[float]
+    ) -> CommunicationChannel | SpearError:
+        give_up = trio.current_time() + self._limits.reconnect_seconds
+        absences = 0
+        if self._resumes:
+            await trio.sleep(next(delays))
+        while True:
+            try:
+                channel: CommunicationChannel = await nursery.start(self._hold)
+                return channel
+            except SpearError as error:
+                failure = error
+            absences = absences + 1 if self._is_absent(failure) else 0
+            if self._is_final(failure) or absences >= MAX_ABSENCES:
+                return failure
+            delay = next(delays)
+            if trio.current_time() + delay >= give_up:
+                return _lost(failure)
+            logger.info("%s: %s", self._instance_id, failure)
+            await trio.sleep(delay)
+
+    async def _hold(self, task_status: trio.TaskStatus[CommunicationChannel]) -> None:
+        """Hold one connection, until it has ended and its handlers have."""
+        stream = await connect(self._address, tls=self._tls, limits=self._limits)
+        async with connect_channel(
+            stream,
+            self._instance_id,
+            self._secret,
+            service=self._agent.service,
+            functions=self._agent.functions,
+            streams=self._agent.streams,
+            limits=self._limits,
+            resumes=self._resumes,
+            low_latency=self._low_latency,
+            debug=self._debug,
+        ) as (channel, login):
+            self._secret, self._resumes = login.session, True
+            task_status.started(channel)
+            await channel.closed.wait()
+
+    def _is_final(self, failure: SpearError) -> bool:
+        """Whether trying again is of no use."""
+        if self._resumes:
+            # The host may refuse us because it has not seen yet that the old connection is gone.
+            return isinstance(failure, ConfigurationError)
+        return isinstance(failure, AuthenticationFailed | ConfigurationError | RemoteProtocolError)
+
+    def _is_absent(self, failure: SpearError) -> bool:
+        """Whether nobody listens at our Unix socket."""
+        cause = failure.__cause__
+        return (
+            isinstance(self._address, UnixAddress)
+            and isinstance(cause, OSError)
+            and cause.errno in _ABSENT
+        )
+
+    # -- connected ------------------------------------------------------------------------------------
+
+    async def _until_broken(self, channel: CommunicationChannel) -> bool:
+        """Wait until the connection breaks; False if it was ended in good order instead."""
+        broken = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
+            await channel.peer_leaving.wait()
+            broken = channel.closed.is_set() and isinstance(channel.closed_by, ChannelBroken)
+            nursery.cancel_scope.cancel()
+        if not broken:
+            await self._drain(channel)
+        return broken
+
+    async def _drain(self, channel: CommunicationChannel) -> None:
+        """Let running calls finish; those that do not are cancelled when the channel is closed."""
+        logger.debug("%s: draining", self._instance_id)
+        async with trio.open_nursery() as nursery:
+            if not self._stop.is_set():  # the host began this; whoever stops us now is in a hurry
+                nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
+            await channel.drain(self._limits.drain_seconds)
+            nursery.cancel_scope.cancel()
+        await channel.aclose("drained")  # waits for the last results to be written
+
+    async def _cancel_when_stopped(self, scope: trio.CancelScope) -> None:
+        await self._stop.wait()
+        scope.cancel()
+
+
+def _lost(failure: SpearError) -> SpearError:
+    """What to raise when time is up."""
+    if isinstance(failure, AuthenticationFailed | ChannelBroken):
+        return failure
+    lost = ChannelBroken(str(failure))
+    lost.__cause__ = failure
+    return lost

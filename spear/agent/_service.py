@@ -1,0 +1,181 @@
+"""What channels call when the host calls one of our functions.
+
+An :class:`AgentService` belongs to one agent. While the agent runs, it owns what running needs: the width
+of the thread pool, the asyncio loop. It knows neither the connection nor who is at its other end.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from threading import get_ident
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from spear._errors import CallFailed, ConfigurationError, FunctionRaised, NotFound
+
+from ._arguments import did_you_mean
+from ._context import as_seen_by_caller, current
+from ._describe import describing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from spear.channels import InboundCall
+    from spear.wire import Head, Payload
+
+    from ._asyncio_bridge import AsyncioBridge
+    from ._functions import Function
+    from ._statistics import FunctionStatistics
+
+
+@final
+class AgentService:
+    """An agent's functions, as channels call them; an agent has it as :attr:`Agent.service`.
+
+    Functions are found by number, counted from 1 in the order in which they are announced, or by
+    name. A name leads to a registered function or to nothing: what a peer asks for is never imported.
+
+    Attributes:
+        functions: all that are announced, in this order.
+        limiter: how many plain functions run at a time.
+        clock, token, thread: of the Trio that serves. These and the limiter exist while the agent runs.
+    """
+
+    def __init__(self) -> None:
+        self.functions: list[Function] = []
+        self._by_name: dict[str, Function] = {}
+        self.limiter: trio.CapacityLimiter
+        self.clock: trio.abc.Clock
+        self.token: trio.lowlevel.TrioToken
+        self.thread: int
+        self._users = 0
+        self._debug = False
+        self._bridge: AsyncioBridge | None = None
+        description = describing(self.functions)
+        self._by_name[description.name] = description
+
+    def __repr__(self) -> str:
+        return f"<AgentService {', '.join(each.name for each in self.functions)}>"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def add(self, function: Function) -> None:
+        """Offer a function."""
+        self.functions.append(function)
+        self._by_name[function.name] = function
+
+    @asynccontextmanager
+    async def running(self, width: int, *, debug: bool) -> AsyncIterator[None]:
+        """Able to run functions, for as long as the block runs. Blocks may overlap.
+
+        Args:
+            width: plain functions at a time.
+            debug: show tracebacks.
+
+        Raises:
+            ConfigurationError: it runs already, in another ``trio.run()``.
+        """
+        token = trio.lowlevel.current_trio_token()
+        if self._users == 0:
+            self.limiter = trio.CapacityLimiter(width)
+            self.clock, self.token = trio.lowlevel.current_clock(), token
+            self.thread = get_ident()
+            self._debug = debug
+        elif self.token is not token:
+            raise ConfigurationError("this agent runs already, in another thread")
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0 and self._bridge is not None:
+                bridge, self._bridge = self._bridge, None
+                await bridge.aclose()
+
+    # -- what channels call ---------------------------------------------------------------------------
+
+    def refuse(self, function: int, head: Head | None) -> CallFailed | None:
+        """NotFound for a function that we do not have, before the arguments are read."""
+        if 0 < function <= len(self.functions):
+            return None
+        name = (head or {}).get("function")
+        if function or not isinstance(name, str):
+            return NotFound(f"no function has the number {function} here")
+        if name in self._by_name:
+            return None
+        return NotFound(
+            f"there is no function {name[:100]!r} here{did_you_mean(name, self._by_name)}"
+        )
+
+    async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
+        """Run the function that was called."""
+        if call.function:
+            function = self.functions[call.function - 1]
+        else:
+            assert call.head is not None  # refuse() has seen the name in it
+            function = self._by_name[str(call.head["function"])]
+        function.calls += 1
+        current.set((call, function.name, call.deadline, self, None))
+        try:
+            return await function.run(call, self)
+        except CallFailed as failure:
+            function.failed += 1
+            seen = as_seen_by_caller(failure)
+            if seen is failure:
+                raise
+            raise seen from failure
+        except ExceptionGroup as group:
+            function.failed += 1
+            raise self._flattened(group) from group
+        except SystemExit as error:
+            # One call is no reason to end a process that serves a hundred.
+            function.failed += 1
+            raise FunctionRaised(str(error), type_name="SystemExit") from error
+        except Exception:
+            function.failed += 1
+            raise
+
+    def _flattened(self, group: ExceptionGroup[Exception]) -> FunctionRaised:
+        """What a nursery raised, with the text of each exception instead of their number."""
+        leaves = list(_leaves(group))
+        trace: str | None = None
+        if self._debug:
+            from traceback import format_exception
+
+            trace = "".join(format_exception(group))
+        if len(leaves) == 1:
+            only = leaves[0]
+            return FunctionRaised(
+                str(only), type_name=type(only).__qualname__, remote_traceback=trace
+            )
+        text = "; ".join(f"{type(each).__qualname__}: {each}" for each in leaves)
+        return FunctionRaised(text, type_name="ExceptionGroup", remote_traceback=trace)
+
+    # -- what functions need --------------------------------------------------------------------------
+
+    def asyncio_bridge(self) -> AsyncioBridge:
+        """The loop of the asyncio functions; starts with the first use."""
+        if self._bridge is None:
+            from ._asyncio_bridge import AsyncioBridge
+
+            self._bridge = AsyncioBridge(self.token)
+        return self._bridge
+
+    def statistics(self) -> tuple[FunctionStatistics, ...]:
+        """What each function has done so far."""
+        from ._statistics import FunctionStatistics
+
+        return tuple(
+            FunctionStatistics(name=each.name, kind=each.kind, calls=each.calls, failed=each.failed)
+            for each in self.functions
+        )
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each

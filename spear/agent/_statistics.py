@@ -1,0 +1,23 @@
+"""What an agent counts. Loaded on demand: attrs builds a class in a millisecond."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from ._functions import Kind
+
+
+@final
+@attrs.frozen(kw_only=True)
+class FunctionStatistics:
+    """One function's counters since it was registered."""
+
+    name: str
+    kind: Kind
+    calls: int
+    """Begun, however they ended."""
+    failed: int
+    """Ended with a failure, refused arguments among them. Cancelled calls are not failures."""

@@ -1,0 +1,294 @@
+"""Registering functions, and what an agent says about itself."""
+
+from __future__ import annotations
+
+import functools
+import math
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+import spear
+from spear import Agent, ConfigurationError, Limits
+from spear.agent import FunctionStatistics
+
+from .helpers import calling
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+def some() -> int:
+    """Some number."""
+    return 1
+
+
+async def test_a_registered_function_is_still_the_function() -> None:
+    app = Agent()
+
+    @app.function
+    def plain(x: int) -> int:
+        return x + 1
+
+    @app.function(name="other")
+    async def awaited(x: int) -> int:
+        return x + 2
+
+    assert plain(1) == 2
+    assert await awaited(1) == 3
+    assert app.functions == ("plain", "other")
+
+
+def test_agents_show_their_functions() -> None:
+    app = Agent("shop")
+    assert repr(app) == "<Agent shop: no functions>"
+    app.function(some)
+    assert repr(app) == "<Agent shop: some>"
+    assert repr(Agent()) == "<Agent: no functions>"
+    assert repr(app.service) == "<AgentService some>"
+
+
+def test_streams_are_told_from_functions() -> None:
+    app = Agent()
+
+    @app.function
+    def plain() -> None: ...
+
+    @app.function
+    def generator():  # type: ignore[no-untyped-def]  # what it gives does not matter
+        yield
+
+    @app.function
+    async def async_generator():  # type: ignore[no-untyped-def]  # likewise
+        yield
+
+    @app.function(asyncio=True)
+    async def asyncio_generator():  # type: ignore[no-untyped-def]  # likewise
+        yield
+
+    assert app.functions == ("plain", "generator", "async_generator", "asyncio_generator")
+    assert app.streams == {"generator", "async_generator", "asyncio_generator"}
+
+
+class Callable_:  # noqa: N801  # an object that looks like a function
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        ("price", r"write @app.function\(name='price'\), or @app.function alone"),
+        (int, "int is a class"),
+        (Callable_(), "is no function: wrap it in a `def`"),
+        (functools.partial(some), "is no function: wrap it in a `def`"),
+        (5, "5 is no function"),
+        (lambda: 1, "'<lambda>' cannot be a function's name: give one"),
+    ],
+)
+def test_what_is_no_function_is_refused(thing: Callable[[], None], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Agent().function(thing)
+
+
+@pytest.mark.parametrize("name", ["", "1", "a b", "a\n", "é", "x" * 129, "-a"])
+def test_a_name_must_be_one(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be a function's name"):
+        Agent().function(name=name)(some)
+
+
+def test_names_are_unique_and_some_are_taken() -> None:
+    app = Agent()
+    app.function(some)
+    with pytest.raises(ConfigurationError, match=r"two functions 'some'.*name='some_2'"):
+        app.function(some)
+    with pytest.raises(ConfigurationError, match="are Spear's own"):
+        app.function(name="spear.describe")(some)
+    app.function(name="a.b-c_1")(some)
+    assert app.functions == ("some", "a.b-c_1")
+
+
+def test_only_coroutines_are_bridged() -> None:
+    with pytest.raises(ConfigurationError, match=r"some\(\) is no `async def`"):
+        Agent().function(asyncio=True)(some)
+
+
+async def test_a_function_that_comes_too_late_is_refused() -> None:
+    app = Agent()
+    async with calling(app):
+        with pytest.raises(ConfigurationError, match="'some' comes too late"):
+            app.function(some)
+
+
+def test_concurrency_becomes_a_limit_of_the_channel() -> None:
+    assert Agent(concurrency=3).limits().max_calls == 3
+    assert Agent(concurrency=3).limits(Limits(call_seconds=5)).call_seconds == 5
+    base = Limits(max_calls=7)
+    assert Agent().limits(base) is base
+    with pytest.raises(ConfigurationError, match="at least 1, not 0"):
+        Agent(concurrency=0)
+
+
+async def test_methods_and_functions_in_c_are_functions() -> None:
+    class Shop:
+        def price(self, item: str) -> str:
+            return f"{item}!"
+
+    app = Agent()
+    app.function(Shop().price)
+    app.function(math.hypot)
+    app.function(math.sqrt)
+    async with calling(app) as caller:
+        assert await caller.call("price", "tea") == "tea!"
+        assert await caller.call("sqrt", 9) == 3.0
+
+
+# -- descriptions -------------------------------------------------------------------------------------
+
+
+async def test_functions_are_described() -> None:
+    app = Agent()
+
+    @app.function
+    async def price(item: str, *, currency: str = "EUR") -> dict[str, list[int]]:
+        """What it costs.
+
+        And more.
+        """
+        raise AssertionError
+
+    @app.function
+    def count(n):  # type: ignore[no-untyped-def]  # shown as it is
+        yield n
+
+    app.function(name="max")(max)
+    described = [
+        {
+            "name": "price",
+            "kind": "function",
+            "signature": "price(item: str, *, currency: str = 'EUR') -> dict[str, list[int]]",
+            "summary": "What it costs.",
+        },
+        {"name": "count", "kind": "stream", "signature": "count(n)", "summary": ""},
+        {
+            "name": "max",
+            "kind": "function",
+            "signature": "max(...)",
+            "summary": str(max.__doc__).splitlines()[0],
+        },
+    ]
+    assert app.describe() == described
+    async with calling(app) as caller:
+        assert "spear.describe" not in caller.channel.functions
+        assert await caller.call("spear.describe") == described
+
+
+# -- the lifespan -------------------------------------------------------------------------------------
+
+
+async def test_a_lifespan_surrounds_the_calls() -> None:
+    app = Agent()
+    steps: list[str] = []
+    resource: ContextVar[str] = ContextVar("resource")
+
+    @app.lifespan
+    async def resources() -> AsyncIterator[None]:
+        steps.append("start")
+        resource.set("open")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield
+            nursery.cancel_scope.cancel()
+        steps.append("stop")
+
+    @app.function
+    async def use() -> str:
+        steps.append("use")
+        return resource.get()
+
+    async with calling(app) as caller:
+        assert await caller.call("use") == "open"
+    assert steps == ["start", "use", "stop"]
+    with pytest.raises(ConfigurationError, match="there is a lifespan already"):
+        app.lifespan(resources)
+
+
+async def test_a_lifespan_may_be_a_context_manager() -> None:
+    app = Agent()
+    steps: list[str] = []
+
+    @app.lifespan
+    @asynccontextmanager
+    async def resources() -> AsyncIterator[int]:
+        steps.append("start")
+        yield 5
+        steps.append("stop")
+
+    async with calling(app):
+        assert steps == ["start"]
+    assert steps == ["start", "stop"]
+
+
+async def test_a_lifespan_that_fails_is_heard_of() -> None:
+    app = Agent()
+
+    @app.lifespan
+    async def resources() -> AsyncIterator[None]:
+        raise ConnectionError("no database")
+        yield
+
+    with pytest.raises(ConnectionError, match="no database"):
+        async with app.running():
+            pass
+
+
+async def test_an_agent_may_run_twice_at_once() -> None:
+    app = Agent()
+    app.function(some)
+    async with calling(app) as one, calling(app) as two:
+        assert await one.call("some") == await two.call("some") == 1
+
+
+async def test_but_not_in_two_threads() -> None:
+    app = Agent()
+
+    async def run() -> None:
+        async with app.running():
+            pass
+
+    async with app.running():
+        with pytest.raises(ConfigurationError, match="runs already, in another thread"):
+            await trio.to_thread.run_sync(trio.run, run)
+    await trio.to_thread.run_sync(trio.run, run)
+
+
+# -- numbers ------------------------------------------------------------------------------------------
+
+
+async def test_calls_are_counted() -> None:
+    app = Agent()
+
+    @app.function
+    async def divide(a: int, b: int) -> float:
+        return a / b
+
+    app.function(some)
+    async with calling(app) as caller:
+        assert await caller.call("divide", 1, 2) == 0.5
+        for arguments in ([1, 0], [1, "x"]):
+            with pytest.raises(spear.CallFailed):
+                await caller.call("divide", *arguments)
+    assert app.service.statistics() == (
+        FunctionStatistics(name="divide", kind="function", calls=3, failed=2),
+        FunctionStatistics(name="some", kind="function", calls=0, failed=0),
+    )
+
+
+@pytest.mark.parametrize("module", [spear, spear.agent])
+def test_public_names_are_found_when_they_are_needed(module: object) -> None:
+    for name in dir(module):
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = module.nonsense  # type: ignore[attr-defined]  # that is the point

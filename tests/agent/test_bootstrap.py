@@ -1,0 +1,149 @@
+"""How an agent is told where its host is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear import ConfigurationError, InstanceId, Limits
+from spear._ids import Secret
+from spear.agent._bootstrap import parse_record, take_environment
+from spear.agent._lifeline import MAX_RECORD_BYTES, take_record
+from spear.transports import TcpAddress, UnixAddress
+from spear.wire import encode_head
+
+if TYPE_CHECKING:
+    from spear.wire import HeadValue
+
+KEY = bytes(range(32))
+
+FIELDS: dict[str, HeadValue] = {
+    "address": "unix:/run/spear/a.sock",
+    "secret": KEY,
+    "runtime": "process",
+    "instance": "shop-1",
+    "incarnation": 3,
+}
+
+ENVIRONMENT = {
+    "SERVICE_ADDR": "tcp:127.0.0.1:7000",
+    "SECRET": KEY.hex(),
+    "SPEAR_INSTANCE": "process:shop-1#3",
+}
+
+
+def test_a_record_says_all_that_is_needed() -> None:
+    found = parse_record(encode_head(FIELDS))
+    assert found.address == UnixAddress("/run/spear/a.sock")
+    assert found.secret == Secret(KEY)
+    assert found.instance_id == InstanceId("process", "shop-1", 3)
+    assert found.limits == Limits()
+    assert not found.debug
+    assert not found.low_latency
+    assert repr(found) == "<Bootstrap process:shop-1#3 at unix:/run/spear/a.sock>"
+
+
+def test_a_record_may_say_more() -> None:
+    limits: HeadValue = {"max_calls": 5, "drain_seconds": 2, "call_seconds": 1.5, "from_2030": "x"}
+    record = encode_head({**FIELDS, "limits": limits, "debug": True, "low_latency": True, "new": 1})
+    found = parse_record(record)
+    assert found.limits == Limits(max_calls=5, drain_seconds=2, call_seconds=1.5)
+    assert found.debug
+    assert found.low_latency
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"address": None}, "address must be text"),
+        ({"address": "nowhere"}, "'nowhere' is not an address"),
+        ({"secret": "text"}, "secret must be bytes"),
+        ({"secret": b"short"}, "a secret is 32 bytes"),
+        ({"runtime": "magic"}, "runtime 'magic' is none of process, wasm"),
+        ({"instance": "../x"}, "must be 1 to 63"),
+        ({"instance": 5}, "instance must be text"),
+        ({"incarnation": 0}, "incarnation"),
+        ({"incarnation": True}, "incarnation must be a number"),
+        ({"limits": []}, "limits must be a map"),
+        ({"limits": {"max_calls": 1.5}}, "limit max_calls must be a number"),
+        ({"limits": {"max_calls": True}}, "limit max_calls must be a number"),
+        ({"limits": {"call_seconds": "5"}}, "limit call_seconds must be a number"),
+        ({"limits": {"call_seconds": 0}}, "limit call_seconds must be above 0"),
+        ({"limits": {"call_seconds": float("nan")}}, "limit call_seconds must be above 0"),
+    ],
+)
+def test_a_bad_record_says_which_field(change: dict[str, HeadValue], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        parse_record(encode_head({**FIELDS, **change}))
+    assert KEY.hex() not in str(raised.value)
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff", b"\x80", encode_head(FIELDS) + b"x"])
+def test_what_is_no_record_is_refused(record: bytes) -> None:
+    with pytest.raises(ConfigurationError, match="the bootstrap record cannot be used"):
+        parse_record(record)
+
+
+# -- the pipe, as far as it can be tried without being killed ------------------------------------------
+
+
+def taken_from(data: bytes) -> bytes:
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, data)
+        os.close(write_end)
+        return take_record(read_end)
+    finally:
+        os.close(read_end)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "ended before the record"),
+        (b"\5\0", "ended before the record"),
+        (b"\5\0\0\0abc", "ended before the record"),
+        ((MAX_RECORD_BYTES + 1).to_bytes(4, "little"), "a bootstrap record of 65537 bytes"),
+    ],
+)
+def test_a_pipe_without_a_record_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        taken_from(data)
+
+
+# -- the environment ------------------------------------------------------------------------------------
+
+
+def test_s3_the_environment_is_read_once_and_cleared() -> None:
+    environ = {**ENVIRONMENT, "HOME": "/root"}
+    found = take_environment(environ)
+    assert found is not None
+    assert found.address == TcpAddress("127.0.0.1", 7000)
+    assert found.secret == Secret(KEY)
+    assert found.instance_id == InstanceId("process", "shop-1", 3)
+    assert environ == {"HOME": "/root"}
+    assert take_environment(environ) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SERVICE_ADDR": "nowhere"}, "'nowhere' is not an address"),
+        ({"SECRET": ""}, "SERVICE_ADDR is set, but SECRET is not"),
+        ({"SPEAR_INSTANCE": ""}, "SERVICE_ADDR is set, but SPEAR_INSTANCE is not"),
+        ({"SECRET": "xyz"}, "SECRET must be 64 hexadecimal digits"),
+        ({"SECRET": KEY.hex()[:-2]}, "SECRET must be 64 hexadecimal digits"),
+        ({"SPEAR_INSTANCE": "shop"}, "SPEAR_INSTANCE='shop': write it as process:name#1"),
+        ({"SPEAR_INSTANCE": "process:shop#x"}, "write it as process:name#1"),
+        ({"SPEAR_INSTANCE": "magic:shop#1"}, "runtime 'magic' is none of"),
+        ({"SPEAR_INSTANCE": "process:#1"}, "must be 1 to 63"),
+    ],
+)
+def test_a_bad_environment_says_which_variable(change: dict[str, str], message: str) -> None:
+    environ = {**ENVIRONMENT, **change}
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        take_environment(environ)
+    assert KEY.hex()[:-2] not in str(raised.value)
+    assert environ == {}

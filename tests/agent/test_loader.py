@@ -1,0 +1,164 @@
+"""Loading programs, and what is said when that fails."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import spear
+from spear import Agent
+from spear.agent import LoadFailed, load_agent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+AGENT = "import spear\napp = spear.Agent()\n"
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Modules and the path as they were."""
+    modules = set(sys.modules)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_is_loaded_under_its_own_name(tmp_path: Path) -> None:
+    text = (
+        AGENT
+        + "import dataclasses, helper_of_shop\n@dataclasses.dataclass\nclass Line:\n    x: int\n"
+    )
+    write(tmp_path, "helper_of_shop.py", "")
+    path = write(tmp_path, "shop_x.py", text)
+    agent = load_agent(path)
+    assert isinstance(agent, Agent)
+    module = sys.modules["shop_x"]
+    assert module.app is agent
+    assert module.__file__ == path
+    assert pickle.loads(pickle.dumps(module.Line(1))) == module.Line(1)
+    assert sys.path[0] == str(tmp_path)
+    # Again, with its directory in front already.
+    assert load_agent(path) is not agent
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_the_current_directory_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    write(tmp_path, "inner/shop_y.py", AGENT)
+    load_agent("inner/shop_y.py")
+    assert sys.path[0] == str(tmp_path / "inner")
+    assert str(tmp_path) not in sys.path
+    sys.path[:] = []
+    load_agent("inner/shop_y.py")
+    assert sys.path == [str(tmp_path / "inner")]
+
+
+@pytest.mark.parametrize("name", ["trio.py", "random.py", "xml.py", "my-shop.py", "shop"])
+def test_a_file_never_hides_a_module(tmp_path: Path, name: str) -> None:
+    before = dict(sys.modules)
+    agent = load_agent(write(tmp_path, name, AGENT))
+    assert agent.functions == ()
+    assert {name: sys.modules[name] for name in before} == before
+
+
+def test_an_agent_may_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "two.py", AGENT + "admin = spear.Agent('admin')\nagain = admin\n")
+    assert load_agent(f"{path}:admin").name == "admin"
+    assert load_agent(f"{path}:again").name == "admin"
+    with pytest.raises(LoadFailed) as raised:
+        load_agent(path)
+    assert str(raised.value) == (
+        "two.py defines 3 agents: choose one of two.py:app, two.py:admin, two.py:again"
+    )
+
+
+def test_two_names_of_one_agent_are_one(tmp_path: Path) -> None:
+    assert load_agent(write(tmp_path, "one.py", AGENT + "same = app\n")).functions == ()
+
+
+def test_a_colon_may_be_part_of_a_path(tmp_path: Path) -> None:
+    assert load_agent(write(tmp_path, "a:b/shop_z.py", AGENT)).functions == ()
+
+
+def test_modules_are_imported(tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    write(tmp_path, "package_z/__init__.py", "")
+    write(tmp_path, "package_z/api.py", AGENT)
+    agent = load_agent("package_z.api")
+    assert load_agent("package_z.api:app") is agent
+    with pytest.raises(LoadFailed, match=r"api defines no 'x': choose one of .*:app"):
+        load_agent("package_z.api:x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "bad.py defines no spear.Agent; add `app = spear.Agent()`"),
+        ("x = (\n", "bad.py, line 1: SyntaxError: '(' was never closed"),
+        ("x\n  y\n", "bad.py, line 2: IndentationError: unexpected indent"),
+        ("\nimport nowhere_to_be_found\n", "bad.py, line 2: ModuleNotFoundError: No module named"),
+        ("def f():\n    1 / 0\nf()\n", "bad.py, line 2: ZeroDivisionError: division by zero"),
+        ("raise ValueError('a\\n  b')", "bad.py, line 1: ValueError: a b"),
+        ("raise SystemExit", "bad.py, line 1: SystemExit"),
+        ("import helper_bad", "helper_bad.py, line 1: NameError: name 'oops' is not defined"),
+        (AGENT + "app.function(5)", "bad.py, line 3: ConfigurationError: 5 is no function"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path, "helper_bad.py", "oops")
+    path = write(tmp_path, "bad.py", text)
+    with pytest.raises(LoadFailed) as raised:
+        load_agent(path)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+    assert "bad" not in sys.modules or "defines no" in message
+    # The details show the program's own lines, not ours.
+    assert os.path.dirname(spear.__file__) not in raised.value.details
+    assert "importlib" not in raised.value.details
+
+
+def test_names_that_lead_nowhere(tmp_path: Path) -> None:
+    path = write(tmp_path, "none.py", AGENT + "other = 5\n")
+    for target, message in [
+        (str(tmp_path / "missing.py"), "missing.py does not exist"),
+        (str(tmp_path), "is a directory"),
+        ("no_module_of_that_name", "there is no module 'no_module_of_that_name', and no file"),
+        ("no_module.of.that.name", "there is no module 'no_module.of.that.name'"),
+        ("not a name", "not a name is neither a file nor the name of a module"),
+        (f"{path}:missing", "none.py defines no 'missing': choose one of none.py:app"),
+        (f"{path}:other", "'other' in none.py is no spear.Agent: choose one of none.py:app"),
+        ("os:path", "'path' in os is no spear.Agent"),
+    ]:
+        with pytest.raises(LoadFailed) as raised:
+            load_agent(target)
+        assert message in str(raised.value)
+
+
+def test_a_module_that_fails_is_told_from_one_that_is_missing(tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    write(tmp_path, "needs_more.py", "import not_there_either\n")
+    write(tmp_path, "breaks.py", "1 / 0\n")
+    with pytest.raises(LoadFailed, match=r"needs_more.py, line 1: ModuleNotFoundError"):
+        load_agent("needs_more")
+    with pytest.raises(LoadFailed, match=r"breaks.py, line 1: ZeroDivisionError"):
+        load_agent("breaks")
+
+
+def test_an_interrupt_is_no_failure_to_load(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        load_agent(write(tmp_path, "stop.py", "raise KeyboardInterrupt"))
