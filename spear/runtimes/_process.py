@@ -1,0 +1,115 @@
+"""The process runtime: each instance is a process in a session of its own.
+
+Here only the pieces are put together: ``_instance`` leads an instance's life, ``_process_launch`` starts
+its process, ``_process_body`` watches it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from spear._errors import ConfigurationError, SpawnFailed
+
+from ._abc import InstanceSpec, Runtime, RuntimeCapabilities, RuntimeSettings, RuntimeStatistics
+from ._instance import Instance, host_instance
+from ._process_launch import launch_process
+from ._process_settings import ProcessSettings
+from ._states import InstanceEvent, InstanceState
+
+if TYPE_CHECKING:
+    from spear._ids import RuntimeType
+    from spear.channels import CommunicationFactory
+
+    from ._states import OnEvent
+
+MAX_STARTS_AT_ONCE: Final = 8
+"""Processes that are being forked; more of them at once would be ready no earlier."""
+
+
+@final
+class ProcessRuntime(Runtime):
+    """Starts processes on this machine.
+
+    Args:
+        factory: opens the channels to them; its limits are those of the instances.
+        max_instances: at the same time.
+    """
+
+    def __init__(self, factory: CommunicationFactory, *, max_instances: int | None = None) -> None:
+        self._factory = factory
+        self._max_instances = max_instances
+        self._starters = trio.CapacityLimiter(MAX_STARTS_AT_ONCE)
+        self._instances = 0
+        self._seen: Counter[InstanceState] = Counter()
+
+    @property
+    def runtime_type(self) -> RuntimeType:
+        """Processes."""
+        return "process"
+
+    def capabilities(self) -> RuntimeCapabilities:
+        """What can be asked of processes."""
+        return RuntimeCapabilities(
+            can_limit_memory=True,
+            can_limit_cpu=True,
+            can_be_signalled=True,
+            can_drain=True,
+            can_run_any_program=True,
+            max_instances=self._max_instances,
+        )
+
+    def validate(self, settings: RuntimeSettings) -> None:
+        """Find out whether a process could be started so, without starting one.
+
+        Raises:
+            ConfigurationError: no; the message says what to change.
+        """
+        _own(settings).validate()
+
+    @asynccontextmanager
+    async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
+        """A process that is starting; see :meth:`Runtime.open_instance`."""
+        settings = _own(spec.settings)
+        settings.validate()
+        if self._max_instances is not None and self._instances >= self._max_instances:
+            raise SpawnFailed(f"{spec.instance_id} did not start: {self._instances} run already")
+        config = spec.channel
+        if settings.low_latency:
+            config = attrs.evolve(config, low_latency=True)
+        counted = attrs.evolve(spec, on_event=partial(self._count, spec.on_event))
+        launch = partial(launch_process, settings, self._factory.manager.limits, self._starters)
+        self._instances += 1
+        try:
+            async with host_instance(counted, self._factory, config, launch) as instance:
+                yield instance
+        finally:
+            self._instances -= 1
+
+    def _count(self, on_event: OnEvent | None, event: InstanceEvent) -> None:
+        self._seen[event.state] += 1
+        if on_event is not None:
+            on_event(event)
+
+    def statistics(self) -> RuntimeStatistics:
+        """The counters."""
+        return RuntimeStatistics(
+            instances=self._instances,
+            started=self._seen[InstanceState.STARTING],
+            failed=self._seen[InstanceState.FAILED],
+            exited=self._seen[InstanceState.EXITED],
+        )
+
+
+def _own(settings: RuntimeSettings) -> ProcessSettings:
+    if not isinstance(settings, ProcessSettings):
+        raise ConfigurationError(
+            f"the process runtime needs ProcessSettings, not {type(settings).__name__}"
+        )
+    return settings

@@ -1,0 +1,208 @@
+"""What a process instance is made from: settings, and the environment and command they come to.
+
+Nothing is inherited but what is listed here. This module starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+
+from spear._errors import ConfigurationError
+
+from ._abc import RuntimeSettings
+
+INHERITED: Final = ("HOME", "LANG", "LANGUAGE", "PATH", "TMPDIR", "TZ")
+"""What every instance gets of the host's environment, with everything that begins with LC_."""
+
+HANDOVER: Final = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTANCE")
+"""Variables that ``environment_handover`` sets."""
+
+BOOTSTRAP_FD: Final = "{bootstrap_fd}"
+"""Stands in a command for the number of the descriptor with the bootstrap record."""
+
+LEAST_OPEN_FILES: Final = 16
+"""Less, and an interpreter with one connection and one thread pool does not start."""
+
+_AGENT_MODULE: Final = "spear.agent"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ResourceLimits:
+    """What the kernel lets an instance have; None is what the host may have itself.
+
+    Attributes:
+        memory_bytes: of address space. A Python program with threads reserves far more of it than
+            it uses: give it 1 GiB rather than 64 MiB.
+        open_files: descriptors.
+        cpu_seconds: of CPU time, after which it is killed (SIGXCPU).
+        core_bytes: of a core dump, which would contain all that the function knew.
+    """
+
+    memory_bytes: int | None = None
+    open_files: int | None = None
+    cpu_seconds: int | None = None
+    core_bytes: int | None = 0
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in attrs.asdict(self).items():
+            if value is not None and value < (0 if name == "core_bytes" else 1):
+                raise ConfigurationError(f"{name} must be positive, not {value}")
+        if self.open_files is not None and self.open_files < LEAST_OPEN_FILES:
+            raise ConfigurationError(f"open_files must be at least {LEAST_OPEN_FILES}")
+
+    def to_resources(self) -> dict[int, tuple[int, int]]:
+        """(soft, hard) for each of the ``resource`` module's numbers that is limited."""
+        # The hard limit on CPU time kills without a trace; the soft one does it a second earlier,
+        # with a signal that says why.
+        wanted = {
+            resource.RLIMIT_AS: (self.memory_bytes, self.memory_bytes),
+            resource.RLIMIT_NOFILE: (self.open_files, self.open_files),
+            resource.RLIMIT_CPU: (self.cpu_seconds, self.cpu_seconds and self.cpu_seconds + 1),
+            resource.RLIMIT_CORE: (self.core_bytes, self.core_bytes),
+        }
+        return {
+            kind: (soft, hard)
+            for kind, (soft, hard) in wanted.items()
+            if soft is not None and hard is not None
+        }
+
+
+def _show_names(environment: Mapping[str, str]) -> str:
+    return f"<{', '.join(sorted(environment))}>"  # values may be secrets
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ProcessSettings(RuntimeSettings):
+    """How to start a process.
+
+    Either ``target`` or ``command`` must be given. A function file is run by an interpreter with
+    Spear's agent in it. A command may be any program; one that is not Spear's agent but speaks the
+    protocol finds the bootstrap record at the descriptor whose number replaces ``{bootstrap_fd}`` in
+    the command, or, with ``environment_handover``, address and secret in its environment.
+
+    Attributes:
+        target: a file with functions or an importable module, as ``shop.py`` or ``shop.api``, and
+            the agent's name if there are several in it, as ``shop.py:app``.
+        python: the interpreter that runs it; it needs Spear's dependencies.
+        python_path: directories that it looks for modules in, first.
+        command: a program and its arguments, instead of ``target``.
+        environment: variables it gets, besides :data:`INHERITED` and those Spear sets.
+        pass_environment: names of the host's variables that it gets as well, if they are set.
+        working_directory: an existing one; by default a private one, removed with the instance.
+        limits: what the kernel lets it have.
+        debug: errors carry tracebacks.
+        low_latency: both ends look for input for a moment before they go to sleep: costs CPU, saves
+            a wake-up.
+        environment_handover: set SERVICE_ADDR, SECRET (in hex) and SPEAR_INSTANCE. Whoever may read
+            ``/proc`` of our user can read them, and the program's children inherit them; a
+            descriptor has neither weakness.
+    """
+
+    target: str | None = None
+    python: str = sys.executable
+    python_path: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = attrs.field(factory=dict, repr=_show_names)
+    pass_environment: tuple[str, ...] = ()
+    working_directory: str | None = None
+    limits: ResourceLimits = attrs.field(factory=ResourceLimits)
+    debug: bool = False
+    low_latency: bool = False
+    environment_handover: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if bool(self.target) == bool(self.command):
+            raise ConfigurationError("a process needs either a target or a command")
+        if self.environment_handover and not self.command:
+            raise ConfigurationError("environment_handover goes with a command")
+        for name, value in self.environment.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ConfigurationError(f"{name!r} cannot be an environment variable")
+            if name in HANDOVER and self.environment_handover:
+                raise ConfigurationError(f"{name} is set by environment_handover")
+        if any("\0" in argument for argument in (*self.command, self.target or "")):
+            raise ConfigurationError("a command cannot contain a NUL")
+
+    def split_target(self) -> tuple[Path | None, str]:
+        """The target's absolute path, if it is a file, and how an agent is told of it."""
+        target = self.target or ""
+        program, colon, name = target.rpartition(":")
+        if not (colon and name.isidentifier()):  # a colon may also be part of a path
+            program, colon, name = target, "", ""
+        if program.endswith(".py") or os.sep in program or os.path.isfile(program):
+            path = Path(program).absolute()
+            return path, f"{path}{colon}{name}"
+        return None, target
+
+    def validate(self) -> None:
+        """Find out whether this machine can start it; see :meth:`Runtime.validate`."""
+        program, (path, _) = self.program(), self.split_target()
+        if shutil.which(program, path=self._base_environment()["PATH"]) is None:
+            raise ConfigurationError(f"{program} is not a program that can be run")
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigurationError(f"{path} is not a file that can be read")
+        directory = self.working_directory
+        if directory is not None and not os.access(directory, os.X_OK):
+            raise ConfigurationError(f"{directory} is not a directory that can be entered")
+        for kind, (_, hard) in self.limits.to_resources().items():
+            most = resource.getrlimit(kind)[1]
+            if os.geteuid() != 0 and most != resource.RLIM_INFINITY and hard > most:
+                raise ConfigurationError(f"a limit of {hard} is above the host's own, {most}")
+
+    def program(self) -> str:
+        """What is executed."""
+        return self.command[0] if self.command else self.python
+
+    def agent_command(self, bootstrap_fd: int) -> list[str]:
+        """The command line that serves ``target``."""
+        _, target = self.split_target()
+        # -P: what lies in the working directory must not pass for a module of ours.
+        agent = [self.python, "-P", "-m", _AGENT_MODULE]
+        return [*agent, target, "--bootstrap-fd", str(bootstrap_fd)]
+
+    def own_command(self, bootstrap_fd: int) -> list[str]:
+        """``command``, complete: the program by its path, the descriptor by its number."""
+        path = self._base_environment()["PATH"]
+        program = shutil.which(self.command[0], path=path) or self.command[0]
+        arguments = (each.replace(BOOTSTRAP_FD, str(bootstrap_fd)) for each in self.command[1:])
+        return [os.path.abspath(program), *arguments]
+
+    def full_environment(self) -> dict[str, str]:
+        """All that it will find in its environment."""
+        environment = self._base_environment()
+        search = [os.path.abspath(each) for each in self.python_path]
+        if not self.command and not _finds_spear(self.python):
+            search.append(str(_SPEAR_ROOT))
+        if search:
+            theirs = environment.get("PYTHONPATH")
+            environment["PYTHONPATH"] = os.pathsep.join([*search, *([theirs] if theirs else [])])
+        return environment
+
+    def _base_environment(self) -> dict[str, str]:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name in INHERITED or name.startswith("LC_") or name in self.pass_environment
+        }
+        environment.setdefault("PATH", os.defpath)
+        return environment | dict(self.environment)
+
+
+_SPEAR_ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+def _finds_spear(python: str) -> bool:
+    """Whether an interpreter has Spear installed where it looks anyway."""
+    places = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    return python == sys.executable and _SPEAR_ROOT in places

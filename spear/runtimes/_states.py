@@ -1,0 +1,137 @@
+"""The states of an instance: one table, and the book that keeps to it.
+
+Nothing outside this module decides what state may follow another, and this module knows nothing but
+states: no process, no channel. A move that is not in the table raises and changes nothing. Every move is
+recorded and told, in order, so that whatever an instance does, its observer sees it started before it
+exited, and exited before it was deleted.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import SpearError
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+
+logger: Final = logging.getLogger("spear.runtimes")
+
+MAX_HISTORY: Final = 64
+"""Moves that are remembered; an unstable connection could make more of them for ever."""
+
+
+class InstanceState(enum.Enum):
+    """Where an instance stands."""
+
+    CREATED = "created"  # an idea: nothing of it runs yet
+    STARTING = "starting"  # it runs, and has yet to log in
+    READY = "ready"  # it takes calls
+    UNHEALTHY = "unhealthy"  # it runs, but its channel is lost
+    DRAINING = "draining"  # it finishes the calls it has, and takes no new ones
+    STOPPING = "stopping"  # it was told to end, or is being killed
+    EXITED = "exited"  # it runs no more
+    FAILED = "failed"  # it could not even be started
+    DELETED = "deleted"  # nothing of it is left: no socket, no directory, no descriptor
+
+
+_S = InstanceState
+
+MOVES: Final[Mapping[InstanceState, frozenset[InstanceState]]] = {
+    _S.CREATED: frozenset({_S.STARTING, _S.FAILED}),
+    _S.STARTING: frozenset({_S.READY, _S.STOPPING, _S.EXITED}),
+    _S.READY: frozenset({_S.UNHEALTHY, _S.DRAINING, _S.STOPPING, _S.EXITED}),
+    _S.UNHEALTHY: frozenset({_S.READY, _S.STOPPING, _S.EXITED}),
+    _S.DRAINING: frozenset({_S.STOPPING, _S.EXITED}),
+    _S.STOPPING: frozenset({_S.EXITED}),
+    _S.EXITED: frozenset({_S.DELETED}),
+    _S.FAILED: frozenset({_S.DELETED}),
+    _S.DELETED: frozenset(),
+}
+"""Which states may follow each."""
+
+GONE: Final = frozenset({_S.EXITED, _S.FAILED, _S.DELETED})
+"""The states in which nothing runs, and nothing ever will."""
+
+
+@final
+@attrs.frozen
+class InstanceEvent:
+    """An instance came into another state.
+
+    Attributes:
+        instance_id: which one.
+        state: the state it is in now.
+        time: of Trio's clock.
+        reason: why, if there is something to say.
+    """
+
+    instance_id: InstanceId
+    state: InstanceState
+    time: float
+    reason: str = ""
+
+
+OnEvent: TypeAlias = Callable[[InstanceEvent], None]
+
+
+@final
+class Lifecycle:
+    """The state of one instance, and how it came there.
+
+    Attributes:
+        state: where it stands.
+    """
+
+    def __init__(self, instance_id: InstanceId, on_event: OnEvent | None = None) -> None:
+        self.state = InstanceState.CREATED
+        self._instance_id = instance_id
+        self._on_event = on_event
+        self._history: deque[InstanceEvent] = deque(maxlen=MAX_HISTORY)
+        self._moved = trio.Event()
+        self._record("")
+
+    @property
+    def history(self) -> tuple[InstanceEvent, ...]:
+        """The last states it was in, this one included, oldest first."""
+        return tuple(self._history)
+
+    def move(self, to: InstanceState, reason: str = "") -> None:
+        """Go to another state, and tell whoever waits or observes.
+
+        Raises:
+            SpearError: the table does not allow it; the state is as before.
+        """
+        if to not in MOVES[self.state]:
+            raise SpearError(
+                f"{self._instance_id} is {self.state.value} and cannot become {to.value}"
+            )
+        self.state = to
+        self._record(reason)
+        moved, self._moved = self._moved, trio.Event()
+        moved.set()
+
+    def _record(self, reason: str) -> None:
+        event = InstanceEvent(self._instance_id, self.state, trio.current_time(), reason)
+        self._history.append(event)
+        logger.debug("%s is %s %s", self._instance_id, self.state.value, reason)
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                # An observer's bug must not keep a process alive.
+                logger.exception("the observer of %s failed", self._instance_id)
+
+    async def wait_for(self, *states: InstanceState) -> InstanceState:
+        """Wait until it is in one of these states, or gone; returns the state. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self.state not in states and self.state not in GONE:
+            await self._moved.wait()
+        return self.state

@@ -1,0 +1,193 @@
+"""What the tests of the runtimes share: workers, and the proof that nothing of them is left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from spear._errors import ChannelBroken
+from spear._ids import InstanceId
+from spear._limits import Limits
+from spear.channels import CommunicationFactory, open_communication_factory
+from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings
+
+if TYPE_CHECKING:
+    from spear.channels import Service
+    from spear.runtimes import Instance, InstanceEvent, RuntimeSettings
+
+HERE = Path(__file__).parent
+WORKER = str(HERE / "worker.py")
+
+PATIENCE_SECONDS = 15.0
+"""For whatever must happen soon, on a machine that is busy with something else."""
+
+
+def worker(*arguments: str, environment: Mapping[str, str] | None = None) -> ProcessSettings:
+    """A process of ``worker.py``."""
+    return ProcessSettings(
+        command=(sys.executable, WORKER, "{bootstrap_fd}", *arguments),
+        environment=environment or {},
+        pass_environment=("COVERAGE_PROCESS_CONFIG",),
+    )
+
+
+def python(code: str) -> ProcessSettings:
+    """A process of Python code, which finds the number of the bootstrap descriptor in sys.argv[1]."""
+    return ProcessSettings(command=(sys.executable, "-c", code, "{bootstrap_fd}"))
+
+
+def shell(code: str) -> ProcessSettings:
+    """A process of shell code."""
+    return ProcessSettings(command=("/bin/sh", "-c", code))
+
+
+@attrs.define
+class Host:
+    """A runtime with its factory, and what its instances told."""
+
+    factory: CommunicationFactory
+    runtime: ProcessRuntime
+    events: list[InstanceEvent] = attrs.Factory(list)
+
+    @asynccontextmanager
+    async def run(
+        self,
+        settings: RuntimeSettings,
+        name: str = "worker",
+        *,
+        incarnation: int = 1,
+        service: Service | None = None,
+    ) -> AsyncIterator[Instance]:
+        spec = InstanceSpec(
+            instance_id=InstanceId("process", name, incarnation),
+            settings=settings,
+            service=service,
+            on_event=self.events.append,
+        )
+        async with self.runtime.open_instance(spec) as instance:
+            yield instance
+
+    @asynccontextmanager
+    async def ready(
+        self, settings: RuntimeSettings, name: str = "worker"
+    ) -> AsyncIterator[Instance]:
+        async with self.run(settings, name) as instance:
+            with trio.fail_after(PATIENCE_SECONDS):
+                await instance.wait_ready()
+            yield instance
+
+    def states(self, name: str = "worker") -> list[str]:
+        """What became of an instance."""
+        return [each.state.value for each in self.events if each.instance_id.name == name]
+
+
+@asynccontextmanager
+async def open_host(limits: Limits | None = None) -> AsyncIterator[Host]:
+    async with open_communication_factory(limits or Limits()) as factory:
+        yield Host(factory, ProcessRuntime(factory))
+
+
+async def call(instance: Instance, function: str, payload: bytes = b"") -> bytes:
+    """Call as a spearlet would: a loss is explained by the instance."""
+    assert instance.channel is not None
+    try:
+        return (await instance.channel.request(function, payload)).payload
+    except ChannelBroken as error:
+        raise await instance.explain_loss(error) from error
+
+
+class Lines(logging.Handler):
+    """Hears what instances write, as soon as the host does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self._more = trio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+        self._more.set()
+        self._more = trio.Event()
+
+    async def wait_for(self, text: str, times: int = 1) -> str:
+        """Wait for so many lines that contain ``text``; returns the last one."""
+        with trio.fail_after(PATIENCE_SECONDS):
+            while len(found := [each for each in self.texts if text in each]) < times:
+                await self._more.wait()
+        return found[times - 1]
+
+
+@contextmanager
+def listening(name: str = "spear.instances") -> Iterator[Lines]:
+    """What instances write while the block runs."""
+    logger = logging.getLogger(name)
+    lines, before = Lines(), logger.level
+    logger.addHandler(lines)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield lines
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(lines)
+
+
+# -- what is there ----------------------------------------------------------------------------
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+async def wait_dead(pidfd: int) -> None:
+    """Wait until the process behind ``pidfd`` has ended, and close it."""
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def children() -> set[int]:
+    """Our children, zombies included."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that ended meanwhile
+            found |= {int(child) for child in (task / "children").read_text().split()}
+    return found
+
+
+def descriptors() -> dict[int, str]:
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that listed them
+            found[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
+
+def private_files() -> set[str]:
+    """Directories and sockets that Spear makes for instances; see conftest.py."""
+    return {str(path) for path in Path(tempfile.gettempdir()).rglob("*")}
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Expect that the block leaves no child, no descriptor, no socket and no directory behind."""
+    before = children(), descriptors(), private_files()
+    yield
+    after = children(), descriptors(), private_files()
+    assert after[0] <= before[0]
+    assert after[1] == before[1]
+    assert after[2] <= before[2]

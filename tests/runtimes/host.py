@@ -1,0 +1,65 @@
+"""A host that will be killed: ``host.py NUMBER`` starts so many workers of every difficult kind.
+
+When all of them do what they are there for, it prints the pids, of workers and their children, as one
+JSON list, and waits for its end.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import trio
+
+from runtimes.helpers import call, listening, open_host, shell, worker
+from spear._limits import Limits
+from spear.runtimes import ProcessSettings
+
+AGENT = """
+import spear
+app = spear.Agent()
+@app.function
+async def nothing() -> None:
+    pass
+"""
+FOREIGN = "sleep 1000 & echo $! begun; while :; do :; done"
+
+
+async def main() -> None:
+    pids: list[int] = []
+    agent = Path("agent.py").absolute()
+    agent.write_text(AGENT)
+    kinds = ["busy", "hold_gil", "grandchild", "wait", "foreign", "agent"]
+    settings = {"foreign": shell(FOREIGN), "agent": ProcessSettings(target=str(agent))}
+    # A busy worker answers no heartbeats, and a foreign one does not log in; here they may.
+    limits = Limits(heartbeat_misses=10_000, startup_seconds=3600, call_seconds=3600)
+    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        host = await stack.enter_async_context(open_host(limits))
+        for number in range(int(sys.argv[1])):
+            kind = kinds[number % len(kinds)]
+            with listening() as lines:
+                instance = await stack.enter_async_context(
+                    host.run(settings.get(kind, worker()), f"worker-{number}")
+                )
+                if kind == "foreign":
+                    line = await lines.wait_for("begun")
+                    pids.append(int(line.split()[-2]))
+                else:
+                    await instance.wait_ready()
+                if kind == "grandchild":
+                    pids.append(int(await call(instance, kind)))
+                elif kind in ("busy", "hold_gil"):
+                    nursery.start_soon(call, instance, kind)
+                    await lines.wait_for("begun")
+            assert instance.pid is not None
+            pids.append(instance.pid)
+        sys.stdout.write(json.dumps(pids) + "\n")
+        sys.stdout.flush()
+        await trio.sleep_forever()
+
+
+trio.run(main)

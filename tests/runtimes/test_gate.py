@@ -1,0 +1,48 @@
+"""The doorman in front of programs that are not ours."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+from spear.runtimes import _process_gate as gate
+
+if TYPE_CHECKING:
+    import subprocess
+
+ENVIRONMENT = {"ONLY": "this"}
+
+
+async def run_behind_gate(*command: str, go: bytes = b"\n") -> subprocess.CompletedProcess[bytes]:
+    assert gate.__file__ is not None
+    return await trio.run_process(
+        [sys.executable, "-I", "-S", gate.__file__, *command],
+        stdin=go,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
+
+
+async def test_the_program_finds_all_as_if_nobody_had_stood_there() -> None:
+    done = await run_behind_gate("/usr/bin/env", go=b"\nnot for the program")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"ONLY=this\n"
+    done = await run_behind_gate("/bin/cat")  # from /dev/null
+    assert (done.returncode, done.stdout) == (0, b"")
+    done = await run_behind_gate("/bin/echo", "one", "two  three", "gr\u00fcn")
+    assert done.stdout.decode() == "one two  three gr\u00fcn\n"
+
+
+async def test_nothing_runs_when_the_host_is_gone() -> None:
+    done = await run_behind_gate("/bin/echo", "hello", go=b"")
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
+async def test_what_cannot_be_run_is_said() -> None:
+    done = await run_behind_gate("/no/such/program")
+    assert done.returncode == 127
+    assert done.stderr == b"cannot run /no/such/program: No such file or directory\n"

@@ -1,0 +1,120 @@
+"""What is kept and told of an instance's output: bounded, readable, harmless."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear._ids import InstanceId
+from spear._limits import Limits
+from spear.runtimes._logs import LINE_OVERHEAD_BYTES, LogBook
+
+from .helpers import listening
+
+if TYPE_CHECKING:
+    import random
+
+ID = InstanceId("process", "worker")
+LIMITS = Limits(log_line_bytes=20, log_tail_bytes=10 * (LINE_OVERHEAD_BYTES + 20))
+
+
+def texts(book: LogBook) -> list[str]:
+    return [line.text for line in book.lines()]
+
+
+def fed(*chunks: bytes, limits: Limits = LIMITS) -> list[str]:
+    book = LogBook(ID, limits)
+    tail = book.tail("stdout")
+    for chunk in chunks:
+        tail.feed(chunk)
+    tail.finish()
+    return texts(book)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"", []),
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"one\ntwo", ["one", "two"]),
+        (b"\n\n", ["", ""]),
+        (b"dos\r\n", ["dos"]),
+        (b"a\rb\n", ["a\\x0db"]),
+        (b"tab\there\n", ["tab\there"]),
+        ("grün, 木\n".encode(), ["grün, 木"]),
+        (b"bad \xff\xc3\n", ["bad \\xff\\xc3"]),
+        (b"\x1b[2J\x07\n", ["\\x1b[2J\\x07"]),
+        ("\x85\u2028\u2029\n".encode(), ["\\x85\\u2028\\u2029"]),
+        (b"x" * 20 + b"\n", ["x" * 20]),
+        (b"x" * 21 + b"\n", ["x" * 20 + " … 1 more bytes"]),
+        (b"x" * 50, ["x" * 20 + " … 30 more bytes"]),
+    ],
+)
+def test_lines_are_the_same_however_they_arrive(
+    data: bytes, lines: list[str], seed: random.Random
+) -> None:
+    assert fed(data) == lines
+    assert fed(*(data[i : i + 1] for i in range(len(data)))) == lines
+    cuts = sorted(seed.choices(range(len(data) + 1), k=4))
+    pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    assert fed(*pieces) == lines
+
+
+def test_only_the_end_is_kept() -> None:
+    assert fed(b"".join(b"%20d\n" % number for number in range(100))) == [
+        f"{number:20}" for number in range(90, 100)
+    ]
+
+
+def test_one_line_is_kept_even_if_it_is_larger_than_all() -> None:
+    limits = Limits(log_line_bytes=100, log_tail_bytes=10)
+    assert fed(b"x" * 100 + b"\n", limits=limits) == ["x" * 100]
+
+
+@pytest.mark.parametrize("flood", [b"\n", b"x", b"\x00", b"\xff"])
+def test_a_flood_costs_no_memory(flood: bytes) -> None:
+    limits = Limits()
+    book = LogBook(ID, limits)
+    chunk = flood * 8192
+    tail = book.tail("stderr")
+    tracemalloc.start()
+    try:
+        for _ in range(16):
+            tail.feed(chunk)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # One byte may have become the four characters of an escape, and a line has its object.
+    assert most < 16 * limits.log_tail_bytes
+
+
+def test_lines_of_both_streams_are_in_the_order_of_reading() -> None:
+    book = LogBook(ID, LIMITS)
+    for number in range(4):
+        book.tail("stdout" if number % 2 else "stderr").feed(b"%d\n" % number)
+    assert [(line.stream, line.text) for line in book.lines()] == [
+        ("stderr", "0"),
+        ("stdout", "1"),
+        ("stderr", "2"),
+        ("stdout", "3"),
+    ]
+    assert [line.number for line in book.lines()] == [1, 2, 3, 4]
+
+
+def test_the_text_has_what_fits_and_what_has_not_ended() -> None:
+    book = LogBook(ID, LIMITS)
+    tail = book.tail("stderr")
+    assert tail.text(10) == ""
+    tail.feed(b"first\nsecond\nthi")
+    assert tail.text(100) == "first\nsecond\nthi"
+    assert tail.text(11) == "second\nthi"
+    assert tail.text(10) == "thi"
+    assert tail.text(2) == "hi"
+
+
+def test_each_line_is_logged_with_its_instance() -> None:
+    with listening() as lines:
+        fed(b"hello\n")
+    assert lines.texts == ["process:worker#1 stdout: hello"]

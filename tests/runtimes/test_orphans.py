@@ -1,0 +1,69 @@
+"""R12: when the host is killed, all of its instances die, whatever they are doing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+
+import pytest
+import trio
+
+from .helpers import HERE, is_alive
+
+NOISE_SECONDS = 1.0
+"""What the bound gets on top, on a machine that does other things as well."""
+
+
+async def kill_a_host(number: int) -> None:
+    process = await trio.lowlevel.open_process(
+        [sys.executable, str(HERE / "host.py"), str(number)],
+        stdout=subprocess.PIPE,
+        cwd=tempfile.gettempdir(),
+        # What a killed host leaves in there is removed with this test.
+        env=os.environ | {"TMPDIR": tempfile.gettempdir()},
+    )
+    assert process.stdout is not None
+    line = b""
+    with trio.fail_after(20 + number):
+        while not line.endswith(b"\n"):
+            received = await process.stdout.receive_some()
+            assert received, "the host did not come up"
+            line += received
+    pids: list[int] = json.loads(line)
+    assert len(pids) > number
+    assert all(is_alive(pid) for pid in pids)
+    pidfds = [os.pidfd_open(pid) for pid in pids]
+    try:
+        begun = time.monotonic()
+        process.kill()
+        with trio.move_on_after(5):
+            for pidfd in pidfds:
+                await trio.lowlevel.wait_readable(pidfd)
+        seconds = time.monotonic() - begun
+        assert [pid for pid in pids if is_alive(pid)] == []
+        assert seconds < 1 + NOISE_SECONDS
+    finally:
+        for pidfd in pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        await process.wait()
+        await process.stdout.aclose()
+
+
+@pytest.mark.slow
+async def test_r12_no_instance_survives_its_host() -> None:
+    for _ in range(3):
+        await kill_a_host(8)
+
+
+@pytest.mark.soak
+async def test_r12_no_instance_of_three_thousand_survives_its_host() -> None:
+    for _ in range(100):
+        await kill_a_host(32)

@@ -1,0 +1,151 @@
+"""What a process is to be: checked, complete, and shown without secrets."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear._errors import ConfigurationError
+from spear.runtimes import ProcessSettings, ResourceLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: ProcessSettings(), "either a target or a command"),
+        (lambda: ProcessSettings(target="x.py", command=("x",)), "either a target or a command"),
+        (lambda: ProcessSettings(target="x.py", environment_handover=True), "goes with a command"),
+        (lambda: ProcessSettings(target="x\0.py"), "a NUL"),
+        (lambda: ProcessSettings(command=("x", "\0")), "a NUL"),
+        (lambda: ProcessSettings(target="x.py", environment={"": "x"}), "'' cannot be"),
+        (lambda: ProcessSettings(target="x.py", environment={"A=B": "x"}), "'A=B' cannot be"),
+        (lambda: ProcessSettings(target="x.py", environment={"A": "\0"}), "'A' cannot be"),
+        (
+            lambda: ProcessSettings(
+                command=("x",), environment={"SECRET": "x"}, environment_handover=True
+            ),
+            "SECRET is set by environment_handover",
+        ),
+        (lambda: ResourceLimits(memory_bytes=0), "memory_bytes must be positive, not 0"),
+        (lambda: ResourceLimits(cpu_seconds=-1), "cpu_seconds must be positive, not -1"),
+        (lambda: ResourceLimits(core_bytes=-1), "core_bytes must be positive, not -1"),
+        (lambda: ResourceLimits(open_files=15), "open_files must be at least 16"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make: Callable[[], object], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        make()
+
+
+def test_limits_become_resources() -> None:
+    assert ResourceLimits().to_resources() == {resource.RLIMIT_CORE: (0, 0)}
+    assert ResourceLimits(core_bytes=None).to_resources() == {}
+    limits = ResourceLimits(memory_bytes=2**30, open_files=64, cpu_seconds=5, core_bytes=1)
+    assert limits.to_resources() == {
+        resource.RLIMIT_AS: (2**30, 2**30),
+        resource.RLIMIT_NOFILE: (64, 64),
+        resource.RLIMIT_CPU: (5, 6),
+        resource.RLIMIT_CORE: (1, 1),
+    }
+
+
+def test_limits_above_the_hosts_own_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ProcessSettings(command=("true",), limits=ResourceLimits(open_files=64))
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (32, 32))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ConfigurationError, match="64 is above the host's own, 32"):
+        settings.validate()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    settings.validate()
+
+
+@pytest.mark.parametrize(
+    ("target", "argument"),
+    [
+        ("shop.py", str(Path("shop.py").absolute())),
+        ("./shop", str(Path("shop").absolute())),
+        ("/srv/shop.py", "/srv/shop.py"),
+        ("/srv/shop.py:app", "/srv/shop.py:app"),
+        ("shop.py:app", str(Path("shop.py").absolute()) + ":app"),
+        ("shop", "shop"),
+        ("shop.functions", "shop.functions"),
+        ("shop.functions:app", "shop.functions:app"),
+    ],
+)
+def test_a_file_is_named_by_its_absolute_path(target: str, argument: str) -> None:
+    # The process starts in another directory.
+    command = ProcessSettings(target=target).agent_command(17)
+    assert command == [sys.executable, "-P", "-m", "spear.agent", argument, "--bootstrap-fd", "17"]
+
+
+def test_a_command_is_completed() -> None:
+    settings = ProcessSettings(command=("sh", "--fd={bootstrap_fd}", "{bootstrap_fd}", "{x}"))
+    assert settings.own_command(9) == [shutil.which("sh"), "--fd=9", "9", "{x}"]
+    relative = ProcessSettings(command=("./program",))
+    assert relative.own_command(9) == [str(Path("program").absolute())]
+
+
+def test_the_program_is_looked_for_where_it_will_be(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with pytest.raises(ConfigurationError, match="program is not a program that can be run"):
+        ProcessSettings(command=("program",)).validate()
+    settings = ProcessSettings(command=("program",), environment={"PATH": str(tmp_path)})
+    settings.validate()
+    assert settings.own_command(9) == [str(program)]
+
+
+def test_s15_the_environment_is_what_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    settings = ProcessSettings(command=("true",))
+    assert settings.full_environment() == {"PATH": os.defpath}
+    for name in ("PATH", "HOME", "LANG", "LC_TIME", "TZ", "TMPDIR", "TOKEN", "MINE", "PYTHONHOME"):
+        monkeypatch.setenv(name, f"host's {name}")
+    settings = ProcessSettings(
+        command=("true",), environment={"MINE": "own", "LANG": "C"}, pass_environment=("MINE",)
+    )
+    assert settings.full_environment() == {
+        "PATH": "host's PATH",
+        "HOME": "host's HOME",
+        "LANG": "C",
+        "LC_TIME": "host's LC_TIME",
+        "TZ": "host's TZ",
+        "TMPDIR": "host's TMPDIR",
+        "MINE": "own",
+    }
+
+
+def test_an_agent_finds_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/host/only")
+
+    def path(**more: object) -> str | None:
+        settings = ProcessSettings(target="x.py", **more)  # type: ignore[arg-type]  # as given
+        return settings.full_environment().get("PYTHONPATH")
+
+    assert path() == str(ROOT)  # not installed, but found where the host found it
+    assert path(python_path=("/a", "b")) == f"/a:{Path('b').absolute()}:{ROOT}"
+    assert path(environment={"PYTHONPATH": "/theirs"}) == f"{ROOT}:/theirs"
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(ROOT))
+    assert path() is None
+    assert path(python="/other/python") == str(ROOT)
+    assert ProcessSettings(command=("true",)).full_environment().get("PYTHONPATH") is None
+
+
+def test_values_of_variables_are_not_shown() -> None:
+    shown = repr(ProcessSettings(target="x.py", environment={"TOKEN": "hidden", "A": "b"}))
+    assert "<A, TOKEN>" in shown
+    assert "hidden" not in shown
