@@ -1,0 +1,61 @@
+"""What functions may ask of their host: to call other functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from spear._errors import CallFailed, NotFound
+
+if TYPE_CHECKING:
+    from spear.channels import InboundCall
+
+    from ._functions import Function
+
+
+@final
+class Callbacks:
+    """The service that a host offers to its instances.
+
+    Args:
+        find: looks a function up by "name" or "deployment.name"; raises NotFound.
+    """
+
+    def __init__(self, find: Callable[[str], Function]) -> None:
+        self._find = find
+
+    def refuse(self, function: int, head: object) -> CallFailed | None:
+        """Refuse what no deployment has, before its arguments are read."""
+        name = head.get("function") if isinstance(head, dict) else None
+        if not isinstance(name, str):
+            return NotFound("a host's functions have no numbers: call them by name")
+        try:
+            self._find(name)
+        except NotFound as error:
+            return error
+        return None
+
+    async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
+        """Call it; arguments, items and result pass through as they are.
+
+        If cancelled, so is the function that was called.
+        """
+        name = call.head["function"] if call.head else None
+        assert isinstance(name, str)  # refuse() has seen to it
+        # Who calls is for the host to say, not for the instance.
+        metadata = {**call.metadata, "caller": str(call.channel.instance_id)}
+        function = self._find(name).options(metadata=metadata)
+        remaining = call.deadline - trio.current_time()
+        if not call.wants_stream:
+            response = await function.forward(call.payload, call.is_cbor, remaining)
+            return response.payload, response.is_cbor
+        async with function.forward_stream(call.payload, call.is_cbor, remaining) as stream:
+            with suppress(trio.EndOfChannel):
+                while True:
+                    item, is_cbor = await stream.receive_item()
+                    await call.send(item, is_cbor=is_cbor)
+            response = await stream.response()
+        return response.payload, response.is_cbor

@@ -1,0 +1,138 @@
+"""One call of a function as a thing of its own: where it ran, how long, and what became of it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trio
+
+from spear._errors import CallCancelled, DeadlineExceeded
+from spear._util import NoPublicConstructor
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+
+    from ._arguments import Result
+
+
+class ExecutionStatus(enum.Enum):
+    """Where an execution stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+
+
+_S = ExecutionStatus
+
+# Every status an execution can have, and what may follow it.
+STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
+    _S.PENDING: frozenset({_S.RUNNING, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.TIMEOUT}),
+    _S.COMPLETED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+    _S.TIMEOUT: frozenset(),
+}
+
+
+@final
+class Execution(metaclass=NoPublicConstructor):
+    """A submitted call. Made by :meth:`Function.submit`.
+
+    Attributes:
+        number: unique in its spearlet.
+        function: what was called.
+        status: where it stands.
+        instance: where it runs or ran, once that is known.
+        execution_seconds: how long the handler took, as the instance measured it.
+        failure: why there is no result, if it failed.
+        submitted: when, in Trio's time.
+    """
+
+    def __init__(self, number: int, function: str) -> None:
+        self.number = number
+        self.function = function
+        self.status = ExecutionStatus.PENDING
+        self.instance: InstanceId | None = None
+        self.execution_seconds: float | None = None
+        self.failure: Exception | None = None
+        self.submitted = trio.current_time()
+        self._ended: float | None = None
+        self._result: Result = None
+        self._done = trio.Event()
+        self._scope = trio.CancelScope()  # everything that runs for it here
+
+    def __repr__(self) -> str:
+        return f"<Execution {self.number} of {self.function}: {self.status.value}>"
+
+    @property
+    def duration_seconds(self) -> float:
+        """From submission to the end, or to now."""
+        end = trio.current_time() if self._ended is None else self._ended
+        return end - self.submitted
+
+    def cancel(self) -> None:
+        """Stop it, and the function. Does nothing if it has ended."""
+        self._scope.cancel()
+
+    async def result(self) -> Result:
+        """Wait for the end; returns what the function returned. A checkpoint.
+
+        If cancelled, the execution goes on.
+
+        Raises:
+            SpearError: what it failed with.
+            CallCancelled: :meth:`cancel` was called, or its spearlet has ended.
+        """
+        await self._done.wait()
+        if self.failure is not None:
+            raise self.failure
+        return self._result
+
+    def _move(self, status: ExecutionStatus) -> None:
+        """Go to the next status. Raises ValueError if that cannot follow."""
+        if status not in STATUS_MOVES[self.status]:
+            raise ValueError(f"{status.value} cannot follow {self.status.value}")
+        self.status = status
+
+    def _end(self, status: ExecutionStatus, failure: Exception | None = None) -> None:
+        self._move(status)
+        self.failure = failure
+        self._ended = trio.current_time()
+        self._done.set()
+
+
+Work: TypeAlias = "Callable[[Execution], Awaitable[tuple[Result, float]]]"
+"""What an execution does: (result, how long the handler took). Sets its ``instance``."""
+
+
+async def run_execution(execution: Execution, work: Work) -> None:
+    """Lead an execution from its first status to its last. Raises nothing but Cancelled.
+
+    If cancelled, so is the work.
+    """
+    with execution._scope:
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            execution._move(ExecutionStatus.RUNNING)
+            execution._result, execution.execution_seconds = await work(execution)
+        except trio.Cancelled:
+            begun = execution.status is ExecutionStatus.RUNNING
+            reason = CallCancelled(
+                f"execution {execution.number} of {execution.function} was cancelled",
+                delivered="maybe" if begun else "no",
+            )
+            execution._end(ExecutionStatus.CANCELLED, reason)
+            raise
+        except DeadlineExceeded as failure:
+            execution._end(ExecutionStatus.TIMEOUT, failure)
+        except Exception as failure:  # whose handler of progress reports it may be
+            execution._end(ExecutionStatus.FAILED, failure)
+        else:
+            execution._end(ExecutionStatus.COMPLETED)

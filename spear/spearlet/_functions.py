@@ -1,0 +1,381 @@
+"""A deployed function, as its callers see it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import (
+    ChannelBroken,
+    ChannelClosed,
+    ConfigurationError,
+    InvalidArguments,
+    LocalProtocolError,
+    Rejected,
+)
+from spear._util import NoPublicConstructor
+
+from ._arguments import Payload, Result, decode_result_untrusted, encode_arguments, encode_item
+from ._executions import Execution, Work
+
+if TYPE_CHECKING:
+    from spear.channels import CallStream, ExecutionResponse, Metadata, OnProgress
+
+    from ._replicas import Replica, ReplicaSet
+
+Launch: TypeAlias = Callable[[str, Work], Execution]
+"""(function's name, what to run) -> the execution, running in a task of the spearlet."""
+
+MAX_ATTEMPTS: Final = 3
+"""How often a call that certainly was not executed is tried, each time at the next replica."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class CallOptions:
+    """What a caller may say about a call besides its arguments.
+
+    Attributes:
+        timeout: seconds, by default the limit ``call_seconds``; ``math.inf`` must be asked for. If less
+            is left of the surrounding cancel scopes, that counts.
+        metadata: a small map for the handler.
+        key: a name for what the call does, the same each time it is tried; travels with the call.
+        on_progress: called with each progress report that arrives.
+        keywords: more keyword arguments, for parameters whose names mean something to the methods of
+            :class:`Function` themselves, such as ``timeout``.
+    """
+
+    timeout: float | None = None
+    metadata: Metadata | None = None
+    key: str | None = None
+    on_progress: Callable[[Result], None] | None = None
+    keywords: Mapping[str, object] = attrs.field(factory=dict)
+
+
+_DEFAULTS: Final = CallOptions()
+
+
+@final
+class FunctionStream(metaclass=NoPublicConstructor):
+    """A running stream: iterate over it for the function's items.
+
+    Made by :meth:`Function.stream`. Its methods raise as :meth:`Function.call` does.
+    """
+
+    def __init__(self, stream: CallStream, replica: Replica) -> None:
+        self._stream = stream
+        self._replica = replica
+
+    async def send(self, item: object) -> None:
+        """Send an item to the function, as soon as it has room for it.
+
+        If cancelled, the item was not sent. A checkpoint at least every 64 items.
+
+        Raises:
+            InvalidArguments: the item has no representation.
+            LocalProtocolError: the call has ended, or its items have.
+        """
+        payload, is_cbor = encode_item(item)
+        try:
+            await self._stream.send(payload, is_cbor=is_cbor)
+        except (ChannelBroken, ChannelClosed) as error:
+            raise await self._replica.explain_loss(error) from error
+
+    async def send_eof(self) -> None:
+        """Say that no further item will be sent. A checkpoint."""
+        await self._stream.send_eof()
+
+    async def receive_item(self) -> tuple[bytes, bool]:
+        """The function's next item as it came, and whether it is CBOR.
+
+        If cancelled, no item is lost. A checkpoint at least every 64 items.
+
+        Raises:
+            trio.EndOfChannel: it has sent all of its items.
+        """
+        try:
+            return await self._stream.receive_item()
+        except (ChannelBroken, ChannelClosed) as error:
+            raise await self._replica.explain_loss(error) from error
+
+    def __aiter__(self) -> FunctionStream:
+        return self
+
+    async def __anext__(self) -> Result:
+        try:
+            payload, is_cbor = await self.receive_item()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        return decode_result_untrusted(payload, is_cbor)
+
+    async def result(self) -> Result:
+        """Wait for the function's end; returns what it returned. If cancelled, it goes on."""
+        response = await self.response()
+        return decode_result_untrusted(response.payload, response.is_cbor)
+
+    async def response(self) -> ExecutionResponse:
+        """:meth:`result` as it came."""
+        try:
+            return await self._stream.result()
+        except (ChannelBroken, ChannelClosed) as error:
+            raise await self._replica.explain_loss(error) from error
+
+
+@final
+class Function(metaclass=NoPublicConstructor):
+    """A function of a deployment. Call it like a function: ``await shop.price("tea")``.
+
+    Made by :meth:`Deployment.function` or by attribute access on a deployment.
+
+    Attributes:
+        name: its name.
+        is_stream: whether it sends items: then use :meth:`stream`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        replicas: ReplicaSet,
+        launch: Launch,
+        options: CallOptions = _DEFAULTS,
+        *,
+        is_stream: bool,
+    ) -> None:
+        self.name = name
+        self.is_stream = is_stream
+        self._replicas = replicas
+        self._launch = launch
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name} on {len(self._replicas)} replicas>"
+
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+        key: str | None = None,
+        on_progress: Callable[[Result], None] | None = None,
+        keywords: Mapping[str, object] | None = None,
+    ) -> Function:
+        """The same function with other :class:`CallOptions`; what is not given stays as it was."""
+        now = self._options
+        options = CallOptions(
+            timeout=now.timeout if timeout is None else timeout,
+            metadata=now.metadata if metadata is None else metadata,
+            key=now.key if key is None else key,
+            on_progress=now.on_progress if on_progress is None else on_progress,
+            keywords=now.keywords if keywords is None else keywords,
+        )
+        function: Function = Function._create(
+            self.name, self._replicas, self._launch, options, is_stream=self.is_stream
+        )
+        return function
+
+    # -- one result ---------------------------------------------------------------------------
+
+    async def call(
+        self, /, *arguments: object, timeout: float | None = None, **keywords: object
+    ) -> Result:
+        """Call the function and wait for its result. A checkpoint.
+
+        If cancelled, so is the function. A call that certainly was not executed, because its replica
+        was leaving, goes to the next replica; nothing else is ever repeated.
+
+        Args:
+            arguments: positional arguments; one that is bytes travels uncopied.
+            timeout: seconds; see :class:`CallOptions`.
+            keywords: keyword arguments.
+
+        Raises:
+            FunctionRaised: it ran and raised.
+            InvalidArguments: the arguments do not fit; the message names the parameter.
+            DeadlineExceeded: the time was up.
+            WorkerDied: the instance is gone, or there is none.
+            CallFailed: see the other subclasses.
+        """
+        payload, is_cbor = self._encode(arguments, keywords)
+        response = await self._request(payload, is_cbor, timeout)
+        return decode_result_untrusted(response.payload, response.is_cbor)
+
+    __call__ = call
+
+    def submit(
+        self, /, *arguments: object, timeout: float | None = None, **keywords: object
+    ) -> Execution:
+        """Call the function without waiting; returns a handle with status, result and cancel.
+
+        The execution belongs to the spearlet: it is cancelled when that ends.
+
+        Raises:
+            InvalidArguments: an argument has no representation.
+            SpearError: the spearlet has ended.
+        """
+        payload, is_cbor = self._encode(arguments, keywords)
+
+        async def work(execution: Execution) -> tuple[Result, float]:
+            response = await self._request(payload, is_cbor, timeout, execution)
+            result = decode_result_untrusted(response.payload, response.is_cbor)
+            return result, response.execution_seconds
+
+        return self._launch(self.name, work)
+
+    async def forward(
+        self, payload: Payload, is_cbor: bool, timeout: float | None
+    ) -> ExecutionResponse:
+        """Call with arguments that are encoded already, and leave the result as it comes.
+
+        If cancelled, so is the function. Raises as :meth:`call`.
+        """
+        self._expect_stream(False)
+        return await self._request(payload, is_cbor, timeout)
+
+    def _encode(
+        self, positional: tuple[object, ...], keywords: Mapping[str, object]
+    ) -> tuple[Payload, bool]:
+        self._expect_stream(False)
+        if self._options.keywords:
+            keywords = {**self._options.keywords, **keywords}
+        return encode_arguments(self.name, positional, keywords)
+
+    def _expect_stream(self, expected: bool) -> None:
+        if self.is_stream and not expected:
+            raise Rejected(f"{self.name}() gives a stream: use {self.name}.stream(...)")
+        if expected and not self.is_stream:
+            raise Rejected(f"{self.name}() gives one result, not a stream: call {self.name}(...)")
+
+    async def _request(
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        execution: Execution | None = None,
+    ) -> ExecutionResponse:
+        options = self._options
+        now = trio.current_time()
+        deadline = self._deadline(timeout, now)
+        if deadline <= now:  # not DeadlineExceeded: `move_on_after` is to move on
+            await trio.lowlevel.checkpoint()
+        attempt = 1
+        while True:
+            replica, channel = self._replicas.pick()
+            if execution is not None:
+                execution.instance = replica.id
+            try:
+                return await channel.request(
+                    self.name,
+                    payload,
+                    timeout=deadline - now,
+                    is_cbor=is_cbor,
+                    metadata=options.metadata,
+                    key=options.key,
+                    on_progress=options.on_progress and _decoding(options.on_progress),
+                )
+            except LocalProtocolError as error:
+                raise InvalidArguments(f"{self.name}(): {error}") from error
+            except (ChannelBroken, ChannelClosed, Rejected) as error:
+                # Rejected, too, if the call crossed the message that the replica is leaving.
+                is_safe = error.delivered == "no" and not channel.is_connected
+                if not is_safe or attempt >= MAX_ATTEMPTS:
+                    if isinstance(error, Rejected):
+                        raise
+                    raise await replica.explain_loss(error) from error
+                attempt += 1
+                now = trio.current_time()
+
+    def _deadline(self, timeout: float | None, now: float) -> float:
+        """In Trio's time; see :class:`CallOptions`."""
+        if timeout is None:
+            timeout = self._options.timeout
+        if timeout is None:
+            timeout = self._replicas.call_seconds
+        return min(now + timeout, trio.current_effective_deadline())
+
+    # -- streams ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        sends_items: bool = False,
+        **keywords: object,
+    ) -> AsyncIterator[FunctionStream]:
+        """Call a function that streams; iterate over what this yields for its items.
+
+        Leaving the block before the end cancels the function.
+
+        Args:
+            arguments: positional arguments.
+            timeout: seconds for the whole stream.
+            sends_items: whether items will be sent to the function, too. Also for a function that takes
+                items and gives one result: wait for it with :meth:`FunctionStream.result`.
+            keywords: keyword arguments.
+
+        Raises:
+            As :meth:`call`, here or from the stream.
+        """
+        if not sends_items:
+            self._expect_stream(True)
+        if self._options.key is not None or self._options.on_progress is not None:
+            raise ConfigurationError("key and on_progress go with calls, not with streams")
+        keywords = {**self._options.keywords, **keywords}
+        payload, is_cbor = encode_arguments(self.name, arguments, keywords)
+        async with self._open(payload, is_cbor, timeout, sends_items=sends_items) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def forward_stream(
+        self, payload: Payload, is_cbor: bool, timeout: float | None
+    ) -> AsyncIterator[FunctionStream]:
+        """:meth:`stream` with arguments that are encoded already."""
+        self._expect_stream(True)
+        async with self._open(payload, is_cbor, timeout) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        *,
+        sends_items: bool = False,
+    ) -> AsyncIterator[FunctionStream]:
+        now = trio.current_time()
+        deadline = self._deadline(timeout, now)
+        if deadline <= now:  # as above
+            await trio.lowlevel.checkpoint()
+        attempt = 1
+        async with AsyncExitStack() as stack:
+            while True:
+                replica, channel = self._replicas.pick()
+                opening = channel.open_stream(
+                    self.name,
+                    payload,
+                    timeout=deadline - now,
+                    is_cbor=is_cbor,
+                    metadata=self._options.metadata,
+                    sends_items=sends_items,
+                )
+                try:
+                    stream = await stack.enter_async_context(opening)
+                    break
+                except LocalProtocolError as error:
+                    raise InvalidArguments(f"{self.name}(): {error}") from error
+                except (ChannelBroken, ChannelClosed) as error:  # it was not sent
+                    if attempt >= MAX_ATTEMPTS:
+                        raise await replica.explain_loss(error) from error
+                    attempt += 1
+                    now = trio.current_time()
+            yield FunctionStream._create(stream, replica)
+
+
+def _decoding(on_progress: Callable[[Result], None]) -> OnProgress:
+    return lambda payload, is_cbor: on_progress(decode_result_untrusted(payload, is_cbor))

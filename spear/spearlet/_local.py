@@ -1,0 +1,129 @@
+"""An Agent inside the spearlet's own process: for tests, and for functions that share memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+
+import attrs
+
+from spear._errors import (
+    CallFailed,
+    ChannelBroken,
+    ChannelClosed,
+    SpawnFailed,
+    SpearError,
+    WorkerDied,
+)
+from spear.channels import CommunicationChannel, open_memory_channels
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from spear._ids import InstanceId
+    from spear._limits import Limits
+    from spear.channels import Service
+
+
+@runtime_checkable
+class LocalAgent(Protocol):
+    """What is needed of a :class:`spear.Agent`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, or nothing."""
+
+    @property
+    def debug(self) -> bool:
+        """Whether it sends tracebacks with errors."""
+
+    @property
+    def service(self) -> Service:
+        """Its handlers."""
+
+    @property
+    def functions(self) -> Sequence[str]:
+        """Their names."""
+
+    @property
+    def streams(self) -> Collection[str]:
+        """Those among them that send items."""
+
+    def running(self, limits: Limits, *, debug: bool = False) -> AbstractAsyncContextManager[None]:
+        """Its lifespan around a block."""
+
+    def limits(self, base: Limits) -> Limits:
+        """Those of the host, with its own concurrency."""
+
+
+@final
+@attrs.frozen
+class LocalHealth:
+    """How an agent in this process is.
+
+    Attributes:
+        reason: why it takes no calls, if it takes none.
+    """
+
+    reason: str
+
+
+@final
+class LocalReplica:
+    """A replica whose channel is memory. Made by :func:`open_local_replica`."""
+
+    def __init__(self, instance_id: InstanceId, channel: CommunicationChannel) -> None:
+        self.id = instance_id
+        self.channel: CommunicationChannel = channel
+
+    async def wait_ready(self) -> CommunicationChannel:
+        """It is ready from the beginning."""
+        return self.channel
+
+    async def wait_exited(self) -> None:
+        """Wait until the channel is closed."""
+        await self.channel.closed.wait()
+
+    def health(self) -> LocalHealth:
+        """How it is now."""
+        closed_by = self.channel.closed_by
+        return LocalHealth(f"is gone: {closed_by}" if closed_by else "is leaving")
+
+    async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
+        """There is no process that could have died."""
+        return WorkerDied(f"{self.id} is gone: {error}", delivered=error.delivered)
+
+
+@asynccontextmanager
+async def open_local_replica(
+    agent: LocalAgent, debug: bool, instance_id: InstanceId, service: Service, limits: Limits
+) -> AsyncIterator[LocalReplica]:
+    """A replica of ``agent`` for as long as the block runs.
+
+    Leaving the block lets its calls finish for ``limits.drain_seconds``; leaving it by an exception,
+    or cancelled, cancels them.
+
+    Raises:
+        SpawnFailed: what the agent does at its start has failed.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(agent.running(limits, debug=debug))
+        except SpearError:
+            raise
+        except Exception as error:
+            story = f"{type(error).__qualname__}: {error}"
+            raise SpawnFailed(f"{instance_id} did not start: {story}") from error
+        channels = open_memory_channels(
+            instance_id,
+            host_service=service,
+            agent_service=agent.service,
+            functions=agent.functions,
+            streams=agent.streams,
+            limits=agent.limits(limits),
+            debug=debug or agent.debug,
+        )
+        channel, _ = await stack.enter_async_context(channels)
+        yield LocalReplica(instance_id, channel)
+        await channel.drain(limits.drain_seconds)

@@ -1,0 +1,140 @@
+"""What the tests of the spearlet share: an agent that can be looked into, and a file of functions."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+import spear
+from spear.agent import Items
+from spear.runtimes import Instance
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spear.spearlet import Deployment, Result
+    from spear.spearlet._replicas import Replica
+
+HERE = Path(__file__).parent
+WORKERS = HERE / "workers.py"
+
+PATIENCE_SECONDS = 15.0
+"""For whatever must happen soon, on a machine that is busy with something else."""
+
+
+class Probe:
+    """An agent that runs in the test's own process.
+
+    Attributes:
+        begun: set when ``wait`` has begun.
+        cancelled: set when it was cancelled.
+        release: set it to let ``wait`` and ``ticks`` go on.
+        calls: how many calls of ``echo`` and ``wait`` were begun.
+        seen: what ``echo`` was given.
+    """
+
+    def __init__(self, name: str = "probe") -> None:
+        self.begun = trio.Event()
+        self.cancelled = trio.Event()
+        self.release = trio.Event()
+        self.calls = 0
+        self.seen: list[object] = []
+        self.agent = spear.Agent(name)
+        for function in (
+            self.echo, self.add, self.remaining, self.wait, self.context, self.steps, self.boom,
+            self.ticks, self.double, self.total, self.twice,
+        ):  # fmt: skip
+            self.agent.function(function)
+
+    async def echo(self, value: object) -> object:
+        self.calls += 1
+        self.seen.append(value)
+        return value
+
+    async def add(self, a: int, b: int = 1, *, timeout: int = 0, metadata: int = 0) -> int:
+        return a + b + timeout + metadata
+
+    async def remaining(self) -> float:
+        return spear.context().remaining_seconds()
+
+    async def wait(self) -> str:
+        self.calls += 1
+        self.begun.set()
+        try:
+            await self.release.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+        return "released"
+
+    async def context(self) -> dict[str, object]:
+        here = spear.context()
+        return {"caller": here.caller, "metadata": dict(here.metadata)}
+
+    async def steps(self, count: int) -> str:
+        for step in range(count):
+            spear.context().progress({"step": step})
+            await trio.sleep(1)
+        return "done"
+
+    async def boom(self) -> None:
+        raise KeyError("nothing there")
+
+    async def ticks(self, count: int, *, fails: bool = False) -> AsyncIterator[int]:
+        self.begun.set()
+        try:
+            for number in range(count):
+                yield number
+            if fails:
+                raise ValueError("no more ticks")
+            await self.release.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+
+    async def double(self, numbers: Items[int]) -> AsyncIterator[int]:
+        async for number in numbers:
+            yield 2 * number
+
+    async def total(self, numbers: Items[int]) -> int:
+        return sum([number async for number in numbers])
+
+    def twice(self, data: bytes) -> bytes:
+        return data + data
+
+
+@asynccontextmanager
+async def deployed(
+    target: str | Path | spear.Agent, *, replicas: int = 1, limits: spear.Limits | None = None
+) -> AsyncIterator[Deployment]:
+    """A deployment with a spearlet of its own."""
+    async with spear.open_spearlet(limits=limits or spear.Limits()) as spearlet:
+        yield await spearlet.deploy(target, replicas=replicas)
+
+
+def instance(replica: Replica) -> Instance:
+    """A replica that is a process."""
+    assert isinstance(replica, Instance)
+    return replica
+
+
+def pid(replica: Replica) -> int:
+    number = instance(replica).pid
+    assert number is not None
+    return number
+
+
+def number(result: Result) -> float:
+    """A result that is a number."""
+    assert isinstance(result, int | float)
+    return result
+
+
+def write(place: Path, name: str, code: str) -> Path:
+    """A file of functions."""
+    path = place / name
+    path.write_text(code, encoding="utf-8")
+    return path

@@ -1,0 +1,209 @@
+"""Streams through a deployment: items in both directions, and every way to end."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+import spear
+from spear import (
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    LocalProtocolError,
+    NotFound,
+    WorkerDied,
+)
+from spear.spearlet import Deployment
+from spear.testing import cancel_sweep
+
+from .helpers import Probe, deployed
+
+
+async def test_items_come_in_order_and_end() -> None:
+    probe = Probe()
+    probe.release.set()
+    async with deployed(probe.agent) as deployment, deployment.ticks.stream(1000) as stream:
+        assert [item async for item in stream] == list(range(1000))
+        assert [item async for item in stream] == []
+        assert await stream.result() is None
+
+
+async def test_bytes_are_items_too() -> None:
+    app = spear.Agent()
+
+    @app.function
+    def pieces(data: bytes) -> object:
+        for index in range(len(data)):
+            yield data[index : index + 1]
+
+    async with deployed(app) as deployment, deployment.pieces.stream(b"abc") as stream:
+        assert [item async for item in stream] == [b"a", b"b", b"c"]
+
+
+async def test_items_go_both_ways() -> None:
+    async with (
+        deployed(Probe().agent) as deployment,
+        deployment.double.stream(sends_items=True) as stream,
+    ):
+        for number in range(3):
+            await stream.send(number)
+            assert await anext(stream) == 2 * number
+        await stream.send_eof()
+        assert [item async for item in stream] == []
+
+
+async def test_a_function_may_take_items_and_give_one_result() -> None:
+    async with deployed(Probe().agent) as deployment:
+        assert not deployment.total.is_stream
+        async with deployment.total.stream(sends_items=True) as stream:
+            for number in range(10):
+                await stream.send(number)
+            await stream.send_eof()
+            assert await stream.result() == 45
+
+
+async def test_an_item_that_cannot_travel_is_refused_here() -> None:
+    async with (
+        deployed(Probe().agent) as deployment,
+        deployment.total.stream(sends_items=True) as stream,
+    ):
+        with pytest.raises(InvalidArguments, match="item: cannot send a set"):
+            await stream.send({1})
+        await stream.send(1)
+        await stream.send_eof()
+        assert await stream.result() == 1
+        with pytest.raises(LocalProtocolError):
+            await stream.send(2)
+
+
+async def test_an_item_of_the_wrong_kind_fails_the_function() -> None:
+    async with (
+        deployed(Probe().agent) as deployment,
+        deployment.double.stream(sends_items=True) as stream,
+    ):
+        await stream.send("two")
+        with pytest.raises(InvalidArguments, match=r"items\[0\]\): expected int, got str"):
+            await anext(stream)
+
+
+async def test_leaving_early_cancels_the_function() -> None:
+    probe = Probe()
+    async with deployed(probe.agent) as deployment:
+        async with deployment.ticks.stream(5) as stream:
+            async for item in stream:
+                if item == 2:
+                    break
+        with trio.fail_after(1):
+            await probe.cancelled.wait()
+
+
+async def test_an_exception_in_the_block_comes_out_as_it_is() -> None:
+    probe = Probe()
+    async with deployed(probe.agent) as deployment:
+
+        async def fail() -> None:
+            async with deployment.ticks.stream(5):
+                await probe.begun.wait()
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        with trio.fail_after(1):
+            await probe.cancelled.wait()
+
+
+async def test_an_error_comes_behind_the_items() -> None:
+    async with (
+        deployed(Probe().agent) as deployment,
+        deployment.ticks.stream(3, fails=True) as stream,
+    ):
+        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(FunctionRaised, match="ValueError: no more ticks"):
+            await anext(stream)
+        with pytest.raises(FunctionRaised):
+            await stream.result()
+
+
+async def test_wrong_arguments_come_with_the_first_item() -> None:
+    async with deployed(Probe().agent) as deployment:
+        async with deployment.ticks.stream() as stream:
+            with pytest.raises(InvalidArguments, match="needs 'count'"):
+                await anext(stream)
+        with pytest.raises(InvalidArguments, match=r"ticks\(argument 1\): cannot send a set"):
+            async with deployment.ticks.stream({1}):
+                raise AssertionError
+
+
+async def test_parameters_may_have_the_names_of_ours() -> None:
+    app = spear.Agent()
+
+    @app.function
+    async def given(**keywords: object) -> object:
+        yield keywords
+
+    async with deployed(app) as deployment:
+        named = deployment.given.options(keywords={"timeout": 1, "sends_items": 2})
+        async with named.stream(other=3) as stream:
+            assert await anext(stream) == {"timeout": 1, "sends_items": 2, "other": 3}
+
+
+async def test_a_stream_has_a_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    probe = Probe()
+    async with deployed(probe.agent) as deployment:
+        begun = trio.current_time()
+        async with deployment.ticks.stream(1, timeout=3) as stream:
+            assert await anext(stream) == 0
+            with pytest.raises(DeadlineExceeded):
+                await anext(stream)
+        assert trio.current_time() - begun == pytest.approx(3)
+        with trio.move_on_after(2) as scope:
+            async with deployment.ticks.stream(0) as stream:
+                await anext(stream)
+        assert scope.cancelled_caught
+
+
+async def test_too_large_a_request_is_refused_here() -> None:
+    async with deployed(Probe().agent, limits=spear.Limits(max_message_bytes=1000)) as deployment:
+        with pytest.raises(InvalidArguments, match=r"ticks\(\): .* bytes"):
+            async with deployment.ticks.stream(bytes(2000)):
+                raise AssertionError
+
+
+async def test_a_stream_that_is_lost_says_so() -> None:
+    probe = Probe()
+    async with spear.open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(probe.agent)
+        async with (
+            deployment.ticks.stream(1) as stream,
+            deployment.double.stream(sends_items=True) as other,
+        ):
+            assert await anext(stream) == 0
+            channel = deployment.replicas[0].channel
+            assert channel is not None
+            await channel.aclose()
+            for use in (stream.__anext__, stream.result, other.__anext__):
+                with pytest.raises(WorkerDied, match="memory:probe-1#1 is gone"):
+                    await use()
+            with pytest.raises(WorkerDied, match="memory:probe-1#1 is gone"):
+                await other.send(1)
+            await other.send_eof()
+
+
+async def test_an_unknown_function_is_found_out_at_once() -> None:
+    async with deployed(Probe().agent) as deployment:
+        with pytest.raises(NotFound):
+            deployment.function("tick")
+
+
+async def test_cancelled_anywhere_a_stream_leaves_nothing_behind() -> None:
+    async def stream(deployment: Deployment) -> None:
+        async with deployment.double.stream(sends_items=True) as stream:
+            await stream.send(1)
+            assert await anext(stream) == 2
+            await stream.send_eof()
+            assert [item async for item in stream] == []
+
+    sweep = await cancel_sweep(lambda: deployed(Probe().agent), stream, stream)
+    assert sweep.runs > 5
