@@ -1,0 +1,3 @@
+"""The ``spear`` command."""
+
+from ._main import main as main

@@ -1,0 +1,55 @@
+"""Exit statuses: one for each kind of failure, so that scripts can tell them apart."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spear._errors import (
+    CallFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    SpawnFailed,
+    WorkerDied,
+)
+
+# The first class that fits decides.
+EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
+    (FunctionRaised, 1, "the function raised"),
+    (ConfigurationError, 2, "the command line, a file or a setting is wrong"),
+    (InvalidArguments, 3, "the arguments do not fit the function"),
+    (NotFound, 4, "there is no such function"),
+    (DeadlineExceeded, 5, "the time was up"),
+    (SpawnFailed, 6, "the instance did not start"),
+    (WorkerDied, 7, "the instance died"),
+    (Overloaded, 8, "no capacity"),
+    (CallFailed, 9, "the call failed otherwise"),
+)
+
+
+SOFTWARE: Final = 70
+"""EX_SOFTWARE of ``sysexits.h``: what has no status of its own."""
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+"""As a shell counts the end by SIGINT and SIGPIPE: 128 and the signal's number."""
+
+
+def exit_status(error: BaseException) -> int:
+    """The status for an error."""
+    for kind, status, _ in EXIT_STATUSES:
+        if isinstance(error, kind):
+            return status
+    return SOFTWARE
+
+
+def describe_statuses() -> str:
+    """For ``--help``."""
+    rows = [(0, "the result was printed")]
+    rows += [(status, meaning) for _, status, meaning in EXIT_STATUSES]
+    rows += [(SOFTWARE, "something else went wrong"), (INTERRUPTED, "interrupted")]
+    lines = "\n".join(f"  {status:<5}{meaning}" for status, meaning in rows)
+    return f"exit status:\n{lines}"

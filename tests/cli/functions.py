@@ -1,0 +1,122 @@
+"""Functions for people at terminals: shop.py in the tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+import spear
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+app = spear.Agent("shop")
+
+
+@app.function
+async def echo(*values: object, **named: object) -> object:
+    """What came, as it came."""
+    return [*values, named] if named else values[0] if len(values) == 1 else list(values)
+
+
+@app.function
+async def kinds(*values: object) -> list[str]:
+    return [type(value).__name__ for value in values]
+
+
+@app.function
+async def price(item: str, *, currency: str = "EUR", timeout: int = 0, replicas: int = 0) -> str:
+    return f"{item} {currency} {timeout} {replicas}"
+
+
+@app.function
+def size(data: bytes) -> int:
+    return len(data)
+
+
+@app.function
+def reverse(data: bytes) -> bytes:
+    return data[::-1]
+
+
+@app.function
+async def odd() -> object:
+    return {"bytes": b"\xff\x00", b"key": [None, 1.5, "größe"], "nan": float("nan")}
+
+
+@app.function
+async def huge() -> int:
+    return 10**5000
+
+
+@app.function
+async def count(number: int) -> AsyncIterator[int]:
+    for each in range(number):
+        yield each
+
+
+@app.function
+async def pieces(number: int) -> AsyncIterator[bytes]:
+    for each in range(number):
+        yield b"%d;" % each
+
+
+@app.function
+async def one_and_wait() -> AsyncIterator[str]:
+    yield "first"
+    await trio.sleep_forever()
+
+
+@app.function
+async def one_and_fail() -> AsyncIterator[str]:
+    yield "first"
+    raise ValueError("no second")
+
+
+@app.function
+async def fountain() -> AsyncIterator[str]:
+    while True:
+        yield "water " * 1000
+
+
+@app.function
+async def wait() -> None:
+    print("waiting in", os.getpid())  # noqa: T201  # what people do
+    await trio.sleep_forever()
+
+
+@app.function
+async def speak(text: str) -> str:
+    print(f"out {text}")  # noqa: T201  # what people do
+    print(f"err {text}", file=sys.stderr)  # noqa: T201  # what people do
+    spear.context().logger.info("log %s", text)
+    return "said"
+
+
+@app.function
+async def boom(text: str = "it broke") -> None:
+    raise ValueError(text)
+
+
+@app.function
+async def crash() -> None:
+    print("last words", file=sys.stderr)  # noqa: T201  # what people do
+    os._exit(3)
+
+
+@app.function
+async def full() -> None:
+    raise spear.Overloaded("no room")
+
+
+@app.function
+async def refuse() -> None:
+    raise spear.Rejected("not today")
+
+
+@app.function(name="trig.sine")
+async def sine() -> int:
+    return 0

@@ -1,0 +1,104 @@
+"""Running ``spear`` as people do, and inside the test."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FUNCTIONS = Path(__file__).with_name("functions.py")
+
+COMMAND = [str(Path(sys.executable).with_name("spear"))]
+if not Path(COMMAND[0]).exists():
+    COMMAND = [sys.executable, "-m", "spear.cli"]
+
+PATIENCE_SECONDS = 20.0
+"""For a whole run of the command, on a machine that is busy with something else."""
+
+
+@attrs.frozen
+class Finished:
+    """A run of the command that has ended."""
+
+    status: int
+    output: bytes
+    errors: str
+
+
+class Run(Protocol):
+    """Runs the command to its end."""
+
+    def __call__(self, *words: str, stdin: bytes = b"") -> Finished: ...
+
+
+@attrs.frozen
+class Terminal:
+    """Runs ``spear`` in a directory, as a process."""
+
+    place: Path
+
+    def run(self, *words: str, stdin: bytes = b"") -> Finished:
+        """A whole run."""
+        done = subprocess.run(
+            [*COMMAND, *words],
+            cwd=self.place,
+            input=stdin,
+            capture_output=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr.decode())
+
+    @contextmanager
+    def start(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A run to be watched; killed if the test does not wait for its end."""
+        with subprocess.Popen(
+            [*COMMAND, *words],
+            cwd=self.place,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def read_until(pipe: IO[bytes] | None, wanted: bytes) -> bytes:
+    """The first line that contains what is wanted."""
+    assert pipe is not None
+    for line in pipe:
+        if wanted in line:
+            return line
+    raise AssertionError(f"it ended, and never said {wanted!r}")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def wait_dead(pid: int) -> None:
+    """Wait until a process that is no child of ours has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([pidfd], [], [], PATIENCE_SECONDS)[0]
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,203 @@
+"""The command inside this process: what it says about itself, and how it reports what it is told."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import spear
+from spear import (
+    CallFailed,
+    ChannelBroken,
+    ConfigurationError,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    SpawnFailed,
+    WorkerDied,
+)
+from spear.cli import _main as main_module
+from spear.cli import main
+from spear.cli._status import EXIT_STATUSES, describe_statuses, exit_status
+
+from .helpers import Terminal
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+
+def test_without_words_it_shows_its_help(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    output = capfd.readouterr().out
+    assert "usage: spear [-h] [--version] COMMAND ..." in output
+    assert "call" in output
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"]])
+def test_help_is_no_failure(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert "start a function in a process of its own" in capfd.readouterr().out
+
+
+def test_help_for_a_call_says_all_there_is_to_know(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "--help"]) == 0
+    output = capfd.readouterr().out
+    for word in (
+        "spear call [options] FILE.py:FUNCTION", "--replicas", "--timeout", "--verbose", "--debug",
+        "@photo.png", "@order.json", "standard input", "--currency GBP", "examples:",
+    ):  # fmt: skip
+        assert word in output
+    assert describe_statuses() in output
+
+
+def test_the_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["spear", "--version"])
+    assert main() == 0
+    assert capfd.readouterr().out == f"spear {spear.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sing"], "invalid choice: 'sing'"),
+        (["--loud"], "required: COMMAND"),
+        (["call"], "say what to call: spear call FILE.py:FUNCTION"),
+        (["call", "--"], "say what to call"),
+        (["call", "shop.py"], "'shop.py' is not FILE.py:FUNCTION"),
+        (["call", "shop.py:"], "'shop.py:' is not FILE.py:FUNCTION"),
+        (["call", ":price"], "':price' is not FILE.py:FUNCTION"),
+        (["call", "--loud", "shop.py:price"], "unrecognized arguments: --loud"),
+        (["call", "shop.py:price", "--currency"], "--currency needs a value"),
+        (["call", "shop.py:price", "--timeout"], "--timeout needs a value"),
+        (["call", "--timeout", "soon", "shop.py:price"], "invalid float value: 'soon'"),
+        (["call", "shop.py:price", "--timeout=soon"], "--timeout needs a number, not 'soon'"),
+        (["call", "shop.py:price", "--timeout", "0"], "--timeout must be more than 0"),
+        (["call", "shop.py:price", "--timeout", "nan"], "--timeout must be more than 0"),
+        (["call", "shop.py:price", "--replicas", "1.5"], "--replicas needs a number, not '1.5'"),
+        (["call", "shop.py:price", "--replicas", "0"], "replicas must be from 1 to"),
+        (["call", "shop.py:price", "--verbose=yes"], "--verbose takes no value"),
+        (["call", "shop.py:price", "@nothing"], "cannot read 'nothing': No such file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_makes_no_sense(
+    here: Path, words: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    output, errors = capfd.readouterr()
+    assert output == ""
+    assert errors.startswith("spear: ")
+    assert message in errors
+
+
+def test_a_call(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger("spear").level, logging.getLogger("spear.instances").level
+    assert main(["call", "shop.py:speak", "hello"]) == 0
+    output, errors = capfd.readouterr()
+    assert output == '"said"\n'
+    assert "process:shop-1#1 stdout: out hello\n" in errors
+    assert logging.getLogger("spear").handlers == []
+    after = logging.getLogger("spear").level, logging.getLogger("spear.instances").level
+    assert after == before
+
+
+@pytest.mark.slow
+def test_large_results_and_small_ones(
+    here: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (here / "data").write_bytes(bytes(100_000))
+    assert main(["call", "shop.py:reverse", "@data"]) == 0
+    assert capfdbinary.readouterr().out == bytes(100_000)
+    assert main(["call", "shop.py:count", "2", "--verbose"]) == 0
+    output, errors = capfdbinary.readouterr()
+    assert output == b"0\n1\n"
+    assert b"count: the stream ended after 2 items" in errors
+
+
+def test_no_output_to_write_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["call", "shop.py:price", "tea"]) == 2
+
+
+def test_every_error_has_a_status() -> None:
+    statuses = [
+        exit_status(each)
+        for each in (
+            FunctionRaised("x"), ConfigurationError("x"), InvalidArguments("x"), NotFound("x"),
+            DeadlineExceeded("x"), SpawnFailed("x"), WorkerDied("x"), Overloaded("x"), Rejected("x"),
+            CallFailed("x"), ChannelBroken("x"), ValueError("x"),
+        )
+    ]  # fmt: skip
+    assert statuses == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 70, 70]
+    numbers = [status for _, status, _ in EXIT_STATUSES]
+    assert numbers == sorted(set(numbers))
+    for number in (0, *numbers, 70, 130):
+        assert f"\n  {number} " in describe_statuses()
+
+
+# -- what else may come out of a call ---------------------------------------------------------
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """What the command raises."""
+    errors: list[BaseException] = []
+
+    def define(parser: argparse.ArgumentParser) -> None:
+        def run(options: object) -> int:
+            raise errors[0]
+
+        parser.set_defaults(run=run)
+
+    monkeypatch.setattr(main_module, "define_call", define)
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 141, ""),
+        (NotFound("nowhere"), 4, "spear: nowhere\n"),
+        (SpawnFailed("no", stderr_tail="a\nb"), 6, "spear: no\n"),
+        (WorkerDied("dead", stderr_tail="a\nb"), 7, "spear: dead\n"),
+        (FunctionRaised("a\x07\tb\n\x9bc"), 1, "spear: Exception: a\\x07\tb\n\\x9bc\n"),
+        (BaseExceptionGroup("g", [KeyboardInterrupt(), NotFound("x")]), 130, ""),
+        (ExceptionGroup("g", [ExceptionGroup("h", [NotFound("x")])]), 4, "spear: x\n"),
+    ],
+    ids=repr,
+)
+def test_failures_are_reported(
+    raising: list[BaseException],
+    error: BaseException,
+    status: int,
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    raising.append(error)
+    assert main(["call"]) == status
+    assert capfd.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ExceptionGroup("g", [ZeroDivisionError()])])
+def test_a_bug_shows_its_traceback(raising: list[BaseException], error: Exception) -> None:
+    raising.append(error)
+    with pytest.raises(type(error)):
+        main(["call"])
+
+
+def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:
+    """What does not call loads nothing of the host's side."""
+    code = "import sys, spear.cli; spear.cli.main(['--version']); print(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "spear.cli._call" in loaded
+    assert not loaded & {"spear.spearlet", "spear.runtimes", "spear.channels", "cbor2"}

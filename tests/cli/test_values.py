@@ -1,0 +1,131 @@
+"""Words that become values, and values that are printed."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear import ConfigurationError, SpearError
+from spear.cli._values import parse_value, show_value, split_arguments
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def no_input() -> bytes:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ('"tea"', "tea"), ("tea", "tea"), ("", ""), ("7", 7), ("-7", -7), ("-0.5", -0.5), ("007", "007"),
+        ("1e3", 1000.0), ("true", True), ("True", "True"), ("null", None), ("None", "None"),
+        ("[1, 2]", [1, 2]), ("[1, 2", "[1, 2"), ('{"a": {"b": 1}}', {"a": {"b": 1}}), ("größe", "größe"),
+        ('"@name"', "@name"), ('"-"', "-"), ("a b", "a b"), (" 1 ", 1),
+        ("Infinity", math.inf), ("9" * 30, int("9" * 30)),
+    ],
+)  # fmt: skip
+def test_a_word_is_json_if_it_is_json(word: str, value: object) -> None:
+    parsed = parse_value(word, no_input)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_files_and_input_are_bytes(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"\xff{}")
+    (tmp_path / "order.json").write_text('{"item": "tea"}')
+    assert parse_value(f"@{tmp_path}/photo.png", no_input) == b"\xff{}"
+    assert parse_value(f"@{tmp_path}/order.json", no_input) == {"item": "tea"}
+    assert parse_value("-", lambda: b"input") == b"input"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.png", None, "cannot read '.*missing.png': No such file"),
+        ("nul\0", None, "cannot read .*null byte"),
+        ("bad.json", b"{", "bad.json is not JSON that can be read: "),
+        ("bad.json", b"\xff", "bad.json is not JSON"),
+        ("deep.json", b"[" * 100_000, "deep.json is not JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message):
+        parse_value(f"@{tmp_path}/{name}", no_input)
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        parse_value(f"@{tmp_path}", no_input)
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"\[\[\[.* is nested too deeply"):
+        parse_value("[" * 100_000, no_input)
+
+
+@pytest.mark.parametrize(
+    ("words", "positional", "keywords"),
+    [
+        ([], [], {}),
+        (["a", "b"], ["a", "b"], {}),
+        (["--currency", "GBP"], [], {"currency": "GBP"}),
+        (["--currency=GBP"], [], {"currency": "GBP"}),
+        (["--currency="], [], {"currency": ""}),
+        (["--a=b=c"], [], {"a": "b=c"}),
+        (["--dry-run", "true"], [], {"dry_run": "true"}),
+        (["--number", "-5"], [], {"number": "-5"}),
+        (["--text", "--other"], [], {"text": "--other"}),
+        (["-5", "-x", "--"], ["-5", "-x", "--"], {}),
+        (["a", "--b", "c", "d", "--e", "-"], ["a", "d"], {"b": "c", "e": "-"}),
+        (["--größe", "1"], [], {"größe": "1"}),
+    ],
+)
+def test_words_by_position_and_by_name(
+    words: list[str], positional: list[str], keywords: dict[str, str]
+) -> None:
+    assert split_arguments(words) == (positional, keywords)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--currency"], "--currency needs a value: --currency VALUE"),
+        (["--a", "1", "--a=2"], "--a is given twice"),
+        (["--a-b", "1", "--a_b=2"], "--a_b is given twice"),
+        (["-", "--more", "-"], "standard input, -, can be read only once"),
+    ],
+)
+def test_words_that_make_no_sense(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        split_arguments(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"raw\xff", b"raw\xff"), (b"", b""), ("größe", '"größe"\n'.encode()), (None, b"null\n"),
+        ([1, {"a": True}], b'[1, {"a": true}]\n'),
+        ([b"\x00"], b'[{"$bytes": "AA=="}]\n'),
+        ({b"\x00": b"\x00"}, b'{"{\\"$bytes\\": \\"AA==\\"}": {"$bytes": "AA=="}}\n'),
+        (2**200, str(2**200).encode() + b"\n"),
+        ("\x1b[31m", b'"\\u001b[31m"\n'),
+    ],
+)  # fmt: skip
+def test_what_is_printed(value: object, shown: bytes) -> None:
+    assert show_value(value) == shown
+    if not isinstance(value, bytes):
+        json.loads(shown)
+
+
+def test_what_cannot_be_printed_says_so() -> None:
+    with pytest.raises(SpearError, match="the result cannot be printed: Exceeds the limit"):
+        show_value(10**5000)
