@@ -1,0 +1,129 @@
+"""The command line: choose cases, run them, show and write what came out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+from bench import machine, markdown
+from bench.model import Case, Effort
+from bench.process import ROOT
+from bench.registry import missing
+from bench.report import Outcome, outcomes, to_json, to_text
+from bench.run import Results, run_rounds
+from bench.table import ROWS, Point, Row, matrix_cases, row_cases
+
+_FULL = Effort(warmup_seconds=0.3, seconds=0.8)
+_QUICK = Effort(warmup_seconds=0.1, seconds=0.35)
+_ROUNDS = 3
+_FULL_PATIENCE_SECONDS = 120.0
+_QUICK_PATIENCE_SECONDS = 10.0
+_QUICK_LIMIT_SECONDS = 105.0  # of the two minutes that a quick run may take
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return 1 if a measurement failed, which a missed promise is not."""
+    options = _parse(argv)
+    rows = tuple(row for row in ROWS if _row_matches(row, options.only))
+    cases = row_cases(rows)
+    if not options.quick:
+        # Largest group first: it holds most cases of the rows, each among what it is compared with.
+        matrix = [case for case in matrix_cases() if _matches(str(case), options.only)]
+        cases = list(dict.fromkeys([*matrix, *cases]))
+    if options.list:
+        _show_plan(rows, cases)
+        return 0
+    if not cases:
+        print(f"nothing matches {options.only!r}; try --list", file=sys.stderr)
+        return 2
+    results = run_rounds(
+        cases,
+        _QUICK if options.quick else _FULL,
+        rounds=options.rounds,
+        gate=machine.IdleGate(_QUICK_PATIENCE_SECONDS if options.quick else _FULL_PATIENCE_SECONDS),
+        limit_seconds=_QUICK_LIMIT_SECONDS if options.quick else None,
+    )
+    judged = outcomes(rows, results)
+    _publish(judged, results, options)
+    for case in results.failures:
+        print(f"{case}: {results.problem(case)}", file=sys.stderr)
+    return 1 if results.failures else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure Spear beside its peers, in alternating rounds of one run.",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="only what the promises need, in under two minutes; writes no documentation",
+    )
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the promises here")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="PATTERN",
+        help="rows and cases whose name contains or matches",
+    )
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N")
+    parser.add_argument("--list", action="store_true", help="show rows and cases, run nothing")
+    parser.add_argument(
+        "--docs",
+        type=pathlib.Path,
+        default=ROOT / "docs",
+        metavar="DIR",
+        help="where a full run writes performance.md and images/ (default: %(default)s)",
+    )
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return options
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return pattern in name or fnmatch(name, pattern)
+
+
+def _row_matches(row: Row, pattern: str) -> bool:
+    points = [point for point in (row.ours, row.reference) if isinstance(point, Point)]
+    return any(_matches(name, pattern) for name in (row.metric, *(str(p.case) for p in points)))
+
+
+def _show_plan(rows: Sequence[Row], cases: Sequence[Case]) -> None:
+    print("rows:")
+    for row in rows:
+        print(f"  {row.metric:36} {row.what}")
+    print("cases:")
+    for case in cases:
+        reason = missing(case.peer)
+        print(f"  {case}" + (f"  ({reason})" if reason else ""))
+
+
+def _publish(judged: Sequence[Outcome], results: Results, options: argparse.Namespace) -> None:
+    print(f"{machine.describe()}\n{results.rounds} rounds\n")
+    print(to_text(judged))
+    if options.json is not None:
+        text = json.dumps(to_json(judged), indent=1, ensure_ascii=False)
+        options.json.write_text(text + "\n")
+    if options.quick:
+        return
+    if options.only:
+        print("\nA part of the cases only: the documentation is left as it was.")
+        return
+    images: dict[str, str] = {}
+    if importlib.util.find_spec("matplotlib") is None:
+        print("\nNo plots: matplotlib is not installed (pip install 'spear[bench]').")
+    else:
+        from bench import plots
+
+        images = plots.draw(results, options.docs / "images")
+    body = markdown.page_body(judged, results, machine=machine.describe(), images=images)
+    markdown.write_page(options.docs / "performance.md", body)
+    print(f"\nWritten: {options.docs / 'performance.md'}")

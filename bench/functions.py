@@ -1,0 +1,10 @@
+"""The functions that Spear's own measurements call."""
+
+import spear
+
+app = spear.Agent()
+
+
+@app.function
+async def echo(body: bytes) -> bytes:
+    return body

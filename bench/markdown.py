@@ -1,0 +1,116 @@
+"""The page in the documentation: everything between the two marker comments is ours to rewrite."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from bench.model import Case, Figure, Load, size_label
+from bench.registry import PEERS
+from bench.report import Outcome, number, promise
+from bench.run import Results
+from bench.table import IN_FLIGHT, SIZES, Point, pipelined, sequential
+
+BEGIN = "<!-- bench: written by `python -m bench`, do not edit -->"
+END = "<!-- bench: end -->"
+_EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n{END}\n"
+
+
+def write_page(page: pathlib.Path, body: str) -> None:
+    """Put `body` between the markers of `page`, which is created if it is not there."""
+    text = page.read_text() if page.exists() else _EMPTY_PAGE
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has lost its marker comments {BEGIN} and {END}")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{before}{BEGIN}\n\n{body.strip()}\n\n{END}{after}")
+
+
+def page_body(
+    judged: Sequence[Outcome], results: Results, *, machine: str, images: Mapping[str, str]
+) -> str:
+    """Return the whole generated part of the page."""
+    about = (
+        f"Measured on {machine}. Medians of {results.rounds} rounds; figures compare within this "
+        "page only. A ratio is ours divided by the reference."
+    )
+    parts = [
+        about,
+        _promises(judged),
+        *(f"![{caption}](images/{name})" for name, caption in images.items()),
+        f"### All systems, {IN_FLIGHT} calls in flight",
+        "Calls per second; in brackets the CPU µs of a call, at the client + at the server.",
+        _matrix(results, pipelined, _rate_cell),
+        "### All systems, one call at a time",
+        "p50 / p99 in µs, the scheduler free to use all cores:",
+        _matrix(results, sequential, _latency_cell),
+        "The same with client and server on one core:",
+        _matrix(results, lambda size: sequential(size, pinned=True), _latency_cell),
+    ]
+    return "\n\n".join(parts)
+
+
+def _promises(judged: Sequence[Outcome]) -> str:
+    head = ("what", "against", "ours", "theirs", "unit", "ratio (rounds)", "must", "aim", "")
+    rows = []
+    for outcome in judged:
+        row = outcome.row
+        against = row.reference.case.peer.title if isinstance(row.reference, Point) else "a limit"
+        spread = ""
+        if outcome.low is not None and outcome.high is not None:
+            spread = f" ({number(outcome.low)} to {number(outcome.high)})"
+        rows.append(
+            (
+                row.what,
+                against,
+                number(outcome.ours),
+                number(outcome.reference),
+                outcome.unit,
+                number(outcome.ratio) + spread,
+                promise(row, row.must),
+                promise(row, row.aim),
+                outcome.verdict.value + (f": {outcome.note}" if outcome.note else ""),
+            )
+        )
+    return _table(head, rows)
+
+
+class _LoadOfSize(Protocol):
+    def __call__(self, size: int, /) -> Load: ...
+
+
+class _Cell(Protocol):
+    def __call__(self, results: Results, case: Case, /) -> str: ...
+
+
+def _matrix(results: Results, load_of_size: _LoadOfSize, cell: _Cell) -> str:
+    """Return a table of systems by payload size."""
+    rows = []
+    for peer in PEERS.values():
+        if peer.matrix and load_of_size(1).kind in peer.kinds:
+            cases = [Case(peer, load_of_size(size)) for size in SIZES]
+            rows.append((peer.title, *(cell(results, case) for case in cases)))
+    return _table(("system", *map(size_label, SIZES)), rows)
+
+
+def _rate_cell(results: Results, case: Case) -> str:
+    rate = results.median(case, Figure.RATE)
+    if rate is None:
+        return results.problem(case) or "-"
+    client = number(results.median(case, Figure.CLIENT_CPU))
+    server = number(results.median(case, Figure.SERVER_CPU))
+    return f"{rate:,.0f} [{client} + {server}]"
+
+
+def _latency_cell(results: Results, case: Case) -> str:
+    p50, p99 = results.median(case, Figure.P50), results.median(case, Figure.P99)
+    if p50 is None:
+        return results.problem(case) or "-"
+    return f"{number(p50)} / {number(p99)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,293 @@
+"""Spear itself, as the benchmark sees it. The only module of this package that imports `spear`.
+
+Each function is the `measure` of one entry in `registry`: it builds its two sides, hands a call to
+`drive`, and returns what that returns. Everything is on that users have on: authentication, deadlines,
+cancellation, heartbeats, statistics.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import trio
+
+from bench import drive
+from bench.model import BenchError, Effort, Figure, Load, Sample
+from bench.process import announce, serving, settle_gc
+from spear import InstanceId, Limits
+from spear._ids import Secret
+from spear.channels import (
+    ChannelConfig,
+    CommunicationChannel,
+    InboundCall,
+    connect_channel,
+    open_communication_factory,
+    open_connection_manager,
+    open_memory_channels,
+)
+from spear.runtimes import Instance, InstanceSpec, ProcessRuntime, ProcessSettings
+from spear.spearlet import Deployment, open_spearlet
+from spear.transports import (
+    connect,
+    make_private_directory,
+    open_unix_listener,
+    parse_address,
+)
+from spear.wire import Head, Payload
+
+_INSTANCE = InstanceId("process", "bench")
+_TIMEOUT = 30.0
+
+
+class _Echo:
+    """Returns its argument; or, called as a stream, numbered items for ever."""
+
+    def refuse(self, function: int, head: Head | None) -> None:
+        return None
+
+    async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
+        if call.wants_stream:
+            size = int(call.payload)
+            for number in count():
+                await call.send(drive.stream_item(size, number))
+        return call.payload, False
+
+
+# --- two processes --------------------------------------------------------------------------------
+
+
+def serve_channel(address: str, secret: str, low_latency: str) -> None:
+    """The other end: an agent with one function."""
+
+    async def serve() -> None:
+        stream = await connect(parse_address(address))
+        settle_gc()
+        async with connect_channel(
+            stream,
+            _INSTANCE,
+            Secret(bytes.fromhex(secret)),
+            service=_Echo(),
+            functions=["echo"],
+            low_latency=bool(low_latency),
+        ) as (channel, _):
+            await channel.closed.wait()
+
+    trio.run(serve)
+
+
+@asynccontextmanager
+async def _open_channel(*, low_latency: bool) -> AsyncIterator[tuple[CommunicationChannel, int]]:
+    config = ChannelConfig(low_latency=low_latency)
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(_INSTANCE, config=config) as endpoint,
+    ):
+        secret = endpoint.secret.reveal().hex()
+        flag = "low-latency" if low_latency else ""
+        with serving("bench.ours:serve_channel", str(endpoint.address), secret, flag) as server:
+            yield await endpoint.wait_connected(), server.pid
+
+
+def channel(load: Load, effort: Effort) -> Sample:
+    """`channel.request` between two processes."""
+    return trio.run(_drive_channel, load, effort, False)
+
+
+def low_latency_channel(load: Load, effort: Effort) -> Sample:
+    """The same in the opt-in low-latency mode."""
+    return trio.run(_drive_channel, load, effort, True)
+
+
+async def _drive_channel(load: Load, effort: Effort, low_latency: bool) -> Sample:
+    async with _open_channel(low_latency=low_latency) as (channel, server_pid):
+
+        async def call(body: bytes) -> bytes:
+            return (await channel.request("echo", body, timeout=_TIMEOUT)).payload
+
+        return await drive.with_trio(call, load, effort, [server_pid])
+
+
+def stream(load: Load, effort: Effort) -> Sample:
+    """Small items one way, into `async for`."""
+    return trio.run(_drive_stream, load, effort)
+
+
+async def _drive_stream(load: Load, effort: Effort) -> Sample:
+    async with (
+        _open_channel(low_latency=False) as (channel, server_pid),
+        channel.open_stream("echo", b"%d" % load.size) as items,
+    ):
+        return await drive.stream_with_trio(items, load, effort, [server_pid])
+
+
+# --- one process ----------------------------------------------------------------------------------
+
+
+def memory_channel(load: Load, effort: Effort) -> Sample:
+    """`channel.request` on the in-memory channel."""
+    return trio.run(_drive_memory_channel, load, effort)
+
+
+async def _drive_memory_channel(load: Load, effort: Effort) -> Sample:
+    async with open_memory_channels(_INSTANCE, agent_service=_Echo(), functions=["echo"]) as (
+        channel,
+        _,
+    ):
+
+        async def call(body: bytes) -> bytes:
+            return (await channel.request("echo", body, timeout=_TIMEOUT)).payload
+
+        return await drive.with_trio(call, load, effort, [])
+
+
+# --- a spearlet -----------------------------------------------------------------------------------
+
+_FUNCTIONS = Path(__file__).with_name("functions.py")
+
+
+def function(load: Load, effort: Effort) -> Sample:
+    """`Function.call`: the whole path from a spearlet to an instance and back."""
+    return trio.run(_drive_function, load, effort)
+
+
+async def _drive_function(load: Load, effort: Effort) -> Sample:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(_FUNCTIONS)
+        echo = deployment.function("echo")
+
+        async def call(body: bytes) -> bytes:
+            result = await echo.call(body)
+            assert isinstance(result, bytes)
+            return result
+
+        return await drive.with_trio(call, load, effort, [_pid_of(deployment)])
+
+
+def _pid_of(deployment: Deployment) -> int:
+    (replica,) = deployment.replicas
+    assert isinstance(replica, Instance)
+    assert replica.pid is not None
+    return replica.pid
+
+
+def start(load: Load, effort: Effort) -> Sample:
+    """From spawning a process instance to its first answer."""
+    return trio.run(_drive_start, effort)
+
+
+async def _drive_start(effort: Effort) -> Sample:
+    settings = ProcessSettings(target=str(_FUNCTIONS))
+    numbers = count(1)
+    async with open_communication_factory() as factory:
+        runtime = ProcessRuntime(factory)
+
+        @asynccontextmanager
+        async def started() -> AsyncIterator[None]:
+            instance_id = InstanceId("process", f"start-{next(numbers)}")
+            spec = InstanceSpec(instance_id=instance_id, settings=settings)
+            async with runtime.open_instance(spec) as instance:
+                channel = await instance.wait_ready()
+                assert (await channel.request("echo", b"first")).payload == b"first"
+                yield
+
+        return await drive.starts_with_trio(started, effort)
+
+
+# --- idle channels --------------------------------------------------------------------------------
+
+# One heartbeat each five seconds, as for remote instances; local ones report their death themselves.
+_IDLE_LIMITS = Limits(heartbeat_seconds=5.0, handshake_seconds=60.0, startup_seconds=600.0)
+_IDLE_LOGINS_AT_ONCE = 64
+
+
+def serve_idle_channels(directory: str, amount: str) -> None:
+    """The other end of all channels, in one process."""
+    _allow_descriptors(int(amount) + 1000)
+    trio.run(_serve_idle, directory, int(amount))
+
+
+async def _serve_idle(directory: str, amount: int) -> None:
+    logins = trio.CapacityLimiter(_IDLE_LOGINS_AT_ONCE)
+    done = 0
+
+    async def serve_one(number: int) -> None:
+        nonlocal done
+        async with AsyncExitStack() as stack:
+            async with logins:
+                stream = await connect(parse_address(f"unix:{directory}/{number}"))
+                secret = Secret(bytes.fromhex((Path(directory) / f"{number}.key").read_text()))
+                channel, _ = await stack.enter_async_context(
+                    connect_channel(stream, _idle_instance(number), secret, limits=_IDLE_LIMITS)
+                )
+            done += 1
+            if done == amount:
+                announce()
+            await channel.closed.wait()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(amount):
+            nursery.start_soon(serve_one, number)
+
+
+def _idle_instance(number: int) -> InstanceId:
+    return InstanceId("process", f"idle-{number}")
+
+
+def _allow_descriptors(wanted: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < wanted:  # root may raise the hard limit, too
+        with suppress(ValueError, PermissionError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, most), most))
+
+
+def _resident_bytes() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def idle_channels(load: Load, effort: Effort) -> Sample:
+    """`load.count` authenticated channels, each with a listener of its own, and heartbeats."""
+    _allow_descriptors(2 * load.count + 1000)
+    return trio.run(_measure_idle, load.count, effort)
+
+
+async def _measure_idle(amount: int, effort: Effort) -> Sample:
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(make_private_directory())
+        manager = await stack.enter_async_context(open_connection_manager(_IDLE_LIMITS))
+        endpoints = []
+        for number in range(amount):
+            listener = open_unix_listener(f"{directory}/{number}")
+            endpoint = await stack.enter_async_context(
+                manager.open_endpoint(_idle_instance(number), listener)
+            )
+            (Path(directory) / f"{number}.key").write_text(endpoint.secret.reveal().hex())
+            endpoints.append(endpoint)
+        settle_gc()
+        before = _resident_bytes()  # with the listeners, 7 KiB each
+        peer = serving("bench.ours:serve_idle_channels", str(directory), str(amount))
+        stack.enter_context(peer)
+        for endpoint in endpoints:
+            await endpoint.wait_connected()
+        memory = (_resident_bytes() - before) / amount
+        beats = amount / _IDLE_LIMITS.heartbeat_seconds
+        await trio.sleep(_IDLE_LIMITS.heartbeat_seconds)  # until the beats are spread evenly
+        seconds = max(effort.seconds, _IDLE_LIMITS.heartbeat_seconds)
+        cpu, begun = time.process_time(), time.perf_counter()
+        await trio.sleep(seconds)
+        used, passed = time.process_time() - cpu, time.perf_counter() - begun
+        if manager.statistics().connected != amount or manager.statistics().heartbeats_lost:
+            raise BenchError("channels were lost")
+        return {
+            Figure.CHANNEL_MEMORY: memory,
+            Figure.HEARTBEAT_CPU: used / (beats * passed) * 1e6,
+            Figure.IDLE_CPU: used / passed * 100,
+        }

@@ -1,0 +1,139 @@
+"""asyncio at its best with public means: a Protocol on each side, no streams.
+
+Futures at the client, a task per request at the server, a fixed-width head packed by one struct,
+the writes of one loop pass joined into one, and the transport's flow control obeyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable
+
+from bench import drive
+from bench.model import Effort, Load, Sample
+from bench.process import connected_pair, inherited_socket, serving
+
+_HEAD = struct.Struct(">II")  # length of the body, call id
+_BATCH_BYTES = 128 << 10
+
+
+class _FrameProtocol(asyncio.Protocol):
+    """Frames in and out; what a frame means is up to `on_frame`."""
+
+    def __init__(self, on_frame: Callable[[int, bytes], None]) -> None:
+        self._on_frame = on_frame
+        self._chunks: list[bytes] = []  # of the first frame that is not complete
+        self._have = 0  # bytes in chunks
+        self._need = _HEAD.size  # bytes before there is anything to do
+        self._unsent: deque[bytes] = deque()
+        self._paused = False
+        self._transport: asyncio.Transport | None = None
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return
+        received = b"".join(self._chunks) if len(self._chunks) > 1 else data
+        position, available = 0, len(received)
+        self._need = _HEAD.size
+        while available - position >= _HEAD.size:
+            size, call_id = _HEAD.unpack_from(received, position)
+            body = position + _HEAD.size
+            if body + size > available:
+                self._need = _HEAD.size + size
+                break
+            position = body + size
+            self._on_frame(call_id, received[body:position])
+        self._chunks = [received[position:]] if position < available else []
+        self._have = available - position
+
+    def send(self, call_id: int, body: bytes) -> None:
+        if not self._unsent and not self._paused:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(_HEAD.pack(len(body), call_id) + body)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what was sent in this loop pass, but never a long backlog.
+
+        What the socket does not take, the transport copies, and copies again (before Python 3.12,
+        all of it each time something is added).
+        """
+        assert self._transport is not None
+        while self._unsent and not self._paused:
+            batch, size = [], 0
+            while self._unsent and size < _BATCH_BYTES:
+                frame = self._unsent.popleft()
+                batch.append(frame)
+                size += len(frame)
+            self._transport.write(b"".join(batch))
+
+
+def measure(load: Load, effort: Effort) -> Sample:
+    return asyncio.run(_measure(load, effort))
+
+
+async def _measure(load: Load, effort: Effort) -> Sample:
+    here, there = connected_pair()
+    with serving("bench.peers.asyncio_protocol:serve", sock=there) as server:
+        loop = asyncio.get_running_loop()
+        waiting: dict[int, asyncio.Future[bytes]] = {}
+        last_id = 0
+
+        def on_reply(call_id: int, body: bytes) -> None:
+            waiting.pop(call_id).set_result(body)
+
+        transport, protocol = await loop.create_unix_connection(
+            lambda: _FrameProtocol(on_reply), sock=here
+        )
+
+        async def call(body: bytes) -> bytes:
+            nonlocal last_id
+            last_id += 1
+            reply: asyncio.Future[bytes] = loop.create_future()
+            waiting[last_id] = reply
+            protocol.send(last_id, body)
+            return await reply
+
+        sample = await drive.with_asyncio(call, load, effort, [server.pid])
+        transport.close()
+        return sample
+
+
+def serve(descriptor: str) -> None:
+    asyncio.run(_serve(descriptor))
+
+
+async def _serve(descriptor: str) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(call_id: int, body: bytes) -> None:
+        protocol.send(call_id, body)
+
+    def on_request(call_id: int, body: bytes) -> None:
+        task = loop.create_task(handle(call_id, body))
+        tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(tasks.discard)
+
+    _, protocol = await loop.create_unix_connection(
+        lambda: _FrameProtocol(on_request), sock=inherited_socket(descriptor)
+    )
+    await protocol.closed

@@ -1,0 +1,43 @@
+"""C, ping-pong and pipelined: the limit that the kernel sets. The work is in echo.c."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+from bench.model import BenchError, Effort, Figure, Kind, Load, Sample, Unavailable
+from bench.process import BUILD, command
+
+_SOURCE = pathlib.Path(__file__).with_name("echo.c")
+_MODES = {Kind.SEQUENTIAL: "pingpong", Kind.PIPELINED: "pipelined"}
+
+
+def measure(load: Load, effort: Effort) -> Sample:
+    program = _build()
+    arguments = (_MODES[load.kind], load.size, load.count, effort.warmup_seconds, effort.seconds)
+    done = subprocess.run(
+        command("exec", str(program), *map(str, arguments)), stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode != 0:
+        raise BenchError(f"{program.name} ended with status {done.returncode}")
+    return {Figure(name): float(value) for name, value in json.loads(done.stdout).items()}
+
+
+def _build() -> pathlib.Path:
+    """Return the compiled program, compiling it if this version of the source is new."""
+    version = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+    program = BUILD / f"echo-{version}"
+    if program.exists():
+        return program
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        raise Unavailable("there is no gcc on this machine")
+    BUILD.mkdir(exist_ok=True)
+    unfinished = program.with_suffix(f".{os.getpid()}")  # two runs may compile at once
+    subprocess.run([compiler, "-O2", "-Wall", "-o", unfinished, _SOURCE], check=True)
+    unfinished.rename(program)
+    return program

@@ -1,0 +1,93 @@
+"""NATS request/reply with nats-py, through a nats-server of our own on loopback.
+
+NATS offers no unix sockets. The broker's CPU counts for the server side: a call needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+import nats
+from nats.aio.msg import Msg
+
+from bench import drive
+from bench.model import BenchError, Effort, Load, Sample, Unavailable
+from bench.process import announce, serving
+
+_SUBJECT = "bench.echo"
+_START_SECONDS = 10.0
+_CALL_SECONDS = 30.0
+_CONFIG = """\
+listen: "127.0.0.1:-1"
+ports_file_dir: "{directory}"
+max_payload: 8MB
+max_pending: 256MB
+logfile: "{directory}/log"
+"""
+
+
+def measure(load: Load, effort: Effort) -> Sample:
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        config = directory / "nats.conf"
+        config.write_text(_CONFIG.format(directory=directory))
+        with serving("exec", str(_program()), "-c", str(config)) as broker:
+            url = _wait_for_url(directory)
+            with serving("bench.peers.nats_request:serve", url, announces=True) as server:
+                return asyncio.run(_measure(url, load, effort, [broker.pid, server.pid]))
+
+
+def _program() -> str:
+    beside_python = pathlib.Path(sys.executable).with_name("nats-server")
+    found = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
+    if found is None:
+        raise Unavailable("no nats-server program: pip install 'spear[bench]'")
+    return found
+
+
+def _wait_for_url(directory: pathlib.Path) -> str:
+    """Return the address of the broker, which picks a free port and writes it to a file."""
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        for file in directory.glob("*.ports"):
+            try:
+                return str(json.loads(file.read_text())["nats"][0])
+            except json.JSONDecodeError:
+                pass  # still being written
+        time.sleep(0.02)
+    raise BenchError("nats-server did not start:\n" + (directory / "log").read_text())
+
+
+async def _measure(url: str, load: Load, effort: Effort, server_pids: list[int]) -> Sample:
+    client = await nats.connect(url)
+
+    async def call(sent: bytes) -> bytes:
+        reply = await client.request(_SUBJECT, sent, timeout=_CALL_SECONDS)
+        body: bytes = reply.data
+        return body
+
+    sample = await drive.with_asyncio(call, load, effort, server_pids)
+    await client.close()
+    return sample
+
+
+def serve(url: str) -> None:
+    asyncio.run(_serve(url))
+
+
+async def _serve(url: str) -> None:
+    connection = await nats.connect(url)
+
+    async def echo(message: Msg) -> None:
+        await connection.publish(message.reply, message.data)
+
+    await connection.subscribe(_SUBJECT, cb=echo)
+    await connection.flush()
+    announce()
+    await asyncio.Event().wait()

@@ -1,0 +1,127 @@
+"""Every system we can measure, ours and the others, by name. This imports none of them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from bench.model import Kind, Peer
+
+_CALLS = (Kind.SEQUENTIAL, Kind.PIPELINED)
+
+_OURS = (
+    Peer("spear-channel", "Spear channel.request", "bench.ours:channel", _CALLS, matrix=True),
+    Peer(
+        "spear-low-latency",
+        "Spear channel.request, low-latency mode",
+        "bench.ours:low_latency_channel",
+        (Kind.SEQUENTIAL,),
+        matrix=True,
+    ),
+    Peer("spear-function", "Spear Function.call", "bench.ours:function", _CALLS, matrix=True),
+    Peer("spear-stream", "Spear stream", "bench.ours:stream", (Kind.STREAM,)),
+    Peer("spear-memory", "Spear in-memory channel", "bench.ours:memory_channel", _CALLS),
+    Peer("spear-start", "Spear process instance", "bench.ours:start", (Kind.START,)),
+    Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Kind.IDLE,)),
+)
+
+_OTHERS = (
+    Peer("c", "C", "bench.peers.c_echo:measure", _CALLS, matrix=True),
+    Peer(
+        "blocking-python",
+        "blocking Python",
+        "bench.peers.blocking:measure",
+        (Kind.SEQUENTIAL,),
+        matrix=True,
+    ),
+    Peer(
+        "trio-lowlevel",
+        "raw trio.lowlevel",
+        "bench.peers.trio_raw:measure",
+        (Kind.SEQUENTIAL,),
+        matrix=True,
+    ),
+    Peer("textbook-trio", "textbook Trio", "bench.peers.textbook:measure", _CALLS, matrix=True),
+    Peer(
+        "textbook-memory",
+        "textbook Trio over memory_stream_pair",
+        "bench.peers.textbook:measure_in_memory",
+        _CALLS,
+    ),
+    Peer(
+        "stream-naive",
+        "one send_all per item",
+        "bench.peers.stream_naive:measure",
+        (Kind.STREAM,),
+    ),
+    Peer(
+        "asyncio-protocol",
+        "asyncio Protocol",
+        "bench.peers.asyncio_protocol:measure",
+        _CALLS,
+        matrix=True,
+    ),
+    Peer(
+        "grpc-aio",
+        "grpc.aio unary",
+        "bench.peers.grpc_unary:measure",
+        _CALLS,
+        requires=("grpc",),
+        extra="bench",
+        matrix=True,
+    ),
+    Peer(
+        "pyzmq-asyncio",
+        "pyzmq asyncio",
+        "bench.peers.zmq_router:measure",
+        _CALLS,
+        requires=("zmq",),
+        extra="bench",
+        matrix=True,
+    ),
+    Peer(
+        "nats",
+        "NATS request/reply",
+        "bench.peers.nats_request:measure",
+        _CALLS,
+        requires=("nats",),
+        extra="bench",
+        matrix=True,
+    ),
+    Peer(
+        "process-pool",
+        "ProcessPoolExecutor",
+        "bench.peers.process_pool:measure",
+        _CALLS,
+        matrix=True,
+    ),
+    Peer(
+        "ray",
+        "Ray actor",
+        "bench.peers.ray_actor:measure",
+        _CALLS,
+        requires=("ray",),
+        extra="ray",
+        daemons=True,  # the raylet ignores SIGCHLD, so nobody is told what its children used
+        matrix=True,
+    ),
+    Peer(
+        "bare-interpreter",
+        "bare interpreter importing trio",
+        "bench.peers.interpreter:measure",
+        (Kind.START,),
+    ),
+)
+
+PEERS = {peer.name: peer for peer in (*_OURS, *_OTHERS)}
+
+
+def missing(peer: Peer) -> str | None:
+    """Return why `peer` is not installed here, as a reader can act on it; None if it is."""
+    if all(importlib.util.find_spec(module) is not None for module in peer.requires):
+        return None
+    return f"not installed: pip install 'spear[{peer.extra}]'"
+
+
+def is_ours(peer: Peer) -> bool:
+    """Tell whether `peer` is Spear itself."""
+    return peer in _OURS

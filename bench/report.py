@@ -1,0 +1,154 @@
+"""From samples to verdicts: the promises as a table on the terminal and as JSON."""
+
+from __future__ import annotations
+
+import enum
+import statistics
+from collections.abc import Sequence
+
+import attrs
+
+from bench.model import UNITS
+from bench.run import Results
+from bench.table import Point, Row
+
+
+class Verdict(enum.StrEnum):
+    AIM = "aim reached"
+    MUST = "kept"
+    MISSED = "MISSED"
+    NONE = "not measured"
+
+
+@attrs.frozen
+class Outcome:
+    """What became of one row.
+
+    Ratios are `ours / reference`: `ratio` of the medians over all rounds, `low` and `high` of the
+    rounds taken one by one.
+    """
+
+    row: Row
+    ours: float | None
+    reference: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    note: str
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.row.ours.figure]
+
+
+def outcomes(rows: Sequence[Row], results: Results) -> list[Outcome]:
+    """Judge every row; one without figures stays in, with the reason as its note."""
+    return [_outcome(row, results) for row in rows]
+
+
+def _outcome(row: Row, results: Results) -> Outcome:
+    ours = results.values(row.ours.case, row.ours.figure)
+    if isinstance(row.reference, Point):
+        reference = results.values(row.reference.case, row.reference.figure)
+    else:
+        reference = [row.reference] * len(ours) or [row.reference]
+    ours_median = statistics.median(ours) if ours else None
+    reference_median = statistics.median(reference) if reference else None
+    ratio = low = high = None
+    verdict = Verdict.NONE
+    if ours_median is not None and reference_median:
+        ratio = ours_median / reference_median
+        by_round = [mine / other for mine, other in zip(ours, reference, strict=True)]
+        low, high = min(by_round), max(by_round)
+        verdict = _verdict(row, ratio)
+    return Outcome(
+        row, ours_median, reference_median, ratio, low, high, verdict, _note(row, results)
+    )
+
+
+def _verdict(row: Row, ratio: float) -> Verdict:
+    if row.aim is not None and row.bound.holds(ratio, row.aim):
+        return Verdict.AIM
+    return Verdict.MUST if row.bound.holds(ratio, row.must) else Verdict.MISSED
+
+
+def _note(row: Row, results: Results) -> str:
+    notes = []
+    for point in (row.ours, row.reference):
+        if not isinstance(point, Point):
+            continue
+        if (problem := results.problem(point.case)) is not None:
+            notes.append(f"{point.case.peer.name}: {problem}")
+        elif not results.values(point.case, point.figure):
+            notes.append(f"{point.case.peer.name}: gave no {point.figure.value}")
+        elif busy := results.busy.get(point.case, 0):
+            notes.append(f"{point.case.peer.name}: machine busy in {busy} of {results.rounds}")
+    return "; ".join(notes)
+
+
+def to_json(judged: Sequence[Outcome]) -> list[dict[str, str | float | None]]:
+    """Return the rows as the JSON file holds them.
+
+    metric     what is compared, and after the slash with whom (or with which fixed limit)
+    ours       our figure: the median over all rounds of this run
+    reference  the other's figure in the same run, or the fixed limit
+    value      the same number as `ours`, for readers that look for one value per metric
+    unit       the unit of these three
+    ratio      ours / reference, to be held against the promise: "at least" for rates, "at most" for
+               latency, CPU time and memory
+    note       only where there is something to say: why a figure is missing (then it is null), or
+               that the machine was not idle
+    """
+    rows: list[dict[str, str | float | None]] = []
+    for outcome in judged:
+        row: dict[str, str | float | None] = {
+            "metric": outcome.row.metric,
+            "ours": outcome.ours,
+            "reference": outcome.reference,
+            "value": outcome.ours,
+            "unit": outcome.unit,
+            "ratio": outcome.ratio,
+        }
+        if outcome.note:
+            row["note"] = outcome.note
+        rows.append(row)
+    return rows
+
+
+def to_text(judged: Sequence[Outcome]) -> str:
+    """Return the rows as a table for the terminal."""
+    head = ("metric", "ours", "reference", "unit", "ratio", "must", "aim", "verdict")
+    lines = [head]
+    lines += [
+        (
+            outcome.row.metric,
+            number(outcome.ours),
+            number(outcome.reference),
+            outcome.unit,
+            number(outcome.ratio),
+            promise(outcome.row, outcome.row.must),
+            promise(outcome.row, outcome.row.aim),
+            outcome.verdict.value + (f" ({outcome.note})" if outcome.note else ""),
+        )
+        for outcome in judged
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def number(value: float | None) -> str:
+    """Return three significant digits, or all digits of what is larger."""
+    if value is None:
+        return "-"
+    for limit, digits in ((100, 0), (10, 1), (1, 2)):
+        if value >= limit:
+            return f"{value:,.{digits}f}"
+    return f"{value:.3f}"
+
+
+def promise(row: Row, ratio: float | None) -> str:
+    return "" if ratio is None else f"{row.bound.value} {ratio:.3g}"

@@ -1,0 +1,207 @@
+"""What Spear promises about its speed, row by row, and the cases that a run needs to check it.
+
+The report on the terminal, the JSON and the page in the documentation are all made from `ROWS`.
+Every ratio is `ours / reference`, both measured in the same run: rates are promised as "at least",
+costs as "at most". Where the promise is an absolute number, that number is the reference.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from bench.model import Case, Figure, Kind, Load
+from bench.registry import PEERS
+
+SIZES = (16, 1 << 10, 64 << 10, 1 << 20)
+IN_FLIGHT = 64
+
+
+class Bound(enum.StrEnum):
+    """Which side of the promised ratio is the good one."""
+
+    AT_LEAST = "≥"
+    AT_MOST = "≤"
+
+    def holds(self, ratio: float, promised: float) -> bool:
+        return ratio >= promised if self is Bound.AT_LEAST else ratio <= promised
+
+
+@attrs.frozen
+class Point:
+    """One figure of one case."""
+
+    case: Case
+    figure: Figure
+
+
+@attrs.frozen
+class Row:
+    """One promise."""
+
+    metric: str  # unique; what is compared and with whom
+    what: str
+    ours: Point
+    reference: Point | float
+    bound: Bound
+    must: float
+    aim: float | None = None
+
+
+def pipelined(size: int) -> Load:
+    return Load(Kind.PIPELINED, size, IN_FLIGHT)
+
+
+def sequential(size: int, *, pinned: bool = False) -> Load:
+    return Load(Kind.SEQUENTIAL, size, pinned=pinned)
+
+
+_CALLS_1K = pipelined(1 << 10)
+_CALLS_1M = pipelined(1 << 20)
+_ONE_CORE_1K = sequential(1 << 10, pinned=True)
+_UNPINNED_1K = sequential(1 << 10)
+_IN_MEMORY = pipelined(16)
+_STREAM = Load(Kind.STREAM, 16)
+_START = Load(Kind.START)
+_IDLE = Load(Kind.IDLE, count=10_000)
+
+
+def _point(peer: str, load: Load, figure: Figure) -> Point:
+    return Point(Case(PEERS[peer], load), figure)
+
+
+def _rate_row(peer: str, must: float, aim: float) -> Row:
+    return Row(
+        f"rate-1KiB-x64/{peer}",
+        "1 KiB, 64 in flight, rate",
+        _point("spear-channel", _CALLS_1K, Figure.RATE),
+        _point(peer, _CALLS_1K, Figure.RATE),
+        Bound.AT_LEAST,
+        must,
+        aim,
+    )
+
+
+def _idle_row(
+    metric: str, what: str, figure: Figure, limit: float, aim: float | None = None
+) -> Row:
+    ours = _point("spear-idle", _IDLE, figure)
+    return Row(metric, what, ours, limit, Bound.AT_MOST, 1.0, aim)
+
+
+ROWS = (
+    _rate_row("grpc-aio", must=8, aim=14),
+    _rate_row("ray", must=15, aim=25),
+    _rate_row("nats", must=2.5, aim=4),
+    _rate_row("textbook-trio", must=4, aim=6),
+    _rate_row("asyncio-protocol", must=0.8, aim=1),
+    Row(
+        "cpu-1KiB-x64/textbook-trio",
+        "CPU per message, both sides together",
+        _point("spear-channel", _CALLS_1K, Figure.CPU),
+        _point("textbook-trio", _CALLS_1K, Figure.CPU),
+        Bound.AT_MOST,
+        must=1 / 6,
+        aim=1 / 9,
+    ),
+    Row(
+        "p50-1KiB-one-core/trio-lowlevel",
+        "p50, 1 KiB, both processes on one core",
+        _point("spear-channel", _ONE_CORE_1K, Figure.P50),
+        _point("trio-lowlevel", _ONE_CORE_1K, Figure.P50),
+        Bound.AT_MOST,
+        must=2.5,
+        aim=1.6,
+    ),
+    Row(
+        "p50-1KiB-low-latency/c",
+        "p50, 1 KiB, unpinned, opt-in low-latency mode",
+        _point("spear-low-latency", _UNPINNED_1K, Figure.P50),
+        _point("c", _UNPINNED_1K, Figure.P50),
+        Bound.AT_MOST,
+        must=1,
+        aim=0.6,
+    ),
+    Row(
+        "rate-1MiB-x64/c",
+        "1 MiB, 64 in flight, rate",
+        _point("spear-channel", _CALLS_1M, Figure.RATE),
+        _point("c", _CALLS_1M, Figure.RATE),
+        Bound.AT_LEAST,
+        must=0.7,
+        aim=0.85,
+    ),
+    Row(
+        "stream-16B/stream-naive",
+        "stream of small items, one way",
+        _point("spear-stream", _STREAM, Figure.RATE),
+        _point("stream-naive", _STREAM, Figure.RATE),
+        Bound.AT_LEAST,
+        must=15,
+        aim=30,
+    ),
+    Row(
+        "in-memory-16B-x64/textbook-memory",
+        "in-memory channel, 16 B, rate",
+        _point("spear-memory", _IN_MEMORY, Figure.RATE),
+        _point("textbook-memory", _IN_MEMORY, Figure.RATE),
+        Bound.AT_LEAST,
+        must=10,
+        aim=30,
+    ),
+    Row(
+        "function-1KiB-x64/spear-channel",
+        "`Function.call`, the whole path, rate",
+        _point("spear-function", _CALLS_1K, Figure.RATE),
+        _point("spear-channel", _CALLS_1K, Figure.RATE),
+        Bound.AT_LEAST,
+        must=0.6,
+        aim=0.85,
+    ),
+    Row(
+        "start/bare-interpreter",
+        "spawn a Python instance to first answer",
+        _point("spear-start", _START, Figure.START),
+        _point("bare-interpreter", _START, Figure.START),
+        Bound.AT_MOST,
+        must=1.3,
+        aim=1.1,
+    ),
+    _idle_row(
+        "idle-channel-memory/16KiB",
+        "memory of one idle authenticated channel in the host",
+        Figure.CHANNEL_MEMORY,
+        limit=16 << 10,
+        aim=1 / 4,
+    ),
+    _idle_row("heartbeat/20us", "one heartbeat, by one wheel", Figure.HEARTBEAT_CPU, limit=20),
+    _idle_row(
+        "idle-cpu/5percent", "CPU of 10,000 idle channels with heartbeats", Figure.IDLE_CPU, limit=5
+    ),
+)
+
+
+def row_cases(rows: tuple[Row, ...]) -> list[Case]:
+    """Return what must be measured for `rows`, cases to be compared next to each other."""
+    points = [point for row in rows for point in (row.ours, row.reference)]
+    return list(dict.fromkeys(point.case for point in points if isinstance(point, Point)))
+
+
+def matrix_loads() -> list[Load]:
+    """Return the loads at which a full run compares all systems."""
+    return [
+        load
+        for size in SIZES
+        for load in (sequential(size), sequential(size, pinned=True), pipelined(size))
+    ]
+
+
+def matrix_cases() -> list[Case]:
+    """Return every case of the full comparison."""
+    return [
+        Case(peer, load)
+        for load in matrix_loads()
+        for peer in PEERS.values()
+        if peer.matrix and load.kind in peer.kinds
+    ]

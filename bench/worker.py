@@ -1,0 +1,36 @@
+"""One measurement: its own process, one line of JSON on standard output.
+
+The line is `{"sample": {figure: number}}` or `{"unavailable": reason}`; anything else, and any exit
+status but 0, is a failed measurement whose reason is on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Protocol, cast
+
+from bench.model import BenchError, Effort, Load, Sample, Unavailable
+from bench.process import load_entry, pin_to_one_core
+from bench.registry import PEERS
+
+
+class Measure(Protocol):
+    """What a peer's entry must be."""
+
+    def __call__(self, load: Load, effort: Effort) -> Sample: ...
+
+
+def run(peer_name: str, load_text: str, effort_text: str) -> None:
+    """Measure one case. The arguments are a peer's name, a load and an effort, as JSON."""
+    peer, load = PEERS[peer_name], Load.from_json(load_text)
+    if load.pinned:
+        pin_to_one_core()
+    try:
+        measure = cast("Measure", load_entry(peer.entry))
+        sample = measure(load, Effort.from_json(effort_text))
+    except Unavailable as reason:
+        print(json.dumps({"unavailable": str(reason)}))
+        return
+    if not sample or min(sample.values()) < 0:
+        raise BenchError(f"{peer.name} gave no valid figures: {sample}")
+    print(json.dumps({"sample": sample}))

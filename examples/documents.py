@@ -1,0 +1,68 @@
+"""Functions on files: text, bytes, a stream, one that keeps a core busy, one that fails.
+
+examples/demo.py runs them on the files of this repository.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+import spear
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+app = spear.Agent("documents")
+
+
+@app.function
+async def words(path: str, *, most: int = 3) -> list[list[str | int]]:
+    """The most frequent long words of a text."""
+    text = await trio.Path(path).read_text(encoding="utf-8")
+    counts = Counter(re.findall(r"[a-z]{6,}", text.lower()))
+    return [[word, count] for word, count in counts.most_common(most)]
+
+
+@app.function
+def squeeze(data: bytes) -> bytes:
+    """The data, compressed as hard as it goes. A plain function: it runs in a thread."""
+    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+
+
+@app.function
+async def headings(path: str) -> AsyncIterator[str]:
+    """The headings of a Markdown file, one by one: a stream."""
+    async with await trio.open_file(path, encoding="utf-8") as file:
+        async for line in file:
+            if line.startswith("#"):
+                yield line.strip("# \n")
+
+
+@app.function
+def primes(below: int) -> int:
+    """How many primes there are below a number: nothing but work."""
+    sieve = bytearray([1]) * below
+    sieve[:2] = b"\0\0"
+    for number in range(2, int(below**0.5) + 1):
+        if sieve[number]:
+            sieve[number * number :: number] = bytes(len(range(number * number, below, number)))
+    return sum(sieve)
+
+
+@app.function
+async def review(path: str) -> str:
+    """Waits for a reviewer who has no time."""
+    await trio.sleep_forever()
+    return f"{path} is fine"
+
+
+@app.function
+async def publish(path: str) -> None:
+    """Fails, as things do."""
+    raise PermissionError(f"{Path(path).name} is not ready to be published")
