@@ -5,6 +5,8 @@ The sweep itself is tested first: with operations that are known to leak.
 
 from __future__ import annotations
 
+import os
+import threading
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -150,6 +152,38 @@ async def test_r4_a_sweep_finds_tasks_and_descriptors() -> None:
             await cancel_sweep(nothing, leak_a_task)
         assert "sleep_forever" in str(caught.value)
         outer.cancel_scope.cancel()
+
+
+async def test_r4_a_sweep_waits_for_what_was_left_to_a_thread() -> None:
+    """As a name resolution is, whose open files are no leak of its caller."""
+    nothing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    may_end = threading.Event()
+
+    def look_up(has_begun: trio.Event, token: trio.lowlevel.TrioToken) -> None:
+        with open(os.devnull):
+            token.run_sync_soon(has_begun.set)
+            may_end.wait()
+
+    async def resolve(_: None) -> None:
+        may_end.clear()
+        has_begun, token = trio.Event(), trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(trio.to_thread.run_sync, look_up, has_begun, token, abandon_on_cancel=True)
+            )
+            await has_begun.wait()
+            await trio.lowlevel.checkpoint()
+            may_end.set()
+
+    async def end_soon(_: None) -> None:
+        may_end.set()
+
+    try:
+        assert (await cancel_sweep(nothing, resolve, end_soon)).runs > 3
+        with pytest.raises(AssertionError, match="a thread that was left behind hangs"):
+            await cancel_sweep(nothing, resolve, hang_seconds=0.01)
+    finally:
+        may_end.set()
 
 
 async def test_r4_a_sweep_says_at_which_step_it_failed() -> None:
