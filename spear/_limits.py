@@ -5,7 +5,7 @@ Whatever a peer can make grow has a bound here. Times are seconds, sizes are byt
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 import attrs
 
@@ -114,4 +114,4 @@ class Limits:
     """What a remote error may say."""
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS: Final = Limits()

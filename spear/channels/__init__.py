@@ -13,13 +13,13 @@ from ._calls import InboundCall as InboundCall
 from ._calls import Metadata as Metadata
 from ._calls import OnProgress as OnProgress
 from ._channel import CommunicationChannel as CommunicationChannel
-from ._channel import Service as Service
 from ._connect import connect_channel as connect_channel
 from ._connect import open_memory_channels as open_memory_channels
 from ._factory import ChannelConfig as ChannelConfig
 from ._factory import CommunicationFactory as CommunicationFactory
 from ._factory import CommunicationStrategy as CommunicationStrategy
 from ._factory import open_communication_factory as open_communication_factory
+from ._handlers import Service as Service
 from ._handshake import Login as Login
 from ._manager import ConnectionEvent as ConnectionEvent
 from ._manager import ConnectionManager as ConnectionManager

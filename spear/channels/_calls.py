@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 from trio.lowlevel import Abort, Task, reschedule
 
-from spear._errors import CallCancelled, CallFailed, LocalProtocolError
+from spear._errors import CallCancelled, CallFailed, DeadlineExceeded, LocalProtocolError
 from spear.wire import CBOR, LAST, CalleeSide, CallerSide, CallState, Head, HeadValue, Payload
 
 from ._streams import ItemQueue, ItemSender
 
 if TYPE_CHECKING:
+    from ._calling import CallingHalf
     from ._channel import CommunicationChannel
 
 Metadata: TypeAlias = Mapping[str, HeadValue]
@@ -61,7 +62,7 @@ class OutboundCall(CallerSide):
 
     def __init__(
         self,
-        channel: CommunicationChannel,
+        channel: CallingHalf,
         task: Task | None,
         function: str,
         started: float,
@@ -88,6 +89,21 @@ class OutboundCall(CallerSide):
         self.task = None
         self._channel.cancel_call(self)
         return Abort.SUCCEEDED
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self.state is CallState.CANCELLING
+
+    def expire(self, now: float) -> None:
+        """The time is up."""
+        channel = self._channel
+        failure = DeadlineExceeded(
+            f"{self.function} took longer than {now - self.started:.3g} s",
+            delivered="no" if channel.connection.is_unsent(self) else "maybe",
+        )
+        channel.fail_call(self, failure)
+        channel.cancel_call(self)
 
     def on_response(self, payload: bytes, flags: int, micros: int) -> None:
         """The result is here."""
@@ -131,7 +147,7 @@ class CallStream(OutboundCall):
     __slots__ = ("_done", "_queue", "_sender")
 
     def __init__(
-        self, channel: CommunicationChannel, function: str, started: float, deadline: float
+        self, channel: CallingHalf, function: str, started: float, deadline: float
     ) -> None:
         super().__init__(channel, None, function, started, deadline)
         self._queue = ItemQueue(channel.connection, self)
@@ -294,6 +310,19 @@ class InboundCall(CalleeSide):
                 self.scope.cancel()
             if self._queue is not None:
                 self._queue.end(reason)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its handler has been told to stop."""
+        return self._cancelled is not None
+
+    def expire(self, now: float) -> None:
+        """The time is up."""
+        connection = self._channel.connection
+        if self.id in connection.incomplete:
+            connection.fail(self, DeadlineExceeded("the call's time is up", delivered="no"))
+        else:
+            self.cancel(DeadlineExceeded("the call's time is up", delivered="yes"))
 
     async def send(self, item: Payload, *, is_cbor: bool = False) -> None:
         """Send an item to the caller, as soon as it has room for it.

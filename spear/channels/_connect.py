@@ -21,7 +21,7 @@ from ._timers import open_timers
 if TYPE_CHECKING:
     from spear._ids import InstanceId, Secret
 
-    from ._channel import Service
+    from ._handlers import Service
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ from ._nursery import open_private_nursery
 if TYPE_CHECKING:
     from spear._ids import InstanceId, RuntimeType
 
-    from ._channel import Service
+    from ._handlers import Service
 
 logger: Final = logging.getLogger("spear.channels")
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from spear.transports import Address, IncomingConnection, Listener
     from spear.wire import AuthRequest
 
-    from ._channel import Service
+    from ._handlers import Service
 
 logger: Final = logging.getLogger("spear.channels")
 

@@ -18,7 +18,7 @@ from spear.wire import CBOR, ITEM_OVERHEAD_BYTES, Call, Connection, Kind, Payloa
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._channel import CommunicationChannel
+    from ._calling import CallingHalf
 
 CHECKPOINT_EVERY: Final = 64
 """An iteration over items that are there already lets other tasks run after this many. One
@@ -143,7 +143,7 @@ class ItemSender:
 
     __slots__ = ("_call", "_connection", "_counters", "_most_unsent", "_pipe", "_since", "_waiters")
 
-    def __init__(self, channel: CommunicationChannel, call: Call) -> None:
+    def __init__(self, channel: CallingHalf, call: Call) -> None:
         self._connection = channel.connection
         self._call = call
         self._pipe = channel._pipe

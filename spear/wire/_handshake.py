@@ -17,7 +17,7 @@ import attrs
 
 from spear._errors import RemoteProtocolError
 from spear._ids import RUNTIME_TYPES, InstanceId, Secret
-from spear._limits import KIB, Limits
+from spear._limits import DEFAULT_LIMITS, KIB, Limits
 
 from ._heads import Head, HeadValue
 
@@ -28,15 +28,17 @@ NONCE_BYTES: Final = 32
 LEAST_FRAGMENT_BYTES: Final = 32 * KIB
 """Less is refused: cutting 32 MiB into single bytes would cost the sender a minute."""
 
-# What of our limits the peer must know to keep them: name on the wire -> field.
+# What of our limits the peer must know to keep them: name on the wire -> (field, its unit there).
 _ANNOUNCED: Final = {
-    "fragment": "fragment_bytes",
-    "message": "max_message_bytes",
-    "assembly": "assembly_bytes",
-    "calls": "max_calls",
-    "stream": "stream_window_bytes",
-    "connection": "connection_window_bytes",
+    "fragment": ("fragment_bytes", 1),
+    "message": ("max_message_bytes", 1),
+    "assembly": ("assembly_bytes", 1),
+    "calls": ("max_calls", 1),
+    "stream": ("stream_window_bytes", 1),
+    "connection": ("connection_window_bytes", 1),
+    "heartbeat": ("heartbeat_seconds", 1000),
 }
+_MOST: Final = 2**32 - 1
 
 
 @final
@@ -211,26 +213,31 @@ def _join(*parts: bytes) -> bytes:
 
 def announce_limits(limits: Limits) -> dict[str, HeadValue]:
     """What the peer must know to keep our limits."""
-    return {name: getattr(limits, field) for name, field in _ANNOUNCED.items()}
+    return {
+        name: int(min(max(getattr(limits, field) * unit, 1), _MOST))
+        for name, (field, unit) in _ANNOUNCED.items()
+    }
 
 
 def learn_limits_untrusted(announced: HeadValue) -> Limits:
     """The peer's limits; what it does not say is taken as the default. Raises RemoteProtocolError."""
     if announced is None:
-        return Limits()
+        return DEFAULT_LIMITS
     if not isinstance(announced, dict):
         raise RemoteProtocolError("limits must be a map")
     changes: dict[str, int] = {}
-    for name, field in _ANNOUNCED.items():
+    for name, (field, unit) in _ANNOUNCED.items():
         value = announced.get(name)
         if value is None:
             continue
-        if type(value) is not int or not 0 < value < 2**32:
+        if type(value) is not int or not 0 < value <= _MOST:
             raise RemoteProtocolError(f"limit {name!r} is not a positive number")
         if name == "fragment" and value < LEAST_FRAGMENT_BYTES:
             raise RemoteProtocolError(f"fragments of {value} bytes are too small")
-        changes[field] = value
-    return attrs.evolve(Limits(), **changes)
+        if value != getattr(DEFAULT_LIMITS, field) * unit:
+            changes[field] = value if unit == 1 else value / unit  # type: ignore[assignment]  # floats
+    # Nearly all peers have the same limits: let ten thousand of them share one object.
+    return attrs.evolve(DEFAULT_LIMITS, **changes) if changes else DEFAULT_LIMITS
 
 
 def _nonce_untrusted(head: Head) -> bytes:

@@ -89,7 +89,7 @@ _C = ConnectionState
 _K = Kind
 
 # What an open connection carries without changing its state. Call frames go on while a connection
-# is being left: what runs may finish. New calls then are another matter: see `may_start_calls`.
+# is being left: what runs may finish. New calls are another matter: they start while it is OPEN.
 _TRAFFIC: Final = (
     _K.REQUEST, _K.STREAM_REQUEST, _K.RESPONSE, _K.ERROR, _K.CANCEL, _K.ITEM, _K.LAST_ITEM,
     _K.CREDIT, _K.SIGNAL, _K.HEALTH_CHECK, _K.HEALTH_RESPONSE,

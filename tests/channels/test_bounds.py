@@ -392,7 +392,11 @@ async def test_the_end_of_a_channel_frees_its_timers(autojump_clock: MockClock) 
             channel = await endpoint.wait_connected()
             await channel.request("echo", timeout=1_000_000)
             entries = [entry[2] for entry in manager.timers._heap]
-            assert any(getattr(each, "_function", None) == channel._expire for each in entries)
+            assert any(
+                getattr(each, "_function", None) == channel._deadlines._expire for each in entries
+            )
         await channel.closed.wait()
         entries = [entry[2] for entry in manager.timers._heap]
-        assert not any(getattr(each, "_function", None) == channel._expire for each in entries)
+        assert not any(
+            getattr(each, "_function", None) == channel._deadlines._expire for each in entries
+        )

@@ -378,7 +378,7 @@ async def test_r18_deadlines_that_get_shorter_and_shorter_do_not_pile_up(
     """A peer picks the deadlines of its calls; each entry of the heap would stay for weeks."""
     functions = Functions({"f": echo})
     async with MEMORY_STREAM.open_raw(service=functions) as (channel, peer):
-        entries = channel._timers
+        entries = channel._deadlines._timers
         for number in range(1, 3001):
             await peer.send(
                 FrameType.EXECUTION_REQUEST,

@@ -31,7 +31,7 @@ from spear.channels import (
 )
 from spear.testing import Functions, RawPeer
 from spear.transports import open_memory_listener
-from spear.wire import NO_DEADLINE, FrameType
+from spear.wire import NO_DEADLINE, FrameType, pack_prefix
 
 from .helpers import INSTANCE, MEMORY_STREAM, echo, park, sleep
 
@@ -366,6 +366,19 @@ async def test_a_peer_that_only_answers_heartbeats_stays(autojump_clock: MockClo
         assert host.is_connected
         assert host.statistics().heartbeats_missed <= 1
         assert host.statistics().messages_sent == before
+
+
+async def test_an_agent_speaks_before_it_is_asked(autojump_clock: MockClock) -> None:
+    """Asking costs the host as much again as the answer."""
+    beat_bytes = len(pack_prefix(FrameType.HEALTH_RESPONSE, 0, 0, 0, 0, None, 0))
+    limits = Limits(heartbeat_seconds=7)
+    async with MEMORY_STREAM.open_pair(limits=limits) as (host, _):
+        before = host.statistics()
+        await trio.sleep(7 * 100)
+        after = host.statistics()
+        assert after.bytes_sent == before.bytes_sent
+        beats = (after.bytes_received - before.bytes_received) / beat_bytes
+        assert 100 <= beats <= 130
 
 
 @pytest.mark.slow

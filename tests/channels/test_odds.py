@@ -270,9 +270,11 @@ async def test_nobody_need_listen_for_lost_heartbeats_or_announcements(
     limits = Limits()
     async with open_timers() as timers, half_a_pair(timers, limits) as (channel, _):
         assert not channel.is_connected
-        channel._on_announce({"functions": ["f"], "last": True})
+        channel._on_event(
+            None, FrameType.ANNOUNCE, 0, 0, 0, {"functions": ["f"], "last": True}, b""
+        )
         assert channel.is_connected
-        channel._on_announce({"last": True})
+        channel._on_event(None, FrameType.ANNOUNCE, 0, 0, 0, {"last": True}, b"")
         await channel.closed.wait()
         assert isinstance(channel.closed_by, ChannelBroken)
         assert 3 <= trio.current_time() <= 3.1

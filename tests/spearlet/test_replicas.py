@@ -209,7 +209,8 @@ async def test_r14_what_may_have_been_executed_is_never_tried_again() -> None:
     async with AsyncExitStack() as stack:
         await bench.add(stack, "a")
         await bench.add(stack, "b")
-        bench.agents[0]._service = closing = Closing("a")
+        closing = Closing("a")
+        bench.agents[0]._handlers._handle = closing.handle
         with pytest.raises(WorkerDied, match="memory:a#1 is gone") as caught:
             await bench.where()
         assert caught.value.delivered == "maybe"
@@ -226,7 +227,7 @@ async def test_the_deadline_is_one_for_all_attempts(autojump_clock: trio.testing
     async with AsyncExitStack() as stack:
         await bench.add(stack, "a")
         await bench.add(stack, "b")
-        bench.agents[1]._service = Late("b")
+        bench.agents[1]._handlers._handle = Late("b").handle
         # The call waits for a slot, in vain.
         connection = bench.replicas[0].channel.connection
         connection.outbound_open = connection.peer.max_calls

@@ -53,6 +53,7 @@ LIMITS: Final = Limits(
     max_calls=100,
     stream_window_bytes=256 * KIB,
     connection_window_bytes=1 * MIB,
+    heartbeat_seconds=1,
 )
 
 AGENT_TEXT: Final = agent_text(1, INSTANCE, HOST_NONCE, AGENT_NONCE)

@@ -115,8 +115,8 @@ def announced_table() -> str:
     return table(
         ("key", "default", "meaning"),
         *(
-            (f"`{name}`", number(defaults[field]), MEANINGS[name])
-            for name, field in _ANNOUNCED.items()
+            (f"`{name}`", number(defaults[field] * unit), MEANINGS[name])
+            for name, (field, unit) in _ANNOUNCED.items()
         ),
     )
 
@@ -128,6 +128,7 @@ MEANINGS: Final = {
     "calls": "calls that the other end may have open",
     "stream": "window of each stream, in bytes",
     "connection": "window of the whole connection, in bytes",
+    "heartbeat": "how often it would like to hear something, in milliseconds",
 }
 
 

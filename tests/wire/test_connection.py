@@ -396,7 +396,7 @@ class TestOurOwnMistakes:
         assert not pair.host.outbox
         with pytest.raises(ValueError, match="a head"):
             pair.host.connection.send_control(Kind.CLOSE, head={"reason": value})  # type: ignore[dict-item]  # as above
-        assert pair.host.connection.may_start_calls
+        assert pair.host.connection.state is ConnectionState.OPEN
         assert start(pair.host, call=call).id == 1
 
     def test_two_final_frames(self) -> None:
@@ -893,9 +893,9 @@ class TestLeaving:
         pair = small_pair()
         call, inbound = call_between(pair, BOTH_STREAMS)
         pair.host.connection.send_control(Kind.CLOSE, head={"reason": "drain", "last": 0})
-        assert not pair.host.connection.may_start_calls
+        assert pair.host.connection.state is not ConnectionState.OPEN
         pair.pump(cut)
-        assert not pair.agent.connection.may_start_calls
+        assert pair.agent.connection.state is not ConnectionState.OPEN
         assert types(pair.agent.take_events()) == [FrameType.CLOSE]
         pair.host.connection.send_item(call, b"item", 0)
         pair.agent.connection.respond(inbound, b"done", 0, 0)

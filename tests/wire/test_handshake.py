@@ -361,6 +361,6 @@ class TestConversation:
 
     def test_a_pair_can_be_connected_by_hand(self) -> None:
         pair = ConnectionPair(is_connected=False)
-        assert not pair.host.connection.may_start_calls
+        before = pair.host.connection.state
         pair.connect()
-        assert pair.host.connection.may_start_calls
+        assert before is not pair.host.connection.state is ConnectionState.OPEN

@@ -1,0 +1,126 @@
+"""Running the handlers of the peer's calls, and telling the peer how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+import trio
+
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    FunctionRaised,
+    LocalProtocolError,
+    NotFound,
+    Rejected,
+)
+from spear.wire import CBOR, Connection, ConnectionState, Head, Payload
+
+if TYPE_CHECKING:
+    from ._calls import InboundCall
+    from ._statistics import Counters
+
+MAX_MICROS: Final = 0xFFFF_FFFF
+"""72 minutes: the longest execution time that a response can tell."""
+
+_CLOSED: Final = ConnectionState.CLOSED
+_CLOSING: Final = CallCancelled("this side is closing", delivered="yes")
+
+
+class Service(Protocol):
+    """What this side offers to the other: the handlers behind its function numbers and names."""
+
+    def refuse(self, function: int, head: Head | None) -> CallFailed | None:
+        """Why a call is refused before its arguments are read, or None to take it."""
+
+    async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
+        """The result's bytes, and whether they are CBOR. Raise CallFailed for a typed failure."""
+
+
+@final
+class NoService:
+    """Offers nothing."""
+
+    def refuse(self, function: int, head: Head | None) -> CallFailed | None:
+        """Everything is refused."""
+        return NotFound("this side of the channel offers no functions")
+
+    async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
+        """Never reached."""
+        raise AssertionError("a refused call was handled")  # pragma: no cover
+
+
+@final
+class Handlers:
+    """Runs a service's handlers for one connection.
+
+    Args:
+        clock: reads Trio's time.
+        debug: send tracebacks with errors.
+    """
+
+    __slots__ = ("_clock", "_connection", "_counters", "_debug", "_handle")
+
+    def __init__(
+        self,
+        service: Service,
+        connection: Connection,
+        counters: Counters,
+        clock: Callable[[], float],
+        *,
+        debug: bool,
+    ) -> None:
+        self._handle = service.handle
+        self._connection = connection
+        self._counters = counters
+        self._clock = clock
+        self._debug = debug
+
+    async def run(self, call: InboundCall) -> None:
+        """Run one handler and send its final frame. Raises nothing but Cancelled."""
+        try:
+            if call.cancelled is not None:
+                raise call.cancelled
+            payload, is_cbor = await self._handle(call)
+            if self._connection.state is not _CLOSED:
+                micros = int((self._clock() - call.started) * 1e6)
+                if micros > MAX_MICROS:
+                    micros = MAX_MICROS
+                try:
+                    self._connection.respond(call, payload, CBOR if is_cbor else 0, micros)
+                    self._counters.messages_sent += 1
+                except LocalProtocolError as error:  # the result is too large
+                    self._fail(call, Rejected(str(error), delivered="yes"))
+        except CallFailed as failure:
+            self._fail(call, failure)
+        except trio.Cancelled:
+            self._fail(call, call.cancelled or _CLOSING)
+            raise
+        except Exception as error:
+            self._fail(call, self._raised(error))
+        except BaseExceptionGroup as group:
+            cancelled, rest = group.split(trio.Cancelled)
+            if cancelled is None or not (rest is None or isinstance(rest, ExceptionGroup)):
+                raise  # KeyboardInterrupt and its like end the process
+            reason = _CLOSING if rest is None else self._raised(rest)
+            self._fail(call, call.cancelled or reason)
+            raise cancelled from None
+        finally:
+            call.discard_items()
+
+    def _fail(self, call: InboundCall, failure: CallFailed) -> None:
+        if self._connection.state is not _CLOSED:
+            self._connection.fail(call, failure)
+            self._counters.messages_sent += 1
+
+    def _raised(self, error: BaseException) -> FunctionRaised:
+        """What the caller may know of an exception."""
+        trace = None
+        if self._debug:
+            import traceback
+
+            trace = "".join(traceback.format_exception(error))
+        return FunctionRaised(
+            str(error), type_name=type(error).__qualname__, remote_traceback=trace
+        )
