@@ -151,12 +151,15 @@ class SocketPipe:
                 break
             try:
                 count = sock.recv_into(target)
+                full = count == len(target)
             except BlockingIOError:
                 if total:
                     break
                 raise
-            full = count == len(target)
-            del target  # a view that lives on would make the finished payload a copy
+            finally:
+                # A view that lives on would make the finished payload a copy. It would live on in the
+                # traceback of an error, too, and CPython 3.13 complains when both are collected.
+                del target
             if not count:
                 break
             total += count

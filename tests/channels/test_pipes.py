@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import traceback
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from spear.channels._flush import Flusher, current_flusher
 from spear.channels._memory_pipe import MemoryPipe, memory_pipes
 from spear.channels._pipes import SocketPipe, open_pipe
 from spear.channels._stream_pipe import WRITE_BYTES, StreamPipe
+from spear.testing import RawPeer
 from spear.transports import SocketStream, memory_stream_pair
 from spear.wire import Frame, FrameType, Head, HeadValue
 
@@ -194,6 +196,23 @@ async def test_the_writing_task_notices_that_the_peer_has_left() -> None:
         with pytest.raises(ChannelBroken):
             await pipe.receive()
         await pipe.drain()
+
+
+async def test_an_error_does_not_keep_the_payload_it_interrupts() -> None:
+    """Nor a view of it, which CPython 3.13 complains about when both are collected."""
+    async with socket_pipes() as (pipe, peer):
+        push(pipe, 1)
+        pipe.flush()  # what the peer leaves unread makes its end a reset
+        peer._stream.socket.send(RawPeer.encode(REQUEST, payload=bytes(70_000))[:30_000])
+        peer.close()
+        with pytest.raises(ChannelBroken) as caught:
+            await pipe.receive()
+        reset = caught.value.__cause__
+        assert isinstance(reset, ConnectionResetError)
+        frames = [frame for frame, _ in traceback.walk_tb(reset.__traceback__)]
+        assert frames[-1].f_code.co_name == "_receive_direct"
+        kept = [value for frame in frames for value in frame.f_locals.values()]
+        assert not [value for value in kept if isinstance(value, memoryview)]
 
 
 async def test_everybody_who_drains_is_told() -> None:
