@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LEAVES = frozenset({"_errors", "_ids", "_limits", "_util", "_version"})
+LEAVES = frozenset({"_errors", "_ids", "_limits", "_sendable", "_util", "_version"})
 """Modules beside the packages; everything may import them, they import nothing of Spear."""
 
 LAYERS: dict[str, frozenset[str]] = {
@@ -48,7 +48,7 @@ PROCESS_RUNTIME = ("spear/runtimes/_process*.py", "spear/runtimes/_zygote*.py")
 LOADER = ("spear/agent/_loader.py",)
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "cbor2": ("spear/wire/_heads.py", "spear/agent/_arguments.py"),
+    "cbor2": ("spear/wire/_heads.py", "spear/wire/_values.py"),
     "trio_websocket": ("spear/transports/_websocket.py",),
     "wsproto": ("spear/transports/_websocket.py",),
     "asyncio": ("spear/agent/*.py",),

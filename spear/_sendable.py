@@ -1,0 +1,223 @@
+"""What can be sent: the types that arguments, results and items may be made of. A leaf.
+
+CBOR libraries encode more than any peer here decodes: dates and decimals as tags, maps with numbers for
+keys. Looked at before it is encoded, such a value is refused where it was made, and its type and its
+place can be named. The rules are those of ``spear.wire``; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
+from typing import Final, TypeAlias, final
+
+MAX_LEVELS: Final = 64
+"""Lists and maps in each other; a peer's decoder takes no more."""
+
+MAX_PATH: Final = 80
+"""Characters of a place in a value: of a longer one the beginning is kept."""
+
+Skip: TypeAlias = frozenset[type]
+"""What values of exactly these types are need not be looked at."""
+
+_SCALARS: Final[Skip] = frozenset({type(None), bool, int, float, str, bytes, bytearray, memoryview})
+_ALL_BUT_TEXT: Final = _SCALARS - {str}
+_SCALAR_CLASSES: Final = (int, float, bytes, bytearray, memoryview)
+
+_ADVICE: Final = {
+    "date": "text, such as .isoformat()",
+    "time": "text, such as .isoformat()",
+    "timedelta": "a number, such as .total_seconds()",
+    "Decimal": "text, such as str() of it",
+    "Fraction": "text, such as str() of it",
+    "UUID": "text, such as str() of it",
+    "PurePath": "text, such as str() of it",
+    "_IPAddressBase": "text, such as str() of it",
+    "complex": "a list of two numbers",
+    "ndarray": "a list, such as .tolist()",
+    "generic": "a number, such as .item()",  # numpy's scalars
+}
+"""What to send instead, by the name of a class or one of its bases: their modules may not be loaded."""
+
+_ANYTHING: Final = "numbers, text, bytes, lists, dicts, attrs or dataclass objects"
+
+
+@final
+class CannotSend(Exception):
+    """There is no way to send a value.
+
+    Attributes:
+        what: it, or a part of it, such as "a value of type date".
+        instead: what to send.
+        path: where in the value it is, as in ``['when'][0]``; empty if it is the value itself.
+    """
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(f"cannot send {what}: send {instead} instead")
+        self.what = what
+        self.instead = instead
+        self.path = ""
+
+    def inside(self, step: str) -> CannotSend:
+        """The same, seen from one level further out."""
+        path = step + self.path
+        self.path = path if len(path) <= MAX_PATH else f"{path[: MAX_PATH - 3]}..."
+        return self
+
+
+# Written so that it takes a quarter of the time of encoding the value.
+def check_sendable(value: object, levels: int = MAX_LEVELS, skip: Skip = _SCALARS) -> None:
+    """See that a value can be sent; of its text see only that it is text.
+
+    Args:
+        value: the value.
+        levels: how deep lists and maps may be nested in it.
+        skip: what need not be looked at.
+
+    Raises:
+        CannotSend: it cannot.
+    """
+    kind = type(value)
+    if kind in skip:
+        return
+    if kind is dict:
+        _check_map(value, levels, skip)  # type: ignore[arg-type]  # mypy does not follow `kind`
+    elif kind is list or kind is tuple:
+        _check_items(value, levels, skip)  # type: ignore[arg-type]  # likewise
+    else:
+        _check_other(value, levels, skip)
+
+
+def check_text(value: object, levels: int = MAX_LEVELS) -> None:
+    """See that all text in a value is Unicode: for one that could not be encoded. Raises CannotSend."""
+    check_sendable(value, levels, _ALL_BUT_TEXT)
+
+
+def check_arguments(
+    positional: Sequence[object], keywords: Mapping[str, object], *, text: bool = False
+) -> None:
+    """See that the arguments of a call can be sent.
+
+    Args:
+        positional: by position.
+        keywords: by name.
+        text: see :func:`check_text`.
+
+    Raises:
+        CannotSend: one cannot; its path begins with "argument 1" or the name.
+    """
+    check = check_text if text else check_sendable
+    for index, value in enumerate(positional):
+        if text or type(value) not in _SCALARS:
+            try:
+                check(value, MAX_LEVELS - 2)  # they travel as a list in a list
+            except CannotSend as fault:
+                raise fault.inside(f"argument {index + 1}") from None
+    for name, value in keywords.items():
+        if text or type(value) not in _SCALARS:
+            try:
+                check(value, MAX_LEVELS - 2)  # likewise
+            except CannotSend as fault:
+                raise fault.inside(name if fault.path else f"{name}=...") from None
+
+
+def _check_items(items: Sequence[object], levels: int, skip: Skip) -> None:
+    if not levels:
+        raise _too_deep()
+    if len(items) > 16 and skip.issuperset(map(type, items)):  # from there on it pays
+        return
+    for index, item in enumerate(items):
+        if type(item) not in skip:
+            try:
+                check_sendable(item, levels - 1, skip)
+            except CannotSend as fault:
+                raise fault.inside(f"[{index}]") from None
+
+
+def _check_map(entries: Mapping[object, object], levels: int, skip: Skip) -> None:
+    if not levels:
+        raise _too_deep()
+    for key, item in entries.items():
+        if type(key) is not str or skip is not _SCALARS:
+            _check_key(key)
+        if type(item) not in skip:
+            try:
+                check_sendable(item, levels - 1, skip)
+            except CannotSend as fault:
+                raise fault.inside(f"[{_shown(key)}]") from None
+
+
+def _check_key(key: object) -> None:
+    if isinstance(key, Enum):
+        key = key.value
+    if isinstance(key, str):
+        _check_unicode(key)
+    elif not isinstance(key, bytes):
+        raise CannotSend(
+            f"a dict with a key of type {type(key).__qualname__}", "one with text keys"
+        )
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates, as in the names of files
+        raise CannotSend("text that is not Unicode", "bytes, such as os.fsencode()") from None
+
+
+def _check_other(value: object, levels: int, skip: Skip) -> None:
+    """What is of none of the usual types."""
+    if isinstance(value, str):
+        _check_unicode(value)
+    elif isinstance(value, _SCALAR_CLASSES) or value is None:
+        return
+    elif isinstance(value, Mapping):
+        _check_map(value, levels, skip)
+    elif isinstance(value, Sequence):
+        _check_items(value, levels, skip)
+    elif isinstance(value, Enum):
+        check_sendable(value.value, levels, skip)
+    else:
+        _check_object(value, levels, skip)
+
+
+def _check_object(value: object, levels: int, skip: Skip) -> None:
+    names = _attributes_of(type(value))
+    if names is None:
+        raise CannotSend(f"a value of type {type(value).__qualname__}", _advice_for(value))
+    if not levels:
+        raise _too_deep()
+    for name in names:
+        try:
+            check_sendable(getattr(value, name), levels - 1, skip)
+        except CannotSend as fault:
+            raise fault.inside(f".{name}") from None
+
+
+def _attributes_of(cls: type) -> Collection[str] | None:
+    """The attributes of a data class that are sent; None if it is none."""
+    fields = getattr(cls, "__attrs_attrs__", None)
+    if fields is not None:
+        return [field.name for field in fields]
+    if hasattr(cls, "__dataclass_fields__"):
+        from dataclasses import fields as fields_of
+
+        return [field.name for field in fields_of(cls)]
+    return None
+
+
+def _advice_for(value: object) -> str:
+    for base in type(value).__mro__:
+        if base.__name__ in _ADVICE:
+            return _ADVICE[base.__name__]
+    # Sets, generators, views of dicts and their like.
+    return "a list" if hasattr(value, "__iter__") or hasattr(value, "__aiter__") else _ANYTHING
+
+
+def _too_deep() -> CannotSend:
+    return CannotSend(f"more than {MAX_LEVELS} levels of lists and maps", "something flatter")
+
+
+def _shown(key: object) -> str:
+    text = repr(key)
+    return text if len(text) <= 60 else f"{text[:57]}..."

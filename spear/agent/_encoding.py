@@ -1,0 +1,71 @@
+"""What a function sends, as bytes; with errors that name the function, the place and the type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from spear._errors import FunctionRaised, InvalidArguments
+from spear._sendable import CannotSend, check_arguments, check_sendable, check_text
+from spear.wire import encode_arguments, encode_result
+
+from ._failures import about_call
+
+if TYPE_CHECKING:
+    from spear.wire import Payload
+
+
+def encode_call(
+    function: str, positional: Sequence[object], keywords: Mapping[str, object]
+) -> tuple[Payload, bool]:
+    """(payload, whether it is CBOR) of a call of another function.
+
+    Raises:
+        InvalidArguments: an argument cannot be sent; the message names it and its type.
+    """
+    try:
+        check_arguments(positional, keywords)
+        try:
+            return encode_arguments(positional, keywords)
+        except (TypeError, ValueError):
+            check_arguments(positional, keywords, text=True)
+            raise  # pragma: no cover  # check_arguments() has found what is wrong
+    except CannotSend as fault:
+        raise InvalidArguments(f"{function}({fault.path}): {fault}") from None
+
+
+def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, bool]:
+    """(payload, whether it is CBOR) of a result or an item.
+
+    Args:
+        function: what gave it.
+        value: the result or item.
+        did: "returned" or "yielded".
+
+    Raises:
+        FunctionRaised: it cannot be sent; the message names it and its type.
+    """
+    try:
+        return _encode(value)
+    except CannotSend as fault:
+        where = f" at {fault.path}" if fault.path else ""
+        what = f"{function}() {did} {fault.what}{where}, which cannot be sent"
+        hint = f"{did.removesuffix('ed')} {fault.instead} instead"
+        raise about_call(FunctionRaised(f"{what}: {hint}", type_name="TypeError")) from None
+
+
+def encode_report(value: object) -> tuple[Payload, bool]:
+    """The same of a progress report. Raises TypeError."""
+    try:
+        return _encode(value)
+    except CannotSend as fault:
+        raise TypeError(str(fault)) from None
+
+
+def _encode(value: object) -> tuple[Payload, bool]:
+    check_sendable(value)
+    try:
+        return encode_result(value)
+    except (TypeError, ValueError):
+        check_text(value)
+        raise  # pragma: no cover  # check_text() has found what is wrong

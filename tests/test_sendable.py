@@ -1,0 +1,275 @@
+"""What can be sent is what a peer can decode; and what cannot is named, with its place."""
+
+from __future__ import annotations
+
+import array
+import enum
+import ipaddress
+import re
+import uuid
+from collections import OrderedDict, defaultdict, deque, namedtuple
+from dataclasses import InitVar, dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar, cast
+
+import attrs
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from spear._sendable import (
+    MAX_LEVELS,
+    MAX_PATH,
+    CannotSend,
+    check_arguments,
+    check_sendable,
+    check_text,
+)
+from spear.wire import decode_result, decode_value_untrusted, encode_arguments, encode_result
+
+
+@attrs.frozen
+class Line:
+    item: object
+    _count: object = 1
+
+
+@dataclass
+class Order:
+    lines: object
+    currency: ClassVar[object] = date.today()
+    seed: InitVar[object] = None
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Odd(enum.Enum):
+    DAY = date(2024, 2, 29)
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Word(enum.StrEnum):
+    WORD = "word"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+Point = namedtuple("Point", "x y")  # noqa: PYI024  # the untyped one, as people have it
+
+
+def can_be_sent(value: object) -> bool:
+    try:
+        check_sendable(value)
+    except CannotSend:
+        return False
+    return True
+
+
+def arrives(value: object) -> bool:
+    """Whether it can be encoded, and decoded again."""
+    try:
+        decode_result(*cast("tuple[bytes, bool]", encode_result(value)))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def nested(levels: int, inner: object = 1) -> object:
+    for level in range(levels):
+        inner = [inner] if level % 2 else {"x": inner}
+    return inner
+
+
+KEYS = (
+    st.text(max_size=2) | st.binary(max_size=2) | st.integers() | st.sampled_from([*Colour, *Odd])
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+    | st.sampled_from([date(1, 1, 1), Decimal(1), uuid.UUID(int=1), *Colour, *Odd, *Number, *Word])
+    | st.sampled_from([1j, {1}, object(), Text("x"), bytearray(b"x"), memoryview(b"xy"), range(2)]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, min_size=17, max_size=20)
+        | st.tuples(inner)
+        | st.dictionaries(KEYS, inner, max_size=3)
+        | st.builds(Line, inner)
+        | st.builds(Order, inner)
+    ),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@settings(max_examples=400)
+@given(VALUES)
+def test_what_passes_arrives_and_nothing_else_does(value: object) -> None:
+    assert can_be_sent(value) == arrives(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        deque([1]), OrderedDict(a=1), defaultdict(int, a=1), MappingProxyType({"a": 1}), Point(1, 2),
+        range(3), array.array("i", [1]), [bytearray(b"x")], Line("tea"), Order([Line("tea")]), Number.ONE,
+        {Word.WORD: 1}, {Colour.RED: 1}, {b"key": 1}, [1.5] * 100, nested(MAX_LEVELS),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_odd_but_fine(value: object) -> None:
+    assert arrives(value)
+    check_sendable(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (date(2024, 2, 29), "a value of type date: send text, such as .isoformat()"),
+        (datetime(2024, 2, 29, tzinfo=UTC), "type datetime: send text, such as .isoformat()"),
+        (datetime(2024, 2, 29), "type datetime: send text, such as .isoformat()"),  # naive
+        (time(1), "type time: send text, such as .isoformat()"),
+        (timedelta(1), "type timedelta: send a number, such as .total_seconds()"),
+        (Decimal("1.5"), "type Decimal: send text, such as str() of it"),
+        (Fraction(1, 2), "type Fraction: send text, such as str() of it"),
+        (uuid.UUID(int=1), "type UUID: send text, such as str() of it"),
+        (Path("x"), "type PosixPath: send text, such as str() of it"),
+        (ipaddress.ip_address("::1"), "type IPv6Address: send text, such as str() of it"),
+        (1j, "type complex: send a list of two numbers"),
+        ({1}, "type set: send a list"),
+        ({}.values(), "type dict_values: send a list"),
+        (iter([]), "type list_iterator: send a list"),
+        (object(), "type object: send numbers, text, bytes, lists, dicts, attrs or dataclass objects"),
+        (re.compile(""), "type Pattern: send numbers"),
+        ({1: 2}, "a dict with a key of type int: send one with text keys"),
+        ({None: 2}, "a dict with a key of type NoneType: send one with text keys"),
+        ({Odd.DAY: 2}, "a dict with a key of type date: send one with text keys"),
+        (Odd.DAY, "a value of type date: send text"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_cannot_be_sent_is_named_with_what_to_send_instead(value: object, said: str) -> None:
+    assert not arrives(value)
+    with pytest.raises(CannotSend, match=re.escape(said)) as caught:
+        check_sendable(value)
+    assert caught.value.path == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ([1, date.today()], "[1]"),
+        ([0] * 20 + [date.today()], "[20]"),
+        ({"a": [{"b": (1, {2})}]}, "['a'][0]['b'][1]"),
+        (Order([Line("tea"), Line("tea", {1})]), ".lines[1]._count"),
+        ({"k" * 100: 1j}, "['" + "k" * 56 + "...]"),
+        ([{1: 2}], "[0]"),
+    ],
+)
+def test_its_place_is_told(value: object, path: str) -> None:
+    with pytest.raises(CannotSend) as caught:
+        check_sendable(value)
+    assert caught.value.path.startswith(path)
+
+
+def test_of_a_long_way_the_beginning_is_told() -> None:
+    with pytest.raises(CannotSend) as caught:
+        check_sendable(nested(40, 1j))
+    assert re.fullmatch(r"(\[0\]\['x'\]){9}.*\.\.\.", caught.value.path)
+    assert len(caught.value.path) == MAX_PATH
+
+
+def circle() -> object:
+    circle: list[object] = []
+    circle.append(circle)
+    return circle
+
+
+@pytest.mark.parametrize(
+    "value", [nested(MAX_LEVELS + 1), nested(MAX_LEVELS, Line(1)), nested(5000), circle()],
+    ids=["one more", "an object", "many", "circle"],
+)  # fmt: skip
+def test_what_is_nested_too_deeply_is_refused(value: object) -> None:
+    with pytest.raises(
+        CannotSend, match="more than 64 levels of lists and maps: send something flat"
+    ):
+        check_sendable(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [("\ud800", ""), (["ok", "\ud800"], "[1]"), (["ok"] * 20 + ["\ud800"], "[20]"), ({"\ud800": 1}, ""),
+     ([{"ok": Text("\ud800")}], "[0]['ok']"), (Line("\ud800"), ".item")],
+)  # fmt: skip
+def test_text_that_is_not_unicode_is_found_when_it_is_looked_for(value: object, path: str) -> None:
+    assert not arrives(value)
+    with pytest.raises(CannotSend, match="text that is not Unicode: send bytes") as caught:
+        check_text(value)
+    assert caught.value.path == path
+
+
+def test_good_text_is_found_to_be_good() -> None:
+    check_text([None, 1, "größe", {"a": "b"}, b"", ("c",)])
+
+
+@pytest.mark.parametrize(
+    ("positional", "keywords", "path"),
+    [
+        ((1, {2}), {}, "argument 2"),
+        (([1, {2}],), {}, "argument 1[1]"),
+        ((1,), {"a": "ok", "b": {2}}, "b=..."),
+        ((1,), {"b": {"c": {2}}}, "b['c']"),
+    ],
+)
+def test_of_arguments_the_one_that_is_wrong_is_named(
+    positional: tuple[object, ...], keywords: dict[str, object], path: str
+) -> None:
+    with pytest.raises(CannotSend, match="type set") as caught:
+        check_arguments(positional, keywords)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("positional", "keywords", "path"),
+    [
+        (("ok", "\ud800"), {}, "argument 2"),
+        (("ok",), {"b": ["\ud800"]}, "b[0]"),
+        (("ok",), {"a": "ok", "b": "\ud800"}, "b=..."),
+    ],
+)
+def test_so_is_the_one_that_is_not_unicode(
+    positional: tuple[object, ...], keywords: dict[str, object], path: str
+) -> None:
+    check_arguments(positional, keywords)
+    with pytest.raises(CannotSend, match="not Unicode") as caught:
+        check_arguments(positional, keywords, text=True)
+    assert caught.value.path == path
+
+
+def test_arguments_that_are_fine() -> None:
+    check_arguments((1, [2]), {"a": 3, "b": [4]})
+
+
+def test_arguments_have_two_levels_less() -> None:
+    for levels in (MAX_LEVELS - 2, MAX_LEVELS - 1):
+        value = nested(levels)
+        payload = encode_arguments((value,), {})[0]
+        if levels == MAX_LEVELS - 2:
+            check_arguments((value,), {"x": value})
+            decode_value_untrusted(bytes(payload))
+        else:
+            with pytest.raises(ValueError, match="depth"):
+                decode_value_untrusted(bytes(payload))
+            with pytest.raises(CannotSend, match="levels"):
+                check_arguments((value,), {})
+            with pytest.raises(CannotSend, match="levels"):
+                check_arguments((), {"x": value})
