@@ -167,6 +167,15 @@ class DeadlineExceeded(CallFailed):
 
     code = 3
 
+    @classmethod
+    def of_call(cls, function: str, seconds: float, delivered: Delivered) -> DeadlineExceeded:
+        """The one of a call that had so many seconds, in the same words whoever noticed it first."""
+        if seconds <= 0:
+            return cls(f"there was no time left to call {function}", delivered="no")
+        time = f"{round(seconds, 3) or seconds:.10g} s"
+        did = "was not begun within" if delivered == "no" else "took longer than"
+        return cls(f"{function} {did} {time}", delivered=delivered)
+
 
 class CallCancelled(CallFailed):
     """The other side cancelled the call while we still waited for it (it drains or shuts down)."""

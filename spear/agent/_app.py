@@ -201,7 +201,7 @@ class Agent:
         width = self.limits(limits).max_calls
         async with (
             _entered(self._lifespan),
-            self._service.running(width, debug=self.debug or debug),
+            self._service.running(width, limits.call_seconds, debug=self.debug or debug),
         ):
             yield
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from math import ceil, inf
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast, final
-from weakref import WeakSet
 
 import trio
 
 from spear._errors import (
     CallFailed,
     DeadlineExceeded,
-    FunctionRaised,
     InvalidArguments,
     LocalProtocolError,
     NotInCall,
 )
-from spear.wire import decode_result, encode_arguments, encode_result
+from spear.wire import decode_result
+
+from ._encoding import encode_call, encode_report
+from ._failures import about_call
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -43,10 +44,6 @@ State: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | N
 """(call, the function's name, deadline, who serves, how to reach Trio from asyncio)."""
 
 current: Final[ContextVar[State]] = ContextVar("spear call")
-
-# Failures that came back from calls which functions made. One that a function lets through was not
-# raised about the function's own call: what it says of ``delivered`` is about another one.
-_received: Final[WeakSet[CallFailed]] = WeakSet()
 
 
 def context() -> CallContext:
@@ -68,25 +65,6 @@ async def call(
 ) -> Value:
     """Call another function of the host; see :meth:`CallContext.call`."""
     return await context().call(function, *arguments, timeout=timeout, **keywords)
-
-
-@contextmanager
-def _receiving() -> Iterator[None]:
-    """Remember a failure that leaves the block."""
-    try:
-        yield
-    except CallFailed as failure:
-        _received.add(failure)
-        raise
-
-
-def as_seen_by_caller(failure: CallFailed) -> CallFailed:
-    """What to report when ``failure`` leaves a function."""
-    if failure not in _received or isinstance(failure, FunctionRaised):
-        return failure
-    if isinstance(failure, DeadlineExceeded):
-        return DeadlineExceeded(str(failure), delivered="yes")
-    return FunctionRaised(str(failure), type_name=type(failure).__name__)
 
 
 @final
@@ -159,7 +137,7 @@ class CallContext:
     @property
     def items(self) -> Items[Value]:
         """The items that the caller sends; none if it sends none."""
-        return Items(self._call.receive_item, self._function, bridge=self._bridge)
+        return Items(self._call.receive_item, self._function, bridge=self._bridge, is_callers=True)
 
     # -- what can be done -----------------------------------------------------------------------------
 
@@ -171,7 +149,7 @@ class CallContext:
         Raises:
             TypeError: ``value`` cannot be sent.
         """
-        payload, is_cbor = encode_result(value)
+        payload, is_cbor = encode_report(value)
         if get_ident() == self._service.thread:
             self._call.report_progress(payload, is_cbor=is_cbor)
         else:
@@ -196,11 +174,12 @@ class CallContext:
             timeout: seconds; the time that is left if that is less or this is None.
 
         Raises:
-            CallFailed: a subclass says why there is no result.
+            InvalidArguments: an argument cannot be sent, or does not fit.
+            DeadlineExceeded: the time was up.
+            CallFailed: another subclass says why there is no result.
             ChannelClosed, ChannelBroken: the host leaves, or has gone.
-            TypeError: an argument cannot be sent.
         """
-        payload, is_cbor = encode_arguments(arguments, keywords)
+        payload, is_cbor = encode_call(function, arguments, keywords)
         if self._bridge is not None:
             response = await self._bridge.run_in_trio(
                 self._request, function, payload, is_cbor, timeout
@@ -217,7 +196,7 @@ class CallContext:
         Raises:
             trio.Cancelled: nobody waits for this function any more.
         """
-        payload, is_cbor = encode_arguments(arguments, keywords)
+        payload, is_cbor = encode_call(function, arguments, keywords)
         if get_ident() == self._service.thread:
             raise LocalProtocolError("call_sync() would block Trio: use `await ...call()` here")
         # Without a token this is cancelled together with the function; a thread that only asyncio
@@ -231,10 +210,13 @@ class CallContext:
     async def _request(
         self, function: str, payload: Payload, is_cbor: bool, timeout: float | None
     ) -> ExecutionResponse:
-        with _receiving():
+        budget = self._budget(function, timeout)
+        try:
             return await self._call.channel.request(
-                function, payload, timeout=self._budget(timeout), is_cbor=is_cbor
+                function, payload, timeout=budget.seconds, is_cbor=is_cbor
             )
+        except DeadlineExceeded as failure:
+            raise budget.exceeded(failure) from failure
 
     @asynccontextmanager
     async def stream(
@@ -249,29 +231,60 @@ class CallContext:
         """
         if self._bridge is not None:
             raise LocalProtocolError("streams cannot be taken from asyncio: use call()")
-        payload, is_cbor = encode_arguments(arguments, keywords)
+        payload, is_cbor = encode_call(function, arguments, keywords)
+        budget = self._budget(function, timeout)
         async with AsyncExitStack() as stack:
             opening = self._call.channel.open_stream(
-                function, payload, timeout=self._budget(timeout), is_cbor=is_cbor
+                function, payload, timeout=budget.seconds, is_cbor=is_cbor
             )
-            with _receiving():
+            try:
                 stream = await stack.enter_async_context(opening)
+            except DeadlineExceeded as failure:
+                raise budget.exceeded(failure) from failure
 
             async def receive() -> tuple[bytes, bool]:
-                with _receiving():
+                try:
                     return await stream.receive_item()
+                except DeadlineExceeded as failure:
+                    raise budget.exceeded(failure) from failure
 
             yield Items(receive, function)
 
-    def _budget(self, timeout: float | None) -> float | None:
-        """How long a call may take that we make: at least a millisecond less than we have."""
+    def _budget(self, function: str, timeout: float | None) -> _Budget:
+        """The time for a call of ours: at least a millisecond less than we have."""
         left = self.remaining_seconds()
         if left == inf:
-            return timeout
+            seconds = self._service.call_seconds if timeout is None else timeout
+            return _Budget(function, seconds, is_all=False)
         # Time travels in whole milliseconds, rounded up. Adding the time of day and taking it off again
         # leaves an error of nanoseconds: the fractions keep it from becoming a millisecond.
         left = (ceil(left * 1000 - 0.001) - 1.5) / 1000
-        return left if timeout is None else min(timeout, left)
+        if timeout is None or timeout >= left:
+            return _Budget(function, left, is_all=True)
+        return _Budget(function, timeout, is_all=False)
+
+
+@final
+class _Budget:
+    """The time that a function gives to a call which it makes.
+
+    Args:
+        function: what it calls.
+        seconds: the timeout.
+        is_all: whether that is all the time that is left.
+    """
+
+    __slots__ = ("_function", "_is_all", "seconds")
+
+    def __init__(self, function: str, seconds: float, *, is_all: bool) -> None:
+        self._function = function
+        self.seconds = seconds
+        self._is_all = is_all
+
+    def exceeded(self, failure: DeadlineExceeded) -> DeadlineExceeded:
+        """The failure of such a call, whoever has noticed first."""
+        late = DeadlineExceeded.of_call(self._function, self.seconds, failure.delivered)
+        return about_call(late) if self._is_all else late
 
 
 @final
@@ -283,7 +296,7 @@ class Items(Generic[T]):
     ``async def total(prices: Items[float])``, or from :attr:`CallContext.items`.
     """
 
-    __slots__ = ("_bridge", "_check", "_count", "_name", "_receive")
+    __slots__ = ("_bridge", "_check", "_count", "_is_callers", "_name", "_receive")
 
     def __init__(
         self,
@@ -292,11 +305,13 @@ class Items(Generic[T]):
         *,
         check: Check | None = None,
         bridge: BridgedCall | None = None,
+        is_callers: bool = False,
     ) -> None:
         self._receive = receive
         self._name = name
         self._check = check
         self._bridge = bridge
+        self._is_callers = is_callers
         self._count = 0
 
     async def receive(self) -> T:
@@ -313,11 +328,19 @@ class Items(Generic[T]):
             payload, is_cbor = await self._bridge.run_in_trio(self._receive)
         else:
             payload, is_cbor = await self._receive()
-        item: object = _decoded(payload, is_cbor, self._name)
+        try:
+            item: object = decode_result(payload, is_cbor)
+        except ValueError as error:
+            raise self._undecodable(error) from error
         if self._check is not None:
             item = self._checked(self._check, item)
         self._count += 1
         return cast("T", item)
+
+    def _undecodable(self, error: ValueError) -> CallFailed:
+        if self._is_callers:
+            return self._invalid("", error)
+        return CallFailed(f"{self._name}: what came is {error}", delivered="yes")
 
     def _checked(self, check: Check, item: object) -> object:
         from ._annotations import Mismatch
@@ -325,8 +348,11 @@ class Items(Generic[T]):
         try:
             return check(item)
         except Mismatch as mismatch:
-            where = f"{self._name}(items[{self._count}]{mismatch.path})"
-            raise InvalidArguments(f"{where}: {mismatch}", delivered="yes") from None
+            raise self._invalid(mismatch.path, mismatch) from None
+
+    def _invalid(self, path: str, reason: Exception) -> InvalidArguments:
+        where = f"{self._name}(items[{self._count}]{path})"
+        return about_call(InvalidArguments(f"{where}: {reason}", delivered="yes"))
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast, fin
 import trio
 
 from spear._errors import InvalidArguments, Rejected
-from spear.wire import NONE, encode_result
+from spear.wire import NONE
 
 from ._arguments import AnyFunction, Binder, decode_arguments_untrusted, make_binder
 from ._context import Items
+from ._encoding import encode_outcome
+from ._failures import about_call
 
 if TYPE_CHECKING:
     from spear.channels import InboundCall
@@ -71,9 +73,12 @@ class Function(ABC):
         binder = self._binder or self._prepare()
         try:
             arguments = decode_arguments_untrusted(call.payload, call.is_cbor)
+            binder.bind(*arguments)
+        except InvalidArguments as error:
+            about_call(error)
+            raise
         except ValueError as error:
-            raise InvalidArguments(f"{self.name}(): {error}") from error
-        binder.bind(*arguments)
+            raise about_call(InvalidArguments(f"{self.name}(): {error}")) from error
         if self._items is not None:
             self._items(call, arguments, bridge)
         return arguments
@@ -98,7 +103,9 @@ class Function(ABC):
         from ._annotations import item_check, resolve_hints
 
         check = item_check(resolve_hints(self.function)[parameter])
-        items: Items[object] = Items(call.receive_item, self.name, check=check, bridge=bridge)
+        items: Items[object] = Items(
+            call.receive_item, self.name, check=check, bridge=bridge, is_callers=True
+        )
         positional, keywords = arguments
         if len(positional) >= index:
             positional.insert(index, items)
@@ -106,14 +113,8 @@ class Function(ABC):
             keywords[parameter] = items
 
     def encode(self, result: object) -> tuple[Payload, bool]:
-        """:func:`encode_result`, with an error that names the function."""
-        try:
-            return encode_result(result)
-        except TypeError as error:
-            raise TypeError(
-                f"{self.name}(): {error}: return numbers, text, bytes, lists, dicts, attrs or "
-                "dataclass objects"
-            ) from error
+        """(payload, whether it is CBOR) of what the function returned. Raises FunctionRaised."""
+        return encode_outcome(self.name, result, "returned")
 
 
 @final
@@ -162,11 +163,14 @@ class Stream(Function):
     def check_wanted(self, call: InboundCall) -> None:
         """Raise Rejected if the caller expects one result."""
         if not call.wants_stream:
-            raise Rejected(f"{self.name}() gives a stream: call it with stream()", delivered="no")
+            raise about_call(Rejected(f"{self.name}() gives a stream: call it with stream()"))
 
     def encode_item(self, item: object) -> tuple[Payload, bool]:
-        """:meth:`encode`, but a buffer is copied: generators use theirs again for the next item."""
-        payload, is_cbor = self.encode(item)
+        """(payload, whether it is CBOR) of an item. Raises FunctionRaised.
+
+        A buffer is copied: generators use theirs again for the next item.
+        """
+        payload, is_cbor = encode_outcome(self.name, item, "yielded")
         return (payload if type(payload) is bytes else bytes(payload)), is_cbor
 
 

@@ -13,11 +13,12 @@ import sys
 import traceback
 from importlib import import_module
 from types import ModuleType
-from typing import Final, final
+from typing import final
 
 from spear._errors import ConfigurationError
 
 from ._app import Agent
+from ._failures import is_machinery
 
 
 @final
@@ -120,20 +121,13 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
         file = os.path.basename(error.filename)
         return LoadFailed(f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
-    own = [each for each in frames if not _is_machinery(each.filename)]
+    own = [each for each in frames if not is_machinery(each.filename)]
     where = f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}" if own else program
     said = " ".join(str(error).split())
     return LoadFailed(
         f"{where}: {type(error).__name__}{f': {said}' if said else ''}",
         "".join(["Traceback (most recent call last):\n", *traceback.format_list(own)]),
     )
-
-
-_SPEAR: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith((_SPEAR, "<frozen importlib"))
 
 
 def _find_agent(module: ModuleType, program: str, name: str | None) -> Agent:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from threading import get_ident
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from spear._errors import CallFailed, ConfigurationError, FunctionRaised, NotFound
+from spear._errors import CallFailed, ConfigurationError, NotFound
 
 from ._arguments import did_you_mean
-from ._context import as_seen_by_caller, current
+from ._context import current
 from ._describe import describing
+from ._failures import as_seen_by_caller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from spear.channels import InboundCall
     from spear.wire import Head, Payload
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from ._asyncio_bridge import AsyncioBridge
     from ._functions import Function
     from ._statistics import FunctionStatistics
+
+
+_NOT_OURS: Final = (trio.Cancelled, KeyboardInterrupt)
+"""Who raises these, alone or in a group, is not the function."""
 
 
 @final
@@ -39,13 +44,16 @@ class AgentService:
     Attributes:
         functions: all that are announced, in this order.
         limiter: how many plain functions run at a time.
-        clock, token, thread: of the Trio that serves. These and the limiter exist while the agent runs.
+        call_seconds: for a call that a function makes, if nothing else says how long.
+        clock, token, thread: of the Trio that serves. These exist while the agent runs, as do the limiter
+            and the seconds.
     """
 
     def __init__(self) -> None:
         self.functions: list[Function] = []
         self._by_name: dict[str, Function] = {}
         self.limiter: trio.CapacityLimiter
+        self.call_seconds: float
         self.clock: trio.abc.Clock
         self.token: trio.lowlevel.TrioToken
         self.thread: int
@@ -67,11 +75,12 @@ class AgentService:
         self._by_name[function.name] = function
 
     @asynccontextmanager
-    async def running(self, width: int, *, debug: bool) -> AsyncIterator[None]:
+    async def running(self, width: int, call_seconds: float, *, debug: bool) -> AsyncIterator[None]:
         """Able to run functions, for as long as the block runs. Blocks may overlap.
 
         Args:
             width: plain functions at a time.
+            call_seconds: for a call that a function makes, if nothing else says how long.
             debug: show tracebacks.
 
         Raises:
@@ -80,6 +89,7 @@ class AgentService:
         token = trio.lowlevel.current_trio_token()
         if self._users == 0:
             self.limiter = trio.CapacityLimiter(width)
+            self.call_seconds = call_seconds
             self.clock, self.token = trio.lowlevel.current_clock(), token
             self.thread = get_ident()
             self._debug = debug
@@ -120,38 +130,15 @@ class AgentService:
         current.set((call, function.name, call.deadline, self, None))
         try:
             return await function.run(call, self)
-        except CallFailed as failure:
-            function.failed += 1
-            seen = as_seen_by_caller(failure)
-            if seen is failure:
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(_NOT_OURS) is not None:
                 raise
-            raise seen from failure
-        except ExceptionGroup as group:
+            # SystemExit, too: one call is no reason to end a process that serves a hundred.
             function.failed += 1
-            raise self._flattened(group) from group
-        except SystemExit as error:
-            # One call is no reason to end a process that serves a hundred.
-            function.failed += 1
-            raise FunctionRaised(str(error), type_name="SystemExit") from error
-        except Exception:
-            function.failed += 1
-            raise
-
-    def _flattened(self, group: ExceptionGroup[Exception]) -> FunctionRaised:
-        """What a nursery raised, with the text of each exception instead of their number."""
-        leaves = list(_leaves(group))
-        trace: str | None = None
-        if self._debug:
-            from traceback import format_exception
-
-            trace = "".join(format_exception(group))
-        if len(leaves) == 1:
-            only = leaves[0]
-            return FunctionRaised(
-                str(only), type_name=type(only).__qualname__, remote_traceback=trace
-            )
-        text = "; ".join(f"{type(each).__qualname__}: {each}" for each in leaves)
-        return FunctionRaised(text, type_name="ExceptionGroup", remote_traceback=trace)
+            seen = as_seen_by_caller(error, debug=self._debug)
+            if seen is error:
+                raise
+            raise seen from error
 
     # -- what functions need --------------------------------------------------------------------------
 
@@ -171,11 +158,3 @@ class AgentService:
             FunctionStatistics(name=each.name, kind=each.kind, calls=each.calls, failed=each.failed)
             for each in self.functions
         )
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            yield each

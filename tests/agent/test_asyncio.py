@@ -419,7 +419,7 @@ async def test_failures_come_after_the_items_in_front_of_them() -> None:
         for kind, message in [
             ("raise", "KeyError: 'two'"),
             ("exit", "SystemExit: two"),
-            ("odd", r"some\(\): cannot send a object"),
+            ("odd", r"some\(\) yielded a value of type object, which cannot be sent"),
             ("cancel", "CancelledError: the asyncio task was cancelled"),
         ]:
             async with caller.stream("some", kind) as stream:

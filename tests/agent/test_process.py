@@ -286,7 +286,7 @@ async def test_r15_sigterm_lets_running_calls_finish(worker: Path, tmp_path: Pat
             results.append(await caller.call("hold", str(until)))
 
         nursery.start_soon(hold)
-        while "holding" not in child.stderr or not child.written["stdout"]:
+        while "holding\n" not in child.stderr or b"\n" not in child.written["stdout"]:
             await trio.sleep(0.001)
         # Logged with its call's number; printed by lines, though stdout is a pipe.
         assert child.stderr == "W spear.function.hold[1]: holding\n"
