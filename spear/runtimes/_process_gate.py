@@ -14,7 +14,13 @@ import os
 import sys
 
 # Not `signal`, which builds enums for some milliseconds.
-from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # no stubs
+from _signal import (  # type: ignore[import-not-found]  # no stubs
+    SIG_DFL,
+    SIG_SETMASK,
+    pthread_sigmask,
+    signal,
+    valid_signals,
+)
 
 # Coverage cannot follow here: there is no site-packages, and an exec at the end.
 
@@ -26,6 +32,17 @@ def _initial_environment() -> dict[bytes, bytes]:  # pragma: no cover
     return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
 
 
+def _reset_signals() -> None:  # pragma: no cover
+    # What is ignored or blocked stays so through an exec: by this interpreter, which ignores SIGPIPE,
+    # and by a host that was started with nohup, or in the background by a shell without job control.
+    for number in valid_signals():
+        try:
+            signal(number, SIG_DFL)
+        except OSError:  # SIGKILL, SIGSTOP
+            continue
+    pthread_sigmask(SIG_SETMASK, ())
+
+
 def main() -> None:  # pragma: no cover
     """Wait, and become the program; exits with 127 if that cannot be, 1 if the host is gone."""
     if not os.read(0, 1):
@@ -33,8 +50,7 @@ def main() -> None:  # pragma: no cover
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    for number in SIGPIPE, SIGXFSZ:  # this interpreter ignores them, and that is inherited
-        signal(number, SIG_DFL)
+    _reset_signals()
     try:
         os.execve(sys.argv[1], sys.argv[1:], _initial_environment())  # noqa: S606  # its whole purpose
     except OSError as error:

@@ -37,6 +37,27 @@ async def test_the_program_finds_all_as_if_nobody_had_stood_there() -> None:
     assert done.stdout.decode() == "one two  three gr\u00fcn\n"
 
 
+CARELESS_HOST = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+async def test_s15_no_signal_is_ignored_or_blocked_because_the_host_did_so() -> None:
+    """As with nohup; and a program that is deaf for SIGTERM would lose its time to clean up."""
+    assert gate.__file__ is not None
+    command = ["/bin/grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
+    done = await trio.run_process(
+        [sys.executable, "-c", CARELESS_HOST, "-I", "-S", gate.__file__, *command],
+        stdin=b"\n",
+        capture_stdout=True,
+    )
+    assert done.stdout.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+
+
 async def test_nothing_runs_when_the_host_is_gone() -> None:
     done = await run_behind_gate("/bin/echo", "hello", go=b"")
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")

@@ -391,7 +391,7 @@ async def test_a_working_directory_that_was_named_stays(tmp_path: Path) -> None:
     assert (tmp_path / "here").exists()
 
 
-async def test_signals_are_as_they_are_at_birth() -> None:
+async def test_s15_signals_are_as_they_are_at_birth() -> None:
     code = "grep -E 'Sig(Ign|Blk)' /proc/self/status; exec sleep 1000"
     async with open_host() as host, host.run(shell(code)) as instance:
         with listening() as lines:
