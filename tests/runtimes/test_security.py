@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 
 
 def descriptors_of(pid: int) -> dict[int, str]:
-    place = Path(f"/proc/{pid}/fd")
-    return {int(entry.name): os.readlink(entry) for entry in place.iterdir()}
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed between the two looks at it
+            found[int(entry.name)] = os.readlink(entry)
+    return found
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -65,8 +69,9 @@ def secret_of(host: Host, instance: Instance) -> Secret:
 def bare_interpreter(tmp_path: Path) -> str:
     """What an agent's interpreter would see, without an interpreter that opens files of its own."""
     path = tmp_path / "python"
-    # The shell of a script has that script open; the inner one has nothing.
-    path.write_text("#!/bin/sh\nexec sh -c 'echo begun; exec sleep 1000'\n")
+    # The shell of a script has that script open; the inner one has nothing, and stops before it opens
+    # anything: a program that is being executed has its libraries open for a moment.
+    path.write_text("#!/bin/sh\nexec sh -c 'echo begun; kill -STOP $$'\n")
     path.chmod(0o755)
     return str(path)
 
