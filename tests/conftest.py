@@ -51,6 +51,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure() -> None:
+    # The time limit interrupts by SIGINT. A shell without job control, as in most CI, starts what runs
+    # in the background deaf for it, and Python then leaves it so.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.getoption('--seed')}"
 

@@ -18,8 +18,10 @@ def run_pytest(folder: Path, tests: str, *arguments: str) -> str:
     shutil.copy(HERE / "conftest.py", folder)
     shutil.copy(HERE.parent / "pyproject.toml", folder)
     (folder / "test_some.py").write_text(tests, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "test_some.py", *arguments]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "test_some.py", *arguments],
+        # In the background of a shell without job control, where SIGINT is ignored.
+        ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command],
         cwd=folder,
         capture_output=True,
         text=True,
