@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spear.testing import Cut, byte_cuts, random_cuts, uncut
+from spear.wire._receiver import _keep_freed_memory
 
 if TYPE_CHECKING:
     import random
@@ -24,6 +25,12 @@ def bytewise(data: bytes) -> list[bytes]:
         pieces += [frame[at : min(at + inside.step, inside.stop)] for at in inside]
         pieces += byte_cuts(frame[max(inside.start, inside.stop) :])
     return pieces
+
+
+@pytest.fixture(scope="session", autouse=True)
+def set_up_the_c_library() -> None:
+    """It is done once in a process, with 31 MiB; not while a test measures memory."""
+    _keep_freed_memory()
 
 
 @pytest.fixture(params=["whole", "bytewise", "random"])
