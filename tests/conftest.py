@@ -30,8 +30,12 @@ SLOW_FACTOR = 3  # for tests marked slow
 CLEAN_UP_SECONDS = 10.0
 """What a test may still use, once its time is up, before the whole run ends."""
 
-hypothesis.settings.register_profile("spear", deadline=None, print_blob=True, derandomize=ON_CI)
-hypothesis.settings.register_profile("soak", deadline=None, print_blob=True, max_examples=20_000)
+# How long an example takes to draw and to run says more about the machine than about the code.
+UNHURRIED = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.register_profile("spear", UNHURRIED, derandomize=ON_CI)
+hypothesis.settings.register_profile("soak", UNHURRIED, max_examples=20_000)
 hypothesis.settings.load_profile("spear")  # --hypothesis-profile comes later, and wins
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from hypothesis import HealthCheck
-
 from spear._limits import KIB, Limits
 from spear.testing import ConnectionPair, WireEnd
 from spear.wire import (
@@ -30,9 +28,6 @@ from spear.wire._frames import FRAGMENT, MORE, REPLY_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-PATIENT = [HealthCheck.too_slow]
-"""For data that takes long to draw while a machine is busy and coverage is measured."""
 
 BOTH_STREAMS = STREAM | REPLY_STREAM
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from spear._errors import (
     CallCancelled,
@@ -25,7 +25,6 @@ from spear._limits import KIB
 from spear.wire import HeadValue, decode_failure_untrusted, encode_failure, encode_head
 from spear.wire._failures import clip
 
-from .helpers import PATIENT
 from .test_heads import HEADS
 
 MESSAGE_BYTES = 4 * KIB
@@ -130,7 +129,6 @@ class TestUntrusted:
         assert decode_failure_untrusted(0xC0, 1, 0, None).delivered == "yes"
 
     @pytest.mark.slow
-    @settings(suppress_health_check=PATIENT)
     @given(st.integers(0, 255), st.integers(0, 12), st.integers(0, 2**32 - 1), HEADS | ODD_HEADS)
     def test_anything_becomes_a_failure(
         self, flags: int, a: int, b: int, head: dict[str, HeadValue]

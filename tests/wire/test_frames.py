@@ -29,7 +29,7 @@ from spear.wire._frames import (
     unpack_items_untrusted,
 )
 
-from .helpers import PATIENT, frame, open_end, open_receiver, receive
+from .helpers import frame, open_end, open_receiver, receive
 from .test_heads import HEADS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_r3_ten_thousand_frames_of_each_type_come_back_as_they_went(type_: int) 
     numbers = st.integers(0, 2**32 - 1)
     sizes = st.sampled_from([0, 1, 5, 300, 8 * KIB, 9 * KIB])
 
-    @settings(max_examples=EXAMPLES, suppress_health_check=PATIENT)
+    @settings(max_examples=EXAMPLES)
     @given(
         flags=st.lists(st.integers(0, 127), min_size=4, max_size=4),
         ids=st.lists(st.integers(0, 2**64 - 1), min_size=5, max_size=5),

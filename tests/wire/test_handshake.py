@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from spear._errors import AuthenticationFailed, LocalProtocolError, RemoteProtocolError
 from spear._ids import InstanceId, Secret
@@ -36,7 +36,7 @@ from spear.wire import (
 )
 from spear.wire._handshake import LEAST_FRAGMENT_BYTES, announce_limits, learn_limits_untrusted
 
-from .helpers import PATIENT, SMALL, request
+from .helpers import SMALL, request
 from .test_heads import HEADS
 
 if TYPE_CHECKING:
@@ -195,7 +195,6 @@ class TestMessages:
             AuthAccepted.from_head_untrusted({**ACCEPTED.to_head(), **change})
 
     @pytest.mark.slow
-    @settings(suppress_health_check=PATIENT)
     @given(st.sampled_from(MESSAGES), HEADS, st.data())
     def test_anything_parses_or_raises_remote_protocol_error(
         self,

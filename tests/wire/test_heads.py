@@ -17,7 +17,7 @@ from spear.testing import Cut
 from spear.wire import Head, HeadValue, decode_head_untrusted, encode_head
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS, Truncated, skip_item_untrusted
 
-from .helpers import PATIENT, open_receiver, raw_frame, receive
+from .helpers import open_receiver, raw_frame, receive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ def test_s6_a_smaller_cap_holds_too(cut: Cut) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, suppress_health_check=PATIENT)
+@settings(max_examples=100)
 @given(HEADS)
 def test_what_can_be_encoded_comes_back_as_it_was(head: dict[str, HeadValue]) -> None:
     encoded = encode_head(head)
@@ -186,7 +186,7 @@ def test_what_can_be_encoded_comes_back_as_it_was(head: dict[str, HeadValue]) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=100, suppress_health_check=PATIENT)
+@settings(max_examples=100)
 @given(HEADS, st.data())
 def test_a_head_that_is_cut_off_is_refused(head: dict[str, HeadValue], data: st.DataObject) -> None:
     encoded = encode_head(head)

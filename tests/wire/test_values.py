@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from spear.wire import decode_value_untrusted, encode_value
 from spear.wire._values import MAX_VALUE_DEPTH
 
-from .helpers import PATIENT
 from .test_heads import TAGS
 
 VALUES = st.recursive(
@@ -32,7 +31,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, suppress_health_check=PATIENT)
+@settings(max_examples=150)
 @given(VALUES)
 def test_values_come_back_as_they_were(value: object) -> None:
     assert decode_value_untrusted(encode_value(value)) == value
