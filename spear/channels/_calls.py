@@ -130,7 +130,7 @@ class OutboundCall(CallerSide):
         """The handler says how far it is."""
         if self.on_progress is not None and self.task is not None:
             try:
-                self.on_progress(payload, bool(flags & CBOR))
+                self.task.context.run(self.on_progress, payload, bool(flags & CBOR))
             except Exception as error:  # it belongs to the caller, and must not end the channel
                 self._channel.cancel_call(self)
                 self._channel.fail_call(self, error)

@@ -26,6 +26,7 @@ from spear._errors import (
     ChannelBroken,
     ChannelClosed,
     LocalProtocolError,
+    RemoteProtocolError,
     SpearError,
 )
 from spear.wire import (
@@ -85,7 +86,7 @@ class CommunicationChannel(CallingHalf):
 
     __slots__ = (
         "_handlers", "_heartbeat", "_is_announced", "_on_heartbeat_lost", "_opened", "_queue",
-        "_sender", "instance_id", "on_announced",
+        "_sender", "_workers", "instance_id", "on_announced",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +108,7 @@ class CommunicationChannel(CallingHalf):
         self._heartbeat = Heartbeat(connection, timers, limits, self._on_silence)
         self._on_heartbeat_lost = on_heartbeat_lost
         self._is_announced = False
+        self._workers: Workers  # while it is served
         self._queue: ItemQueue | None = None
         self._sender: ItemSender | None = None
         service = service or NoService()
@@ -182,18 +184,14 @@ class CommunicationChannel(CallingHalf):
         Args:
             nursery: where handlers run; it is cancelled at the end.
         """
-        pipe, connection = self._pipe, self.connection
-        workers = Workers(nursery, self._handlers.run)
+        self._workers = Workers(nursery, self._handlers.run)
         try:
-            while not self.closed.is_set():
-                # No local variable for the frames: an idle channel would keep the last of them alive.
-                self._dispatch(await pipe.receive(), workers)
-                error = connection.error or (pipe.receiver and pipe.receiver.error)
-                if error:
-                    await self._say_goodbye(f"protocol error: {error}")
-                    raise ChannelBroken(f"the peer broke the protocol: {error}") from error
+            await self._pipe.serve(self._on_frames)
         except ChannelBroken as broken:
             self._end(self._peer.as_farewell(broken))
+        except RemoteProtocolError as error:
+            await self._say_goodbye(f"protocol error: {error}")
+            self._end(self._broken_by(error))
         except Exception as bug:  # of ours: it costs this connection, not the host
             logger.exception("%s: the channel failed", self.instance_id)
             self._end(ChannelBroken(f"an error in the channel: {bug!r}"))
@@ -207,10 +205,17 @@ class CommunicationChannel(CallingHalf):
         async with trio.open_nursery() as nursery:
             await self.run(nursery)
 
-    def _dispatch(self, frames: list[Frame], workers: Workers) -> None:
+    @staticmethod
+    def _broken_by(error: RemoteProtocolError) -> ChannelBroken:
+        broken = ChannelBroken(f"the peer broke the protocol: {error}")
+        broken.__cause__ = error
+        return broken
+
+    def _on_frames(self, frames: list[Frame]) -> None:
+        """Make of frames what they mean. Raises RemoteProtocolError behind all that is still good."""
         self._heartbeat.heard = now = self._clock()
-        counters = self._counters
-        events = self.connection.receive(frames, now)
+        counters, connection = self._counters, self.connection
+        events = connection.receive(frames, now)
         counters.messages_received += len(events)
         for call, type_, flags, a, b, head, payload in events:
             # isinstance, because only it tells mypy, the reader and the interpreter the same.
@@ -225,9 +230,13 @@ class CommunicationChannel(CallingHalf):
                     call.deadline = now + b / 1000
                     if call.deadline < self._deadlines.next:
                         self._deadlines.arm(call.deadline)
-                workers.start(call)
+                self._workers.start(call)
             else:
                 self._on_event(call, type_, flags, a, b, head, payload)
+        receiver = self._pipe.receiver
+        error = connection.error or (None if receiver is None else receiver.error)
+        if error is not None:
+            raise error
 
     def _on_event(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import trio
@@ -63,6 +64,11 @@ class MemoryPipe:
             await wait_task_rescheduled(self._abort)
         frames, self._inbox = self._inbox, []
         return frames
+
+    async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
+        """Hand over all frames that come; ends as :meth:`receive` does, or with what it raises."""
+        while True:
+            on_frames(await self.receive())
 
     def _abort(self, _: object) -> Abort:
         self._reader = None

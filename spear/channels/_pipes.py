@@ -9,18 +9,28 @@ its business.
 
 from __future__ import annotations
 
+import select
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
-from trio.lowlevel import Task, wait_readable, wait_writable
+from trio.lowlevel import (
+    Abort,
+    Task,
+    current_task,
+    reschedule,
+    wait_readable,
+    wait_task_rescheduled,
+    wait_writable,
+)
 
 from spear._errors import ChannelBroken
 from spear.transports import SocketStream
 from spear.wire import Frame, Outbox, Payload, Receiver, Sink
 
-from ._flush import current_flusher
+from ._pump import current_pump
 from ._stream_pipe import StreamPipe
 from ._streams import wake_all
 
@@ -63,6 +73,13 @@ class Pipe(Protocol):
     async def receive(self) -> list[Frame]:
         """The next frames. Raises ChannelBroken when there will be none."""
 
+    async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
+        """Hand over all frames that come, until the pipe is closed.
+
+        ``on_frames`` may be called while no task runs. Raises ChannelBroken when the connection ends,
+        and what ``on_frames`` raises.
+        """
+
     def flush(self) -> None:
         """Write what can be written without waiting."""
 
@@ -77,16 +94,17 @@ class Pipe(Protocol):
 class SocketPipe:
     """Frames over a plain socket.
 
-    Writing happens in :class:`spear.channels._flush.Flusher`, without a task. Only what the socket
-    does not take at once is written by a task, which lives until it is done.
+    Reading and writing happen in :class:`spear.channels._pump.Pump`, without a task. Only what the
+    socket does not take at once is written by a task, which lives until it is done.
 
     Args:
         nursery: where that task runs; it must not outlive the pipe's use.
     """
 
     __slots__ = (
-        "_closed", "_drained", "_failure", "_flusher", "_limits", "_low_latency", "_nursery",
-        "_stream", "_token", "_unsent", "bytes_received", "bytes_sent", "receiver", "sink", "waiters",
+        "_closed", "_drained", "_ended_by", "_failure", "_limits", "_low_latency", "_nursery",
+        "_on_frames", "_pump", "_server", "_stream", "_token", "_unsent", "bytes_received",
+        "bytes_sent", "receiver", "sink", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -102,11 +120,14 @@ class SocketPipe:
         self._nursery = nursery
         self.receiver = Receiver(limits)
         self.sink = Outbox(limits, self._schedule, self.flush)
-        self._flusher = current_flusher()
-        self._flusher.acquire()
+        self._pump = current_pump()
+        self._pump.acquire()
         self._low_latency = low_latency
         if low_latency:
-            self._flusher.spin_on(stream.socket.fileno())
+            self._pump.start_spinning()
+        self._on_frames: Callable[[list[Frame]], None]
+        self._server: Task | None = None  # parked in serve()
+        self._ended_by: Exception | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._unsent: list[Payload] = []  # not empty: the writing task is at work
         self._drained: trio.Event | None = None  # somebody waits in drain()
@@ -120,26 +141,65 @@ class SocketPipe:
 
     async def receive(self) -> list[Frame]:
         """The next frames. Raises ChannelBroken when there will be none."""
-        receiver, sock = self.receiver, self._stream.socket
         while True:
             try:
-                await wait_readable(sock)
-                if receiver.direct is None:
-                    size = READ_AHEAD_BYTES if receiver.assembling_bytes else READ_BYTES
-                    data = sock.recv(size)
-                    count = len(data)
-                    frames = receiver.receive_data(data)
-                else:
-                    count, frames = self._receive_direct(receiver, sock)
-            except BlockingIOError:
-                continue
+                await wait_readable(self._stream.socket)
             except (OSError, trio.ClosedResourceError) as error:
                 raise ChannelBroken(f"connection lost: {self._failure or error}") from error
-            if not count:
-                raise ChannelBroken(f"connection lost: {self._failure or 'closed by the peer'}")
-            self.bytes_received += count
-            if frames or receiver.error is not None:
+            frames = self._read()
+            if frames or self.receiver.error is not None:
                 return frames
+
+    async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
+        """Hand over all frames that come, until the pipe is closed; see :class:`Pipe`."""
+        self._on_frames = on_frames
+        if self._closed:
+            return
+        self._server = current_task()
+        self._pump.start_reading(self._stream.socket.fileno(), self._on_readable)
+        await wait_task_rescheduled(self._abort_serving)
+        if self._ended_by is not None:
+            raise self._ended_by
+
+    def _abort_serving(self, _: object) -> Abort:
+        self._server = None
+        self._pump.stop_reading(self._stream.socket.fileno())
+        return Abort.SUCCEEDED
+
+    def _on_readable(self) -> None:
+        try:
+            frames = self._read()
+            if frames or self.receiver.error is not None:
+                self._on_frames(frames)
+        except Exception as error:  # of the connection, the peer, or ours: serve() raises it
+            self._end_serving(error)
+
+    def _end_serving(self, error: Exception | None = None) -> None:
+        task, self._server = self._server, None
+        if task is not None:
+            self._pump.stop_reading(self._stream.socket.fileno())
+            self._ended_by = error
+            reschedule(task)
+
+    def _read(self) -> list[Frame]:
+        """Read what is there, and return the frames that are complete. Raises ChannelBroken."""
+        receiver, sock = self.receiver, self._stream.socket
+        try:
+            if receiver.direct is None:
+                size = READ_AHEAD_BYTES if receiver.assembling_bytes else READ_BYTES
+                data = sock.recv(size)
+                count = len(data)
+                frames = receiver.receive_data(data)
+            else:
+                count, frames = self._receive_direct(receiver, sock)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise ChannelBroken(f"connection lost: {self._failure or error}") from error
+        if not count:
+            raise ChannelBroken(f"connection lost: {self._failure or 'closed by the peer'}")
+        self.bytes_received += count
+        return frames
 
     @staticmethod
     def _receive_direct(receiver: Receiver, sock: socket.socket) -> tuple[int, list[Frame]]:
@@ -176,7 +236,7 @@ class SocketPipe:
         return self.sink.pending_bytes + sum(map(len, self._unsent))
 
     def _schedule(self) -> None:
-        self._flusher.pending.append(self)
+        self._pump.pending.append(self)
 
     def flush(self) -> None:
         """Write what can be written without waiting. Never raises."""
@@ -262,9 +322,10 @@ class SocketPipe:
         if self._closed:
             return
         self._closed = True
+        self._end_serving()
         if self._low_latency:
-            self._flusher.spin_off(self._stream.socket.fileno())
-        self._flusher.release()
+            self._pump.stop_spinning()
+        self._pump.release()
         self._stream.close()
         self._wake_drainers()
 
@@ -285,6 +346,6 @@ def open_pipe(
     stream: trio.abc.Stream, limits: Limits, nursery: trio.Nursery, *, low_latency: bool = False
 ) -> Pipe:
     """The fastest pipe for this kind of stream."""
-    if isinstance(stream, SocketStream):
+    if isinstance(stream, SocketStream) and hasattr(select, "epoll"):
         return SocketPipe(stream, limits, nursery, low_latency=low_latency)
     return StreamPipe(stream, limits, nursery)

@@ -5,7 +5,7 @@ The counterpart of ``_pipes.SocketPipe`` for what cannot be written to without w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -67,6 +67,11 @@ class StreamPipe:
             frames = receiver.receive_data(bytes(data))
             if frames or receiver.error is not None:
                 return frames
+
+    async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
+        """Hand over all frames that come; ends as :meth:`receive` does, or with what it raises."""
+        while True:
+            on_frames(await self.receive())
 
     @property
     def unsent_bytes(self) -> int:

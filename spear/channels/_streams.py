@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
+from spear._errors import CallCancelled
 from spear.wire import CBOR, ITEM_OVERHEAD_BYTES, Call, Connection, Kind, Payload
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class ItemQueue:
 
     def discard(self) -> None:
         """Nobody will take the rest: give its credit back."""
+        if self._items and self._failure is None:
+            self._failure = CallCancelled("the stream was left before its end")
         self._cost += sum(len(item) + ITEM_OVERHEAD_BYTES for item, _ in self._items)
         self._items.clear()
         self._return_credit()

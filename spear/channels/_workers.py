@@ -3,7 +3,7 @@
 A new task with a new cancel scope for every call costs 15 us; waking a parked task whose scope has
 been entered already costs 3. So a worker parks after its call and takes the next one, with the same
 scope, until that scope is cancelled. A call's context variables do not outlive it: before a worker
-parks it gets a fresh copy of the context in which the channel was opened.
+parks it gets a fresh copy of the context in which the channel is served.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Workers:
         self._nursery = nursery
         self._handle = handle
         self._parked: list[Task] = []
-        self._context: Context = current_task().context
+        self._context: Context = current_task().context.copy()
 
     def start(self, call: InboundCall) -> None:
         """Run the call's handler, in this or the next pass of the scheduler."""
@@ -50,7 +50,11 @@ class Workers:
             # See OutboundCall.on_response for why the call itself may be the outcome.
             reschedule(self._parked.pop(), call)  # type: ignore[arg-type]  # as there
         else:
-            self._nursery.start_soon(self._work, call, name="spear worker")
+            # This may run outside of any task; a new one takes its context from here.
+            self._context.run(self._spawn, call)
+
+    def _spawn(self, call: InboundCall) -> None:
+        self._nursery.start_soon(self._work, call, name="spear worker")
 
     async def _work(self, call: InboundCall | None) -> None:
         task = current_task()

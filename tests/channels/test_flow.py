@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import ChannelClosed, Limits, LocalProtocolError
+from spear import CallCancelled, ChannelClosed, Limits, LocalProtocolError
 from spear.channels import CallStream, CommunicationChannel
 from spear.testing import Functions
 from spear.wire import ITEM_OVERHEAD_BYTES, FrameType
@@ -204,6 +204,23 @@ async def test_r19_a_function_that_ends_before_its_caller_frees_the_caller() -> 
         await park()
         assert not host.credit_waiters
         assert windows_are_whole(host, agent)
+
+
+async def test_a_stream_that_was_left_does_not_look_complete() -> None:
+    """Its unread items are gone, so its end must not be taken for the end of the items."""
+
+    async def send_one(call: InboundCall) -> bytes:
+        await call.send(b"one")
+        return b""
+
+    functions = Functions({"send_one": send_one})
+    for make in (open_in_memory, MEMORY_STREAM.open_pair):
+        async with make(agent_service=functions, functions=functions.names) as (host, agent):
+            async with host.open_stream("send_one") as stream:
+                await stream.result()
+            with pytest.raises(CallCancelled, match="left before its end"):
+                await stream.receive()
+            assert windows_are_whole(host, agent)
 
 
 async def _push_until_the_end(stream: CallStream) -> None:

@@ -2,81 +2,23 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import traceback
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from spear import ChannelBroken, Limits
-from spear.channels._flush import Flusher, current_flusher
+from spear import ChannelBroken
 from spear.channels._memory_pipe import MemoryPipe, memory_pipes
-from spear.channels._pipes import SocketPipe, open_pipe
-from spear.channels._stream_pipe import WRITE_BYTES, StreamPipe
+from spear.channels._stream_pipe import WRITE_BYTES
 from spear.testing import RawPeer
-from spear.transports import SocketStream, memory_stream_pair
-from spear.wire import Frame, FrameType, Head, HeadValue
+from spear.wire import Head, HeadValue
 
 from .helpers import park
+from .pipes import LIMITS, REQUEST, push, receive, socket_pipes, stream_pipes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from trio.testing import MockClock
-
-LIMITS = Limits(write_seconds=5)
-REQUEST = int(FrameType.EXECUTION_REQUEST)
-
-
-def socket_streams(send_buffer_bytes: int = 0) -> tuple[SocketStream, SocketStream]:
-    """Two connected streams; the first one's kernel buffer may be tiny."""
-    left, right = (SocketStream(each) for each in socket.socketpair())
-    if send_buffer_bytes:
-        left.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-    return left, right
-
-
-@asynccontextmanager
-async def socket_pipes(
-    send_buffer_bytes: int = 0,
-) -> AsyncIterator[tuple[SocketPipe, SocketPipe]]:
-    async with trio.open_nursery() as nursery:
-        pipes = [SocketPipe(each, LIMITS, nursery) for each in socket_streams(send_buffer_bytes)]
-        for pipe in pipes:
-            pipe.receiver.open(lambda *_: True)
-        try:
-            yield pipes[0], pipes[1]
-        finally:
-            for pipe in pipes:
-                pipe.close()
-            nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def stream_pipes() -> AsyncIterator[tuple[StreamPipe, StreamPipe]]:
-    async with trio.open_nursery() as nursery:
-        pipes = [StreamPipe(each, LIMITS, nursery) for each in memory_stream_pair()]
-        for pipe in pipes:
-            pipe.receiver.open(lambda *_: True)
-        yield pipes[0], pipes[1]
-        nursery.cancel_scope.cancel()
-
-
-def push(pipe: SocketPipe | StreamPipe | MemoryPipe, call_id: int, payload: bytes = b"") -> None:
-    pipe.sink.push(REQUEST, 0, call_id, 0, 0, payload)
-
-
-async def receive(pipe: SocketPipe | StreamPipe | MemoryPipe, count: int) -> list[Frame]:
-    frames: list[Frame] = []
-    while len(frames) < count:
-        frames += await pipe.receive()
-        while pipe.receiver is not None and pipe.receiver.paused:
-            frames += pipe.receiver.resume()
-    return frames
-
 
 # -- sockets ----------------------------------------------------------------------------------------
 
@@ -270,62 +212,6 @@ async def test_what_arrives_in_one_read_or_many_is_the_same() -> None:
         frames = await receive(peer, len(sizes))
         assert {frame[2]: len(frame[6]) for frame in frames} == dict(enumerate(sizes))
         assert all(set(frame[6]) == {frame[2]} for frame in frames)
-
-
-# -- the flusher ------------------------------------------------------------------------------------
-
-
-async def test_the_flusher_is_there_while_somebody_uses_it() -> None:
-    flusher = current_flusher()
-    assert flusher is current_flusher()
-    async with socket_pipes():
-        assert flusher._users == 2
-        async with socket_pipes() as (pipe, peer):
-            assert flusher._users == 4
-            push(pipe, 1)
-            assert len(await receive(peer, 1)) == 1
-    assert flusher._users == 0
-    with pytest.raises(KeyError):  # Trio does not have it any more
-        trio.lowlevel.remove_instrument(flusher)
-    async with socket_pipes() as (pipe, peer):
-        push(pipe, 1)
-        assert len(await receive(peer, 1)) == 1
-
-
-def test_each_trio_run_has_a_flusher_of_its_own() -> None:
-    found: list[Flusher] = []
-    both = threading.Barrier(2)
-
-    async def use() -> None:
-        found.append(current_flusher())
-        async with socket_pipes() as (pipe, peer):
-            for number in range(50):
-                push(pipe, number)
-                assert len(await receive(peer, 1)) == 1
-                if number == 25:
-                    both.wait(10)
-
-    threads = [threading.Thread(target=trio.run, args=(use,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(map(id, found))) == 2
-
-
-async def test_low_latency_looks_for_input_before_it_goes_to_sleep() -> None:
-    flusher = current_flusher()
-    async with trio.open_nursery() as nursery:
-        streams = [*socket_streams(), *socket_streams()]
-        pipes = [open_pipe(each, LIMITS, nursery, low_latency=True) for each in streams]
-        assert flusher._spinning_users == 4
-        await trio.sleep(0.001)  # nothing comes: it gives up and sleeps
-        streams[0].socket.send(b"x")
-        flusher.before_io_wait(1.0)  # something is there: it does not wait
-        for pipe in pipes:
-            pipe.close()
-        assert flusher._spinning is None
-        flusher.before_io_wait(1.0)
 
 
 # -- streams ----------------------------------------------------------------------------------------

@@ -1,0 +1,181 @@
+"""The pump: one write and one read per scheduler pass, without a task."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, final
+
+import pytest
+import trio
+import trio.testing
+
+from spear import ChannelBroken
+from spear.channels._pipes import open_pipe
+from spear.channels._pump import Pump, current_pump
+
+from .pipes import LIMITS, push, receive, socket_pipes, socket_streams
+
+if TYPE_CHECKING:
+    from spear.channels._pipes import Pipe
+    from spear.wire import Frame
+
+
+async def test_the_pump_is_there_while_somebody_uses_it() -> None:
+    pump = current_pump()
+    assert pump is current_pump()
+    async with socket_pipes():
+        assert pump._users == 2
+        async with socket_pipes() as (pipe, peer):
+            assert pump._users == 4
+            push(pipe, 1)
+            assert len(await receive(peer, 1)) == 1
+    assert pump._users == 0
+    with pytest.raises(KeyError):  # Trio does not have it any more
+        trio.lowlevel.remove_instrument(pump)
+    async with socket_pipes() as (pipe, peer):
+        push(pipe, 1)
+        assert len(await receive(peer, 1)) == 1
+
+
+async def test_the_pump_leaves_no_task_and_no_descriptor() -> None:
+    def held() -> tuple[int, int]:
+        descriptors = len(os.listdir("/proc/self/fd"))
+        return trio.lowlevel.current_statistics().tasks_living, descriptors
+
+    before = held()
+    for _ in range(3):
+        async with socket_pipes() as (pipe, peer):
+            push(pipe, 1)
+            assert len(await receive(peer, 1)) == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert held() == before
+
+
+def test_each_trio_run_has_a_pump_of_its_own() -> None:
+    found: list[Pump] = []
+    both = threading.Barrier(2)
+
+    async def use() -> None:
+        found.append(current_pump())
+        async with socket_pipes() as (pipe, peer):
+            for number in range(50):
+                push(pipe, number)
+                assert len(await receive(peer, 1)) == 1
+                if number == 25:
+                    both.wait(10)
+
+    threads = [threading.Thread(target=trio.run, args=(use,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 2
+
+
+@final
+class Passes(trio.abc.Instrument):
+    """Counts the passes of the scheduler."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def test_what_has_come_wakes_its_task_in_the_same_pass() -> None:
+    """It is read before the tasks of the pass run. A task that reads would need a pass of its own."""
+    passes = Passes()
+    woken_in: list[int] = []
+    read_in: list[int] = []
+
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+        woken_in.append(passes.count)
+
+    async with socket_pipes() as (pipe, peer), trio.open_nursery() as nursery:
+        event = trio.Event()
+
+        def on_frames(frames: list[Frame]) -> None:
+            with pytest.raises(RuntimeError):  # no task runs now
+                trio.lowlevel.current_task()
+            read_in.append(passes.count)
+            event.set()
+
+        nursery.start_soon(peer.serve, on_frames)
+        nursery.start_soon(wait, event)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(passes)
+        push(pipe, 1)
+        await event.wait()
+        trio.lowlevel.remove_instrument(passes)
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken_in == read_in
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pipe_that_fails_harms_no_other() -> None:
+    seen: list[int] = []
+
+    def fail(frames: list[Frame]) -> None:
+        raise ZeroDivisionError
+
+    async def serve_failing(pipe: Pipe) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await pipe.serve(fail)
+        seen.append(-1)
+
+    async with (
+        socket_pipes() as (bad_pipe, bad_peer),
+        socket_pipes() as (pipe, peer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(peer.serve, lambda frames: seen.append(len(frames)))
+        nursery.start_soon(serve_failing, bad_peer)
+        for number in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            push(bad_pipe, number)
+            push(pipe, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(seen) == [-1, 1, 1, 1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_serving_can_be_cancelled_and_what_comes_then_waits() -> None:
+    async with socket_pipes() as (pipe, peer):
+        with trio.move_on_after(0):
+            await peer.serve(lambda frames: pytest.fail("nobody serves"))
+        push(pipe, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(await receive(peer, 1)) == 1
+
+
+async def test_closing_a_pipe_ends_its_serving() -> None:
+    async with socket_pipes() as (_, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.serve, lambda frames: None)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.close()
+    await peer.serve(lambda frames: None)  # it is closed already
+
+
+async def test_the_end_of_the_connection_ends_the_serving() -> None:
+    async with socket_pipes() as (pipe, peer):
+        pipe.close()
+        with pytest.raises(ChannelBroken, match="closed by the peer"):
+            await peer.serve(lambda frames: None)
+
+
+async def test_low_latency_looks_for_input_before_it_goes_to_sleep() -> None:
+    pump = current_pump()
+    async with trio.open_nursery() as nursery:
+        streams = [*socket_streams(), *socket_streams()]
+        pipes = [open_pipe(each, LIMITS, nursery, low_latency=True) for each in streams]
+        assert pump._spinning_users == 4
+        nursery.start_soon(pipes[1].serve, lambda frames: None)
+        await trio.sleep(0.001)  # nothing comes: it gives up and sleeps
+        streams[0].socket.send(b"x")
+        pump.before_io_wait(1.0)  # something is there: it does not wait
+        for pipe in pipes:
+            pipe.close()
+        assert pump._spinning_users == 0
+        pump.before_io_wait(1.0)
