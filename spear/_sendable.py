@@ -114,6 +114,8 @@ def check_arguments(
             except CannotSend as fault:
                 raise fault.inside(f"argument {index + 1}") from None
     for name, value in keywords.items():
+        if text:
+            _check_unicode(name)
         if text or type(value) not in _SCALARS:
             try:
                 check(value, MAX_LEVELS - 2)  # likewise

@@ -244,6 +244,7 @@ def test_of_arguments_the_one_that_is_wrong_is_named(
         (("ok", "\ud800"), {}, "argument 2"),
         (("ok",), {"b": ["\ud800"]}, "b[0]"),
         (("ok",), {"a": "ok", "b": "\ud800"}, "b=..."),
+        (("ok",), {"\ud800": "ok"}, ""),
     ],
 )
 def test_so_is_the_one_that_is_not_unicode(

@@ -109,6 +109,15 @@ class CallContext:
         return self._call.metadata
 
     @property
+    def key(self) -> str | None:
+        """The name that the caller gave to what this call does: the same each time it is tried.
+
+        Spear does nothing with it. A function that must do something only once can remember keys.
+        """
+        key = self._call.head.get("key") if self._call.head else None
+        return key if isinstance(key, str) else None
+
+    @property
     def deadline(self) -> float:
         """When the call's time is up, on Trio's clock; ``inf`` if it has no deadline."""
         return self._deadline

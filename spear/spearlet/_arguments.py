@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from spear._errors import InvalidArguments, RemoteProtocolError
-from spear.channels import Value, decode_result
+from spear._sendable import CannotSend, check_arguments, check_sendable, check_text
+from spear.channels import Value, decode_result, encode_result
 from spear.channels import encode_arguments as encode
-from spear.channels import encode_result as encode_any
 
 Result: TypeAlias = Value
 """What a function can return: what JSON can say, bytes, and integers of any size."""
@@ -22,33 +22,35 @@ def encode_arguments(
     """(payload, whether it is CBOR).
 
     Raises:
-        InvalidArguments: an argument has no representation; the message names it and its type.
+        InvalidArguments: an argument cannot be sent; the message names it and its type.
     """
     try:
-        return encode(positional, keywords)
-    except (TypeError, ValueError) as error:  # ValueError: text that is no Unicode
-        where = _find_fault(positional, keywords)
-        raise InvalidArguments(f"{function}({where}): {error}") from error
-
-
-def _find_fault(positional: tuple[object, ...], keywords: Mapping[str, object]) -> str:
-    """Which argument it is that has no representation."""
-    named = [(f"argument {number}", each) for number, each in enumerate(positional, 1)]
-    named += [(f"{name}=...", each) for name, each in keywords.items()]
-    for name, value in named:
+        check_arguments(positional, keywords)
         try:
-            encode_any(value)
+            return encode(positional, keywords)
         except (TypeError, ValueError):
-            return name
-    return "..."
+            check_arguments(positional, keywords, text=True)
+            raise  # pragma: no cover  # check_arguments() has found what is wrong
+    except CannotSend as fault:
+        raise InvalidArguments(f"{function}({fault.path}): {fault}") from None
 
 
-def encode_item(item: object) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR) of one item of a stream. Raises InvalidArguments."""
+def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool]:
+    """(payload, whether it is CBOR) of one item of a stream.
+
+    Raises:
+        InvalidArguments: it cannot be sent; the message names it and its type.
+    """
     try:
-        return encode_any(item)
-    except (TypeError, ValueError) as error:
-        raise InvalidArguments(f"item: {error}") from error
+        check_sendable(item)
+        try:
+            return encode_result(item)
+        except (TypeError, ValueError):
+            check_text(item)
+            raise  # pragma: no cover  # check_text() has found what is wrong
+    except CannotSend as fault:
+        where = f"{function}(items[{number}]{fault.path})"
+        raise InvalidArguments(f"{where}: {fault}") from None
 
 
 def decode_result_untrusted(payload: bytes, is_cbor: bool) -> Result:

@@ -15,7 +15,7 @@ from spear._ids import InstanceId
 from spear._util import NoPublicConstructor
 
 from ._functions import Function, Launch
-from ._replicas import Replica, ReplicaSet
+from ._replicas import Replica, ReplicaSet, ServingReplica
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spear.channels import CommunicationChannel
 
 
-class StartedReplica(Replica, Protocol):
+class StartedReplica(ServingReplica, Protocol):
     """A replica that is being started, or has been."""
 
     async def wait_ready(self) -> CommunicationChannel:
@@ -47,7 +47,7 @@ class DeploymentStatistics:
         ready: replicas that take calls now.
         started: replicas that were started.
         lost: replicas that ended without being asked to.
-        calls_in_flight: calls that its replicas are working on.
+        calls_in_flight: calls that the ready replicas are working on.
     """
 
     ready: int
@@ -89,10 +89,9 @@ class Deployment(metaclass=NoPublicConstructor):
         self._stopping = trio.Event()
         self._stopped = trio.Event()
         self._started = 0
-        self._lost = 0
 
     def __repr__(self) -> str:
-        return f"<Deployment {self.name}: {len(self._replicas)} replicas ready>"
+        return f"<Deployment {self.name}: {len(self.replicas)} replicas ready>"
 
     # -- functions ----------------------------------------------------------------------------
 
@@ -185,29 +184,28 @@ class Deployment(metaclass=NoPublicConstructor):
 
     async def _watch(self, replica: StartedReplica, scope: trio.CancelScope) -> None:
         await replica.wait_exited()
-        self._lost += 1
-        # Nothing to wait for: it is gone. Whoever picks a replica must not find this one again.
         reason = await replica.explain_loss(ChannelBroken("the connection ended"))
-        self._replicas.remove(replica, str(reason))
+        self._replicas.lose(replica, str(reason))
         scope.cancel()
 
     # -- what it is ---------------------------------------------------------------------------
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """The replicas that take calls now."""
+        """The replicas that take calls now.
+
+        One that is a process is a :class:`spear.runtimes.Instance`, which can do more.
+        """
         return self._replicas.ready
 
     def statistics(self) -> DeploymentStatistics:
         """The counters."""
-        channels = [replica.channel for replica in self._replicas.ready]
+        ready = self.replicas
         return DeploymentStatistics(
-            ready=len(self._replicas),
+            ready=len(ready),
             started=self._started,
-            lost=self._lost,
-            calls_in_flight=sum(
-                channel.statistics().calls_in_flight for channel in channels if channel is not None
-            ),
+            lost=self._replicas.lost,
+            calls_in_flight=sum(replica.health().calls_in_flight for replica in ready),
         )
 
 

@@ -13,19 +13,23 @@ from spear._errors import (
     ChannelBroken,
     ChannelClosed,
     ConfigurationError,
+    DeadlineExceeded,
     InvalidArguments,
     LocalProtocolError,
     Rejected,
+    SpearError,
 )
 from spear._util import NoPublicConstructor
 
-from ._arguments import Payload, Result, decode_result_untrusted, encode_arguments, encode_item
+from ._arguments import Payload, Result, decode_result_untrusted, encode_arguments
 from ._executions import Execution, Work
+from ._streams import FunctionStream
 
 if TYPE_CHECKING:
-    from spear.channels import CallStream, ExecutionResponse, Metadata, OnProgress
+    from spear._errors import Delivered
+    from spear.channels import ExecutionResponse, Metadata
 
-    from ._replicas import Replica, ReplicaSet
+    from ._replicas import ReplicaSet
 
 Launch: TypeAlias = Callable[[str, Work], Execution]
 """(function's name, what to run) -> the execution, running in a task of the spearlet."""
@@ -43,7 +47,9 @@ class CallOptions:
         timeout: seconds, by default the limit ``call_seconds``; ``math.inf`` must be asked for. If less
             is left of the surrounding cancel scopes, that counts.
         metadata: a small map for the handler.
-        key: a name for what the call does, the same each time it is tried; travels with the call.
+        key: a name for what the call does, the same each time it is tried. It travels with the call,
+            for a function that wants to do it only once (``spear.context().key``). Nothing else looks at
+            it: calls that have the same key are not the same to Spear.
         on_progress: called with each progress report that arrives.
         keywords: more keyword arguments, for parameters whose names mean something to the methods of
             :class:`Function` themselves, such as ``timeout``.
@@ -57,72 +63,6 @@ class CallOptions:
 
 
 _DEFAULTS: Final = CallOptions()
-
-
-@final
-class FunctionStream(metaclass=NoPublicConstructor):
-    """A running stream: iterate over it for the function's items.
-
-    Made by :meth:`Function.stream`. Its methods raise as :meth:`Function.call` does.
-    """
-
-    def __init__(self, stream: CallStream, replica: Replica) -> None:
-        self._stream = stream
-        self._replica = replica
-
-    async def send(self, item: object) -> None:
-        """Send an item to the function, as soon as it has room for it.
-
-        If cancelled, the item was not sent. A checkpoint at least every 64 items.
-
-        Raises:
-            InvalidArguments: the item has no representation.
-            LocalProtocolError: the call has ended, or its items have.
-        """
-        payload, is_cbor = encode_item(item)
-        try:
-            await self._stream.send(payload, is_cbor=is_cbor)
-        except (ChannelBroken, ChannelClosed) as error:
-            raise await self._replica.explain_loss(error) from error
-
-    async def send_eof(self) -> None:
-        """Say that no further item will be sent. A checkpoint."""
-        await self._stream.send_eof()
-
-    async def receive_item(self) -> tuple[bytes, bool]:
-        """The function's next item as it came, and whether it is CBOR.
-
-        If cancelled, no item is lost. A checkpoint at least every 64 items.
-
-        Raises:
-            trio.EndOfChannel: it has sent all of its items.
-        """
-        try:
-            return await self._stream.receive_item()
-        except (ChannelBroken, ChannelClosed) as error:
-            raise await self._replica.explain_loss(error) from error
-
-    def __aiter__(self) -> FunctionStream:
-        return self
-
-    async def __anext__(self) -> Result:
-        try:
-            payload, is_cbor = await self.receive_item()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-        return decode_result_untrusted(payload, is_cbor)
-
-    async def result(self) -> Result:
-        """Wait for the function's end; returns what it returned. If cancelled, it goes on."""
-        response = await self.response()
-        return decode_result_untrusted(response.payload, response.is_cbor)
-
-    async def response(self) -> ExecutionResponse:
-        """:meth:`result` as it came."""
-        try:
-            return await self._stream.result()
-        except (ChannelBroken, ChannelClosed) as error:
-            raise await self._replica.explain_loss(error) from error
 
 
 @final
@@ -152,7 +92,7 @@ class Function(metaclass=NoPublicConstructor):
         self._options = options
 
     def __repr__(self) -> str:
-        return f"<Function {self.name} on {len(self._replicas)} replicas>"
+        return f"<Function {self.name} on {len(self._replicas.ready)} replicas>"
 
     def options(
         self,
@@ -257,7 +197,8 @@ class Function(metaclass=NoPublicConstructor):
         execution: Execution | None = None,
     ) -> ExecutionResponse:
         options = self._options
-        now = trio.current_time()
+        reports = None if options.on_progress is None else _Reports(options.on_progress)
+        now = begun = trio.current_time()
         deadline = self._deadline(timeout, now)
         if deadline <= now:  # not DeadlineExceeded: `move_on_after` is to move on
             await trio.lowlevel.checkpoint()
@@ -274,17 +215,21 @@ class Function(metaclass=NoPublicConstructor):
                     is_cbor=is_cbor,
                     metadata=options.metadata,
                     key=options.key,
-                    on_progress=options.on_progress and _decoding(options.on_progress),
+                    on_progress=reports,
                 )
             except LocalProtocolError as error:
                 raise InvalidArguments(f"{self.name}(): {error}") from error
+            except DeadlineExceeded as error:
+                delivered = _delivered(error, reports)
+                raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
             except (ChannelBroken, ChannelClosed, Rejected) as error:
                 # Rejected, too, if the call crossed the message that the replica is leaving.
                 is_safe = error.delivered == "no" and not channel.is_connected
                 if not is_safe or attempt >= MAX_ATTEMPTS:
                     if isinstance(error, Rejected):
                         raise
-                    raise await replica.explain_loss(error) from error
+                    delivered = _delivered(error, reports)
+                    raise await self._replicas.explain_loss(replica, error, delivered) from error
                 attempt += 1
                 now = trio.current_time()
 
@@ -348,7 +293,7 @@ class Function(metaclass=NoPublicConstructor):
         *,
         sends_items: bool = False,
     ) -> AsyncIterator[FunctionStream]:
-        now = trio.current_time()
+        now = begun = trio.current_time()
         deadline = self._deadline(timeout, now)
         if deadline <= now:  # as above
             await trio.lowlevel.checkpoint()
@@ -369,13 +314,33 @@ class Function(metaclass=NoPublicConstructor):
                     break
                 except LocalProtocolError as error:
                     raise InvalidArguments(f"{self.name}(): {error}") from error
+                except DeadlineExceeded as error:
+                    seconds = deadline - begun
+                    raise DeadlineExceeded.of_call(self.name, seconds, "no") from error
                 except (ChannelBroken, ChannelClosed) as error:  # it was not sent
                     if attempt >= MAX_ATTEMPTS:
-                        raise await replica.explain_loss(error) from error
+                        failure = await self._replicas.explain_loss(replica, error, "no")
+                        raise failure from error
                     attempt += 1
                     now = trio.current_time()
-            yield FunctionStream._create(stream, replica)
+            yield FunctionStream._create(
+                stream, self.name, deadline - begun, self._replicas, replica
+            )
 
 
-def _decoding(on_progress: Callable[[Result], None]) -> OnProgress:
-    return lambda payload, is_cbor: on_progress(decode_result_untrusted(payload, is_cbor))
+@final
+class _Reports:
+    """Hands on progress reports, and remembers that there were some."""
+
+    def __init__(self, on_progress: Callable[[Result], None]) -> None:
+        self._on_progress = on_progress
+        self.arrived = False
+
+    def __call__(self, payload: bytes, is_cbor: bool) -> None:
+        self.arrived = True
+        self._on_progress(decode_result_untrusted(payload, is_cbor))
+
+
+def _delivered(error: SpearError, reports: _Reports | None) -> Delivered:
+    """What is known for certain: who reports progress has begun."""
+    return "yes" if reports is not None and reports.arrived else error.delivered

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
-import attrs
+import trio
 
 from spear._errors import (
     CallFailed,
@@ -17,6 +17,7 @@ from spear._errors import (
     WorkerDied,
 )
 from spear.channels import CommunicationChannel, open_memory_channels
+from spear.runtimes import InstanceHealth, InstanceState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -58,24 +59,23 @@ class LocalAgent(Protocol):
 
 
 @final
-@attrs.frozen
-class LocalHealth:
-    """How an agent in this process is.
-
-    Attributes:
-        reason: why it takes no calls, if it takes none.
-    """
-
-    reason: str
-
-
-@final
 class LocalReplica:
     """A replica whose channel is memory. Made by :func:`open_local_replica`."""
+
+    pid = None
+    exit_status = None
 
     def __init__(self, instance_id: InstanceId, channel: CommunicationChannel) -> None:
         self.id = instance_id
         self.channel: CommunicationChannel = channel
+        self._begun = trio.current_time()
+
+    @property
+    def state(self) -> InstanceState:
+        """Where it stands."""
+        if self.channel.closed.is_set():
+            return InstanceState.EXITED
+        return InstanceState.READY if self.channel.is_connected else InstanceState.DRAINING
 
     async def wait_ready(self) -> CommunicationChannel:
         """It is ready from the beginning."""
@@ -85,10 +85,25 @@ class LocalReplica:
         """Wait until the channel is closed."""
         await self.channel.closed.wait()
 
-    def health(self) -> LocalHealth:
+    def health(self) -> InstanceHealth:
         """How it is now."""
-        closed_by = self.channel.closed_by
-        return LocalHealth(f"is gone: {closed_by}" if closed_by else "is leaving")
+        state, closed_by = self.state, self.channel.closed_by
+        leaving = "is leaving" if state is InstanceState.DRAINING else ""
+        return InstanceHealth(
+            state=state,
+            reason=f"is gone: {closed_by}" if closed_by else leaving,
+            is_connected=self.channel.is_connected,
+            heartbeats_missed=0,
+            calls_in_flight=self.channel.statistics().calls_in_flight,
+            age_seconds=trio.current_time() - self._begun,
+        )
+
+    def metrics(self) -> None:
+        """What it uses is what this process uses."""
+
+    def logs(self) -> tuple[()]:
+        """It writes where this process writes."""
+        return ()
 
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
         """There is no process that could have died."""

@@ -2,87 +2,147 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from spear._errors import CallFailed, ChannelBroken, ChannelClosed, WorkerDied
+from spear.runtimes import InstanceState
 
 if TYPE_CHECKING:
+    from spear._errors import Delivered
     from spear._ids import InstanceId
     from spear.channels import CommunicationChannel
-
-
-class ReplicaHealth(Protocol):
-    """How a replica is."""
-
-    @property
-    def reason(self) -> str:
-        """Why it is so, if there is something to say."""
+    from spear.runtimes import InstanceHealth, InstanceMetrics, LogLine
 
 
 class Replica(Protocol):
-    """An instance that takes calls, whatever runtime it lives in."""
+    """An instance of a deployment, whatever it lives in; see :attr:`Deployment.replicas`."""
 
     @property
     def id(self) -> InstanceId:
         """Which one."""
 
     @property
+    def state(self) -> InstanceState:
+        """Where it stands."""
+
+    @property
     def channel(self) -> CommunicationChannel | None:
         """Its channel now; None while it has none."""
 
-    def health(self) -> ReplicaHealth:
-        """How it is now."""
+    @property
+    def pid(self) -> int | None:
+        """Of its process; None if it has none of its own."""
+
+    @property
+    def exit_status(self) -> int | None:
+        """As ``subprocess`` counts it: negative for a signal; None while it runs, or if unknown."""
+
+    def health(self) -> InstanceHealth:
+        """How it is now, as far as the host can tell without asking it."""
+
+    def metrics(self) -> InstanceMetrics | None:
+        """What it uses now; None if it does not run, or has no process of its own."""
+
+    def logs(self) -> tuple[LogLine, ...]:
+        """What is kept of its stdout and stderr; nothing if it has no process of its own."""
+
+
+class ServingReplica(Replica, Protocol):
+    """A replica, as those see it that call it."""
 
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
-        """What to tell the caller of a call that was lost with the channel."""
+        """What to tell the caller of a call that was lost with the channel. A checkpoint."""
+
+
+_ENDS: Final = frozenset(
+    {InstanceState.STOPPING, InstanceState.EXITED, InstanceState.FAILED, InstanceState.DELETED}
+)
+"""Of a replica in one of these no call will ever be answered."""
 
 
 @final
 class ReplicaSet:
-    """Ready replicas, served in turn.
+    """The replicas that calls go to, each in its turn.
 
     Attributes:
         call_seconds: the time for a call whose caller names none.
+        lost: how many have ended without being asked to.
     """
 
     def __init__(self, name: str, call_seconds: float) -> None:
         self.call_seconds = call_seconds
+        self.lost = 0
         self._name = name
-        self._ready: list[Replica] = []
+        self._members: list[ServingReplica] = []
         self._last_loss = "none was ready yet"
         self._turn = -1
 
-    def add(self, replica: Replica) -> None:
+    def add(self, replica: ServingReplica) -> None:
         """It takes calls from now on."""
-        self._ready.append(replica)
+        self._members.append(replica)
 
-    def remove(self, replica: Replica, reason: str) -> None:
-        """It takes no calls any more. Does nothing if it was removed before."""
-        if replica in self._ready:
-            self._ready.remove(replica)
+    def remove(self, replica: ServingReplica, reason: str) -> None:
+        """It takes no calls any more, as was wanted. Does nothing if it was removed before."""
+        if replica in self._members:
+            self._members.remove(replica)
             self._last_loss = reason
 
-    def __len__(self) -> int:
-        return len(self._ready)
+    def lose(self, replica: ServingReplica, reason: str) -> None:
+        """It has ended. Does nothing if it was removed before."""
+        if replica in self._members:
+            self.lost += 1
+            self.remove(replica, reason)
+
+    async def explain_loss(
+        self,
+        replica: ServingReplica,
+        error: ChannelBroken | ChannelClosed,
+        delivered: Delivered,
+    ) -> CallFailed:
+        """What to tell the caller of a call that was lost with a replica's channel. A checkpoint.
+
+        A replica that will not come back counts as :attr:`lost` by then.
+        """
+        failure = await replica.explain_loss(error)
+        failure.delivered = delivered
+        if replica.state in _ENDS:
+            self.lose(replica, str(failure))
+        return failure
 
     @property
     def ready(self) -> tuple[Replica, ...]:
         """Those that take calls now."""
-        return tuple(self._ready)
+        return tuple(
+            each for each in self._members if each.channel is not None and each.channel.is_connected
+        )
 
-    def pick(self) -> tuple[Replica, CommunicationChannel]:
-        """The replica whose turn it is, and its channel.
+    def pick(self) -> tuple[ServingReplica, CommunicationChannel]:
+        """The next replica that has room for a call, and its channel; if none has, the next one.
 
         Raises:
             WorkerDied: there is none; the message says what became of them.
         """
-        ready = self._ready
-        for _ in ready:
-            turn = self._turn = (self._turn + 1) % len(ready)
-            replica = ready[turn]
+        members = self._members
+        busy: tuple[int, ServingReplica, CommunicationChannel] | None = None
+        for step in range(1, len(members) + 1):
+            turn = (self._turn + step) % len(members)
+            replica = members[turn]
             channel = replica.channel
-            if channel is not None and channel.is_connected:
+            if channel is None or not channel.is_connected:
+                continue
+            if _has_room(channel):
+                self._turn = turn
                 return replica, channel
-        reasons = [f"{each.id} {each.health().reason}" for each in ready]
+            busy = busy or (turn, replica, channel)
+        if busy is not None:
+            self._turn, replica, channel = busy
+            return replica, channel
+        reasons = [f"{each.id} {each.health().reason}" for each in members]
         reason = "; ".join(reasons) or self._last_loss
         raise WorkerDied(f"{self._name} has no replica that takes calls: {reason}", delivered="no")
+
+
+def _has_room(channel: CommunicationChannel) -> bool:
+    """Whether a call could begin there at once."""
+    connection = channel.connection
+    return connection.outbound_open < connection.peer.max_calls

@@ -17,6 +17,7 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
+from spear.channels import decode_result, encode_arguments
 
 from . import workers
 from .helpers import WORKERS, Probe, deployed, instance
@@ -81,6 +82,26 @@ async def test_the_host_says_who_calls() -> None:
         }
 
 
+async def test_who_calls_is_not_for_the_caller_to_say() -> None:
+    app = spear.Agent("liar")
+
+    @app.function
+    async def lie() -> object:
+        channel = spear.context()._call.channel
+        metadata = {"caller": "host", "colour": "blue"}
+        payload, is_cbor = encode_arguments((), {})
+        response = await channel.request("context", payload, is_cbor=is_cbor, metadata=metadata)
+        return decode_result(response.payload, response.is_cbor)
+
+    async with open_spearlet() as spearlet:
+        await spearlet.deploy(Probe().agent)
+        lying = await spearlet.deploy(app)
+        assert await lying.lie() == {
+            "caller": "memory:liar-1#1",
+            "metadata": {"caller": "memory:liar-1#1", "colour": "blue"},
+        }
+
+
 async def test_a_name_that_several_deployments_have_needs_theirs() -> None:
     async with open_spearlet() as spearlet:
         one, two = Probe(), Probe()
@@ -137,7 +158,7 @@ async def test_a_host_has_no_numbers() -> None:
         return (await channel.request("by number")).payload
 
     async with deployed(app) as deployment:
-        with pytest.raises(NotFound, match="a host's functions have no numbers"):
+        with pytest.raises(FunctionRaised, match="NotFound: a host's functions have no numbers"):
             await deployment.rude()
 
 
@@ -232,13 +253,15 @@ async def test_a_deadline_crosses_two_hops(autojump_clock: trio.testing.MockCloc
         await spearlet.deploy(probe.agent)
         asking = await spearlet.deploy(relay())
         begun = trio.current_time()
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded, match=r"^ask took longer than 2 s$"):
             await asking.ask("wait", timeout=2)
         assert trio.current_time() - begun == pytest.approx(2, abs=0.01)
         await trio.testing.wait_all_tasks_blocked()
         assert probe.cancelled.is_set()
-        with pytest.raises(DeadlineExceeded, match="wait took longer than 1 s") as caught:
+        with pytest.raises(FunctionRaised) as caught:  # `ask` itself has time left
             await asking.ask.options(keywords={"timeout": 1})("wait", timeout=9)
+        assert caught.value.type_name == "DeadlineExceeded"
+        assert caught.value.remote_message == "wait took longer than 1 s"
         assert caught.value.delivered == "yes"
 
 

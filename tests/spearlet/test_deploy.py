@@ -511,7 +511,7 @@ async def test_what_does_not_finish_is_lost() -> None:
         assert not is_alive(process)
         with pytest.raises(WorkerDied, match="process:workers-1#1") as caught:
             await execution.result()
-        assert caught.value.delivered == "maybe"
+        assert caught.value.delivered == "yes"
 
 
 async def test_several_may_stop_it_and_none_has_to_wait() -> None:
@@ -555,6 +555,33 @@ async def test_debug_sends_tracebacks_in_this_process_too() -> None:
         debug = await spearlet.deploy(Probe().agent, name="debug", debug=True)
         with pytest.raises(FunctionRaised, match="raise KeyError"):
             await debug.boom()
+
+
+@pytest.mark.parametrize("target", [WORKERS, Probe], ids=["a process", "an agent"])
+async def test_a_replica_tells_the_same_whatever_it_lives_in(target: Path | type[Probe]) -> None:
+    is_process = isinstance(target, Path)
+    async with deployed(target if isinstance(target, Path) else target().agent) as deployment:
+        replica: spear.Replica
+        (replica,) = deployment.replicas
+        assert replica.state is InstanceState.READY
+        assert (replica.pid is not None, replica.exit_status) == (is_process, None)
+        assert (replica.metrics() is not None) == is_process
+        assert replica.logs() == ()
+        health = replica.health()
+        assert (health.state, health.reason, health.is_connected) == (InstanceState.READY, "", True)
+        assert (health.heartbeats_missed, health.calls_in_flight) == (0, 0)
+        assert health.age_seconds >= 0
+        execution = deployment.function("hold" if is_process else "wait").submit(
+            *([1] if is_process else [])
+        )
+        while not replica.health().calls_in_flight:
+            await trio.testing.wait_all_tasks_blocked()
+        assert deployment.statistics().calls_in_flight == 1
+        execution.cancel()
+        await deployment.stop()
+        assert not replica.health().is_connected
+        assert replica.state in (InstanceState.EXITED, InstanceState.DELETED)
+    assert deployment.replicas == ()
 
 
 async def test_a_deployment_needs_no_spearlets_help_to_be_copied_or_shown() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from spear import (
     CallFailed,
     ChannelBroken,
     ChannelClosed,
+    DeadlineExceeded,
+    Limits,
     NotFound,
     Overloaded,
     Rejected,
@@ -45,6 +48,10 @@ if TYPE_CHECKING:
 # -- a set of replicas whose other ends are in the hands of the test ----------------------------
 
 
+OCCUPY = b"occupy"
+"""The argument of a call that holds its slot until it is released."""
+
+
 class Answering:
     """Functions that say where they ran, or raise what they were told to."""
 
@@ -53,6 +60,7 @@ class Answering:
         self.calls = 0
         self.failure: CallFailed | None = None
         self.leaves: Callable[[], None] | None = None
+        self.release = trio.Event()  # ends the calls of Bench.occupy
 
     def refuse(self, function: int, head: Head | None) -> CallFailed | None:
         if self.leaves is None:
@@ -61,10 +69,16 @@ class Answering:
         return Rejected("takes no new calls")  # as the protocol says of a call that crosses CLOSE
 
     async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
+        if call.payload == OCCUPY:
+            await self.release.wait()
+            return b"", False
+        return await self.answer(call), False
+
+    async def answer(self, call: InboundCall) -> bytes:
         self.calls += 1
         if self.failure is not None:
             raise self.failure
-        return self.name.encode(), False
+        return self.name.encode()
 
 
 class Bench:
@@ -81,12 +95,15 @@ class Bench:
     def _launch(self, function: str, work: Work) -> Execution:
         raise AssertionError
 
-    async def add(self, stack: AsyncExitStack, name: str) -> None:
-        service = Answering(name)
+    async def add(
+        self, stack: AsyncExitStack, name: str, service: Answering | None = None, calls: int = 100
+    ) -> None:
+        service = service or Answering(name)
         typed: Service = service
         channels = open_memory_channels(
-            InstanceId("memory", name), agent_service=typed, functions=["where", "items"]
-        )
+            InstanceId("memory", name), agent_service=typed, functions=["where", "items"],
+            limits=Limits(max_calls=calls),
+        )  # fmt: skip
         host, agent = await stack.enter_async_context(channels)
         self.services.append(service)
         self.agents.append(agent)
@@ -97,6 +114,18 @@ class Bench:
         """Have a replica take its leave; its host learns of it in a moment."""
         self.agents[number]._leave("drain")
 
+    async def occupy(self, nursery: trio.Nursery, *numbers: int) -> None:
+        """Take all slots of some replicas."""
+        for number in numbers:
+            channel = self.replicas[number].channel
+            for _ in range(channel.connection.peer.max_calls):
+                nursery.start_soon(self._hold, channel)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def _hold(self, channel: CommunicationChannel) -> None:
+        with suppress(ChannelBroken, ChannelClosed):
+            await channel.request("where", OCCUPY, timeout=math.inf)
+
     async def where(self) -> str:
         result = await self.function()
         assert isinstance(result, bytes)
@@ -104,11 +133,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(count: int) -> AsyncIterator[Bench]:
+async def open_bench(count: int, calls: int = 100) -> AsyncIterator[Bench]:
     bench = Bench()
     async with AsyncExitStack() as stack:
         for name in "abcdefgh"[:count]:
-            await bench.add(stack, name)
+            await bench.add(stack, name, calls=calls)
         yield bench
 
 
@@ -122,10 +151,10 @@ async def test_who_cannot_be_reached_is_passed_over() -> None:
         await bench.agents[1].aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert "".join([await bench.where() for _ in range(4)]) == "acac"
+        assert [each.id.name for each in bench.set.ready] == ["a", "c"]
         bench.set.remove(bench.replicas[0], "gone")
         assert "".join([await bench.where() for _ in range(2)]) == "cc"
-        assert len(bench.set) == 2
-        assert bench.set.ready == (bench.replicas[1], bench.replicas[2])
+        assert [each.id.name for each in bench.set.ready] == ["c"]
 
 
 async def test_without_a_replica_the_reason_is_told() -> None:
@@ -200,17 +229,16 @@ async def test_r14_what_a_replica_answered_is_never_tried_again(failure: CallFai
 
 async def test_r14_what_may_have_been_executed_is_never_tried_again() -> None:
     class Closing(Answering):
-        async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
+        async def answer(self, call: InboundCall) -> bytes:
             self.calls += 1
             await call.channel.aclose()
             raise AssertionError
 
     bench = Bench()
     async with AsyncExitStack() as stack:
-        await bench.add(stack, "a")
-        await bench.add(stack, "b")
         closing = Closing("a")
-        bench.agents[0]._handlers._handle = closing.handle
+        await bench.add(stack, "a", closing)
+        await bench.add(stack, "b")
         with pytest.raises(WorkerDied, match="memory:a#1 is gone") as caught:
             await bench.where()
         assert caught.value.delivered == "maybe"
@@ -220,34 +248,84 @@ async def test_r14_what_may_have_been_executed_is_never_tried_again() -> None:
 
 async def test_the_deadline_is_one_for_all_attempts(autojump_clock: trio.testing.MockClock) -> None:
     class Late(Answering):
-        async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
-            return str(call.deadline - trio.current_time()).encode(), False
+        async def answer(self, call: InboundCall) -> bytes:
+            return str(call.deadline - trio.current_time()).encode()
 
     bench = Bench()
-    async with AsyncExitStack() as stack:
-        await bench.add(stack, "a")
-        await bench.add(stack, "b")
-        bench.agents[1]._handlers._handle = Late("b").handle
-        # The call waits for a slot, in vain.
-        connection = bench.replicas[0].channel.connection
-        connection.outbound_open = connection.peer.max_calls
-        async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        await bench.add(stack, "a", calls=1)
+        await bench.add(stack, "b", Late("b"), calls=1)
+        await bench.occupy(nursery, 0, 1)
+
+        @nursery.start_soon
+        async def leave_later() -> None:
+            await trio.sleep(4)
+            bench.services[1].release.set()
+            bench.leave(0)  # where the call waits for a slot
+
+        answer = await bench.function(timeout=10)
+        assert isinstance(answer, bytes)
+        assert float(answer) == pytest.approx(6, abs=0.01)
+        bench.services[0].release.set()
+
+
+async def test_time_that_is_up_is_told_in_the_same_words_whoever_noticed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bench(1, calls=1) as bench, trio.open_nursery() as nursery:
+        bench.services[0].failure = DeadlineExceeded("the call's time is up", delivered="yes")
+        with pytest.raises(DeadlineExceeded) as caught:  # the other side
+            await bench.function(timeout=2)
+        assert (str(caught.value), caught.value.delivered) == ("where took longer than 2 s", "yes")
+        with pytest.raises(DeadlineExceeded) as caught:  # this side
+            await bench.function(OCCUPY, timeout=2)
+        assert (str(caught.value), caught.value.delivered) == (
+            "where took longer than 2 s",
+            "maybe",
+        )
+        await bench.occupy(nursery, 0)
+        with pytest.raises(DeadlineExceeded) as caught:  # nobody but us
+            await bench.function(timeout=2.5)
+        assert (str(caught.value), caught.value.delivered) == (
+            "where was not begun within 2.5 s",
+            "no",
+        )
+        with pytest.raises(DeadlineExceeded, match=r"^items was not begun within 86400.25 s$"):
+            async with bench.stream.stream(timeout=86_400.25):
+                raise AssertionError
+        for call in (bench.function(timeout=0), bench.function(timeout=-1)):
+            with pytest.raises(DeadlineExceeded, match=r"^there was no time left to call where$"):
+                await call
+        bench.services[0].release.set()
+
+
+async def test_a_call_goes_where_there_is_room() -> None:
+    async with open_bench(3, calls=2) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0)
+        assert "".join([await bench.where() for _ in range(4)]) == "bcbc"
+        bench.services[0].release.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert "".join([await bench.where() for _ in range(4)]) == "abca"
+
+
+async def test_without_room_anywhere_it_waits_where_the_turn_is() -> None:
+    async with open_bench(3, calls=2) as bench, trio.open_nursery() as nursery:
+        assert await bench.where() == "a"
+        await bench.occupy(nursery, 0, 1, 2)
+        answers: list[str] = []
+        for _ in range(2):
 
             @nursery.start_soon
-            async def leave_later() -> None:
-                await trio.sleep(4)
-                bench.leave(0)
+            async def ask() -> None:
+                answers.append(await bench.where())
 
-            answer = await bench.function(timeout=10)
-            assert isinstance(answer, bytes)
-            assert float(answer) == pytest.approx(6, abs=0.01)
-
-
-def fill(bench: Bench, *numbers: int) -> None:
-    """Whoever calls these has to wait for a slot."""
-    for number in numbers:
-        connection = bench.replicas[number].channel.connection
-        connection.outbound_open = connection.peer.max_calls
+            await trio.testing.wait_all_tasks_blocked()
+        waiting = [each.channel.statistics().callers_waiting for each in bench.replicas]
+        assert (waiting, answers) == ([0, 1, 1], [])
+        for service in bench.services:
+            service.release.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(answers) == ["b", "c"]
 
 
 async def close_one_by_one(bench: Bench, *numbers: int) -> None:
@@ -258,22 +336,46 @@ async def close_one_by_one(bench: Bench, *numbers: int) -> None:
 
 
 async def test_a_stream_is_opened_at_the_next_if_it_cannot_be_at_the_first() -> None:
-    async with open_bench(3) as bench, trio.open_nursery() as nursery:
-        fill(bench, 0, 1)
-        nursery.start_soon(close_one_by_one, bench, 0, 1)
+    async with open_bench(3, calls=1) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0, 1, 2)
+
+        @nursery.start_soon
+        async def free_the_last() -> None:
+            await close_one_by_one(bench, 0, 1)
+            bench.services[2].release.set()
+
         async with bench.stream.stream() as stream:
             assert str(stream._replica.id) == "memory:c#1"
 
 
 async def test_no_stream_is_tried_more_than_3_times() -> None:
-    async with open_bench(4) as bench, trio.open_nursery() as nursery:
-        fill(bench, 0, 1, 2)
+    async with open_bench(4, calls=1) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0, 1, 2, 3)
         nursery.start_soon(close_one_by_one, bench, 0, 1, 2)
         with pytest.raises(WorkerDied, match="memory:c#1 is gone") as caught:
             async with bench.stream.stream():
                 raise AssertionError
         assert caught.value.delivered == "no"
         assert bench.replicas[3].channel.is_connected
+        bench.services[3].release.set()
+
+
+async def test_a_loss_counts_as_soon_as_a_call_has_failed_for_it() -> None:
+    async with open_bench(2, calls=1) as bench, trio.open_nursery() as nursery:
+        replica = bench.replicas[0]
+
+        @nursery.start_soon
+        async def close() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await replica.channel.aclose()
+
+        with pytest.raises(WorkerDied):
+            await bench.function(OCCUPY)
+        assert [bench.set.lost, *(each.id.name for each in bench.set.ready)] == [1, "b"]
+        bench.set.lose(replica, "noticed by somebody else, too")
+        assert bench.set.lost == 1
+        bench.set.remove(bench.replicas[1], "stopped")
+        assert bench.set.lost == 1
 
 
 # -- real processes ---------------------------------------------------------------------------
@@ -306,7 +408,9 @@ async def test_r10_a_killed_worker_fails_only_its_own_calls() -> None:
                 with pytest.raises(WorkerDied, match="was killed by SIGKILL") as caught:
                     await running[number].result()
                 assert caught.value.exit_status == -signal.SIGKILL
-                assert caught.value.delivered == "maybe"
+                assert caught.value.delivered == "yes"  # it has reported progress
+                now = deployment.statistics()
+                assert (now.ready, now.lost) == (7, 1)
             assert trio.current_time() - killed < 2.5  # 0.25 s, on a machine that is not busy
             assert victim not in deployment.replicas
             released = {await deployment.release() for _ in range(7)}
@@ -329,8 +433,6 @@ async def test_when_all_are_dead_the_reason_is_told() -> None:
             await deployment.echo(1)
         assert caught.value.delivered == "no"
         assert "takes calls: process:workers-1#1 exited with status 7" in str(caught.value)
-        while deployment.replicas:
-            await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(WorkerDied, match=r"1#1 exited with status 7\n--- stderr ---\nso long"):
             await deployment.echo(1)
         assert repr(deployment) == "<Deployment workers: 0 replicas ready>"

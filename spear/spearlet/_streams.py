@@ -1,0 +1,104 @@
+"""A running stream of a deployed function, as its caller sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from spear._errors import CallFailed, ChannelBroken, ChannelClosed, DeadlineExceeded
+from spear._util import NoPublicConstructor
+
+from ._arguments import Result, decode_result_untrusted, encode_item
+
+if TYPE_CHECKING:
+    from spear.channels import CallStream, ExecutionResponse
+
+    from ._replicas import ReplicaSet, ServingReplica
+
+
+@final
+class FunctionStream(metaclass=NoPublicConstructor):
+    """A running stream: iterate over it for the function's items.
+
+    Made by :meth:`Function.stream`. Its methods raise as :meth:`Function.call` does.
+    """
+
+    def __init__(
+        self,
+        stream: CallStream,
+        function: str,
+        seconds: float,
+        replicas: ReplicaSet,
+        replica: ServingReplica,
+    ) -> None:
+        self._stream = stream
+        self._function = function
+        self._seconds = seconds
+        self._replicas = replicas
+        self._replica = replica
+        self._sent = 0
+        self._has_begun = False  # for certain: something of it has arrived
+
+    async def send(self, item: object) -> None:
+        """Send an item to the function, as soon as it has room for it.
+
+        If cancelled, the item was not sent. A checkpoint at least every 64 items.
+
+        Raises:
+            InvalidArguments: the item cannot be sent.
+            LocalProtocolError: the call has ended, or its items have.
+        """
+        payload, is_cbor = encode_item(self._function, self._sent, item)
+        try:
+            await self._stream.send(payload, is_cbor=is_cbor)
+        except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
+            raise await self._explain(error) from error
+        self._sent += 1
+
+    async def send_eof(self) -> None:
+        """Say that no further item will be sent. A checkpoint."""
+        await self._stream.send_eof()
+
+    async def receive_item(self) -> tuple[bytes, bool]:
+        """The function's next item as it came, and whether it is CBOR.
+
+        If cancelled, no item is lost. A checkpoint at least every 64 items.
+
+        Raises:
+            trio.EndOfChannel: it has sent all of its items.
+        """
+        try:
+            item = await self._stream.receive_item()
+        except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
+            raise await self._explain(error) from error
+        self._has_begun = True
+        return item
+
+    def __aiter__(self) -> FunctionStream:
+        return self
+
+    async def __anext__(self) -> Result:
+        try:
+            payload, is_cbor = await self.receive_item()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        return decode_result_untrusted(payload, is_cbor)
+
+    async def result(self) -> Result:
+        """Wait for the function's end; returns what it returned. If cancelled, it goes on."""
+        response = await self.response()
+        return decode_result_untrusted(response.payload, response.is_cbor)
+
+    async def response(self) -> ExecutionResponse:
+        """:meth:`result` as it came."""
+        try:
+            return await self._stream.result()
+        except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
+            raise await self._explain(error) from error
+
+    async def _explain(self, error: DeadlineExceeded | ChannelBroken | ChannelClosed) -> CallFailed:
+        delivered = "yes" if self._has_begun else error.delivered
+        if isinstance(error, DeadlineExceeded):
+            return DeadlineExceeded.of_call(self._function, self._seconds, delivered)
+        return await self._replicas.explain_loss(self._replica, error, delivered)
