@@ -36,8 +36,19 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId as InstanceId
     from spear._limits import Limits as Limits
     from spear.agent import Agent as Agent
+    from spear.agent import CallContext as CallContext
+    from spear.agent import Items as Items
     from spear.agent import call as call
     from spear.agent import context as context
+    from spear.spearlet import Deployment as Deployment
+    from spear.spearlet import Execution as Execution
+    from spear.spearlet import ExecutionStatus as ExecutionStatus
+    from spear.spearlet import Function as Function
+    from spear.spearlet import FunctionStream as FunctionStream
+    from spear.spearlet import ProcessSettings as ProcessSettings
+    from spear.spearlet import Replica as Replica
+    from spear.spearlet import ResourceLimits as ResourceLimits
+    from spear.spearlet import Result as Result
     from spear.spearlet import Spearlet as Spearlet
     from spear.spearlet import open_spearlet as open_spearlet
 
@@ -49,15 +60,19 @@ _ERRORS = (
     "WorkerDied",
 )  # fmt: skip
 
+_OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "context")
+
+_OF_HOSTS = (
+    "Deployment", "Execution", "ExecutionStatus", "Function", "FunctionStream", "ProcessSettings",
+    "Replica", "ResourceLimits", "Result", "Spearlet", "open_spearlet",
+)  # fmt: skip
+
 _HOMES = {
     **dict.fromkeys(_ERRORS, "spear._errors"),
     "InstanceId": "spear._ids",
     "Limits": "spear._limits",
-    "Agent": "spear.agent",
-    "call": "spear.agent",
-    "context": "spear.agent",
-    "Spearlet": "spear.spearlet",
-    "open_spearlet": "spear.spearlet",
+    **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),
+    **dict.fromkeys(_OF_HOSTS, "spear.spearlet"),
 }
 
 __all__ = ["__version__", *_HOMES]

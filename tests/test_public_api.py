@@ -6,9 +6,11 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -85,6 +87,43 @@ def test_every_error_is_public() -> None:
     assert errors - set(spear.__all__) == {"ProtocolError"}  # abstract: nobody can raise it
 
 
+def words_of_annotations(cls: type) -> set[str]:
+    """The words in the annotations of a class's public methods."""
+    (node,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(node, ast.ClassDef)
+    found: list[ast.expr | None] = []
+    for each in node.body:
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name[0] != "_":
+            arguments = each.args
+            found += [each.returns, *(given.annotation for given in arguments.args)]
+            found += [given.annotation for given in arguments.kwonlyargs]
+    texts = [ast.unparse(annotation) for annotation in found if annotation is not None]
+    return {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+def names_of_ours(module: ModuleType) -> set[str]:
+    """What a module defines, or imports from us: for type checkers, too."""
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom) and (
+            node.level or (node.module or "").startswith("spear")
+        ):
+            found.update(alias.name for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in spear.__all__ if name[0].isupper()])
+def test_what_annotations_need_can_be_imported(name: str) -> None:
+    """What public methods take and give has a name that users may write down."""
+    cls = getattr(spear, name)
+    if not inspect.isclass(cls):
+        return  # an alias
+    public = {each for package in PACKAGES for each in exports(package)}
+    assert words_of_annotations(cls) & names_of_ours(sys.modules[cls.__module__]) <= public
+
+
 def test_a_name_is_loaded_once() -> None:
     assert run(
         "import spear; before = 'open_spearlet' in vars(spear); spear.open_spearlet;"
@@ -97,7 +136,10 @@ def test_importing_spear_loads_next_to_nothing() -> None:
     assert sorted(loaded) == ["spear", "spear._version"]
 
 
-@pytest.mark.parametrize("name", ["Agent", "call", "context", "Limits", "InstanceId", "WorkerDied"])
+@pytest.mark.parametrize(
+    "name",
+    ["Agent", "CallContext", "InstanceId", "Items", "Limits", "WorkerDied", "call", "context"],
+)
 def test_what_functions_use_does_not_load_the_hosts_side(name: str) -> None:
     packages = run(
         f"import sys, spear; spear.{name}; print(*[m for m in sys.modules if m.count('.') == 1])"
