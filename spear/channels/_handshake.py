@@ -35,8 +35,8 @@ from spear.wire import (
 if TYPE_CHECKING:
     from ._pipes import Pipe
 
-Judge: TypeAlias = Callable[[AuthRequest], tuple[Secret | None, str]]
-"""What a login must be signed with, or None and the reason why it is refused."""
+Judge: TypeAlias = Callable[[AuthRequest], tuple[tuple[Secret, ...], str]]
+"""The keys of which one must have signed a login; or none, and the reason why it is refused."""
 
 # Signing with this takes as long as signing with a real one, so that an unknown instance cannot be
 # told from a wrong proof by the time the refusal takes.
@@ -50,10 +50,12 @@ class Login:
 
     Attributes:
         request: what the agent said of itself; on the agent's side, what it said.
+        key: what it was signed with.
         session: the key that resumes the session when this connection is gone.
     """
 
     request: AuthRequest
+    key: Secret
     session: Secret
 
 
@@ -87,20 +89,20 @@ async def admit_agent(pipe: Pipe, connection: Connection, limits: Limits, judge:
     request = AuthRequest.from_head_untrusted(
         await _receive(pipe, connection, FrameType.AUTH_REQUEST, Kind.AUTH_REQUEST)
     )
-    secret, reason = judge(request)
+    keys, reason = judge(request)
     text = agent_text(request.version, request.instance, nonce, request.nonce)
-    proven = (secret or _NOBODY).verify(text, request.proof)
-    if secret is not None and not proven:
+    proven = [key for key in keys or (_NOBODY,) if key.verify(text, request.proof)]
+    if keys and not proven:
         reason = "bad_proof"
-    elif secret is not None and request.version != VERSION:
+    elif keys and request.version != VERSION:
         reason = "wrong_version"
-    elif secret is not None:
+    elif keys:
         reply = host_text(request.version, request.instance, nonce, request.nonce)
-        accepted = AuthAccepted(secret.prove(reply), limits)
+        accepted = AuthAccepted(proven[0].prove(reply), limits)
         connection.send_control(Kind.AUTH_ACCEPTED, head=accepted.to_head())
         pipe.flush()
         connection.open(request.limits)
-        return Login(request, derive_session(secret, nonce, request.nonce))
+        return Login(request, proven[0], derive_session(proven[0], nonce, request.nonce))
     connection.send_control(Kind.AUTH_REFUSED, head=REFUSAL)
     await pipe.drain()
     raise LoginRefused(reason, request.instance)
@@ -164,7 +166,7 @@ async def _log_in(
         raise AuthenticationFailed("this is not our host: it does not know the secret")
     connection.receive_control_untrusted(Kind.AUTH_ACCEPTED)
     connection.open(accepted.limits)
-    return Login(request, derive_session(secret, challenge.nonce, nonce))
+    return Login(request, secret, derive_session(secret, challenge.nonce, nonce))
 
 
 async def _receive(

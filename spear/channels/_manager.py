@@ -10,6 +10,7 @@ The policy of logins:
 * While the instance's channel lives, every other login is refused, whatever it can prove.
 * When the channel has broken, the same incarnation may resume within ``reconnect_seconds``, with the
   session key that both sides derived from its last login.
+* A login of which the instance may not have learned that it succeeded may be repeated as it was.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCreden
 from spear.wire import Connection, Role
 
 from ._channel import CommunicationChannel
-from ._handshake import LoginRefused, admit_agent
+from ._handshake import Login, LoginRefused, admit_agent
 from ._nursery import open_private_nursery
 from ._pipes import Pipe, open_pipe
 from ._timers import Timers, open_timers
@@ -118,6 +119,8 @@ class Endpoint:
         self._low_latency = low_latency
         self._expires = trio.current_time() + manager.limits.startup_seconds
         self._session: Secret | None = None
+        # How the last login was made (resumes, key), until the instance has shown that it knows of it.
+        self._unconfirmed: tuple[bool, Secret] | None = None
         self._closed = False
         self._changed = trio.Event()
 
@@ -153,24 +156,27 @@ class Endpoint:
 
     # -- logins -------------------------------------------------------------------------------
 
-    def judge(self, request: AuthRequest) -> tuple[Secret | None, str]:
-        """What a login must be signed with, or None and why it is refused."""
-        now = trio.current_time()
+    def judge(self, request: AuthRequest) -> tuple[tuple[Secret, ...], str]:
+        """The keys of which one must have signed a login; or none, and why it is refused."""
         if request.instance != self.instance_id:
-            return None, "wrong_instance"
+            return (), "wrong_instance"
         if self._closed:
-            return None, "endpoint_closed"
+            return (), "endpoint_closed"
         if self.channel is not None and not self.channel.closed.is_set():
-            return None, "second_login"
+            return (), "second_login"
+        keys: list[Secret] = []
         if request.resumes:
-            if self._session is None or now > self._expires:
-                return None, "nothing_to_resume"
-            return self._session, ""
-        if self._session is not None:
-            return None, "secret_spent"
-        if now > self._expires:
-            return None, "secret_expired"
-        return self.secret, ""
+            if self._session is not None:
+                keys.append(self._session)
+        elif self._session is None:
+            keys.append(self.secret)
+        if self._unconfirmed is not None and self._unconfirmed[0] == request.resumes:
+            keys.append(self._unconfirmed[1])
+        if not keys:
+            return (), "nothing_to_resume" if request.resumes else "secret_spent"
+        if trio.current_time() > self._expires:
+            return (), "nothing_to_resume" if request.resumes else "secret_expired"
+        return tuple(keys), ""
 
     async def serve(self, incoming: IncomingConnection) -> None:
         """Handle one connection from its first byte to its last."""
@@ -181,10 +187,7 @@ class Endpoint:
             try:
                 connection = Connection(Role.HOST, limits, pipe.sink, receiver=pipe.receiver)
                 try:
-                    # Not the whole login: what it holds would stay for the connection's life.
-                    self._session = (
-                        await admit_agent(pipe, connection, limits, self.judge)
-                    ).session
+                    self._accept(await admit_agent(pipe, connection, limits, self.judge))
                 except LoginRefused as refusal:
                     incoming.refuse(refusal.reason)
                     manager.refused(refusal, incoming.number)
@@ -194,6 +197,14 @@ class Endpoint:
             finally:
                 pipe.close()
                 nursery.cancel_scope.cancel()
+
+    def _accept(self, login: Login) -> None:
+        self._session = login.session
+        self._unconfirmed = (login.request.resumes, login.key)
+
+    def _on_announced(self) -> None:
+        self._unconfirmed = None
+        self._announce_change()
 
     async def _run(
         self, pipe: Pipe, connection: Connection, nursery: trio.Nursery, number: int
@@ -208,7 +219,7 @@ class Endpoint:
             service=self._service,
             on_heartbeat_lost=lambda: manager.heartbeat_lost(self.instance_id, number),
         )
-        channel.on_announced = self._announce_change
+        channel.on_announced = self._on_announced
         self.channel = channel
         manager.logged_in(self.instance_id, number)
         try:
@@ -333,7 +344,8 @@ class ConnectionManager:
         self, kind: EventKind, instance: InstanceId | None, connection: int, reason: str = ""
     ) -> None:
         """Publish an event."""
-        logger.debug("connection %d of %s: %s %s", connection, instance, kind, reason)
+        whose = "" if instance is None else f" of {instance}"
+        logger.debug("connection %d%s: %s %s", connection, whose, kind, reason)
         if self._subscribers:
             event = ConnectionEvent(kind, instance, connection, reason)
             for subscriber in self._subscribers:

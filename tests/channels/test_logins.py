@@ -262,6 +262,35 @@ async def test_s3_a_broken_session_is_resumed_again_and_again(autojump_clock: Mo
         assert not manager.statistics().refused_logins
 
 
+async def leave_without_the_answer(endpoint: Endpoint, key: Secret, *, resumes: bool) -> None:
+    """Log in, and lose the connection before the host's answer is read."""
+    async with dial(endpoint) as peer:
+        request = peer.prove(await peer.receive_challenge(), INSTANCE, key, resumes=resumes)
+        await peer.send(FrameType.AUTH_REQUEST, head=request.to_head())
+        await park()
+    await park()
+
+
+async def test_s3_a_login_whose_answer_was_lost_can_be_repeated() -> None:
+    """The host went on to the next session key, of which the agent knows nothing."""
+    async with MEMORY_STREAM.open_host() as (manager, endpoint):
+        for _ in range(2):
+            await leave_without_the_answer(endpoint, endpoint.secret, resumes=False)
+        session = await broken(endpoint)
+        for _ in range(2):
+            await leave_without_the_answer(endpoint, session, resumes=True)
+        async with logged_in(endpoint, session, resumes=True) as (channel, _):
+            assert channel.is_connected
+        await park()
+        assert manager.statistics().logins == 6
+        assert not manager.statistics().refused_logins
+        await try_in(
+            endpoint, secret=session, resumes=True
+        )  # it has been seen to know the next one
+        await try_in(endpoint)
+        assert manager.statistics().refused_logins == {"bad_proof": 1, "secret_spent": 1}
+
+
 async def test_s3_a_failed_attempt_does_not_spend_the_secret() -> None:
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
         for _ in range(3):
