@@ -16,6 +16,7 @@ from spear._errors import (
     DeadlineExceeded,
     InvalidArguments,
     LocalProtocolError,
+    NotFound,
     Rejected,
     SpearError,
 )
@@ -63,6 +64,9 @@ class CallOptions:
 
 
 _DEFAULTS: Final = CallOptions()
+
+_DESCRIBE: Final = "spear.describe"
+"""The function that each of Spear's agents has: a list of maps, one for each of its others."""
 
 
 @final
@@ -116,6 +120,22 @@ class Function(metaclass=NoPublicConstructor):
             self.name, self._replicas, self._launch, options, is_stream=self.is_stream
         )
         return function
+
+    async def signature(self) -> str:
+        """How it is called, as it was written: ``price(item: str) -> float``. A checkpoint.
+
+        Raises:
+            NotFound: what runs it is not Spear's agent, and cannot tell.
+            CallFailed: as :meth:`call`.
+        """
+        describe: Function = Function._create(
+            _DESCRIBE, self._replicas, self._launch, self._options, is_stream=False
+        )
+        descriptions = await describe.options(keywords={})()
+        for each in descriptions if isinstance(descriptions, list) else ():
+            if isinstance(each, dict) and each.get("name") == self.name:
+                return str(each.get("signature"))
+        raise NotFound(f"nothing is known about {self.name}")
 
     # -- one result ---------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -37,6 +37,7 @@ from ._local import LocalAgent, open_local_replica
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId, RuntimeType
+    from spear.runtimes import InstanceEvent
 
 MAX_REPLICAS: Final = 1024
 """Of one deployment: each costs a process, three descriptors and 15 MiB."""
@@ -93,6 +94,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         replicas: int = 1,
         name: str | None = None,
         debug: bool = False,
+        on_event: Callable[[InstanceEvent], None] | None = None,
     ) -> Deployment:
         """Start a file of functions; returns when all of its replicas take calls.
 
@@ -107,6 +109,7 @@ class Spearlet(metaclass=NoPublicConstructor):
             replicas: how many processes.
             name: for the deployment and its instances; by default taken from the target.
             debug: send tracebacks with errors.
+            on_event: told of every state that a process comes to, in order; must neither block nor raise.
 
         Raises:
             ConfigurationError: the target, the name or a setting cannot be used.
@@ -115,7 +118,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         if not 1 <= replicas <= MAX_REPLICAS:
             raise ConfigurationError(f"replicas must be from 1 to {MAX_REPLICAS}, not {replicas}")
         runtime: RuntimeType
-        runtime, default_name, open_replica = self._prepare(target, debug)
+        runtime, default_name, open_replica = self._prepare(target, debug, on_event)
         name = default_name if name is None else name
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
@@ -133,7 +136,10 @@ class Spearlet(metaclass=NoPublicConstructor):
         return deployment
 
     def _prepare(
-        self, target: str | Path | ProcessSettings | LocalAgent, debug: bool
+        self,
+        target: str | Path | ProcessSettings | LocalAgent,
+        debug: bool,
+        on_event: Callable[[InstanceEvent], None] | None,
     ) -> tuple[RuntimeType, str, OpenReplica]:
         """(runtime, default name, how to start a replica) of a target."""
         if isinstance(target, LocalAgent):
@@ -150,7 +156,7 @@ class Spearlet(metaclass=NoPublicConstructor):
             settings = attrs.evolve(settings, python_path=tuple(search))
         self._runtime.validate(settings)
         name = _name_of(settings.target or settings.program())
-        return "process", name, partial(self._open_process, settings)
+        return "process", name, partial(self._open_process, settings, on_event)
 
     async def _run(
         self, deployment: Deployment, replicas: int, *, task_status: trio.TaskStatus[None]
@@ -161,9 +167,17 @@ class Spearlet(metaclass=NoPublicConstructor):
             del self._deployments[deployment.name]
 
     def _open_process(
-        self, settings: ProcessSettings, instance_id: InstanceId
+        self,
+        settings: ProcessSettings,
+        on_event: Callable[[InstanceEvent], None] | None,
+        instance_id: InstanceId,
     ) -> AbstractAsyncContextManager[StartedReplica]:
-        spec = InstanceSpec(instance_id=instance_id, settings=settings, service=self._callbacks)
+        spec = InstanceSpec(
+            instance_id=instance_id,
+            settings=settings,
+            service=self._callbacks,
+            on_event=on_event,
+        )
         return self._runtime.open_instance(spec)
 
     def _open_local(

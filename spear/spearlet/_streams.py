@@ -22,6 +22,9 @@ class FunctionStream(metaclass=NoPublicConstructor):
     """A running stream: iterate over it for the function's items.
 
     Made by :meth:`Function.stream`. Its methods raise as :meth:`Function.call` does.
+
+    Attributes:
+        instance: where it runs.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         replicas: ReplicaSet,
         replica: ServingReplica,
     ) -> None:
+        self.instance = replica.id
         self._stream = stream
         self._function = function
         self._seconds = seconds

@@ -23,7 +23,7 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.runtimes import InstanceState
+from spear.runtimes import InstanceEvent, InstanceState
 from spear.spearlet import Deployment, ProcessSettings
 from spear.spearlet._spearlet import MAX_NAME, MAX_REPLICAS, _name_of, _search_path
 from spear.testing import cancel_sweep
@@ -555,6 +555,17 @@ async def test_debug_sends_tracebacks_in_this_process_too() -> None:
         debug = await spearlet.deploy(Probe().agent, name="debug", debug=True)
         with pytest.raises(FunctionRaised, match="raise KeyError"):
             await debug.boom()
+
+
+async def test_who_deploys_is_told_what_becomes_of_the_processes() -> None:
+    events: list[InstanceEvent] = []
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(WORKERS, replicas=2, on_event=events.append)
+        assert [each.state.value for each in events].count("ready") == 2
+        await deployment.stop()
+    for replica in ("workers-1", "workers-2"):
+        states = [each.state.value for each in events if each.instance_id.name == replica]
+        assert states == ["created", "starting", "ready", "draining", "exited", "deleted"]
 
 
 @pytest.mark.parametrize("target", [WORKERS, Probe], ids=["a process", "an agent"])

@@ -30,6 +30,7 @@ from spear import (
 from spear.spearlet._arguments import decode_result_untrusted
 from spear.testing import cancel_sweep
 
+from .bench import open_bench
 from .helpers import Probe, deployed, number
 
 if TYPE_CHECKING:
@@ -81,6 +82,27 @@ async def test_a_function_may_have_the_name_of_an_attribute() -> None:
 
     async with deployed(app) as deployment:
         assert await deployment.function("stop")() == "stop"
+
+
+async def test_a_function_tells_how_it_is_called() -> None:
+    async with deployed(Probe().agent) as deployment:
+        add = deployment.add.options(keywords={"a": 1}, timeout=5)
+        assert await add.signature() == (
+            "add(a: int, b: int = 1, *, timeout: int = 0, metadata: int = 0) -> int"
+        )
+        assert await deployment.ticks.signature() == (
+            "ticks(count: int, *, fails: bool = False) -> AsyncIterator[int]"
+        )
+
+
+async def test_what_is_no_agent_of_ours_cannot_tell_how_it_is_called() -> None:
+    async with open_bench(1) as bench:
+        bench.services[0].failure = NotFound("there is no function 'spear.describe' here")
+        with pytest.raises(NotFound, match=r"spear\.describe"):
+            await bench.function.signature()
+        bench.services[0].failure = None  # it answers with its name
+        with pytest.raises(NotFound, match="nothing is known about where"):
+            await bench.function.signature()
 
 
 # -- arguments and results --------------------------------------------------------------------

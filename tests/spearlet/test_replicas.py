@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import signal
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,124 +20,20 @@ from spear import (
     ChannelBroken,
     ChannelClosed,
     DeadlineExceeded,
-    Limits,
     NotFound,
     Overloaded,
     Rejected,
     WorkerDied,
 )
-from spear._ids import InstanceId
-from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
-from spear.spearlet import Execution, Function
+from spear.channels import InboundCall
 from spear.spearlet._functions import MAX_ATTEMPTS
-from spear.spearlet._local import LocalReplica
 from spear.spearlet._replicas import ReplicaSet
 
+from .bench import OCCUPY, Answering, Bench, open_bench
 from .helpers import PATIENCE_SECONDS, WORKERS, deployed, instance, pid
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-
-    from spear.channels import Service
-    from spear.spearlet._executions import Work
-    from spear.wire import Head
-
-
-# -- a set of replicas whose other ends are in the hands of the test ----------------------------
-
-
-OCCUPY = b"occupy"
-"""The argument of a call that holds its slot until it is released."""
-
-
-class Answering:
-    """Functions that say where they ran, or raise what they were told to."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.calls = 0
-        self.failure: CallFailed | None = None
-        self.leaves: Callable[[], None] | None = None
-        self.release = trio.Event()  # ends the calls of Bench.occupy
-
-    def refuse(self, function: int, head: Head | None) -> CallFailed | None:
-        if self.leaves is None:
-            return None
-        self.leaves()
-        return Rejected("takes no new calls")  # as the protocol says of a call that crosses CLOSE
-
-    async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
-        if call.payload == OCCUPY:
-            await self.release.wait()
-            return b"", False
-        return await self.answer(call), False
-
-    async def answer(self, call: InboundCall) -> bytes:
-        self.calls += 1
-        if self.failure is not None:
-            raise self.failure
-        return self.name.encode()
-
-
-class Bench:
-    """Replicas, and what can be done to them."""
-
-    def __init__(self) -> None:
-        self.set = ReplicaSet("bench", 60.0)
-        self.services: list[Answering] = []
-        self.replicas: list[LocalReplica] = []
-        self.agents: list[CommunicationChannel] = []
-        self.function: Function = Function._create("where", self.set, self._launch, is_stream=False)
-        self.stream: Function = Function._create("items", self.set, self._launch, is_stream=True)
-
-    def _launch(self, function: str, work: Work) -> Execution:
-        raise AssertionError
-
-    async def add(
-        self, stack: AsyncExitStack, name: str, service: Answering | None = None, calls: int = 100
-    ) -> None:
-        service = service or Answering(name)
-        typed: Service = service
-        channels = open_memory_channels(
-            InstanceId("memory", name), agent_service=typed, functions=["where", "items"],
-            limits=Limits(max_calls=calls),
-        )  # fmt: skip
-        host, agent = await stack.enter_async_context(channels)
-        self.services.append(service)
-        self.agents.append(agent)
-        self.replicas.append(LocalReplica(host.instance_id, host))
-        self.set.add(self.replicas[-1])
-
-    def leave(self, number: int) -> None:
-        """Have a replica take its leave; its host learns of it in a moment."""
-        self.agents[number]._leave("drain")
-
-    async def occupy(self, nursery: trio.Nursery, *numbers: int) -> None:
-        """Take all slots of some replicas."""
-        for number in numbers:
-            channel = self.replicas[number].channel
-            for _ in range(channel.connection.peer.max_calls):
-                nursery.start_soon(self._hold, channel)
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def _hold(self, channel: CommunicationChannel) -> None:
-        with suppress(ChannelBroken, ChannelClosed):
-            await channel.request("where", OCCUPY, timeout=math.inf)
-
-    async def where(self) -> str:
-        result = await self.function()
-        assert isinstance(result, bytes)
-        return result.decode()
-
-
-@asynccontextmanager
-async def open_bench(count: int, calls: int = 100) -> AsyncIterator[Bench]:
-    bench = Bench()
-    async with AsyncExitStack() as stack:
-        for name in "abcdefgh"[:count]:
-            await bench.add(stack, name, calls=calls)
-        yield bench
 
 
 async def test_replicas_are_served_in_turn() -> None:
@@ -345,7 +240,7 @@ async def test_a_stream_is_opened_at_the_next_if_it_cannot_be_at_the_first() -> 
             bench.services[2].release.set()
 
         async with bench.stream.stream() as stream:
-            assert str(stream._replica.id) == "memory:c#1"
+            assert str(stream.instance) == "memory:c#1"
 
 
 async def test_no_stream_is_tried_more_than_3_times() -> None:

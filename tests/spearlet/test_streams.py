@@ -25,6 +25,7 @@ async def test_items_come_in_order_and_end() -> None:
     probe = Probe()
     probe.release.set()
     async with deployed(probe.agent) as deployment, deployment.ticks.stream(1000) as stream:
+        assert str(stream.instance) == "memory:probe-1#1"
         assert [item async for item in stream] == list(range(1000))
         assert [item async for item in stream] == []
         assert await stream.result() is None

@@ -1,0 +1,116 @@
+"""A set of replicas whose other ends are in the hands of the test."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from spear import CallFailed, ChannelBroken, ChannelClosed, Limits, Rejected
+from spear._ids import InstanceId
+from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
+from spear.spearlet import Execution, Function
+from spear.spearlet._local import LocalReplica
+from spear.spearlet._replicas import ReplicaSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from spear.channels import Service
+    from spear.spearlet._executions import Work
+    from spear.wire import Head
+
+OCCUPY = b"occupy"
+"""The argument of a call that holds its slot until it is released."""
+
+
+class Answering:
+    """Functions that say where they ran, or raise what they were told to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls = 0
+        self.failure: CallFailed | None = None
+        self.leaves: Callable[[], None] | None = None
+        self.release = trio.Event()  # ends the calls of Bench.occupy
+
+    def refuse(self, function: int, head: Head | None) -> CallFailed | None:
+        if self.leaves is None:
+            return None
+        self.leaves()
+        return Rejected("takes no new calls")  # as the protocol says of a call that crosses CLOSE
+
+    async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
+        if call.payload == OCCUPY:
+            await self.release.wait()
+            return b"", False
+        return await self.answer(call), False
+
+    async def answer(self, call: InboundCall) -> bytes:
+        self.calls += 1
+        if self.failure is not None:
+            raise self.failure
+        return self.name.encode()
+
+
+class Bench:
+    """Replicas, and what can be done to them."""
+
+    def __init__(self) -> None:
+        self.set = ReplicaSet("bench", 60.0)
+        self.services: list[Answering] = []
+        self.replicas: list[LocalReplica] = []
+        self.agents: list[CommunicationChannel] = []
+        self.function: Function = Function._create("where", self.set, self._launch, is_stream=False)
+        self.stream: Function = Function._create("items", self.set, self._launch, is_stream=True)
+
+    def _launch(self, function: str, work: Work) -> Execution:
+        raise AssertionError
+
+    async def add(
+        self, stack: AsyncExitStack, name: str, service: Answering | None = None, calls: int = 100
+    ) -> None:
+        service = service or Answering(name)
+        typed: Service = service
+        channels = open_memory_channels(
+            InstanceId("memory", name), agent_service=typed, functions=["where", "items"],
+            limits=Limits(max_calls=calls),
+        )  # fmt: skip
+        host, agent = await stack.enter_async_context(channels)
+        self.services.append(service)
+        self.agents.append(agent)
+        self.replicas.append(LocalReplica(host.instance_id, host))
+        self.set.add(self.replicas[-1])
+
+    def leave(self, number: int) -> None:
+        """Have a replica take its leave; its host learns of it in a moment."""
+        self.agents[number]._leave("drain")
+
+    async def occupy(self, nursery: trio.Nursery, *numbers: int) -> None:
+        """Take all slots of some replicas."""
+        for number in numbers:
+            channel = self.replicas[number].channel
+            for _ in range(channel.connection.peer.max_calls):
+                nursery.start_soon(self._hold, channel)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def _hold(self, channel: CommunicationChannel) -> None:
+        with suppress(ChannelBroken, ChannelClosed):
+            await channel.request("where", OCCUPY, timeout=math.inf)
+
+    async def where(self) -> str:
+        result = await self.function()
+        assert isinstance(result, bytes)
+        return result.decode()
+
+
+@asynccontextmanager
+async def open_bench(count: int, calls: int = 100) -> AsyncIterator[Bench]:
+    bench = Bench()
+    async with AsyncExitStack() as stack:
+        for name in "abcdefgh"[:count]:
+            await bench.add(stack, name, calls=calls)
+        yield bench
