@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import os
-import re
 import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from spear._errors import ConfigurationError
+from spear._errors import (
+    CallFailed,
+    ConfigurationError,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    SpearError,
+)
 
+from ._command import CallCommand, understand
+from ._life import Story, show_event, showing
 from ._output import Output
 from ._status import describe_statuses
-from ._values import parse_value, show_value, split_arguments
+from ._values import show_value
 
 if TYPE_CHECKING:
-    from spear.spearlet import Function
+    from spear.spearlet import Function, ProcessSettings
 
 CALL_HELP: Final = "start a function in a process of its own, call it, print the result"
 
@@ -41,17 +47,19 @@ arguments:
   --currency GBP     a keyword argument, also as --currency=GBP
   -- --timeout 3     behind a -- nothing is an option of spear's
 
+The function runs in this directory. Of the environment it gets HOME, LANG, LANGUAGE, PATH, TMPDIR, TZ,
+LC_*, and what --env names.
+
 examples:
   spear call shop.py:price tea --currency GBP
   spear call shop.py:fingerprint @README.md --timeout 10
-  spear call company.shop:total @order.json
+  spear call company.shop:total @order.json --env DATABASE_URL --env LEVEL=high
 
 """
 
-logger: Final = logging.getLogger("spear.cli")
 
-# Options that may also stand behind the target, where REMAINDER has swallowed them.
-_OURS: Final = {"--replicas": int, "--timeout": float, "--verbose": None, "--debug": None}
+USAGE_SECONDS: Final = 2.0
+"""To ask how a function is called, after it was called wrongly."""
 
 
 def define_call(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +73,10 @@ def define_call(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=math.inf, metavar="SECONDS", help="for the call"
     )
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME[=VALUE]",
+        help="a variable for the function, with this value or the one that it has here",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="show the life of the call")
     parser.add_argument("--debug", action="store_true", help="show the function's tracebacks")
     parser.add_argument(
@@ -76,122 +88,18 @@ def define_call(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_call)
 
 
-@final
-@attrs.frozen(kw_only=True)
-class _Call:
-    """What the command line asks for."""
-
-    target: str
-    function: str
-    arguments: list[object]
-    keywords: dict[str, object]
-    replicas: int
-    timeout: float
-    debug: bool
-
-
 def run_call(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    call = _understand(options)
+    call = understand(options)
     output = Output()
-    with _showing(verbose=options.verbose):
+    with showing(verbose=options.verbose):
         return trio.run(_run, call, output)
-
-
-# -- the command line -------------------------------------------------------------------------
-
-
-def _understand(options: argparse.Namespace) -> _Call:
-    words = _take_ours(options)
-    if not words:
-        raise ConfigurationError("say what to call: spear call FILE.py:FUNCTION")
-    target, _, function = words[0].rpartition(":")
-    if not target or not function:
-        raise ConfigurationError(f"{words[0]!r} is not FILE.py:FUNCTION")
-    if not options.timeout > 0:
-        raise ConfigurationError("--timeout must be more than 0 seconds")
-    positional, keywords = split_arguments(words[1:])
-    return _Call(
-        target=target,
-        function=function,
-        arguments=[parse_value(word, _read_input) for word in positional],
-        keywords={name: parse_value(word, _read_input) for name, word in keywords.items()},
-        replicas=options.replicas,
-        timeout=options.timeout,
-        debug=options.debug,
-    )
-
-
-def _take_ours(options: argparse.Namespace) -> list[str]:
-    """The words that are not ours. Ours may stand anywhere before a ``--``."""
-    words: list[str] = []
-    rest = list(options.words)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            return words + rest
-        name, equals, value = word.partition("=")
-        if name not in _OURS:
-            words.append(word)
-            continue
-        convert = _OURS[name]
-        if convert is None:
-            if equals:
-                raise ConfigurationError(f"{name} takes no value")
-            setattr(options, name[2:], True)
-            continue
-        if not equals:
-            if not rest:
-                raise ConfigurationError(f"{name} needs a value")
-            value = rest.pop(0)
-        try:
-            setattr(options, name[2:], convert(value))
-        except ValueError:
-            raise ConfigurationError(f"{name} needs a number, not {value!r}") from None
-    return words
-
-
-def _read_input() -> bytes:
-    return b"" if sys.stdin is None else sys.stdin.buffer.read()
-
-
-# -- what is shown ----------------------------------------------------------------------------
-
-
-# What Spear itself has to say inside an instance, in the format of its agent.
-_AGENTS_OWN: Final = re.compile(r"\S+ stderr: [A-Z] spear\.(?!function\.)")
-
-
-def _is_the_functions(record: logging.LogRecord) -> bool:
-    return not _AGENTS_OWN.match(record.getMessage())
-
-
-@contextmanager
-def _showing(*, verbose: bool) -> Iterator[None]:
-    """Show what functions write, and with ``verbose`` all that is logged, on standard error."""
-    ours, theirs = logging.getLogger("spear"), logging.getLogger("spear.instances")
-    handler = logging.StreamHandler()
-    if verbose:
-        life = "%(relativeCreated)7.1f ms  %(name)-16s %(message)s"
-        handler.setFormatter(logging.Formatter(life))
-    else:
-        handler.addFilter(_is_the_functions)
-    before = ours.level, theirs.level
-    ours.addHandler(handler)
-    ours.setLevel(logging.DEBUG if verbose else logging.ERROR)
-    theirs.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        ours.removeHandler(handler)
-        ours.setLevel(before[0])
-        theirs.setLevel(before[1])
 
 
 # -- the call ---------------------------------------------------------------------------------
 
 
-async def _run(call: _Call, output: Output) -> int:
+async def _run(call: CallCommand, output: Output) -> int:
     """Returns the exit status, if there is no failure that decides it."""
     from spear.channels import open_private_nursery
 
@@ -216,45 +124,78 @@ async def _watch_signals(
             return
 
 
-async def _call(call: _Call, output: Output) -> None:
-    from spear.spearlet import ProcessSettings, open_spearlet
+async def _call(call: CallCommand, output: Output) -> None:
+    from spear.spearlet import open_spearlet
 
-    settings = ProcessSettings(target=call.target)
-    if settings.split_target()[0] is None:  # a module: `python -m` looks for it here, too
-        settings = attrs.evolve(settings, python_path=(os.getcwd(),))
+    failure: CallFailed | None = None
     async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(settings, replicas=call.replicas, debug=call.debug)
-        function = deployment.function(call.function)
-        function = function.options(timeout=call.timeout, keywords=call.keywords)
-        logger.debug("%s: the call begins", call.function)
-        if function.is_stream:
-            await _print_items(function, call.arguments, output)
-        else:
-            await _print_result(function, call.arguments, output)
+        deployment = await spearlet.deploy(
+            _settings(call), replicas=call.replicas, debug=call.debug, on_event=show_event
+        )
+        story = Story(call.function)
+        try:
+            function = deployment.function(call.function)
+            function = function.options(timeout=call.timeout, keywords=call.keywords)
+            if function.is_stream:
+                await _print_items(function, call.arguments, output, story)
+            else:
+                await _print_result(function, call.arguments, output, story)
+        except InvalidArguments as error:
+            failure = InvalidArguments(f"{error}{await _usage(function)}")
+        except (FunctionRaised, NotFound, Overloaded, Rejected) as error:
+            failure = error
+        # If it has ended, its process may end in good order. If not, what leaves the block kills it.
+    if failure is not None:
+        raise failure
 
 
-async def _print_items(function: Function, arguments: list[object], output: Output) -> None:
-    items, end = 0, "failed"
+async def _usage(function: Function) -> str:
+    """A line that says how it is called; nothing if its agent cannot tell."""
+    try:
+        return f"\nusage: {await function.options(timeout=USAGE_SECONDS).signature()}"
+    except SpearError:
+        return ""
+
+
+def _settings(call: CallCommand) -> ProcessSettings:
+    from spear.spearlet import ProcessSettings
+
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        raise ConfigurationError(f"this directory cannot be used: {error.strerror}") from error
+    settings = ProcessSettings(
+        target=call.target, working_directory=here, environment=call.environment
+    )
+    if settings.split_target()[0] is None:  # a module: `python -m` looks for it here, too
+        settings = attrs.evolve(settings, python_path=(here,))
+    return settings
+
+
+async def _print_items(
+    function: Function, arguments: list[object], output: Output, story: Story
+) -> None:
     try:
         async with function.stream(*arguments) as stream:
+            story.begins(stream.instance)
             async for item in stream:
+                story.gives_item()
                 await output.write(show_value(item))
-                items += 1
-        end = "ended"
-    finally:
-        logger.debug("%s: the stream %s after %d items", function.name, end, items)
+    except BaseException as error:
+        story.fails(error)
+        raise
+    story.ends()
 
 
-async def _print_result(function: Function, arguments: list[object], output: Output) -> None:
+async def _print_result(
+    function: Function, arguments: list[object], output: Output, story: Story
+) -> None:
     execution = function.submit(*arguments)
+    story.begins()
     try:
-        await output.write(show_value(await execution.result()))
-    finally:
-        logger.debug(
-            "%s: %s on %s after %.1f ms, of which the function took %.1f",
-            function.name,
-            execution.status.value,
-            execution.instance,
-            execution.duration_seconds * 1e3,
-            (execution.execution_seconds or 0) * 1e3,
-        )
+        text = show_value(await execution.result())
+    except BaseException as error:
+        story.fails(error, execution.instance)
+        raise
+    story.returns(len(text), execution)
+    await output.write(text)

@@ -46,7 +46,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
         # It has been shown, line by line, as it was written.
         text = text.removesuffix(f"\n--- stderr ---\n{error.stderr_tail}")
-    print(f"spear: {_printable(text)}", file=sys.stderr)
+    print(f"spear: {_printable(text.rstrip())}", file=sys.stderr)
     return exit_status(error)
 
 

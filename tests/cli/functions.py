@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 app = spear.Agent("shop")
+
+
+@app.lifespan
+async def life() -> AsyncIterator[None]:
+    yield
+    if "FAREWELL" in os.environ:
+        print(os.environ["FAREWELL"])  # noqa: T201  # what people do
 
 
 @app.function
@@ -113,8 +122,34 @@ async def full() -> None:
 
 
 @app.function
-async def refuse() -> None:
-    raise spear.Rejected("not today")
+async def too_large() -> bytes:
+    return bytes(spear.Limits().max_message_bytes + 1)
+
+
+@app.function
+def read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+@app.function
+async def variables(*names: str) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
+
+
+@app.function
+def chatter(lines: int) -> int:
+    for line in range(lines):
+        print("line", line)  # noqa: T201  # what people do
+    return lines
+
+
+@app.function
+def write_everywhere() -> str:
+    """To what is standard output, whatever way one takes there."""
+    sys.stdout.write("written without an end of line")
+    os.write(1, b"by the system\n")
+    subprocess.run(["echo", "by a child"], check=True)
+    return "said"
 
 
 @app.function(name="trig.sine")

@@ -6,6 +6,7 @@ import array
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -100,12 +101,11 @@ def test_a_reader_that_pauses_does_not_stop_the_rest(terminal: Terminal) -> None
     ("words", "status", "message"),
     [
         (["shop.py:boom"], 1, "ValueError: it broke"),
-        (["shop.py:price", "--colour", "red"], 3, "price() takes no 'colour'"),
         (["shop.py:prise"], 4, "shop has no function 'prise'; did you mean 'price'?"),
-        (["shop.py:wait", "--timeout", "0.01"], 5, "wait took longer than"),
+        (["shop.py:wait", "--timeout", "0.05"], 5, "spear: wait took longer than 0.05 s"),
         (["shop.py:crash"], 7, "process:shop-1#1 exited with status 3"),
         (["shop.py:full"], 8, "no room"),
-        (["shop.py:refuse"], 9, "not today"),
+        (["shop.py:too_large"], 9, "a result of 33554433 bytes"),
         (["missing.py:price"], 2, "missing.py is not a file that can be read"),
         (["missing.module:price"], 6, "process:module-1#1 did not start"),
     ],
@@ -115,11 +115,36 @@ def test_each_failure_has_its_status(run: Run, words: list[str], status: int, me
     done = run("call", *words)
     assert (done.status, done.output) == (status, b"")
     last = done.errors.splitlines()[-1]
-    if status == 5 and not last.startswith("spear: wait took"):
-        message = "the call's time is up"  # the function's process was faster
     assert last.startswith("spear: ")
     assert message in last
     assert "Traceback" not in done.errors
+
+
+def test_wrong_arguments_are_told_with_the_right_ones(run: Run) -> None:
+    done = run("call", "shop.py:price", "--colour", "red")
+    assert (done.status, done.output) == (3, b"")
+    assert done.errors.splitlines() == [
+        "spear: price() takes no 'colour'",
+        "usage: price(item: str, *, currency: str = 'EUR', timeout: int = 0, replicas: int = 0) -> str",
+    ]
+    done = run("call", "shop.py:count", "many")
+    assert done.errors.splitlines() == [
+        "spear: count(number=...): expected int, got str",
+        "usage: count(number: int) -> AsyncIterator[int]",
+    ]
+
+
+def test_a_function_that_fails_ends_in_good_order(run: Run) -> None:
+    for words, status in (
+        (["shop.py:boom"], 1), (["shop.py:price"], 3), (["shop.py:prise"], 4), (["shop.py:full"], 8),
+        (["shop.py:too_large"], 9), (["shop.py:one_and_fail"], 1),
+    ):  # fmt: skip
+        done = run("call", *words, "--env", "FAREWELL=good bye")
+        assert done.status == status
+        assert "process:shop-1#1 stdout: good bye\n" in done.errors
+    done = run("call", "shop.py:wait", "--timeout", "0.05", "--env", "FAREWELL=good bye")
+    assert done.status == 5
+    assert "good bye" not in done.errors  # nobody knows what it is doing
 
 
 def test_what_came_before_a_failure_is_printed(terminal: Terminal) -> None:
@@ -175,6 +200,24 @@ def test_what_the_function_writes_is_shown_beside_the_result(run: Run) -> None:
     ]
 
 
+def test_nothing_that_the_function_writes_comes_between_the_bytes_of_the_result(
+    terminal: Terminal,
+) -> None:
+    done = terminal.run("call", "shop.py:write_everywhere")
+    assert (done.status, done.output) == (0, b'"said"\n')
+    assert set(done.errors.splitlines()) >= {
+        "process:shop-1#1 stdout: by the system",
+        "process:shop-1#1 stdout: by a child",
+    }
+    assert "written without an end of line" in done.errors
+
+
+def test_all_that_the_function_writes_is_shown(run: Run) -> None:
+    done = run("call", "shop.py:chatter", "5000")
+    assert (done.status, done.output) == (0, b"5000\n")
+    assert done.errors.splitlines() == [f"process:shop-1#1 stdout: line {n}" for n in range(5000)]
+
+
 def test_last_words_are_shown_once(terminal: Terminal) -> None:
     done = terminal.run("call", "shop.py:crash")
     assert done.errors == (
@@ -182,29 +225,108 @@ def test_last_words_are_shown_once(terminal: Terminal) -> None:
     )
 
 
-def test_verbose_shows_the_life_of_the_call(run: Run) -> None:
-    done = run("call", "--verbose", "shop.py:speak", "hello", "--replicas=2")
+def story_of(errors: str) -> list[str]:
+    """The lines of --verbose without their times and process ids."""
+    lines = []
+    for line in errors.splitlines():
+        time, what = re.fullmatch(r" +([\d.]+) ms  (.*)", line).groups()  # type: ignore[union-attr]  # all are so
+        assert float(time) > 0
+        lines.append(re.sub(r"pid \d+|[\d.]+ ms", "N", what))
+    return lines
+
+
+BEGINNING = [
+    "process:shop-1#1 is created",
+    "process:shop-1#1 is starting: N",
+    "process:shop-1#1 is ready",
+]
+END = [
+    "process:shop-1#1 is draining: it was stopped",
+    "process:shop-1#1 exited with status 0, because it was stopped",
+    "process:shop-1#1 has left nothing behind",
+]
+HERE = "on process:shop-1#1"
+
+
+@pytest.mark.parametrize(
+    ("words", "middle"),
+    [
+        (
+            ["price", "tea"],
+            ["price is called (+N)", f"price returns 14 bytes after N of its own, {HERE} (+N)"],
+        ),
+        (
+            ["count", "3"],
+            [
+                f"count is called, {HERE} (+N)",
+                "count gives its first item (+N)",
+                "count ends after 3 items (+N)",
+            ],
+        ),
+        (["count", "0"], [f"count is called, {HERE} (+N)", "count ends after 0 items (+N)"]),
+        (
+            ["one_and_fail"],
+            [
+                f"one_and_fail is called, {HERE} (+N)",
+                "one_and_fail gives its first item (+N)",
+                "one_and_fail fails after 1 item with FunctionRaised (delivered: yes) (+N)",
+            ],
+        ),
+        (
+            ["boom"],
+            [
+                "boom is called (+N)",
+                f"boom fails with FunctionRaised (delivered: yes), {HERE} (+N)",
+            ],
+        ),
+    ],
+    ids=lambda value: value[0],
+)
+def test_verbose_tells_the_life_of_the_call(run: Run, words: list[str], middle: list[str]) -> None:
+    done = run("call", "--verbose", f"shop.py:{words[0]}", *words[1:])
+    told = "".join(done.errors.partition("spear: ")[0])
+    assert story_of(told) == [*BEGINNING, *middle, *END]
+
+
+def test_verbose_tells_of_every_process_and_of_what_it_writes(run: Run) -> None:
+    done = run("call", "shop.py:speak", "hello", "--verbose", "--replicas=2")
     assert (done.status, done.output) == (0, b'"said"\n')
-    story = [
-        "process:shop-1#1 is created", "is starting pid", "authenticated", "is ready",
-        "speak: the call begins", "stdout: out hello", "speak: completed on process:shop-",
-        "is draining", "exited with status 0", "is deleted",
-    ]  # fmt: skip
-    for line in story:
-        assert line in done.errors
-    assert "process:shop-2#1 is deleted" in done.errors
-    done = run("call", "shop.py:count", "3", "--verbose")
-    assert "count: the stream ended after 3 items" in done.errors
-    done = run("call", "shop.py:one_and_fail", "--verbose")
-    assert "one_and_fail: the stream failed after 1 items" in done.errors
-    done = run("call", "shop.py:boom", "--verbose")
-    assert "boom: failed on process:shop-1#1 after " in done.errors
+    story = story_of(done.errors)
+    for number in (1, 2):
+        life = [line for line in BEGINNING + END if "#1" in line]
+        there = [line.replace("shop-1", f"shop-{number}") for line in life]
+        assert [line for line in story if line in there] == there
+    begin, end = (story.index(line) for line in story if line.startswith("speak "))
+    assert begin < end
+    written = [
+        line.partition(" ")[2] for line in story if " stdout: " in line or " stderr: " in line
+    ]
+    assert sorted(written) == [
+        "stderr: I spear.function.speak[1]: log hello",
+        "stderr: err hello",
+        "stdout: out hello",
+    ]
+
+
+def test_verbose_tells_how_a_call_was_interrupted(terminal: Terminal) -> None:
+    with terminal.start("call", "shop.py:wait", "--verbose") as process:
+        read_until(process.stderr, b"waiting in")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_SECONDS) == 130
+        assert process.stderr is not None
+        story = story_of(process.stderr.read().decode())
+    assert story[0] == f"wait fails with Cancelled, {HERE} (+N)"
+    assert story[-1] == END[-1]
 
 
 def test_debug_shows_tracebacks(run: Run) -> None:
     done = run("call", "shop.py:boom", "--debug")
     assert done.status == 1
     assert "raise ValueError(text)\nValueError: it broke" in done.errors
+    first, second, third, *_ = done.errors.splitlines()
+    assert (first, second) == ("spear: ValueError: it broke", "Traceback (most recent call last):")
+    assert third.endswith(", in boom")
+    assert not done.errors.endswith("\n\n")
 
 
 # -- options ----------------------------------------------------------------------------------
@@ -226,6 +348,48 @@ def test_behind_a_separator_all_is_the_functions(run: Run) -> None:
     assert (done.status, done.output) == (0, b'"tea EUR 3 4"\n')
     done = run("call", "shop.py:echo", "--", "--verbose", "true", "--self", "1")
     assert json.loads(done.output) == [{"verbose": True, "self": 1}]
+
+
+def test_the_function_runs_where_the_command_does(run: Run, here: Path) -> None:
+    (here / "note.txt").write_text("tea")
+    done = run("call", "shop.py:read", "note.txt")
+    assert (done.status, done.output) == (0, b'"tea"\n')
+    assert run("call", "shop:read", "note.txt").output == b'"tea"\n'
+
+
+def test_a_directory_that_is_gone(terminal: Terminal, here: Path) -> None:
+    (here / "gone").mkdir()
+    shop = here / "shop.py"
+    command = 'cd "$0" && rmdir "$0" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", command, str(here / "gone"), *COMMAND, "call", f"{shop}:price", "tea"],
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        b"spear: this directory cannot be used: No such file or directory\n"
+    )
+
+
+def test_variables_are_passed_on_when_they_are_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLOUR", "blue")
+    monkeypatch.setenv("SECRET_PLAN", "tea for two")
+    names = ["COLOUR", "SIZE", "EMPTY", "SECRET_PLAN"]
+    for words in (
+        ["--env", "COLOUR", "--env=SIZE=a=b", "--env", "EMPTY=", "shop.py:variables", *names],
+        ["--env", "COLOUR", "shop.py:variables", *names, "--env", "SIZE=a=b", "--env=EMPTY="],
+    ):
+        done = run("call", *words)
+        assert (done.status, json.loads(done.output)) == (0, ["blue", "a=b", "", None])
+        assert "tea" not in done.errors
+    assert json.loads(run("call", "shop.py:variables", "COLOUR").output) == [None]
+    done = run("call", "shop.py:variables", "COLOUR", "--env", "COLOUR=red", "--verbose")
+    assert json.loads(done.output) == ["red"]
+    assert "red" not in done.errors  # it may be a secret
 
 
 def test_functions_with_odd_names(run: Run) -> None:

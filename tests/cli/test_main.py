@@ -52,7 +52,8 @@ def test_help_for_a_call_says_all_there_is_to_know(capfd: pytest.CaptureFixture[
     output = capfd.readouterr().out
     for word in (
         "spear call [options] FILE.py:FUNCTION", "--replicas", "--timeout", "--verbose", "--debug",
-        "@photo.png", "@order.json", "standard input", "--currency GBP", "examples:",
+        "--env NAME[=VALUE]", "@photo.png", "@order.json", "standard input", "--currency GBP",
+        "examples:",
     ):  # fmt: skip
         assert word in output
     assert describe_statuses() in output
@@ -71,9 +72,9 @@ def test_the_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         (["--loud"], "required: COMMAND"),
         (["call"], "say what to call: spear call FILE.py:FUNCTION"),
         (["call", "--"], "say what to call"),
-        (["call", "shop.py"], "'shop.py' is not FILE.py:FUNCTION"),
-        (["call", "shop.py:"], "'shop.py:' is not FILE.py:FUNCTION"),
-        (["call", ":price"], "':price' is not FILE.py:FUNCTION"),
+        (["call", "shop.py"], "'shop.py' does not say which function of which file"),
+        (["call", "shop.py:"], "'shop.py:' does not say which function of which file"),
+        (["call", ":price"], "':price' does not say which function of which file"),
         (["call", "--loud", "shop.py:price"], "unrecognized arguments: --loud"),
         (["call", "shop.py:price", "--currency"], "--currency needs a value"),
         (["call", "shop.py:price", "--timeout"], "--timeout needs a value"),
@@ -85,6 +86,9 @@ def test_the_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         (["call", "shop.py:price", "--replicas", "0"], "replicas must be from 1 to"),
         (["call", "shop.py:price", "--verbose=yes"], "--verbose takes no value"),
         (["call", "shop.py:price", "@nothing"], "cannot read 'nothing': No such file"),
+        (["call", "shop.py:price", "--env"], "--env needs a value"),
+        (["call", "shop.py:price", "--env", "NO_SUCH"], "--env NO_SUCH: there is no such variable"),
+        (["call", "--env", "=x", "shop.py:price"], "'' cannot be an environment variable"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -119,7 +123,7 @@ def test_large_results_and_small_ones(
     assert main(["call", "shop.py:count", "2", "--verbose"]) == 0
     output, errors = capfdbinary.readouterr()
     assert output == b"0\n1\n"
-    assert b"count: the stream ended after 2 items" in errors
+    assert b"count ends after 2 items" in errors
 
 
 def test_no_output_to_write_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

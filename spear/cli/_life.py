@@ -1,0 +1,117 @@
+"""What ``spear call`` shows beside the result, on standard error.
+
+Always: what functions write. With ``--verbose``: the life of the call, from the start of the first
+process to the end of the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from spear._errors import SpearError
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+    from spear.runtimes import InstanceEvent
+    from spear.spearlet import Execution
+
+logger: Final = logging.getLogger("spear.cli")
+
+LIFE: Final = "%(relativeCreated)8.1f ms  %(message)s"
+
+# What Spear itself has to say inside an instance, in the format of its agent.
+_AGENTS_OWN: Final = re.compile(r"\S+ stderr: [A-Z] spear\.(?!function\.)")
+
+
+def _is_the_functions(record: logging.LogRecord) -> bool:
+    return not _AGENTS_OWN.match(record.getMessage())
+
+
+def _is_of_the_life(record: logging.LogRecord) -> bool:
+    # What the runtime logs of its instances comes as events, in better words.
+    return record.name == "spear.cli" or (
+        record.levelno >= logging.INFO and record.name != "spear.runtimes"
+    )
+
+
+@contextmanager
+def showing(*, verbose: bool) -> Iterator[None]:
+    """Show what functions write, and with ``verbose`` the life of the call, on standard error."""
+    ours, theirs = logging.getLogger("spear"), logging.getLogger("spear.instances")
+    handler = logging.StreamHandler()
+    if verbose:
+        handler.setFormatter(logging.Formatter(LIFE))
+    handler.addFilter(_is_of_the_life if verbose else _is_the_functions)
+    before = ours.level, theirs.level
+    ours.addHandler(handler)
+    ours.setLevel(logging.DEBUG if verbose else logging.ERROR)
+    theirs.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(before[0])
+        theirs.setLevel(before[1])
+
+
+def show_event(event: InstanceEvent) -> None:
+    """What has become of an instance."""
+    name, state, reason = event.instance_id, event.state.value, event.reason
+    if state == "exited":
+        logger.debug("%s %s", name, reason)
+    elif state == "deleted":
+        logger.debug("%s has left nothing behind", name)
+    else:
+        logger.debug("%s is %s%s", name, state, f": {reason}" if reason else "")
+
+
+@final
+class Story:
+    """The call itself, in as many lines as things happen."""
+
+    def __init__(self, function: str) -> None:
+        self._function = function
+        self._begun = trio.current_time()
+        self._items = 0
+
+    def begins(self, instance: InstanceId | None = None) -> None:
+        """It is on its way, to this instance if that is known yet."""
+        self._tell("is called", instance)
+
+    def gives_item(self) -> None:
+        """An item has come."""
+        self._items += 1
+        if self._items == 1:
+            self._tell("gives its first item")
+
+    def returns(self, size: int, execution: Execution) -> None:
+        """Its result has come, which is printed in so many bytes."""
+        seconds = execution.execution_seconds or 0.0
+        result = f"returns {_count(size, 'byte')} after {seconds * 1e3:.1f} ms of its own"
+        self._tell(result, execution.instance)
+
+    def ends(self) -> None:
+        """Its last item has come."""
+        self._tell(f"ends after {_count(self._items, 'item')}")
+
+    def fails(self, error: BaseException, instance: InstanceId | None = None) -> None:
+        """It will not give anything any more."""
+        items = f" after {_count(self._items, 'item')}" if self._items else ""
+        kind = type(error).__name__
+        delivered = f" (delivered: {error.delivered})" if isinstance(error, SpearError) else ""
+        self._tell(f"fails{items} with {kind}{delivered}", instance)
+
+    def _tell(self, what: str, instance: InstanceId | None = None) -> None:
+        place = f", on {instance}" if instance else ""
+        milliseconds = (trio.current_time() - self._begun) * 1e3
+        logger.debug("%s %s%s (+%.1f ms)", self._function, what, place, milliseconds)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
