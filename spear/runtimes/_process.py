@@ -19,6 +19,7 @@ from spear._errors import ConfigurationError, SpawnFailed
 
 from ._abc import InstanceSpec, Runtime, RuntimeCapabilities, RuntimeSettings, RuntimeStatistics
 from ._instance import Instance, host_instance
+from ._process_directory import sweep_working_directories
 from ._process_launch import launch_process
 from ._process_settings import ProcessSettings
 from ._states import InstanceEvent, InstanceState
@@ -46,6 +47,7 @@ class ProcessRuntime(Runtime):
         self._factory = factory
         self._max_instances = max_instances
         self._starters = trio.CapacityLimiter(MAX_STARTS_AT_ONCE)
+        self._has_swept = False
         self._instances = 0
         self._seen: Counter[InstanceState] = Counter()
 
@@ -87,6 +89,9 @@ class ProcessRuntime(Runtime):
         launch = partial(launch_process, settings, self._factory.manager.limits, self._starters)
         self._instances += 1
         try:
+            if not self._has_swept:
+                self._has_swept = True
+                await sweep_working_directories()
             async with host_instance(counted, self._factory, config, launch) as instance:
                 yield instance
         finally:

@@ -17,11 +17,9 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -35,6 +33,7 @@ from spear._limits import DEFAULT_LIMITS, Limits
 from spear.channels import encode_head, process_or_its_session
 
 from ._process_body import ProcessBody
+from ._process_directory import open_working_directory
 from ._process_output import Output
 
 if TYPE_CHECKING:
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
 _F_SETSIG: Final = 10  # <fcntl.h>; Python's fcntl does not have it
 
 _GATE: Final = Path(__file__).with_name("_process_gate.py")
-
-REMOVAL_SECONDS: Final = 5.0
-"""How long the end of an instance waits for its private directory to be emptied."""
 
 
 def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: Limits) -> bytes:
@@ -108,7 +104,9 @@ async def launch_process(
     endpoint.expect_peer(lambda _: False)
     async with AsyncExitStack() as ours:
         try:
-            directory = await ours.enter_async_context(_working_directory(settings))
+            directory = settings.working_directory
+            if directory is None:
+                directory = await ours.enter_async_context(open_working_directory())
             with ExitStack() as theirs:  # closed here as soon as the process has its own copies
                 plumbing = _Plumbing(ours, theirs, book, has_gate=bool(settings.command))
                 process = await _spawn(settings, endpoint, directory, plumbing, starters)
@@ -213,20 +211,3 @@ def _prepare(
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     if plumbing.gate_end is not None:
         os.write(plumbing.gate_end, b"\n")
-
-
-@asynccontextmanager
-async def _working_directory(settings: ProcessSettings) -> AsyncIterator[str]:
-    """Where to start: the directory that was named, or one that is ours and goes with the block."""
-    if settings.working_directory is not None:
-        yield settings.working_directory
-        return
-    path = tempfile.mkdtemp(prefix="spear-")  # 0700
-    try:
-        yield path
-    finally:
-        try:
-            os.rmdir(path)
-        except OSError:  # not empty
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_SECONDS):
-                await trio.to_thread.run_sync(shutil.rmtree, path, True, abandon_on_cancel=True)

@@ -27,6 +27,8 @@ from ._memory import memory_stream_pair as memory_stream_pair
 from ._memory import open_memory_listener as open_memory_listener
 from ._open import connect as connect
 from ._open import open_listener as open_listener
+from ._private_directory import check_private_directory as check_private_directory
+from ._private_directory import make_private_directory as make_private_directory
 from ._reasons import Reason as Reason
 from ._socket_stream import SocketListener as SocketListener
 from ._socket_stream import SocketStream as SocketStream
@@ -38,7 +40,5 @@ from ._tls import TlsClient as TlsClient
 from ._tls import TlsServer as TlsServer
 from ._tls import TlsStream as TlsStream
 from ._tls import looks_like_tls as looks_like_tls
-from ._unix import check_private_directory as check_private_directory
 from ._unix import connect_unix as connect_unix
-from ._unix import make_private_directory as make_private_directory
 from ._unix import open_unix_listener as open_unix_listener

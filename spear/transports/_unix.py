@@ -1,4 +1,4 @@
-"""Unix sockets that only we can reach: a private directory, a socket born private, a connect.
+"""Unix sockets that only we can reach: a socket born private in a private directory; and a connect.
 
 Two barriers, each sufficient alone (containerd's CVE-2020-15257 had neither): the directory is
 0700 and ours, and the socket is 0600 from its first moment. Abstract sockets, which have no
@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,104 +21,16 @@ from spear._limits import DEFAULT_LIMITS, Limits
 
 from ._addresses import UnixAddress
 from ._connecting import connecting_to
+from ._private_directory import check_private_directory
 from ._socket_stream import LISTEN_BACKLOG, SocketListener, SocketStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from ._private_directory import StrPath
 
-StrPath: TypeAlias = str | os.PathLike[str]
-
-_PRIVATE_DIRECTORY_MODE: Final = 0o700
 _PRIVATE_SOCKET_MODE: Final = 0o600
 
 _FIRST_RETRY_SECONDS: Final = 0.001
 _LONGEST_RETRY_SECONDS: Final = 0.05
-
-
-@contextmanager
-def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
-    """A new directory that only we can enter; removed with its files when the block is left.
-
-    Args:
-        parent: where to make it; by default ``$XDG_RUNTIME_DIR`` if that can be used, or else the
-            system's temporary directory. Keep it short: a socket's whole path has at most 107 bytes.
-
-    Raises:
-        ConfigurationError: others could replace a directory in ``parent``, or we may not write
-            there.
-    """
-    if parent is None:
-        parent = _default_parent()
-    parent = os.path.abspath(parent)
-    _check_parent(parent)
-    path = os.path.join(parent, f"spear-{os.urandom(6).hex()}")
-    try:
-        os.mkdir(path, _PRIVATE_DIRECTORY_MODE)
-    except OSError as exc:
-        raise ConfigurationError(f"cannot make {path}: {exc.strerror}") from exc
-    try:
-        check_private_directory(path)
-        yield path
-    finally:
-        _remove_directory(path)
-
-
-def check_private_directory(path: StrPath) -> None:
-    """Make sure that nobody but us can enter the directory ``path``, or be what it points to.
-
-    Raises:
-        ConfigurationError: it is missing, a symbolic link, someone else's, or open to others.
-    """
-    path = os.fspath(path)
-    found = _status(path, follow_symlinks=False)
-    if stat.S_ISLNK(found.st_mode):
-        raise ConfigurationError(f"{path} is a symbolic link: name the directory itself")
-    if not stat.S_ISDIR(found.st_mode):
-        raise ConfigurationError(f"{path} is not a directory")
-    if found.st_uid != os.geteuid():
-        raise ConfigurationError(
-            f"{path} belongs to uid {found.st_uid}, not to us ({os.geteuid()})"
-        )
-    if mode := stat.S_IMODE(found.st_mode) & 0o077:
-        raise ConfigurationError(f"{path} is open to others (by {mode:#o}): chmod it to 0700")
-
-
-def _default_parent() -> str:
-    # After su or sudo the variable may name another user's directory.
-    ours = os.environ.get("XDG_RUNTIME_DIR")
-    if ours:
-        with suppress(ConfigurationError):
-            _check_parent(ours)
-            return ours
-    return tempfile.gettempdir()
-
-
-def _check_parent(path: str) -> None:
-    # Whoever may rename entries of the parent can put a directory of their own in place of ours.
-    found = _status(path, follow_symlinks=True)
-    if not stat.S_ISDIR(found.st_mode):
-        raise ConfigurationError(f"{path} is not a directory")
-    if found.st_uid not in (0, os.geteuid()):
-        raise ConfigurationError(f"{path} belongs to uid {found.st_uid}, neither root nor us")
-    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        raise ConfigurationError(f"{path} is writable by others and not sticky: use another parent")
-
-
-def _status(path: str, *, follow_symlinks: bool) -> os.stat_result:
-    try:
-        return os.stat(path, follow_symlinks=follow_symlinks)
-    except OSError as exc:
-        raise ConfigurationError(f"cannot use {path}: {exc.strerror}") from exc
-
-
-def _remove_directory(path: str) -> None:
-    # Best effort: what cannot be removed (a file that is gone already, a directory that someone
-    # of our own user made inside) must not hide the exception that ends the block.
-    with suppress(OSError):
-        for entry in os.listdir(path):
-            with suppress(OSError):
-                os.unlink(os.path.join(path, entry))
-        os.rmdir(path)
 
 
 def open_unix_listener(path: StrPath) -> SocketListener:

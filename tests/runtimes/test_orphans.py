@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
 
-from .helpers import HERE, is_alive
+from .helpers import HERE, is_alive, open_host, shell
 
 NOISE_SECONDS = 1.0
 """What the bound gets on top, on a machine that does other things as well."""
@@ -61,6 +62,25 @@ async def kill_a_host(number: int) -> None:
 async def test_r12_no_instance_survives_its_host() -> None:
     for _ in range(3):
         await kill_a_host(8)
+
+
+def directories() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("spear-*")}
+
+
+@pytest.mark.slow
+async def test_r12_what_a_killed_host_has_left_goes_when_the_next_one_starts() -> None:
+    sleeper = shell("exec sleep 1000")
+    async with open_host() as living, living.run(sleeper):
+        ours = directories()
+        await kill_a_host(3)
+        left = directories() - ours
+        assert sorted(name.split("-")[1] for name in left) == ["run", "work", "work", "work"]
+        async with open_host() as starting, starting.run(sleeper):
+            found = directories()
+            assert not left & found
+            assert ours < found
+    assert directories() == set()
 
 
 @pytest.mark.soak
