@@ -564,15 +564,23 @@ async def test_a_host_that_answers_nonsense_fails_the_call_back() -> None:
     async def ask() -> Value:
         return await spear.call("anything")
 
+    @app.function
+    async def follow() -> list[Value]:
+        async with spear.context().stream("anything") as items:
+            return [item async for item in items]
+
     class Nonsense:
         def refuse(self, function: int, head: Head | None) -> CallFailed | None:
             return None
 
         async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
+            if call.wants_stream:
+                await call.send(b"\xff", is_cbor=True)
             return b"\xff", True
 
     async with calling(app, host=Nonsense()) as caller:
-        with pytest.raises(
-            FunctionRaised, match="CallFailed: anything: what came is not a valid value"
-        ):
-            await caller.call("ask")
+        for name in ("ask", "follow"):
+            with pytest.raises(
+                FunctionRaised, match="CallFailed: anything: what came is not a valid value"
+            ):
+                await caller.call(name)

@@ -134,6 +134,28 @@ def test_wrong_arguments_are_told_with_the_right_ones(run: Run) -> None:
     ]
 
 
+def test_wrong_arguments_are_told_though_nobody_knows_the_right_ones(run: Run, here: Path) -> None:
+    (here / "odd.py").write_text(
+        """
+import spear
+
+app = spear.Agent()
+
+
+class Unspeakable:
+    def __repr__(self):
+        raise ValueError
+
+
+@app.function
+async def obscure(number: int, detail: object = Unspeakable()) -> None:
+    pass
+"""
+    )
+    done = run("call", "odd.py:obscure", "many")
+    assert (done.status, done.errors) == (3, "spear: obscure(number=...): expected int, got str\n")
+
+
 def test_a_function_that_fails_ends_in_good_order(run: Run) -> None:
     for words, status in (
         (["shop.py:boom"], 1), (["shop.py:price"], 3), (["shop.py:prise"], 4), (["shop.py:full"], 8),
@@ -357,20 +379,14 @@ def test_the_function_runs_where_the_command_does(run: Run, here: Path) -> None:
     assert run("call", "shop:read", "note.txt").output == b'"tea"\n'
 
 
-def test_a_directory_that_is_gone(terminal: Terminal, here: Path) -> None:
-    (here / "gone").mkdir()
-    shop = here / "shop.py"
-    command = 'cd "$0" && rmdir "$0" && exec "$@"'
-    done = subprocess.run(
-        ["sh", "-c", command, str(here / "gone"), *COMMAND, "call", f"{shop}:price", "tea"],
-        capture_output=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.endswith(
-        b"spear: this directory cannot be used: No such file or directory\n"
-    )
+def test_a_directory_that_is_gone(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = here / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = run("call", f"{here}/shop.py:price", "tea")
+    assert (done.status, done.output) == (2, b"")
+    assert done.errors == "spear: this directory cannot be used: No such file or directory\n"
 
 
 def test_variables_are_passed_on_when_they_are_named(
