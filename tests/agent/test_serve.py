@@ -533,7 +533,8 @@ async def test_one_that_is_stopped_before_it_begins_does_not_connect(directory: 
     stop = trio.Event()
     stop.set()
     async with hosting(directory) as host:
-        await serve(Agent(), host.endpoint.address, host.endpoint.secret, INSTANCE, stop=stop)
+        await serve(Agent(), host.relay.address, host.endpoint.secret, INSTANCE, stop=stop)
+        assert host.relay.connections == 0
 
 
 # -- delays -------------------------------------------------------------------------------------------
