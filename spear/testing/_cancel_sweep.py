@@ -100,8 +100,10 @@ async def cancel_sweep(
     that was not there before.
 
     Args:
-        open_subject: what the operation is performed on, opened and closed for every run. To use one
-            subject for all runs: ``lambda: contextlib.nullcontext(subject)``.
+        open_subject: what the operation is performed on, opened and closed for every run. One subject
+            for all runs, ``lambda: contextlib.nullcontext(subject)``, is quicker, but only for one that
+            keeps no tasks or descriptors of its own between calls. A channel with handlers at this end
+            does: it keeps the workers that it has needed so far.
         operation: what is cancelled. It may raise nothing but ``trio.Cancelled``.
         check: raises if something is wrong.
         max_runs: give up after so many.
