@@ -453,8 +453,12 @@ os.write(2, b"\\nend")
 
 
 async def test_an_escaped_grandchild_with_our_pipes_holds_up_nobody() -> None:
-    # In a session of its own it is not found, and it keeps stdout open.
-    code = "setsid sleep 1000 & echo $!; exit 3"
+    # In a session of its own, once it has one, it is not found; and it keeps stdout open.
+    code = """
+setsid sh -c 'echo $$; : >escaped; exec sleep 1000' &
+until [ -e escaped ]; do :; done
+exit 3
+"""
     with nothing_left():
         async with open_host() as host:
             async with host.run(shell(code)) as instance:

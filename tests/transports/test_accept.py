@@ -339,12 +339,15 @@ async def test_s2_only_the_spawned_process_and_its_session_are_let_in(
 
 
 def test_s2_processes_that_cannot_be_seen_are_not_let_in() -> None:
-    allowed = process_or_its_session(os.getsid(0))
-    assert allowed(PeerCredentials(os.getpid(), 0, 0))
-    assert not allowed(PeerCredentials(0, 0, 0)), "a process outside our pid namespace"
-    with subprocess.Popen(["/bin/true"]) as process:
-        pass
-    assert not allowed(PeerCredentials(process.pid, 0, 0)), "a process that has ended"
+    # Not our own session: in a container its leader may be outside, with the number 0 as well.
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True) as process:
+        allowed = process_or_its_session(process.pid)
+        assert allowed(PeerCredentials(process.pid, 0, 0))
+        assert not allowed(PeerCredentials(os.getpid(), 0, 0)), "a process of another session"
+        assert not allowed(PeerCredentials(0, 0, 0)), "a process outside our pid namespace"
+        with subprocess.Popen(["/bin/true"]) as ended:
+            pass
+        assert not allowed(PeerCredentials(ended.pid, 0, 0)), "a process that has ended"
 
 
 async def test_s2_a_check_that_fails_lets_nobody_in(
