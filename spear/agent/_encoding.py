@@ -45,6 +45,8 @@ def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, boo
     Raises:
         FunctionRaised: it cannot be sent; the message names it and its type.
     """
+    if type(value) is bytes:
+        return value, False  # as _encode() would say
     try:
         return _encode(value)
     except CannotSend as fault:

@@ -125,6 +125,16 @@ class CommunicationChannel(CallingHalf):
         return self._is_announced and self.connection.state is _OPEN
 
     @property
+    def has_room(self) -> bool:
+        """Whether a call that is made now starts at once."""
+        connection = self.connection
+        return (
+            self._is_announced
+            and connection.state is _OPEN
+            and connection.outbound_open < connection.peer.max_calls
+        )
+
+    @property
     def streams(self) -> frozenset[str]:
         """Those of the peer's functions that send items."""
         return self._peer.streams

@@ -24,6 +24,8 @@ def encode_arguments(
     Raises:
         InvalidArguments: an argument cannot be sent; the message names it and its type.
     """
+    if len(positional) == 1 and type(positional[0]) is bytes and not keywords:
+        return positional[0], False  # as encode() would say; nothing is to be checked
     try:
         check_arguments(positional, keywords)
         try:

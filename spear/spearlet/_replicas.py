@@ -123,26 +123,22 @@ class ReplicaSet:
             WorkerDied: there is none; the message says what became of them.
         """
         members = self._members
-        busy: tuple[int, ServingReplica, CommunicationChannel] | None = None
-        for step in range(1, len(members) + 1):
-            turn = (self._turn + step) % len(members)
+        count, turn = len(members), self._turn
+        for _ in range(count):
+            turn = turn + 1 if turn + 1 < count else 0
             replica = members[turn]
             channel = replica.channel
-            if channel is None or not channel.is_connected:
-                continue
-            if _has_room(channel):
+            if channel is not None and channel.has_room:
                 self._turn = turn
                 return replica, channel
-            busy = busy or (turn, replica, channel)
-        if busy is not None:
-            self._turn, replica, channel = busy
-            return replica, channel
+        turn = self._turn
+        for _ in range(count):  # then one of those that are busy
+            turn = turn + 1 if turn + 1 < count else 0
+            replica = members[turn]
+            channel = replica.channel
+            if channel is not None and channel.is_connected:
+                self._turn = turn
+                return replica, channel
         reasons = [f"{each.id} {each.health().reason}" for each in members]
         reason = "; ".join(reasons) or self._last_loss
         raise WorkerDied(f"{self._name} has no replica that takes calls: {reason}", delivered="no")
-
-
-def _has_room(channel: CommunicationChannel) -> bool:
-    """Whether a call could begin there at once."""
-    connection = channel.connection
-    return connection.outbound_open < connection.peer.max_calls
