@@ -24,7 +24,7 @@ from spear._util import NoPublicConstructor
 
 from ._arguments import Payload, Result, decode_result_untrusted, encode_arguments
 from ._executions import Execution, Work
-from ._streams import FunctionStream
+from ._streams import FunctionStream, leave_it_to_scope
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
@@ -240,6 +240,7 @@ class Function(metaclass=NoPublicConstructor):
             except LocalProtocolError as error:
                 raise InvalidArguments(f"{self.name}(): {error}") from error
             except DeadlineExceeded as error:
+                await leave_it_to_scope(deadline)
                 delivered = _delivered(error, reports)
                 raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
             except (ChannelBroken, ChannelClosed, Rejected) as error:
@@ -335,6 +336,7 @@ class Function(metaclass=NoPublicConstructor):
                 except LocalProtocolError as error:
                     raise InvalidArguments(f"{self.name}(): {error}") from error
                 except DeadlineExceeded as error:
+                    await leave_it_to_scope(deadline)
                     seconds = deadline - begun
                     raise DeadlineExceeded.of_call(self.name, seconds, "no") from error
                 except (ChannelBroken, ChannelClosed) as error:  # it was not sent
@@ -344,7 +346,7 @@ class Function(metaclass=NoPublicConstructor):
                     attempt += 1
                     now = trio.current_time()
             yield FunctionStream._create(
-                stream, self.name, deadline - begun, self._replicas, replica
+                stream, self.name, begun, deadline, self._replicas, replica
             )
 
 

@@ -198,6 +198,28 @@ async def test_time_that_is_up_is_told_in_the_same_words_whoever_noticed(
         bench.services[0].release.set()
 
 
+async def test_a_surrounding_scope_moves_on_though_the_other_side_noticed_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bench(1) as bench:
+        bench.services[0].failure = DeadlineExceeded("the call's time is up", delivered="yes")
+        begun = trio.current_time()
+        with trio.move_on_after(2) as scope:
+            await bench.function()
+        assert scope.cancelled_caught
+        with pytest.raises(trio.TooSlowError):
+            with trio.fail_after(2):
+                await bench.function(timeout=3)
+        with trio.move_on_after(2) as scope:
+            async with bench.stream.stream() as stream:
+                await stream.result()
+        assert scope.cancelled_caught
+        assert trio.current_time() - begun == pytest.approx(6)
+        with trio.move_on_after(5) as scope, pytest.raises(DeadlineExceeded):
+            await bench.function(timeout=3)
+        assert not scope.cancel_called
+
+
 async def test_a_call_goes_where_there_is_room() -> None:
     async with open_bench(3, calls=2) as bench, trio.open_nursery() as nursery:
         await bench.occupy(nursery, 0)
