@@ -26,8 +26,10 @@ from ._states import InstanceEvent, InstanceState
 
 if TYPE_CHECKING:
     from spear._ids import RuntimeType
-    from spear.channels import CommunicationFactory
+    from spear.channels import CommunicationFactory, Endpoint
 
+    from ._logs import LogBook
+    from ._process_body import ProcessBody
     from ._states import OnEvent
 
 MAX_STARTS_AT_ONCE: Final = 8
@@ -86,16 +88,24 @@ class ProcessRuntime(Runtime):
         if settings.low_latency:
             config = attrs.evolve(config, low_latency=True)
         counted = attrs.evolve(spec, on_event=partial(self._count, spec.on_event))
-        launch = partial(launch_process, settings, self._factory.manager.limits, self._starters)
+        launch = partial(self._launch, settings)
         self._instances += 1
         try:
-            if not self._has_swept:
-                self._has_swept = True
-                await sweep_working_directories()
             async with host_instance(counted, self._factory, config, launch) as instance:
                 yield instance
         finally:
             self._instances -= 1
+
+    @asynccontextmanager
+    async def _launch(
+        self, settings: ProcessSettings, endpoint: Endpoint, book: LogBook
+    ) -> AsyncIterator[ProcessBody]:
+        if not self._has_swept:
+            self._has_swept = True
+            await sweep_working_directories()
+        limits = self._factory.manager.limits
+        async with launch_process(settings, limits, self._starters, endpoint, book) as body:
+            yield body
 
     def _count(self, on_event: OnEvent | None, event: InstanceEvent) -> None:
         self._seen[event.state] += 1

@@ -19,7 +19,10 @@ from spear._directories import OwnedDirectory, abandoned
 KIND: Final = "work"
 
 REMOVAL_SECONDS: Final = 5.0
-"""How long anybody waits for a removal; after that it goes on by itself."""
+"""How long the end of an instance waits for its directory to be emptied."""
+
+SWEEP_SECONDS: Final = 1.0
+"""How long the first start of a host waits for what others have left."""
 
 
 @asynccontextmanager
@@ -43,8 +46,8 @@ async def open_working_directory() -> AsyncIterator[str]:
 
 
 async def sweep_working_directories() -> None:
-    """Remove those whose hosts are gone. If cancelled, that goes on by itself."""
-    with trio.move_on_after(REMOVAL_SECONDS):
+    """Remove those whose hosts are gone. If cancelled, or if it takes long, that goes on by itself."""
+    with trio.move_on_after(SWEEP_SECONDS):
         await trio.to_thread.run_sync(_sweep, tempfile.gettempdir(), abandon_on_cancel=True)
 
 

@@ -380,7 +380,8 @@ async def live_random_lives(seed: random.Random, number: int) -> None:
 
 @pytest.mark.slow
 async def test_r28_every_life_is_told_in_order(seed: random.Random) -> None:
-    await live_random_lives(seed, 40)
+    for _ in range(2):  # more at once need more descriptors than some systems grant
+        await live_random_lives(seed, 20)
 
 
 @pytest.mark.soak
