@@ -19,7 +19,7 @@ from bench.run import Results, run_rounds
 from bench.table import ROWS, Point, Row, matrix_cases, row_cases
 
 _FULL = Effort(warmup_seconds=0.3, seconds=0.8)
-_QUICK = Effort(warmup_seconds=0.1, seconds=0.35)
+_QUICK = Effort(warmup_seconds=0.1, seconds=0.35, share=0.25)
 _ROUNDS = 3
 _FULL_PATIENCE_SECONDS = 120.0
 _QUICK_PATIENCE_SECONDS = 10.0

@@ -85,6 +85,7 @@ class Effort:
 
     warmup_seconds: float
     seconds: float
+    share: float = 1.0  # of a great number of channels; figures are given for all of them
 
     def to_json(self) -> str:
         return json.dumps(attrs.asdict(self))

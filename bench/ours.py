@@ -19,7 +19,7 @@ import trio
 
 from bench import drive
 from bench.model import BenchError, Effort, Figure, Load, Sample
-from bench.process import announce, serving, settle_gc
+from bench.process import serving, settle_gc
 from spear import InstanceId, Limits
 from spear._ids import Secret
 from spear.channels import (
@@ -214,10 +214,8 @@ def serve_idle_channels(directory: str, amount: str) -> None:
 
 async def _serve_idle(directory: str, amount: int) -> None:
     logins = trio.CapacityLimiter(_IDLE_LOGINS_AT_ONCE)
-    done = 0
 
     async def serve_one(number: int) -> None:
-        nonlocal done
         async with AsyncExitStack() as stack:
             async with logins:
                 stream = await connect(parse_address(f"unix:{directory}/{number}"))
@@ -225,9 +223,6 @@ async def _serve_idle(directory: str, amount: int) -> None:
                 channel, _ = await stack.enter_async_context(
                     connect_channel(stream, _idle_instance(number), secret, limits=_IDLE_LIMITS)
                 )
-            done += 1
-            if done == amount:
-                announce()
             await channel.closed.wait()
 
     async with trio.open_nursery() as nursery:
@@ -254,9 +249,14 @@ def _resident_bytes() -> int:
 
 
 def idle_channels(load: Load, effort: Effort) -> Sample:
-    """`load.count` authenticated channels, each with a listener of its own, and heartbeats."""
-    _allow_descriptors(2 * load.count + 1000)
-    return trio.run(_measure_idle, load.count, effort)
+    """`load.count` authenticated channels, each with a listener of its own, and heartbeats.
+
+    Or a share of them: the CPU that all would take is then reckoned from that.
+    """
+    amount = int(load.count * effort.share)
+    _allow_descriptors(2 * amount + 1000)
+    sample = trio.run(_measure_idle, amount, effort)
+    return {**sample, Figure.IDLE_CPU: sample[Figure.IDLE_CPU] * load.count / amount}
 
 
 async def _measure_idle(amount: int, effort: Effort) -> Sample:

@@ -122,7 +122,7 @@ class Endpoint:
         # How the last login was made (resumes, key), until the instance has shown that it knows of it.
         self._unconfirmed: tuple[bool, Secret] | None = None
         self._closed = False
-        self._changed = trio.Event()
+        self._changed: trio.Event | None = None  # somebody waits for a change
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.instance_id} at {self.address}>"
@@ -148,6 +148,8 @@ class Endpoint:
             if self.is_connected:
                 assert self.channel is not None  # is_connected says so
                 return self.channel
+            if self._changed is None:
+                self._changed = trio.Event()
             await self._changed.wait()
 
     def expect_peer(self, check: PeerCheck) -> None:
@@ -230,8 +232,9 @@ class Endpoint:
             manager.tell("disconnected", self.instance_id, number, str(channel.closed_by or ""))
 
     def _announce_change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
 
     async def aclose(self) -> None:
         """Close the channel, if there is one, and let no further login in. A checkpoint."""

@@ -44,7 +44,7 @@ class Peer:
         for name in names if isinstance(names, list) else []:
             if isinstance(name, str) and name not in self.functions:
                 self.functions[name] = len(self.functions) + 1
-        if isinstance(streams, list):
+        if isinstance(streams, list) and streams:
             self.streams |= {name for name in streams if isinstance(name, str)}
         return bool(head.get("last"))
 

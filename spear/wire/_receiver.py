@@ -141,7 +141,9 @@ class Receiver:
         self._missing = 0
         self._assemblies: dict[int, _Assembly] = {}  # call id -> fragmented payload
         self.assembling_bytes = 0
-        self._refused: set[int] = set()  # call ids whose remaining fragments are thrown away
+        # Call ids whose remaining fragments are thrown away. (An empty dict takes 150 bytes less than
+        # an empty set.)
+        self._refused: dict[int, None] = {}
         self.paused = False
         self.error: RemoteProtocolError | None = None
 
@@ -154,7 +156,7 @@ class Receiver:
     def abandon(self, call_id: int) -> bool:
         """Forget a half-received payload that its sender has given up; True if there was one."""
         if call_id in self._refused:
-            self._refused.discard(call_id)
+            self._refused.pop(call_id, None)
             return True
         assembly = self._assemblies.get(call_id)
         if assembly is None:
@@ -169,7 +171,7 @@ class Receiver:
             missing = self._missing if assembly is self._assembly else 0
             self._drop(assembly)
             if assembly.filled + missing < assembly.size:  # otherwise its last frame has begun
-                self._refused.add(call_id)
+                self._refused[call_id] = None
 
     def is_assembling(self, call_id: int) -> bool:
         """Whether a fragmented payload of this call is under way."""
@@ -356,7 +358,7 @@ class Receiver:
                 if call_id not in self._refused:
                     raise RemoteProtocolError(f"a further part of nothing (call {call_id})")
                 if not flags & MORE:
-                    self._refused.discard(call_id)
+                    self._refused.pop(call_id, None)
                 return None
             missing = assembly.size - assembly.filled
             if size > missing or (size < missing) != bool(flags & MORE):
@@ -390,7 +392,7 @@ class Receiver:
         if not self._admit(type_, flags, call_id, a, b, head, total):
             if len(self._refused) >= limits.max_calls:
                 raise RemoteProtocolError("too many refused payloads still coming in")
-            self._refused.add(call_id)
+            self._refused[call_id] = None
             return None
         rest = {key: value for key, value in head.items() if key != "size"}
         assembly = _Assembly((type_, flags, call_id, a, b, rest or None), total)
