@@ -80,6 +80,8 @@ class ReplicaSet:
     def add(self, replica: ServingReplica) -> None:
         """It takes calls from now on."""
         self._members.append(replica)
+        # Whichever was ready first, shop-2 comes in front of shop-10.
+        self._members.sort(key=lambda each: (len(each.id.name), each.id))
 
     def remove(self, replica: ServingReplica, reason: str) -> None:
         """It takes no calls any more, as was wanted. Does nothing if it was removed before."""

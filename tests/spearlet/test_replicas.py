@@ -45,6 +45,15 @@ async def test_replicas_are_served_in_turn() -> None:
         assert "".join([await bench.where() for _ in range(7)]) == "abcabca"
 
 
+async def test_their_order_is_that_of_their_numbers() -> None:
+    bench = Bench()
+    async with AsyncExitStack() as stack:
+        for name in ("r-10", "r-2", "r-1"):
+            await bench.add(stack, name)
+        assert [each.id.name for each in bench.set.ready] == ["r-1", "r-2", "r-10"]
+        assert [await bench.where() for _ in range(4)] == ["r-1", "r-2", "r-10", "r-1"]
+
+
 async def test_who_cannot_be_reached_is_passed_over() -> None:
     async with open_bench(3) as bench:
         await bench.agents[1].aclose()
