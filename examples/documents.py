@@ -38,9 +38,12 @@ def squeeze(data: bytes) -> bytes:
 @app.function
 async def headings(path: str) -> AsyncIterator[str]:
     """The headings of a Markdown file, one by one: a stream."""
+    inside_code = False
     async with await trio.open_file(path, encoding="utf-8") as file:
         async for line in file:
-            if line.startswith("#"):
+            if line.startswith("```"):
+                inside_code = not inside_code
+            elif line.startswith("#") and not inside_code:
                 yield line.strip("# \n")
 
 
