@@ -137,6 +137,9 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
     except BaseException as error:
         if alarms >= PARTS:
             raise OutOfTime(f"longer than {limit:g} s") from error
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
+            # In a group, as Trio's nurseries raise it, pytest takes it for the failure of one test.
+            raise KeyboardInterrupt from error
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -77,3 +77,21 @@ def test_fault(seed, n):
     assert replay, first
     again = run_pytest(tmp_path, fails, *replay.groups()[1:])
     assert re.findall(r"E +RuntimeError: drew (0\.\d+)", again) == drawn
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_run(tmp_path: Path) -> None:
+    interrupted = """
+import signal, trio
+
+async def test_first():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 60)
+        signal.raise_signal(signal.SIGINT)
+
+async def test_second():
+    print("not reached")
+"""
+    output = run_pytest(tmp_path, interrupted, "-s")
+    assert "KeyboardInterrupt" in output
+    assert "not reached" not in output
