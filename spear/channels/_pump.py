@@ -26,6 +26,8 @@ from typing import Final, Protocol, final
 
 import trio
 
+from spear._errors import ChannelBroken
+
 SPIN_SECONDS: Final = 60e-6
 
 
@@ -103,9 +105,12 @@ class Pump(trio.abc.Instrument):
         self._spinning_users -= 1
 
     def acquire(self) -> None:
-        """Somebody uses it: see that it runs."""
+        """Somebody uses it: see that it runs. Raises ChannelBroken if there is no descriptor left."""
         if self._users == 0:
-            self._epoll = select.epoll()
+            try:
+                self._epoll = select.epoll()
+            except OSError as error:
+                raise ChannelBroken(f"cannot watch sockets: {error}", delivered="no") from error
             trio.lowlevel.spawn_system_task(self._wake_up, self._epoll, name="spear pump")
             trio.lowlevel.add_instrument(self)
         self._users += 1
@@ -115,6 +120,7 @@ class Pump(trio.abc.Instrument):
         self._users -= 1
         if self._users == 0:
             trio.lowlevel.remove_instrument(self)
+            self.pending.clear()  # of pipes that are closed
             trio.lowlevel.notify_closing(self._epoll)
             self._epoll.close()
 

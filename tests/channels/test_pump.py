@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import threading
 from typing import TYPE_CHECKING, final
 
@@ -50,6 +52,29 @@ async def test_the_pump_leaves_no_task_and_no_descriptor() -> None:
             assert len(await receive(peer, 1)) == 1
         await trio.testing.wait_all_tasks_blocked()
         assert held() == before
+
+
+async def test_a_pump_without_a_descriptor_says_so() -> None:
+    left, right = socket_streams()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (left.socket.fileno() + 8, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(ChannelBroken, match="cannot watch sockets"):
+                open_pipe(left, LIMITS, nursery)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in held:
+            os.close(descriptor)
+        left.close()
+        right.close()
+    async with socket_pipes() as (pipe, peer):
+        push(pipe, 1)
+        assert len(await receive(peer, 1)) == 1
 
 
 def test_each_trio_run_has_a_pump_of_its_own() -> None:
