@@ -155,8 +155,9 @@ class _Session:
 
     async def _serve(self, nursery: trio.Nursery) -> SpearError | None:
         """Connect and serve, again and again; returns why that came to an end, if it was bad."""
+        await trio.lowlevel.checkpoint()
         delays = backoff_seconds(self._rng)
-        while True:
+        while not self._stop.is_set():
             channel = await self._reach(nursery, delays)
             if isinstance(channel, CommunicationChannel):
                 since = trio.current_time()
@@ -167,6 +168,7 @@ class _Session:
                     delays = backoff_seconds(self._rng)
             else:
                 return channel
+        return None
 
     # -- connecting -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, final
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("spear.cli")
 
-LIFE: Final = "%(relativeCreated)8.1f ms  %(message)s"
+
+@final
+class _SinceBegin(logging.Formatter):
+    """Puts in front of each line how much time has passed since the first one could have come."""
+
+    def __init__(self) -> None:
+        super().__init__("%(message)s")
+        self._begun = time.time()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return f"{(record.created - self._begun) * 1e3:8.1f} ms  {super().format(record)}"
+
 
 # What Spear itself has to say inside an instance, in the format of its agent.
 _AGENTS_OWN: Final = re.compile(r"\S+ stderr: [A-Z] spear\.(?!function\.)")
@@ -46,7 +59,7 @@ def showing(*, verbose: bool) -> Iterator[None]:
     ours, theirs = logging.getLogger("spear"), logging.getLogger("spear.instances")
     handler = logging.StreamHandler()
     if verbose:
-        handler.setFormatter(logging.Formatter(LIFE))
+        handler.setFormatter(_SinceBegin())
     handler.addFilter(_is_of_the_life if verbose else _is_the_functions)
     before = ours.level, theirs.level
     ours.addHandler(handler)

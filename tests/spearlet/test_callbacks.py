@@ -276,8 +276,10 @@ async def test_infinity_crosses_two_hops() -> None:
         assert await endless("remaining") == pytest.approx(60, abs=0.01)
 
 
-async def test_r8_the_budget_strictly_decreases_over_3_hops() -> None:
-    """In memory, where hops take next to no time."""
+async def test_r8_the_budget_strictly_decreases_over_3_hops(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Though no time passes between them."""
     async with deployed(workers.app) as deployment:
         for timeout in (0.02, 1.0, 1.0005, 1000.25):
             budgets = cast("list[float]", await deployment.budget(3, timeout=timeout))
