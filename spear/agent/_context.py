@@ -24,9 +24,9 @@ from spear._errors import (
     LocalProtocolError,
     NotInCall,
 )
-from spear.wire import decode_result
+from spear.wire import decode_result, encode_call
 
-from ._encoding import encode_call, encode_report
+from ._encoding import encode_report
 from ._failures import about_call
 
 if TYPE_CHECKING:

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spear._errors import FunctionRaised, InvalidArguments
-from spear._sendable import CannotSend, check_arguments, check_sendable, check_text
-from spear.wire import encode_arguments, encode_result
+from spear._errors import FunctionRaised
+from spear._sendable import CannotSend, check_sendable, check_text
+from spear.wire import encode_result
 
 from ._failures import about_call
 
 if TYPE_CHECKING:
     from spear.wire import Payload
-
-
-def encode_call(
-    function: str, positional: Sequence[object], keywords: Mapping[str, object]
-) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR) of a call of another function.
-
-    Raises:
-        InvalidArguments: an argument cannot be sent; the message names it and its type.
-    """
-    try:
-        check_arguments(positional, keywords)
-        try:
-            return encode_arguments(positional, keywords)
-        except (TypeError, ValueError):
-            check_arguments(positional, keywords, text=True)
-            raise  # pragma: no cover  # check_arguments() has found what is wrong
-    except CannotSend as fault:
-        raise InvalidArguments(f"{function}({fault.path}): {fault}") from None
 
 
 def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, bool]:

@@ -4,6 +4,7 @@ from spear.transports import process_or_its_session as process_or_its_session
 from spear.wire import Value as Value
 from spear.wire import decode_result as decode_result
 from spear.wire import encode_arguments as encode_arguments
+from spear.wire import encode_call as encode_call
 from spear.wire import encode_head as encode_head
 from spear.wire import encode_result as encode_result
 

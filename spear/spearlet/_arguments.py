@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypeAlias
 
 from spear._errors import InvalidArguments, RemoteProtocolError
-from spear._sendable import CannotSend, check_arguments, check_sendable, check_text
+from spear._sendable import CannotSend, check_sendable, check_text
 from spear.channels import Value, decode_result, encode_result
-from spear.channels import encode_arguments as encode
 
 Result: TypeAlias = Value
 """What a function can return: what JSON can say, bytes, and integers of any size."""
 
 Payload: TypeAlias = bytes | bytearray | memoryview
-
-
-def encode_arguments(
-    function: str, positional: tuple[object, ...], keywords: Mapping[str, object]
-) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR).
-
-    Raises:
-        InvalidArguments: an argument cannot be sent; the message names it and its type.
-    """
-    if len(positional) == 1 and type(positional[0]) is bytes and not keywords:
-        return positional[0], False  # as encode() would say; nothing is to be checked
-    try:
-        check_arguments(positional, keywords)
-        try:
-            return encode(positional, keywords)
-        except (TypeError, ValueError):
-            check_arguments(positional, keywords, text=True)
-            raise  # pragma: no cover  # check_arguments() has found what is wrong
-    except CannotSend as fault:
-        raise InvalidArguments(f"{function}({fault.path}): {fault}") from None
 
 
 def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool]:

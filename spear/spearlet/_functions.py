@@ -21,8 +21,9 @@ from spear._errors import (
     SpearError,
 )
 from spear._util import NoPublicConstructor
+from spear.channels import encode_call
 
-from ._arguments import Payload, Result, decode_result_untrusted, encode_arguments
+from ._arguments import Payload, Result, decode_result_untrusted
 from ._executions import Execution, Work
 from ._streams import FunctionStream, leave_it_to_scope
 
@@ -201,7 +202,7 @@ class Function(metaclass=NoPublicConstructor):
         self._expect_stream(False)
         if self._options.keywords:
             keywords = {**self._options.keywords, **keywords}
-        return encode_arguments(self.name, positional, keywords)
+        return encode_call(self.name, positional, keywords)
 
     def _expect_stream(self, expected: bool) -> None:
         if self.is_stream and not expected:
@@ -292,7 +293,7 @@ class Function(metaclass=NoPublicConstructor):
         if self._options.key is not None or self._options.on_progress is not None:
             raise ConfigurationError("key and on_progress go with calls, not with streams")
         keywords = {**self._options.keywords, **keywords}
-        payload, is_cbor = encode_arguments(self.name, arguments, keywords)
+        payload, is_cbor = encode_call(self.name, arguments, keywords)
         async with self._open(payload, is_cbor, timeout, sends_items=sends_items) as stream:
             yield stream
 

@@ -14,6 +14,7 @@ from ._convention import NO_ARGUMENTS as NO_ARGUMENTS
 from ._convention import NONE as NONE
 from ._convention import decode_result as decode_result
 from ._convention import encode_arguments as encode_arguments
+from ._convention import encode_call as encode_call
 from ._convention import encode_result as encode_result
 from ._credit import ITEM_OVERHEAD_BYTES as ITEM_OVERHEAD_BYTES
 from ._credit import ReceiveWindow as ReceiveWindow

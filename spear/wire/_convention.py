@@ -19,6 +19,9 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final
 
+from spear._errors import InvalidArguments
+from spear._sendable import CannotSend, check_arguments
+
 from ._frames import Payload
 from ._values import Value, decode_value_untrusted, encode_value
 
@@ -40,6 +43,27 @@ def encode_arguments(
         if len(positional) == 1 and isinstance(positional[0], bytes | bytearray | memoryview):
             return _as_payload(positional[0]), False
     return encode_value([list(positional), dict(keywords)], unfold), True
+
+
+def encode_call(
+    function: str, positional: Sequence[object], keywords: Mapping[str, object]
+) -> tuple[Payload, bool]:
+    """(payload, whether it is CBOR) of a call, as :func:`encode_arguments`, for callers that are users.
+
+    Raises:
+        InvalidArguments: an argument cannot be sent; the message names it and its type.
+    """
+    if len(positional) == 1 and type(positional[0]) is bytes and not keywords:
+        return positional[0], False  # there is nothing to be checked
+    try:
+        check_arguments(positional, keywords)
+        try:
+            return encode_arguments(positional, keywords)
+        except (TypeError, ValueError):
+            check_arguments(positional, keywords, text=True)
+            raise  # pragma: no cover  # check_arguments() has found what is wrong
+    except CannotSend as fault:
+        raise InvalidArguments(f"{function}({fault.path}): {fault}") from None
 
 
 def encode_result(result: object) -> tuple[Payload, bool]:
