@@ -11,10 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
 import spear
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent
 
 LAZY = ["spear", "spear.agent"]
 """Packages whose names are loaded when they are first used."""
@@ -152,3 +158,49 @@ def test_the_version_is_that_of_the_package() -> None:
     assert spear.__version__
     (printed,) = run("import json, spear; print(json.dumps(spear.__version__))")
     assert json.loads(printed) == spear.__version__
+
+
+# -- R6: checkpoints -----------------------------------------------------------------------------
+
+# What users implement, and Spear calls; and what lives as long as the connection that it serves.
+OTHERS = {"handle", "watch", "serve", "run_alone"}
+
+
+def is_async(thing: object) -> bool:
+    """Whether calling it may block; an asynccontextmanager, too, does when it is entered."""
+    inside = inspect.unwrap(thing) if callable(thing) else thing
+    return inspect.iscoroutinefunction(inside) or inspect.isasyncgenfunction(inside)
+
+
+def async_names(package: str) -> Iterator[str]:
+    """The names of a package's public async functions and methods."""
+    module = importlib.import_module(package)
+    for name in exports(package):
+        thing = getattr(module, name)
+        if is_async(thing):
+            yield name
+        elif inspect.isclass(thing) and thing.__module__.startswith("spear."):
+            for attribute, member in vars(thing).items():
+                if not attribute.startswith("_") and is_async(member):
+                    yield attribute
+
+
+def names_in_tests(folder: str) -> set[str]:
+    """What the tests of R6 in a folder mention, with their helpers, which have private names."""
+    trees = (ast.parse(path.read_text("utf-8")) for path in (HERE / folder).glob("test_*.py"))
+    tests = (
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncFunctionDef) and ("r6_" in node.name or node.name[0] == "_")
+    )
+    nodes = [inner for test in tests for inner in ast.walk(test)]
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)} | {
+        node.id for node in nodes if isinstance(node, ast.Name)
+    }
+
+
+@pytest.mark.parametrize("folder", ["agent", "channels", "runtimes", "spearlet", "transports"])
+def test_r6_no_public_async_function_is_left_out(folder: str) -> None:
+    missing = set(async_names(f"spear.{folder}")) - names_in_tests(folder) - OTHERS
+    assert missing == set()

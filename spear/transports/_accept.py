@@ -196,6 +196,7 @@ class Acceptor:
             ChannelBroken: the listener can never accept again.
         """
         broken: ChannelBroken | None = None
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             while broken is None:
                 try:

@@ -151,6 +151,12 @@ async def test_r6_what_may_block_is_a_checkpoint() -> None:
         return found
 
     @agent.function
+    async def follow() -> int:
+        with trio.testing.assert_checkpoints():
+            async with spear.context().stream("count", 3) as items:
+                return len([item async for item in items])
+
+    @agent.function
     async def look() -> None:
         with trio.testing.assert_no_checkpoints():
             context = spear.context()
@@ -161,6 +167,7 @@ async def test_r6_what_may_block_is_a_checkpoint() -> None:
     async with calling(agent, host=app.service) as caller, app.running():
         assert await caller.call("ask", "echo") == 1
         assert await caller.feed("read", [1] * 192) == 192
+        assert await caller.call("follow") == 3
         await caller.call("look")
     async with endpoint_open() as endpoint:
         with trio.testing.assert_checkpoints():

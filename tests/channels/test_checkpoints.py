@@ -17,6 +17,7 @@ from spear.channels import (
     open_communication_factory,
     open_connection_manager,
     open_memory_channels,
+    open_private_nursery,
     open_timers,
 )
 from spear.testing import Functions
@@ -164,6 +165,12 @@ async def test_r6_a_sender_with_credit_lets_others_run_every_64(open_pair: OpenP
 
 
 async def test_r6_opening_and_closing() -> None:
+    with assert_no_checkpoints():
+        opening = open_private_nursery()
+    with assert_checkpoints():
+        async with opening as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
     with assert_checkpoints():
         async with open_timers() as timers:
             with assert_no_checkpoints():

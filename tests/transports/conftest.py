@@ -68,3 +68,10 @@ def transport(request: pytest.FixtureRequest) -> Transport:
     """Each of the four."""
     found: Transport = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(params=["unix", "tcp", "memory"])
+def plain(request: pytest.FixtureRequest) -> Transport:
+    """Each without TLS, whose streams are Trio's."""
+    found: Transport = request.getfixturevalue(request.param)
+    return found

@@ -1,0 +1,55 @@
+"""R6: what is async lets others run, and what is not does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from trio.testing import assert_checkpoints, assert_no_checkpoints
+
+from spear._errors import ChannelBroken
+from spear._ids import InstanceId
+from spear.runtimes import InstanceSpec
+
+from .helpers import PATIENCE_SECONDS, open_host, worker
+
+if TYPE_CHECKING:
+    from spear.runtimes import Instance
+
+
+async def _end(instance: Instance) -> None:
+    with assert_checkpoints():
+        await instance.stop()
+    with assert_checkpoints():
+        await instance.stop()
+    with assert_checkpoints():
+        await instance.wait_exited()
+    with assert_checkpoints():
+        await instance.explain_loss(ChannelBroken("the connection is gone"))
+
+
+async def test_r6_instances() -> None:
+    async with open_host() as host:
+        spec = InstanceSpec(instance_id=InstanceId("process", "worker"), settings=worker())
+        with assert_no_checkpoints():
+            host.runtime.validate(spec.settings)
+            host.runtime.capabilities()
+            opening = host.runtime.open_instance(spec)
+        with assert_checkpoints():
+            instance = await opening.__aenter__()
+        for _ in range(2):
+            with assert_checkpoints(), trio.fail_after(PATIENCE_SECONDS):
+                await instance.wait_ready()
+        with assert_no_checkpoints():
+            host.runtime.statistics()
+            repr(instance)
+            instance.health()
+            instance.metrics()
+            instance.logs()
+            assert instance.stderr_tail == ""
+            assert instance.exit_status is None
+        await _end(instance)
+        with assert_no_checkpoints():
+            instance.kill()
+        with assert_checkpoints():
+            await opening.__aexit__(None, None, None)

@@ -1,0 +1,91 @@
+"""R6: what is async lets others run, and what is not does not."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from trio.testing import assert_checkpoints, assert_no_checkpoints
+
+import spear
+from spear.channels import encode_arguments
+
+from .helpers import Probe
+
+
+async def test_r6_spearlets_and_deployments() -> None:
+    with assert_checkpoints():
+        async with spear.open_spearlet():
+            pass
+    async with spear.open_spearlet() as spearlet:
+        with assert_checkpoints():
+            deployment = await spearlet.deploy(Probe().agent)
+        with assert_no_checkpoints():
+            assert spearlet.deployments == {"probe": deployment}
+            assert spearlet.find_function("echo") is deployment.function("echo")
+            assert "echo" in dir(deployment)
+            repr(deployment)
+            spearlet.statistics()
+            deployment.statistics()
+            (replica,) = deployment.replicas
+            replica.health()
+            replica.metrics()
+            replica.logs()
+        with assert_checkpoints():
+            await spearlet.stop()
+        for _ in range(2):
+            with assert_checkpoints():
+                await deployment.stop()
+
+
+async def test_r6_functions_and_executions() -> None:
+    async with spear.open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(Probe().agent)
+        with assert_checkpoints():
+            assert await deployment.echo(1) == 1
+        with assert_checkpoints():
+            assert await deployment.echo.call(b"bytes") == b"bytes"
+        with assert_checkpoints():
+            await deployment.echo.signature()
+        with assert_no_checkpoints():
+            repr(deployment.echo.options(timeout=5))
+            execution = deployment.echo.submit(1)
+            assert execution.duration_seconds >= 0
+            repr(execution)
+        for _ in range(2):
+            with assert_checkpoints():
+                assert await execution.result() == 1
+        payload, is_cbor = encode_arguments((2,), {})
+        with assert_checkpoints():
+            await deployment.echo.forward(payload, is_cbor, None)
+        with assert_no_checkpoints():
+            deployment.wait.submit().cancel()
+
+
+async def test_r6_streams_of_functions() -> None:
+    probe = Probe()
+    probe.release.set()
+    async with spear.open_spearlet() as spearlet, AsyncExitStack() as stack:
+        deployment = await spearlet.deploy(probe.agent)
+        with assert_checkpoints():
+            stream = await stack.enter_async_context(deployment.double.stream(sends_items=True))
+        with assert_checkpoints():  # one for each item would cost more than the item
+            for number in range(64):
+                await stream.send(number)
+        with assert_checkpoints():
+            for _ in range(64):
+                await stream.receive_item()
+        with assert_checkpoints():
+            await stream.send_eof()
+        with assert_checkpoints():
+            assert [item async for item in stream] == []
+        with assert_checkpoints():
+            await stream.response()
+        with assert_checkpoints():
+            await stream.result()
+
+        payload, is_cbor = encode_arguments((1,), {})
+        forwarding = deployment.ticks.forward_stream(payload, is_cbor, None)
+        with assert_checkpoints():
+            stream = await stack.enter_async_context(forwarding)
+        with assert_checkpoints():
+            assert [item async for item in stream] == [0]
