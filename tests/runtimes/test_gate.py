@@ -9,6 +9,8 @@ import trio
 
 from spear.runtimes import _process_gate as gate
 
+from .helpers import no_signals
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -55,7 +57,9 @@ async def test_s15_no_signal_is_ignored_or_blocked_because_the_host_did_so() -> 
         stdin=b"\n",
         capture_stdout=True,
     )
-    assert done.stdout.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+    blocked, ignored = done.stdout.decode().split()[1::2]
+    assert no_signals(blocked)
+    assert no_signals(ignored)
 
 
 async def test_nothing_runs_when_the_host_is_gone() -> None:
