@@ -81,7 +81,7 @@ class AgentService:
         Args:
             width: plain functions at a time.
             call_seconds: for a call that a function makes, if nothing else says how long.
-            debug: show tracebacks.
+            debug: show tracebacks, in all blocks that overlap this one.
 
         Raises:
             ConfigurationError: it runs already, in another ``trio.run()``.
@@ -92,9 +92,10 @@ class AgentService:
             self.call_seconds = call_seconds
             self.clock, self.token = trio.lowlevel.current_clock(), token
             self.thread = get_ident()
-            self._debug = debug
+            self._debug = False
         elif self.token is not token:
             raise ConfigurationError("this agent runs already, in another thread")
+        self._debug |= debug
         self._users += 1
         try:
             yield
@@ -135,7 +136,8 @@ class AgentService:
                 raise
             # SystemExit, too: one call is no reason to end a process that serves a hundred.
             function.failed += 1
-            seen = as_seen_by_caller(error, debug=self._debug)
+            # Whatever a function raises when it is made to stop, it was made to stop.
+            seen = call.cancelled or as_seen_by_caller(error, debug=self._debug)
             if seen is error:
                 raise
             raise seen from error

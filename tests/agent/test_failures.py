@@ -156,6 +156,26 @@ async def test_time_that_a_function_gave_to_another_is_not_the_time_of_its_own_c
             await caller.call("too_late")
 
 
+async def test_what_was_made_to_stop_says_so_whatever_it_raises_then() -> None:
+    app = Agent()
+
+    @app.function
+    async def stop(reason: str) -> None:
+        call = spear.context()._call
+        if reason == "late":
+            call.cancel(DeadlineExceeded("the call's time is up", delivered="yes"))
+        else:
+            call.cancel(spear.CallCancelled("this side is closing", delivered="yes"))
+        raise KeyError("while cleaning up")
+
+    async with calling(app, debug=True) as caller:
+        with pytest.raises(DeadlineExceeded) as late:
+            await caller.call("stop", "late")
+        assert late.value.delivered == "yes"
+        with pytest.raises(spear.CallCancelled, match="closing"):
+            await caller.call("stop", "closing")
+
+
 # -- groups -------------------------------------------------------------------------------------------
 
 
@@ -355,6 +375,20 @@ async def test_the_traceback_of_a_nested_call_is_that_of_the_function_that_faile
             await caller.call("ask")
         assert raised.value.remote_traceback is not None
         assert 'return await spear.call("anything")' in raised.value.remote_traceback
+
+
+async def test_who_runs_an_agent_again_may_ask_for_tracebacks() -> None:
+    async with calling(app) as plain:
+        with pytest.raises(FunctionRaised) as raised:
+            await plain.call("plain_async")
+        assert raised.value.remote_traceback is None
+        async with calling(app, debug=True) as caller:
+            with pytest.raises(FunctionRaised, match="in helper"):
+                await caller.call("plain_async")
+    async with calling(app) as plain:
+        with pytest.raises(FunctionRaised) as raised:
+            await plain.call("plain_async")
+        assert raised.value.remote_traceback is None
 
 
 def test_a_mistake_of_ours_keeps_all_of_its_traceback() -> None:
