@@ -84,15 +84,15 @@ async def test_r8_a_thousand_deadlines_in_real_time(unix: Carrier) -> None:
     late: list[float] = []
 
     async def expect(number: int) -> None:
-        seconds = 0.001 * (1 + number % 20)
+        seconds = 0.001 * (1 + number)
         took = await expect_timeout(host, seconds)
         assert took >= seconds
         late.append(took - seconds)
 
     async with unix.open_pair(agent_service=functions, functions=functions.names) as (host, agent):
-        for _ in range(10):
+        for _ in range(100):
             async with trio.open_nursery() as nursery:
-                for number in range(100):
+                for number in range(10):
                     nursery.start_soon(expect, number)
         while agent.connection.inbound_open:
             await trio.sleep(0.001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -239,15 +240,17 @@ async def test_s3_every_refusal_reads_the_same(name: str, autojump_clock: MockCl
 
 @pytest.mark.slow
 async def test_s3_refusals_take_the_same_time_whatever_the_reason() -> None:
-    """Within 5 ms, on average of many: an unknown instance cannot be told from a wrong proof."""
+    """Within 5 ms, by the median of many: an unknown instance cannot be told from a wrong proof."""
+    attempts = (wrong_proof, wrong_instance, wrong_version, nothing_to_resume)
+    took: list[list[float]] = [[] for _ in attempts]
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
-        means = []
-        for attempt in (wrong_proof, wrong_instance, wrong_version, nothing_to_resume):
-            started = perf_counter()
-            for _ in range(40):
+        for _ in range(40):  # in turns, so that a machine that stumbles does so for all of them
+            for attempt, seconds in zip(attempts, took, strict=True):
+                started = perf_counter()
                 await attempt(manager, endpoint)
-            means.append((perf_counter() - started) / 40)
-        assert max(means) - min(means) <= 0.005
+                seconds.append(perf_counter() - started)
+    medians = [median(seconds) for seconds in took]
+    assert max(medians) - min(medians) <= 0.005
 
 
 async def test_s3_a_broken_session_is_resumed_again_and_again(autojump_clock: MockClock) -> None:
@@ -538,16 +541,18 @@ async def test_s5_garbage_on_a_live_listener_hurts_nobody(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk_on)
                 for _ in range(count // 20):
+                    before = calls
                     async with trio.open_nursery() as crowd:
                         for _ in range(20):
                             crowd.start_soon(shout)
+                    while calls == before:  # or the test hangs
+                        await trio.sleep(0.001)
                 nursery.cancel_scope.cancel()
             while manager.statistics().acceptor.unauthenticated:
                 await trio.sleep(0.001)
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert len(Resources.count().tasks) <= tasks
             assert channel.is_connected
-            assert calls > 10
             found = manager.statistics()
             assert found.acceptor.accepted == count + 1
             assert sum(found.acceptor.refused.values()) == count
