@@ -1,34 +1,95 @@
-"""Channels between a host and its instances: calls, streams and messages over any transport."""
+"""Channels between a host and its instances: calls, streams and messages over any transport.
 
-from spear.transports import process_or_its_session as process_or_its_session
-from spear.wire import Value as Value
-from spear.wire import decode_result as decode_result
-from spear.wire import encode_arguments as encode_arguments
-from spear.wire import encode_call as encode_call
-from spear.wire import encode_head as encode_head
-from spear.wire import encode_result as encode_result
+Names are loaded when they are first used: a function's process has no use for what a host needs.
+"""
 
-from ._calls import CallStream as CallStream
-from ._calls import ExecutionResponse as ExecutionResponse
-from ._calls import InboundCall as InboundCall
-from ._calls import Metadata as Metadata
-from ._calls import OnProgress as OnProgress
-from ._channel import CommunicationChannel as CommunicationChannel
-from ._connect import connect_channel as connect_channel
-from ._connect import open_memory_channels as open_memory_channels
-from ._factory import ChannelConfig as ChannelConfig
-from ._factory import CommunicationFactory as CommunicationFactory
-from ._factory import CommunicationStrategy as CommunicationStrategy
-from ._factory import open_communication_factory as open_communication_factory
-from ._handlers import Service as Service
-from ._handshake import Login as Login
-from ._manager import ConnectionEvent as ConnectionEvent
-from ._manager import ConnectionManager as ConnectionManager
-from ._manager import Endpoint as Endpoint
-from ._manager import ManagerStatistics as ManagerStatistics
-from ._manager import open_connection_manager as open_connection_manager
-from ._nursery import open_private_nursery as open_private_nursery
-from ._statistics import ChannelStatistics as ChannelStatistics
-from ._statistics import LatencyHistogram as LatencyHistogram
-from ._timers import Timers as Timers
-from ._timers import open_timers as open_timers
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spear.transports import process_or_its_session as process_or_its_session
+    from spear.wire import Value as Value
+    from spear.wire import decode_result as decode_result
+    from spear.wire import encode_arguments as encode_arguments
+    from spear.wire import encode_call as encode_call
+    from spear.wire import encode_head as encode_head
+    from spear.wire import encode_result as encode_result
+
+    from ._calls import CallStream as CallStream
+    from ._calls import ExecutionResponse as ExecutionResponse
+    from ._calls import InboundCall as InboundCall
+    from ._calls import Metadata as Metadata
+    from ._calls import OnProgress as OnProgress
+    from ._channel import CommunicationChannel as CommunicationChannel
+    from ._connect import connect_channel as connect_channel
+    from ._connect import open_memory_channels as open_memory_channels
+    from ._factory import ChannelConfig as ChannelConfig
+    from ._factory import CommunicationFactory as CommunicationFactory
+    from ._factory import CommunicationStrategy as CommunicationStrategy
+    from ._factory import Opener as Opener
+    from ._factory import open_communication_factory as open_communication_factory
+    from ._handlers import Service as Service
+    from ._handshake import Login as Login
+    from ._manager import ConnectionEvent as ConnectionEvent
+    from ._manager import ConnectionManager as ConnectionManager
+    from ._manager import Endpoint as Endpoint
+    from ._manager import ManagerStatistics as ManagerStatistics
+    from ._manager import open_connection_manager as open_connection_manager
+    from ._nursery import open_private_nursery as open_private_nursery
+    from ._statistics import ChannelStatistics as ChannelStatistics
+    from ._statistics import LatencyHistogram as LatencyHistogram
+    from ._timers import Timers as Timers
+    from ._timers import open_timers as open_timers
+
+_HOMES = {
+    "CallStream": "._calls",
+    "ChannelConfig": "._factory",
+    "ChannelStatistics": "._statistics",
+    "CommunicationChannel": "._channel",
+    "CommunicationFactory": "._factory",
+    "CommunicationStrategy": "._factory",
+    "ConnectionEvent": "._manager",
+    "ConnectionManager": "._manager",
+    "Endpoint": "._manager",
+    "ExecutionResponse": "._calls",
+    "InboundCall": "._calls",
+    "LatencyHistogram": "._statistics",
+    "Login": "._handshake",
+    "ManagerStatistics": "._manager",
+    "Metadata": "._calls",
+    "OnProgress": "._calls",
+    "Opener": "._factory",
+    "Service": "._handlers",
+    "Timers": "._timers",
+    "Value": "spear.wire",
+    "connect_channel": "._connect",
+    "decode_result": "spear.wire",
+    "encode_arguments": "spear.wire",
+    "encode_call": "spear.wire",
+    "encode_head": "spear.wire",
+    "encode_result": "spear.wire",
+    "open_communication_factory": "._factory",
+    "open_connection_manager": "._manager",
+    "open_memory_channels": "._connect",
+    "open_private_nursery": "._nursery",
+    "open_timers": "._timers",
+    "process_or_its_session": "spear.transports",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name (PEP 562)."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spear.channels' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

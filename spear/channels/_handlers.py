@@ -90,8 +90,10 @@ class Handlers:
                 try:
                     self._connection.respond(call, payload, CBOR if is_cbor else 0, micros)
                     self._counters.messages_sent += 1
-                except LocalProtocolError as error:  # the result is too large
-                    self._fail(call, Rejected(str(error), delivered="yes"))
+                except LocalProtocolError as error:
+                    # Nothing but the size of the result can be wrong here.
+                    advice = f"{error}; send it in parts, as a stream"
+                    self._fail(call, Rejected(advice, delivered="yes"))
         except CallFailed as failure:
             self._fail(call, failure)
         except trio.Cancelled:

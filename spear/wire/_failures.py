@@ -45,8 +45,11 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
             "message": clip(failure.remote_message, max_message_bytes),
         }
         if failure.remote_traceback:
+            # Of a traceback the end says most: the exception, and where it was raised.
             head["traceback"] = clip(
-                failure.remote_traceback, min(8 * max_message_bytes, MOST_TRACEBACK_BYTES)
+                failure.remote_traceback,
+                min(8 * max_message_bytes, MOST_TRACEBACK_BYTES),
+                keep_end=True,
             )
     else:
         head = {"message": clip(str(failure), max_message_bytes)}
@@ -77,9 +80,11 @@ def decode_failure_untrusted(flags: int, a: int, b: int, head: Head | None) -> C
     return cls(text, delivered=delivered)
 
 
-def clip(text: str, max_bytes: int) -> str:
+def clip(text: str, max_bytes: int, *, keep_end: bool = False) -> str:
     """At most ``max_bytes`` of UTF-8, cut between characters, with a mark where it was cut."""
     encoded = text.encode("utf-8", "backslashreplace")
     if len(encoded) <= max_bytes:
         return encoded.decode()
+    if keep_end:
+        return "..." + encoded[3 - max_bytes :].decode("utf-8", "ignore")
     return encoded[: max_bytes - 3].decode("utf-8", "ignore") + "..."

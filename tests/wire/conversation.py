@@ -136,7 +136,7 @@ STEPS: Final[list[tuple[str, str, Action]]] = [
     ("host", "calls function 1 with CBOR arguments, 1.5 s to go", call_add),
     ("agent", "responds to call 1 after 250 us",
      lambda end: end.connection.respond(callee(end, 1), encode_value(3), CBOR, 250)),
-    ("host", "calls a function by name, with metadata and an idempotency key, no deadline", call_by_name),
+    ("host", "calls a function by name, with metadata and a key, no deadline", call_by_name),
     ("agent", "reports progress of call 3",
      lambda end: end.connection.signal(callee(end, 3), encode_value(50), CBOR)),
     ("agent", "fails call 3, whose function raised", fail(3)),

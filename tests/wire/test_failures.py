@@ -134,3 +134,14 @@ class TestUntrusted:
         self, flags: int, a: int, b: int, head: dict[str, HeadValue]
     ) -> None:
         assert isinstance(decode_failure_untrusted(flags, a, b, head), CallFailed)
+
+
+def test_of_a_long_traceback_the_end_is_kept() -> None:
+    trace = "Traceback\n" + "frame ü\n" * 10_000 + "ZeroDivisionError: by zero"
+    failure = FunctionRaised("by zero", type_name="ZeroDivisionError", remote_traceback=trace)
+    decoded = decode_failure_untrusted(*encode_failure(failure, 1000))
+    assert isinstance(decoded, FunctionRaised)
+    assert decoded.remote_traceback is not None
+    assert decoded.remote_traceback.startswith("...")
+    assert decoded.remote_traceback.endswith("frame ü\nZeroDivisionError: by zero")
+    assert 7900 < len(decoded.remote_traceback.encode()) <= 8000
