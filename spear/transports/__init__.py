@@ -1,44 +1,104 @@
 """Byte streams and listeners: Unix sockets, TCP, TLS, memory; and the loop that accepts.
 
-Everything here moves bytes and knows nothing of what they mean. Every function process imports it,
-so at the top level of its modules it imports nothing that Trio has not imported already.
+Everything here moves bytes and knows nothing of what they mean. Every function's process imports this
+package, and needs of it one way to connect: so names are loaded when they are first used, and no module
+here imports at its top what Trio has not imported already.
 """
 
 from __future__ import annotations
 
-from ._abc import ByteStream as ByteStream
-from ._abc import Listener as Listener
-from ._abc import PeerCredentials as PeerCredentials
-from ._accept import Acceptor as Acceptor
-from ._accept import AcceptorStatistics as AcceptorStatistics
-from ._accept import Handler as Handler
-from ._accept import IncomingConnection as IncomingConnection
-from ._accept import PeerCheck as PeerCheck
-from ._accept import process_or_its_session as process_or_its_session
-from ._addresses import Address as Address
-from ._addresses import MemoryAddress as MemoryAddress
-from ._addresses import TcpAddress as TcpAddress
-from ._addresses import UnixAddress as UnixAddress
-from ._addresses import parse_address as parse_address
-from ._memory import MemoryListener as MemoryListener
-from ._memory import MemoryStream as MemoryStream
-from ._memory import connect_memory as connect_memory
-from ._memory import memory_stream_pair as memory_stream_pair
-from ._memory import open_memory_listener as open_memory_listener
-from ._open import connect as connect
-from ._open import open_listener as open_listener
-from ._private_directory import check_private_directory as check_private_directory
-from ._private_directory import make_private_directory as make_private_directory
-from ._reasons import Reason as Reason
-from ._socket_stream import SocketListener as SocketListener
-from ._socket_stream import SocketStream as SocketStream
-from ._tcp import TlsListener as TlsListener
-from ._tcp import connect_tcp as connect_tcp
-from ._tcp import connect_tls as connect_tls
-from ._tcp import open_tcp_listener as open_tcp_listener
-from ._tls import TlsClient as TlsClient
-from ._tls import TlsServer as TlsServer
-from ._tls import TlsStream as TlsStream
-from ._tls import looks_like_tls as looks_like_tls
-from ._unix import connect_unix as connect_unix
-from ._unix import open_unix_listener as open_unix_listener
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._abc import ByteStream as ByteStream
+    from ._abc import Listener as Listener
+    from ._accept import Acceptor as Acceptor
+    from ._accept import AcceptorStatistics as AcceptorStatistics
+    from ._accept import Handler as Handler
+    from ._accept import IncomingConnection as IncomingConnection
+    from ._accept import PeerCheck as PeerCheck
+    from ._accept import process_or_its_session as process_or_its_session
+    from ._addresses import Address as Address
+    from ._addresses import MemoryAddress as MemoryAddress
+    from ._addresses import TcpAddress as TcpAddress
+    from ._addresses import UnixAddress as UnixAddress
+    from ._addresses import parse_address as parse_address
+    from ._credentials import PeerCredentials as PeerCredentials
+    from ._memory import MemoryListener as MemoryListener
+    from ._memory import MemoryStream as MemoryStream
+    from ._memory import connect_memory as connect_memory
+    from ._memory import memory_stream_pair as memory_stream_pair
+    from ._memory import open_memory_listener as open_memory_listener
+    from ._open import connect as connect
+    from ._open import open_listener as open_listener
+    from ._private_directory import check_private_directory as check_private_directory
+    from ._private_directory import make_private_directory as make_private_directory
+    from ._reasons import Reason as Reason
+    from ._socket_stream import SocketListener as SocketListener
+    from ._socket_stream import SocketStream as SocketStream
+    from ._tcp import TlsListener as TlsListener
+    from ._tcp import connect_tcp as connect_tcp
+    from ._tcp import connect_tls as connect_tls
+    from ._tcp import open_tcp_listener as open_tcp_listener
+    from ._tls import TlsClient as TlsClient
+    from ._tls import TlsServer as TlsServer
+    from ._tls import TlsStream as TlsStream
+    from ._tls import looks_like_tls as looks_like_tls
+    from ._unix import connect_unix as connect_unix
+    from ._unix import open_unix_listener as open_unix_listener
+
+_HOMES = {
+    "Acceptor": "._accept",
+    "AcceptorStatistics": "._accept",
+    "Address": "._addresses",
+    "ByteStream": "._abc",
+    "Handler": "._accept",
+    "IncomingConnection": "._accept",
+    "Listener": "._abc",
+    "MemoryAddress": "._addresses",
+    "MemoryListener": "._memory",
+    "MemoryStream": "._memory",
+    "PeerCheck": "._accept",
+    "PeerCredentials": "._credentials",
+    "Reason": "._reasons",
+    "SocketListener": "._socket_stream",
+    "SocketStream": "._socket_stream",
+    "TcpAddress": "._addresses",
+    "TlsClient": "._tls",
+    "TlsListener": "._tcp",
+    "TlsServer": "._tls",
+    "TlsStream": "._tls",
+    "UnixAddress": "._addresses",
+    "check_private_directory": "._private_directory",
+    "connect": "._open",
+    "connect_memory": "._memory",
+    "connect_tcp": "._tcp",
+    "connect_tls": "._tcp",
+    "connect_unix": "._unix",
+    "looks_like_tls": "._tls",
+    "make_private_directory": "._private_directory",
+    "memory_stream_pair": "._memory",
+    "open_listener": "._open",
+    "open_memory_listener": "._memory",
+    "open_tcp_listener": "._tcp",
+    "open_unix_listener": "._unix",
+    "parse_address": "._addresses",
+    "process_or_its_session": "._accept",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name (PEP 562)."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spear.transports' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

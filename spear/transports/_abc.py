@@ -10,23 +10,13 @@ This module knows no concrete transport.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 if TYPE_CHECKING:
     from ._addresses import Address
-
-
-@final
-@attrs.frozen
-class PeerCredentials:
-    """Who the kernel says is at the other end of a Unix socket, at the moment it connected."""
-
-    pid: int
-    uid: int
-    gid: int
+    from ._credentials import PeerCredentials
 
 
 class ByteStream(trio.abc.HalfCloseableStream):

@@ -28,7 +28,8 @@ from spear._errors import (
 )
 from spear._limits import DEFAULT_LIMITS, Limits
 
-from ._abc import ByteStream, Listener, PeerCredentials, Refused
+from ._abc import ByteStream, Listener, Refused
+from ._credentials import PeerCredentials
 from ._reasons import Reason
 from ._socket_stream import CAPACITY_ERRNOS
 

@@ -1,18 +1,23 @@
-"""Listen at, or connect to, whatever an address names."""
+"""Listen at, or connect to, whatever an address names.
+
+Each transport is imported where it is chosen: a function's process needs one of them, and waits for all
+that is imported.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import trio
 
 from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_LIMITS, Limits
 
-from ._abc import Listener
 from ._addresses import Address, TcpAddress, UnixAddress
-from ._memory import connect_memory, open_memory_listener
-from ._tcp import connect_tcp, connect_tls, open_tcp_listener
-from ._tls import TlsClient, TlsServer
-from ._unix import connect_unix, open_unix_listener
+
+if TYPE_CHECKING:
+    from ._abc import Listener
+    from ._tls import TlsClient, TlsServer
 
 
 async def open_listener(address: Address, *, tls: TlsServer | None = None) -> Listener:
@@ -27,10 +32,16 @@ async def open_listener(address: Address, *, tls: TlsServer | None = None) -> Li
     _check_tls(address, tls)
     match address:
         case TcpAddress():
+            from ._tcp import open_tcp_listener
+
             return await open_tcp_listener(address.host, address.port, tls=tls)
         case UnixAddress():
+            from ._unix import open_unix_listener
+
             await trio.lowlevel.checkpoint()
             return open_unix_listener(address.path)
+    from ._memory import open_memory_listener
+
     await trio.lowlevel.checkpoint()
     return open_memory_listener(address.name)
 
@@ -53,13 +64,22 @@ async def connect(
         ConfigurationError: this address and these arguments cannot work.
     """
     if isinstance(address, TcpAddress) and address.tls:
+        from ._tcp import connect_tls
+        from ._tls import TlsClient
+
         return await connect_tls(address.host, address.port, tls or TlsClient(), limits=limits)
     _check_tls(address, tls)
     match address:
         case UnixAddress():
+            from ._unix import connect_unix
+
             return await connect_unix(address.path, limits=limits)
         case TcpAddress():
+            from ._tcp import connect_tcp
+
             return await connect_tcp(address.host, address.port, limits=limits)
+    from ._memory import connect_memory
+
     return await connect_memory(address.name, limits=limits)
 
 

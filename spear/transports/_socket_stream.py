@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._abc import ByteStream, Listener, PeerCredentials
+from ._abc import ByteStream, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ._addresses import TcpAddress, UnixAddress
+    from ._credentials import PeerCredentials
 
 UNIX_SEND_BUFFER_BYTES: Final = 1024 * 1024
 """Takes a third off the round trip of 1 MiB on a Unix socket (275 to 195 us), whose default of
@@ -159,6 +160,8 @@ class SocketStream(ByteStream):
         """Who the kernel says the peer is, or None where it cannot say (anything but Unix)."""
         if self.socket.family != socket.AF_UNIX:
             return None
+        from ._credentials import PeerCredentials
+
         packed = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         return PeerCredentials(*_UCRED.unpack(packed))
 

@@ -21,7 +21,6 @@ from spear._limits import DEFAULT_LIMITS, Limits
 
 from ._addresses import UnixAddress
 from ._connecting import connecting_to
-from ._private_directory import check_private_directory
 from ._socket_stream import LISTEN_BACKLOG, SocketListener, SocketStream
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ def open_unix_listener(path: StrPath) -> SocketListener:
     Raises:
         ConfigurationError: the path is too long or taken, or the directory is not private.
     """
+    from ._private_directory import check_private_directory  # who only connects does without
+
     address = UnixAddress(os.fspath(path))
     check_private_directory(os.path.dirname(address.path))
     sock, identity = _bind_private_socket(address.path)
