@@ -172,7 +172,7 @@ class CallingHalf:
         try:
             if connection.state is not _OPEN:
                 raise self._not_open()
-            if deadline <= now:
+            if not deadline > now:  # not NaN either, which would be no deadline at all
                 raise DeadlineExceeded(f"no time left to call {function}", delivered="no")
             # Rounded up, but not for the noise of floating point: the other side must not lose
             # patience first, nor may the time left grow while it is handed on and on.

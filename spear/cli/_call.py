@@ -71,7 +71,11 @@ def define_call(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
     parser.add_argument("--replicas", type=int, default=1, metavar="N", help="processes to start")
     parser.add_argument(
-        "--timeout", type=float, default=math.inf, metavar="SECONDS", help="for the call"
+        "--timeout",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="for the call (default: as long as it takes)",
     )
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME[=VALUE]",

@@ -79,7 +79,7 @@ def show_event(event: InstanceEvent) -> None:
     if state == "exited":
         logger.debug("%s %s", name, reason)
     elif state == "deleted":
-        logger.debug("%s has left nothing behind", name)
+        logger.debug("%s is gone, with its process group, socket and directory", name)
     else:
         logger.debug("%s is %s%s", name, state, f": {reason}" if reason else "")
 

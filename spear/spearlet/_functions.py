@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import isnan
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
@@ -261,6 +262,8 @@ class Function(metaclass=NoPublicConstructor):
             timeout = self._options.timeout
         if timeout is None:
             timeout = self._replicas.call_seconds
+        elif isnan(timeout):  # it would be no deadline at all
+            raise InvalidArguments("timeout must be a number of seconds, not nan")
         return min(now + timeout, trio.current_effective_deadline())
 
     # -- streams ------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ BEGINNING = [
 END = [
     "process:shop-1#1 is draining: it was stopped",
     "process:shop-1#1 exited with status 0, because it was stopped",
-    "process:shop-1#1 has left nothing behind",
+    "process:shop-1#1 is gone, with its process group, socket and directory",
 ]
 HERE = "on process:shop-1#1"
 
