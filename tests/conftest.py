@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import trio
+from coverage import Coverage
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -149,6 +150,19 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
     return result
 
 
+@contextlib.contextmanager
+def unmeasured() -> Generator[None, None, None]:
+    """Do not measure the coverage of what the block runs."""
+    measuring = Coverage.current()
+    if measuring is not None:
+        measuring.stop()
+    try:
+        yield
+    finally:
+        if measuring is not None:
+            measuring.start()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
@@ -158,7 +172,8 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
-    return (yield from limited(item, "call"))
+    with unmeasured() if item.get_closest_marker("repetitive") else contextlib.nullcontext():
+        return (yield from limited(item, "call"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@ The cases are in ``_channel_calls``, ``_channel_streams``, ``_channel_ends`` and
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, TypeAlias, TypeVarTuple, Unpack
@@ -108,7 +109,7 @@ async def wait_idle(*channels: CommunicationChannel) -> None:
 
 def pattern(size: int) -> bytes:
     """Bytes that show when a part is missing, doubled or out of place."""
-    return b"".join(b"%08x" % at for at in range(0, size, 8))[:size]
+    return array("Q", range((size + 7) // 8)).tobytes()[:size]
 
 
 # -- handlers ---------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ class ExactReader:
         return frames
 
 
+@pytest.mark.repetitive
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", ["unix", "memory_stream"])
 async def test_r5_a_thousand_cancels_in_a_body_of_32_mib_leave_only_whole_frames(
@@ -125,6 +126,7 @@ async def race(channel: CommunicationChannel, name: str, steps: tuple[int, int])
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.repetitive
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", ["unix", "memory_stream", "in_memory"])
 async def test_r9_after_ten_thousand_races_no_handler_runs(

@@ -36,7 +36,6 @@ def worker(*arguments: str, environment: Mapping[str, str] | None = None) -> Pro
     return ProcessSettings(
         command=(sys.executable, WORKER, "{bootstrap_fd}", *arguments),
         environment=environment or {},
-        pass_environment=("COVERAGE_PROCESS_CONFIG",),
     )
 
 

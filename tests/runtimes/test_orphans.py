@@ -22,12 +22,15 @@ NOISE_SECONDS = 1.0
 
 
 async def kill_a_host(number: int) -> None:
+    environment = dict(os.environ)
+    environment["TMPDIR"] = tempfile.gettempdir()  # what it leaves there is removed with this test
+    # Whoever is killed saves no measurements, so nobody measures.
+    environment.pop("COVERAGE_PROCESS_CONFIG", None)
     process = await trio.lowlevel.open_process(
         [sys.executable, str(HERE / "host.py"), str(number)],
         stdout=subprocess.PIPE,
         cwd=tempfile.gettempdir(),
-        # What a killed host leaves in there is removed with this test.
-        env=os.environ | {"TMPDIR": tempfile.gettempdir()},
+        env=environment,
     )
     assert process.stdout is not None
     line = b""

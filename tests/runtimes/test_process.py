@@ -176,7 +176,7 @@ async def test_killing_is_immediate_and_can_be_repeated() -> None:
 
 
 async def test_a_cancelled_stop_can_be_taken_up_again() -> None:
-    async with open_host() as host, host.ready(worker()) as instance:
+    async with open_host(Limits(terminate_seconds=0.2)) as host, host.ready(worker()) as instance:
         with listening() as lines:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_expect_death, instance)

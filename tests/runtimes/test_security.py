@@ -123,6 +123,7 @@ async def test_s15_a_process_gets_its_pipes_and_nothing_else(
             assert os.getsid(instance.pid) == os.getpgid(instance.pid) == instance.pid
             cwd = os.readlink(f"/proc/{instance.pid}/cwd")
             assert Path(cwd).name.startswith("spear-")
+            instance.kill()  # stopped as it is, it would not notice SIGTERM
 
 
 async def test_s15_no_process_gets_anything_of_another() -> None:
@@ -188,7 +189,6 @@ async def test_s2_nobody_may_connect_before_the_process_is_known(
 async def test_s2_its_children_may_connect_for_it() -> None:
     settings = ProcessSettings(
         command=("sh", "-c", '"$@" & wait', "sh", sys.executable, WORKER, "{bootstrap_fd}"),
-        pass_environment=("COVERAGE_PROCESS_CONFIG",),
     )
     async with open_host() as host, host.ready(settings) as instance:
         assert await call(instance, "echo", b"hello") == b"hello"

@@ -73,6 +73,7 @@ class Handlers:
 class TestChurn:
     """S8: calls that are opened and cancelled at once."""
 
+    @pytest.mark.repetitive
     @pytest.mark.slow
     def test_s8_a_hundred_thousand_opened_and_cancelled_never_exceed_the_limit(
         self, seed: random.Random
@@ -118,6 +119,7 @@ class TestChurn:
                 break
         return end, clock.now
 
+    @pytest.mark.repetitive
     @pytest.mark.slow
     def test_s8_a_hundred_cancels_a_second_are_taken_for_ever(self) -> None:
         end, _ = self.churn(100, 300)
@@ -131,6 +133,7 @@ class TestChurn:
         # The burst, then the second strike after another second of excess.
         assert when <= (LIMITS.cancel_burst + 2 * LIMITS.cancels_per_second) / (rate - 100) + 0.1
 
+    @pytest.mark.repetitive
     @pytest.mark.slow
     def test_s8_whom_we_trust_is_not_counted(self) -> None:
         end, _ = self.churn(10_000, 2, is_trusting=True)

@@ -63,6 +63,7 @@ def test_the_outbox_makes_the_same_bytes_however_it_makes_them(size: int) -> Non
     assert b"".join(outbox.take()) == pack_prefix(0x91, 4, 5, 6, 7, None, size) + payload
 
 
+@pytest.mark.repetitive
 @pytest.mark.parametrize("type_", [*FrameType, UNKNOWN_OPTIONAL, UNKNOWN_MANDATORY])
 @pytest.mark.slow
 def test_r3_ten_thousand_frames_of_each_type_come_back_as_they_went(type_: int) -> None:

@@ -229,11 +229,13 @@ def run_fuzz(frames: int, rng: random.Random) -> None:
     assert 0.2 < refused < 0.9999, "it no longer reaches what it should"
 
 
+@pytest.mark.repetitive
 @pytest.mark.slow
 def test_r1_a_hundred_thousand_frames(seed: random.Random) -> None:
     run_fuzz(10**5, seed)
 
 
+@pytest.mark.repetitive
 @pytest.mark.slow
 def test_r1_byte_by_byte(seed: random.Random) -> None:
     fuzz(1500, seed, [byte_cuts])

@@ -303,6 +303,7 @@ def test_random_traffic_loses_no_credit() -> None:
     run_state_machine_as_test(Traffic, settings=settings(max_examples=50, stateful_step_count=50))
 
 
+@pytest.mark.repetitive
 @pytest.mark.slow
 def test_long_random_traffic_loses_no_credit(seed: random.Random) -> None:
     seen: Counter[int] = Counter()
