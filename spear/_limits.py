@@ -37,13 +37,13 @@ class Limits:
     handshake_frame_bytes: int = 4 * KIB
     """All that an unauthenticated peer can make us buffer."""
 
-    control_backlog_bytes: int = 64 * KIB
-    """Unsent answers to heartbeats and the like; a peer that never reads is cut at this size."""
-
     # -- counts -----------------------------------------------------------------------------
     max_calls: int = 100
     """Calls one peer may have open; each counts until its handler has ended (h2's default of 100;
     ending the count at CANCEL is CVE-2023-44487)."""
+
+    max_functions: int = 10_000
+    """Functions that one peer may announce."""
 
     request_bytes_in_flight: int = 128 * MIB
     """Total size of the requests that one peer's running calls hold; above it a call is refused."""
@@ -65,9 +65,6 @@ class Limits:
 
     connection_window_bytes: int = 1 * MIB
     """Unread bytes of all streams of one connection."""
-
-    max_queued_items: int = 4096
-    """Unread items of one stream, however small they are."""
 
     # -- times --------------------------------------------------------------------------------
     connect_seconds: float = 5.0

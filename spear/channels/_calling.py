@@ -62,7 +62,7 @@ class CallingHalf:
         self._counters = Counters()
         self._slots = SlotQueue(connection)
         self._deadlines = Deadlines(connection, timers)
-        self._peer = Peer()
+        self._peer = Peer(limits.max_functions)
         self.functions = self._peer.functions
         self.closed = trio.Event()
         self.closed_by: SpearError | None = None
@@ -217,7 +217,7 @@ class CallingHalf:
             self._counters.messages_sent -= 1
             self._slots.free()
 
-    def fail_call(self, call: OutboundCall, failure: Exception) -> None:
+    def fail_call(self, call: OutboundCall, failure: BaseException) -> None:
         """Tell whoever waits for a call of ours that there will be no answer."""
         if call.on_failure(failure):
             self._counters.failed(type(failure).__name__)

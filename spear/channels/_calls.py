@@ -76,7 +76,7 @@ class OutboundCall(CallerSide):
         self.started = started
         self.deadline = deadline
         self.on_progress: OnProgress | None = None
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     def unwrap(self) -> ExecutionResponse:
         """The outcome: what the waiting task gets."""
@@ -117,7 +117,7 @@ class OutboundCall(CallerSide):
             # outcome.Value for each call (0.6 us of 10).
             reschedule(task, self)  # type: ignore[arg-type]  # see above; a cast costs as much again
 
-    def on_failure(self, failure: Exception) -> bool:
+    def on_failure(self, failure: BaseException) -> bool:
         """There will be no result; returns whether that is news (it is none after the deadline)."""
         task, self.task = self.task, None
         if task is None:
@@ -131,7 +131,7 @@ class OutboundCall(CallerSide):
         if self.on_progress is not None and self.task is not None:
             try:
                 self.task.context.run(self.on_progress, payload, bool(flags & CBOR))
-            except Exception as error:  # it belongs to the caller, and must not end the channel
+            except BaseException as error:  # it is the caller's, and must not end the channel
                 self._channel.cancel_call(self)
                 self._channel.fail_call(self, error)
 
@@ -215,7 +215,7 @@ class CallStream(OutboundCall):
         self._done.set()
         self._channel.wake_senders()
 
-    def on_failure(self, failure: Exception) -> bool:
+    def on_failure(self, failure: BaseException) -> bool:
         """The call failed."""
         if self._done.is_set():
             return False

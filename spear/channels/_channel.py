@@ -281,7 +281,7 @@ class CommunicationChannel(CallingHalf):
             assert isinstance(payload, bytes)  # wire says so
             call.on_progress_report(payload, flags)
         elif type_ == FrameType.ANNOUNCE:
-            if self._peer.on_announce(head) and not self._is_announced:
+            if self._peer.on_announce(head):
                 # Until now the host has sent nothing but its welcome.
                 self._is_announced = True
                 self._heartbeat.watch()

@@ -8,11 +8,13 @@ from typing import Final, final
 
 import trio
 
-from spear._errors import ChannelBroken, ChannelClosed, SpearError
+from spear._errors import ChannelBroken, ChannelClosed, RemoteProtocolError, SpearError
 from spear.wire import Head, HeadValue
 
 FAREWELL_CHARACTERS: Final = 200
 """What is kept of the reason why a peer leaves."""
+
+MOST_NAME_CHARACTERS: Final = 256
 
 NAMES_PER_FRAME: Final = 200
 """Names of functions in one announcement; a head holds that many of any sensible length."""
@@ -28,9 +30,13 @@ class Peer:
         farewell: why it leaves; empty while it does not.
     """
 
-    __slots__ = ("_leaving", "_took", "farewell", "functions", "streams")
+    __slots__ = (
+        "_has_announced", "_leaving", "_max_functions", "_took", "farewell", "functions", "streams",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, max_functions: int) -> None:
+        self._max_functions = max_functions
+        self._has_announced = False
         self.functions: dict[str, int] = {}
         self.streams: frozenset[str] = frozenset()
         self.farewell = ""
@@ -38,15 +44,27 @@ class Peer:
         self._took: float = inf  # the newest of our calls that it has begun, as it says
 
     def on_announce(self, head: Head | None) -> bool:
-        """It offers more functions; returns whether these were the last."""
+        """It offers more functions; returns whether these were the last.
+
+        Raises:
+            RemoteProtocolError: they are too many, or come after the last.
+        """
+        if self._has_announced:
+            raise RemoteProtocolError("an announcement after the last one")
         head = head or {}
         names, streams = head.get("functions"), head.get("streams")
         for name in names if isinstance(names, list) else []:
             if isinstance(name, str) and name not in self.functions:
+                if len(name) > MOST_NAME_CHARACTERS:
+                    raise RemoteProtocolError(f"a function's name of {len(name)} characters")
+                if len(self.functions) >= self._max_functions:
+                    raise RemoteProtocolError(f"more than {self._max_functions} functions")
                 self.functions[name] = len(self.functions) + 1
         if isinstance(streams, list) and streams:
-            self.streams |= {name for name in streams if isinstance(name, str)}
-        return bool(head.get("last"))
+            known = {name for name in streams if isinstance(name, str)}
+            self.streams |= known & self.functions.keys()
+        self._has_announced = bool(head.get("last"))
+        return self._has_announced
 
     def on_close(self, head: Head | None) -> None:
         """It takes no new calls, and goes when those that run are done."""

@@ -127,7 +127,7 @@ class SocketPipe:
             self._pump.start_spinning()
         self._on_frames: Callable[[list[Frame]], None]
         self._server: Task | None = None  # parked in serve()
-        self._ended_by: Exception | None = None
+        self._ended_by: BaseException | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._unsent: list[Payload] = []  # not empty: the writing task is at work
         self._drained: trio.Event | None = None  # somebody waits in drain()
@@ -155,8 +155,8 @@ class SocketPipe:
         self._on_frames = on_frames
         if self._closed:
             return
-        self._server = current_task()
         self._pump.start_reading(self._stream.socket.fileno(), self._on_readable)
+        self._server = current_task()
         await wait_task_rescheduled(self._abort_serving)
         if self._ended_by is not None:
             raise self._ended_by
@@ -171,10 +171,10 @@ class SocketPipe:
             frames = self._read()
             if frames or self.receiver.error is not None:
                 self._on_frames(frames)
-        except Exception as error:  # of the connection, the peer, or ours: serve() raises it
+        except BaseException as error:  # of the connection, the peer, or ours: serve() raises it
             self._end_serving(error)
 
-    def _end_serving(self, error: Exception | None = None) -> None:
+    def _end_serving(self, error: BaseException | None = None) -> None:
         task, self._server = self._server, None
         if task is not None:
             self._pump.stop_reading(self._stream.socket.fileno())

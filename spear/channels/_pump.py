@@ -88,8 +88,8 @@ class Pump(trio.abc.Instrument):
 
         No task runs then. It must not raise.
         """
-        self._readers[fileno] = on_readable
         self._epoll.register(fileno, select.EPOLLIN)
+        self._readers[fileno] = on_readable
 
     def stop_reading(self, fileno: int) -> None:
         """Stop that, if it was started; before the descriptor is closed."""
@@ -119,7 +119,8 @@ class Pump(trio.abc.Instrument):
         """The opposite. The last one out takes the instrument away."""
         self._users -= 1
         if self._users == 0:
-            trio.lowlevel.remove_instrument(self)
+            with suppress(KeyError):  # Trio takes away an instrument that has failed
+                trio.lowlevel.remove_instrument(self)
             self.pending.clear()  # of pipes that are closed
             trio.lowlevel.notify_closing(self._epoll)
             self._epoll.close()

@@ -61,7 +61,7 @@ class ItemQueue:
         self._cost = 0  # of items taken for which credit has not been returned
         self._since = 0  # items taken since the last checkpoint
         self._reader: Task | None = None
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self.ended = False
 
     # -- filled by the channel's reader -----------------------------------------------------------
@@ -72,7 +72,7 @@ class ItemQueue:
         self._items.extend([(item, is_cbor) for item in items])
         self._wake()
 
-    def end(self, failure: Exception | None = None) -> None:
+    def end(self, failure: BaseException | None = None) -> None:
         """No further item will arrive, because the stream is complete or because it failed."""
         if not self.ended:
             self.ended = True

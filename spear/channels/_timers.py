@@ -11,6 +11,7 @@ a few. Without that, a peer whose calls have ever shorter deadlines would fill i
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import inf
@@ -19,6 +20,8 @@ from typing import Final, final
 import trio
 
 from ._nursery import open_private_nursery
+
+logger: Final = logging.getLogger("spear.channels")
 
 FEW: Final = 64
 """So many entries may be outdated before anybody counts."""
@@ -66,7 +69,10 @@ class Timers:
                 if _is_outdated(entry):
                     self._outdated -= 1
                 else:
-                    entry[2](now)
+                    try:
+                        entry[2](now)
+                    except Exception:  # a bug of ours: it must not silence all the others
+                        logger.exception("a timer failed")
 
     def _forget(self) -> None:
         """An entry is outdated: once they are in the majority, throw them all away."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from spear.channels import InboundCall
+    from spear.wire import Head
 
     from .helpers import Carrier
 
 KIB = 1024
 MIB = 1024 * KIB
+CONTROL_BACKLOG_BYTES = 64 * KIB  # of unsent answers, at the most: the figure of S9
 
 REQUEST = int(FrameType.EXECUTION_REQUEST)
 STREAM = 0x08
@@ -59,6 +62,21 @@ async def expect_expelled(channel: CommunicationChannel, why: str) -> None:
 
 # -- memory -----------------------------------------------------------------------------------------
 
+TIGHT = Limits(
+    max_calls=20,
+    stream_window_bytes=64 * KIB,
+    connection_window_bytes=256 * KIB,
+    assembly_bytes=512 * KIB,
+    fragment_bytes=32 * KIB,
+    max_message_bytes=1 * MIB,
+    request_bytes_in_flight=1 * MIB,
+)
+"""Limits that a misbehaving peer reaches at once, all of them."""
+
+SOAK_SECONDS = 600
+PER_CONNECTION_BYTES = 4 * MIB
+"""What R18 grants the worst peer."""
+
 
 async def pour(call: InboundCall) -> bytes:
     while True:
@@ -69,17 +87,8 @@ async def pour(call: InboundCall) -> bytes:
 async def test_r18_the_worst_peer_takes_no_more_memory_than_the_limits_say(unix: Carrier) -> None:
     """It opens streams and takes nothing, sends items that nobody takes, begins payloads and does not
     finish them, claims what it does not send, and reads nothing of what it is sent."""
-    limits = Limits(
-        max_calls=20,
-        stream_window_bytes=64 * KIB,
-        connection_window_bytes=256 * KIB,
-        assembly_bytes=512 * KIB,
-        fragment_bytes=32 * KIB,
-        max_message_bytes=1 * MIB,
-        request_bytes_in_flight=1 * MIB,
-    )
     functions = Functions({"pour": pour, "sleep": sleep, "echo": echo})
-    async with unix.open_raw(service=functions, limits=limits, peer_limits=limits) as (
+    async with unix.open_raw(service=functions, limits=TIGHT, peer_limits=TIGHT) as (
         channel,
         peer,
     ):
@@ -87,7 +96,7 @@ async def test_r18_the_worst_peer_takes_no_more_memory_than_the_limits_say(unix:
         await park()
         await peer.reset()
         await channel.closed.wait()
-    async with unix.open_raw(service=functions, limits=limits, peer_limits=limits) as (
+    async with unix.open_raw(service=functions, limits=TIGHT, peer_limits=TIGHT) as (
         channel,
         peer,
     ):
@@ -103,22 +112,46 @@ async def test_r18_the_worst_peer_takes_no_more_memory_than_the_limits_say(unix:
         assert channel.is_connected
         found = channel.statistics()
         # each bound was reached, and held
-        assert limits.assembly_bytes - 100 * KIB <= found.buffered_bytes <= limits.assembly_bytes
-        assert found.handlers_running == limits.max_calls
+        assert TIGHT.assembly_bytes - 100 * KIB <= found.buffered_bytes <= TIGHT.assembly_bytes
+        assert found.handlers_running == TIGHT.max_calls
         assert found.calls_refused > 0
         assert channel.connection.windows.send.available <= 0
         assert channel.connection.messages.windows is not None
         assert 0 < channel.connection.messages.windows.receive.available <= 8 * KIB
         bound = (
-            limits.assembly_bytes
-            + 2 * limits.connection_window_bytes
-            + limits.request_bytes_in_flight
+            TIGHT.assembly_bytes + 2 * TIGHT.connection_window_bytes + TIGHT.request_bytes_in_flight
         )
         assert peak - before <= bound + 1 * MIB
         # and everybody else is as well as before
         await peer.reset()
         await channel.closed.wait()
         assert channel.statistics().handlers_running == 0
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.soak
+async def test_r18_the_worst_peers_for_ten_minutes(unix: Carrier) -> None:
+    """One after the other, each as bad as it can be, at full speed."""
+    functions = Functions({"pour": pour, "sleep": sleep, "echo": echo})
+    end = trio.current_time() + SOAK_SECONDS
+    most: list[int] = []
+    while trio.current_time() < end:
+        async with unix.open_raw(service=functions, limits=TIGHT, peer_limits=TIGHT) as (
+            channel,
+            peer,
+        ):
+            await _misbehave(peer)
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            most.append(resident_bytes())
+            await peer.reset()
+            await channel.closed.wait()
+    warm = most[len(most) // 10]
+    assert max(most[len(most) // 10 :]) <= warm + PER_CONNECTION_BYTES
 
 
 async def _misbehave(peer: RawPeer) -> None:
@@ -264,7 +297,6 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
     "heartbeats": lambda number: RawPeer.encode(FrameType.HEALTH_CHECK, a=number),
     "answers to heartbeats": lambda number: RawPeer.encode(FrameType.HEALTH_RESPONSE),
     "unknown frames": lambda number: RawPeer.encode(0x55),
-    "announcements": lambda number: RawPeer.encode(FrameType.ANNOUNCE, head={"functions": []}),
     "cancels of calls that are over": lambda number: RawPeer.encode(FrameType.CANCEL, call_id=2),
 }
 
@@ -301,7 +333,46 @@ async def test_s9_a_flood_of_small_frames_is_stopped(what: str, autojump_clock: 
         assert farewell[0] is not None
         assert "too many" in str(farewell[0]["reason"])
         await expect_expelled(channel, "too many")
-        assert most < limits.control_backlog_bytes
+        assert most < CONTROL_BACKLOG_BYTES
+
+
+ANNOUNCEMENTS: dict[str, tuple[str, Callable[[int], Head]]] = {
+    "ever more names": ("more than 10 functions", lambda number: {"functions": [f"f{number}"]}),
+    "one name for ever": ("too many", lambda number: {"functions": ["f"]}),
+    "a long name": (
+        "a function's name of 1000 characters",
+        lambda number: {"functions": ["f" * 1000]},
+    ),
+    "more after the last": ("after the last", lambda number: {"functions": ["f"], "last": True}),
+    "more streams": ("too many", lambda number: {"streams": [f"f{number}"]}),
+}
+
+
+@pytest.mark.parametrize("what", ANNOUNCEMENTS)
+async def test_r18_announcements_have_bounds(what: str, autojump_clock: MockClock) -> None:
+    reason, head = ANNOUNCEMENTS[what]
+    limits = Limits(max_functions=10, control_frame_burst=1000, control_frames_per_second=100)
+    async with MEMORY_STREAM.open_host(limits=limits) as (_, endpoint):
+        stream = await MEMORY_STREAM.connect(endpoint.address)
+        peer = RawPeer(stream)
+        request = peer.prove(await peer.receive_challenge(), INSTANCE, endpoint.secret)
+        await peer.authenticate(request)
+        channel = endpoint.channel
+        assert channel is not None
+
+        async def announce() -> None:
+            for number in range(10_000):
+                try:
+                    await peer.send(FrameType.ANNOUNCE, head=head(number))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(announce)
+            await peer.wait_closed()
+        await expect_expelled(channel, reason)
+        assert len(channel.functions) <= 10
+        assert len(channel.streams) <= 10
 
 
 async def test_s9_answers_to_heartbeats_do_not_pile_up_for_a_peer_that_never_reads() -> None:
@@ -311,7 +382,7 @@ async def test_s9_answers_to_heartbeats_do_not_pile_up_for_a_peer_that_never_rea
         for _ in range(40):
             await peer.stream.send_all(beats)
             await park()
-            assert channel.statistics().unsent_bytes <= limits.control_backlog_bytes
+            assert channel.statistics().unsent_bytes <= CONTROL_BACKLOG_BYTES
             assert len(channel._pipe.sink._latest) <= 1  # type: ignore[attr-defined]  # an Outbox
         assert channel.is_connected
 

@@ -49,9 +49,20 @@ def windows_are_whole(*channels: CommunicationChannel) -> bool:
 async def test_r19_64_mib_through_a_slow_consumer(
     direction: str, autojump_clock: MockClock
 ) -> None:
+    await pass_through_a_slow_consumer(direction, 1024)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("direction", ["to the caller", "to the function"])
+async def test_r19_a_gibibyte_through_a_slow_consumer(
+    direction: str, autojump_clock: MockClock
+) -> None:
+    await pass_through_a_slow_consumer(direction, 16 * 1024)
+
+
+async def pass_through_a_slow_consumer(direction: str, count: int) -> None:
     """1 MiB a second in virtual time: the sender is stopped, memory stays flat, no credit is lost."""
     item = bytes(64 * KIB)
-    count = 1024
     sent = taken = 0
     furthest = 0
 
@@ -88,10 +99,10 @@ async def test_r19_64_mib_through_a_slow_consumer(
         try:
             before, _ = tracemalloc.get_traced_memory()
             if direction == "to the caller":
-                async with host.open_stream("give", timeout=1000) as stream:
+                async with host.open_stream("give", timeout=count) as stream:
                     await pull(stream)
             else:
-                async with host.open_stream("take", sends_items=True, timeout=1000) as stream:
+                async with host.open_stream("take", sends_items=True, timeout=count) as stream:
                     await push(stream)
                     await stream.send_eof()
                     await stream.result()

@@ -506,6 +506,20 @@ def garbage(seed: random.Random) -> bytes:
 async def test_s5_garbage_on_a_live_listener_hurts_nobody(
     transport: str, count: int, request: pytest.FixtureRequest, seed: random.Random
 ) -> None:
+    await endure_garbage(transport, count, request, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("transport", ["unix", "tcp", "tls", "memory_stream"])
+async def test_s5_ten_thousand_times_garbage_on_a_live_listener(
+    transport: str, request: pytest.FixtureRequest, seed: random.Random
+) -> None:
+    await endure_garbage(transport, 10_000, request, seed)
+
+
+async def endure_garbage(
+    transport: str, count: int, request: pytest.FixtureRequest, seed: random.Random
+) -> None:
     carrier: Carrier = request.getfixturevalue(transport)
     functions = Functions({"echo": echo})
     calls = 0

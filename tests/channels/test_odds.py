@@ -275,7 +275,6 @@ async def test_nobody_need_listen_for_lost_heartbeats_or_announcements(
             None, FrameType.ANNOUNCE, 0, 0, 0, {"functions": ["f"], "last": True}, b""
         )
         assert channel.is_connected
-        channel._on_event(None, FrameType.ANNOUNCE, 0, 0, 0, {"last": True}, b"")
         await channel.closed.wait()
         assert isinstance(channel.closed_by, ChannelBroken)
         assert 3 <= trio.current_time() <= 3.1

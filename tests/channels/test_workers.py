@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from spear.testing import Handler
     from spear.wire import Payload
 
+    from .helpers import Carrier
+
 note: ContextVar[str] = ContextVar("note", default="clean")
 
 
@@ -351,6 +353,27 @@ async def test_a_progress_callback_that_fails_fails_its_call_alone() -> None:
         await park()
         assert functions.running == host.statistics().calls_in_flight == 0
         assert host.statistics().failures == {"ZeroDivisionError": 1}
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+async def test_a_progress_callback_that_wants_to_end_the_program_harms_no_channel(
+    unix: Carrier, error: type[BaseException]
+) -> None:
+    """Whatever it raises is raised by its own call, also over a socket, where no task runs it."""
+
+    async def report(call: InboundCall) -> bytes:
+        call.report_progress(b"1")
+        await park()
+        return b"done"
+
+    def fail(payload: bytes, is_cbor: bool) -> None:
+        raise error("in the callback")
+
+    functions = Functions({"report": report})
+    async with unix.open_pair(agent_service=functions, functions=functions.names) as (host, _):
+        with pytest.raises(error, match="in the callback"):
+            await host.request("report", on_progress=fail)
+        assert (await host.request("report")).payload == b"done"
 
 
 async def test_a_progress_callback_may_fail_when_the_answer_is_there_already() -> None:

@@ -361,7 +361,7 @@ def test_s9_a_peer_that_never_reads_cannot_grow_our_output(
         if end.error is not None:
             break
     waiting = end.take_bytes()
-    assert len(waiting) <= LIMITS.control_backlog_bytes
+    assert len(waiting) <= 64 * KIB
     assert len(split_frames(waiting)) <= 2 * LIMITS.max_calls + 2
 
 
