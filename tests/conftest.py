@@ -1,4 +1,5 @@
-"""What every test gets: a time limit, a seed that can be given again, and Hypothesis profiles.
+"""What every test gets: a time limit, a seed that can be given again, and Hypothesis profiles; and a
+witness, who fails it if a secret is in its output.
 
 A run under ``CI`` is deterministic: the same seed, the same Hypothesis examples. Elsewhere each run
 draws anew, and prints what brings a failure back.
@@ -19,6 +20,8 @@ import hypothesis
 import pytest
 import trio
 from coverage import Coverage
+
+from spear._ids import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -180,3 +183,46 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
     return (yield from limited(item, "teardown"))
+
+
+# -- secrets -------------------------------------------------------------------------------------
+
+
+class Witness:
+    """Knows all secrets of one test, however they come to be."""
+
+    def __init__(self) -> None:
+        self.secrets: set[bytes] = set()
+        construct = Secret.__init__
+
+        def construct_and_remember(secret: Secret, value: bytes) -> None:
+            construct(secret, value)
+            if len(set(value)) > 1:  # one that a test has not made up, such as bytes(32)
+                self.secrets.add(bytes(value))
+
+        pytest.MonkeyPatch().setattr(Secret, "__init__", construct_and_remember)  # for good
+
+    def finds_in(self, text: str) -> bool:
+        """Whether one of them is in a text, in any of the ways in which bytes are written."""
+        return any(
+            form in text
+            for secret in self.secrets
+            for form in (secret.hex(), secret.hex().upper(), repr(secret)[2:-1], str(list(secret)))
+        )
+
+
+WITNESS = Witness()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test if a secret is in what was written or logged meanwhile (S14)."""
+    report = yield
+    if any(WITNESS.finds_in(content) for _, content in report.sections):
+        report.outcome = "failed"
+        report.longrepr = f"a secret is in the output of the {report.when} of {item.nodeid}"
+    if report.when == "teardown":
+        WITNESS.secrets.clear()
+    return report

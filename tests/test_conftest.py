@@ -95,3 +95,24 @@ async def test_second():
     output = run_pytest(tmp_path, interrupted, "-s")
     assert "KeyboardInterrupt" in output
     assert "not reached" not in output
+
+
+@pytest.mark.slow
+def test_s14_a_secret_in_its_output_fails_a_test(tmp_path: Path) -> None:
+    careless = """
+import logging, sys
+import pytest
+from spear._ids import Secret
+
+@pytest.mark.parametrize("form", [bytes.hex, repr, list])
+@pytest.mark.parametrize("tell", [print, logging.warning, lambda x: print(x, file=sys.stderr)])
+def test_careless(form, tell):
+    tell(f"the secret is {form(Secret.generate().reveal())}")
+
+def test_careful():
+    print(Secret.generate())
+    logging.warning("the secret is %r", Secret.generate())
+"""
+    output = run_pytest(tmp_path, careless)
+    assert "9 failed, 1 passed" in output
+    assert output.count("a secret is in the output of the call of test_some.py::test_careless") == 9
