@@ -409,3 +409,19 @@ async def test_timers_call_in_order_and_at_the_time(autojump_clock: MockClock) -
         "first", "second", "second as well", "overdue", "third",
     ]  # fmt: skip
     assert [when for _, when in calls] == pytest.approx([1, 2, 2, 2.5, 3])
+
+
+async def test_a_timer_that_fails_silences_no_other(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[float] = []
+
+    def fail(now: float) -> None:
+        raise ZeroDivisionError("in a timer")
+
+    async with open_timers() as timers:
+        timers.call_at(1, fail)
+        timers.call_at(2, calls.append)
+        await trio.sleep(3)
+    assert calls == [2]
+    assert "in a timer" in caplog.text
