@@ -50,10 +50,13 @@ class Source:
     def lines(self) -> list[str]:
         return self.text.splitlines()
 
-    @property
-    def comments(self) -> list[tuple[int, str]]:
-        tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
-        return [(each.start[0], each.string) for each in tokens if each.type == tokenize.COMMENT]
+    def comments_with(self, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+        """The comments that a pattern is found in: (line, comment)."""
+        if not pattern.search(self.text):  # tokenizing everything would take seconds
+            return
+        for each in tokenize.generate_tokens(io.StringIO(self.text).readline):
+            if each.type == tokenize.COMMENT and pattern.search(each.string):
+                yield each.start[0], each.string
 
 
 def sources(*folders: str) -> list[Source]:
@@ -113,16 +116,14 @@ def prints(source: Source) -> Iterator[str]:
 
 def promises(source: Source) -> Iterator[str]:
     """What is to be done later is an issue, not a comment."""
-    for line, comment in source.comments:
-        if found := PROMISES.search(comment):
-            yield f"{source.path}:{line}: {found[0]}"
+    for line, comment in source.comments_with(PROMISES):
+        yield f"{source.path}:{line}: {comment}"
 
 
 def unexplained_ignores(source: Source) -> Iterator[str]:
     """Silencing the type checker takes an error code, and a second comment that says why."""
-    for line, comment in source.comments:
-        if UNEXPLAINED_IGNORE.search(comment):
-            yield f"{source.path}:{line}: {comment}"
+    for line, comment in source.comments_with(UNEXPLAINED_IGNORE):
+        yield f"{source.path}:{line}: {comment}"
 
 
 def undocumented(everything: list[Source]) -> Iterator[str]:
