@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
+from spear._directories import OwnedDirectory
 from spear._errors import ChannelBroken, ConfigurationError
 from spear._limits import Limits
 from spear.transports import (
@@ -29,7 +31,6 @@ from spear.transports._unix import _bind_private_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NOBODY = 65534
 
@@ -62,6 +63,24 @@ def test_the_directory_goes_with_what_is_in_it(tmp_path: Path) -> None:
         assert os.path.dirname(path) == str(tmp_path)
         (tmp_path / os.path.basename(path) / "file").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_dead_process_has_left_goes_with_the_next_directory(tmp_path: Path) -> None:
+    left = OwnedDirectory.make(str(tmp_path), "run")
+    (tmp_path / os.path.basename(left.path) / "socket").touch()
+    with make_private_directory(tmp_path) as living:
+        assert os.path.exists(left.path)  # its owner is this process, and lives
+        left.release()
+        with make_private_directory(tmp_path) as path:
+            assert sorted(tmp_path.iterdir()) == sorted([Path(living), Path(path)])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every directory")
+def test_where_nobody_may_look_a_directory_can_be_made(tmp_path: Path) -> None:
+    tmp_path.chmod(0o300)
+    with make_private_directory(tmp_path) as path:
+        assert os.path.exists(path)
+    tmp_path.chmod(0o700)
 
 
 def test_a_directory_that_others_fill_is_left_behind(tmp_path: Path) -> None:
