@@ -220,7 +220,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test if a secret is in what was written or logged meanwhile (S14)."""
     report = yield
-    if any(WITNESS.finds_in(content) for _, content in report.sections):
+    # In a report there are the sections of the phases before it, too.
+    if any(
+        title.endswith(report.when) and WITNESS.finds_in(content)
+        for title, content in report.sections
+    ):
         report.outcome = "failed"
         report.longrepr = f"a secret is in the output of the {report.when} of {item.nodeid}"
     if report.when == "teardown":

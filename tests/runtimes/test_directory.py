@@ -1,0 +1,36 @@
+"""Working directories, full or forgotten."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from spear._directories import OwnedDirectory
+from spear.runtimes._process_directory import KIND, _sweep, open_working_directory
+
+
+def fill(directory: str) -> None:
+    (Path(directory) / "a" / "b").mkdir(parents=True)
+    (Path(directory) / "a" / "b" / "file").touch()
+
+
+async def test_it_goes_with_all_that_is_in_it() -> None:
+    for contents in (fill, os.path.exists, os.rmdir):
+        async with open_working_directory() as path:
+            contents(path)
+        assert os.listdir(tempfile.gettempdir()) == []
+
+
+def test_what_nobody_owns_is_removed_and_nothing_else() -> None:
+    parent = tempfile.gettempdir()
+    left, kept = (OwnedDirectory.make(parent, KIND) for _ in range(2))
+    fill(left.path)
+    left.release()
+    _sweep(parent)
+    assert os.listdir(parent) == [os.path.basename(kept.path)]
+    kept.release()
+
+
+def test_a_temporary_directory_that_is_gone_holds_up_nobody(tmp_path: Path) -> None:
+    _sweep(str(tmp_path / "missing"))
