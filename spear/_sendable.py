@@ -1,7 +1,7 @@
 """What can be sent: the types that arguments, results and items may be made of. A leaf.
 
 CBOR libraries encode more than any peer here decodes: dates and decimals as tags, maps with numbers for
-keys. Looked at before it is encoded, such a value is refused where it was made, and its type and its
+keys, views of memory as lists of numbers. Looked at before it is encoded, such a value is refused where it was made, and its type and its
 place can be named. The rules are those of ``spear.wire``; a test holds the two together.
 """
 
@@ -20,9 +20,9 @@ MAX_PATH: Final = 80
 Skip: TypeAlias = frozenset[type]
 """What values of exactly these types are need not be looked at."""
 
-_SCALARS: Final[Skip] = frozenset({type(None), bool, int, float, str, bytes, bytearray, memoryview})
+_SCALARS: Final[Skip] = frozenset({type(None), bool, int, float, str, bytes, bytearray})
 _ALL_BUT_TEXT: Final = _SCALARS - {str}
-_SCALAR_CLASSES: Final = (int, float, bytes, bytearray, memoryview)
+_SCALAR_CLASSES: Final = (int, float, bytes, bytearray)
 
 _ADVICE: Final = {
     "date": "text, such as .isoformat()",
@@ -34,6 +34,7 @@ _ADVICE: Final = {
     "PurePath": "text, such as str() of it",
     "_IPAddressBase": "text, such as str() of it",
     "complex": "a list of two numbers",
+    "memoryview": "bytes, such as .tobytes()",
     "ndarray": "a list, such as .tolist()",
     "generic": "a number, such as .item()",  # numpy's scalars
 }
@@ -175,7 +176,7 @@ def _check_other(value: object, levels: int, skip: Skip) -> None:
         return
     elif isinstance(value, Mapping):
         _check_map(value, levels, skip)
-    elif isinstance(value, Sequence):
+    elif isinstance(value, Sequence) and not isinstance(value, memoryview):
         _check_items(value, levels, skip)
     elif isinstance(value, Enum):
         check_sendable(value.value, levels, skip)

@@ -45,7 +45,8 @@ def encode_report(value: object) -> tuple[Payload, bool]:
 
 
 def _encode(value: object) -> tuple[Payload, bool]:
-    check_sendable(value)
+    if not isinstance(value, memoryview):  # which is sent by itself, but in nothing else
+        check_sendable(value)
     try:
         return encode_result(value)
     except (TypeError, ValueError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spear.transports import process_or_its_session as process_or_its_session
+    from spear.wire import TooManyItems as TooManyItems
     from spear.wire import Value as Value
     from spear.wire import decode_result as decode_result
     from spear.wire import encode_arguments as encode_arguments
@@ -62,6 +63,7 @@ _HOMES = {
     "Opener": "._factory",
     "Service": "._handlers",
     "Timers": "._timers",
+    "TooManyItems": "spear.wire",
     "Value": "spear.wire",
     "connect_channel": "._connect",
     "decode_result": "spear.wire",

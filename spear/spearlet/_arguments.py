@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from spear._errors import InvalidArguments, RemoteProtocolError
+from spear._errors import InvalidArguments, Rejected, RemoteProtocolError
 from spear._sendable import CannotSend, check_sendable, check_text
-from spear.channels import Value, decode_result, encode_result
+from spear.channels import TooManyItems, Value, decode_result, encode_result
 
 Result: TypeAlias = Value
 """What a function can return: what JSON can say, bytes, and integers of any size."""
@@ -21,7 +21,8 @@ def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool
         InvalidArguments: it cannot be sent; the message names it and its type.
     """
     try:
-        check_sendable(item)
+        if not isinstance(item, memoryview):  # which is sent by itself, but in nothing else
+            check_sendable(item)
         try:
             return encode_result(item)
         except (TypeError, ValueError):
@@ -36,12 +37,15 @@ def decode_result_untrusted(payload: bytes, is_cbor: bool) -> Result:
     """What a function returned, or one item of its stream.
 
     Raises:
+        Rejected: it is made of too many items.
         RemoteProtocolError: it is not valid CBOR.
     """
     if not is_cbor:
         return payload
     try:
         return decode_result(payload, is_cbor)
+    except TooManyItems as error:
+        raise Rejected(f"the function gave {error}", delivered="yes") from error
     except ValueError as error:
         raise RemoteProtocolError(
             f"a result that cannot be decoded: {error}", delivered="yes"

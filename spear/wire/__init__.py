@@ -53,6 +53,7 @@ from ._states import ConnectionState as ConnectionState
 from ._states import Kind as Kind
 from ._states import Role as Role
 from ._strikes import RateLimit as RateLimit
+from ._values import TooManyItems as TooManyItems
 from ._values import Value as Value
 from ._values import decode_value_untrusted as decode_value_untrusted
 from ._values import encode_value as encode_value

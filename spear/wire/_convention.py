@@ -10,7 +10,8 @@
 On the way out, attrs classes and dataclasses become maps, enums become their values, tuples become
 arrays. What becomes of a decoded argument is the agent's affair.
 
-Raw payloads are not copied: a buffer that was sent must not be changed any more.
+Raw payloads are not copied: a buffer that was sent must not be changed any more. Inside of lists and maps
+bytes and bytearrays may stand, views of memory not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from spear._sendable import CannotSend, check_arguments
 
 from ._frames import Payload
 from ._values import Value, decode_value_untrusted, encode_value
+
+_BUFFERS: Final = (bytes, bytearray, memoryview)
 
 NO_ARGUMENTS: Final = encode_value([[], {}])
 NONE: Final = encode_value(None)
@@ -40,7 +43,7 @@ def encode_arguments(
     if not keywords:
         if not positional:
             return NO_ARGUMENTS, True
-        if len(positional) == 1 and isinstance(positional[0], bytes | bytearray | memoryview):
+        if len(positional) == 1 and isinstance(positional[0], _BUFFERS):
             return _as_payload(positional[0]), False
     return encode_value([list(positional), dict(keywords)], unfold), True
 
@@ -53,8 +56,8 @@ def encode_call(
     Raises:
         InvalidArguments: an argument cannot be sent; the message names it and its type.
     """
-    if len(positional) == 1 and type(positional[0]) is bytes and not keywords:
-        return positional[0], False  # there is nothing to be checked
+    if len(positional) == 1 and not keywords and isinstance(positional[0], _BUFFERS):
+        return _as_payload(positional[0]), False  # there is nothing to be checked
     try:
         check_arguments(positional, keywords)
         try:
@@ -76,7 +79,7 @@ def encode_result(result: object) -> tuple[Payload, bool]:
         return result, False
     if result is None:
         return NONE, True
-    if isinstance(result, bytes | bytearray | memoryview):
+    if isinstance(result, _BUFFERS):
         return _as_payload(result), False
     return encode_value(result, unfold), True
 

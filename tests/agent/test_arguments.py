@@ -221,7 +221,7 @@ def test_objects_unfold(result: object, seen: Value) -> None:
         assert decode_result(bytes(payload), is_cbor) == seen
 
 
-@pytest.mark.parametrize("odd", [object(), pathlib.Path("x"), {1}, Checkable(), int, print])
+@pytest.mark.parametrize("odd", [object(), pathlib.Path("x"), Checkable(), int, print])
 def test_what_cannot_be_sent_is_named(odd: object) -> None:
     with pytest.raises(TypeError, match="cannot send a "):
         encode_result([odd])
