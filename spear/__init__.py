@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from spear._errors import FunctionRaised as FunctionRaised
     from spear._errors import InvalidArguments as InvalidArguments
     from spear._errors import LocalProtocolError as LocalProtocolError
-    from spear._errors import MissingExtra as MissingExtra
     from spear._errors import NotFound as NotFound
     from spear._errors import NotInCall as NotInCall
     from spear._errors import Overloaded as Overloaded
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 _ERRORS = (
     "AuthenticationFailed", "CallCancelled", "CallFailed", "ChannelBroken", "ChannelClosed",
     "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded", "FunctionRaised",
-    "InvalidArguments", "LocalProtocolError", "MissingExtra", "NotFound", "NotInCall", "Overloaded",
+    "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall", "Overloaded",
     "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnsupportedTransport",
     "WorkerDied",
 )  # fmt: skip

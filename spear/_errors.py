@@ -35,18 +35,6 @@ class ConfigurationError(SpearError):
     """A setting, a path or an argument of ours cannot be used; the message says what to change."""
 
 
-class MissingExtra(ConfigurationError):
-    """An optional dependency is not installed.
-
-    Attributes:
-        extra: what to install, as in ``pip install 'spear[extra]'``.
-    """
-
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an extra: pip install 'spear[{extra}]'")
-        self.extra = extra
-
-
 class ProtocolError(SpearError):
     """One side broke the rules of the wire protocol. Abstract: see the two subclasses."""
 
