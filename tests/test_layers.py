@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LEAVES = frozenset({"_directories", "_errors", "_ids", "_limits", "_sendable", "_util", "_version"})
+LEAVES = frozenset(
+    {"_directories", "_errors", "_ids", "_limits", "_sendable", "_targets", "_util", "_version"}
+)
 """Modules beside the packages; everything may import them, they import nothing of Spear."""
 
 LAYERS: dict[str, frozenset[str]] = {

@@ -54,8 +54,8 @@ def as_seen_by_caller(error: BaseException, *, debug: bool) -> CallFailed:
             remote_traceback=alone.remote_traceback or trace,
         )
     if alone is not None:
-        return FunctionRaised(str(alone), type_name=_name(alone), remote_traceback=trace)
-    text = "; ".join(f"{_name(each)}: {each}".removesuffix(": ") for each in leaves)
+        return FunctionRaised(text_of(alone), type_name=_name(alone), remote_traceback=trace)
+    text = "; ".join(f"{_name(each)}: {text_of(each)}".removesuffix(": ") for each in leaves)
     return FunctionRaised(text, type_name=_name(error), remote_traceback=trace)
 
 
@@ -66,6 +66,14 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(each)
     else:
         yield error
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, even if its own ``__str__`` fails."""
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"  # as tracebacks have it
 
 
 def _name(error: BaseException) -> str:
@@ -79,6 +87,7 @@ _MACHINERY: Final = (
     os.path.dirname(trio.__file__) + os.sep,
     os.path.dirname(outcome.__file__) + os.sep,
     os.path.join(os.path.dirname(os.__file__), "asyncio", ""),
+    os.path.join(os.path.dirname(os.__file__), "contextlib.py"),
     "<frozen importlib",
 )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spear._errors import AuthenticationFailed, ConfigurationError, SpearError
+from spear._targets import GUARD, being_loaded, loading
 
 from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, parse_record, take_environment
 from ._serve import serve
@@ -43,7 +44,8 @@ def launch(target: str, record: bytes | None) -> int:
         bootstrap = _from_environment(target) if record is None else parse_record(record)
         _set_up_output(debug=bootstrap.debug)
         sys.argv[:] = [target]  # the rest was for us
-        agent = load_agent(target)
+        with loading(target):
+            agent = load_agent(target)
     except LoadFailed as error:
         sys.stderr.write(f"{error.details}spear: {error}\n")
         return CANNOT_START
@@ -58,6 +60,8 @@ def launch(target: str, record: bytes | None) -> int:
 
 def launch_agent(agent: Agent, program: str) -> int:
     """Serve an agent of this process to the host that the environment names."""
+    if program_being_loaded := being_loaded():
+        raise ConfigurationError(f"run() while {program_being_loaded} is loaded: {GUARD}")
     try:
         bootstrap = _from_environment(program)
     except ConfigurationError as error:

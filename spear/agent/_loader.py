@@ -16,9 +16,10 @@ from types import ModuleType
 from typing import final
 
 from spear._errors import ConfigurationError
+from spear._targets import GUARD, is_file, split_target
 
 from ._app import Agent
-from ._failures import is_machinery
+from ._failures import is_machinery, text_of
 
 
 @final
@@ -49,23 +50,15 @@ def load_agent(target: str) -> Agent:
     Raises:
         LoadFailed: there is no such program, it raised, or it is not clear which agent is meant.
     """
-    program, name = _split(target)
-    if program.endswith(".py") or os.sep in program or os.path.exists(program):
-        module = _load_file(program)
-    else:
-        module = _load_module(program)
+    program, name = split_target(target)
+    module = _load_file(program) if is_file(program) else _load_module(program)
     return _find_agent(module, os.path.basename(program), name)
-
-
-def _split(target: str) -> tuple[str, str | None]:
-    program, colon, name = target.rpartition(":")
-    # A colon may be part of a path.
-    return (program, name) if colon and name.isidentifier() else (target, None)
 
 
 def _load_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
-        what = "is a directory" if os.path.isdir(path) else "does not exist"
+        what = "is a directory" if os.path.isdir(path) else "is no file"
+        what = what if os.path.exists(path) else "does not exist"
         raise LoadFailed(f"{path} {what}")
     path = os.path.abspath(path)
     _put_in_front(os.path.dirname(path))
@@ -122,17 +115,23 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
         return LoadFailed(f"{file}, line {error.lineno}: {type(error).__name__}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
     own = [each for each in frames if not is_machinery(each.filename)]
-    where = f"{os.path.basename(own[-1].filename)}, line {own[-1].lineno}" if own else program
-    said = " ".join(str(error).split())
+    said = [type(error).__name__, " ".join(text_of(error).split())]
+    if isinstance(error, SystemExit):
+        said.append(f"the program ends while its functions are loaded: {GUARD}")
+    where = program
+    if own:
+        # The guard goes around the line of the module, whatever that has called.
+        frame = own[0 if said[-1].endswith(GUARD) else -1]
+        where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
     return LoadFailed(
-        f"{where}: {type(error).__name__}{f': {said}' if said else ''}",
+        ": ".join([where, *filter(None, said)]),
         "".join(["Traceback (most recent call last):\n", *traceback.format_list(own)]),
     )
 
 
-def _find_agent(module: ModuleType, program: str, name: str | None) -> Agent:
+def _find_agent(module: ModuleType, program: str, name: str) -> Agent:
     agents = {key: value for key, value in vars(module).items() if isinstance(value, Agent)}
-    if name is not None:
+    if name:
         if name in agents:
             return agents[name]
         if not hasattr(module, name):

@@ -17,6 +17,7 @@ from typing import Final, final
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._targets import is_file, split_target
 
 from ._abc import RuntimeSettings
 
@@ -137,13 +138,11 @@ class ProcessSettings(RuntimeSettings):
     def split_target(self) -> tuple[Path | None, str]:
         """The target's absolute path, if it is a file, and how an agent is told of it."""
         target = self.target or ""
-        program, colon, name = target.rpartition(":")
-        if not (colon and name.isidentifier()):  # a colon may also be part of a path
-            program, colon, name = target, "", ""
-        if program.endswith(".py") or os.sep in program or os.path.isfile(program):
-            path = Path(program).absolute()
-            return path, f"{path}{colon}{name}"
-        return None, target
+        program, name = split_target(target)
+        if not is_file(program):
+            return None, target
+        path = Path(program).absolute()
+        return path, f"{path}:{name}" if name else str(path)
 
     def validate(self) -> None:
         """Find out whether this machine can start it; see :meth:`Runtime.validate`."""

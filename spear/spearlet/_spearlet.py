@@ -19,6 +19,7 @@ import trio
 
 from spear._errors import ConfigurationError, NotFound, SpearError
 from spear._limits import DEFAULT_LIMITS, Limits
+from spear._targets import GUARD, being_loaded, split_target
 from spear._util import NoPublicConstructor
 from spear.channels import CommunicationFactory, open_communication_factory, open_private_nursery
 from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings
@@ -115,6 +116,7 @@ class Spearlet(metaclass=NoPublicConstructor):
             ConfigurationError: the target, the name or a setting cannot be used.
             SpawnFailed: a replica did not become ready; the message holds what it wrote last.
         """
+        _expect_a_program()
         if not 1 <= replicas <= MAX_REPLICAS:
             raise ConfigurationError(f"replicas must be from 1 to {MAX_REPLICAS}, not {replicas}")
         runtime: RuntimeType
@@ -261,10 +263,8 @@ class Spearlet(metaclass=NoPublicConstructor):
 
 def _name_of(target: str) -> str:
     """A name for instances, out of a path, a module's name or an agent's."""
-    program, colon, agent = target.rpartition(":")
-    if colon and agent.isidentifier():
-        target = program
-    name = Path(target).stem if target.endswith(".py") else re.split(r"[./]", target)[-1]
+    program, _ = split_target(target)
+    name = Path(program).stem if program.endswith(".py") else re.split(r"[./]", program)[-1]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:MAX_NAME] or "functions"
 
 
@@ -276,6 +276,19 @@ def _search_path() -> tuple[str, ...]:
     return tuple(each for each in places if not os.path.join(each, "").startswith(installed))
 
 
+def _expect_a_program() -> None:
+    """Raise ConfigurationError where nothing can be hosted."""
+    if program := being_loaded():
+        # It would start itself, and that one itself again.
+        raise ConfigurationError(
+            f"a spearlet is wanted while the functions of {program} are loaded: {GUARD}"
+        )
+    if not trio.lowlevel.in_trio_run():
+        raise ConfigurationError(
+            "a spearlet needs Trio: start the program with trio.run(main), not asyncio.run(main())"
+        )
+
+
 @asynccontextmanager
 async def open_spearlet(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
@@ -283,7 +296,12 @@ async def open_spearlet(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Spe
     Leaving the block stops its deployments: calls that run may finish for ``limits.drain_seconds``.
     Leaving it by an exception, or cancelled, kills them at once. Either way nothing is left. What the
     block raises comes out as it is, not in a group.
+
+    Raises:
+        ConfigurationError: an instance calls this while its functions are loaded, or it is not Trio
+            that runs.
     """
+    _expect_a_program()
     async with open_communication_factory(limits) as factory, open_private_nursery() as nursery:
         spearlet: Spearlet = Spearlet._create(limits, factory, nursery)
         try:

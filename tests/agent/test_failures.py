@@ -219,6 +219,34 @@ async def test_of_a_group_every_exception_is_told() -> None:
         assert (raised.value.type_name, raised.value.remote_message) == ("ValueError", "inside")
 
 
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("I cannot say it")
+
+
+async def test_an_exception_that_cannot_say_what_it_is_is_told_all_the_same() -> None:
+    app = Agent()
+
+    @app.function
+    async def fail() -> None:
+        raise SpeechlessError
+
+    @app.function
+    async def fail_twice() -> None:
+        raise ExceptionGroup("both", [SpeechlessError(), KeyError("tea")])
+
+    async with calling(app, debug=True) as caller:
+        with pytest.raises(FunctionRaised) as raised:
+            await caller.call("fail")
+        assert raised.value.type_name == "SpeechlessError"
+        assert raised.value.remote_message == "<exception str() failed>"
+        with pytest.raises(FunctionRaised) as raised:
+            await caller.call("fail_twice")
+        assert raised.value.remote_message == (
+            "SpeechlessError: <exception str() failed>; KeyError: 'tea'"
+        )
+
+
 async def test_an_exit_in_a_nursery_ends_the_call_not_the_process() -> None:
     app = Agent()
 

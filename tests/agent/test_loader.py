@@ -114,7 +114,8 @@ def test_modules_are_imported(tmp_path: Path) -> None:
         ("\nimport nowhere_to_be_found\n", "bad.py, line 2: ModuleNotFoundError: No module named"),
         ("def f():\n    1 / 0\nf()\n", "bad.py, line 2: ZeroDivisionError: division by zero"),
         ("raise ValueError('a\\n  b')", "bad.py, line 1: ValueError: a b"),
-        ("raise SystemExit", "bad.py, line 1: SystemExit"),
+        ("raise SystemExit", "bad.py, line 1: SystemExit: the program ends while"),
+        ("raise type('E', (Exception,), {'__str__': None})", "bad.py, line 1: E: <exception str()"),
         ("import helper_bad", "helper_bad.py, line 1: NameError: name 'oops' is not defined"),
         (AGENT + "app.function(5)", "bad.py, line 3: ConfigurationError: 5 is no function"),
     ],
@@ -137,6 +138,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     for target, message in [
         (str(tmp_path / "missing.py"), "missing.py does not exist"),
         (str(tmp_path), "is a directory"),
+        ("/dev/null", "/dev/null is no file"),
         ("no_module_of_that_name", "there is no module 'no_module_of_that_name', and no file"),
         ("no_module.of.that.name", "there is no module 'no_module.of.that.name'"),
         ("not a name", "not a name is neither a file nor the name of a module"),

@@ -1,0 +1,50 @@
+"""How programs are named: ``shop.py``, ``company.shop``, ``shop.py:app``. A leaf.
+
+Whoever takes such a name splits it here, so that all of them mean the same. Nothing is loaded here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+GUARD: Final = 'put what starts the program under `if __name__ == "__main__":`'
+"""What to say about a file that does more than define its functions when it is loaded."""
+
+_loading: list[str] = []  # what this process is loading; see loading()
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """(program, agent's name): a colon may also be part of a path, and then the name is empty."""
+    program, colon, name = target.rpartition(":")
+    return (program, name) if colon and name.isidentifier() else (target, "")
+
+
+def split_call(text: str) -> tuple[str, str]:
+    """(target, function's name), which may have dots and dashes, but not look like a file."""
+    target, colon, function = text.rpartition(":")
+    if not colon or os.sep in function or function.endswith(".py"):
+        return text, ""
+    return target, function
+
+
+def is_file(program: str) -> bool:
+    """Whether the name of a program means a file, and not a module."""
+    return program.endswith(".py") or os.sep in program or os.path.isfile(program)
+
+
+@contextmanager
+def loading(program: str) -> Iterator[None]:
+    """While the block runs, this process is an instance that loads its program."""
+    _loading.append(os.path.basename(program))
+    try:
+        yield
+    finally:
+        _loading.pop()
+
+
+def being_loaded() -> str:
+    """What this instance is loading; empty if it has been loaded, or this is no instance."""
+    return _loading[-1] if _loading else ""

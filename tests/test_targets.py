@@ -1,0 +1,54 @@
+"""How programs are named, for everybody who takes such a name."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear._targets import being_loaded, is_file, loading, split_call, split_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("shop.py", ("shop.py", "")), ("shop.py:app", ("shop.py", "app")),
+        ("company.shop:app", ("company.shop", "app")), ("a:b/shop.py", ("a:b/shop.py", "")),
+        ("a:b/shop.py:app", ("a:b/shop.py", "app")), ("shop.py:", ("shop.py:", "")), ("", ("", "")),
+    ],
+)  # fmt: skip
+def test_a_target_may_name_an_agent(target: str, parts: tuple[str, str]) -> None:
+    assert split_target(target) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("shop.py:price", ("shop.py", "price")), ("shop.py:app:price", ("shop.py:app", "price")),
+        ("shop.py:trig.sine", ("shop.py", "trig.sine")), ("shop.py", ("shop.py", "")),
+        ("a:b/shop.py", ("a:b/shop.py", "")), ("a:shop.py", ("a:shop.py", "")),
+        ("shop.py:", ("shop.py", "")), (":price", ("", "price")),
+    ],
+)  # fmt: skip
+def test_a_call_names_a_function(text: str, parts: tuple[str, str]) -> None:
+    assert split_call(text) == parts
+
+
+def test_what_means_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()  # a package: its module is meant
+    (tmp_path / "script").touch()
+    files = ("missing.py", "./shop", "/dev/null", "script", "shop", "company.shop")
+    assert [is_file(each) for each in files] == [True, True, True, True, False, False]
+
+
+def test_what_is_being_loaded_is_known_while_it_is() -> None:
+    assert being_loaded() == ""
+    with suppress(ZeroDivisionError), loading("a/shop.py"):
+        assert being_loaded() == "shop.py"
+        raise ZeroDivisionError
+    assert being_loaded() == ""
