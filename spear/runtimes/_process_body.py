@@ -50,19 +50,19 @@ class ProcessBody(InstanceBody):
             raise
 
     async def wait_exited(self) -> None:
-        """Wait until it has ended, and collect it."""
+        """Wait until it has ended, collect it, and take the rest of what it wrote."""
         await trio.lowlevel.checkpoint()
         if not self._is_collected:
             await trio.lowlevel.wait_readable(self._pidfd)
             self._collect()
+        for output in self._outputs:
+            await output.finish()
 
     def _collect(self) -> None:
         if not self._is_collected:
             self.kill()
             self.exit_status = self._process.wait()  # at once: it has ended
             self._is_collected = True
-            for output in self._outputs:
-                output.finish()
 
     async def watch(self) -> None:
         """Read what it writes."""

@@ -1,4 +1,8 @@
-"""Reading what a process writes, so that it never has to wait for us, nor we for it."""
+"""Reading what a process writes, so that it never has to wait for us, nor anybody for it.
+
+A line costs the same however short it is. So it is lines that are counted: whoever writes more of them
+than we can handle waits at its full pipe, as it would for a slow disk, and nobody else does.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ if TYPE_CHECKING:
     from ._logs import LogTail
 
 READ_BYTES: Final = 8 * 1024
-"""One read. So many empty lines take some milliseconds, the most that others wait in between."""
+"""One read; the next one comes when all of its lines have been handled."""
 
-LAST_READS: Final = 128
-"""What a pipe can hold (1 MiB, if its writer has enlarged it), when the writer has ended."""
+LINES_AT_ONCE: Final = 64
+"""Then all others have a turn. So many lines take some 0.2 ms, about as long as a call."""
+
+LAST_BYTES: Final = 1024 * 1024
+"""What a pipe can hold, if its writer has enlarged it, when the writer has ended."""
 
 
 @final
@@ -25,44 +32,53 @@ class Output:
         os.set_blocking(fd, False)
         self._fd = fd
         self._tail = tail
+        self._rest = b""  # of what was read, what was not handled; never more than READ_BYTES
 
     async def drain(self) -> None:
         """Read until nobody can write any more, or :meth:`finish` has read the rest.
 
-        If cancelled, nothing is lost: it stays in the pipe.
+        If cancelled, nothing is lost: :meth:`finish` finds it.
         """
         try:
             while self._fd >= 0:
-                await trio.lowlevel.wait_readable(self._fd)
+                if self._rest:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._fd)
                 # It may have been closed between our being woken and now, and its number be taken.
-                if self._fd < 0 or not self._read():
+                if self._fd < 0 or self._handle_some() == 0:
                     return
         except trio.ClosedResourceError:
             return
 
-    def _read(self) -> bool:
-        """Whether there may be more, now or later."""
-        try:
-            data = os.read(self._fd, READ_BYTES)
-        except BlockingIOError:
-            return True
-        self._tail.feed(data)
-        return bool(data)
+    async def finish(self) -> None:
+        """Take what is in the pipe, and read no more. A checkpoint if there is anything in it.
 
-    def finish(self) -> None:
-        """Take what is in the pipe, and read no more.
-
-        The process has ended. One of its children may still have the pipe, and hold it for ever.
+        The process has ended. One of its children may still have the pipe, and hold it for ever. If
+        cancelled, the rest is there for the next call.
         """
-        for _ in range(LAST_READS):
-            try:
-                data = os.read(self._fd, READ_BYTES)
-            except BlockingIOError:
+        left = LAST_BYTES
+        while self._fd >= 0 and left > 0:
+            handled = self._handle_some()
+            if not handled:
                 break
-            if not data:
-                break
-            self._tail.feed(data)
+            left -= handled
+            await trio.lowlevel.checkpoint()
         self.close()
+
+    def _handle_some(self) -> int | None:
+        """Handle a few lines; how many bytes they were, 0 at the end, None if there is nothing yet."""
+        if not self._rest:
+            try:
+                self._rest = os.read(self._fd, READ_BYTES)
+            except BlockingIOError:
+                return None
+        data = self._rest
+        lines = data.split(b"\n", LINES_AT_ONCE)
+        self._rest = lines[-1] if len(lines) > LINES_AT_ONCE else b""
+        handled = len(data) - len(self._rest)
+        self._tail.feed(data[:handled])
+        return handled
 
     def close(self) -> None:
         """Release the descriptor."""
