@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from typing import TYPE_CHECKING
@@ -37,6 +38,9 @@ busy data centre do for seconds, no alarm comes, and one comes afterwards."""
 
 CLEAN_UP_SECONDS = 10.0
 """What a test may still use, once its time is up, before the whole run ends."""
+
+LONGEST_DIRECTORY_BYTES = 48
+"""Of temporary files. A socket's path may have 107, and those of tests are up to 55 longer than this."""
 
 # How long an example takes to draw and to run says more about the machine than about the code.
 UNHURRIED = hypothesis.settings(
@@ -68,6 +72,10 @@ def pytest_configure() -> None:
     # in the background deaf for it, and Python then leaves it so.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_DIRECTORY_BYTES:
+        for name in ("TMPDIR", "TEMP", "TMP"):
+            os.environ.pop(name, None)
+        tempfile.tempdir = None  # look for another one
 
 
 def pytest_report_header(config: pytest.Config) -> str:

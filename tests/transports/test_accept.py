@@ -454,6 +454,7 @@ async def test_s4_the_oldest_is_cut_for_the_newest() -> None:
         assert (await settled(acceptor)).refused == {Reason.CROWDED_OUT: 2}
 
 
+@pytest.mark.slow
 async def test_s4_honest_clients_get_in_among_a_thousand_slow_ones(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

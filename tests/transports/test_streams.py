@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from contextlib import suppress
@@ -135,20 +136,52 @@ async def test_the_plain_socket_can_be_used_beside_the_stream(unix: Transport) -
             other.socket.recv(1)
 
 
+def option(sock: socket.socket, level: int, name: int) -> int | None:
+    """None if this system does not have it."""
+    with suppress(OSError):
+        return sock.getsockopt(level, name)
+    return None
+
+
 async def test_socket_options(unix: Transport, tcp: Transport) -> None:
+    """What the system makes of them is its affair: another socket shows it."""
+    size = socket.SOL_SOCKET, socket.SO_SNDBUF
     for each in await socket_pair(unix):
         async with each:
-            # The kernel doubles what it is asked for, up to a limit that not every container shows.
             with socket.socket(socket.AF_UNIX) as asked:
-                asked.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-                granted = asked.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-            assert each.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == granted
+                asked.setsockopt(*size, 1 << 20)
+                assert option(each.socket, *size) == option(asked, *size)
             assert not each.socket.get_inheritable()
     for each in await socket_pair(tcp):
         async with each:
-            assert each.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert not each.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            with socket.socket(socket.AF_INET) as asked:
+                asked.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for name in socket.TCP_NODELAY, socket.TCP_NOTSENT_LOWAT:
+                    found = option(each.socket, socket.IPPROTO_TCP, name)
+                    assert found == option(asked, socket.IPPROTO_TCP, name)
             assert not each.socket.get_inheritable()
+
+
+async def test_a_system_without_our_socket_options_will_do(
+    unix: Transport, tcp: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: set[int] = set()
+    set_option = socket.socket.setsockopt
+
+    def refuse(sock: socket.socket, level: int, name: int, value: int) -> None:
+        if name == socket.SO_REUSEADDR and level == socket.SOL_SOCKET:
+            set_option(sock, level, name, value)
+        else:
+            refused.add(name)
+            raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+    monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+    for transport in unix, tcp:
+        one, other = await socket_pair(transport)
+        async with one, other:
+            await one.send_all(b"hello")
+            assert await receive_exactly(other, 5) == b"hello"
+    assert refused >= {socket.SO_SNDBUF, socket.TCP_NODELAY, socket.TCP_NOTSENT_LOWAT}
 
 
 async def test_peers_are_described(unix: Transport, tcp: Transport, memory: Transport) -> None:
