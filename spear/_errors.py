@@ -160,7 +160,11 @@ class DeadlineExceeded(CallFailed):
         """The one of a call that had so many seconds, in the same words whoever noticed it first."""
         if seconds <= 0:
             return cls(f"there was no time left to call {function}", delivered="no")
-        time = f"{round(seconds, 3) or seconds:.10g} s"
+        if seconds < 1e-6:
+            did = "was not begun" if delivered == "no" else "took longer"
+            return cls(f"{function} had less than a microsecond, and {did}", delivered=delivered)
+        decimals = 3 if seconds >= 0.001 else 6
+        time = f"{f'{seconds:.{decimals}f}'.rstrip('0').rstrip('.')} s"
         did = "was not begun within" if delivered == "no" else "took longer than"
         return cls(f"{function} {did} {time}", delivered=delivered)
 

@@ -1,3 +1,3 @@
 """The ``spear`` command."""
 
-from ._main import main as main
+from ._entry import main as main

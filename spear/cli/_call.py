@@ -12,7 +12,6 @@ import attrs
 import trio
 
 from spear._errors import (
-    CallFailed,
     ConfigurationError,
     FunctionRaised,
     InvalidArguments,
@@ -22,14 +21,15 @@ from spear._errors import (
     SpearError,
 )
 
-from ._command import CallCommand, understand
+from ._command import USAGE, CallCommand, understand
+from ._hints import hints
 from ._life import Story, show_event, showing
 from ._output import Output
 from ._status import describe_statuses
-from ._values import show_value
+from ._values import long_integers, show_value
 
 if TYPE_CHECKING:
-    from spear.spearlet import Function, ProcessSettings
+    from spear.spearlet import Deployment, Function, ProcessSettings
 
 CALL_HELP: Final = "start a function in a process of its own, call it, print the result"
 
@@ -46,6 +46,9 @@ arguments:
   -                  the bytes of standard input
   --currency GBP     a keyword argument, also as --currency=GBP
   -- --timeout 3     behind a -- nothing is an option of spear's
+
+"spear call FILE.py:FUNCTION --help" says how a function is called, "spear call FILE.py" what functions
+there are.
 
 The function runs in this directory. Of the environment it gets HOME, LANG, LANGUAGE, PATH, TMPDIR, TZ,
 LC_*, and what --env names.
@@ -65,7 +68,7 @@ USAGE_SECONDS: Final = 2.0
 def define_call(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
     parser.description = DESCRIPTION
-    parser.usage = "spear call [options] FILE.py:FUNCTION [argument | --name value ...]"
+    parser.usage = USAGE
     parser.epilog = EPILOG + describe_statuses()
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False
@@ -89,15 +92,16 @@ def define_call(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.py:FUNCTION ...",
         help="a file or a module, its function, and the arguments",
     )
-    parser.set_defaults(run=run_call)
+    parser.set_defaults(run=run_call, parser=parser)
 
 
 def run_call(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    call = understand(options)
-    output = Output()
-    with showing(verbose=options.verbose):
-        return trio.run(_run, call, output)
+    with long_integers():
+        call = understand(options)
+        output = Output()
+        with showing(verbose=options.verbose):
+            return trio.run(_run, call, output)
 
 
 # -- the call ---------------------------------------------------------------------------------
@@ -119,8 +123,11 @@ async def _watch_signals(
 ) -> None:
     """Cancel what runs at the first signal; the second one does what it does elsewhere."""
     # A KeyboardInterrupt could come between any two steps of whatever runs; and SIGTERM would end us
-    # before our sockets and directories are removed.
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    # before our sockets and directories are removed. So would SIGHUP, unless somebody has said nohup.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*numbers) as signals:
         task_status.started()
         async for number in signals:
             received.append(number)
@@ -131,13 +138,16 @@ async def _watch_signals(
 async def _call(call: CallCommand, output: Output) -> None:
     from spear.spearlet import open_spearlet
 
-    failure: CallFailed | None = None
+    failure: SpearError | None = None
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(
             _settings(call), replicas=call.replicas, debug=call.debug, on_event=show_event
         )
         story = Story(call.function)
         try:
+            if call.wants_help or not call.function:
+                await _describe(deployment, call, output)
+                return
             function = deployment.function(call.function)
             function = function.options(timeout=call.timeout, keywords=call.keywords)
             if function.is_stream:
@@ -145,8 +155,10 @@ async def _call(call: CallCommand, output: Output) -> None:
             else:
                 await _print_result(function, call.arguments, output, story)
         except InvalidArguments as error:
-            failure = InvalidArguments(f"{error}{await _usage(function)}")
-        except (FunctionRaised, NotFound, Overloaded, Rejected) as error:
+            usage = await _usage(function)
+            lines = (f"usage: {usage}" if usage else "", *hints(str(error), usage, call.options))
+            failure = InvalidArguments("\n".join(filter(None, [str(error), *lines])))
+        except (ConfigurationError, FunctionRaised, NotFound, Overloaded, Rejected) as error:
             failure = error
         # If it has ended, its process may end in good order. If not, what leaves the block kills it.
     if failure is not None:
@@ -154,11 +166,22 @@ async def _call(call: CallCommand, output: Output) -> None:
 
 
 async def _usage(function: Function) -> str:
-    """A line that says how it is called; nothing if its agent cannot tell."""
+    """How it is called; nothing if its agent cannot tell."""
     try:
-        return f"\nusage: {await function.options(timeout=USAGE_SECONDS).signature()}"
+        return await function.options(timeout=USAGE_SECONDS).signature()
     except SpearError:
         return ""
+
+
+async def _describe(deployment: Deployment, call: CallCommand, output: Output) -> None:
+    """Say how a function is called, or what functions there are."""
+    names = [call.function] if call.function else deployment.functions
+    functions = [deployment.function(name) for name in names]
+    lines = [await _usage(each) or each.name for each in functions]
+    if not call.wants_help:
+        has = "\n  ".join(["it has", *lines]) if lines else "it has none"
+        raise ConfigurationError(f"{call.target!r} does not say which function to call; {has}")
+    await output.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def _settings(call: CallCommand) -> ProcessSettings:

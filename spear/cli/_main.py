@@ -19,7 +19,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message}\n{self.format_usage().strip()}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     words = sys.argv[1:] if argv is None else argv
     parser = _Parser(prog="spear", description="Host functions in processes of their own.")
@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     define_call(commands.add_parser("call", help=CALL_HELP))
     try:
-        options = parser.parse_args(words or ["--help"])
+        options, unknown = parser.parse_known_args(words or ["--help"])
+        if unknown:
+            getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
         return int(options.run(options))
     except SystemExit as done:  # --help and --version
         return int(done.code or 0) if words else exit_status(ConfigurationError(""))

@@ -2,20 +2,46 @@
 
 In: JSON if it is JSON, else text as it stands; ``@file`` is the file's bytes, ``@file.json`` what the
 JSON in it says, ``-`` the bytes of standard input. Out: bytes as they are, everything else as JSON,
-in which bytes appear as ``{"$bytes": base64}``.
+in which bytes appear as ``{"$bytes": base64}``, and what is no number as ``{"$float": "nan"}``.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from typing import Final, NoReturn, TypeAlias
 
 from spear._errors import ConfigurationError, SpearError
 
 ReadInput: TypeAlias = Callable[[], bytes]
 """Reads all of standard input."""
+
+
+MAX_DIGITS: Final = 100_000
+"""Of an integer. Python's own limit, 4300, protects servers; so many take half a second to print."""
+
+
+@contextmanager
+def long_integers() -> Iterator[None]:
+    """While the block runs, integers may have :data:`MAX_DIGITS`."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(MAX_DIGITS)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python takes it
+
+
+def _load(text: str | bytes) -> object:
+    return json.loads(text, parse_constant=_refuse_constant)
 
 
 def parse_value(text: str, read_input: ReadInput) -> object:
@@ -25,9 +51,11 @@ def parse_value(text: str, read_input: ReadInput) -> object:
     if text.startswith("@"):
         return _read_file(text[1:])
     try:
-        return json.loads(text)
-    except ValueError:
+        return _load(text)
+    except json.JSONDecodeError:
         return text
+    except ValueError as error:
+        raise ConfigurationError(f"{text[:20]}... cannot be used: {_first_line(error)}") from error
     except RecursionError:
         raise ConfigurationError(f"{text[:20]}... is nested too deeply") from None
 
@@ -38,13 +66,19 @@ def _read_file(path: str) -> object:
             content = file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"cannot read {path!r}: {reason}") from error
+        raise ConfigurationError(
+            f"cannot read {path!r}: {reason}; text that begins with @ is written '\"@{path}\"'"
+        ) from error
     if not path.endswith(".json"):
         return content
     try:
-        return json.loads(content)
+        return _load(content)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not JSON that can be read: {error}") from error
+
+
+def _first_line(error: ValueError) -> str:
+    return str(error).partition(";")[0]  # the rest is advice for programmers
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -62,8 +96,11 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             continue
         name, equals, value = word[2:].partition("=")
         if not equals:
-            if not rest:
-                raise ConfigurationError(f"--{name} needs a value: --{name} VALUE")
+            if not rest or rest[0].startswith("--"):
+                raise ConfigurationError(
+                    f"--{name} needs a value: --{name} true if it is a flag, --{name}=VALUE for a "
+                    "value that begins with --"
+                )
             value = rest.pop(0)
         name = name.replace("-", "_")
         if name in keywords:
@@ -85,12 +122,14 @@ def show_value(value: object) -> bytes:
     try:
         return json.dumps(_as_json(value), ensure_ascii=False).encode() + b"\n"
     except ValueError as error:  # an integer of thousands of digits
-        raise SpearError(f"the result cannot be printed: {error}") from error
+        raise SpearError(f"the result cannot be printed: {_first_line(error)}") from error
 
 
 def _as_json(value: object) -> object:
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not isfinite(value):
+        return {"$float": repr(value)}
     if isinstance(value, list):
         return [_as_json(each) for each in value]
     if isinstance(value, dict):

@@ -151,6 +151,8 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError(f"{program} is not a program that can be run")
         if path is not None and not os.access(path, os.R_OK):
             raise ConfigurationError(f"{path} is not a file that can be read")
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"{path} is not a file: functions are in a Python file")
         directory = self.working_directory
         if directory is not None and not os.access(directory, os.X_OK):
             raise ConfigurationError(f"{directory} is not a directory that can be entered")

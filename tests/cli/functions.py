@@ -47,6 +47,16 @@ def size(data: bytes) -> int:
 
 
 @app.function
+async def flag(*, loud: bool = False) -> bool:
+    return loud
+
+
+@app.function
+async def needs(timeout: int) -> int:
+    return timeout
+
+
+@app.function
 def reverse(data: bytes) -> bytes:
     return data[::-1]
 

@@ -49,9 +49,9 @@ def test_what_json_has_no_word_for(run: Run) -> None:
     result = json.loads(done.output)
     assert result["bytes"] == {"$bytes": "/wA="}
     assert result['{"$bytes": "a2V5"}'] == [None, 1.5, "größe"]
-    done = run("call", "shop.py:huge")
-    assert (done.status, done.output) == (70, b"")
-    assert done.errors.startswith("spear: the result cannot be printed: ")
+    assert result["nan"] == {"$float": "nan"}
+    assert run("call", "shop.py:huge").output == b"1" + b"0" * 5000 + b"\n"
+    assert run("call", "shop.py:echo", "9" * 5000).output == b"9" * 5000 + b"\n"
 
 
 def test_a_stream_is_printed_as_it_comes(terminal: Terminal) -> None:
@@ -65,6 +65,54 @@ def test_a_stream_is_printed_as_it_comes(terminal: Terminal) -> None:
 def test_streams_of_values_and_of_bytes(run: Run) -> None:
     assert run("call", "shop.py:count", "3").output == b"0\n1\n2\n"
     assert run("call", "shop.py:pieces", "3").output == b"0;1;2;"
+
+
+def test_a_terminal_that_goes_away_leaves_nothing(terminal: Terminal) -> None:
+    """The directory of the test's temporary files is empty afterwards."""
+    # Whoever runs the tests under nohup ignores the signal, which children inherit.
+    code = "import os, signal, sys; signal.signal(1, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", code, *COMMAND, "call", "shop.py:wait"]
+    with subprocess.Popen(command, cwd=terminal.place, stderr=subprocess.PIPE) as process:
+        try:
+            line = read_until(process.stderr, b"waiting in")
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(PATIENCE_SECONDS) == 129
+        finally:
+            process.kill()
+    wait_dead(int(line.split()[-1]))
+
+
+def test_under_nohup_it_goes_on(terminal: Terminal) -> None:
+    code = "import os, signal, sys; signal.signal(1, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", code, *COMMAND, "call", "shop.py:one_and_wait"]
+    with subprocess.Popen(command, cwd=terminal.place, stdout=subprocess.PIPE) as process:
+        try:
+            read_until(process.stdout, b"first")
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_SECONDS) == 143
+        finally:
+            process.kill()
+
+
+def test_an_interrupt_while_it_is_being_loaded_shows_no_traceback() -> None:
+    code = """
+import os, signal, sys
+import spear.cli
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "trio":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+spear.cli.main(["call", "shop.py:price"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=PATIENCE_SECONDS, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_a_reader_that_has_had_enough_ends_it(terminal: Terminal) -> None:
@@ -154,6 +202,56 @@ async def obscure(number: int, detail: object = Unspeakable()) -> None:
     )
     done = run("call", "odd.py:obscure", "many")
     assert (done.status, done.errors) == (3, "spear: obscure(number=...): expected int, got str\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["flag", "--loud", "True"], "write true or false"),
+        (["speak", "7"], "what is JSON is no text: '\"7\"' is"),
+        (["size", "text"], "@FILE stands for the bytes of a file"),
+        (
+            ["needs", "--timeout", "30"],
+            "--timeout was taken for spear's own; behind a -- it is the",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_arguments_come_with_a_hint(
+    run: Run, here: Path, words: list[str], hint: str
+) -> None:
+    name, *rest = words
+    done = run("call", f"shop.py:{name}", *rest)
+    assert (done.status, done.output) == (3, b"")
+    said, usage, *hints = done.errors.splitlines()
+    assert said.startswith(f"spear: {name}(")
+    assert usage.startswith(f"usage: {name}(")
+    assert len(hints) == 1
+    assert hints[0].startswith(f"hint: {hint}")
+
+
+def test_help_for_a_function_is_its_signature(run: Run) -> None:
+    signature = (
+        b"price(item: str, *, currency: str = 'EUR', timeout: int = 0, replicas: int = 0) -> str\n"
+    )
+    done = run("call", "shop.py:price", "--help", "-", "@nothing")
+    assert (done.status, done.output, done.errors) == (0, signature, "")
+    done = run("call", "shop.py", "--help")
+    assert done.status == 0
+    assert signature in done.output
+    assert run("call", "shop.py:echo", "--", "--help", "me").output == b'[{"help": "me"}]\n'
+    assert run("call", "shop.py:prise", "--help").status == 4
+
+
+@pytest.mark.parametrize("target", ["shop.py", "shop.py:"])
+def test_without_a_function_there_is_a_list(run: Run, here: Path, target: str) -> None:
+    done = run("call", target)
+    assert (done.status, done.output) == (2, b"")
+    first, *lines = done.errors.splitlines()
+    assert first == "spear: 'shop.py' does not say which function to call; it has"
+    assert "  count(number: int) -> AsyncIterator[int]" in lines
+    (here / "none.py").write_text("import spear\napp = spear.Agent()\n")
+    assert run("call", "none.py").errors.endswith("which function to call; it has none\n")
 
 
 def test_a_function_that_fails_ends_in_good_order(run: Run) -> None:
@@ -470,7 +568,12 @@ def test_without_standard_input_and_output(terminal: Terminal) -> None:
         )
 
     assert run("<&-", "shop.py:price", "tea").stdout == b'"tea EUR 0 0"\n'
-    assert run("<&-", "shop.py:size", "-").stdout == b"0\n"
+    done = run("<&-", "shop.py:size", "-")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"spear: standard input, which - stands for, is closed\nusage: ")
+    done = run("0> unreadable", "shop.py:size", "-")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"spear: cannot read standard input: Bad file descriptor\n"
     done = run(">&-", "shop.py:price", "tea")
     assert (done.returncode, done.stderr) == (2, b"spear: standard output is closed\n")
     done = run("2>&-", "shop.py:speak", "hello")
@@ -480,9 +583,10 @@ def test_without_standard_input_and_output(terminal: Terminal) -> None:
     assert done.stderr == b"spear: cannot write to standard output: No space left on device\n"
 
 
-def test_it_is_a_module_too(terminal: Terminal) -> None:
+@pytest.mark.parametrize("module", ["spear", "spear.cli"])
+def test_it_is_a_module_too(terminal: Terminal, module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "spear.cli", "call", "shop.py:price", "tea"],
+        [sys.executable, "-m", module, "call", "shop.py:price", "tea"],
         cwd=terminal.place,
         capture_output=True,
         timeout=PATIENCE_SECONDS,

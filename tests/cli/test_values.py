@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from spear import ConfigurationError, SpearError
-from spear.cli._values import parse_value, show_value, split_arguments
+from spear.cli._values import (
+    MAX_DIGITS,
+    long_integers,
+    parse_value,
+    show_value,
+    split_arguments,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +32,7 @@ def no_input() -> bytes:
         ("1e3", 1000.0), ("true", True), ("True", "True"), ("null", None), ("None", "None"),
         ("[1, 2]", [1, 2]), ("[1, 2", "[1, 2"), ('{"a": {"b": 1}}', {"a": {"b": 1}}), ("größe", "größe"),
         ('"@name"', "@name"), ('"-"', "-"), ("a b", "a b"), (" 1 ", 1),
-        ("Infinity", math.inf), ("9" * 30, int("9" * 30)),
+        ("Infinity", "Infinity"), ("[NaN]", "[NaN]"), ("9" * 30, int("9" * 30)),
     ],
 )  # fmt: skip
 def test_a_word_is_json_if_it_is_json(word: str, value: object) -> None:
@@ -51,6 +57,8 @@ def test_files_and_input_are_bytes(tmp_path: Path) -> None:
         ("bad.json", b"{", "bad.json is not JSON that can be read: "),
         ("bad.json", b"\xff", "bad.json is not JSON"),
         ("deep.json", b"[" * 100_000, "deep.json is not JSON"),
+        ("nan.json", b"[NaN]", "nan.json is not JSON that can be read: NaN is no JSON"),
+        ("user", None, r"text that begins with @ is written '\"@.*user\"'"),
     ],
 )
 def test_a_file_that_cannot_be_used(
@@ -83,7 +91,7 @@ def test_what_is_nested_without_end_is_refused() -> None:
         (["--a=b=c"], [], {"a": "b=c"}),
         (["--dry-run", "true"], [], {"dry_run": "true"}),
         (["--number", "-5"], [], {"number": "-5"}),
-        (["--text", "--other"], [], {"text": "--other"}),
+        (["--text=--other"], [], {"text": "--other"}),
         (["-5", "-x", "--"], ["-5", "-x", "--"], {}),
         (["a", "--b", "c", "d", "--e", "-"], ["a", "d"], {"b": "c", "e": "-"}),
         (["--größe", "1"], [], {"größe": "1"}),
@@ -98,7 +106,8 @@ def test_words_by_position_and_by_name(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--currency"], "--currency needs a value: --currency VALUE"),
+        (["--loud"], "--loud needs a value: --loud true if it is a flag"),
+        (["--loud", "--currency", "GBP"], "--loud needs a value: .* --loud=VALUE for a value that"),
         (["--a", "1", "--a=2"], "--a is given twice"),
         (["--a-b", "1", "--a_b=2"], "--a_b is given twice"),
         (["-", "--more", "-"], "standard input, -, can be read only once"),
@@ -118,6 +127,7 @@ def test_words_that_make_no_sense(words: list[str], message: str) -> None:
         ({b"\x00": b"\x00"}, b'{"{\\"$bytes\\": \\"AA==\\"}": {"$bytes": "AA=="}}\n'),
         (2**200, str(2**200).encode() + b"\n"),
         ("\x1b[31m", b'"\\u001b[31m"\n'),
+        ([float("nan"), float("-inf")], b'[{"$float": "nan"}, {"$float": "-inf"}]\n'),
     ],
 )  # fmt: skip
 def test_what_is_printed(value: object, shown: bytes) -> None:
@@ -127,5 +137,15 @@ def test_what_is_printed(value: object, shown: bytes) -> None:
 
 
 def test_what_cannot_be_printed_says_so() -> None:
-    with pytest.raises(SpearError, match="the result cannot be printed: Exceeds the limit"):
+    with pytest.raises(SpearError, match=r"the result cannot be printed: Exceeds the limit .*n$"):
         show_value(10**5000)
+
+
+def test_integers_may_be_long() -> None:
+    before = sys.get_int_max_str_digits()
+    with long_integers():
+        number = parse_value("9" * MAX_DIGITS, no_input)
+        assert show_value(number) == b"9" * MAX_DIGITS + b"\n"
+        with pytest.raises(ConfigurationError, match=r"^9{20}\.\.\. cannot be used: Exceeds"):
+            parse_value("9" * (MAX_DIGITS + 1), no_input)
+    assert sys.get_int_max_str_digits() == before

@@ -1,0 +1,30 @@
+"""What to write instead, for arguments that did not fit their function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+# What the function's agent says, and what that means at a shell.
+_HINTS: Final = (
+    (r"expected bool, got str$", "write true or false, as in --loud true"),
+    (r"expected str, got (int|float|bool|None|list|dict)$", "what is JSON is no text: '\"7\"' is"),
+    (r"expected bytes, got str$", "@FILE stands for the bytes of a file, - for standard input"),
+)
+
+
+def hints(message: str, usage: str, options: Iterable[str]) -> Iterable[str]:
+    """Lines to show below an error.
+
+    Args:
+        message: the error.
+        usage: the function's signature, or nothing.
+        options: ours that stood among the function's arguments.
+    """
+    for pattern, hint in _HINTS:
+        if re.search(pattern, message):
+            yield f"hint: {hint}"
+    for option in options:
+        if re.search(rf"\b{option}\b *[:=,)]", usage):
+            yield f"hint: --{option} was taken for spear's own; behind a -- it is the function's"
