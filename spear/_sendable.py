@@ -1,8 +1,9 @@
 """What can be sent: the types that arguments, results and items may be made of. A leaf.
 
 CBOR libraries encode more than any peer here decodes: dates and decimals as tags, maps with numbers for
-keys, views of memory as lists of numbers. Looked at before it is encoded, such a value is refused where it was made, and its type and its
-place can be named. The rules are those of ``spear.wire``; a test holds the two together.
+keys, views of memory as lists of numbers. Looked at before it is encoded, such a value is refused where
+it was made, and its type and its place can be named. The rules are those of ``spear.wire``; a test holds
+the two together.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from spear.wire import (
     Payload,
 )
 
-from ._calls import CallStream, ExecutionResponse, OutboundCall
+from ._calls import CallStream, ExecutionResponse, OutboundCall, ReportedCall
 from ._deadlines import Deadlines
 from ._peer import Peer
 from ._slots import SlotQueue
@@ -91,7 +91,8 @@ class CallingHalf:
             is_cbor: whether the payload is CBOR or raw.
             metadata: a small map for the handler.
             key: names this call for its handler, which may use it to do a repeated call only once.
-            on_progress: called with (payload, is_cbor) for the newest progress report.
+            on_progress: called in this task with (payload, is_cbor) of each report of progress that
+                arrives. If it raises, the call is cancelled, and this raises the same.
 
         Raises:
             DeadlineExceeded: the time was up.
@@ -112,8 +113,11 @@ class CallingHalf:
         if connection.outbound_open >= connection.peer.max_calls or self._slots.waiting:
             await self._slots.wait(deadline)
             now = self._clock()
+        if on_progress is not None:
+            reported = ReportedCall(self, current_task(), function, now, deadline, on_progress)
+            self._start(reported, function, now, deadline, payload, CBOR if is_cbor else 0, head)
+            return await reported.follow()
         call = OutboundCall(self, current_task(), function, now, deadline)
-        call.on_progress = on_progress
         self._start(call, function, now, deadline, payload, CBOR if is_cbor else 0, head)
         response: ExecutionResponse = await wait_task_rescheduled(call.abort)
         return response

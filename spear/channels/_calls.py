@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
-from trio.lowlevel import Abort, Task, reschedule
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from spear._errors import CallCancelled, CallFailed, DeadlineExceeded, LocalProtocolError
 from spear.wire import CBOR, LAST, CalleeSide, CallerSide, CallState, Head, HeadValue, Payload
@@ -56,8 +56,8 @@ class OutboundCall(CallerSide):
     """A call that waits for its one answer."""
 
     __slots__ = (
-        "_channel", "_failure", "_flags", "_micros", "_payload", "deadline", "function",
-        "on_progress", "started", "task",
+        "_channel", "_failure", "_flags", "_micros", "_payload", "deadline", "function", "started",
+        "task",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +75,6 @@ class OutboundCall(CallerSide):
         self.function = function
         self.started = started
         self.deadline = deadline
-        self.on_progress: OnProgress | None = None
         self._failure: BaseException | None = None
 
     def unwrap(self) -> ExecutionResponse:
@@ -127,13 +126,73 @@ class OutboundCall(CallerSide):
         return True
 
     def on_progress_report(self, payload: bytes, flags: int) -> None:
-        """The handler says how far it is."""
-        if self.on_progress is not None and self.task is not None:
-            try:
-                self.task.context.run(self.on_progress, payload, bool(flags & CBOR))
-            except BaseException as error:  # it is the caller's, and must not end the channel
+        """The handler says how far it is; nobody wants to know."""
+
+
+@final
+class ReportedCall(OutboundCall):
+    """A call that waits for its answer and hands on reports of progress meanwhile.
+
+    They are handed on in the caller's task, in front of the answer.
+    """
+
+    __slots__ = ("_has_ended", "_on_progress", "_reports")
+
+    def __init__(
+        self,
+        channel: CallingHalf,
+        task: Task,
+        function: str,
+        started: float,
+        deadline: float,
+        on_progress: OnProgress,
+    ) -> None:
+        super().__init__(channel, task, function, started, deadline)
+        self._on_progress = on_progress
+        # No more than one read brings: the task takes them before the next.
+        self._reports: list[tuple[bytes, bool]] = []
+        self._has_ended = False
+
+    async def follow(self) -> ExecutionResponse:
+        """Hand on reports until the answer is here. Raises what a report's callback raises."""
+        try:
+            response: ExecutionResponse | None = await wait_task_rescheduled(self.abort)
+            while response is None:
+                reports, self._reports = self._reports, []
+                for payload, is_cbor in reports:
+                    self._on_progress(payload, is_cbor)
+                if self._has_ended:
+                    return self.unwrap()
+                self.task = current_task()
+                response = await wait_task_rescheduled(self.abort)
+            return response
+        finally:
+            if not self._has_ended:  # the callback has failed, or we are cancelled
+                self._has_ended = True
                 self._channel.cancel_call(self)
-                self._channel.fail_call(self, error)
+
+    def on_progress_report(self, payload: bytes, flags: int) -> None:
+        """The handler says how far it is."""
+        if self._has_ended:
+            return
+        self._reports.append((payload, bool(flags & CBOR)))
+        task, self.task = self.task, None
+        if task is not None:
+            reschedule(task)
+
+    def on_response(self, payload: bytes, flags: int, micros: int) -> None:
+        """The result is here, perhaps while a report is being handed on."""
+        self._has_ended = True
+        super().on_response(payload, flags, micros)
+
+    def on_failure(self, failure: BaseException) -> bool:
+        """There will be no result; likewise."""
+        if self._has_ended:
+            return False
+        self._has_ended = True
+        if not super().on_failure(failure):
+            self._failure = failure
+        return True
 
 
 @final

@@ -353,7 +353,8 @@ class CommunicationChannel(CallingHalf):
         checkpoint.
         """
         try:
-            if self.connection.state is not _CLOSED:
+            # An agent that has just logged in does not expect a word before its announcement.
+            if self._is_announced and self.connection.state is not _CLOSED:
                 await self._say_goodbye(reason)
         finally:
             self._end(ChannelClosed(f"the channel was closed: {reason}"))

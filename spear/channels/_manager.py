@@ -94,8 +94,8 @@ class Endpoint:
         address: where the instance connects.
         secret: what it proves itself with; hand it over, never log it.
         transport: the name of the transport that was chosen.
-        channel: the instance's channel, None before the first login. After a reconnection it is
-            another one.
+        channel: the instance's channel, None until it has announced its functions: before that
+            nothing may be sent to it. After a reconnection it is another one.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Endpoint:
         self.secret = Secret.generate()
         self.channel: CommunicationChannel | None = None
         self.allow_peer: PeerCheck | None = None
+        self._newest: CommunicationChannel | None = None  # from its login on
         self._manager = manager
         self._service = service
         self._low_latency = low_latency
@@ -164,7 +165,7 @@ class Endpoint:
             return (), "wrong_instance"
         if self._closed:
             return (), "endpoint_closed"
-        if self.channel is not None and not self.channel.closed.is_set():
+        if self._newest is not None and not self._newest.closed.is_set():
             return (), "second_login"
         keys: list[Secret] = []
         if request.resumes:
@@ -206,6 +207,7 @@ class Endpoint:
 
     def _on_announced(self) -> None:
         self._unconfirmed = None
+        self.channel = self._newest
         self._announce_change()
 
     async def _run(
@@ -222,7 +224,7 @@ class Endpoint:
             on_heartbeat_lost=lambda: manager.heartbeat_lost(self.instance_id, number),
         )
         channel.on_announced = self._on_announced
-        self.channel = channel
+        self._newest = channel
         manager.logged_in(self.instance_id, number)
         try:
             await channel.run(nursery)
@@ -240,8 +242,8 @@ class Endpoint:
         """Close the channel, if there is one, and let no further login in. A checkpoint."""
         self._closed = True
         self._announce_change()
-        if self.channel is not None:
-            await self.channel.aclose()
+        if self._newest is not None:
+            await self._newest.aclose()
         else:
             await trio.lowlevel.checkpoint()
 

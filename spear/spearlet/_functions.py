@@ -53,7 +53,8 @@ class CallOptions:
         key: a name for what the call does, the same each time it is tried. It travels with the call,
             for a function that wants to do it only once (``spear.context().key``). Nothing else looks at
             it: calls that have the same key are not the same to Spear.
-        on_progress: called with each progress report that arrives.
+        on_progress: called with each progress report that arrives, in the task that waits for the call.
+            If it raises, the call is cancelled and raises the same.
         keywords: more keyword arguments, for parameters whose names mean something to the methods of
             :class:`Function` themselves, such as ``timeout``.
     """

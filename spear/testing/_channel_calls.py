@@ -170,7 +170,13 @@ async def what_goes_with_a_call(open_pair: OpenPair) -> None:
         return b""
 
     async with offer(open_pair, look=look) as (host, _):
+        task = trio.lowlevel.current_task()
         reports: list[tuple[bytes, bool]] = []
+
+        def on_progress(payload: bytes, is_cbor: bool) -> None:
+            assert trio.lowlevel.current_task() is task
+            reports.append((payload, is_cbor))
+
         await host.request(
             "look",
             b"\x01",
@@ -178,7 +184,7 @@ async def what_goes_with_a_call(open_pair: OpenPair) -> None:
             timeout=30,
             metadata={"trace": "abc", "deep": [1, {"x": None}]},
             key="once",
-            on_progress=lambda payload, is_cbor: reports.append((payload, is_cbor)),
+            on_progress=on_progress,
         )
         await host.request("look", timeout=inf)
         await host.request("look")

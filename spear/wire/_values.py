@@ -52,8 +52,7 @@ def encode_value(value: object, unfold: Callable[[object], object] | None = None
     def default(encoder: cbor2.CBOREncoder, odd: object) -> None:
         if unfold is None:
             raise TypeError(f"cannot send a {type(odd).__qualname__}")
-        else:
-            encoder.encode(unfold(odd))
+        encoder.encode(unfold(odd))
 
     try:
         return cbor2.dumps(value, default=default)

@@ -357,7 +357,7 @@ async def test_r18_announcements_have_bounds(what: str, autojump_clock: MockCloc
         peer = RawPeer(stream)
         request = peer.prove(await peer.receive_challenge(), INSTANCE, endpoint.secret)
         await peer.authenticate(request)
-        channel = endpoint.channel
+        channel = endpoint._newest
         assert channel is not None
 
         async def announce() -> None:

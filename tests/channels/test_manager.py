@@ -216,8 +216,7 @@ async def test_an_endpoint_is_ready_when_its_functions_are_announced() -> None:
 
         nursery.start_soon(wait)
         await park()
-        assert endpoint.channel is not None
-        assert not endpoint.channel.is_connected
+        assert endpoint.channel is None  # nobody can call what expects nothing yet
         names = [f"f{number}" for number in range(300)]
         await peer.send(
             FrameType.ANNOUNCE, head={"functions": [*names[:200], names[0]], "streams": ["f7"]}
@@ -233,6 +232,20 @@ async def test_an_endpoint_is_ready_when_its_functions_are_announced() -> None:
         assert ready[0].functions == {name: number + 1 for number, name in enumerate(names)}
         assert ready[0].streams == {"f7"}
         assert ready[0].is_connected
+        assert endpoint.channel is ready[0]
+
+
+async def test_an_endpoint_that_closes_before_the_announcement_says_nothing() -> None:
+    async with (
+        MEMORY_STREAM.open_host() as (_, endpoint),
+        await MEMORY_STREAM.connect(endpoint.address) as stream,
+    ):
+        peer = RawPeer(stream)
+        await peer.authenticate(
+            peer.prove(await peer.receive_challenge(), INSTANCE, endpoint.secret)
+        )
+        await endpoint.aclose()
+        assert await peer.wait_closed() == []
 
 
 async def test_an_agent_with_many_functions_announces_all_of_them() -> None:
