@@ -52,14 +52,18 @@ class Agent:
         debug: send tracebacks with errors. Not for callers that you do not trust.
 
     Raises:
-        ConfigurationError: ``concurrency`` is less than 1.
+        ConfigurationError: ``concurrency`` is less than 1, or an argument of another type.
     """
 
     def __init__(
         self, name: str = "", *, concurrency: int | None = None, debug: bool = False
     ) -> None:
-        if concurrency is not None and concurrency < 1:
-            raise ConfigurationError(f"concurrency is at least 1, not {concurrency}")
+        if not isinstance(name, str):
+            raise ConfigurationError(f"an agent's name is text, not {name!r}")
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise ConfigurationError(
+                f"concurrency is a whole number and at least 1, not {concurrency!r}"
+            )
         self.name = name
         self.concurrency = concurrency
         self.debug = debug
@@ -118,9 +122,10 @@ class Agent:
             raise ConfigurationError(_not_a_function(function))
         if name is None:
             name = function.__name__
-        if not _NAME.fullmatch(name):
+        if not _is_name(name):
             raise ConfigurationError(
-                f"{name!r} cannot be a function's name: give one, as in @app.function(name='price')"
+                f"{name!r} cannot be a function's name: give one, of A-Z a-z 0-9 _ . -, as in "
+                "@app.function(name='price')"
             )
         if name.startswith(RESERVED):
             raise ConfigurationError(
@@ -233,6 +238,10 @@ async def _entered(lifespan: Lifespan | None) -> AsyncIterator[None]:
         manager = asynccontextmanager(lambda: generator)()
     async with manager:
         yield
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Function]:

@@ -10,7 +10,7 @@ import resource
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -56,6 +56,8 @@ class ResourceLimits:
 
     def __attrs_post_init__(self) -> None:
         for name, value in attrs.asdict(self).items():
+            if value is not None and type(value) is not int:
+                raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
             if value is not None and value < (0 if name == "core_bytes" else 1):
                 raise ConfigurationError(f"{name} must be positive, not {value}")
         if self.open_files is not None and self.open_files < LEAST_OPEN_FILES:
@@ -76,6 +78,30 @@ class ResourceLimits:
             for kind, (soft, hard) in wanted.items()
             if soft is not None and hard is not None
         }
+
+
+def _as_text(path: str | os.PathLike[str] | None) -> str | None:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+def _expect_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be text, not {value!r}")
+    if "\0" in value:
+        raise ConfigurationError(f"{name} cannot contain a NUL")
+
+
+def _expect_texts(name: str, values: object) -> None:
+    if isinstance(values, str):
+        raise ConfigurationError(f"{name} must be a list of texts: [{values!r}], not {values!r}")
+    if not isinstance(values, Sequence):
+        raise ConfigurationError(f"{name} must be a list of texts, not {values!r}")
+    for value in values:
+        _expect_text(f"each of {name}", value)
+
+
+def _is_variable(name: object) -> bool:
+    return isinstance(name, str) and name != "" and not set("=\0") & set(name)
 
 
 def _show_names(environment: Mapping[str, str]) -> str:
@@ -110,30 +136,55 @@ class ProcessSettings(RuntimeSettings):
             descriptor has neither weakness.
     """
 
-    target: str | None = None
+    target: str | None = attrs.field(default=None, converter=_as_text)
     python: str = sys.executable
     python_path: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = attrs.field(factory=dict, repr=_show_names)
     pass_environment: tuple[str, ...] = ()
-    working_directory: str | None = None
+    working_directory: str | None = attrs.field(default=None, converter=_as_text)
     limits: ResourceLimits = attrs.field(factory=ResourceLimits)
     debug: bool = False
     low_latency: bool = False
     environment_handover: bool = False
 
     def __attrs_post_init__(self) -> None:
+        self._check_types()
         if bool(self.target) == bool(self.command):
             raise ConfigurationError("a process needs either a target or a command")
         if self.environment_handover and not self.command:
             raise ConfigurationError("environment_handover goes with a command")
-        for name, value in self.environment.items():
-            if not name or "=" in name or "\0" in name + value:
-                raise ConfigurationError(f"{name!r} cannot be an environment variable")
+        for name in self.environment:
             if name in HANDOVER and self.environment_handover:
                 raise ConfigurationError(f"{name} is set by environment_handover")
-        if any("\0" in argument for argument in (*self.command, self.target or "")):
-            raise ConfigurationError("a command cannot contain a NUL")
+
+    def _check_types(self) -> None:
+        """Say what is wrong here, and not in the middle of a start."""
+        _expect_text("python", self.python)
+        for name in ("target", "working_directory"):
+            if getattr(self, name) is not None:
+                _expect_text(name, getattr(self, name))
+        for name in ("command", "python_path", "pass_environment"):
+            _expect_texts(name, getattr(self, name))
+        for name in ("debug", "low_latency", "environment_handover"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigurationError(
+                    f"{name} must be True or False, not {getattr(self, name)!r}"
+                )
+        if not isinstance(self.limits, ResourceLimits):
+            raise ConfigurationError(f"limits must be ResourceLimits(...), not {self.limits!r}")
+        if not isinstance(self.environment, Mapping):
+            raise ConfigurationError("environment must be a dict, as {'NAME': 'value'}")
+        for variable, value in self.environment.items():
+            if not _is_variable(variable):
+                raise ConfigurationError(f"{variable!r} cannot be an environment variable")
+            if not isinstance(value, str):  # which may be a secret
+                kind = type(value).__name__
+                raise ConfigurationError(
+                    f"environment[{variable!r}] must be text, not of type {kind}"
+                )
+            if "\0" in value:
+                raise ConfigurationError(f"environment[{variable!r}] cannot contain a NUL")
 
     def split_target(self) -> tuple[Path | None, str]:
         """The target's absolute path, if it is a file, and how an agent is told of it."""

@@ -117,12 +117,14 @@ class Spearlet(metaclass=NoPublicConstructor):
             SpawnFailed: a replica did not become ready; the message holds what it wrote last.
         """
         _expect_a_program()
+        if type(replicas) is not int:
+            raise ConfigurationError(f"replicas must be a whole number, not {replicas!r}")
         if not 1 <= replicas <= MAX_REPLICAS:
             raise ConfigurationError(f"replicas must be from 1 to {MAX_REPLICAS}, not {replicas}")
         runtime: RuntimeType
         runtime, default_name, open_replica = self._prepare(target, debug, on_event)
         name = default_name if name is None else name
-        if not _NAME.fullmatch(name):
+        if not _is_name(name):
             raise ConfigurationError(
                 f"{name!r} cannot name a deployment: 1 to {MAX_NAME} of A-Z a-z 0-9 _ -, the first a "
                 "letter or digit"
@@ -261,6 +263,10 @@ class Spearlet(metaclass=NoPublicConstructor):
         )
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def _name_of(target: str) -> str:
     """A name for instances, out of a path, a module's name or an agent's."""
     program, _ = split_target(target)
@@ -289,6 +295,19 @@ def _expect_a_program() -> None:
         )
 
 
+def _check_limits(limits: Limits) -> None:
+    """Raise ConfigurationError for what would only be noticed in the middle of a call."""
+    if not isinstance(limits, Limits):
+        raise ConfigurationError(f"limits must be spear.Limits(...), not {limits!r}")
+    for name, value in attrs.asdict(limits).items():
+        is_whole = isinstance(getattr(DEFAULT_LIMITS, name), int)
+        if type(value) is not int and (is_whole or type(value) is not float):
+            kind = "whole number" if is_whole else "number"
+            raise ConfigurationError(f"{name} must be a {kind}, not {value!r}")
+        if not value >= 0:
+            raise ConfigurationError(f"{name} must not be negative, or no number: {value!r}")
+
+
 @asynccontextmanager
 async def open_spearlet(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
@@ -302,6 +321,7 @@ async def open_spearlet(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Spe
             that runs.
     """
     _expect_a_program()
+    _check_limits(limits)
     async with open_communication_factory(limits) as factory, open_private_nursery() as nursery:
         spearlet: Spearlet = Spearlet._create(limits, factory, nursery)
         try:

@@ -127,8 +127,34 @@ def test_concurrency_becomes_a_limit_of_the_channel() -> None:
     assert Agent(concurrency=3).limits(Limits(call_seconds=5)).call_seconds == 5
     base = Limits(max_calls=7)
     assert Agent().limits(base) is base
-    with pytest.raises(ConfigurationError, match="at least 1, not 0"):
-        Agent(concurrency=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"concurrency": 0}, "at least 1, not 0"),
+        ({"concurrency": True}, "a whole number and at least 1, not True"),
+        ({"concurrency": "4"}, "a whole number and at least 1, not '4'"),
+        ({"concurrency": 2.5}, "a whole number and at least 1, not 2.5"),
+        ({"name": 7}, "an agent's name is text, not 7"),
+    ],
+)
+def test_an_agent_that_cannot_be(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Agent(**values)  # type: ignore[arg-type]  # that is the test
+
+
+def test_a_name_in_another_script_is_refused_with_what_to_write() -> None:
+    async def größe() -> int:
+        return 1
+
+    app = Agent()
+    message = r"'größe' cannot be a function's name: give one, of A-Z a-z 0-9 _ \. -, as in @app"
+    with pytest.raises(ConfigurationError, match=message):
+        app.function(größe)
+    with pytest.raises(ConfigurationError, match="5 cannot be a function's name"):
+        app.function(name=5)(größe)  # type: ignore[call-overload]  # that is the test
+    assert app.function(name="size")(größe) is größe
 
 
 async def test_methods_and_functions_in_c_are_functions() -> None:

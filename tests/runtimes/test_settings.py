@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
+def _settings(**values: object) -> ProcessSettings:
+    """As people write them who use no type checker."""
+    return ProcessSettings(**{"target": "x.py", **values})  # type: ignore[arg-type]  # that is the test
+
+
+def _limits(**values: object) -> ResourceLimits:
+    return ResourceLimits(**values)  # type: ignore[arg-type]  # likewise
+
+
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -31,13 +40,31 @@ ROOT = Path(__file__).parents[2]
         (lambda: ProcessSettings(command=("x", "\0")), "a NUL"),
         (lambda: ProcessSettings(target="x.py", environment={"": "x"}), "'' cannot be"),
         (lambda: ProcessSettings(target="x.py", environment={"A=B": "x"}), "'A=B' cannot be"),
-        (lambda: ProcessSettings(target="x.py", environment={"A": "\0"}), "'A' cannot be"),
+        (lambda: ProcessSettings(target="x.py", environment={"A": "\0"}), "'A'. cannot contain"),
         (
-            lambda: ProcessSettings(
-                command=("x",), environment={"SECRET": "x"}, environment_handover=True
-            ),
-            "SECRET is set by environment_handover",
+            lambda: _settings(environment={"A": 3}),
+            r"environment\['A'\] must be text, not of type int",
         ),
+        (lambda: _settings(environment={3: "A"}), "3 cannot be an environment variable"),
+        (lambda: _settings(environment="A=3"), "environment must be a dict, as"),
+        (
+            lambda: _settings(pass_environment="HOME"),
+            r"pass_environment must be a list of texts: \['HOME'\], not 'HOME'",
+        ),
+        (lambda: _settings(pass_environment=None), "must be a list of texts, not None"),
+        (lambda: _settings(python_path=[3]), "each of python_path must be text, not 3"),
+        (lambda: _settings(target=None, command="./agent -v"), r"list of texts: \['./agent -v'\]"),
+        (lambda: _settings(target=5), "target must be text, not 5"),
+        (lambda: _settings(python=None), "python must be text, not None"),
+        (lambda: _settings(working_directory=5), "working_directory must be text, not 5"),
+        (lambda: _settings(debug="no"), "debug must be True or False, not 'no'"),
+        (
+            lambda: _settings(limits={"open_files": 64}),
+            r"limits must be ResourceLimits\(\.\.\.\), not",
+        ),
+        (lambda: _limits(memory_bytes=True), "memory_bytes must be a whole number, not True"),
+        (lambda: _limits(memory_bytes="1G"), "memory_bytes must be a whole number, not '1G'"),
+        (lambda: _limits(cpu_seconds=0.5), "cpu_seconds must be a whole number, not 0.5"),
         (lambda: ResourceLimits(memory_bytes=0), "memory_bytes must be positive, not 0"),
         (lambda: ResourceLimits(cpu_seconds=-1), "cpu_seconds must be positive, not -1"),
         (lambda: ResourceLimits(core_bytes=-1), "core_bytes must be positive, not -1"),
@@ -47,6 +74,17 @@ ROOT = Path(__file__).parents[2]
 def test_what_makes_no_sense_is_refused(make: Callable[[], object], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         make()
+
+
+def test_paths_may_be_paths_and_lists_lists() -> None:
+    settings = _settings(
+        target=Path("x.py"),
+        working_directory=Path("/tmp"),
+        pass_environment=["A"],
+        python_path=["p"],
+    )
+    assert (settings.target, settings.working_directory) == ("x.py", "/tmp")
+    settings.full_environment()
 
 
 def test_limits_become_resources() -> None:

@@ -201,11 +201,40 @@ async def test_a_number_of_replicas_that_makes_no_sense(replicas: int) -> None:
             await spearlet.deploy(WORKERS, replicas=replicas)
 
 
+@pytest.mark.parametrize("replicas", ["2", 2.5, True, None])
+async def test_a_number_of_replicas_that_is_none(replicas: object) -> None:
+    async with open_spearlet() as spearlet:
+        message = f"replicas must be a whole number, not {replicas!r}"
+        with pytest.raises(ConfigurationError, match=message):
+            await spearlet.deploy(WORKERS, replicas=replicas)  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"startup_seconds": "60"}, "startup_seconds must be a number, not '60'"),
+        ({"startup_seconds": True}, "startup_seconds must be a number, not True"),
+        ({"call_seconds": -1}, "call_seconds must not be negative, or no number: -1"),
+        ({"call_seconds": float("nan")}, "call_seconds must not be negative, or no number: nan"),
+        ({"max_calls": 2.5}, "max_calls must be a whole number, not 2.5"),
+        (None, r"limits must be spear\.Limits\(\.\.\.\), not \{\}"),
+    ],
+    ids=str,
+)
+async def test_limits_that_are_none(values: dict[str, object] | None, message: str) -> None:
+    limits: object = {} if values is None else Limits(**values)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ConfigurationError, match=message):
+        async with open_spearlet(limits=limits):  # type: ignore[arg-type]  # the mistake
+            raise AssertionError
+
+
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a.b", "a/b", "ü", "x" * (MAX_NAME + 1), "a\n"])
 async def test_a_name_that_cannot_be_one(name: str) -> None:
     async with open_spearlet() as spearlet:
         with pytest.raises(ConfigurationError, match="cannot name a deployment"):
             await spearlet.deploy(Probe().agent, name=name)
+        with pytest.raises(ConfigurationError, match="5 cannot name a deployment"):
+            await spearlet.deploy(Probe().agent, name=5)  # type: ignore[arg-type]  # the mistake
         assert spearlet.deployments == {}
 
 
