@@ -31,6 +31,10 @@ L = TypeVar("L", bound=Lifespan)
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
+MAX_THREADS: Final = 32
+"""Plain functions that run at a time, if nobody says how many. With so many threads that compute, Trio's
+has its turn within 50 ms; with a hundred, it waits for seconds, and the host hears no heartbeat."""
+
 RESERVED: Final = "spear."
 """Names that begin so are ours. ``spear.describe`` tells what functions there are."""
 
@@ -48,7 +52,8 @@ class Agent:
 
     Args:
         name: for log lines.
-        concurrency: how many calls may run at a time; the host learns of it and sends no more.
+        concurrency: how many calls may run at a time; the host learns of it and sends no more. Without
+            it, these are ``Limits.max_calls``, of plain functions at most 32.
         debug: send tracebacks with errors. Not for callers that you do not trust.
 
     Raises:
@@ -203,10 +208,10 @@ class Agent:
             ConfigurationError: it runs already, in another thread.
         """
         self._has_run = True
-        width = self.limits(limits).max_calls
+        threads = self.concurrency or min(limits.max_calls, MAX_THREADS)
         async with (
             _entered(self._lifespan),
-            self._service.running(width, limits.call_seconds, debug=self.debug or debug),
+            self._service.running(threads, limits.call_seconds, debug=self.debug or debug),
         ):
             yield
 

@@ -244,7 +244,9 @@ class AsyncioStream(Stream):
                         if not handover.put(self.encode_item(item)):
                             await room.wait()
                 failure = None
-            except (Exception, SystemExit) as error:
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
                 failure = error
             finally:
                 handover.end(failure)

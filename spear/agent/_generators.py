@@ -147,7 +147,7 @@ class PlainStream(Stream):
                         room.wait()
             finally:
                 generator.close()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             failure = error  # raised where the call is handled
         finally:
             handover.end(failure)

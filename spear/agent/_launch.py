@@ -27,6 +27,11 @@ LOST: Final = 1
 CANNOT_START: Final = 2
 REFUSED: Final = 3
 
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread that computes may keep the interpreter while others want it. Trio's thread is one of
+them, and asks several times for each frame: beside 32 busy threads, with Python's 5 ms, it took seconds
+to answer."""
+
 LOG_FORMAT: Final = "{levelname:.1} {name}[{call}]: {message}"
 """One letter, the logger, the call's number if there is one: the host adds time and instance."""
 
@@ -95,6 +100,7 @@ def _set_up_output(*, debug: bool) -> None:
 
 
 def _run(agent: Agent, bootstrap: Bootstrap) -> int:
+    sys.setswitchinterval(SWITCH_SECONDS)
     failure = trio.run(_serve, agent, bootstrap)
     if failure is None:
         return DRAINED

@@ -1,7 +1,7 @@
 """What channels call when the host calls one of our functions.
 
-An :class:`AgentService` belongs to one agent. While the agent runs, it owns what running needs: the width
-of the thread pool, the asyncio loop. It knows neither the connection nor who is at its other end.
+An :class:`AgentService` belongs to one agent. While the agent runs, it owns what running needs: the
+threads, the asyncio loop. It knows neither the connection nor who is at its other end.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ._statistics import FunctionStatistics
 
 
-_NOT_OURS: Final = (trio.Cancelled, KeyboardInterrupt)
-"""Who raises these, alone or in a group, is not the function."""
+_NOT_THE_FUNCTIONS: Final = (trio.Cancelled, KeyboardInterrupt)
+"""Who raises these, alone or in a group, is Trio, or whoever presses Ctrl-C."""
 
 
 @final
@@ -75,11 +75,13 @@ class AgentService:
         self._by_name[function.name] = function
 
     @asynccontextmanager
-    async def running(self, width: int, call_seconds: float, *, debug: bool) -> AsyncIterator[None]:
+    async def running(
+        self, threads: int, call_seconds: float, *, debug: bool
+    ) -> AsyncIterator[None]:
         """Able to run functions, for as long as the block runs. Blocks may overlap.
 
         Args:
-            width: plain functions at a time.
+            threads: plain functions at a time.
             call_seconds: for a call that a function makes, if nothing else says how long.
             debug: show tracebacks, in all blocks that overlap this one.
 
@@ -88,7 +90,7 @@ class AgentService:
         """
         token = trio.lowlevel.current_trio_token()
         if self._users == 0:
-            self.limiter = trio.CapacityLimiter(width)
+            self.limiter = trio.CapacityLimiter(threads)
             self.call_seconds = call_seconds
             self.clock, self.token = trio.lowlevel.current_clock(), token
             self.thread = get_ident()
@@ -131,10 +133,15 @@ class AgentService:
         current.set((call, function.name, call.deadline, self, None))
         try:
             return await function.run(call, self)
-        except (Exception, SystemExit, BaseExceptionGroup) as error:
-            if isinstance(error, BaseExceptionGroup) and error.subgroup(_NOT_OURS) is not None:
-                raise
+        except _NOT_THE_FUNCTIONS:
+            raise
+        except BaseException as error:
             # SystemExit, too: one call is no reason to end a process that serves a hundred.
+            if (
+                isinstance(error, BaseExceptionGroup)
+                and error.subgroup(_NOT_THE_FUNCTIONS) is not None
+            ):
+                raise
             function.failed += 1
             # Whatever a function raises when it is made to stop, it was made to stop.
             seen = call.cancelled or as_seen_by_caller(error, debug=self._debug)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from contextvars import ContextVar
@@ -258,6 +259,44 @@ async def test_exit_ends_the_call_not_the_process() -> None:
                 await caller.call(name)
         with pytest.raises(FunctionRaised, match="SystemExit: 4"):
             await caller.items("leave_between")
+        assert await caller.call("double", 1) == 2
+
+
+class Mine(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [Mine, GeneratorExit, asyncio.CancelledError])
+async def test_whatever_a_function_raises_ends_its_call_alone(error: type[BaseException]) -> None:
+    app = Agent()
+
+    @app.function
+    async def task() -> None:
+        raise error("enough")
+
+    @app.function
+    def thread() -> None:
+        raise error("enough")
+
+    @app.function
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise error("enough")
+
+    @app.function
+    def thread_items() -> Iterator[int]:
+        yield 1
+        raise error("enough")
+
+    app.function(double)
+    said = f"{error.__name__}: enough"
+    async with calling(app) as caller:
+        for name in "task", "thread":
+            with pytest.raises(FunctionRaised, match=said):
+                await caller.call(name)
+        for name in "items", "thread_items":
+            with pytest.raises(FunctionRaised, match=said):
+                await caller.items(name)
         assert await caller.call("double", 1) == 2
 
 
