@@ -277,9 +277,10 @@ class Instance(metaclass=NoPublicConstructor):
         """What to raise for an instance that is not there any more."""
         if self._was_ready:
             return self._worker_died(self._story())
-        return SpawnFailed(
-            f"{self.id} did not start: it {self._story()}", stderr_tail=self.stderr_tail
-        )
+        story = self._story()
+        if self.exit_status == 0 and not self._end_reason:  # it seems content
+            story += " before it logged in"
+        return SpawnFailed(f"{self.id} did not start: it {story}", stderr_tail=self.stderr_tail)
 
     def _worker_died(self, story: str, cause: SpearError | None = None) -> WorkerDied:
         died = WorkerDied(
@@ -316,7 +317,8 @@ class Instance(metaclass=NoPublicConstructor):
     async def _follow(self, endpoint: Endpoint) -> None:
         """Follow the connection of the instance, and declare it dead if that is how it looks."""
         limits = self._limits
-        deadline, omission = self._begun + limits.startup_seconds, "did not log in"
+        deadline = self._begun + limits.startup_seconds
+        omission = f"did not log in within {limits.startup_seconds:g} s (startup_seconds)"
         while channel := await _next_channel(endpoint, deadline):
             self._connected(channel)
             await channel.peer_leaving.wait()
@@ -332,9 +334,10 @@ class Instance(metaclass=NoPublicConstructor):
                 return
             self._lifecycle.move(InstanceState.UNHEALTHY, str(channel.closed_by))
             deadline = trio.current_time() + limits.reconnect_seconds
-            omission = "lost its connection and did not reconnect"
+            omission = "lost its connection and did not reconnect within "
+            omission += f"{limits.reconnect_seconds:g} s (reconnect_seconds)"
         if not self._stopping.locked():
-            self.kill(f"it {omission} in time")
+            self.kill(f"it {omission}")
 
     async def _see_off(self) -> None:
         """It has left of its own will: let it end."""

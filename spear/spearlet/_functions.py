@@ -110,7 +110,13 @@ class Function(metaclass=NoPublicConstructor):
         on_progress: Callable[[Result], None] | None = None,
         keywords: Mapping[str, object] | None = None,
     ) -> Function:
-        """The same function with other :class:`CallOptions`; what is not given stays as it was."""
+        """The same function with other :class:`CallOptions`; what is not given stays as it was.
+
+        Raises:
+            InvalidArguments: ``metadata`` is no map.
+        """
+        if metadata is not None:
+            _expect_map(metadata)
         now = self._options
         options = CallOptions(
             timeout=now.timeout if timeout is None else timeout,
@@ -241,7 +247,7 @@ class Function(metaclass=NoPublicConstructor):
                     on_progress=reports,
                 )
             except LocalProtocolError as error:
-                raise InvalidArguments(f"{self.name}(): {error}") from error
+                raise _cannot_be_sent(self.name, error) from error
             except DeadlineExceeded as error:
                 await leave_it_to_scope(deadline)
                 delivered = _delivered(error, reports)
@@ -263,8 +269,8 @@ class Function(metaclass=NoPublicConstructor):
             timeout = self._options.timeout
         if timeout is None:
             timeout = self._replicas.call_seconds
-        elif isnan(timeout):  # it would be no deadline at all
-            raise InvalidArguments("timeout must be a number of seconds, not nan")
+        else:
+            _expect_seconds(timeout)
         return min(now + timeout, trio.current_effective_deadline())
 
     # -- streams ------------------------------------------------------------------------------
@@ -339,7 +345,7 @@ class Function(metaclass=NoPublicConstructor):
                     stream = await stack.enter_async_context(opening)
                     break
                 except LocalProtocolError as error:
-                    raise InvalidArguments(f"{self.name}(): {error}") from error
+                    raise _cannot_be_sent(self.name, error) from error
                 except DeadlineExceeded as error:
                     await leave_it_to_scope(deadline)
                     seconds = deadline - begun
@@ -351,8 +357,35 @@ class Function(metaclass=NoPublicConstructor):
                     attempt += 1
                     now = trio.current_time()
             yield FunctionStream._create(
-                stream, self.name, begun, deadline, self._replicas, replica
+                stream, self.name, begun, deadline, self._replicas, replica, sends_items=sends_items
             )
+
+
+_ADVICE: Final = (
+    ("a payload ", "; send it in parts, as items, or raise max_message_bytes of spear.Limits"),
+    ("a head ", ": metadata and key are too large; send less, or send it as an argument"),
+)
+"""What to do about what the wire does not take."""
+
+
+def _cannot_be_sent(function: str, error: LocalProtocolError) -> InvalidArguments:
+    text = str(error)
+    advice = (advice for start, advice in _ADVICE if text.startswith(start))
+    return InvalidArguments(f"{function}(): {text}{next(advice, '')}")
+
+
+def _expect_seconds(timeout: float) -> None:
+    try:
+        is_number = not isnan(timeout)  # that would be no deadline at all
+    except TypeError:
+        is_number = False
+    if not is_number:
+        raise InvalidArguments(f"timeout must be a number of seconds, not {timeout!r}")
+
+
+def _expect_map(metadata: object) -> None:
+    if not isinstance(metadata, Mapping):
+        raise InvalidArguments(f"metadata must be a small map, not {metadata!r:.60}")
 
 
 @final

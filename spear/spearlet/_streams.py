@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from spear._errors import CallFailed, ChannelBroken, ChannelClosed, DeadlineExceeded
+from spear._errors import (
+    CallFailed,
+    ChannelBroken,
+    ChannelClosed,
+    DeadlineExceeded,
+    LocalProtocolError,
+)
 from spear._util import NoPublicConstructor
 
 from ._arguments import Result, decode_result_untrusted, encode_item
@@ -45,6 +51,8 @@ class FunctionStream(metaclass=NoPublicConstructor):
         deadline: float,
         replicas: ReplicaSet,
         replica: ServingReplica,
+        *,
+        sends_items: bool,
     ) -> None:
         self.instance = replica.id
         self._stream = stream
@@ -53,6 +61,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._deadline = deadline
         self._replicas = replicas
         self._replica = replica
+        self._sends_items = sends_items
         self._sent = 0
         self._has_begun = False  # for certain: something of it has arrived
 
@@ -70,7 +79,14 @@ class FunctionStream(metaclass=NoPublicConstructor):
             await self._stream.send(payload, is_cbor=is_cbor)
         except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
             raise await self._explain(error) from error
+        except LocalProtocolError as error:
+            raise LocalProtocolError(f"{self._function}: {self._why_no_items()}") from error
         self._sent += 1
+
+    def _why_no_items(self) -> str:
+        if self._sends_items:
+            return "no item can be sent any more: the function has ended, or its items have"
+        return f"to send items to it, call it as {self._function}.stream(..., sends_items=True)"
 
     async def send_eof(self) -> None:
         """Say that no further item will be sent. A checkpoint."""

@@ -286,6 +286,10 @@ trio.run(main)
 BAD_STARTERS = {
     "never-connects": (shell("echo no idea what to do >&2; exec sleep 1000"), "did not log in"),
     "exits-at-once": (shell("echo no idea what to do >&2; exit 3"), "exited with status 3"),
+    "is-content": (
+        shell("echo no idea what to do >&2"),
+        "exited with status 0 before it logged in",
+    ),
     "is-killed": (shell("echo no idea what to do >&2; kill -SEGV $$"), "killed by SIGSEGV"),
     "connects-twice": (python(CONNECTS_TWICE), "did not log in"),
     "sends-garbage": (python(SENDS_GARBAGE), "did not log in"),

@@ -238,7 +238,7 @@ async def test_a_connection_that_stays_lost_costs_the_life() -> None:
             await call(instance, "disconnect")
         with trio.fail_after(PATIENCE_SECONDS):
             assert await instance.wait_exited() == -signal.SIGKILL
-        assert "did not reconnect in time" in instance.history[-1].reason
+        assert "did not reconnect within 0" in instance.history[-1].reason
 
 
 async def test_a_host_that_stood_still_blames_nobody() -> None:

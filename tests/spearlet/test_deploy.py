@@ -311,7 +311,9 @@ async def test_r16_a_file_that_never_logs_in_fails_at_the_startup_deadline(tmp_p
     path = write(tmp_path, "slow.py", "print('loading')\nimport time\ntime.sleep(1000)")
     with nothing_left():
         async with open_spearlet(limits=Limits(startup_seconds=0.5)) as spearlet:
-            with pytest.raises(SpawnFailed, match="did not log in in time"):
+            with pytest.raises(
+                SpawnFailed, match=r"did not log in within 0\.5 s \(startup_seconds\)"
+            ):
                 await spearlet.deploy(path)
 
 

@@ -281,6 +281,27 @@ async def test_metadata_reaches_the_handler() -> None:
         assert await context() == {"caller": "host", "metadata": {}}  # as it was
 
 
+async def test_what_is_too_large_comes_with_what_to_do() -> None:
+    async with deployed(Probe().agent, limits=Limits(max_message_bytes=1024)) as deployment:
+        with pytest.raises(
+            InvalidArguments, match=r"^twice\(\): .*1024; send it in parts, as items"
+        ):
+            await deployment.twice(bytes(1025))
+        large = deployment.context.options(metadata={"a": "x" * 70_000})
+        with pytest.raises(
+            InvalidArguments, match="65536: metadata and key are too large; send less"
+        ):
+            await large()
+
+
+async def test_metadata_that_is_no_map_is_refused_at_once() -> None:
+    async with deployed(Probe().agent) as deployment:
+        with pytest.raises(InvalidArguments, match="metadata must be a small map, not 'trace'"):
+            deployment.context.options(metadata="trace")  # type: ignore[arg-type]  # the mistake
+        with pytest.raises(InvalidArguments, match="timeout must be a number of seconds, not '5'"):
+            await deployment.context(timeout="5")  # type: ignore[arg-type]  # likewise
+
+
 async def test_metadata_that_cannot_travel_is_refused_here() -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(InvalidArguments, match="a head cannot carry this"):
