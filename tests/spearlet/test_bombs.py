@@ -1,0 +1,78 @@
+"""S6: values that are made to hurt cost their own call, wherever they arrive; what they cost is in
+``tests/wire/test_bombs.py``."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+import spear
+from spear import SpearError, open_spearlet
+
+from .helpers import HERE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spear.spearlet import Deployment
+
+MIB = 1024 * 1024
+BOMBS = {
+    "too many items": b"\x9a" + (8 * MIB).to_bytes(4, "big") + b"\x80" * (8 * MIB),
+    "too many levels": b"\x81" * 1000 + b"\x80",
+    "an endless list": b"\x9f" + b"\x80" * (8 * MIB),
+    "a list that claims more": b"\x9b" + b"\x3f" * 8 + b"\x80" * 100,
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())]
+
+
+@asynccontextmanager
+async def hostile() -> AsyncIterator[Deployment]:
+    """A process that sends bombs, and an innocent one beside it. The first is there to the end."""
+    victim = spear.Agent("victim")
+
+    @victim.function
+    async def take(value: object) -> str:
+        return "taken"
+
+    async with open_spearlet() as spearlet:
+        beside = await spearlet.deploy(victim)
+        deployment = await spearlet.deploy(HERE / "hostile.py")
+        yield deployment
+        assert await deployment.echo("still") == "still"
+        assert await beside.take("still") == "taken"
+        (replica,) = deployment.replicas
+        assert replica.id.incarnation == 1
+
+
+async def test_s6_a_bomb_as_a_result_fails_its_call(bomb: bytes) -> None:
+    async with hostile() as deployment:
+        with pytest.raises(SpearError) as caught:
+            await deployment.give(bomb)
+        assert caught.value.delivered == "yes"
+
+
+async def test_s6_a_bomb_as_a_report_fails_its_call(bomb: bytes) -> None:
+    bomb = bomb[: MIB - 1024]  # a report is never larger
+    reports: list[object] = []
+    async with hostile() as deployment:
+        with pytest.raises(SpearError):
+            await deployment.function("report").options(on_progress=reports.append)(bomb)
+        assert reports == []
+        assert await deployment.report(bomb) == "done"  # nobody looks at it
+
+
+async def test_s6_a_bomb_as_an_item_fails_its_stream(bomb: bytes) -> None:
+    async with hostile() as deployment, deployment.function("items").stream(bomb) as stream:
+        assert await anext(stream) == "first"
+        with pytest.raises(SpearError):
+            await anext(stream)
+
+
+async def test_s6_a_bomb_as_arguments_is_refused_by_whom_it_was_meant_for(bomb: bytes) -> None:
+    async with hostile() as deployment:
+        answer = await deployment.ask(bomb)
+        assert str(answer).startswith("InvalidArguments: take(): ")

@@ -1,0 +1,166 @@
+"""Values that are made to hurt whoever decodes them: what they cost, as a ratio (S6, and T7 of values).
+
+A byte can be an empty list. The yardstick is an honest value of as many items as are allowed, decoded in
+the same run.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from time import thread_time
+from typing import TYPE_CHECKING, Final
+
+import cbor2
+import pytest
+
+from spear._limits import MIB
+from spear.wire import TooManyItems, decode_value_untrusted, encode_value
+from spear.wire._values import MAX_VALUE_DEPTH, MAX_VALUE_ITEMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE = 8 * MIB
+HUGE = (1 << 62) - 1
+PRIME = (1 << 61) - 1
+"""Python's hashes of integers are their remainders by this."""
+
+MOST_TIME = 3
+"""Times the yardstick: about one, and room for a machine that does something else as well."""
+
+ITEM_BYTES = 128
+"""Of memory, at most, for each item of a value that is small enough: a map of one, in a map of one ..."""
+
+
+def head(kind: int, number: int) -> bytes:
+    """The first bytes of a string, a list or a map, with the length in eight bytes."""
+    return bytes([kind << 5 | 27]) + number.to_bytes(8, "big")
+
+
+def full(unit: bytes, size: int = SIZE) -> bytes:
+    """An array of so many units as fit."""
+    return head(4, size // len(unit)) + unit * (size // len(unit))
+
+
+NESTED = b"\x81" * (MAX_VALUE_DEPTH - 2) + b"\x80"
+
+TOO_MANY: Final = {
+    "empty lists": full(b"\x80"),
+    "empty maps": full(b"\xa0"),
+    "nothings": full(b"\xf6"),
+    "nested lists": full(NESTED),
+    "an endless list": b"\x9f" + b"\x80" * SIZE,
+    "endless lists": b"\x9f" * SIZE,
+    "a list that claims more": head(4, HUGE) + b"\x80" * SIZE,
+    "a map that claims more": head(5, HUGE) + b"\0" * SIZE,
+    "tags of tags": b"\xc1" * SIZE,
+    "tags": full(b"\xc1\0"),
+    "big integers": full(b"\xc2\x41\x01"),
+    "big integers of themselves": b"\xc2" * SIZE,
+    "the same key": head(5, SIZE // 2) + b"\x40\0" * (SIZE // 2),
+}
+"""More items than are allowed."""
+
+INVALID: Final = {
+    "bytes that claim more": head(2, HUGE) + b"x" * SIZE,
+    "a text that claims more": head(3, HUGE) + b"x" * SIZE,
+    "a text that ends badly": head(3, SIZE) + b"x" * (SIZE - 1) + b"\xff",
+    "too many levels": b"\x81" * SIZE,
+    "keys of one hash": head(5, 200_000)
+    + b"".join(cbor2.dumps(PRIME * number) + b"\0" for number in range(200_000)),
+    "the same key": head(5, 400_000) + b"\x40\0" * 400_000,
+    "lists as keys": head(5, 200_000) + b"\x81\x01\0" * 200_000,
+}
+"""Few enough, but not what a value may be."""
+
+ALLOWED: Final = {
+    "a big integer": b"\xc2" + head(2, SIZE) + b"\xff" * SIZE,
+    "a big negative integer": b"\xc3" + head(2, SIZE) + b"\xff" * SIZE,
+    "bytes": encode_value([bytes(SIZE)]),
+    "texts": encode_value(["x" * 1000] * (SIZE // 1000)),
+}
+"""As large, and no bombs."""
+
+
+def cost(work: Callable[[], object]) -> float:
+    """CPU time, the better of two."""
+    took = []
+    for _ in range(2):
+        begun = thread_time()
+        work()
+        took.append(thread_time() - begun)
+    return min(took)
+
+
+def refuse(payload: bytes, error: type[ValueError] = ValueError) -> None:
+    with pytest.raises(error):
+        decode_value_untrusted(payload)
+
+
+@pytest.fixture(scope="module")
+def yardstick() -> float:
+    honest = encode_value(list(range(MAX_VALUE_ITEMS - 1)))
+    return cost(lambda: decode_value_untrusted(honest))
+
+
+@pytest.mark.slow
+@pytest.mark.repetitive
+@pytest.mark.parametrize("name", TOO_MANY)
+def test_s6_a_bomb_is_refused_for_less_than_the_largest_honest_value(
+    name: str, yardstick: float
+) -> None:
+    payload = TOO_MANY[name]
+    assert len(payload) > SIZE - len(NESTED)
+    assert cost(lambda: refuse(payload)) <= MOST_TIME * yardstick
+
+
+@pytest.mark.slow
+@pytest.mark.repetitive
+@pytest.mark.parametrize("name", ["empty lists", "nested lists", "a map that claims more"])
+def test_s6_a_bomb_is_refused_before_anything_is_built(name: str) -> None:
+    tracemalloc.start()
+    try:
+        refuse(TOO_MANY[name], TooManyItems)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INVALID)
+def test_s6_what_is_no_value_costs_no_more(name: str, yardstick: float) -> None:
+    payload = INVALID[name]
+    assert cost(lambda: refuse(payload)) <= MOST_TIME * yardstick
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_s6_what_is_merely_large_costs_less(name: str, yardstick: float) -> None:
+    payload = ALLOWED[name]
+    assert cost(lambda: decode_value_untrusted(payload)) <= yardstick
+
+
+@pytest.mark.slow
+@pytest.mark.repetitive
+@pytest.mark.parametrize(
+    ("unit", "items"),
+    [
+        (b"\x80", 1), (b"\xa0", 1), (b"\x62ab", 1), (b"\xc2\x49" + b"\x01" * 9, 2),
+        (NESTED, MAX_VALUE_DEPTH - 1),
+        (b"\xa1\x61a" * (MAX_VALUE_DEPTH - 2) + b"\xa0", 2 * MAX_VALUE_DEPTH - 3),
+        (b"\xa1\x40" * (MAX_VALUE_DEPTH - 2) + b"\xa0", 2 * MAX_VALUE_DEPTH - 3),
+    ],
+)  # fmt: skip
+def test_s6_the_memory_of_the_worst_values_is_known(unit: bytes, items: int) -> None:
+    """A sixteenth of them, which shows the same."""
+    count = MAX_VALUE_ITEMS // 16 // items
+    payload = full(unit, count * len(unit))
+    tracemalloc.start()
+    try:
+        value = decode_value_untrusted(payload)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(value, list)
+    assert len(value) == count
+    assert peak <= count * items * ITEM_BYTES
