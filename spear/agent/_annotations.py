@@ -13,7 +13,8 @@ annotation                                what may arrive → what the function 
 ``Literal[...]``, enum classes            one of the values
 attrs class, dataclass, ``TypedDict``     a map with its fields and no others
 ``pathlib`` paths                         text
-another class                             an instance of it, which nothing on the wire can be
+another class                             an instance of it, which nothing on the wire can be: see
+                                          ``_mistakes``
 none, ``Any``, ``object``, what cannot    anything
 be resolved
 ========================================  ====================================================
@@ -69,13 +70,23 @@ class Check:
     Attributes:
         exact: a value of exactly this type fits as it is.
         text: the annotation as error messages name it.
+        impossible: the class of which nothing that travels is an instance, so that no value but an
+            empty one can ever fit; empty if there is none.
     """
 
-    __slots__ = ("_convert", "exact", "text")
+    __slots__ = ("_convert", "exact", "impossible", "text")
 
-    def __init__(self, text: str, exact: type = _Never, convert: Convert | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        exact: type = _Never,
+        convert: Convert | None = None,
+        *,
+        parts: Iterable[Check | None] = (),
+    ) -> None:
         self.text = text
         self.exact = exact
+        self.impossible: str = _first_impossible(parts)
         self._convert = convert
 
     def complete(self, convert: Convert) -> None:
@@ -100,6 +111,10 @@ class Check:
     def mismatch(self, value: object) -> Mismatch:
         """Why the value does not fit."""
         return Mismatch(f"expected {self.text}, got {_type_name(value)}")
+
+
+def _first_impossible(parts: Iterable[Check | None]) -> str:
+    return next((part.impossible for part in parts if part and part.impossible), "")
 
 
 def _type_name(value: object) -> str:
@@ -285,7 +300,7 @@ def _list(arguments: tuple[object, ...]) -> Check:
     each = build_check(arguments[0]) if arguments else None
     if each is None:
         return Check("list", list)
-    check, exact = Check(_named("list", [each])), each.exact
+    check, exact = Check(_named("list", [each]), parts=[each]), each.exact
 
     def convert(value: object) -> object:
         if type(value) is not list:
@@ -307,15 +322,15 @@ def _set(make: Callable[[Iterable[object]], object], arguments: tuple[object, ..
         except TypeError:
             raise Mismatch("the items of a set cannot be lists or maps") from None
 
-    return Check(as_list.text, _Never, convert)
+    return Check(as_list.text, _Never, convert, parts=[as_list])
 
 
 def _tuple(arguments: tuple[object, ...]) -> Check:
     if not arguments or arguments[-1] is ...:
         as_list = _list(arguments[:1])
-        return Check(as_list.text, _Never, lambda value: tuple(as_list(value)))  # type: ignore[arg-type]  # likewise
+        return Check(as_list.text, _Never, lambda value: tuple(as_list(value)), parts=[as_list])  # type: ignore[arg-type]  # likewise
     checks = [build_check(each) for each in (() if arguments == ((),) else arguments)]
-    check = Check(_named("list", checks))
+    check = Check(_named("list", checks), parts=checks)
 
     def convert(value: object) -> object:
         if type(value) is not list:
@@ -335,7 +350,7 @@ def _dict(arguments: tuple[object, ...]) -> Check:
     keys, values = [build_check(each) for each in arguments] or (None, None)
     if keys is None and values is None:
         return Check("dict", dict)
-    check = Check(_named("dict", [keys, values]))
+    check = Check(_named("dict", [keys, values]), parts=[keys, values])
 
     def convert(value: object) -> object:
         if type(value) is not dict:
@@ -366,6 +381,9 @@ def _union(arguments: tuple[object, ...]) -> Check | None:
     known = [check for check in checks if check]
     whole = Check(" | ".join(check.text for check in known))
     exact = frozenset(check.exact for check in known)
+    values = [check for check in known if check.exact is not types.NoneType]
+    if values and all(check.impossible for check in values):
+        whole.impossible = values[0].impossible
 
     def convert(value: object) -> object:
         if type(value) in exact:
@@ -423,6 +441,7 @@ def _structure(cls: type) -> Check:
         except Exception as error:
             raise Mismatch(f"not a valid {cls.__name__}: {error}") from error
 
+    check.impossible = _first_impossible(fields[name] for name in required)
     check.complete(convert)
     return check
 
@@ -451,12 +470,17 @@ def _fields_of(cls: type) -> tuple[dict[str, Check | None], list[str], frozenset
     return fields, required, frozenset(aliases) - fields.keys()
 
 
+_SAMPLES: Final[tuple[object, ...]] = (None, True, 0, 0.0, "", b"", [], {})  # of all that travels
+
+
 def _instance(cls: type) -> Check | None:
     try:
         isinstance(None, cls)
     except TypeError:  # a protocol that cannot be checked, for one
         return None
     check = Check(cls.__name__)
+    if not any(isinstance(each, cls) for each in _SAMPLES):
+        check.impossible = cls.__name__
 
     def convert(value: object) -> object:
         if not isinstance(value, cls):

@@ -17,6 +17,7 @@ from spear._limits import DEFAULT_LIMITS, Limits
 
 from ._describe import describe
 from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction
+from ._mistakes import check_annotations
 from ._service import AgentService
 
 if TYPE_CHECKING:
@@ -205,8 +206,10 @@ class Agent:
         block. If cancelled, the lifespan is cancelled as well.
 
         Raises:
-            ConfigurationError: it runs already, in another thread.
+            ConfigurationError: it runs already, in another thread; or a parameter is annotated with
+                what can never be sent, or with a name that exists nowhere.
         """
+        check_annotations(self._service.functions)
         self._has_run = True
         threads = self.concurrency or min(limits.max_calls, MAX_THREADS)
         async with (

@@ -1,0 +1,197 @@
+"""Annotations that cannot be meant are told before the first call; all others are left in peace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import attrs
+import pytest
+
+import spear
+from spear import Agent, ConfigurationError, Items
+from spear.agent import load_agent
+
+from .helpers import calling
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator  # noqa: F401  # in texts below
+    from fractions import Fraction  # noqa: F401  # likewise
+    from pathlib import Path
+
+
+class Clock:
+    pass
+
+
+@attrs.frozen
+class Dated:
+    text: str
+    when: date
+
+
+@attrs.frozen
+class Tree:
+    name: str
+    below: list[Tree]
+    when: date = date(2024, 2, 29)
+
+
+async def refused(annotation: object) -> str:
+    """What is said of a parameter that is annotated so; nothing if it is taken."""
+
+    async def due(first: int, day) -> None:  # type: ignore[no-untyped-def]  # annotated below
+        raise AssertionError
+
+    due.__annotations__["day"] = annotation
+    app = Agent()
+    app.function(due)
+    try:
+        async with app.running():
+            return ""
+    except ConfigurationError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "named"),
+    [
+        (date, "date"), ("date", "date"), (complex, "complex"), (Decimal, "Decimal"), (Clock, "Clock"),
+        (date | None, "date"), (date | Decimal, "date"), (list[date], "date"), (set[date], "date"),
+        (tuple[date, ...], "date"), (tuple[int, date], "date"), (dict[str, date], "date"),
+        (list[dict[str, Clock]], "Clock"), (Dated, "date"), (list[Dated], "date"),
+        (Items[date], "date"),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_what_can_never_be_given_is_refused(annotation: object, named: str) -> None:
+    message = f"due(day): {named} cannot be sent: annotate it with what can, such as str"
+    assert await refused(annotation) == message
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        str, "str", None, "None", Any, object, date | str, "date | int", Tree, list[Tree], Items[int],
+        Items, SupportsFloat, "Hashable", "Fraction", "list[Fraction]", "just a remark",
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_what_can_be_given_or_cannot_be_told_is_taken(annotation: object) -> None:
+    assert await refused(annotation) == ""
+
+
+async def test_what_need_not_be_given_is_for_those_who_call_it_here() -> None:
+    app = Agent()
+
+    @app.function
+    async def due(day: date = date(2024, 2, 29), *more: date, clock: Clock | None = None) -> str:
+        return day.isoformat()
+
+    async with calling(app) as caller:
+        assert await caller.call("due") == "2024-02-29"
+        with pytest.raises(spear.InvalidArguments, match=r"due\(day=...\): expected date, got str"):
+            await caller.call("due", "2024-02-29")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ("strr", "due(day): there is no 'strr' (did you mean 'str'?)"),
+        ("list[Datde]", "due(day): there is no 'Datde' (did you mean 'Dated'?)"),
+        ("Ytterbium", "due(day): there is no 'Ytterbium'"),
+    ],
+)
+async def test_a_name_that_exists_nowhere_is_misspelled(annotation: str, message: str) -> None:
+    assert await refused(annotation) == message
+
+
+def load(place: Path, code: str) -> Agent:
+    path = place / "bad_annotations.py"
+    path.write_text(
+        f"from __future__ import annotations\nimport spear\napp = spear.Agent()\n{code}"
+    )
+    return load_agent(str(path))
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("bad_annotations", None)
+
+
+async def test_a_name_of_which_only_type_checkers_know_is_taken(tmp_path: Path) -> None:
+    app = load(
+        tmp_path,
+        """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from far_away import Thing, other as Other
+    import far.away
+    Alias = dict[str, Thing]
+
+def make():
+    class Local: ...
+    @app.function
+    async def inner(x: Local): ...
+make()
+
+@app.function
+async def f(a: Thing, b: Other, c: far.away.Thing, d: list[Alias]): ...
+""",
+    )
+    async with app.running():
+        pass
+
+
+async def test_where_names_cannot_be_told_nothing_is_refused(tmp_path: Path) -> None:
+    app = load(
+        tmp_path,
+        """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from far_away import *
+
+@app.function
+async def f(a: Thing): ...
+""",
+    )
+    async with app.running():
+        pass
+    del sys.modules["bad_annotations"]
+    app = load(tmp_path, "@app.function\nasync def f(a: Thing): ...\n")
+    del sys.modules["bad_annotations"]  # no module, no source
+    async with app.running():
+        pass
+
+
+async def test_a_deployment_tells_of_it() -> None:
+    app = Agent()
+
+    @app.function
+    async def due(day: date) -> None:
+        raise AssertionError
+
+    async with spear.open_spearlet() as spearlet:
+        with pytest.raises(ConfigurationError, match=r"due\(day\): date cannot be sent"):
+            await spearlet.deploy(app)
+
+
+def test_plain_annotations_cost_nothing_at_the_start() -> None:
+    code = """
+import sys, trio, spear
+app = spear.Agent()
+@app.function
+async def f(a: str, b: "int", c: None, d: bytes = b"", *e: float) -> list[str]: ...
+app.function(len)
+async def main():
+    async with app.running():
+        print("spear.agent._annotations" in sys.modules)
+trio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
