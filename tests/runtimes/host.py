@@ -30,17 +30,18 @@ FOREIGN = "sleep 1000 & echo $! begun; while :; do :; done"
 
 
 async def main() -> None:
-    pids: list[int] = []
+    count, pids = int(sys.argv[1]), list[int]()
     agent = Path("agent.py").absolute()
     agent.write_text(AGENT)
-    kinds = ["busy", "hold_gil", "grandchild", "wait", "foreign", "agent"]
+    kinds = ["wait", "agent", "grandchild", "foreign", "busy", "hold_gil"]
     settings = {"foreign": shell(FOREIGN), "agent": ProcessSettings(target=str(agent))}
     # A busy worker answers no heartbeats, and a foreign one does not log in; here they may.
     limits = Limits(heartbeat_misses=10_000, startup_seconds=3600, call_seconds=3600)
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         host = await stack.enter_async_context(open_host(limits))
-        for number in range(int(sys.argv[1])):
-            kind = kinds[number % len(kinds)]
+        # Those that are busy come last, so that they do not slow the others down.
+        for kind in sorted((kinds * count)[:count], key=kinds.index):
+            number = len(pids)
             with listening() as lines:
                 instance = await stack.enter_async_context(
                     host.run(settings.get(kind, worker()), f"worker-{number}")
