@@ -9,7 +9,10 @@ from typing import Final
 # What the function's agent says, and what that means at a shell.
 _HINTS: Final = (
     (r"expected bool, got str$", "write true or false, as in --loud true"),
-    (r"expected str, got (int|float|bool|None|list|dict)$", "what is JSON is no text: '\"7\"' is"),
+    (
+        r"expected str, got (int|float|bool|None|list|dict)$",
+        "text that could be JSON needs quotes of its own: '\"7\"'",
+    ),
     (r"expected bytes, got str$", "@FILE stands for the bytes of a file, - for standard input"),
 )
 

@@ -208,7 +208,7 @@ async def obscure(number: int, detail: object = Unspeakable()) -> None:
     ("words", "hint"),
     [
         (["flag", "--loud", "True"], "write true or false"),
-        (["speak", "7"], "what is JSON is no text: '\"7\"' is"),
+        (["speak", "7"], "text that could be JSON needs quotes of its own: '\"7\"'"),
         (["size", "text"], "@FILE stands for the bytes of a file"),
         (
             ["needs", "--timeout", "30"],
