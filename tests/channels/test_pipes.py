@@ -152,7 +152,8 @@ async def test_an_error_does_not_keep_the_payload_it_interrupts() -> None:
         reset = caught.value.__cause__
         assert isinstance(reset, ConnectionResetError)
         frames = [frame for frame, _ in traceback.walk_tb(reset.__traceback__)]
-        assert frames[-1].f_code.co_name == "_receive_direct"
+        assert frames[-1].f_code.co_name == "_read"
+        assert frames[-1].f_locals["is_direct"]
         kept = [value for frame in frames for value in frame.f_locals.values()]
         assert not [value for value in kept if isinstance(value, memoryview)]
 

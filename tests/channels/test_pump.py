@@ -139,6 +139,40 @@ async def test_what_has_come_wakes_its_task_in_the_same_pass() -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("most", [1, 4, 16])
+async def test_what_needs_several_reads_has_several_in_a_pass_and_no_more(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alternately as it comes and into the payload's own memory."""
+    monkeypatch.setattr("spear.channels._pipes.MAX_READS", most)
+    monkeypatch.setattr("spear.channels._pipes.READ_BYTES", 30_000)
+    passes = Passes()
+    seen: list[tuple[int, int]] = []  # (pass, call id)
+    all_seen = trio.Event()
+
+    def on_frames(frames: list[Frame]) -> None:
+        seen.extend((passes.count, frame[2]) for frame in frames)
+        if len(seen) == 4:
+            all_seen.set()
+
+    async with socket_pipes() as (pipe, peer):
+        for call_id in range(4):  # 30,000 bytes of the first, then all of it: two reads for each
+            push(peer, call_id, bytes(40_000))
+        peer.flush()
+        assert peer.unsent_bytes == 0
+        trio.lowlevel.add_instrument(passes)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pipe.serve, on_frames)
+                await all_seen.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            trio.lowlevel.remove_instrument(passes)
+    assert [call_id for _, call_id in seen] == [0, 1, 2, 3]
+    reads = 8
+    assert seen[-1][0] - seen[0][0] == {1: reads - 2, 4: 1, 16: 0}[most]
+
+
 async def test_a_pipe_that_fails_harms_no_other() -> None:
     seen: list[int] = []
 
