@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +64,26 @@ def test_the_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", ["spear", "--version"])
     assert main() == 0
     assert capfd.readouterr().out == f"spear {spear.__version__}\n"
+
+
+def test_it_may_be_run_in_a_thread(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where signals cannot be handled."""
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(main(["--version"])))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
+
+
+def test_it_begins_at_once() -> None:
+    """What is loaded before an interrupt is seen to shows its traceback; signal needs enum."""
+    code = (
+        "import sys; before = set(sys.modules); import spear.cli; print(*set(sys.modules) - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {each for each in run.stdout.split() if each.startswith("spear")}
+    assert loaded == {"spear", "spear._version", "spear.cli", "spear.cli._entry"}
+    assert not {"argparse", "trio", "typing"} & set(run.stdout.split())
 
 
 @pytest.mark.parametrize(
