@@ -79,15 +79,27 @@ async def test_r8_a_thousand_deadlines_are_exact_in_virtual_time(
 
 @pytest.mark.slow
 async def test_r8_a_thousand_deadlines_in_real_time(unix: Carrier) -> None:
-    """Within 50 ms of the deadline; on a busy machine at least half of them."""
+    """Within 50 ms of the deadline: half of them even on a busy machine, which wakes nobody in time; and
+    99 of 100 within 50 ms of when a bare timer beside them wakes."""
     functions = Functions({"sleep": sleep})
     late: list[float] = []
+    later: list[float] = []  # than the timer
 
     async def expect(number: int) -> None:
         seconds = 0.001 * (1 + number)
-        took = await expect_timeout(host, seconds)
+        begun = woken = trio.current_time()
+
+        async def wake() -> None:
+            nonlocal woken
+            await trio.sleep(seconds)
+            woken = trio.current_time()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wake)
+            took = await expect_timeout(host, seconds)
         assert took >= seconds
         late.append(took - seconds)
+        later.append(begun + took - woken)
 
     async with unix.open_pair(agent_service=functions, functions=functions.names) as (host, agent):
         for _ in range(100):
@@ -99,6 +111,7 @@ async def test_r8_a_thousand_deadlines_in_real_time(unix: Carrier) -> None:
         assert functions.running == 0
         assert len(late) == 1000
         assert median(late) <= 0.05
+        assert sorted(later)[989] <= 0.05
 
 
 async def test_r8_the_time_left_decreases_from_hop_to_hop(

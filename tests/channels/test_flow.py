@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from functools import partial
+from itertools import chain
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -293,52 +295,70 @@ async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind
     ):
         passes: list[int] = await nursery.start(count_passes)
 
-        async def measure() -> int:
-            worst = 0
+        async def measure() -> list[int]:
+            took = []
             for _ in range(1000):
                 before = passes[0]
                 await host.request("echo", b"x" * 100)
-                worst = max(worst, passes[0] - before)
-            return worst
+                took.append(passes[0] - before)
+            return sorted(took)
 
         alone = await measure()
         async with host.open_stream("pour", timeout=60):
             await measure()  # until what the window holds is through
             assert agent.credit_waiters
             stalled = await measure()
-        assert stalled <= alone + 2
+        assert stalled[989] <= 1.2 * alone[989]
+        assert stalled[-1] <= alone[-1] + 2
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.slow
 async def test_r20_a_stalled_call_does_not_slow_the_others_down(unix: Carrier) -> None:
-    """The same in real time: the slowest in a hundred, with and without, taken in turns."""
+    """The same in real time: the slowest in a hundred, with room for a machine that is busy."""
+    rounds = await time_beside_a_stall(unix, rounds=10, calls=100)
+    alone, beside = (sorted(chain(*each)) for each in zip(*rounds, strict=True))
+    assert beside[989] <= 3 * alone[989] + 0.002
+
+
+@pytest.mark.soak
+async def test_r20_a_stalled_call_costs_the_others_a_fifth_at_most(unix: Carrier) -> None:
+    """The slowest in a hundred, in the median of many rounds of a thousand calls."""
+    rounds = await time_beside_a_stall(unix, rounds=40, calls=1000)
+    assert median(beside[989] / alone[989] for alone, beside in rounds) <= 1.2
+
+
+async def time_beside_a_stall(
+    carrier: Carrier, rounds: int, calls: int
+) -> list[tuple[list[float], list[float]]]:
+    """How long small calls take alone, and beside a stream out of credit, in turns: both sorted."""
 
     async def pour(call: InboundCall) -> bytes:
         while True:
             await call.send(bytes(10_000))
 
     functions = Functions({"pour": pour, "echo": echo})
-    async with unix.open_pair(agent_service=functions, functions=functions.names) as (host, agent):
+    async with carrier.open_pair(agent_service=functions, functions=functions.names) as (
+        host,
+        agent,
+    ):
 
         async def measure() -> list[float]:
             took = []
-            for _ in range(100):
+            for _ in range(calls):
                 started = perf_counter()
                 await host.request("echo", b"x" * 100)
                 took.append(perf_counter() - started)
-            return took
+            return sorted(took)
 
-        alone: list[float] = []
-        beside: list[float] = []
-        for _ in range(10):
-            alone += await measure()
+        found = []
+        for _ in range(rounds):
+            alone = await measure()
             async with host.open_stream("pour", timeout=60):
                 while not agent.credit_waiters:
                     await trio.sleep(0.001)
-                beside += await measure()
-        # 1.2 in the row; here with room for a machine that does something else as well
-        assert sorted(beside)[-10] <= 3 * sorted(alone)[-10] + 0.002
+                found.append((alone, await measure()))
+        return found
 
 
 @pytest.mark.parametrize("size", [8 * MIB, 31 * MIB])

@@ -248,10 +248,10 @@ async def test_r13_a_process_that_does_not_even_log_in_can_be_stopped() -> None:
 
 CONNECTS_TWICE = f"""
 import sys, socket, signal
+print("no idea what to do", file=sys.stderr, flush=True)
 sys.path.insert(0, {str(HERE)!r})
 from worker import identity, read_record
 address, instance, secret = identity(read_record(int(sys.argv[1])))
-print("no idea what to do", file=sys.stderr, flush=True)
 socks = [socket.socket(socket.AF_UNIX) for _ in range(2)]
 for sock in socks:
     sock.connect(address.removeprefix("unix:"))

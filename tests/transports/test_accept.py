@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 from spear._errors import AuthenticationFailed, ChannelBroken, RemoteProtocolError
-from spear._limits import Limits
+from spear._limits import MIB, Limits
 from spear.transports import (
     Acceptor,
     AcceptorStatistics,
@@ -454,12 +454,18 @@ async def test_s4_the_oldest_is_cut_for_the_newest() -> None:
         assert (await settled(acceptor)).refused == {Reason.CROWDED_OUT: 2}
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.mark.slow
 async def test_s4_honest_clients_get_in_among_a_thousand_slow_ones(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """And the memory of them is what 64 of them take, not more than 32 MiB."""
     acceptor = Acceptor()
     most = 0
+    before = resident_bytes()
 
     async def drip() -> None:
         stream = await connect_memory("here")
@@ -482,6 +488,7 @@ async def test_s4_honest_clients_get_in_among_a_thousand_slow_ones(
                     async with await connect_memory("here") as stream:
                         await log_in(stream)
                     assert trio.current_time() == start
+        assert resident_bytes() - before <= 32 * MIB
         statistics = await settled(acceptor)
         assert most == Limits().max_unauthenticated
         assert statistics.accepted == 1100
