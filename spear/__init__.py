@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from spear._version import __version__ as __version__
 
-TYPE_CHECKING = False  # type checkers know the name; importing typing takes ten times as long as this
+# Type checkers know the name. To import typing takes ten times as long as all else here.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from spear._errors import AuthenticationFailed as AuthenticationFailed
     from spear._errors import CallCancelled as CallCancelled

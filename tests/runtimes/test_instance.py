@@ -82,9 +82,7 @@ async def test_a_body_that_cannot_die_holds_up_nobody(
     with listening("spear.runtimes") as lines:
         begun = trio.current_time()
         async with living(Body(can_die=False)) as instance:
-            with pytest.raises(
-                SpawnFailed, match="does not end, because it did not log in within"
-            ):
+            with pytest.raises(SpawnFailed, match="does not end, because it did not log in within"):
                 await instance.wait_ready()
             assert trio.current_time() - begun == limits.startup_seconds + LATE_SECONDS
             assert not instance.health().is_connected
