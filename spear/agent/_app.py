@@ -6,6 +6,7 @@ Knows how functions are registered, not how they are reached: ``_serve`` connect
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -32,9 +33,9 @@ L = TypeVar("L", bound=Lifespan)
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
-MAX_THREADS: Final = 32
-"""Plain functions that run at a time, if nobody says how many. With so many threads that compute, Trio's
-has its turn within 50 ms; with a hundred, it waits for seconds, and the host hears no heartbeat."""
+MAX_THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
+"""Plain functions that run at a time, if nobody says how many (as in ``ThreadPoolExecutor``). Beside a
+hundred threads that compute, Trio's waits for its turn for seconds, and the host hears no heartbeat."""
 
 RESERVED: Final = "spear."
 """Names that begin so are ours. ``spear.describe`` tells what functions there are."""
@@ -54,7 +55,7 @@ class Agent:
     Args:
         name: for log lines.
         concurrency: how many calls may run at a time; the host learns of it and sends no more. Without
-            it, these are ``Limits.max_calls``, of plain functions at most 32.
+            it, these are ``Limits.max_calls``; of plain functions as many as there are cores, and four.
         debug: send tracebacks with errors. Not for callers that you do not trust.
 
     Raises:

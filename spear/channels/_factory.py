@@ -207,7 +207,8 @@ class CommunicationFactory:
             return opener
         if transport in _EXTRAS:
             raise UnsupportedTransport(
-                transport, f"it comes with pip install 'spear[{_EXTRAS[transport]}]'"
+                transport,
+                f"this release does not have it; a later one will, in spear[{_EXTRAS[transport]}]",
             )
         if transport == "memory":
             raise UnsupportedTransport(

@@ -103,9 +103,9 @@ class SocketPipe:
     """
 
     __slots__ = (
-        "_closed", "_drained", "_ended_by", "_failure", "_limits", "_low_latency", "_nursery",
-        "_on_frames", "_pump", "_server", "_stream", "_token", "_unsent", "bytes_received",
-        "bytes_sent", "receiver", "sink", "waiters",
+        "_closed", "_drained", "_ended_by", "_failure", "_fileno", "_limits", "_low_latency",
+        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_token", "_unsent",
+        "bytes_received", "bytes_sent", "receiver", "sink", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +117,7 @@ class SocketPipe:
         low_latency: bool = False,
     ) -> None:
         self._stream = stream
+        self._fileno = stream.socket.fileno()  # known also when somebody has closed the socket
         self._limits = limits
         self._nursery = nursery
         self.receiver = Receiver(limits)
@@ -156,7 +157,7 @@ class SocketPipe:
         self._on_frames = on_frames
         if self._closed:
             return
-        self._pump.start_reading(self._stream.socket.fileno(), self._on_readable)
+        self._pump.start_reading(self._fileno, self._on_readable)
         self._server = current_task()
         await wait_task_rescheduled(self._abort_serving)
         if self._ended_by is not None:
@@ -164,7 +165,7 @@ class SocketPipe:
 
     def _abort_serving(self, _: object) -> Abort:
         self._server = None
-        self._pump.stop_reading(self._stream.socket.fileno())
+        self._pump.stop_reading(self._fileno, self._on_readable)
         return Abort.SUCCEEDED
 
     def _on_readable(self) -> None:
@@ -181,7 +182,7 @@ class SocketPipe:
     def _end_serving(self, error: BaseException | None = None) -> None:
         task, self._server = self._server, None
         if task is not None:
-            self._pump.stop_reading(self._stream.socket.fileno())
+            self._pump.stop_reading(self._fileno, self._on_readable)
             self._ended_by = error
             reschedule(task)
 

@@ -91,10 +91,12 @@ class Pump(trio.abc.Instrument):
         self._epoll.register(fileno, select.EPOLLIN)
         self._readers[fileno] = on_readable
 
-    def stop_reading(self, fileno: int) -> None:
-        """Stop that, if it was started; before the descriptor is closed."""
-        if self._readers.pop(fileno, None) is not None:
-            self._epoll.unregister(fileno)
+    def stop_reading(self, fileno: int, on_readable: Callable[[], None]) -> None:
+        """Stop that, if it was started; best before the descriptor is closed."""
+        if self._readers.get(fileno) == on_readable:  # and not one that got the same number later
+            del self._readers[fileno]
+            with suppress(OSError):  # it was closed first, which is the same to the kernel
+                self._epoll.unregister(fileno)
 
     def start_spinning(self) -> None:
         """From now on, look for input for a moment before going to sleep."""

@@ -217,6 +217,30 @@ async def test_closing_a_pipe_ends_its_serving() -> None:
     await peer.serve(lambda frames: None)  # it is closed already
 
 
+async def test_a_socket_that_was_closed_under_its_pipe_can_be_served_no_more() -> None:
+    def ignore(frames: list[Frame]) -> None:
+        pass
+
+    async with socket_pipes() as (pipe, _), trio.open_nursery() as nursery:
+        nursery.start_soon(pipe.serve, ignore)
+        await trio.testing.wait_all_tasks_blocked()
+        fileno = pipe._stream.socket.fileno()
+        pipe._stream.close()
+        async with socket_pipes() as (other, peer), trio.open_nursery() as reading:
+            assert fileno in {each._stream.socket.fileno() for each in (other, peer)}
+            if other._stream.socket.fileno() != fileno:
+                other, peer = peer, other
+            got: list[Frame] = []
+            reading.start_soon(other.serve, got.extend)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()  # which is not to stop the reading of the other
+            await trio.testing.wait_all_tasks_blocked()
+            push(peer, 1, b"x")
+            while not got:
+                await trio.lowlevel.checkpoint()
+            reading.cancel_scope.cancel()
+
+
 async def test_the_end_of_the_connection_ends_the_serving() -> None:
     async with socket_pipes() as (pipe, peer):
         pipe.close()

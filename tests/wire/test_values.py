@@ -54,7 +54,11 @@ def test_what_cannot_be_sent_is_named() -> None:
     ],
 )  # fmt: skip
 def test_s6_a_value_has_at_most_a_million_items(filler: bytes, item: object) -> None:
-    for count, rest in (MAX_VALUE_ITEMS - 1, b""), (MAX_VALUE_ITEMS, b""), (MAX_VALUE_ITEMS, b"\xff"):
+    for count, rest in (
+        (MAX_VALUE_ITEMS - 1, b""),
+        (MAX_VALUE_ITEMS, b""),
+        (MAX_VALUE_ITEMS, b"\xff"),
+    ):
         payload = b"\x9a" + count.to_bytes(4, "big") + filler * count + rest
         if count == MAX_VALUE_ITEMS:
             with pytest.raises(ValueError, match="of more than 1048576 items: send bytes"):
