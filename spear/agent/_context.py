@@ -71,10 +71,9 @@ async def call(
 class CallContext:
     """One call, from inside the function that handles it; given by :func:`context`."""
 
-    __slots__ = ("_bridge", "_call", "_deadline", "_function", "_service", "_state")
+    __slots__ = ("_bridge", "_call", "_deadline", "_function", "_service")
 
     def __init__(self, state: State) -> None:
-        self._state = state
         self._call, self._function, self._deadline, self._service, self._bridge = state
 
     def __repr__(self) -> str:

@@ -26,22 +26,18 @@ ITEM_OVERHEAD_BYTES: Final = 64
 @final
 @attrs.define
 class SendWindow:
-    """What this side may still send."""
+    """What this side may still send.
+
+    Attributes:
+        size: what was lent.
+        available: what is left: an item may begin while it is above 0, and then takes its whole cost.
+    """
 
     size: int
     available: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.available = self.size
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an item may begin."""
-        return self.available > 0
-
-    def spend(self, cost: int) -> None:
-        """Take an item's cost. The caller has checked :attr:`is_open`."""
-        self.available -= cost
 
     def grant(self, credit: int) -> bool:
         """Give back what the peer has returned; False if that is more than was ever spent."""
