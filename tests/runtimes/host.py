@@ -17,7 +17,7 @@ import trio
 
 from runtimes.helpers import call, listening, open_host, shell, worker
 from spear._limits import Limits
-from spear.runtimes import ProcessSettings
+from spear.runtimes import Instance, ProcessSettings
 
 AGENT = """
 import spear
@@ -33,14 +33,15 @@ async def main() -> None:
     count, pids = int(sys.argv[1]), list[int]()
     agent = Path("agent.py").absolute()
     agent.write_text(AGENT)
-    kinds = ["wait", "agent", "grandchild", "foreign", "busy", "hold_gil"]
+    kinds = ["busy", "hold_gil", "grandchild", "wait", "foreign", "agent"]
     settings = {"foreign": shell(FOREIGN), "agent": ProcessSettings(target=str(agent))}
     # A busy worker answers no heartbeats, and a foreign one does not log in; here they may.
     limits = Limits(heartbeat_misses=10_000, startup_seconds=3600, call_seconds=3600)
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         host = await stack.enter_async_context(open_host(limits))
-        # Those that are busy come last, so that they do not slow the others down.
-        for kind in sorted((kinds * count)[:count], key=kinds.index):
+        # They become busy last, so that they do not slow down those that are still starting.
+        busy: list[tuple[Instance, str]] = []
+        for kind in sorted((kinds * count)[:count], key=lambda kind: kind == "foreign"):
             number = len(pids)
             with listening() as lines:
                 instance = await stack.enter_async_context(
@@ -54,10 +55,13 @@ async def main() -> None:
                 if kind == "grandchild":
                     pids.append(int(await call(instance, kind)))
                 elif kind in ("busy", "hold_gil"):
-                    nursery.start_soon(call, instance, kind)
-                    await lines.wait_for("begun")
+                    busy.append((instance, kind))
             assert instance.pid is not None
             pids.append(instance.pid)
+        for instance, kind in busy:
+            with listening() as lines:
+                nursery.start_soon(call, instance, kind)
+                await lines.wait_for("begun")
         sys.stdout.write(json.dumps(pids) + "\n")
         sys.stdout.flush()
         await trio.sleep_forever()
