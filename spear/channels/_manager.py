@@ -27,8 +27,8 @@ import trio
 from spear._errors import ChannelBroken, ChannelClosed, SpearError
 from spear._ids import InstanceId, Secret
 from spear._limits import DEFAULT_LIMITS, Limits
-from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials
-from spear.wire import Connection, Role
+from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials, Reason
+from spear.wire import Connection, FrameTooLarge, Role
 
 from ._channel import CommunicationChannel
 from ._handshake import Login, LoginRefused, admit_agent
@@ -195,6 +195,13 @@ class Endpoint:
                     incoming.refuse(refusal.reason)
                     manager.refused(refusal, incoming.number)
                     return
+                except FrameTooLarge:
+                    incoming.refuse(Reason.OVERSIZED)
+                    raise
+                except ChannelBroken:
+                    if pipe.receiver is not None and pipe.receiver.buffered_bytes:
+                        incoming.refuse(Reason.CUT_SHORT)
+                    raise
                 incoming.promote()
                 await self._run(pipe, connection, nursery, incoming.number)
             finally:

@@ -37,6 +37,12 @@ class Reason(StrEnum):
     GARBAGE = "garbage"
     """The handler raised RemoteProtocolError before it had authenticated the peer."""
 
+    OVERSIZED = "oversized"
+    """It began a frame larger than a stranger may send. (Handlers say so.)"""
+
+    CUT_SHORT = "cut_short"
+    """The connection ended in the middle of its first frame. (Handlers say so.)"""
+
     NOT_AUTHENTICATED = "not_authenticated"
     """The handler raised AuthenticationFailed."""
 

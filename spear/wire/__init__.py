@@ -47,6 +47,7 @@ from ._heads import decode_head_untrusted as decode_head_untrusted
 from ._heads import encode_head as encode_head
 from ._outbox import Outbox as Outbox
 from ._outbox import Sink as Sink
+from ._receiver import FrameTooLarge as FrameTooLarge
 from ._receiver import Receiver as Receiver
 from ._states import CallState as CallState
 from ._states import ConnectionState as ConnectionState

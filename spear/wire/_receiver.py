@@ -114,6 +114,10 @@ class _Assembly:
         return self.type, self.flags, self.call_id, self.a, self.b, self.head, payload
 
 
+class FrameTooLarge(RemoteProtocolError):
+    """The peer claims to send a larger frame than it may; nothing of it was kept."""
+
+
 @final
 class Receiver:
     """The incoming half of a connection.
@@ -275,7 +279,7 @@ class Receiver:
         if length > self._max_body:
             if length & 0xFFFF == 0x0316:  # a record of type handshake, version 3.x
                 raise RemoteProtocolError("this is TLS; plain frames are spoken here")
-            raise RemoteProtocolError(f"a frame of {length} bytes, allowed are {self._max_body}")
+            raise FrameTooLarge(f"a frame of {length} bytes, allowed are {self._max_body}")
 
     def _parse_one_untrusted(self, data: bytes, position: int, frames: list[Frame]) -> int | None:
         """Parse the frame at ``position`` with all care; returns what is behind it.

@@ -456,7 +456,7 @@ async def test_s4_a_stranger_cannot_make_us_buffer_more_than_4_kib() -> None:
                 await peer.receive_challenge()
                 await peer.stream.send_all(size.to_bytes(8, "little") + bytes(40))
                 assert await peer.wait_closed() == []
-        assert manager.statistics().acceptor.refused == {"garbage": 2}
+        assert manager.statistics().acceptor.refused == {"oversized": 2}
 
 
 @pytest.mark.slow
@@ -476,6 +476,31 @@ async def test_s4_a_thousand_slow_connections_do_not_keep_an_honest_one_out(
         found = manager.statistics().acceptor
         assert found.refused["crowded_out"] >= 1000 - 64
         assert found.unauthenticated <= 64
+
+
+BAD_BEGINNINGS = {
+    "left": b"",
+    "cut_short": RawPeer.encode(FrameType.AUTH_REQUEST, head={"version": 1})[:-1],
+    "oversized": (5_000).to_bytes(8, "little") + bytes(40),
+    "garbage": RawPeer.encode(FrameType.HEALTH_CHECK),
+}
+
+
+@pytest.mark.parametrize("reason", BAD_BEGINNINGS)
+async def test_s5_a_bad_beginning_is_counted_by_its_reason(reason: str, carrier: Carrier) -> None:
+    begin = BAD_BEGINNINGS[reason]
+    for cuts in ([begin], [begin[at : at + 1] for at in range(len(begin))]):
+        async with carrier.open_host() as (manager, endpoint):
+            async with dial(endpoint, carrier) as peer:
+                await peer.receive_challenge()
+                for part in cuts:
+                    try:
+                        await peer.stream.send_all(part)
+                    except trio.BrokenResourceError:
+                        break  # it is out before it had said everything
+            while not manager.statistics().acceptor.refused:
+                await trio.sleep(0.001)
+            assert manager.statistics().acceptor.refused == {reason: 1}
 
 
 # -- S5 ---------------------------------------------------------------------------------------------
