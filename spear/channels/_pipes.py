@@ -41,7 +41,8 @@ READ_BYTES: Final = 130 * 1024
 """One read: all that 64 callers sent in a scheduler pass; or two payloads of 64 KiB, with their heads."""
 
 READ_AHEAD_BYTES: Final = 4 * 1024
-"""One read while a large payload is coming in: its next head, and little that has to be moved."""
+"""One read while a large payload is coming in: its next head, and little that has to be moved. See
+``OPENING_BYTES`` in ``spear.wire``."""
 
 MAX_READS: Final = 16
 """Reads in a row before other tasks get their turn. A pass of the scheduler for each, of which a payload

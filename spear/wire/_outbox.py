@@ -48,18 +48,22 @@ BATCH_BYTES: Final = 16 * 1024
 """How much a shared frame holds: enough to make its head cheap, too little to be waited for."""
 
 INLINE_BYTES: Final = 8 * 1024
-"""Up to here a payload is copied behind its head; above, copying costs more than a second buffer."""
+"""Up to here a payload is copied behind its head; above, copying costs more than a second buffer: a third
+of the CPU time at 16 KiB."""
 
 OPENING_BYTES: Final = 1024
-"""What the first frame of a fragmented payload holds of it: little, so that the receiver soon knows
-where the rest belongs and can read that straight into place."""
+"""What the first frame of a fragmented payload holds of it: little, so that the receiver soon knows where
+the rest belongs and can read that straight into place. With READ_AHEAD_BYTES at the other end, this is
+6 % of the rate of 4 MiB payloads."""
 
 ROUND_BYTES: Final = 1024 * 1024
 """How much of the large payloads one :meth:`Outbox.take` hands out: the size of the socket buffer."""
 
 EARLY_FRAMES: Final = 16
-"""So many frames are worth a system call of their own: the peer works on them meanwhile. Waiting for
-the end of the scheduler's pass instead makes the two processes take turns."""
+EARLY_BYTES: Final = 256 * 1024
+"""So many small frames, and so much of larger ones, are worth a system call of their own: the peer works
+on them meanwhile. Waiting for the end of the scheduler's pass instead makes the two processes take turns:
+half the rate with 64 payloads of 1 KiB in flight, and of 16 KiB."""
 
 _pack_short: Final = SHORT.pack
 
@@ -297,8 +301,11 @@ class Outbox:
                 self._frames += prefix, payload
                 self._vectored = True
         self.pushed += 1
+        early = (self.pending_bytes % EARLY_BYTES) + size >= EARLY_BYTES
         self.pending_bytes += size
         self._notify()
+        if early:
+            self._on_many()
 
     def push_item(self, flags: int, call_id: int, item: Payload) -> None:
         """Queue an item of a stream; small ones of the same stream may share a frame."""

@@ -53,9 +53,9 @@ def _keep_freed_memory() -> None:
     """Have the C library keep the memory of large payloads for the next one.
 
     It returns what it frees in large blocks to the system at once, and the next payload then costs a
-    page fault for each 4 KiB: half of all time at 1 MiB. Having once freed a block of nearly 32 MiB,
-    glibc keeps up to 64 MiB (mallopt(3), M_TRIM_THRESHOLD); elsewhere this does nothing. The block
-    itself is never touched, so it costs no memory.
+    page fault for each 4 KiB: a third of the rate of 1 MiB payloads. Having once freed a block of nearly
+    32 MiB, glibc keeps up to 64 MiB (mallopt(3), M_TRIM_THRESHOLD); elsewhere this does nothing. The
+    block itself is never touched, so it costs no memory.
     """
     bytes(31 * 1024 * 1024)
 

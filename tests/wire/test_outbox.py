@@ -20,6 +20,7 @@ from spear.wire._frames import BATCH, FRAGMENT, MORE, unpack_items_untrusted
 from spear.wire._outbox import (
     BATCH_BYTES,
     BATCHED_BYTES,
+    EARLY_BYTES,
     EARLY_FRAMES,
     INLINE_BYTES,
     OPENING_BYTES,
@@ -151,6 +152,13 @@ class TestNotice:
         for _ in range(EARLY_FRAMES + 3):
             outbox.push(RESPONSE, 0, 1, 0, 0)
         assert told == [EARLY_FRAMES]
+
+    def test_it_is_told_when_much_waits(self) -> None:
+        told = []
+        outbox = Outbox(Limits(), lambda: None, lambda: told.append(outbox.pushed))
+        for _ in range(33):
+            outbox.push(RESPONSE, 0, 1, 0, 0, bytes(EARLY_BYTES // 16))
+        assert told == [16, 32]
 
 
 class TestControlFrames:

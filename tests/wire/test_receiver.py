@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import platform
+import subprocess
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -487,8 +490,42 @@ def receive_directly(receiver: Receiver, data: bytes) -> list[Frame]:
     return frames
 
 
+RECEIVING = """
+import resource
+from spear import Limits
+from spear.wire import FrameType, Receiver, pack_prefix
+
+SIZE = 1 << 20
+head = pack_prefix(int(FrameType.EXECUTION_RESPONSE), 0, 1, 0, 0, None, SIZE)
+
+def receive():
+    receiver = Receiver(Limits())
+    receiver.open(lambda *_: True)
+    frames = receiver.receive_data(head)
+    while not frames:
+        target = receiver.direct
+        count = len(target)
+        target[:] = bytes(count)
+        del target
+        frames = receiver.received_direct(count)
+
+for count in 5, 50:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        receive()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
 class TestInPlace:
     """Large payloads are received into the memory that the application gets."""
+
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a trick with glibc")
+    def test_their_memory_is_used_again(self) -> None:
+        """Otherwise each payload of 1 MiB costs hundreds of page faults."""
+        command = [sys.executable, "-c", RECEIVING]
+        faults = int(subprocess.run(command, capture_output=True, check=True).stdout)
+        assert faults < 50 * 16
 
     @pytest.mark.parametrize("size", [20 * KIB, 100 * KIB])
     def test_a_whole_frame(self, size: int) -> None:
