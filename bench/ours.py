@@ -234,13 +234,16 @@ def _idle_instance(number: int) -> InstanceId:
     return InstanceId("process", f"idle-{number}")
 
 
-def _allow_descriptors(wanted: int) -> None:
+def _allow_descriptors(wanted: int) -> int:
+    """Have so many, if they can be had; returns how many there are."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < wanted:  # root may raise the hard limit, too
         with suppress(ValueError, PermissionError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-            return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, most), most))
+            return wanted
+    allowed = min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return allowed
 
 
 def _resident_bytes() -> int:
@@ -251,10 +254,11 @@ def _resident_bytes() -> int:
 def idle_channels(load: Load, effort: Effort) -> Sample:
     """`load.count` authenticated channels, each with a listener of its own, and heartbeats.
 
-    Or a share of them: the CPU that all would take is then reckoned from that.
+    Or a share of them, or as many as this machine has descriptors for: the CPU that all would take is
+    then reckoned from that.
     """
     amount = int(load.count * effort.share)
-    _allow_descriptors(2 * amount + 1000)
+    amount = min(amount, (_allow_descriptors(2 * amount + 1000) - 1000) // 2)
     sample = trio.run(_measure_idle, amount, effort)
     return {**sample, Figure.IDLE_CPU: sample[Figure.IDLE_CPU] * load.count / amount}
 

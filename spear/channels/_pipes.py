@@ -44,7 +44,7 @@ READ_AHEAD_BYTES: Final = 4 * 1024
 """One read while a large payload is coming in: its next head, and little that has to be moved. See
 ``OPENING_BYTES`` in ``spear.wire``."""
 
-MAX_READS: Final = 16
+MAX_READS: Final = 4
 """Reads in a row before other tasks get their turn. A pass of the scheduler for each, of which a payload
 of 64 KiB needs one or two, costs a third of the rate of such payloads."""
 
