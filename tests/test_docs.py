@@ -452,6 +452,17 @@ def test_the_table_of_limits_is_that_of_the_code() -> None:
     assert table == {name: shown(name, value) for name, value in defaults.items()}
 
 
+def test_the_figures_of_the_readme_are_those_of_the_benchmark() -> None:
+    columns = ("what", "against", "ours", "theirs", "unit", "ratio (rounds)", "must", "aim", "")
+    measured = {(row[0], row[1]): row for row in rows("docs/performance.md", *columns)}
+    assert not [row for row in measured.values() if row[-1].startswith("not measured")]
+    figures = list(rows("README.md", "what", "against", "ours", "theirs", "ratio"))
+    assert len(figures) > 5
+    for what, against, ours, theirs, ratio in figures:
+        row = measured[what, against]
+        assert [ours, theirs, ratio] == [row[2], row[3], row[5].partition(" ")[0]], what
+
+
 def test_a_guarantee_names_files_that_have_its_tests() -> None:
     columns = ("id", "promise", "figure", "proven by", "status")
     faults = []
