@@ -7,6 +7,7 @@ never loaded inside a function.
 
 from __future__ import annotations
 
+from spear._lazy import lazily
 from spear._version import __version__ as __version__
 
 # Type checkers know the name. To import typing takes ten times as long as all else here.
@@ -77,17 +78,4 @@ _HOMES = {
 
 __all__ = ["__version__", *_HOMES]
 
-
-def __getattr__(name: str) -> object:
-    """Load a public name (PEP 562)."""
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module 'spear' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 LEAVES = frozenset(
-    {"_directories", "_errors", "_ids", "_limits", "_sendable", "_targets", "_util", "_version"}
+    {
+        "_directories",
+        "_errors",
+        "_ids",
+        "_lazy",
+        "_limits",
+        "_sendable",
+        "_targets",
+        "_util",
+        "_version",
+    }
 )
 """Modules beside the packages; everything may import them, they import nothing of Spear."""
 
@@ -69,7 +79,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "trio.lowlevel.open_process": PROCESS_RUNTIME,
     # A program is loaded in one place, from a path that its owner gave.
     "importlib.abc": LOADER,
-    "importlib.import_module": (*LOADER, "spear/__init__.py", "spear/*/__init__.py"),
+    "importlib.import_module": (*LOADER, "spear/_lazy.py"),
     "importlib.machinery": LOADER,
     "importlib.reload": (),
     "importlib.util": LOADER,

@@ -138,7 +138,7 @@ def test_a_name_is_loaded_once() -> None:
 
 def test_importing_spear_loads_next_to_nothing() -> None:
     loaded = run("import sys, spear; print(*[m for m in sys.modules if m.startswith('spear')])")
-    assert sorted(loaded) == ["spear", "spear._version"]
+    assert sorted(loaded) == ["spear", "spear._lazy", "spear._version"]
 
 
 @pytest.mark.parametrize(

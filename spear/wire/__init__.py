@@ -46,9 +46,9 @@ from ._heads import HeadValue as HeadValue
 from ._heads import decode_head_untrusted as decode_head_untrusted
 from ._heads import encode_head as encode_head
 from ._outbox import Outbox as Outbox
-from ._outbox import Sink as Sink
 from ._receiver import FrameTooLarge as FrameTooLarge
 from ._receiver import Receiver as Receiver
+from ._sink import Sink as Sink
 from ._states import CallState as CallState
 from ._states import ConnectionState as ConnectionState
 from ._states import Kind as Kind

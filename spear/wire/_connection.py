@@ -33,9 +33,10 @@ from ._frames import (
     unpack_items_untrusted,
 )
 from ._heads import Head
-from ._outbox import Outbox, Sink
+from ._outbox import Outbox
 from ._receiver import Receiver
 from ._sending import STREAMS, SendingHalf
+from ._sink import Sink
 from ._states import (
     CALL_RECEIVES,
     CONNECTION_RECEIVES,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 
@@ -70,51 +70,6 @@ _pack_short: Final = SHORT.pack
 
 def _nothing(*_: object) -> None:
     pass
-
-
-class Sink(Protocol):
-    """Where a connection puts its frames."""
-
-    pushed: int
-    pending_bytes: int
-
-    def push(
-        self,
-        type_: int,
-        flags: int,
-        call_id: int,
-        a: int,
-        b: int,
-        payload: Payload = b"",
-        head: Head | None = None,
-    ) -> None:
-        """Queue a frame."""
-
-    def push_item(self, flags: int, call_id: int, item: Payload) -> None:
-        """Queue an item of a stream; small ones of the same stream may share a frame."""
-
-    def push_latest(
-        self,
-        type_: int,
-        call_id: int,
-        a: int,
-        b: int,
-        payload: Payload = b"",
-        head: Head | None = None,
-    ) -> None:
-        """Queue a frame that makes an unsent one of the same type and call superfluous."""
-
-    def push_credit(self, call_id: int, credit: int) -> None:
-        """Give credit back; unsent credit of the same call is added up."""
-
-    def retract(self, call_id: int, sequence: int) -> bool:
-        """Take back the frame pushed as number ``sequence`` if no byte of it was taken."""
-
-    def abandon(self, call_id: int) -> bool:
-        """Stop sending a call's fragmented payload and what is behind it; False if there is none."""
-
-    def is_unsent(self, call_id: int, sequence: int) -> bool:
-        """Whether no byte of the frame pushed as number ``sequence`` was taken."""
 
 
 @final

@@ -16,8 +16,8 @@ from ._credit import ITEM_OVERHEAD_BYTES, Windows
 from ._failures import encode_failure
 from ._frames import LAST, REPLY_STREAM, STREAM, FrameType, Payload
 from ._heads import Head
-from ._outbox import Sink
 from ._receiver import Receiver
+from ._sink import Sink
 from ._states import CALL_SENDS, CONNECTION_SENDS, CallState, ConnectionState, Kind, Role
 
 # Plain numbers: an attribute of an enum costs as much as three comparisons on the hot path.
