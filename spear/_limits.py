@@ -83,6 +83,10 @@ class Limits:
     heartbeat_misses: int = 3
     """A peer silent for this many heartbeats is treated as dead."""
 
+    busy_seconds: float = 60.0
+    """Unless its process is seen to compute: then it is left alone for so long. A function may hold the
+    interpreter's lock in C, as sorting eight million numbers does for seconds."""
+
     reconnect_seconds: float = 10.0
     """How long a broken session may be resumed by the same incarnation."""
 

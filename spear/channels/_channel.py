@@ -144,6 +144,14 @@ class CommunicationChannel(CallingHalf):
         """Set when the peer takes no more calls, or the channel is gone."""
         return self._peer.leaving(has_begun=self.connection.state in _PEER_LEFT)
 
+    def excuse_silence(self, is_busy: Callable[[], bool]) -> None:
+        """Take a peer that says nothing for dead only if it does nothing, either (the host's side).
+
+        Args:
+            is_busy: whether it has been at work since this was last called; must not block.
+        """
+        self._heartbeat.is_busy = is_busy
+
     # -- one-way messages ---------------------------------------------------------------------
 
     async def send(self, payload: Payload) -> None:

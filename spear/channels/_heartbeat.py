@@ -42,11 +42,13 @@ class Heartbeat:
     Attributes:
         heard: when the peer last said anything; the channel's reader keeps it.
         misses: intervals of silence in a row.
+        is_busy: asked with every interval of silence whether the peer has been at work since it was last
+            asked. One that has is not dead, for as long as the limits allow.
     """
 
     __slots__ = (
-        "_connection", "_interval", "_last_look", "_max_misses", "_on_lost", "_sequence", "_timers",
-        "heard", "misses",
+        "_busy_seconds", "_connection", "_interval", "_last_look", "_max_misses", "_on_lost",
+        "_sequence", "_timers", "heard", "is_busy", "misses",
     )  # fmt: skip
 
     def __init__(
@@ -60,10 +62,12 @@ class Heartbeat:
         self._timers = timers
         self._interval = limits.heartbeat_seconds
         self._max_misses = limits.heartbeat_misses
+        self._busy_seconds = limits.busy_seconds
         self._on_lost = on_lost
         self.heard = self._last_look = trio.current_time()
         self.misses = 0
         self._sequence = 0
+        self.is_busy: Callable[[], bool] | None = None
 
     def watch(self) -> None:
         """Watch the peer from now on (the host's side)."""
@@ -85,10 +89,12 @@ class Heartbeat:
         most = 1 if heard > self._last_look else self.misses + 1
         self.misses = min(int(silent / interval + 1e-6), most)
         self._last_look = now
-        if self.misses >= self._max_misses:
-            self._on_lost(silent)
-            return
         if self.misses:
+            # Asked at every miss, so that the last answer is about the last interval.
+            is_busy = self.is_busy is not None and self.is_busy()
+            if self.misses >= self._max_misses and not (is_busy and silent < self._busy_seconds):
+                self._on_lost(silent)
+                return
             self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
             connection.send_control(Kind.HEALTH_CHECK, a=self._sequence)
         # Counted from the last sign of life, so that a peer that stops is found after exactly

@@ -53,6 +53,9 @@ FAREWELL_SECONDS: Final = 0.2
 KILL_SECONDS: Final = 2.0
 """From SIGKILL to its effect: only a process that the kernel keeps (a dead disk) takes longer."""
 
+BUSY_SECONDS: Final = 0.005
+"""Who has used the processor for longer than this since the last heartbeat that was due is at work."""
+
 _STOPPED: Final = "it was stopped"
 
 Launch: TypeAlias = "Callable[[Endpoint, LogBook], AbstractAsyncContextManager[InstanceBody]]"
@@ -111,6 +114,7 @@ class Instance(metaclass=NoPublicConstructor):
         self._lifecycle = Lifecycle(spec.instance_id, spec.on_event)
         self._body: InstanceBody | None = None  # from STARTING on
         self._begun = trio.current_time()
+        self._cpu_seconds = 0.0  # used when we last looked whether it is busy
         self._was_ready = False
         self._end_reason = ""  # why we ended it, if we did
         self._stopping = trio.Lock()
@@ -348,9 +352,18 @@ class Instance(metaclass=NoPublicConstructor):
 
     def _connected(self, channel: CommunicationChannel) -> None:
         self.channel = channel
+        channel.excuse_silence(self._is_busy)
         if self.state in (InstanceState.STARTING, InstanceState.UNHEALTHY):
             self._was_ready = True
             self._lifecycle.move(InstanceState.READY)
+
+    def _is_busy(self) -> bool:
+        """Whether it has used the processor since this was last asked."""
+        metrics = None if self._body is None else self._body.metrics()
+        if metrics is None:
+            return False
+        before, self._cpu_seconds = self._cpu_seconds, metrics.cpu_seconds
+        return metrics.cpu_seconds - before > BUSY_SECONDS
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -232,6 +232,26 @@ async def test_r13_a_worker_that_is_deaf_for_all_signs_is_ended_too(function: st
             assert trio.current_time() - begun < 0.1 + 0.1 + 0.5 + NOISE_SECONDS
 
 
+async def test_r13_a_function_that_holds_the_interpreter_in_c_is_not_taken_for_dead() -> None:
+    limits = Limits(heartbeat_seconds=0.2, heartbeat_misses=3)
+    async with open_host(limits) as host, host.ready(worker()) as instance:
+        seconds = float(await call(instance, "hold_gil_for", b"2"))
+        assert seconds > 2 * 3 * 0.2
+        assert await call(instance, "echo", b"still here") == b"still here"
+        assert host.factory.manager.statistics().heartbeats_lost == 0
+
+
+async def test_r13_who_is_busy_and_silent_for_too_long_is_ended() -> None:
+    limits = Limits(heartbeat_seconds=0.1, heartbeat_misses=3, busy_seconds=1)
+    with nothing_left():
+        async with open_host(limits) as host, host.ready(worker()) as instance:
+            begun = trio.current_time()
+            with pytest.raises(WorkerDied, match="no sign of life"):
+                await call(instance, "busy")
+            assert trio.current_time() - begun > 0.9
+            assert host.factory.manager.statistics().heartbeats_lost == 1
+
+
 async def test_r13_a_process_that_does_not_even_log_in_can_be_stopped() -> None:
     limits = Limits(terminate_seconds=0.1)
     with nothing_left():

@@ -88,6 +88,15 @@ class Functions:
         re.match(r"(a+)+$", "a" * 100 + "b")
         return b""
 
+    async def hold_gil_for(self, call: InboundCall) -> bytes:
+        """In C, for so many seconds of processor time, about; returns how many it was."""
+        begun = time.process_time()
+        total = sum(range(2_000_000))
+        rounds = float(call.payload) / (time.process_time() - begun)
+        total += sum(range(int(rounds * 2_000_000)))
+        assert total > 0
+        return b"%f" % (time.process_time() - begun)
+
     async def stubborn(self, call: InboundCall) -> bytes:
         """Ignores cancellation; and the whole process ignores SIGTERM from now on."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
