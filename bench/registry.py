@@ -100,7 +100,7 @@ _OTHERS = (
         "bench.peers.ray_actor:measure",
         _CALLS,
         requires=("ray",),
-        extra="ray",
+        extra="bench",
         daemons=True,  # the raylet ignores SIGCHLD, so nobody is told what its children used
         matrix=True,
     ),

@@ -101,6 +101,7 @@ def _set_up_output(*, debug: bool) -> None:
 
 def _run(agent: Agent, bootstrap: Bootstrap) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
+    agent.service.has_own_process = True  # see _watch_signals
     failure = trio.run(_serve, agent, bootstrap)
     if failure is None:
         return DRAINED

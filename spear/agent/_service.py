@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _NOT_THE_FUNCTIONS: Final = (trio.Cancelled, KeyboardInterrupt)
-"""Who raises these, alone or in a group, is Trio, or whoever presses Ctrl-C."""
+"""Who raises these, alone or in a group, is Trio, or whoever presses Ctrl-C: see `has_own_process`."""
 
 
 @final
@@ -45,12 +45,15 @@ class AgentService:
         functions: all that are announced, in this order.
         limiter: how many plain functions run at a time.
         call_seconds: for a call that a function makes, if nothing else says how long.
+        has_own_process: signals have handlers here that raise nothing, so that a KeyboardInterrupt is a
+            function's own.
         clock, token, thread: of the Trio that serves. These exist while the agent runs, as do the limiter
             and the seconds.
     """
 
     def __init__(self) -> None:
         self.functions: list[Function] = []
+        self.has_own_process = False
         self._by_name: dict[str, Function] = {}
         self.limiter: trio.CapacityLimiter
         self.call_seconds: float
@@ -133,14 +136,9 @@ class AgentService:
         current.set((call, function.name, call.deadline, self, None))
         try:
             return await function.run(call, self)
-        except _NOT_THE_FUNCTIONS:
-            raise
         except BaseException as error:
             # SystemExit, too: one call is no reason to end a process that serves a hundred.
-            if (
-                isinstance(error, BaseExceptionGroup)
-                and error.subgroup(_NOT_THE_FUNCTIONS) is not None
-            ):
+            if self._is_not_the_functions(error):
                 raise
             function.failed += 1
             # Whatever a function raises when it is made to stop, it was made to stop.
@@ -148,6 +146,12 @@ class AgentService:
             if seen is error:
                 raise
             raise seen from error
+
+    def _is_not_the_functions(self, error: BaseException) -> bool:
+        kinds = trio.Cancelled if self.has_own_process else _NOT_THE_FUNCTIONS
+        if isinstance(error, BaseExceptionGroup):
+            return error.subgroup(kinds) is not None
+        return isinstance(error, kinds)
 
     # -- what functions need --------------------------------------------------------------------------
 

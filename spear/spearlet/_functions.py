@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import iscoroutinefunction
 from math import isnan
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -113,10 +114,12 @@ class Function(metaclass=NoPublicConstructor):
         """The same function with other :class:`CallOptions`; what is not given stays as it was.
 
         Raises:
-            InvalidArguments: ``metadata`` is no map.
+            InvalidArguments: ``metadata`` is no map, or ``on_progress`` no plain function.
         """
         if metadata is not None:
             _expect_map(metadata)
+        if on_progress is not None:
+            _expect_plain_function(on_progress)
         now = self._options
         options = CallOptions(
             timeout=now.timeout if timeout is None else timeout,
@@ -381,6 +384,11 @@ def _expect_seconds(timeout: float) -> None:
         is_number = False
     if not is_number:
         raise InvalidArguments(f"timeout must be a number of seconds, not {timeout!r}")
+
+
+def _expect_plain_function(on_progress: object) -> None:
+    if not callable(on_progress) or iscoroutinefunction(on_progress):
+        raise InvalidArguments(f"on_progress must be a plain function, not {on_progress!r:.60}")
 
 
 def _expect_map(metadata: object) -> None:

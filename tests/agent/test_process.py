@@ -54,6 +54,14 @@ def busy() -> str:
     return "released"
 
 @app.function
+async def interrupt() -> None:
+    raise KeyboardInterrupt("of its own")
+
+@app.function
+def interrupt_thread() -> None:
+    raise KeyboardInterrupt("of its own")
+
+@app.function
 async def release() -> None:
     released.set()
 
@@ -273,6 +281,18 @@ async def test_r13_busy_plain_functions_do_not_starve_the_others(worker: Path) -
             await caller.call("release")
         assert results == 60 * ["released"]
         assert factory.manager.statistics().heartbeats_lost == 0
+        await endpoint.aclose()
+
+
+async def test_an_interrupt_that_a_function_raises_ends_its_call_alone(worker: Path) -> None:
+    async with (
+        open_communication_factory() as factory,
+        hosted(factory, worker) as (caller, _, endpoint),
+    ):
+        for name in "interrupt", "interrupt_thread":
+            with pytest.raises(spear.FunctionRaised, match="KeyboardInterrupt: of its own"):
+                await caller.call(name)
+        await caller.call("about")
         await endpoint.aclose()
 
 

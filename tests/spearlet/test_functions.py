@@ -302,6 +302,16 @@ async def test_metadata_that_is_no_map_is_refused_at_once() -> None:
             await deployment.context(timeout="5")  # type: ignore[arg-type]  # likewise
 
 
+async def test_a_progress_handler_that_cannot_be_called_is_refused_at_once() -> None:
+    async def later(report: object) -> None:
+        raise AssertionError
+
+    async with deployed(Probe().agent) as deployment:
+        for odd in later, 3:
+            with pytest.raises(InvalidArguments, match="on_progress must be a plain function"):
+                deployment.context.options(on_progress=odd)  # type: ignore[arg-type]  # the mistake
+
+
 async def test_metadata_that_cannot_travel_is_refused_here() -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(InvalidArguments, match="a head cannot carry this"):
