@@ -13,6 +13,7 @@ import trio
 
 from spear._errors import (
     ConfigurationError,
+    DeadlineExceeded,
     FunctionRaised,
     InvalidArguments,
     NotFound,
@@ -61,6 +62,9 @@ examples:
 """
 
 
+SIGNALLED: Final = 128
+"""Exit statuses from here on tell which signal it was."""
+
 USAGE_SECONDS: Final = 2.0
 """To ask how a function is called, after it was called wrongly."""
 
@@ -100,8 +104,10 @@ def run_call(options: argparse.Namespace) -> int:
     with long_integers():
         call = understand(options)
         output = Output()
-        with showing(verbose=options.verbose):
-            return trio.run(_run, call, output)
+        with showing(verbose=options.verbose) as lines:
+            status = trio.run(_run, call, output)
+            lines.is_patient = status < SIGNALLED
+            return status
 
 
 # -- the call ---------------------------------------------------------------------------------
@@ -115,7 +121,7 @@ async def _run(call: CallCommand, output: Output) -> int:
     async with open_private_nursery() as nursery:
         await nursery.start(_watch_signals, nursery.cancel_scope, received)
         await _call(call, output)
-    return 128 + received[0] if received else 0
+    return SIGNALLED + received[0] if received else 0
 
 
 async def _watch_signals(
@@ -151,7 +157,7 @@ async def _call(call: CallCommand, output: Output) -> None:
             function = deployment.function(call.function)
             function = function.options(timeout=call.timeout, keywords=call.keywords)
             if function.is_stream:
-                await _print_items(function, call.arguments, output, story)
+                await _print_items(function, call, output, story)
             else:
                 await _print_result(function, call.arguments, output, story)
         except InvalidArguments as error:
@@ -199,15 +205,16 @@ def _settings(call: CallCommand) -> ProcessSettings:
     return settings
 
 
-async def _print_items(
-    function: Function, arguments: list[object], output: Output, story: Story
-) -> None:
+async def _print_items(function: Function, call: CallCommand, output: Output, story: Story) -> None:
     try:
-        async with function.stream(*arguments) as stream:
-            story.begins(stream.instance)
-            async for item in stream:
-                story.gives_item()
-                await output.write(show_value(item))
+        with trio.move_on_after(call.timeout) as scope:  # also while nobody reads what we print
+            async with function.stream(*call.arguments) as stream:
+                story.begins(stream.instance)
+                async for item in stream:
+                    story.gives_item()
+                    await output.write(show_value(item))
+        if scope.cancelled_caught:
+            raise DeadlineExceeded.of_call(function.name, call.timeout, "yes")
     except BaseException as error:
         story.fails(error)
         raise

@@ -14,7 +14,7 @@ import attrs
 from spear._errors import ConfigurationError
 from spear._targets import split_call
 
-from ._values import parse_value, split_arguments
+from ._values import parse_value, read_all, split_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -137,6 +137,6 @@ def _read_input() -> bytes:
     if sys.stdin is None:  # another file may have its number by now
         raise _wrong("standard input, which - stands for, is closed")
     try:
-        return sys.stdin.buffer.read()
+        return read_all(sys.stdin.buffer, "standard input")
     except OSError as error:
         raise ConfigurationError(f"cannot read standard input: {error.strerror}") from error

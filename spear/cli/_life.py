@@ -17,6 +17,8 @@ import trio
 
 from spear._errors import SpearError
 
+from ._error_lines import ErrorLines
+
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.runtimes import InstanceEvent
@@ -54,10 +56,10 @@ def _is_of_the_life(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def showing(*, verbose: bool) -> Iterator[None]:
+def showing(*, verbose: bool) -> Iterator[ErrorLines]:
     """Show what functions write, and with ``verbose`` the life of the call, on standard error."""
     ours, theirs = logging.getLogger("spear"), logging.getLogger("spear.instances")
-    handler = logging.StreamHandler()
+    handler = ErrorLines()
     if verbose:
         handler.setFormatter(_SinceBegin())
     handler.addFilter(_is_of_the_life if verbose else _is_the_functions)
@@ -66,9 +68,10 @@ def showing(*, verbose: bool) -> Iterator[None]:
     ours.setLevel(logging.DEBUG if verbose else logging.ERROR)
     theirs.setLevel(logging.INFO)
     try:
-        yield
+        yield handler
     finally:
         ours.removeHandler(handler)
+        handler.finish()
         ours.setLevel(before[0])
         theirs.setLevel(before[1])
 

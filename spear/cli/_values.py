@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import Final, NoReturn, TypeAlias
+from typing import BinaryIO, Final, NoReturn, TypeAlias
 
-from spear._errors import ConfigurationError, SpearError
+from spear._errors import ConfigurationError, InvalidArguments, SpearError
+from spear._limits import DEFAULT_LIMITS
 
 ReadInput: TypeAlias = Callable[[], bytes]
 """Reads all of standard input."""
@@ -40,8 +41,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python takes it
 
 
+def _map(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return result
+
+
 def _load(text: str | bytes) -> object:
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_map)
 
 
 def parse_value(text: str, read_input: ReadInput) -> object:
@@ -60,10 +68,23 @@ def parse_value(text: str, read_input: ReadInput) -> object:
         raise ConfigurationError(f"{text[:20]}... is nested too deeply") from None
 
 
+def read_all(file: BinaryIO, name: str) -> bytes:
+    """What a file has, if a call can take so much.
+
+    Raises:
+        InvalidArguments: it is too much.
+    """
+    most = DEFAULT_LIMITS.max_message_bytes
+    content = file.read(most + 1)
+    if len(content) > most:
+        raise InvalidArguments(f"{name} has more than {most} bytes, and a call takes no more")
+    return content
+
+
 def _read_file(path: str) -> object:
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            content = read_all(file, path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(

@@ -90,6 +90,13 @@ async def one_and_wait() -> AsyncIterator[str]:
 
 
 @app.function
+async def complain(lines: int) -> AsyncIterator[str]:
+    sys.stderr.write("so it goes on and on\n" * lines)
+    yield "said"
+    await trio.sleep_forever()
+
+
+@app.function
 async def one_and_fail() -> AsyncIterator[str]:
     yield "first"
     raise ValueError("no second")

@@ -62,6 +62,41 @@ def test_a_stream_is_printed_as_it_comes(terminal: Terminal) -> None:
         assert process.wait(PATIENCE_SECONDS) == 130
 
 
+def test_who_does_not_read_standard_error_stops_nothing(terminal: Terminal) -> None:
+    """Four times what a pipe holds."""
+    with terminal.start("call", "shop.py:complain", "12000") as process:
+        assert read_until(process.stdout, b"said") == b'"said"\n'
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_SECONDS) == 130
+
+
+def test_the_time_is_up_also_while_nobody_reads_the_output(terminal: Terminal) -> None:
+    with terminal.start("call", "shop.py:count", "1000000", "--timeout", "1") as process:
+        assert process.wait(PATIENCE_SECONDS) == 5
+        assert b"count took longer than 1 s" in read_until(process.stderr, b"1 s")
+
+
+@pytest.mark.parametrize("word", ["-", "@/dev/zero"])
+def test_no_more_is_read_than_a_call_takes(terminal: Terminal, word: str) -> None:
+    with open("/dev/zero", "rb") as zeros:
+        done = subprocess.run(
+            [*COMMAND, "call", "shop.py:echo", word],
+            cwd=terminal.place,
+            stdin=zeros,
+            capture_output=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert b"has more than 33554432 bytes, and a call takes no more" in done.stderr
+
+
+def test_a_map_with_a_key_that_stands_there_twice_is_refused(run: Run) -> None:
+    done = run("call", "shop.py:echo", '{"a": 1, "a": 2}')
+    assert done.status == 2
+    assert "a key stands there twice" in done.errors
+
+
 def test_streams_of_values_and_of_bytes(run: Run) -> None:
     assert run("call", "shop.py:count", "3").output == b"0\n1\n2\n"
     assert run("call", "shop.py:pieces", "3").output == b"0;1;2;"

@@ -82,7 +82,7 @@ def test_it_begins_at_once() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {each for each in run.stdout.split() if each.startswith("spear")}
-    assert loaded == {"spear", "spear._version", "spear.cli", "spear.cli._entry"}
+    assert loaded == {"spear", "spear._lazy", "spear._version", "spear.cli", "spear.cli._entry"}
     assert not {"argparse", "trio", "typing"} & set(run.stdout.split())
 
 
