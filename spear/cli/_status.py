@@ -19,11 +19,11 @@ from spear._errors import (
 # The first class that fits decides.
 EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (FunctionRaised, 1, "the function raised"),
-    (ConfigurationError, 2, "the command line, a file or a setting is wrong"),
+    (ConfigurationError, 2, "the command line or a setting is wrong"),
     (InvalidArguments, 3, "the arguments do not fit the function"),
     (NotFound, 4, "there is no such function"),
     (DeadlineExceeded, 5, "the time was up"),
-    (SpawnFailed, 6, "the instance did not start"),
+    (SpawnFailed, 6, "the instance did not start: what to load cannot be loaded, or not in time"),
     (WorkerDied, 7, "the instance died"),
     (Overloaded, 8, "no capacity"),
     (CallFailed, 9, "the call failed otherwise"),

@@ -2,7 +2,8 @@
 
 In: JSON if it is JSON, else text as it stands; ``@file`` is the file's bytes, ``@file.json`` what the
 JSON in it says, ``-`` the bytes of standard input. Out: bytes as they are, everything else as JSON,
-in which bytes appear as ``{"$bytes": base64}``, and what is no number as ``{"$float": "nan"}``.
+in which bytes appear as ``{"$bytes": base64}``, and what is no number as ``{"$float": "nan"}``; both are
+understood on the way in, too.
 """
 
 from __future__ import annotations
@@ -41,11 +42,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python takes it
 
 
-def _map(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _map(pairs: list[tuple[str, object]]) -> object:
     result = dict(pairs)
     if len(result) < len(pairs):
         raise ValueError("a key stands there twice")
+    if len(result) == 1:
+        return _from_json(*pairs[0])
     return result
+
+
+def _from_json(key: str, value: object) -> object:
+    """A map with one key, or what :func:`show_value` prints as such a map."""
+    if isinstance(value, str):
+        if key == "$bytes":
+            return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
+        if key == "$float" and value in ("nan", "inf", "-inf"):
+            return float(value)
+    return {key: value}
 
 
 def _load(text: str | bytes) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
 
     from ._arguments import Result
+
+
+logger: Final = logging.getLogger("spear.spearlet")
 
 
 class ExecutionStatus(enum.Enum):
@@ -45,13 +49,14 @@ STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
 class Execution(metaclass=NoPublicConstructor):
     """A submitted call. Made by :meth:`Function.submit`.
 
+    One that fails, and is forgotten before anybody has asked why, is logged as a warning.
+
     Attributes:
         number: unique in its spearlet.
         function: what was called.
         status: where it stands.
         instance: where it runs or ran, once that is known.
         execution_seconds: how long the handler took, as the instance measured it.
-        failure: why there is no result, if it failed.
         submitted: when, in Trio's time.
     """
 
@@ -61,7 +66,8 @@ class Execution(metaclass=NoPublicConstructor):
         self.status = ExecutionStatus.PENDING
         self.instance: InstanceId | None = None
         self.execution_seconds: float | None = None
-        self.failure: Exception | None = None
+        self._failure: Exception | None = None
+        self._is_news = False  # it has failed, and nobody knows
         self.submitted = trio.current_time()
         self._ended: float | None = None
         self._result: Result = None
@@ -70,6 +76,21 @@ class Execution(metaclass=NoPublicConstructor):
 
     def __repr__(self) -> str:
         return f"<Execution {self.number} of {self.function}: {self.status.value}>"
+
+    def __del__(self) -> None:
+        if self._is_news:
+            logger.warning(
+                "execution %d of %s failed, and nobody has asked for its result: %s",
+                self.number,
+                self.function,
+                self._failure,
+            )
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why there is no result, if it failed."""
+        self._is_news = False
+        return self._failure
 
     @property
     def duration_seconds(self) -> float:
@@ -91,8 +112,8 @@ class Execution(metaclass=NoPublicConstructor):
             CallCancelled: :meth:`cancel` was called, or its spearlet has ended.
         """
         await self._done.wait()
-        if self.failure is not None:
-            raise self.failure
+        if failure := self.failure:
+            raise failure
         return self._result
 
     def _move(self, status: ExecutionStatus) -> None:
@@ -103,7 +124,8 @@ class Execution(metaclass=NoPublicConstructor):
 
     def _end(self, status: ExecutionStatus, failure: Exception | None = None) -> None:
         self._move(status)
-        self.failure = failure
+        self._failure = failure
+        self._is_news = status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
         self._ended = trio.current_time()
         self._done.set()
 

@@ -121,6 +121,8 @@ class Spearlet(metaclass=NoPublicConstructor):
             raise ConfigurationError(f"replicas must be a whole number, not {replicas!r}")
         if not 1 <= replicas <= MAX_REPLICAS:
             raise ConfigurationError(f"replicas must be from 1 to {MAX_REPLICAS}, not {replicas}")
+        if target == "":
+            raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
         runtime: RuntimeType
         runtime, default_name, open_replica = self._prepare(target, debug, on_event)
         name = default_name if name is None else name

@@ -91,6 +91,14 @@ def test_no_more_is_read_than_a_call_takes(terminal: Terminal, word: str) -> Non
     assert b"has more than 33554432 bytes, and a call takes no more" in done.stderr
 
 
+def test_what_is_printed_can_be_given_back(run: Run) -> None:
+    for text in '{"$bytes": "/wA="}', '{"$float": "-inf"}', '{"$other": "x"}', '{"$bytes": 1}':
+        value = f"[{text}]"
+        assert run("call", "shop.py:echo", value).output.decode() == f"{value}\n"
+    assert run("call", "shop.py:echo", '{"$bytes": "/wA="}').output == b"\xff\0"
+    assert run("call", "shop.py:echo", '{"$bytes": "no"}').status == 2
+
+
 def test_a_map_with_a_key_that_stands_there_twice_is_refused(run: Run) -> None:
     done = run("call", "shop.py:echo", '{"a": 1, "a": 2}')
     assert done.status == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
@@ -100,6 +101,25 @@ async def test_one_that_fails() -> None:
         assert status(execution) == "failed"
         assert isinstance(execution.failure, FunctionRaised)
         assert str(execution.instance) == "memory:probe-1#1"
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_a_failure_that_nobody_asks_about_is_logged(
+    asks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with deployed(Probe().agent) as deployment:
+        execution = deployment.boom.submit()
+        while status(execution) != "failed":
+            await trio.lowlevel.checkpoint()
+        if asks:
+            assert execution.failure is not None
+        del execution
+    gc.collect()
+    warnings = [each.getMessage() for each in caplog.records if each.name == "spear.spearlet"]
+    said = (
+        "execution 1 of boom failed, and nobody has asked for its result: KeyError: 'nothing there'"
+    )
+    assert warnings == ([] if asks else [said])
 
 
 async def test_one_whose_arguments_do_not_fit() -> None:
