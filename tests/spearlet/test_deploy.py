@@ -264,7 +264,7 @@ async def test_what_is_no_target(target: object) -> None:
     [
         ("/does/not/exist.py", "/does/not/exist.py is not a file"),
         ("missing.py", "missing.py is not a file"),
-        ("", "either a target or a command"),
+        ("", r"deploy\(\) needs a file"),
         ("nul\0.py", "NUL"),
     ],
 )

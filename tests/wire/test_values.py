@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
+from typing import cast
 
 import cbor2
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from spear.wire import decode_value_untrusted, encode_value
+from spear.wire import TooManyItems, decode_value_untrusted, encode_value
 from spear.wire._values import MAX_VALUE_DEPTH, MAX_VALUE_ITEMS
 
 from .test_heads import TAGS
@@ -53,18 +54,27 @@ def test_what_cannot_be_sent_is_named() -> None:
         (b"\x58\x02ab", b"ab"), (b"\x79\x00\x01a", "a"), (b"\xf9\x00\x00", 0.0),
     ],
 )  # fmt: skip
-def test_s6_a_value_has_at_most_a_million_items(filler: bytes, item: object) -> None:
-    for count, rest in (
-        (MAX_VALUE_ITEMS - 1, b""),
-        (MAX_VALUE_ITEMS, b""),
-        (MAX_VALUE_ITEMS, b"\xff"),
-    ):
+def test_s6_each_kind_of_item_counts(
+    filler: bytes, item: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spear.wire._values.MAX_VALUE_ITEMS", 1000)
+    for count, rest in (999, b""), (1000, b""), (1000, b"\xff"):
         payload = b"\x9a" + count.to_bytes(4, "big") + filler * count + rest
-        if count == MAX_VALUE_ITEMS:
-            with pytest.raises(ValueError, match="of more than 1048576 items: send bytes"):
+        if count == 1000:
+            with pytest.raises(TooManyItems, match="of more than 1000 items: send bytes"):
                 decode_value_untrusted(payload)
         else:
             assert decode_value_untrusted(payload) == [item] * count
+
+
+def test_s6_a_value_has_at_most_a_million_items() -> None:
+    for count in MAX_VALUE_ITEMS - 1, MAX_VALUE_ITEMS:
+        payload = b"\x9a" + count.to_bytes(4, "big") + b"\x61a" * count
+        if count == MAX_VALUE_ITEMS:
+            with pytest.raises(TooManyItems, match="of more than 1048576 items"):
+                decode_value_untrusted(payload)
+        else:
+            assert len(cast("list[object]", decode_value_untrusted(payload))) == count
 
 
 def test_long_strings_are_one_item() -> None:
