@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spear._errors import FunctionRaised
-from spear._sendable import CannotSend, check_sendable, check_text
-from spear.wire import encode_result
+from spear._sendable import CannotSend
+from spear.wire import encode_sendable
 
 from ._failures import about_call
 
@@ -26,9 +26,9 @@ def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, boo
         FunctionRaised: it cannot be sent; the message names it and its type.
     """
     if type(value) is bytes:
-        return value, False  # as _encode() would say
+        return value, False  # as encode_sendable() would say
     try:
-        return _encode(value)
+        return encode_sendable(value)
     except CannotSend as fault:
         where = f" at {fault.path}" if fault.path else ""
         what = f"{function}() {did} {fault.what}{where}, which cannot be sent"
@@ -39,16 +39,6 @@ def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, boo
 def encode_report(value: object) -> tuple[Payload, bool]:
     """The same of a progress report. Raises TypeError."""
     try:
-        return _encode(value)
+        return encode_sendable(value)
     except CannotSend as fault:
         raise TypeError(str(fault)) from None
-
-
-def _encode(value: object) -> tuple[Payload, bool]:
-    if not isinstance(value, memoryview):  # which is sent by itself, but in nothing else
-        check_sendable(value)
-    try:
-        return encode_result(value)
-    except (TypeError, ValueError):
-        check_text(value)
-        raise  # pragma: no cover  # check_text() has found what is wrong

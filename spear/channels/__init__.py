@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spear.wire import encode_arguments as encode_arguments
     from spear.wire import encode_call as encode_call
     from spear.wire import encode_head as encode_head
-    from spear.wire import encode_result as encode_result
+    from spear.wire import encode_sendable as encode_sendable
 
     from ._calls import CallStream as CallStream
     from ._calls import ExecutionResponse as ExecutionResponse
@@ -72,7 +72,7 @@ _HOMES = {
     "encode_arguments": "spear.wire",
     "encode_call": "spear.wire",
     "encode_head": "spear.wire",
-    "encode_result": "spear.wire",
+    "encode_sendable": "spear.wire",
     "open_communication_factory": "._factory",
     "open_connection_manager": "._manager",
     "open_memory_channels": "._connect",

@@ -135,6 +135,11 @@ class CommunicationChannel(CallingHalf):
         )
 
     @property
+    def fell_silent(self) -> bool:
+        """Whether it has ended because the peer gave no sign of life."""
+        return self._heartbeat.is_lost
+
+    @property
     def streams(self) -> frozenset[str]:
         """Those of the peer's functions that send items."""
         return self._peer.streams

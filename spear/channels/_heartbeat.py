@@ -42,13 +42,14 @@ class Heartbeat:
     Attributes:
         heard: when the peer last said anything; the channel's reader keeps it.
         misses: intervals of silence in a row.
+        is_lost: the peer has been taken for dead.
         is_busy: asked with every interval of silence whether the peer has been at work since it was last
             asked. One that has is not dead, for as long as the limits allow.
     """
 
     __slots__ = (
         "_busy_seconds", "_connection", "_interval", "_last_look", "_max_misses", "_on_lost",
-        "_sequence", "_timers", "heard", "is_busy", "misses",
+        "_sequence", "_timers", "heard", "is_busy", "is_lost", "misses",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,7 @@ class Heartbeat:
         self.heard = self._last_look = trio.current_time()
         self.misses = 0
         self._sequence = 0
+        self.is_lost = False
         self.is_busy: Callable[[], bool] | None = None
 
     def watch(self) -> None:
@@ -93,6 +95,7 @@ class Heartbeat:
             # Asked at every miss, so that the last answer is about the last interval.
             is_busy = self.is_busy is not None and self.is_busy()
             if self.misses >= self._max_misses and not (is_busy and silent < self._busy_seconds):
+                self.is_lost = True
                 self._on_lost(silent)
                 return
             self._sequence = (self._sequence + 1) & 0xFFFF_FFFF

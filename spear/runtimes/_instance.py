@@ -333,7 +333,7 @@ class Instance(metaclass=NoPublicConstructor):
             if self.state is not InstanceState.READY:
                 await self._see_off()
                 return
-            if channel.statistics().heartbeats_missed >= limits.heartbeat_misses:
+            if channel.fell_silent:
                 self.kill(f"it gave {channel.closed_by}")
                 return
             self._lifecycle.move(InstanceState.UNHEALTHY, str(channel.closed_by))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from spear._errors import InvalidArguments, Rejected, RemoteProtocolError
-from spear._sendable import CannotSend, check_sendable, check_text
-from spear.channels import TooManyItems, Value, decode_result, encode_result
+from spear._sendable import CannotSend
+from spear.channels import TooManyItems, Value, decode_result, encode_sendable
 
 Result: TypeAlias = Value
 """What a function can return: what JSON can say, bytes, and integers of any size."""
@@ -21,13 +21,7 @@ def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool
         InvalidArguments: it cannot be sent; the message names it and its type.
     """
     try:
-        if not isinstance(item, memoryview):  # which is sent by itself, but in nothing else
-            check_sendable(item)
-        try:
-            return encode_result(item)
-        except (TypeError, ValueError):
-            check_text(item)
-            raise  # pragma: no cover  # check_text() has found what is wrong
+        return encode_sendable(item)
     except CannotSend as fault:
         where = f"{function}(items[{number}]{fault.path})"
         raise InvalidArguments(f"{where}: {fault}") from None

@@ -21,7 +21,7 @@ from enum import Enum
 from typing import Final
 
 from spear._errors import InvalidArguments
-from spear._sendable import CannotSend, check_arguments
+from spear._sendable import CannotSend, check_arguments, check_sendable, check_text
 
 from ._frames import Payload
 from ._values import Value, decode_value_untrusted, encode_value
@@ -82,6 +82,17 @@ def encode_result(result: object) -> tuple[Payload, bool]:
     if isinstance(result, _BUFFERS):
         return _as_payload(result), False
     return encode_value(result, unfold), True
+
+
+def encode_sendable(result: object) -> tuple[Payload, bool]:
+    """The same, for results and items that users have made. Raises CannotSend, which tells the place."""
+    try:
+        if not isinstance(result, memoryview):  # which is sent by itself, but in nothing else
+            check_sendable(result)
+        return encode_result(result)
+    except (TypeError, ValueError):
+        check_text(result)
+        raise  # pragma: no cover  # check_text() has found what is wrong
 
 
 def _as_payload(buffer: Payload) -> Payload:
