@@ -205,8 +205,12 @@ async def drain(open_pair: OpenPair) -> None:
     """What runs may finish, nothing new begins, on either side."""
     for drainer in (0, 1):
         gate = trio.Event()
+        begun: list[InboundCall] = []
 
-        async def wait(call: InboundCall, gate: trio.Event = gate) -> bytes:
+        async def wait(
+            call: InboundCall, gate: trio.Event = gate, begun: list[InboundCall] = begun
+        ) -> bytes:
+            begun.append(call)
             await gate.wait()
             return b"finished"
 
@@ -217,7 +221,8 @@ async def drain(open_pair: OpenPair) -> None:
             async with trio.open_nursery() as nursery:
                 for channel in pair:
                     nursery.start_soon(finish, channel)
-                    await wait_until(lambda each=channel: each.statistics().calls_in_flight == 1)  # type: ignore[misc]  # bound now
+                # A call that is under way when the drain begins may be refused: both have begun.
+                await wait_until(lambda begun=begun: len(begun) == 2)  # type: ignore[misc]  # bound now
                 nursery.start_soon(pair[drainer].drain, 10)
                 await pair[1 - drainer].peer_leaving.wait()
                 for channel in pair:
