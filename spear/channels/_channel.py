@@ -135,6 +135,24 @@ class CommunicationChannel(CallingHalf):
         )
 
     @property
+    def calls_in_flight(self) -> int:
+        """Calls of this side that have not had their final frame."""
+        return self.connection.outbound_open
+
+    @property
+    def max_calls(self) -> int:
+        """Calls that the peer takes at a time."""
+        return self.connection.peer.max_calls
+
+    def when_free(self, call: Callable[[], None] | None) -> None:
+        """Have a function called whenever the peer takes a further call that nobody here waits for.
+
+        Args:
+            call: must neither block nor raise; None for no more.
+        """
+        self._slots.on_free = call
+
+    @property
     def fell_silent(self) -> bool:
         """Whether it has ended because the peer gave no sign of life."""
         return self._heartbeat.is_lost
@@ -245,7 +263,7 @@ class CommunicationChannel(CallingHalf):
             if type_ == _RESPONSE and isinstance(call, OutboundCall):
                 counters.answered(now - call.started)
                 call.on_response(payload, flags, a)  # type: ignore[arg-type]  # bytes, but for items
-                if self._slots.waiting:
+                if self._slots.waiting or self._slots.on_free is not None:
                     self._slots.free()
             elif type_ == _REQUEST and isinstance(call, InboundCall):
                 call.begin(a, head, payload, flags, now)  # type: ignore[arg-type]  # as above

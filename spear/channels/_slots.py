@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import trio
@@ -17,13 +18,15 @@ class SlotQueue:
 
     Attributes:
         waiting: their tasks; usually empty.
+        on_free: told of slots that nobody here waits for.
     """
 
-    __slots__ = ("_connection", "waiting")
+    __slots__ = ("_connection", "on_free", "waiting")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.waiting: list[Task] = []
+        self.on_free: Callable[[], None] | None = None
 
     async def wait(self, deadline: float) -> None:
         """Wait for a slot, or for the end of the connection. A checkpoint.
@@ -54,6 +57,8 @@ class SlotQueue:
         """A slot is free, or is not needed by whom it was free for."""
         if self.waiting:
             reschedule(self.waiting.pop(0))
+        elif self.on_free is not None:
+            self.on_free()
 
     def free_all(self) -> None:
         """Nobody need wait any more: there will be no slot."""

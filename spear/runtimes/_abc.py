@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spear.channels import Service
 
     from ._instance import Instance
+    from ._logs import OnLine
     from ._states import OnEvent
 
 
@@ -41,6 +42,7 @@ class InstanceSpec:
         service: what the host offers to it.
         channel: how to talk to it, if not as the strategy of its runtime says.
         on_event: told of every state it comes to, in order; must neither block nor raise.
+        on_line: told of every line it writes; must neither block nor raise.
     """
 
     instance_id: InstanceId
@@ -48,6 +50,7 @@ class InstanceSpec:
     service: Service | None = None
     channel: ChannelConfig = attrs.field(factory=ChannelConfig)
     on_event: OnEvent | None = None
+    on_line: OnLine | None = None
 
 
 @final

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spear._ids import InstanceId
     from spear._limits import Limits
 
@@ -50,12 +52,19 @@ class LogLine:
     text: str
 
 
+OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
+"""Told of every line that an instance writes; must neither block nor raise."""
+
+
 @final
 class LogBook:
     """Everything one instance wrote lately."""
 
-    def __init__(self, instance_id: InstanceId, limits: Limits) -> None:
+    def __init__(
+        self, instance_id: InstanceId, limits: Limits, on_line: OnLine | None = None
+    ) -> None:
         self._instance_id = instance_id
+        self._on_line = on_line
         self._count = 0
         self._tails: dict[StreamName, LogTail] = {
             "stdout": LogTail(self, "stdout", limits),
@@ -75,7 +84,10 @@ class LogBook:
         """Make a line of ``text``, and log it."""
         self._count += 1
         logger.info("%s %s: %s", self._instance_id, stream, text)
-        return LogLine(self._count, stream, time.time(), text)
+        line = LogLine(self._count, stream, time.time(), text)
+        if self._on_line is not None:
+            self._on_line(self._instance_id, line)
+        return line
 
 
 @final

@@ -1,0 +1,185 @@
+"""How a deployment is to be kept: how many replicas, how calls are spread, what happens to crashes.
+
+Values only; whoever acts on them is elsewhere. All that is wrong with one is said when it is made.
+"""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from typing import Final, Literal, TypeAlias, TypeGuard, final, get_args
+
+import attrs
+
+from spear._errors import ConfigurationError
+
+MAX_REPLICAS: Final = 1024
+"""Of one deployment: each costs a process, three descriptors and 3 to 15 MiB."""
+
+MAX_QUEUE: Final = 100_000
+"""Calls that wait for one deployment: each holds its arguments."""
+
+SchedulingPolicy: TypeAlias = Literal[
+    "round-robin", "least-loaded", "random", "power-of-two", "sticky"
+]
+"""Which of the replicas that have room gets a call:
+
+* ``round-robin``: each in its turn.
+* ``least-loaded``: the one with the fewest calls.
+* ``random``: any.
+* ``power-of-two``: the one with fewer calls, of two that are drawn (Mitzenmacher 2001).
+* ``sticky``: calls of the same ``session`` go to the same one as long as it is there and has room; few
+  sessions move when replicas come and go (rendezvous hashing). Without a session, as ``round-robin``.
+"""
+
+POLICIES: Final[tuple[SchedulingPolicy, ...]] = get_args(SchedulingPolicy)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Scale:
+    """How many replicas a deployment has.
+
+    Between ``min`` and ``max`` their number follows the load: more at once when calls wait or the
+    replicas are filled beyond ``target``; fewer when that number was not needed for ``idle_seconds``.
+
+    Attributes:
+        min: at the least. With 0, the last one ends after ``idle_seconds`` without a call, and the
+            next call starts one.
+        max: at the most.
+        spare: so many more than the load needs, so that the call that needs one more finds it ready.
+        idle_seconds: how long a smaller number must have been enough.
+        target: the share of the calls that a replica takes at a time which is to be used.
+
+    Raises:
+        ConfigurationError: these numbers contradict each other.
+    """
+
+    min: int = 1
+    max: int = 1
+    spare: int = 0
+    idle_seconds: float = 300.0
+    target: float = 0.7
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("min", "max", "spare"):
+            _expect_whole(f"replicas.{name}", getattr(self, name), 0, MAX_REPLICAS)
+        if self.max < 1:
+            raise ConfigurationError("replicas.max must be at least 1: with 0, no call is ever answered")
+        if self.min > self.max:
+            raise ConfigurationError(
+                f"replicas.min is {self.min}, and replicas.max only {self.max}: raise max"
+            )
+        _expect_seconds("replicas.idle_seconds", self.idle_seconds, least=0.0)
+        if not _is_number(self.target) or not 0 < self.target <= 1:
+            raise ConfigurationError(
+                f"replicas.target must be above 0 and at most 1, not {self.target!r}"
+            )
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the load changes nothing."""
+        return self.min == self.max
+
+
+@final
+@attrs.frozen(kw_only=True)
+class RestartPolicy:
+    """How replicas that end without being asked to are replaced.
+
+    The intensity is that of Erlang's supervisors, for each replica; the delays double from one failure
+    to the next, with jitter, and begin anew when a replica has lived for ``period_seconds``.
+
+    Attributes:
+        intensity: restarts of a replica within ``period_seconds``; one more, and it is given up.
+        period_seconds: see above.
+        first_delay_seconds: before the first restart, at the most.
+        longest_delay_seconds: before any other.
+        retry_seconds: how long after a replica was given up it is tried again; ``math.inf`` for never.
+
+    Raises:
+        ConfigurationError: a number is out of its range.
+    """
+
+    intensity: int = 5
+    period_seconds: float = 10.0
+    first_delay_seconds: float = 0.1
+    longest_delay_seconds: float = 5.0
+    retry_seconds: float = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        _expect_whole("restart.intensity", self.intensity, 0, 1000)
+        for name in ("period_seconds", "first_delay_seconds", "longest_delay_seconds"):
+            _expect_seconds(f"restart.{name}", getattr(self, name), least=0.0)
+        if self.retry_seconds != inf:
+            _expect_seconds("restart.retry_seconds", self.retry_seconds, least=1.0)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DeploymentSettings:
+    """How a deployment is to be kept.
+
+    Attributes:
+        replicas: how many.
+        concurrency: calls that a replica gets at a time, if its agent does not want fewer; by default
+            ``Limits.max_calls``.
+        queue: calls that may wait for a replica; the next one is refused with ``Overloaded``.
+        policy: which replica gets a call.
+        restart: what happens to those that end.
+        timeout: seconds for a call that names none; by default ``Limits.call_seconds``.
+        dedup_seconds: how long the outcome of a call with a key is remembered.
+
+    Raises:
+        ConfigurationError: a value cannot be used; the message names it.
+    """
+
+    replicas: Scale = attrs.field(factory=Scale)
+    concurrency: int | None = None
+    queue: int = 1000
+    policy: SchedulingPolicy = "round-robin"
+    restart: RestartPolicy = attrs.field(factory=RestartPolicy)
+    timeout: float | None = None
+    dedup_seconds: float = 600.0
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.replicas, Scale):
+            raise ConfigurationError(f"replicas must be spear.Scale(...), not {self.replicas!r}")
+        if not isinstance(self.restart, RestartPolicy):
+            raise ConfigurationError(f"restart must be RestartPolicy(...), not {self.restart!r}")
+        if self.concurrency is not None:
+            _expect_whole("concurrency", self.concurrency, 1, 1_000_000)
+        _expect_whole("queue", self.queue, 0, MAX_QUEUE)
+        if self.policy not in POLICIES:
+            raise ConfigurationError(f"policy must be one of {', '.join(POLICIES)}, not {self.policy!r}")
+        if self.timeout is not None and self.timeout != inf:
+            _expect_seconds("timeout", self.timeout, least=0.001)
+        _expect_seconds("dedup_seconds", self.dedup_seconds, least=0.0)
+
+
+def as_scale(replicas: int | Scale) -> Scale:
+    """What ``replicas=`` of :meth:`Spearlet.deploy` means; a number is a fixed one.
+
+    Raises:
+        ConfigurationError: it is no number of replicas.
+    """
+    if isinstance(replicas, Scale):
+        return replicas
+    _expect_whole("replicas", replicas, 1, MAX_REPLICAS)
+    return Scale(min=replicas, max=replicas)
+
+
+def _expect_whole(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int:
+        raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name} must be from {least} to {most}, not {value}")
+
+
+def _expect_seconds(name: str, value: object, least: float) -> None:
+    if not _is_number(value) or not least <= value or not isfinite(value):
+        at_least = f"at least {least:g} " if least else ""
+        raise ConfigurationError(f"{name} must be {at_least}seconds, not {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return type(value) in (int, float)
