@@ -26,6 +26,7 @@ LEAVES = frozenset(
         "_directories",
         "_errors",
         "_ids",
+        "_json",
         "_lazy",
         "_limits",
         "_sendable",

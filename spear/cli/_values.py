@@ -8,15 +8,14 @@ understood on the way in, too.
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
-from typing import BinaryIO, Final, NoReturn, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from spear._errors import ConfigurationError, InvalidArguments, SpearError
+from spear._json import dump_json, load_json
 from spear._limits import DEFAULT_LIMITS
 
 ReadInput: TypeAlias = Callable[[], bytes]
@@ -38,33 +37,6 @@ def long_integers() -> Iterator[None]:
         sys.set_int_max_str_digits(before)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python takes it
-
-
-def _map(pairs: list[tuple[str, object]]) -> object:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise ValueError("a key stands there twice")
-    if len(result) == 1:
-        return _from_json(*pairs[0])
-    return result
-
-
-def _from_json(key: str, value: object) -> object:
-    """A map with one key, or what :func:`show_value` prints as such a map."""
-    if isinstance(value, str):
-        if key == "$bytes":
-            return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
-        if key == "$float" and value in ("nan", "inf", "-inf"):
-            return float(value)
-    return {key: value}
-
-
-def _load(text: str | bytes) -> object:
-    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_map)
-
-
 def parse_value(text: str, read_input: ReadInput) -> object:
     """One argument. Raises ConfigurationError for a file that cannot be used."""
     if text == "-":
@@ -72,7 +44,7 @@ def parse_value(text: str, read_input: ReadInput) -> object:
     if text.startswith("@"):
         return _read_file(text[1:])
     try:
-        return _load(text)
+        return load_json(text)
     except json.JSONDecodeError:
         return text
     except ValueError as error:
@@ -106,7 +78,7 @@ def _read_file(path: str) -> object:
     if not path.endswith(".json"):
         return content
     try:
-        return _load(content)
+        return load_json(content)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not JSON that can be read: {error}") from error
 
@@ -154,22 +126,6 @@ def show_value(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     try:
-        return json.dumps(_as_json(value), ensure_ascii=False).encode() + b"\n"
+        return dump_json(value).encode() + b"\n"
     except ValueError as error:  # an integer of thousands of digits
         raise SpearError(f"the result cannot be printed: {_first_line(error)}") from error
-
-
-def _as_json(value: object) -> object:
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, float) and not isfinite(value):
-        return {"$float": repr(value)}
-    if isinstance(value, list):
-        return [_as_json(each) for each in value]
-    if isinstance(value, dict):
-        # A key cannot be a map: bytes become the text of one.
-        return {
-            key if isinstance(key, str) else json.dumps(_as_json(key)): _as_json(each)
-            for key, each in value.items()
-        }
-    return value
