@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from spear.agent import call as call
     from spear.agent import context as context
     from spear.spearlet import Deployment as Deployment
+    from spear.spearlet import DeploymentSettings as DeploymentSettings
     from spear.spearlet import Execution as Execution
     from spear.spearlet import ExecutionStatus as ExecutionStatus
     from spear.spearlet import Function as Function
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     from spear.spearlet import ProcessSettings as ProcessSettings
     from spear.spearlet import Replica as Replica
     from spear.spearlet import ResourceLimits as ResourceLimits
+    from spear.spearlet import RestartPolicy as RestartPolicy
     from spear.spearlet import Result as Result
+    from spear.spearlet import Scale as Scale
     from spear.spearlet import Spearlet as Spearlet
     from spear.spearlet import open_spearlet as open_spearlet
 
@@ -64,8 +67,9 @@ _ERRORS = (
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "context")
 
 _OF_HOSTS = (
-    "Deployment", "Execution", "ExecutionStatus", "Function", "FunctionStream", "ProcessSettings",
-    "Replica", "ResourceLimits", "Result", "Spearlet", "open_spearlet",
+    "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
+    "FunctionStream", "ProcessSettings", "Replica", "ResourceLimits", "RestartPolicy", "Result",
+    "Scale", "Spearlet", "open_spearlet",
 )  # fmt: skip
 
 _HOMES = {

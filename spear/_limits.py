@@ -37,6 +37,31 @@ class Limits:
     handshake_frame_bytes: int = 4 * KIB
     """All that an unauthenticated peer can make us buffer."""
 
+    # -- segments: payloads on this machine that travel as descriptors -------------------------
+    max_segment_bytes: int = 1024 * MIB
+    """One payload in a segment. It is not copied, so it costs us no memory of our own but address space; more
+    than a GiB at once is better cut up, because nobody can begin to read it before it is all there. 0: no
+    segments at all."""
+
+    mapped_segment_bytes: int = 2048 * MIB
+    """All segments of one peer that we hold: twice the largest, so that one can be filled while another is
+    read. The peer's memory cannot be freed as long as we hold it, and neither can ours by the peer."""
+
+    max_segments: int = 32
+    """How many segments of one peer we hold: each is a descriptor, or two, of the 1,024 that a process usually
+    may have."""
+
+    segment_threshold_bytes: int = 1 * MIB
+    """Payloads from here on are copied into a segment that is kept for that, instead of written to the socket.
+    Below, waking up the other side costs more than all copying."""
+
+    segment_pool_bytes: int = 8 * MIB
+    """Segments kept for that, of one channel, in use or not. No single one takes more than half. Larger payloads
+    go through the socket: filling a new segment costs a page fault for each 4 KiB, ten times a copy."""
+
+    segment_pool_seconds: float = 10.0
+    """How long a segment is kept that nothing uses."""
+
     # -- counts -----------------------------------------------------------------------------
     max_calls: int = 100
     """Calls one peer may have open; each counts until its handler has ended (h2's default of 100;
@@ -98,6 +123,25 @@ class Limits:
 
     terminate_seconds: float = 2.0
     """Stop ladder, second step: from SIGTERM to SIGKILL."""
+
+    shutdown_seconds: float = 30.0
+    """A spearlet that drains gives so long to all that runs and waits (Dynamo, Kubernetes: 30 s)."""
+
+    # -- what a spearlet keeps --------------------------------------------------------------------
+    max_submitted: int = 10_000
+    """Submitted calls that have not ended; each holds its arguments."""
+
+    max_executions: int = 10_000
+    execution_seconds: float = 3600.0
+    execution_bytes: int = 256 * MIB
+    """Executions that have ended are kept so many, so long, and with so many bytes of results."""
+
+    max_outcomes: int = 10_000
+    outcome_bytes: int = 64 * MIB
+    """Outcomes of calls with keys are kept so many, and with so many bytes of results."""
+
+    deployment_log_bytes: int = 256 * KIB
+    """What is kept of what all instances of a deployment wrote."""
 
     # -- listeners ------------------------------------------------------------------------------
     max_connections: int = 16_384

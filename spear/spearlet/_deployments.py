@@ -1,41 +1,75 @@
-"""A deployed file: its replicas, and its functions."""
+"""A deployed program: its functions, and how many replicas of it there are.
+
+It brings together who takes calls (``_pool``), who keeps replicas alive (``_supervisor``) and who decides
+how many there are to be (``_autoscaler``); each of them knows nothing of the other two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
 
-from spear._errors import ChannelBroken, NotFound, SpearError
-from spear._ids import InstanceId
+from spear._errors import NotFound, SpearError, WorkerDied
 from spear._util import NoPublicConstructor
+from spear.runtimes import InstanceState
 
-from ._functions import Function, Launch
-from ._replicas import Replica, ReplicaSet, ServingReplica
+from ._autoscaler import Autoscaler, ScalingDecision
+from ._functions import Function
+from ._log_feed import FollowedLines, InstanceLine, LogFeed
+from ._pool import ReplicaPool
+from ._settings import DeploymentSettings, Scale, as_scale
+from ._supervisor import StartedReplica, Supervisor
 
 if TYPE_CHECKING:
+    from random import Random
     from types import TracebackType
 
-    from spear._ids import RuntimeType
+    from spear._ids import InstanceId
+    from spear._limits import Limits
     from spear.channels import CommunicationChannel
+    from spear.runtimes import InstanceEvent
+
+    from ._counters import FunctionStatistics
+    from ._host import Host
+    from ._replicas import Replica
+    from ._sources import OnEvent, Source, Sources, Target
+
+logger: Final = logging.getLogger("spear.spearlet")
 
 
-class StartedReplica(ServingReplica, Protocol):
-    """A replica that is being started, or has been."""
+class DeploymentState(enum.Enum):
+    """How a deployment is, in a word."""
 
-    async def wait_ready(self) -> CommunicationChannel:
-        """Wait until it takes calls. Raises SpawnFailed."""
+    STARTING = "starting"  # replicas are being started, and none is in trouble
+    READY = "ready"  # all replicas that are wanted take calls
+    DEGRADED = "degraded"  # some do not: they ended, and are being replaced
+    IDLE = "idle"  # there is no replica, because there is no call; the next one starts one
+    UNHEALTHY = "unhealthy"  # there is none, and starting it has failed too often
+    STOPPING = "stopping"  # what runs may finish
+    STOPPED = "stopped"
 
-    async def wait_exited(self) -> object:
-        """Wait until it is gone."""
 
+@final
+@attrs.frozen(kw_only=True)
+class DeploymentHealth:
+    """How a deployment is.
 
-OpenReplica: TypeAlias = Callable[[InstanceId], AbstractAsyncContextManager[StartedReplica]]
-"""Starts a replica, and stops it when the block is left."""
+    Attributes:
+        state: in a word.
+        reason: why, if something is wrong.
+        stderr_tail: what the instance that is to blame wrote last.
+    """
+
+    state: DeploymentState
+    reason: str = ""
+    stderr_tail: str = ""
 
 
 @final
@@ -45,50 +79,76 @@ class DeploymentStatistics:
 
     Attributes:
         ready: replicas that take calls now.
+        wanted: replicas that there are to be.
         started: replicas that were started.
         lost: replicas that ended without being asked to.
+        restarts: replicas that were started in the place of one that ended or did not start.
         calls_in_flight: calls that the ready replicas are working on.
+        waiting: calls that wait for a replica.
+        refused: calls for which there was no room in the queue.
+        functions: what became of the calls of each function that was called.
     """
 
     ready: int
+    wanted: int
     started: int
     lost: int
+    restarts: int
     calls_in_flight: int
+    waiting: int
+    refused: int
+    functions: Mapping[str, FunctionStatistics]
 
 
 @final
 class Deployment(metaclass=NoPublicConstructor):
-    """A file of functions, running in some replicas. Its functions are its attributes.
+    """A program, running in some replicas. Its functions are its attributes.
 
     Made by :meth:`Spearlet.deploy`. A block of ``async with deployment`` stops it at its end; left by
     an exception, or cancelled, it kills it at once.
 
     Attributes:
         name: names its instances, too.
+        settings: how it is kept.
+        target: what it runs, for people.
         functions: the names of its functions. One that has the name of an attribute listed here is
             reached by :meth:`function`.
+        streams: the names of those among them that send items.
     """
 
     def __init__(
         self,
         name: str,
-        runtime: RuntimeType,
-        open_replica: OpenReplica,
-        launch: Launch,
-        call_seconds: float,
+        source: Source,
+        settings: DeploymentSettings,
+        host: Host,
+        sources: Sources,
+        limits: Limits,
+        on_event: OnEvent | None,
+        rng: Random,
     ) -> None:
         self.name = name
+        self.settings = settings
+        self.target = source.text
         self.functions: tuple[str, ...] = ()
-        self._runtime: RuntimeType = runtime
-        self._open_replica = open_replica
-        self._launch = launch
-        self._streams: frozenset[str] = frozenset()
+        self.streams: frozenset[str] = frozenset()
+        self._source = source
+        self._host = host
+        self._sources = sources
+        self._limits = limits
+        self._on_event = on_event
+        self._rng = rng
         self._by_name: dict[str, Function] = {}
-        self._replicas = ReplicaSet(name, call_seconds)
+        self._pool = ReplicaPool(name, settings, limits.call_seconds, rng)
+        self._pool.on_demand = self._follow_load
+        first = max(settings.replicas.min, 1)
+        self._autoscaler = Autoscaler(settings.replicas, first, trio.current_time())
+        self._feed = LogFeed(limits.deployment_log_bytes)
+        self._supervisor: Supervisor | None = None  # while it runs
         self._scope = trio.CancelScope()  # of all that runs for it
         self._stopping = trio.Event()
         self._stopped = trio.Event()
-        self._started = 0
+        self._stop_seconds = 0.0
 
     def __repr__(self) -> str:
         return f"<Deployment {self.name}: {len(self.replicas)} replicas ready>"
@@ -106,16 +166,14 @@ class Deployment(metaclass=NoPublicConstructor):
             return known
         if name not in self.functions:
             close = get_close_matches(name, self.functions, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {self._list_functions()}"
+            functions = ", ".join(self.functions) or "none at all"
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {functions}"
             raise NotFound(f"{self.name} has no function {name!r}; {hint}")
         function: Function = Function._create(
-            name, self._replicas, self._launch, is_stream=name in self._streams
+            name, self.name, self._pool, self._host, is_stream=name in self.streams
         )
         self._by_name[name] = function
         return function
-
-    def _list_functions(self) -> str:
-        return ", ".join(self.functions) or "none at all"
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):
@@ -128,13 +186,72 @@ class Deployment(metaclass=NoPublicConstructor):
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.functions]
 
-    # -- life ---------------------------------------------------------------------------------
+    # -- how many, and which ------------------------------------------------------------------
 
-    async def stop(self) -> None:
+    async def scale(self, replicas: int | Scale) -> None:
+        """Have another number of replicas; returns when all that are wanted now take calls.
+
+        Those that are too many leave: what runs there may finish. If cancelled, it goes on by itself.
+
+        Args:
+            replicas: a fixed number, or between which numbers it is to follow the load.
+
+        Raises:
+            ConfigurationError: no such number is possible.
+            SpawnFailed: a new one did not start. It is tried again, as if it had ended.
+        """
+        scale = as_scale(replicas)
+        supervisor = self._running()
+        self.settings = attrs.evolve(self.settings, replicas=scale)
+        self._autoscaler.change(trio.current_time(), scale, "it was asked for")
+        supervisor.want(self._autoscaler.wanted)
+        await supervisor.wait_settled()
+
+    async def restart(
+        self,
+        target: Target | None = None,
+        settings: DeploymentSettings | None = None,
+        *,
+        debug: bool = False,
+    ) -> None:
+        """Replace every replica, one after the other: no call fails, and none has to wait.
+
+        Each new one takes calls before the one that it replaces leaves, which may finish what it runs.
+        If cancelled, those that were replaced remain so.
+
+        Args:
+            target: run this from now on, as for :meth:`Spearlet.deploy`; by default, what it runs, as it
+                is on disk now.
+            settings: keep it so from now on.
+            debug: send tracebacks with errors; goes with ``target``.
+
+        Raises:
+            ConfigurationError: the target cannot be used.
+            SpawnFailed: a new one did not start. The old ones go on, and so does the old source.
+        """
+        supervisor = self._running()
+        settings = self.settings if settings is None else settings
+        new = self._source if target is None else self._sources.resolve(target, debug=debug)
+        await supervisor.replace_all(self._opener(new), settings.restart)
+        self._source, self.target = new, new.text
+        if settings != self.settings:
+            self.settings = settings
+            self._pool.configure(settings)
+            self._autoscaler.change(trio.current_time(), settings.replicas, "it was configured so")
+            supervisor.want(self._autoscaler.wanted)
+            await supervisor.wait_settled()
+
+    async def stop(self, seconds: float | None = None) -> None:
         """Stop all replicas: what runs may finish for a while. A checkpoint.
 
-        If cancelled, they are being stopped all the same, but nobody waits for it.
+        No new call is taken. If cancelled, they are being stopped all the same, but nobody waits for it.
+
+        Args:
+            seconds: for what runs; by default ``Limits.drain_seconds``.
         """
+        if not self._stopping.is_set():
+            self._stop_seconds = self._limits.drain_seconds if seconds is None else seconds
+        self._pool.close()
         self._stopping.set()
         await self._stopped.wait()
 
@@ -151,42 +268,49 @@ class Deployment(metaclass=NoPublicConstructor):
             self._scope.cancel()
         await self.stop()
 
-    async def _start(
-        self,
-        nursery: trio.Nursery,
-        number: int,
-        failures: list[SpearError],
-        starting: trio.CancelScope,
-    ) -> None:
-        try:
-            await nursery.start(self._keep, number)
-        except SpearError as failure:
-            failures.append(failure)
-            starting.cancel()
+    def _running(self) -> Supervisor:
+        if self._supervisor is None or self._stopping.is_set():
+            raise SpearError(f"{self.name} is being stopped, or has been")
+        return self._supervisor
 
-    async def _keep(self, number: int, *, task_status: trio.TaskStatus[None]) -> None:
-        """One replica, from its start to its end."""
-        instance_id = InstanceId(self._runtime, f"{self.name}-{number}")
-        async with self._open_replica(instance_id) as replica:
-            channel = await replica.wait_ready()
-            self._started += 1
-            self.functions = tuple(channel.functions)
-            self._streams = channel.streams
-            self._replicas.add(replica)
-            task_status.started()
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch, replica, nursery.cancel_scope)
-                    await self._stopping.wait()
-                    nursery.cancel_scope.cancel()
-            finally:
-                self._replicas.remove(replica, f"{replica.id} was stopped")
+    def _follow_load(self) -> None:
+        """Look whether there is another number of replicas to be."""
+        if self._supervisor is None or self._stopping.is_set():
+            return
+        if self._autoscaler.look(trio.current_time(), self._pool.load()):
+            decision = self._autoscaler.decisions[-1]
+            logger.info(
+                "%s: %d replicas instead of %d: %s",
+                self.name, decision.after, decision.before, decision.reason,
+            )  # fmt: skip
+            self._supervisor.want(decision.after)
 
-    async def _watch(self, replica: StartedReplica, scope: trio.CancelScope) -> None:
-        await replica.wait_exited()
-        reason = await replica.explain_loss(ChannelBroken("the connection ended"))
-        self._replicas.lose(replica, str(reason))
-        scope.cancel()
+    # -- what its replicas tell ---------------------------------------------------------------
+
+    def _opener(
+        self, source: Source
+    ) -> Callable[[InstanceId], AbstractAsyncContextManager[StartedReplica]]:
+        def open_replica(
+            instance_id: InstanceId,
+        ) -> AbstractAsyncContextManager[StartedReplica]:
+            return source.open(instance_id, self._on_instance_event, self._feed.put)
+
+        return open_replica
+
+    def _on_instance_event(self, event: InstanceEvent) -> None:
+        if event.state is InstanceState.READY and self._supervisor is not None:
+            for replica in self._supervisor.instances:
+                if replica.id == event.instance_id:
+                    self._pool.look_again(replica)  # it may have been away
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _on_ready(self, channel: CommunicationChannel) -> None:
+        functions, streams = tuple(channel.functions), channel.streams
+        if functions != self.functions or streams != self.streams:
+            self.functions, self.streams = functions, streams
+            self._by_name.clear()
+            self._host.has_changed()
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -196,24 +320,78 @@ class Deployment(metaclass=NoPublicConstructor):
 
         One that is a process is a :class:`spear.runtimes.Instance`, which can do more.
         """
-        return self._replicas.ready
+        return self._pool.ready
+
+    @property
+    def instances(self) -> tuple[Replica, ...]:
+        """All replicas that exist now, those that are starting or leaving among them."""
+        return self._supervisor.instances if self._supervisor is not None else ()
+
+    @property
+    def decisions(self) -> tuple[ScalingDecision, ...]:
+        """The last 64 changes of the number of replicas that are wanted, oldest first."""
+        return self._autoscaler.decisions
+
+    def health(self) -> DeploymentHealth:
+        """How it is now."""
+        supervisor = self._supervisor
+        if self._stopped.is_set():
+            return DeploymentHealth(state=DeploymentState.STOPPED)
+        if self._stopping.is_set():
+            return DeploymentHealth(state=DeploymentState.STOPPING)
+        if supervisor is None:
+            return DeploymentHealth(state=DeploymentState.STARTING)
+        if supervisor.trouble is not None:
+            failure, is_given_up = supervisor.trouble
+            is_bad = is_given_up and not supervisor.ready
+            return DeploymentHealth(
+                state=DeploymentState.UNHEALTHY if is_bad else DeploymentState.DEGRADED,
+                reason=str(failure).partition("\n")[0],
+                stderr_tail=getattr(failure, "stderr_tail", ""),
+            )
+        if not supervisor.wanted:
+            return DeploymentHealth(state=DeploymentState.IDLE)
+        if len(self.replicas) >= supervisor.wanted:
+            return DeploymentHealth(state=DeploymentState.READY)
+        if supervisor.ready == supervisor.wanted:
+            return DeploymentHealth(
+                state=DeploymentState.DEGRADED, reason="an instance has lost its connection"
+            )
+        return DeploymentHealth(state=DeploymentState.STARTING)
 
     def statistics(self) -> DeploymentStatistics:
         """The counters."""
-        ready = self.replicas
+        load, supervisor = self._pool.load(), self._supervisor
         return DeploymentStatistics(
-            ready=len(ready),
-            started=self._started,
-            lost=self._replicas.lost,
-            calls_in_flight=sum(replica.health().calls_in_flight for replica in ready),
+            ready=len(self.replicas),
+            wanted=self._autoscaler.wanted if supervisor is not None else 0,
+            started=supervisor.started if supervisor is not None else 0,
+            lost=supervisor.lost if supervisor is not None else 0,
+            restarts=supervisor.restarts if supervisor is not None else 0,
+            calls_in_flight=load.in_flight,
+            waiting=load.waiting,
+            refused=self._pool.refused,
+            functions=self._pool.function_statistics(),
         )
+
+    def logs(self, most: int | None = None) -> tuple[InstanceLine, ...]:
+        """What its instances wrote last, those that are gone among them, oldest line first.
+
+        Args:
+            most: so many lines; by default all that are kept, ``Limits.deployment_log_bytes``.
+        """
+        return self._feed.last(most)
+
+    def follow_logs(self) -> AbstractAsyncContextManager[FollowedLines]:
+        """What its instances write from now on: an async iterator, for as long as the block runs.
+
+        It ends when the deployment has been stopped.
+        """
+        return self._feed.follow()
 
 
 async def run_deployment(
-    deployment: Deployment,
-    replicas: int,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    deployment: Deployment, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Start the replicas, say so when all are ready, and keep them until they are to be stopped.
 
@@ -226,17 +404,43 @@ async def run_deployment(
     try:
         with deployment._scope:
             async with trio.open_nursery() as nursery:
-                async with trio.open_nursery() as starting:
-                    for number in range(1, replicas + 1):
-                        starting.start_soon(
-                            deployment._start, nursery, number, failures, starting.cancel_scope
-                        )
-                if failures:
+                supervisor = deployment._supervisor = Supervisor(
+                    deployment.name,
+                    deployment._source.runtime,
+                    deployment._opener(deployment._source),
+                    deployment.settings.restart,
+                    deployment._pool,
+                    nursery,
+                    deployment._rng,
+                )
+                supervisor.on_ready = deployment._on_ready
+                supervisor.want(deployment._autoscaler.wanted)
+                try:
+                    await supervisor.wait_settled()
+                except SpearError as failure:
+                    failures.append(failure)
                     nursery.cancel_scope.cancel()
                 else:
                     task_status.started()
                     await deployment._stopping.wait()
+                    deadline = trio.current_time() + deployment._stop_seconds
+                    with trio.move_on_at(deadline):
+                        await deployment._pool.wait_served()
+                    await supervisor.stop(max(deadline - trio.current_time(), 0.0))
     finally:
+        deployment._pool.close()
+        deployment._pool.give_up(_stopped())
+        deployment._feed.end()
         deployment._stopped.set()
     if failures:
         raise failures[0]
+
+
+def follow_load(deployment: Deployment) -> None:
+    """See whether a deployment has too few replicas for its load, or too many."""
+    if not deployment.settings.replicas.is_fixed:
+        deployment._follow_load()
+
+
+def _stopped() -> WorkerDied:
+    return WorkerDied("it was stopped", delivered="no")

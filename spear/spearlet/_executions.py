@@ -12,8 +12,11 @@ import trio
 from spear._errors import CallCancelled, DeadlineExceeded
 from spear._util import NoPublicConstructor
 
+from ._arguments import decode_result_untrusted
+
 if TYPE_CHECKING:
     from spear._ids import InstanceId
+    from spear.channels import ExecutionResponse
 
     from ._arguments import Result
 
@@ -24,8 +27,8 @@ logger: Final = logging.getLogger("spear.spearlet")
 class ExecutionStatus(enum.Enum):
     """Where an execution stands."""
 
-    PENDING = "pending"
-    RUNNING = "running"
+    PENDING = "pending"  # it waits for a replica
+    RUNNING = "running"  # it was given to one
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -36,7 +39,7 @@ _S = ExecutionStatus
 
 # Every status an execution can have, and what may follow it.
 STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
-    _S.PENDING: frozenset({_S.RUNNING, _S.CANCELLED}),
+    _S.PENDING: frozenset({_S.RUNNING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.TIMEOUT}),
     _S.RUNNING: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.TIMEOUT}),
     _S.COMPLETED: frozenset(),
     _S.FAILED: frozenset(),
@@ -52,16 +55,19 @@ class Execution(metaclass=NoPublicConstructor):
     One that fails, and is forgotten before anybody has asked why, is logged as a warning.
 
     Attributes:
-        number: unique in its spearlet.
+        id: unique, and not to be guessed.
+        deployment: where.
         function: what was called.
         status: where it stands.
         instance: where it runs or ran, once that is known.
         execution_seconds: how long the handler took, as the instance measured it.
         submitted: when, in Trio's time.
+        result_bytes: the size of its result as it came.
     """
 
-    def __init__(self, number: int, function: str) -> None:
-        self.number = number
+    def __init__(self, id: str, deployment: str, function: str) -> None:  # noqa: A002  # its attribute's name
+        self.id = id
+        self.deployment = deployment
         self.function = function
         self.status = ExecutionStatus.PENDING
         self.instance: InstanceId | None = None
@@ -71,17 +77,18 @@ class Execution(metaclass=NoPublicConstructor):
         self.submitted = trio.current_time()
         self._ended: float | None = None
         self._result: Result = None
+        self.result_bytes = 0
         self._done = trio.Event()
         self._scope = trio.CancelScope()  # everything that runs for it here
 
     def __repr__(self) -> str:
-        return f"<Execution {self.number} of {self.function}: {self.status.value}>"
+        return f"<Execution {self.id} of {self.function}: {self.status.value}>"
 
     def __del__(self) -> None:
         if self._is_news:
             logger.warning(
-                "execution %d of %s failed, and nobody has asked for its result: %s",
-                self.number,
+                "execution %s of %s failed, and nobody has asked for its result: %s",
+                self.id,
                 self.function,
                 self._failure,
             )
@@ -129,9 +136,15 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
 
+    def place(self, instance: InstanceId) -> None:
+        """It runs there; once more, if it has run elsewhere and was lost there."""
+        self.instance = instance
+        if self.status is ExecutionStatus.PENDING:
+            self._move(ExecutionStatus.RUNNING)
 
-Work: TypeAlias = "Callable[[Execution], Awaitable[tuple[Result, float]]]"
-"""What an execution does: (result, how long the handler took). Sets its ``instance``."""
+
+Work: TypeAlias = "Callable[[Execution], Awaitable[ExecutionResponse]]"
+"""What an execution does. Says where with :meth:`Execution.place`."""
 
 
 async def run_execution(execution: Execution, work: Work) -> None:
@@ -142,12 +155,14 @@ async def run_execution(execution: Execution, work: Work) -> None:
     with execution._scope:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            execution._move(ExecutionStatus.RUNNING)
-            execution._result, execution.execution_seconds = await work(execution)
+            response = await work(execution)
+            execution.execution_seconds = response.execution_seconds
+            execution.result_bytes = len(response.payload)
+            execution._result = decode_result_untrusted(response.payload, response.is_cbor)
         except trio.Cancelled:
             begun = execution.status is ExecutionStatus.RUNNING
             reason = CallCancelled(
-                f"execution {execution.number} of {execution.function} was cancelled",
+                f"execution {execution.id} of {execution.function} was cancelled",
                 delivered="maybe" if begun else "no",
             )
             execution._end(ExecutionStatus.CANCELLED, reason)

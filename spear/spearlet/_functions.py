@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from inspect import iscoroutinefunction
-from math import isnan
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, final
 
-import attrs
 import trio
 
 from spear._errors import (
@@ -26,48 +23,21 @@ from spear._util import NoPublicConstructor
 from spear.channels import encode_call
 
 from ._arguments import Payload, Result, decode_result_untrusted
-from ._executions import Execution, Work
+from ._options import DEFAULTS, CallOptions, expect_seconds
 from ._streams import FunctionStream, leave_it_to_scope
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
     from spear.channels import ExecutionResponse, Metadata
 
-    from ._replicas import ReplicaSet
-
-Launch: TypeAlias = Callable[[str, Work], Execution]
-"""(function's name, what to run) -> the execution, running in a task of the spearlet."""
+    from ._executions import Execution
+    from ._host import Host
+    from ._policies import Choice
+    from ._pool import ReplicaPool
 
 MAX_ATTEMPTS: Final = 3
-"""How often a call that certainly was not executed is tried, each time at the next replica."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class CallOptions:
-    """What a caller may say about a call besides its arguments.
-
-    Attributes:
-        timeout: seconds, by default the limit ``call_seconds``; ``math.inf`` must be asked for. If less
-            is left of the surrounding cancel scopes, that counts.
-        metadata: a small map for the handler.
-        key: a name for what the call does, the same each time it is tried. It travels with the call,
-            for a function that wants to do it only once (``spear.context().key``). Nothing else looks at
-            it: calls that have the same key are not the same to Spear.
-        on_progress: called with each progress report that arrives, in the task that waits for the call.
-            If it raises, the call is cancelled and raises the same.
-        keywords: more keyword arguments, for parameters whose names mean something to the methods of
-            :class:`Function` themselves, such as ``timeout``.
-    """
-
-    timeout: float | None = None
-    metadata: Metadata | None = None
-    key: str | None = None
-    on_progress: Callable[[Result], None] | None = None
-    keywords: Mapping[str, object] = attrs.field(factory=dict)
-
-
-_DEFAULTS: Final = CallOptions()
+"""How often a call is tried that was certainly not executed, or has a key; each time at another replica,
+if there is one."""
 
 _DESCRIBE: Final = "spear.describe"
 """The function that each of Spear's agents has: a list of maps, one for each of its others."""
@@ -81,26 +51,36 @@ class Function(metaclass=NoPublicConstructor):
 
     Attributes:
         name: its name.
+        deployment: the name of its deployment.
         is_stream: whether it sends items: then use :meth:`stream`.
     """
 
     def __init__(
         self,
         name: str,
-        replicas: ReplicaSet,
-        launch: Launch,
-        options: CallOptions = _DEFAULTS,
+        deployment: str,
+        pool: ReplicaPool,
+        host: Host,
+        options: CallOptions = DEFAULTS,
         *,
         is_stream: bool,
     ) -> None:
         self.name = name
+        self.deployment = deployment
         self.is_stream = is_stream
-        self._replicas = replicas
-        self._launch = launch
+        self._pool = pool
+        self._host = host
         self._options = options
+        self._counters = pool.counters(name)
 
     def __repr__(self) -> str:
-        return f"<Function {self.name} on {len(self._replicas.ready)} replicas>"
+        return f"<Function {self.name} on {len(self._pool.ready)} replicas>"
+
+    def _with(self, options: CallOptions, name: str, *, is_stream: bool) -> Function:
+        function: Function = Function._create(
+            name, self.deployment, self._pool, self._host, options, is_stream=is_stream
+        )
+        return function
 
     def options(
         self,
@@ -108,30 +88,25 @@ class Function(metaclass=NoPublicConstructor):
         timeout: float | None = None,
         metadata: Metadata | None = None,
         key: str | None = None,
+        session: str | None = None,
         on_progress: Callable[[Result], None] | None = None,
         keywords: Mapping[str, object] | None = None,
     ) -> Function:
         """The same function with other :class:`CallOptions`; what is not given stays as it was.
 
         Raises:
-            InvalidArguments: ``metadata`` is no map, or ``on_progress`` no plain function.
+            InvalidArguments: one of them is not what it should be; the message says which.
         """
-        if metadata is not None:
-            _expect_map(metadata)
-        if on_progress is not None:
-            _expect_plain_function(on_progress)
         now = self._options
         options = CallOptions(
             timeout=now.timeout if timeout is None else timeout,
             metadata=now.metadata if metadata is None else metadata,
             key=now.key if key is None else key,
+            session=now.session if session is None else session,
             on_progress=now.on_progress if on_progress is None else on_progress,
             keywords=now.keywords if keywords is None else keywords,
         )
-        function: Function = Function._create(
-            self.name, self._replicas, self._launch, options, is_stream=self.is_stream
-        )
-        return function
+        return self._with(options, self.name, is_stream=self.is_stream)
 
     async def signature(self) -> str:
         """How it is called, as it was written: ``price(item: str) -> float``. A checkpoint.
@@ -140,10 +115,9 @@ class Function(metaclass=NoPublicConstructor):
             NotFound: what runs it is not Spear's agent, and cannot tell.
             CallFailed: as :meth:`call`.
         """
-        describe: Function = Function._create(
-            _DESCRIBE, self._replicas, self._launch, self._options, is_stream=False
-        )
-        descriptions = await describe.options(keywords={})()
+        timeout = self._options.timeout
+        describe = self._with(CallOptions(timeout=timeout), _DESCRIBE, is_stream=False)
+        descriptions = await describe()
         for each in descriptions if isinstance(descriptions, list) else ():
             if isinstance(each, dict) and each.get("name") == self.name:
                 return str(each.get("signature"))
@@ -156,8 +130,9 @@ class Function(metaclass=NoPublicConstructor):
     ) -> Result:
         """Call the function and wait for its result. A checkpoint.
 
-        If cancelled, so is the function. A call that certainly was not executed, because its replica
-        was leaving, goes to the next replica; nothing else is ever repeated.
+        While no replica has room, it waits for its turn. If cancelled, so is the function. A call that
+        certainly was not executed, because its replica was leaving, goes to the next replica, and so
+        does one with a key whose replica was lost; nothing else is ever repeated.
 
         Args:
             arguments: positional arguments; one that is bytes travels uncopied.
@@ -168,7 +143,8 @@ class Function(metaclass=NoPublicConstructor):
             FunctionRaised: it ran and raised.
             InvalidArguments: the arguments do not fit; the message names the parameter.
             DeadlineExceeded: the time was up.
-            WorkerDied: the instance is gone, or there is none.
+            Overloaded: too many calls wait already.
+            WorkerDied: the instance is gone, or none could be kept alive.
             CallFailed: see the other subclasses.
         """
         payload, is_cbor = self._encode(arguments, keywords)
@@ -182,20 +158,20 @@ class Function(metaclass=NoPublicConstructor):
     ) -> Execution:
         """Call the function without waiting; returns a handle with status, result and cancel.
 
-        The execution belongs to the spearlet: it is cancelled when that ends.
+        The execution belongs to the spearlet: it is cancelled when that ends, and kept for a while after
+        its own end (:attr:`Spearlet.executions`).
 
         Raises:
             InvalidArguments: an argument has no representation.
+            Overloaded: ``Limits.max_submitted`` executions have not ended.
             SpearError: the spearlet has ended.
         """
         payload, is_cbor = self._encode(arguments, keywords)
 
-        async def work(execution: Execution) -> tuple[Result, float]:
-            response = await self._request(payload, is_cbor, timeout, execution)
-            result = decode_result_untrusted(response.payload, response.is_cbor)
-            return result, response.execution_seconds
+        async def work(execution: Execution) -> ExecutionResponse:
+            return await self._request(payload, is_cbor, timeout, execution)
 
-        return self._launch(self.name, work)
+        return self._host.launch(self.deployment, self.name, work)
 
     async def forward(
         self, payload: Payload, is_cbor: bool, timeout: float | None
@@ -228,17 +204,56 @@ class Function(metaclass=NoPublicConstructor):
         timeout: float | None,
         execution: Execution | None = None,
     ) -> ExecutionResponse:
-        options = self._options
-        reports = None if options.on_progress is None else _Reports(options.on_progress)
-        now = begun = trio.current_time()
-        deadline = self._deadline(timeout, now)
-        if deadline <= now:  # not DeadlineExceeded: `move_on_after` is to move on
+        clock, key = self._pool.clock, self._options.key
+        begun = clock()
+        deadline = self._deadline(timeout, begun)
+        if deadline <= begun:  # not DeadlineExceeded: `move_on_after` is to move on
             await trio.lowlevel.checkpoint()
+        failure: BaseException | None = None
+        try:
+            if key is None:
+                return await self._attempt(payload, is_cbor, begun, deadline, execution)
+            return await self._host.outcomes.once(
+                (self.deployment, self.name, key),
+                payload,
+                deadline,
+                self._pool.keep_seconds,
+                lambda: self._attempt(payload, is_cbor, begun, deadline, execution),
+            )
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._count(clock() - begun, failure)
+
+    def _count(self, seconds: float, failure: BaseException | None) -> None:
+        if failure is None:
+            self._counters.answered(seconds)
+        else:
+            self._counters.failed(failure)
+        if self._host.on_call is not None:
+            self._host.tell(self.deployment, self.name, seconds, failure, self._options.metadata)
+
+    async def _attempt(
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        begun: float,
+        deadline: float,
+        execution: Execution | None,
+    ) -> ExecutionResponse:
+        """Call, and if that is safe, call again."""
+        options, pool, now = self._options, self._pool, begun
+        reports = None if options.on_progress is None else _Reports(options.on_progress)
         attempt = 1
         while True:
-            replica, channel = self._replicas.pick()
+            choice = pool.pick(options.session)
+            if choice is None:
+                choice = await self._wait_for_room(begun, deadline)
+                now = pool.clock()
+            replica, channel = choice
             if execution is not None:
-                execution.instance = replica.id
+                execution.place(replica.id)
             try:
                 return await channel.request(
                     self.name,
@@ -257,23 +272,37 @@ class Function(metaclass=NoPublicConstructor):
                 raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
             except (ChannelBroken, ChannelClosed, Rejected) as error:
                 # Rejected, too, if the call crossed the message that the replica is leaving.
-                is_safe = error.delivered == "no" and not channel.is_connected
-                if not is_safe or attempt >= MAX_ATTEMPTS:
+                is_lost = not channel.is_connected
+                is_safe = error.delivered == "no" or (
+                    options.key is not None and not isinstance(error, Rejected)
+                )
+                if not (is_lost and is_safe) or attempt >= MAX_ATTEMPTS:
                     if isinstance(error, Rejected):
                         raise
                     delivered = _delivered(error, reports)
-                    raise await self._replicas.explain_loss(replica, error, delivered) from error
+                    raise await pool.explain_loss(replica, error, delivered) from error
                 attempt += 1
-                now = trio.current_time()
+                now = pool.clock()
+
+    async def _wait_for_room(self, begun: float, deadline: float) -> Choice:
+        """:meth:`ReplicaPool.wait_for_room`, with errors that name the function."""
+        try:
+            return await self._pool.wait_for_room(deadline, self._options.session)
+        except DeadlineExceeded as error:
+            await leave_it_to_scope(deadline)
+            late = DeadlineExceeded.of_call(self.name, deadline - begun, "no")
+            if deadline > begun:
+                late = DeadlineExceeded(f"{late}: {error}", delivered="no")
+            raise late from None
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""
         if timeout is None:
             timeout = self._options.timeout
         if timeout is None:
-            timeout = self._replicas.call_seconds
+            timeout = self._pool.call_seconds
         else:
-            _expect_seconds(timeout)
+            expect_seconds(timeout)
         return min(now + timeout, trio.current_effective_deadline())
 
     # -- streams ------------------------------------------------------------------------------
@@ -328,40 +357,64 @@ class Function(metaclass=NoPublicConstructor):
         *,
         sends_items: bool = False,
     ) -> AsyncIterator[FunctionStream]:
-        now = begun = trio.current_time()
-        deadline = self._deadline(timeout, now)
-        if deadline <= now:  # as above
+        clock = self._pool.clock
+        begun = clock()
+        deadline = self._deadline(timeout, begun)
+        if deadline <= begun:  # as above
             await trio.lowlevel.checkpoint()
-        attempt = 1
-        async with AsyncExitStack() as stack:
-            while True:
-                replica, channel = self._replicas.pick()
-                opening = channel.open_stream(
-                    self.name,
-                    payload,
-                    timeout=deadline - now,
-                    is_cbor=is_cbor,
-                    metadata=self._options.metadata,
-                    sends_items=sends_items,
+        failure: BaseException | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                yield await self._enter(
+                    stack, payload, is_cbor, begun, deadline, sends_items=sends_items
                 )
-                try:
-                    stream = await stack.enter_async_context(opening)
-                    break
-                except LocalProtocolError as error:
-                    raise _cannot_be_sent(self.name, error) from error
-                except DeadlineExceeded as error:
-                    await leave_it_to_scope(deadline)
-                    seconds = deadline - begun
-                    raise DeadlineExceeded.of_call(self.name, seconds, "no") from error
-                except (ChannelBroken, ChannelClosed) as error:  # it was not sent
-                    if attempt >= MAX_ATTEMPTS:
-                        failure = await self._replicas.explain_loss(replica, error, "no")
-                        raise failure from error
-                    attempt += 1
-                    now = trio.current_time()
-            yield FunctionStream._create(
-                stream, self.name, begun, deadline, self._replicas, replica, sends_items=sends_items
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._count(clock() - begun, failure)
+
+    async def _enter(
+        self,
+        stack: AsyncExitStack,
+        payload: Payload,
+        is_cbor: bool,
+        begun: float,
+        deadline: float,
+        *,
+        sends_items: bool,
+    ) -> FunctionStream:
+        """Begin a stream, at the next replica if it certainly did not begin at one."""
+        attempt = 1
+        while True:
+            choice = self._pool.pick(self._options.session)
+            if choice is None:
+                choice = await self._wait_for_room(begun, deadline)
+            replica, channel = choice
+            opening = channel.open_stream(
+                self.name,
+                payload,
+                timeout=deadline - self._pool.clock(),
+                is_cbor=is_cbor,
+                metadata=self._options.metadata,
+                sends_items=sends_items,
             )
+            try:
+                stream = await stack.enter_async_context(opening)
+                break
+            except LocalProtocolError as error:
+                raise _cannot_be_sent(self.name, error) from error
+            except DeadlineExceeded as error:
+                await leave_it_to_scope(deadline)
+                raise DeadlineExceeded.of_call(self.name, deadline - begun, "no") from error
+            except (ChannelBroken, ChannelClosed) as error:  # it was not sent
+                if attempt >= MAX_ATTEMPTS:
+                    raise await self._pool.explain_loss(replica, error, "no") from error
+                attempt += 1
+        opened: FunctionStream = FunctionStream._create(
+            stream, self.name, begun, deadline, self._pool, replica, sends_items=sends_items
+        )
+        return opened
 
 
 _ADVICE: Final = (
@@ -375,25 +428,6 @@ def _cannot_be_sent(function: str, error: LocalProtocolError) -> InvalidArgument
     text = str(error)
     advice = (advice for start, advice in _ADVICE if text.startswith(start))
     return InvalidArguments(f"{function}(): {text}{next(advice, '')}")
-
-
-def _expect_seconds(timeout: float) -> None:
-    try:
-        is_number = not isnan(timeout)  # that would be no deadline at all
-    except TypeError:
-        is_number = False
-    if not is_number:
-        raise InvalidArguments(f"timeout must be a number of seconds, not {timeout!r}")
-
-
-def _expect_plain_function(on_progress: object) -> None:
-    if not callable(on_progress) or iscoroutinefunction(on_progress):
-        raise InvalidArguments(f"on_progress must be a plain function, not {on_progress!r:.60}")
-
-
-def _expect_map(metadata: object) -> None:
-    if not isinstance(metadata, Mapping):
-        raise InvalidArguments(f"metadata must be a small map, not {metadata!r:.60}")
 
 
 @final

@@ -65,9 +65,12 @@ class LocalReplica:
     pid = None
     exit_status = None
 
-    def __init__(self, instance_id: InstanceId, channel: CommunicationChannel) -> None:
+    def __init__(
+        self, instance_id: InstanceId, channel: CommunicationChannel, drain_seconds: float
+    ) -> None:
         self.id = instance_id
         self.channel: CommunicationChannel = channel
+        self.drain_seconds = drain_seconds
         self._begun = trio.current_time()
 
     @property
@@ -84,6 +87,12 @@ class LocalReplica:
     async def wait_exited(self) -> None:
         """Wait until the channel is closed."""
         await self.channel.closed.wait()
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Let its calls finish, and leave it at that when the block is left. A checkpoint."""
+        seconds = self.drain_seconds if drain_seconds is None else drain_seconds
+        self.drain_seconds = 0.0
+        await self.channel.drain(seconds)
 
     def health(self) -> InstanceHealth:
         """How it is now."""
@@ -140,5 +149,6 @@ async def open_local_replica(
             debug=debug or agent.debug,
         )
         channel, _ = await stack.enter_async_context(channels)
-        yield LocalReplica(instance_id, channel)
-        await channel.drain(limits.drain_seconds)
+        replica = LocalReplica(instance_id, channel, limits.drain_seconds)
+        yield replica
+        await replica.stop()

@@ -64,7 +64,9 @@ class Scale:
         for name in ("min", "max", "spare"):
             _expect_whole(f"replicas.{name}", getattr(self, name), 0, MAX_REPLICAS)
         if self.max < 1:
-            raise ConfigurationError("replicas.max must be at least 1: with 0, no call is ever answered")
+            raise ConfigurationError(
+                "replicas.max must be at least 1: with 0, no call is ever answered"
+            )
         if self.min > self.max:
             raise ConfigurationError(
                 f"replicas.min is {self.min}, and replicas.max only {self.max}: raise max"
@@ -150,7 +152,9 @@ class DeploymentSettings:
             _expect_whole("concurrency", self.concurrency, 1, 1_000_000)
         _expect_whole("queue", self.queue, 0, MAX_QUEUE)
         if self.policy not in POLICIES:
-            raise ConfigurationError(f"policy must be one of {', '.join(POLICIES)}, not {self.policy!r}")
+            raise ConfigurationError(
+                f"policy must be one of {', '.join(POLICIES)}, not {self.policy!r}"
+            )
         if self.timeout is not None and self.timeout != inf:
             _expect_seconds("timeout", self.timeout, least=0.001)
         _expect_seconds("dedup_seconds", self.dedup_seconds, least=0.0)

@@ -1,52 +1,46 @@
-"""The host: deploys files of functions and calls them."""
+"""The host: deploys programs and calls their functions."""
 
 from __future__ import annotations
 
-import os
-import re
-import sys
-import sysconfig
+import enum
+import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from difflib import get_close_matches
-from functools import partial
-from itertools import count
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
 
-from spear._errors import ConfigurationError, NotFound, SpearError
+from spear._errors import ConfigurationError, SpearError
 from spear._limits import DEFAULT_LIMITS, Limits
-from spear._targets import GUARD, being_loaded, split_target
+from spear._targets import GUARD, being_loaded
 from spear._util import NoPublicConstructor
 from spear.channels import CommunicationFactory, open_communication_factory, open_private_nursery
-from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings
+from spear.runtimes import ProcessRuntime
 
 from ._callbacks import Callbacks
-from ._deployments import (
-    Deployment,
-    DeploymentStatistics,
-    OpenReplica,
-    StartedReplica,
-    run_deployment,
-)
-from ._executions import Execution, Work, run_execution
-from ._functions import Function
-from ._local import LocalAgent, open_local_replica
+from ._deployments import Deployment, DeploymentStatistics, follow_load, run_deployment
+from ._host import Host, OnCall
+from ._settings import DeploymentSettings, Scale, as_scale
+from ._sources import Sources, Target, check_name
 
 if TYPE_CHECKING:
-    from spear._ids import InstanceId, RuntimeType
     from spear.runtimes import InstanceEvent
 
-MAX_REPLICAS: Final = 1024
-"""Of one deployment: each costs a process, three descriptors and 15 MiB."""
+    from ._execution_table import Executions
+    from ._functions import Function
 
-MAX_NAME: Final = 48
-"""Of a deployment: an instance's name, which is this and a number, has at most 63 characters."""
+LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether deployments have more replicas than they need. That one has too few is
+noticed with the call that has to wait."""
 
-_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
+
+class SpearletState(enum.Enum):
+    """Where a spearlet stands."""
+
+    RUNNING = "running"
+    DRAINING = "draining"  # it takes no new calls; those that run may finish
+    STOPPED = "stopped"
 
 
 @final
@@ -74,30 +68,37 @@ class Spearlet(metaclass=NoPublicConstructor):
     """
 
     def __init__(
-        self, limits: Limits, factory: CommunicationFactory, nursery: trio.Nursery
+        self,
+        limits: Limits,
+        factory: CommunicationFactory,
+        nursery: trio.Nursery,
+        on_call: OnCall | None,
+        rng: random.Random,
     ) -> None:
         self.limits = limits
+        self._state = SpearletState.RUNNING
         self._factory = factory
         self._nursery = nursery  # of deployments and executions; ends with open_spearlet's block
-        self._runtime = ProcessRuntime(factory)
-        self._callbacks = Callbacks(self.find_function)
-        self._deployments: dict[str, Deployment] = {}
-        self._numbers = count(1)
-        self._executions = 0
-        self._has_ended = False
+        self._host = Host(limits, nursery, on_call)
+        self._rng = rng
+        callbacks = Callbacks(self._host.find_function)
+        self._sources = Sources(ProcessRuntime(factory), callbacks, limits)
+        self._names: set[str] = set()  # of deployments that exist, or are about to
+        self._is_looking = False
 
     # -- deploying ----------------------------------------------------------------------------
 
     async def deploy(
         self,
-        target: str | Path | ProcessSettings | LocalAgent,
+        target: Target,
         *,
-        replicas: int = 1,
         name: str | None = None,
+        replicas: int | Scale | None = None,
+        settings: DeploymentSettings | None = None,
         debug: bool = False,
         on_event: Callable[[InstanceEvent], None] | None = None,
     ) -> Deployment:
-        """Start a file of functions; returns when all of its replicas take calls.
+        """Start a program of functions; returns when all of its replicas take calls.
 
         If cancelled, what was started is killed. The deployment ends with the spearlet, with its own
         ``async with`` block, or with :meth:`Deployment.stop`.
@@ -107,8 +108,10 @@ class Spearlet(metaclass=NoPublicConstructor):
                 looks; settings, to say more about the processes; or an Agent, which then runs inside
                 this process. A file or module with several agents needs the name of one, as in
                 ``shop.py:app``.
-            replicas: how many processes.
             name: for the deployment and its instances; by default taken from the target.
+            replicas: how many, or between which numbers they follow the load; instead of that in
+                ``settings``. One that may have none is started all the same, and ends when it was idle.
+            settings: everything else about how it is to be kept.
             debug: send tracebacks with errors.
             on_event: told of every state that a process comes to, in order; must neither block nor raise.
 
@@ -117,84 +120,51 @@ class Spearlet(metaclass=NoPublicConstructor):
             SpawnFailed: a replica did not become ready; the message holds what it wrote last.
         """
         _expect_a_program()
-        if type(replicas) is not int:
-            raise ConfigurationError(f"replicas must be a whole number, not {replicas!r}")
-        if not 1 <= replicas <= MAX_REPLICAS:
-            raise ConfigurationError(f"replicas must be from 1 to {MAX_REPLICAS}, not {replicas}")
-        if target == "":
-            raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
-        runtime: RuntimeType
-        runtime, default_name, open_replica = self._prepare(target, debug, on_event)
-        name = default_name if name is None else name
-        if not _is_name(name):
+        settings = DeploymentSettings() if settings is None else settings
+        if not isinstance(settings, DeploymentSettings):
             raise ConfigurationError(
-                f"{name!r} cannot name a deployment: 1 to {MAX_NAME} of A-Z a-z 0-9 _ -, the first a "
-                "letter or digit"
+                f"settings must be spear.DeploymentSettings(...), not {settings!r}"
             )
-        if name in self._deployments:
+        if replicas is not None:
+            settings = attrs.evolve(settings, replicas=as_scale(replicas))
+        source = self._sources.resolve(target, debug=debug)
+        name = source.name if name is None else name
+        check_name(name)
+        if name in self._names:
             raise ConfigurationError(f"there is a deployment {name!r} already: choose another name")
-        self._expect_open()
+        self._expect_running()
         deployment: Deployment = Deployment._create(
-            name, runtime, open_replica, self._launch, self.limits.call_seconds
+            name, source, settings, self._host, self._sources, self.limits, on_event, self._rng
         )
-        self._deployments[name] = deployment
-        await self._nursery.start(self._run, deployment, replicas)
+        self._names.add(name)
+        await self._nursery.start(self._run, deployment)
+        if not self._is_looking:
+            self._is_looking = True
+            self._nursery.start_soon(self._look)
         return deployment
 
-    def _prepare(
-        self,
-        target: str | Path | ProcessSettings | LocalAgent,
-        debug: bool,
-        on_event: Callable[[InstanceEvent], None] | None,
-    ) -> tuple[RuntimeType, str, OpenReplica]:
-        """(runtime, default name, how to start a replica) of a target."""
-        if isinstance(target, LocalAgent):
-            return "memory", _name_of(target.name), partial(self._open_local, target, debug)
-        if isinstance(target, str | Path):
-            target = ProcessSettings(target=str(target))
-        elif not isinstance(target, ProcessSettings):
-            raise ConfigurationError(
-                f"{target!r} cannot be deployed: give a file, a module's name, or an Agent"
-            )
-        settings = attrs.evolve(target, debug=debug or target.debug)
-        if settings.target and settings.split_target()[0] is None:
-            search = dict.fromkeys((*settings.python_path, *_search_path()))
-            settings = attrs.evolve(settings, python_path=tuple(search))
-        self._runtime.validate(settings)
-        name = _name_of(settings.target or settings.program())
-        return "process", name, partial(self._open_process, settings, on_event)
-
-    async def _run(
-        self, deployment: Deployment, replicas: int, *, task_status: trio.TaskStatus[None]
-    ) -> None:
+    async def _run(self, deployment: Deployment, *, task_status: trio.TaskStatus[None]) -> None:
+        deployments = self._host.deployments
         try:
-            await run_deployment(deployment, replicas, task_status=task_status)
+            # Among the others from the beginning, so that it can be seen starting.
+            deployments[deployment.name] = deployment
+            await run_deployment(deployment, task_status=task_status)
         finally:
-            del self._deployments[deployment.name]
+            del deployments[deployment.name]
+            self._names.discard(deployment.name)
+            self._host.has_changed()
 
-    def _open_process(
-        self,
-        settings: ProcessSettings,
-        on_event: Callable[[InstanceEvent], None] | None,
-        instance_id: InstanceId,
-    ) -> AbstractAsyncContextManager[StartedReplica]:
-        spec = InstanceSpec(
-            instance_id=instance_id,
-            settings=settings,
-            service=self._callbacks,
-            on_event=on_event,
-        )
-        return self._runtime.open_instance(spec)
-
-    def _open_local(
-        self, agent: LocalAgent, debug: bool, instance_id: InstanceId
-    ) -> AbstractAsyncContextManager[StartedReplica]:
-        return open_local_replica(agent, debug, instance_id, self._callbacks, self.limits)
+    async def _look(self) -> None:
+        """See that idle replicas end."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            for deployment in list(self._host.deployments.values()):
+                follow_load(deployment)
 
     @property
     def deployments(self) -> dict[str, Deployment]:
         """The deployments by name."""
-        return dict(self._deployments)
+        return dict(self._host.deployments)
 
     def find_function(self, name: str) -> Function:
         """A function by its name, or by ``deployment.name`` if several deployments have it.
@@ -202,86 +172,63 @@ class Spearlet(metaclass=NoPublicConstructor):
         Raises:
             NotFound: there is none, or there are several.
         """
-        homes = [
-            (deployment, each)
-            for deployment in self._deployments.values()
-            for each in (name, name.removeprefix(f"{deployment.name}."))
-            if each in deployment.functions
-        ]
-        if not homes:
-            known = [
-                each
-                for deployment in self._deployments.values()
-                for function in deployment.functions
-                for each in (function, f"{deployment.name}.{function}")
-            ]
-            close = get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise NotFound(f"no deployment has a function {name[:100]!r}{hint}")
-        found = dict.fromkeys(homes)
-        if len(found) > 1:
-            choices = ", ".join(f"{deployment.name}.{each}" for deployment, each in found)
-            raise NotFound(f"several deployments have a function {name!r}: say {choices}")
-        deployment, own_name = homes[0]
-        return deployment.function(own_name)
+        return self._host.find_function(name)
 
-    # -- executions ---------------------------------------------------------------------------
-
-    def _launch(self, function: str, work: Work) -> Execution:
-        self._expect_open()
-        execution: Execution = Execution._create(next(self._numbers), function)
-        self._executions += 1
-        self._nursery.start_soon(self._execute, execution, work, name=f"execution of {function}")
-        return execution
-
-    async def _execute(self, execution: Execution, work: Work) -> None:
-        try:
-            await run_execution(execution, work)
-        finally:
-            self._executions -= 1
-
-    def _expect_open(self) -> None:
-        if self._has_ended:
-            raise SpearError("this spearlet has ended")
+    @property
+    def executions(self) -> Executions:
+        """Submitted calls that have not ended, or not long ago."""
+        return self._host.executions
 
     # -- the end ------------------------------------------------------------------------------
 
-    async def stop(self) -> None:
+    @property
+    def state(self) -> SpearletState:
+        """Where it stands."""
+        return self._state
+
+    def _expect_running(self) -> None:
+        if self._state is not SpearletState.RUNNING:
+            raise SpearError(f"this spearlet is {self._state.value}")
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Take no new calls, let those that run or wait finish, and stop all deployments. A checkpoint.
+
+        If cancelled, it takes no new calls all the same.
+
+        Args:
+            seconds: for the calls; by default ``Limits.shutdown_seconds``.
+        """
+        seconds = self.limits.shutdown_seconds if seconds is None else seconds
+        if self._state is SpearletState.RUNNING:
+            self._state = SpearletState.DRAINING
+        await self.stop(seconds)
+
+    async def stop(self, seconds: float | None = None) -> None:
         """Stop all deployments: what runs may finish for a while. A checkpoint.
 
         If cancelled, they are being stopped all the same, but nobody waits for it.
+
+        Args:
+            seconds: for what runs; by default ``Limits.drain_seconds``.
         """
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
-            for deployment in self._deployments.values():
-                nursery.start_soon(deployment.stop)
+            for deployment in self._host.deployments.values():
+                nursery.start_soon(deployment.stop, seconds)
 
     def statistics(self) -> SpearletStatistics:
         """The counters."""
         manager = self._factory.manager.statistics()
+        deployments = self._host.deployments
         return SpearletStatistics(
-            deployments={name: each.statistics() for name, each in self._deployments.items()},
-            executions=self._executions,
+            deployments={name: each.statistics() for name, each in deployments.items()},
+            executions=self._host.executions.unfinished,
             refused_connections=dict(manager.acceptor.refused),
         )
 
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-def _name_of(target: str) -> str:
-    """A name for instances, out of a path, a module's name or an agent's."""
-    program, _ = split_target(target)
-    name = Path(program).stem if program.endswith(".py") else re.split(r"[./]", program)[-1]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:MAX_NAME] or "functions"
-
-
-def _search_path() -> tuple[str, ...]:
-    """Where this process looks for modules that are not installed."""
-    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
-    places = [os.path.abspath(each) for each in sys.path if os.path.isdir(each or ".")]
-    return tuple(each for each in places if not os.path.join(each, "").startswith(installed))
+    def _end(self) -> None:
+        self._state = SpearletState.STOPPED
+        self._host.end()
 
 
 def _expect_a_program() -> None:
@@ -311,12 +258,22 @@ def _check_limits(limits: Limits) -> None:
 
 
 @asynccontextmanager
-async def open_spearlet(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Spearlet]:
+async def open_spearlet(
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    on_call: OnCall | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
 
     Leaving the block stops its deployments: calls that run may finish for ``limits.drain_seconds``.
     Leaving it by an exception, or cancelled, kills them at once. Either way nothing is left. What the
     block raises comes out as it is, not in a group.
+
+    Args:
+        limits: for everything in it.
+        on_call: told of every call that has ended; must neither block nor raise.
+        rng: what delays, and the choices of policies that draw, are drawn from.
 
     Raises:
         ConfigurationError: an instance calls this while its functions are loaded, or it is not Trio
@@ -324,10 +281,11 @@ async def open_spearlet(*, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Spe
     """
     _expect_a_program()
     _check_limits(limits)
+    rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
     async with open_communication_factory(limits) as factory, open_private_nursery() as nursery:
-        spearlet: Spearlet = Spearlet._create(limits, factory, nursery)
+        spearlet: Spearlet = Spearlet._create(limits, factory, nursery, on_call, rng)
         try:
             yield spearlet
             await spearlet.stop()
         finally:
-            spearlet._has_ended = True
+            spearlet._end()

@@ -20,7 +20,8 @@ from ._arguments import Result, decode_result_untrusted, encode_item
 if TYPE_CHECKING:
     from spear.channels import CallStream, ExecutionResponse
 
-    from ._replicas import ReplicaSet, ServingReplica
+    from ._pool import ReplicaPool
+    from ._replicas import ServingReplica
 
 
 async def leave_it_to_scope(deadline: float) -> None:
@@ -49,7 +50,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         function: str,
         begun: float,
         deadline: float,
-        replicas: ReplicaSet,
+        pool: ReplicaPool,
         replica: ServingReplica,
         *,
         sends_items: bool,
@@ -59,7 +60,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._function = function
         self._begun = begun
         self._deadline = deadline
-        self._replicas = replicas
+        self._pool = pool
         self._replica = replica
         self._sends_items = sends_items
         self._sent = 0
@@ -135,4 +136,4 @@ class FunctionStream(metaclass=NoPublicConstructor):
             await leave_it_to_scope(self._deadline)
             seconds = self._deadline - self._begun
             return DeadlineExceeded.of_call(self._function, seconds, delivered)
-        return await self._replicas.explain_loss(self._replica, error, delivered)
+        return await self._pool.explain_loss(self._replica, error, delivered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,16 @@ import trio.testing
 from spear import CallFailed, ChannelBroken, ChannelClosed, Limits, Rejected
 from spear._ids import InstanceId
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
-from spear.spearlet import Execution, Function
+from spear.spearlet import Function
+from spear.spearlet._host import Host
 from spear.spearlet._local import LocalReplica
-from spear.spearlet._replicas import ReplicaSet
+from spear.spearlet._pool import ReplicaPool
+from spear.spearlet._settings import DeploymentSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from spear.channels import Service
-    from spear.spearlet._executions import Work
     from spear.wire import Head
 
 OCCUPY = b"occupy"
@@ -59,16 +61,18 @@ class Answering:
 class Bench:
     """Replicas, and what can be done to them."""
 
-    def __init__(self) -> None:
-        self.set = ReplicaSet("bench", 60.0)
+    def __init__(self, nursery: trio.Nursery, settings: DeploymentSettings) -> None:
+        self.pool = ReplicaPool("bench", settings, 60.0, random.Random(1))
+        self.host = Host(Limits(), nursery, None)
         self.services: list[Answering] = []
         self.replicas: list[LocalReplica] = []
         self.agents: list[CommunicationChannel] = []
-        self.function: Function = Function._create("where", self.set, self._launch, is_stream=False)
-        self.stream: Function = Function._create("items", self.set, self._launch, is_stream=True)
-
-    def _launch(self, function: str, work: Work) -> Execution:
-        raise AssertionError
+        self.function: Function = Function._create(
+            "where", "bench", self.pool, self.host, is_stream=False
+        )
+        self.stream: Function = Function._create(
+            "items", "bench", self.pool, self.host, is_stream=True
+        )
 
     async def add(
         self, stack: AsyncExitStack, name: str, service: Answering | None = None, calls: int = 100
@@ -82,8 +86,8 @@ class Bench:
         host, agent = await stack.enter_async_context(channels)
         self.services.append(service)
         self.agents.append(agent)
-        self.replicas.append(LocalReplica(host.instance_id, host))
-        self.set.add(self.replicas[-1])
+        self.replicas.append(LocalReplica(host.instance_id, host, 0.0))
+        self.pool.add(self.replicas[-1])
 
     def leave(self, number: int) -> None:
         """Have a replica take its leave; its host learns of it in a moment."""
@@ -108,9 +112,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(count: int, calls: int = 100) -> AsyncIterator[Bench]:
-    bench = Bench()
-    async with AsyncExitStack() as stack:
+async def open_bench(
+    count: int, calls: int = 100, settings: DeploymentSettings | None = None
+) -> AsyncIterator[Bench]:
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        bench = Bench(nursery, settings or DeploymentSettings())
         for name in "abcdefgh"[:count]:
             await bench.add(stack, name, calls=calls)
         yield bench
+        nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -12,8 +13,10 @@ import trio.testing
 import spear
 from spear import (
     DeadlineExceeded,
+    DeploymentSettings,
     FunctionRaised,
     NotFound,
+    RestartPolicy,
     WorkerDied,
     open_spearlet,
 )
@@ -178,8 +181,9 @@ async def test_failures_come_through() -> None:
 
 
 async def test_a_deployment_without_replicas_is_still_known() -> None:
+    never = RestartPolicy(intensity=0, retry_seconds=math.inf)
     async with open_spearlet() as spearlet:
-        probes = await spearlet.deploy(Probe().agent)
+        probes = await spearlet.deploy(Probe().agent, settings=DeploymentSettings(restart=never))
         asking = await spearlet.deploy(relay())
         channel = probes.replicas[0].channel
         assert channel is not None

@@ -18,6 +18,7 @@ from spear import (
     ConfigurationError,
     FunctionRaised,
     Limits,
+    Rejected,
     SpawnFailed,
     SpearError,
     WorkerDied,
@@ -25,7 +26,8 @@ from spear import (
 )
 from spear.runtimes import InstanceEvent, InstanceState
 from spear.spearlet import Deployment, ProcessSettings
-from spear.spearlet._spearlet import MAX_NAME, MAX_REPLICAS, _name_of, _search_path
+from spear.spearlet._settings import MAX_REPLICAS
+from spear.spearlet._sources import MAX_NAME, _name_of, _search_path
 from spear.testing import cancel_sweep
 
 from .helpers import PATIENCE_SECONDS, WORKERS, Probe, deployed, instance, pid, write
@@ -201,7 +203,7 @@ async def test_a_number_of_replicas_that_makes_no_sense(replicas: int) -> None:
             await spearlet.deploy(WORKERS, replicas=replicas)
 
 
-@pytest.mark.parametrize("replicas", ["2", 2.5, True, None])
+@pytest.mark.parametrize("replicas", ["2", 2.5, True])
 async def test_a_number_of_replicas_that_is_none(replicas: object) -> None:
     async with open_spearlet() as spearlet:
         message = f"replicas must be a whole number, not {replicas!r}"
@@ -385,7 +387,7 @@ async def test_an_agent_that_runs_elsewhere_says_so() -> None:
 async def test_nothing_is_deployed_after_the_end() -> None:
     async with open_spearlet() as spearlet:
         pass
-    with pytest.raises(SpearError, match="this spearlet has ended"):
+    with pytest.raises(SpearError, match="this spearlet is stopped"):
         await spearlet.deploy(Probe().agent)
 
 
@@ -521,7 +523,7 @@ async def test_r15_what_runs_may_finish_when_its_deployment_is_stopped(tmp_path:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(deployment.stop)
                 await lines.wait_for("is draining")
-                with pytest.raises(WorkerDied) as caught:
+                with pytest.raises(Rejected, match="takes no new calls") as caught:
                     await deployment.echo(1)
                 assert caught.value.delivered == "no"
                 await trio.Path(gate).write_text("the end")

@@ -45,7 +45,7 @@ def test_every_status_can_be_reached_and_is_in_the_table() -> None:
 async def test_each_move_is_allowed_or_changes_nothing(
     here: ExecutionStatus, there: ExecutionStatus
 ) -> None:
-    execution: Execution = Execution._create(1, "f")
+    execution: Execution = Execution._create("1", "d", "f")
     for step in ways()[here]:
         execution._move(step)
     if there in STATUS_MOVES[here]:
@@ -63,7 +63,7 @@ async def test_one_that_completes(autojump_clock: trio.testing.MockClock) -> Non
         execution = deployment.wait.submit()
         assert status(execution) == "pending"
         assert execution.instance is None
-        assert repr(execution) == "<Execution 1 of wait: pending>"
+        assert repr(execution) == f"<Execution {execution.id} of wait: pending>"
         await probe.begun.wait()
         assert status(execution) == "running"
         assert str(execution.instance) == "memory:probe-1#1"
@@ -80,7 +80,7 @@ async def test_one_that_completes(autojump_clock: trio.testing.MockClock) -> Non
         assert execution.execution_seconds == pytest.approx(2)
         execution.cancel()
         assert status(execution) == "completed"
-        assert repr(execution) == "<Execution 1 of wait: completed>"
+        assert repr(execution) == f"<Execution {execution.id} of wait: completed>"
 
 
 async def test_one_that_takes_no_time(autojump_clock: trio.testing.MockClock) -> None:
@@ -113,11 +113,13 @@ async def test_a_failure_that_nobody_asks_about_is_logged(
             await trio.lowlevel.checkpoint()
         if asks:
             assert execution.failure is not None
+        name = execution.id
         del execution
     gc.collect()
     warnings = [each.getMessage() for each in caplog.records if each.name == "spear.spearlet"]
     said = (
-        "execution 1 of boom failed, and nobody has asked for its result: KeyError: 'nothing there'"
+        f"execution {name} of boom failed, and nobody has asked for its result: "
+        "KeyError: 'nothing there'"
     )
     assert warnings == ([] if asks else [said])
 
@@ -173,7 +175,9 @@ async def test_one_that_is_cancelled_while_it_runs() -> None:
         execution = deployment.wait.submit()
         await probe.begun.wait()
         execution.cancel()
-        with pytest.raises(CallCancelled, match="execution 1 of wait was cancelled") as caught:
+        with pytest.raises(
+            CallCancelled, match=f"execution {execution.id} of wait was cancelled"
+        ) as caught:
             await execution.result()
         assert caught.value.delivered == "maybe"
         assert status(execution) == "cancelled"
@@ -212,7 +216,7 @@ async def test_numbers_and_counts_are_the_spearlets() -> None:
     async with spear.open_spearlet() as spearlet:
         deployment = await spearlet.deploy(probe.agent)
         executions = [deployment.wait.submit() for _ in range(3)]
-        assert [each.number for each in executions] == [1, 2, 3]
+        assert len({each.id for each in executions}) == 3
         assert spearlet.statistics().executions == 3
         probe.release.set()
         for each in executions:

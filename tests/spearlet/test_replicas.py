@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -20,24 +20,20 @@ from spear import (
     ChannelBroken,
     ChannelClosed,
     DeadlineExceeded,
+    DeploymentSettings,
     NotFound,
     Overloaded,
     Rejected,
     WorkerDied,
 )
 from spear.channels import InboundCall
-from spear.runtimes import InstanceState
 from spear.spearlet._functions import MAX_ATTEMPTS
-from spear.spearlet._replicas import ReplicaSet
 
-from .bench import OCCUPY, Answering, Bench, open_bench
+from .bench import OCCUPY, Answering, open_bench
 from .helpers import PATIENCE_SECONDS, WORKERS, deployed, instance, pid
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from spear.spearlet._local import LocalReplica
-    from spear.spearlet._replicas import ServingReplica
 
 
 async def test_replicas_are_served_in_turn() -> None:
@@ -46,11 +42,10 @@ async def test_replicas_are_served_in_turn() -> None:
 
 
 async def test_their_order_is_that_of_their_numbers() -> None:
-    bench = Bench()
-    async with AsyncExitStack() as stack:
+    async with open_bench(0) as bench, AsyncExitStack() as stack:
         for name in ("r-10", "r-2", "r-1"):
             await bench.add(stack, name)
-        assert [each.id.name for each in bench.set.ready] == ["r-1", "r-2", "r-10"]
+        assert [each.id.name for each in bench.pool.ready] == ["r-1", "r-2", "r-10"]
         assert [await bench.where() for _ in range(4)] == ["r-1", "r-2", "r-10", "r-1"]
 
 
@@ -59,28 +54,39 @@ async def test_who_cannot_be_reached_is_passed_over() -> None:
         await bench.agents[1].aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert "".join([await bench.where() for _ in range(4)]) == "acac"
-        assert [each.id.name for each in bench.set.ready] == ["a", "c"]
-        bench.set.remove(bench.replicas[0], "gone")
+        assert [each.id.name for each in bench.pool.ready] == ["a", "c"]
+        assert bench.pool.remove(bench.replicas[0])
+        assert not bench.pool.remove(bench.replicas[0])
         assert "".join([await bench.where() for _ in range(2)]) == "cc"
-        assert [each.id.name for each in bench.set.ready] == ["c"]
+        assert [each.id.name for each in bench.pool.ready] == ["c"]
 
 
-async def test_without_a_replica_the_reason_is_told() -> None:
-    async with open_bench(2) as bench:
-        for agent in bench.agents:
-            await agent.aclose()
+async def test_without_hope_for_a_replica_the_reason_is_told() -> None:
+    verdict = WorkerDied("it fell over", exit_status=3, stderr_tail="ouch")
+    async with open_bench(1, calls=1) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0)
+        refused: list[WorkerDied] = []
+
+        @nursery.start_soon
+        async def wait() -> None:
+            with pytest.raises(WorkerDied) as caught:
+                await bench.where()
+            refused.append(caught.value)
+
         await trio.testing.wait_all_tasks_blocked()
-        reason = r"takes calls: memory:a#1 is gone: .* closed; memory:b#1 is gone: .* closed$"
-        with pytest.raises(WorkerDied, match=reason) as caught:
+        bench.pool.remove(bench.replicas[0])
+        bench.pool.give_up(verdict)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(WorkerDied, match="no replica that takes calls: it fell over") as caught:
             await bench.where()
-        assert caught.value.delivered == "no"
-        bench.set.remove(bench.replicas[0], "a is gone")
-        bench.set.remove(bench.replicas[1], "b is gone")
-        bench.set.remove(bench.replicas[1], "b is gone again")
-        with pytest.raises(WorkerDied, match=r"takes calls: b is gone$"):
-            await bench.where()
-        with pytest.raises(WorkerDied, match="takes calls: none was ready yet"):
-            ReplicaSet("bench", 60.0).pick()
+        assert str(caught.value) == str(refused[0])
+        assert caught.value is not refused[0]
+        assert (caught.value.delivered, caught.value.exit_status) == ("no", 3)
+        assert caught.value.stderr_tail == "ouch"
+        bench.services[0].release.set()
+        await trio.testing.wait_all_tasks_blocked()
+        bench.pool.add(bench.replicas[0])  # there is hope again
+        assert await bench.where() == "a"
 
 
 async def test_a_call_that_crossed_a_farewell_goes_to_the_next() -> None:
@@ -109,11 +115,15 @@ async def test_no_call_is_tried_more_than_3_times() -> None:
         assert MAX_ATTEMPTS == 3
 
 
-async def test_the_last_one_that_leaves_leaves_nobody() -> None:
+async def test_when_the_last_one_has_left_calls_wait_for_another(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with open_bench(1) as bench:
         bench.leave(0)
-        with pytest.raises(WorkerDied, match="memory:a#1 is leaving") as caught:
-            await bench.where()
+        with pytest.raises(
+            DeadlineExceeded, match=r"not begun within 0\.1 s: no replica"
+        ) as caught:
+            await bench.function(timeout=0.1)
         assert caught.value.delivered == "no"
 
 
@@ -142,8 +152,7 @@ async def test_r14_what_may_have_been_executed_is_never_tried_again() -> None:
             await call.channel.aclose()
             raise AssertionError
 
-    bench = Bench()
-    async with AsyncExitStack() as stack:
+    async with open_bench(0) as bench, AsyncExitStack() as stack:
         closing = Closing("a")
         await bench.add(stack, "a", closing)
         await bench.add(stack, "b")
@@ -159,8 +168,11 @@ async def test_the_deadline_is_one_for_all_attempts(autojump_clock: trio.testing
         async def answer(self, call: InboundCall) -> bytes:
             return str(call.deadline - trio.current_time()).encode()
 
-    bench = Bench()
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+    async with (
+        open_bench(0) as bench,
+        trio.open_nursery() as nursery,
+        AsyncExitStack() as stack,
+    ):
         await bench.add(stack, "a", calls=1)
         await bench.add(stack, "b", Late("b"), calls=1)
         await bench.occupy(nursery, 0, 1)
@@ -168,8 +180,8 @@ async def test_the_deadline_is_one_for_all_attempts(autojump_clock: trio.testing
         @nursery.start_soon
         async def leave_later() -> None:
             await trio.sleep(4)
+            bench.leave(0)
             bench.services[1].release.set()
-            bench.leave(0)  # where the call waits for a slot
 
         answer = await bench.function(timeout=10)
         assert isinstance(answer, bytes)
@@ -195,10 +207,12 @@ async def test_time_that_is_up_is_told_in_the_same_words_whoever_noticed(
         with pytest.raises(DeadlineExceeded) as caught:  # nobody but us
             await bench.function(timeout=2.5)
         assert (str(caught.value), caught.value.delivered) == (
-            "where was not begun within 2.5 s",
+            "where was not begun within 2.5 s: no replica of bench had room for it",
             "no",
         )
-        with pytest.raises(DeadlineExceeded, match=r"^items was not begun within 2.5 s$"):
+        with pytest.raises(
+            DeadlineExceeded, match=r"^items was not begun within 2.5 s: no replica"
+        ):
             async with bench.stream.stream(timeout=2.5):
                 raise AssertionError
         for call in (bench.function(timeout=0), bench.function(timeout=-1)):
@@ -238,113 +252,133 @@ async def test_a_call_goes_where_there_is_room() -> None:
         assert "".join([await bench.where() for _ in range(4)]) == "abca"
 
 
-async def test_without_room_anywhere_it_waits_where_the_turn_is() -> None:
-    async with open_bench(3, calls=2) as bench, trio.open_nursery() as nursery:
-        assert await bench.where() == "a"
-        await bench.occupy(nursery, 0, 1, 2)
-        answers: list[str] = []
-        for _ in range(2):
+async def test_without_room_anywhere_calls_wait_in_line() -> None:
+    async with open_bench(2, calls=1) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0, 1)
+        answers: list[tuple[int, str]] = []
 
-            @nursery.start_soon
-            async def ask() -> None:
-                answers.append(await bench.where())
+        async def ask(number: int) -> None:
+            answers.append((number, await bench.where()))
 
+        for number in range(4):
+            nursery.start_soon(ask, number)
             await trio.testing.wait_all_tasks_blocked()
-        waiting = [each.channel.statistics().callers_waiting for each in bench.replicas]
-        assert (waiting, answers) == ([0, 1, 1], [])
-        for service in bench.services:
-            service.release.set()
+        assert (bench.pool.load().waiting, answers) == (4, [])
+        bench.services[1].release.set()
         await trio.testing.wait_all_tasks_blocked()
-        assert sorted(answers) == ["b", "c"]
+        assert answers == [(0, "b"), (1, "b"), (2, "b"), (3, "b")]
+        bench.services[0].release.set()
 
 
-async def close_one_by_one(bench: Bench, *numbers: int) -> None:
-    """Closes channels on which somebody waits."""
-    for number in numbers:
+async def test_nobody_overtakes_those_in_line() -> None:
+    async with open_bench(1, calls=1) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0)
+        order: list[str] = []
+
+        async def ask(name: str) -> None:
+            await bench.where()
+            order.append(name)
+
+        nursery.start_soon(ask, "first")
         await trio.testing.wait_all_tasks_blocked()
-        await bench.replicas[number].channel.aclose()
+        bench.services[0].release.set()
+        await bench.replicas[0].channel._wait_for_change()
+        nursery.start_soon(ask, "second")
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == ["first", "second"]
 
 
-async def test_a_stream_is_opened_at_the_next_if_it_cannot_be_at_the_first() -> None:
-    async with open_bench(3, calls=1) as bench, trio.open_nursery() as nursery:
-        await bench.occupy(nursery, 0, 1, 2)
+async def test_r21_a_line_has_an_end() -> None:
+    async with (
+        open_bench(1, calls=1, settings=DeploymentSettings(queue=2)) as bench,
+        trio.open_nursery() as nursery,
+    ):
+        await bench.occupy(nursery, 0)
+        for _ in range(2):
+            nursery.start_soon(bench.where)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(Overloaded, match="2 calls wait for bench already") as caught:
+            await bench.where()
+        assert caught.value.delivered == "no"
+        assert caught.value.retry_after_seconds is not None
+        assert 0.05 <= caught.value.retry_after_seconds <= 60
+        assert bench.pool.refused == 1
+        bench.services[0].release.set()
+
+
+async def test_r4_who_gives_up_in_line_leaves_it() -> None:
+    async with open_bench(1, calls=1) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0)
+        scopes = [trio.CancelScope() for _ in range(3)]
+        done: list[int] = []
+
+        async def ask(number: int) -> None:
+            with scopes[number]:
+                await bench.where()
+                done.append(number)
+
+        for number in range(3):
+            nursery.start_soon(ask, number)
+            await trio.testing.wait_all_tasks_blocked()
+        scopes[1].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.pool.load().waiting == 2
+        bench.services[0].release.set()
+        scopes[0].cancel()  # at the moment in which its turn comes, or just before
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == [2]
+        assert bench.pool.load().waiting == 0
+        assert await bench.where() == "a"
+
+
+async def test_a_new_replica_takes_those_in_line() -> None:
+    async with open_bench(1, calls=2) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await bench.where())
+
+        for _ in range(3):
+            nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        async with AsyncExitStack() as stack:
+            await bench.add(stack, "b", calls=2)
+            await trio.testing.wait_all_tasks_blocked()
+        assert answers == ["b", "b", "b"]
+        bench.services[0].release.set()
+
+
+async def test_no_more_calls_than_the_deployment_says() -> None:
+    settings = DeploymentSettings(concurrency=2)
+    async with open_bench(1, calls=100, settings=settings) as bench, trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(bench.function, OCCUPY)
+        await trio.testing.wait_all_tasks_blocked()
+        load = bench.pool.load()
+        assert (load.in_flight, load.waiting, load.concurrency) == (2, 3, 2)
+        bench.services[0].release.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.replicas[0].channel.statistics().most_calls_in_flight == 2
+
+
+async def test_a_stream_waits_in_line_as_well() -> None:
+    async with open_bench(2, calls=1) as bench, trio.open_nursery() as nursery:
+        await bench.occupy(nursery, 0, 1)
 
         @nursery.start_soon
         async def free_the_last() -> None:
-            await close_one_by_one(bench, 0, 1)
-            bench.services[2].release.set()
+            await trio.testing.wait_all_tasks_blocked()
+            bench.services[1].release.set()
 
         async with bench.stream.stream() as stream:
-            assert str(stream.instance) == "memory:c#1"
-
-
-async def test_no_stream_is_tried_more_than_3_times() -> None:
-    async with open_bench(4, calls=1) as bench, trio.open_nursery() as nursery:
-        await bench.occupy(nursery, 0, 1, 2, 3)
-        nursery.start_soon(close_one_by_one, bench, 0, 1, 2)
-        with pytest.raises(WorkerDied, match="memory:c#1 is gone") as caught:
-            async with bench.stream.stream():
-                raise AssertionError
-        assert caught.value.delivered == "no"
-        assert bench.replicas[3].channel.is_connected
-        bench.services[3].release.set()
-
-
-async def test_a_loss_counts_as_soon_as_a_call_has_failed_for_it() -> None:
-    async with open_bench(2, calls=1) as bench, trio.open_nursery() as nursery:
-        replica = bench.replicas[0]
-
-        @nursery.start_soon
-        async def close() -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            await replica.channel.aclose()
-
-        with pytest.raises(WorkerDied):
-            await bench.function(OCCUPY)
-        assert [bench.set.lost, *(each.id.name for each in bench.set.ready)] == [1, "b"]
-        bench.set.lose(replica, "noticed by somebody else, too")
-        assert bench.set.lost == 1
-        bench.set.remove(bench.replicas[1], "stopped")
-        assert bench.set.lost == 1
-
-
-class Reconnecting:
-    """A replica that has lost its connection, and may come back."""
-
-    state = InstanceState.UNHEALTHY
-    pid = exit_status = metrics = logs = None
-
-    def __init__(self, replica: LocalReplica) -> None:
-        self.id = replica.id
-        self.channel = replica.channel
-        self.health = replica.health
-        self.explain_loss = replica.explain_loss
-
-
-async def test_who_may_come_back_is_not_lost() -> None:
-    async with open_bench(1) as bench, trio.open_nursery() as nursery:
-        bench.set.remove(bench.replicas[0], "replaced")
-        replica = cast("ServingReplica", Reconnecting(bench.replicas[0]))
-        bench.set.add(replica)
-
-        @nursery.start_soon
-        async def close() -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            await bench.replicas[0].channel.aclose()
-
-        with pytest.raises(WorkerDied):
-            await bench.function(OCCUPY)
-        assert (bench.set.lost, bench.set.ready) == (0, ())
-        bench.set.lose(replica, "it did not come back")
-        assert bench.set.lost == 1
-
-
-# -- real processes ---------------------------------------------------------------------------
+            assert str(stream.instance) == "memory:b#1"
+        bench.services[0].release.set()
 
 
 @pytest.mark.slow
 async def test_r10_a_killed_worker_fails_only_its_own_calls() -> None:
-    """8 workers with 8 calls each: 56 complete, 8 raise WorkerDied, and nobody picks it again."""
+    """8 workers with 8 calls each: 56 complete, 8 raise WorkerDied, and it is replaced."""
     with nothing_left():
         async with deployed(WORKERS, replicas=8) as deployment:
             holders: Counter[object] = Counter()
@@ -370,33 +404,20 @@ async def test_r10_a_killed_worker_fails_only_its_own_calls() -> None:
                     await running[number].result()
                 assert caught.value.exit_status == -signal.SIGKILL
                 assert caught.value.delivered == "yes"  # it has reported progress
-                now = deployment.statistics()
-                assert (now.ready, now.lost) == (7, 1)
             assert trio.current_time() - killed < 2.5  # 0.25 s, on a machine that is not busy
             assert victim not in deployment.replicas
-            released = {await deployment.release() for _ in range(7)}
-            assert len(released) == 7
+            with trio.fail_after(PATIENCE_SECONDS):
+                while deployment.statistics().ready < 8:
+                    await trio.sleep(0.01)
+            assert str(deployment.replicas[3].id) == "process:workers-4#2"
+            released = {await deployment.release() for _ in range(8)}
+            assert len(released) == 8
             assert victim.pid not in released
             for number in running.keys() - set(theirs):
                 assert await running[number].result() == number
             statistics = deployment.statistics()
-            assert (statistics.ready, statistics.started, statistics.lost) == (7, 8, 1)
-            assert statistics.calls_in_flight == 0
-
-
-async def test_when_all_are_dead_the_reason_is_told() -> None:
-    async with deployed(WORKERS) as deployment:
-        with pytest.raises(WorkerDied, match="exited with status 7") as caught:
-            await deployment.die(7)
-        assert caught.value.exit_status == 7
-        assert caught.value.stderr_tail == "so long"
-        with pytest.raises(WorkerDied) as caught:
-            await deployment.echo(1)
-        assert caught.value.delivered == "no"
-        assert "takes calls: process:workers-1#1 exited with status 7" in str(caught.value)
-        with pytest.raises(WorkerDied, match=r"1#1 exited with status 7\n--- stderr ---\nso long"):
-            await deployment.echo(1)
-        assert repr(deployment) == "<Deployment workers: 0 replicas ready>"
+            assert (statistics.ready, statistics.started, statistics.lost) == (8, 9, 1)
+            assert (statistics.restarts, statistics.calls_in_flight) == (1, 0)
 
 
 async def test_a_stream_of_a_dead_worker_says_how_it_died() -> None:
@@ -465,5 +486,5 @@ async def test_r15_a_worker_that_leaves_under_load_fails_no_call(tmp_path: Path)
             for first in range(at_once):
                 nursery.start_soon(work, range(first, calls, at_once))
         assert not victims
-        assert deployment.statistics().ready == 1
+        assert deployment.statistics().lost == 2
     assert Counter(map(int, book.read_text().split())) == dict.fromkeys(range(calls), 1)

@@ -1,0 +1,61 @@
+"""What is counted of a deployment's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, final
+
+import attrs
+
+from spear.channels import LatencyHistogram
+
+_BUCKETS: Final = 28  # of a LatencyHistogram
+
+
+@final
+@attrs.frozen(kw_only=True)
+class FunctionStatistics:
+    """How the calls of one function went, since its deployment began.
+
+    Attributes:
+        calls: that have ended, streams among them.
+        failures: those among them that failed, by kind of error.
+        latency: of those that succeeded, from the call to its result, waiting included.
+    """
+
+    calls: int
+    failures: Mapping[str, int]
+    latency: LatencyHistogram
+
+
+@final
+class FunctionCounters:
+    """The mutable side: written by whoever calls, read for statistics."""
+
+    __slots__ = ("buckets", "failures", "seconds", "succeeded")
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.seconds = 0.0
+        self.buckets = [0] * _BUCKETS
+        self.failures: dict[str, int] = {}
+
+    def answered(self, seconds: float) -> None:
+        """Count a call that succeeded."""
+        self.succeeded += 1
+        self.seconds += seconds
+        bucket = int(seconds * 1e6).bit_length()
+        self.buckets[bucket if bucket < _BUCKETS else -1] += 1
+
+    def failed(self, error: BaseException) -> None:
+        """Count a call that did not."""
+        kind = type(error).__name__
+        self.failures[kind] = self.failures.get(kind, 0) + 1
+
+    def snapshot(self) -> FunctionStatistics:
+        """The numbers now."""
+        return FunctionStatistics(
+            calls=self.succeeded + sum(self.failures.values()),
+            failures=dict(self.failures),
+            latency=LatencyHistogram(tuple(self.buckets), self.seconds),
+        )

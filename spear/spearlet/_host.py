@@ -1,0 +1,152 @@
+"""What deployments and functions share with their spearlet: where calls are recorded, and how names are
+found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import attrs
+
+from spear._errors import NotFound, SpearError
+
+from ._execution_table import Executions
+from ._executions import run_execution
+from ._outcomes import Outcomes
+
+if TYPE_CHECKING:
+    import trio
+
+    from spear._limits import Limits
+    from spear.channels import Metadata
+
+    from ._deployments import Deployment
+    from ._executions import Execution, Work
+    from ._functions import Function
+
+_Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
+"""Functions by every name that they have, each with its deployment and its own name."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class CallRecord:
+    """A call has ended.
+
+    Attributes:
+        deployment: where it went.
+        function: what was called.
+        seconds: from the call to its end, waiting included.
+        failure: what it ended with, if not with a result; ``trio.Cancelled`` if its caller gave up.
+        metadata: what its caller has sent along.
+    """
+
+    deployment: str
+    function: str
+    seconds: float
+    failure: BaseException | None
+    metadata: Metadata | None
+
+
+OnCall: TypeAlias = Callable[[CallRecord], None]
+"""Told of every call that has ended; must neither block nor raise."""
+
+
+@final
+class Host:
+    """One for each spearlet.
+
+    Attributes:
+        deployments: by name.
+        executions: submitted calls.
+        outcomes: of calls with keys.
+        on_call: told of every call that has ended.
+        is_open: whether new work is taken.
+    """
+
+    def __init__(self, limits: Limits, nursery: trio.Nursery, on_call: OnCall | None) -> None:
+        self.deployments: dict[str, Deployment] = {}
+        self.executions = Executions(limits)
+        self.outcomes = Outcomes(limits)
+        self.on_call = on_call
+        self.is_open = True
+        self._nursery = nursery  # of executions; ends with open_spearlet's block
+        self._index: _Index | None = None  # made when it is needed
+
+    # -- calls --------------------------------------------------------------------------------
+
+    def launch(self, deployment: str, function: str, work: Work) -> Execution:
+        """Run a submitted call in a task of the spearlet."""
+        if not self.is_open:
+            raise SpearError("this spearlet has ended")
+        execution = self.executions._begin(deployment, function)
+        self._nursery.start_soon(self._execute, execution, work, name=f"execution of {function}")
+        return execution
+
+    async def _execute(self, execution: Execution, work: Work) -> None:
+        try:
+            await run_execution(execution, work)
+        finally:
+            self.executions._end(execution)
+
+    def tell(
+        self,
+        deployment: str,
+        function: str,
+        seconds: float,
+        failure: BaseException | None,
+        metadata: Metadata | None,
+    ) -> None:
+        """A call has ended."""
+        if self.on_call is not None:
+            self.on_call(
+                CallRecord(
+                    deployment=deployment,
+                    function=function,
+                    seconds=seconds,
+                    failure=failure,
+                    metadata=metadata,
+                )
+            )
+
+    def end(self) -> None:
+        """The spearlet has ended: nothing new begins."""
+        self.is_open = False
+        self.executions._close()
+
+    # -- names --------------------------------------------------------------------------------
+
+    def has_changed(self) -> None:
+        """Some deployment has come or gone, or has other functions than before."""
+        self._index = None
+
+    def find_function(self, name: str) -> Function:
+        """A function by its name, or by ``deployment.name``.
+
+        Raises:
+            NotFound: there is none, or there are several.
+        """
+        index = self._index
+        if index is None:
+            index = self._index = self._make_index()
+        homes = index.get(name, ())
+        if len(homes) == 1:
+            deployment, function = homes[0]
+            return deployment.function(function)
+        if homes:
+            choices = ", ".join(f"{deployment.name}.{each}" for deployment, each in homes)
+            raise NotFound(f"several deployments have a function {name!r}: say {choices}")
+        close = get_close_matches(name[:100], index, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise NotFound(f"no deployment has a function {name[:100]!r}{hint}")
+
+    def _make_index(self) -> _Index:
+        index: _Index = {}
+        for deployment in self.deployments.values():
+            for function in deployment.functions:
+                home = (deployment, function)
+                for name in (function, f"{deployment.name}.{function}"):
+                    index[name] = (*index.get(name, ()), home)
+        return index

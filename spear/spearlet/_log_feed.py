@@ -1,0 +1,120 @@
+"""What all instances of a deployment wrote lately, in one book, to be read or followed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from spear._util import NoPublicConstructor
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+    from spear.runtimes import LogLine
+
+LINE_OVERHEAD_BYTES: Final = 200
+"""What a kept line counts besides its text."""
+
+MAX_UNREAD: Final = 1024
+"""Lines that a follower may be behind; what comes then is lost to it, and counted."""
+
+
+@final
+@attrs.frozen
+class InstanceLine:
+    """A line, and who wrote it."""
+
+    instance: InstanceId
+    line: LogLine
+
+
+@final
+class FollowedLines(metaclass=NoPublicConstructor):
+    """The lines of a deployment from now on: iterate over it. Made by :meth:`Deployment.follow_logs`.
+
+    Attributes:
+        lost: how many were not kept, because more than 1,024 were unread.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._unread: deque[InstanceLine] = deque()
+        self._arrived = trio.Event()
+        self._has_ended = False
+
+    def __aiter__(self) -> FollowedLines:
+        return self
+
+    async def __anext__(self) -> InstanceLine:
+        """The next one. If cancelled, none is lost."""
+        await trio.lowlevel.checkpoint()
+        while not self._unread:
+            if self._has_ended:
+                raise StopAsyncIteration
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        return self._unread.popleft()
+
+    def _put(self, line: InstanceLine) -> None:
+        if len(self._unread) >= MAX_UNREAD:
+            self.lost += 1
+            return
+        self._unread.append(line)
+        self._arrived.set()
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._arrived.set()
+
+
+@final
+class LogFeed:
+    """Keeps the last lines, and hands each to those who follow.
+
+    Args:
+        most_bytes: that are kept.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._lines: deque[InstanceLine] = deque()
+        self._followers: list[FollowedLines] = []
+        self._has_ended = False
+
+    def put(self, instance: InstanceId, line: LogLine) -> None:
+        """An instance wrote a line."""
+        entry = InstanceLine(instance, line)
+        self._lines.append(entry)
+        self._bytes += len(line.text) + LINE_OVERHEAD_BYTES
+        while self._bytes > self._most_bytes and len(self._lines) > 1:
+            self._bytes -= len(self._lines.popleft().line.text) + LINE_OVERHEAD_BYTES
+        for follower in self._followers:
+            follower._put(entry)
+
+    def last(self, most: int | None = None) -> tuple[InstanceLine, ...]:
+        """The last lines, oldest first."""
+        lines = tuple(self._lines)
+        return lines if most is None else lines[max(len(lines) - most, 0) :]
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[FollowedLines]:
+        """The lines from now on, until the block is left or there will be no more."""
+        follower: FollowedLines = FollowedLines._create()
+        if self._has_ended:
+            follower._end()
+        self._followers.append(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.remove(follower)
+
+    def end(self) -> None:
+        """There will be no more."""
+        self._has_ended = True
+        for follower in self._followers:
+            follower._end()

@@ -1,0 +1,81 @@
+"""What a caller may say about a call besides its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
+from math import isnan
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+from spear._errors import InvalidArguments
+
+if TYPE_CHECKING:
+    from spear.channels import Metadata
+
+    from ._arguments import Result
+
+MAX_KEY_CHARACTERS: Final = 256
+
+
+@final
+@attrs.frozen(kw_only=True)
+class CallOptions:
+    """What a caller may say about a call besides its arguments.
+
+    Attributes:
+        timeout: seconds, by default that of the deployment; ``math.inf`` must be asked for. If less
+            is left of the surrounding cancel scopes, that counts.
+        metadata: a small map for the handler.
+        key: a name for what the call does, the same each time it is tried. Calls of a function that have
+            the same key, within ``dedup_seconds`` of each other, are one call: it is executed once,
+            and all get its outcome. If its instance is lost meanwhile, it is executed again. It
+            travels with the call (``spear.context().key``).
+        session: calls of one session go to the same replica, with the policy ``sticky``.
+        on_progress: called with each progress report that arrives, in the task that waits for the call.
+            If it raises, the call is cancelled and raises the same.
+        keywords: more keyword arguments, for parameters whose names mean something to the methods of
+            :class:`Function` themselves, such as ``timeout``.
+    """
+
+    timeout: float | None = None
+    metadata: Metadata | None = None
+    key: str | None = None
+    session: str | None = None
+    on_progress: Callable[[Result], None] | None = None
+    keywords: Mapping[str, object] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        metadata: object = self.metadata
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise InvalidArguments(f"metadata must be a small map, not {metadata!r:.60}")
+        _expect_plain_function(self.on_progress)
+        for name in ("key", "session"):
+            value = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, str) or not 0 < len(value) <= MAX_KEY_CHARACTERS
+            ):
+                raise InvalidArguments(
+                    f"{name} must be text of 1 to {MAX_KEY_CHARACTERS} characters, not {value!r:.60}"
+                )
+
+
+def _expect_plain_function(on_progress: object) -> None:
+    if on_progress is None:
+        return
+    if not callable(on_progress) or iscoroutinefunction(on_progress):
+        raise InvalidArguments(f"on_progress must be a plain function, not {on_progress!r:.60}")
+
+
+def expect_seconds(timeout: float) -> None:
+    """Raise InvalidArguments for what is no time."""
+    try:
+        is_number = not isnan(timeout)  # that would be no deadline at all
+    except TypeError:
+        is_number = False
+    if not is_number:
+        raise InvalidArguments(f"timeout must be a number of seconds, not {timeout!r}")
+
+
+DEFAULTS: Final = CallOptions()

@@ -1,0 +1,288 @@
+"""The replicas that take a deployment's calls, and the calls that wait for them.
+
+A call that finds room is given a replica at once, without waiting for anybody. Otherwise it joins one
+queue in front of all replicas, of bounded length, first come, first served; a slot that becomes free at
+any of them goes to the first in the queue. What starts and ends replicas is elsewhere; so is what a call
+does with the one it was given.
+
+Invariants:
+
+* While anybody is in line, no call overtakes: who comes finds the line, and joins it.
+* Each free slot invites one; who was invited, and finds that the room is gone, keeps its place.
+* Whoever waits is woken: by room, by the deadline, or because there will never be any.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from spear._errors import DeadlineExceeded, Overloaded, Rejected, WorkerDied
+
+from ._autoscaler import Load
+from ._counters import FunctionCounters, FunctionStatistics
+from ._policies import make_policy
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from spear._errors import CallFailed, ChannelBroken, ChannelClosed, Delivered
+    from spear.channels import CommunicationChannel
+
+    from ._policies import Choice
+    from ._replicas import Replica, ServingReplica
+    from ._settings import DeploymentSettings
+
+SHORTEST_RETRY_SECONDS: Final = 0.05
+LONGEST_RETRY_SECONDS: Final = 60.0
+"""What a refused caller is told at the most."""
+
+GUESSED_SECONDS: Final = 0.1
+"""What a call is taken to last as long as none has ended."""
+
+
+@final
+class ReplicaPool:
+    """The replicas of one deployment that take calls.
+
+    Attributes:
+        clock: Trio's time.
+        call_seconds: the time for a call whose caller names none.
+        keep_seconds: how long outcomes of calls with keys are kept.
+        refused: calls for which there was no room in the queue.
+        on_demand: told when a call has to wait; must neither block nor raise.
+    """
+
+    def __init__(
+        self, name: str, settings: DeploymentSettings, call_seconds: float, rng: Random
+    ) -> None:
+        self.clock = trio.lowlevel.current_clock().current_time
+        self._default_seconds = call_seconds
+        self.refused = 0
+        self.on_demand: Callable[[], None] | None = None
+        self._name = name
+        self._rng = rng
+        self._members: list[ServingReplica] = []
+        self._counters: dict[str, FunctionCounters] = {}
+        self._waiting: deque[Task] = deque()  # those in line that were not invited yet
+        self._in_line = 0
+        self._served: trio.Event | None = None  # somebody waits for the end of the line
+        self._is_listening = False
+        self._takes = 1  # calls at a time, each replica
+        self._verdict: WorkerDied | None = None  # why waiting is of no use
+        self._is_closed = False
+        self.configure(settings)
+
+    def configure(self, settings: DeploymentSettings) -> None:
+        """Do as these settings say from now on."""
+        self._policy = make_policy(settings.policy, self._rng)
+        self._most = settings.concurrency
+        self._queue = settings.queue
+        self.keep_seconds = settings.dedup_seconds
+        self.call_seconds = self._default_seconds if settings.timeout is None else settings.timeout
+
+    # -- members ------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> tuple[Replica, ...]:
+        """Those that take calls now."""
+        return tuple(
+            each for each in self._members if each.channel is not None and each.channel.is_connected
+        )
+
+    def add(self, replica: ServingReplica) -> None:
+        """It takes calls from now on."""
+        self._members.append(replica)
+        # Whichever was ready first, shop-2 comes in front of shop-10.
+        self._members.sort(key=lambda each: (len(each.id.name), each.id))
+        self._verdict = None
+        self.look_again(replica)
+
+    def remove(self, replica: ServingReplica) -> bool:
+        """It takes no calls any more; returns whether it did until now."""
+        if replica not in self._members:
+            return False
+        self._members.remove(replica)
+        if replica.channel is not None:
+            replica.channel.when_free(None)
+        return True
+
+    async def explain_loss(
+        self,
+        replica: ServingReplica,
+        error: ChannelBroken | ChannelClosed,
+        delivered: Delivered,
+    ) -> CallFailed:
+        """What to tell the caller of a call that was lost with a replica's channel. A checkpoint."""
+        failure = await replica.explain_loss(error)
+        failure.delivered = delivered
+        return failure
+
+    # -- choosing -----------------------------------------------------------------------------
+
+    def pick(self, session: str | None = None) -> Choice | None:
+        """A replica that has room for a call, and its channel; None if the call has to wait."""
+        if self._in_line or self._is_closed:
+            return None
+        return self._policy.choose(self._members, self._most, session)
+
+    async def wait_for_room(self, deadline: float, session: str | None = None) -> Choice:
+        """Wait for a replica that has room. A checkpoint.
+
+        The caller has to start its call before it waits for anything else.
+
+        Raises:
+            Overloaded: too many wait already.
+            DeadlineExceeded: there was no room in time.
+            Rejected: the deployment is being stopped.
+            WorkerDied: there is no replica, and none is to be expected.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._verdict is not None:
+            raise self._refusal(self._verdict)
+        if self._is_closed:
+            raise Rejected(f"{self._name} takes no new calls: it is being stopped")
+        if (choice := self.pick(session)) is not None:
+            return choice
+        if self._in_line >= self._queue:
+            self.refused += 1
+            raise self._overloaded()
+        with trio.move_on_at(deadline):
+            return await self._stand_in_line(session)
+        raise DeadlineExceeded(f"no replica of {self._name} had room for it", delivered="no")
+
+    async def _stand_in_line(self, session: str | None) -> Choice:
+        self._in_line += 1
+        self._listen()
+        try:
+            place = len(self._waiting)
+            while True:
+                if self.on_demand is not None:
+                    self.on_demand()
+                await self._wait_at(place)
+                choice = self._policy.choose(self._members, self._most, session)
+                if choice is not None:
+                    return choice
+                if self._verdict is not None:
+                    raise self._refusal(self._verdict)
+                place = 0  # who was woken in vain keeps its place
+        finally:
+            self._in_line -= 1
+            self._listen()
+            if self._served is not None and not self._in_line:
+                self._served.set()
+
+    async def _wait_at(self, place: int) -> None:
+        task = current_task()
+        self._waiting.insert(place, task)
+
+        def abort(_: object) -> Abort:
+            self._waiting.remove(task)
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    def _listen(self) -> None:
+        """Be told of free slots as long as somebody is in line, which is rare."""
+        wanted = self._in_line > 0
+        if wanted is not self._is_listening:
+            self._is_listening = wanted
+            for replica in self._members:
+                self._listen_to(replica)
+
+    def _listen_to(self, replica: ServingReplica) -> None:
+        if replica.channel is not None:
+            replica.channel.when_free(self._invite_one if self._is_listening else None)
+
+    def _invite_one(self) -> None:
+        if self._waiting:
+            reschedule(self._waiting.popleft())
+
+    def look_again(self, replica: ServingReplica) -> None:
+        """It may have another channel than before, or room: invite as many as that is for."""
+        if replica not in self._members:
+            return
+        self._listen_to(replica)
+        channel = replica.channel
+        if channel is not None and channel.has_room:
+            most = channel.max_calls if self._most is None else min(channel.max_calls, self._most)
+            for _ in range(most - channel.calls_in_flight):
+                self._invite_one()
+
+    # -- refusing -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take no new calls; those that wait still get their turn."""
+        self._is_closed = True
+
+    async def wait_served(self) -> None:
+        """Wait until nobody is in line. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._in_line:
+            self._served = trio.Event()
+            await self._served.wait()
+
+    def give_up(self, verdict: WorkerDied) -> None:
+        """Let nobody wait, because there is nothing to wait for, until a replica is added."""
+        self._verdict = verdict
+        while self._waiting:
+            self._invite_one()
+
+    def _refusal(self, verdict: WorkerDied) -> WorkerDied:
+        """One for each caller: an exception must not be raised twice."""
+        refusal = WorkerDied(
+            f"{self._name} has no replica that takes calls: {verdict.args[0]}",
+            exit_status=verdict.exit_status,
+            delivered="no",
+        )
+        refusal.stderr_tail = verdict.stderr_tail
+        return refusal
+
+    def _overloaded(self) -> Overloaded:
+        retry = self._estimate_seconds()
+        return Overloaded(
+            f"{self._in_line} calls wait for {self._name} already, which is its limit (queue): "
+            f"try again in {retry:.2g} s",
+            retry_after_seconds=retry,
+        )
+
+    def _estimate_seconds(self) -> float:
+        """How long the line would take, if calls went on lasting as long as they did."""
+        succeeded = sum(each.succeeded for each in self._counters.values())
+        seconds = sum(each.seconds for each in self._counters.values())
+        mean = seconds / succeeded if succeeded else GUESSED_SECONDS
+        at_once = sum(each.calls_in_flight for each in self._channels()) or 1
+        estimate = mean * (self._in_line + 1) / at_once
+        return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
+
+    # -- numbers ------------------------------------------------------------------------------
+
+    def _channels(self) -> list[CommunicationChannel]:
+        return [each.channel for each in self._members if each.channel is not None]
+
+    def counters(self, function: str) -> FunctionCounters:
+        """Where the calls of a function are counted."""
+        counters = self._counters.get(function)
+        if counters is None:
+            counters = self._counters[function] = FunctionCounters()
+        return counters
+
+    def function_statistics(self) -> dict[str, FunctionStatistics]:
+        """How the calls of each function went."""
+        return {name: each.snapshot() for name, each in self._counters.items()}
+
+    def load(self) -> Load:
+        """What there is to do now."""
+        channels = self._channels()
+        takes = [each.max_calls for each in channels if each.is_connected]
+        if takes:
+            self._takes = min(takes)
+        return Load(
+            in_flight=sum(each.calls_in_flight for each in channels),
+            waiting=self._in_line,
+            concurrency=self._takes if self._most is None else min(self._takes, self._most),
+        )

@@ -1,0 +1,143 @@
+"""What a target of ``deploy`` means, and how its replicas are opened."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+
+from spear._errors import ConfigurationError
+from spear._targets import split_target
+from spear.runtimes import InstanceSpec, ProcessSettings
+
+from ._local import LocalAgent, open_local_replica
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId, RuntimeType
+    from spear._limits import Limits
+    from spear.runtimes import InstanceEvent, LogLine, ProcessRuntime
+
+    from ._callbacks import Callbacks
+    from ._supervisor import StartedReplica
+
+MAX_NAME: Final = 48
+"""Of a deployment: an instance's name, which is this and a number, has at most 63 characters."""
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
+
+Target: TypeAlias = str | Path | ProcessSettings | LocalAgent
+"""A Python file; a module's dotted name; settings of processes; or an Agent."""
+
+OnEvent: TypeAlias = "Callable[[InstanceEvent], None]"
+OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
+
+Open: TypeAlias = (
+    "Callable[[InstanceId, OnEvent, OnLine], AbstractAsyncContextManager[StartedReplica]]"
+)
+"""Starts a replica, and stops it when the block is left."""
+
+
+@final
+@attrs.frozen
+class Source:
+    """What a deployment runs.
+
+    Attributes:
+        runtime: what its replicas are.
+        name: a name for it, if nobody gives another.
+        text: for people.
+        open: starts one.
+    """
+
+    runtime: RuntimeType
+    name: str
+    text: str
+    open: Open
+
+
+@final
+class Sources:
+    """Understands targets, for one spearlet."""
+
+    def __init__(self, runtime: ProcessRuntime, callbacks: Callbacks, limits: Limits) -> None:
+        self._runtime = runtime
+        self._callbacks = callbacks
+        self._limits = limits
+
+    def resolve(self, target: Target, *, debug: bool) -> Source:
+        """What a target means.
+
+        Raises:
+            ConfigurationError: it cannot be deployed.
+        """
+        if target == "":
+            raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
+        if isinstance(target, LocalAgent):
+            return self._local(target, debug)
+        if isinstance(target, str | Path):
+            target = ProcessSettings(target=str(target))
+        elif not isinstance(target, ProcessSettings):
+            raise ConfigurationError(
+                f"{target!r} cannot be deployed: give a file, a module's name, or an Agent"
+            )
+        settings = attrs.evolve(target, debug=debug or target.debug)
+        if settings.target and settings.split_target()[0] is None:
+            search = dict.fromkeys((*settings.python_path, *_search_path()))
+            settings = attrs.evolve(settings, python_path=tuple(search))
+        self._runtime.validate(settings)
+        return self._process(settings)
+
+    def _process(self, settings: ProcessSettings) -> Source:
+        def open_replica(
+            instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
+        ) -> AbstractAsyncContextManager[StartedReplica]:
+            spec = InstanceSpec(
+                instance_id=instance_id,
+                settings=settings,
+                service=self._callbacks,
+                on_event=on_event,
+                on_line=on_line,
+            )
+            return self._runtime.open_instance(spec)
+
+        text = settings.target or settings.program()
+        return Source("process", _name_of(text), text, open_replica)
+
+    def _local(self, agent: LocalAgent, debug: bool) -> Source:
+        def open_replica(
+            instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
+        ) -> AbstractAsyncContextManager[StartedReplica]:
+            return open_local_replica(agent, debug, instance_id, self._callbacks, self._limits)
+
+        return Source("memory", _name_of(agent.name), repr(agent), open_replica)
+
+
+def check_name(name: object) -> None:
+    """Raise ConfigurationError for what cannot name a deployment."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"{name!r} cannot name a deployment: 1 to {MAX_NAME} of A-Z a-z 0-9 _ -, the first a "
+            "letter or digit"
+        )
+
+
+def _name_of(target: str) -> str:
+    """A name for instances, out of a path, a module's name or an agent's."""
+    program, _ = split_target(target)
+    name = Path(program).stem if program.endswith(".py") else re.split(r"[./]", program)[-1]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:MAX_NAME] or "functions"
+
+
+def _search_path() -> tuple[str, ...]:
+    """Where this process looks for modules that are not installed."""
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
+    places = [os.path.abspath(each) for each in sys.path if os.path.isdir(each or ".")]
+    return tuple(each for each in places if not os.path.join(each, "").startswith(installed))

@@ -1,0 +1,380 @@
+"""Keeps as many replicas of a deployment as are wanted, whatever becomes of them.
+
+Each replica has a place with a number, which gives it its name; whoever follows there has the same name
+and the next incarnation. A task for each place starts its replica, adds it to the pool, waits for its
+end, and starts the next one, within the restart policy. How many places there are to be is for others to
+say.
+
+Invariants:
+
+* A replica leaves the pool before it is asked to end, so that no call meets one that is leaving.
+* A replacement takes calls before the one that it replaces leaves.
+* One that cannot be kept alive harms no other place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from math import inf
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
+from spear._ids import InstanceId
+
+from ._replicas import ServingReplica
+from ._restarts import RestartBudget
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from spear._ids import RuntimeType
+    from spear.channels import CommunicationChannel
+
+    from ._pool import ReplicaPool
+    from ._settings import RestartPolicy
+
+logger: Final = logging.getLogger("spear.spearlet")
+
+
+class StartedReplica(ServingReplica, Protocol):
+    """A replica that is being started, or has been."""
+
+    async def wait_ready(self) -> CommunicationChannel:
+        """Wait until it takes calls. Raises SpawnFailed."""
+
+    async def wait_exited(self) -> object:
+        """Wait until it is gone."""
+
+    async def stop(self, drain_seconds: float | None = None) -> object:
+        """End it as gently as it lets us."""
+
+
+OpenReplica: TypeAlias = Callable[[InstanceId], AbstractAsyncContextManager[StartedReplica]]
+"""Starts a replica, and stops it when the block is left."""
+
+
+@final
+@attrs.define(eq=False, kw_only=True)
+class _Place:
+    """Where one replica lives, one incarnation after the other."""
+
+    number: int
+    open_replica: OpenReplica
+    budget: RestartBudget
+    replica: StartedReplica | None = None
+    is_ready: bool = False
+    settled: trio.Event = attrs.field(factory=trio.Event)  # the first start has succeeded or failed
+    leaving: trio.Event = attrs.field(factory=trio.Event)  # nothing is wanted here any more
+    gone: trio.Event = attrs.field(factory=trio.Event)
+    failure: SpearError | None = None  # why there is none now
+    is_given_up: bool = False
+
+
+@final
+class Supervisor:
+    """The places of one deployment.
+
+    Args:
+        name: of the deployment.
+        runtime: what its replicas are.
+        open_replica: starts one.
+        policy: how they are restarted.
+        pool: where those that are ready take calls.
+        nursery: of a task for each place.
+        rng: spreads delays.
+
+    Attributes:
+        started: replicas that were started.
+        lost: replicas that ended without being asked to.
+        restarts: replicas that were started to replace one that was lost or did not start.
+        drain_seconds: what leaving replicas have for their calls, if not ``Limits.drain_seconds``.
+        on_ready: told of each replica that has become ready, before it takes calls.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runtime: RuntimeType,
+        open_replica: OpenReplica,
+        policy: RestartPolicy,
+        pool: ReplicaPool,
+        nursery: trio.Nursery,
+        rng: Random,
+    ) -> None:
+        self.started = self.lost = self.restarts = 0
+        self.drain_seconds: float | None = None
+        self.on_ready: Callable[[CommunicationChannel], None] | None = None
+        self._name = name
+        self._runtime: RuntimeType = runtime
+        self._open_replica = open_replica
+        self._policy = policy
+        self._pool = pool
+        self._nursery = nursery
+        self._rng = rng
+        self._places: dict[int, _Place] = {}
+        self._leaving: list[_Place] = []
+        self._incarnations: dict[int, int] = {}
+        self._settling = trio.Event()  # for whoever waits for all of them
+        self._changing = trio.Lock()  # a rolling restart, or a change of number
+
+    # -- what there is ------------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> int:
+        """How many replicas there are to be."""
+        return len(self._places)
+
+    @property
+    def ready(self) -> int:
+        """How many of them take calls."""
+        return sum(place.is_ready for place in self._places.values())
+
+    @property
+    def instances(self) -> tuple[StartedReplica, ...]:
+        """All that exist now, by their numbers; those that are leaving come last."""
+        places = [self._places[number] for number in sorted(self._places)]
+        return tuple(each.replica for each in (*places, *self._leaving) if each.replica is not None)
+
+    @property
+    def trouble(self) -> tuple[SpearError, bool] | None:
+        """Why there is no replica at some place, and whether that was given up."""
+        found = [each for each in self._places.values() if each.failure is not None]
+        found.sort(key=lambda each: not each.is_given_up)
+        return (found[0].failure, found[0].is_given_up) if found and found[0].failure else None
+
+    # -- how many -----------------------------------------------------------------------------
+
+    def want(self, number: int) -> list[trio.Event]:
+        """Have so many replicas from now on: begins what is needed, and waits for nothing.
+
+        Returns:
+            For each that is started, an event for the outcome.
+        """
+        while len(self._places) > number:
+            self._retire(min(self._places.values(), key=_worth))
+        begun: list[_Place] = []
+        while len(self._places) < number:
+            free = next(each for each in range(1, number + 1) if each not in self._places)
+            begun.append(self._begin(free))
+        return [place.settled for place in begun]
+
+    async def wait_settled(self) -> None:
+        """Wait until all that were begun are ready.
+
+        Raises:
+            SpearError: one did not become ready at its first try.
+        """
+        await trio.lowlevel.checkpoint()
+        places = list(self._places.values())
+        while True:
+            for place in places:
+                if place.failure is not None and not place.is_ready:
+                    raise _again(place.failure)
+            if all(place.settled.is_set() for place in places):
+                return
+            self._settling = trio.Event()
+            await self._settling.wait()
+
+    def _begin(self, number: int, after: _Place | None = None) -> _Place:
+        budget = RestartBudget(self._policy, self._rng)
+        place = _Place(number=number, open_replica=self._open_replica, budget=budget)
+        if after is None:
+            self._places[number] = place
+        self._nursery.start_soon(self._keep, place, name=f"{self._name}-{number}")
+        return place
+
+    def _retire(self, place: _Place) -> None:
+        if self._places.get(place.number) is place:
+            del self._places[place.number]
+        if not place.gone.is_set():
+            self._leaving.append(place)
+        place.leaving.set()
+
+    # -- replacing ----------------------------------------------------------------------------
+
+    async def replace_all(self, open_replica: OpenReplica, policy: RestartPolicy) -> None:
+        """Replace every replica, one after the other: the new one is ready before the old one leaves.
+
+        If cancelled, those that were replaced remain so.
+
+        Raises:
+            SpearError: a new one did not become ready; the old one, and those behind it, still serve.
+        """
+        await trio.lowlevel.checkpoint()
+        async with self._changing:
+            before = self._open_replica, self._policy
+            self._open_replica, self._policy = open_replica, policy
+            for number in sorted(self._places):
+                old = self._places.get(number)
+                if old is None:  # it was not wanted any more, meanwhile
+                    continue
+                new = self._begin(number, after=old)
+                try:
+                    await new.settled.wait()
+                    if new.failure is not None:
+                        raise _again(new.failure)
+                except BaseException:
+                    self._retire(new)
+                    self._open_replica, self._policy = before
+                    raise
+                if self._places.get(number) is old:
+                    self._places[number] = new
+                    self._leaving.append(old)
+                    old.leaving.set()
+                    await old.gone.wait()
+                else:
+                    self._retire(new)
+
+    async def stop(self, seconds: float | None) -> None:
+        """Let all of them leave, at once. A checkpoint.
+
+        If cancelled, they are leaving all the same, but nobody waits for it.
+        """
+        await trio.lowlevel.checkpoint()
+        self.drain_seconds = seconds
+        places = list(self._places.values())
+        for place in places:
+            self._retire(place)
+        for place in [*places, *self._leaving]:
+            await place.gone.wait()
+
+    # -- one place ----------------------------------------------------------------------------
+
+    async def _keep(self, place: _Place) -> None:
+        """One replica after the other, until none is wanted."""
+        try:
+            while not place.leaving.is_set():
+                begun = trio.current_time()
+                failure = await self._live(place)
+                if failure is None:
+                    return
+                lived = trio.current_time() - begun if place.is_ready else 0.0
+                place.is_ready, place.failure = False, failure
+                self._settle(place)
+                delay = self._delay(place, lived, failure)
+                with trio.move_on_after(delay) if delay != inf else trio.CancelScope():
+                    await place.leaving.wait()
+                self.restarts += not place.leaving.is_set()
+        finally:
+            if place in self._leaving:
+                self._leaving.remove(place)
+            self._settle(place)
+            place.gone.set()
+
+    def _delay(self, place: _Place, lived: float, failure: SpearError) -> float:
+        delay = place.budget.delay_seconds(trio.current_time(), lived)
+        if delay is not None:
+            logger.warning(
+                "%s-%d: %s; starting it again in %.2g s",
+                self._name, place.number, _first_line(failure), delay,
+            )  # fmt: skip
+            return delay
+        delay = place.budget.give_up()
+        place.is_given_up = True
+        logger.error(
+            "%s-%d is given up after %d restarts in %g s: %s",
+            self._name, place.number, self._policy.intensity, self._policy.period_seconds,
+            _first_line(failure),
+        )  # fmt: skip
+        if not self.ready and not self._is_one_coming():
+            self._pool.give_up(_verdict(self._policy, failure))
+        return delay
+
+    def _is_one_coming(self) -> bool:
+        return any(not each.is_given_up for each in self._places.values())
+
+    async def _live(self, place: _Place) -> SpearError | None:
+        """One life; returns why it ended, if nobody had asked it to."""
+        incarnation = self._incarnations[place.number] = self._incarnations.get(place.number, 0) + 1
+        instance_id = InstanceId(self._runtime, f"{self._name}-{place.number}", incarnation)
+        try:
+            async with place.open_replica(instance_id) as replica:
+                place.replica = replica
+                if not await self._start(place, replica):
+                    return None
+                await _first_of(replica.wait_exited, place.leaving.wait)
+                self._pool.remove(replica)
+                if place.leaving.is_set():
+                    await replica.stop(self.drain_seconds)
+                    return None
+                self.lost += 1
+                return await replica.explain_loss(ChannelBroken("the connection ended"))
+        except SpearError as failure:
+            return failure
+        finally:
+            if place.replica is not None:
+                self._pool.remove(place.replica)
+                place.replica = None
+
+    async def _start(self, place: _Place, replica: StartedReplica) -> bool:
+        """Wait until it is ready; returns whether it is still wanted then."""
+        channels: list[CommunicationChannel] = []
+
+        async def wait_ready() -> None:
+            channels.append(await replica.wait_ready())
+
+        await _first_of(wait_ready, place.leaving.wait)
+        if not channels:
+            return False
+        self.started += 1
+        if self.on_ready is not None:
+            self.on_ready(channels[0])
+        place.is_ready, place.failure, place.is_given_up = True, None, False
+        self._pool.add(replica)
+        self._settle(place)
+        return True
+
+    def _settle(self, place: _Place) -> None:
+        place.settled.set()
+        self._settling.set()
+
+
+async def _first_of(*waits: Callable[[], object]) -> None:
+    """Wait until one of them is done; the others are cancelled. Raises what it raises, ungrouped."""
+    failures: list[SpearError] = []
+
+    async def run(wait: Callable[[], object]) -> None:
+        try:
+            await wait()  # type: ignore[misc]  # each is an async function
+        except SpearError as failure:
+            failures.append(failure)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for wait in waits:
+            nursery.start_soon(run, wait)
+    if failures:
+        raise failures.pop()
+
+
+def _worth(place: _Place) -> tuple[bool, int, int]:
+    """Who is missed least comes first: not ready, then with few calls, then with a high number."""
+    channel = place.replica.channel if place.replica is not None else None
+    calls = channel.calls_in_flight if channel is not None else 0
+    return place.is_ready, calls, -place.number
+
+
+def _first_line(failure: SpearError) -> str:
+    return str(failure).partition("\n")[0]
+
+
+def _verdict(policy: RestartPolicy, failure: SpearError) -> WorkerDied:
+    """What callers are told when all have been given up."""
+    verdict = WorkerDied(
+        f"restarted {policy.intensity} times within {policy.period_seconds:g} s, and given up: "
+        f"{_first_line(failure)}",
+        delivered="no",
+    )
+    if isinstance(failure, SpawnFailed | WorkerDied):
+        verdict.stderr_tail = failure.stderr_tail
+    return verdict
+
+
+def _again(failure: SpearError) -> SpearError:
+    """The same failure, to be raised once more: it has been raised, and may be again."""
+    return failure.with_traceback(None)
