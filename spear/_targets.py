@@ -1,4 +1,4 @@
-"""How programs are named: ``shop.py``, ``company.shop``, ``shop.py:app``. A leaf.
+"""How programs are named: ``shop.py``, ``./shop/``, ``company.shop``, ``shop.py:app``. A leaf.
 
 Whoever takes such a name splits it here, so that all of them mean the same. Nothing is loaded here.
 """
@@ -12,6 +12,9 @@ from typing import Final
 
 GUARD: Final = 'put what starts the program under `if __name__ == "__main__":`'
 """What to say about a file that does more than define its functions when it is loaded."""
+
+ARTIFACT_FILE: Final = "main.py"
+"""Where the functions of a directory are, which has their modules and data, too."""
 
 _loading: list[str] = []  # what this process is loading; see loading()
 
@@ -31,8 +34,13 @@ def split_call(text: str) -> tuple[str, str]:
 
 
 def is_file(program: str) -> bool:
-    """Whether the name of a program means a file, and not a module."""
+    """Whether the name of a program means a file or a directory, and not a module."""
     return program.endswith(".py") or os.sep in program or os.path.isfile(program)
+
+
+def file_of(program: str) -> str:
+    """The file that is meant by a file's name or, as its :data:`ARTIFACT_FILE`, by a directory's."""
+    return os.path.join(program, ARTIFACT_FILE) if os.path.isdir(program) else program
 
 
 @contextmanager

@@ -45,6 +45,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "agent": frozenset({"wire", "transports", "channels"}),
     "spearlet": frozenset({"runtimes", "channels", "requests", "discovery", "events"}),
     "gateway": frozenset({"spearlet", "telemetry"}),
+    "config": frozenset({"spearlet"}),
     "discovery": frozenset(),
     "requests": frozenset({"discovery", "channels", "kv"}),
     "events": frozenset(),

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import final
 
 from spear._errors import ConfigurationError
-from spear._targets import GUARD, is_file, split_target
+from spear._targets import ARTIFACT_FILE, GUARD, file_of, is_file, split_target
 
 from ._app import Agent
 from ._failures import is_machinery, text_of
@@ -41,8 +41,8 @@ def load_agent(target: str) -> Agent:
     """The agent in a program.
 
     Args:
-        target: a file (``shop.py``) or a module (``shop.api``), and the agent's name if there are
-            several (``shop.py:app``).
+        target: a file (``shop.py``), a directory with a ``main.py`` (``./shop/``) or a module
+            (``shop.api``), and the agent's name if there are several (``shop.py:app``).
 
     A file is loaded under its own name, not as ``__main__``, with its directory first on
     ``sys.path``.
@@ -56,8 +56,11 @@ def load_agent(target: str) -> Agent:
 
 
 def _load_file(path: str) -> ModuleType:
+    place, path = path, file_of(path)
     if not os.path.isfile(path):
-        what = "is a directory" if os.path.isdir(path) else "is no file"
+        path = place
+        is_directory = os.path.isdir(path)
+        what = f"is a directory, and has no {ARTIFACT_FILE}" if is_directory else "is no file"
         what = what if os.path.exists(path) else "does not exist"
         raise LoadFailed(f"{path} {what}")
     path = os.path.abspath(path)

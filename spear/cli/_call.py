@@ -32,7 +32,6 @@ from ._values import long_integers, show_value
 if TYPE_CHECKING:
     from spear.spearlet import Deployment, Function, ProcessSettings
 
-CALL_HELP: Final = "start a function in a process of its own, call it, print the result"
 
 DESCRIPTION: Final = """\
 Start a function in a process of its own, call it, print the result, stop.

@@ -6,6 +6,7 @@ Loading the rest takes a tenth of a second, in which people press Ctrl-C as in a
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 
 
@@ -15,10 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # some import, or be swallowed there.
     _exchange(signal.default_int_handler, signal.SIG_DFL)
     try:
-        from ._main import run
+        from ._main import load, run
+
+        words = sys.argv[1:] if argv is None else list(argv)
+        parser = load(words)
     finally:
         _exchange(signal.SIG_DFL, signal.default_int_handler)
-    return run(argv)
+    return run(parser, words)
 
 
 def _exchange(before: object, handler: signal._HANDLER) -> None:

@@ -10,8 +10,9 @@ from typing import NoReturn
 from spear._errors import ConfigurationError, SpawnFailed, SpearError, WorkerDied
 from spear._version import __version__
 
-from ._call import CALL_HELP, define_call
+from ._commands import COMMANDS, define
 from ._status import BROKEN_PIPE, INTERRUPTED, exit_status
+from ._text import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,15 +20,27 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message}\n{self.format_usage().strip()}")
 
 
-def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    words = sys.argv[1:] if argv is None else argv
+def make_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser of all commands, complete for one of them."""
     parser = _Parser(prog="spear", description="Host functions in processes of their own.")
     parser.add_argument("--version", action="version", version=f"spear {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    define_call(commands.add_parser("call", help=CALL_HELP))
+    for name, says in COMMANDS.items():
+        one = commands.add_parser(name, help=says, description=f"{says[0].upper()}{says[1:]}.")
+        if name == command:
+            define(name, one)
+    return parser
+
+
+def load(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command line, with all loaded that its command needs to be understood."""
+    return make_parser(next((each for each in words if each in COMMANDS), None))
+
+
+def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Run the command line; returns the exit status."""
     try:
-        options, unknown = parser.parse_known_args(words or ["--help"])
+        options, unknown = parser.parse_known_args(list(words) or ["--help"])
         if unknown:
             getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
         return int(options.run(options))
@@ -48,16 +61,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
         # It has been shown, line by line, as it was written.
         text = text.removesuffix(f"\n--- stderr ---\n{error.stderr_tail}")
-    print(f"spear: {_printable(text.rstrip())}", file=sys.stderr)
+    print(f"spear: {printable(text.rstrip())}", file=sys.stderr)
     return exit_status(error)
-
-
-def _printable(text: str) -> str:
-    """What a function says must not control the terminal."""
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
-        for each in text
-    )
 
 
 def _report_group(group: BaseExceptionGroup[BaseException]) -> int:

@@ -16,6 +16,8 @@ from spear._errors import (
     WorkerDied,
 )
 
+from ._places import NoHost
+
 # The first class that fits decides.
 EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (FunctionRaised, 1, "the function raised"),
@@ -27,6 +29,7 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (WorkerDied, 7, "the instance died"),
     (Overloaded, 8, "no capacity"),
     (CallFailed, 9, "the call failed otherwise"),
+    (NoHost, 10, "no host answers"),
 )
 
 

@@ -66,6 +66,21 @@ def read_all(file: BinaryIO, name: str) -> bytes:
     return content
 
 
+def read_input() -> bytes:
+    """All of standard input.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be read.
+        InvalidArguments: it is too much.
+    """
+    if sys.stdin is None:  # another file may have its number by now
+        raise ConfigurationError("standard input, which - stands for, is closed")
+    try:
+        return read_all(sys.stdin.buffer, "standard input")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read standard input: {error.strerror}") from error
+
+
 def _read_file(path: str) -> object:
     try:
         with open(path, "rb") as file:

@@ -17,7 +17,7 @@ from typing import Final, final
 import attrs
 
 from spear._errors import ConfigurationError
-from spear._targets import is_file, split_target
+from spear._targets import file_of, is_file, split_target
 
 from ._abc import RuntimeSettings
 
@@ -192,7 +192,7 @@ class ProcessSettings(RuntimeSettings):
         program, name = split_target(target)
         if not is_file(program):
             return None, target
-        path = Path(program).absolute()
+        path = Path(file_of(program)).absolute()
         return path, f"{path}:{name}" if name else str(path)
 
     def validate(self) -> None:

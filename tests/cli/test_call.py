@@ -613,7 +613,7 @@ def test_without_standard_input_and_output(terminal: Terminal) -> None:
     assert run("<&-", "shop.py:price", "tea").stdout == b'"tea EUR 0 0"\n'
     done = run("<&-", "shop.py:size", "-")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"spear: standard input, which - stands for, is closed\nusage: ")
+    assert done.stderr.startswith(b"spear: standard input, which - stands for, is closed\n")
     done = run("0> unreadable", "shop.py:size", "-")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr == b"spear: cannot read standard input: Bad file descriptor\n"

@@ -186,13 +186,13 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     """What the command raises."""
     errors: list[BaseException] = []
 
-    def define(parser: argparse.ArgumentParser) -> None:
+    def define(name: str, parser: argparse.ArgumentParser) -> None:
         def run(options: object) -> int:
             raise errors[0]
 
         parser.set_defaults(run=run)
 
-    monkeypatch.setattr(main_module, "define_call", define)
+    monkeypatch.setattr(main_module, "define", define)
     return errors
 
 
@@ -230,9 +230,12 @@ def test_a_bug_shows_its_traceback(raising: list[BaseException], error: Exceptio
 
 
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:
-    """What does not call loads nothing of the host's side."""
-    code = "import sys, spear.cli; spear.cli.main(['--version']); print(*sorted(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(run.stdout.split())
-    assert "spear.cli._call" in loaded
-    assert not loaded & {"spear.spearlet", "spear.runtimes", "spear.channels", "cbor2"}
+    """What runs no functions itself loads neither an event loop nor the host's side."""
+    for words in (["--version"], ["--help"], ["ps", "--host", "nobody"], ["completion", "bash"]):
+        code = f"import sys, spear.cli; spear.cli.main({words}); print(*sorted(sys.modules))"
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        loaded = set(run.stdout.split())
+        assert "spear.cli._main" in loaded
+        assert not loaded & {"trio", "spear.spearlet", "spear.runtimes", "spear.channels", "cbor2"}

@@ -1,0 +1,97 @@
+"""What a host's error answers mean: the same errors as in a program, hence the same exit statuses."""
+
+from __future__ import annotations
+
+import json
+
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    SpawnFailed,
+    SpearError,
+    WorkerDied,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
+
+    from spear._errors import Delivered
+
+_PLAIN: Final[dict[str, type[SpearError]]] = {
+    each.__name__: each
+    for each in (
+        CallCancelled, CallFailed, ConfigurationError, DeadlineExceeded, InvalidArguments, NotFound,
+        Rejected,
+    )
+}  # fmt: skip
+
+_DELIVERED: Final[dict[object, Delivered]] = {"no": "no", "maybe": "maybe", "yes": "yes"}
+
+
+def failure_of(status: int, kind: str, body: bytes, headers: Mapping[str, str]) -> SpearError:
+    """The error that an answer is.
+
+    Args:
+        status: of HTTP.
+        kind: of its body.
+        body: whatever came.
+        headers: by lower-case name.
+    """
+    try:
+        content = json.loads(body) if kind.endswith("json") else None
+    except ValueError:
+        content = None
+    error = content.get("error") if isinstance(content, dict) else None
+    if not isinstance(error, dict):
+        return SpearError(f"the host answers {status}, and does not say why", delivered="maybe")
+    return failure_from(error, status, headers)
+
+
+def failure_from(
+    error: Mapping[str, object], status: int = 500, headers: Mapping[str, str] | None = None
+) -> SpearError:
+    """The error that a host describes; see :func:`failure_of`."""
+    kind = str(error.get("kind"))
+    message = str(error.get("message") or f"the host answers {status} {kind}")
+    delivered = _DELIVERED.get(error.get("delivered"), "maybe")
+    tail = str(error.get("stderr_tail") or "")
+    match kind:
+        case "FunctionRaised":
+            name = str(error.get("type") or "Exception")
+            said = message.partition("\n")[0] if error.get("traceback") else message
+            trace = error.get("traceback")
+            said = "" if said == name else said.removeprefix(f"{name}: ")
+            return FunctionRaised(
+                said, type_name=name, remote_traceback=str(trace) if trace else None
+            )
+        case "WorkerDied":
+            return WorkerDied(_without(message, tail), stderr_tail=tail, delivered=delivered)
+        case "SpawnFailed":
+            return SpawnFailed(_without(message, tail), stderr_tail=tail)
+        case "Overloaded" | "Busy":
+            after = (headers or {}).get("retry-after")
+            later = f"; try again in {after} s" if after and "again" not in message else ""
+            return Overloaded(f"{message}{later}", delivered="no")
+        case "Unauthorized":
+            return ConfigurationError(
+                f"{message}; say the host's token with --token-file FILE or SPEAR_TOKEN"
+            )
+        case "Forbidden" | "BadRequest" | "TooLarge":
+            return ConfigurationError(message)
+        case "NoSuchPath":
+            return SpearError(f"{message}: the host is of another version than this command")
+    return _PLAIN.get(kind, SpearError)(message, delivered=delivered)
+
+
+def _without(message: str, tail: str) -> str:
+    """The error adds the end of stderr itself."""
+    return message.partition("\n--- stderr ---\n")[0] if tail else message

@@ -1,0 +1,34 @@
+"""The gateway of a host that is served, out of its configuration."""
+
+from __future__ import annotations
+
+import os
+
+from spear.config import HostConfiguration, read_token, split_listen
+from spear.gateway import GatewaySettings
+
+from ._places import socket_path
+
+
+def control_socket(host: HostConfiguration) -> str:
+    """Where the command line finds the host."""
+    return os.path.abspath(host.control_socket or socket_path(host.name))
+
+
+def gateway_settings(host: HostConfiguration) -> GatewaySettings:
+    """What the gateway is to do.
+
+    Raises:
+        ConfigurationError: it would let in whom it must not, or cannot be had.
+    """
+    address = split_listen(host.listen)
+    return GatewaySettings(
+        host=None if address is None else address[0],
+        port=0 if address is None else address[1],
+        token=None if host.token_file is None else read_token(host.token_file),
+        tls_cert=host.tls_cert,
+        tls_key=host.tls_key,
+        allow_plaintext=host.allow_plaintext,
+        allow_control=host.allow_control,
+        control_socket=control_socket(host),
+    )

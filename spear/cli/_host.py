@@ -1,0 +1,170 @@
+"""A host that serves: deployments, a gateway, signals, and a good end.
+
+The first SIGTERM or SIGINT drains, the second ends everything at once; SIGHUP reloads. An operator's
+drain, over HTTP, is the same as a signal's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trio
+
+from spear.channels import open_private_nursery
+from spear.config import Faults, Loaded
+from spear.gateway import open_gateway
+from spear.spearlet import open_spearlet
+
+from ._claim import claim
+from ._gateway import control_socket, gateway_settings
+from ._notify import notify, notify_reloading
+from ._reload import Applied, Reloader
+from ._serve_log import showing_log
+from ._text import printable
+
+if TYPE_CHECKING:
+    from spear.gateway import Gateway
+
+logger: Final = logging.getLogger("spear.cli")
+
+Load: TypeAlias = Callable[[], tuple[Loaded, Faults]]
+
+SIGNALLED: Final = 128
+"""Exit statuses from here on tell which signal it was."""
+
+
+def run_host(loaded: Loaded, load: Load, *, as_json: bool) -> int:
+    """Host what a configuration says, until a signal or an operator ends it; returns the exit status.
+
+    Args:
+        loaded: what is to be served.
+        load: reads it again.
+        as_json: say what is served as a line of JSON.
+    """
+    settings = loaded.configuration.spearlet
+    with ExitStack() as stack:
+        lines = stack.enter_context(showing_log(settings))
+        stack.enter_context(claim(control_socket(settings)))
+        host = _Host(loaded, load, as_json=as_json)
+        status = trio.run(host.run)
+        lines.is_patient = status == 0
+        return status
+
+
+@final
+class _Host:
+    """One run of a host."""
+
+    def __init__(self, loaded: Loaded, load: Load, *, as_json: bool) -> None:
+        self._loaded = loaded
+        self._load = load
+        self._as_json = as_json
+        self._signals: list[int] = []  # those that were to end it
+        self._ending = trio.Event()
+        self._seconds: float | None = None  # for what runs, when it drains
+        self._wants_reload = trio.Event()
+
+    async def run(self) -> int:
+        """Returns the exit status."""
+        has_ended_well = False
+        async with open_private_nursery() as nursery:
+            await nursery.start(self._watch_signals, nursery.cancel_scope)
+            await self._serve()
+            has_ended_well = True
+        return 0 if has_ended_well or not self._signals else SIGNALLED + self._signals[-1]
+
+    async def _serve(self) -> None:
+        configuration = self._loaded.configuration
+        settings = gateway_settings(configuration.spearlet)
+        async with open_spearlet(limits=configuration.limits) as spearlet:
+            applied = Applied(spearlet)
+            reloader = Reloader(applied, self._load, self._loaded)
+            if not await self._start(reloader):
+                return
+            async with open_gateway(spearlet, settings, on_drain=self._drain) as gateway:
+                self._announce(applied, gateway)
+                notify("READY=1", f"STATUS=serving {len(spearlet.deployments)} deployments")
+                async with open_private_nursery() as nursery:
+                    nursery.start_soon(self._reload, reloader)
+                    await self._ending.wait()
+                notify("STOPPING=1", "STATUS=draining")
+                await spearlet.drain(self._seconds)
+
+    async def _start(self, reloader: Reloader) -> bool:
+        """Start all deployments; False if a signal came first."""
+        with trio.CancelScope() as scope:
+            async with open_private_nursery() as nursery:
+                nursery.start_soon(self._cancel_at_the_end, scope)
+                await reloader.start()
+            return True
+        return False
+
+    async def _cancel_at_the_end(self, scope: trio.CancelScope) -> None:
+        await self._ending.wait()
+        scope.cancel()
+
+    async def _watch_signals(
+        self, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
+    ) -> None:
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        with trio.open_signal_receiver(*numbers) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._wants_reload.set()
+                    continue
+                self._signals.append(number)
+                if self._ending.is_set():
+                    break
+                self._ending.set()
+        logger.warning("a second signal: ending at once")
+        scope.cancel()
+
+    async def _reload(self, reloader: Reloader) -> None:
+        while True:
+            await self._wants_reload.wait()
+            self._wants_reload = trio.Event()  # another one means: once more
+            notify_reloading()
+            await reloader.reload()
+            notify("READY=1")
+
+    def _drain(self, seconds: float | None = None) -> None:
+        """An operator wants the host to end."""
+        if not self._ending.is_set():
+            self._seconds = seconds
+            self._ending.set()
+
+    def _announce(self, applied: Applied, gateway: Gateway) -> None:
+        """Say what is served, and where."""
+        deployments = applied.spearlet.deployments
+        if self._as_json:
+            said = {
+                "name": self._loaded.configuration.spearlet.name,
+                "pid": os.getpid(),
+                "urls": list(gateway.urls),
+                "control_socket": gateway.control_socket,
+                "deployments": {name: list(each.functions) for name, each in deployments.items()},
+            }
+            lines = [json.dumps(said)]
+        else:
+            lines = [
+                f"{name}: {', '.join(each.functions) or 'no functions'} ({_count(len(each.replicas))})"
+                for name, each in deployments.items()
+            ]
+            lines += [*gateway.urls, f"control socket {gateway.control_socket}"]
+        if sys.stdout is not None:
+            try:
+                print(printable("\n".join(lines)), flush=True)
+            except OSError:  # nobody wants to know
+                sys.stdout = None
+
+
+def _count(number: int) -> str:
+    return "1 instance" if number == 1 else f"{number} instances"

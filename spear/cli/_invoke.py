@@ -1,0 +1,179 @@
+"""``spear invoke NAME ARGS``: call a function of a running host, as ``spear call`` does one of a file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import select
+import sys
+from urllib.parse import quote
+
+from spear._errors import ConfigurationError, InvalidArguments, SpearError
+from spear._json import dump_json, load_json
+
+from ._documents import inner, text
+from ._failures import failure_from
+from ._hints import hints
+from ._places import NoHost
+from ._remote import Remote, define_host
+from ._status import describe_statuses
+from ._values import long_integers, parse_value, read_input, show_value, split_arguments
+from ._words import OurOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+USAGE: Final = "spear invoke [options] NAME [argument | --name value ...]"
+
+OURS: Final = OurOptions(
+    usage=USAGE,
+    numbers={"--timeout": float},
+    flags=("--async", "--help"),
+    texts=("--host", "--key", "--session", "--token-file"),
+)
+
+EPILOG: Final = """\
+arguments:
+  tea 3 '[1, 2]'     JSON; what is not JSON is text
+  @photo.png         the bytes of a file; @order.json what its JSON says
+  -                  the bytes of standard input
+  --currency GBP     a keyword argument, also as --currency=GBP
+  -- --timeout 3     behind a -- nothing is an option of spear's
+
+NAME is that of a function, or DEPLOYMENT.FUNCTION if several have it; "spear ps" shows them.
+
+examples:
+  spear invoke price tea --currency GBP
+  spear invoke shop.fingerprint @README.md --timeout 10
+
+"""
+
+GRACE_SECONDS: Final = 5.0
+"""Beyond a call's own timeout, which the host keeps, before its host counts as silent."""
+
+
+def define_invoke(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    parser.description = (
+        "Call a function of a running host, and print the result as `spear call` does."
+    )
+    parser.usage = USAGE
+    parser.epilog = EPILOG + describe_statuses()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.allow_abbrev = False
+    define_host(parser)
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="for the call (default: the deployment's)"
+    )
+    parser.add_argument(
+        "--key", help="names what the call does: the same again gives the same outcome"
+    )
+    parser.add_argument("--session", help="calls of one session go to the same instance")
+    parser.add_argument(
+        "--async", action="store_true", help="do not wait: print the id of the execution"
+    )
+    parser.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="NAME ...", help="the function and its arguments"
+    )
+    parser.set_defaults(run=run_invoke, parser=parser)
+
+
+def run_invoke(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    with long_integers():
+        words, ours = OURS.take(options)
+        if not words:
+            raise OURS.wrong("say what to call: spear invoke NAME")
+        if options.timeout is not None and not options.timeout > 0:
+            raise OURS.wrong("--timeout must be more than 0 seconds")
+        if sys.stdout is None:
+            raise ConfigurationError("standard output is closed")
+        remote, name = Remote(options), words[0]
+        path = f"/v1/functions/{quote(name, safe='')}"
+        if "help" in ours:
+            print(text(remote.get(path), "signature") or name)
+            return 0
+        content, body = _arguments(words[1:])
+        try:
+            _call(remote, path, content, body, options)
+        except InvalidArguments as error:
+            usage = _usage(remote, path)
+            lines = (f"usage: {usage}" if usage else "", *hints(str(error), usage, ours))
+            raise InvalidArguments("\n".join(filter(None, [str(error), *lines]))) from None
+    return 0
+
+
+def _arguments(words: list[str]) -> tuple[str, bytes]:
+    """(content type, body) of a call with these arguments."""
+    positional, keywords = split_arguments(words)
+    values = [parse_value(word, read_input) for word in positional]
+    named = {name: parse_value(word, read_input) for name, word in keywords.items()}
+    if len(values) == 1 and not named and isinstance(values[0], bytes):
+        return "application/octet-stream", values[0]
+    return "application/json", dump_json({"$args": values, **named}).encode()
+
+
+def _call(
+    remote: Remote, path: str, content: str, body: bytes, options: argparse.Namespace
+) -> None:
+    headers = {"Content-Type": content}
+    seconds = None
+    if options.timeout is not None:
+        headers["Spear-Timeout"] = repr(options.timeout)
+        if options.timeout < math.inf:
+            seconds = options.timeout + GRACE_SECONDS
+    if options.key is not None:
+        headers["Idempotency-Key"] = options.key
+    if options.session is not None:
+        headers["Spear-Session"] = options.session
+    if getattr(options, "async"):
+        with remote.request("POST", f"{path}/submit", body, headers, seconds) as answer:
+            print(text(answer.json(), "id"))
+        return
+    if text(remote.get(path), "kind") == "stream":
+        headers["Accept"] = "application/x-ndjson"
+        with remote.request("POST", f"{path}/stream", body, headers, seconds) as answer:
+            for line in answer.lines():
+                _write(show_value(_item(line)))
+        return
+    with remote.request("POST", f"{path}/call", body, headers, seconds) as answer:
+        result = answer.read()
+        _write(show_value(result if answer.kind == "application/octet-stream" else _load(result)))
+
+
+def _load(data: bytes) -> object:
+    try:
+        return load_json(data)
+    except ValueError as error:
+        raise NoHost("the host does not answer as a spearlet does", delivered="maybe") from error
+
+
+def _item(line: bytes) -> object:
+    """One item of a stream. Raises what ended it."""
+    item = _load(line)
+    if isinstance(item, dict) and list(item) == ["$error"]:
+        raise failure_from(inner(item, "$error"))
+    return item
+
+
+def _usage(remote: Remote, path: str) -> str:
+    try:
+        return text(remote.get(path), "signature")
+    except SpearError:
+        return ""
+
+
+def _write(data: bytes) -> None:
+    """All of it at once, so that a reader sees it as it comes."""
+    output = sys.stdout.fileno()
+    rest = memoryview(data)
+    try:
+        while rest:
+            select.select([], [output], [])  # somebody may have made it non-blocking
+            rest = rest[os.write(output, rest) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SpearError(f"cannot write to standard output: {error.strerror}") from error

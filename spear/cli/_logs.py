@@ -1,0 +1,128 @@
+"""``spear logs``: what instances write, as it was and as it comes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from queue import SimpleQueue
+from urllib.parse import quote, urlencode
+
+from spear._errors import NotFound, SpearError
+
+from ._documents import number, several, text
+from ._remote import Remote, define_host
+from ._text import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from typing import Final, TypeAlias
+
+    from ._documents import Document
+
+    Arrival: TypeAlias = Document | SpearError | None
+    """A line; or what ended the lines of a deployment, None if they just ended."""
+
+TAIL_LINES: Final = 100
+
+
+def define_logs(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    define_host(parser)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="of deployments (default: all of them)"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    parser.add_argument(
+        "-n", "--tail", type=int, default=TAIL_LINES, metavar="N",
+        help=f"so many lines of each that were written before (default: {TAIL_LINES})",
+    )  # fmt: skip
+    parser.add_argument("--instance", metavar="ID", help="of this instance only")
+    parser.add_argument("--json", action="store_true", help="print each line as JSON")
+    parser.set_defaults(run=run_logs, parser=parser)
+
+
+def run_logs(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    if options.tail < 0:
+        options.parser.error("--tail must not be negative")
+    remote = Remote(options)
+    names = options.names or [
+        text(each, "name") for each in several(remote.get("/v1/deployments"), "deployments")
+    ]
+    if not names:
+        raise NotFound("nothing is deployed, so nothing writes")
+    show = _show_json if options.json else _show
+    for line in (
+        _follow(remote, names, options) if options.follow else _past(remote, names, options)
+    ):
+        print(show(line), flush=options.follow)
+    return 0
+
+
+def _past(remote: Remote, names: list[str], options: argparse.Namespace) -> list[Document]:
+    """What was written, in the order in which it was."""
+    lines = [line for name in names for line in _lines(remote, name, options)]
+    return sorted(lines, key=lambda line: number(line, "time") or 0.0) if len(names) > 1 else lines
+
+
+def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> Iterator[Document]:
+    """What is written, as it comes, until all deployments have ended or one cannot be followed."""
+    arrivals: SimpleQueue[Arrival] = SimpleQueue()
+    for name in names:
+        threading.Thread(
+            target=_work,
+            args=(remote, name, options, arrivals),
+            name=f"logs of {name}",
+            daemon=True,
+        ).start()
+    left = len(names)
+    while left:
+        arrival = arrivals.get()
+        if isinstance(arrival, SpearError):
+            raise arrival
+        if arrival is None:
+            left -= 1
+        else:
+            yield arrival
+
+
+def _work(
+    remote: Remote, name: str, options: argparse.Namespace, arrivals: SimpleQueue[Arrival]
+) -> None:
+    try:
+        for line in _lines(remote, name, options):
+            arrivals.put(line)
+        arrivals.put(None)
+    except SpearError as error:
+        arrivals.put(error)
+
+
+def _lines(remote: Remote, name: str, options: argparse.Namespace) -> Iterator[Document]:
+    query = {"tail": str(options.tail), "follow": "true" if options.follow else "false"}
+    if options.instance:
+        query["instance"] = options.instance
+    path = f"/v1/deployments/{quote(name, safe='')}/logs?{urlencode(query)}"
+    patience = {"seconds": None} if options.follow else {}
+    with remote.request("GET", path, **patience) as answer:
+        for each in answer.lines():
+            if each.strip():  # a sign of life has none
+                line = json.loads(each)
+                yield line if isinstance(line, dict) else {}
+
+
+def _show(line: Document) -> str:
+    lost = number(line, "lost")
+    if lost is not None:
+        return f"... {lost:.0f} lines were lost: they came faster than they were read"
+    at = number(line, "time") or 0.0
+    clock = time.strftime("%H:%M:%S", time.localtime(at))
+    instance = text(line, "instance").partition(":")[2]
+    said = f"{text(line, 'stream')}: {text(line, 'text')}"
+    return printable(f"{clock}.{int(at * 1000) % 1000:03} {instance} {said}", keep="\t")
+
+
+def _show_json(line: Document) -> str:
+    return json.dumps(line)

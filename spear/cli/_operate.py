@@ -1,0 +1,141 @@
+"""``spear scale``, ``restart``, ``stop`` and ``drain``: what operators do to a running host."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from urllib.parse import quote
+
+from spear._errors import ConfigurationError
+
+from ._documents import inner, text, total
+from ._places import NoHost
+from ._remote import Remote, define_host
+from ._text import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Final
+
+ROLLING_SECONDS: Final = 3600.0
+"""For a host to replace all instances of a deployment, one after the other."""
+
+LOOK_SECONDS: Final = 0.1
+"""How often to look whether a host is gone."""
+
+_SCALE: Final = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def define_scale(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    define_host(parser)
+    parser.add_argument("name", metavar="NAME", help="of the deployment")
+    parser.add_argument("replicas", metavar="N|MIN-MAX", help="how many, or between which numbers")
+    _define_json(parser)
+    parser.set_defaults(run=run_scale)
+
+
+def run_scale(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    found = _SCALE.fullmatch(options.replicas)
+    if not found:
+        raise ConfigurationError(
+            f"write a number or MIN-MAX, as in 4 or 1-8, not {options.replicas!r}"
+        )
+    body: dict[str, int] = {"replicas": int(found[1])}
+    if found[2] is not None:
+        body = {"min": int(found[1]), "max": int(found[2])}
+    _operate(options, options.name, "scale", body)
+    return 0
+
+
+def define_restart(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    define_host(parser)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of deployments")
+    _define_json(parser)
+    parser.set_defaults(run=run_restart)
+
+
+def run_restart(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    for name in options.names:
+        _operate(options, name, "restart")
+    return 0
+
+
+def define_stop(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    define_host(parser)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of deployments")
+    parser.set_defaults(run=run_stop)
+
+
+def run_stop(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    remote = Remote(options)
+    for name in options.names:
+        remote.post(_path(name, "stop"), {}, seconds=ROLLING_SECONDS)
+        print(f"{printable(name)} is stopped")
+    return 0
+
+
+def define_drain(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    define_host(parser)
+    parser.add_argument(
+        "--seconds", type=float, metavar="SECONDS",
+        help="for what runs (default: the host's shutdown_seconds)",
+    )  # fmt: skip
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until the host is gone")
+    parser.set_defaults(run=run_drain)
+
+
+def run_drain(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    seconds = options.seconds
+    if seconds is not None and not 0 <= seconds < float("inf"):
+        raise ConfigurationError("--seconds must be a number of seconds")
+    remote = Remote(options)
+    remote.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
+    if options.no_wait:
+        print(f"{remote.where} drains")
+        return 0
+    while _is_there(remote):
+        time.sleep(LOOK_SECONDS)
+    print(f"{remote.where} has drained and ended")
+    return 0
+
+
+def _is_there(remote: Remote) -> bool:
+    try:
+        with remote.request("GET", "/healthz") as answer:
+            answer.read()
+    except NoHost:
+        return False
+    return True
+
+
+def _define_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the deployment as JSON")
+
+
+def _path(name: str, what: str) -> str:
+    return f"/v1/deployments/{quote(name, safe='')}/{what}"
+
+
+def _operate(
+    options: argparse.Namespace, name: str, what: str, body: dict[str, int] | None = None
+) -> None:
+    remote = Remote(options)
+    deployment = remote.post(_path(name, what), body or {}, seconds=ROLLING_SECONDS)
+    if options.json:
+        print(json.dumps(deployment, indent=2))
+        return
+    statistics = inner(deployment, "statistics")
+    ready, wanted = total(statistics, "ready"), total(statistics, "wanted")
+    print(
+        f"{printable(name)} is {printable(text(deployment, 'state'))}: {ready:.0f}/{wanted:.0f} ready"
+    )

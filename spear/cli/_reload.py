@@ -1,0 +1,214 @@
+"""Applying a configuration to a spearlet that may serve another one already.
+
+A deployment is touched only if its part of the configuration, or its source, has changed: then its
+instances are replaced one after the other, and no call fails. If only the number of replicas has, it is
+scaled. What cannot be applied leaves what runs as it is, and is tried again with the next reload.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import SpearError
+from spear.config import (
+    Configuration,
+    Faults,
+    FunctionConfiguration,
+    Loaded,
+    deployment_settings,
+    process_settings,
+    source_file,
+)
+
+if TYPE_CHECKING:
+    from spear.spearlet import Deployment, Spearlet
+
+logger: Final = logging.getLogger("spear.cli")
+
+MAX_FILES: Final = 10_000
+"""Of a source directory that are looked at for changes."""
+
+State: TypeAlias = tuple[tuple[str, int, int], ...]
+"""Files with their sizes and times."""
+
+
+@final
+@attrs.frozen
+class Part:
+    """What a deployment was made from.
+
+    Attributes:
+        function: its table.
+        state: of its source's files then.
+    """
+
+    function: FunctionConfiguration
+    state: State
+
+    @classmethod
+    def of(cls, function: FunctionConfiguration) -> Part:
+        """As it is now."""
+        return cls(function, tuple(_look_at(source_file(function))))
+
+    def differs_only_in_replicas(self, other: Part) -> bool:
+        """Whether scaling is enough."""
+        return attrs.evolve(
+            self, function=attrs.evolve(self.function, replicas=other.function.replicas)
+        ) == other  # fmt: skip
+
+
+def _look_at(source: Path | None) -> Iterator[tuple[str, int, int]]:
+    if source is None:
+        return
+    if not source.is_dir():
+        yield from _entry(source)
+        return
+    count = 0
+    for place, directories, names in os.walk(source):
+        directories[:] = sorted(each for each in directories if each != "__pycache__")
+        for name in sorted(names):
+            count += 1
+            if count > MAX_FILES:
+                return
+            yield from _entry(Path(place, name))
+
+
+def _entry(file: Path) -> Iterator[tuple[str, int, int]]:
+    try:
+        found = file.stat()
+    except OSError:  # it was removed while we looked
+        return
+    yield str(file), found.st_size, found.st_mtime_ns
+
+
+@final
+class Applied:
+    """What a spearlet serves, and what that was made from."""
+
+    def __init__(self, spearlet: Spearlet) -> None:
+        self.spearlet = spearlet
+        self.parts: dict[str, Part] = {}
+
+    async def deploy(self, name: str, part: Part) -> None:
+        """A new deployment. Raises what :meth:`Spearlet.deploy` does."""
+        await self.spearlet.deploy(
+            process_settings(part.function), name=name, settings=deployment_settings(part.function)
+        )
+        self.parts[name] = part
+
+    async def change(self, deployment: Deployment, part: Part) -> str:
+        """Make a deployment what it is to be; returns what was done."""
+        before = self.parts.get(deployment.name)
+        settings = deployment_settings(part.function)
+        if before is not None and before.differs_only_in_replicas(part):
+            await deployment.scale(settings.replicas)
+            done = "scaled"
+        else:
+            await deployment.restart(process_settings(part.function), settings)
+            done = "restarted"
+        self.parts[deployment.name] = part
+        return done
+
+    async def stop(self, deployment: Deployment) -> None:
+        """End a deployment that is wanted no more."""
+        await deployment.stop()
+        self.parts.pop(deployment.name, None)
+
+
+@final
+class Reloader:
+    """Applies one configuration after the other."""
+
+    def __init__(
+        self, applied: Applied, load: Callable[[], tuple[Loaded, Faults]], loaded: Loaded
+    ) -> None:
+        self._applied = applied
+        self._load = load
+        self._loaded = loaded
+
+    async def start(self) -> None:
+        """Start everything. If cancelled, what was started is left to its spearlet.
+
+        Raises:
+            SpearError: something cannot be started.
+        """
+        failures: list[SpearError] = []
+        async with trio.open_nursery() as nursery:
+
+            async def start(name: str, function: FunctionConfiguration) -> None:
+                try:
+                    await self._applied.deploy(name, Part.of(function))
+                except SpearError as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+
+            for name, function in self._loaded.configuration.functions.items():
+                nursery.start_soon(start, name, function)
+        if failures:
+            raise failures[0]
+
+    async def reload(self) -> None:
+        """Read the configuration again, and apply what has changed. Whatever is wrong is logged."""
+        try:
+            loaded, faults = self._load()
+            faults.raise_if_any()
+        except SpearError as error:
+            logger.error("reload: nothing is changed, because\n%s", error)
+            return
+        _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
+        done: list[str] = []
+        async with trio.open_nursery() as nursery:
+            wanted = loaded.configuration.functions
+            for name, function in wanted.items():
+                nursery.start_soon(self._apply, name, Part.of(function), done)
+            for name in self._applied.parts.keys() - wanted.keys():
+                nursery.start_soon(self._remove, name, done)
+        self._loaded = attrs.evolve(
+            loaded,
+            configuration=attrs.evolve(
+                loaded.configuration,
+                spearlet=self._loaded.configuration.spearlet,
+                limits=self._loaded.configuration.limits,
+            ),
+        )
+        logger.info("reloaded: %s", ", ".join(sorted(done)) or "nothing has changed")
+
+    async def _apply(self, name: str, part: Part, done: list[str]) -> None:
+        applied = self._applied
+        deployment = applied.spearlet.deployments.get(name)
+        if deployment is not None and applied.parts.get(name) == part:
+            return
+        try:
+            if deployment is None:
+                await applied.deploy(name, part)
+                done.append(f"{name} deployed")
+            else:
+                done.append(f"{name} {await applied.change(deployment, part)}")
+        except SpearError as error:
+            left = "it goes on as it was" if deployment else "it is not there"
+            logger.error("reload: %s: %s; %s", name, error, left)
+
+    async def _remove(self, name: str, done: list[str]) -> None:
+        deployment = self._applied.spearlet.deployments.get(name)
+        if deployment is not None:
+            await self._applied.stop(deployment)
+        self._applied.parts.pop(name, None)
+        done.append(f"{name} stopped")
+
+
+def _warn_of_the_rest(before: Configuration, after: Configuration) -> None:
+    """Say what takes effect with the next start only."""
+    for section in ("spearlet", "limits"):
+        old, new = getattr(before, section), getattr(after, section)
+        for each in attrs.fields(type(old)):
+            if getattr(old, each.name) != getattr(new, each.name):
+                logger.warning(
+                    "reload: %s.%s takes effect when the host is started again", section, each.name
+                )

@@ -1,0 +1,243 @@
+"""Talking to a running host: HTTP over its control socket, or over TCP to one elsewhere.
+
+Only the standard library, and blocking: a command that asks one question must not load an event loop.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from spear._errors import ConfigurationError, SpearError
+
+from ._failures import failure_of
+from ._places import CONNECT_SECONDS, NoHost, find
+from ._text import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Final
+
+ANSWER_SECONDS: Final = 60.0
+"""For what a host answers by itself. Calls have their own time."""
+
+USUAL: Final = -1.0
+"""Stands for the usual time."""
+
+MAX_ANSWER_BYTES: Final = 64 << 20
+"""More than any message; a host that sends more is none."""
+
+HOST_HELP: Final = "which one: a name, a socket's path, or an http(s):// URL (or SPEAR_HOST)"
+
+
+def define_host(parser: argparse.ArgumentParser) -> None:
+    """The options that say which host is meant."""
+    parser.add_argument("--host", metavar="HOST", help=HOST_HELP)
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file with the token that a URL needs (or SPEAR_TOKEN)",
+    )
+
+
+class Answer:
+    """What a host answers; its body is read as it comes.
+
+    Attributes:
+        status: of HTTP.
+        headers: by lower-case name.
+    """
+
+    def __init__(self, response: http.client.HTTPResponse, where: str) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self._response = response
+        self._where = where
+
+    @property
+    def kind(self) -> str:
+        """What the body is: ``application/json``."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def read(self) -> bytes:
+        """All of the body."""
+        with reporting(self._where):
+            body = self._response.read(MAX_ANSWER_BYTES + 1)
+        if len(body) > MAX_ANSWER_BYTES:
+            raise NoHost(f"{self._where} answers with more than {MAX_ANSWER_BYTES} bytes")
+        return body
+
+    def json(self) -> object:
+        """The body, if it is JSON."""
+        body = self.read()
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise NoHost(f"{self._where} does not answer as a spearlet does") from error
+
+    def lines(self) -> Iterator[bytes]:
+        """The body line by line, as they come."""
+        while True:
+            with reporting(self._where):
+                line = self._response.readline(MAX_ANSWER_BYTES)
+            if not line:
+                return
+            yield line
+
+
+class Remote:
+    """A host that can be asked.
+
+    Attributes:
+        where: how people know it.
+    """
+
+    def __init__(self, options: argparse.Namespace, *, seconds: float = ANSWER_SECONDS) -> None:
+        self._seconds = seconds  # for an answer, if a request does not say
+        host = options.host or os.environ.get("SPEAR_HOST") or None
+        self._token: str | None = None
+        self._path = ""
+        self._socket = ""
+        if host is not None and "://" in host:
+            self._url(host, _token(options.token_file))
+        elif host is not None and os.sep in host:
+            self._socket = os.path.abspath(host)
+            self.where = f"the spearlet at {printable(host)}"
+        else:
+            self._socket = find(host)
+            name = os.path.basename(self._socket).removesuffix(".sock")
+            self.where = f"the spearlet {name!r}"
+
+    def _url(self, url: str, token: str | None) -> None:
+        try:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError
+            self._scheme, self._name, self._port = parts.scheme, parts.hostname, parts.port
+        except ValueError:
+            raise ConfigurationError(
+                f"--host {url}: write a URL as http://HOST:PORT or https://HOST:PORT"
+            ) from None
+        self._token = token
+        self._path = parts.path.rstrip("/")
+        self.where = f"{parts.scheme}://{parts.netloc}"
+
+    def _connect(self, seconds: float | None) -> http.client.HTTPConnection:
+        if self._socket:
+            return _UnixConnection(self._socket, seconds)
+        kind = (
+            http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
+        )
+        return kind(self._name, self._port, timeout=seconds)
+
+    @contextmanager
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float | None = USUAL,
+    ) -> Iterator[Answer]:
+        """Ask, and give the answer for as long as the block runs.
+
+        Args:
+            method: of HTTP.
+            path: behind the host's address.
+            body: what to send.
+            headers: with it.
+            seconds: for each step of the answer, if not the usual; None for as long as it takes.
+
+        Raises:
+            NoHost: there is none, or it does not answer.
+            SpearError: it answers with an error.
+        """
+        seconds = self._seconds if seconds == USUAL else seconds
+        every = dict(headers or {})
+        if self._token is not None:
+            every["Authorization"] = f"Bearer {self._token}"
+        connection = self._connect(CONNECT_SECONDS if seconds is None else seconds)
+        try:
+            with reporting(self.where):
+                connection.connect()
+                if connection.sock is not None:
+                    connection.sock.settimeout(seconds)
+                connection.request(method, self._path + path, body, every)
+                answer = Answer(connection.getresponse(), self.where)
+            if answer.status >= 400:
+                raise failure_of(answer.status, answer.kind, answer.read(), answer.headers)
+            yield answer
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> object:
+        """What a path says, as JSON. Raises as :meth:`request`."""
+        with self.request("GET", path) as answer:
+            return answer.json()
+
+    def post(self, path: str, content: object, *, seconds: float | None = USUAL) -> object:
+        """Post JSON, and give the answer's. Raises as :meth:`request`."""
+        body = json.dumps(content).encode()
+        headers = {"Content-Type": "application/json"}
+        with self.request("POST", path, body, headers, seconds) as answer:
+            return answer.json()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, seconds: float | None) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._socket_path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._socket_path)
+
+
+def _token(file: str | None) -> str | None:
+    if file is None:
+        token = os.environ.get("SPEAR_TOKEN", "")
+        what = "SPEAR_TOKEN"
+    else:
+        what = file
+        try:
+            with open(file, encoding="ascii") as opened:
+                token = opened.read(4096)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigurationError(f"{file} has no token in it") from error
+    token = token.strip()
+    if (file is not None and not token) or not token.isprintable() or not token.isascii():
+        raise ConfigurationError(f"{what} has no token in it")
+    return token or None
+
+
+@contextmanager
+def reporting(where: str) -> Iterator[None]:
+    """Say what it means if no answer comes."""
+    try:
+        yield
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        raise NoHost(
+            f"{where} does not run: its address is there, but nobody listens; start it with `spear serve`"
+        ) from error
+    except TimeoutError as error:
+        raise NoHost(f"{where} does not answer") from error
+    except http.client.HTTPException as error:
+        if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
+            raise NoHost(f"{where} has ended before it answered", delivered="maybe") from error
+        raise NoHost(f"{where} does not answer as a spearlet does") from error
+    except ConnectionError as error:
+        raise NoHost(f"{where} has ended before it answered", delivered="maybe") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise NoHost(f"{where} cannot be reached: {why}") from error
+    except ValueError as error:
+        raise SpearError(f"this cannot be sent: {error}") from error

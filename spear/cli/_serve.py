@@ -1,0 +1,196 @@
+"""``spear serve``: what it understands; to check it, to show it, or to run it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from spear._errors import ConfigurationError
+from spear._targets import split_target
+from spear.config import (
+    Faults,
+    Flags,
+    FunctionConfiguration,
+    HostConfiguration,
+    Loaded,
+    check_configuration,
+    flag_of,
+    load_configuration,
+    show_as_json,
+    show_as_toml,
+)
+
+from ._command import read_variable
+
+CONFIG_FILE: Final = "spear.toml"
+"""Read if the command line names nothing to serve."""
+
+USAGE: Final = "spear serve [options] [[NAME=]FILE.py ...]"
+
+DESCRIPTION: Final = """\
+Host functions until told to stop: in files, directories with a main.py, or modules, or as a configuration
+file says. Prints what it serves and where; what functions write goes to standard error."""
+
+EPILOG: Final = """\
+Flags go before environment variables (SPEAR_LISTEN, SPEAR_LIMITS_MAX_CALLS, ...), and those before the
+configuration file; docs/configuration.md has all keys.
+
+signals:
+  SIGTERM, SIGINT    take no new calls, let what runs finish, stop; the second one: at once
+  SIGHUP             read the configuration again, and apply what has changed
+
+examples:
+  spear serve shop.py --replicas 2
+  spear serve --config spear.toml --check
+  spear serve till=shop.py ./reports/ --listen 127.0.0.1:0 --name evening
+"""
+
+
+def define_serve(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    parser.usage = USAGE
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.allow_abbrev = False
+    parser.add_argument("sources", nargs="*", metavar="[NAME=]FILE.py", help="what to serve")
+    parser.add_argument(
+        "--config", metavar="FILE",
+        help=f"the configuration (or SPEAR_CONFIG; {CONFIG_FILE} if nothing is named)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--check", action="store_true", help="find out what is wrong with it all, and do not start"
+    )
+    parser.add_argument(
+        "--show-config", nargs="?", const="toml", choices=("toml", "json"),
+        help="print what is in effect, without secrets, and do not start",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="say what is served as a line of JSON")
+    _define_keys(parser.add_argument_group("the host"), HostConfiguration, is_function=False)
+    functions = parser.add_argument_group("every function")
+    _define_keys(functions, FunctionConfiguration, is_function=True)
+    functions.add_argument(
+        "--env", action="append", default=[], metavar="NAME[=VALUE]",
+        help="a variable for the functions, with this value or the one that it has here",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="any other key: --set limits.max_calls=200",
+    )  # fmt: skip
+    parser.set_defaults(run=run_serve, parser=parser)
+
+
+def _define_keys(group: argparse._ArgumentGroup, table: type, *, is_function: bool) -> None:
+    """A flag for each key of a table; of a function's, for those that are made for it."""
+    for each in _keys_with_flags(table, is_function=is_function):
+        says = each.metadata["says"].replace("`", "").replace("%", "%%")
+        if isinstance(each.default, bool):
+            group.add_argument(
+                flag_of(each.name), action=argparse.BooleanOptionalAction, default=None, help=says
+            )
+        else:
+            group.add_argument(flag_of(each.name), metavar=each.name.upper(), help=says)
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    flags = _flags(options)
+    load = partial(load_checked, _config_file(options), flags)
+    loaded, faults = load()
+    if options.check:
+        faults.raise_if_any()
+        count = len(loaded.configuration.functions)
+        print(f"nothing is wrong: {count} deployment{'' if count == 1 else 's'}")
+        return 0
+    if options.show_config:
+        show = show_as_json if options.show_config == "json" else show_as_toml
+        print(show(loaded.configuration), end="")
+        for line in faults.lines:
+            print(line, file=sys.stderr)
+        return 0
+    faults.raise_if_any()
+    from ._host import run_host
+
+    return run_host(loaded, load, as_json=options.json)
+
+
+def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
+    """The configuration, and everything that is wrong with it on this machine."""
+    loaded, faults = load_configuration(file, os.environ, flags)
+    check_configuration(loaded.configuration, faults)
+    if not faults:
+        from ._gateway import gateway_settings
+
+        try:
+            gateway_settings(loaded.configuration.spearlet)
+        except ConfigurationError as error:
+            faults.add(("spearlet", "listen"), str(error))
+    return loaded, faults
+
+
+def _config_file(options: argparse.Namespace) -> str | None:
+    file: str | None = options.config or os.environ.get("SPEAR_CONFIG") or None
+    if file is None and not options.sources:
+        if not os.path.exists(CONFIG_FILE):
+            raise ConfigurationError(
+                f"say what to serve: spear serve FILE.py, or write a {CONFIG_FILE}\nusage: {USAGE}"
+            )
+        file = CONFIG_FILE
+    return file
+
+
+def _flags(options: argparse.Namespace) -> Flags:
+    return Flags(
+        sources=tuple(_source(each) for each in options.sources),
+        host=_said(options, HostConfiguration, is_function=False),
+        functions=_said(options, FunctionConfiguration, is_function=True),
+        environment=dict(read_variable(each, USAGE) for each in options.env),
+        settings=tuple(_setting(each) for each in options.set),
+    )
+
+
+def _said(
+    options: argparse.Namespace, table: type, *, is_function: bool
+) -> dict[str, str | bool]:
+    keys = _keys_with_flags(table, is_function=is_function)
+    said = {each.name: getattr(options, each.name) for each in keys}
+    return {name: value for name, value in said.items() if isinstance(value, str | bool)}
+
+
+def _keys_with_flags(table: type, *, is_function: bool) -> list[attrs.Attribute[object]]:
+    assert attrs.has(table)
+    return [each for each in attrs.fields(table) if each.metadata["flag"] or not is_function]
+
+
+def _source(text: str) -> tuple[str, str]:
+    """(name, source) of a word of the command line."""
+    name, equals, source = text.partition("=")
+    if equals and re.fullmatch(r"[\w-]+", name):
+        return name, source
+    return name_of(text), text
+
+
+def name_of(source: str) -> str:
+    """What a deployment is called, if nobody says: as its file, directory or module."""
+    program, _ = split_target(source)
+    path = Path(program)
+    name = path.stem if program.endswith(".py") else re.split(r"[./]", program.rstrip("/"))[-1]
+    if not name:  # . and ..
+        name = path.absolute().resolve().name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "functions"
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigurationError(
+            f"--set needs KEY=VALUE, as in --set limits.max_calls=200, not {text!r}"
+        )
+    return key, value

@@ -1,0 +1,243 @@
+"""``spear top``: a host, live, on the whole terminal; or its state once, for scripts.
+
+The terminal is given back as it was on every way out: a key, a signal, the host's end, a bug. Only what
+has changed is not a question here: a screen is written whole, in one piece, so that it does not flicker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+
+from spear._errors import ConfigurationError, SpearError
+
+from ._places import NoHost
+from ._remote import Remote, define_host
+from ._text import printable
+from ._top_view import SORTS, Line, Moment, lay_out
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Final, TypeAlias
+
+    from ._documents import Document
+
+    Arrival: TypeAlias = Document | SpearError
+
+WIDTH: Final = 80
+"""Of the output with ``--once``, where that is no terminal."""
+
+ENTER: Final = "\x1b[?1049h\x1b[?25l"
+"""To the other screen, without a cursor."""
+LEAVE: Final = "\x1b[0m\x1b[?25h\x1b[?1049l"
+HOME: Final = "\x1b[H"
+TO_LINE_END: Final = "\x1b[K"
+TO_SCREEN_END: Final = "\x1b[J"
+PLAIN: Final = "\x1b[0m"
+
+COLOURS: Final = {
+    "title": "\x1b[1m",
+    "head": "\x1b[7m",
+    "good": "\x1b[32m",
+    "so-so": "\x1b[33m",
+    "bad": "\x1b[31m",
+}
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+KEYS: Final = "  ".join(f"{key} {name}" for key, name in SORTS.items())
+
+
+def define_top(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    define_host(parser)
+    parser.epilog = f"keys: q ends it; these sort: {KEYS}"
+    parser.add_argument(
+        "--interval", type=float, default=1.0, metavar="SECONDS", help="0.2 to 60 (default: 1)"
+    )
+    parser.add_argument("--once", action="store_true", help="print it once, as text, and end")
+    parser.add_argument("--json", action="store_true", help="print each snapshot as a line of JSON")
+    parser.add_argument("--sort", choices=sorted(SORTS.values()), default="name", help="by what")
+    parser.set_defaults(run=run_top)
+
+
+def run_top(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    if not 0.2 <= options.interval <= 60:
+        raise ConfigurationError("--interval must be from 0.2 to 60 seconds")
+    sort = next(key for key, name in SORTS.items() if name == options.sort)
+    remote = Remote(options)
+    if options.json:
+        for snapshot in _snapshots(remote, options.interval):
+            print(json.dumps(snapshot), flush=True)
+            if options.once:
+                break
+        return 0
+    if options.once:
+        return _once(remote, options.interval, sort)
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+        raise ConfigurationError("this is no terminal: `spear top --once` prints the state as text")
+    return _Screen(remote, options.interval, sort).run()
+
+
+def _snapshots(remote: Remote, interval: float) -> Iterator[Document]:
+    path = f"/v1/watch?interval={interval:g}"
+    with remote.request("GET", path, headers={"Accept": "application/x-ndjson"}) as answer:
+        for line in answer.lines():
+            if line.strip():  # a sign of life has none
+                snapshot = json.loads(line)
+                yield snapshot if isinstance(snapshot, dict) else {}
+
+
+def _once(remote: Remote, interval: float, sort: str) -> int:
+    """Two snapshots make rates."""
+    before: Document | None = None
+    for snapshot in _snapshots(remote, interval):
+        if before is None:
+            before = snapshot
+            continue
+        width = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
+        moment = Moment(snapshot, before)
+        for line in lay_out(moment, width=max(width, WIDTH), height=None, sort=sort):
+            print(line.text)
+        return 0
+    raise NoHost(f"{remote.where} has ended")
+
+
+class _Signalled(BaseException):
+    """A signal that ends us has come."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Screen:
+    """The terminal while it is ours."""
+
+    def __init__(self, remote: Remote, interval: float, sort: str) -> None:
+        self._remote = remote
+        self._interval = interval
+        self._sort = sort
+        self._has_colours = not os.environ.get("NO_COLOR")
+        self._arrivals: SimpleQueue[Arrival] = SimpleQueue()
+        self._moment: Moment | None = None
+        # A thread reads, because HTTP's chunks cannot be waited for; it says here that it has.
+        self._wake_read, self._wake_write = os.pipe()
+
+    def run(self) -> int:
+        """Show the host until somebody has seen enough; returns the exit status."""
+        reader = threading.Thread(target=self._read, name="snapshots", daemon=True)
+        try:
+            with _own_terminal(self._wake_write):
+                reader.start()
+                self._work()
+        except _Signalled as signalled:
+            return 128 + signalled.number
+        return 0
+
+    def _read(self) -> None:
+        try:
+            for snapshot in _snapshots(self._remote, self._interval):
+                self._arrivals.put(snapshot)
+                os.write(self._wake_write, b"\0")
+            self._arrivals.put(NoHost(f"{self._remote.where} has ended"))
+        except SpearError as error:
+            self._arrivals.put(error)
+        os.write(self._wake_write, b"\0")
+
+    def _work(self) -> None:
+        keyboard = sys.stdin.fileno()
+        while True:
+            ready, _, _ = select.select([keyboard, self._wake_read], [], [])
+            if keyboard in ready:
+                keys = os.read(keyboard, 64).decode("ascii", "ignore").lower()
+                if not keys or "q" in keys or "\x03" in keys:
+                    return
+                self._sort = next((key for key in keys if key in SORTS), self._sort)
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+                self._take()
+            self._draw()
+
+    def _take(self) -> None:
+        while True:
+            try:
+                arrival = self._arrivals.get_nowait()
+            except Empty:
+                return
+            if isinstance(arrival, SpearError):
+                raise arrival
+            self._moment = Moment(arrival, self._moment.now if self._moment else None)
+
+    def _draw(self) -> None:
+        width, height = shutil.get_terminal_size((WIDTH, 24))
+        lines: list[Line] = []
+        if self._moment is not None:
+            lines = lay_out(self._moment, width=width, height=height - 1, sort=self._sort)
+        marked = {key: f"[{name}]" if key == self._sort else name for key, name in SORTS.items()}
+        keys = "  ".join(f"{key} {name}" for key, name in marked.items())
+        while len(lines) < height - 1:
+            lines.append(Line(""))
+        lines.append(Line(f"q quit   sort by: {keys}"[:width], "title"))
+        shown = f"{TO_LINE_END}\r\n".join(self._paint(line, width) for line in lines)
+        _write(f"{HOME}{shown}{TO_LINE_END}{TO_SCREEN_END}")
+
+    def _paint(self, line: Line, width: int) -> str:
+        said = printable(line.text, keep="")
+        if not self._has_colours or not said:
+            return said
+        if line.style:
+            filled = said.ljust(width) if line.style == "head" else said
+            return f"{COLOURS[line.style]}{filled}{PLAIN}"
+        word, means = line.state
+        if not word or f"  {word}" not in said:
+            return said
+        # The state stands behind the name, which may be the same word.
+        front, _, rest = said.partition(f"  {word}")
+        return f"{front}  {COLOURS[means]}{word}{PLAIN}{rest}"
+
+
+@contextmanager
+def _own_terminal(wake: int) -> Iterator[None]:
+    """Take the terminal for the block, and give it back as it was, whatever ends the block."""
+
+    def end(number: int, _: object) -> None:
+        raise _Signalled(number)
+
+    def redraw(number: int, _: object) -> None:
+        os.write(wake, b"\0")
+
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    handlers = {each: signal.signal(each, end) for each in SIGNALS}
+    handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, redraw)
+    try:
+        try:
+            tty.setcbreak(keyboard)
+            _write(ENTER)
+            yield
+        finally:
+            for each in SIGNALS:  # a second one must not keep us from giving it back
+                signal.signal(each, signal.SIG_IGN)
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+            _write(LEAVE)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _write(said: str) -> None:
+    sys.stdout.write(said)
+    sys.stdout.flush()

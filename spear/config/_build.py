@@ -1,0 +1,138 @@
+"""From what is said to a :class:`Configuration`, and from that to the settings that others take.
+
+The classes of the spearlet check their own values. Here each of their complaints is given to the key that
+it is about, and none keeps the next one from being found.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from spear._limits import Limits
+from spear._targets import is_file, split_target
+from spear.spearlet import DeploymentSettings, ProcessSettings, ResourceLimits
+
+from ._faults import Faults, KeyPath
+from ._schema import Configuration, FunctionConfiguration, HostConfiguration
+from ._values import build, fields, read_keys, read_table
+
+_DEPLOYMENT_KEYS: Final = tuple(each.name for each in attrs.fields(DeploymentSettings))
+_RESOURCE_KEYS: Final = tuple(each.name for each in attrs.fields(ResourceLimits))
+_PROCESS_KEYS: Final = (
+    "command", "python", "python_path", "environment", "pass_environment", "working_directory",
+    "low_latency", "environment_handover", "debug",
+)  # fmt: skip
+
+
+def build_configuration(said: Mapping[str, object], faults: Faults) -> Configuration:
+    """What is meant; what cannot be used is told to ``faults`` and left at its default."""
+    faults.expect_known((), said, fields(Configuration))
+    spearlet = read_table(
+        HostConfiguration, _table(said, "spearlet", faults), ("spearlet",), faults
+    )
+    limits = _read_limits(_table(said, "limits", faults), faults)
+    functions: dict[str, FunctionConfiguration] = {}
+    for name, table in _table(said, "functions", faults).items():
+        path = ("functions", name)
+        if not isinstance(table, Mapping):
+            faults.add(path, f"must be a table: [functions.{name}]")
+            continue
+        functions[name] = read_function(name, table, faults)
+    return Configuration(spearlet=spearlet, limits=limits, functions=functions)
+
+
+def _table(said: Mapping[str, object], name: str, faults: Faults) -> Mapping[str, object]:
+    table = said.get(name, {})
+    if isinstance(table, Mapping):
+        return table
+    faults.add((name,), f"must be a table: [{name}]")
+    return {}
+
+
+def _read_limits(said: Mapping[str, object], faults: Faults) -> Limits:
+    path: KeyPath = ("limits",)
+    values = read_keys(Limits, said, path, faults)
+    for name, value in list(values.items()):
+        if isinstance(value, int | float) and value < 0:
+            faults.add((*path, name), f"must not be negative: {value}")
+            del values[name]
+    return build(Limits, values, path, faults)
+
+
+def read_function(name: str, said: Mapping[str, object], faults: Faults) -> FunctionConfiguration:
+    """One deployment's table."""
+    path = ("functions", name)
+    values = read_keys(FunctionConfiguration, said, path, faults)
+    function = FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has seen to it
+    if bool(function.source) == bool(function.command):
+        faults.add(path, 'needs either a source, such as "shop.py", or a command')
+        return function
+    # Whoever will check them does it here, once, so that all faults are found together.
+    build(DeploymentSettings, _only(values, _DEPLOYMENT_KEYS), path, faults)
+    build(ResourceLimits, _only(values, _RESOURCE_KEYS), path, faults)
+    process = _only(values, _PROCESS_KEYS)
+    if not function.command:
+        process["source"] = function.source
+    build(_CheckedProcess, process, path, faults)
+    return function
+
+
+class _CheckedProcess:
+    """Settings of a process by the names that the schema has for them; they can be made, or raise."""
+
+    def __init__(self, **values: object) -> None:
+        values = {name: value for name, value in values.items() if value is not None}
+        if "source" in values:
+            values["target"] = values.pop("source")
+        if values.keys() & {"target", "command"}:  # or that has been told
+            ProcessSettings(**values)  # type: ignore[arg-type]  # read_keys has seen to it
+
+
+def _only(values: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
+    return {name: values[name] for name in names if name in values}
+
+
+def deployment_settings(function: FunctionConfiguration) -> DeploymentSettings:
+    """How the spearlet is to keep it."""
+    return DeploymentSettings(
+        replicas=function.replicas,
+        concurrency=function.concurrency,
+        queue=function.queue,
+        policy=function.policy,
+        restart=function.restart,
+        timeout=function.timeout,
+        dedup_seconds=function.dedup_seconds,
+    )
+
+
+def process_settings(function: FunctionConfiguration) -> ProcessSettings:
+    """How its processes are started."""
+    return ProcessSettings(
+        target=function.source,
+        command=function.command,
+        python=function.python or sys.executable,
+        python_path=function.python_path,
+        environment=function.environment,
+        pass_environment=function.pass_environment,
+        working_directory=function.working_directory,
+        limits=ResourceLimits(
+            memory_bytes=function.memory_bytes,
+            open_files=function.open_files,
+            cpu_seconds=function.cpu_seconds,
+            core_bytes=function.core_bytes,
+        ),
+        debug=function.debug,
+        low_latency=function.low_latency,
+        environment_handover=function.environment_handover,
+    )
+
+
+def source_file(function: FunctionConfiguration) -> Path | None:
+    """The file that its source is; None for a module or a command."""
+    program, _ = split_target(function.source or "")
+    return Path(program) if program and is_file(program) else None

@@ -1,0 +1,132 @@
+"""Whether a configuration can be used on this machine: files that are there, programs that can be run.
+
+What only a start can tell, such as a module that raises, is not found here.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import ssl
+from pathlib import Path
+from typing import Final
+
+from spear._errors import ConfigurationError
+from spear._targets import ARTIFACT_FILE
+
+from ._build import process_settings, source_file
+from ._faults import Faults
+from ._schema import NOT_LISTENING, Configuration, FunctionConfiguration, HostConfiguration
+
+MAX_NAME: Final = 48
+_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+
+
+def split_listen(listen: str) -> tuple[str, int] | None:
+    """(host, port) of an address; None for none.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if listen == NOT_LISTENING:
+        return None
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"must be HOST:PORT or {NOT_LISTENING!r}, not {listen!r}")
+    return host, int(port)
+
+
+def read_token(path: str) -> str:
+    """The token in a file.
+
+    Raises:
+        ConfigurationError: there is none that can be used.
+    """
+    try:
+        token = Path(path).read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} has no token in it: a token is plain ASCII") from error
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigurationError(f"{path} has no token in it: write one line without blanks")
+    return token
+
+
+def check_configuration(configuration: Configuration, faults: Faults) -> None:
+    """Tell ``faults`` what cannot be used on this machine."""
+    _check_host(configuration.spearlet, faults)
+    if not configuration.functions:
+        faults.add_line("there are no functions to serve: name a file, or write [functions.NAME]")
+    for name, function in configuration.functions.items():
+        if not _NAME.fullmatch(name):
+            faults.add(
+                ("functions", name),
+                f"cannot name a deployment: 1 to {MAX_NAME} of A-Z a-z 0-9 _ -, the first a letter or "
+                "digit",
+            )
+        if function.source or function.command:
+            _check_function(name, function, faults)
+
+
+def _check_host(host: HostConfiguration, faults: Faults) -> None:
+    if not _HOST_NAME.fullmatch(host.name):
+        faults.add(("spearlet", "name"), "must be 1 to 32 of A-Z a-z 0-9 _ . -, the first no sign")
+    try:
+        split_listen(host.listen)
+    except ConfigurationError as error:
+        faults.add(("spearlet", "listen"), str(error))
+    if host.token_file is not None:
+        try:
+            read_token(host.token_file)
+        except ConfigurationError as error:
+            faults.add(("spearlet", "token_file"), str(error))
+    for key, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if getattr(host, key) is not None and getattr(host, other) is None:
+            faults.add(("spearlet", key), f"needs {other}, too")
+    if host.tls_cert is not None and host.tls_key is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                host.tls_cert, host.tls_key
+            )
+        except (OSError, ssl.SSLError) as error:
+            why = error.strerror or str(error)
+            faults.add(("spearlet", "tls_cert"), f"cannot be used with its key: {why}")
+
+
+def _check_function(name: str, function: FunctionConfiguration, faults: Faults) -> None:
+    path = ("functions", name)
+    for each in function.python_path:
+        if not os.path.isdir(each):
+            faults.add((*path, "python_path"), f"{each} is not a directory")
+    file = source_file(function)
+    if file is not None and file.is_dir():
+        file = file / ARTIFACT_FILE
+        if not file.is_file():
+            where = f"{file.parent} has no {ARTIFACT_FILE}, which its functions would be in"
+            faults.add((*path, "source"), where)
+            return
+    try:
+        process_settings(function).validate()
+    except ConfigurationError as error:
+        message = str(error)
+        # What cannot be made has been told already; what cannot be used says the path.
+        places = {"source": file, "working_directory": function.working_directory}
+        key = next((key for key, place in places.items() if place and str(place) in message), None)
+        key = key or ("command" if function.command else "python")
+        faults.add((*path, key), message)
+        return
+    if file is not None and function.python is None:
+        _check_syntax(file, faults)
+
+
+def _check_syntax(file: Path, faults: Faults) -> None:
+    try:
+        ast.parse(file.read_bytes(), file.name)
+    except SyntaxError as error:
+        faults.add_line(f"{error.msg}", f"{file}:{error.lineno}")
+    except ValueError as error:  # a NUL
+        faults.add_line(str(error), str(file))

@@ -1,0 +1,92 @@
+"""What is wrong with a configuration: all of it at once, each with the place where it is said.
+
+A place is a path of keys. Who said it (a line of a file, a variable, a flag) is looked up by that path,
+or else by that of what it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import TypeAlias, final
+
+import attrs
+
+from spear._errors import ConfigurationError
+
+KeyPath: TypeAlias = tuple[str, ...]
+
+
+def show_path(path: KeyPath) -> str:
+    """As a file would write it: ``functions.shop.queue``."""
+    return ".".join(path)
+
+
+@final
+class Faults:
+    """Collects what is wrong.
+
+    Attributes:
+        origins: who said what: by path, ``spear.toml:3``, ``SPEAR_LISTEN`` or ``--listen``.
+    """
+
+    def __init__(self) -> None:
+        self.origins: dict[KeyPath, str] = {}
+        self._lines: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One for each, in the order in which they were found."""
+        return tuple(self._lines)
+
+    def add(self, path: KeyPath, what: str) -> None:
+        """Something is wrong with what a key says."""
+        key = show_path(path)
+        first, _, rest = what.partition(" ")
+        if path and f".{key}".endswith(f".{first}"):  # it says its name itself
+            what = rest
+        self.add_line(f"{key}: {what}" if key else what, self.origin_of(path))
+
+    def add_line(self, what: str, origin: str = "") -> None:
+        """Something is wrong that is no key's affair."""
+        self._lines[f"{origin}: {what}" if origin else what] = None
+
+    def origin_of(self, path: KeyPath) -> str:
+        """Who said so; empty if nobody did."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return ""
+
+    def expect_known(self, path: KeyPath, names: Iterable[str], known: Iterable[str]) -> None:
+        """Add a fault for each name that is not known, with what may have been meant."""
+        known = list(known)
+        for name in names:
+            if name not in known:
+                self.add((*path, name), f"there is no such key{did_you_mean(name, known)}")
+
+    def raise_if_any(self) -> None:
+        """Raise ConfigurationError that lists them, if there are any."""
+        if self._lines:
+            raise ConfigurationError("\n".join(self._lines))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that nobody knows."""
+    known = list(known)
+    close = get_close_matches(name, known, 1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(known))}" if known else ""
+
+
+@final
+@attrs.frozen
+class Said:
+    """What one source says: tables in tables, and who says which of it."""
+
+    tables: Mapping[str, object]
+    origins: Mapping[KeyPath, str]

@@ -1,0 +1,81 @@
+"""One configuration out of all that say something, or everything that is wrong with it.
+
+Nothing is started here, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import final
+
+import attrs
+
+from spear._errors import ConfigurationError
+
+from ._build import build_configuration
+from ._faults import Faults, KeyPath, Said
+from ._schema import Configuration
+from ._sources import Flags, merge, read_environment, read_flags, resolve_paths
+from ._toml import read_file
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Loaded:
+    """A configuration whose values can all be used.
+
+    Attributes:
+        configuration: what is meant.
+        origins: who said what: a file's line, a variable or a flag, by path.
+        file: that was read, if one was.
+    """
+
+    configuration: Configuration
+    origins: Mapping[KeyPath, str]
+    file: str | None
+
+
+def load_configuration(
+    file: str | None, environment: Mapping[str, str], flags: Flags
+) -> tuple[Loaded, Faults]:
+    """What file, environment and flags say together, and what is wrong with it.
+
+    Args:
+        file: a TOML file.
+        environment: variables; those that say something begin with ``SPEAR_``.
+        flags: of the command line.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is not TOML.
+    """
+    here = _working_directory()
+    faults = Faults()
+    said = Said({}, {})
+    if file is not None:
+        file = os.path.join(here, file)
+        said = read_file(file)
+        said = attrs.evolve(said, tables=resolve_paths(said.tables, os.path.dirname(file)))
+    by_flags = read_flags(flags, _functions(said), faults)
+    names = {**_functions(said), **_functions(by_flags)}
+    by_environment = read_environment(environment, names, faults)
+    tables = said.tables
+    origins = dict(said.origins)
+    for later in (by_environment, by_flags):
+        tables = merge(tables, resolve_paths(later.tables, here))
+        origins |= later.origins
+    faults.origins.update(origins)
+    configuration = build_configuration(tables, faults)
+    return Loaded(configuration=configuration, origins=origins, file=file), faults
+
+
+def _functions(said: Said) -> Mapping[str, object]:
+    functions = said.tables.get("functions")
+    return functions if isinstance(functions, Mapping) else {}
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise ConfigurationError(f"this directory cannot be used: {error.strerror}") from error

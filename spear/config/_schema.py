@@ -1,0 +1,134 @@
+"""The schema of the configuration: which keys there are, of what type, with what default, and what for.
+
+Everything else derives from these classes: what a file may say, the names of environment variables, the
+flags of the command line, what ``--show-config`` prints, and the tables of ``docs/configuration.md``,
+which a test holds against them. This module reads nothing and knows nobody who does.
+
+A key that the spearlet has a class for is checked by that class; see ``_build``.
+"""
+
+# ruff: noqa: RUF009  # what is called in these classes makes fields of attrs
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias, TypeVar, final
+
+import attrs
+
+from spear._limits import Limits
+from spear.spearlet import RestartPolicy, Scale, SchedulingPolicy
+
+T = TypeVar("T")
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+DEFAULT_LISTEN: Final = "127.0.0.1:8080"
+NOT_LISTENING: Final = "off"
+
+
+def _key(
+    default: T, says: str, *, path: bool = False, flag: bool = False, secret: bool = False
+) -> T:
+    """A key of a table.
+
+    Args:
+        default: what it is if nobody says.
+        says: what it is for, for people.
+        path: it names a file or a directory, relative to whoever says so.
+        flag: of a function, and it has a flag, which then is meant for all functions.
+        secret: its values are not to be shown.
+    """
+    # Every default is immutable, but for an empty map, of which each table gets its own.
+    metadata = {"says": says, "path": path, "flag": flag, "secret": secret}
+    if isinstance(default, dict):
+        empty: T = attrs.field(factory=type(default), metadata=metadata)
+        return empty
+    made: T = attrs.field(default=default, metadata=metadata)
+    return made
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HostConfiguration:
+    """``[spearlet]``: the host itself. Each key is a flag, too."""
+
+    name: str = _key("default", "tells this host from others of the same user: its socket bears it")
+    listen: str = _key(
+        DEFAULT_LISTEN, f'HOST:PORT of the HTTP gateway, port 0 for any; "{NOT_LISTENING}" for none'
+    )
+    token_file: str | None = _key(
+        None, "a file with the token that clients over TCP must have", path=True
+    )
+    tls_cert: str | None = _key(None, "the certificate chain, as PEM", path=True)
+    tls_key: str | None = _key(None, "its private key, as PEM", path=True)
+    allow_plaintext: bool = _key(
+        False, "listen without TLS where other machines connect: behind a proxy that ends TLS"
+    )
+    allow_control: bool = _key(
+        False, "let everybody who reaches a loopback address without a token operate this host"
+    )
+    control_socket: str | None = _key(
+        None, "where the command line finds this host, instead of the usual place", path=True
+    )
+    log_level: LogLevel = _key("warning", "what of Spear's own log is shown")
+    log_instances: bool = _key(True, "show what instances write, on standard error")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class FunctionConfiguration:
+    """``[functions.NAME]``: a deployment. NAME names it and its instances."""
+
+    source: str | None = _key(
+        None,
+        "a file (`shop.py`), a directory with a `main.py` (`./shop/`), or a module (`company.shop`); "
+        "with the agent's name if there are several (`shop.py:app`)",
+    )
+    command: tuple[str, ...] = _key((), "a program and its arguments, instead of `source`")
+    runtime: Literal["process"] = _key("process", "what runs it")
+    replicas: Scale = _key(
+        Scale(),
+        'how many: a number, `"1-8"` for as many as the load needs, or a table',
+        flag=True,
+    )
+    concurrency: int | None = _key(
+        None, "calls that an instance gets at a time; `limits.max_calls` if not given", flag=True
+    )
+    queue: int = _key(1000, "calls that may wait for an instance; more are refused", flag=True)
+    timeout: float | None = _key(
+        None, "seconds for a call that names none; `limits.call_seconds` if not given", flag=True
+    )
+    policy: SchedulingPolicy = _key("round-robin", "which instance gets a call", flag=True)
+    dedup_seconds: float = _key(600.0, "how long the outcome of a call with a key is remembered")
+    restart: RestartPolicy = _key(
+        RestartPolicy(), "how instances that end by themselves are replaced: a table"
+    )
+    python: str | None = _key(None, "the interpreter; that of the host if not given", path=True)
+    python_path: tuple[str, ...] = _key((), "directories to look for modules in, first", path=True)
+    environment: Mapping[str, str] = _key({}, "variables that it gets: a table", secret=True)
+    pass_environment: tuple[str, ...] = _key(
+        (), "names of the host's variables that it gets as well"
+    )
+    working_directory: str | None = _key(
+        None, "an existing one; a private, empty one for each instance if not given", path=True
+    )
+    memory_bytes: int | None = _key(None, "of address space, which an instance may have")
+    open_files: int | None = _key(None, "descriptors that it may have")
+    cpu_seconds: int | None = _key(None, "of CPU time, after which it is killed")
+    core_bytes: int | None = _key(0, "of a core dump")
+    low_latency: bool = _key(False, "look for input before going to sleep: costs CPU")
+    environment_handover: bool = _key(
+        False, "tell a `command` address and secret in its environment"
+    )
+    debug: bool = _key(False, "send tracebacks with errors", flag=True)
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Configuration:
+    """All of it: ``[spearlet]``, ``[limits]`` and ``[functions.NAME]``."""
+
+    spearlet: HostConfiguration = attrs.field(factory=HostConfiguration)
+    limits: Limits = attrs.field(factory=Limits)
+    functions: Mapping[str, FunctionConfiguration] = attrs.field(factory=dict)

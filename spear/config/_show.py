@@ -1,0 +1,53 @@
+"""A configuration as text, without secrets: what ``--show-config`` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isfinite
+
+import attrs
+
+from ._schema import Configuration
+from ._toml import show_toml
+
+HIDDEN = "<hidden>"
+
+
+def as_tables(configuration: Configuration) -> dict[str, object]:
+    """Everything that it says, and what it leaves at its default; values that may be secrets hidden."""
+    return {
+        "spearlet": _as_table(configuration.spearlet),
+        "limits": _as_table(configuration.limits),
+        "functions": {name: _as_table(each) for name, each in configuration.functions.items()},
+    }
+
+
+def _as_table(value: object) -> dict[str, object]:
+    table: dict[str, object] = {}
+    kind = type(value)
+    assert attrs.has(kind)
+    for each in attrs.fields(kind):
+        inner: object = getattr(value, each.name)
+        if each.metadata.get("secret") and isinstance(inner, Mapping):
+            inner = dict.fromkeys(inner, HIDDEN)
+        elif attrs.has(type(inner)):
+            inner = _as_table(inner)
+        table[each.name] = inner
+    return table
+
+
+def show_as_toml(configuration: Configuration) -> str:
+    """As a file would say it. A file that says it means the same, but for hidden values."""
+    return show_toml(as_tables(configuration))
+
+
+def show_as_json(configuration: Configuration) -> str:
+    """The same as JSON, in which an endless time is null, as is what nobody has said."""
+    return json.dumps(_finite(as_tables(configuration)), ensure_ascii=False, indent=2) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,256 @@
+"""Who may say something: a file, the environment, the flags. Each says tables in tables, and says where.
+
+What a later one says takes the place of what an earlier one said, key by key: file, environment, flags.
+Relative paths mean what they mean where they are said: beside the file, or in the working directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Final, TypeAlias, final, get_origin
+
+import attrs
+
+from spear._limits import Limits
+from spear._targets import is_file, split_target
+
+from ._faults import Faults, KeyPath, Said
+from ._schema import FunctionConfiguration, HostConfiguration
+from ._values import fields, parse_text, table_in
+
+PREFIX: Final = "SPEAR_"
+
+OTHERS: Final = frozenset(
+    {"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN", "SPEAR_TOKEN_FILE"}
+)
+"""Variables that say something else, or say it to others."""
+
+SECTIONS: Final[dict[str, type]] = {"spearlet": HostConfiguration, "limits": Limits}
+
+Tables: TypeAlias = dict[str, object]
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Flags:
+    """What a command line says.
+
+    Attributes:
+        sources: names and sources of functions.
+        host: keys of ``[spearlet]``.
+        functions: keys that are meant for every function.
+        environment: variables, for every function.
+        settings: ``--set``: a path of keys, and a value.
+    """
+
+    sources: tuple[tuple[str, str], ...] = ()
+    host: Mapping[str, str | bool] = attrs.field(factory=dict)
+    functions: Mapping[str, str | bool] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+# -- paths of keys ------------------------------------------------------------------------------
+
+
+def kind_at(path: KeyPath) -> object:
+    """The type of a key, wherever it is; None if there is none."""
+    match path:
+        case ("functions", _, *rest):
+            kind: object = FunctionConfiguration
+        case (section, *rest) if section in SECTIONS:
+            kind = SECTIONS[section]
+        case _:
+            return None
+    for name in rest:
+        table = table_in(kind)
+        if table is None:
+            return str if get_origin(kind) is Mapping else None
+        kind = fields(table).get(name)
+    return kind
+
+
+def put(tables: Tables, path: KeyPath, value: object) -> None:
+    """Say a value, in tables that are made on the way there."""
+    *above, name = path
+    for each in above:
+        inner = tables.get(each)
+        if not isinstance(inner, dict):
+            inner = tables[each] = {}
+        tables = inner
+    tables[name] = value
+
+
+def merge(earlier: Mapping[str, object], later: Mapping[str, object]) -> Tables:
+    """Both; where both say a value, the later one."""
+    merged = dict(earlier)
+    for name, value in later.items():
+        before = merged.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            merged[name] = merge(before, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+# -- the environment ------------------------------------------------------------------------------
+
+
+def variables(functions: Mapping[str, object]) -> dict[str, list[KeyPath]]:
+    """Every variable that says something, and what; of functions only if they are there."""
+    found: dict[str, list[KeyPath]] = {}
+    for path in (
+        *(("spearlet", each) for each in fields(HostConfiguration)),
+        *(("limits", each) for each in fields(Limits)),
+        *(each for name in functions for each in _paths_in(FunctionConfiguration, ("functions", name))),
+    ):  # fmt: skip
+        found.setdefault(variable_of(path), []).append(path)
+    return found
+
+
+def _paths_in(table: type, path: KeyPath) -> Iterator[KeyPath]:
+    for name, kind in fields(table).items():
+        yield (*path, name)
+        inner = table_in(kind)
+        if inner is not None:
+            yield from _paths_in(inner, (*path, name))
+
+
+def variable_of(path: KeyPath) -> str:
+    """The name of the variable for a key: ``SPEAR_LISTEN``, ``SPEAR_LIMITS_MAX_CALLS``."""
+    parts = path[1:] if path[0] == "spearlet" else path
+    return PREFIX + re.sub(r"[^A-Z0-9]", "_", "_".join(parts).upper())
+
+
+def read_environment(
+    environment: Mapping[str, str], functions: Mapping[str, object], faults: Faults
+) -> Said:
+    """What the environment says.
+
+    Args:
+        environment: all of it.
+        functions: those that are there, by name.
+        faults: gets those that nobody knows, if it is clear that they are meant for us. A cluster may set
+            variables that begin like ours, such as ``SPEAR_PORT`` for a service of that name.
+    """
+    known = variables(functions)
+    tables: Tables = {}
+    origins: dict[KeyPath, str] = {}
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or (name in OTHERS and name not in known):
+            continue
+        paths = known.get(name, [])
+        if len(paths) == 1:
+            put(tables, paths[0], parse_text(kind_at(paths[0]), environment[name]))
+            origins[paths[0]] = name
+        elif paths:
+            both = " and ".join(".".join(each) for each in paths)
+            faults.add_line(f"{name} may mean {both}: say it in the file")
+        elif close := get_close_matches(name, known, 1, 0.85):
+            faults.add_line(f"{name}: there is no such variable; did you mean {close[0]}?")
+        elif name.startswith(("SPEAR_LIMITS_", "SPEAR_FUNCTIONS_")):
+            faults.add_line(
+                f"{name}: there is no such variable; only functions of the file have some"
+            )
+    return Said(tables, origins)
+
+
+# -- flags ----------------------------------------------------------------------------------------
+
+
+def flag_of(name: str) -> str:
+    """The flag for a key."""
+    return f"--{name.replace('_', '-')}"
+
+
+def read_flags(flags: Flags, functions: Mapping[str, object], faults: Faults) -> Said:
+    """What the command line says; ``functions`` are those that are there already, by name."""
+    tables: Tables = {}
+    origins: dict[KeyPath, str] = {}
+
+    def say(path: KeyPath, value: str | bool, origin: str) -> None:
+        origins[path] = origin
+        put(tables, path, value if isinstance(value, bool) else parse_text(kind_at(path), value))
+
+    for name, source in flags.sources:
+        path: KeyPath = ("functions", name, "source")
+        if path in origins:
+            faults.add_line(
+                f"{source} and {origins[path]} would both be named {name}: say NAME={source}"
+            )
+        say(path, source, source)
+    for key, value in flags.host.items():
+        say(("spearlet", key), value, flag_of(key))
+    for name in {**functions, **dict(flags.sources)}:
+        for key, value in flags.functions.items():
+            say(("functions", name, key), value, flag_of(key))
+        for variable, value in flags.environment.items():
+            say(("functions", name, "environment", variable), value, "--env")
+    for text, value in flags.settings:
+        path = tuple(text.split("."))
+        if kind_at(path) is None and len(path) < 2:
+            faults.add_line(
+                f"--set {text}={value}: say which key, as in --set limits.max_calls=200"
+            )
+        else:
+            say(path, value, f"--set {text}")
+    return Said(tables, origins)
+
+
+# -- paths of files ---------------------------------------------------------------------------------
+
+
+def resolve_paths(tables: Mapping[str, object], base: str) -> Tables:
+    """The same tables, their relative paths made absolute, from ``base``."""
+    resolved = dict(tables)
+    for section in ("spearlet", "functions"):
+        table = tables.get(section)
+        if not isinstance(table, Mapping):
+            continue
+        if section == "spearlet":
+            resolved[section] = _resolve(HostConfiguration, table, base)
+        else:
+            resolved[section] = {
+                name: _resolve_function(each, base) if isinstance(each, Mapping) else each
+                for name, each in table.items()
+            }
+    return resolved
+
+
+def _resolve(kind: type, table: Mapping[str, object], base: str) -> Tables:
+    resolved = dict(table)
+    for each in attrs.fields(kind):
+        value = table.get(each.name)
+        if not each.metadata["path"]:
+            continue
+        if isinstance(value, str):
+            resolved[each.name] = _absolute(value, base, is_program=each.name == "python")
+        elif isinstance(value, list):
+            resolved[each.name] = [
+                _absolute(one, base) if isinstance(one, str) else one for one in value
+            ]
+    return resolved
+
+
+def _resolve_function(table: Mapping[str, object], base: str) -> Tables:
+    resolved = _resolve(FunctionConfiguration, table, base)
+    source, command = table.get("source"), table.get("command")
+    if isinstance(source, str) and source:
+        program, agent = split_target(source)
+        if is_file(program) or os.path.isfile(os.path.join(base, program)):
+            program = _absolute(program, base)
+            resolved["source"] = f"{program}:{agent}" if agent else program
+        else:  # a module: `python -m` looks for it here, too
+            resolved.setdefault("python_path", [base])
+    if isinstance(command, list) and command and isinstance(command[0], str):
+        resolved["command"] = [_absolute(command[0], base, is_program=True), *command[1:]]
+    return resolved
+
+
+def _absolute(path: str, base: str, *, is_program: bool = False) -> str:
+    if not path or (is_program and os.sep not in path):  # looked for in PATH
+        return path
+    return os.path.normpath(os.path.join(base, os.path.expanduser(path)))
