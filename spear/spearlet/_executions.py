@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
 
     from ._arguments import Result
+    from ._pool import ReplicaPool
 
 
 logger: Final = logging.getLogger("spear.spearlet")
@@ -78,6 +79,7 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended: float | None = None
         self._result: Result = None
         self.result_bytes = 0
+        self._pool: ReplicaPool | None = None  # that owes it a turn
         self._done = trio.Event()
         self._scope = trio.CancelScope()  # everything that runs for it here
 
@@ -136,9 +138,22 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
 
+    def promise(self, pool: ReplicaPool) -> None:
+        """It will get its turn, though the pool may be closed meanwhile."""
+        self._pool = pool
+        pool.promised += 1
+
+    def release(self) -> None:
+        """It has had its turn, or wants none any more."""
+        if self._pool is not None:
+            self._pool.promised -= 1
+            self._pool.tell_if_served()
+            self._pool = None
+
     def place(self, instance: InstanceId) -> None:
         """It runs there; once more, if it has run elsewhere and was lost there."""
         self.instance = instance
+        self.release()
         if self.status is ExecutionStatus.PENDING:
             self._move(ExecutionStatus.RUNNING)
 

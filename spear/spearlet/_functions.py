@@ -171,7 +171,7 @@ class Function(metaclass=NoPublicConstructor):
         async def work(execution: Execution) -> ExecutionResponse:
             return await self._request(payload, is_cbor, timeout, execution)
 
-        return self._host.launch(self.deployment, self.name, work)
+        return self._host.launch(self.deployment, self.name, self._pool, work)
 
     async def forward(
         self, payload: Payload, is_cbor: bool, timeout: float | None
@@ -249,7 +249,7 @@ class Function(metaclass=NoPublicConstructor):
         while True:
             choice = pool.pick(options.session)
             if choice is None:
-                choice = await self._wait_for_room(begun, deadline)
+                choice = await self._wait_for_room(begun, deadline, execution)
                 now = pool.clock()
             replica, channel = choice
             if execution is not None:
@@ -284,10 +284,14 @@ class Function(metaclass=NoPublicConstructor):
                 attempt += 1
                 now = pool.clock()
 
-    async def _wait_for_room(self, begun: float, deadline: float) -> Choice:
+    async def _wait_for_room(
+        self, begun: float, deadline: float, execution: Execution | None = None
+    ) -> Choice:
         """:meth:`ReplicaPool.wait_for_room`, with errors that name the function."""
         try:
-            return await self._pool.wait_for_room(deadline, self._options.session)
+            return await self._pool.wait_for_room(
+                deadline, self._options.session, is_promised=execution is not None
+            )
         except DeadlineExceeded as error:
             await leave_it_to_scope(deadline)
             late = DeadlineExceeded.of_call(self.name, deadline - begun, "no")

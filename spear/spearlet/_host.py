@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._deployments import Deployment
     from ._executions import Execution, Work
     from ._functions import Function
+    from ._pool import ReplicaPool
 
 _Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
 """Functions by every name that they have, each with its deployment and its own name."""
@@ -77,11 +78,13 @@ class Host:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def launch(self, deployment: str, function: str, work: Work) -> Execution:
+    def launch(self, deployment: str, function: str, pool: ReplicaPool, work: Work) -> Execution:
         """Run a submitted call in a task of the spearlet."""
         if not self.is_open:
             raise SpearError("this spearlet has ended")
+        pool.expect_open()
         execution = self.executions._begin(deployment, function)
+        execution.promise(pool)
         self._nursery.start_soon(self._execute, execution, work, name=f"execution of {function}")
         return execution
 
@@ -89,6 +92,7 @@ class Host:
         try:
             await run_execution(execution, work)
         finally:
+            execution.release()
             self.executions._end(execution)
 
     def tell(

@@ -54,6 +54,7 @@ class ReplicaPool:
         call_seconds: the time for a call whose caller names none.
         keep_seconds: how long outcomes of calls with keys are kept.
         refused: calls for which there was no room in the queue.
+        promised: submitted calls that have not had their turn.
         on_demand: told when a call has to wait; must neither block nor raise.
     """
 
@@ -70,6 +71,7 @@ class ReplicaPool:
         self._counters: dict[str, FunctionCounters] = {}
         self._waiting: deque[Task] = deque()  # those in line that were not invited yet
         self._in_line = 0
+        self.promised = 0
         self._served: trio.Event | None = None  # somebody waits for the end of the line
         self._is_listening = False
         self._takes = 1  # calls at a time, each replica
@@ -130,10 +132,17 @@ class ReplicaPool:
             return None
         return self._policy.choose(self._members, self._most, session)
 
-    async def wait_for_room(self, deadline: float, session: str | None = None) -> Choice:
+    async def wait_for_room(
+        self, deadline: float, session: str | None = None, *, is_promised: bool = False
+    ) -> Choice:
         """Wait for a replica that has room. A checkpoint.
 
         The caller has to start its call before it waits for anything else.
+
+        Args:
+            deadline: in Trio's time.
+            session: of the caller, if it has one.
+            is_promised: it was submitted before, and so it is not new.
 
         Raises:
             Overloaded: too many wait already.
@@ -144,10 +153,12 @@ class ReplicaPool:
         await trio.lowlevel.checkpoint()
         if self._verdict is not None:
             raise self._refusal(self._verdict)
-        if self._is_closed:
-            raise Rejected(f"{self._name} takes no new calls: it is being stopped")
-        if (choice := self.pick(session)) is not None:
-            return choice
+        if not is_promised:
+            self.expect_open()
+        if not self._in_line:
+            choice = self._policy.choose(self._members, self._most, session)
+            if choice is not None:
+                return choice
         if self._in_line >= self._queue:
             self.refused += 1
             raise self._overloaded()
@@ -173,8 +184,7 @@ class ReplicaPool:
         finally:
             self._in_line -= 1
             self._listen()
-            if self._served is not None and not self._in_line:
-                self._served.set()
+            self.tell_if_served()
 
     async def _wait_at(self, place: int) -> None:
         task = current_task()
@@ -215,16 +225,26 @@ class ReplicaPool:
 
     # -- refusing -----------------------------------------------------------------------------
 
+    def expect_open(self) -> None:
+        """Raise Rejected if new calls are not taken any more."""
+        if self._is_closed:
+            raise Rejected(f"{self._name} takes no new calls: it is being stopped")
+
     def close(self) -> None:
         """Take no new calls; those that wait still get their turn."""
         self._is_closed = True
 
     async def wait_served(self) -> None:
-        """Wait until nobody is in line. A checkpoint."""
+        """Wait until nobody is in line, nor will be. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self._in_line:
+        while self._in_line or self.promised:
             self._served = trio.Event()
             await self._served.wait()
+
+    def tell_if_served(self) -> None:
+        """Wake who waits for the end of the line, if this is it."""
+        if self._served is not None and not self._in_line and not self.promised:
+            self._served.set()
 
     def give_up(self, verdict: WorkerDied) -> None:
         """Let nobody wait, because there is nothing to wait for, until a replica is added."""
