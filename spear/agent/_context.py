@@ -111,10 +111,9 @@ class CallContext:
     def key(self) -> str | None:
         """The name that the caller gave to what this call does: the same each time it is tried.
 
-        Spear does nothing with it. A function that must do something only once can remember keys.
+        The host calls again if the instance is lost meanwhile. See :meth:`call_once`.
         """
-        key = self._call.head.get("key") if self._call.head else None
-        return key if isinstance(key, str) else None
+        return self._call.key
 
     @property
     def deadline(self) -> float:
@@ -188,12 +187,41 @@ class CallContext:
             ChannelClosed, ChannelBroken: the host leaves, or has gone.
         """
         payload, is_cbor = encode_call(function, arguments, keywords)
+        return await self._call_other(function, payload, is_cbor, timeout, None)
+
+    async def call_once(
+        self,
+        key: str,
+        function: str,
+        /,
+        *arguments: object,
+        timeout: float | None = None,
+        **keywords: object,
+    ) -> Value:
+        """:meth:`call` what must happen once, though this function may be executed again.
+
+        The host executes the calls of a function that have the same key once, and gives all of them
+        its outcome, for as long as the deployment of that function keeps outcomes.
+
+        Args:
+            key: names what is to happen: :attr:`key`, for example, or something made from it.
+            function, arguments, keywords, timeout: as for :meth:`call`.
+
+        Raises:
+            Rejected: the key was used with other arguments.
+            And all that :meth:`call` raises.
+        """
+        payload, is_cbor = encode_call(function, arguments, keywords)
+        return await self._call_other(function, payload, is_cbor, timeout, key)
+
+    async def _call_other(
+        self, function: str, payload: Payload, is_cbor: bool, timeout: float | None, key: str | None
+    ) -> Value:
+        arguments = (function, payload, is_cbor, timeout, key)
         if self._bridge is not None:
-            response = await self._bridge.run_in_trio(
-                self._request, function, payload, is_cbor, timeout
-            )
+            response = await self._bridge.run_in_trio(self._request, *arguments)
         else:
-            response = await self._request(function, payload, is_cbor, timeout)
+            response = await self._request(*arguments)
         return _decoded(response.payload, response.is_cbor, function)
 
     def call_sync(
@@ -216,12 +244,17 @@ class CallContext:
         return _decoded(response.payload, response.is_cbor, function)
 
     async def _request(
-        self, function: str, payload: Payload, is_cbor: bool, timeout: float | None
+        self,
+        function: str,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        key: str | None = None,
     ) -> ExecutionResponse:
         budget = self._budget(function, timeout)
         try:
             return await self._call.channel.request(
-                function, payload, timeout=budget.seconds, is_cbor=is_cbor
+                function, payload, timeout=budget.seconds, is_cbor=is_cbor, key=key
             )
         except DeadlineExceeded as failure:
             raise budget.exceeded(failure) from failure

@@ -352,6 +352,12 @@ class InboundCall(CalleeSide):
         return metadata if isinstance(metadata, dict) else {}
 
     @property
+    def key(self) -> str | None:
+        """What the caller calls that which the call does: the same each time it is tried."""
+        key = self.head.get("key") if self.head else None
+        return key if isinstance(key, str) else None
+
+    @property
     def channel(self) -> CommunicationChannel:
         """The channel it came in on."""
         return self._channel

@@ -3,6 +3,8 @@
 from spear.runtimes import ProcessSettings as ProcessSettings
 from spear.runtimes import ResourceLimits as ResourceLimits
 
+from ._answers import Answer as Answer
+from ._answers import FunctionDescription as FunctionDescription
 from ._arguments import Result as Result
 from ._autoscaler import ScalingDecision as ScalingDecision
 from ._counters import FunctionStatistics as FunctionStatistics

@@ -38,7 +38,7 @@ class Callbacks:
             return error
         return None
 
-    async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
+    async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
         """Call it; arguments, items and result pass through as they are.
 
         If cancelled, so is the function that was called.
@@ -50,12 +50,14 @@ class Callbacks:
         function = self._find(name).options(metadata=metadata)
         remaining = call.deadline - trio.current_time()
         if not call.wants_stream:
-            response = await function.forward(call.payload, call.is_cbor, remaining)
-            return response.payload, response.is_cbor
-        async with function.forward_stream(call.payload, call.is_cbor, remaining) as stream:
+            if call.key is not None:
+                function = function.options(key=call.key)
+            response = await function.forward(call.body, call.is_cbor, remaining)
+            return response.body, response.is_cbor
+        async with function.forward_stream(call.body, call.is_cbor, remaining) as stream:
             with suppress(trio.EndOfChannel):
                 while True:
                     item, is_cbor = await stream.receive_item()
                     await call.send(item, is_cbor=is_cbor)
             response = await stream.response()
-        return response.payload, response.is_cbor
+        return response.body, response.is_cbor

@@ -20,8 +20,9 @@ from spear._errors import NotFound, SpearError, WorkerDied
 from spear._util import NoPublicConstructor
 from spear.runtimes import InstanceState
 
+from ._answers import FunctionDescription, read_descriptions
 from ._autoscaler import Autoscaler, ScalingDecision
-from ._functions import Function
+from ._functions import DESCRIBE, Function
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
 from ._settings import DeploymentSettings, Scale, as_scale
@@ -174,6 +175,17 @@ class Deployment(metaclass=NoPublicConstructor):
         )
         self._by_name[name] = function
         return function
+
+    async def descriptions(self) -> dict[str, FunctionDescription]:
+        """What its functions look like, by name, as an instance tells. A checkpoint.
+
+        Raises:
+            CallFailed: as :meth:`Function.call`; NotFound if what it runs is not Spear's agent.
+        """
+        describe: Function = Function._create(
+            DESCRIBE, self.name, self._pool, self._host, is_stream=False
+        )
+        return read_descriptions(await describe())
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):

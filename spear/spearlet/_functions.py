@@ -22,6 +22,7 @@ from spear._errors import (
 from spear._util import NoPublicConstructor
 from spear.channels import encode_call
 
+from ._answers import Answer, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
 from ._options import DEFAULTS, CallOptions, expect_seconds
 from ._streams import FunctionStream, leave_it_to_scope
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from spear._errors import Delivered
     from spear.channels import ExecutionResponse, Metadata
 
+    from ._answers import Placed
     from ._executions import Execution
     from ._host import Host
     from ._policies import Choice
@@ -39,7 +41,7 @@ MAX_ATTEMPTS: Final = 3
 """How often a call is tried that was certainly not executed, or has a key; each time at another replica,
 if there is one."""
 
-_DESCRIBE: Final = "spear.describe"
+DESCRIBE: Final = "spear.describe"
 """The function that each of Spear's agents has: a list of maps, one for each of its others."""
 
 
@@ -116,12 +118,11 @@ class Function(metaclass=NoPublicConstructor):
             CallFailed: as :meth:`call`.
         """
         timeout = self._options.timeout
-        describe = self._with(CallOptions(timeout=timeout), _DESCRIBE, is_stream=False)
-        descriptions = await describe()
-        for each in descriptions if isinstance(descriptions, list) else ():
-            if isinstance(each, dict) and each.get("name") == self.name:
-                return str(each.get("signature"))
-        raise NotFound(f"nothing is known about {self.name}")
+        describe = self._with(CallOptions(timeout=timeout), DESCRIBE, is_stream=False)
+        description = read_descriptions(await describe()).get(self.name)
+        if description is None:
+            raise NotFound(f"nothing is known about {self.name}")
+        return description.signature
 
     # -- one result ---------------------------------------------------------------------------
 
@@ -152,6 +153,17 @@ class Function(metaclass=NoPublicConstructor):
         return decode_result_untrusted(response.payload, response.is_cbor)
 
     __call__ = call
+
+    async def ask(self, /, *arguments: object, **keywords: object) -> Answer:
+        """:meth:`call`, and how the result came to be. A checkpoint."""
+        payload, is_cbor = self._encode(arguments, keywords)
+        place = Place()
+        response = await self._request(payload, is_cbor, None, place)
+        return Answer(
+            result=decode_result_untrusted(response.payload, response.is_cbor),
+            instance=place.instance,
+            execution_seconds=response.execution_seconds,
+        )
 
     def submit(
         self, /, *arguments: object, timeout: float | None = None, **keywords: object
@@ -202,7 +214,7 @@ class Function(metaclass=NoPublicConstructor):
         payload: Payload,
         is_cbor: bool,
         timeout: float | None,
-        execution: Execution | None = None,
+        execution: Placed | None = None,
     ) -> ExecutionResponse:
         clock, key = self._pool.clock, self._options.key
         begun = clock()
@@ -240,7 +252,7 @@ class Function(metaclass=NoPublicConstructor):
         is_cbor: bool,
         begun: float,
         deadline: float,
-        execution: Execution | None,
+        execution: Placed | None,
     ) -> ExecutionResponse:
         """Call, and if that is safe, call again."""
         options, pool, now = self._options, self._pool, begun

@@ -1,0 +1,248 @@
+"""What is wrong with a configuration is found all at once, and says where it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from spear import ConfigurationError
+from spear.config import Configuration, HostConfiguration, read_token, split_listen
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Read
+
+
+POLICY_LINE = (
+    "spear.toml:15: functions.shop.policy: must be one of round-robin, least-loaded, random, "
+    'power-of-two, sticky, not "fastest"'
+)
+
+
+def test_everything_that_is_wrong_at_once(read: Read) -> None:
+    outcome = read(
+        """[spearlet]
+nmae = "x"
+listen = 80
+
+[limits]
+max_calls = "many"
+startup_seconds = -1
+
+[functions.shop]
+source = "shop.py"
+replicas = { min = 3, max = 2 }
+queue = -4
+concurrency = 0
+memory_bytes = 0
+policy = "fastest"
+restart = { intensity = -1,  period_seconds = "a" }
+environment = { A = 1 }
+"""
+    )
+    assert outcome.lines == [
+        "spear.toml:2: spearlet.nmae: there is no such key; did you mean 'name'?",
+        "spear.toml:3: spearlet.listen: must be text, in quotes, not 80",
+        'spear.toml:6: limits.max_calls: must be a whole number, not "many"',
+        "spear.toml:7: limits.startup_seconds: must not be negative: -1.0",
+        "spear.toml:11: functions.shop.replicas.min: is 3, and replicas.max only 2: raise max",
+        POLICY_LINE,
+        'spear.toml:16: functions.shop.restart.period_seconds: must be a number, not "a"',
+        "spear.toml:16: functions.shop.restart.intensity: must be from 0 to 1000, not -1",
+        "spear.toml:17: functions.shop.environment: must be a table of texts, in quotes, and A is none",
+        "spear.toml:13: functions.shop.concurrency: must be from 1 to 1000000, not 0",
+        "spear.toml:12: functions.shop.queue: must be from 0 to 100000, not -4",
+        "spear.toml:14: functions.shop.memory_bytes: must be positive, not 0",
+    ]
+    # What cannot be used is at its default, so that all else can be looked at.
+    assert outcome.configuration.spearlet == HostConfiguration()
+    with pytest.raises(ConfigurationError, match=r"spear.toml:2: .*\n.*\nspear.toml:6"):
+        outcome.faults.raise_if_any()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[functions]\nshop = 7", "spear.toml:2: functions.shop: must be a table: [functions.shop]"),
+        ("functions = 7", "spear.toml:1: functions: must be a table: [functions]"),
+        ("limits = 7", "spear.toml:1: limits: must be a table: [limits]"),
+        ("[function.shop]", "spear.toml:1: function: there is no such key; did you mean 'functions'?"),
+        ("x = 1", "spear.toml:1: x: there is no such key; there are functions, limits, spearlet"),
+        ("[functions.a]\nreplicas = true", 'replicas: must be a number, "MIN-MAX" or a table, not true'),
+        ('[functions.a]\nreplicas = "many"', 'must be a number, "MIN-MAX" or a table, not "many"'),
+        ("[functions.a]\nreplicas = 2.5", "replicas: must be a table, not 2.5"),
+        ("[functions.a]\nreplicas = 0", "max: must be at least 1: with 0, no call is ever answered"),
+        ("[functions.a]\nreplicas = 2000", "functions.a.replicas.min: must be from 0 to 1024"),
+        ("[functions.a]\nrestart = 5", "spear.toml:2: functions.a.restart: must be a table, not 5"),
+        ("[functions.a]\nrestart = {intensty = 5}", "restart.intensty: there is no such key; did you"),
+        ("[functions.a]\ntimeout = nan", "functions.a.timeout: must be a number, not nan"),
+        ("[functions.a]\ntimeout = true", "functions.a.timeout: must be a number, not true"),
+        ("[functions.a]\nqueue = {}", "functions.a.queue: must be a whole number, not a table"),
+        ("[functions.a]\nqueue = 1.0", "functions.a.queue: must be a whole number, not 1.0"),
+        ("[functions.a]\nqueue = 2020-01-01", 'must be a whole number, not "2020-01-01"'),
+        ("[functions.a]\npython_path = 'x'", 'functions.a.python_path: must be a list of texts, not "x"'),
+        ("[functions.a]\npython_path = [1]", "functions.a.python_path: must be a list of texts, not [1]"),
+        (f"[functions.a]\nqueue = '{'x' * 99}'", 'xxx...'),
+        ("[functions.a]\nenvironment = 1", "functions.a.environment: must be a table of texts"),
+        ('[functions.a]\ncommand = ["a"]\nsource = "b"', "functions.a: needs either a source, such as"),
+        ('[functions.a]\nsource = ""', "functions.a: needs either a source"),
+        ('[functions.a]\nsource = "a\\u0000"', "functions.a.source: cannot contain a NUL"),
+        ('[functions.a]\nsource = "a"\nenvironment_handover = true', "goes with a command"),
+        ('[functions.a]\nsource = "a"\nenvironment = {"=" = "x"}', "cannot be an environment variable"),
+        ('[functions.a]\nsource = "a"\nopen_files = 5', "functions.a.open_files: must be at least 16"),
+        ("[spearlet]\nallow_control = 1", "spear.toml:2: spearlet.allow_control: must be true or false"),
+        ("[[spearlet]]", "spear.toml:1: spearlet: must be a table: [spearlet]"),
+    ],
+)  # fmt: skip
+def test_values_that_make_no_sense(read: Read, text: str, message: str) -> None:
+    assert message in "\n".join(read(text).lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[spearlet\n", "spear.toml:1: this is not TOML: Expected ']'"),
+        (b"a = 1\nb = ", "spear.toml:2: this is not TOML: Invalid value"),
+        (b"a = 1\nb = '''x\n", "spear.toml:3: this is not TOML"),
+        (b"a = 1\na = 2\n", "spear.toml:2: this is not TOML: Cannot overwrite a value"),
+        (b"a = 1\nb = \"\xff\"", "spear.toml:2: this is not UTF-8"),
+        (b"#" * ((1 << 20) + 1), "spear.toml has more than 1048576 bytes: is it the right file?"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, "spear.toml is nested too deeply"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_files_that_cannot_be_read(
+    read: Read, tmp_path: Path, content: bytes, message: str
+) -> None:
+    read("")  # goes there
+    (tmp_path / "spear.toml").write_bytes(content)
+    from spear.config import Flags, load_configuration
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration("spear.toml", {}, Flags())
+    assert str(caught.value).startswith(message)
+
+
+def test_a_file_that_is_not_there(read: Read, tmp_path: Path) -> None:
+    from spear.config import Flags, load_configuration
+
+    read("")
+    with pytest.raises(ConfigurationError, match=r"cannot read nowhere\.toml: No such file"):
+        load_configuration("nowhere.toml", {}, Flags())
+    with pytest.raises(ConfigurationError, match=r"cannot read /nowhere\.toml"):
+        load_configuration("/nowhere.toml", {}, Flags())
+
+
+# -- what this machine can do -------------------------------------------------------------------
+
+
+def test_nothing_to_serve(read: Read) -> None:
+    assert read("", check=True).lines == [
+        "there are no functions to serve: name a file, or write [functions.NAME]"
+    ]
+
+
+def test_what_is_fine(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("x = 1\n")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "main.py").write_text("x = 1\n")
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    outcome = read(
+        '[spearlet]\ntoken_file = "token"\nlisten = "[::1]:0"\n'
+        '[functions.a]\nsource = "shop.py"\nworking_directory = "."\n'
+        '[functions.b]\nsource = "./shop"\n'
+        '[functions.c]\nsource = "company.shop"\npython_path = ["shop"]\n'
+        '[functions.d]\ncommand = ["sh", "-c", "true"]\n'
+        f'[functions.e]\nsource = "shop.py"\npython = "{sys.executable}"\n',
+        check=True,
+    )
+    assert outcome.lines == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[functions.a]", "functions.a: needs either a source"),
+        ('[functions.a]\nsource = "no.py"', "spear.toml:2: functions.a.source: {}/no.py is not a file"),
+        ('[functions.a]\nsource = "./empty"', "functions.a.source: {}/empty has no main.py, which its"),
+        ('[functions.a]\nsource = "bad.py"', "{}/bad.py:2: "),
+        ('[functions.a]\nsource = "nul.py"', "{}/nul.py: source code"),
+        ('[functions.a]\nsource = "ok.py"\npython = "nopython"', "functions.a.python: nopython is not a"),
+        ('[functions.a]\ncommand = ["nocommand"]', "functions.a.command: nocommand is not a program"),
+        (
+            '[functions.a]\nsource = "ok.py"\nworking_directory = "w"',
+            "spear.toml:3: functions.a.working_directory: {}/w is not a directory that can be entered",
+        ),
+        (
+            '[functions.a]\nsource = "ok.py"\npython_path = ["p"]',
+            "spear.toml:3: functions.a.python_path: {}/p is not a directory",
+        ),
+        ('[functions."a b"]\nsource = "ok.py"', "functions.a b: cannot name a deployment: 1 to 48"),
+        ('[functions.a]\nqueue = -1\n[functions.b]\nsource = "no.py"', "{}/no.py is not"),
+        ('[spearlet]\nname = "a/b"', "spear.toml:2: spearlet.name: must be 1 to 32 of"),
+        ('[spearlet]\nlisten = "8080"', "spear.toml:2: spearlet.listen: must be HOST:PORT or 'off'"),
+        ('[spearlet]\ntoken_file = "none"', "spearlet.token_file: cannot read {}/none: No such file"),
+        ('[spearlet]\ntls_cert = "ok.py"', "spear.toml:2: spearlet.tls_cert: needs tls_key, too"),
+        ('[spearlet]\ntls_key = "ok.py"', "spear.toml:2: spearlet.tls_key: needs tls_cert, too"),
+        (
+            '[spearlet]\ntls_cert = "ok.py"\ntls_key = "ok.py"',
+            "spear.toml:2: spearlet.tls_cert: cannot be used with its key",
+        ),
+    ],
+)  # fmt: skip
+def test_what_this_machine_does_not_have(
+    read: Read, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "ok.py").touch()
+    (tmp_path / "bad.py").write_text("x = 1\nx = = 1\n")
+    (tmp_path / "nul.py").write_bytes(b"\0")
+    (tmp_path / "empty").mkdir()
+    assert message.format(tmp_path) in "\n".join(read(text, check=True).lines)
+
+
+def test_a_certificate_that_fits(read: Read, tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    for number, blob in enumerate(certificate.cert_chain_pems):
+        blob.write_to_path(str(tmp_path / "cert.pem"), append=number > 0)
+    text = (
+        '[spearlet]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n[functions.a]\ncommand = ["sh"]\n'
+    )
+    assert read(text, check=True).lines == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("off", None),
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("[::1]:0", ("::1", 0)),
+        ("a.b:1", ("a.b", 1)),
+    ],
+)
+def test_where_to_listen(listen: str, address: tuple[str, int] | None) -> None:
+    assert split_listen(listen) == address
+
+
+@pytest.mark.parametrize("listen", ["", "80", ":80", "a:", "a:x", "a:65536", "a:-1", "a:²"])
+def test_where_nobody_can_listen(listen: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be HOST:PORT or 'off'"):
+        split_listen(listen)
+
+
+def test_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(" 0123456789abcdef\n")
+    assert read_token(str(file)) == "0123456789abcdef"
+    for content in (b"", b"\n", b"a b", b"a\nb", b"\xff", b"a\x00b"):
+        file.write_bytes(content)
+        with pytest.raises(ConfigurationError, match="has no token in it"):
+            read_token(str(file))
+
+
+def test_a_table_that_nobody_has_said_is_the_same_every_time() -> None:
+    assert Configuration() == Configuration()

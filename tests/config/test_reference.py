@@ -1,0 +1,88 @@
+"""``docs/configuration.md`` says what the schema says: every key, its values, its default, its flag.
+
+A table that has drifted is printed as it should be.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Final, Literal, Union, get_args, get_origin
+
+import attrs
+import pytest
+
+from spear._limits import Limits
+from spear.config import FunctionConfiguration, HostConfiguration, flag_of
+from spear.config._toml import show_toml_value
+from spear.config._values import fields, table_in
+from spear.spearlet import RestartPolicy, Scale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+
+KINDS: Final[dict[object, str]] = {
+    bool: "`true`, `false`",
+    int: "whole number",
+    float: "number",
+    str: "text",
+}
+
+
+def kind_of(kind: object, *, path: bool = False) -> str:
+    """What may be written."""
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(each for each in get_args(kind) if each is not NoneType)
+    if kind is Scale:
+        return "whole number, text, table"
+    if table_in(kind) is not None or get_origin(kind) not in (None, Literal, tuple):
+        return "table"
+    if get_origin(kind) is Literal:
+        return ", ".join(f'`"{each}"`' for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "list of paths" if path else "list of texts"
+    return "path" if path else KINDS[kind]
+
+
+def default_of(each: attrs.Attribute[object]) -> str:
+    """What it is if nobody says."""
+    default = each.default
+    if default is None or not isinstance(default, str | int | float | tuple):
+        return "`1`" if isinstance(default, Scale) else ""
+    return f"`{show_toml_value(default)}`"
+
+
+def rows(table: type) -> Iterator[str]:
+    """The table of a class of the schema."""
+    assert attrs.has(table)
+    kinds = fields(table)
+    for each in attrs.fields(table):
+        metadata = each.metadata
+        kind = kind_of(kinds[each.name], path=metadata["path"])
+        has_flag = metadata["flag"] or table is HostConfiguration
+        flag = f"`{flag_of(each.name)}`" if has_flag else ""
+        yield f"| `{each.name}` | {kind} | {default_of(each)} | {flag} | {metadata['says']} |"
+
+
+@pytest.mark.parametrize("table", [HostConfiguration, FunctionConfiguration])
+def test_every_key_is_there_as_the_schema_has_it(table: type) -> None:
+    wanted = list(rows(table))
+    missing = [row for row in wanted if row not in DOCUMENT]
+    assert not missing, "\n".join(wanted)
+    start = DOCUMENT.index(wanted[0])
+    assert DOCUMENT[start:].startswith("\n".join(wanted) + "\n\n"), "\n".join(wanted)
+
+
+@pytest.mark.parametrize("table", [Scale, RestartPolicy])
+def test_every_key_of_an_inner_table_is_there(table: type) -> None:
+    assert attrs.has(table)
+    starts = [f"| `{each.name}` | {default_of(each)} | " for each in attrs.fields(table)]
+    assert [start for start in starts if start not in DOCUMENT] == []
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    """Their table is in docs/guarantees.md, which has a test of its own."""
+    assert "(guarantees.md#default-limits)" in DOCUMENT
+    assert any(f"max_calls = {Limits().max_calls * 2}" in line for line in DOCUMENT.splitlines())

@@ -1,0 +1,310 @@
+"""What a file, the environment and flags say together, and who wins."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear import ConfigurationError, Limits
+from spear.config import (
+    Configuration,
+    Flags,
+    HostConfiguration,
+    deployment_settings,
+    load_configuration,
+    process_settings,
+    variable_of,
+)
+from spear.spearlet import RestartPolicy, Scale
+
+if TYPE_CHECKING:
+    from .conftest import Read
+
+SHOP = '[functions.shop]\nsource = "shop.py"\n'
+
+
+def test_nothing_said_is_all_default(read: Read) -> None:
+    outcome = read()
+    assert outcome.configuration == Configuration()
+    assert outcome.configuration.spearlet == HostConfiguration()
+    assert outcome.configuration.limits == Limits()
+    assert outcome.lines == []
+
+
+def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
+    outcome = read(
+        """
+        [spearlet]
+        name = "evening"
+        listen = "127.0.0.1:0"
+        token_file = "secrets/token"
+        allow_control = true
+        log_level = "info"
+        log_instances = false
+
+        [limits]
+        max_calls = 7
+        startup_seconds = 30
+
+        [functions.shop]
+        source = "shop.py:app"
+        runtime = "process"
+        replicas = { min = 2, max = 5, spare = 1, idle_seconds = 9, target = 0.5 }
+        concurrency = 3
+        queue = 11
+        timeout = inf
+        policy = "sticky"
+        dedup_seconds = 5
+        restart = { intensity = 1, retry_seconds = inf }
+        python = "/usr/bin/python3"
+        python_path = ["lib", "~/more"]
+        environment = { LEVEL = "high" }
+        pass_environment = ["HOME"]
+        working_directory = "."
+        memory_bytes = 1_073_741_824
+        open_files = 64
+        cpu_seconds = 60
+        core_bytes = 5
+        low_latency = true
+        debug = true
+
+        [functions.other]
+        command = ["./agent", "{bootstrap_fd}"]
+        environment_handover = true
+        """
+    )
+    assert outcome.lines == []
+    host = outcome.configuration.spearlet
+    assert (host.name, host.listen, host.log_level) == ("evening", "127.0.0.1:0", "info")
+    assert host.token_file == str(tmp_path / "secrets" / "token")
+    assert (host.allow_control, host.log_instances) == (True, False)
+    limits = outcome.configuration.limits
+    assert (limits.max_calls, limits.startup_seconds) == (7, 30.0)
+    assert limits.connect_seconds == Limits().connect_seconds
+    settings = deployment_settings(outcome.shop)
+    assert settings.replicas == Scale(min=2, max=5, spare=1, idle_seconds=9.0, target=0.5)
+    assert (settings.concurrency, settings.queue, settings.timeout) == (3, 11, math.inf)
+    assert (settings.policy, settings.dedup_seconds) == ("sticky", 5.0)
+    assert settings.restart == RestartPolicy(intensity=1, retry_seconds=math.inf)
+    process = process_settings(outcome.shop)
+    assert process.target == f"{tmp_path / 'shop.py'}:app"
+    assert process.python == "/usr/bin/python3"
+    assert process.python_path == (str(tmp_path / "lib"), os.path.expanduser("~/more"))
+    assert (process.environment, process.pass_environment) == ({"LEVEL": "high"}, ("HOME",))
+    assert process.working_directory == str(tmp_path)
+    limited = process.limits
+    assert (limited.memory_bytes, limited.open_files) == (1 << 30, 64)
+    assert (limited.cpu_seconds, limited.core_bytes) == (60, 5)
+    assert (process.low_latency, process.debug) == (True, True)
+    other = process_settings(outcome.configuration.functions["other"])
+    assert other.command == (str(tmp_path / "agent"), "{bootstrap_fd}")
+    assert (other.environment_handover, other.python) == (True, sys.executable)
+
+
+@pytest.mark.parametrize(
+    ("said", "scale"),
+    [
+        ("3", Scale(min=3, max=3)),
+        ('"2-6"', Scale(min=2, max=6)),
+        ('" 0 - 1 "', Scale(min=0, max=1)),
+        ("{ max = 4 }", Scale(min=1, max=4)),
+    ],
+)
+def test_how_many_replicas(read: Read, said: str, scale: Scale) -> None:
+    assert read(f"{SHOP}replicas = {said}").shop.replicas == scale
+
+
+def test_flags_before_environment_before_file(read: Read) -> None:
+    file = f'[spearlet]\nname = "a"\nlisten = "off"\n[limits]\nmax_calls = 1\n{SHOP}queue = 1\n'
+    file += "timeout = 1"
+    environment = {
+        "SPEAR_NAME": "b",
+        "SPEAR_LOG_LEVEL": "debug",
+        "SPEAR_LIMITS_MAX_CALLS": "2",
+        "SPEAR_FUNCTIONS_SHOP_QUEUE": "2",
+        "SPEAR_FUNCTIONS_SHOP_TIMEOUT": "2",
+        "SPEAR_ALLOW_CONTROL": "true",
+    }
+    flags = Flags(
+        host={"name": "c", "log_instances": False},
+        functions={"queue": "3"},
+        settings=(("limits.max_calls", "3"),),
+    )
+    outcome = read(file, environment=environment, flags=flags)
+    assert outcome.lines == []
+    host = outcome.configuration.spearlet
+    assert (host.name, host.listen, host.log_level) == ("c", "off", "debug")
+    assert (host.allow_control, host.log_instances) == (True, False)
+    assert outcome.configuration.limits.max_calls == 3
+    assert (outcome.shop.queue, outcome.shop.timeout) == (3, 2.0)
+
+
+def test_tables_are_merged_key_by_key(read: Read) -> None:
+    file = f'{SHOP}replicas = {{ min = 1, max = 2 }}\nenvironment = {{ A = "1", B = "1" }}'
+    outcome = read(
+        file,
+        environment={"SPEAR_FUNCTIONS_SHOP_REPLICAS_MAX": "9"},
+        flags=Flags(
+            environment={"B": "2", "C": "3"}, settings=(("functions.shop.environment.D", "4"),)
+        ),
+    )
+    assert outcome.lines == []
+    assert outcome.shop.replicas == Scale(min=1, max=9)
+    assert outcome.shop.environment == {"A": "1", "B": "2", "C": "3", "D": "4"}
+    assert read(file, flags=Flags(functions={"replicas": "4"})).shop.replicas == Scale(min=4, max=4)
+    assert read(file, flags=Flags(functions={"replicas": "1-4"})).shop.replicas == Scale(max=4)
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [("A,B", ("A", "B")), ('["A", "B"]', ("A", "B")), ("A", ("A",)), ("", ())],
+)
+def test_a_list_in_the_environment(read: Read, said: str, value: tuple[str, ...]) -> None:
+    outcome = read(SHOP, environment={"SPEAR_FUNCTIONS_SHOP_PASS_ENVIRONMENT": said})
+    assert (outcome.lines, outcome.shop.pass_environment) == ([], value)
+
+
+def test_text_needs_no_quotes_outside_of_a_file(read: Read) -> None:
+    outcome = read(SHOP, environment={"SPEAR_NAME": "7", "SPEAR_LISTEN": "true"})
+    assert (outcome.configuration.spearlet.name, outcome.configuration.spearlet.listen) == (
+        "7",
+        "true",
+    )
+
+
+def test_sources_on_the_command_line(read: Read, tmp_path: Path) -> None:
+    sources = (("shop", "shop.py"), ("till", "./till/"), ("module", "company.shop:app"))
+    outcome = read(
+        '[functions.filed]\nsource = "x.py"',
+        flags=Flags(sources=sources, functions={"debug": True}),
+    )
+    assert outcome.lines == []
+    functions = outcome.configuration.functions
+    assert {name: each.source for name, each in functions.items()} == {
+        "filed": str(tmp_path / "x.py"),
+        "shop": str(tmp_path / "shop.py"),
+        "till": str(tmp_path / "till"),
+        "module": "company.shop:app",
+    }
+    assert all(each.debug for each in functions.values())
+    assert functions["module"].python_path == (str(tmp_path),)
+    assert functions["shop"].python_path == ()
+
+
+def test_two_sources_of_one_name(read: Read) -> None:
+    outcome = read(flags=Flags(sources=(("shop", "shop.py"), ("shop", "old/shop.py"))))
+    assert outcome.lines == [
+        "old/shop.py and shop.py would both be named shop: say NAME=old/shop.py"
+    ]
+
+
+def test_paths_are_relative_to_who_says_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "script").touch()
+    (tmp_path / "etc" / "tool").touch()
+    (tmp_path / "etc" / "spear.toml").write_text(
+        '[spearlet]\ntls_cert = "cert.pem"\ntls_key = ""\n[functions.a]\nsource = "tool"\n'
+        '[functions.b]\nsource = "shop.api"\npython = "python3"\npython_path = ["x"]\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    flags = Flags(sources=(("c", "script"),), host={"control_socket": "s.sock"})
+    loaded, _ = load_configuration("etc/spear.toml", {"SPEAR_TOKEN_FILE": "token"}, flags)
+    host, functions = loaded.configuration.spearlet, loaded.configuration.functions
+    etc = tmp_path / "etc"
+    assert (host.tls_cert, host.tls_key) == (str(etc / "cert.pem"), "")
+    assert (host.token_file, host.control_socket) == (
+        str(tmp_path / "token"),
+        str(tmp_path / "s.sock"),
+    )
+    assert (functions["a"].source, functions["c"].source) == (
+        str(etc / "tool"),
+        str(tmp_path / "script"),
+    )
+    assert (functions["b"].source, functions["b"].python) == ("shop.api", "python3")
+    assert functions["b"].python_path == (str(etc / "x"),)
+    assert loaded.file == str(etc / "spear.toml")
+
+
+def test_names_of_variables() -> None:
+    assert variable_of(("spearlet", "tls_cert")) == "SPEAR_TLS_CERT"
+    assert variable_of(("limits", "max_calls")) == "SPEAR_LIMITS_MAX_CALLS"
+    path = ("functions", "old-shop", "restart", "intensity")
+    assert variable_of(path) == "SPEAR_FUNCTIONS_OLD_SHOP_RESTART_INTENSITY"
+
+
+def test_variables_of_others_are_left_alone(read: Read) -> None:
+    environment = {
+        "SPEAR_PORT": "tcp://10.0.0.1:80",
+        "SPEAR_SERVICE_HOST": "10.0.0.1",
+        "SPEAR_HOST": "x",
+        "SPEAR_TOKEN": "x",
+        "SPEAR_CONFIG": "x",
+        "HOME": "x",
+    }
+    assert read(SHOP, environment=environment).lines == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("SPEAR_LISTN", "there is no such variable; did you mean SPEAR_LISTEN?"),
+        ("SPEAR_LIMITS_NEVER", "there is no such variable; only functions of the file have some"),
+        (
+            "SPEAR_FUNCTIONS_TILL_X",
+            "there is no such variable; only functions of the file have some",
+        ),
+    ],
+)
+def test_misspelt_variables(read: Read, name: str, message: str) -> None:
+    assert read(SHOP, environment={name: "1"}).lines == [f"{name}: {message}"]
+
+
+def test_a_variable_that_may_mean_two_functions(read: Read) -> None:
+    file = '[functions.a-b]\nsource = "x.py"\n[functions.a_b]\nsource = "y.py"\n'
+    (line,) = read(file, environment={"SPEAR_FUNCTIONS_A_B_QUEUE": "1"}).lines
+    both = "functions.a-b.queue and functions.a_b.queue"
+    assert line == f"SPEAR_FUNCTIONS_A_B_QUEUE may mean {both}: say it in the file"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("x", "--set x=1: say which key, as in --set limits.max_calls=200"),
+        ("spearlet", "--set spearlet: spearlet: must be a table: [spearlet]"),
+        (
+            "limits.max_cals",
+            "--set limits.max_cals: limits.max_cals: there is no such key; did you mean",
+        ),
+        (
+            "limit.max_calls",
+            "--set limit.max_calls: limit: there is no such key; did you mean 'limits'?",
+        ),
+        (
+            "functions.shop",
+            "--set functions.shop: functions.shop: must be a table: [functions.shop]",
+        ),
+        (
+            "limits.max_calls.more",
+            "--set limits.max_calls.more: limits.max_calls: must be a whole number",
+        ),
+    ],
+)
+def test_keys_that_cannot_be_set(read: Read, key: str, message: str) -> None:
+    (line,) = read(flags=Flags(settings=((key, "1"),))).lines
+    assert line.startswith(message)
+
+
+def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    place.rmdir()
+    with pytest.raises(ConfigurationError, match="this directory cannot be used"):
+        load_configuration(None, {}, Flags())
