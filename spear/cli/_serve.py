@@ -156,9 +156,7 @@ def _flags(options: argparse.Namespace) -> Flags:
     )
 
 
-def _said(
-    options: argparse.Namespace, table: type, *, is_function: bool
-) -> dict[str, str | bool]:
+def _said(options: argparse.Namespace, table: type, *, is_function: bool) -> dict[str, str | bool]:
     keys = _keys_with_flags(table, is_function=is_function)
     said = {each.name: getattr(options, each.name) for each in keys}
     return {name: value for name, value in said.items() if isinstance(value, str | bool)}

@@ -226,7 +226,12 @@ def _instance_table(instances: list[tuple[Document, Rates]]) -> Table:
 
 def _row(name: str, cells: Sequence[str], keys: dict[str, float | None], state: str = "") -> Row:
     known = {key: value for key, value in keys.items() if value is not None}
-    return Row(cells=tuple(cell(each) for each in cells), state=cell(state), keys=known, name=name)
+    return Row(
+        cells=tuple(cell(each) for each in cells),
+        state=cell(state) if state else "",
+        keys=known,
+        name=name,
+    )
 
 
 def _percent(share: float | None) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from spear._errors import ConfigurationError
 from spear._limits import Limits
 from spear._targets import is_file, split_target
 from spear.spearlet import DeploymentSettings, ProcessSettings, ResourceLimits
@@ -90,7 +91,10 @@ class _CheckedProcess:
         if "source" in values:
             values["target"] = values.pop("source")
         if values.keys() & {"target", "command"}:  # or that has been told
-            ProcessSettings(**values)  # type: ignore[arg-type]  # read_keys has seen to it
+            try:
+                ProcessSettings(**values)  # type: ignore[arg-type]  # read_keys has seen to it
+            except ConfigurationError as error:
+                raise ConfigurationError(str(error).replace("target", "source")) from error
 
 
 def _only(values: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:

@@ -126,7 +126,7 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
 def _check_syntax(file: Path, faults: Faults) -> None:
     try:
         ast.parse(file.read_bytes(), file.name)
-    except SyntaxError as error:
-        faults.add_line(f"{error.msg}", f"{file}:{error.lineno}")
-    except ValueError as error:  # a NUL
-        faults.add_line(str(error), str(file))
+    except (SyntaxError, ValueError) as error:  # ValueError: a NUL, for some releases of Python
+        line = getattr(error, "lineno", None)
+        what = getattr(error, "msg", None) or str(error)
+        faults.add_line(what, f"{file}:{line}" if line else str(file))

@@ -59,7 +59,9 @@ class Faults:
         for length in range(len(path), 0, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
-        return ""
+        # Nobody has said it, but something in it.
+        inside = (who for each, who in self.origins.items() if each[: len(path)] == path)
+        return next(inside, "") if path else ""
 
     def expect_known(self, path: KeyPath, names: Iterable[str], known: Iterable[str]) -> None:
         """Add a fault for each name that is not known, with what may have been meant."""

@@ -23,9 +23,7 @@ from ._values import fields, parse_text, table_in
 
 PREFIX: Final = "SPEAR_"
 
-OTHERS: Final = frozenset(
-    {"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN", "SPEAR_TOKEN_FILE"}
-)
+OTHERS: Final = frozenset({"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN"})
 """Variables that say something else, or say it to others."""
 
 SECTIONS: Final[dict[str, type]] = {"spearlet": HostConfiguration, "limits": Limits}
@@ -140,7 +138,7 @@ def read_environment(
     tables: Tables = {}
     origins: dict[KeyPath, str] = {}
     for name in sorted(environment):
-        if not name.startswith(PREFIX) or (name in OTHERS and name not in known):
+        if not name.startswith(PREFIX) or name in OTHERS:
             continue
         paths = known.get(name, [])
         if len(paths) == 1:
@@ -221,14 +219,16 @@ def resolve_paths(tables: Mapping[str, object], base: str) -> Tables:
 
 
 def _resolve(kind: type, table: Mapping[str, object], base: str) -> Tables:
+    assert attrs.has(kind)
     resolved = dict(table)
     for each in attrs.fields(kind):
         value = table.get(each.name)
         if not each.metadata["path"]:
             continue
-        if isinstance(value, str):
+        is_list = isinstance(each.default, tuple)
+        if isinstance(value, str) and not is_list:
             resolved[each.name] = _absolute(value, base, is_program=each.name == "python")
-        elif isinstance(value, list):
+        elif isinstance(value, list) and is_list:
             resolved[each.name] = [
                 _absolute(one, base) if isinstance(one, str) else one for one in value
             ]

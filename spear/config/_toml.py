@@ -37,7 +37,8 @@ def read_file(path: str) -> Said:
     Raises:
         ConfigurationError: it cannot be read, or is not TOML; the message has the line.
     """
-    shown = os.path.relpath(path) if os.path.commonpath([os.getcwd(), path]) != "/" else path
+    relative = os.path.relpath(path)
+    shown = path if relative.startswith("..") else relative
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)

@@ -124,8 +124,7 @@ def _read_scale(value: int | str) -> object:
         return {"min": int(found[1]), "max": int(found[2])}
     if type(value) is bool:
         raise Unusable(f'a number, "MIN-MAX" or a table, not {_show(value)}')
-    # Nobody who writes 0 means a deployment that is never to answer.
-    return {"min": value, "max": value} if value != 0 else {"min": 0, "max": 0}
+    return {"min": value, "max": value}
 
 
 def _show(value: object) -> str:

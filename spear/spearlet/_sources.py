@@ -130,7 +130,7 @@ def check_name(name: object) -> None:
 
 def _name_of(target: str) -> str:
     """A name for instances, out of a path, a module's name or an agent's."""
-    program, _ = split_target(target)
+    program = split_target(target)[0].rstrip("/")
     name = Path(program).stem if program.endswith(".py") else re.split(r"[./]", program)[-1]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:MAX_NAME] or "functions"
 
