@@ -68,6 +68,7 @@ class _Place:
     budget: RestartBudget
     replica: StartedReplica | None = None
     is_ready: bool = False
+    was_ready: bool = False  # ever
     settled: trio.Event = attrs.field(factory=trio.Event)  # the first start has succeeded or failed
     leaving: trio.Event = attrs.field(factory=trio.Event)  # nothing is wanted here any more
     gone: trio.Event = attrs.field(factory=trio.Event)
@@ -164,16 +165,16 @@ class Supervisor:
         return [place.settled for place in begun]
 
     async def wait_settled(self) -> None:
-        """Wait until all that were begun are ready.
+        """Wait until all that were begun are ready, or have been.
 
         Raises:
-            SpearError: one did not become ready at its first try.
+            SpearError: one has never become ready, and its first try has failed.
         """
         await trio.lowlevel.checkpoint()
         places = list(self._places.values())
         while True:
             for place in places:
-                if place.failure is not None and not place.is_ready:
+                if place.failure is not None and not place.was_ready:
                     raise _again(place.failure)
             if all(place.settled.is_set() for place in places):
                 return
@@ -324,7 +325,8 @@ class Supervisor:
         self.started += 1
         if self.on_ready is not None:
             self.on_ready(channels[0])
-        place.is_ready, place.failure, place.is_given_up = True, None, False
+        place.is_ready = place.was_ready = True
+        place.failure, place.is_given_up = None, False
         self._pool.add(replica)
         self._settle(place)
         return True

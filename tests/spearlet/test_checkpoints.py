@@ -45,7 +45,15 @@ async def test_r6_functions_and_executions() -> None:
         with assert_checkpoints():
             assert await deployment.echo.call(b"bytes") == b"bytes"
         with assert_checkpoints():
+            answer = await deployment.echo.ask(1)
+        assert (answer.result, answer.instance) == (1, deployment.replicas[0].id)
+        assert answer.execution_seconds >= 0
+        with assert_checkpoints():
             await deployment.echo.signature()
+        with assert_checkpoints():
+            descriptions = await deployment.descriptions()
+        assert descriptions["echo"].signature == "echo(value: object) -> object"
+        assert descriptions["echo"].summary == ""
         with assert_no_checkpoints():
             repr(deployment.echo.options(timeout=5))
             execution = deployment.echo.submit(1)

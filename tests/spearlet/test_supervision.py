@@ -1,0 +1,468 @@
+"""What ends is started again, within limits; what is replaced is not missed."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from runtimes.helpers import is_alive, nothing_left
+
+import spear
+from spear import (
+    DeploymentSettings,
+    FunctionRaised,
+    Limits,
+    RestartPolicy,
+    SpawnFailed,
+    WorkerDied,
+    open_spearlet,
+)
+from spear.runtimes import InstanceEvent, InstanceState
+from spear.spearlet import CallRecord, DeploymentState
+from spear.spearlet._restarts import RestartBudget
+
+from .helpers import PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from spear.spearlet import Deployment
+
+QUICKLY = RestartPolicy(first_delay_seconds=0.01, longest_delay_seconds=0.05)
+NEVER = RestartPolicy(intensity=0, retry_seconds=math.inf)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+# -- the arithmetic ---------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 20), max_size=60), st.integers(0, 6), st.randoms())
+def test_r17_never_more_restarts_in_a_period_than_allowed(
+    lives: list[float], intensity: int, rng: random.Random
+) -> None:
+    policy = RestartPolicy(intensity=intensity, retry_seconds=60)
+    budget, now, starts = RestartBudget(policy, rng), 0.0, list[float]()
+    for lived in lives:
+        now += lived
+        delay = budget.delay_seconds(now, lived)
+        if delay is None:
+            now += budget.give_up()
+            starts.clear()
+            continue
+        assert 0 < delay <= policy.longest_delay_seconds
+        now += delay
+        starts.append(now)
+        assert sum(start > now - policy.period_seconds for start in starts) <= max(intensity, 1)
+
+
+def test_delays_double_with_jitter_and_begin_anew_after_a_long_life() -> None:
+    budget = RestartBudget(RestartPolicy(intensity=100), random.Random(7))
+    for failures in range(12):
+        longest = min(0.1 * 2**failures, 5.0)
+        delay = budget.delay_seconds(failures * 100.0, 1.0)
+        assert delay is not None
+        assert longest / 2 <= delay <= longest
+    delay = budget.delay_seconds(5000.0, 10.0)
+    assert delay is not None
+    assert delay <= 0.1
+
+
+# -- one that falls over again and again ------------------------------------------------------
+
+
+@attrs.define
+class Fragile:
+    """An agent whose lifespan can be made to fail."""
+
+    fails: bool = False
+    starts: list[float] = attrs.field(factory=list)
+
+    def agent(self) -> spear.Agent:
+        app = spear.Agent("fragile")
+        app.function(self.echo)
+
+        @app.lifespan
+        async def lifespan() -> AsyncIterator[None]:
+            self.starts.append(trio.current_time())
+            if self.fails:
+                raise RuntimeError("no database")
+            yield
+
+        return app
+
+    async def echo(self, value: object) -> object:
+        return value
+
+
+async def lose(deployment: Deployment) -> None:
+    channel = deployment.replicas[0].channel
+    assert channel is not None
+    await channel.aclose()
+
+
+async def test_r17_a_crash_loop_ends_in_a_clear_state(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """At most 5 restarts in 10 s, with growing delays; then it is given up, and others do not care."""
+    fragile = Fragile()
+    async with open_spearlet(rng=random.Random(3)) as spearlet:
+        other = await spearlet.deploy(Probe().agent)
+        deployment = await spearlet.deploy(fragile.agent())
+        assert deployment.health().state is DeploymentState.READY
+        fragile.fails = True
+        begun = trio.current_time()
+        await lose(deployment)
+        await trio.testing.wait_all_tasks_blocked()
+        health = deployment.health()
+        assert health.state is DeploymentState.DEGRADED
+        waiting = deployment.echo.submit(1)  # there is hope as long as it is being restarted
+        with pytest.raises(
+            WorkerDied, match="restarted 5 times within 10 s, and given up"
+        ) as caught:
+            await waiting.result()
+        assert caught.value.delivered == "no"
+        assert "no database" in str(caught.value)
+        assert 0.1 < trio.current_time() - begun < 10
+        assert len(fragile.starts) == 6
+        health = deployment.health()
+        assert (health.state, deployment.statistics().restarts) == (DeploymentState.UNHEALTHY, 5)
+        assert "no database" in health.reason
+        with pytest.raises(WorkerDied, match="no database"):
+            await deployment.echo(1)
+        assert await other.echo(1) == 1
+        fragile.fails = False
+        await trio.sleep(61)  # it is tried again after a minute
+        assert deployment.health().state is DeploymentState.READY
+        assert await deployment.echo(1) == 1
+
+
+async def test_r17_a_restart_by_hand_needs_no_patience(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fragile = Fragile()
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(restart=NEVER)
+        deployment = await spearlet.deploy(fragile.agent(), settings=settings)
+        fragile.fails = True
+        await lose(deployment)
+        await trio.sleep(1000)
+        assert len(fragile.starts) == 1
+        assert deployment.health().state is DeploymentState.UNHEALTHY
+        with pytest.raises(SpawnFailed, match="no database"):
+            await deployment.restart()
+        assert deployment.health().state is DeploymentState.UNHEALTHY
+        fragile.fails = False
+        await deployment.restart()
+        assert deployment.health().state is DeploymentState.READY
+        assert await deployment.echo(1) == 1
+
+
+@pytest.mark.slow
+async def test_r17_what_it_wrote_last_is_told(tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    code = f"""
+import os, spear, sys
+app = spear.Agent()
+if os.path.exists({str(flag)!r}):
+    sys.exit("the disk is full")
+
+@app.function
+async def die() -> None:
+    os._exit(3)
+"""
+    async with open_spearlet() as spearlet:
+        policy = attrs.evolve(QUICKLY, intensity=1)
+        deployment = await spearlet.deploy(
+            write(tmp_path, "broken.py", code), settings=DeploymentSettings(restart=policy)
+        )
+        flag.touch()
+        with pytest.raises(WorkerDied, match="exited with status 3"):
+            await deployment.die()
+        with pytest.raises(WorkerDied, match="given up: process:broken-1#2") as caught:
+            await deployment.die()
+        assert "the disk is full" in caught.value.stderr_tail
+        health = deployment.health()
+        assert health.state is DeploymentState.UNHEALTHY
+        assert "the disk is full" in health.stderr_tail
+        assert any("the disk is full" in each.line.text for each in deployment.logs())
+
+
+@pytest.mark.slow
+async def test_r10_what_was_killed_is_replaced(tmp_path: Path) -> None:
+    with nothing_left():
+        async with open_spearlet() as spearlet:
+            deployment = await spearlet.deploy(WORKERS, replicas=2)
+            victim = deployment.replicas[0]
+            os.kill(pid(victim), signal.SIGKILL)
+            killed = trio.current_time()
+            await until(lambda: len(deployment.replicas) == 2 and victim not in deployment.replicas)
+            assert trio.current_time() - killed < 10  # 2 s on a machine that is not busy
+            assert str(deployment.replicas[0].id) == "process:workers-1#2"
+            assert deployment.health().state is DeploymentState.READY
+
+
+@pytest.mark.slow
+async def test_r11_a_frozen_worker_is_replaced_and_fenced() -> None:
+    limits = Limits(heartbeat_seconds=0.1)
+    async with open_spearlet(limits=limits) as spearlet:
+        deployment = await spearlet.deploy(WORKERS)
+        frozen = instance(deployment.replicas[0])
+        process = pid(frozen)
+        os.kill(process, signal.SIGSTOP)
+        await until(lambda: frozen.state in (InstanceState.EXITED, InstanceState.DELETED))
+        assert not is_alive(process)  # so it cannot come back
+        assert await deployment.who() != process
+        assert str(deployment.replicas[0].id) == "process:workers-1#2"
+
+
+# -- rolling ----------------------------------------------------------------------------------
+
+
+async def test_r15_a_new_one_is_ready_before_an_old_one_leaves() -> None:
+    probe = Probe()
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(probe.agent, replicas=2)
+        running = deployment.wait.submit()
+        await probe.begun.wait()
+        ready: list[int] = []
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def watch() -> None:
+                while True:
+                    ready.append(deployment.statistics().ready)
+                    await trio.lowlevel.checkpoint()
+
+            @nursery.start_soon
+            async def release() -> None:
+                await until(lambda: deployment.statistics().started > 2)
+                probe.release.set()
+
+            await deployment.restart()
+            nursery.cancel_scope.cancel()
+        assert min(ready) == 2
+        assert await running.result() == "released"
+        assert [str(each.id) for each in deployment.replicas] == [
+            "memory:probe-1#2", "memory:probe-2#2",
+        ]  # fmt: skip
+
+
+async def test_r15_a_restart_that_fails_changes_nothing() -> None:
+    fragile = Fragile()
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(fragile.agent(), replicas=2)
+        fragile.fails = True
+        with pytest.raises(SpawnFailed, match="no database"):
+            await deployment.restart()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [str(each.id) for each in deployment.replicas] == [
+            "memory:fragile-1#1", "memory:fragile-2#1",
+        ]  # fmt: skip
+        assert deployment.health().state is DeploymentState.READY
+        assert await deployment.echo(1) == 1
+
+
+async def test_a_restart_can_be_an_update() -> None:
+    one, two = spear.Agent("one"), spear.Agent("two")
+
+    @one.function
+    async def version() -> int:
+        return 1
+
+    @two.function(name="version")
+    async def newer() -> int:
+        return 2
+
+    @two.function
+    async def more() -> str:
+        return "more"
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(one, name="app")
+        function = deployment.version
+        assert await function() == 1
+        settings = DeploymentSettings(replicas=spear.Scale(min=2, max=2), policy="random")
+        await deployment.restart(two, settings)
+        assert (await function(), await deployment.more()) == (2, "more")
+        assert await spearlet.find_function("more")() == "more"
+        assert len(deployment.replicas) == 2
+        assert deployment.settings == settings
+
+
+@pytest.mark.slow
+async def test_r15_a_rolling_restart_under_load_fails_no_call(tmp_path: Path) -> None:
+    """Every worker is replaced twice under continuous load: no call fails, and none runs twice."""
+    book = tmp_path / "book"
+    done: list[int] = []
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(WORKERS, replicas=3)
+        first = {each.id for each in deployment.replicas}
+        is_over = False
+
+        async def work(numbers: range) -> None:
+            for each in numbers:
+                if is_over:
+                    return
+                assert await deployment.note(str(book), str(each)) == str(each)
+                done.append(each)
+                await trio.sleep(0.005)
+
+        async with trio.open_nursery() as nursery:
+            for task in range(8):
+                nursery.start_soon(work, range(task, 1_000_000, 8))
+            for _ in range(2):
+                await deployment.restart()
+            is_over = True
+        assert not first & {each.id for each in deployment.replicas}
+        assert {each.id.incarnation for each in deployment.replicas} == {3}
+        statistics = deployment.statistics()
+        assert (statistics.lost, statistics.restarts, statistics.ready) == (0, 0, 3)
+        assert not statistics.functions["note"].failures
+    assert Counter(map(int, book.read_text().split())) == Counter(done)
+    assert len(done) > 50
+
+
+async def test_r15_draining_lets_all_finish_and_takes_nothing_new(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = spear.Agent("slow", concurrency=1)
+
+    @app.function
+    async def nap(seconds: float) -> float:
+        await trio.sleep(seconds)
+        return seconds
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(app)
+        running = [deployment.nap.submit(5) for _ in range(4)]  # three of them wait in line
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spearlet.drain)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(spear.Rejected, match="takes no new calls"):
+                await deployment.nap(1)
+            with pytest.raises(spear.SpearError, match="this spearlet is draining"):
+                await spearlet.deploy(Probe().agent)
+        assert [await each.result() for each in running] == [5] * 4
+        assert 20 <= trio.current_time() - begun < 20.5
+
+
+async def test_r15_draining_ends_at_its_deadline_with_typed_errors(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    probe = Probe()
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(probe.agent, settings=DeploymentSettings(concurrency=1))
+        running = [deployment.wait.options(timeout=math.inf).submit() for _ in range(2)]
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        await spearlet.drain(3)
+        assert trio.current_time() - begun < 3.5
+        for each in running:
+            with pytest.raises((WorkerDied, spear.CallCancelled)):
+                await each.result()
+
+
+# -- order, and what is seen of it ------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_r28_whatever_happens_events_come_in_order(seed: random.Random) -> None:
+    events: dict[spear.InstanceId, list[InstanceState]] = {}
+
+    def note(event: InstanceEvent) -> None:
+        events.setdefault(event.instance_id, []).append(event.state)
+
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(restart=attrs.evolve(QUICKLY, intensity=1000))
+        deployment = await spearlet.deploy(WORKERS, replicas=3, settings=settings, on_event=note)
+        for _ in range(12):
+            victim = seed.choice(deployment.instances)
+            action = seed.choice(["kill", "term", "scale", "restart"])
+            if action == "scale":
+                await deployment.scale(seed.randint(1, 4))
+            elif action == "restart":
+                await deployment.restart()
+            elif victim.pid is not None and victim.exit_status is None:
+                blow = signal.SIGKILL if action == "kill" else signal.SIGTERM
+                with suppress(ProcessLookupError):
+                    os.kill(victim.pid, blow)
+                await trio.sleep(seed.uniform(0, 0.05))
+    rank = {
+        InstanceState.CREATED: 0, InstanceState.STARTING: 1, InstanceState.READY: 2,
+        InstanceState.UNHEALTHY: 2, InstanceState.DRAINING: 3, InstanceState.STOPPING: 4,
+        InstanceState.EXITED: 5, InstanceState.FAILED: 5, InstanceState.DELETED: 6,
+    }  # fmt: skip
+    assert len(events) >= 6
+    for states in events.values():
+        ranks = [rank[each] for each in states]
+        assert ranks == sorted(ranks)
+        assert (states[0], states[-1]) == (InstanceState.CREATED, InstanceState.DELETED)
+        assert len({InstanceState.EXITED, InstanceState.FAILED} & set(states)) == 1
+
+
+async def test_logs_of_all_instances_in_one_book() -> None:
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(restart=QUICKLY)
+        deployment = await spearlet.deploy(WORKERS, settings=settings)
+        async with deployment.follow_logs() as lines:
+            with pytest.raises(WorkerDied):
+                await deployment.die(4)
+            entry = await anext(lines)
+            assert (str(entry.instance), entry.line.text) == ("process:workers-1#1", "so long")
+            with pytest.raises(WorkerDied):
+                await deployment.die(5)
+            assert str((await anext(lines)).instance) == "process:workers-1#2"
+            assert [each.line.text for each in deployment.logs()] == ["so long"] * 2
+            assert [str(each.instance) for each in deployment.logs(1)] == ["process:workers-1#2"]
+            assert deployment.logs(0) == ()
+            await deployment.stop()
+            assert [line async for line in lines] == []
+        async with deployment.follow_logs() as lines:
+            assert [line async for line in lines] == []
+
+
+async def test_calls_are_counted_by_function() -> None:
+    records: list[CallRecord] = []
+    probe = Probe()
+    async with open_spearlet(on_call=records.append) as spearlet:
+        deployment = await spearlet.deploy(probe.agent)
+        with pytest.raises(FunctionRaised):
+            await deployment.boom()
+        await deployment.echo.options(metadata={"trace": "1"})(1)
+        await deployment.echo(2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deployment.wait)
+            await probe.begun.wait()
+            nursery.cancel_scope.cancel()
+        functions = deployment.statistics().functions
+        assert (functions["echo"].calls, functions["echo"].latency.count) == (2, 2)
+        assert functions["boom"].failures == {"FunctionRaised": 1}
+        assert functions["wait"].failures == {"Cancelled": 1}
+        assert number(functions["echo"].latency.mean_seconds) > 0
+        assert [(each.deployment, each.function) for each in records] == [
+            ("probe", "boom"), ("probe", "echo"), ("probe", "echo"), ("probe", "wait"),
+        ]  # fmt: skip
+        assert [type(each.failure) for each in records] == [
+            FunctionRaised, type(None), type(None), trio.Cancelled,
+        ]  # fmt: skip
+        assert records[1].metadata == {"trace": "1"}
+        assert records[1].seconds > 0
