@@ -1,0 +1,148 @@
+"""More than there is capacity for, and for long."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from runtimes.helpers import nothing_left
+
+import spear
+from spear import DeploymentSettings, Overloaded, Scale, WorkerDied, open_spearlet
+
+from .helpers import WORKERS
+
+if TYPE_CHECKING:
+    from spear.spearlet import Deployment
+
+SERVICE_SECONDS = 0.2
+CONCURRENCY = 4
+REPLICAS = 2
+QUEUE = 20
+CAPACITY = REPLICAS * CONCURRENCY / SERVICE_SECONDS
+"""Calls in a second."""
+
+
+@attrs.define
+class Tally:
+    """What became of calls."""
+
+    answered: list[float] = attrs.field(factory=list)
+    refusals: list[tuple[str, float | None]] = attrs.field(factory=list)
+    slowest_refusal: float = 0.0
+    most_waiting: int = 0
+
+    async def call(self, deployment: Deployment) -> None:
+        begun = trio.current_time()
+        try:
+            await deployment.work()
+            self.answered.append(trio.current_time())
+        except Overloaded as error:
+            self.refusals.append((error.delivered, error.retry_after_seconds))
+            self.slowest_refusal = max(self.slowest_refusal, trio.current_time() - begun)
+        self.most_waiting = max(self.most_waiting, deployment.statistics().waiting)
+
+
+async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """10 times the capacity for 30 s of virtual time."""
+    app = spear.Agent("busy", concurrency=CONCURRENCY)
+
+    @app.function
+    async def work() -> None:
+        await trio.sleep(SERVICE_SECONDS)
+
+    tally = Tally()
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(replicas=Scale(min=REPLICAS, max=REPLICAS), queue=QUEUE)
+        deployment = await spearlet.deploy(app, settings=settings)
+        begun, seconds = trio.current_time(), 30.0
+        async with trio.open_nursery() as nursery:
+            for _ in range(int(seconds * CAPACITY * 10)):
+                nursery.start_soon(tally.call, deployment)
+                await trio.sleep(1 / (CAPACITY * 10))
+            stopped = trio.current_time()
+        in_time = sum(each <= begun + seconds for each in tally.answered)
+        assert in_time >= 0.9 * CAPACITY * seconds
+        assert len(tally.refusals) >= 0.85 * 10 * CAPACITY * seconds
+        assert {delivered for delivered, _ in tally.refusals} == {"no"}
+        assert min(seconds or 0.0 for _, seconds in tally.refusals) >= 0.05
+        assert tally.slowest_refusal <= 0.02
+        assert tally.most_waiting <= QUEUE
+        assert max(tally.answered) - stopped <= 1
+        statistics = deployment.statistics()
+        assert (statistics.waiting, statistics.calls_in_flight) == (0, 0)
+        assert statistics.refused == len(tally.refusals)
+        await deployment.work()
+
+
+async def churn(calls: int, channels: int, restarts: int) -> None:
+    """Calls, deployments that come and go, and instances that are replaced."""
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(
+            restart=spear.RestartPolicy(
+                intensity=1000, first_delay_seconds=0.01, longest_delay_seconds=0.01
+            )
+        )
+        deployment = await spearlet.deploy(WORKERS, replicas=2, settings=settings)
+        for _ in range(channels):
+            async with await spearlet.deploy(local(), name="local") as other:
+                await other.echo(1)
+        for round_ in range(restarts):
+            async with trio.open_nursery() as nursery:
+                for _ in range(calls // restarts // 16):
+                    for number in range(16):
+                        nursery.start_soon(deployment.echo, number)
+            if round_ % 5:
+                with contextlib.suppress(WorkerDied):
+                    await deployment.die(1)
+            else:
+                await deployment.restart()
+            if round_ == restarts // 2:
+                gc.collect()
+        statistics = deployment.statistics()
+        assert (statistics.waiting, statistics.calls_in_flight) == (0, 0)
+        assert len(spearlet.deployments) == 1
+
+
+def local() -> spear.Agent:
+    app = spear.Agent("local")
+
+    @app.function
+    async def echo(value: object) -> object:
+        return value
+
+    return app
+
+
+@pytest.mark.slow
+async def test_r22_churn_leaves_nothing() -> None:
+    """2,000 calls, 100 channels, 10 restarts; the soak has a million, 10,000 and 1,000."""
+    threads = threading.active_count()
+    with nothing_left():
+        await churn(2000, 100, 10)
+        gc.collect()
+    assert threading.active_count() <= threads + 8  # Trio's idle ones, which end after 10 s
+
+
+@pytest.mark.soak
+async def test_r22_a_million_calls_leave_nothing() -> None:
+    with nothing_left():
+        await churn(10_000, 100, 10)
+        gc.collect()
+        before = memory_kib()
+        await churn(1_000_000, 10_000, 1000)
+        gc.collect()
+    assert memory_kib() - before <= 1024
+
+
+def memory_kib() -> int:
+    with open("/proc/self/smaps_rollup", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Rss"))
