@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId, Secret
 
     from ._handlers import Service
+    from ._timers import Timers
 
 
 @asynccontextmanager
@@ -96,14 +97,19 @@ async def open_memory_channels(
     streams: Collection[str] = (),
     limits: Limits = DEFAULT_LIMITS,
     debug: bool = False,
+    timers: Timers | None = None,
 ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
     """(host's end, agent's end) of a channel inside this process, for as long as the block runs.
 
     Payloads that are ``bytes`` arrive as the same object. There is nobody to authenticate. With
-    ``debug``, tracebacks go with errors.
+    ``debug``, tracebacks go with errors. Channels that share ``timers``, such as those of a
+    :class:`ConnectionManager`, wake up together.
     """
     pipes = memory_pipes()
-    async with open_timers() as timers, open_private_nursery() as nursery:
+    async with AsyncExitStack() as stack:
+        if timers is None:
+            timers = await stack.enter_async_context(open_timers())
+        nursery = await stack.enter_async_context(open_private_nursery())
         host, agent = (
             CommunicationChannel(
                 pipe,

@@ -6,12 +6,12 @@ from typing import TypeAlias
 
 from spear._errors import InvalidArguments, Rejected, RemoteProtocolError
 from spear._sendable import CannotSend
+from spear.channels import Payload as Payload
 from spear.channels import TooManyItems, Value, decode_result, encode_sendable
 
 Result: TypeAlias = Value
-"""What a function can return: what JSON can say, bytes, and integers of any size."""
-
-Payload: TypeAlias = bytes | bytearray | memoryview
+"""What a function can return: what JSON can say, bytes, and integers of any size; and a read-only view of
+what it has returned as a ``SharedBuffer``."""
 
 
 def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool]:
@@ -27,7 +27,7 @@ def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool
         raise InvalidArguments(f"{where}: {fault}") from None
 
 
-def decode_result_untrusted(payload: bytes, is_cbor: bool) -> Result:
+def decode_result_untrusted(payload: bytes | memoryview, is_cbor: bool) -> Result:
     """What a function returned, or one item of its stream.
 
     Raises:

@@ -13,6 +13,7 @@ from spear._errors import CallFailed, NotFound
 if TYPE_CHECKING:
     from spear.channels import InboundCall
 
+    from ._arguments import Payload
     from ._functions import Function
 
 

@@ -24,6 +24,7 @@ from spear.channels import encode_call
 
 from ._answers import Answer, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
+from ._executions import Execution
 from ._options import DEFAULTS, CallOptions, expect_seconds
 from ._streams import FunctionStream, leave_it_to_scope
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse, Metadata
 
     from ._answers import Placed
-    from ._executions import Execution
     from ._host import Host
     from ._policies import Choice
     from ._pool import ReplicaPool
@@ -297,12 +297,12 @@ class Function(metaclass=NoPublicConstructor):
                 now = pool.clock()
 
     async def _wait_for_room(
-        self, begun: float, deadline: float, execution: Execution | None = None
+        self, begun: float, deadline: float, execution: Placed | None = None
     ) -> Choice:
         """:meth:`ReplicaPool.wait_for_room`, with errors that name the function."""
         try:
             return await self._pool.wait_for_room(
-                deadline, self._options.session, is_promised=execution is not None
+                deadline, self._options.session, is_promised=isinstance(execution, Execution)
             )
         except DeadlineExceeded as error:
             await leave_it_to_scope(deadline)

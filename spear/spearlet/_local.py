@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from spear._ids import InstanceId
     from spear._limits import Limits
-    from spear.channels import Service
+    from spear.channels import ConnectionManager, Service
 
 
 @runtime_checkable
@@ -121,7 +121,11 @@ class LocalReplica:
 
 @asynccontextmanager
 async def open_local_replica(
-    agent: LocalAgent, debug: bool, instance_id: InstanceId, service: Service, limits: Limits
+    agent: LocalAgent,
+    debug: bool,
+    instance_id: InstanceId,
+    service: Service,
+    manager: ConnectionManager,
 ) -> AsyncIterator[LocalReplica]:
     """A replica of ``agent`` for as long as the block runs.
 
@@ -131,6 +135,7 @@ async def open_local_replica(
     Raises:
         SpawnFailed: what the agent does at its start has failed.
     """
+    limits = manager.limits
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(agent.running(limits, debug=debug))
@@ -147,6 +152,7 @@ async def open_local_replica(
             streams=agent.streams,
             limits=agent.limits(limits),
             debug=debug or agent.debug,
+            timers=manager.timers,
         )
         channel, _ = await stack.enter_async_context(channels)
         replica = LocalReplica(instance_id, channel, limits.drain_seconds)

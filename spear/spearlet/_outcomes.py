@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from spear._errors import DeadlineExceeded, FunctionRaised, Rejected
+from spear._segments import Segment
 
 if TYPE_CHECKING:
     from spear._errors import CallFailed
@@ -68,7 +69,8 @@ class Outcomes:
             Rejected: the key was used with other arguments.
             DeadlineExceeded: the execution of another call did not end in time.
         """
-        digest = blake2b(payload, digest_size=16).digest()
+        seen = payload.as_view() if isinstance(payload, Segment) else payload
+        digest = blake2b(seen, digest_size=16).digest()
         while True:
             outcome = self._find(name)
             if outcome is None:

@@ -21,7 +21,7 @@ from ._local import LocalAgent, open_local_replica
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId, RuntimeType
-    from spear._limits import Limits
+    from spear.channels import ConnectionManager
     from spear.runtimes import InstanceEvent, LogLine, ProcessRuntime
 
     from ._callbacks import Callbacks
@@ -66,10 +66,12 @@ class Source:
 class Sources:
     """Understands targets, for one spearlet."""
 
-    def __init__(self, runtime: ProcessRuntime, callbacks: Callbacks, limits: Limits) -> None:
+    def __init__(
+        self, runtime: ProcessRuntime, callbacks: Callbacks, manager: ConnectionManager
+    ) -> None:
         self._runtime = runtime
         self._callbacks = callbacks
-        self._limits = limits
+        self._manager = manager
 
     def resolve(self, target: Target, *, debug: bool) -> Source:
         """What a target means.
@@ -114,7 +116,7 @@ class Sources:
         def open_replica(
             instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
         ) -> AbstractAsyncContextManager[StartedReplica]:
-            return open_local_replica(agent, debug, instance_id, self._callbacks, self._limits)
+            return open_local_replica(agent, debug, instance_id, self._callbacks, self._manager)
 
         return Source("memory", _name_of(agent.name), repr(agent), open_replica)
 

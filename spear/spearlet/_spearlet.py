@@ -82,7 +82,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         self._host = Host(limits, nursery, on_call)
         self._rng = rng
         callbacks = Callbacks(self._host.find_function)
-        self._sources = Sources(ProcessRuntime(factory), callbacks, limits)
+        self._sources = Sources(ProcessRuntime(factory), callbacks, factory.manager)
         self._names: set[str] = set()  # of deployments that exist, or are about to
         self._is_looking = False
 
