@@ -71,7 +71,7 @@ def is_alive(path: str) -> bool:
         probe.settimeout(CONNECT_SECONDS)
         try:
             probe.connect(path)
-        except TimeoutError:
+        except (BlockingIOError, TimeoutError):
             return True  # its queue is full: it is busy
         except OSError:
             return False

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -69,6 +70,8 @@ class Answer:
         """All of the body."""
         with reporting(self._where):
             body = self._response.read(MAX_ANSWER_BYTES + 1)
+            if self._response.length and len(body) <= MAX_ANSWER_BYTES:
+                raise http.client.IncompleteRead(body, self._response.length)
         if len(body) > MAX_ANSWER_BYTES:
             raise NoHost(f"{self._where} answers with more than {MAX_ANSWER_BYTES} bytes")
         return body
@@ -196,8 +199,12 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        # With a timeout of Python's, a host whose queue is full at this moment refuses us at once.
+        whole, part = divmod(self.timeout or CONNECT_SECONDS, 1)
+        limit = struct.pack("@ll", int(whole), int(part * 1e6))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self.sock.connect(self._socket_path)
+        self.sock.settimeout(self.timeout)
 
 
 def _token(file: str | None) -> str | None:
@@ -228,8 +235,10 @@ def reporting(where: str) -> Iterator[None]:
         raise NoHost(
             f"{where} does not run: its address is there, but nobody listens; start it with `spear serve`"
         ) from error
-    except TimeoutError as error:
+    except (BlockingIOError, TimeoutError) as error:
         raise NoHost(f"{where} does not answer") from error
+    except (http.client.InvalidURL, ValueError) as error:
+        raise SpearError(f"this cannot be sent: {error}") from error
     except http.client.HTTPException as error:
         if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
             raise NoHost(f"{where} has ended before it answered", delivered="maybe") from error
@@ -239,5 +248,3 @@ def reporting(where: str) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         raise NoHost(f"{where} cannot be reached: {why}") from error
-    except ValueError as error:
-        raise SpearError(f"this cannot be sent: {error}") from error

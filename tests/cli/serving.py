@@ -1,0 +1,182 @@
+"""Running ``spear serve``, and asking it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .helpers import COMMAND, PATIENCE_SECONDS, read_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TILL = '''"""Functions that tests hold and let go: till.py."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+
+import trio
+
+import spear
+
+app = spear.Agent("till")
+COUNT = 0
+
+
+@app.function
+async def greet(name: str = "you") -> str:
+    """Say hello."""
+    return f"{GREETING} {name}"
+
+
+@app.function
+def hold(path: str) -> str:
+    """Wait until somebody writes to a pipe."""
+    print("holding", flush=True)
+    with open(path) as pipe:
+        return pipe.read()
+
+
+@app.function
+async def count() -> int:
+    global COUNT
+    COUNT += 1
+    return COUNT
+
+
+@app.function
+async def ticks(most: int) -> AsyncIterator[int]:
+    for number in range(most):
+        yield number
+
+
+@app.function
+async def endless() -> AsyncIterator[str]:
+    while True:
+        yield "tick"
+        await trio.sleep(0.01)
+
+
+@app.function
+async def say(text: str) -> None:
+    print(text)
+    print("again", text, file=sys.stderr)
+
+
+@app.function
+async def variables(*names: str) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
+
+
+@app.function
+async def crash() -> None:
+    print("last words", file=sys.stderr)
+    os._exit(3)
+
+
+GREETING = "hello"
+'''
+
+
+@attrs.frozen
+class Host:
+    """A host that serves.
+
+    Attributes:
+        said: what it has said of itself.
+        place: its working directory; sockets are in a directory of it.
+    """
+
+    process: subprocess.Popen[bytes]
+    said: dict[str, object]
+    place: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What finds it."""
+        return {"XDG_RUNTIME_DIR": str(self.place / "run")}
+
+    def connect(self) -> http.client.HTTPConnection:
+        """To its port."""
+        urls = self.said["urls"]
+        assert isinstance(urls, list)
+        port = int(str(urls[0]).rpartition(":")[2])
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """(status, body) of what it answers."""
+        connection = self.connect()
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def hear(self, wanted: str) -> str:
+        """The next line of standard error that contains this."""
+        return read_until(self.process.stderr, wanted.encode()).decode()
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """(exit status, the rest of standard error) after a signal."""
+        self.send(number)
+        _, errors = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode, errors.decode()
+
+    def invoke(self, *words: str) -> subprocess.Popen[bytes]:
+        """``spear invoke``, which goes on while the test does something else."""
+        return subprocess.Popen(
+            [*COMMAND, "invoke", *words],
+            cwd=self.place,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+@contextmanager
+def serving(place: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[Host]:
+    """``spear serve --json`` in a directory, on any port; killed at the end, if it runs then."""
+    (place / "run").mkdir(exist_ok=True)
+    (place / "till.py").exists() or (place / "till.py").write_text(TILL)
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
+        cwd=place,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(place / "run"), **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                assert process.stderr is not None
+                raise AssertionError(process.stderr.read().decode())
+            yield Host(process, json.loads(line), place)
+        finally:
+            process.kill()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Look until something is so."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.01)

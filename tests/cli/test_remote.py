@@ -1,0 +1,324 @@
+"""Finding a host, asking it, and what is made of answers that no host would give."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import threading
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear import (
+    CallFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    SpawnFailed,
+    SpearError,
+    WorkerDied,
+)
+from spear.cli._failures import failure_from, failure_of
+from spear.cli._places import NoHost, directory, find, running, socket_path
+from spear.cli._remote import Remote
+
+from .helpers import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def options(host: str | None = None, token_file: str | None = None) -> argparse.Namespace:
+    return argparse.Namespace(host=host, token_file=token_file)
+
+
+@contextmanager
+def answering(path: Path, answer: bytes | None) -> Iterator[list[bytes]]:
+    """A socket where each request gets the same answer, or none; gives the requests."""
+    requests: list[bytes] = []
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def work() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                # Some only look whether anybody is here.
+                with closing(connection), suppress(OSError):
+                    requests.append(connection.recv(65536))
+                    if answer is None:
+                        connection.recv(1)  # until the other side has had enough
+                    else:
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield requests
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def ok(body: bytes, head: bytes = b"") -> bytes:
+    length = b"content-length: %d\r\n" % len(body)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + length + head + b"\r\n" + body
+
+
+# -- which one --------------------------------------------------------------------------------------
+
+
+def test_where_hosts_are(
+    own_temporary_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = str(own_temporary_directory / f"spear-{os.geteuid()}")
+    assert directory() == ours
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    assert directory() == ours
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert socket_path("evening") == str(tmp_path / "spear" / "evening.sock")
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1234, 1234)  # after su, it is another user's
+        assert directory() == ours
+
+
+def test_nobody_runs(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(here))
+    for words in (
+        ["ps"],
+        ["invoke", "price", "tea"],
+        ["top"],
+        ["logs"],
+        ["drain"],
+        ["scale", "a", "1"],
+    ):
+        done = run(*words)
+        assert (done.status, done.output) == (10, b"")
+        assert done.errors == "spear: no spearlet runs here: start one with `spear serve FILE.py`\n"
+    done = run("ps", "--host", "evening")
+    start = "start it with `spear serve --name evening FILE.py`"
+    assert done.errors == f"spear: no spearlet named 'evening' runs here; {start}\n"
+
+
+def test_the_one_that_runs_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    place = tmp_path / "spear"
+    place.mkdir(mode=0o700)
+    (place / "file.sock").touch()
+    (place / "noise").touch()
+    with answering(place / "evening.sock", ok(b"{}")):
+        assert running() == ["evening"]
+        assert find(None) == str(place / "evening.sock")
+        assert Remote(options()).where == "the spearlet 'evening'"
+        with answering(place / "noon.sock", ok(b"{}")):
+            message = "2 spearlets run here: say which with --host evening or --host noon"
+            with pytest.raises(NoHost, match=message):
+                find(None)
+            assert find("noon") == str(place / "noon.sock")
+            with pytest.raises(NoHost, match="named 'morning' runs here; there is evening, noon"):
+                find("morning")
+            with answering(place / "default.sock", ok(b"{}")):
+                assert find(None) == str(place / "default.sock")
+
+
+def test_a_place_that_others_can_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "spear").mkdir()
+    (tmp_path / "spear").chmod(0o777)
+    for name in (None, "default"):
+        with pytest.raises(ConfigurationError, match="not a directory of this user alone"):
+            find(name)
+
+
+def test_one_that_is_busy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody accepts, and its queue is full."""
+    from spear.cli import _places
+
+    monkeypatch.setattr(_places, "CONNECT_SECONDS", 0.01)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
+        path = str(tmp_path / "s")
+        listener.bind(path)
+        listener.listen(0)
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as first:
+            first.connect(path)
+            assert _places.is_alive(path)
+            with pytest.raises(NoHost, match="does not answer"):
+                Remote(options(path), seconds=0.01).get("/")
+
+
+# -- answers that make no sense ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"", "has ended before it answered"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{", "has ended before it answered"),
+        (b"SSH-2.0-OpenSSH\r\n", "does not answer as a spearlet does"),
+        (ok(b"<html>"), "does not answer as a spearlet does"),
+        (b"HTTP/1.1 404 No\r\ncontent-length: 2\r\n\r\nno", "the host answers 404, and does not say why"),
+        (
+            b"HTTP/1.1 500 No\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n{",
+            "the host answers 500, and does not say why",
+        ),
+        (
+            ok(b'{"error": {"kind": "NoSuchPath"}}').replace(b"200 OK", b"404 No"),
+            "the host is of another version than this command",
+        ),
+    ],
+)  # fmt: skip
+def test_answers_that_make_no_sense(tmp_path: Path, answer: bytes, message: str) -> None:
+    with answering(tmp_path / "s", answer), pytest.raises(SpearError, match=message):
+        Remote(options(str(tmp_path / "s"))).get("/v1/statistics")
+
+
+def test_an_answer_that_does_not_come(tmp_path: Path) -> None:
+    with answering(tmp_path / "s", None), pytest.raises(NoHost, match="does not answer"):
+        Remote(options(str(tmp_path / "s")), seconds=0.05).get("/")
+
+
+def test_an_answer_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spear.cli import _remote
+
+    monkeypatch.setattr(_remote, "MAX_ANSWER_BYTES", 3)
+    with answering(tmp_path / "s", ok(b"[1, 2]")), pytest.raises(NoHost, match="more than 3 bytes"):
+        Remote(options(str(tmp_path / "s"))).get("/")
+
+
+def test_what_cannot_be_sent(tmp_path: Path) -> None:
+    with answering(tmp_path / "s", ok(b"{}")), pytest.raises(SpearError, match="cannot be sent"):
+        Remote(options(str(tmp_path / "s"))).get("/\n")
+
+
+def test_nobody_is_where_it_should_be(tmp_path: Path) -> None:
+    with pytest.raises(NoHost, match="does not run: its address is there, but nobody listens"):
+        Remote(options(str(tmp_path / "s"))).get("/")
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(NoHost, match=r"http://127\.0\.0\.1:.* does not run"):
+            Remote(options(f"http://127.0.0.1:{taken.getsockname()[1]}")).get("/")
+    (tmp_path / "file").touch()
+    with pytest.raises(NoHost, match="does not run"):
+        Remote(options(str(tmp_path / "file"))).get("/")
+    with pytest.raises(NoHost, match="cannot be reached: AF_UNIX path too long"):
+        Remote(options("/" + "x" * 200)).get("/")
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port", "http://[::1"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="write a URL as http://HOST:PORT or https://"):
+        Remote(options(url))
+
+
+def test_a_url_and_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        requests: list[bytes] = []
+
+        def work() -> None:
+            for _ in range(3):
+                connection, _ = listener.accept()
+                with closing(connection):
+                    requests.append(connection.recv(65536))
+                    connection.sendall(ok(b"7"))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("SPEAR_HOST", f"{url}/below/")
+        assert Remote(options()).get("/x") == 7
+        monkeypatch.setenv("SPEAR_TOKEN", "from-the-environment")
+        assert Remote(options()).get("/x") == 7
+        (tmp_path / "token").write_text("from-a-file\n")
+        remote = Remote(options(url, str(tmp_path / "token")))
+        assert remote.where == url
+        assert remote.post("/x", {"a": 1}) == 7
+        thread.join()
+    assert requests[0].startswith(b"GET /below/x HTTP/1.1\r\n")
+    assert b"Authorization" not in requests[0]
+    assert b"Authorization: Bearer from-the-environment\r\n" in requests[1]
+    assert requests[2].startswith(b"POST /x HTTP/1.1\r\n")
+    assert b"Authorization: Bearer from-a-file\r\n" in requests[2]
+
+
+def test_tokens_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    with pytest.raises(ConfigurationError, match=r"cannot read .*/token: No such file"):
+        Remote(options("http://x", str(file)))
+    for content in (b"", b"\n", b"a\nb", b"\xff"):
+        file.write_bytes(content)
+        with pytest.raises(ConfigurationError, match="token has no token in it"):
+            Remote(options("http://x", str(file)))
+    monkeypatch.setenv("SPEAR_TOKEN", "a\x07")
+    with pytest.raises(ConfigurationError, match="SPEAR_TOKEN has no token in it"):
+        Remote(options("http://x"))
+
+
+def test_control_characters_do_not_reach_the_terminal(run: Run, tmp_path: Path) -> None:
+    answer = b'{"error": {"kind": "NotFound", "message": "no \\u001b[2J"}}'
+    head = b"HTTP/1.1 404 No\r\ncontent-type: application/json\r\n"
+    with answering(tmp_path / "s", head + b"content-length: %d\r\n\r\n" % len(answer) + answer):
+        done = run("ps", "--host", str(tmp_path / "s"))
+    assert (done.status, done.errors) == (4, "spear: no \\x1b[2J\n")
+
+
+# -- errors -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        ({"kind": "NotFound", "message": "no"}, NotFound, "no"),
+        ({"kind": "InvalidArguments", "message": "price(): no"}, InvalidArguments, "price(): no"),
+        ({"kind": "DeadlineExceeded", "message": "late"}, DeadlineExceeded, "late"),
+        ({"kind": "Rejected", "message": "no"}, Rejected, "no"),
+        ({"kind": "CallFailed"}, CallFailed, "the host answers 418 CallFailed"),
+        (
+            {"kind": "FunctionRaised", "type": "KeyError", "message": "KeyError: 'x'"},
+            FunctionRaised,
+            "KeyError: 'x'",
+        ),
+        (
+            {"kind": "FunctionRaised", "type": "KeyError", "message": "KeyError", "traceback": "T"},
+            FunctionRaised,
+            "KeyError\nT",
+        ),
+        ({"kind": "WorkerDied", "message": "m", "stderr_tail": "t"}, WorkerDied, "m\n--- stderr ---\nt"),
+        (
+            {"kind": "SpawnFailed", "message": "m\n--- stderr ---\nt", "stderr_tail": "t"},
+            SpawnFailed,
+            "m\n--- stderr ---\nt",
+        ),
+        ({"kind": "Overloaded", "message": "full"}, Overloaded, "full; try again in 3 s"),
+        ({"kind": "Busy", "message": "try again"}, Overloaded, "try again"),
+        (
+            {"kind": "Unauthorized", "message": "no token"},
+            ConfigurationError,
+            "no token; say the host's token with --token-file FILE or SPEAR_TOKEN",
+        ),
+        ({"kind": "Forbidden", "message": "not here"}, ConfigurationError, "not here"),
+        ({"kind": "InternalError", "message": "a bug"}, SpearError, "a bug"),
+        ({}, SpearError, "the host answers 418 None"),
+    ],
+)  # fmt: skip
+def test_errors_are_those_of_a_program(
+    error: dict[str, object], kind: type[SpearError], message: str
+) -> None:
+    failure = failure_from(error, 418, {"retry-after": "3"})
+    assert type(failure) is kind
+    assert str(failure) == message
+
+
+def test_what_may_have_been_executed() -> None:
+    assert failure_from({"kind": "WorkerDied", "message": "m", "delivered": "no"}).delivered == "no"
+    assert failure_from({"kind": "WorkerDied", "message": "m"}).delivered == "maybe"
+    assert failure_of(500, "application/json", b"[]", {}).delivered == "maybe"

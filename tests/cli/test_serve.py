@@ -1,0 +1,414 @@
+"""``spear serve``: processes that serve, and how they begin and end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear.cli._places import socket_path
+from spear.cli._serve import name_of
+
+from .helpers import COMMAND, PATIENCE_SECONDS, Run, Terminal, is_alive, read_until
+from .serving import TILL, Host, serving, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "till.py").write_text(TILL)
+    return tmp_path
+
+
+@pytest.fixture
+def pipe(place: Path) -> Path:
+    path = place / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+# -- without a start ------------------------------------------------------------------------------
+
+
+def test_a_check_finds_nothing_or_everything(run: Run, here: Path) -> None:
+    done = run("serve", "shop.py", "--check")
+    assert (done.status, done.output) == (0, b"nothing is wrong: 1 deployment\n")
+    done = run("serve", "shop.py", "old=shop.py", "--listen", "off", "--check")
+    assert (done.status, done.output) == (0, b"nothing is wrong: 2 deployments\n")
+    (here / "spear.toml").write_text(
+        "[spearlet]\nlistne = 1\n[functions.till]\nsource = 'till.py'\n"
+    )
+    done = run("serve", "--queue", "many", "--check")
+    assert (done.status, done.output) == (2, b"")
+    assert done.errors.splitlines() == [
+        "spear: spear.toml:2: spearlet.listne: there is no such key; did you mean 'listen'?",
+        '--queue: functions.till.queue: must be a whole number, not "many"',
+        f"spear.toml:4: functions.till.source: {here}/till.py is not a file that can be read",
+    ]
+    assert run("serve", "--queue", "many").errors == done.errors  # nor is it started
+
+
+def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPEAR_LIMITS_MAX_CALLS", "7")
+    words = (
+        "serve", "shop.py", "--replicas", "1-3", "--no-log-instances", "--set", "limits.max_strikes=9",
+        "--env", "COLOUR=red", "--debug",
+    )  # fmt: skip
+    shown = tomllib.loads(run(*words, "--show-config").output.decode())
+    assert shown == tomllib.loads(run(*words, "--show-config", "toml").output.decode())
+    assert (shown["limits"]["max_calls"], shown["limits"]["max_strikes"]) == (7, 9)
+    assert shown["spearlet"]["log_instances"] is False
+    shop = shown["functions"]["shop"]
+    assert (shop["source"], shop["debug"]) == (str(here / "shop.py"), True)
+    assert (shop["replicas"]["min"], shop["replicas"]["max"]) == (1, 3)
+    assert shop["environment"] == {"COLOUR": "<hidden>"}
+    assert json.loads(run(*words, "--show-config", "json").output)["limits"]["max_calls"] == 7
+    done = run("serve", "none.py", "--show-config")
+    assert (done.status, b"none.py" in done.output) == (0, True)
+    assert "none.py is not a file" in done.errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "say what to serve: spear serve FILE.py, or write a spear.toml"),
+        (["--config", "no.toml"], "cannot read no.toml: No such file or directory"),
+        (
+            ["shop.py", "--set", "x"],
+            "--set needs KEY=VALUE, as in --set limits.max_calls=200, not 'x'",
+        ),
+        (["shop.py", "--set", "=x"], "--set needs KEY=VALUE"),
+        (["shop.py", "--env", "=x"], "--env needs a name"),
+        (["shop.py", "--lisn", "x"], "unrecognized arguments: --lisn"),
+        (["shop.py", "--listen", "nowhere"], "--listen: spearlet.listen: must be HOST:PORT"),
+        (["./empty/"], "empty has no main.py"),
+        (["shop.py", "./a/shop.py"], "would both be named shop: say NAME=./a/shop.py"),
+        (["shop.py", "--control-socket", "x" * 108], "is too long for a socket, by "),
+        (["shop.py", "--control-socket", "no/where/s"], "cannot use {}/no/where: No such file"),
+        (["shop.py", "--control-socket", "open/s"], "is not a directory of this user alone"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_what_makes_no_sense(run: Run, here: Path, words: list[str], message: str) -> None:
+    (here / "empty").mkdir()
+    (here / "open").mkdir()
+    (here / "open").chmod(0o777)
+    done = run("serve", *words)
+    assert (done.status, done.output) == (2, b"")
+    assert message.format(here) in done.errors
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("shop.py", "shop"), ("a/b c.py:app", "b-c"), ("./reports/", "reports"), ("company.shop", "shop"),
+        ("-.py", "functions"), ("./reports", "reports"),
+    ],
+)  # fmt: skip
+def test_names_of_sources(source: str, name: str) -> None:
+    assert name_of(source) == name
+
+
+def test_the_working_directory_as_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bakery").mkdir()
+    monkeypatch.chdir(tmp_path / "bakery")
+    assert name_of("./") == "bakery"
+    assert name_of("..") == tmp_path.name.replace("_", "_")
+
+
+# -- a whole life -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_it_says_what_it_serves_and_ends_well(place: Path) -> None:
+    (place / "depot").mkdir()
+    (place / "depot" / "main.py").write_text(
+        "import spear, words\napp = spear.Agent()\n"
+        "@app.function\ndef word() -> str:\n    return words.WORD\n"
+    )
+    (place / "depot" / "words.py").write_text('WORD = "beside"\n')
+    with subprocess.Popen(
+        [*COMMAND, "serve", "till.py", "./depot/", "--listen", "127.0.0.1:0", "--replicas", "2"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().decode().rstrip() for _ in range(4)]
+        assert (
+            "till: greet, hold, count, ticks, endless, say, variables, crash (2 instances)" in lines
+        )
+        assert "depot: word (2 instances)" in lines
+        assert lines[2].startswith("http://127.0.0.1:")
+        path = socket_path("default")
+        assert lines[3] == f"control socket {path}"
+        assert os.stat(path).st_mode & 0o777 == 0o600
+        assert os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o700
+        done = subprocess.run(
+            [*COMMAND, "invoke", "word"], capture_output=True, check=True, timeout=PATIENCE_SECONDS
+        )
+        assert done.stdout == b'"beside"\n'
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=PATIENCE_SECONDS) == (b"", b"")
+        assert process.returncode == 0
+    # That its directory is gone is seen to by a fixture.
+
+
+@pytest.mark.slow
+def test_a_drain_lets_finish_what_runs(place: Path, pipe: Path) -> None:
+    with serving(place, "till.py") as host:
+        assert host.said["deployments"] == {"till": TILL_FUNCTIONS}
+        assert host.said["name"] == "default"
+        assert host.said["pid"] == host.process.pid
+        with host.invoke("hold", str(pipe)) as call:
+            assert "process:till-1#1 stdout: holding" in host.hear("holding")
+            assert host.get("/readyz")[0] == 200
+            host.send(signal.SIGINT)
+            wait_until(lambda: host.get("/readyz")[0] == 503)
+            with host.invoke("greet") as refused:
+                _, errors = refused.communicate(timeout=PATIENCE_SECONDS)
+                assert refused.returncode == 9, errors
+            pipe.write_text("done")
+            assert call.communicate(timeout=PATIENCE_SECONDS)[0] == b'"done"\n'
+        assert host.process.wait(PATIENCE_SECONDS) == 0
+
+
+TILL_FUNCTIONS = ["greet", "hold", "count", "ticks", "endless", "say", "variables", "crash"]
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_it_at_once(place: Path, pipe: Path) -> None:
+    with serving(place, "till.py") as host, host.invoke("hold", str(pipe)) as call:
+        host.hear("holding")
+        host.send(signal.SIGTERM)
+        wait_until(lambda: host.get("/readyz")[0] == 503)
+        status, errors = host.end(signal.SIGINT)
+        assert status == 128 + signal.SIGINT
+        assert "spear: a second signal: ending at once" in errors
+        assert call.wait(PATIENCE_SECONDS) in (7, 9, 10)
+
+
+@pytest.mark.slow
+def test_a_signal_before_it_serves(place: Path) -> None:
+    (place / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    with Terminal(place).start("serve", "slow.py", "--listen", "127.0.0.1:0") as process:
+        read_until(process.stderr, b"loading")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.slow
+def test_what_does_not_start_is_not_served(place: Path) -> None:
+    (place / "bad.py").write_text(
+        "import spear\nprint('about to fail')\nraise ValueError('no good')\n"
+    )
+    done = Terminal(place).run("serve", "till.py", "bad.py", "--listen", "127.0.0.1:0")
+    assert (done.status, done.output) == (6, b"")
+    assert "process:bad-1#1 stdout: about to fail\n" in done.errors
+    assert "spear: process:bad-1#1 " in done.errors
+
+
+@pytest.mark.slow
+def test_one_host_of_a_name(place: Path) -> None:
+    with serving(place, "till.py", "--name", "evening") as host:
+        environment = {**os.environ, **host.environment}
+        again = subprocess.run(
+            [*COMMAND, "serve", "till.py", "--name", "evening", "--listen", "off"],
+            cwd=place, env=environment, capture_output=True, timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+        assert again.returncode == 2
+        path = place / "run" / "spear" / "evening.sock"
+        said = f"a spearlet listens at {path} already: call this one something else than 'evening'"
+        assert said in again.stderr.decode()
+        # Whoever is killed leaves a socket, which is nobody's.
+        host.process.kill()
+        host.process.wait(PATIENCE_SECONDS)
+        assert path.exists()
+        dead = subprocess.run(
+            [*COMMAND, "ps", "--host", "evening"],
+            env=environment, capture_output=True, timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+        assert dead.returncode == 10
+        assert b"the spearlet 'evening' does not run: its address is there" in dead.stderr
+    with serving(place, "till.py", "--name", "evening", "--listen", "off") as host:
+        assert host.said["urls"] == []
+        assert host.end() == (0, "")
+    assert list((place / "run").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_nobody_reads_what_it_says(place: Path) -> None:
+    """It serves all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    (place / "run").mkdir()
+    with subprocess.Popen(
+        [*COMMAND, "serve", "till.py", "--listen", "off"],
+        cwd=place,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(place / "run")},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(writing)
+        path = place / "run" / "spear" / "default.sock"
+        wait_until(path.exists)
+        done = subprocess.run(
+            [*COMMAND, "invoke", "--host", str(path), "greet"],
+            capture_output=True, check=True, timeout=PATIENCE_SECONDS,
+        )  # fmt: skip
+        assert done.stdout == b'"hello you"\n'
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == 0
+
+
+# -- systemd ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_systemd_is_told(place: Path, kind: str) -> None:
+    name = str(place / "notify") if kind == "path" else f"@spear-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
+        inbox.bind(name.replace("@", "\0"))
+        inbox.settimeout(PATIENCE_SECONDS)
+        with serving(place, "till.py", environment={"NOTIFY_SOCKET": name}) as host:
+            assert inbox.recv(4096) == b"READY=1\nSTATUS=serving 1 deployments"
+            if kind == "path":
+                host.send(signal.SIGHUP)
+                reloading, at = inbox.recv(4096).decode().split("\n")
+                assert reloading == "RELOADING=1"
+                assert int(at.removeprefix("MONOTONIC_USEC=")) > 0
+                assert inbox.recv(4096) == b"READY=1"
+            host.send(signal.SIGTERM)
+            assert inbox.recv(4096) == b"STOPPING=1\nSTATUS=draining"
+            assert host.process.wait(PATIENCE_SECONDS) == 0
+
+
+# -- reloading --------------------------------------------------------------------------------------
+
+
+CONFIG = """
+[functions.till]
+source = "till.py"
+replicas = 1
+
+[functions.old]
+source = "till.py"
+"""
+
+
+@pytest.fixture
+def reloaded(place: Path) -> Iterator[Host]:
+    (place / "spear.toml").write_text(CONFIG)
+    with serving(place) as host:
+        yield host
+
+
+def reload(host: Host, text: str) -> str:
+    """What is said of a reload with another file."""
+    (host.place / "spear.toml").write_text(text)
+    host.send(signal.SIGHUP)
+    return host.hear("reload").strip()
+
+
+def greeting(host: Host, function: str = "till.greet") -> bytes:
+    with host.invoke(function) as call:
+        return call.communicate(timeout=PATIENCE_SECONDS)[0].strip()
+
+
+@pytest.mark.slow
+def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
+    host = reloaded
+    assert reload(host, CONFIG) == "spear: reloaded: nothing has changed"
+    # Only a number.
+    text = CONFIG.replace("replicas = 1", "replicas = 2")
+    assert reload(host, text) == "spear: reloaded: till scaled"
+    # A new one, and one that is gone.
+    text = text.replace("functions.old", "functions.new")
+    assert reload(host, text) == "spear: reloaded: new deployed, old stopped"
+    assert greeting(host, "new.greet") == b'"hello you"'
+    # Another source.
+    (host.place / "till.py").write_text(TILL.replace('GREETING = "hello"', 'GREETING = "good day"'))
+    assert reload(host, text) == "spear: reloaded: new restarted, till restarted"
+    assert greeting(host) == b'"good day you"'
+    # Other settings.
+    assert reload(host, text + "debug = true\n") == "spear: reloaded: new restarted"
+    # What takes effect later.
+    more = text + 'debug = true\n[spearlet]\nlog_level = "info"\n[limits]\nmax_calls = 7\n'
+    assert "spearlet.log_level takes effect when the host is started again" in reload(host, more)
+    assert "limits.max_calls takes effect" in host.hear("reload")
+    assert host.hear("reloaded").strip() == "spear: reloaded: nothing has changed"
+    assert host.end() == (0, "")
+
+
+@pytest.mark.slow
+def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
+    host = reloaded
+    said = reload(host, CONFIG.replace("replicas = 1", "replicas = 0"))
+    assert said == "spear: reload: nothing is changed, because"
+    assert "spear.toml:4: functions.till.replicas" in host.hear("spear.toml")
+    assert reload(host, "[functions.till") == "spear: reload: nothing is changed, because"
+    assert greeting(host, "old.greet") == b'"hello you"'
+    # One that cannot start keeps its old instances; the others are changed all the same.
+    (host.place / "bad.py").write_text("raise ValueError('no good')\n")
+    text = CONFIG.replace('"till.py"\nreplicas = 1', '"bad.py"') + "replicas = 2\n"
+    text += '[functions.bad]\nsource = "bad.py"\n'
+    (host.place / "spear.toml").write_text(text)
+    host.send(signal.SIGHUP)
+    lines = sorted(host.hear("spear: reload: ") for _ in range(2))
+    assert lines[0].startswith("spear: reload: bad: process:bad-1#1 ")
+    assert lines[1].startswith("spear: reload: till: process:till-")
+    assert host.hear("spear: reloaded").strip() == "spear: reloaded: old scaled"
+    assert greeting(host) == b'"hello you"'
+    # It is tried again.
+    (host.place / "bad.py").write_text(TILL)
+    assert reload(host, text) == "spear: reloaded: bad deployed, till restarted"
+    assert greeting(host) == b'"hello you"'
+
+
+@pytest.mark.slow
+def test_calls_do_not_notice_a_reload(reloaded: Host, tmp_path: Path) -> None:
+    host = reloaded
+    pipe = tmp_path / "held"
+    os.mkfifo(pipe)
+    with host.invoke("till.hold", str(pipe)) as call:
+        host.hear("holding")
+        (host.place / "till.py").write_text(TILL + "\n")
+        host.send(signal.SIGHUP)
+        # The new instance answers while the old one finishes.
+        wait_until(lambda: greeting(host) == b'"hello you"')
+        pipe.write_text("done")
+        assert call.communicate(timeout=PATIENCE_SECONDS)[0] == b'"done"\n'
+    assert "old restarted, till restarted" in host.hear("reloaded")
+
+
+@pytest.mark.slow
+def test_an_end_while_it_reloads(place: Path) -> None:
+    (place / "spear.toml").write_text(CONFIG)
+    with serving(place) as host:
+        (place / "slow.py").write_text(
+            "import time\nprint('loading', flush=True)\ntime.sleep(60)\n"
+        )
+        (place / "spear.toml").write_text(CONFIG.replace('"till.py"', '"slow.py"'))
+        host.send(signal.SIGHUP)
+        host.hear("loading")
+        assert host.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_host_that_is_killed_takes_its_instances_along(place: Path) -> None:
+    with serving(place, "till.py") as host:
+        _, body = host.get("/v1/instances")
+        (instance,) = json.loads(body)["instances"]
+        assert is_alive(instance["pid"])
+        host.process.kill()
+        wait_until(lambda: not is_alive(instance["pid"]))
