@@ -80,14 +80,18 @@ class TlsListener(Listener):
 
 @overload
 async def open_tcp_listener(
-    host: str = ..., port: int | range = ..., *, tls: None = None
+    host: str = ..., port: int | range = ..., *, tls: None = None, allow_plaintext: bool = ...
 ) -> SocketListener: ...
 @overload
 async def open_tcp_listener(
     host: str = ..., port: int | range = ..., *, tls: TlsServer
 ) -> TlsListener: ...
 async def open_tcp_listener(
-    host: str = "127.0.0.1", port: int | range = 0, *, tls: TlsServer | None = None
+    host: str = "127.0.0.1",
+    port: int | range = 0,
+    *,
+    tls: TlsServer | None = None,
+    allow_plaintext: bool = False,
 ) -> SocketListener | TlsListener:
     """A listener on one address of ``host``.
 
@@ -97,6 +101,7 @@ async def open_tcp_listener(
         host: a name or an address; without ``tls`` it must be on the loopback interface.
         port: 0 for any free one, or a range to take the first free one of.
         tls: our certificate; connections then speak TLS.
+        allow_plaintext: listen beyond the loopback interface without it: whoever says so knows why.
 
     Raises:
         ConfigurationError: the address is taken, not ours, or would expose plain text.
@@ -107,7 +112,7 @@ async def open_tcp_listener(
     address = TcpAddress(host, max(ports))  # checks both
     context = None if tls is None else tls.make_context()
     candidates = await _resolve(address)
-    if context is None:
+    if context is None and not allow_plaintext:
         _check_loopback(address, candidates)
     sock = _bind(address, ports, candidates)
     bound_port: int = sock.getsockname()[1]

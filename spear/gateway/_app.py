@@ -1,0 +1,157 @@
+"""Finds who answers a request, sees that it may be asked, and tells what goes wrong.
+
+What paths there are is the table at the end of ``_routes``; who may ask is for ``_guard`` to say.
+
+Invariant: every request gets one response, or its connection ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from spear._errors import SpearError
+from spear.spearlet import SpearletState
+
+from ._budget import Budget
+from ._catalogue import Catalogue
+from ._errors import Problem, describe, retry_after, retry_header, status_of
+from ._exchange import JSON, identify, show
+from ._guard import Guard
+from ._request import Request
+
+if TYPE_CHECKING:
+    from spear.spearlet import Spearlet
+
+    from ._request import Receive, Scope, Send
+    from ._settings import GatewaySettings
+
+logger: Final = logging.getLogger("spear.gateway")
+
+Action: TypeAlias = "Callable[[App, Request, str], Awaitable[None]]"
+"""Answers a request; the text is what stands in the path for ``{name}``. Raises SpearError or Problem."""
+
+OnDrain: TypeAlias = Callable[[float | None], None]
+"""Told to drain the host, within so many seconds if the operator said so. Must not block."""
+
+
+@final
+@attrs.frozen
+class Route:
+    """Who answers at a path.
+
+    Attributes:
+        actions: by method.
+        is_open: whether it needs no token.
+        is_control: whether it is for operators.
+        is_foreign: whether it tells errors in its own way, and asks for credentials itself.
+    """
+
+    actions: Mapping[str, Action]
+    is_open: bool = False
+    is_control: bool = False
+    is_foreign: bool = False
+
+
+@final
+class App:
+    """What all requests of a gateway share.
+
+    Attributes:
+        spearlet: what they are about.
+        settings: of the gateway.
+        catalogue: what functions look like.
+        streams: how many of them are open.
+        bodies: bytes that are held of bodies.
+        requests: how many there were.
+        responses: how many there were, by status; 0 counts clients that left before.
+        closing: set when the gateway ends.
+        begun: when it began, in Trio's time.
+        on_drain: what to do when an operator wants to drain the host.
+    """
+
+    def __init__(
+        self,
+        spearlet: Spearlet,
+        settings: GatewaySettings,
+        routes: Mapping[str, Route],
+        on_drain: OnDrain,
+    ) -> None:
+        self.spearlet = spearlet
+        self.settings = settings
+        self.guard = Guard(settings)
+        self.catalogue = Catalogue()
+        self.streams = Budget("streams", settings.max_streams)
+        self.bodies = Budget("bytes of bodies", settings.body_bytes_in_flight)
+        self.requests = 0
+        self.responses: dict[int, int] = {}
+        self.closing = trio.Event()
+        self.begun = trio.current_time()
+        self.on_drain = on_drain
+        self._routes = routes
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the host takes no new calls."""
+        return self.spearlet.state is not SpearletState.RUNNING or self.closing.is_set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or serve a WebSocket: the interface of ASGI."""
+        request = Request(scope, receive, send, self.settings, self.bodies)
+        self.requests += 1
+        try:
+            request.id = identify(request)
+            try:
+                await self._dispatch(request)
+            except (SpearError, Problem) as error:
+                await self.refuse(request, error)
+            except Exception as error:
+                logger.exception("request %s of %s has failed", request.id, request.path[:200])
+                await self.refuse(request, error)
+        finally:
+            request.release()
+            self.responses[request.status] = self.responses.get(request.status, 0) + 1
+
+    async def _dispatch(self, request: Request) -> None:
+        self.guard.check_place(request)
+        parts = request.path.split("/", 5)
+        name = ""
+        if len(parts) > 3:
+            name, parts[3] = parts[3], "*"
+        route = self._routes.get("/".join(parts) if name else request.path)
+        if route is None:
+            raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}")
+        method = "GET" if request.method == "HEAD" else request.method
+        action = route.actions.get(method)
+        if action is None:
+            allowed = ", ".join(route.actions)
+            raise Problem(
+                405,
+                "MethodNotAllowed",
+                f"{request.method[:20]} is not for this path: use {allowed}",
+                headers=((b"allow", allowed.encode()),),
+            )
+        if not route.is_open and not route.is_foreign:
+            self.guard.expect_known(request)
+        if route.is_control:
+            self.guard.expect_operator(request)
+        await action(self, request, name)
+
+    def may_know_all(self, request: Request) -> bool:
+        """Whether a request comes from somebody who may see what instances write."""
+        return request.is_local or self.settings.token is not None
+
+    async def refuse(self, request: Request, error: Exception) -> None:
+        """Answer with an error. If an answer has begun, it will be cut off."""
+        if request.status:
+            return
+        status = status_of(error, is_draining=self.is_draining)
+        told = describe(error, request_id=request.id, tell_all=self.may_know_all(request))
+        headers = retry_header(retry_after(error, status))
+        if isinstance(error, Problem):
+            headers += error.headers
+        await request.respond(status, show({"error": told}), JSON, headers)

@@ -1,0 +1,95 @@
+"""Calls, submitted calls, and what there is to call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._exchange import (
+    arguments_of,
+    choose_form,
+    metadata_of,
+    milliseconds,
+    printable,
+    respond_json,
+    segment,
+    timeout_of,
+)
+from ._show import show_execution, show_function
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spear.spearlet import Function
+
+    from ._app import App
+    from ._request import Request
+
+
+def find_function(app: App, name: str) -> Function:
+    """The function that a path names. Raises NotFound, Problem."""
+    return app.spearlet.find_function(segment(name))
+
+
+def with_options(
+    function: Function, request: Request, keywords: Mapping[str, object], *, is_stream: bool = False
+) -> Function:
+    """The function with what the request's headers say. Raises Problem."""
+    return function.options(
+        timeout=timeout_of(request),
+        metadata=metadata_of(request),
+        key=None if is_stream else printable(request, b"idempotency-key"),
+        session=printable(request, b"spear-session"),
+        keywords=keywords,
+    )
+
+
+async def call(app: App, request: Request, name: str) -> None:
+    """``POST /v1/functions/{name}/call``."""
+    function = find_function(app, name)
+    positional, keywords = arguments_of(request, await request.body())
+    answer = await with_options(function, request, keywords).ask(*positional)
+    body, kind = choose_form(request, answer.result)
+    headers = milliseconds(answer.execution_seconds)
+    if answer.instance is not None:
+        headers.append((b"spear-instance", str(answer.instance).encode()))
+    await request.respond(200, body, kind, headers)
+
+
+async def submit(app: App, request: Request, name: str) -> None:
+    """``POST /v1/functions/{name}/submit``."""
+    function = find_function(app, name)
+    positional, keywords = arguments_of(request, await request.body())
+    execution = with_options(function, request, keywords).submit(*positional)
+    path = f"/v1/executions/{execution.id}".encode()
+    headers = ((b"location", path), (b"spear-execution-id", execution.id.encode()))
+    await respond_json(request, show_execution(execution), 202, headers)
+
+
+async def list_functions(app: App, request: Request, _: str) -> None:
+    """``GET /v1/functions``."""
+    shown: list[object] = []
+    for deployment in app.spearlet.deployments.values():
+        descriptions = await app.catalogue.describe(deployment)
+        statistics = deployment.statistics().functions
+        shown += [
+            show_function(deployment, each, descriptions.get(each), statistics.get(each))
+            for each in deployment.functions
+        ]
+    await respond_json(request, {"functions": shown})
+
+
+async def get_function(app: App, request: Request, name: str) -> None:
+    """``GET /v1/functions/{name}``."""
+    function = find_function(app, name)
+    deployment = app.spearlet.deployments[function.deployment]
+    descriptions = await app.catalogue.describe(deployment)
+    statistics = deployment.statistics().functions
+    await respond_json(
+        request,
+        show_function(
+            deployment,
+            function.name,
+            descriptions.get(function.name),
+            statistics.get(function.name),
+        ),
+    )

@@ -1,0 +1,152 @@
+"""What goes wrong, as HTTP tells it: statuses and JSON."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Final, final
+
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    ChannelBroken,
+    ChannelClosed,
+    ConfigurationError,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    RemoteProtocolError,
+    SpawnFailed,
+    SpearError,
+    WorkerDied,
+)
+from spear._json import dump_json
+
+RETRY_SECONDS: Final = 1.0
+"""What a client is told to wait, where nothing better is known."""
+
+
+@final
+class Problem(Exception):
+    """A request that is answered with an error, though no call has failed. Never leaves this package.
+
+    Attributes:
+        status: of the response.
+        kind: what stands in the place of an exception's name.
+        headers: for the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        retry_seconds: float | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.headers = headers
+        self.retry_seconds = retry_seconds
+
+    def body(self) -> bytes:
+        """What the client reads, where nothing else is known."""
+        return dump_json({"error": describe(self)}).encode()
+
+
+_STATUSES: Final[dict[type[SpearError], int]] = {
+    InvalidArguments: 400,
+    NotFound: 404,
+    Rejected: 409,
+    Overloaded: 429,
+    FunctionRaised: 500,
+    DeadlineExceeded: 504,
+    CallCancelled: 503,
+    SpawnFailed: 503,
+    WorkerDied: 502,
+    RemoteProtocolError: 502,
+    ChannelBroken: 502,
+    ChannelClosed: 502,
+    ConfigurationError: 400,
+    CallFailed: 502,
+}
+
+
+def status_of(error: Exception, *, is_draining: bool = False) -> int:
+    """The status of the response that tells of an error.
+
+    Args:
+        error: what has happened.
+        is_draining: whether the host takes no new calls.
+    """
+    if isinstance(error, Problem):
+        return error.status
+    status = next((_STATUSES[each] for each in type(error).__mro__ if each in _STATUSES), 500)
+    if isinstance(error, WorkerDied) and error.delivered == "no":
+        return 503
+    if status == 409:
+        if error.delivered == "yes":  # type: ignore[attr-defined]  # it is Rejected
+            return 502
+        return 503 if is_draining else 409
+    return status
+
+
+def retry_after(error: Exception, status: int) -> float | None:
+    """Seconds after which to try again, if that makes sense."""
+    seconds: float | None = None
+    if isinstance(error, Overloaded):
+        seconds = error.retry_after_seconds
+    elif isinstance(error, Problem):
+        seconds = error.retry_seconds
+    return RETRY_SECONDS if seconds is None and status in (429, 503) else seconds
+
+
+def retry_header(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:
+    """The header that says so."""
+    return () if seconds is None else ((b"retry-after", b"%d" % max(1, ceil(seconds))),)
+
+
+def describe(
+    error: Exception, *, request_id: str = "", tell_all: bool = False
+) -> dict[str, object]:
+    """An error as JSON.
+
+    Args:
+        error: what has happened.
+        request_id: of the request that it happened to.
+        tell_all: what an instance wrote last, too.
+    """
+    if isinstance(error, Problem):
+        told: dict[str, object] = {"kind": error.kind, "message": str(error), "delivered": "no"}
+    elif isinstance(error, SpearError):
+        told = {"kind": type(error).__name__, "message": str(error), "delivered": error.delivered}
+        told |= _details(error, tell_all=tell_all)
+    else:
+        told = {"kind": "InternalError", "message": "the gateway has failed", "delivered": "maybe"}
+    if request_id:
+        told["request_id"] = request_id
+    return told
+
+
+def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
+    """What some errors know besides."""
+    if isinstance(error, FunctionRaised):
+        more: dict[str, object] = {"message": error.remote_message, "type": error.type_name}
+        if error.remote_traceback:
+            more["traceback"] = error.remote_traceback
+        return more
+    if isinstance(error, Overloaded):
+        return {"retry_after_seconds": error.retry_after_seconds}
+    if isinstance(error, WorkerDied | SpawnFailed):
+        more = {} if isinstance(error, SpawnFailed) else {"exit_status": error.exit_status}
+        if error.stderr_tail:
+            # It is a part of the message, behind a line of its own.
+            more["message"] = str(error).partition("\n--- stderr ---\n")[0]
+            if tell_all:
+                more["stderr_tail"] = error.stderr_tail
+        return more
+    return {}

@@ -1,0 +1,236 @@
+"""What a request says besides what it asks for, and how results go back: headers, arguments, JSON.
+
+All of it is for one call: deadline, key, session, ids of traces; the arguments in body and query.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from os import urandom
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, unquote
+
+from spear._json import dump_json, load_json
+
+from ._errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._request import Headers, MoreHeaders, Request
+
+JSON: Final = b"application/json"
+BYTES: Final = b"application/octet-stream"
+TEXT: Final = b"text/plain; charset=utf-8"
+
+TRACE_HEADERS: Final = (b"traceparent", b"tracestate", b"baggage")
+MAX_TRACE_BYTES: Final = 8192
+
+MAX_TIMEOUT_SECONDS: Final = 1e9
+
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+_PRINTABLE: Final = re.compile(rb"[ -~]{1,256}")
+_FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+def bad(message: str) -> Problem:
+    """A request that cannot be understood."""
+    return Problem(400, "BadRequest", message)
+
+
+# -- headers --------------------------------------------------------------------------------------
+
+
+def identify(request: Request) -> str:
+    """The id of a request: its own, or a new one. The response gets it, and the ids of traces."""
+    headers = request.headers
+    given = headers.get(b"x-request-id")
+    if given is None or not _REQUEST_ID.fullmatch(given):
+        given = urandom(8).hex().encode()
+    request.extra.append((b"x-request-id", given))
+    for name in TRACE_HEADERS:
+        if name in headers:
+            request.extra.append((name, headers[name]))
+    return given.decode()
+
+
+def metadata_of(request: Request) -> dict[str, str]:
+    """What the function is told of the request. Raises Problem."""
+    metadata = {"x-request-id": request.id}
+    size = 0
+    for name in TRACE_HEADERS:
+        value = request.headers.get(name)
+        if value is not None:
+            size += len(value)
+            metadata[name.decode()] = value.decode("latin-1")
+    if size > MAX_TRACE_BYTES:
+        raise bad(
+            f"traceparent, tracestate and baggage have more than {MAX_TRACE_BYTES} bytes together"
+        )
+    return metadata
+
+
+def timeout_of(request: Request) -> float | None:
+    """Seconds for the call, if the request says. Raises Problem."""
+    text = request.headers.get(b"spear-timeout")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:  # nor NaN
+        shown = text.decode("latin-1")[:50]
+        raise bad(f"Spear-Timeout is a number of seconds above 0, or inf, not {shown!r}")
+    return seconds
+
+
+def printable(request: Request, name: bytes) -> str | None:
+    """A header that becomes an option of the call. Raises Problem."""
+    value = request.headers.get(name)
+    if value is None:
+        return None
+    if not _PRINTABLE.fullmatch(value):
+        raise bad(f"{name.decode().title()} has 1 to 256 printable characters")
+    return value.decode()
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+def query_of(request: Request) -> dict[str, str]:
+    """The parameters of the query. Raises Problem."""
+    if not request.query:
+        return {}
+    try:
+        pairs = parse_qsl(
+            request.query, keep_blank_values=True, errors="strict", max_num_fields=100
+        )
+    except ValueError as error:
+        raise bad(f"the query cannot be read: {error}") from error
+    query = dict(pairs)
+    if len(query) < len(pairs):
+        raise bad("a parameter of the query stands there twice")
+    return query
+
+
+def segment(text: str) -> str:
+    """A part of a path, as it is meant. Raises Problem."""
+    if "%" not in text:
+        return text
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError as error:
+        raise bad("the path is not UTF-8") from error
+
+
+def parse_json(text: bytes, what: str) -> object:
+    """What a body or a message says. Raises Problem."""
+    try:
+        return load_json(text.decode())
+    except json.JSONDecodeError as error:
+        raise bad(f"{what} is not JSON: {error}") from error
+    except ValueError as error:
+        raise bad(f"{what} cannot be used: {str(error).partition(';')[0]}") from error
+    except RecursionError:
+        raise bad(f"{what} is nested too deeply") from None
+
+
+def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Mapping[str, object]]:
+    """(positional, keywords) of a call. Raises Problem."""
+    kind = request.headers.get(b"content-type", JSON).decode("latin-1")
+    kind = kind.partition(";")[0].strip().lower()
+    positional: tuple[object, ...] = ()
+    keywords: dict[str, object] = {}
+    if kind == "application/json" or kind.endswith("+json"):
+        if body:
+            positional, keywords = split_arguments(parse_json(body, "the body"))
+    elif kind in _FORMS:
+        message = "forms are not taken: send JSON, with Content-Type: application/json"
+        raise Problem(415, "UnsupportedMediaType", message)
+    elif kind == "text/plain":
+        try:
+            positional = (body.decode(),)
+        except UnicodeDecodeError as error:
+            raise bad("the body is not UTF-8: send it as application/octet-stream") from error
+    else:
+        positional = (body,)
+    if request.query:
+        add_keywords(keywords, query_of(request))
+    return positional, keywords
+
+
+def split_arguments(value: object) -> tuple[tuple[object, ...], dict[str, object]]:
+    """(positional, keywords) of what a JSON body says. Raises Problem."""
+    if isinstance(value, dict):
+        keywords = dict(value)
+        positional = keywords.pop("$args", [])
+        if not isinstance(positional, list):
+            raise bad("$args is an array of positional arguments")
+        return tuple(positional), keywords
+    return (tuple(value) if isinstance(value, list) else (value,)), {}
+
+
+def add_keywords(keywords: dict[str, object], query: Mapping[str, str]) -> None:
+    """Add the parameters of a query, each JSON if it is JSON, and otherwise text. Raises Problem."""
+    for name, text in query.items():
+        if name in keywords:
+            raise bad(f"{name!r} stands in the query and in the body")
+        try:
+            keywords[name] = load_json(text)
+        except json.JSONDecodeError:
+            keywords[name] = text
+        except (ValueError, RecursionError) as error:
+            raise bad(f"the parameter {name!r} of the query cannot be used: {error}") from error
+
+
+# -- results --------------------------------------------------------------------------------------
+
+
+def accepts(request: Request) -> frozenset[str]:
+    """The media types that the client names; preferences do not matter here."""
+    accept = request.headers.get(b"accept")
+    if accept is None or accept == b"*/*":
+        return _ANYTHING
+    types = (each.partition(";") for each in accept.decode("latin-1").lower().split(","))
+    return frozenset(each[0].strip() for each in types if each[2].replace(" ", "") != "q=0")
+
+
+_ANYTHING: Final = frozenset({"*/*"})
+
+
+def show(value: object) -> bytes:
+    """A value as JSON. Raises Problem."""
+    try:
+        return dump_json(value).encode()
+    except ValueError as error:  # an integer of thousands of digits
+        raise Problem(502, "RemoteProtocolError", f"the result has no JSON: {error}") from error
+
+
+def choose_form(request: Request, value: object) -> tuple[bytes, bytes]:
+    """(body, content type) of a result, as the client wants it. Raises Problem."""
+    if isinstance(value, bytes):
+        wanted = accepts(request)
+        if wanted is _ANYTHING or not wanted & {"application/json"} or wanted & _RAW:
+            return value, BYTES
+    elif isinstance(value, str):
+        wanted = accepts(request)
+        if "text/plain" in wanted and not wanted & {"application/json", "*/*"}:
+            return value.encode(), TEXT
+    return show(value), JSON
+
+
+_RAW: Final = frozenset({"*/*", "application/octet-stream", "application/*"})
+
+
+async def respond_json(
+    request: Request, value: object, status: int = 200, headers: MoreHeaders = ()
+) -> None:
+    """Answer with JSON."""
+    await request.respond(status, show(value), JSON, headers)
+
+
+def milliseconds(seconds: float) -> Headers:
+    """The header with how long a function took."""
+    return [(b"spear-duration-ms", b"%.3f" % (seconds * 1e3))]

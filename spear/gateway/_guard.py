@@ -1,0 +1,110 @@
+"""Who may ask for what: hosts, origins, tokens, operators.
+
+This module knows requests by their headers, and nothing of what they ask for.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode
+from typing import TYPE_CHECKING, Final, final
+
+from ._errors import Problem
+
+if TYPE_CHECKING:
+    from ._request import Request
+    from ._settings import GatewaySettings
+
+TOKEN_PROTOCOL: Final = "spear.token."  # noqa: S105  # no token itself
+"""What a WebSocket's subprotocol begins with that is a token: programs in browsers can send no header."""
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+_CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="spear"'),)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address of ours."""
+    return host in ("localhost", "::1") or (host.startswith("127.") and host.count(".") == 3)
+
+
+@final
+class Guard:
+    """Looks at each request before anything else does."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._token = None if settings.token is None else settings.token.encode()
+        self._allow_control = settings.allow_control
+        self._checks_host = settings.host is None or is_loopback(settings.host)
+        self._hosts = _LOOPBACK | {each.lower() for each in settings.allowed_hosts}
+
+    def check_place(self, request: Request) -> None:
+        """See that no foreign page is behind a request. Raises Problem.
+
+        A page of another site can make a browser send us requests, and if its name is made to point here
+        (DNS rebinding), it can read the answers. Its name is then in Host, and in Origin.
+        """
+        if request.is_local:
+            return
+        headers = request.headers
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if self._checks_host:
+            name = host.rpartition(":")[0] if _has_port(host) else host
+            if name not in self._hosts and not name.endswith(".localhost"):
+                message = f"this gateway is not called {name[:100]!r}: say localhost"
+                raise Problem(403, "Forbidden", f"{message}, or add the name to allowed_hosts")
+        origin = headers.get(b"origin")
+        if origin is not None:
+            place = origin.decode("latin-1").lower().partition("://")[2]
+            if place != host:
+                raise Problem(403, "Forbidden", "pages of other sites may not call this gateway")
+
+    def is_known(self, request: Request) -> bool:
+        """Whether a request may see and call everything."""
+        if self._token is None or request.is_local:
+            return True
+        given = request.headers.get(b"authorization")
+        if given is not None:
+            scheme, _, token = given.partition(b" ")
+            return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+        return self._has_token_protocol(request.headers.get(b"sec-websocket-protocol"))
+
+    def _has_token_protocol(self, protocols: bytes | None) -> bool:
+        for each in (protocols or b"").split(b","):
+            name = each.strip()
+            if name.startswith(TOKEN_PROTOCOL.encode()):
+                text = name[len(TOKEN_PROTOCOL) :]
+                try:
+                    token = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+                except ValueError:
+                    return False
+                assert self._token is not None  # is_known() has asked
+                return hmac.compare_digest(token, self._token)
+        return False
+
+    def expect_known(self, request: Request) -> None:
+        """Raise Problem unless the request has shown the token, if there is one."""
+        if not self.is_known(request):
+            message = "this needs a token: Authorization: Bearer TOKEN"
+            if b"authorization" in request.headers:
+                message = "that is not the token"
+            raise Problem(401, "Unauthorized", message, headers=_CHALLENGE)
+
+    def expect_operator(self, request: Request) -> None:
+        """Raise Problem unless the request may change what runs. It is known already."""
+        if request.is_local or self._token is not None or self._allow_control:
+            return
+        raise Problem(
+            403,
+            "Forbidden",
+            "operators' requests come over the control socket, or with a token; or set allow_control",
+        )
+
+    @property
+    def token(self) -> str | None:
+        """What those who sign their requests sign with."""
+        return None if self._token is None else self._token.decode()
+
+
+def _has_port(host: str) -> bool:
+    return host.rpartition(":")[2].isdecimal() and (not host.startswith("[") or "]:" in host)

@@ -1,0 +1,232 @@
+"""A gateway for as long as a block runs: where it listens, who looks at the clock, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+
+from spear._errors import ConfigurationError
+from spear._limits import DEFAULT_LIMITS
+from spear._util import NoPublicConstructor
+from spear.channels import open_private_nursery
+from spear.transports import Acceptor, TlsServer, open_tcp_listener, open_unix_listener
+
+from ._app import App, OnDrain
+from ._connection import Connection
+from ._guard import is_loopback
+from ._routes import ROUTES
+from ._settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from spear.spearlet import Spearlet
+    from spear.transports import IncomingConnection, Listener, SocketListener, TlsListener
+
+logger: Final = logging.getLogger("spear.gateway")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class GatewayStatistics:
+    """A gateway's counters.
+
+    Attributes:
+        connections: that are open.
+        streams: responses without end, and WebSockets, that are open.
+        requests: how many there were.
+        responses: how many there were, by status; 0 counts clients that left before.
+        refused: connections that were not let in, by reason.
+    """
+
+    connections: int
+    streams: int
+    requests: int
+    responses: dict[int, int]
+    refused: dict[str, int]
+
+
+@final
+class Gateway(metaclass=NoPublicConstructor):
+    """HTTP in front of a spearlet. Made by :func:`open_gateway`.
+
+    Attributes:
+        urls: where it listens.
+        control_socket: the path of its Unix socket, if it has one.
+    """
+
+    def __init__(self, app: App, control_socket: str | None) -> None:
+        self.urls: tuple[str, ...] = ()
+        self.control_socket = control_socket
+        self._app = app
+        limits = attrs.evolve(
+            DEFAULT_LIMITS,
+            max_connections=app.settings.max_connections,
+            max_unauthenticated=app.settings.max_strangers,
+            handshake_seconds=app.settings.head_seconds,
+        )
+        # One for each, so that a crowd at the port does not keep operators out.
+        self._acceptors = {is_local: Acceptor(limits) for is_local in (False, True)}
+        self._connections = 0
+        self._all_left = trio.Event()  # set once the last connection has ended
+        self._config = _configure(app.settings)
+        self._context = WorkerContext(None)
+
+    def statistics(self) -> GatewayStatistics:
+        """The counters."""
+        refused: dict[str, int] = {}
+        for acceptor in self._acceptors.values():
+            for reason, count in acceptor.statistics().refused.items():
+                refused[reason] = refused.get(reason, 0) + count
+        return GatewayStatistics(
+            connections=self._connections,
+            streams=self._app.streams.taken,
+            requests=self._app.requests,
+            responses=dict(self._app.responses),
+            refused=refused,
+        )
+
+    async def _serve(self, listener: Listener, is_local: bool, is_secure: bool) -> None:
+        handler = partial(self._run, is_local=is_local, is_secure=is_secure)
+        await self._acceptors[is_local].serve(listener, handler)
+
+    async def _run(self, incoming: IncomingConnection, *, is_local: bool, is_secure: bool) -> None:
+        connection = Connection(
+            self._app,
+            self._config,
+            self._context,
+            incoming.stream,
+            is_local=is_local,
+            is_secure=is_secure,
+            write_seconds=self._app.settings.write_seconds,
+            promote=incoming.promote,
+        )
+        self._connections += 1
+        try:
+            await connection.run()
+        finally:
+            self._connections -= 1
+            if not self._connections:
+                self._all_left.set()
+
+    async def _finish(self) -> None:
+        """Close what is idle, and wait for the others for a while."""
+        self._app.closing.set()
+        await self._context.terminated.set()
+        with trio.move_on_after(self._app.settings.close_seconds):
+            while self._connections:
+                self._all_left = trio.Event()
+                await self._all_left.wait()
+
+
+def _configure(settings: GatewaySettings) -> Config:
+    """What hypercorn needs to know."""
+    config = Config()
+    config.accesslog = None
+    config.errorlog = logger
+    config.include_server_header = False
+    config.h11_max_incomplete_size = settings.max_head_bytes
+    config.keep_alive_timeout = settings.idle_seconds
+    config.keep_alive_max_requests = sys.maxsize
+    config.max_app_queue_size = 1  # of 64 KiB
+    config.websocket_max_message_size = settings.max_message_bytes
+    config.websocket_ping_interval = settings.keep_alive_seconds
+    return config
+
+
+def _check_exposure(settings: GatewaySettings) -> None:
+    """Raise ConfigurationError for a gateway that is open to other machines."""
+    if settings.host is None or is_loopback(settings.host):
+        return
+    if settings.token is None:
+        raise ConfigurationError(
+            f"{settings.host!r} can be reached from other machines, which could call all functions: "
+            "give a token, or listen on 127.0.0.1"
+        )
+    if settings.tls_cert is None and not settings.allow_plaintext:
+        raise ConfigurationError(
+            f"{settings.host!r} can be reached from other machines, and the token would travel in "
+            "plain text: give tls_cert and tls_key, or allow_plaintext=True behind a proxy with TLS"
+        )
+
+
+async def _listen(settings: GatewaySettings) -> SocketListener | TlsListener:
+    assert settings.host is not None  # or nobody asks
+    if settings.tls_cert is None:
+        return await open_tcp_listener(
+            settings.host, settings.port, allow_plaintext=settings.allow_plaintext
+        )
+    tls = TlsServer(
+        certificate=settings.tls_cert, key=settings.tls_key, allow_tls_1_2=settings.allow_tls_1_2
+    )
+    return await open_tcp_listener(settings.host, settings.port, tls=tls)
+
+
+def _listen_locally(path: str) -> SocketListener:
+    """The control socket; one that was left behind by a host that was killed is removed."""
+    with suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path), 0o700)
+    return open_unix_listener(path)
+
+
+def _url_of(listener: SocketListener | TlsListener, settings: GatewaySettings) -> str:
+    address = listener.address
+    host = f"[{settings.host}]" if ":" in (settings.host or "") else settings.host
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://{host}:{getattr(address, 'port', '')}"
+
+
+@asynccontextmanager
+async def open_gateway(
+    spearlet: Spearlet,
+    settings: GatewaySettings | None = None,
+    *,
+    on_drain: OnDrain | None = None,
+) -> AsyncIterator[Gateway]:
+    """HTTP in front of a spearlet, for as long as the block runs.
+
+    Leaving the block ends it: what is being answered has ``close_seconds``; streams are told at once.
+    Leaving it by an exception, or cancelled, cuts all connections. What the block raises comes out as
+    it is, not in a group.
+
+    Args:
+        spearlet: whose functions may be called.
+        settings: where to listen, and whom to let in.
+        on_drain: called when an operator wants the host to end; by default the spearlet is drained.
+
+    Raises:
+        ConfigurationError: it cannot listen there, or should not.
+    """
+    settings = GatewaySettings() if settings is None else settings
+    _check_exposure(settings)
+    async with open_private_nursery() as nursery:
+        drain = on_drain or partial(nursery.start_soon, spearlet.drain)
+        app = App(spearlet, settings, ROUTES, drain)
+        gateway: Gateway = Gateway._create(app, settings.control_socket)
+        listeners: list[Listener] = []
+        try:
+            if settings.control_socket is not None:
+                local = _listen_locally(settings.control_socket)
+                listeners.append(local)
+                nursery.start_soon(gateway._serve, local, True, False)
+            if settings.host is not None:
+                tcp = await _listen(settings)
+                listeners.append(tcp)
+                gateway.urls = (_url_of(tcp, settings),)
+                nursery.start_soon(gateway._serve, tcp, False, settings.tls_cert is not None)
+            yield gateway
+            for listener in listeners:
+                listener.close()
+            await gateway._finish()
+        finally:
+            app.closing.set()
+            for listener in listeners:
+                listener.close()

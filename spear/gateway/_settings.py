@@ -1,0 +1,103 @@
+"""How a gateway listens, whom it lets in, and what a client may take."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, final
+
+import attrs
+
+from spear._errors import ConfigurationError
+from spear._limits import KIB, MIB
+
+BODY_RATE: Final = 64 * KIB
+"""Bytes a second that a body has to come with, once ``body_seconds`` are over."""
+
+MIN_TOKEN: Final = 16
+"""Characters: with fewer it could be guessed."""
+
+# RFC 6750, and no more than a header can have.
+_TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_TOKEN},1024}}=*")
+
+
+def _check_token(_: object, __: attrs.Attribute[str | None], token: str | None) -> None:
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise ConfigurationError(
+            f"a token has at least {MIN_TOKEN} characters, of A-Z a-z 0-9 . _ ~ + / -: make one with "
+            "`openssl rand -hex 32`"
+        )
+
+
+@final
+@attrs.frozen(kw_only=True)
+class GatewaySettings:
+    """The settings of a gateway. Sizes are bytes.
+
+    Attributes:
+        host: where to listen; None for the control socket alone.
+        port: 0 for any that is free.
+        token: who calls has to show it.
+        tls_cert: a PEM file with our certificate, and intermediate ones.
+        tls_key: one with its private key, if it is not in the same file.
+        allow_tls_1_2: accept TLS 1.2 besides 1.3.
+        control_socket: the path of a Unix socket.
+        allow_control: whether operators' requests are taken over TCP without a token.
+        allow_plaintext: listen without TLS where other machines can connect.
+        allowed_hosts: names, besides those of the loopback interface, by which it may be called there.
+        max_body_bytes: of one request.
+        body_bytes_in_flight: of all bodies that are held at a time.
+        max_head_bytes: of a request line with its headers.
+        max_connections: at a time.
+        max_strangers: connections that have not sent a whole request yet.
+        max_streams: streams, sockets and followers at a time.
+        max_message_bytes: of a WebSocket.
+        head_seconds: for a request's head.
+        idle_seconds: from one request to the next.
+        body_seconds: for a body, and a second more for each 64 KiB of it.
+        write_seconds: for the client to take each 64 KiB.
+        keep_alive_seconds: between signs of life on streams.
+        close_seconds: for what runs when the gateway is closed.
+    """
+
+    host: str | None = "127.0.0.1"
+    port: int = 8080
+    token: str | None = attrs.field(default=None, validator=_check_token, repr=False)
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    allow_tls_1_2: bool = False
+    control_socket: str | None = None
+    allow_control: bool = False
+    allow_plaintext: bool = False
+    allowed_hosts: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    max_body_bytes: int = 32 * MIB
+    body_bytes_in_flight: int = 128 * MIB
+    max_head_bytes: int = 32 * KIB
+    max_connections: int = 1024
+    max_strangers: int = 256
+    max_streams: int = 256
+    max_message_bytes: int = 4 * MIB
+    head_seconds: float = 10.0
+    idle_seconds: float = 75.0
+    body_seconds: float = 10.0
+    write_seconds: float = 10.0
+    keep_alive_seconds: float = 15.0
+    close_seconds: float = 5.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.host is None and self.control_socket is None:
+            raise ConfigurationError("a gateway needs a host, or a control socket")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ConfigurationError("tls_key goes with a certificate: give tls_cert, too")
+        if type(self.port) is not int or not 0 <= self.port <= 65535:
+            raise ConfigurationError(f"port {self.port!r} is not between 0 and 65535")
+        for field in attrs.fields(type(self)):
+            if field.name.endswith("_seconds") or field.name.startswith("max_"):
+                _expect_amount(field.name, getattr(self, field.name), is_whole=field.name[0] == "m")
+        _expect_amount("body_bytes_in_flight", self.body_bytes_in_flight, is_whole=True)
+
+
+def _expect_amount(name: str, value: object, *, is_whole: bool) -> None:
+    is_number = type(value) is int or (type(value) is float and not is_whole)
+    if not is_number or not value > 0:  # type: ignore[operator]  # it is one
+        kind = "whole number" if is_whole else "number"
+        raise ConfigurationError(f"{name} must be a {kind} above 0, not {value!r}")

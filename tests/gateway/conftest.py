@@ -1,0 +1,25 @@
+"""Fixtures of the gateway's tests."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Sockets and directories of this test, and of nobody else. Short, as a socket's path must be."""
+    tmp_path_factory.getbasetemp()  # pytest's own is not to be in there
+    path = tempfile.mkdtemp(prefix="gw-")
+    monkeypatch.setattr(tempfile, "tempdir", path)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    yield path
+    shutil.rmtree(path)

@@ -1,0 +1,305 @@
+"""What the tests of the gateway share: functions that can be looked into, and a client that keeps no secrets.
+
+The client speaks HTTP/1.1 by h11 over a socket of its own, so that a test sees what really crosses it, and
+can do what well-behaved clients do not.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import attrs
+import h11
+import trio
+
+import spear
+from spear.agent import Items
+from spear.gateway import GatewaySettings, open_gateway
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from spear.gateway import Gateway
+
+TOKEN = "a-token-for-tests-0123456789"
+KNOWN = {"authorization": f"Bearer {TOKEN}"}
+
+PATIENCE_SECONDS = 15.0
+"""For whatever must happen soon, on a machine that is busy with something else."""
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
+
+
+class Probe:
+    """An agent that runs in the test's own process.
+
+    Attributes:
+        begun: set when ``wait`` or ``ticks`` has begun.
+        cancelled: set when it was cancelled.
+        release: set it to let them go on.
+        calls: how many calls of ``count`` there were.
+        seen: the metadata of the last call of ``context``.
+    """
+
+    def __init__(self, name: str = "probe") -> None:
+        self.begun = trio.Event()
+        self.cancelled = trio.Event()
+        self.release = trio.Event()
+        self.calls = 0
+        self.agent = spear.Agent(name)
+        for function in (
+            self.echo, self.add, self.count, self.wait, self.context, self.boom, self.overloaded,
+            self.ticks, self.double, self.total, self.twice, self.blobs, self.flood, self.order,
+        ):  # fmt: skip
+            self.agent.function(function)
+
+    async def echo(self, value: object) -> object:
+        """Give back what was given."""
+        return value
+
+    async def add(self, a: int, b: int = 1, *, timeout: int = 0) -> int:
+        """Add numbers."""
+        return a + b + timeout
+
+    async def count(self) -> int:
+        self.calls += 1
+        return self.calls
+
+    async def wait(self) -> str:
+        self.begun.set()
+        try:
+            await self.release.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+        return "released"
+
+    async def context(self) -> dict[str, object]:
+        here = spear.context()
+        return {
+            "metadata": dict(here.metadata),
+            "key": here.key,
+            "remaining": round(here.remaining_seconds()),
+        }
+
+    async def boom(self, message: str = "nothing there") -> None:
+        raise KeyError(message)
+
+    async def overloaded(self) -> None:
+        raise spear.Overloaded("no room", retry_after_seconds=2.5)
+
+    async def ticks(self, count: int, *, fails: bool = False) -> AsyncIterator[int]:
+        self.begun.set()
+        try:
+            for number in range(count):
+                yield number
+            if fails:
+                raise ValueError("no more ticks")
+            await self.release.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+
+    async def double(self, numbers: Items[int], plus: int = 0) -> AsyncIterator[int]:
+        async for number in numbers:
+            yield 2 * number + plus
+
+    async def total(self, numbers: Items[int]) -> int:
+        return sum([number async for number in numbers])
+
+    def twice(self, data: bytes) -> bytes:
+        return data + data
+
+    async def blobs(self) -> AsyncIterator[object]:
+        for item in (b"\x00\xff", "text", {"a": 1}):
+            yield item
+
+    async def flood(self) -> AsyncIterator[bytes]:
+        """Items without end."""
+        self.begun.set()
+        try:
+            while True:
+                yield bytes(65536)
+        finally:
+            self.cancelled.set()
+
+    async def order(self, order: dict[str, int]) -> int:
+        return sum(order.values())
+
+
+@attrs.frozen
+class Reply:
+    """A response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Json]:
+        """What the body says, if it is an object."""
+        value = json.loads(self.body)
+        assert isinstance(value, dict)
+        return value
+
+    @property
+    def error(self) -> dict[str, Json]:
+        """What it says of an error."""
+        error = self.json["error"]
+        assert isinstance(error, dict)
+        return error
+
+
+@attrs.define
+class Client:
+    """One connection to a gateway, and one request after the other."""
+
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+    host: str = "localhost"
+    h11: h11.Connection = attrs.field(factory=lambda: h11.Connection(h11.CLIENT))
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """A request."""
+        fields = {"host": self.host, **(headers or {})}
+        if body is not None and "transfer-encoding" not in fields:
+            fields.setdefault("content-length", str(len(body)))
+        request = h11.Request(method=method, target=path, headers=list(fields.items()))
+        data = self.h11.send(request) or b""
+        if body:
+            data += self.h11.send(h11.Data(data=body)) or b""
+        data += self.h11.send(h11.EndOfMessage()) or b""
+        await self.stream.send_all(data)
+
+    async def next_event(self) -> h11.Event:
+        """What comes next. Raises h11.RemoteProtocolError if it is cut off."""
+        while True:
+            event = self.h11.next_event()
+            if event is not h11.NEED_DATA:
+                assert isinstance(event, h11.Event)
+                return event
+            try:
+                data = await self.stream.receive_some(65536)
+            except trio.BrokenResourceError:
+                data = b""
+            self.h11.receive_data(bytes(data))
+
+    async def receive_head(self) -> Reply:
+        """The status and the headers of a response."""
+        event = await self.next_event()
+        while isinstance(event, h11.InformationalResponse):
+            event = await self.next_event()
+        assert isinstance(event, h11.Response), event
+        headers = {name.decode(): value.decode() for name, value in event.headers}
+        return Reply(event.status_code, headers, b"")
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body, as it comes."""
+        while isinstance(event := await self.next_event(), h11.Data):
+            yield bytes(event.data)
+        assert isinstance(event, h11.EndOfMessage), event
+
+    async def receive(self) -> Reply:
+        """A whole response."""
+        head = await self.receive_head()
+        body = b"".join([part async for part in self.parts()])
+        return attrs.evolve(head, body=body)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """A request and its response; the connection may be used for another one."""
+        await self.send(method, path, body, headers)
+        reply = await self.receive()
+        if self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE:
+            self.h11.start_next_cycle()
+        return reply
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self.stream)
+
+
+async def connect(gateway: Gateway, *, host: str = "localhost") -> Client:
+    """A new connection."""
+    port = int(gateway.urls[0].rpartition(":")[2])
+    return Client(await trio.open_tcp_stream("127.0.0.1", port), host)
+
+
+async def ask(
+    gateway: Gateway,
+    method: str,
+    path: str,
+    value: object = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    body: bytes | None = None,
+    host: str = "localhost",
+) -> Reply:
+    """A request on a connection of its own; a value travels as JSON."""
+    fields = dict(headers or {})
+    if value is not None:
+        body = json.dumps(value).encode()
+        fields.setdefault("content-type", "application/json")
+    if body is None and method != "GET":
+        body = b""
+    client = await connect(gateway, host=host)
+    try:
+        return await client.ask(method, path, body, fields)
+    finally:
+        await client.aclose()
+
+
+async def call(
+    gateway: Gateway, function: str, value: object = None, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """Call a function with JSON."""
+    return await ask(gateway, "POST", f"/v1/functions/{function}/call", value, headers)
+
+
+@attrs.frozen
+class Site:
+    """A gateway with a probe behind it."""
+
+    gateway: Gateway
+    spearlet: spear.Spearlet
+    probe: Probe
+
+
+@asynccontextmanager
+async def open_site(
+    settings: GatewaySettings | None = None, *, limits: spear.Limits | None = None
+) -> AsyncIterator[Site]:
+    """A probe, deployed, and a gateway in front of it."""
+    probe = Probe()
+    settings = settings or GatewaySettings()
+    settings = attrs.evolve(settings, port=0)
+    async with spear.open_spearlet(limits=limits or spear.Limits()) as spearlet:
+        await spearlet.deploy(probe.agent)
+        async with open_gateway(spearlet, settings) as gateway:
+            yield Site(gateway, spearlet, probe)
+
+
+async def wait_until(condition: object) -> None:
+    """Wait for something that nobody tells of."""
+    assert callable(condition)
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not condition():
+            await trio.sleep(0.002)
+
+
+def items_of(value: Json) -> list[dict[str, Json]]:
+    """A list of objects."""
+    assert isinstance(value, list)
+    assert all(isinstance(each, dict) for each in value)
+    return cast("list[dict[str, Json]]", value)
