@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,27 +137,42 @@ class Host:
         _, errors = self.process.communicate(timeout=PATIENCE_SECONDS)
         return self.process.returncode, errors.decode()
 
-    def invoke(self, *words: str) -> subprocess.Popen[bytes]:
-        """``spear invoke``, which goes on while the test does something else."""
-        return subprocess.Popen(
-            [*COMMAND, "invoke", *words],
+    @contextmanager
+    def ask(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that goes on while the test does something else; killed at the end."""
+        with subprocess.Popen(
+            [*COMMAND, *words],
             cwd=self.place,
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def invoke(self, *words: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """``spear invoke``, likewise."""
+        return self.ask("invoke", *words)
 
 
 @contextmanager
 def serving(place: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[Host]:
     """``spear serve --json`` in a directory, on any port; killed at the end, if it runs then."""
-    (place / "run").mkdir(exist_ok=True)
+    for name in ("run", "tmp"):  # one that is killed leaves directories behind
+        (place / name).mkdir(exist_ok=True)
     (place / "till.py").exists() or (place / "till.py").write_text(TILL)
     process = subprocess.Popen(
         [*COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
         cwd=place,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(place / "run"), **(environment or {})},
+        env={
+            **os.environ,
+            "XDG_RUNTIME_DIR": str(place / "run"),
+            "TMPDIR": str(place / "tmp"),
+            **(environment or {}),
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,0 +1,176 @@
+"""``spear top`` on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import termios
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear.cli import main
+from spear.cli._top import ENTER, LEAVE
+
+from .helpers import COMMAND, PATIENCE_SECONDS
+from .screens import COLUMNS, LINES, on_screen
+from .serving import Host, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with serving(tmp_path_factory.mktemp("top"), "till.py", "--replicas", "2") as host:
+        yield host
+
+
+@pytest.fixture
+def asking(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    for name, value in host.environment.items():
+        monkeypatch.setenv(name, value)
+    return host
+
+
+def test_a_screen_that_lives(host: Host) -> None:
+    with on_screen("top", "--interval", "0.2", environment=host.environment) as screen:
+        before = screen.attributes()
+        text = screen.wait_until(lambda text: "till-2#1" in text)
+        assert text.startswith("spearlet default, pid ")
+        assert len(screen.lines) == LINES
+        assert screen.lines[-1].startswith(
+            "q quit   sort by: c calls/s  e errors/s  l latency  u CPU"
+        )
+        assert "n [name]" in screen.lines[-1]
+        assert screen.raw.startswith(ENTER.encode())
+        assert screen.attributes() != before  # keys come one by one
+        assert not screen.is_plain()
+        # Calls are seen, and sorted by.
+        screen.type("c")
+        screen.wait_until(lambda text: "[calls/s]" in text)
+        for _ in range(3):
+            with host.invoke("say", "hello") as call:
+                assert call.wait(PATIENCE_SECONDS) == 0
+        screen.wait_until(
+            lambda text: "till.say " in text and text.split("till.say")[1].split()[2] == "3"
+        )
+        # Smaller, and larger.
+        screen.resize(60, 12)
+        screen.wait_until(lambda text: "... and " in text)
+        assert all(len(line) <= 60 for line in screen.lines)
+        screen.resize(120, 40)
+        screen.wait_until(lambda text: "till-2#1" in text)
+        screen.type("x")  # means nothing
+        screen.type("q")
+        assert screen.wait_ended() == 0
+        assert screen.raw.endswith(LEAVE.encode())
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_a_signal_gives_the_terminal_back(host: Host, number: signal.Signals, status: int) -> None:
+    with on_screen("top", environment=host.environment) as screen:
+        before = screen.attributes()
+        screen.wait_until(lambda text: "till.greet" in text)
+        if number == signal.SIGINT:
+            screen.type("\x03")
+        else:
+            os.kill(screen.process.pid, number)
+        assert screen.wait_ended() == status
+        assert screen.raw.endswith(LEAVE.encode())
+        assert screen.attributes() == before
+
+
+def test_the_end_of_the_host_gives_the_terminal_back(tmp_path: Path) -> None:
+    with serving(tmp_path, "till.py") as host:
+        with on_screen("top", environment=host.environment) as screen:
+            before = screen.attributes()
+            screen.wait_until(lambda text: "till.greet" in text)
+            host.process.kill()
+            assert screen.wait_ended() == 10
+            said = screen.raw.rpartition(LEAVE.encode())[2].decode()
+            assert "the spearlet 'default' has ended" in said
+            assert screen.attributes() == before
+        status = subprocess.run(
+            [*COMMAND, "top", "--once"],
+            env={**os.environ, **host.environment}, capture_output=True, check=False,
+        )  # fmt: skip
+        assert status.returncode == 10
+
+
+def test_a_bug_gives_the_terminal_back(host: Host) -> None:
+    code = (
+        "import sys; from spear.cli import _top, main\n"
+        "def broken(*words, **named): raise ZeroDivisionError\n"
+        "_top.lay_out = broken\n"
+        "sys.exit(main(['top']))"
+    )
+    command = [sys.executable, "-c", code]
+    with on_screen(environment=host.environment, command=command) as screen:
+        before = screen.attributes()
+        assert screen.wait_ended() == 1
+        assert b"ZeroDivisionError" in screen.raw.rpartition(LEAVE.encode())[2]
+        assert screen.attributes() == before
+
+
+def test_no_colours_for_who_wants_none(host: Host) -> None:
+    with on_screen("top", environment={**host.environment, "NO_COLOR": "1"}) as screen:
+        screen.wait_until(lambda text: "till.greet" in text)
+        assert screen.is_plain()
+        screen.type("Q")
+        assert screen.wait_ended() == 0
+
+
+def test_keys_as_they_were(host: Host) -> None:
+    """Not even the modes that a terminal has by itself are taken for granted."""
+    with on_screen("top", environment=host.environment) as screen:
+        flags = screen.attributes()[3]
+        assert isinstance(flags, int)
+        assert flags & termios.ECHO
+        screen.wait_until(lambda text: "till.greet" in text)
+        during = screen.attributes()[3]
+        assert isinstance(during, int)
+        assert not during & termios.ECHO
+        screen.type("q")
+        assert screen.wait_ended() == 0
+        assert screen.attributes()[3] == flags
+
+
+def test_once_for_scripts(asking: Host, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--once", "--interval", "0.2", "--sort", "memory"]) == 0
+    output, errors = capfd.readouterr()
+    assert errors == ""
+    assert "\x1b" not in output
+    assert "till-1#1" in output
+    assert all(len(line) <= COLUMNS for line in output.splitlines())
+    assert main(["top", "--once", "--json"]) == 0
+    snapshot = json.loads(capfd.readouterr().out)
+    assert snapshot["deployments"][0]["name"] == "till"
+
+
+def test_json_for_ever(host: Host) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "top", "--json", "--interval", "0.2"],
+        env={**os.environ, **host.environment},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        times = [json.loads(process.stdout.readline())["time"] for _ in range(3)]
+        assert times == sorted(set(times))
+        process.stdout.close()  # whoever reads it has had enough
+        assert process.wait(PATIENCE_SECONDS) == 141
+
+
+def test_where_there_is_no_terminal(asking: Host, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["top"]) == 2
+    assert "this is no terminal: `spear top --once` prints" in capfd.readouterr().err
+    assert main(["top", "--interval", "0.1"]) == 2
+    assert "--interval must be from 0.2 to 60 seconds" in capfd.readouterr().err
