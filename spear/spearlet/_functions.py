@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
 
@@ -30,12 +30,13 @@ from ._streams import FunctionStream, leave_it_to_scope
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
-    from spear.channels import ExecutionResponse, Metadata
+    from spear.channels import CommunicationChannel, ExecutionResponse, Metadata
 
     from ._answers import Placed
     from ._host import Host
     from ._policies import Choice
     from ._pool import ReplicaPool
+    from ._replicas import ServingReplica
 
 MAX_ATTEMPTS: Final = 3
 """How often a call is tried that was certainly not executed, or has a key; each time at another replica,
@@ -209,92 +210,125 @@ class Function(metaclass=NoPublicConstructor):
         if expected and not self.is_stream:
             raise Rejected(f"{self.name}() gives one result, not a stream: call {self.name}(...)")
 
-    async def _request(
+    def _request(
         self,
         payload: Payload,
         is_cbor: bool,
         timeout: float | None,
         execution: Placed | None = None,
-    ) -> ExecutionResponse:
-        clock, key = self._pool.clock, self._options.key
-        begun = clock()
-        deadline = self._deadline(timeout, begun)
-        if deadline <= begun:  # not DeadlineExceeded: `move_on_after` is to move on
-            await trio.lowlevel.checkpoint()
-        failure: BaseException | None = None
-        try:
-            if key is None:
-                return await self._attempt(payload, is_cbor, begun, deadline, execution)
-            return await self._host.outcomes.once(
-                (self.deployment, self.name, key),
-                payload,
-                deadline,
-                self._pool.keep_seconds,
-                lambda: self._attempt(payload, is_cbor, begun, deadline, execution),
-            )
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            self._count(clock() - begun, failure)
+    ) -> Coroutine[object, object, ExecutionResponse]:
+        if self._options.key is None:
+            return self._perform(payload, is_cbor, timeout, execution)
+        return self._perform_once(self._options.key, payload, is_cbor, timeout, execution)
 
-    def _count(self, seconds: float, failure: BaseException | None) -> None:
-        if failure is None:
-            self._counters.answered(seconds)
-        else:
-            self._counters.failed(failure)
-        if self._host.on_call is not None:
-            self._host.tell(self.deployment, self.name, seconds, failure, self._options.metadata)
-
-    async def _attempt(
+    async def _perform_once(
         self,
+        key: str,
         payload: Payload,
         is_cbor: bool,
-        begun: float,
-        deadline: float,
+        timeout: float | None,
         execution: Placed | None,
     ) -> ExecutionResponse:
+        pool, is_ours = self._pool, False
+        begun = pool.clock()
+
+        def perform() -> Coroutine[object, object, ExecutionResponse]:
+            nonlocal is_ours
+            is_ours = True
+            return self._perform(payload, is_cbor, timeout, execution)
+
+        name = (self.deployment, self.name, key)
+        deadline = self._deadline(timeout, begun)
+        response = await self._host.outcomes.once(
+            name, payload, deadline, pool.keep_seconds, perform
+        )
+        if not is_ours:  # or it has been counted
+            self._succeeded(begun)
+        return response
+
+    async def _perform(
+        self, payload: Payload, is_cbor: bool, timeout: float | None, execution: Placed | None
+    ) -> ExecutionResponse:
         """Call, and if that is safe, call again."""
-        options, pool, now = self._options, self._pool, begun
+        pool, options = self._pool, self._options
         reports = None if options.on_progress is None else _Reports(options.on_progress)
-        attempt = 1
-        while True:
-            choice = pool.pick(options.session)
-            if choice is None:
-                choice = await self._wait_for_room(begun, deadline, execution)
-                now = pool.clock()
-            replica, channel = choice
-            if execution is not None:
-                execution.place(replica.id)
-            try:
-                return await channel.request(
-                    self.name,
-                    payload,
-                    timeout=deadline - now,
-                    is_cbor=is_cbor,
-                    metadata=options.metadata,
-                    key=options.key,
-                    on_progress=reports,
-                )
-            except LocalProtocolError as error:
-                raise _cannot_be_sent(self.name, error) from error
-            except DeadlineExceeded as error:
-                await leave_it_to_scope(deadline)
-                delivered = _delivered(error, reports)
-                raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
-            except (ChannelBroken, ChannelClosed, Rejected) as error:
-                # Rejected, too, if the call crossed the message that the replica is leaving.
-                is_lost = not channel.is_connected
-                is_safe = error.delivered == "no" or (
-                    options.key is not None and not isinstance(error, Rejected)
-                )
-                if not (is_lost and is_safe) or attempt >= MAX_ATTEMPTS:
-                    if isinstance(error, Rejected):
+        now = begun = pool.clock()
+        deadline = self._deadline(timeout, now)
+        if deadline <= now:  # not DeadlineExceeded: `move_on_after` is to move on
+            await trio.lowlevel.checkpoint()
+        attempts = 0
+        try:
+            while True:
+                choice = pool.pick(options.session)
+                if choice is None:
+                    choice = await self._wait_for_room(begun, deadline, execution)
+                    now = pool.clock()
+                replica, channel = choice
+                if execution is not None:
+                    execution.place(replica.id)
+                try:
+                    response = await channel.request(
+                        self.name,
+                        payload,
+                        timeout=deadline - now,
+                        is_cbor=is_cbor,
+                        metadata=options.metadata,
+                        key=options.key,
+                        on_progress=reports,
+                    )
+                except SpearError as error:
+                    attempts += 1
+                    if not self._may_try_again(error, channel, attempts):
+                        await self._explain(error, replica, begun, deadline, reports)
                         raise
-                    delivered = _delivered(error, reports)
-                    raise await pool.explain_loss(replica, error, delivered) from error
-                attempt += 1
-                now = pool.clock()
+                    now = pool.clock()
+                else:
+                    self._succeeded(begun)
+                    return response
+        except BaseException as error:
+            self._failed(begun, error)
+            raise
+
+    def _may_try_again(
+        self, error: SpearError, channel: CommunicationChannel, attempts: int
+    ) -> bool:
+        """Whether a call that has failed can safely be made once more."""
+        if channel.is_connected or attempts >= MAX_ATTEMPTS:
+            return False
+        if isinstance(error, ChannelBroken | ChannelClosed):
+            return error.delivered == "no" or self._options.key is not None
+        # It has crossed the message that the replica is leaving.
+        return isinstance(error, Rejected) and error.delivered == "no"
+
+    async def _explain(
+        self,
+        error: SpearError,
+        replica: ServingReplica,
+        begun: float,
+        deadline: float,
+        reports: _Reports | None,
+    ) -> None:
+        """Raise what a caller is to be told, who knows nothing of channels, if that is not the same."""
+        if isinstance(error, LocalProtocolError):
+            raise _cannot_be_sent(self.name, error) from error
+        delivered = _delivered(error, reports)
+        if isinstance(error, DeadlineExceeded):
+            await leave_it_to_scope(deadline)
+            raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
+        if isinstance(error, ChannelBroken | ChannelClosed):
+            raise await self._pool.explain_loss(replica, error, delivered) from error
+
+    def _succeeded(self, begun: float) -> None:
+        seconds = self._pool.clock() - begun
+        self._counters.answered(seconds)
+        if self._host.on_call is not None:
+            self._host.tell(self.deployment, self.name, seconds, None, self._options.metadata)
+
+    def _failed(self, begun: float, failure: BaseException) -> None:
+        self._counters.failed(failure)
+        if self._host.on_call is not None:
+            seconds = self._pool.clock() - begun
+            self._host.tell(self.deployment, self.name, seconds, failure, self._options.metadata)
 
     async def _wait_for_room(
         self, begun: float, deadline: float, execution: Placed | None = None
@@ -373,22 +407,19 @@ class Function(metaclass=NoPublicConstructor):
         *,
         sends_items: bool = False,
     ) -> AsyncIterator[FunctionStream]:
-        clock = self._pool.clock
-        begun = clock()
+        begun = self._pool.clock()
         deadline = self._deadline(timeout, begun)
         if deadline <= begun:  # as above
             await trio.lowlevel.checkpoint()
-        failure: BaseException | None = None
         try:
             async with AsyncExitStack() as stack:
                 yield await self._enter(
                     stack, payload, is_cbor, begun, deadline, sends_items=sends_items
                 )
         except BaseException as error:
-            failure = error
+            self._failed(begun, error)
             raise
-        finally:
-            self._count(clock() - begun, failure)
+        self._succeeded(begun)
 
     async def _enter(
         self,
@@ -401,7 +432,7 @@ class Function(metaclass=NoPublicConstructor):
         sends_items: bool,
     ) -> FunctionStream:
         """Begin a stream, at the next replica if it certainly did not begin at one."""
-        attempt = 1
+        attempts = 0
         while True:
             choice = self._pool.pick(self._options.session)
             if choice is None:
@@ -418,15 +449,11 @@ class Function(metaclass=NoPublicConstructor):
             try:
                 stream = await stack.enter_async_context(opening)
                 break
-            except LocalProtocolError as error:
-                raise _cannot_be_sent(self.name, error) from error
-            except DeadlineExceeded as error:
-                await leave_it_to_scope(deadline)
-                raise DeadlineExceeded.of_call(self.name, deadline - begun, "no") from error
-            except (ChannelBroken, ChannelClosed) as error:  # it was not sent
-                if attempt >= MAX_ATTEMPTS:
-                    raise await self._pool.explain_loss(replica, error, "no") from error
-                attempt += 1
+            except SpearError as error:
+                attempts += 1
+                if not self._may_try_again(error, channel, attempts):
+                    await self._explain(error, replica, begun, deadline, None)
+                    raise
         opened: FunctionStream = FunctionStream._create(
             stream, self.name, begun, deadline, self._pool, replica, sends_items=sends_items
         )
