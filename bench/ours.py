@@ -108,7 +108,7 @@ async def _drive_channel(load: Load, effort: Effort, low_latency: bool) -> Sampl
     async with _open_channel(low_latency=low_latency) as (channel, server_pid):
 
         async def call(body: bytes) -> bytes:
-            return (await channel.request("echo", body, timeout=_TIMEOUT)).payload
+            return bytes((await channel.request("echo", body, timeout=_TIMEOUT)).payload)
 
         return await drive.with_trio(call, load, effort, [server_pid])
 
@@ -141,7 +141,7 @@ async def _drive_memory_channel(load: Load, effort: Effort) -> Sample:
     ):
 
         async def call(body: bytes) -> bytes:
-            return (await channel.request("echo", body, timeout=_TIMEOUT)).payload
+            return bytes((await channel.request("echo", body, timeout=_TIMEOUT)).payload)
 
         return await drive.with_trio(call, load, effort, [])
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from spear.spearlet import Scale as Scale
     from spear.spearlet import Spearlet as Spearlet
     from spear.spearlet import open_spearlet as open_spearlet
+    from spear.transports import SharedBuffer as SharedBuffer
 
 _ERRORS = (
     "AuthenticationFailed", "CallCancelled", "CallFailed", "ChannelBroken", "ChannelClosed",
@@ -76,6 +77,7 @@ _HOMES = {
     **dict.fromkeys(_ERRORS, "spear._errors"),
     "InstanceId": "spear._ids",
     "Limits": "spear._limits",
+    "SharedBuffer": "spear.transports",
     **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),
     **dict.fromkeys(_OF_HOSTS, "spear.spearlet"),
 }

@@ -39,25 +39,24 @@ class Limits:
 
     # -- segments: payloads on this machine that travel as descriptors -------------------------
     max_segment_bytes: int = 1024 * MIB
-    """One payload in a segment. It is not copied, so it costs us no memory of our own but address space; more
-    than a GiB at once is better cut up, because nobody can begin to read it before it is all there. 0: no
-    segments at all."""
+    """One payload in a segment. It is not copied, so it costs us no memory of our own but address space.
+    More than a GiB is better cut up: nobody can begin to read it before all is there. 0: no segments."""
 
     mapped_segment_bytes: int = 2048 * MIB
-    """All segments of one peer that we hold: twice the largest, so that one can be filled while another is
-    read. The peer's memory cannot be freed as long as we hold it, and neither can ours by the peer."""
+    """All segments of one peer that we hold: twice the largest, so that one can be read while the next is
+    coming. As long as we hold them, their memory is not freed, even if the peer is gone."""
 
     max_segments: int = 32
-    """How many segments of one peer we hold: each is a descriptor, or two, of the 1,024 that a process usually
-    may have."""
+    """How many segments of one peer we hold: each is a descriptor of the 1,024 that a process usually may
+    have."""
 
     segment_threshold_bytes: int = 1 * MIB
-    """Payloads from here on are copied into a segment that is kept for that, instead of written to the socket.
-    Below, waking up the other side costs more than all copying."""
+    """Payloads from here on are copied into a segment that is kept for that, instead of written to the
+    socket: the other side then copies them once, or not at all. Below, the socket is faster."""
 
     segment_pool_bytes: int = 8 * MIB
-    """Segments kept for that, of one channel, in use or not. No single one takes more than half. Larger payloads
-    go through the socket: filling a new segment costs a page fault for each 4 KiB, ten times a copy."""
+    """Segments kept for that, of one channel, in use or not; a single one takes half at most. Larger
+    payloads go through the socket: to copy them in one go would hold up everybody else."""
 
     segment_pool_seconds: float = 10.0
     """How long a segment is kept that nothing uses."""

@@ -36,6 +36,7 @@ _ADVICE: Final = {
     "_IPAddressBase": "text, such as str() of it",
     "complex": "a list of two numbers",
     "memoryview": "bytes, such as .tobytes()",
+    "SharedBuffer": "it as the only argument, or as the result,",
     "ndarray": "a list, such as .tolist()",
     "generic": "a number, such as .item()",  # numpy's scalars
 }

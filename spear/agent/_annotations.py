@@ -225,9 +225,9 @@ _SCALARS: Final[dict[type, Check]] = {
     str: Check("str", str),
     bool: Check("bool", bool),
     int: Check("int", int),
-    bytes: Check("bytes", bytes),
+    bytes: _scalar("bytes", bytes, bytes, memoryview),  # type: ignore[arg-type]  # with views only
     float: _scalar("float", float, float, int),  # type: ignore[arg-type]  # called with an int only
-    bytearray: _scalar("bytes", bytearray, bytearray, bytes),  # type: ignore[arg-type]  # with bytes
+    bytearray: _scalar("bytes", bytearray, bytearray, bytes, memoryview),  # type: ignore[arg-type]  # likewise
     memoryview: _scalar("bytes", memoryview, memoryview, bytes),  # type: ignore[arg-type]  # likewise
 }
 

@@ -26,14 +26,14 @@ _MANY: Final = 1 << 30
 
 
 def decode_arguments_untrusted(
-    payload: bytes, is_cbor: bool
+    payload: bytes | memoryview, is_cbor: bool
 ) -> tuple[list[object], dict[str, object]]:
     """(positional, keyword) arguments of a call. Raises ValueError for what is neither."""
     if not is_cbor:
         return [payload], {}
     if payload == NO_ARGUMENTS:
         return [], {}
-    arguments = decode_value_untrusted(payload)
+    arguments = decode_value_untrusted(bytes(payload))  # which are themselves, if they are bytes
     if type(arguments) is list and len(arguments) == 2:
         positional, keywords = arguments
         if (
@@ -87,11 +87,14 @@ class Binder:
         parameters: all but ``*args`` and ``**kwargs``, the positional ones in front.
         rest: ``*args``, if the function has it.
         other: ``**kwargs``, likewise.
+
+    Attributes:
+        raw: the type that the first positional argument should have; None if that is not simply a type.
     """
 
     __slots__ = (
         "_by_name", "_enough", "_exact", "_function", "_most", "_other", "_positional", "_required",
-        "_rest",
+        "_rest", "raw",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +114,9 @@ class Binder:
         self._most = _MANY if rest else len(self._positional)
         self._rest = rest
         self._other = other
+        # What type the only argument of a call should have, if that is bytes; None: any.
+        first = self._positional[0] if self._positional else rest
+        self.raw = first.check.exact if first is not None and first.check is not None else None
         # What type a positional argument has that needs no further look; None: any type.
         self._exact = [each.check.exact if each.check else None for each in self._positional]
 

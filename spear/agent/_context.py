@@ -414,7 +414,7 @@ class Items(Generic[T]):
             raise StopIteration from None
 
 
-def _decoded(payload: bytes, is_cbor: bool, function: str) -> Value:
+def _decoded(payload: bytes | memoryview, is_cbor: bool, function: str) -> Value:
     try:
         return decode_result(payload, is_cbor)
     except ValueError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast, fin
 import trio
 
 from spear._errors import InvalidArguments, Rejected
+from spear._segments import Segment
 from spear.wire import NONE
 
 from ._arguments import AnyFunction, Binder, decode_arguments_untrusted, make_binder
@@ -72,7 +73,8 @@ class Function(ABC):
         """
         binder = self._binder or self._prepare()
         try:
-            arguments = decode_arguments_untrusted(call.payload, call.is_cbor)
+            payload = self._in_place(call, binder) if call.is_segment else call.payload
+            arguments = decode_arguments_untrusted(payload, call.is_cbor)
             binder.bind(*arguments)
         except InvalidArguments as error:
             about_call(error)
@@ -82,6 +84,15 @@ class Function(ABC):
         if self._items is not None:
             self._items(call, arguments, bridge)
         return arguments
+
+    @staticmethod
+    def _in_place(call: InboundCall, binder: Binder) -> bytes | memoryview:
+        """Arguments that need not be copied: a view of them, if the function or its caller wants one."""
+        if call.is_cbor or binder.raw is bytes:
+            return call.payload
+        if call.is_shared or binder.raw in (memoryview, bytearray):
+            return call.view()
+        return call.payload
 
     def _prepare(self) -> Binder:
         with _building:
@@ -171,6 +182,8 @@ class Stream(Function):
         A buffer is copied: generators use theirs again for the next item.
         """
         payload, is_cbor = encode_outcome(self.name, item, "yielded")
+        if isinstance(payload, Segment):
+            return payload.as_bytes(), is_cbor
         return (payload if type(payload) is bytes else bytes(payload)), is_cbor
 
 

@@ -11,6 +11,7 @@ from spear._lazy import lazily
 
 if TYPE_CHECKING:
     from spear.transports import process_or_its_session as process_or_its_session
+    from spear.wire import Payload as Payload
     from spear.wire import TooManyItems as TooManyItems
     from spear.wire import Value as Value
     from spear.wire import decode_result as decode_result
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from spear.wire import encode_sendable as encode_sendable
 
     from ._calls import CallStream as CallStream
-    from ._calls import ExecutionResponse as ExecutionResponse
     from ._calls import InboundCall as InboundCall
     from ._calls import Metadata as Metadata
     from ._calls import OnProgress as OnProgress
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ._manager import ManagerStatistics as ManagerStatistics
     from ._manager import open_connection_manager as open_connection_manager
     from ._nursery import open_private_nursery as open_private_nursery
+    from ._response import ExecutionResponse as ExecutionResponse
     from ._statistics import ChannelStatistics as ChannelStatistics
     from ._statistics import LatencyHistogram as LatencyHistogram
     from ._timers import Timers as Timers
@@ -55,7 +56,7 @@ _HOMES = {
     "ConnectionEvent": "._manager",
     "ConnectionManager": "._manager",
     "Endpoint": "._manager",
-    "ExecutionResponse": "._calls",
+    "ExecutionResponse": "._response",
     "InboundCall": "._calls",
     "LatencyHistogram": "._statistics",
     "Login": "._handshake",
@@ -63,6 +64,7 @@ _HOMES = {
     "Metadata": "._calls",
     "OnProgress": "._calls",
     "Opener": "._factory",
+    "Payload": "spear.wire",
     "Service": "._handlers",
     "Timers": "._timers",
     "TooManyItems": "spear.wire",

@@ -23,9 +23,10 @@ from spear.wire import (
     Payload,
 )
 
-from ._calls import CallStream, ExecutionResponse, OutboundCall, ReportedCall
+from ._calls import CallStream, OutboundCall, ReportedCall
 from ._deadlines import Deadlines
 from ._peer import Peer
+from ._response import ExecutionResponse
 from ._slots import SlotQueue
 from ._statistics import Counters
 from ._streams import wake_all

@@ -13,9 +13,26 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-from spear._errors import CallCancelled, CallFailed, DeadlineExceeded, LocalProtocolError
-from spear.wire import CBOR, LAST, CalleeSide, CallerSide, CallState, Head, HeadValue, Payload
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    DeadlineExceeded,
+    LocalProtocolError,
+)
+from spear.wire import (
+    CBOR,
+    LAST,
+    SHARED,
+    CallerSide,
+    CallState,
+    Head,
+    HeadValue,
+    Payload,
+    Received,
+)
 
+from ._arguments import Arguments
+from ._response import ExecutionResponse
 from ._streams import ItemQueue, ItemSender
 
 if TYPE_CHECKING:
@@ -24,32 +41,6 @@ if TYPE_CHECKING:
 
 Metadata: TypeAlias = Mapping[str, HeadValue]
 OnProgress: TypeAlias = Callable[[bytes, bool], None]
-
-
-@final
-class ExecutionResponse:
-    """What a function returned.
-
-    Attributes:
-        payload: the result's bytes.
-        is_cbor: whether they are CBOR, or the result itself.
-        execution_seconds: how long the handler took, as the other side measured it.
-    """
-
-    __slots__ = ("_micros", "is_cbor", "payload")
-
-    def __init__(self, payload: bytes, flags: int, micros: int) -> None:
-        self.payload = payload
-        self.is_cbor = bool(flags & CBOR)
-        self._micros = micros
-
-    @property
-    def execution_seconds(self) -> float:
-        """How long the handler took, as the other side measured it."""
-        return self._micros / 1e6
-
-    def __repr__(self) -> str:
-        return f"<ExecutionResponse {len(self.payload)} bytes in {self.execution_seconds:.6f} s>"
 
 
 class OutboundCall(CallerSide):
@@ -104,7 +95,7 @@ class OutboundCall(CallerSide):
         channel.fail_call(self, failure)
         channel.cancel_call(self)
 
-    def on_response(self, payload: bytes, flags: int, micros: int) -> None:
+    def on_response(self, payload: Received, flags: int, micros: int) -> None:
         """The result is here."""
         self._payload = payload
         self._flags = flags
@@ -180,7 +171,7 @@ class ReportedCall(OutboundCall):
         if task is not None:
             reschedule(task)
 
-    def on_response(self, payload: bytes, flags: int, micros: int) -> None:
+    def on_response(self, payload: Received, flags: int, micros: int) -> None:
         """The result is here, perhaps while a report is being handed on."""
         self._has_ended = True
         super().on_response(payload, flags, micros)
@@ -267,7 +258,7 @@ class CallStream(OutboundCall):
         await self._done.wait()
         return self.unwrap()
 
-    def on_response(self, payload: bytes, flags: int, micros: int) -> None:
+    def on_response(self, payload: Received, flags: int, micros: int) -> None:
         """The call is complete."""
         self._payload, self._flags, self._micros = payload, flags, micros
         self._queue.end()
@@ -302,21 +293,19 @@ class CallStream(OutboundCall):
 
 
 @final
-class InboundCall(CalleeSide):
+class InboundCall(Arguments):
     """A call that the peer made, as its handler sees it.
 
     Attributes:
         function: its number, as we announced it; 0 if the caller named it in :attr:`head`.
-        payload: the arguments' bytes.
-        is_cbor: whether they are CBOR.
         wants_stream: whether the caller takes items.
         head: what else came with the request.
         deadline: in Trio's time; ``inf`` if there is none.
     """
 
     __slots__ = (
-        "_cancelled", "_channel", "_queue", "_sender", "deadline", "function", "head", "is_cbor",
-        "payload", "scope", "started", "wants_stream",
+        "_cancelled", "_queue", "_sender", "deadline", "function", "head", "scope", "started",
+        "wants_stream",
     )  # fmt: skip
 
     def __init__(self, channel: CommunicationChannel) -> None:
@@ -331,12 +320,13 @@ class InboundCall(CalleeSide):
         self.head: Head | None = None
 
     def begin(
-        self, function: int, head: Head | None, payload: bytes, flags: int, started: float
+        self, function: int, head: Head | None, payload: Received, flags: int, started: float
     ) -> None:
         """The request is complete."""
         self.function = function
         self.head = head
-        self.payload = payload
+        self._received = payload
+        self.is_shared = flags >= SHARED
         self.is_cbor = bool(flags & CBOR)
         self.wants_stream = self.windows is not None
         self.started = started

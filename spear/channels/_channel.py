@@ -105,6 +105,9 @@ class CommunicationChannel(CallingHalf):
         self.instance_id = instance_id
         self.on_announced: Callable[[], None] | None = None
         self._opened = self._clock()
+        for each in (pipe.lender, pipe.borrower):
+            if each is not None:
+                each.keep_time(timers)
         self._heartbeat = Heartbeat(connection, timers, limits, self._on_silence)
         self._on_heartbeat_lost = on_heartbeat_lost
         self._is_announced = False
@@ -425,7 +428,7 @@ class CommunicationChannel(CallingHalf):
     def statistics(self) -> ChannelStatistics:
         """What has happened on this channel so far."""
         counters, connection, pipe = self._counters, self.connection, self._pipe
-        receiver = pipe.receiver
+        receiver, lender, borrower = pipe.receiver, pipe.lender, pipe.borrower
         return ChannelStatistics(
             messages_sent=counters.messages_sent + connection.refused,
             messages_received=counters.messages_received + connection.refused,
@@ -440,6 +443,9 @@ class CommunicationChannel(CallingHalf):
             failures=dict(counters.failures),
             unsent_bytes=pipe.unsent_bytes,
             buffered_bytes=0 if receiver is None else receiver.buffered_bytes,
+            lent_bytes=0 if lender is None else lender.lent_bytes,
+            borrowed_bytes=0 if borrower is None else borrower.borrowed_bytes,
+            kept_bytes=0 if lender is None else lender.kept_bytes,
             heartbeats_missed=self._heartbeat.misses,
             unknown_frames=connection.unknown_frames,
             uptime_seconds=self._clock() - self._opened,

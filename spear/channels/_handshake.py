@@ -18,6 +18,7 @@ from spear._limits import Limits
 from spear.wire import (
     NONCE_BYTES,
     REFUSAL,
+    SEGMENTS,
     VERSION,
     AuthAccepted,
     AuthRequest,
@@ -84,7 +85,8 @@ async def admit_agent(pipe: Pipe, connection: Connection, limits: Limits, judge:
         ChannelBroken: it has left.
     """
     nonce = urandom(NONCE_BYTES)
-    connection.send_control(Kind.CHALLENGE, head=Challenge(nonce).to_head())
+    features = _features(pipe)
+    connection.send_control(Kind.CHALLENGE, head=Challenge(nonce, features=features).to_head())
     pipe.flush()
     request = AuthRequest.from_head_untrusted(
         await _receive(pipe, connection, FrameType.AUTH_REQUEST, Kind.AUTH_REQUEST)
@@ -98,10 +100,13 @@ async def admit_agent(pipe: Pipe, connection: Connection, limits: Limits, judge:
         reason = "wrong_version"
     elif keys:
         reply = host_text(request.version, request.instance, nonce, request.nonce)
-        accepted = AuthAccepted(proven[0].prove(reply), limits)
+        features = tuple(name for name in features if name in request.features)
+        accepted = AuthAccepted(proven[0].prove(reply), limits, features)
         connection.send_control(Kind.AUTH_ACCEPTED, head=accepted.to_head())
         pipe.flush()
         connection.open(request.limits)
+        if SEGMENTS in features:
+            pipe.share(request.limits, trusts=False)
         return Login(request, proven[0], derive_session(proven[0], nonce, request.nonce))
     connection.send_control(Kind.AUTH_REFUSED, head=REFUSAL)
     await pipe.drain()
@@ -152,7 +157,14 @@ async def _log_in(
     nonce = urandom(NONCE_BYTES)
     text = agent_text(version, instance, challenge.nonce, nonce)
     request = AuthRequest(
-        version, instance, nonce, secret.prove(text), resumes, limits, client="spear-python"
+        version,
+        instance,
+        nonce,
+        secret.prove(text),
+        resumes,
+        limits,
+        client="spear-python",
+        features=_features(pipe),
     )
     connection.send_control(Kind.AUTH_REQUEST, head=request.to_head())
     pipe.flush()
@@ -166,7 +178,14 @@ async def _log_in(
         raise AuthenticationFailed("this is not our host: it does not know the secret")
     connection.receive_control_untrusted(Kind.AUTH_ACCEPTED)
     connection.open(accepted.limits)
+    if SEGMENTS in accepted.features and SEGMENTS in request.features:
+        pipe.share(accepted.limits, trusts=True)
     return Login(request, secret, derive_session(secret, challenge.nonce, nonce))
+
+
+def _features(pipe: Pipe) -> tuple[str, ...]:
+    """What we know beyond what everybody knows."""
+    return (SEGMENTS,) if pipe.can_share else ()
 
 
 async def _receive(

@@ -9,7 +9,9 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from spear._errors import ChannelBroken
+from spear._segments import Segment
 from spear.wire import (
+    Buffer,
     Frame,
     FrameType,
     Head,
@@ -20,9 +22,11 @@ from spear.wire import (
     encode_head,
 )
 
+from ._unshared import Unshared
+
 
 @final
-class MemoryPipe:
+class MemoryPipe(Unshared):
     """Frames handed to a peer in the same process: no bytes, no copies, no encoding.
 
     What a peer receives are the very objects that were sent, if they are ``bytes``.
@@ -100,7 +104,7 @@ class MemoryPipe:
         peer = self.peer
         if peer is None:
             return
-        if type(payload) is not bytes:
+        if type(payload) is not bytes and not isinstance(payload, Segment):
             payload = bytes(payload)
         if head is not None:
             # A copy, so that neither side sees what the other does to it; and no head passes here
@@ -114,7 +118,7 @@ class MemoryPipe:
             reschedule(peer._reader)
             peer._reader = None
 
-    def push_item(self, flags: int, call_id: int, item: Payload) -> None:
+    def push_item(self, flags: int, call_id: int, item: Buffer) -> None:
         """Put an item before the peer's reader."""
         self.push(FrameType.STREAM_DATA, flags, call_id, 1, 0, item)
 
@@ -124,7 +128,7 @@ class MemoryPipe:
         call_id: int,
         a: int,
         b: int,
-        payload: Payload = b"",
+        payload: Buffer = b"",
         head: Head | None = None,
     ) -> None:
         """The peer's reader runs in the next pass, so nothing piles up that could be replaced."""
@@ -133,6 +137,14 @@ class MemoryPipe:
     def push_credit(self, call_id: int, credit: int) -> None:
         """Give credit back."""
         self.push(FrameType.CREDIT, 0, call_id, credit, 0)
+
+    def may_lend(self, segment: Segment) -> bool:
+        """The object itself is handed over."""
+        return True
+
+    def released(self, number: int) -> bool:
+        """Nothing is ever handed over by number."""
+        return False
 
     def retract(self, call_id: int, sequence: int) -> bool:
         """Take back the newest frame, if the peer has not seen it."""

@@ -27,9 +27,18 @@ from trio.lowlevel import (
 )
 
 from spear._errors import ChannelBroken
-from spear.transports import SocketStream
-from spear.wire import Frame, Outbox, Payload, Receiver, Sink
+from spear.transports import (
+    ANCILLARY_BYTES,
+    CLOSE_ON_EXEC,
+    TRUNCATED,
+    SocketStream,
+    can_share_memory,
+    send_with_descriptor,
+)
+from spear.wire import Buffer, Frame, LendingFrame, Outbox, Receiver, Sink
 
+from ._borrowing import Borrower
+from ._lending import Lent, SegmentLender
 from ._pump import current_pump
 from ._stream_pipe import StreamPipe
 from ._streams import wake_all
@@ -72,6 +81,26 @@ class Pipe(Protocol):
     def unsent_bytes(self) -> int:
         """What waits to be sent."""
 
+    @property
+    def lender(self) -> SegmentLender | None:
+        """Hands out payloads in segments, once both ends have agreed on that."""
+
+    @property
+    def borrower(self) -> Borrower | None:
+        """Has the segments that the peer has handed out; likewise."""
+
+    @property
+    def can_share(self) -> bool:
+        """Whether descriptors can be passed."""
+
+    def share(self, peer: Limits, *, trusts: bool) -> None:
+        """From now on, take descriptors and pass them.
+
+        Args:
+            peer: its limits.
+            trusts: whether we trust the peer. Then it does not trust us.
+        """
+
     async def receive(self) -> list[Frame]:
         """The next frames. Raises ChannelBroken when there will be none."""
 
@@ -105,8 +134,8 @@ class SocketPipe:
 
     __slots__ = (
         "_closed", "_drained", "_ended_by", "_failure", "_fileno", "_limits", "_low_latency",
-        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_token", "_unsent",
-        "bytes_received", "bytes_sent", "receiver", "sink", "waiters",
+        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_token", "_unsent", "borrower",
+        "bytes_received", "bytes_sent", "lender", "receiver", "sink", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -132,13 +161,33 @@ class SocketPipe:
         self._server: Task | None = None  # parked in serve()
         self._ended_by: BaseException | None = None
         self._token = trio.lowlevel.current_trio_token()
-        self._unsent: list[Payload] = []  # not empty: the writing task is at work
+        self._unsent: list[Buffer] = []  # not empty: the writing task is at work
         self._drained: trio.Event | None = None  # somebody waits in drain()
         self._failure: Exception | None = None
         self._closed = False
         self.waiters: list[Task] = []
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.lender: SegmentLender | None = None
+        self.borrower: Borrower | None = None
+
+    # -- segments -----------------------------------------------------------------------------
+
+    @property
+    def can_share(self) -> bool:
+        """Whether descriptors can be passed."""
+        return (
+            self._stream.socket.family == socket.AF_UNIX
+            and self._limits.max_segment_bytes > 0
+            and can_share_memory()
+        )
+
+    def share(self, peer: Limits, *, trusts: bool) -> None:
+        """From now on, take descriptors and pass them; see :class:`Pipe`."""
+        clock = trio.lowlevel.current_clock().current_time
+        self.lender = SegmentLender(self._limits, peer, seals=trusts, clock=clock)
+        self.sink.lend_through(self.lender)
+        self.borrower = Borrower(self._limits, self.receiver, self.sink, trusts=trusts)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -197,7 +246,13 @@ class SocketPipe:
             target = receiver.direct
             if target is None:
                 size = READ_AHEAD_BYTES if receiver.assembling_bytes else READ_BYTES
-                data = sock.recv(size)
+                borrower = self.borrower
+                if borrower is None:
+                    data = sock.recv(size)
+                else:
+                    data, ancillary, flags, _ = sock.recvmsg(size, ANCILLARY_BYTES, CLOSE_ON_EXEC)
+                    if ancillary or flags & TRUNCATED:
+                        borrower.take(ancillary, flags)
                 count = len(data)
                 frames = receiver.receive_data(data)
             else:
@@ -234,6 +289,9 @@ class SocketPipe:
         """Write what can be written without waiting. Never raises."""
         if self._unsent or self._closed or self._failure is not None:
             return
+        borrower = self.borrower
+        if borrower is not None and borrower.ended:
+            borrower.give_back()
         try:
             buffers = self.sink.take()
             while buffers:
@@ -252,9 +310,11 @@ class SocketPipe:
         if not self._closed:
             self._nursery.start_soon(self._write, name="spear channel writer")
 
-    def _send(self, buffers: list[Payload]) -> list[Payload]:
+    def _send(self, buffers: list[Buffer]) -> list[Buffer]:
         """Send without waiting; returns what is left."""
         sock = self._stream.socket
+        if self.sink.has_lent:
+            return self._send_lending(buffers)
         while buffers:
             try:
                 if len(buffers) == 1:
@@ -264,6 +324,31 @@ class SocketPipe:
                         return []
                 else:
                     sent = sock.sendmsg(buffers[:MAX_BUFFERS])
+            except BlockingIOError:
+                return buffers
+            self.bytes_sent += sent
+            buffers = _behind(buffers, sent)
+        return buffers
+
+    def _send_lending(self, buffers: list[Buffer]) -> list[Buffer]:
+        """The same if there may be frames among them whose payload is in a segment."""
+        sock = self._stream.socket
+        while buffers:
+            first = buffers[0]
+            try:
+                if isinstance(first, LendingFrame):
+                    lent = first.loan
+                    assert isinstance(lent, Lent)  # by our lender
+                    # Alone, so that the descriptor belongs to its first byte. Once that is sent, the rest
+                    # is a view, and no LendingFrame any more.
+                    sent = send_with_descriptor(sock, first, lent.descriptor.fileno)
+                else:
+                    count = 1
+                    for buffer in buffers[1:MAX_BUFFERS]:
+                        if isinstance(buffer, LendingFrame):
+                            break
+                        count += 1
+                    sent = sock.sendmsg(buffers[:count])
             except BlockingIOError:
                 return buffers
             self.bytes_sent += sent
@@ -319,10 +404,16 @@ class SocketPipe:
             self._pump.stop_spinning()
         self._pump.release()
         self._stream.close()
+        self._unsent = []
+        self.receiver.detach()
+        if self.lender is not None:
+            self.lender.close()
+        if self.borrower is not None:
+            self.borrower.close()
         self._wake_drainers()
 
 
-def _behind(buffers: list[Payload], sent: int) -> list[Payload]:
+def _behind(buffers: list[Buffer], sent: int) -> list[Buffer]:
     """What follows the first ``sent`` bytes."""
     for index, buffer in enumerate(buffers):
         if sent < len(buffer):

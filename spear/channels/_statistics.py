@@ -72,6 +72,12 @@ class ChannelStatistics:
     unsent_bytes: int
     buffered_bytes: int
     """Of incomplete messages of the peer."""
+    lent_bytes: int
+    """Memory that we have handed to the peer, and that it may still look at."""
+    borrowed_bytes: int
+    """The same of the peer's, as long as we use it."""
+    kept_bytes: int
+    """Memory that we keep for handing over large payloads, in use or not."""
     heartbeats_missed: int
     """In a row, up to now."""
     unknown_frames: int

@@ -12,9 +12,10 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from spear._errors import ChannelBroken
-from spear.wire import Frame, Outbox, Payload, Receiver
+from spear.wire import Buffer, Frame, Outbox, Receiver
 
 from ._streams import wake_all
+from ._unshared import Unshared
 
 if TYPE_CHECKING:
     from spear._limits import Limits
@@ -26,7 +27,7 @@ WRITE_BYTES: Final = 256 * 1024
 
 
 @final
-class StreamPipe:
+class StreamPipe(Unshared):
     """Frames over any Trio stream (TLS, WebSocket, a test's memory stream).
 
     Writing needs a task here, because only a task can wait inside ``send_all``.
@@ -139,7 +140,7 @@ class StreamPipe:
         self._scope.cancel()
 
 
-def _in_parts(buffers: list[Payload]) -> Iterator[Payload]:
+def _in_parts(buffers: list[Buffer]) -> Iterator[Buffer]:
     """The same bytes, in parts small enough for a slow peer to take each in time."""
     for buffer in buffers:
         if len(buffer) <= WRITE_BYTES:

@@ -20,6 +20,7 @@ from spear.wire import (
     Challenge,
     Connection,
     Event,
+    Frame,
     FrameType,
     Head,
     Kind,
@@ -139,9 +140,7 @@ class WireEnd:
         self.events += caused
         return caused
 
-    def _receive(
-        self, data: bytes
-    ) -> tuple[list[tuple[int, int, int, int, int, Head | None, bytes]], bytes]:
+    def _receive(self, data: bytes) -> tuple[list[Frame], bytes]:
         receiver = self.receiver
         if receiver.direct is None or not self._is_direct:
             return receiver.receive_data(data), b""

@@ -27,13 +27,17 @@ from ._frames import CBOR as CBOR
 from ._frames import LAST as LAST
 from ._frames import NO_DEADLINE as NO_DEADLINE
 from ._frames import REPLY_STREAM as REPLY_STREAM
+from ._frames import SHARED as SHARED
 from ._frames import STREAM as STREAM
+from ._frames import Buffer as Buffer
 from ._frames import Frame as Frame
 from ._frames import FrameType as FrameType
 from ._frames import Payload as Payload
+from ._frames import Received as Received
 from ._frames import pack_prefix as pack_prefix
 from ._handshake import NONCE_BYTES as NONCE_BYTES
 from ._handshake import REFUSAL as REFUSAL
+from ._handshake import SEGMENTS as SEGMENTS
 from ._handshake import VERSION as VERSION
 from ._handshake import AuthAccepted as AuthAccepted
 from ._handshake import AuthRequest as AuthRequest
@@ -47,6 +51,7 @@ from ._heads import HeadValue as HeadValue
 from ._heads import decode_head_untrusted as decode_head_untrusted
 from ._heads import encode_head as encode_head
 from ._outbox import Outbox as Outbox
+from ._outgoing import LendingFrame as LendingFrame
 from ._receiver import FrameTooLarge as FrameTooLarge
 from ._receiver import Receiver as Receiver
 from ._sink import Sink as Sink

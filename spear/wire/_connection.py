@@ -19,6 +19,7 @@ from typing import Final, TypeAlias, final
 
 from spear._errors import CallCancelled, CallFailed, Overloaded, Rejected, RemoteProtocolError
 from spear._limits import Limits
+from spear._segments import Segment
 
 from ._calls import Call, CalleeSide
 from ._credit import ITEM_OVERHEAD_BYTES, Windows
@@ -27,9 +28,12 @@ from ._frames import (
     BYTES_BYTES,
     LAST,
     MANDATORY,
+    SEGMENT,
+    SHARED,
     STREAM,
     Frame,
     FrameType,
+    Received,
     unpack_items_untrusted,
 )
 from ._heads import Head
@@ -55,6 +59,7 @@ _ERROR: Final = int(FrameType.ERROR)
 _CANCEL: Final = int(FrameType.CANCEL)
 _ITEM: Final = int(FrameType.STREAM_DATA)
 _CREDIT: Final = int(FrameType.CREDIT)
+_RELEASE: Final = int(FrameType.RELEASE)
 _OPEN: Final = ConnectionState.OPEN
 _CLOSED: Final = ConnectionState.CLOSED
 _PEER_LEAVING: Final = ConnectionState.PEER_LEAVING
@@ -69,7 +74,7 @@ _IN_PARTS: Final = frozenset({_REQUEST, _RESPONSE, _ITEM})
 # Where a plain request leads, looked up once and for all.
 _REQUEST_RECEIVED: Final = CALL_RECEIVES[Role.CALLEE][_IDLE][Kind.REQUEST]
 
-Event: TypeAlias = tuple[Call | None, int, int, int, int, Head | None, bytes | list[bytes]]
+Event: TypeAlias = tuple[Call | None, int, int, int, int, Head | None, Received | list[bytes]]
 """(call, frame type, flags, a, b, head, payload). Stream data comes as a list of items; the call is
 None for what concerns the connection."""
 
@@ -121,6 +126,11 @@ class Connection(SendingHalf):
         self._policed = not trusted
         self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
         self._controls = RateLimit(limits.control_frames_per_second, limits.control_frame_burst)
+
+    @property
+    def trusts_peer(self) -> bool:
+        """Whether the peer may cost us what it likes: a function's host may."""
+        return not self._policed
 
     @classmethod
     def opened(cls, role: Role, limits: Limits, sink: Sink) -> Connection:
@@ -267,8 +277,15 @@ class Connection(SendingHalf):
         """Whether the receiver should keep a fragmented payload: asked at its first fragment."""
         if type_ not in _IN_PARTS:
             raise RemoteProtocolError(f"frame {type_:#x} in parts")
+        in_segment, flags = bool(flags & SEGMENT), flags & ~SEGMENT
+        if in_segment and type_ == _ITEM:
+            raise RemoteProtocolError("an item in a segment")
+        if in_segment and not flags & SHARED and size > self._limits.max_message_bytes:
+            raise RemoteProtocolError(f"{size} bytes in a segment, which we would have to copy")
         if type_ == _REQUEST:
-            call = self._admit_untrusted(flags, call_id, a, head, size)
+            # What is shared is not ours: it counts among the segments instead.
+            ours = 0 if in_segment and flags & SHARED else size
+            call = self._admit_untrusted(flags, call_id, a, head, ours)
             if call is not None:
                 self.incomplete[call_id] = call
                 if self._on_incomplete is not None:
@@ -317,6 +334,10 @@ class Connection(SendingHalf):
             events.append((None, type_, flags, a, b, head, payload))
         elif type_ == _ITEM:
             self._receive_items_untrusted(frame, kind, events)
+        elif type_ == _RELEASE:
+            # Not counted: there are no more of these than we have sent segments.
+            if call_id or not self._sink.released(a):
+                raise RemoteProtocolError(f"releases a segment that it does not have ({a})")
         elif type_ == _ERROR:
             call = self._moved_untrusted(call_id, kind)
             self._end_outbound(call)
@@ -330,6 +351,7 @@ class Connection(SendingHalf):
 
     def _receive_items_untrusted(self, frame: Frame, kind: int, events: list[Event]) -> None:
         type_, flags, call_id, count, b, head, payload = frame
+        assert not isinstance(payload, Segment)  # _admit_fragmented() refuses that
         if flags & BATCH:
             try:
                 items = unpack_items_untrusted(payload)

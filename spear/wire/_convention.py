@@ -6,6 +6,7 @@
   array and the keyword arguments as a map with text keys. ``f()`` is ``[[], {}]``.
 * A result of type bytes, bytearray or memoryview is raw; every other result is one CBOR item. Items
   of streams and progress reports follow the rule of results.
+* A segment, as users have it in a ``SharedBuffer``, is raw as well.
 
 On the way out, attrs classes and dataclasses become maps, enums become their values, tuples become
 arrays. What becomes of a decoded argument is the agent's affair.
@@ -21,12 +22,13 @@ from enum import Enum
 from typing import Final
 
 from spear._errors import InvalidArguments
+from spear._segments import Segment
 from spear._sendable import CannotSend, check_arguments, check_sendable, check_text
 
 from ._frames import Payload
 from ._values import Value, decode_value_untrusted, encode_value
 
-_BUFFERS: Final = (bytes, bytearray, memoryview)
+_RAW: Final = (bytes, bytearray, memoryview, Segment)
 
 NO_ARGUMENTS: Final = encode_value([[], {}])
 NONE: Final = encode_value(None)
@@ -43,7 +45,7 @@ def encode_arguments(
     if not keywords:
         if not positional:
             return NO_ARGUMENTS, True
-        if len(positional) == 1 and isinstance(positional[0], _BUFFERS):
+        if len(positional) == 1 and isinstance(positional[0], _RAW):
             return _as_payload(positional[0]), False
     return encode_value([list(positional), dict(keywords)], unfold), True
 
@@ -56,7 +58,7 @@ def encode_call(
     Raises:
         InvalidArguments: an argument cannot be sent; the message names it and its type.
     """
-    if len(positional) == 1 and not keywords and isinstance(positional[0], _BUFFERS):
+    if len(positional) == 1 and not keywords and isinstance(positional[0], _RAW):
         return _as_payload(positional[0]), False  # there is nothing to be checked
     try:
         check_arguments(positional, keywords)
@@ -79,7 +81,7 @@ def encode_result(result: object) -> tuple[Payload, bool]:
         return result, False
     if result is None:
         return NONE, True
-    if isinstance(result, _BUFFERS):
+    if isinstance(result, _RAW):
         return _as_payload(result), False
     return encode_value(result, unfold), True
 
@@ -87,7 +89,7 @@ def encode_result(result: object) -> tuple[Payload, bool]:
 def encode_sendable(result: object) -> tuple[Payload, bool]:
     """The same, for results and items that users have made. Raises CannotSend, which tells the place."""
     try:
-        if not isinstance(result, memoryview):  # which is sent by itself, but in nothing else
+        if not isinstance(result, memoryview | Segment):  # sent by themselves, but in nothing else
             check_sendable(result)
         return encode_result(result)
     except (TypeError, ValueError):
@@ -128,7 +130,7 @@ def _attributes_of(cls: type) -> tuple[tuple[str, str], ...]:
     raise TypeError(f"cannot send a {cls.__qualname__}")
 
 
-def decode_result(payload: bytes, is_cbor: bool) -> Value:
+def decode_result(payload: bytes | memoryview, is_cbor: bool) -> Value:
     """The result, or the item of a stream, in a payload.
 
     Raises:
@@ -136,4 +138,6 @@ def decode_result(payload: bytes, is_cbor: bool) -> Value:
     """
     if not is_cbor:
         return payload
-    return None if payload == NONE else decode_value_untrusted(payload)
+    if payload == NONE:
+        return None
+    return decode_value_untrusted(payload if type(payload) is bytes else bytes(payload))

@@ -21,12 +21,19 @@ import enum
 from struct import Struct
 from typing import Final, TypeAlias
 
+from spear._segments import Segment
+
 from ._heads import Head
 
-Payload: TypeAlias = bytes | bytearray | memoryview
-"""What may be sent. What is received is always ``bytes``."""
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
-Frame: TypeAlias = tuple[int, int, int, int, int, Head | None, bytes]
+Payload: TypeAlias = Buffer | Segment
+"""What may be sent."""
+
+Received: TypeAlias = bytes | Segment
+"""What arrives: ``bytes``, but for what the peer has handed over in a segment."""
+
+Frame: TypeAlias = tuple[int, int, int, int, int, Head | None, Received]
 """(type, flags, call id, a, b, head, payload): a bare tuple, because building a named one for every
 frame costs more than parsing it (0.30 us against 0.04 us)."""
 
@@ -48,14 +55,20 @@ class FrameType(enum.IntEnum):
     BODY = 0x94
     STREAM_DATA = 0x95
     CREDIT = 0x96
+    RELEASE = 0x97
     SIGNAL = 0x17
 
 
 MANDATORY: Final = 0x80
 
 # Flags. Their meaning is the same in every frame type that allows them.
-FRAGMENT: Final = 0x01  # this frame carries a part of a payload
+FRAGMENT: Final = (
+    0x01  # this frame carries a part of a payload; the first without MORE: see SEGMENT
+)
 MORE: Final = 0x02  # ... and further parts follow in BODY frames
+SEGMENT: Final = (
+    FRAGMENT  # request, response: the payload is in a descriptor that comes with the frame
+)
 CBOR: Final = 0x04  # the payload is CBOR; otherwise it is the bytes themselves
 STREAM: Final = 0x08  # request: items follow from the caller
 REPLY_STREAM: Final = 0x10  # request: the caller takes items
@@ -63,6 +76,7 @@ LAST: Final = 0x20  # stream data: no item follows this one
 BATCH: Final = 0x40  # stream data: the payload holds several items
 DELIVERED_MAYBE: Final = 0x40  # error: the function may have run
 DELIVERED_YES: Final = 0x80  # error: the function has run
+SHARED: Final = 0x80  # request, response: the sender has made the payload to be viewed, not copied
 
 NO_DEADLINE: Final = 0xFFFF_FFFF
 
@@ -107,9 +121,9 @@ def pack_prefix(
     return LENGTH.pack(body) + plain[:HEAD_OFFSET] + head + _ITEM.pack(0x5A, size)
 
 
-def pack_items(items: list[Payload]) -> bytes:
+def pack_items(items: list[Buffer]) -> bytes:
     """Several stream items as one payload: a CBOR sequence of byte strings (RFC 8742)."""
-    parts: list[Payload] = []
+    parts: list[Buffer] = []
     for item in items:
         parts.append(_ITEM.pack(0x5A, len(item)))
         parts.append(item)

@@ -38,7 +38,16 @@ _ANNOUNCED: Final = {
     "connection": ("connection_window_bytes", 1),
     "heartbeat": ("heartbeat_seconds", 1000),
 }
+# The same for ends that pass segments to each other.
+_ANNOUNCED_SEGMENTS: Final = {
+    "segment": ("max_segment_bytes", 1),
+    "segments": ("max_segments", 1),
+    "mapped": ("mapped_segment_bytes", 1),
+}
 _MOST: Final = 2**32 - 1
+
+SEGMENTS: Final = "segments"
+"""The feature: large payloads may come as descriptors of sealed memory files."""
 
 
 @final
@@ -96,7 +105,7 @@ class AuthRequest:
             "nonce": self.nonce,
             "proof": self.proof,
             "resumes": self.resumes,
-            "limits": announce_limits(self.limits),
+            "limits": announce_limits(self.limits, self.features),
             "client": self.client,
             "features": list(self.features),
         }
@@ -151,7 +160,7 @@ class AuthAccepted:
         return {
             "ok": True,
             "proof": self.proof,
-            "limits": announce_limits(self.limits),
+            "limits": announce_limits(self.limits, self.features),
             "features": list(self.features),
         }
 
@@ -211,11 +220,12 @@ def _join(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def announce_limits(limits: Limits) -> dict[str, HeadValue]:
+def announce_limits(limits: Limits, features: tuple[str, ...] = ()) -> dict[str, HeadValue]:
     """What the peer must know to keep our limits."""
+    announced = {**_ANNOUNCED, **_ANNOUNCED_SEGMENTS} if SEGMENTS in features else _ANNOUNCED
     return {
         name: int(min(max(getattr(limits, field) * unit, 1), _MOST))
-        for name, (field, unit) in _ANNOUNCED.items()
+        for name, (field, unit) in announced.items()
     }
 
 
@@ -226,7 +236,7 @@ def learn_limits_untrusted(announced: HeadValue) -> Limits:
     if not isinstance(announced, dict):
         raise RemoteProtocolError("limits must be a map")
     changes: dict[str, int] = {}
-    for name, (field, unit) in _ANNOUNCED.items():
+    for name, (field, unit) in {**_ANNOUNCED, **_ANNOUNCED_SEGMENTS}.items():
         value = announced.get(name)
         if value is None:
             continue

@@ -17,14 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast, final
 
-import attrs
-
 from spear._limits import Limits
+from spear._segments import Lender, Loan, Segment
 
 from ._credit import ITEM_OVERHEAD_BYTES
 from ._frames import (
     ARRAY_KIND,
-    BATCH,
     BYTES_BYTES,
     FRAGMENT,
     ID,
@@ -33,13 +31,15 @@ from ._frames import (
     NULL_BYTES,
     NUMBER,
     PLAIN_BYTES,
+    SEGMENT,
     SHORT,
+    Buffer,
     FrameType,
     Payload,
-    pack_items,
     pack_prefix,
 )
 from ._heads import Head, encode_head
+from ._outgoing import Batch, Bulk, LendingFrame, encode_loan
 
 BATCHED_BYTES: Final = 1024
 """Stream items up to here share frames."""
@@ -65,62 +65,13 @@ EARLY_BYTES: Final = 256 * 1024
 on them meanwhile. Waiting for the end of the scheduler's pass instead makes the two processes take turns:
 half the rate with 64 payloads of 1 KiB in flight, and of 16 KiB."""
 
+_LENDABLE: Final = frozenset({FrameType.EXECUTION_REQUEST, FrameType.EXECUTION_RESPONSE})
+
 _pack_short: Final = SHORT.pack
 
 
 def _nothing(*_: object) -> None:
     pass
-
-
-@final
-class _Batch:
-    """Small items of one stream that will share a frame, and its place among the frames.
-
-    A frame for each costs 0.9 us at both ends together, an item in a batch 0.3.
-    """
-
-    __slots__ = ("call_id", "flags", "items", "room")
-
-    def __init__(self, call_id: int, flags: int, room: int) -> None:
-        self.call_id = call_id
-        self.flags = flags
-        self.items: list[Payload] = []
-        self.room = room
-
-    def encode(self) -> bytes:
-        items = self.items
-        if len(items) == 1:
-            payload, flags = items[0], self.flags
-        else:
-            payload, flags = pack_items(items), self.flags | BATCH
-        size = len(payload)
-        return (
-            pack_prefix(FrameType.STREAM_DATA, flags, self.call_id, len(items), 0, None, size)
-            + payload
-        )
-
-
-@final
-@attrs.define
-class _Bulk:
-    """A payload to be sent in fragments."""
-
-    type: int
-    flags: int
-    call_id: int
-    a: int
-    b: int
-    head: bytes
-    view: memoryview
-    sequence: int
-    offset: int = 0
-
-    @property
-    def unsent_credit(self) -> int:
-        """What it has cost, if it is an item of which no byte was sent."""
-        if self.type != FrameType.STREAM_DATA or self.offset:
-            return 0
-        return len(self.view) + ITEM_OVERHEAD_BYTES
 
 
 _Waiting: TypeAlias = tuple[bytes, int]
@@ -140,8 +91,8 @@ class Outbox:
 
     __slots__ = (
         "_batched", "_batches", "_begun_bytes", "_bulk", "_credits", "_frames", "_latest",
-        "_limits", "_notified", "_on_dropped", "_on_many", "_on_pending", "_vectored",
-        "has_more", "pending_bytes", "pushed", "taken",
+        "_lender", "_limits", "_notified", "_on_dropped", "_on_many", "_on_pending", "_vectored",
+        "has_lent", "has_more", "pending_bytes", "pushed", "taken",
     )  # fmt: skip
 
     def __init__(
@@ -155,14 +106,16 @@ class Outbox:
         self._on_many = on_many
         self._on_dropped: Callable[[int], None] = _nothing
         self._notified = False
-        self._frames: list[Payload | _Batch] = []
+        self._frames: list[Buffer | Batch] = []
         self._batched = False  # some of the frames are batches
-        self._batches: dict[int, _Batch] = {}  # call id -> the batch that takes its next item
+        self._batches: dict[int, Batch] = {}  # call id -> the batch that takes its next item
         self._vectored = False  # some of the frames are large: hand them out as they are
         self._credits: dict[int, int] = {}
         self._latest: dict[tuple[int, int], bytes] = {}
-        # Call id -> what of this call is still to be sent, in order; begins with a _Bulk.
-        self._bulk: dict[int, deque[_Bulk | _Waiting]] = {}
+        # Call id -> what of this call is still to be sent, in order; begins with a Bulk.
+        self._bulk: dict[int, deque[Bulk | _Waiting]] = {}
+        self._lender: Lender | None = None
+        self.has_lent = False  # from the first LendingFrame on
         self.has_more = False  # large payloads were left by take()
         self._begun_bytes = 0  # size of the payloads of which a fragment has been taken
         self.pending_bytes = 0
@@ -181,6 +134,10 @@ class Outbox:
         """
         self._limits = peer
         self._on_dropped = on_dropped
+
+    def lend_through(self, lender: Lender) -> None:
+        """From now on, let ``lender`` say which payloads go in segments."""
+        self._lender = lender
 
     # -- filling ------------------------------------------------------------------------------
 
@@ -205,7 +162,7 @@ class Outbox:
             # The hot path: 0.35 us for 1 KiB.
             body = PLAIN_BYTES + size
             self._frames.append(
-                _pack_short(
+                _pack_short(  # type: ignore[operator]  # no segment is so small: see may_lend()
                     body & 255, body >> 8, ARRAY_KIND, type_, flags, ID, call_id, NUMBER, a, NUMBER,
                     b, NULL_BYTES, size,
                 )
@@ -236,10 +193,17 @@ class Outbox:
         limits = self._limits
         queue = self._bulk.get(call_id)
         self._batches.pop(call_id, None)  # what comes now comes behind the batch
+        lender = self._lender
+        if lender is not None and size >= lender.least_bytes and type_ in _LENDABLE:
+            loan = lender.lend(payload)
+            if loan is not None:
+                self._push_lending(type_, flags, call_id, a, b, loan, size, head)
+                return
+        assert not isinstance(payload, Segment)  # may_lend() has said no
         if size > limits.fragment_bytes:
             encoded = encode_head({**(head or {}), "size": size})
             view = memoryview(payload).cast("B")
-            bulk = _Bulk(type_, flags, call_id, a, b, encoded, view, self.pushed + 1)
+            bulk = Bulk(type_, flags, call_id, a, b, encoded, view, self.pushed + 1)
             if queue is None:
                 self._bulk[call_id] = deque([bulk])
             else:
@@ -258,11 +222,41 @@ class Outbox:
         self.pushed += 1
         early = (self.pending_bytes % EARLY_BYTES) + size >= EARLY_BYTES
         self.pending_bytes += size
-        self._notify()
+        self.notify()
         if early:
             self._on_many()
 
-    def push_item(self, flags: int, call_id: int, item: Payload) -> None:
+    def _push_lending(
+        self,
+        type_: int,
+        flags: int,
+        call_id: int,
+        a: int,
+        b: int,
+        loan: Loan,
+        size: int,
+        head: Head | None,
+    ) -> None:
+        """A frame whose payload goes as a descriptor."""
+        try:
+            encoded = encode_loan(size, loan.number, head)
+        except ValueError:
+            loan.withdraw()
+            raise
+        frame = LendingFrame(pack_prefix(type_, flags | SEGMENT, call_id, a, b, encoded, 0))
+        frame.loan = loan
+        queue = self._bulk.get(call_id)
+        if queue is not None:
+            queue.append((frame, 0))
+        else:
+            self._frames.append(frame)
+            self._vectored = True
+        self.has_lent = True
+        self.pushed += 1
+        self.pending_bytes += len(frame)
+        self.notify()
+
+    def push_item(self, flags: int, call_id: int, item: Buffer) -> None:
         """Queue an item of a stream; small ones of the same stream may share a frame."""
         size = len(item)
         if size > BATCHED_BYTES or flags & LAST or (self._bulk and call_id in self._bulk):
@@ -270,7 +264,7 @@ class Outbox:
             return
         batch = self._batches.get(call_id)
         if batch is None or batch.room < size or batch.flags != flags:
-            batch = self._batches[call_id] = _Batch(call_id, flags, BATCH_BYTES)
+            batch = self._batches[call_id] = Batch(call_id, flags, BATCH_BYTES)
             self._frames.append(batch)
             self._batched = True
             self.pushed += 1
@@ -287,21 +281,39 @@ class Outbox:
         call_id: int,
         a: int,
         b: int,
-        payload: Payload = b"",
+        payload: Buffer = b"",
         head: Head | None = None,
     ) -> None:
         """Queue a frame that makes an unsent one of the same type and call superfluous."""
         encoded = None if head is None else encode_head(head)
         prefix = pack_prefix(type_, 0, call_id, a, b, encoded, len(payload))
         self._latest[type_, call_id] = prefix + payload
-        self._notify()
+        self.notify()
 
     def push_credit(self, call_id: int, credit: int) -> None:
         """Give credit back; unsent credit of the same call is added up."""
         self._credits[call_id] = self._credits.get(call_id, 0) + credit
-        self._notify()
+        self.notify()
 
-    def _notify(self) -> None:
+    def push_release(self, number: int) -> None:
+        """Say that we do not use the peer's segment of this number any more, when something is sent."""
+        # There are never more of them than the peer may have lent us.
+        self._latest[FrameType.RELEASE, number] = pack_prefix(
+            FrameType.RELEASE, 0, 0, number, 0, None, 0
+        )
+
+    # -- segments -----------------------------------------------------------------------------
+
+    def may_lend(self, segment: Segment) -> bool:
+        """Whether this segment can be pushed; see :class:`spear._segments.Lender`."""
+        return self._lender is not None and self._lender.may_lend(segment)
+
+    def released(self, number: int) -> bool:
+        """The peer has released a segment; False if it has none of that number."""
+        return self._lender is not None and self._lender.released(number)
+
+    def notify(self) -> None:
+        """See that what waits is sent."""
         if not self._notified:
             self._notified = True
             self._on_pending()
@@ -316,7 +328,7 @@ class Outbox:
         queue = self._bulk.get(call_id)
         if queue is not None:
             bulk = queue[0]
-            assert isinstance(bulk, _Bulk)  # see _finish_bulk
+            assert isinstance(bulk, Bulk)  # see _finish_bulk
             if bulk.sequence != sequence or bulk.offset:
                 return False
             self.abandon(call_id)
@@ -334,11 +346,14 @@ class Outbox:
         if queue is None:
             return False
         bulk = queue[0]
-        assert isinstance(bulk, _Bulk)  # see _finish_bulk
+        assert isinstance(bulk, Bulk)  # see _finish_bulk
         if bulk.offset:
             self._begun_bytes -= len(bulk.view)
         self.has_more = bool(self._bulk)
-        credit = sum(part.unsent_credit if isinstance(part, _Bulk) else part[1] for part in queue)
+        for part in queue:
+            if isinstance(part, tuple) and isinstance(part[0], LendingFrame):
+                part[0].loan.withdraw()
+        credit = sum(part.unsent_credit if isinstance(part, Bulk) else part[1] for part in queue)
         if credit:
             self._on_dropped(credit)
         return True
@@ -348,23 +363,23 @@ class Outbox:
         queue = self._bulk.get(call_id)
         if queue is not None:
             bulk = queue[0]
-            assert isinstance(bulk, _Bulk)  # see _finish_bulk
+            assert isinstance(bulk, Bulk)  # see _finish_bulk
             if bulk.sequence <= sequence:
                 return bulk.sequence < sequence or bulk.offset == 0
         return sequence > self.taken
 
     # -- emptying -----------------------------------------------------------------------------
 
-    def take(self) -> list[Payload]:
+    def take(self) -> list[Buffer]:
         """What should be sent next, as buffers in order; empty if there is nothing.
 
         Large payloads come in portions: ask again when these bytes are sent.
         """
-        frames: list[Payload]
+        frames: list[Buffer]
         if not (
             self._bulk or self._batched or self._vectored or self._credits or self._latest
         ):  # as nearly always
-            frames = cast("list[Payload]", self._frames)
+            frames = cast("list[Buffer]", self._frames)
             self._frames = []
             self.taken = self.pushed
             self.pending_bytes = 0
@@ -372,12 +387,12 @@ class Outbox:
             return frames if len(frames) < 2 else [b"".join(frames)]
         if self._batched:
             frames = [
-                frame.encode() if isinstance(frame, _Batch) else frame for frame in self._frames
+                frame.encode() if isinstance(frame, Batch) else frame for frame in self._frames
             ]
             self._batched = False
             self._batches.clear()
         else:
-            frames = cast("list[Payload]", self._frames)
+            frames = cast("list[Buffer]", self._frames)
         if self._credits or self._latest:
             frames = self._control_frames() + frames
         self.taken = self.pushed
@@ -388,7 +403,7 @@ class Outbox:
             self._take_fragments(frames)
             vectored = True
             self.pending_bytes = sum(
-                len(part.view) - part.offset if isinstance(part, _Bulk) else len(part[0])
+                len(part.view) - part.offset if isinstance(part, Bulk) else len(part[0])
                 for queue in self._bulk.values()
                 for part in queue
             )
@@ -397,8 +412,8 @@ class Outbox:
             return frames
         return [b"".join(frames)]
 
-    def _control_frames(self) -> list[Payload]:
-        frames: list[Payload] = [
+    def _control_frames(self) -> list[Buffer]:
+        frames: list[Buffer] = [
             pack_prefix(FrameType.CREDIT, 0, call_id, credit, 0, None, 0)
             for call_id, credit in self._credits.items()
         ]
@@ -407,14 +422,14 @@ class Outbox:
         self._latest.clear()
         return frames
 
-    def _take_fragments(self, frames: list[Payload]) -> None:
+    def _take_fragments(self, frames: list[Buffer]) -> None:
         """Add a fragment of each payload under way, and begin those that fit."""
         taken = 0
         may_begin = True
         for call_id in list(self._bulk):
             queue = self._bulk[call_id]
             bulk = queue[0]
-            assert isinstance(bulk, _Bulk)  # see _finish_bulk
+            assert isinstance(bulk, Bulk)  # see _finish_bulk
             if taken >= ROUND_BYTES:
                 break
             if bulk.offset == 0:
@@ -431,7 +446,7 @@ class Outbox:
             else:
                 self._finish_bulk(call_id, queue, frames)
 
-    def _take_fragment(self, bulk: _Bulk, frames: list[Payload]) -> int:
+    def _take_fragment(self, bulk: Bulk, frames: list[Buffer]) -> int:
         start = bulk.offset
         size = self._limits.fragment_bytes if start else OPENING_BYTES
         part = bulk.view[start : start + size]
@@ -447,15 +462,15 @@ class Outbox:
         return len(part)
 
     def _finish_bulk(
-        self, call_id: int, queue: deque[_Bulk | _Waiting], frames: list[Payload]
+        self, call_id: int, queue: deque[Bulk | _Waiting], frames: list[Buffer]
     ) -> None:
         """A payload is out: let the frames behind it go, up to the call's next large one."""
         finished = queue.popleft()
-        assert isinstance(finished, _Bulk)
+        assert isinstance(finished, Bulk)
         self._begun_bytes -= len(finished.view)
         while queue:
             part = queue[0]
-            if isinstance(part, _Bulk):
+            if isinstance(part, Bulk):
                 self._bulk[call_id] = queue
                 break
             frames.append(part[0])

@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
@@ -21,6 +22,7 @@ from typing import Final, TypeAlias, final
 
 from spear._errors import RemoteProtocolError
 from spear._limits import Limits
+from spear._segments import Attachment
 
 from ._frames import (
     ARRAY_KIND,
@@ -35,6 +37,7 @@ from ._frames import (
     PLAIN,
     PLAIN_BYTES,
     PREFIX_BYTES,
+    SEGMENT,
     Frame,
     FrameType,
 )
@@ -43,7 +46,11 @@ from ._heads import Head, HeadValue, Truncated, load_map_untrusted, skip_item_un
 DIRECT_BYTES: Final = 16 * 1024
 
 Admit: TypeAlias = Callable[[int, int, int, int, int, Head, int], bool]
-"""Asked at the first fragment, with the payload's whole size: keep this message or throw it away?"""
+"""Asked at the first fragment, with the payload's whole size: keep this message or throw it away? By the
+flags, the payload may be in a segment."""
+
+MOST_ATTACHED: Final = 2
+"""One read brings the end of one frame that has a descriptor, and the beginning of the next."""
 
 _NULL: Final = 0xF6
 
@@ -130,7 +137,7 @@ class Receiver:
     """
 
     __slots__ = (
-        "_admit", "_assemblies", "_assembly", "_limits", "_max_body",
+        "_admit", "_assemblies", "_assembly", "_attached", "_limits", "_max_body",
         "_missing", "_refused", "_tail", "assembling_bytes", "error", "paused",
     )  # fmt: skip
 
@@ -145,6 +152,7 @@ class Receiver:
         self._missing = 0
         self._assemblies: dict[int, _Assembly] = {}  # call id -> fragmented payload
         self.assembling_bytes = 0
+        self._attached: deque[Attachment] | None = None  # what came beside bytes not looked at yet
         # Call ids whose remaining fragments are thrown away. (An empty dict takes 150 bytes less than
         # an empty set.)
         self._refused: dict[int, None] = {}
@@ -156,6 +164,18 @@ class Receiver:
         self._admit = admit
         limits = self._limits
         self._max_body = PLAIN_BYTES + limits.max_head_bytes + limits.fragment_bytes
+
+    def attach(self, attachment: Attachment) -> None:
+        """Something has come beside the bytes that are handed over next. Raises RemoteProtocolError."""
+        if self._attached is None:
+            self._attached = deque()
+        self._attached.append(attachment)
+        if len(self._attached) > MOST_ATTACHED:
+            raise RemoteProtocolError("descriptors that no frame speaks of")
+
+    def detach(self) -> None:
+        """Let go of what has come beside bytes and was not claimed: nothing will claim it."""
+        self._attached = None
 
     def abandon(self, call_id: int) -> bool:
         """Forget a half-received payload that its sender has given up; True if there was one."""
@@ -313,6 +333,11 @@ class Receiver:
         if data[behind_head] != 0x5A or begin + size != stop:
             raise RemoteProtocolError("the payload does not fill its frame")
         fields = (type_, flags, call_id, a, b, head)
+        if flags & (FRAGMENT | MORE) == SEGMENT and type_ != FrameType.BODY:
+            if size:
+                raise RemoteProtocolError(f"a payload beside its segment (call {call_id})")
+            self._claim_untrusted(fields, frames)
+            return stop
         if stop > end and size <= DIRECT_BYTES and head is None:
             # With a head it gets its place at once: that head is decoded once, however slowly the
             # rest drips in.
@@ -403,6 +428,29 @@ class Receiver:
         self._assemblies[call_id] = assembly
         self.assembling_bytes += total
         return assembly
+
+    def _claim_untrusted(
+        self, fields: tuple[int, int, int, int, int, Head | None], frames: list[Frame]
+    ) -> None:
+        """A payload that is in a segment: its descriptor has come with the frame."""
+        type_, flags, call_id, a, b, head = fields
+        head = head or {}
+        size, number = head.get("size"), head.get("segment")
+        if type(size) is not int or type(number) is not int or size < 1 or number < 0:
+            raise RemoteProtocolError("a segment must have a number and a size")
+        if call_id in self._assemblies or call_id in self._refused:
+            raise RemoteProtocolError(f"two payloads at once (call {call_id})")
+        if not self._attached:
+            raise RemoteProtocolError("a segment without a descriptor")
+        try:
+            segment = self._attached.popleft().claim(number, size)
+        except ValueError as error:
+            raise RemoteProtocolError(f"a segment that cannot be taken: {error}") from error
+        assert self._admit is not None  # there would be no fragment without it
+        # One that is not admitted is released by being dropped.
+        if self._admit(type_, flags, call_id, a, b, head, size):
+            rest = {key: value for key, value in head.items() if key not in ("size", "segment")}
+            frames.append((type_, flags & ~SEGMENT, call_id, a, b, rest or None, segment))
 
     def _fill_untrusted(self, data: bytes, frames: list[Frame]) -> bytes:
         """Move bytes into the payload that is coming in; returns those behind it."""

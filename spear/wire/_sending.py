@@ -10,11 +10,12 @@ from typing import Final
 
 from spear._errors import CallFailed, ChannelClosed, LocalProtocolError
 from spear._limits import Limits
+from spear._segments import Segment
 
 from ._calls import Call, CalleeSide, CallerSide, MessageStream
 from ._credit import ITEM_OVERHEAD_BYTES, Windows
 from ._failures import encode_failure
-from ._frames import LAST, REPLY_STREAM, STREAM, FrameType, Payload
+from ._frames import LAST, REPLY_STREAM, SHARED, STREAM, Buffer, FrameType, Payload
 from ._heads import Head
 from ._receiver import Receiver
 from ._sink import Sink
@@ -37,8 +38,10 @@ STREAMS: Final = STREAM | REPLY_STREAM
 _REQUEST_SENT: Final = CALL_SENDS[Role.CALLER][_IDLE][Kind.REQUEST]
 
 
-def _in_bytes(payload: Payload) -> Payload:
+def _in_bytes(payload: Payload) -> Buffer:
     """The same payload with a length in bytes. Raises TypeError for what is none, before it counts."""
+    if isinstance(payload, Segment):
+        return payload.as_view()
     # A view of a bytearray would keep its owner from ever resizing it.
     return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
 
@@ -156,8 +159,8 @@ class SendingHalf:
         if self.outbound_open >= peer.max_calls:
             raise LocalProtocolError(f"{peer.max_calls} calls are open, the peer takes no more")
         if type(payload) is not bytes:
-            payload = _in_bytes(payload)
-        if len(payload) > peer.max_message_bytes:
+            payload, flags = self._to_be_pushed(payload, flags)
+        if len(payload) > peer.max_message_bytes and not isinstance(payload, Segment):
             raise LocalProtocolError(
                 f"a payload of {len(payload)} bytes; the peer takes {peer.max_message_bytes}"
             )
@@ -204,17 +207,24 @@ class SendingHalf:
             LocalProtocolError: the call has had its final frame, or the peer takes no payload of
                 that size; the call is then still open.
         """
-        if type(payload) is not bytes:
-            payload = _in_bytes(payload)
         if call.state is _CANCELLING:
             payload = b""
-        if len(payload) > self.peer.max_message_bytes:
+        if type(payload) is not bytes:
+            payload, flags = self._to_be_pushed(payload, flags)
+        if len(payload) > self.peer.max_message_bytes and not isinstance(payload, Segment):
             raise LocalProtocolError(
                 f"a result of {len(payload)} bytes; the peer takes {self.peer.max_message_bytes}"
             )
         self._end_inbound(call, _RESPONSE)
         self._sink.push(_RESPONSE, flags, call.id, micros, 0, payload)
         self._finals += 1
+
+    def _to_be_pushed(self, payload: Payload, flags: int) -> tuple[Payload, int]:
+        """What is not bytes, as the sink takes it, and the flags that go with it."""
+        if not isinstance(payload, Segment):
+            return _in_bytes(payload), flags
+        lent = payload if self._sink.may_lend(payload) else payload.as_view()
+        return lent, flags | SHARED
 
     def fail(self, call: CalleeSide, failure: CallFailed) -> None:
         """Send a failure: the final frame of a call. Raises LocalProtocolError as `respond` does."""
@@ -232,13 +242,12 @@ class SendingHalf:
         """
         if call.sends[call.state].get(Kind.SIGNAL) is None:
             raise LocalProtocolError(f"cannot report progress of a call that is {call.state.name}")
-        if type(payload) is not bytes:
-            payload = _in_bytes(payload)
-        if len(payload) > self.peer.fragment_bytes:
+        report = payload if type(payload) is bytes else _in_bytes(payload)
+        if len(report) > self.peer.fragment_bytes:
             raise LocalProtocolError(
-                f"a report of {len(payload)} bytes; the peer takes {self.peer.fragment_bytes}"
+                f"a report of {len(report)} bytes; the peer takes {self.peer.fragment_bytes}"
             )
-        self._sink.push_latest(_SIGNAL, call.id, flags, 0, payload)
+        self._sink.push_latest(_SIGNAL, call.id, flags, 0, report)
 
     # -- items of streams ---------------------------------------------------------------------------
 
@@ -260,9 +269,8 @@ class SendingHalf:
         windows = call.windows
         if state is None or windows is None:
             raise LocalProtocolError(f"cannot send an item of a call that is {call.state.name}")
-        if type(payload) is not bytes:
-            payload = _in_bytes(payload)
-        size = len(payload)
+        item = payload if type(payload) is bytes else _in_bytes(payload)
+        size = len(item)
         if size > self.peer.max_message_bytes:
             raise LocalProtocolError(
                 f"an item of {size} bytes; the peer takes {self.peer.max_message_bytes}"
@@ -271,7 +279,7 @@ class SendingHalf:
         cost = size + ITEM_OVERHEAD_BYTES
         windows.send.available -= cost
         self.windows.send.available -= cost
-        self._sink.push_item(flags, call.id, payload)
+        self._sink.push_item(flags, call.id, item)
         return cost
 
     def end_items(self, call: Call) -> None:

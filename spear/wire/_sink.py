@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ._frames import Payload
+    from spear._segments import Segment
+
+    from ._frames import Buffer, Payload
     from ._heads import Head
 
 
@@ -27,7 +29,7 @@ class Sink(Protocol):
     ) -> None:
         """Queue a frame."""
 
-    def push_item(self, flags: int, call_id: int, item: Payload) -> None:
+    def push_item(self, flags: int, call_id: int, item: Buffer) -> None:
         """Queue an item of a stream; small ones of the same stream may share a frame."""
 
     def push_latest(
@@ -36,13 +38,22 @@ class Sink(Protocol):
         call_id: int,
         a: int,
         b: int,
-        payload: Payload = b"",
+        payload: Buffer = b"",
         head: Head | None = None,
     ) -> None:
         """Queue a frame that makes an unsent one of the same type and call superfluous."""
 
     def push_credit(self, call_id: int, credit: int) -> None:
         """Give credit back; unsent credit of the same call is added up."""
+
+    def may_lend(self, segment: Segment) -> bool:
+        """Whether this segment can be pushed as a payload; otherwise a view of it has to be.
+
+        Raises as :meth:`spear._segments.Lender.may_lend`.
+        """
+
+    def released(self, number: int) -> bool:
+        """The peer does not use this segment any more; False if it has none of that number."""
 
     def retract(self, call_id: int, sequence: int) -> bool:
         """Take back the frame pushed as number ``sequence`` if no byte of it was taken."""

@@ -15,9 +15,9 @@ from typing import Final, TypeAlias, cast
 import cbor2
 
 Value: TypeAlias = (
-    "bool | int | float | str | bytes | list[Value] | dict[str | bytes, Value] | None"
+    "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | None"
 )
-"""What can come out of decoding."""
+"""What can come out of decoding; and, alone and in nothing else, a view of what was shared."""
 
 MAX_VALUE_DEPTH: Final = 64
 

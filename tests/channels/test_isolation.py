@@ -72,9 +72,9 @@ async def perform(
     marked = side.mark + step.body
     match step.what:
         case "request":
-            side.answers.append((await host.request("f", marked)).payload)
+            side.answers.append(bytes((await host.request("f", marked)).payload))
         case "call back":
-            side.answers.append((await agent.request("g", marked)).payload)
+            side.answers.append(bytes((await agent.request("g", marked)).payload))
         case "message":
             await agent.send(marked)
             side.seen_by_host.append(await host.receive())

@@ -337,7 +337,7 @@ async def test_a_read_in_vain_is_repeated(is_direct: bool) -> None:
 
         async def read(task_status: trio.TaskStatus[trio.lowlevel.Task]) -> None:
             task_status.started(trio.lowlevel.current_task())
-            received.extend(frame[6] for frame in await pipe.receive())
+            received.extend(bytes(frame[6]) for frame in await pipe.receive())
 
         task = await nursery.start(read)
         if beginning:

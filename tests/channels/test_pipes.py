@@ -212,7 +212,7 @@ async def test_what_arrives_in_one_read_or_many_is_the_same() -> None:
             push(pipe, number, bytes([number]) * size)
         frames = await receive(peer, len(sizes))
         assert {frame[2]: len(frame[6]) for frame in frames} == dict(enumerate(sizes))
-        assert all(set(frame[6]) == {frame[2]} for frame in frames)
+        assert all(set(bytes(frame[6])) == {frame[2]} for frame in frames)
 
 
 # -- streams ----------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ async def call(instance: Instance, function: str, payload: bytes = b"") -> bytes
     """Call as a spearlet would: a loss is explained by the instance."""
     assert instance.channel is not None
     try:
-        return (await instance.channel.request(function, payload)).payload
+        return bytes((await instance.channel.request(function, payload)).payload)
     except ChannelBroken as error:
         raise await instance.explain_loss(error) from error
 

@@ -120,7 +120,7 @@ class Functions:
 
     async def call_back(self, call: InboundCall) -> bytes:
         """Asks the host's one function."""
-        return (await call.channel.request("anything", call.payload)).payload
+        return bytes((await call.channel.request("anything", call.payload)).payload)
 
     async def burn(self, call: InboundCall) -> bytes:
         """So many seconds of CPU time."""

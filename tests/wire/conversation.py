@@ -15,10 +15,12 @@ import attrs
 from spear._errors import CallCancelled, FunctionRaised
 from spear._ids import InstanceId, Secret
 from spear._limits import KIB, MIB, Limits
+from spear._segments import SharedBytes
 from spear.testing import WireEnd
 from spear.wire import (
     CBOR,
     REFUSAL,
+    SEGMENTS,
     AuthAccepted,
     AuthRequest,
     CalleeSide,
@@ -35,7 +37,17 @@ from spear.wire import (
     host_text,
 )
 
-from .helpers import BOTH_STREAMS, Plain, frame, in_parts, open_end, plain, split_frames
+from .helpers import (
+    BOTH_STREAMS,
+    Memory,
+    Passed,
+    Plain,
+    frame,
+    in_parts,
+    open_end,
+    plain,
+    split_frames,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +66,9 @@ LIMITS: Final = Limits(
     stream_window_bytes=256 * KIB,
     connection_window_bytes=1 * MIB,
     heartbeat_seconds=1,
+    max_segment_bytes=1024 * MIB,
+    max_segments=32,
+    mapped_segment_bytes=2048 * MIB,
 )
 
 AGENT_TEXT: Final = agent_text(1, INSTANCE, HOST_NONCE, AGENT_NONCE)
@@ -192,6 +207,47 @@ def in_other_shapes() -> list[Said]:
         Said("host", "sends something optional that is not known yet",
              [frame(0x42, 0, 0, 0, 0, b"", {"from": "the future"})], []),
     ]  # fmt: skip
+
+
+def with_segments() -> list[Said]:
+    """What ends say that have agreed on segments."""
+    features = (SEGMENTS,)
+    request = AuthRequest(
+        1,
+        INSTANCE,
+        AGENT_NONCE,
+        SECRET.prove(AGENT_TEXT),
+        limits=LIMITS,
+        client="example/1.0",
+        features=features,
+    )
+    accepted = AuthAccepted(SECRET.prove(HOST_TEXT), LIMITS, features)
+    host, agent = open_ends()
+    memory = Memory()
+    host.outbox.lend_through(memory)
+    agent.receiver.attach(Passed(bytes(4 * MIB)))
+    said = [
+        Said("host", "challenges, and can pass segments",
+             [frame(FrameType.CHALLENGE, head=Challenge(HOST_NONCE, features=features).to_head())],
+             []),
+        Said("agent", "can pass segments, too",
+             [frame(FrameType.AUTH_REQUEST, head=request.to_head())], []),
+        Said("host", "says that both will",
+             [frame(FrameType.AUTH_RESPONSE, head=accepted.to_head())], []),
+    ]  # fmt: skip
+    host.connection.start_call(CallerSide(), 1, 1500, 0, SharedBytes(bytes(4 * MIB)))
+    data = host.take_bytes()
+    agent.feed(data)
+    assert agent.error is None
+    what = "calls function 1 with 4 MiB in segment 0, whose descriptor comes with the first byte"
+    said.append(Said("host", what, split_frames(data), []))
+    agent.outbox.push_release(0)
+    data = agent.take_bytes()
+    host.feed(data)
+    assert host.error is None
+    assert not memory.lent
+    said.append(Said("agent", "does not use segment 0 any more", split_frames(data), []))
+    return said
 
 
 def open_ends() -> tuple[WireEnd, WireEnd]:

@@ -18,7 +18,7 @@ import cbor2
 from spear._limits import Limits
 from spear.wire import ITEM_OVERHEAD_BYTES, FrameType, HeadValue, Kind, Role
 from spear.wire._failures import _BY_CODE
-from spear.wire._handshake import _ANNOUNCED, LEAST_FRAGMENT_BYTES
+from spear.wire._handshake import _ANNOUNCED, _ANNOUNCED_SEGMENTS, LEAST_FRAGMENT_BYTES
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS
 from spear.wire._states import (
     _TRAFFIC,
@@ -42,6 +42,7 @@ from .conversation import (
     derived_session,
     handshake,
     in_other_shapes,
+    with_segments,
 )
 
 DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "wire.md"
@@ -121,6 +122,17 @@ def announced_table() -> str:
     )
 
 
+def announced_segments_table() -> str:
+    defaults = attrs.asdict(Limits())
+    return table(
+        ("key", "default", "meaning"),
+        *(
+            (f"`{name}`", number(defaults[field] * unit), MEANINGS[name])
+            for name, (field, unit) in _ANNOUNCED_SEGMENTS.items()
+        ),
+    )
+
+
 MEANINGS: Final = {
     "fragment": f"payload of one frame, in bytes; at least {number(LEAST_FRAGMENT_BYTES)}",
     "message": "one payload, all its parts together, in bytes",
@@ -128,6 +140,9 @@ MEANINGS: Final = {
     "calls": "calls that the other end may have open",
     "stream": "window of each stream, in bytes",
     "connection": "window of the whole connection, in bytes",
+    "segment": "one payload in a segment, in bytes",
+    "segments": "segments that this end holds at a time; their numbers are below that",
+    "mapped": "files of all segments that this end holds, together, in bytes",
     "heartbeat": "how often it would like to hear something, in milliseconds",
 }
 
@@ -222,6 +237,8 @@ def parts() -> dict[str, str]:
         "golden handshake": golden(handshake()),
         "golden conversation": golden(converse()),
         "golden variants": golden(in_other_shapes()),
+        "golden segments": golden(with_segments()),
+        "announced segments": announced_segments_table(),
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from spear._limits import KIB, Limits
+from spear._segments import Loan, Segment, SharedBytes
 from spear.testing import ConnectionPair, WireEnd
 from spear.wire import (
     NO_DEADLINE,
     STREAM,
+    Buffer,
     Call,
     CalleeSide,
     CallerSide,
@@ -41,6 +43,60 @@ SMALL = Limits(
     max_calls=8,
 )
 """Limits that a test reaches with few bytes."""
+
+
+class Lent:
+    """A payload that has been lent."""
+
+    def __init__(self, memory: Memory, number: int, payload: bytes) -> None:
+        self._memory = memory
+        self.number = number
+        self.payload = payload
+
+    def withdraw(self) -> None:
+        self._memory.released(self.number)
+
+
+class Memory:
+    """Lends what is large enough, as long as there are numbers; without a kernel.
+
+    Attributes:
+        lent: what the peer has, by number.
+    """
+
+    def __init__(self, least_bytes: int = 1024, most: int = 4) -> None:
+        self.least_bytes = least_bytes
+        self._most = most
+        self.lent: dict[int, Lent] = {}
+
+    def may_lend(self, segment: Segment) -> bool:
+        return len(segment) >= self.least_bytes and len(self.lent) < self._most
+
+    def lend(self, payload: Buffer | Segment) -> Loan | None:
+        if len(self.lent) == self._most:
+            return None
+        number = min(set(range(self._most)) - set(self.lent))
+        self.lent[number] = lent = Lent(self, number, bytes(payload))
+        return lent
+
+    def released(self, number: int) -> bool:
+        return self.lent.pop(number, None) is not None
+
+
+class Passed:
+    """What has come beside the bytes of a frame, and whose turn it is."""
+
+    def __init__(self, payload: bytes, problem: str = "") -> None:
+        self.payload = payload
+        self._problem = problem
+        self.claimed_as: int | None = None
+
+    def claim(self, number: int, size: int) -> Segment:
+        if self._problem:
+            raise ValueError(self._problem)
+        assert size == len(self.payload)
+        self.claimed_as = number
+        return SharedBytes(self.payload)
 
 
 def frame(

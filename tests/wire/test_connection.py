@@ -19,10 +19,12 @@ from spear._errors import (
     Rejected,
 )
 from spear._limits import KIB
+from spear._segments import Segment
 from spear.testing import ConnectionPair, Cut, WireEnd, uncut
 from spear.wire import (
     CBOR,
     NO_DEADLINE,
+    Buffer,
     CalleeSide,
     CallerSide,
     CallState,
@@ -171,7 +173,7 @@ class TestCalls:
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
     @pytest.mark.parametrize("size", [5, 9 * KIB, len(LARGE)])
-    def test_any_kind_of_bytes_arrives_as_bytes(self, kind: type[Payload], size: int) -> None:
+    def test_any_kind_of_bytes_arrives_as_bytes(self, kind: type[Buffer], size: int) -> None:
         pair = small_pair()
         start(pair.host, kind(LARGE[:size]))
         pair.pump()
@@ -637,6 +639,12 @@ class Handover:
 
     def push_credit(self, call_id: int, credit: int) -> None:
         self.push(FrameType.CREDIT, 0, call_id, credit, 0)
+
+    def may_lend(self, segment: Segment) -> bool:
+        return False
+
+    def released(self, number: int) -> bool:
+        return False
 
     def retract(self, call_id: int, sequence: int) -> bool:
         return False

@@ -34,6 +34,7 @@ from .conversation import (
     in_other_shapes,
     replay,
     to_text,
+    with_segments,
 )
 from .document import DOCUMENT, explained, parts, remade
 from .helpers import BOTH_STREAMS, open_end, open_receiver, plain, receive, start
@@ -42,7 +43,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 GOLDEN_FRAME = re.compile(r"((?:^[0-9a-f]+\n)+)((?:^ +.*\n)+)", re.MULTILINE)
-EVERYTHING = [*handshake(), *converse(), *in_other_shapes()]
+EVERYTHING = [*handshake(), *converse(), *in_other_shapes(), *with_segments()]
 
 
 def recorded(name: str) -> list[Said]:
@@ -99,6 +100,7 @@ def test_r3_the_bytes_of_version_1_are_settled() -> None:
     assert recorded("handshake") == handshake()
     assert recorded("conversation") == converse()
     assert recorded("variants") == in_other_shapes()
+    assert recorded("segments") == with_segments()
 
 
 def test_r3_a_recorded_handshake_is_understood(cut: Cut) -> None:

@@ -33,7 +33,7 @@ from .helpers import frame, open_end, open_receiver, receive
 from .test_heads import HEADS
 
 if TYPE_CHECKING:
-    from spear.wire import Payload
+    from spear.wire import Buffer
 
 MESSAGES_PER_TYPE = 10_000
 EXAMPLES = 25
@@ -131,7 +131,7 @@ class TestBatches:
 
     @given(st.lists(st.binary(max_size=20), max_size=20))
     def test_items_come_back(self, items: list[bytes]) -> None:
-        payload: list[Payload] = [*items]
+        payload: list[Buffer] = [*items]
         assert unpack_items_untrusted(pack_items(payload)) == items
 
     def test_they_are_a_cbor_sequence(self) -> None:

@@ -53,7 +53,7 @@ def cost(*items: bytes) -> int:
 
 def items_of(end: WireEnd) -> list[bytes]:
     """All items that have arrived, in order."""
-    return [item for event in end.events if event[1] == ITEM for item in event[6]]  # type: ignore[misc]  # the payload of stream data is a list
+    return [item for event in end.events if event[1] == ITEM for item in event[6]]  # type: ignore[misc,union-attr]  # the payload of stream data is a list
 
 
 def item(call_id: int, payload: bytes = b"", flags: int = 0, count: int = 1) -> bytes:

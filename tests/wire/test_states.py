@@ -42,14 +42,14 @@ from spear.wire._states import (
     kind_of,
 )
 
-from .helpers import BOTH_STREAMS, SMALL, called, frame, open_end, request, start
+from .helpers import BOTH_STREAMS, SMALL, Memory, called, frame, open_end, request, start
 
 CONNECTION_ROLES = [Role.HOST, Role.AGENT]
 CALL_ROLES = [Role.CALLER, Role.CALLEE]
 
 HANDSHAKE = {Kind.CHALLENGE, Kind.AUTH_REQUEST, Kind.AUTH_ACCEPTED, Kind.AUTH_REFUSED}
 CONNECTION_KINDS = {
-    *HANDSHAKE, Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE,
+    *HANDSHAKE, Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE, Kind.RELEASE,
 }  # fmt: skip
 CALL_KINDS = set(Kind) - CONNECTION_KINDS
 
@@ -302,6 +302,8 @@ def test_r2_receiving_while_open(role: Role, state: ConnectionState, kind: Kind)
     calls = reach_with_calls(role, state)
     end = calls.end
     end.take_events()
+    end.outbox.lend_through(memory := Memory())
+    assert memory.lend(b"") is not None  # what RELEASE can speak of
     end.feed(frame_for(calls, kind))
     after = CONNECTION_RECEIVES[role][state].get(kind)
     if after is None:
@@ -494,7 +496,7 @@ def test_r2_the_cells_are_counted() -> None:
     cells = len(CALL_ROLES) * len(CallState) * len(CALL_KINDS)
     assert cells == 2 * 5 * 9
     cells = len(CONNECTION_ROLES) * len(ConnectionState) * len(Kind)
-    assert cells == 2 * 8 * 17
+    assert cells == 2 * 8 * 18
     assert set(SENDING) == set(RECEIVING) == CALL_KINDS
 
 

@@ -79,6 +79,7 @@ class Application:
                 self.outbound.remove(call)
             elif type_ == FrameType.STREAM_DATA:
                 assert call is not None
+                assert isinstance(payload, list)
                 for item in payload:
                     assert isinstance(item, bytes)
                     self.received[call.id].append(item)

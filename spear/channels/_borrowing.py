@@ -1,0 +1,182 @@
+"""Segments that a peer hands to us: what arrives as descriptors beside the bytes of a socket.
+
+A peer may pass anything, or nothing, or too much of it. Nothing is believed but what the kernel says.
+Every descriptor that arrives is owned by an object from the moment it is there, and closed with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from spear._errors import RemoteProtocolError
+from spear._segments import Segment
+from spear.transports import TRUNCATED, BorrowedFile, Descriptor, descriptors_in, examine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spear._limits import Limits
+    from spear.wire import Outbox, Receiver
+
+    from ._timers import Timers
+
+LATEST_SECONDS: Final = 1.0
+"""When the peer hears of what we do not use any more, if we have nothing else to say."""
+
+
+@final
+class _Lost(Segment):
+    """A segment for which we had no descriptor left."""
+
+    __slots__ = ("_ended", "_number", "_size")
+
+    def __init__(self, number: int, size: int, ended: deque[int]) -> None:
+        self._number = number
+        self._size = size
+        self._ended = ended
+
+    def __len__(self) -> int:
+        return self._size
+
+    def as_view(self) -> memoryview:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def as_bytes(self) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def __del__(self) -> None:
+        self._ended.append(self._number)
+
+
+@final
+class _Arrived:
+    """A descriptor that has come, before its frame has been read; None: it was lost on arrival."""
+
+    __slots__ = ("_borrower", "_descriptor")
+
+    def __init__(self, borrower: Borrower, descriptor: Descriptor | None) -> None:
+        self._borrower = borrower
+        self._descriptor = descriptor
+
+    def claim(self, number: int, size: int) -> Segment:
+        """The segment of which a frame speaks. Raises ValueError."""
+        return self._borrower.borrow(self._descriptor, number, size)
+
+
+@final
+class Borrower:
+    """What we have of one peer's memory.
+
+    That something is not used any more is told with whatever we send next, or after a while: a frame of
+    its own would wake up the peer, which costs more than the memory is worth.
+
+    Args:
+        limits: ours.
+        receiver: gets what arrives.
+        outbox: takes the news that something is not used any more.
+        trusts: whether the peer may change what it has sent.
+
+    Attributes:
+        borrowed_bytes: what we hold of the peer's memory, by the size of the files.
+        ended: numbers of what is not used any more; filled in any thread, at any moment.
+    """
+
+    def __init__(self, limits: Limits, receiver: Receiver, outbox: Outbox, *, trusts: bool) -> None:
+        self._limits = limits
+        self._receiver = receiver
+        self._outbox = outbox
+        self._trusts = trusts
+        self._sizes: dict[int, int] = {}  # number -> size of the file
+        self._timers: Timers | None = None
+        self._is_waiting = False  # for a timer
+        self.ended: deque[int] = deque()
+        self.borrowed_bytes = 0
+
+    def keep_time(self, timers: Timers) -> None:
+        """See to it that the peer gets to know what is not used any more even if nothing is sent."""
+        self._timers = timers
+
+    # -- arriving ---------------------------------------------------------------------------------
+
+    def take(self, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> None:
+        """Something has come beside bytes. Raises RemoteProtocolError."""
+        descriptors = descriptors_in(ancillary)
+        if flags & TRUNCATED:
+            # The kernel found no free descriptor. That is our fault, and must cost one call, not all. (Or
+            # they were too many: then it costs the peer's call.)
+            self._receiver.attach(_Arrived(self, None))
+        elif len(descriptors) > 1:
+            raise RemoteProtocolError(f"{len(descriptors)} descriptors at once")
+        elif descriptors:
+            self._receiver.attach(_Arrived(self, descriptors[0]))
+
+    def borrow(self, descriptor: Descriptor | None, number: int, size: int) -> Segment:
+        """The segment that a frame has announced. Raises ValueError."""
+        limits = self._limits
+        self.give_back()
+        if number >= limits.max_segments or number in self._sizes:
+            raise ValueError(f"number {number} is not free")
+        if size > limits.max_segment_bytes:
+            raise ValueError(f"{size} bytes, allowed are {limits.max_segment_bytes}")
+        if descriptor is None:
+            self._note(number, 0)
+            return _Lost(number, size, self.ended)
+        found = examine(descriptor.fileno)
+        if not found.is_fixed:
+            raise ValueError("it is not sealed against shrinking and growing")
+        if found.size < size:
+            raise ValueError(f"it has {found.size} bytes, not {size}")
+        can_be_viewed = found.is_whole and (found.is_final or self._trusts)
+        if size > limits.max_message_bytes and not can_be_viewed:
+            raise ValueError(f"{size} bytes that could still change, or are not there")
+        if self.borrowed_bytes + found.size > limits.mapped_segment_bytes:
+            raise ValueError(f"more than {limits.mapped_segment_bytes} bytes in all")
+        self._note(number, found.size)
+        on_end = partial(self.ended.append, number)
+        return BorrowedFile(
+            descriptor,
+            found.size,
+            size,
+            on_end,
+            is_final=found.is_final,
+            can_be_viewed=can_be_viewed,
+        )
+
+    def _note(self, number: int, size: int) -> None:
+        self._sizes[number] = size
+        self.borrowed_bytes += size
+        self._wait()
+
+    # -- giving back ------------------------------------------------------------------------------
+
+    def give_back(self) -> None:
+        """Tell the peer what is not used any more, with what is sent next."""
+        while self.ended:
+            number = self.ended.popleft()
+            self.borrowed_bytes -= self._sizes.pop(number)
+            self._outbox.push_release(number)
+
+    def _wait(self) -> None:
+        if self._timers is not None and not self._is_waiting:
+            self._is_waiting = True
+            self._timers.call_at(trio.current_time() + LATEST_SECONDS, self._on_time)
+
+    def _on_time(self, now: float) -> None:
+        self._is_waiting = False
+        self.give_back()
+        if self._outbox:
+            self._outbox.notify()
+        if self._sizes:
+            self._wait()
+
+    def close(self) -> None:
+        """The peer is gone."""
+        self._timers = None
+        self._sizes.clear()
+        self.ended.clear()

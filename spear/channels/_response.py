@@ -1,0 +1,63 @@
+"""What a call has brought."""
+
+from __future__ import annotations
+
+from typing import final
+
+from spear._errors import CallFailed
+from spear._segments import Segment, SharedBytes
+from spear.wire import CBOR, SHARED, Payload, Received
+
+
+@final
+class ExecutionResponse:
+    """What a function returned.
+
+    Attributes:
+        is_cbor: whether the payload is CBOR, or the result itself.
+    """
+
+    __slots__ = ("_flags", "_micros", "_received", "is_cbor")
+
+    def __init__(self, received: Received, flags: int, micros: int) -> None:
+        self._received: Received | memoryview = received
+        self._flags = flags
+        self.is_cbor = bool(flags & CBOR)
+        self._micros = micros
+
+    @property
+    def payload(self) -> bytes | memoryview:
+        """The result's bytes; a read-only view of them if the function has returned a ``SharedBuffer``.
+
+        Raises:
+            CallFailed: they came in a way that needs a descriptor, and none was left.
+        """
+        received = self._received
+        if type(received) is bytes and self._flags < SHARED:
+            return received
+        if isinstance(received, Segment):
+            try:
+                received = received.as_view() if self._flags & SHARED else received.as_bytes()
+            except OSError as error:
+                why = f"the result cannot be taken: {error.strerror}"
+                raise CallFailed(why, delivered="yes") from error
+        elif type(received) is bytes:
+            received = memoryview(received)
+        self._received = received
+        return received
+
+    @property
+    def body(self) -> Payload:
+        """The same as it came: good for being sent once more, by somebody who does not look at it."""
+        received = self._received
+        if not self._flags & SHARED:
+            return self.payload
+        return received if isinstance(received, Segment) else SharedBytes(received)
+
+    @property
+    def execution_seconds(self) -> float:
+        """How long the handler took, as the other side measured it."""
+        return self._micros / 1e6
+
+    def __repr__(self) -> str:
+        return f"<ExecutionResponse {len(self._received)} bytes in {self.execution_seconds:.6f} s>"

@@ -1,0 +1,22 @@
+"""What pipes have in common that cannot pass descriptors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spear._limits import Limits
+
+
+class Unshared:
+    """A pipe through which no memory is handed over by descriptor."""
+
+    __slots__ = ()
+
+    lender = None
+    borrower = None
+    can_share = False
+
+    def share(self, peer: Limits, *, trusts: bool) -> None:
+        """Never called, because it cannot."""
+        raise NotImplementedError

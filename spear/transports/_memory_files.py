@@ -1,0 +1,339 @@
+"""Memory that two processes share: made, sealed, checked, mapped, and passed through a Unix socket.
+
+A *memory file* is a file without a name (memfd_create(2)). Its descriptor travels beside the bytes of a
+Unix socket, and its seals are kept by the kernel: one that can neither shrink nor grow cannot make who
+reads it die of SIGBUS, and one sealed against writing never changes again, whoever still has it.
+
+This module does not know what is in such memory, nor who may have it for how long.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import sys
+import weakref
+from array import array
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from spear._segments import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from mmap import mmap
+    from types import TracebackType
+
+_STAT_BLOCK_BYTES: Final = 512
+_F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>, Linux 5.1; Python has no name for it
+
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(array("i").itemsize)
+"""Room for one descriptor; a second one may fit into the padding."""
+
+
+# Plain numbers: calculating with the flags of `socket` costs 7 us, which is more than a read.
+CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+TRUNCATED: Final = int(socket.MSG_CTRUNC)
+_RIGHTS: Final = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
+
+
+def can_share_memory() -> bool:
+    """Whether this system has memory files with seals."""
+    return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
+
+
+@final
+class Descriptor:
+    """A file descriptor that is closed with the last object that has it.
+
+    Attributes:
+        fileno: its number; -1 if it is closed.
+    """
+
+    __slots__ = ("fileno",)
+
+    def __init__(self, fileno: int) -> None:
+        self.fileno = fileno
+
+    def close(self) -> None:
+        """Close it now."""
+        fileno, self.fileno = self.fileno, -1
+        if fileno >= 0:
+            os.close(fileno)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class MemoryFile(Segment):
+    """A segment that has a descriptor.
+
+    Attributes:
+        descriptor: of its memory.
+        file_bytes: the size of that; at least the payload's.
+    """
+
+    __slots__ = ("descriptor", "file_bytes")
+
+    descriptor: Descriptor
+    file_bytes: int
+
+
+def make_memory_file(size: int) -> tuple[Descriptor, mmap]:
+    """A new memory file of this size, and the only mapping that can ever write to it.
+
+    Raises:
+        OSError: there is not enough memory, or no descriptor.
+    """
+    descriptor = Descriptor(os.memfd_create("spear", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    # All of it now: whoever touches a page for which there is no memory dies of SIGBUS.
+    os.posix_fallocate(descriptor.fileno, 0, size)
+    mapping = _map(descriptor.fileno, size, to_write=True)
+    fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    with suppress(OSError):  # an old kernel; then nothing but manners keeps the peer from writing
+        fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
+    return descriptor, mapping
+
+
+def _map(fileno: int, size: int, *, to_write: bool = False) -> mmap:
+    # Here, because every function's process imports this module, and few have a use for that one.
+    import mmap
+
+    flags, protection = mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
+    if not to_write:
+        # Linux before 6.7 refuses shared mappings of what is sealed against writing, even to read.
+        flags, protection = mmap.MAP_PRIVATE, mmap.PROT_READ
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fileno, size, flags, protection, trackfd=False)
+    return mmap.mmap(fileno, size, flags, protection)
+
+
+# -- ours ---------------------------------------------------------------------------------------------
+
+
+@final
+class SharedBuffer(MemoryFile):
+    """Memory that is handed to another process instead of being copied.
+
+    Fill :attr:`view`, then pass the buffer as the only argument of a call, or return it from a function.
+    Whoever gets it gets a read-only ``memoryview`` of the same memory. Where memory cannot be handed over
+    (another machine, TLS), its bytes are sent instead, as far as ``max_message_bytes`` allows.
+
+    A function can no longer write to a buffer that it has sent. A host can: do so when the call is over,
+    and only if the function has kept no view of it.
+
+    The memory is freed when nobody uses it any more, in either process. Leaving a ``with`` block, or
+    :meth:`close`, gives up this process's share at once.
+
+    Args:
+        size: in bytes. The memory is taken at once, which takes 0.4 s for a GiB, and filled with zeros.
+
+    Raises:
+        ValueError: the size is below 1.
+        MemoryError: there is not so much.
+    """
+
+    __slots__ = ("_is_sealed", "_mapping", "_size", "_view")
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"a SharedBuffer holds at least one byte, not {size}")
+        self._size = self.file_bytes = size
+        self._is_sealed = False
+        try:
+            if can_share_memory():
+                self.descriptor, self._mapping = make_memory_file(size)
+            else:
+                self.descriptor, self._mapping = Descriptor(-1), _map(-1, size, to_write=True)
+        except OSError as error:
+            raise MemoryError(f"no SharedBuffer of {size} bytes: {error.strerror}") from error
+        self._view: memoryview | None = memoryview(self._mapping)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __repr__(self) -> str:
+        state = " closed" if self._view is None else " sent" if self._is_sealed else ""
+        return f"<SharedBuffer {self._size} bytes{state}>"
+
+    @property
+    def view(self) -> memoryview:
+        """The memory; writable, until a function has sent it. Raises ValueError if it is closed."""
+        if self._view is None:
+            raise ValueError("this SharedBuffer is closed")
+        return self._view
+
+    def as_view(self) -> memoryview:
+        """The memory, read-only."""
+        return self.view.toreadonly()
+
+    def as_bytes(self) -> bytes:
+        """A copy of what is in it."""
+        return bytes(self.view)
+
+    def seal(self) -> None:
+        """See that nobody can change what is in it, from now on.
+
+        Raises:
+            BufferError: somebody still has a writable view of it.
+        """
+        if self._is_sealed or self.descriptor.fileno < 0:
+            return
+        self.view.release()
+        try:
+            self._mapping.close()
+        except BufferError:
+            self._view = memoryview(self._mapping)
+            raise
+        fileno = self.descriptor.fileno
+        fcntl.fcntl(fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+        self._is_sealed = True
+        self._mapping = _map(fileno, self._size)
+        self._view = memoryview(self._mapping)
+
+    def close(self) -> None:
+        """Give up the memory. What others have of it, also in this process, stays valid."""
+        view, self._view = self._view, None
+        if view is not None:
+            self.descriptor = Descriptor(-1)  # a call that is being sent has the other one
+            with suppress(BufferError):  # freed with the last view, then
+                view.release()
+                self._mapping.close()
+
+    def __enter__(self) -> SharedBuffer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+# -- a peer's -----------------------------------------------------------------------------------------
+
+
+class Condition(NamedTuple):
+    """What the kernel says of a descriptor that a peer has passed.
+
+    Attributes:
+        size: of the file, in bytes.
+        is_fixed: it cannot shrink or grow.
+        is_final: it can never be written to again.
+        is_whole: all of its memory is there: reading it takes no more.
+    """
+
+    size: int
+    is_fixed: bool
+    is_final: bool
+    is_whole: bool
+
+
+def examine(fileno: int) -> Condition:
+    """Look at what a peer has passed. Raises ValueError if it is not a memory file."""
+    found = os.fstat(fileno)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a memory file")
+    try:
+        seals = fcntl.fcntl(fileno, fcntl.F_GET_SEALS)
+    except OSError as error:
+        raise ValueError("it is not a memory file") from error
+    fixed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+    return Condition(
+        found.st_size,
+        seals & fixed == fixed,
+        bool(seals & fcntl.F_SEAL_WRITE),
+        found.st_blocks * _STAT_BLOCK_BYTES >= found.st_size,
+    )
+
+
+@final
+class BorrowedFile(MemoryFile):
+    """A segment that a peer has handed to us.
+
+    Args:
+        descriptor: of its memory, which must be fixed; and whole and final if it can be viewed.
+        file_bytes: the size of that.
+        size: bytes of payload at its beginning.
+        is_final: nobody can change it any more.
+        on_end: called once, when we do not use it any more; perhaps in another thread, or while garbage
+            is being collected.
+        can_be_viewed: whether a view is safe; otherwise a view is one of a copy.
+    """
+
+    __slots__ = ("_can_be_viewed", "_on_end", "_size", "is_final")
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        file_bytes: int,
+        size: int,
+        on_end: Callable[[], None],
+        *,
+        is_final: bool,
+        can_be_viewed: bool,
+    ) -> None:
+        self.is_final = is_final
+        self.descriptor = descriptor
+        self.file_bytes = file_bytes
+        self._size = size
+        self._on_end: Callable[[], None] | None = on_end
+        self._can_be_viewed = can_be_viewed
+
+    def __len__(self) -> int:
+        return self._size
+
+    def as_view(self) -> memoryview:
+        """The payload where it lies; it is ours as long as a view of it lives. Call this once."""
+        if not self._can_be_viewed:
+            return memoryview(self.as_bytes())
+        try:
+            mapping = _map(self.descriptor.fileno, self._size)
+        except OSError:  # no descriptor is left, or no address space
+            return memoryview(self.as_bytes())
+        if self._on_end is not None:
+            weakref.finalize(mapping, self._on_end).atexit = False
+            self._on_end = None
+        self.descriptor = Descriptor(-1)  # whoever is handing it on has the other one
+        return memoryview(mapping)
+
+    def as_bytes(self) -> bytes:
+        """A copy of the payload. Raises OSError."""
+        # Not through a mapping: that has a page fault for each 64 KiB, and holds the interpreter's lock.
+        fileno, size = self.descriptor.fileno, self._size
+        payload = os.pread(fileno, size, 0)
+        while len(payload) < size:  # one call reads 2 GiB at most
+            payload += os.pread(fileno, size - len(payload), len(payload))
+        self.close()
+        return payload
+
+    def close(self) -> None:
+        """We do not use it any more."""
+        self.descriptor = Descriptor(-1)  # likewise
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+# -- on their way ---------------------------------------------------------------------------------------
+
+
+def send_with_descriptor(sock: socket.socket, data: bytes, fileno: int) -> int:
+    """Send the beginning of ``data``, and a descriptor with its first byte, without waiting."""
+    return sock.sendmsg([data], [(*_RIGHTS, array("i", [fileno]))])
+
+
+def descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[Descriptor]:
+    """The descriptors that have come beside the bytes of one read."""
+    numbers = array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == _RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return [Descriptor(number) for number in numbers]
