@@ -23,6 +23,8 @@ from ._errors import Problem, describe, retry_after, retry_header, status_of
 from ._exchange import JSON, identify, show
 from ._guard import Guard
 from ._request import Request
+from ._sockets import Socket
+from ._statistics import Connections, GatewayStatistics
 
 if TYPE_CHECKING:
     from spear.spearlet import Spearlet
@@ -72,6 +74,7 @@ class App:
         closing: set when the gateway ends.
         begun: when it began, in Trio's time.
         on_drain: what to do when an operator wants to drain the host.
+        connections: that are open, and those that were not let in.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class App:
         spearlet: Spearlet,
         settings: GatewaySettings,
         routes: Mapping[str, Route],
+        nursery: trio.Nursery,
         on_drain: OnDrain,
     ) -> None:
         self.spearlet = spearlet
@@ -92,7 +96,9 @@ class App:
         self.closing = trio.Event()
         self.begun = trio.current_time()
         self.on_drain = on_drain
+        self.connections = Connections()
         self._routes = routes
+        self._nursery = nursery  # of what goes on though its client leaves
 
     @property
     def is_draining(self) -> bool:
@@ -105,6 +111,9 @@ class App:
         self.requests += 1
         try:
             request.id = identify(request)
+            if scope["type"] == "websocket":
+                await self._serve_socket(request, Socket(self, request, scope, receive, send))
+                return
             try:
                 await self._dispatch(request)
             except (SpearError, Problem) as error:
@@ -116,13 +125,21 @@ class App:
             request.release()
             self.responses[request.status] = self.responses.get(request.status, 0) + 1
 
+    async def _serve_socket(self, request: Request, socket: Socket) -> None:
+        try:
+            self.guard.check_place(request)
+            self.guard.expect_known(request)
+            name = _split(request.path)
+            if name[1] != "/v1/functions/*/socket":
+                raise Problem(404, "NoSuchPath", f"there is no WebSocket at {request.path[:200]}")
+            await socket.serve(name[0])
+        except (SpearError, Problem) as error:
+            await socket.refuse(error)
+
     async def _dispatch(self, request: Request) -> None:
         self.guard.check_place(request)
-        parts = request.path.split("/", 5)
-        name = ""
-        if len(parts) > 3:
-            name, parts[3] = parts[3], "*"
-        route = self._routes.get("/".join(parts) if name else request.path)
+        name, pattern = _split(request.path)
+        route = self._routes.get(pattern)
         if route is None:
             raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}")
         method = "GET" if request.method == "HEAD" else request.method
@@ -145,13 +162,53 @@ class App:
         """Whether a request comes from somebody who may see what instances write."""
         return request.is_local or self.settings.token is not None
 
-    async def refuse(self, request: Request, error: Exception) -> None:
+    async def complete(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something, and wait until it is done; it goes on though the client leaves.
+
+        Raises what it raises.
+        """
+        failures: list[SpearError] = []
+        done = trio.Event()
+
+        async def run() -> None:
+            try:
+                await work()
+            except SpearError as failure:
+                failures.append(failure)
+            finally:
+                done.set()
+
+        self._nursery.start_soon(run)
+        await done.wait()
+        if failures:
+            raise failures.pop()
+
+    def statistics(self) -> GatewayStatistics:
+        """The counters."""
+        return GatewayStatistics(
+            connections=self.connections.open,
+            streams=self.streams.taken,
+            requests=self.requests,
+            responses=dict(self.responses),
+            refused=self.connections.refused(),
+        )
+
+    async def refuse(self, request: Request, error: Exception, status: int | None = None) -> None:
         """Answer with an error. If an answer has begun, it will be cut off."""
         if request.status:
             return
-        status = status_of(error, is_draining=self.is_draining)
+        status = status or status_of(error, is_draining=self.is_draining)
         told = describe(error, request_id=request.id, tell_all=self.may_know_all(request))
         headers = retry_header(retry_after(error, status))
         if isinstance(error, Problem):
             headers += error.headers
         await request.respond(status, show({"error": told}), JSON, headers)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """(what stands in the place of a name, the path with a star there)."""
+    parts = path.split("/", 5)
+    if len(parts) <= 3 or not parts[3]:
+        return "", path
+    name, parts[3] = parts[3], "*"
+    return name, "/".join(parts)

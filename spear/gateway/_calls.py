@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._errors import Problem
 from ._exchange import (
     arguments_of,
     choose_form,
@@ -93,3 +94,9 @@ async def get_function(app: App, request: Request, name: str) -> None:
             statistics.get(function.name),
         ),
     )
+
+
+async def upgrade_required(app: App, request: Request, _: str) -> None:
+    """``GET /v1/functions/{name}/socket`` by somebody who does not ask for a WebSocket."""
+    headers = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
+    raise Problem(426, "UpgradeRequired", "this is for WebSockets", headers=headers)

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from hypercorn.typing import Scope as HypercornScope
     from wsproto.events import Event as SocketEvent
 
-    from spear.transports import TlsStream
-
     from ._request import Message as AppMessage
     from ._request import Receive, Scope, Send
 
@@ -96,10 +94,11 @@ class _Tasks(TaskGroup):
 
         async def put(event: ASGIReceiveEvent) -> None:
             if event["type"] in ("http.disconnect", "websocket.disconnect"):
+                events.close()
                 if not is_answered:
                     cancel_scope.cancel()
                 return
-            with suppress(trio.BrokenResourceError):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await events.send(event)
 
         assert self._nursery is not None  # it is used inside its block
@@ -276,7 +275,13 @@ class Connection(TCPServer):
         promote: Callable[[], None],
     ) -> None:
         state = ConnectionState({"is_local": is_local})
-        super().__init__(cast("AppWrapper", app), config, context, state, cast("TlsStream", stream))
+        super().__init__(
+            cast("AppWrapper", app),
+            config,
+            context,
+            state,
+            cast("trio.SSLStream[trio.SocketStream]", stream),
+        )
         self._is_secure = is_secure
         self._write_seconds = write_seconds
         self._promote = promote

@@ -115,6 +115,30 @@ def query_of(request: Request) -> dict[str, str]:
     return query
 
 
+def number_in(
+    query: Mapping[str, str], name: str, default: float, *, least: float, most: float
+) -> float:
+    """A number in a query. Raises Problem."""
+    text = query.get(name)
+    if text is None:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise bad(f"{name} is a number from {least:g} to {most:g}")
+    return number
+
+
+def flag_in(query: Mapping[str, str], name: str) -> bool:
+    """Whether a query says so. Raises Problem."""
+    text = query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise bad(f"{name} is true or false")
+    return text in ("true", "1")
+
+
 def segment(text: str) -> str:
     """A part of a path, as it is meant. Raises Problem."""
     if "%" not in text:

@@ -26,32 +26,13 @@ from ._connection import Connection
 from ._guard import is_loopback
 from ._routes import ROUTES
 from ._settings import GatewaySettings
+from ._statistics import GatewayStatistics
 
 if TYPE_CHECKING:
     from spear.spearlet import Spearlet
     from spear.transports import IncomingConnection, Listener, SocketListener, TlsListener
 
 logger: Final = logging.getLogger("spear.gateway")
-
-
-@final
-@attrs.frozen(kw_only=True)
-class GatewayStatistics:
-    """A gateway's counters.
-
-    Attributes:
-        connections: that are open.
-        streams: responses without end, and WebSockets, that are open.
-        requests: how many there were.
-        responses: how many there were, by status; 0 counts clients that left before.
-        refused: connections that were not let in, by reason.
-    """
-
-    connections: int
-    streams: int
-    requests: int
-    responses: dict[int, int]
-    refused: dict[str, int]
 
 
 @final
@@ -75,24 +56,14 @@ class Gateway(metaclass=NoPublicConstructor):
         )
         # One for each, so that a crowd at the port does not keep operators out.
         self._acceptors = {is_local: Acceptor(limits) for is_local in (False, True)}
-        self._connections = 0
+        app.connections.acceptors += self._acceptors.values()
         self._all_left = trio.Event()  # set once the last connection has ended
         self._config = _configure(app.settings)
         self._context = WorkerContext(None)
 
     def statistics(self) -> GatewayStatistics:
         """The counters."""
-        refused: dict[str, int] = {}
-        for acceptor in self._acceptors.values():
-            for reason, count in acceptor.statistics().refused.items():
-                refused[reason] = refused.get(reason, 0) + count
-        return GatewayStatistics(
-            connections=self._connections,
-            streams=self._app.streams.taken,
-            requests=self._app.requests,
-            responses=dict(self._app.responses),
-            refused=refused,
-        )
+        return self._app.statistics()
 
     async def _serve(self, listener: Listener, is_local: bool, is_secure: bool) -> None:
         handler = partial(self._run, is_local=is_local, is_secure=is_secure)
@@ -109,12 +80,13 @@ class Gateway(metaclass=NoPublicConstructor):
             write_seconds=self._app.settings.write_seconds,
             promote=incoming.promote,
         )
-        self._connections += 1
+        connections = self._app.connections
+        connections.open += 1
         try:
             await connection.run()
         finally:
-            self._connections -= 1
-            if not self._connections:
+            connections.open -= 1
+            if not connections.open:
                 self._all_left.set()
 
     async def _finish(self) -> None:
@@ -122,7 +94,7 @@ class Gateway(metaclass=NoPublicConstructor):
         self._app.closing.set()
         await self._context.terminated.set()
         with trio.move_on_after(self._app.settings.close_seconds):
-            while self._connections:
+            while self._app.connections.open:
                 self._all_left = trio.Event()
                 await self._all_left.wait()
 
@@ -209,7 +181,7 @@ async def open_gateway(
     _check_exposure(settings)
     async with open_private_nursery() as nursery:
         drain = on_drain or partial(nursery.start_soon, spearlet.drain)
-        app = App(spearlet, settings, ROUTES, drain)
+        app = App(spearlet, settings, ROUTES, nursery, drain)
         gateway: Gateway = Gateway._create(app, settings.control_socket)
         listeners: list[Listener] = []
         try:

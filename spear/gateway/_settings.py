@@ -34,6 +34,7 @@ class GatewaySettings:
     """The settings of a gateway. Sizes are bytes.
 
     Attributes:
+        name: of the host, for those who watch it.
         host: where to listen; None for the control socket alone.
         port: 0 for any that is free.
         token: who calls has to show it.
@@ -59,6 +60,7 @@ class GatewaySettings:
         close_seconds: for what runs when the gateway is closed.
     """
 
+    name: str = "default"
     host: str | None = "127.0.0.1"
     port: int = 8080
     token: str | None = attrs.field(default=None, validator=_check_token, repr=False)

@@ -1,7 +1,7 @@
-"""What the tests of the gateway share: functions that can be looked into, and a client that keeps no secrets.
+"""What the tests of the gateway share: functions that can be looked into, and a client.
 
-The client speaks HTTP/1.1 by h11 over a socket of its own, so that a test sees what really crosses it, and
-can do what well-behaved clients do not.
+The client speaks HTTP/1.1 by h11 over a socket of its own, so that a test sees what really crosses it,
+and can do what well-behaved clients do not.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Client:
 
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
     host: str = "localhost"
-    h11: h11.Connection = attrs.field(factory=lambda: h11.Connection(h11.CLIENT))
+    http: h11.Connection = attrs.field(factory=lambda: h11.Connection(h11.CLIENT))
 
     async def send(
         self,
@@ -172,16 +172,16 @@ class Client:
         if body is not None and "transfer-encoding" not in fields:
             fields.setdefault("content-length", str(len(body)))
         request = h11.Request(method=method, target=path, headers=list(fields.items()))
-        data = self.h11.send(request) or b""
+        data = self.http.send(request) or b""
         if body:
-            data += self.h11.send(h11.Data(data=body)) or b""
-        data += self.h11.send(h11.EndOfMessage()) or b""
+            data += self.http.send(h11.Data(data=body)) or b""
+        data += self.http.send(h11.EndOfMessage()) or b""
         await self.stream.send_all(data)
 
     async def next_event(self) -> h11.Event:
         """What comes next. Raises h11.RemoteProtocolError if it is cut off."""
         while True:
-            event = self.h11.next_event()
+            event = self.http.next_event()
             if event is not h11.NEED_DATA:
                 assert isinstance(event, h11.Event)
                 return event
@@ -189,7 +189,7 @@ class Client:
                 data = await self.stream.receive_some(65536)
             except trio.BrokenResourceError:
                 data = b""
-            self.h11.receive_data(bytes(data))
+            self.http.receive_data(bytes(data))
 
     async def receive_head(self) -> Reply:
         """The status and the headers of a response."""
@@ -222,8 +222,8 @@ class Client:
         """A request and its response; the connection may be used for another one."""
         await self.send(method, path, body, headers)
         reply = await self.receive()
-        if self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE:
-            self.h11.start_next_cycle()
+        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
+            self.http.start_next_cycle()
         return reply
 
     async def aclose(self) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from .helpers import ask, call, connect, open_site
+from .helpers import call, connect, open_site
 
 CALL = "/v1/functions/{}/call"
 

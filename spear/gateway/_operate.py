@@ -1,0 +1,254 @@
+"""Watching a host and operating it: health, deployments, logs, snapshots; scale, restart, drain."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from spear._errors import NotFound
+from spear._version import __version__
+from spear.spearlet import Deployment, DeploymentState, Scale
+
+from ._exchange import bad, flag_in, number_in, parse_json, query_of, respond_json, segment
+from ._show import show_deployment, show_instances, show_line
+from ._streams import send_items
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spear.spearlet import FollowedLines, InstanceLine
+
+    from ._app import App
+    from ._request import Request
+
+MAX_LINES: Final = 10_000
+
+_SCALE: Final = frozenset(attrs.fields_dict(Scale))
+
+
+# -- health ---------------------------------------------------------------------------------------
+
+
+async def healthz(app: App, request: Request, _: str) -> None:
+    """``GET /healthz``."""
+    await respond_json(request, {"status": "ok"})
+
+
+async def readyz(app: App, request: Request, _: str) -> None:
+    """``GET /readyz``."""
+    reasons = {
+        name: deployment.health().reason or deployment.health().state.value
+        for name, deployment in app.spearlet.deployments.items()
+        if not _serves(deployment)
+    }
+    status = "draining" if app.is_draining else "not ready" if reasons else "ready"
+    told: dict[str, object] = {"status": status}
+    if app.guard.is_known(request) and reasons:
+        told["reasons"] = reasons
+    await respond_json(request, told, 200 if status == "ready" else 503)
+
+
+def _serves(deployment: Deployment) -> bool:
+    state = deployment.health().state
+    return state is DeploymentState.IDLE or (
+        bool(deployment.replicas) and state is not DeploymentState.STOPPING
+    )
+
+
+# -- what there is --------------------------------------------------------------------------------
+
+
+def find_deployment(app: App, name: str) -> Deployment:
+    """The deployment that a path names. Raises NotFound, Problem."""
+    name = segment(name)
+    deployments = app.spearlet.deployments
+    if name not in deployments:
+        known = ", ".join(deployments) or "none at all"
+        raise NotFound(f"there is no deployment {name[:100]!r}; there is {known[:500]}")
+    return deployments[name]
+
+
+async def list_deployments(app: App, request: Request, _: str) -> None:
+    """``GET /v1/deployments``."""
+    tell_all = app.may_know_all(request)
+    deployments = app.spearlet.deployments.values()
+    shown = [show_deployment(each, tell_all=tell_all) for each in deployments]
+    await respond_json(request, {"deployments": shown})
+
+
+async def get_deployment(app: App, request: Request, name: str) -> None:
+    """``GET /v1/deployments/{name}``."""
+    await _respond_deployment(app, request, find_deployment(app, name))
+
+
+async def _respond_deployment(app: App, request: Request, deployment: Deployment) -> None:
+    tell_all = app.may_know_all(request)
+    await respond_json(request, show_deployment(deployment, tell_all=tell_all))
+
+
+async def list_instances(app: App, request: Request, _: str) -> None:
+    """``GET /v1/instances``."""
+    await respond_json(request, {"instances": show_instances(app.spearlet.deployments)})
+
+
+def snapshot(app: App, request: Request) -> dict[str, object]:
+    """Everything, now."""
+    statistics = app.spearlet.statistics()
+    tell_all = app.may_know_all(request)
+    return {
+        "time": round(time.time(), 3),
+        "name": app.settings.name,
+        "version": __version__,
+        "pid": os.getpid(),
+        "state": app.spearlet.state.value,
+        "uptime_seconds": trio.current_time() - app.begun,
+        "executions": statistics.executions,
+        "refused_connections": dict(statistics.refused_connections),
+        "gateway": attrs.asdict(app.statistics()),
+        "deployments": [
+            show_deployment(each, tell_all=tell_all) for each in app.spearlet.deployments.values()
+        ],
+    }
+
+
+async def get_statistics(app: App, request: Request, _: str) -> None:
+    """``GET /v1/statistics``."""
+    await respond_json(request, snapshot(app, request))
+
+
+@final
+class _Snapshots:
+    """One at once, and then one each so many seconds."""
+
+    def __init__(self, app: App, request: Request, interval: float) -> None:
+        self._app = app
+        self._request = request
+        self._interval = interval
+        self._next = trio.current_time()
+
+    def __aiter__(self) -> _Snapshots:
+        return self
+
+    async def __anext__(self) -> object:
+        """Wait until it is time for the next."""
+        await trio.sleep_until(self._next)
+        # Whoever is slow gets fewer, and those are new.
+        self._next = max(self._next + self._interval, trio.current_time())
+        return snapshot(self._app, self._request)
+
+
+async def watch(app: App, request: Request, _: str) -> None:
+    """``GET /v1/watch``."""
+    interval = number_in(query_of(request), "interval", 1, least=0.2, most=60)
+    with app.streams.taking():
+        await send_items(app, request, _Snapshots(app, request, interval))
+
+
+# -- logs -----------------------------------------------------------------------------------------
+
+
+@final
+class _Lines:
+    """What was written, and perhaps what is being written."""
+
+    def __init__(
+        self, before: Iterator[InstanceLine], following: FollowedLines | None, instance: str | None
+    ) -> None:
+        self._before = before
+        self._following = following
+        self._instance = instance
+        self._told_lost = 0
+
+    def __aiter__(self) -> _Lines:
+        return self
+
+    async def __anext__(self) -> object:
+        """The next line, or how many are missing."""
+        for entry in self._before:
+            if self._is_wanted(entry):
+                return show_line(entry)
+        if self._following is None:
+            raise StopAsyncIteration
+        while True:
+            lost = self._following.lost - self._told_lost
+            if lost:
+                self._told_lost += lost
+                return {"lost": lost}
+            entry = await anext(self._following)
+            if self._is_wanted(entry):
+                return show_line(entry)
+
+    def _is_wanted(self, entry: InstanceLine) -> bool:
+        return self._instance in (None, str(entry.instance), entry.instance.name)
+
+
+async def get_logs(app: App, request: Request, name: str) -> None:
+    """``GET /v1/deployments/{name}/logs``."""
+    deployment = find_deployment(app, name)
+    query = query_of(request)
+    tail = int(number_in(query, "tail", 100, least=0, most=MAX_LINES))
+    instance = query.get("instance")
+    with app.streams.taking():
+        if not flag_in(query, "follow"):
+            await send_items(app, request, _Lines(iter(deployment.logs(tail)), None, instance))
+            return
+        async with deployment.follow_logs() as following:
+            lines = _Lines(iter(deployment.logs(tail)), following, instance)
+            await send_items(app, request, lines, at_once=True)
+
+
+# -- operating ------------------------------------------------------------------------------------
+
+
+async def _settings_in(request: Request) -> dict[str, object]:
+    """The object in a body; empty if there is none. Raises Problem."""
+    body = await request.body()
+    value = parse_json(body, "the body") if body else {}
+    if not isinstance(value, dict):
+        raise bad("the body is an object")
+    return value
+
+
+async def scale(app: App, request: Request, name: str) -> None:
+    """``POST /v1/deployments/{name}/scale``."""
+    deployment = find_deployment(app, name)
+    wanted = await _settings_in(request)
+    replicas: int | Scale
+    if set(wanted) == {"replicas"}:
+        replicas = wanted["replicas"]  # type: ignore[assignment]  # scale() looks at it
+    elif wanted and wanted.keys() <= _SCALE:
+        replicas = attrs.evolve(deployment.settings.replicas, **wanted)  # type: ignore[arg-type]  # it looks at them
+    else:
+        raise bad('say {"replicas": 4}, or some of ' + ", ".join(sorted(_SCALE)))
+    await app.complete(partial(deployment.scale, replicas))
+    await _respond_deployment(app, request, deployment)
+
+
+async def restart(app: App, request: Request, name: str) -> None:
+    """``POST /v1/deployments/{name}/restart``."""
+    deployment = find_deployment(app, name)
+    await app.complete(deployment.restart)
+    await _respond_deployment(app, request, deployment)
+
+
+async def stop(app: App, request: Request, name: str) -> None:
+    """``POST /v1/deployments/{name}/stop``."""
+    deployment = find_deployment(app, name)
+    await app.complete(deployment.stop)
+    await _respond_deployment(app, request, deployment)
+
+
+async def drain(app: App, request: Request, _: str) -> None:
+    """``POST /v1/drain``."""
+    wanted = await _settings_in(request)
+    seconds = wanted.pop("seconds", None)
+    is_number = type(seconds) in (int, float) or seconds is None
+    if wanted or not is_number or (seconds is not None and not 0 <= seconds < 1e9):  # type: ignore[operator]  # it is one
+        raise bad('say {"seconds": 30}, or nothing')
+    app.on_drain(seconds)  # type: ignore[arg-type]  # likewise
+    await respond_json(request, {"state": "draining"}, 202)

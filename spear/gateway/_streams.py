@@ -1,0 +1,118 @@
+"""Responses that go on: the items of a function, or whatever else comes piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from spear._errors import SpearError
+from spear.channels import open_private_nursery
+
+from ._calls import find_function, with_options
+from ._errors import Problem, describe
+from ._exchange import arguments_of
+from ._forms import form_for
+
+if TYPE_CHECKING:
+    from ._app import App
+    from ._forms import Form
+    from ._request import Request
+
+_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+"""Nobody on the way is to collect what should be seen as it comes."""
+
+GOING_AWAY: Final = "GoingAway"
+
+
+class Source(Protocol):
+    """Where items come from; if cancelled while it waits for one, none is lost."""
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        """Itself."""
+
+    async def __anext__(self) -> object:
+        """The next one."""
+
+
+async def stream(app: App, request: Request, name: str) -> None:
+    """``POST /v1/functions/{name}/stream``."""
+    function = find_function(app, name)
+    positional, keywords = arguments_of(request, await request.body())
+    function = with_options(function, request, keywords, is_stream=True)
+    with app.streams.taking():
+        async with function.stream(*positional) as items:
+            place = ((b"spear-instance", str(items.instance).encode()),)
+            request.extra += place
+            await send_items(app, request, items)
+
+
+async def send_items(app: App, request: Request, source: Source, *, at_once: bool = False) -> None:
+    """Answer with what comes from a source, as long as it does.
+
+    Args:
+        app: whose closing ends it.
+        request: what is answered.
+        source: items, or an error.
+        at_once: begin before there is a first item, which otherwise may still be an error.
+
+    Raises:
+        SpearError: the source failed before its first item.
+    """
+    form = form_for(request)
+    with trio.CancelScope() as scope:
+        async with open_private_nursery() as nursery:
+            nursery.start_soon(_cancel_when, app.closing, scope)
+            if at_once:
+                await request.begin(200, form.kind, _HEADERS)
+                await _send(request, form.sign_of_life())
+            await _pump(app, request, source, form)
+    if scope.cancelled_caught:
+        await _fail(app, request, form, Problem(503, GOING_AWAY, "the host goes away"))
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _pump(app: App, request: Request, source: Source, form: Form) -> None:
+    count = 0
+    items = aiter(source)
+    try:
+        while True:
+            with trio.move_on_after(app.settings.keep_alive_seconds) as patience:
+                item = await anext(items)
+            if not request.status:
+                await request.begin(200, form.kind, _HEADERS)
+            if patience.cancelled_caught:
+                await _send(request, form.sign_of_life())
+            else:
+                await _send(request, form.item(count, item))
+                count += 1
+    except StopAsyncIteration:
+        if not request.status:
+            await request.begin(200, form.kind, _HEADERS)
+        await _send(request, form.end(count))
+        await request.end()
+    except (SpearError, Problem) as error:
+        if not request.status:
+            raise
+        await _fail(app, request, form, error)
+
+
+async def _send(request: Request, data: bytes) -> None:
+    if data:
+        await request.send(data)
+
+
+async def _fail(app: App, request: Request, form: Form, error: Exception) -> None:
+    """Tell of a failure after the response has begun. If it is not ended, it will be cut off."""
+    if not request.status:
+        await app.refuse(request, error)
+        return
+    told = describe(error, request_id=request.id, tell_all=app.may_know_all(request))
+    await _send(request, form.failure(told))
+    if not form.is_cut:
+        await request.end()
