@@ -51,9 +51,13 @@ def total(document: Document, key: str) -> float:
 
 
 def functions_of(deployment: Document) -> Iterator[tuple[str, Document]]:
-    """Names and statistics of a deployment's functions; also of those that nobody has called."""
+    """Names and statistics of a deployment's functions; also of those that nobody has called.
+
+    Not of Spear's own, such as the one that describes the others.
+    """
     statistics = inner(deployment, "function_statistics")
     names = deployment.get("functions")
     listed = [each for each in names if isinstance(each, str)] if isinstance(names, list) else []
-    for name in dict.fromkeys([*listed, *statistics]):
+    others = [each for each in statistics if not each.startswith("spear.")]
+    for name in dict.fromkeys([*listed, *others]):
         yield name, inner(statistics, name)

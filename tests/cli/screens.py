@@ -113,21 +113,20 @@ def on_screen(
     master, slave = os.openpty()
     set_size(master, COLUMNS, LINES)
     try:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             ["setsid", "--ctty", *command, *words],  # so that it gets the terminal's signals
             env={**os.environ, **environment},
             stdin=slave,
             stdout=slave,
             stderr=slave,
-        )
-        with process:
+        ) as process:
             try:
+                os.close(slave)  # the end of the command is the end of what can be read
                 yield Screen(process, master)
             finally:
                 process.kill()
     finally:
         os.close(master)
-        os.close(slave)
 
 
 # -- pictures -----------------------------------------------------------------------------------
