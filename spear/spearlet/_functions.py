@@ -235,7 +235,8 @@ class Function(metaclass=NoPublicConstructor):
         def perform() -> Coroutine[object, object, ExecutionResponse]:
             nonlocal is_ours
             is_ours = True
-            return self._perform(payload, is_cbor, timeout, execution)
+            # In a task of its own, where the scopes around us do not count.
+            return self._perform(payload, is_cbor, deadline - begun, execution)
 
         name = (self.deployment, self.name, key)
         deadline = self._deadline(timeout, begun)

@@ -70,7 +70,7 @@ class Host:
     def __init__(self, limits: Limits, nursery: trio.Nursery, on_call: OnCall | None) -> None:
         self.deployments: dict[str, Deployment] = {}
         self.executions = Executions(limits)
-        self.outcomes = Outcomes(limits)
+        self.outcomes = Outcomes(limits, nursery)
         self.on_call = on_call
         self.is_open = True
         self._nursery = nursery  # of executions; ends with open_spearlet's block

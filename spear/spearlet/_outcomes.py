@@ -1,25 +1,26 @@
 """Calls with a key: one execution for all that have the same, and its outcome for as long as it is kept.
 
-The first caller of a key executes; whoever comes meanwhile waits for it, and whoever comes later gets
-what came of it. Only outcomes of executions are kept, results and what the function raised. When the
-first caller fails otherwise, or gives up, the next one executes in its place.
+The first caller of a key begins the execution, and waits for it as everybody does who comes meanwhile;
+whoever comes later gets what came of it. The execution belongs to none of them: who gives up does not
+end it, because nobody could say then whether it had happened. What is kept are outcomes of executions,
+results and what the function raised; after any other failure, the next call of the key executes again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from copy import copy
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import attrs
 import trio
 
-from spear._errors import DeadlineExceeded, FunctionRaised, Rejected
+from spear._errors import CallCancelled, DeadlineExceeded, FunctionRaised, Rejected
 from spear._segments import Segment
 
 if TYPE_CHECKING:
-    from spear._errors import CallFailed
     from spear._limits import Limits
     from spear.channels import ExecutionResponse
 
@@ -37,7 +38,7 @@ class _Outcome:
     digest: bytes
     done: trio.Event = attrs.field(factory=trio.Event)
     response: ExecutionResponse | None = None
-    failure: CallFailed | None = None
+    failure: Exception | None = None
     expires: float = 0.0
     size: int = 0
 
@@ -46,7 +47,8 @@ class _Outcome:
 class Outcomes:
     """The outcomes of a spearlet's calls with keys."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, nursery: trio.Nursery) -> None:
+        self._nursery = nursery  # of executions; ends with open_spearlet's block
         self._max_outcomes = limits.max_outcomes
         self._max_bytes = limits.outcome_bytes
         self._kept: OrderedDict[Name, _Outcome] = OrderedDict()  # in the order of their ends
@@ -63,33 +65,33 @@ class Outcomes:
     ) -> ExecutionResponse:
         """Execute, or get what another call of that name has got, or is about to. A checkpoint.
 
-        If the one who executes is cancelled, so is the function, and another one who waits executes.
+        If cancelled, the execution goes on.
 
         Raises:
             Rejected: the key was used with other arguments.
-            DeadlineExceeded: the execution of another call did not end in time.
+            DeadlineExceeded: the execution did not end in time.
+            And whatever the execution raised.
         """
+        await trio.lowlevel.checkpoint()
         seen = payload.as_view() if isinstance(payload, Segment) else payload
         digest = blake2b(seen, digest_size=16).digest()
-        while True:
-            outcome = self._find(name)
-            if outcome is None:
-                return await self._execute(name, digest, keep_seconds, execute)
-            if outcome.digest != digest:
-                raise Rejected(
-                    f"the key {name[2]!r} was used for a call of {name[1]} with other arguments"
-                )
-            await trio.lowlevel.checkpoint()
-            with trio.move_on_at(deadline) as scope:
-                await outcome.done.wait()
-            if scope.cancelled_caught:
-                raise DeadlineExceeded(
-                    f"{name[1]} is still being executed for the key {name[2]!r}", delivered="maybe"
-                )
-            if outcome.response is not None:
-                return outcome.response
-            if outcome.failure is not None:
-                raise _same(outcome.failure)
+        outcome = self._find(name)
+        if outcome is None:
+            outcome = self._running[name] = _Outcome(digest)
+            self._nursery.start_soon(self._execute, name, outcome, keep_seconds, execute)
+        elif outcome.digest != digest:
+            raise Rejected(
+                f"the key {name[2]!r} was used for a call of {name[1]} with other arguments"
+            )
+        with trio.move_on_at(deadline):
+            await outcome.done.wait()
+        if outcome.response is not None:
+            return outcome.response
+        if outcome.failure is not None:
+            raise _same(outcome.failure)
+        raise DeadlineExceeded(
+            f"{name[1]} is still being executed for the key {name[2]!r}", delivered="maybe"
+        )
 
     def _find(self, name: Name) -> _Outcome | None:
         now = trio.current_time()
@@ -103,21 +105,21 @@ class Outcomes:
     async def _execute(
         self,
         name: Name,
-        digest: bytes,
+        outcome: _Outcome,
         keep_seconds: float,
         execute: Callable[[], Awaitable[ExecutionResponse]],
-    ) -> ExecutionResponse:
-        outcome = self._running[name] = _Outcome(digest)
+    ) -> None:
         try:
             outcome.response = await execute()
-            return outcome.response
-        except FunctionRaised as failure:
+        except Exception as failure:
             outcome.failure = failure
+        except trio.Cancelled:
+            outcome.failure = CallCancelled("the spearlet has ended", delivered="maybe")
             raise
         finally:
             del self._running[name]
             outcome.done.set()
-            if outcome.response is not None or outcome.failure is not None:
+            if outcome.response is not None or isinstance(outcome.failure, FunctionRaised):
                 self._keep(name, outcome, trio.current_time() + keep_seconds)
 
     def _keep(self, name: Name, outcome: _Outcome, expires: float) -> None:
@@ -141,8 +143,8 @@ class Outcomes:
         self._bytes -= self._kept.pop(name).size
 
 
-def _same(failure: CallFailed) -> CallFailed:
-    """An exception must not be raised in two tasks: this is a copy."""
+def _same(failure: Exception) -> Exception:
+    """The failure for one of those who wait: an exception must not be raised in several tasks."""
     if isinstance(failure, FunctionRaised):
         return FunctionRaised(
             failure.remote_message,
@@ -150,4 +152,6 @@ def _same(failure: CallFailed) -> CallFailed:
             remote_traceback=failure.remote_traceback,
             delivered=failure.delivered,
         )
-    return type(failure)(str(failure), delivered=failure.delivered)
+    same = copy(failure)
+    same.__cause__ = failure
+    return same

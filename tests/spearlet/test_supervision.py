@@ -395,6 +395,7 @@ async def test_r28_whatever_happens_events_come_in_order(seed: random.Random) ->
         settings = DeploymentSettings(restart=attrs.evolve(QUICKLY, intensity=1000))
         deployment = await spearlet.deploy(WORKERS, replicas=3, settings=settings, on_event=note)
         for _ in range(12):
+            await until(lambda: len(deployment.instances) > 0)
             victim = seed.choice(deployment.instances)
             action = seed.choice(["kill", "term", "scale", "restart"])
             if action == "scale":
