@@ -159,8 +159,9 @@ class Borrower:
         """Tell the peer what is not used any more, with what is sent next."""
         while self.ended:
             number = self.ended.popleft()
-            self.borrowed_bytes -= self._sizes.pop(number)
-            self._outbox.push_release(number)
+            if number in self._sizes:  # and the peer is not gone
+                self.borrowed_bytes -= self._sizes.pop(number)
+                self._outbox.push_release(number)
 
     def _wait(self) -> None:
         if self._timers is not None and not self._is_waiting:

@@ -10,6 +10,7 @@ import trio
 from trio.lowlevel import current_task, wait_task_rescheduled
 
 from spear._errors import ChannelClosed, DeadlineExceeded, LocalProtocolError, SpearError
+from spear._segments import Segment
 from spear.wire import (
     CBOR,
     NO_DEADLINE,
@@ -110,6 +111,8 @@ class CallingHalf:
         head = None
         if metadata is not None or key is not None or function not in self.functions:
             head = self._head(function, metadata, key)
+        if isinstance(payload, Segment):
+            now = await self._get_ready(payload, deadline)
         connection = self.connection
         if connection.outbound_open >= connection.peer.max_calls or self._slots.waiting:
             await self._slots.wait(deadline)
@@ -154,6 +157,8 @@ class CallingHalf:
         head = None
         if metadata is not None or function not in self.functions:
             head = self._head(function, metadata, None)
+        if isinstance(payload, Segment):
+            await self._get_ready(payload, deadline)
         await self._slots.wait(deadline)
         now = self._clock()
         stream = CallStream(self, function, now, deadline)
@@ -162,6 +167,14 @@ class CallingHalf:
             yield stream
         finally:
             stream.close()
+
+    async def _get_ready(self, payload: Segment, deadline: float) -> float:
+        """Wait until a segment can be handed over, if ever it can; returns the time."""
+        lender = self._pipe.lender
+        if lender is not None and len(payload) >= lender.least_bytes:
+            with trio.CancelScope(deadline=deadline):
+                await lender.get_ready()
+        return self._clock()
 
     def _start(
         self,

@@ -115,7 +115,9 @@ class CommunicationChannel(CallingHalf):
         self._queue: ItemQueue | None = None
         self._sender: ItemSender | None = None
         service = service or NoService()
-        self._handlers = Handlers(service, connection, self._counters, self._clock, debug=debug)
+        self._handlers = Handlers(
+            service, connection, self._counters, self._clock, lender=pipe.lender, debug=debug
+        )
         connection.serve(partial(InboundCall, self), service.refuse, self._on_incomplete)
 
     def __repr__(self) -> str:
@@ -311,6 +313,8 @@ class CommunicationChannel(CallingHalf):
             call.cancel(CallCancelled("cancelled by the caller", delivered="yes"))
         elif type_ == FrameType.CREDIT:
             self.wake_senders()
+        elif type_ == FrameType.LEND:
+            self._pipe.on_lend(is_answer=bool(a))
         elif type_ == FrameType.SIGNAL and isinstance(call, OutboundCall):
             assert isinstance(payload, bytes)  # wire says so
             call.on_progress_report(payload, flags)

@@ -15,10 +15,12 @@ from spear._errors import (
     NotFound,
     Rejected,
 )
+from spear._segments import Segment
 from spear.wire import CBOR, Connection, ConnectionState, Head, Payload
 
 if TYPE_CHECKING:
     from ._calls import InboundCall
+    from ._lending import SegmentLender
     from ._statistics import Counters
 
 MAX_MICROS: Final = 0xFFFF_FFFF
@@ -57,10 +59,11 @@ class Handlers:
 
     Args:
         clock: reads Trio's time.
+        lender: hands over results that are segments; None if nothing can be handed over.
         debug: send tracebacks with errors.
     """
 
-    __slots__ = ("_clock", "_connection", "_counters", "_debug", "_handle")
+    __slots__ = ("_clock", "_connection", "_counters", "_debug", "_handle", "_lender")
 
     def __init__(
         self,
@@ -69,8 +72,10 @@ class Handlers:
         counters: Counters,
         clock: Callable[[], float],
         *,
+        lender: SegmentLender | None = None,
         debug: bool,
     ) -> None:
+        self._lender = lender
         self._handle = service.handle
         self._connection = connection
         self._counters = counters
@@ -83,6 +88,8 @@ class Handlers:
             if call.cancelled is not None:
                 raise call.cancelled
             payload, is_cbor = await self._handle(call)
+            if isinstance(payload, Segment):
+                await self._get_ready(payload)
             if self._connection.state is not _CLOSED:
                 micros = int((self._clock() - call.started) * 1e6)
                 if micros > MAX_MICROS:
@@ -110,6 +117,11 @@ class Handlers:
             raise cancelled from None
         finally:
             call.discard_items()
+
+    async def _get_ready(self, result: Segment) -> None:
+        """Wait until a segment can be handed over, if ever it can."""
+        if self._lender is not None and len(result) >= self._lender.least_bytes:
+            await self._lender.get_ready()
 
     def _fail(self, call: InboundCall, failure: CallFailed) -> None:
         if self._connection.state is not _CLOSED:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
+import trio
+
 from spear._errors import LocalProtocolError, Overloaded
 from spear._segments import Segment
 from spear.transports import BorrowedFile, Descriptor, MemoryFile, SharedBuffer, make_memory_file
@@ -85,19 +87,33 @@ class SegmentLender:
     Args:
         limits: ours.
         peer: the peer's.
+        ask: asks the peer whether we may pass descriptors.
         seals: whether what we send must never change again, because the peer does not trust us.
         clock: reads the time.
 
     Attributes:
+        is_ready: the peer takes descriptors; or is gone.
         lent_bytes: what the peer has.
         kept_bytes: the segments of our own, in use or not.
     """
 
     def __init__(
-        self, limits: Limits, peer: Limits, *, seals: bool, clock: Callable[[], float]
+        self,
+        limits: Limits,
+        peer: Limits,
+        ask: Callable[[], None],
+        *,
+        seals: bool,
+        clock: Callable[[], float],
     ) -> None:
         self._limits = limits
         self._peer = peer
+        # The peer says what it takes, and we how much of ours it may keep from being freed.
+        self._most_bytes = min(peer.mapped_segment_bytes, limits.mapped_segment_bytes)
+        self._most = min(peer.max_segments, limits.max_segments)
+        self._ask = ask
+        self._has_asked = False
+        self.is_ready = trio.Event()
         self._seals = seals
         self._clock = clock
         self._timers: Timers | None = None
@@ -113,13 +129,28 @@ class SegmentLender:
         """Keep segments, and free those that were not used for a while."""
         self._timers = timers
 
+    async def get_ready(self) -> None:
+        """Wait until the peer takes descriptors; on a channel that passes none, nobody looks for them.
+
+        If cancelled, nothing has happened. A checkpoint, unless it is ready already.
+        """
+        self._ask_once()
+        if not self.is_ready.is_set():
+            await self.is_ready.wait()
+
+    def _ask_once(self) -> None:
+        if not self._has_asked:
+            self._has_asked = True
+            self._ask()
+
     # -- handing over ---------------------------------------------------------------------------
 
     def may_lend(self, segment: Segment) -> bool:
         """Whether this segment can be handed over now; see :class:`spear._segments.Lender`."""
         size, peer = len(segment), self._peer
         if (
-            not isinstance(segment, MemoryFile)
+            not self.is_ready.is_set()
+            or not isinstance(segment, MemoryFile)
             or segment.descriptor.fileno < 0
             or size < LEAST_SHARED_BYTES
             or size > peer.max_segment_bytes
@@ -132,7 +163,7 @@ class SegmentLender:
             if must:
                 raise Overloaded(
                     f"the other side still uses {self.lent_bytes} bytes in {len(self._lent)} shared "
-                    f"buffers; it takes {peer.mapped_segment_bytes} bytes in {peer.max_segments}"
+                    f"buffers; it takes {self._most_bytes} bytes in {self._most}"
                 )
             return False
         return not self._seals or self._can_seal(segment, must=must)
@@ -165,10 +196,7 @@ class SegmentLender:
         return self._hand_out(kept.descriptor, kept.size, kept)
 
     def _has_room(self, size: int) -> bool:
-        return (
-            len(self._lent) < self._peer.max_segments
-            and self.lent_bytes + size <= self._peer.mapped_segment_bytes
-        )
+        return len(self._lent) < self._most and self.lent_bytes + size <= self._most_bytes
 
     def _hand_out(self, descriptor: Descriptor, size: int, kept: _Kept | None) -> Lent:
         number = next(each for each in range(len(self._lent) + 1) if each not in self._lent)
@@ -199,6 +227,9 @@ class SegmentLender:
             return idle.pop()
         self._asked[size] = asked = self._asked.get(size, 0) + 1
         if asked < WORTH_KEEPING or self._timers is None:
+            return None
+        self._ask_once()
+        if not self.is_ready.is_set():
             return None
         if self.kept_bytes + size > most:
             self._free_idle(self.kept_bytes + size - most)
@@ -253,3 +284,4 @@ class SegmentLender:
         self._lent.clear()
         self.lent_bytes = self.kept_bytes = 0
         self._timers = None
+        self.is_ready.set()  # nobody need wait any more

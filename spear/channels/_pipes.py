@@ -13,6 +13,7 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
@@ -26,7 +27,7 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from spear._errors import ChannelBroken
+from spear._errors import ChannelBroken, RemoteProtocolError
 from spear.transports import (
     ANCILLARY_BYTES,
     CLOSE_ON_EXEC,
@@ -101,6 +102,12 @@ class Pipe(Protocol):
             trusts: whether we trust the peer. Then it does not trust us.
         """
 
+    def on_lend(self, *, is_answer: bool) -> None:
+        """The peer asks whether it may pass descriptors, or says that we may.
+
+        Raises RemoteProtocolError if that was not agreed on.
+        """
+
     async def receive(self) -> list[Frame]:
         """The next frames. Raises ChannelBroken when there will be none."""
 
@@ -134,7 +141,8 @@ class SocketPipe:
 
     __slots__ = (
         "_closed", "_drained", "_ended_by", "_failure", "_fileno", "_limits", "_low_latency",
-        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_token", "_unsent", "borrower",
+        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_takes_descriptors", "_token",
+        "_unsent", "borrower",
         "bytes_received", "bytes_sent", "lender", "receiver", "sink", "waiters",
     )  # fmt: skip
 
@@ -170,6 +178,7 @@ class SocketPipe:
         self.bytes_received = 0
         self.lender: SegmentLender | None = None
         self.borrower: Borrower | None = None
+        self._takes_descriptors = False
 
     # -- segments -----------------------------------------------------------------------------
 
@@ -185,9 +194,21 @@ class SocketPipe:
     def share(self, peer: Limits, *, trusts: bool) -> None:
         """From now on, take descriptors and pass them; see :class:`Pipe`."""
         clock = trio.lowlevel.current_clock().current_time
-        self.lender = SegmentLender(self._limits, peer, seals=trusts, clock=clock)
+        ask = partial(self.sink.push_lend, is_answer=False)
+        self.lender = SegmentLender(self._limits, peer, ask, seals=trusts, clock=clock)
         self.sink.lend_through(self.lender)
         self.borrower = Borrower(self._limits, self.receiver, self.sink, trusts=trusts)
+
+    def on_lend(self, *, is_answer: bool) -> None:
+        """The peer asks whether it may pass descriptors, or says that we may; see :class:`Pipe`."""
+        if self.lender is None:
+            raise RemoteProtocolError("segments, which were not agreed on")
+        if is_answer:
+            self.lender.is_ready.set()
+        else:
+            # Not before: such a read costs 5 us more than a plain one, which most channels can do with.
+            self._takes_descriptors = True
+            self.sink.push_lend(is_answer=True)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -246,13 +267,12 @@ class SocketPipe:
             target = receiver.direct
             if target is None:
                 size = READ_AHEAD_BYTES if receiver.assembling_bytes else READ_BYTES
-                borrower = self.borrower
-                if borrower is None:
+                if not self._takes_descriptors:
                     data = sock.recv(size)
                 else:
                     data, ancillary, flags, _ = sock.recvmsg(size, ANCILLARY_BYTES, CLOSE_ON_EXEC)
-                    if ancillary or flags & TRUNCATED:
-                        borrower.take(ancillary, flags)
+                    if (ancillary or flags & TRUNCATED) and self.borrower is not None:
+                        self.borrower.take(ancillary, flags)
                 count = len(data)
                 frames = receiver.receive_data(data)
             else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spear._errors import RemoteProtocolError
+
 if TYPE_CHECKING:
     from spear._limits import Limits
 
@@ -16,6 +18,10 @@ class Unshared:
     lender = None
     borrower = None
     can_share = False
+
+    def on_lend(self, *, is_answer: bool) -> None:
+        """The peer asks whether it may pass descriptors. Raises RemoteProtocolError."""
+        raise RemoteProtocolError("segments, which were not agreed on")
 
     def share(self, peer: Limits, *, trusts: bool) -> None:
         """Never called, because it cannot."""

@@ -67,7 +67,7 @@ _IDLE: Final = CallState.IDLE
 _CANCELLING: Final = CallState.CANCELLING
 
 _OF_CONNECTION: Final = frozenset(
-    {Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE}
+    {Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE, Kind.LEND}
 )
 _IN_PARTS: Final = frozenset({_REQUEST, _RESPONSE, _ITEM})
 

@@ -55,7 +55,8 @@ class FrameType(enum.IntEnum):
     BODY = 0x94
     STREAM_DATA = 0x95
     CREDIT = 0x96
-    RELEASE = 0x97
+    LEND = 0x97
+    RELEASE = 0x98
     SIGNAL = 0x17
 
 

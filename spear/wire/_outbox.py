@@ -295,6 +295,14 @@ class Outbox:
         self._credits[call_id] = self._credits.get(call_id, 0) + credit
         self.notify()
 
+    def push_lend(self, *, is_answer: bool) -> None:
+        """Ask whether descriptors may be passed; or say that they may."""
+        # Both may be waiting: the one must not take the place of the other.
+        self._latest[FrameType.LEND, is_answer] = pack_prefix(
+            FrameType.LEND, 0, 0, is_answer, 0, None, 0
+        )
+        self.notify()
+
     def push_release(self, number: int) -> None:
         """Say that we do not use the peer's segment of this number any more, when something is sent."""
         # There are never more of them than the peer may have lent us.

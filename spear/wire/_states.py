@@ -78,6 +78,7 @@ class Kind(enum.IntEnum):
     LAST_ITEM = 0x195
     CREDIT = FrameType.CREDIT
     SIGNAL = FrameType.SIGNAL
+    LEND = FrameType.LEND
     RELEASE = FrameType.RELEASE
 
 
@@ -93,7 +94,7 @@ _K = Kind
 # is being left: what runs may finish. New calls are another matter: they start while it is OPEN.
 _TRAFFIC: Final = (
     _K.REQUEST, _K.STREAM_REQUEST, _K.RESPONSE, _K.ERROR, _K.CANCEL, _K.ITEM, _K.LAST_ITEM,
-    _K.CREDIT, _K.SIGNAL, _K.RELEASE, _K.HEALTH_CHECK, _K.HEALTH_RESPONSE,
+    _K.CREDIT, _K.SIGNAL, _K.LEND, _K.RELEASE, _K.HEALTH_CHECK, _K.HEALTH_RESPONSE,
 )  # fmt: skip
 
 

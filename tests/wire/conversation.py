@@ -235,6 +235,15 @@ def with_segments() -> list[Said]:
         Said("host", "says that both will",
              [frame(FrameType.AUTH_RESPONSE, head=accepted.to_head())], []),
     ]  # fmt: skip
+    for who, what, speaker, listener in (
+        ("host", "asks whether it may pass descriptors", host, agent),
+        ("agent", "will look for them from now on", agent, host),
+    ):
+        speaker.outbox.push_lend(is_answer=who == "agent")
+        data = speaker.take_bytes()
+        listener.feed(data)
+        assert listener.error is None
+        said.append(Said(who, what, split_frames(data), plain(listener.take_events())))
     host.connection.start_call(CallerSide(), 1, 1500, 0, SharedBytes(bytes(4 * MIB)))
     data = host.take_bytes()
     agent.feed(data)

@@ -283,5 +283,5 @@ def test_r1_the_honest_traffic_that_is_mutated_is_honest(role: Role, cut: Cut) -
     seen = {event[1] for event in events}
     assert seen >= set(FrameType) - {
         FrameType.CHALLENGE, FrameType.AUTH_REQUEST, FrameType.AUTH_RESPONSE, FrameType.BODY,
-        FrameType.ANNOUNCE, FrameType.RELEASE,
+        FrameType.ANNOUNCE, FrameType.LEND, FrameType.RELEASE,
     }  # fmt: skip

@@ -49,7 +49,8 @@ CALL_ROLES = [Role.CALLER, Role.CALLEE]
 
 HANDSHAKE = {Kind.CHALLENGE, Kind.AUTH_REQUEST, Kind.AUTH_ACCEPTED, Kind.AUTH_REFUSED}
 CONNECTION_KINDS = {
-    *HANDSHAKE, Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE, Kind.RELEASE,
+    *HANDSHAKE, Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE, Kind.LEND,
+    Kind.RELEASE,
 }  # fmt: skip
 CALL_KINDS = set(Kind) - CONNECTION_KINDS
 
@@ -496,7 +497,7 @@ def test_r2_the_cells_are_counted() -> None:
     cells = len(CALL_ROLES) * len(CallState) * len(CALL_KINDS)
     assert cells == 2 * 5 * 9
     cells = len(CONNECTION_ROLES) * len(ConnectionState) * len(Kind)
-    assert cells == 2 * 8 * 18
+    assert cells == 2 * 8 * 19
     assert set(SENDING) == set(RECEIVING) == CALL_KINDS
 
 
