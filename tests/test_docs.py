@@ -54,6 +54,9 @@ PACKAGES: Final = (
 FOREIGN: Final = {"BdbQuit", "GitHub", *dir(builtins), *dir(typing), *dir(collections.abc)}
 """Names in the documents that are not Spear's."""
 
+FILES: Final = {"spear.service", "spear.toml"}
+"""Files that are named as a part of the package could be."""
+
 FENCE = re.compile(r"( *)(`{3,})([\w-]*)(.*)")
 FILE_NAME = re.compile(r"# ([\w-]+\.py)\b")
 RUNNABLE = re.compile(r"(^|\| )(spear (call|--)|python [\w-]+\.py|python -m pytest )")
@@ -316,7 +319,7 @@ def unknown_names(prose: str) -> Iterator[str]:
     classes = public_classes()
     for code in CODE.findall(prose):
         if found := re.match(r"(spear(?:\.[a-zA-Z_]\w*)+)(?![.\w])", code):
-            if not resolves(found[1]):
+            if not resolves(found[1]) and found[1] not in FILES:
                 yield code
         elif found := re.match(r"([A-Z][a-z]+\w*)\.([a-z_]\w*)", code):
             if found[1] in classes and not has(classes[found[1]], found[2]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear._targets import being_loaded, is_file, loading, split_call, split_target
+from spear._targets import being_loaded, file_of, is_file, loading, split_call, split_target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,12 @@ def test_what_means_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "script").touch()
     files = ("missing.py", "./shop", "/dev/null", "script", "shop", "company.shop")
     assert [is_file(each) for each in files] == [True, True, True, True, False, False]
+
+
+def test_a_directory_means_a_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    assert file_of(f"{tmp_path}/shop/") == f"{tmp_path}/shop/main.py"
+    assert file_of(f"{tmp_path}/shop.py") == f"{tmp_path}/shop.py"  # whether it is there or not
 
 
 def test_what_is_being_loaded_is_known_while_it_is() -> None:

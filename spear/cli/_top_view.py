@@ -34,6 +34,9 @@ BAD: Final = ("unhealthy", "failed", "exited", "stopped", "deleted")
 LEAST_ROWS: Final = 3
 """Of each table, though there is no room for more."""
 
+MOST_NOTES: Final = 3
+"""On deployments that are not well; ``spear ps`` has all."""
+
 
 @attrs.frozen
 class Line:
@@ -41,7 +44,7 @@ class Line:
 
     Attributes:
         text: what it says, not longer than the screen is wide.
-        style: ``title`` or ``head``, or nothing.
+        style: ``title``, ``head`` or ``bad``, or nothing.
         state: a word in it that is to stand out, as what it means: ``good``, ``bad`` or ``so-so``.
     """
 
@@ -62,11 +65,15 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Table:
-    """A table: titles, their columns' least widths, and rows. The first column takes what is left."""
+    """A table: titles, their columns' least widths, and rows. The first column takes what is left.
+
+    Below it stand notes on what is not well.
+    """
 
     titles: tuple[str, ...]
     widths: tuple[int, ...]
     rows: list[Row]
+    notes: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -176,7 +183,13 @@ def _deployment_table(
     titles = (
         "DEPLOYMENT", "STATE", "READY", "RUNNING", "WAITING", "CALLS/S", "ERRORS/S", "CPU", "MEMORY",
     )  # fmt: skip
-    return Table(titles=titles, widths=(10, 9, 5, 7, 7, 7, 8, 5, 6), rows=rows)
+    notes = [
+        f"{text(each, 'name')}: {text(each, 'reason')}".partition("\n")[0]
+        for each in deployments
+        if text(each, "reason") and text(each, "state") not in GOOD
+    ]
+    widths = (10, 9, 5, 7, 7, 7, 8, 5, 6)
+    return Table(titles=titles, widths=widths, rows=rows, notes=tuple(notes[:MOST_NOTES]))
 
 
 def _function_table(functions: dict[tuple[str, str], tuple[Document, Rates]]) -> Table:
@@ -254,7 +267,9 @@ def lay_out(moment: Moment, *, width: int, height: int | None, sort: str) -> lis
     for each in tables:
         each.rows.sort(key=_order(sort))
     lines = [*_headlines(moment, tables, width), Line("")]
-    room = None if height is None else _share(height - len(lines) - 3 * len(tables), tables)
+    # A title and an empty line for each table, but for the last one's.
+    used = len(lines) + 2 * len(tables) - 1 + sum(len(each.notes) for each in tables)
+    room = None if height is None else _share(height - used, tables)
     for index, each in enumerate(tables):
         lines += _table_lines(each, width, None if room is None else room[index])
         lines.append(Line(""))
@@ -299,7 +314,8 @@ def _headlines(moment: Moment, tables: list[Table], width: int) -> Iterator[Line
 
 
 def _table_lines(each: Table, width: int, room: int | None) -> Iterator[Line]:
-    shown = each.rows if room is None else each.rows[:room]
+    # One line of the room tells of those that are left out.
+    shown = each.rows if room is None or len(each.rows) <= room else each.rows[: room - 1]
     widths = [
         max(least, *(len(row.cells[column]) for row in shown), 0) if column else least
         for column, least in enumerate(each.widths)
@@ -315,6 +331,8 @@ def _table_lines(each: Table, width: int, room: int | None) -> Iterator[Line]:
     left = len(each.rows) - len(shown)
     if left:
         yield Line(_fit(f"... and {left} more", width))
+    for note in each.notes:
+        yield Line(_fit(note, width), "bad")
 
 
 def _join(cells: Sequence[str], widths: Sequence[int]) -> str:

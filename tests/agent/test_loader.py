@@ -133,11 +133,17 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, message: s
     assert "importlib" not in raised.value.details
 
 
+def test_a_directory_is_loaded_by_its_main_file(tmp_path: Path) -> None:
+    write(tmp_path, "beside_main.py", "WORD = 'beside'\n")
+    write(tmp_path, "main.py", f"import beside_main\n{AGENT}other = beside_main.WORD\n")
+    assert load_agent(str(tmp_path)).name == load_agent(f"{tmp_path}/:app").name
+
+
 def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     path = write(tmp_path, "none.py", AGENT + "other = 5\n")
     for target, message in [
         (str(tmp_path / "missing.py"), "missing.py does not exist"),
-        (str(tmp_path), "is a directory"),
+        (str(tmp_path), "is a directory, and has no main.py"),
         ("/dev/null", "/dev/null is no file"),
         ("no_module_of_that_name", "there is no module 'no_module_of_that_name', and no file"),
         ("no_module.of.that.name", "there is no module 'no_module.of.that.name'"),

@@ -63,6 +63,7 @@ def test_rates_are_differences() -> None:
     # name, state, pid, age, running, CPU, memory, threads
     assert row(found, "shop-1#1") == ["shop-1#1", "ready", "4711", "1m00s", "1", "75%", "32M", "2"]
     assert row(found, "shop-2#1") == ["shop-2#1", "starting", "4712", "2m00s", "2", "-", "-", "2"]
+    assert Line("bank: it ends", "bad") in found
     states = {each.state for each in found if each.state[0]}
     assert states == {("ready", "good"), ("unhealthy", "bad"), ("starting", "so-so")}
 
