@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+DASHBOARD = ("app.js", "icon.svg", "index.html", "style.css")
 
 
 @pytest.mark.slow
@@ -34,12 +35,14 @@ def test_the_packages_hold_spear_and_nothing_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as zipped:
         files = {name for name in zipped.namelist() if ".dist-info/" not in name}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "spear").rglob("*.py")}
-    assert files == modules | {"spear/py.typed"}
+    pages = {f"spear/gateway/_dashboard/{each}" for each in DASHBOARD}
+    assert files == modules | pages | {"spear/py.typed"}
     (source,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     # The few tests that setuptools takes by itself cannot run without the others.
-    assert {name for name in names if name.endswith((".py", ".typed"))} == files
+    ours = (".py", ".typed", *(f"_dashboard/{each}" for each in DASHBOARD))
+    assert {name for name in names if name.endswith(ours)} == files
 
 
 def test_s17_spear_itself_needs_little() -> None:

@@ -7,6 +7,8 @@ from typing import Final
 from ._app import Route
 from ._calls import call, get_function, list_functions, submit, upgrade_required
 from ._executions import cancel_execution, get_execution, get_result, list_executions
+from ._lambda import invoke
+from ._openapi import get_openapi
 from ._operate import (
     drain,
     get_deployment,
@@ -21,11 +23,17 @@ from ._operate import (
     stop,
     watch,
 )
+from ._pages import get_icon, get_page, get_script, get_style
 from ._streams import stream
 
 ROUTES: Final = {
+    "/": Route({"GET": get_page}, is_open=True),
+    "/dashboard/app.js": Route({"GET": get_script}, is_open=True),
+    "/dashboard/style.css": Route({"GET": get_style}, is_open=True),
+    "/dashboard/icon.svg": Route({"GET": get_icon}, is_open=True),
     "/healthz": Route({"GET": healthz}, is_open=True),
     "/readyz": Route({"GET": readyz}, is_open=True),
+    "/openapi.json": Route({"GET": get_openapi}),
     "/v1/functions": Route({"GET": list_functions}),
     "/v1/functions/*": Route({"GET": get_function}),
     "/v1/functions/*/call": Route({"POST": call}),
@@ -45,6 +53,7 @@ ROUTES: Final = {
     "/v1/instances": Route({"GET": list_instances}),
     "/v1/statistics": Route({"GET": get_statistics}),
     "/v1/watch": Route({"GET": watch}),
+    "/2015-03-31/functions/*/invocations": Route({"POST": invoke}, is_foreign=True),
     "/v1/drain": Route({"POST": drain}, is_control=True),
 }
 """By path; a star stands for a name. (A WebSocket has no routes: there is one.)"""

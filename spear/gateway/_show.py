@@ -42,6 +42,7 @@ def show_statistics(statistics: FunctionStatistics | None) -> dict[str, object]:
     if latency.count:
         shown["mean_seconds"] = latency.mean_seconds
         shown |= {name: latency.quantile_seconds(each) for name, each in QUANTILES.items()}
+        shown["buckets"] = list(latency.counts)
     return {"calls": statistics.calls, "failures": dict(statistics.failures), "latency": shown}
 
 

@@ -1,0 +1,221 @@
+"""The Invoke call of AWS Lambda, so that programs made for it can call functions of Spear.
+
+https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html has the request, the response, the errors.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+from spear._errors import (
+    CallFailed,
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    Rejected,
+    SpearError,
+    WorkerDied,
+)
+
+from ._calls import find_function, with_options
+from ._errors import Problem, retry_after, retry_header, status_of
+from ._exchange import JSON, bad, metadata_of, parse_json, segment, show
+from ._signatures import check_signature, is_signed
+
+if TYPE_CHECKING:
+    from spear.channels import Metadata
+    from spear.spearlet import Answer, FollowedLines, Function
+
+    from ._app import App
+    from ._request import Headers, Request
+
+MAX_CLIENT_CONTEXT_BYTES: Final = 4096
+LOG_TAIL_BYTES: Final = 4096
+LOG_GRACE_SECONDS: Final = 0.05
+"""What an instance writes comes by another way than its result, and may come a little later."""
+
+_VERSION: Final = (b"x-amz-executed-version", b"$LATEST")
+
+_KINDS: Final = ("RequestResponse", "Event", "DryRun")
+
+# A name, or the end of an ARN, with a qualifier or without.
+_NAME: Final = re.compile(
+    r"(?:(?:arn:[\w-]+:lambda:[\w-]*:)?\d{12}:function:)?([\w.-]+)(?::[$\w-]+)?", re.ASCII
+)
+
+
+async def invoke(app: App, request: Request, name: str) -> None:
+    """``POST /2015-03-31/functions/{name}/invocations``."""
+    request.extra.append((b"x-amzn-requestid", request.id.encode()))
+    try:
+        await _invoke(app, request, name)
+    except (SpearError, Problem) as error:
+        await _refuse(app, request, error)
+
+
+async def _invoke(app: App, request: Request, name: str) -> None:
+    if not is_signed(request):
+        _expect_known(app, request)
+    found = _NAME.fullmatch(segment(name))
+    if found is None:
+        raise _invalid(f"this cannot name a function: {segment(name)[:100]!r}")
+    kind = request.headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
+    if kind not in _KINDS:
+        raise _invalid(f"X-Amz-Invocation-Type is one of {', '.join(_KINDS)}, not {kind[:50]!r}")
+    body = await request.body()
+    token = app.guard.token
+    if is_signed(request) and token is not None and not request.is_local:
+        check_signature(request, body, token)
+    function = find_function(app, found[1])
+    event = parse_json(body, "the payload") if body else {}
+    function = with_options(function, request, {}).options(metadata=_metadata(request))
+    if kind == "DryRun":
+        await request.respond(204, b"", b"", (_VERSION,))
+    elif kind == "Event":
+        function.submit(event)
+        await request.respond(202, b"", b"", (_VERSION,))
+    else:
+        await _call(app, request, function, event)
+
+
+def _expect_known(app: App, request: Request) -> None:
+    if not app.guard.is_known(request):
+        message = "sign the request with the token as the secret access key"
+        raise Problem(403, "MissingAuthenticationTokenException", message)
+
+
+def _metadata(request: Request) -> Metadata:
+    metadata: dict[str, object] = {**metadata_of(request)}
+    context = request.headers.get(b"x-amz-client-context")
+    if context is not None:
+        if len(context) > MAX_CLIENT_CONTEXT_BYTES:
+            raise bad(f"the client context has more than {MAX_CLIENT_CONTEXT_BYTES} bytes")
+        try:
+            text = base64.b64decode(context, validate=True)
+        except ValueError as error:
+            raise bad("the client context is not Base64") from error
+        metadata["client_context"] = parse_json(text, "the client context")
+    return cast("Metadata", metadata)  # the channel looks at it
+
+
+# -- the call -------------------------------------------------------------------------------------
+
+
+async def _call(app: App, request: Request, function: Function, event: object) -> None:
+    headers = [_VERSION]
+    wants_log = request.headers.get(b"x-amz-log-type", b"").lower() == b"tail"
+    async with AsyncExitStack() as stack:
+        following: FollowedLines | None = None
+        if wants_log:
+            deployment = app.spearlet.deployments[function.deployment]
+            following = await stack.enter_async_context(deployment.follow_logs())
+        begun = trio.current_time()
+        answer: Answer | None = None
+        try:
+            answer = await function.ask(event)
+            body = show(answer.result)
+        except CallFailed as error:
+            if not _is_the_functions(error):
+                raise
+            headers.append((b"x-amz-function-error", b"Unhandled"))
+            body = show(_failure(error, request.id))
+        if following is not None:
+            seconds = answer.execution_seconds if answer else trio.current_time() - begun
+            headers.append(await _log_tail(following, request.id, answer, seconds))
+    await request.respond(200, body, JSON, headers)
+
+
+def _is_the_functions(error: CallFailed) -> bool:
+    """Whether it is for the function to explain, rather than for its host."""
+    if isinstance(error, WorkerDied | Overloaded | Rejected):
+        # What certainly has not run may be tried again; an SDK does that by itself.
+        return error.delivered != "no" or isinstance(error, InvalidArguments)
+    return isinstance(error, FunctionRaised | DeadlineExceeded)
+
+
+def _failure(error: CallFailed, request_id: str) -> dict[str, object]:
+    """What a failed function looks like."""
+    if isinstance(error, FunctionRaised):
+        trace = (error.remote_traceback or "").splitlines()
+        return {
+            "errorMessage": error.remote_message,
+            "errorType": error.type_name,
+            "requestId": request_id,
+            "stackTrace": trace,
+        }
+    kind = type(error).__name__
+    message = str(error).partition("\n--- stderr ---\n")[0]
+    if isinstance(error, DeadlineExceeded):
+        kind, message = "Sandbox.Timedout", f"RequestId: {request_id} Error: {message}"
+    elif isinstance(error, WorkerDied):
+        kind, message = "Runtime.ExitError", f"RequestId: {request_id} Error: {message}"
+    return {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": []}
+
+
+async def _log_tail(
+    following: FollowedLines, request_id: str, answer: Answer | None, seconds: float
+) -> tuple[bytes, bytes]:
+    """The header with what was written meanwhile."""
+    lines = [f"START RequestId: {request_id} Version: $LATEST"]
+    with trio.move_on_after(LOG_GRACE_SECONDS):
+        async for entry in following:
+            if answer is None or answer.instance in (None, entry.instance):
+                lines.append(entry.line.text)  # noqa: PERF401  # those that came before time was up
+    lines += (
+        f"END RequestId: {request_id}",
+        f"REPORT RequestId: {request_id}\tDuration: {seconds * 1e3:.2f} ms",
+    )
+    text = "".join(f"{line}\n" for line in lines).encode(errors="replace")
+    return b"x-amz-log-result", base64.b64encode(text[-LOG_TAIL_BYTES:])
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+def _invalid(message: str) -> Problem:
+    return Problem(400, "InvalidParameterValueException", message)
+
+
+_AWS: Final = {
+    400: "InvalidRequestContentException",
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    408: "InvalidRequestContentException",
+    409: "InvalidParameterValueException",
+    413: "RequestTooLargeException",
+    429: "TooManyRequestsException",
+}
+"""What it is called there; everything else is a ServiceException."""
+
+
+async def _refuse(app: App, request: Request, error: Exception) -> None:
+    """Answer as AWS does. If an answer has begun, it will be cut off."""
+    if request.status:
+        return
+    status = status_of(error, is_draining=app.is_draining)
+    if isinstance(error, Rejected) and status == 409:
+        status = 400
+        kind = "InvalidParameterValueException"
+    elif isinstance(error, Problem) and error.kind.endswith("Exception"):
+        kind = error.kind
+    else:
+        kind = _AWS.get(status, "ServiceException")
+    message = f"Function not found: {error}" if isinstance(error, NotFound) else str(error)
+    told: dict[str, object] = {
+        "Type": "Service" if status >= 500 else "User",
+        "Message": message,
+        "message": message,
+    }
+    if status == 429:
+        told["Reason"] = "ConcurrentInvocationLimitExceeded"
+    headers: Headers = [(b"x-amzn-errortype", kind.encode())]
+    headers += retry_header(retry_after(error, status))
+    await request.respond(status, json.dumps(told).encode(), JSON, headers)

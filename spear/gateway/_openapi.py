@@ -1,0 +1,193 @@
+"""The description of the gateway for programs: OpenAPI 3.1, with the functions that are deployed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from spear._version import __version__
+
+from ._exchange import respond_json
+from ._schemas import Schema, parse_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from spear.spearlet import FunctionDescription
+
+    from ._app import App
+    from ._request import Request
+
+_ERROR: Final[Schema] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["kind", "message", "delivered"],
+            "properties": {
+                "kind": {"type": "string"},
+                "message": {"type": "string"},
+                "delivered": {"enum": ["no", "maybe", "yes"]},
+                "request_id": {"type": "string"},
+                "type": {"type": "string"},
+                "retry_after_seconds": {"type": ["number", "null"]},
+            },
+        }
+    },
+}
+
+_EXECUTION: Final[Schema] = {
+    "type": "object",
+    "required": ["id", "function", "deployment", "status"],
+    "properties": {
+        "id": {"type": "string"},
+        "function": {"type": "string"},
+        "deployment": {"type": "string"},
+        "status": {"enum": ["pending", "running", "completed", "failed", "cancelled", "timeout"]},
+        "instance": {"type": ["string", "null"]},
+        "submitted": {"type": "number"},
+        "duration_seconds": {"type": "number"},
+        "execution_seconds": {"type": ["number", "null"]},
+        "error": {"type": ["object", "null"]},
+    },
+}
+
+_BYTES: Final[Schema] = {
+    "type": "object",
+    "required": ["$bytes"],
+    "properties": {"$bytes": {"type": "string", "contentEncoding": "base64"}},
+    "description": "Bytes inside of JSON.",
+}
+
+# (method, path, summary, parameters): what does not depend on the functions.
+_FIXED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
+    ("get", "/healthz", "Whether the host's loop turns.", ()),
+    ("get", "/readyz", "Whether calls are taken.", ()),
+    ("get", "/v1/functions", "All functions.", ()),
+    ("get", "/v1/functions/{name}", "One function.", ()),
+    ("get", "/v1/functions/{name}/socket", "A WebSocket: items in both directions.", ()),
+    ("get", "/v1/executions", "Submitted calls, newest first.", ("function", "status", "most")),
+    ("get", "/v1/executions/{name}", "One of them, by its id.", ()),
+    ("get", "/v1/executions/{name}/result", "What it has returned.", ("wait",)),
+    ("post", "/v1/executions/{name}/cancel", "Stop it.", ()),
+    ("get", "/v1/deployments", "All deployments.", ()),
+    ("get", "/v1/deployments/{name}", "One deployment.", ()),
+    ("get", "/v1/deployments/{name}/logs", "What it wrote.", ("tail", "follow", "instance")),
+    ("post", "/v1/deployments/{name}/scale", "Another number of replicas.", ()),
+    ("post", "/v1/deployments/{name}/restart", "New instances, one by one.", ()),
+    ("post", "/v1/deployments/{name}/stop", "Stop it.", ()),
+    ("get", "/v1/instances", "All instances.", ()),
+    ("get", "/v1/statistics", "A snapshot of everything.", ()),
+    ("get", "/v1/watch", "Snapshots, as time goes by.", ("interval",)),
+    ("post", "/v1/drain", "Let what runs finish, and stop the host.", ()),
+    ("post", "/2015-03-31/functions/{name}/invocations", "AWS Lambda's Invoke.", ()),
+)
+
+_OPEN: Final = ("/healthz", "/readyz")
+
+_HEADERS: Final = (
+    "Spear-Timeout",
+    "Idempotency-Key",
+    "Spear-Session",
+    "X-Request-Id",
+    "traceparent",
+)
+
+
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _failures() -> Schema:
+    return {"description": "A failure.", "content": _json({"$ref": "#/components/schemas/Error"})}
+
+
+def _parameter(name: str, place: str) -> Schema:
+    return {
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "schema": {"type": "string"},
+    }
+
+
+def _fixed_paths() -> dict[str, Schema]:
+    paths: dict[str, Schema] = {}
+    for method, path, summary, query in _FIXED:
+        parameters = [_parameter(each, "query") for each in query]
+        if "{name}" in path:
+            parameters.insert(0, _parameter("name", "path"))
+        operation: Schema = {
+            "summary": summary,
+            "operationId": f"{method}{path}".translate(str.maketrans("/-{}", "____")).strip("_"),
+            "parameters": parameters,
+            "responses": {"2XX": {"description": "As it should be."}, "default": _failures()},
+        }
+        if path in _OPEN:
+            operation["security"] = []
+        paths.setdefault(path, {})[method] = operation
+    return paths
+
+
+def _function_paths(
+    name: str, kind: str, description: FunctionDescription | None
+) -> Iterable[tuple[str, Schema]]:
+    """(path, item) of each way to call a function."""
+    text = description.signature if description else None
+    signature = parse_signature(text)
+    body: dict[str, object] = {}
+    result: Schema = {}
+    if signature is None:
+        body = {**_json({}), "application/octet-stream": {}}
+    else:
+        result = signature.result
+        bodies = [signature.by_name(), signature.by_position(), *signature.alone()]
+        body = _json({"anyOf": bodies})
+        if signature.takes_bytes:
+            body["application/octet-stream"] = {}
+    operation: Schema = {
+        "summary": (description and description.summary) or f"Call {name}.",
+        "description": text or "",
+        "tags": [name.partition(".")[0] if "." in name else "functions"],
+        "parameters": [_parameter(each, "header") for each in _HEADERS],
+        "requestBody": {"required": False, "content": body},
+    }
+    answered = {"description": "Its result.", "content": _json(result)}
+    accepted = {
+        "description": "It is on its way.",
+        "content": _json({"$ref": "#/components/schemas/Execution"}),
+    }
+    streamed = {"text/event-stream": {}, "application/x-ndjson": {"schema": result}}
+    items = {"description": "Its items, as they come.", "content": streamed}
+    ways: dict[str, tuple[str, object]] = {"stream": ("200", items)}
+    if kind != "stream":
+        ways = {"call": ("200", answered), "submit": ("202", accepted)}
+    for way, (status, response) in ways.items():
+        responses = {status: response, "default": _failures()}
+        item = {**operation, "operationId": f"{way}.{name}", "responses": responses}
+        yield f"/v1/functions/{name}/{way}", {"post": item}
+
+
+async def get_openapi(app: App, request: Request, _: str) -> None:
+    """``GET /openapi.json``."""
+    paths = _fixed_paths()
+    deployments = app.spearlet.deployments.values()
+    names = Counter(name for deployment in deployments for name in deployment.functions)
+    for deployment in deployments:
+        descriptions = await app.catalogue.describe(deployment)
+        for name in deployment.functions:
+            kind = "stream" if name in deployment.streams else "function"
+            own = name if names[name] == 1 else f"{deployment.name}.{name}"
+            paths.update(_function_paths(own, kind, descriptions.get(name)))
+    document: Schema = {
+        "openapi": "3.1.0",
+        "info": {"title": "Spear", "version": __version__, "summary": "Functions of a spearlet."},
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": _ERROR, "Execution": _EXECUTION, "Bytes": _BYTES},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [] if app.guard.token is None else [{"token": []}],
+    }
+    await respond_json(request, document)

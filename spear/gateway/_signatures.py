@@ -1,0 +1,99 @@
+"""Requests that are signed as AWS signs them: Signature Version 4, with the token as the secret key.
+
+So the token never crosses the wire, and a signature is good for this request only, for a while.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+"""
+
+from __future__ import annotations
+
+import calendar
+import hashlib
+import hmac
+import re
+import time
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from ._errors import Problem
+
+if TYPE_CHECKING:
+    from ._request import Request
+
+ALGORITHM: Final = "AWS4-HMAC-SHA256"
+MAX_SKEW_SECONDS: Final = 300.0
+"""Between the client's clock and ours (AWS: the same)."""
+
+_AUTHORIZATION: Final = re.compile(
+    r"AWS4-HMAC-SHA256\s+Credential=[^/,\s]+/(?P<scope>(?P<date>\d{8})/(?P<region>[^/,\s]+)/"
+    r"(?P<service>[^/,\s]+)/aws4_request),\s*SignedHeaders=(?P<headers>[a-z0-9;_-]+),\s*"
+    r"Signature=(?P<signature>[0-9a-f]{64})"
+)
+_TIME: Final = "%Y%m%dT%H%M%SZ"
+
+
+def _wrong(message: str, kind: str = "InvalidSignatureException") -> Problem:
+    return Problem(403, kind, message)
+
+
+def is_signed(request: Request) -> bool:
+    """Whether a request claims to be."""
+    return request.headers.get(b"authorization", b"").startswith(ALGORITHM.encode())
+
+
+def check_signature(request: Request, body: bytes, secret: str) -> None:
+    """See that a request was signed with a secret, not long ago.
+
+    Raises:
+        Problem: it was not.
+    """
+    found = _AUTHORIZATION.fullmatch(_header(request, "authorization"))
+    if found is None:
+        raise _wrong("the signature cannot be read", "IncompleteSignatureException")
+    signed = found["headers"].split(";")
+    # What says what is to be done must be signed, or somebody on the way could change it.
+    needed = {"host", "x-amz-date"}
+    needed |= {
+        name.decode() for name in request.headers if name.startswith((b"x-amz-", b"content-type"))
+    }
+    missing = sorted(needed - set(signed))
+    if missing:
+        raise _wrong(f"these headers are not signed: {', '.join(missing)}")
+    stamp = _header(request, "x-amz-date")
+    _check_time(stamp, found["date"])
+    canonical = "\n".join(
+        (
+            request.method,
+            quote(request.path, safe="/~"),
+            _sorted_query(request.query),
+            *(f"{name}:{' '.join(_header(request, name).split())}" for name in signed),
+            "",
+            found["headers"],
+            hashlib.sha256(body).hexdigest(),
+        )
+    )
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    text = "\n".join((ALGORITHM, stamp, found["scope"], digest))
+    key = f"AWS4{secret}".encode()
+    for part in (found["date"], found["region"], found["service"], "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    expected = hmac.digest(key, text.encode(), "sha256").hex()
+    if not hmac.compare_digest(expected, found["signature"]):
+        raise _wrong("the request is not signed with this gateway's token as the secret access key")
+
+
+def _header(request: Request, name: str) -> str:
+    return request.headers.get(name.encode(), b"").decode("latin-1")
+
+
+def _check_time(stamp: str, date: str) -> None:
+    try:
+        moment = calendar.timegm(time.strptime(stamp, _TIME))
+    except ValueError:
+        raise _wrong("X-Amz-Date cannot be read", "IncompleteSignatureException") from None
+    if not stamp.startswith(date) or abs(time.time() - moment) > MAX_SKEW_SECONDS:
+        raise _wrong(f"signed at {stamp}, which is not now: look at the clocks")
+
+
+def _sorted_query(query: str) -> str:
+    pairs = [each.partition("=") for each in query.split("&") if each]
+    return "&".join(f"{name}={value}" for name, _, value in sorted(pairs))

@@ -1,0 +1,158 @@
+"""A real browser, driven by its DevTools protocol over a pair of pipes: no port, no further program."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
+Object: TypeAlias = dict[str, Json]
+
+PATIENCE_SECONDS: Final = 30.0
+
+_FLAGS: Final = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-extensions", "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio",
+    "--remote-debugging-pipe", "--force-color-profile=srgb",
+)  # fmt: skip
+
+
+def find_browser() -> str | None:
+    """The program, if there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+class Page:
+    """One tab.
+
+    Attributes:
+        complaints: what the page wrote to its console as an error, or was refused by its policy.
+    """
+
+    def __init__(self, reader: trio.lowlevel.FdStream, writer: trio.lowlevel.FdStream) -> None:
+        self.complaints: list[str] = []
+        self._reader = reader
+        self._writer = writer
+        self._session: str | None = None
+        self._number = 0
+        self._replies: dict[int, Object] = {}
+        self._arrived = trio.Condition()
+
+    async def read(self) -> None:
+        """Take what the browser says, until it ends."""
+        rest = b""
+        while data := await self._reader.receive_some(65536):
+            *whole, rest = (rest + bytes(data)).split(b"\0")
+            for each in whole:
+                await self._take(json.loads(each))
+
+    async def _take(self, message: Object) -> None:
+        number = message.get("id")
+        if isinstance(number, int):
+            async with self._arrived:
+                self._replies[number] = message
+                self._arrived.notify_all()
+        elif message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+            self.complaints.append(json.dumps(message["params"]))
+
+    async def send(self, method: str, **parameters: Json) -> Object:
+        """A command, and what it gives."""
+        self._number += 1
+        number = self._number
+        message: Object = {"id": number, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        await self._writer.send_all(json.dumps(message).encode() + b"\0")
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with self._arrived:
+                while number not in self._replies:
+                    await self._arrived.wait()
+        reply = self._replies.pop(number)
+        assert "error" not in reply, reply
+        result = reply["result"]
+        assert isinstance(result, dict)
+        return result
+
+    async def open(self, url: str) -> None:
+        """Open a tab with a page."""
+        target = (await self.send("Target.createTarget", url="about:blank"))["targetId"]
+        attached = await self.send("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = str(attached["sessionId"])
+        for domain in ("Page", "Runtime", "Log"):
+            await self.send(f"{domain}.enable")
+        await self.send("Page.navigate", url=url)
+
+    async def evaluate(self, expression: str) -> Json:
+        """What a JavaScript expression gives."""
+        done = await self.send(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in done, done
+        result = done["result"]
+        assert isinstance(result, dict)
+        return result.get("value")
+
+    async def wait_for(self, expression: str) -> Json:
+        """Wait until an expression is true; returns it."""
+        value: Json = None
+        with trio.move_on_after(PATIENCE_SECONDS):
+            while not (value := await self.evaluate(expression)):
+                await trio.sleep(0.05)
+        assert value, f"never true: {expression}; {self.complaints}"
+        return value
+
+    async def picture(self, width: int, height: int) -> bytes:
+        """A PNG of it."""
+        await self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
+        shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=False)
+        return base64.b64decode(str(shot["data"]))
+
+
+@asynccontextmanager
+async def open_page(url: str) -> AsyncIterator[Page]:
+    """A page in a browser of its own, for as long as the block runs."""
+    program = find_browser()
+    assert program is not None
+    their_input, our_output = os.pipe()
+    our_input, their_output = os.pipe()
+    with tempfile.TemporaryDirectory(prefix="br-", ignore_cleanup_errors=True) as profile:
+        # It expects them as descriptors 3 and 4.
+        script = f'exec "$0" "$@" 3<&{their_input} 4>&{their_output}'
+        process = await trio.lowlevel.open_process(
+            ["/bin/bash", "-c", script, program, *_FLAGS, f"--user-data-dir={profile}"],
+            pass_fds=(their_input, their_output),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": profile},
+        )
+        os.close(their_input)
+        os.close(their_output)
+        reader, writer = trio.lowlevel.FdStream(our_input), trio.lowlevel.FdStream(our_output)
+        try:
+            async with reader, writer, trio.open_nursery() as nursery:
+                page = Page(reader, writer)
+                nursery.start_soon(page.read)
+                await page.open(url)
+                yield page
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                process.kill()
+                await process.wait()
