@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from spear.agent import CallContext as CallContext
     from spear.agent import Items as Items
     from spear.agent import call as call
+    from spear.agent import call_once as call_once
     from spear.agent import context as context
     from spear.spearlet import Deployment as Deployment
     from spear.spearlet import DeploymentSettings as DeploymentSettings
@@ -65,7 +66,7 @@ _ERRORS = (
     "WorkerDied",
 )  # fmt: skip
 
-_OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "context")
+_OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context")
 
 _OF_HOSTS = (
     "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",

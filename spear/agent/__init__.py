@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._context import CallContext as CallContext
     from ._context import Items as Items
     from ._context import call as call
+    from ._context import call_once as call_once
     from ._context import context as context
     from ._loader import LoadFailed as LoadFailed
     from ._loader import load_agent as load_agent
@@ -30,6 +31,7 @@ _HOMES = {
     "Items": "._context",
     "LoadFailed": "._loader",
     "call": "._context",
+    "call_once": "._context",
     "context": "._context",
     "load_agent": "._loader",
     "serve": "._serve",

@@ -67,6 +67,32 @@ async def call(
     return await context().call(function, *arguments, timeout=timeout, **keywords)
 
 
+async def call_once(
+    key: str,
+    function: str,
+    /,
+    *arguments: object,
+    timeout: float | None = None,
+    **keywords: object,
+) -> Value:
+    """:func:`call` what must happen once, though the function that calls may be executed again.
+
+    The host executes the calls of a function that have the same key once, and gives all of them its
+    outcome, for as long as the deployment of that function keeps outcomes. If cancelled, it is executed
+    all the same.
+
+    Args:
+        key: names what is to happen: ``context().key``, for example, or something made from it.
+        function, arguments, keywords, timeout: as for :func:`call`.
+
+    Raises:
+        Rejected: the key was used with other arguments.
+        And all that :func:`call` raises.
+    """
+    payload, is_cbor = encode_call(function, arguments, keywords)
+    return await context()._call_other(function, payload, is_cbor, timeout, key)
+
+
 @final
 class CallContext:
     """One call, from inside the function that handles it; given by :func:`context`."""
@@ -111,7 +137,7 @@ class CallContext:
     def key(self) -> str | None:
         """The name that the caller gave to what this call does: the same each time it is tried.
 
-        The host calls again if the instance is lost meanwhile. See :meth:`call_once`.
+        The host calls again if the instance is lost meanwhile. See :func:`call_once`.
         """
         return self._call.key
 
@@ -188,31 +214,6 @@ class CallContext:
         """
         payload, is_cbor = encode_call(function, arguments, keywords)
         return await self._call_other(function, payload, is_cbor, timeout, None)
-
-    async def call_once(
-        self,
-        key: str,
-        function: str,
-        /,
-        *arguments: object,
-        timeout: float | None = None,
-        **keywords: object,
-    ) -> Value:
-        """:meth:`call` what must happen once, though this function may be executed again.
-
-        The host executes the calls of a function that have the same key once, and gives all of them
-        its outcome, for as long as the deployment of that function keeps outcomes.
-
-        Args:
-            key: names what is to happen: :attr:`key`, for example, or something made from it.
-            function, arguments, keywords, timeout: as for :meth:`call`.
-
-        Raises:
-            Rejected: the key was used with other arguments.
-            And all that :meth:`call` raises.
-        """
-        payload, is_cbor = encode_call(function, arguments, keywords)
-        return await self._call_other(function, payload, is_cbor, timeout, key)
 
     async def _call_other(
         self, function: str, payload: Payload, is_cbor: bool, timeout: float | None, key: str | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -68,6 +68,24 @@ class CallingHalf:
         self.functions = self._peer.functions
         self.closed = trio.Event()
         self.closed_by: SpearError | None = None
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls of this side that have not had their final frame."""
+        return self.connection.outbound_open
+
+    @property
+    def max_calls(self) -> int:
+        """Calls that the peer takes at a time."""
+        return self.connection.peer.max_calls
+
+    def when_free(self, call: Callable[[], None] | None) -> None:
+        """Have a function called whenever the peer takes a further call that nobody here waits for.
+
+        Args:
+            call: must neither block nor raise; None for no more.
+        """
+        self._slots.on_free = call
 
     async def request(
         self,

@@ -140,24 +140,6 @@ class CommunicationChannel(CallingHalf):
         )
 
     @property
-    def calls_in_flight(self) -> int:
-        """Calls of this side that have not had their final frame."""
-        return self.connection.outbound_open
-
-    @property
-    def max_calls(self) -> int:
-        """Calls that the peer takes at a time."""
-        return self.connection.peer.max_calls
-
-    def when_free(self, call: Callable[[], None] | None) -> None:
-        """Have a function called whenever the peer takes a further call that nobody here waits for.
-
-        Args:
-            call: must neither block nor raise; None for no more.
-        """
-        self._slots.on_free = call
-
-    @property
     def fell_silent(self) -> bool:
         """Whether it has ended because the peer gave no sign of life."""
         return self._heartbeat.is_lost

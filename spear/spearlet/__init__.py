@@ -26,6 +26,7 @@ from ._settings import DeploymentSettings as DeploymentSettings
 from ._settings import RestartPolicy as RestartPolicy
 from ._settings import Scale as Scale
 from ._settings import SchedulingPolicy as SchedulingPolicy
+from ._sources import Target as Target
 from ._spearlet import Spearlet as Spearlet
 from ._spearlet import SpearletState as SpearletState
 from ._spearlet import SpearletStatistics as SpearletStatistics

@@ -138,12 +138,12 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
 
-    def promise(self, pool: ReplicaPool) -> None:
+    def _promise(self, pool: ReplicaPool) -> None:
         """It will get its turn, though the pool may be closed meanwhile."""
         self._pool = pool
         pool.promised += 1
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """It has had its turn, or wants none any more."""
         if self._pool is not None:
             self._pool.promised -= 1
@@ -153,7 +153,7 @@ class Execution(metaclass=NoPublicConstructor):
     def place(self, instance: InstanceId) -> None:
         """It runs there; once more, if it has run elsewhere and was lost there."""
         self.instance = instance
-        self.release()
+        self._release()
         if self.status is ExecutionStatus.PENDING:
             self._move(ExecutionStatus.RUNNING)
 

@@ -26,6 +26,7 @@ from ._answers import Answer, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
 from ._executions import Execution
 from ._options import DEFAULTS, CallOptions, expect_seconds
+from ._replicas import explain_loss
 from ._streams import FunctionStream, leave_it_to_scope
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ class Function(metaclass=NoPublicConstructor):
             await leave_it_to_scope(deadline)
             raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
         if isinstance(error, ChannelBroken | ChannelClosed):
-            raise await self._pool.explain_loss(replica, error, delivered) from error
+            raise await explain_loss(replica, error, delivered) from error
 
     def _succeeded(self, begun: float) -> None:
         seconds = self._pool.clock() - begun
@@ -456,7 +457,7 @@ class Function(metaclass=NoPublicConstructor):
                     await self._explain(error, replica, begun, deadline, None)
                     raise
         opened: FunctionStream = FunctionStream._create(
-            stream, self.name, begun, deadline, self._pool, replica, sends_items=sends_items
+            stream, self.name, begun, deadline, replica, sends_items=sends_items
         )
         return opened
 

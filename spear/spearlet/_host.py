@@ -84,7 +84,7 @@ class Host:
             raise SpearError("this spearlet has ended")
         pool.expect_open()
         execution = self.executions._begin(deployment, function)
-        execution.promise(pool)
+        execution._promise(pool)
         self._nursery.start_soon(self._execute, execution, work, name=f"execution of {function}")
         return execution
 
@@ -92,7 +92,7 @@ class Host:
         try:
             await run_execution(execution, work)
         finally:
-            execution.release()
+            execution._release()
             self.executions._end(execution)
 
     def tell(

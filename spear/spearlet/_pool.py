@@ -30,7 +30,6 @@ from ._policies import make_policy
 if TYPE_CHECKING:
     from random import Random
 
-    from spear._errors import CallFailed, ChannelBroken, ChannelClosed, Delivered
     from spear.channels import CommunicationChannel
 
     from ._policies import Choice
@@ -112,17 +111,6 @@ class ReplicaPool:
         if replica.channel is not None:
             replica.channel.when_free(None)
         return True
-
-    async def explain_loss(
-        self,
-        replica: ServingReplica,
-        error: ChannelBroken | ChannelClosed,
-        delivered: Delivered,
-    ) -> CallFailed:
-        """What to tell the caller of a call that was lost with a replica's channel. A checkpoint."""
-        failure = await replica.explain_loss(error)
-        failure.delivered = delivered
-        return failure
 
     # -- choosing -----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from spear._errors import CallFailed, ChannelBroken, ChannelClosed
+    from spear._errors import CallFailed, ChannelBroken, ChannelClosed, Delivered
     from spear._ids import InstanceId
     from spear.channels import CommunicationChannel
     from spear.runtimes import InstanceHealth, InstanceMetrics, InstanceState, LogLine
@@ -49,3 +49,12 @@ class ServingReplica(Replica, Protocol):
 
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
         """What to tell the caller of a call that was lost with the channel. A checkpoint."""
+
+
+async def explain_loss(
+    replica: ServingReplica, error: ChannelBroken | ChannelClosed, delivered: Delivered
+) -> CallFailed:
+    """What to tell the caller of a call that was lost with a replica's channel. A checkpoint."""
+    failure = await replica.explain_loss(error)
+    failure.delivered = delivered
+    return failure

@@ -16,11 +16,11 @@ from spear._errors import (
 from spear._util import NoPublicConstructor
 
 from ._arguments import Result, decode_result_untrusted, encode_item
+from ._replicas import explain_loss
 
 if TYPE_CHECKING:
     from spear.channels import CallStream, ExecutionResponse
 
-    from ._pool import ReplicaPool
     from ._replicas import ServingReplica
 
 
@@ -50,7 +50,6 @@ class FunctionStream(metaclass=NoPublicConstructor):
         function: str,
         begun: float,
         deadline: float,
-        pool: ReplicaPool,
         replica: ServingReplica,
         *,
         sends_items: bool,
@@ -60,7 +59,6 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._function = function
         self._begun = begun
         self._deadline = deadline
-        self._pool = pool
         self._replica = replica
         self._sends_items = sends_items
         self._sent = 0
@@ -136,4 +134,4 @@ class FunctionStream(metaclass=NoPublicConstructor):
             await leave_it_to_scope(self._deadline)
             seconds = self._deadline - self._begun
             return DeadlineExceeded.of_call(self._function, seconds, delivered)
-        return await self._pool.explain_loss(self._replica, error, delivered)
+        return await explain_loss(self._replica, error, delivered)

@@ -139,7 +139,9 @@ async def test_r6_what_may_block_is_a_checkpoint() -> None:
     @agent.function
     async def ask(name: str) -> Value:
         with trio.testing.assert_checkpoints():
-            return await spear.call(name, 1)
+            await spear.call(name, 1)
+        with trio.testing.assert_checkpoints():
+            return await spear.call_once("key", name, 1)
 
     @agent.function
     async def read() -> int:

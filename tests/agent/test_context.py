@@ -305,6 +305,23 @@ async def test_functions_call_other_functions_of_the_host(town: Town) -> None:
     assert await caller.call("raw", b"abc") == b"cba"
 
 
+async def test_a_key_goes_with_what_must_happen_once(town: Town) -> None:
+    shop, bank = Agent(), Agent()
+
+    @shop.function
+    async def order(item: str) -> Value:
+        return await spear.call_once(f"pay {item}", "transfer", 5, to="shop", timeout=3)
+
+    @bank.function
+    async def transfer(amount: int, *, to: str) -> list[object]:
+        here = spear.context()
+        return [amount, to, here.key, here.remaining_seconds() <= 3]
+
+    caller = await town.settle(shop)
+    await town.settle(bank)
+    assert await caller.call("order", "tea") == [5, "shop", "pay tea", True]
+
+
 async def test_functions_take_streams_of_other_functions(town: Town) -> None:
     shop, stock = Agent(), Agent()
 

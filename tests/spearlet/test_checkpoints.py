@@ -30,6 +30,19 @@ async def test_r6_spearlets_and_deployments() -> None:
             replica.health()
             replica.metrics()
             replica.logs()
+            deployment.health()
+            deployment.logs()
+            assert deployment.instances == deployment.replicas
+            assert deployment.decisions == ()
+            assert spearlet.state.value == "running"
+            assert list(spearlet.executions) == []
+        with assert_checkpoints():
+            await deployment.scale(2)
+        with assert_checkpoints():
+            await deployment.restart()
+        with assert_checkpoints():
+            async with deployment.follow_logs():
+                await spearlet.drain()
         with assert_checkpoints():
             await spearlet.stop()
         for _ in range(2):

@@ -220,7 +220,7 @@ app = spear.Agent("flaky")
 async def count(number: int) -> int:
     # What it does to the world is done by another function, which is asked under the same key.
     key = spear.context().key
-    return await spear.context().call_once(key, "book.enter", number)
+    return await spear.call_once(key, "book.enter", number)
 """
 
 
