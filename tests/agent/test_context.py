@@ -60,7 +60,12 @@ class Switchboard:
                         return b"", False
                     await call.send(payload, is_cbor=is_cbor)
         response = await channel.request(
-            name, call.payload, timeout=remaining, is_cbor=call.is_cbor, metadata={"caller": "a"}
+            name,
+            call.payload,
+            timeout=remaining,
+            is_cbor=call.is_cbor,
+            metadata={"caller": "a"},
+            key=call.key,
         )
         return response.payload, response.is_cbor
 
