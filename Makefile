@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-one test-oldest lint format bench bench-quick soak clean
+.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-rolling soak clean
 
 # More arguments for the program that a target runs: make test-one ARGS='-k deadline'
 ARGS ?=
@@ -39,6 +39,9 @@ bench: .venv-bench/.has-bench ## measure Spear beside its peers
 
 bench-quick: .venv-bench/.has-bench ## the same in under two minutes
 	@.venv-bench/bin/python -m bench --quick $(ARGS)
+
+bench-rolling: .venv-bench/.has-bench ## draw a rolling restart under load
+	@.venv-bench/bin/python -m bench.rolling $(ARGS)
 
 soak: .venv/.has-test ## the long runs, which take hours
 	@.venv/bin/python -m pytest -m soak --hypothesis-profile soak --time-limit 0 \

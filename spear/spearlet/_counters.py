@@ -9,7 +9,7 @@ import attrs
 
 from spear.channels import LatencyHistogram
 
-_BUCKETS: Final = 28  # of a LatencyHistogram
+_BUCKETS: Final = 104  # of a fine LatencyHistogram, up to two minutes
 
 
 @final
@@ -44,8 +44,11 @@ class FunctionCounters:
         """Count a call that succeeded."""
         self.succeeded += 1
         self.seconds += seconds
-        bucket = int(seconds * 1e6).bit_length()
-        self.buckets[bucket if bucket < _BUCKETS else -1] += 1
+        micros = int(seconds * 1e6)
+        if micros > 3:
+            shift = micros.bit_length() - 3
+            micros = (shift << 2) + (micros >> shift)
+        self.buckets[micros if micros < _BUCKETS else -1] += 1
 
     def failed(self, error: BaseException) -> None:
         """Count a call that did not."""
@@ -57,5 +60,5 @@ class FunctionCounters:
         return FunctionStatistics(
             calls=self.succeeded + sum(self.failures.values()),
             failures=dict(self.failures),
-            latency=LatencyHistogram(tuple(self.buckets), self.seconds),
+            latency=LatencyHistogram(tuple(self.buckets), self.seconds, is_fine=True),
         )
