@@ -13,8 +13,10 @@ PYTHON ?=
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.has- ## install Spear and show what it does
-	@.venv/bin/python examples/demo.py $(ARGS)
+demo: .venv/.has-http ## install Spear and show what it does
+	@.venv/bin/python examples/demo.py
+	@echo
+	@.venv/bin/python examples/served.py
 
 test: .venv/.has-test ## run the suite under every supported Python that is here, with coverage
 	@.ci/test
@@ -53,7 +55,7 @@ clean: ## remove all that these targets made
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp names the extra that its environment has: .venv/.has-test says that spear[test] is in .venv.
-.venv/.has- .venv/.has-test .venv/.has-lint: pyproject.toml
+.venv/.has-http .venv/.has-test .venv/.has-lint: pyproject.toml
 	@.ci/make-venv .venv "$(@:.venv/.has-%=%)" $(PYTHON)
 
 .venv-bench/.has-bench: pyproject.toml

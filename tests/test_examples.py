@@ -106,6 +106,43 @@ def test_the_demo_runs_on_several_processes_at_once(demo: str) -> None:
     assert len(times) == 1
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What is shown of a host that is called over HTTP, one of whose processes is killed."""
+    done = python(str(EXAMPLES / "served.py"), cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert re.fullmatch(r"spear: documents-1: .* was killed by SIGKILL; .*again.*\n", done.stderr)
+    assert done.returncode == 0
+    return done.stdout
+
+
+def test_the_host_answers_over_http(served: str) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").lower()
+    counts = Counter(re.findall(r"[a-z]{6,}", text)).most_common(3)
+    assert section(served, "POST /v1/functions/words/call") == [
+        str([list(each) for each in counts])
+    ]
+    events = section(served, "POST /v1/functions/headings/stream")
+    assert events[0] == 'data: "Spear"'
+    assert events[-2:] == ["event: end", f'data: {{"items": {len(events) - 2}}}']
+    (failure,) = section(served, "POST /v1/functions/publish/call")
+    assert failure.startswith("500 ")
+    assert "PermissionError" in failure
+
+
+def test_the_host_replaces_what_was_killed_and_what_is_old(served: str) -> None:
+    *events, calls = section(served, "4 callers in a loop")
+    assert events == [
+        "kill -9 process:documents-1#1: it is replaced",
+        "spear restart documents: documents is ready: 2/2 ready",
+    ]
+    counts = {what: int(count) for count, what in re.findall(r"(\d+) (\w+)", calls)}
+    assert counts.pop("answered") > 10
+    assert set(counts) <= {"WorkerDied"}
+    assert sum(counts.values()) <= 4  # what ran on it
+    assert re.search(r"documents-1#3 +ready", served)
+    assert served.rstrip().endswith("SIGTERM: it has drained, exit status 0")
+
+
 def test_the_shops_commands_work() -> None:
     readme = (ROOT / "README.md").read_bytes()
     digest = hashlib.pbkdf2_hmac("sha256", readme, b"shop", 200_000).hex()

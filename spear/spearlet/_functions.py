@@ -413,13 +413,19 @@ class Function(metaclass=NoPublicConstructor):
         deadline = self._deadline(timeout, begun)
         if deadline <= begun:  # as above
             await trio.lowlevel.checkpoint()
+        stream: FunctionStream | None = None
         try:
             async with AsyncExitStack() as stack:
-                yield await self._enter(
+                stream = await self._enter(
                     stack, payload, is_cbor, begun, deadline, sends_items=sends_items
                 )
+                yield stream
         except BaseException as error:
-            self._failed(begun, error)
+            # What its caller does behind its end does not concern it.
+            if stream is None or not stream.has_ended:
+                self._failed(begun, error)
+                raise
+            self._succeeded(begun)
             raise
         self._succeeded(begun)
 

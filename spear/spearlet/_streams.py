@@ -42,6 +42,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
 
     Attributes:
         instance: where it runs.
+        has_ended: whether its last item, or its result, has been taken.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._sends_items = sends_items
         self._sent = 0
         self._has_begun = False  # for certain: something of it has arrived
+        self.has_ended = False
 
     async def send(self, item: object) -> None:
         """Send an item to the function, as soon as it has room for it.
@@ -101,6 +103,9 @@ class FunctionStream(metaclass=NoPublicConstructor):
         """
         try:
             item = await self._stream.receive_item()
+        except trio.EndOfChannel:
+            self.has_ended = True
+            raise
         except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
             raise await self._explain(error) from error
         self._has_begun = True
@@ -124,9 +129,11 @@ class FunctionStream(metaclass=NoPublicConstructor):
     async def response(self) -> ExecutionResponse:
         """:meth:`result` as it came."""
         try:
-            return await self._stream.result()
+            response = await self._stream.result()
         except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
             raise await self._explain(error) from error
+        self.has_ended = True
+        return response
 
     async def _explain(self, error: DeadlineExceeded | ChannelBroken | ChannelClosed) -> CallFailed:
         delivered = "yes" if self._has_begun else error.delivered
