@@ -107,10 +107,7 @@ def _lines(remote: Remote, name: str, options: argparse.Namespace) -> Iterator[D
     path = f"/v1/deployments/{quote(name, safe='')}/logs?{urlencode(query)}"
     patience = {"seconds": None} if options.follow else {}
     with remote.request("GET", path, **patience) as answer:
-        for each in answer.lines():
-            if each.strip():  # a sign of life has none
-                line = json.loads(each)
-                yield line if isinstance(line, dict) else {}
+        yield from answer.documents()
 
 
 def _show(line: Document) -> str:

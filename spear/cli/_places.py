@@ -6,7 +6,6 @@ Host and clients agree here, so nothing is imported that takes time.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import stat
 from contextlib import suppress
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME: Final = "default"
 SUFFIX: Final = ".sock"
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 CONNECT_SECONDS: Final = 5.0
 """A host that does not take a connection within this time is not going to."""
@@ -44,11 +41,6 @@ def directory() -> str:
 def socket_path(name: str) -> str:
     """Where the host of a name listens."""
     return os.path.join(directory(), f"{name}{SUFFIX}")
-
-
-def is_name(text: str) -> bool:
-    """Whether a host can be called so."""
-    return _NAME.fullmatch(text) is not None
 
 
 def check_directory(path: str) -> None:

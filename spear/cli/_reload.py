@@ -162,6 +162,9 @@ class Reloader:
         except SpearError as error:
             logger.error("reload: nothing is changed, because\n%s", error)
             return
+        except Exception:  # a fault of ours is no reason to end what runs
+            logger.exception("reload: nothing is changed, because of a fault in Spear")
+            return
         _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
         done: list[str] = []
         async with trio.open_nursery() as nursery:

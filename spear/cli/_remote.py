@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import argparse
     from typing import Final
 
+    from ._documents import Document
+
 ANSWER_SECONDS: Final = 60.0
 """For what a host answers by itself. Calls have their own time."""
 
@@ -92,6 +94,18 @@ class Answer:
             if not line:
                 return
             yield line
+
+    def documents(self) -> Iterator[Document]:
+        """The maps that the lines are, as they come. Blank ones are signs of life."""
+        for line in self.lines():
+            if not line.strip():
+                continue
+            try:
+                document = json.loads(line)
+            except ValueError as error:  # the last one may have been cut off
+                raise NoHost(f"{self._where} has ended in the middle of a line") from error
+            if isinstance(document, dict):
+                yield document
 
 
 class Remote:

@@ -131,7 +131,8 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
         try:
             gateway_settings(loaded.configuration.spearlet)
         except ConfigurationError as error:
-            faults.add(("spearlet", "listen"), str(error))
+            key = "token_file" if str(error).startswith("a token") else "listen"
+            faults.add(("spearlet", key), str(error))
     return loaded, faults
 
 

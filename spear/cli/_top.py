@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
-from spear._errors import ConfigurationError, SpearError
+from spear._errors import ConfigurationError
 
 from ._places import NoHost
-from ._remote import Remote, define_host
+from ._remote import ANSWER_SECONDS, Remote, define_host
 from ._text import printable
 from ._top_view import SORTS, Line, Moment, lay_out
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ._documents import Document
 
-    Arrival: TypeAlias = Document | SpearError
+    Arrival: TypeAlias = Document | Exception
 
 WIDTH: Final = 80
 """Of the output with ``--once``, where that is no terminal."""
@@ -93,11 +93,10 @@ def run_top(options: argparse.Namespace) -> int:
 
 def _snapshots(remote: Remote, interval: float) -> Iterator[Document]:
     path = f"/v1/watch?interval={interval:g}"
-    with remote.request("GET", path, headers={"Accept": "application/x-ndjson"}) as answer:
-        for line in answer.lines():
-            if line.strip():  # a sign of life has none
-                snapshot = json.loads(line)
-                yield snapshot if isinstance(snapshot, dict) else {}
+    headers = {"Accept": "application/x-ndjson"}
+    seconds = interval + ANSWER_SECONDS
+    with remote.request("GET", path, headers=headers, seconds=seconds) as answer:
+        yield from answer.documents()
 
 
 def _once(remote: Remote, interval: float, sort: str) -> int:
@@ -153,7 +152,7 @@ class _Screen:
                 self._arrivals.put(snapshot)
                 os.write(self._wake_write, b"\0")
             self._arrivals.put(NoHost(f"{self._remote.where} has ended"))
-        except SpearError as error:
+        except Exception as error:  # whatever it is, the terminal must be given back
             self._arrivals.put(error)
         os.write(self._wake_write, b"\0")
 
@@ -177,7 +176,7 @@ class _Screen:
                 arrival = self._arrivals.get_nowait()
             except Empty:
                 return
-            if isinstance(arrival, SpearError):
+            if isinstance(arrival, Exception):
                 raise arrival
             self._moment = Moment(arrival, self._moment.now if self._moment else None)
 

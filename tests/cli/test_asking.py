@@ -91,6 +91,7 @@ def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
         (["price", "tea"], b'"tea EUR 0"\n'),
         (["price", "tea", "--currency", "GBP", "--", "--timeout", "3"], b'"tea GBP 3"\n'),
         (["shop.price", "tea", "--timeout", "20", "--session=a"], b'"tea EUR 0"\n'),
+        (["price", "tea", "--timeout", "inf"], b'"tea EUR 0"\n'),
         (["echo", "7", '"7"', "[1]", '{"a": null}'], b'[7, "7", [1], {"a": null}]\n'),
         (["echo", "größe"], '"größe"\n'.encode()),
         (["echo", "[1, 2]"], b"[1, 2]\n"),
@@ -268,8 +269,9 @@ def test_what_was_written(host: Host, run: Run) -> None:
     instance = line["instance"]
     assert b"again" in run("logs", "till", "--instance", instance).output
     assert run("logs", "till", "--instance", "process:till-9#1").output.count(b"again") == 0
-    done = run("logs", "tilt")
-    assert (done.status, done.output) == (4, b"")
+    for words in (["logs", "tilt"], ["logs", "tilt", "-f"]):
+        done = run(*words)
+        assert (done.status, done.output) == (4, b"")
     done = run("logs", "till", "--tail", "-1")
     assert (done.status, "--tail must not be negative" in done.errors) == (2, True)
 
@@ -341,10 +343,12 @@ def test_the_end_of_a_deployment_and_of_a_host(
         assert run("invoke", "greet").output == b'"hello you"\n'
         done = run("drain", "--seconds", "nan")
         assert (done.status, "--seconds must be a number" in done.errors) == (2, True)
-        with host.ask("logs", "-f") as following, host.ask("drain", "--seconds", "20") as draining:
-            assert draining.communicate(timeout=PATIENCE_SECONDS)[0] == (
-                b"the spearlet 'default' has drained and ended\n"
-            )
+        assert run("invoke", "say", "farewell").status == 0
+        with host.ask("logs", "-f") as following:
+            read_until(following.stdout, b"farewell")
+            with host.ask("drain", "--seconds", "20") as draining:
+                said = draining.communicate(timeout=PATIENCE_SECONDS)[0]
+                assert said == b"the spearlet 'default' has drained and ended\n"
             assert following.wait(PATIENCE_SECONDS) in (0, 10)
         assert host.process.wait(PATIENCE_SECONDS) == 0
 

@@ -322,3 +322,40 @@ def test_what_may_have_been_executed() -> None:
     assert failure_from({"kind": "WorkerDied", "message": "m", "delivered": "no"}).delivered == "no"
     assert failure_from({"kind": "WorkerDied", "message": "m"}).delivered == "maybe"
     assert failure_of(500, "application/json", b"[]", {}).delivered == "maybe"
+
+
+# -- lines as they come -------------------------------------------------------------------------------
+
+
+def test_lines_that_were_lost(run: Run, tmp_path: Path) -> None:
+    body = b'{"lost": 3}\n\n[]\n{"instance": "process:a-1#1", "stream": "stdout", "text": "a\\u001b"}\n'
+    with answering(tmp_path / "s", ok(body)):
+        done = run("logs", "a", "--host", str(tmp_path / "s"))
+    first, second = done.output.decode().splitlines()
+    assert first == "... 3 lines were lost: they came faster than they were read"
+    assert second.endswith(" a-1#1 stdout: a\\x1b")
+
+
+def test_a_line_that_is_cut_off(run: Run, tmp_path: Path) -> None:
+    with answering(tmp_path / "s", ok(b'{"lost": 3}\n{"inst')):
+        done = run("logs", "a", "-f", "--host", str(tmp_path / "s"))
+        assert done.output.startswith(b"... 3 lines")
+        assert (done.status, "has ended in the middle of a line" in done.errors) == (10, True)
+        done = run("top", "--once", "--host", str(tmp_path / "s"))
+        assert done.status == 10
+
+
+def test_a_host_that_ends_before_there_are_rates(run: Run, tmp_path: Path) -> None:
+    with answering(tmp_path / "s", ok(b'{"time": 3}\n')):
+        done = run("top", "--once", "--host", str(tmp_path / "s"))
+    assert (done.status, done.output) == (10, b"")
+    assert "has ended" in done.errors
+
+
+def test_items_that_are_none(run: Run, tmp_path: Path) -> None:
+    """And a host that describes nothing."""
+    with answering(tmp_path / "s", ok(b'"a"\n{')):
+        assert run("invoke", "--host", str(tmp_path / "s"), "price").status == 10
+    with answering(tmp_path / "t", ok(b'{"kind": "stream"}')):
+        done = run("invoke", "--host", str(tmp_path / "t"), "price", "--help")
+        assert done.output == b"price\n"

@@ -92,6 +92,10 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
         (["shop.py", "--listen", "nowhere"], "--listen: spearlet.listen: must be HOST:PORT"),
         (["./empty/"], "empty has no main.py"),
         (["shop.py", "./a/shop.py"], "would both be named shop: say NAME=./a/shop.py"),
+        (
+            ["shop.py", "--token-file", "short"],
+            "--token-file: spearlet.token_file: a token has at least 16",
+        ),
         (["shop.py", "--control-socket", "x" * 108], "is too long for a socket, by "),
         (["shop.py", "--control-socket", "no/where/s"], "cannot use {}/no/where: No such file"),
         (["shop.py", "--control-socket", "open/s"], "is not a directory of this user alone"),
@@ -102,6 +106,7 @@ def test_what_makes_no_sense(run: Run, here: Path, words: list[str], message: st
     (here / "empty").mkdir()
     (here / "open").mkdir()
     (here / "open").chmod(0o777)
+    (here / "short").write_text("short")
     done = run("serve", *words)
     assert (done.status, done.output) == (2, b"")
     assert message.format(here) in done.errors

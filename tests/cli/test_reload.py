@@ -1,0 +1,101 @@
+"""What a deployment is made from, and whether that has changed; and who holds a place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import spear
+from spear import ConfigurationError
+from spear.cli import _reload
+from spear.cli._claim import claim
+from spear.cli._reload import Applied, Part, Reloader
+from spear.config import Configuration, Faults, FunctionConfiguration, Loaded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_file_and_its_changes(tmp_path: Path) -> None:
+    file = tmp_path / "shop.py"
+    function = FunctionConfiguration(source=str(file))
+    nothing = Part.of(function)
+    file.write_text("x = 1")
+    first = Part.of(function)
+    assert first == Part.of(function) != nothing
+    (tmp_path / "beside.py").touch()
+    assert Part.of(function) == first
+    file.write_text("x = 12")
+    assert Part.of(function) != first
+    assert Part.of(FunctionConfiguration(source="company.shop")).state == ()
+
+
+def test_a_directory_and_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("main.py", "data/a", "data/b"):
+        (tmp_path / name).touch()
+    function = FunctionConfiguration(source=str(tmp_path))
+    first = Part.of(function)
+    assert [os.path.basename(name) for name, _, _ in first.state] == ["main.py", "a", "b"]
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "main.pyc").touch()
+    assert Part.of(function) == first
+    os.utime(tmp_path / "data" / "b", ns=(0, 0))
+    assert Part.of(function) != first
+    (tmp_path / "data" / "gone").symlink_to("nowhere")
+    assert len(Part.of(function).state) == 3
+    monkeypatch.setattr(_reload, "MAX_FILES", 2)
+    assert len(Part.of(function).state) == 2
+
+
+async def test_a_fault_of_ours_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def load() -> tuple[Loaded, Faults]:
+        raise ZeroDivisionError
+
+    loaded = Loaded(configuration=Configuration(), origins={}, file=None)
+    async with spear.open_spearlet() as spearlet:
+        with caplog.at_level(logging.INFO, "spear.cli"):
+            await Reloader(Applied(spearlet), load, loaded).reload()
+    assert "because of a fault in Spear" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.repetitive
+def test_one_at_a_time_holds_a_place(tmp_path: Path) -> None:
+    path = str(tmp_path / "spear" / "default.sock")
+    holders: list[int] = []
+    most: list[int] = []
+    outcomes: list[str] = []
+
+    def work() -> None:
+        for _ in range(300):
+            try:
+                with claim(path):
+                    holders.append(1)
+                    most.append(len(holders))
+                    holders.pop()
+                    outcomes.append("held")
+            except ConfigurationError as error:
+                outcomes.append("taken" if "listens at" in str(error) else str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert max(most) == 1
+    assert {"held"} <= set(outcomes) <= {"held", "taken"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "spear").symlink_to("nowhere")
+    with (
+        pytest.raises(ConfigurationError, match="not a directory of this user alone"),
+        claim(str(tmp_path / "spear" / "x.sock")),
+    ):
+        pass
