@@ -114,7 +114,7 @@ def _configure(settings: GatewaySettings) -> Config:
     return config
 
 
-def _check_exposure(settings: GatewaySettings) -> None:
+def check_exposure(settings: GatewaySettings) -> None:
     """Raise ConfigurationError for a gateway that is open to other machines."""
     if settings.host is None or is_loopback(settings.host):
         return
@@ -178,7 +178,7 @@ async def open_gateway(
         ConfigurationError: it cannot listen there, or should not.
     """
     settings = GatewaySettings() if settings is None else settings
-    _check_exposure(settings)
+    check_exposure(settings)
     async with open_private_nursery() as nursery:
         drain = on_drain or partial(nursery.start_soon, spearlet.drain)
         app = App(spearlet, settings, ROUTES, nursery, drain)
