@@ -50,7 +50,7 @@ class Limits:
     """How many segments of one peer we hold: each is a descriptor of the 1,024 that a process usually may
     have."""
 
-    segment_threshold_bytes: int = 1 * MIB
+    segment_threshold_bytes: int = 2 * MIB
     """Payloads from here on are copied into a segment that is kept for that, instead of written to the
     socket: the other side then copies them once, or not at all. Below, the socket is faster."""
 

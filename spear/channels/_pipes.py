@@ -9,6 +9,7 @@ its business.
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 from collections.abc import Callable
@@ -57,6 +58,9 @@ READ_AHEAD_BYTES: Final = 4 * 1024
 MAX_READS: Final = 4
 """Reads in a row before other tasks get their turn. A pass of the scheduler for each, of which a payload
 of 64 KiB needs one or two, costs a third of the rate of such payloads."""
+
+CROWDED_SECONDS: Final = 0.01
+"""Until a descriptor that the kernel did not take is offered again."""
 
 MAX_BUFFERS: Final = 512
 """Buffers handed to one sendmsg; Linux allows 1024."""
@@ -140,7 +144,8 @@ class SocketPipe:
     """
 
     __slots__ = (
-        "_closed", "_drained", "_ended_by", "_failure", "_fileno", "_limits", "_low_latency",
+        "_closed", "_drained", "_ended_by", "_failure", "_fileno", "_is_crowded", "_limits",
+        "_low_latency",
         "_nursery", "_on_frames", "_pump", "_server", "_stream", "_takes_descriptors", "_token",
         "_unsent", "borrower",
         "bytes_received", "bytes_sent", "lender", "receiver", "sink", "waiters",
@@ -179,6 +184,7 @@ class SocketPipe:
         self.lender: SegmentLender | None = None
         self.borrower: Borrower | None = None
         self._takes_descriptors = False
+        self._is_crowded = False
 
     # -- segments -----------------------------------------------------------------------------
 
@@ -371,6 +377,13 @@ class SocketPipe:
                     sent = sock.sendmsg(buffers[:count])
             except BlockingIOError:
                 return buffers
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    raise
+                # So many descriptors of this user are on their way that the kernel takes no more of them.
+                # Somebody will read some.
+                self._is_crowded = True
+                return buffers
             self.bytes_sent += sent
             buffers = _behind(buffers, sent)
         return buffers
@@ -383,6 +396,9 @@ class SocketPipe:
                 while self._unsent:
                     scope.deadline = trio.current_time() + limits.write_seconds
                     await wait_writable(self._stream.socket)
+                    if self._is_crowded:
+                        self._is_crowded = False
+                        await trio.sleep(CROWDED_SECONDS)
                     self._unsent = self._send(self._unsent)
                     if not self._unsent:
                         self._unsent = self.sink.take()

@@ -74,11 +74,14 @@ class RawPeer:
         nonce: bytes | None = None,
         resumes: bool = False,
         version: int = VERSION,
+        features: Sequence[str] = (),
     ) -> AuthRequest:
         """A request that a host believes if ``secret`` is the right one."""
         nonce = urandom(NONCE_BYTES) if nonce is None else nonce
         proof = secret.prove(agent_text(version, instance, challenge.nonce, nonce))
-        return AuthRequest(version, instance, nonce, proof, resumes, self._limits, "raw")
+        return AuthRequest(
+            version, instance, nonce, proof, resumes, self._limits, "raw", tuple(features)
+        )
 
     async def log_in(
         self,
@@ -87,6 +90,7 @@ class RawPeer:
         functions: Sequence[str] = (),
         *,
         resumes: bool = False,
+        features: Sequence[str] = (),
     ) -> None:
         """Do all that an agent does until its channel is ready.
 
@@ -95,7 +99,8 @@ class RawPeer:
             ChannelBroken: it closes the connection instead.
         """
         challenge = await self.receive_challenge()
-        await self.authenticate(self.prove(challenge, instance, secret, resumes=resumes))
+        request = self.prove(challenge, instance, secret, resumes=resumes, features=features)
+        await self.authenticate(request)
         await self.announce(functions)
 
     async def authenticate(self, request: AuthRequest) -> None:

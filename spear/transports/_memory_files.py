@@ -87,6 +87,8 @@ def make_memory_file(size: int) -> tuple[Descriptor, mmap]:
     Raises:
         OSError: there is not enough memory, or no descriptor.
     """
+    # The kernel refuses to map much more than there is, but fills such a file until it has to kill.
+    _map(-1, size, is_private=True).close()
     descriptor = Descriptor(os.memfd_create("spear", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     # All of it now: whoever touches a page for which there is no memory dies of SIGBUS.
     os.posix_fallocate(descriptor.fileno, 0, size)
@@ -97,12 +99,14 @@ def make_memory_file(size: int) -> tuple[Descriptor, mmap]:
     return descriptor, mapping
 
 
-def _map(fileno: int, size: int, *, to_write: bool = False) -> mmap:
+def _map(fileno: int, size: int, *, to_write: bool = False, is_private: bool = False) -> mmap:
     # Here, because every function's process imports this module, and few have a use for that one.
     import mmap
 
     flags, protection = mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
-    if not to_write:
+    if is_private:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    elif not to_write:
         # Linux before 6.7 refuses shared mappings of what is sealed against writing, even to read.
         flags, protection = mmap.MAP_PRIVATE, mmap.PROT_READ
     if sys.version_info >= (3, 13):

@@ -119,6 +119,7 @@ class Carrier:
         limits: Limits = DEFAULTS,
         peer_limits: Limits = DEFAULTS,
         functions: Sequence[str] = ("f",),
+        features: Sequence[str] = (),
     ) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
         """A host's channel, and an instance that is driven by hand."""
         async with (
@@ -126,7 +127,7 @@ class Carrier:
             await self.connect(endpoint.address) as stream,
         ):
             peer = RawPeer(stream, peer_limits)
-            await peer.log_in(INSTANCE, endpoint.secret, functions)
+            await peer.log_in(INSTANCE, endpoint.secret, functions, features=features)
             yield await endpoint.wait_connected(), peer
 
 

@@ -1,0 +1,689 @@
+"""Large payloads by descriptor, over real sockets: what arrives, what is kept, what a peer may not do."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import resource
+import socket
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+import trio
+import trio.testing
+
+from spear import (
+    CallFailed,
+    ChannelBroken,
+    DeadlineExceeded,
+    Limits,
+    LocalProtocolError,
+    Overloaded,
+    Rejected,
+    SharedBuffer,
+)
+from spear.channels import CommunicationChannel
+from spear.channels._lending import LEAST_SHARED_BYTES, WORTH_KEEPING
+from spear.testing import Functions, RawPeer, cancel_sweep
+from spear.transports import Descriptor, SocketStream, make_memory_file, send_with_descriptor
+from spear.wire import NO_DEADLINE, SEGMENTS, SHARED, FrameType
+
+from .helpers import echo, open_in_memory, park, sleep
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from spear.channels import InboundCall
+    from spear.testing import OpenPair
+
+    from .helpers import Carrier
+
+KIB = 1024
+MIB = 1024 * KIB
+SIZE = 256 * KIB
+
+SMALL = Limits(
+    max_message_bytes=512 * KIB,
+    max_segment_bytes=4 * MIB,
+    mapped_segment_bytes=6 * MIB,
+    max_segments=4,
+    segment_threshold_bytes=128 * KIB,
+    segment_pool_bytes=1 * MIB,
+    segment_pool_seconds=0.05,
+)
+"""Limits that a test reaches with few bytes."""
+
+Pair: TypeAlias = tuple[CommunicationChannel, CommunicationChannel]
+
+REQUEST = int(FrameType.EXECUTION_REQUEST)
+RESPONSE = int(FrameType.EXECUTION_RESPONSE)
+FRAGMENT = 0x01
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left() -> Iterator[None]:
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    if not set(os.listdir("/proc/self/fd")) <= before:  # a cycle may still have one
+        gc.collect()
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def filled(size: int, text: bytes = b"shared") -> SharedBuffer:
+    buffer = SharedBuffer(size)
+    buffer.view[: len(text)] = text[:size]
+    buffer.view[-1] = 9
+    return buffer
+
+
+async def look(call: InboundCall) -> bytes:
+    """Says what it sees, without a copy."""
+    with call.view() as view:
+        return b"%d %d %s" % (view.readonly, len(view), bytes(view[:6]))
+
+
+async def share(call: InboundCall) -> SharedBuffer:
+    """Returns as many bytes as it is told, shared."""
+    return filled(int(call.payload))
+
+
+async def half_share(call: InboundCall) -> SharedBuffer:
+    """Likewise, but keeps a view of them."""
+    buffer = filled(int(call.payload))
+    kept.append(buffer.view[:3])
+    return buffer
+
+
+async def keep(call: InboundCall) -> bytes:
+    """Keeps what it sees."""
+    kept.append(call.view())
+    return b""
+
+
+kept: list[memoryview] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept() -> Iterator[None]:
+    yield
+    kept.clear()
+
+
+FUNCTIONS = Functions(
+    {
+        "echo": echo,
+        "look": look,
+        "share": share,
+        "half_share": half_share,
+        "keep": keep,
+        "sleep": sleep,
+    }
+)
+
+
+@asynccontextmanager
+async def opened(open_pair: OpenPair, limits: Limits = SMALL) -> AsyncIterator[Pair]:
+    async with open_pair(
+        host_service=FUNCTIONS, agent_service=FUNCTIONS, functions=FUNCTIONS.names, limits=limits
+    ) as pair:
+        yield pair
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():  # about threads and timers as often as not
+        await trio.sleep(0.001)
+
+
+# -- what arrives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, LEAST_SHARED_BYTES - 1, LEAST_SHARED_BYTES, 500 * KIB])
+async def test_the_same_arrives_over_every_transport(open_pair: OpenPair, size: int) -> None:
+    async with opened(open_pair) as pair:
+        for channel in pair:
+            buffer = filled(size)
+            expected = b"1 %d %s" % (size, b"shared"[:size])
+            if size == 1:
+                expected = b"1 1 \x09"
+            assert (await channel.request("look", buffer)).payload == expected
+            response = await channel.request("share", b"%d" % size)
+            assert isinstance(response.payload, memoryview)
+            assert response.payload.readonly
+            assert len(response.payload) == size
+            assert response.payload[-1] == 9
+            assert response.payload is response.payload
+            given = bytes(range(256)) * (size // 256) + bytes(size % 256)
+            echoed = (await channel.request("echo", given)).payload
+            assert type(echoed) is bytes
+            assert echoed == given
+            assert bytes((await channel.request("echo", filled(size))).payload)[-1] == 9
+
+
+async def test_more_than_a_message_goes_by_descriptor_only(open_pair: OpenPair) -> None:
+    async with opened(open_pair) as (host, agent):
+        large = 2 * MIB
+        if open_pair is not open_in_memory and not _by_descriptor(host):
+            with pytest.raises(LocalProtocolError, match=f"{large} bytes; the peer takes 524288"):
+                await host.request("look", filled(large))
+            with pytest.raises(Rejected, match="a result of 2097152 bytes; the peer takes 524288"):
+                await host.request("share", b"%d" % large)
+            return
+        for channel in (host, agent):
+            expected = b"1 %d shared" % large
+            assert (await channel.request("look", filled(large))).payload == expected
+            assert len((await channel.request("share", b"%d" % large)).payload) == large
+
+
+def _by_descriptor(channel: CommunicationChannel) -> bool:
+    return channel._pipe.lender is not None
+
+
+async def test_in_memory_the_object_itself_is_handed_over() -> None:
+    async with opened(open_in_memory) as (host, _):
+        buffer = filled(64 * MIB)
+        assert (await host.request("look", buffer)).payload == b"1 67108864 shared"
+        assert (await host.request("share", b"1000000")).payload[-1] == 9
+
+
+async def test_no_byte_of_it_crosses_the_socket(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, agent):
+        await host.request("look", filled(4 * MIB))
+        await host.request("share", b"4000000")
+        for channel in (host, agent):
+            assert channel.statistics().bytes_sent < 2 * KIB
+
+
+async def test_an_end_that_does_not_want_it_gets_bytes(unix: Carrier) -> None:
+    """And so does an older one, which has never heard of it."""
+    from attrs import evolve
+
+    async with opened(unix.open_pair, evolve(SMALL, max_segment_bytes=0)) as pair:
+        for channel in pair:
+            assert not _by_descriptor(channel)
+            assert (await channel.request("look", filled(SIZE))).payload == b"1 262144 shared"
+            assert (await channel.request("share", b"%d" % SIZE)).payload[-1] == 9
+            assert channel.statistics().bytes_sent > SIZE
+
+
+async def test_a_host_may_write_again_and_a_function_may_not(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, agent):
+        buffer = filled(SIZE)
+        for text in (b"first!", b"second"):
+            buffer.view[:6] = text
+            assert (await host.request("look", buffer)).payload == b"1 262144 " + text
+        buffer = filled(SIZE)
+        for _ in range(2):
+            assert (await agent.request("look", buffer)).payload == b"1 262144 shared"
+            assert buffer.view.readonly
+
+
+async def test_what_a_function_still_writes_to_is_sent_as_bytes(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, agent):
+        assert (await host.request("half_share", b"%d" % SIZE)).payload[-1] == 9
+        assert agent.statistics().bytes_sent > SIZE
+        with pytest.raises(Rejected, match="1048576 bytes of which there still are views: drop"):
+            await host.request("half_share", b"1048576")
+
+
+async def test_a_view_outlives_its_channel(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, _):
+        view = (await host.request("share", b"%d" % SIZE)).payload
+    assert view[-1] == 9
+
+
+async def test_what_is_passed_on_is_not_copied(unix: Carrier) -> None:
+    """As a host does that calls one function for another."""
+    async with opened(unix.open_pair) as (host, agent):
+        response = await host.request("share", b"2000000")
+        assert (await host.request("look", response.body)).payload == b"1 2000000 shared"
+        seen = (await host.request("share", b"200000")).payload
+        assert seen[-1] == 9
+        assert host.statistics().bytes_sent < 2 * KIB
+        assert agent.statistics().bytes_sent < 2 * KIB
+        plain = await host.request("echo", b"plain")
+        assert plain.body == b"plain"
+
+
+# -- bytes that are copied into segments ---------------------------------------------------------------
+
+
+async def test_bytes_take_to_segments_when_it_pays(unix: Carrier) -> None:
+    payload = os.urandom(SIZE)
+    async with opened(unix.open_pair) as (host, agent):
+        for _ in range(WORTH_KEEPING + 1):  # the last of them asks
+            assert (await host.request("echo", payload)).payload == payload
+        before = host.statistics().bytes_sent
+        assert before > WORTH_KEEPING * SIZE
+        for _ in range(20):
+            echoed = (await host.request("echo", payload)).payload
+            assert type(echoed) is bytes
+            assert echoed == payload
+        for channel in (host, agent):
+            found = channel.statistics()
+            assert found.kept_bytes in (SIZE, 2 * SIZE)
+            assert found.lent_bytes <= found.kept_bytes
+        assert host.statistics().bytes_sent - before < 8 * KIB
+
+
+async def test_no_more_is_kept_than_the_limit(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, _):
+        for _ in range(2 * WORTH_KEEPING):
+            await host.request("look", bytes(SIZE))
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(host.request, "look", bytes(SIZE))
+            for size in (130 * KIB, 500 * KIB, 511 * KIB):
+                nursery.start_soon(host.request, "look", bytes(size))
+        for size in (130 * KIB, 300 * KIB, 511 * KIB):
+            for _ in range(2 * WORTH_KEEPING):
+                await host.request("look", bytes(size))
+            assert host.statistics().kept_bytes <= SMALL.segment_pool_bytes
+
+
+async def test_what_is_not_used_is_freed_after_a_while(
+    unix: Carrier, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with opened(unix.open_pair) as (host, _):
+        for _ in range(WORTH_KEEPING + 2):
+            await host.request("look", bytes(SIZE))
+        assert host.statistics().kept_bytes == SIZE
+        await wait_until(lambda: host.statistics().kept_bytes == 0)
+
+
+@pytest.mark.slow
+async def test_what_a_function_keeps_is_told_when_it_lets_go(unix: Carrier) -> None:
+    """Nobody says anything else meanwhile; and it may let go in any thread."""
+    async with opened(unix.open_pair) as (host, agent):
+        await host.request("keep", filled(SIZE))
+        await park()
+        assert host.statistics().lent_bytes == agent.statistics().borrowed_bytes == SIZE
+        await trio.to_thread.run_sync(kept.clear)
+        await wait_until(lambda: host.statistics().lent_bytes == 0)
+        assert agent.statistics().borrowed_bytes == 0
+
+
+async def test_who_keeps_too_much_gets_no_more(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, _):
+        for _ in range(3):
+            await host.request("keep", filled(2 * MIB))
+        with pytest.raises(Overloaded, match=r"6291456 bytes in 3 shared buffers; it takes 6291"):
+            await host.request("keep", filled(1 * MIB))
+        before = host.statistics().bytes_sent
+        await host.request("keep", filled(SIZE))  # that can be sent as bytes
+        assert host.statistics().bytes_sent - before > SIZE
+        kept.clear()
+        await host.request("look", b"")  # whose answer says so
+        await host.request("keep", filled(1 * MIB))
+
+
+# -- calls that do not go well -------------------------------------------------------------------------
+
+
+async def test_refused_calls_leave_nothing(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, _):
+        for _ in range(3 * SMALL.max_segments):
+            with pytest.raises(CallFailed, match="no function 'nobody'"):
+                await host.request("nobody", filled(SIZE))
+        await wait_until(lambda: host.statistics().lent_bytes == 0)
+
+
+async def test_arguments_nobody_looks_at_leave_nothing(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, agent):
+        for _ in range(3):
+            with trio.move_on_after(0.001):
+                await host.request("sleep", filled(2 * MIB))
+            await wait_until(lambda: not agent.statistics().handlers_running)
+        await wait_until(lambda: host.statistics().lent_bytes == 0)
+
+
+async def test_segments_and_small_calls_do_not_mix(unix: Carrier) -> None:
+    """With a socket that takes a few bytes at a time, so that frames are sent in pieces."""
+    async with opened(unix.open_pair) as (host, agent):
+        for channel in (host, agent):
+            stream = channel._pipe._stream  # type: ignore[attr-defined]  # of a socket's
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+
+        async def small(channel: CommunicationChannel, number: int) -> None:
+            payload = b"%d" % number * (1 + number * 97 % 5000)
+            assert (await channel.request("echo", payload)).payload == payload
+
+        async def large(channel: CommunicationChannel, number: int) -> None:
+            text = b"%06d" % number
+            expected = b"1 %d %s" % (SIZE + number, text)
+            given = filled(SIZE + number, text)
+            assert (await channel.request("look", given)).payload == expected
+
+        for channel in (host, agent):
+            async with trio.open_nursery() as nursery:
+                for number in range(40):
+                    nursery.start_soon(small, channel, number)
+                    if number % 10 < SMALL.max_segments:
+                        nursery.start_soon(large, channel, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["look", "share"])
+async def test_r4_cancelled_at_any_step_nothing_is_left(unix: Carrier, function: str) -> None:
+    buffer = filled(SIZE)
+
+    async def operation(pair: Pair) -> None:
+        given = buffer if function == "look" else b"%d" % SIZE
+        await pair[0].request(function, given)
+
+    async def check(pair: Pair) -> None:
+        host, agent = pair
+        gc.collect()  # what was cancelled may be in a cycle with the exception that says so
+        assert (await host.request("look", buffer)).payload == b"1 262144 shared"
+        await wait_until(
+            lambda: (
+                not any(
+                    (each.lent_bytes or each.borrowed_bytes or each.handlers_running)
+                    for each in (host.statistics(), agent.statistics())
+                )
+            )
+        )
+
+    sweep = await cancel_sweep(lambda: opened(unix.open_pair), operation, check)
+    assert sweep.runs > 10
+    buffer.close()
+
+
+# -- peers that break the rules --------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def hostile(unix: Carrier) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
+    """A host's channel, and an instance that may pass descriptors."""
+    async with unix.open_raw(
+        service=FUNCTIONS, limits=SMALL, peer_limits=SMALL, features=[SEGMENTS]
+    ) as (host, peer):
+        await peer.send(FrameType.LEND)
+        assert (await peer.receive(FrameType.LEND))[3] == 1
+        yield host, peer
+
+
+def announcing(
+    size: int, number: int = 0, call_id: int = 2, *, flags: int = SHARED, name: str = "look"
+) -> bytes:
+    return RawPeer.encode(
+        REQUEST,
+        flags=flags | FRAGMENT,
+        call_id=call_id,
+        b=NO_DEADLINE,
+        head={"function": name, "size": size, "segment": number},
+    )
+
+
+def pass_along(peer: RawPeer, data: bytes, *passed: Descriptor) -> None:
+    assert isinstance(peer.stream, SocketStream)
+    filenos = [each.fileno for each in passed]
+    if len(filenos) == 1:
+        assert send_with_descriptor(peer.stream.socket, data, filenos[0]) == len(data)
+    else:
+        assert socket.send_fds(peer.stream.socket, [data], filenos) == len(data)
+
+
+def sealed(size: int, seals: int, *, is_whole: bool = True) -> Descriptor:
+    made = Descriptor(os.memfd_create("hostile", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC))
+    os.ftruncate(made.fileno, size)
+    if is_whole:
+        os.posix_fallocate(made.fileno, 0, size)
+    fcntl.fcntl(made.fileno, fcntl.F_ADD_SEALS, seals)
+    return made
+
+
+FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+FINAL = FIXED | fcntl.F_SEAL_WRITE
+
+
+async def test_an_honest_one_is_served(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(2 * MIB), sealed(2 * MIB, FINAL))
+        answer = await peer.receive(RESPONSE)
+        assert answer[6] == b"1 2097152 " + bytes(6)
+        assert host.is_connected
+
+
+@pytest.mark.parametrize(
+    ("size", "seals", "whole", "why"),
+    [
+        (SIZE, 0, True, "not sealed against shrinking and growing"),
+        (SIZE, fcntl.F_SEAL_GROW, True, "not sealed against shrinking and growing"),
+        (SIZE - 1, FINAL, True, "it has 262143 bytes, not 262144"),
+        (1 * MIB, FIXED, True, "1048576 bytes that could still change, or are not there"),
+        (1 * MIB, FINAL, False, "1048576 bytes that could still change, or are not there"),
+        (8 * MIB, FINAL, True, "8388608 bytes, allowed are 4194304"),
+    ],
+)
+async def test_what_is_not_as_it_should_be_ends_the_connection(
+    unix: Carrier, size: int, seals: int, whole: bool, why: str
+) -> None:
+    async with hostile(unix) as (host, peer):
+        claimed = max(size, SIZE)
+        pass_along(peer, announcing(claimed), sealed(size, seals, is_whole=whole))
+        await expect_expelled(host, why)
+
+
+async def expect_expelled(host: CommunicationChannel, why: str) -> None:
+    await host.closed.wait()
+    assert isinstance(host.closed_by, ChannelBroken)
+    assert why in str(host.closed_by)
+
+
+async def test_only_memory_files_are_taken(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        with open(__file__, "rb") as file:
+            pass_along(peer, announcing(1000), Descriptor(os.dup(file.fileno())))
+        await expect_expelled(host, "it is not a memory file")
+
+
+async def test_what_may_still_change_is_copied_before_it_is_looked_at(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        descriptor, mapping = make_memory_file(SIZE)
+        pass_along(peer, announcing(SIZE, name="keep"), descriptor)
+        await peer.receive(RESPONSE)
+        mapping[:5] = b"later"
+        assert bytes(kept[0][:5]) == bytes(5)
+        assert host.statistics().borrowed_bytes == 0
+        mapping.close()
+
+
+async def test_two_descriptors_at_once_are_one_too_many(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        made = sealed(SIZE, FINAL)
+        pass_along(peer, announcing(SIZE), made, made)
+        await expect_expelled(host, "2 descriptors at once")
+
+
+async def test_a_hundred_are_not_even_taken(unix: Carrier) -> None:
+    """The kernel hands over as many as there is room for, and closes the others."""
+    async with hostile(unix) as (host, peer):
+        made = sealed(SIZE, FINAL)
+        pass_along(peer, announcing(SIZE), *[made] * 100)
+        error = await peer.receive(FrameType.ERROR)
+        assert error[5] is not None
+        assert "cannot be taken" in str(error[5]["message"]) or host.closed.is_set()
+
+
+async def test_descriptors_that_no_frame_speaks_of(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        made = sealed(SIZE, FINAL)
+        beat = RawPeer.encode(FrameType.HEALTH_CHECK)
+        for _ in range(3):
+            pass_along(peer, beat, made)
+        await expect_expelled(host, "descriptors that no frame speaks of")
+
+
+async def test_a_descriptor_that_never_comes(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        await peer.stream.send_all(announcing(SIZE))
+        await expect_expelled(host, "a segment without a descriptor")
+
+
+async def test_numbers_must_be_free(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        made = sealed(SIZE, FINAL)
+        for call_id in (2, 4):
+            pass_along(peer, announcing(SIZE, 1, call_id, name="sleep"), made)
+        await expect_expelled(host, "number 1 is not free")
+
+
+async def test_numbers_are_few(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(SIZE, SMALL.max_segments), sealed(SIZE, FINAL))
+        await expect_expelled(host, "number 4 is not free")
+
+
+async def test_r18_what_a_peer_may_have_mapped_here_is_bounded(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        made = sealed(4 * MIB, FINAL)
+        pass_along(peer, announcing(4 * MIB, 0, 2, name="keep"), made)
+        await peer.receive(RESPONSE)
+        assert host.statistics().borrowed_bytes == 4 * MIB
+        # A large file counts whole, however little of it is said to be payload.
+        pass_along(peer, announcing(1000, 1, 4, name="keep"), made)
+        await expect_expelled(host, "more than 6291456 bytes in all")
+
+
+async def test_what_is_too_large_for_bytes_is_not_made_into_some(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(1 * MIB, name="echo"), sealed(1 * MIB, FINAL))
+        head = (await peer.receive(FrameType.ERROR))[5]
+        assert head is not None
+        assert head["message"] == "shared arguments of 1048576 bytes; as bytes, 524288 are taken"
+        assert host.is_connected
+
+
+async def test_descriptors_nobody_agreed_on_are_closed_unseen(unix: Carrier) -> None:
+    """Before the question whether they may come, and on connections that know nothing of them."""
+    for features in ([SEGMENTS], []):
+        async with unix.open_raw(service=FUNCTIONS, limits=SMALL, features=features) as (
+            host,
+            peer,
+        ):
+            made = sealed(SIZE, FINAL)
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(50):
+                pass_along(peer, RawPeer.encode(FrameType.HEALTH_CHECK), made)
+            await peer.receive(FrameType.HEALTH_RESPONSE)
+            assert host.is_connected
+            assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_strangers_pass_nothing(unix: Carrier) -> None:
+    async with (
+        unix.open_host(limits=SMALL) as (_, endpoint),
+        await unix.connect(endpoint.address) as stream,
+    ):
+        peer = RawPeer(stream)
+        await peer.receive_challenge()
+        made = sealed(SIZE, FINAL)
+        before = len(os.listdir("/proc/self/fd"))
+        pass_along(peer, b"x", made)
+        await park()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_whoever_asks_must_have_agreed(unix: Carrier) -> None:
+    async with unix.open_raw(service=FUNCTIONS) as (host, peer):
+        await peer.send(FrameType.LEND)
+        await expect_expelled(host, "segments, which were not agreed on")
+
+
+async def test_over_anything_but_a_unix_socket_nobody_may_ask(tcp: Carrier) -> None:
+    async with tcp.open_raw(service=FUNCTIONS, features=[SEGMENTS]) as (host, peer):
+        await peer.send(FrameType.LEND)
+        await expect_expelled(host, "segments, which were not agreed on")
+
+
+async def test_a_peer_that_never_lets_us_pass_any(unix: Carrier) -> None:
+    async with unix.open_raw(limits=SMALL, features=[SEGMENTS]) as (host, _):
+        with pytest.raises(DeadlineExceeded) as caught:
+            await host.request("f", filled(SIZE), timeout=0.01)
+        assert caught.value.delivered == "no"
+        assert host.statistics().calls_in_flight == 0
+
+
+async def test_who_waits_to_pass_one_hears_of_the_end(unix: Carrier) -> None:
+    async with unix.open_raw(limits=SMALL, features=[SEGMENTS]) as (host, peer):
+
+        async def request() -> None:
+            with pytest.raises(ChannelBroken):
+                await host.request("f", filled(SIZE))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(request)
+            await park()
+            await peer.reset()
+
+
+async def test_what_arrives_with_the_end_of_a_connection_is_closed(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(SIZE)[:-3], sealed(SIZE, FINAL))
+        await park()
+        await peer.reset()
+        await host.closed.wait()
+
+
+# -- no descriptor is left -------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def no_more_descriptors() -> AsyncIterator[None]:
+    """Nothing can be opened in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(each) for each in os.listdir("/proc/self/fd")}
+    fillers = [os.dup(0) for number in range(max(used)) if number not in used]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+
+
+async def test_r23_without_descriptors_only_that_call_fails(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, agent):
+        buffer = filled(SIZE)
+        await host.request("look", buffer)  # the question has been asked
+        await agent.request("look", filled(SIZE))
+        pre_made = filled(SIZE)
+        pre_made.seal()
+
+        async with no_more_descriptors():
+            with pytest.raises(Overloaded, match="the arguments cannot be taken: Too many open"):
+                await host.request("look", buffer)
+            with pytest.raises(Overloaded, match="the arguments cannot be taken: Too many open"):
+                await host.request("echo", buffer)
+            assert (await host.request("echo", b"unharmed")).payload == b"unharmed"
+        assert (await host.request("look", buffer)).payload == b"1 262144 shared"
+        await wait_until(lambda: host.statistics().lent_bytes == 0)
+
+
+async def test_r23_a_result_for_which_there_is_no_descriptor(unix: Carrier) -> None:
+    made = filled(SIZE)
+    made.seal()
+
+    async def give(call: InboundCall) -> SharedBuffer:
+        return made
+
+    functions = Functions({"give": give})
+    async with unix.open_pair(agent_service=functions, functions=functions.names, limits=SMALL) as (
+        host,
+        _,
+    ):
+        assert (await host.request("give")).payload[-1] == 9
+        async with no_more_descriptors():
+            response = await host.request("give")
+            with pytest.raises(CallFailed, match="the result cannot be taken: Too many") as caught:
+                _ = response.payload
+            assert caught.value.delivered == "yes"
+            assert "262144 bytes" in repr(response)
+        del response, caught
+        assert (await host.request("give")).payload[-1] == 9

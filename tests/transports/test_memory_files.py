@@ -1,0 +1,272 @@
+"""Memory files: what the kernel keeps, and what becomes of descriptors."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+import spear
+from spear.transports import (
+    ANCILLARY_BYTES,
+    CLOSE_ON_EXEC,
+    BorrowedFile,
+    Descriptor,
+    SharedBuffer,
+    descriptors_in,
+    examine,
+    make_memory_file,
+    send_with_descriptor,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = mmap.PAGESIZE
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left() -> Iterator[None]:
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+class Ends:
+    """Counts what has ended."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+def borrowed(
+    size: int = 3, *, is_final: bool = False, can_be_viewed: bool = True
+) -> tuple[BorrowedFile, Ends]:
+    descriptor, mapping = make_memory_file(PAGE)
+    mapping[:3] = b"abc"
+    mapping.close()
+    ends = Ends()
+    return (
+        BorrowedFile(descriptor, PAGE, size, ends, is_final=is_final, can_be_viewed=can_be_viewed),
+        ends,
+    )
+
+
+class TestSharedBuffer:
+    def test_it_is_memory(self) -> None:
+        with spear.SharedBuffer(5) as buffer:
+            assert len(buffer) == 5
+            assert bytes(buffer.view) == bytes(5)
+            buffer.view[:] = b"hello"
+            assert buffer.as_bytes() == bytes(buffer) == b"hello"
+            assert buffer.as_view().readonly
+            assert bytes(buffer.as_view()) == b"hello"
+            assert repr(buffer) == "<SharedBuffer 5 bytes>"
+
+    @pytest.mark.parametrize("size", [0, -1])
+    def test_it_holds_something(self, size: int) -> None:
+        with pytest.raises(ValueError, match=f"at least one byte, not {size}"):
+            SharedBuffer(size)
+
+    def test_more_than_there_is_is_refused_at_once(self) -> None:
+        with pytest.raises(MemoryError, match="no SharedBuffer of 4611686018427387904 bytes"):
+            SharedBuffer(1 << 62)
+
+    def test_all_of_its_memory_is_there_at_once(self) -> None:
+        with SharedBuffer(10 * PAGE) as buffer:
+            found = examine(buffer.descriptor.fileno)
+        assert found == (10 * PAGE, True, False, True)
+
+    def test_nobody_else_can_write_to_it(self) -> None:
+        with SharedBuffer(PAGE) as buffer:
+            fileno = buffer.descriptor.fileno
+            with pytest.raises(PermissionError):
+                os.pwrite(fileno, b"x", 0)
+            with pytest.raises(PermissionError):
+                mmap.mmap(fileno, PAGE)
+            for size in (0, 2 * PAGE):
+                with pytest.raises(PermissionError):
+                    os.ftruncate(fileno, size)
+            again = os.open(f"/proc/self/fd/{fileno}", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                with pytest.raises(PermissionError):
+                    mmap.mmap(again, PAGE)
+            finally:
+                os.close(again)
+            buffer.view[0] = 1  # its owner can
+
+    def test_once_sealed_nobody_can(self) -> None:
+        with SharedBuffer(PAGE) as buffer:
+            buffer.view[:5] = b"final"
+            buffer.seal()
+            buffer.seal()
+            assert examine(buffer.descriptor.fileno).is_final
+            assert buffer.view.readonly
+            assert bytes(buffer.view[:5]) == b"final"
+            assert repr(buffer) == f"<SharedBuffer {PAGE} bytes sent>"
+
+    def test_who_still_has_a_view_keeps_it_from_being_sealed(self) -> None:
+        buffer = SharedBuffer(PAGE)
+        part = buffer.view[10:20]
+        with pytest.raises(BufferError):
+            buffer.seal()
+        part[0] = 7
+        assert buffer.view[10] == 7
+        assert not buffer.view.readonly
+        part.release()
+        buffer.seal()
+        assert buffer.view[10] == 7
+
+    def test_views_outlive_it(self) -> None:
+        with SharedBuffer(PAGE) as buffer:
+            part = buffer.view[:3]
+            part[:] = b"abc"
+        assert bytes(part) == b"abc"
+        with pytest.raises(ValueError, match="this SharedBuffer is closed"):
+            _ = buffer.view
+        buffer.close()
+        assert repr(buffer) == f"<SharedBuffer {PAGE} bytes closed>"
+
+    def test_closed_it_has_no_descriptor_but_who_sends_it_has(self) -> None:
+        buffer = SharedBuffer(PAGE)
+        being_sent = buffer.descriptor
+        buffer.close()
+        assert buffer.descriptor.fileno == -1
+        assert examine(being_sent.fileno).size == PAGE
+
+    def test_where_there_are_no_memory_files_it_is_plain_memory(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(os, "memfd_create")
+        with SharedBuffer(5) as buffer:
+            buffer.view[:] = b"hello"
+            buffer.seal()
+            assert buffer.as_bytes() == b"hello"
+            assert buffer.descriptor.fileno == -1
+
+
+class TestExamining:
+    def test_a_file_is_none(self) -> None:
+        with open(__file__, "rb") as file, pytest.raises(ValueError, match="not a memory file"):
+            examine(file.fileno())
+
+    def test_neither_is_a_socket(self) -> None:
+        left, right = socket.socketpair()
+        with left, right, pytest.raises(ValueError, match="not a memory file"):
+            examine(left.fileno())
+
+    def test_what_could_shrink_is_told_from_what_cannot(self) -> None:
+        descriptor = Descriptor(os.memfd_create("test", os.MFD_ALLOW_SEALING))
+        os.ftruncate(descriptor.fileno, PAGE)
+        assert examine(descriptor.fileno) == (PAGE, False, False, False)
+        fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        assert not examine(descriptor.fileno).is_fixed
+        fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+        assert examine(descriptor.fileno).is_fixed
+
+    def test_what_was_never_sealable_is_not_fixed(self) -> None:
+        descriptor = Descriptor(os.memfd_create("test"))
+        assert not examine(descriptor.fileno).is_fixed
+
+
+class TestBorrowedFile:
+    def test_a_copy_ends_it(self) -> None:
+        file, ends = borrowed()
+        assert len(file) == 3
+        assert file.as_bytes() == b"abc"
+        assert ends.count == 1
+        assert file.descriptor.fileno == -1
+        del file
+        assert ends.count == 1
+
+    def test_it_ends_with_its_last_view(self) -> None:
+        file, ends = borrowed()
+        view = file.as_view()
+        assert view.readonly
+        part = view[1:]
+        del file, view
+        assert (bytes(part), ends.count) == (b"bc", 0)
+        del part
+        assert ends.count == 1
+
+    def test_it_needs_no_descriptor_while_it_is_viewed(self) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        file, _ = borrowed()
+        view = file.as_view()
+        del file
+        extra = len(os.listdir("/proc/self/fd")) - before
+        assert extra <= 1  # Python keeps one for itself before 3.13
+        assert bytes(view) == b"abc"
+
+    def test_who_drops_it_ends_it(self) -> None:
+        file, ends = borrowed()
+        del file
+        assert ends.count == 1
+
+    def test_what_could_change_is_viewed_as_a_copy(self) -> None:
+        file, ends = borrowed(can_be_viewed=False)
+        assert bytes(file.as_view()) == b"abc"
+        assert ends.count == 1
+
+    def test_without_address_space_a_view_is_one_of_a_copy(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError("no more")
+
+        file, ends = borrowed()
+        monkeypatch.setattr(mmap, "mmap", refuse)
+        assert bytes(file.as_view()) == b"abc"
+        assert ends.count == 1
+
+    def test_what_is_handed_on_stays_open(self) -> None:
+        file, _ = borrowed()
+        handed_on = file.descriptor
+        file.close()
+        assert examine(handed_on.fileno).size == PAGE
+
+
+class TestPassing:
+    def test_a_descriptor_comes_with_the_first_byte(self) -> None:
+        left, right = socket.socketpair()
+        descriptor, mapping = make_memory_file(PAGE)
+        mapping.close()
+        with left, right:
+            left.send(b"before")
+            assert send_with_descriptor(left, b"frame", descriptor.fileno) == 5
+            left.send(b"behind")
+            seen = []
+            for _ in range(2):
+                data, ancillary, _, _ = right.recvmsg(100, ANCILLARY_BYTES, CLOSE_ON_EXEC)
+                seen.append((data, descriptors_in(ancillary)))
+        (first, found), (second, nothing) = seen
+        assert (first, second) == (b"beforeframe", b"behind")
+        assert nothing == []
+        assert os.path.sameopenfile(found[0].fileno, descriptor.fileno)
+        assert not os.get_inheritable(found[0].fileno)
+
+    def test_what_was_not_asked_for_is_closed_by_the_kernel(self) -> None:
+        left, right = socket.socketpair()
+        descriptor, mapping = make_memory_file(PAGE)
+        mapping.close()
+        with left, right:
+            before = len(os.listdir("/proc/self/fd"))
+            send_with_descriptor(left, b"frame", descriptor.fileno)
+            assert right.recv(100) == b"frame"
+            assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_other_ancillary_data_is_none(self) -> None:
+        assert descriptors_in([(socket.SOL_SOCKET, 0x7777, b"1234")]) == []
+
+    def test_a_descriptor_is_closed_once(self) -> None:
+        descriptor = Descriptor(os.dup(0))
+        descriptor.close()
+        descriptor.close()
+        assert descriptor.fileno == -1
