@@ -61,6 +61,7 @@ LAYERS["cli"] = frozenset(LAYERS)  # with spear/__main__.py
 LAYERS["testing"] = frozenset(LAYERS)  # and nobody may import it: it is for tests, ours and others'
 
 PROCESS_RUNTIME = ("spear/runtimes/_process*.py",)
+ZYGOTE = ("spear/agent/_zygote.py",)
 LOADER = ("spear/agent/_loader.py",)
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
@@ -71,12 +72,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "starlette": ("spear/gateway/*.py",),
     "wsproto": ("spear/gateway/*.py",),
     "asyncio": ("spear/agent/*.py",),
-    # Processes are started, signalled and forked in one place, which reaps them.
+    # Processes are started, signalled and forked in one place, which reaps them; or in a zygote.
     "subprocess": PROCESS_RUNTIME,
     "multiprocessing": (),
     "os.exec*": PROCESS_RUNTIME,
-    "os.fork*": PROCESS_RUNTIME,
-    "os.kill*": PROCESS_RUNTIME,
+    "os.fork*": ZYGOTE,
+    "os.kill*": (*PROCESS_RUNTIME, *ZYGOTE),
     "os.popen": (),
     "os.posix_spawn*": PROCESS_RUNTIME,
     "os.spawn*": (),

@@ -77,6 +77,7 @@ class Agent:
         self._service = AgentService()
         self._lifespan: Lifespan | None = None
         self._has_run = False
+        self._is_prepared = False
 
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""
@@ -210,7 +211,8 @@ class Agent:
             ConfigurationError: it runs already, in another thread; or a parameter is annotated with
                 what can never be sent, or with a name that exists nowhere.
         """
-        check_annotations(self._service.functions)
+        if not self._is_prepared:
+            check_annotations(self._service.functions)
         self._has_run = True
         threads = self.concurrency or min(limits.max_calls, MAX_THREADS)
         async with (
@@ -218,6 +220,17 @@ class Agent:
             self._service.running(threads, limits.call_seconds, debug=self.debug or debug),
         ):
             yield
+
+    def prepare(self) -> None:
+        """Do now what the first run and the first calls would do. Nothing can be registered any more.
+
+        Raises:
+            ConfigurationError: see :meth:`running`.
+        """
+        check_annotations(self._service.functions)
+        for function in self._service.functions:
+            function.prepare()
+        self._is_prepared = self._has_run = True
 
     def describe(self) -> list[dict[str, str]]:
         """What each function is: its ``name``, ``kind``, ``signature`` and ``summary``."""

@@ -93,7 +93,7 @@ def _instance_id(runtime: str, name: str, incarnation: int) -> InstanceId:
 
 
 def _limits(changes: HeadValue) -> Limits:
-    if changes is None:
+    if changes is None or changes == {}:
         return DEFAULT_LIMITS
     if not isinstance(changes, dict):
         raise ValueError("limits must be a map")

@@ -71,7 +71,7 @@ class Function(ABC):
         Raises:
             InvalidArguments: they do not fit.
         """
-        binder = self._binder or self._prepare()
+        binder = self._binder or self.prepare()
         try:
             payload = self._in_place(call, binder) if call.is_segment else call.payload
             arguments = decode_arguments_untrusted(payload, call.is_cbor)
@@ -94,7 +94,8 @@ class Function(ABC):
             return call.view()
         return call.payload
 
-    def _prepare(self) -> Binder:
+    def prepare(self) -> Binder:
+        """Find out what its parameters ask for; the first call does it, if nobody has before."""
         with _building:
             binder, items = make_binder(self.name, self.function)
             if items is not None:

@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -20,7 +22,12 @@ from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, parse_record, take
 from ._serve import serve
 
 if TYPE_CHECKING:
+    from spear._ids import InstanceId
+
     from ._app import Agent
+
+Take: TypeAlias = Callable[[], Awaitable[Bootstrap]]
+"""Tells where the host is, as soon as that is known."""
 
 DRAINED: Final = 0
 LOST: Final = 1
@@ -43,24 +50,34 @@ def launch(target: str, record: bytes | None) -> int:
         target: see :func:`load_agent`.
         record: the bootstrap record; None to read the environment.
     """
-    from ._loader import LoadFailed, load_agent
-
     try:
         bootstrap = _from_environment(target) if record is None else parse_record(record)
-        _set_up_output(debug=bootstrap.debug)
-        sys.argv[:] = [target]  # the rest was for us
-        with loading(target):
-            agent = load_agent(target)
-    except LoadFailed as error:
-        sys.stderr.write(f"{error.details}spear: {error}\n")
-        return CANNOT_START
     except ConfigurationError as error:
         sys.stderr.write(f"spear: {error}\n")
+        return CANNOT_START
+    agent = load(target, debug=bootstrap.debug)
+    if agent is None:
         return CANNOT_START
     # What is there now stays: no collection needs to look at it again.
     gc.freeze()
     gc.enable()
-    return _run(agent, bootstrap)
+    return run(agent, partial(_return, bootstrap))
+
+
+def load(target: str, *, debug: bool = False) -> Agent | None:
+    """Load a program, with its output set up; None if that cannot be, and then stderr has the reason."""
+    from ._loader import LoadFailed, load_agent
+
+    _set_up_output(debug=debug)
+    sys.argv[:] = [target]  # the rest was for us
+    try:
+        with loading(target):
+            return load_agent(target)
+    except LoadFailed as error:
+        sys.stderr.write(f"{error.details}spear: {error}\n")
+    except ConfigurationError as error:
+        sys.stderr.write(f"spear: {error}\n")
+    return None
 
 
 def launch_agent(agent: Agent, program: str) -> int:
@@ -72,8 +89,8 @@ def launch_agent(agent: Agent, program: str) -> int:
     except ConfigurationError as error:
         sys.stderr.write(f"spear: {error}\n")
         return CANNOT_START
-    _set_up_output(debug=bootstrap.debug or agent.debug)
-    return _run(agent, bootstrap)
+    _set_up_output(debug=agent.debug)
+    return run(agent, partial(_return, bootstrap))
 
 
 def _from_environment(program: str) -> Bootstrap:
@@ -94,34 +111,55 @@ def _set_up_output(*, debug: bool) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     if debug:
-        logging.getLogger("spear").setLevel(logging.DEBUG)
+        _show_debug_lines()
     with suppress(AttributeError):  # a process may have been started without a stdout
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a file
 
 
-def _run(agent: Agent, bootstrap: Bootstrap) -> int:
+def _show_debug_lines() -> None:
+    logging.getLogger("spear").setLevel(logging.DEBUG)
+
+
+def run(agent: Agent, take: Take) -> int:
+    """Serve an agent that has been loaded; returns the exit status.
+
+    Args:
+        agent: whose functions.
+        take: waits until it is known where the host is, if need be.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
-    agent.service.has_own_process = True  # see _watch_signals
-    failure = trio.run(_serve, agent, bootstrap)
+    agent.service.has_own_process = True  # see watch_signals
+    instance_id, failure = trio.run(_take_and_serve, agent, take)
     if failure is None:
         return DRAINED
     if not isinstance(failure, SpearError):
         # The program's own: its lifespan, or a background task that it started.
         traceback.print_exception(failure)
         return CANNOT_START
-    sys.stderr.write(f"spear: {bootstrap.instance_id}: {failure}\n")
+    sys.stderr.write(f"spear: {instance_id}: {failure}\n")
     if isinstance(failure, ConfigurationError):
         return CANNOT_START
     return REFUSED if isinstance(failure, AuthenticationFailed) else LOST
 
 
-async def _serve(agent: Agent, bootstrap: Bootstrap) -> Exception | None:
+async def _return(bootstrap: Bootstrap) -> Bootstrap:
+    return bootstrap
+
+
+async def _take_and_serve(agent: Agent, take: Take) -> tuple[InstanceId, Exception | None]:
+    bootstrap = await take()
+    if bootstrap.debug:
+        _show_debug_lines()
+    return bootstrap.instance_id, await serve_bootstrap(agent, bootstrap)
+
+
+async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> Exception | None:
     """Serve until the host or a signal ends it; returns what went wrong."""
     # Returned, because the nursery would wrap it in a group.
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
-        await nursery.start(_watch_signals, stop, nursery.cancel_scope)
+        await nursery.start(watch_signals, stop, nursery.cancel_scope)
         try:
             await serve(
                 agent,
@@ -139,7 +177,7 @@ async def _serve(agent: Agent, bootstrap: Bootstrap) -> Exception | None:
     return failure
 
 
-async def _watch_signals(
+async def watch_signals(
     stop: trio.Event, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
 ) -> None:
     """The first signal begins to drain, the second cancels what still runs, the third kills."""

@@ -26,6 +26,12 @@ HOST_GONE = 1
 """The exit status when there was no host any more to wait for."""
 
 
+def tie_to(fd: int) -> None:
+    """Make the pipe's read end ``fd`` the lifeline, without a record. Exits if the host has died."""
+    os.set_inheritable(fd, False)
+    _arm(fd)
+
+
 def take_record(fd: int) -> bytes:
     """The bootstrap record from the pipe's read end ``fd``, which from then on is the lifeline.
 

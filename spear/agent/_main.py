@@ -27,6 +27,11 @@ exit status: 0 drained, 1 connection lost for good, 2 cannot load or start, 3 re
 
 BAD_START = 2
 
+BOOTSTRAP_FD = "--bootstrap-fd"
+ZYGOTE_FD = "--zygote-fd"
+"""Between Spear's own processes only: a socket on which a host asks for forks; see ``_zygote``."""
+OPTIONS = (BOOTSTRAP_FD, ZYGOTE_FD)
+
 
 def main() -> NoReturn:
     """Do what the command line says, and exit."""
@@ -36,7 +41,14 @@ def main() -> NoReturn:
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(USAGE)
         sys.exit(0)
-    target, fd = _parse(arguments)
+    target, fd, control = _parse(arguments)
+    if control is not None and fd is not None:
+        from ._lifeline import tie_to
+
+        tie_to(fd)
+        from ._zygote import run_zygote
+
+        sys.exit(run_zygote(target, fd, control))
     record: bytes | None = None
     if fd is not None:
         from ._lifeline import take_record
@@ -57,15 +69,24 @@ def run_agent(agent: Agent) -> NoReturn:
     sys.exit(launch_agent(agent, os.path.basename(sys.argv[0])))
 
 
-def _parse(arguments: list[str]) -> tuple[str, int | None]:
-    """(target, file descriptor). By hand: argparse takes 6 ms to import."""
-    if len(arguments) == 1 and not arguments[0].startswith("-"):
-        return arguments[0], None
-    if len(arguments) == 3 and "--bootstrap-fd" in arguments[:2]:
-        option = arguments.index("--bootstrap-fd")
-        number = arguments[option + 1]
-        if number.isascii() and number.isdecimal():
-            return arguments[0] if option else arguments[2], int(number)
+def _parse(arguments: list[str]) -> tuple[str, int | None, int | None]:
+    """(target, bootstrap descriptor, zygote's descriptor). By hand: argparse takes 6 ms to import."""
+    numbers: dict[str, int] = {}
+    targets: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in OPTIONS and word not in numbers:
+            number = next(words, "")
+            if not (number.isascii() and number.isdecimal()):
+                break
+            numbers[word] = int(number)
+        elif word.startswith("-"):
+            break
+        else:
+            targets.append(word)
+    else:
+        if len(targets) == 1 and (ZYGOTE_FD not in numbers or BOOTSTRAP_FD in numbers):
+            return targets[0], numbers.get(BOOTSTRAP_FD), numbers.get(ZYGOTE_FD)
     sys.stderr.write(USAGE)
     sys.exit(BAD_START)
 

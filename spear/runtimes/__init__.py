@@ -13,5 +13,7 @@ from ._logs import LogLine as LogLine
 from ._process import ProcessRuntime as ProcessRuntime
 from ._process_settings import ProcessSettings as ProcessSettings
 from ._process_settings import ResourceLimits as ResourceLimits
+from ._process_zygote import Zygote as Zygote
+from ._process_zygote import ZygoteStatistics as ZygoteStatistics
 from ._states import InstanceEvent as InstanceEvent
 from ._states import InstanceState as InstanceState

@@ -22,6 +22,7 @@ from ._instance import Instance, host_instance
 from ._process_directory import sweep_working_directories
 from ._process_launch import launch_process
 from ._process_settings import ProcessSettings
+from ._process_zygote import Zygote, open_zygote
 from ._states import InstanceEvent, InstanceState
 
 if TYPE_CHECKING:
@@ -78,17 +79,49 @@ class ProcessRuntime(Runtime):
         _own(settings).validate()
 
     @asynccontextmanager
-    async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
-        """A process that is starting; see :meth:`Runtime.open_instance`."""
+    async def open_zygote(self, settings: ProcessSettings) -> AsyncIterator[Zygote]:
+        """What forks instances of one program, for as long as the block runs.
+
+        The program is being loaded from now on; nobody has to wait for it. Instances that outlive the
+        block live on, but how they end is not known. Leaving the block ends the zygote, which takes no
+        longer than ``limits.terminate_seconds`` and is not cut short if cancelled.
+
+        Args:
+            settings: of the instances; those of an instance may differ in limits, debug and low_latency.
+
+        Raises:
+            ConfigurationError: see :meth:`validate`.
+        """
+        _own(settings).validate()
+        limits = self._factory.manager.limits
+        async with open_zygote(settings, limits, self._starters) as zygote:
+            yield zygote
+
+    @asynccontextmanager
+    async def open_instance(
+        self, spec: InstanceSpec, *, zygote: Zygote | None = None
+    ) -> AsyncIterator[Instance]:
+        """A process that is starting; see :meth:`Runtime.open_instance`.
+
+        Args:
+            spec: what is wanted.
+            zygote: forks it, if its program can be forked, and ``settings.start`` allows it.
+        """
         settings = _own(spec.settings)
         settings.validate()
+        if zygote is not None:
+            zygote._expect_to_fit(settings)
+        elif settings.start == "zygote":
+            raise ConfigurationError(
+                "start='zygote' needs one: open_instance(spec, zygote=...), from open_zygote()"
+            )
         if self._max_instances is not None and self._instances >= self._max_instances:
             raise SpawnFailed(f"{spec.instance_id} did not start: {self._instances} run already")
         config = spec.channel
         if settings.low_latency:
             config = attrs.evolve(config, low_latency=True)
         counted = attrs.evolve(spec, on_event=partial(self._count, spec.on_event))
-        launch = partial(self._launch, settings)
+        launch = partial(self._launch, settings, zygote)
         self._instances += 1
         try:
             async with host_instance(counted, self._factory, config, launch) as instance:
@@ -98,13 +131,17 @@ class ProcessRuntime(Runtime):
 
     @asynccontextmanager
     async def _launch(
-        self, settings: ProcessSettings, endpoint: Endpoint, book: LogBook
+        self,
+        settings: ProcessSettings,
+        zygote: Zygote | None,
+        endpoint: Endpoint,
+        book: LogBook,
     ) -> AsyncIterator[ProcessBody]:
         if not self._has_swept:
             self._has_swept = True
             await sweep_working_directories()
         limits = self._factory.manager.limits
-        async with launch_process(settings, limits, self._starters, endpoint, book) as body:
+        async with launch_process(settings, limits, self._starters, endpoint, book, zygote) as body:
             yield body
 
     def _count(self, on_event: OnEvent | None, event: InstanceEvent) -> None:

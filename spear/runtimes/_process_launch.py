@@ -1,27 +1,20 @@
-"""Starting a process: its descriptors, its bootstrap record, its lifeline, and the order of all that.
+"""Starting an instance's process: its bootstrap record, and the order of all that.
 
 The order is what makes it safe. Nobody may connect until the pid is known. Then, before the process can
 do anything of its own, its peer check, its limits and its lifeline are set; and only then it gets what
 it waits for: the record, or, if it is not Spear's agent, the go of the doorman in front of it.
 
-The record travels through a pipe whose other end stays open here for as long as the instance lives. It
-is the lifeline: the kernel closes it when this process dies, however it dies, and that raises SIGKILL in
-the whole process group. The settings live in the pipe's open file description, which the process shares
-with us, so it need not cooperate; it only must not close the descriptor. There is one pipe to each
-process, because a pipe has one owner to signal. (PR_SET_PDEATHSIG will not do: it fires when the
-*thread* ends that started the process, and Trio's threads end after ten idle seconds.)
+The record travels through the lifeline (see ``_process_spawn``), whose other end stays open here for as
+long as the instance lives.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
-import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,17 +25,18 @@ from spear._errors import SpawnFailed
 from spear._limits import DEFAULT_LIMITS, Limits
 from spear.channels import encode_head, process_or_its_session
 
-from ._process_body import ProcessBody
+from ._process_body import SpawnedBody
 from ._process_directory import open_working_directory
-from ._process_output import Output
+from ._process_spawn import Plumbing, spawn
+from ._process_template import TemplateDied
 
 if TYPE_CHECKING:
     from spear.channels import Endpoint
 
-    from ._logs import LogBook, LogTail
+    from ._logs import LogBook
+    from ._process_body import ProcessBody
     from ._process_settings import ProcessSettings
-
-_F_SETSIG: Final = 10  # <fcntl.h>; Python's fcntl does not have it
+    from ._process_zygote import Zygote
 
 _GATE: Final = Path(__file__).with_name("_process_gate.py")
 
@@ -86,6 +80,7 @@ async def launch_process(
     starters: trio.CapacityLimiter,
     endpoint: Endpoint,
     book: LogBook,
+    zygote: Zygote | None,
 ) -> AsyncIterator[ProcessBody]:
     """A process that is about to log in at ``endpoint``, and what belongs to it.
 
@@ -97,9 +92,11 @@ async def launch_process(
         starters: bounds how many are being started.
         endpoint: where it may log in.
         book: where what it writes is kept.
+        zygote: forks it, if it can.
 
     Raises:
         SpawnFailed: it could not be started.
+        ConfigurationError: it must be forked, and cannot be.
     """
     endpoint.expect_peer(lambda _: False)
     async with AsyncExitStack() as ours:
@@ -107,67 +104,56 @@ async def launch_process(
             directory = settings.working_directory
             if directory is None:
                 directory = await ours.enter_async_context(open_working_directory())
-            with ExitStack() as theirs:  # closed here as soon as the process has its own copies
-                plumbing = _Plumbing(ours, theirs, book, has_gate=bool(settings.command))
-                process = await _spawn(settings, endpoint, directory, plumbing, starters)
-                body = ProcessBody(process, plumbing.outputs)
-                ours.callback(body.close)
-                try:
-                    _prepare(body.pid, settings, limits, endpoint, plumbing)
-                except BaseException:
-                    body.kill()
-                    with trio.CancelScope(shield=True):  # short: it has not done anything yet
-                        await body.wait_exited()
-                    raise
+            directory = os.path.abspath(directory)  # noqa: ASYNC240  # looks at nothing
+            body: ProcessBody | None = None
+            while body is None:
+                with suppress(TemplateDied):  # and the next attempt finds another one, or spawns
+                    body = await _start(
+                        settings, limits, starters, endpoint, book, zygote, directory, ours
+                    )
         except (OSError, ValueError) as error:  # ValueError is how prlimit refuses
             raise SpawnFailed(f"{endpoint.instance_id} could not be started: {error}") from error
         yield body
 
 
-class _Plumbing:
-    """The pipes of a process. All are closed on exec, but those that Popen hands on.
-
-    Attributes:
-        lifeline: the process's end, whose number it keeps.
-        lifeline_end: ours.
-        stdout, stderr: the process's ends.
-        outputs: ours.
-        gate: the doorman's end, or the number that stands for /dev/null.
-        gate_end: ours, if there is a doorman.
-    """
-
-    def __init__(
-        self, ours: AsyncExitStack, theirs: ExitStack, book: LogBook, *, has_gate: bool
-    ) -> None:
-        self.lifeline, self.lifeline_end = os.pipe2(os.O_CLOEXEC)
-        theirs.callback(os.close, self.lifeline)
-        ours.callback(os.close, self.lifeline_end)
-        self.outputs: list[Output] = []
-        self.stdout, self.stderr = (
-            self._output(ours, theirs, book.tail(stream)) for stream in ("stdout", "stderr")
-        )
-        self.gate: int = subprocess.DEVNULL
-        self.gate_end: int | None = None
-        if has_gate:
-            self.gate, self.gate_end = os.pipe2(os.O_CLOEXEC)
-            theirs.callback(os.close, self.gate)
-            theirs.callback(os.close, self.gate_end)
-
-    def _output(self, ours: AsyncExitStack, theirs: ExitStack, tail: LogTail) -> int:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        theirs.callback(os.close, writer)
-        self.outputs.append(Output(reader, tail))
-        ours.callback(self.outputs[-1].close)
-        return writer
+async def _start(
+    settings: ProcessSettings,
+    limits: Limits,
+    starters: trio.CapacityLimiter,
+    endpoint: Endpoint,
+    book: LogBook,
+    zygote: Zygote | None,
+    directory: str,
+    ours: AsyncExitStack,
+) -> ProcessBody:
+    # Each attempt has pipes of its own: what the last one has left behind must not read our record.
+    async with AsyncExitStack() as attempt:
+        with ExitStack() as theirs:  # closed here as soon as the process has its own copies
+            plumbing = Plumbing(attempt, theirs, book, has_gate=bool(settings.command))
+            body: ProcessBody | None = None
+            if zygote is not None:
+                body = await zygote._fork(endpoint.instance_id, directory, plumbing)
+            if body is None:
+                body = await _spawn(settings, endpoint, directory, plumbing, starters)
+            attempt.callback(body.close)
+            try:
+                _prepare(body.pid, settings, limits, endpoint, plumbing)
+            except BaseException:
+                body.kill()
+                with trio.CancelScope(shield=True):  # short: it has not done anything yet
+                    await body.wait_exited()
+                raise
+        await ours.enter_async_context(attempt.pop_all())
+    return body
 
 
 async def _spawn(
     settings: ProcessSettings,
     endpoint: Endpoint,
     directory: str,
-    plumbing: _Plumbing,
+    plumbing: Plumbing,
     starters: trio.CapacityLimiter,
-) -> subprocess.Popen[bytes]:
+) -> ProcessBody:
     environment = settings.full_environment()
     if settings.environment_handover:
         environment |= handover_environment(endpoint)
@@ -176,27 +162,12 @@ async def _spawn(
         command += settings.own_command(plumbing.lifeline)
     else:
         command = settings.agent_command(plumbing.lifeline)
-    # In a thread: a fork, and the exec that it waits for, take a millisecond or two. Not Trio's own
-    # open_process: that shares its threads with whatever else blocks in threads, keeps a second
-    # pidfd, and collects the process behind our back. If cancelled, run_sync still waits for the
-    # thread, so no process is lost.
-    return await trio.to_thread.run_sync(
-        lambda: subprocess.Popen(  # noqa: S603  # no shell, and the command is its owner's
-            command,
-            stdin=plumbing.gate,
-            stdout=plumbing.stdout,
-            stderr=plumbing.stderr,
-            env=environment,
-            cwd=directory,
-            pass_fds=(plumbing.lifeline,),
-            start_new_session=True,
-        ),
-        limiter=starters,
-    )
+    process = await spawn(command, environment, directory, plumbing, starters)
+    return SpawnedBody(process, plumbing.outputs)
 
 
 def _prepare(
-    pid: int, settings: ProcessSettings, limits: Limits, endpoint: Endpoint, plumbing: _Plumbing
+    pid: int, settings: ProcessSettings, limits: Limits, endpoint: Endpoint, plumbing: Plumbing
 ) -> None:
     """Let the process begin, after all that has to come before."""
     endpoint.expect_peer(process_or_its_session(pid))
@@ -205,9 +176,6 @@ def _prepare(
     if not settings.environment_handover:
         os.write(plumbing.lifeline_end, bootstrap_record(endpoint, settings, limits))
     # After the record: once armed, data in the pipe kills as its end does.
-    lifeline = plumbing.lifeline
-    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -pid)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    plumbing.arm(pid)
     if plumbing.gate_end is not None:
         os.write(plumbing.gate_end, b"\n")

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
@@ -108,6 +108,11 @@ def _show_names(environment: Mapping[str, str]) -> str:
     return f"<{', '.join(sorted(environment))}>"  # values may be secrets
 
 
+Start: TypeAlias = Literal["auto", "zygote", "spawn"]
+
+STARTS: Final[tuple[Start, ...]] = ("auto", "zygote", "spawn")
+
+
 @final
 @attrs.frozen(kw_only=True)
 class ProcessSettings(RuntimeSettings):
@@ -134,6 +139,9 @@ class ProcessSettings(RuntimeSettings):
         environment_handover: set SERVICE_ADDR, SECRET (in hex) and SPEAR_INSTANCE. Whoever may read
             ``/proc`` of our user can read them, and the program's children inherit them; a
             descriptor has neither weakness.
+        start: with a zygote at hand (see :meth:`ProcessRuntime.open_zygote`), ``auto`` forks what can be
+            forked and spawns everything else, ``zygote`` refuses what cannot be forked, ``spawn``
+            forks nothing.
     """
 
     target: str | None = attrs.field(default=None, converter=_as_text)
@@ -147,6 +155,7 @@ class ProcessSettings(RuntimeSettings):
     debug: bool = False
     low_latency: bool = False
     environment_handover: bool = False
+    start: Start = "auto"
 
     def __attrs_post_init__(self) -> None:
         self._check_types()
@@ -154,6 +163,14 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError("a process needs either a target or a command")
         if self.environment_handover and not self.command:
             raise ConfigurationError("environment_handover goes with a command")
+        if self.start not in STARTS:
+            raise ConfigurationError(
+                f"start must be one of {', '.join(STARTS)}, not {self.start!r}"
+            )
+        if self.start == "zygote" and self.command:
+            raise ConfigurationError(
+                "start='zygote' goes with a target: a command cannot be forked"
+            )
         for name in self.environment:
             if name in HANDOVER and self.environment_handover:
                 raise ConfigurationError(f"{name} is set by environment_handover")
@@ -222,6 +239,10 @@ class ProcessSettings(RuntimeSettings):
         # -P: what lies in the working directory must not pass for a module of ours.
         agent = [self.python, "-P", "-m", _AGENT_MODULE]
         return [*agent, target, "--bootstrap-fd", str(bootstrap_fd)]
+
+    def zygote_command(self, lifeline: int, control: int) -> list[str]:
+        """The command line of a process that loads ``target`` and forks what serves it."""
+        return [*self.agent_command(lifeline), "--zygote-fd", str(control)]
 
     def own_command(self, bootstrap_fd: int) -> list[str]:
         """``command``, complete: the program by its path, the descriptor by its number."""

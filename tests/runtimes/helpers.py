@@ -22,7 +22,7 @@ from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings
 
 if TYPE_CHECKING:
     from spear.channels import Service
-    from spear.runtimes import Instance, InstanceEvent, RuntimeSettings
+    from spear.runtimes import Instance, InstanceEvent, RuntimeSettings, Zygote
 
 HERE = Path(__file__).parent
 WORKER = str(HERE / "worker.py")
@@ -56,6 +56,8 @@ class Host:
     factory: CommunicationFactory
     runtime: ProcessRuntime
     events: list[InstanceEvent] = attrs.Factory(list)
+    zygote: Zygote | None = None
+    """Forks what is run from now on."""
 
     @asynccontextmanager
     async def run(
@@ -72,8 +74,18 @@ class Host:
             service=service,
             on_event=self.events.append,
         )
-        async with self.runtime.open_instance(spec) as instance:
+        async with self.runtime.open_instance(spec, zygote=self.zygote) as instance:
             yield instance
+
+    @asynccontextmanager
+    async def forking(self, settings: ProcessSettings) -> AsyncIterator[Zygote]:
+        """Everything that is run in the block is forked."""
+        async with self.runtime.open_zygote(settings) as zygote:
+            self.zygote = zygote
+            try:
+                yield zygote
+            finally:
+                self.zygote = None
 
     @asynccontextmanager
     async def ready(

@@ -20,11 +20,16 @@ from spear._limits import Limits
 from spear.runtimes import Instance, ProcessSettings
 
 AGENT = """
+import os, re
 import spear
 app = spear.Agent()
 @app.function
 async def nothing() -> None:
     pass
+@app.function
+async def hold_gil(body: bytes) -> None:
+    os.write(2, b"begun\\n")
+    re.match(r"(a+)+$", "a" * 100 + "b")
 """
 FOREIGN = "sleep 1000 & echo $! begun; while :; do :; done"
 
@@ -33,16 +38,19 @@ async def main() -> None:
     count, pids = int(sys.argv[1]), list[int]()
     agent = Path("agent.py").absolute()
     agent.write_text(AGENT)
-    kinds = ["busy", "hold_gil", "grandchild", "wait", "foreign", "agent"]
-    settings = {"foreign": shell(FOREIGN), "agent": ProcessSettings(target=str(agent))}
+    kinds = ["busy", "hold_gil", "grandchild", "wait", "foreign", "agent", "forked"]
+    program = ProcessSettings(target=str(agent))
+    settings = {"foreign": shell(FOREIGN), "agent": program, "forked": program}
     # A busy worker answers no heartbeats, and a foreign one does not log in; here they may.
     limits = Limits(heartbeat_misses=10_000, startup_seconds=3600, call_seconds=3600)
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         host = await stack.enter_async_context(open_host(limits))
+        zygote = await stack.enter_async_context(host.runtime.open_zygote(program))
         # They become busy last, so that they do not slow down those that are still starting.
         busy: list[tuple[Instance, str]] = []
         for kind in sorted((kinds * count)[:count], key=lambda kind: kind == "foreign"):
             number = len(pids)
+            host.zygote = zygote if kind == "forked" else None
             with listening() as lines:
                 instance = await stack.enter_async_context(
                     host.run(settings.get(kind, worker()), f"worker-{number}")
@@ -56,8 +64,14 @@ async def main() -> None:
                     pids.append(int(await call(instance, kind)))
                 elif kind in ("busy", "hold_gil"):
                     busy.append((instance, kind))
+                elif kind == "forked":
+                    busy.append((instance, "hold_gil"))
             assert instance.pid is not None
             pids.append(instance.pid)
+        # The zygote itself, what it has forked ahead, and the instances that it has forked.
+        pid = zygote.statistics().pid
+        assert pid is not None
+        pids += [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
         for instance, kind in busy:
             with listening() as lines:
                 nursery.start_soon(call, instance, kind)

@@ -9,11 +9,13 @@ from trio.testing import assert_checkpoints, assert_no_checkpoints
 
 from spear._errors import ChannelBroken
 from spear._ids import InstanceId
-from spear.runtimes import InstanceSpec
+from spear.runtimes import InstanceSpec, ProcessSettings
 
 from .helpers import PATIENCE_SECONDS, open_host, worker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spear.runtimes import Instance
 
 
@@ -51,5 +53,20 @@ async def test_r6_instances() -> None:
         await _end(instance)
         with assert_no_checkpoints():
             instance.kill()
+        with assert_checkpoints():
+            await opening.__aexit__(None, None, None)
+
+
+async def test_r6_zygotes(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import spear\napp = spear.Agent()\n")
+    async with open_host() as host:
+        with assert_no_checkpoints():
+            opening = host.runtime.open_zygote(ProcessSettings(target=str(program)))
+        with assert_checkpoints():
+            zygote = await opening.__aenter__()
+        with assert_no_checkpoints():
+            zygote.refresh()
+            zygote.statistics()
         with assert_checkpoints():
             await opening.__aexit__(None, None, None)

@@ -1,0 +1,229 @@
+"""A zygote: whatever is needed to fork instances of one program instead of spawning them.
+
+It keeps a template (see ``_process_template``): starts one, replaces it when the program's files have
+changed or when it has died, and says when there is none, so that an instance is spawned instead. A
+program that cannot be forked is found out when it is loaded; if its templates die again and again, it
+is given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from spear._errors import ConfigurationError, SpawnFailed
+from spear._ids import InstanceId
+from spear._util import NoPublicConstructor
+from spear.channels import open_private_nursery
+
+from ._process_settings import ProcessSettings
+from ._process_template import Template, TemplateDied
+
+if TYPE_CHECKING:
+    from spear._limits import Limits
+
+    from ._process_body import ForkedBody
+    from ._process_spawn import Plumbing
+
+logger: Final = logging.getLogger("spear.runtimes")
+
+MOST_DEATHS: Final = 3
+"""Templates that may die within MEMORY_SECONDS. Then instances are spawned."""
+
+MEMORY_SECONDS: Final = 60.0
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ZygoteStatistics:
+    """How a zygote is doing.
+
+    Attributes:
+        pid: of the process that forks instances; None if there is none now.
+        forked: instances that were forked.
+        spawned: instances that had to be spawned instead.
+        loaded: how often the program was loaded to be forked.
+        died: how many of the processes that had loaded it died of themselves.
+        obstacle: why instances are spawned, as the end of "it ..."; empty if they are forked.
+    """
+
+    pid: int | None
+    forked: int
+    spawned: int
+    loaded: int
+    died: int
+    obstacle: str
+
+
+@final
+class Zygote(metaclass=NoPublicConstructor):
+    """Forks instances of one program. Made by :meth:`ProcessRuntime.open_zygote`, never by hand."""
+
+    def __init__(
+        self,
+        settings: ProcessSettings,
+        limits: Limits,
+        starters: trio.CapacityLimiter,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._starters = starters
+        self._nursery = nursery  # of the templates; ends with the block of open_zygote
+        self._is_open = True
+        self._template: Template | None = None
+        self._obstacle = ""
+        self._deaths: deque[float] = deque(maxlen=MOST_DEATHS)
+        self._died = self._forked = self._spawned = self._loaded = 0
+        self.refresh()
+
+    def __repr__(self) -> str:
+        how = f"spawns, as it {self._obstacle}" if self._obstacle else "forks"
+        return f"<Zygote of {self._settings.target}: {how}>"
+
+    def refresh(self) -> None:
+        """Load the program anew, for all instances from now on; those that run are not touched.
+
+        That happens by itself when a file has changed that one of its modules was loaded from. Call this
+        when anything else has changed that it reads when it is loaded; or to try again to fork what could
+        not be forked.
+        """
+        if self._template is not None:
+            self._template.retire()
+            self._template = None
+        self._deaths.clear()
+        self._obstacle = ""
+        if self._settings.command:
+            self._obstacle = "is a command"
+        elif self._settings.start == "spawn":
+            self._obstacle = "has start='spawn'"
+        elif self._is_open:
+            self._load()
+
+    def statistics(self) -> ZygoteStatistics:
+        """The counters."""
+        self._look_after_template()
+        return ZygoteStatistics(
+            pid=self._template.pid if self._template else None,
+            forked=self._forked,
+            spawned=self._spawned,
+            loaded=self._loaded,
+            died=self._died,
+            obstacle=self._obstacle,
+        )
+
+    # -- templates ----------------------------------------------------------------------------
+
+    def _load(self) -> Template:
+        self._loaded += 1
+        name = InstanceId("process", f"{_name_of(self._settings)}-zygote", self._loaded)
+        self._template = template = Template(name, self._limits)
+        self._nursery.start_soon(template.run, self._settings, self._starters)
+        return template
+
+    def _look_after_template(self) -> None:
+        """Forget a template that is of no use any more, and know why."""
+        template = self._template
+        if template is None or not template.settled.is_set() or template.is_current:
+            return
+        self._template = None
+        if template.has_died:
+            self._died += 1
+            self._deaths.append(trio.current_time())
+            logger.warning("%s: %s", template.name, template.death)
+            if (
+                len(self._deaths) == MOST_DEATHS
+                and self._deaths[-1] - self._deaths[0] < MEMORY_SECONDS
+            ):
+                self._give_up(f"was loaded {MOST_DEATHS} times to be forked, and died each time")
+
+    def _give_up(self, obstacle: str) -> None:
+        self._obstacle = obstacle
+        logger.warning("%s is spawned, not forked: it %s", self._settings.target, obstacle)
+
+    # -- for _process_launch ------------------------------------------------------------------
+
+    async def _fork(
+        self, instance_id: InstanceId, directory: str, plumbing: Plumbing
+    ) -> ForkedBody | None:
+        """A new instance; None if one must be spawned.
+
+        Raises:
+            SpawnFailed: the program cannot be loaded.
+            ConfigurationError: it cannot be forked, but must be; or the zygote's block has ended.
+            TemplateDied: try again, with another plumbing.
+            OSError: the system refuses to fork.
+        """
+        while not self._obstacle:
+            self._look_after_template()
+            if self._obstacle:
+                break
+            if not self._is_open:
+                raise ConfigurationError(f"{instance_id}: the block of its zygote has ended")
+            template = self._template or self._load()
+            await template.settled.wait()
+            if template.failure:
+                if self._template is template:
+                    self._template = None  # the next one tries again
+                raise SpawnFailed(
+                    f"{instance_id} did not start: it {template.failure}",
+                    stderr_tail=template.stderr_tail,
+                )
+            if template.obstacle:
+                if not self._obstacle:
+                    self._give_up(template.obstacle)
+                break
+            try:
+                body = await template.fork(directory, plumbing)
+            except TemplateDied:
+                self._look_after_template()
+                raise
+            if body is not None:
+                self._forked += 1
+                return body
+        if self._settings.start == "zygote":
+            raise ConfigurationError(
+                f"{self._settings.target} cannot be forked: it {self._obstacle}. Do that in its "
+                "lifespan, or leave out start='zygote'"
+            )
+        self._spawned += 1
+        return None
+
+    def _expect_to_fit(self, settings: ProcessSettings) -> None:
+        """Raise ConfigurationError if it forks something else."""
+        ours = self._settings
+        same = attrs.evolve(
+            settings,
+            limits=ours.limits,
+            debug=ours.debug,
+            low_latency=ours.low_latency,
+        )
+        if same != ours:
+            raise ConfigurationError(f"{self!r} was opened for other settings than {settings!r}")
+
+
+def _name_of(settings: ProcessSettings) -> str:
+    stem = Path(settings.target or "").stem
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:40] or "program"
+
+
+@asynccontextmanager
+async def open_zygote(
+    settings: ProcessSettings, limits: Limits, starters: trio.CapacityLimiter
+) -> AsyncIterator[Zygote]:
+    """See :meth:`ProcessRuntime.open_zygote`."""
+    await trio.lowlevel.checkpoint()
+    async with open_private_nursery() as nursery:
+        zygote: Zygote = Zygote._create(settings, limits, starters, nursery)
+        try:
+            yield zygote
+        finally:
+            zygote._is_open = False

@@ -1,0 +1,84 @@
+"""What stands against forking a process, and what does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+LOOK = """
+import os, sys
+from spear.agent._forkable import find_obstacle, open_descriptors
+known = open_descriptors()
+{code}
+sys.stdout.write(find_obstacle(known))
+"""
+
+OBSTACLES = {
+    "nothing": ("pass", ""),
+    "threads": (
+        """import threading; stop = threading.Event()
+for n in range(7): threading.Thread(target=stop.wait, name=f't{n}', daemon=True).start()""",
+        "has other threads: t0, t1, t2, t3, t4 and 2 more",
+    ),
+    "a-thread-of-a-library": (
+        "import faulthandler; faulthandler.dump_traceback_later(1000)",
+        "has other threads, of a library in C: python",
+    ),
+    "a-thread-that-has-ended": (
+        "import threading; t = threading.Thread(target=print); t.start(); t.join()",
+        "\n",
+    ),
+    "a-child": (
+        "import atexit, subprocess; atexit.register(subprocess.Popen(['sleep', '1000']).kill)",
+        "has child processes: ",
+    ),
+    "a-connection": (
+        "import socket; pair = socket.socketpair()",
+        "has left open what copies would share: socket:[",
+    ),
+    "an-asyncio-loop": (
+        "import asyncio; loop = asyncio.new_event_loop()",
+        "has left open what copies would share: anon_inode:[eventpoll], socket:[",
+    ),
+    "a-file": (
+        "file = open(os.path.abspath(sys.executable), 'rb')",
+        "has left open what copies would share: /",
+    ),
+    "a-log": (
+        """import tempfile; log = open(tempfile.mkdtemp() + '/log', 'a')
+import shutil; shutil.rmtree(os.path.dirname(log.name)); null = open(os.devnull)
+place = os.open('.', os.O_RDONLY)""",
+        "",
+    ),
+    "inside-asyncio": (
+        """import asyncio
+async def main(): known = open_descriptors(); sys.exit(find_obstacle(known))
+asyncio.run(main())""",
+        "runs an asyncio loop",
+    ),
+    "inside-trio": (
+        """import trio
+async def main(): known = open_descriptors(); sys.exit(find_obstacle(known))
+trio.run(main)""",
+        "runs Trio",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OBSTACLES)
+def test_what_stands_against_forking_is_named(kind: str) -> None:
+    code, expected = OBSTACLES[kind]
+    found = subprocess.run(
+        [sys.executable, "-c", LOOK.format(code=code)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        start_new_session=True,
+        check=False,
+    )
+    told = found.stdout or found.stderr.strip()
+    assert told.startswith(expected)
+    assert bool(told) is bool(expected)
