@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from spear.spearlet import ExecutionStatus as ExecutionStatus
     from spear.spearlet import Function as Function
     from spear.spearlet import FunctionStream as FunctionStream
+    from spear.spearlet import HealthPolicy as HealthPolicy
     from spear.spearlet import ProcessSettings as ProcessSettings
     from spear.spearlet import Replica as Replica
     from spear.spearlet import ResourceLimits as ResourceLimits
@@ -70,7 +71,7 @@ _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context"
 
 _OF_HOSTS = (
     "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
-    "FunctionStream", "ProcessSettings", "Replica", "ResourceLimits", "RestartPolicy", "Result",
+    "FunctionStream", "HealthPolicy", "ProcessSettings", "Replica", "ResourceLimits", "RestartPolicy", "Result",
     "Scale", "Spearlet", "open_spearlet",
 )  # fmt: skip
 

@@ -40,6 +40,9 @@ hundred threads that compute, Trio's waits for its turn for seconds, and the hos
 RESERVED: Final = "spear."
 """Names that begin so are ours. ``spear.describe`` tells what functions there are."""
 
+HEALTH: Final = "spear.health"
+"""The health check, for hosts that ask for it."""
+
 
 @final
 class Agent:
@@ -149,6 +152,28 @@ class Agent:
                 f"{name!r} comes too late: the agent runs, and its functions have been announced"
             )
         self._service.add(_kind_of(function, name, asyncio)(name, function))
+
+    def health(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Register what tells whether the agent can do its work: a function without parameters.
+
+        The host calls it every ten seconds, if there is room for a call. If it raises, or is not done
+        within five seconds, three times in a row, the instance is replaced. What it returns does not
+        matter. (That the instance lives, the host knows anyway.)
+
+        Raises:
+            ConfigurationError: there is one already, or it is no function of that kind.
+        """
+        if HEALTH in self._service:
+            raise ConfigurationError("there is a health check already: put both into one")
+        if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
+            raise ConfigurationError(_not_a_function(function))
+        kind = _kind_of(function, HEALTH, asyncio=False)
+        if kind not in (AsyncFunction, PlainFunction):
+            raise ConfigurationError(
+                f"{function.__name__}() is a stream: a health check just returns"
+            )
+        self._service.add_unannounced(kind(HEALTH, function))
+        return function
 
     def lifespan(self, lifespan: L) -> L:
         """Register what surrounds the agent's life: an async generator function with one ``yield``.

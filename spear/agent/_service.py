@@ -72,6 +72,10 @@ class AgentService:
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
+    def add_unannounced(self, function: Function) -> None:
+        """Offer a function to those who know its name."""
+        self._by_name[function.name] = function
+
     def add(self, function: Function) -> None:
         """Offer a function."""
         self.functions.append(function)

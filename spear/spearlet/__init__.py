@@ -23,6 +23,7 @@ from ._log_feed import InstanceLine as InstanceLine
 from ._options import CallOptions as CallOptions
 from ._replicas import Replica as Replica
 from ._settings import DeploymentSettings as DeploymentSettings
+from ._settings import HealthPolicy as HealthPolicy
 from ._settings import RestartPolicy as RestartPolicy
 from ._settings import Scale as Scale
 from ._settings import SchedulingPolicy as SchedulingPolicy

@@ -244,7 +244,7 @@ class Deployment(metaclass=NoPublicConstructor):
         supervisor = self._running()
         settings = self.settings if settings is None else settings
         new = self._source if target is None else self._sources.resolve(target, debug=debug)
-        await supervisor.replace_all(self._opener(new), settings.restart)
+        await supervisor.replace_all(self._opener(new), settings)
         self._source, self.target = new, new.text
         if settings != self.settings:
             self.settings = settings
@@ -420,7 +420,7 @@ async def run_deployment(
                     deployment.name,
                     deployment._source.runtime,
                     deployment._opener(deployment._source),
-                    deployment.settings.restart,
+                    deployment.settings,
                     deployment._pool,
                     nursery,
                     deployment._rng,

@@ -118,6 +118,32 @@ class RestartPolicy:
 
 @final
 @attrs.frozen(kw_only=True)
+class HealthPolicy:
+    """How replicas are asked whether they are well, if their agent has a :meth:`Agent.health`.
+
+    That they live is known from their heartbeats anyway.
+
+    Attributes:
+        interval_seconds: between two questions; one that has no room for a call is not asked.
+        timeout_seconds: for the answer.
+        failures: so many in a row, and it is replaced.
+
+    Raises:
+        ConfigurationError: a number is out of its range.
+    """
+
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 5.0
+    failures: int = 3
+
+    def __attrs_post_init__(self) -> None:
+        _expect_seconds("health.interval_seconds", self.interval_seconds, least=0.1)
+        _expect_seconds("health.timeout_seconds", self.timeout_seconds, least=0.01)
+        _expect_whole("health.failures", self.failures, 1, 1000)
+
+
+@final
+@attrs.frozen(kw_only=True)
 class DeploymentSettings:
     """How a deployment is to be kept.
 
@@ -128,6 +154,7 @@ class DeploymentSettings:
         queue: calls that may wait for a replica; the next one is refused with ``Overloaded``.
         policy: which replica gets a call.
         restart: what happens to those that end.
+        health: how they are asked whether they are well.
         timeout: seconds for a call that names none; by default ``Limits.call_seconds``.
         dedup_seconds: how long the outcome of a call with a key is remembered.
 
@@ -140,6 +167,7 @@ class DeploymentSettings:
     queue: int = 1000
     policy: SchedulingPolicy = "round-robin"
     restart: RestartPolicy = attrs.field(factory=RestartPolicy)
+    health: HealthPolicy = attrs.field(factory=HealthPolicy)
     timeout: float | None = None
     dedup_seconds: float = 600.0
 
@@ -148,6 +176,8 @@ class DeploymentSettings:
             raise ConfigurationError(f"replicas must be spear.Scale(...), not {self.replicas!r}")
         if not isinstance(self.restart, RestartPolicy):
             raise ConfigurationError(f"restart must be RestartPolicy(...), not {self.restart!r}")
+        if not isinstance(self.health, HealthPolicy):
+            raise ConfigurationError(f"health must be HealthPolicy(...), not {self.health!r}")
         if self.concurrency is not None:
             _expect_whole("concurrency", self.concurrency, 1, 1_000_000)
         _expect_whole("queue", self.queue, 0, MAX_QUEUE)

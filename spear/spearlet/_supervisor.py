@@ -26,6 +26,7 @@ import trio
 from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
 from spear._ids import InstanceId
 
+from ._health import watch_health
 from ._replicas import ServingReplica
 from ._restarts import RestartBudget
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from spear.channels import CommunicationChannel
 
     from ._pool import ReplicaPool
-    from ._settings import RestartPolicy
+    from ._settings import DeploymentSettings, HealthPolicy, RestartPolicy
 
 logger: Final = logging.getLogger("spear.spearlet")
 
@@ -53,6 +54,9 @@ class StartedReplica(ServingReplica, Protocol):
     async def stop(self, drain_seconds: float | None = None) -> object:
         """End it as gently as it lets us."""
 
+    def kill(self, reason: str = "") -> None:
+        """End it at once, if it can be; otherwise let its block end it."""
+
 
 OpenReplica: TypeAlias = Callable[[InstanceId], AbstractAsyncContextManager[StartedReplica]]
 """Starts a replica, and stops it when the block is left."""
@@ -65,6 +69,7 @@ class _Place:
 
     number: int
     open_replica: OpenReplica
+    health: HealthPolicy
     budget: RestartBudget
     replica: StartedReplica | None = None
     is_ready: bool = False
@@ -84,7 +89,7 @@ class Supervisor:
         name: of the deployment.
         runtime: what its replicas are.
         open_replica: starts one.
-        policy: how they are restarted.
+        settings: how they are restarted, and asked whether they are well.
         pool: where those that are ready take calls.
         nursery: of a task for each place.
         rng: spreads delays.
@@ -102,7 +107,7 @@ class Supervisor:
         name: str,
         runtime: RuntimeType,
         open_replica: OpenReplica,
-        policy: RestartPolicy,
+        settings: DeploymentSettings,
         pool: ReplicaPool,
         nursery: trio.Nursery,
         rng: Random,
@@ -113,7 +118,7 @@ class Supervisor:
         self._name = name
         self._runtime: RuntimeType = runtime
         self._open_replica = open_replica
-        self._policy = policy
+        self._settings = settings
         self._pool = pool
         self._nursery = nursery
         self._rng = rng
@@ -182,8 +187,12 @@ class Supervisor:
             await self._settling.wait()
 
     def _begin(self, number: int, after: _Place | None = None) -> _Place:
-        budget = RestartBudget(self._policy, self._rng)
-        place = _Place(number=number, open_replica=self._open_replica, budget=budget)
+        place = _Place(
+            number=number,
+            open_replica=self._open_replica,
+            health=self._settings.health,
+            budget=RestartBudget(self._settings.restart, self._rng),
+        )
         if after is None:
             self._places[number] = place
         self._nursery.start_soon(self._keep, place, name=f"{self._name}-{number}")
@@ -198,7 +207,7 @@ class Supervisor:
 
     # -- replacing ----------------------------------------------------------------------------
 
-    async def replace_all(self, open_replica: OpenReplica, policy: RestartPolicy) -> None:
+    async def replace_all(self, open_replica: OpenReplica, settings: DeploymentSettings) -> None:
         """Replace every replica, one after the other: the new one is ready before the old one leaves.
 
         If cancelled, those that were replaced remain so.
@@ -208,8 +217,8 @@ class Supervisor:
         """
         await trio.lowlevel.checkpoint()
         async with self._changing:
-            before = self._open_replica, self._policy
-            self._open_replica, self._policy = open_replica, policy
+            before = self._open_replica, self._settings
+            self._open_replica, self._settings = open_replica, settings
             for number in sorted(self._places):
                 old = self._places.get(number)
                 if old is None:  # it was not wanted any more, meanwhile
@@ -221,7 +230,7 @@ class Supervisor:
                         raise _again(new.failure)
                 except BaseException:
                     self._retire(new)
-                    self._open_replica, self._policy = before
+                    self._open_replica, self._settings = before
                     raise
                 if self._places.get(number) is old:
                     self._places[number] = new
@@ -275,15 +284,15 @@ class Supervisor:
                 self._name, place.number, _first_line(failure), delay,
             )  # fmt: skip
             return delay
+        policy = self._settings.restart
         delay = place.budget.give_up()
         place.is_given_up = True
         logger.error(
             "%s-%d is given up after %d restarts in %g s: %s",
-            self._name, place.number, self._policy.intensity, self._policy.period_seconds,
-            _first_line(failure),
+            self._name, place.number, policy.intensity, policy.period_seconds, _first_line(failure),
         )  # fmt: skip
         if not self.ready and not self._is_one_coming():
-            self._pool.give_up(_verdict(self._policy, failure))
+            self._pool.give_up(_verdict(policy, failure))
         return delay
 
     def _is_one_coming(self) -> bool:
@@ -298,13 +307,16 @@ class Supervisor:
                 place.replica = replica
                 if not await self._start(place, replica):
                     return None
-                await _first_of(replica.wait_exited, place.leaving.wait)
+                complaint = await self._serve(place, replica)
                 self._pool.remove(replica)
                 if place.leaving.is_set():
                     await replica.stop(self.drain_seconds)
                     return None
                 self.lost += 1
-                return await replica.explain_loss(ChannelBroken("the connection ended"))
+                if complaint:
+                    replica.kill(complaint)
+                loss = ChannelBroken(complaint or "the connection ended")
+                return await replica.explain_loss(loss)
         except SpearError as failure:
             return failure
         finally:
@@ -330,6 +342,16 @@ class Supervisor:
         self._pool.add(replica)
         self._settle(place)
         return True
+
+    async def _serve(self, place: _Place, replica: StartedReplica) -> str:
+        """Wait until it ends, or is to end; returns what it is to end for, if it is not well."""
+        complaints: list[str] = []
+
+        async def watch() -> None:
+            complaints.append(await watch_health(replica, place.health))
+
+        await _first_of(replica.wait_exited, place.leaving.wait, watch)
+        return complaints[0] if complaints else ""
 
     def _settle(self, place: _Place) -> None:
         place.settled.set()

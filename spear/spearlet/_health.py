@@ -1,0 +1,56 @@
+"""Asking replicas whether they are well, those whose agents can tell.
+
+Heartbeats show that a process lives and that its loop turns. Whether it can do its work (its database
+answers, its model is loaded) only its author knows.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from spear._errors import ChannelBroken, ChannelClosed, NotFound, SpearError
+from spear.channels import encode_arguments
+
+if TYPE_CHECKING:
+    from ._replicas import ServingReplica
+    from ._settings import HealthPolicy
+
+logger: Final = logging.getLogger("spear.spearlet")
+
+HEALTH: Final = "spear.health"
+"""The function of an agent that has one: it returns if all is well, and raises if not."""
+
+
+_NO_ARGUMENTS, _ = encode_arguments((), {})
+
+
+async def watch_health(replica: ServingReplica, policy: HealthPolicy) -> str:
+    """Ask again and again; returns what was wrong as soon as that was so too often.
+
+    Waits for ever if all is well, or if the replica cannot tell. If cancelled, nothing changes.
+    """
+    failures = 0
+    while True:
+        await trio.sleep(policy.interval_seconds)
+        channel = replica.channel
+        if channel is None or not channel.has_room:
+            continue  # others see to who has lost its channel; who is busy lives
+        try:
+            await channel.request(
+                HEALTH, _NO_ARGUMENTS, is_cbor=True, timeout=policy.timeout_seconds
+            )
+        except NotFound:
+            await trio.sleep_forever()
+        except (ChannelBroken, ChannelClosed):
+            continue
+        except SpearError as failure:
+            failures += 1
+            reason = str(failure).partition("\n")[0]
+            logger.warning("%s is not well (%d): %s", replica.id, failures, reason)
+            if failures >= policy.failures:
+                return f"it was not well {failures} times in a row: {reason}"
+        else:
+            failures = 0
