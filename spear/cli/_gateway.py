@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from spear.config import HostConfiguration, read_token, split_listen
-from spear.gateway import GatewaySettings
+from spear.gateway import GatewaySettings, check_exposure
 
 from ._places import socket_path
 
@@ -22,7 +22,7 @@ def gateway_settings(host: HostConfiguration) -> GatewaySettings:
         ConfigurationError: it would let in whom it must not, or cannot be had.
     """
     address = split_listen(host.listen)
-    return GatewaySettings(
+    settings = GatewaySettings(
         host=None if address is None else address[0],
         port=0 if address is None else address[1],
         token=None if host.token_file is None else read_token(host.token_file),
@@ -32,3 +32,5 @@ def gateway_settings(host: HostConfiguration) -> GatewaySettings:
         allow_control=host.allow_control,
         control_socket=control_socket(host),
     )
+    check_exposure(settings)
+    return settings

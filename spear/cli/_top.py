@@ -16,7 +16,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 from spear._errors import ConfigurationError
@@ -225,13 +225,17 @@ def _own_terminal(wake: int) -> Iterator[None]:
     try:
         try:
             tty.setcbreak(keyboard)
+            ours = termios.tcgetattr(keyboard)
+            ours[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell on this screen
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, ours)
             _write(ENTER)
             yield
         finally:
             for each in SIGNALS:  # a second one must not keep us from giving it back
                 signal.signal(each, signal.SIG_IGN)
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-            _write(LEAVE)
+            with suppress(OSError, termios.error):  # it may be gone
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+                _write(LEAVE)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

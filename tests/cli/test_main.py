@@ -231,7 +231,11 @@ def test_a_bug_shows_its_traceback(raising: list[BaseException], error: Exceptio
 
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:
     """What runs no functions itself loads neither an event loop nor the host's side."""
-    for words in (["--version"], ["--help"], ["ps", "--host", "nobody"], ["completion", "bash"]):
+    nobody = ["--host", "nobody"]
+    for words in (
+        ["--version"], ["--help"], ["ps", *nobody], ["completion", "bash"], ["invoke", *nobody, "x"],
+        ["top", *nobody], ["logs", *nobody], ["drain", *nobody],
+    ):  # fmt: skip
         code = f"import sys, spear.cli; spear.cli.main({words}); print(*sorted(sys.modules))"
         run = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

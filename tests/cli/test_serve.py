@@ -7,7 +7,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import tomllib
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,6 +98,10 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
         (
             ["shop.py", "--token-file", "short"],
             "--token-file: spearlet.token_file: a token has at least 16",
+        ),
+        (
+            ["shop.py", "--listen", "0.0.0.0:0"],
+            "--listen: spearlet.listen: '0.0.0.0' can be reached from",
         ),
         (["shop.py", "--control-socket", "x" * 108], "is too long for a socket, by "),
         (["shop.py", "--control-socket", "no/where/s"], "cannot use {}/no/where: No such file"),
@@ -380,20 +387,57 @@ def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
     assert greeting(host) == b'"hello you"'
 
 
+def has_more(statuses: list[int], than: int) -> bool:
+    return len(statuses) > than
+
+
 @pytest.mark.slow
 def test_calls_do_not_notice_a_reload(reloaded: Host, tmp_path: Path) -> None:
     host = reloaded
     pipe = tmp_path / "held"
     os.mkfifo(pipe)
-    with host.invoke("till.hold", str(pipe)) as call:
+    stop = threading.Event()
+    statuses: list[int] = []
+
+    def call() -> None:
+        connection = host.connect()
+        with closing(connection):
+            while not stop.is_set():
+                connection.request("POST", "/v1/functions/till.greet/call", "[]")
+                response = connection.getresponse()
+                response.read()
+                statuses.append(response.status)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    with host.invoke("till.hold", str(pipe)) as held:
         host.hear("holding")
-        (host.place / "till.py").write_text(TILL + "\n")
-        host.send(signal.SIGHUP)
-        # The new instance answers while the old one finishes.
-        wait_until(lambda: greeting(host) == b'"hello you"')
-        pipe.write_text("done")
-        assert call.communicate(timeout=PATIENCE_SECONDS)[0] == b'"done"\n'
-    assert "old restarted, till restarted" in host.hear("reloaded")
+        for each in threads:
+            each.start()
+        try:
+            for change in range(1, 3):
+                (host.place / "till.py").write_text(TILL + "\n" * change)
+                host.send(signal.SIGHUP)
+                # New instances answer while the old one finishes.
+                wait_until(partial(has_more, statuses, len(statuses) + 100))
+                if change == 1:
+                    pipe.write_text("done")
+                    assert held.communicate(timeout=PATIENCE_SECONDS)[0] == b'"done"\n'
+                assert "old restarted, till restarted" in host.hear("reloaded")
+        finally:
+            stop.set()
+            for each in threads:
+                each.join()
+    assert set(statuses) == {200}
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken(place: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        done = Terminal(place).run("serve", "till.py", "--listen", f"127.0.0.1:{port}")
+    assert (done.status, done.output) == (2, b"")
+    assert str(port) in done.errors
+    assert "Address already in use" in done.errors
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_a_screen_that_lives(host: Host) -> None:
         assert all(len(line) <= 60 for line in screen.lines)
         screen.resize(120, 40)
         screen.wait_until(lambda text: "till-2#1" in text)
-        screen.type("x")  # means nothing
+        screen.type("x\x1a")  # mean nothing
         screen.type("q")
         assert screen.wait_ended() == 0
         assert screen.raw.endswith(LEAVE.encode())
@@ -104,6 +104,13 @@ def test_the_end_of_the_host_gives_the_terminal_back(tmp_path: Path) -> None:
             env={**os.environ, **host.environment}, capture_output=True, check=False,
         )  # fmt: skip
         assert status.returncode == 10
+
+
+def test_a_terminal_that_is_closed(host: Host) -> None:
+    with on_screen("top", environment=host.environment) as screen:
+        screen.wait_until(lambda text: "till.greet" in text)
+        screen.close()
+        assert screen.process.wait(PATIENCE_SECONDS) == 128 + signal.SIGHUP
 
 
 def test_a_bug_gives_the_terminal_back(host: Host) -> None:
