@@ -46,7 +46,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "agent": frozenset({"wire", "transports", "channels"}),
     "spearlet": frozenset({"runtimes", "channels", "requests", "discovery", "events"}),
     "gateway": frozenset({"spearlet", "transports", "channels", "telemetry"}),
-    "config": frozenset({"spearlet"}),
+    "config": frozenset({"spearlet", "gateway"}),
     "discovery": frozenset(),
     "requests": frozenset({"discovery", "channels", "kv"}),
     "events": frozenset(),

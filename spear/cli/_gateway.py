@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from spear.config import HostConfiguration, read_token, split_listen
+import attrs
+
+from spear.config import Configuration, HostConfiguration, read_token, split_listen
 from spear.gateway import GatewaySettings, check_exposure
 
 from ._places import socket_path
@@ -15,14 +17,17 @@ def control_socket(host: HostConfiguration) -> str:
     return os.path.abspath(host.control_socket or socket_path(host.name))
 
 
-def gateway_settings(host: HostConfiguration) -> GatewaySettings:
+def gateway_settings(configuration: Configuration) -> GatewaySettings:
     """What the gateway is to do.
 
     Raises:
         ConfigurationError: it would let in whom it must not, or cannot be had.
     """
+    host = configuration.spearlet
     address = split_listen(host.listen)
-    settings = GatewaySettings(
+    settings = attrs.evolve(
+        configuration.gateway,
+        name=host.name,
         host=None if address is None else address[0],
         port=0 if address is None else address[1],
         token=None if host.token_file is None else read_token(host.token_file),

@@ -82,7 +82,7 @@ class _Host:
 
     async def _serve(self) -> None:
         configuration = self._loaded.configuration
-        settings = gateway_settings(configuration.spearlet)
+        settings = gateway_settings(configuration)
         async with open_spearlet(limits=configuration.limits) as spearlet:
             applied = Applied(spearlet)
             reloader = Reloader(applied, self._load, self._loaded)

@@ -178,6 +178,7 @@ class Reloader:
             configuration=attrs.evolve(
                 loaded.configuration,
                 spearlet=self._loaded.configuration.spearlet,
+                gateway=self._loaded.configuration.gateway,
                 limits=self._loaded.configuration.limits,
             ),
         )
@@ -208,7 +209,7 @@ class Reloader:
 
 def _warn_of_the_rest(before: Configuration, after: Configuration) -> None:
     """Say what takes effect with the next start only."""
-    for section in ("spearlet", "limits"):
+    for section in ("spearlet", "gateway", "limits"):
         old, new = getattr(before, section), getattr(after, section)
         for each in attrs.fields(type(old)):
             if getattr(old, each.name) != getattr(new, each.name):

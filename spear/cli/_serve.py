@@ -8,7 +8,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args, get_origin
 
 import attrs
 
@@ -21,6 +21,7 @@ from spear.config import (
     HostConfiguration,
     Loaded,
     check_configuration,
+    fields,
     flag_of,
     load_configuration,
     show_as_json,
@@ -89,6 +90,7 @@ def define_serve(parser: argparse.ArgumentParser) -> None:
 
 def _define_keys(group: argparse._ArgumentGroup, table: type, *, is_function: bool) -> None:
     """A flag for each key of a table; of a function's, for those that are made for it."""
+    kinds = fields(table)
     for each in _keys_with_flags(table, is_function=is_function):
         says = each.metadata["says"].replace("`", "").replace("%", "%%")
         if isinstance(each.default, bool):
@@ -96,7 +98,11 @@ def _define_keys(group: argparse._ArgumentGroup, table: type, *, is_function: bo
                 flag_of(each.name), action=argparse.BooleanOptionalAction, default=None, help=says
             )
         else:
-            group.add_argument(flag_of(each.name), metavar=each.name.upper(), help=says)
+            choices = (
+                get_args(kinds[each.name]) if get_origin(kinds[each.name]) is Literal else None
+            )
+            name = None if choices else each.name.upper()
+            group.add_argument(flag_of(each.name), metavar=name, choices=choices, help=says)
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -129,7 +135,7 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
         from ._gateway import gateway_settings
 
         try:
-            gateway_settings(loaded.configuration.spearlet)
+            gateway_settings(loaded.configuration)
         except ConfigurationError as error:
             key = "token_file" if str(error).startswith("a token") else "listen"
             faults.add(("spearlet", key), str(error))

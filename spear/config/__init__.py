@@ -17,3 +17,4 @@ from ._show import show_as_toml as show_as_toml
 from ._sources import Flags as Flags
 from ._sources import flag_of as flag_of
 from ._sources import variable_of as variable_of
+from ._values import fields as fields

@@ -16,17 +16,23 @@ import attrs
 from spear._errors import ConfigurationError
 from spear._limits import Limits
 from spear._targets import is_file, split_target
+from spear.gateway import GatewaySettings
 from spear.spearlet import DeploymentSettings, ProcessSettings, ResourceLimits
 
 from ._faults import Faults, KeyPath
-from ._schema import Configuration, FunctionConfiguration, HostConfiguration
+from ._schema import (
+    GATEWAY_ELSEWHERE,
+    Configuration,
+    FunctionConfiguration,
+    HostConfiguration,
+)
 from ._values import build, fields, read_keys, read_table
 
 _DEPLOYMENT_KEYS: Final = tuple(each.name for each in attrs.fields(DeploymentSettings))
 _RESOURCE_KEYS: Final = tuple(each.name for each in attrs.fields(ResourceLimits))
 _PROCESS_KEYS: Final = (
     "command", "python", "python_path", "environment", "pass_environment", "working_directory",
-    "low_latency", "environment_handover", "debug",
+    "low_latency", "environment_handover", "start", "debug",
 )  # fmt: skip
 
 
@@ -36,6 +42,7 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
     spearlet = read_table(
         HostConfiguration, _table(said, "spearlet", faults), ("spearlet",), faults
     )
+    gateway = _read_gateway(_table(said, "gateway", faults), faults)
     limits = _read_limits(_table(said, "limits", faults), faults)
     functions: dict[str, FunctionConfiguration] = {}
     for name, table in _table(said, "functions", faults).items():
@@ -44,7 +51,7 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
             faults.add(path, f"must be a table: [functions.{name}]")
             continue
         functions[name] = read_function(name, table, faults)
-    return Configuration(spearlet=spearlet, limits=limits, functions=functions)
+    return Configuration(spearlet=spearlet, gateway=gateway, limits=limits, functions=functions)
 
 
 def _table(said: Mapping[str, object], name: str, faults: Faults) -> Mapping[str, object]:
@@ -53,6 +60,14 @@ def _table(said: Mapping[str, object], name: str, faults: Faults) -> Mapping[str
         return table
     faults.add((name,), f"must be a table: [{name}]")
     return {}
+
+
+def _read_gateway(said: Mapping[str, object], faults: Faults) -> GatewaySettings:
+    here = dict(said)
+    for name in said.keys() & GATEWAY_ELSEWHERE:
+        faults.add(("gateway", name), f"say it in [spearlet]: {GATEWAY_ELSEWHERE[name]}")
+        del here[name]
+    return read_table(GatewaySettings, here, ("gateway",), faults)
 
 
 def _read_limits(said: Mapping[str, object], faults: Faults) -> Limits:
@@ -109,6 +124,7 @@ def deployment_settings(function: FunctionConfiguration) -> DeploymentSettings:
         queue=function.queue,
         policy=function.policy,
         restart=function.restart,
+        health=function.health,
         timeout=function.timeout,
         dedup_seconds=function.dedup_seconds,
     )
@@ -133,6 +149,7 @@ def process_settings(function: FunctionConfiguration) -> ProcessSettings:
         debug=function.debug,
         low_latency=function.low_latency,
         environment_handover=function.environment_handover,
+        start=function.start,
     )
 
 

@@ -17,11 +17,13 @@ from typing import Final, Literal, TypeAlias, TypeVar, final
 import attrs
 
 from spear._limits import Limits
-from spear.spearlet import RestartPolicy, Scale, SchedulingPolicy
+from spear.gateway import GatewaySettings
+from spear.spearlet import HealthPolicy, RestartPolicy, Scale, SchedulingPolicy
 
 T = TypeVar("T")
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+Start: TypeAlias = Literal["auto", "zygote", "spawn"]
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 NOT_LISTENING: Final = "off"
@@ -104,6 +106,9 @@ class FunctionConfiguration:
     restart: RestartPolicy = _key(
         RestartPolicy(), "how instances that end by themselves are replaced: a table"
     )
+    health: HealthPolicy = _key(
+        HealthPolicy(), "how instances are asked whether they are well: a table"
+    )
     python: str | None = _key(None, "the interpreter; that of the host if not given", path=True)
     python_path: tuple[str, ...] = _key((), "directories to look for modules in, first", path=True)
     environment: Mapping[str, str] = _key({}, "variables that it gets: a table", secret=True)
@@ -121,14 +126,30 @@ class FunctionConfiguration:
     environment_handover: bool = _key(
         False, "tell a `command` address and secret in its environment"
     )
+    start: Start = _key("auto", "fork what can be forked, only fork, or never fork")
     debug: bool = _key(False, "send tracebacks with errors", flag=True)
+
+
+GATEWAY_ELSEWHERE: Final = {
+    "name": "name",
+    "host": "listen",
+    "port": "listen",
+    "token": "token_file",
+    "tls_cert": "tls_cert",
+    "tls_key": "tls_key",
+    "control_socket": "control_socket",
+    "allow_plaintext": "allow_plaintext",
+    "allow_control": "allow_control",
+}
+"""Settings of a gateway that are no keys of ``[gateway]``, and what says them in ``[spearlet]``."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Configuration:
-    """All of it: ``[spearlet]``, ``[limits]`` and ``[functions.NAME]``."""
+    """All of it: ``[spearlet]``, ``[gateway]``, ``[limits]`` and ``[functions.NAME]``."""
 
     spearlet: HostConfiguration = attrs.field(factory=HostConfiguration)
+    gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
     limits: Limits = attrs.field(factory=Limits)
     functions: Mapping[str, FunctionConfiguration] = attrs.field(factory=dict)

@@ -8,7 +8,7 @@ from math import isfinite
 
 import attrs
 
-from ._schema import Configuration
+from ._schema import GATEWAY_ELSEWHERE, Configuration
 from ._toml import show_toml
 
 HIDDEN = "<hidden>"
@@ -16,8 +16,10 @@ HIDDEN = "<hidden>"
 
 def as_tables(configuration: Configuration) -> dict[str, object]:
     """Everything that it says, and what it leaves at its default; values that may be secrets hidden."""
+    gateway = _as_table(configuration.gateway)
     return {
         "spearlet": _as_table(configuration.spearlet),
+        "gateway": {name: gateway[name] for name in gateway if name not in GATEWAY_ELSEWHERE},
         "limits": _as_table(configuration.limits),
         "functions": {name: _as_table(each) for name, each in configuration.functions.items()},
     }

@@ -16,9 +16,10 @@ import attrs
 
 from spear._limits import Limits
 from spear._targets import is_file, split_target
+from spear.gateway import GatewaySettings
 
 from ._faults import Faults, KeyPath, Said
-from ._schema import FunctionConfiguration, HostConfiguration
+from ._schema import GATEWAY_ELSEWHERE, FunctionConfiguration, HostConfiguration
 from ._values import fields, parse_text, table_in
 
 PREFIX: Final = "SPEAR_"
@@ -26,7 +27,11 @@ PREFIX: Final = "SPEAR_"
 OTHERS: Final = frozenset({"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN"})
 """Variables that say something else, or say it to others."""
 
-SECTIONS: Final[dict[str, type]] = {"spearlet": HostConfiguration, "limits": Limits}
+SECTIONS: Final[dict[str, type]] = {
+    "spearlet": HostConfiguration,
+    "gateway": GatewaySettings,
+    "limits": Limits,
+}
 
 Tables: TypeAlias = dict[str, object]
 
@@ -102,6 +107,7 @@ def variables(functions: Mapping[str, object]) -> dict[str, list[KeyPath]]:
     found: dict[str, list[KeyPath]] = {}
     for path in (
         *(("spearlet", each) for each in fields(HostConfiguration)),
+        *(("gateway", each) for each in fields(GatewaySettings) if each not in GATEWAY_ELSEWHERE),
         *(("limits", each) for each in fields(Limits)),
         *(each for name in functions for each in _paths_in(FunctionConfiguration, ("functions", name))),
     ):  # fmt: skip
@@ -149,7 +155,7 @@ def read_environment(
             faults.add_line(f"{name} may mean {both}: say it in the file")
         elif close := get_close_matches(name, known, 1, 0.85):
             faults.add_line(f"{name}: there is no such variable; did you mean {close[0]}?")
-        elif name.startswith(("SPEAR_LIMITS_", "SPEAR_FUNCTIONS_")):
+        elif name.startswith(("SPEAR_GATEWAY_", "SPEAR_LIMITS_", "SPEAR_FUNCTIONS_")):
             faults.add_line(
                 f"{name}: there is no such variable; only functions of the file have some"
             )

@@ -14,14 +14,25 @@ import pytest
 
 from spear._limits import Limits
 from spear.config import FunctionConfiguration, HostConfiguration, flag_of
+from spear.config._schema import GATEWAY_ELSEWHERE
 from spear.config._toml import show_toml_value
 from spear.config._values import fields, table_in
-from spear.spearlet import RestartPolicy, Scale
+from spear.gateway import GatewaySettings
+from spear.spearlet import (
+    DeploymentSettings,
+    HealthPolicy,
+    ProcessSettings,
+    ResourceLimits,
+    RestartPolicy,
+    Scale,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+DOCS: Final = Path(__file__).parents[2] / "docs"
+DOCUMENT: Final = (DOCS / "configuration.md").read_text("utf-8")
+HTTP: Final = (DOCS / "http.md").read_text("utf-8")
 
 KINDS: Final[dict[object, str]] = {
     bool: "`true`, `false`",
@@ -75,11 +86,26 @@ def test_every_key_is_there_as_the_schema_has_it(table: type) -> None:
     assert DOCUMENT[start:].startswith("\n".join(wanted) + "\n\n"), "\n".join(wanted)
 
 
-@pytest.mark.parametrize("table", [Scale, RestartPolicy])
+@pytest.mark.parametrize("table", [Scale, RestartPolicy, HealthPolicy])
 def test_every_key_of_an_inner_table_is_there(table: type) -> None:
     assert attrs.has(table)
     starts = [f"| `{each.name}` | {default_of(each)} | " for each in attrs.fields(table)]
     assert [start for start in starts if start not in DOCUMENT] == []
+
+
+def test_whatever_a_deployment_can_be_told_has_a_key() -> None:
+    known = {*fields(FunctionConfiguration), "target", "limits"}  # source, and limits one by one
+    for settings in (DeploymentSettings, ProcessSettings, ResourceLimits):
+        assert fields(settings).keys() <= known
+
+
+def test_the_settings_of_the_gateway_are_where_they_belong() -> None:
+    assert GATEWAY_ELSEWHERE.keys() <= fields(GatewaySettings).keys()
+    assert set(GATEWAY_ELSEWHERE.values()) <= fields(HostConfiguration).keys()
+    assert "(http.md#limits)" in DOCUMENT
+    own = fields(GatewaySettings).keys() - GATEWAY_ELSEWHERE
+    others = {each for each in own if each not in HTTP}
+    assert others == set()
 
 
 def test_the_limits_are_those_of_the_code() -> None:

@@ -47,6 +47,10 @@ def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
         log_level = "info"
         log_instances = false
 
+        [gateway]
+        max_body_bytes = 1_000
+        allowed_hosts = ["functions.example"]
+
         [limits]
         max_calls = 7
         startup_seconds = 30
@@ -83,6 +87,8 @@ def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
     assert (host.name, host.listen, host.log_level) == ("evening", "127.0.0.1:0", "info")
     assert host.token_file == str(tmp_path / "secrets" / "token")
     assert (host.allow_control, host.log_instances) == (True, False)
+    gateway = outcome.configuration.gateway
+    assert (gateway.max_body_bytes, gateway.allowed_hosts) == (1000, ("functions.example",))
     limits = outcome.configuration.limits
     assert (limits.max_calls, limits.startup_seconds) == (7, 30.0)
     assert limits.connect_seconds == Limits().connect_seconds
@@ -126,6 +132,7 @@ def test_flags_before_environment_before_file(read: Read) -> None:
         "SPEAR_NAME": "b",
         "SPEAR_LOG_LEVEL": "debug",
         "SPEAR_LIMITS_MAX_CALLS": "2",
+        "SPEAR_GATEWAY_MAX_STREAMS": "2",
         "SPEAR_FUNCTIONS_SHOP_QUEUE": "2",
         "SPEAR_FUNCTIONS_SHOP_TIMEOUT": "2",
         "SPEAR_ALLOW_CONTROL": "true",
@@ -141,6 +148,7 @@ def test_flags_before_environment_before_file(read: Read) -> None:
     assert (host.name, host.listen, host.log_level) == ("c", "off", "debug")
     assert (host.allow_control, host.log_instances) == (True, False)
     assert outcome.configuration.limits.max_calls == 3
+    assert outcome.configuration.gateway.max_streams == 2
     assert (outcome.shop.queue, outcome.shop.timeout) == (3, 2.0)
 
 
