@@ -94,8 +94,9 @@ class _Tasks(TaskGroup):
 
         async def put(event: ASGIReceiveEvent) -> None:
             if event["type"] in ("http.disconnect", "websocket.disconnect"):
-                events.close()
-                if not is_answered:
+                if is_answered:
+                    events.close()
+                else:
                     cancel_scope.cancel()
                 return
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -159,13 +160,13 @@ class _Socket(WSStream):
     async def _send_pings(self) -> None:
         interval = self.config.websocket_ping_interval
         assert interval is not None  # or nobody asks
-        while not self.closed:
+        while True:
+            await trio.sleep(interval)
             if not self._heard:
                 await self.send(StreamClosed(stream_id=self.stream_id))
                 return
             self._heard = False
             await self._send_wsproto_event(Ping())
-            await trio.sleep(interval)
 
 
 @final
@@ -188,6 +189,9 @@ class _Http(H11Protocol):
         size = len(request.target) + sum(len(name) + len(value) for name, value in headers.items())
         if size > self.config.h11_max_incomplete_size:
             await self._send_error_response(431)
+            await self.send(Closed())
+        elif request.http_version not in (b"1.0", b"1.1"):
+            await self._send_error_response(400)
             await self.send(Closed())
         elif b"upgrade" not in headers:
             await super()._create_stream(request)

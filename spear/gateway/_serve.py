@@ -15,11 +15,18 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
-from spear._errors import ConfigurationError
+from spear._errors import ChannelBroken, ConfigurationError
 from spear._limits import DEFAULT_LIMITS
 from spear._util import NoPublicConstructor
 from spear.channels import open_private_nursery
-from spear.transports import Acceptor, TlsServer, open_tcp_listener, open_unix_listener
+from spear.transports import (
+    Acceptor,
+    TlsServer,
+    check_private_directory,
+    connect_unix,
+    open_tcp_listener,
+    open_unix_listener,
+)
 
 from ._app import App, OnDrain
 from ._connection import Connection
@@ -142,11 +149,32 @@ async def _listen(settings: GatewaySettings) -> SocketListener | TlsListener:
     return await open_tcp_listener(settings.host, settings.port, tls=tls)
 
 
-def _listen_locally(path: str) -> SocketListener:
+async def _listen_locally(path: str) -> SocketListener:
     """The control socket; one that was left behind by a host that was killed is removed."""
-    with suppress(FileExistsError):
-        os.mkdir(os.path.dirname(path), 0o700)
+    _make_directory(os.path.dirname(path))
+    try:
+        return open_unix_listener(path)
+    except ConfigurationError:
+        try:
+            stream = await connect_unix(path)
+        except ChannelBroken:  # nobody listens there
+            with suppress(OSError):
+                os.unlink(path)
+        else:
+            stream.close()
+            message = f"{path}: a host runs there already; give this one another name"
+            raise ConfigurationError(message) from None
     return open_unix_listener(path)
+
+
+def _make_directory(path: str) -> None:
+    """One that only we can enter, if there is none. Raises ConfigurationError."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        check_private_directory(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make {path}: {error.strerror}") from error
 
 
 def _url_of(listener: SocketListener | TlsListener, settings: GatewaySettings) -> str:
@@ -186,7 +214,7 @@ async def open_gateway(
         listeners: list[Listener] = []
         try:
             if settings.control_socket is not None:
-                local = _listen_locally(settings.control_socket)
+                local = await _listen_locally(settings.control_socket)
                 listeners.append(local)
                 nursery.start_soon(gateway._serve, local, True, False)
             if settings.host is not None:

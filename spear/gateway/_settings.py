@@ -70,7 +70,7 @@ class GatewaySettings:
     control_socket: str | None = None
     allow_control: bool = False
     allow_plaintext: bool = False
-    allowed_hosts: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = 32 * MIB
     body_bytes_in_flight: int = 128 * MIB
     max_head_bytes: int = 32 * KIB

@@ -48,5 +48,6 @@ class Connections:
         counts: dict[str, int] = {}
         for acceptor in self.acceptors:
             for reason, count in acceptor.statistics().refused.items():
-                counts[reason] = counts.get(reason, 0) + count
+                name = str(reason)
+                counts[name] = counts.get(name, 0) + count
         return counts

@@ -52,6 +52,7 @@ class Probe:
         for function in (
             self.echo, self.add, self.count, self.wait, self.context, self.boom, self.overloaded,
             self.ticks, self.double, self.total, self.twice, self.blobs, self.flood, self.order,
+            self.wait_for, self.context_of,
         ):  # fmt: skip
             self.agent.function(function)
 
@@ -83,6 +84,12 @@ class Probe:
             "key": here.key,
             "remaining": round(here.remaining_seconds()),
         }
+
+    async def wait_for(self, event: object) -> str:
+        return await self.wait()
+
+    async def context_of(self, event: object) -> dict[str, object]:
+        return dict(spear.context().metadata)
 
     async def boom(self, message: str = "nothing there") -> None:
         raise KeyError(message)
@@ -171,7 +178,11 @@ class Client:
         fields = {"host": self.host, **(headers or {})}
         if body is not None and "transfer-encoding" not in fields:
             fields.setdefault("content-length", str(len(body)))
-        request = h11.Request(method=method, target=path, headers=list(fields.items()))
+        request = h11.Request(
+            method=method,
+            target=path,
+            headers=[(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
+        )
         data = self.http.send(request) or b""
         if body:
             data += self.http.send(h11.Data(data=body)) or b""
@@ -200,11 +211,9 @@ class Client:
         headers = {name.decode(): value.decode() for name, value in event.headers}
         return Reply(event.status_code, headers, b"")
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    def parts(self) -> Parts:
         """The body, as it comes."""
-        while isinstance(event := await self.next_event(), h11.Data):
-            yield bytes(event.data)
-        assert isinstance(event, h11.EndOfMessage), event
+        return Parts(self)
 
     async def receive(self) -> Reply:
         """A whole response."""
@@ -230,10 +239,45 @@ class Client:
         await trio.aclose_forcefully(self.stream)
 
 
+OPEN: list[Client] = []
+"""Connections that no test has closed yet: one that fails does not."""
+
+
+@attrs.frozen
+class Parts:
+    """The body of a response, as it comes. No generator: those complain if they are left."""
+
+    client: Client
+
+    def __aiter__(self) -> Parts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        event = await self.client.next_event()
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        assert isinstance(event, h11.EndOfMessage), event
+        raise StopAsyncIteration
+
+
 async def connect(gateway: Gateway, *, host: str = "localhost") -> Client:
-    """A new connection."""
+    """A new connection. It is closed with the site, if not before."""
     port = int(gateway.urls[0].rpartition(":")[2])
-    return Client(await trio.open_tcp_stream("127.0.0.1", port), host)
+    client = Client(await trio.open_tcp_stream("127.0.0.1", port), host)
+    OPEN.append(client)
+    return client
+
+
+@asynccontextmanager
+async def closing_clients() -> AsyncIterator[None]:
+    """Close at the end what was left open."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            for client in OPEN:
+                await client.aclose()
+        OPEN.clear()
 
 
 async def ask(
@@ -284,7 +328,7 @@ async def open_site(
     probe = Probe()
     settings = settings or GatewaySettings()
     settings = attrs.evolve(settings, port=0)
-    async with spear.open_spearlet(limits=limits or spear.Limits()) as spearlet:
+    async with closing_clients(), spear.open_spearlet(limits=limits or spear.Limits()) as spearlet:
         await spearlet.deploy(probe.agent)
         async with open_gateway(spearlet, settings) as gateway:
             yield Site(gateway, spearlet, probe)

@@ -1,14 +1,25 @@
-"""Calls over HTTP, through a real socket: arguments, results, headers."""
+"""Calls over HTTP, through a real socket: arguments, results, headers, ends."""
 
 from __future__ import annotations
 
 import json
 
+import h11
 import pytest
+import trio
 
-from .helpers import call, connect, open_site
+import spear
+
+from .helpers import Site, ask, call, connect, open_site, wait_until
 
 CALL = "/v1/functions/{}/call"
+
+
+async def raw(site: Site, function: str, body: bytes, kind: str, query: str = "") -> object:
+    """(status, body) of a call with a body of some kind."""
+    path = CALL.format(function) + query
+    reply = await ask(site.gateway, "POST", path, headers={"content-type": kind}, body=body)
+    return reply.status, reply.body
 
 
 @pytest.mark.parametrize(
@@ -25,7 +36,6 @@ CALL = "/v1/functions/{}/call"
         ("echo", [[1, 2]], [1, 2]),
         ("echo", "text", "text"),
         ("echo", [None], None),
-        ("echo", [{"$bytes": "AP8="}], None),
         ("echo", [{"x": {"$bytes": "AP8="}}], {"x": {"$bytes": "AP8="}}),
         ("echo", {"value": {"$float": "nan"}}, {"$float": "nan"}),
         ("echo", [[1.5, True, {"a": None}, "é"]], [1.5, True, {"a": None}, "é"]),
@@ -37,14 +47,211 @@ async def test_the_body_decides_what_the_arguments_are(
     async with open_site() as site:
         reply = await call(site.gateway, function, value)
     assert reply.status == 200, reply.body
-    if result is None and value != [None]:
-        assert (reply.headers["content-type"], reply.body) == (
+    assert reply.headers["content-type"] == "application/json"
+    assert json.loads(reply.body) == result
+
+
+async def test_other_bodies_are_bytes_and_text() -> None:
+    async with open_site() as site:
+        assert await raw(site, "twice", b"\x00\xff", "application/octet-stream") == (
+            200,
+            b"\x00\xff\x00\xff",
+        )
+        assert await raw(site, "twice", b"\x89PNG", "image/png") == (200, b"\x89PNG\x89PNG")
+        assert await raw(site, "echo", "é".encode(), "text/plain; charset=utf-8") == (
+            200,
+            '"é"'.encode(),
+        )
+        assert await raw(site, "echo", b'{"value": 1}', "application/cloudevents+json") == (
+            200,
+            b"1",
+        )
+        assert await raw(site, "add", b"2", "application/json", "?b=5&timeout=1") == (200, b"8")
+        assert await raw(site, "echo", b"", "application/json", "?value=tea+time%21") == (
+            200,
+            b'"tea time!"',
+        )
+        reply = await ask(site.gateway, "POST", CALL.format("count"))
+        assert (reply.status, reply.body) == (200, b"1")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "query", "status", "message"),
+    [
+        (b"{", "application/json", "", 400, "the body is not JSON"),
+        (b'{"a": 1, "a": 2}', "application/json", "", 400, "a key stands there twice"),
+        (b"NaN", "application/json", "", 400, "NaN is no JSON"),
+        (b"[" * 100_000, "application/json", "", 400, "nested too deeply"),
+        (b"1" * 5000, "application/json", "", 400, "Exceeds the limit"),
+        (b'{"$args": 1}', "application/json", "", 400, "$args is an array"),
+        (b'{"$bytes": "?"}', "application/json", "", 400, "cannot be used"),
+        (b"\xff", "application/json", "", 400, "cannot be used"),
+        (b"\xff", "text/plain", "", 400, "not UTF-8"),
+        (b"a=1", "application/x-www-form-urlencoded", "", 415, "send JSON"),
+        (b"1", "application/json", "?b=1&b=2", 400, "stands there twice"),
+        (b'{"a": 1}', "application/json", "?a=2", 400, "in the query and in the body"),
+        (b"1", "application/json", "?b=%ff", 400, "cannot be read"),
+        (b"1", "application/json", "?b=" + 5000 * "1", 400, "of the query cannot be used"),
+        (b'"x"', "application/json", "", 400, "expected int"),
+        (b'{"c": 1}', "application/json", "", 400, "takes no 'c'"),
+    ],
+)
+async def test_what_cannot_be_understood_is_refused_and_says_why(
+    body: bytes, kind: str, query: str, status: int, message: str
+) -> None:
+    async with open_site() as site:
+        path = CALL.format("add") + query
+        reply = await ask(site.gateway, "POST", path, headers={"content-type": kind}, body=body)
+    assert reply.status == status
+    assert message in str(reply.error["message"])
+    assert reply.error["delivered"] == "no"
+    assert reply.error["request_id"] == reply.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("value", "accept", "kind", "body"),
+    [
+        ({"$bytes": "AP8="}, None, "application/octet-stream", b"\x00\xff"),
+        ({"$bytes": "AP8="}, "*/*", "application/octet-stream", b"\x00\xff"),
+        (
+            {"$bytes": "AP8="},
+            "application/json, */*;q=0.1",
             "application/octet-stream",
             b"\x00\xff",
+        ),
+        ({"$bytes": "AP8="}, "image/png", "application/octet-stream", b"\x00\xff"),
+        ({"$bytes": "AP8="}, "application/json", "application/json", b'{"$bytes": "AP8="}'),
+        ("té", None, "application/json", '"té"'.encode()),
+        ("té", "text/plain", "text/plain; charset=utf-8", "té".encode()),
+        ("té", "text/plain, application/json", "application/json", '"té"'.encode()),
+        ("té", "text/plain, application/json;q=0", "text/plain; charset=utf-8", "té".encode()),
+        (1, "text/plain", "application/json", b"1"),
+    ],
+)
+async def test_the_result_has_the_form_that_the_client_wants(
+    value: object, accept: str | None, kind: str, body: bytes
+) -> None:
+    async with open_site() as site:
+        headers = {"accept": accept} if accept else {}
+        reply = await call(site.gateway, "echo", {"value": value}, headers)
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, kind, body)
+
+
+async def test_headers_are_options_of_the_call_and_come_back() -> None:
+    sent = {
+        "x-request-id": "r-1",
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate": "a=1",
+        "baggage": "user=ada",
+    }
+    options = {"spear-timeout": "7", "idempotency-key": "order-1", "spear-session": "ada"}
+    async with open_site() as site:
+        reply = await call(site.gateway, "context", [], {**sent, **options})
+        assert reply.status == 200
+        assert reply.json["metadata"] == sent
+        assert (reply.json["key"], reply.json["remaining"]) == ("order-1", 7)
+        assert {name: reply.headers[name] for name in sent} == sent
+        assert reply.headers["spear-instance"] == "memory:probe-1#1"
+        assert float(reply.headers["spear-duration-ms"]) >= 0
+        made = await call(site.gateway, "context", [], {"x-request-id": "two words"})
+        assert made.json["metadata"] == {"x-request-id": made.headers["x-request-id"]}
+        assert made.headers["x-request-id"] != "two words"
+        endless = await call(site.gateway, "echo", 1, {"spear-timeout": "inf"})
+        assert endless.status == 200
+
+
+async def test_a_key_makes_two_calls_one() -> None:
+    async with open_site() as site:
+        replies = [
+            await call(site.gateway, "count", [], {"idempotency-key": "k"}) for _ in range(2)
+        ]
+        assert [reply.body for reply in replies] == [b"1", b"1"]
+        assert "spear-instance" not in replies[1].headers  # it did not run
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("spear-timeout", "soon"),
+        ("spear-timeout", "0"),
+        ("spear-timeout", "nan"),
+        ("idempotency-key", "é"),
+        ("spear-session", 300 * "x"),
+        ("baggage", 9000 * "x"),
+    ],
+)
+async def test_headers_that_cannot_be_used_are_refused(name: str, value: str) -> None:
+    async with open_site() as site:
+        reply = await call(site.gateway, "count", [], {name: value})
+        assert (reply.status, reply.error["kind"]) == (400, "BadRequest")
+        assert site.probe.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "headers", "status", "kind"),
+    [
+        ("boom", "oh", {}, 500, "FunctionRaised"),
+        ("overloaded", [], {}, 429, "Overloaded"),
+        ("wait", [], {"spear-timeout": "0.01"}, 504, "DeadlineExceeded"),
+        ("ticks", 1, {}, 409, "Rejected"),
+        ("nothing", [], {}, 404, "NotFound"),
+        ("add", "x", {}, 400, "InvalidArguments"),
+        ("%ff", [], {}, 400, "BadRequest"),
+        ("no%20such", [], {}, 404, "NotFound"),
+    ],
+)
+async def test_failures_have_a_status_and_say_what_is_known(
+    function: str, value: object, headers: dict[str, str], status: int, kind: str
+) -> None:
+    async with open_site() as site:
+        reply = await call(site.gateway, function, value, headers)
+    assert (reply.status, reply.error["kind"]) == (status, kind)
+    if kind == "FunctionRaised":
+        assert (reply.error["type"], reply.error["message"]) == ("KeyError", "'oh'")
+        assert reply.error["delivered"] == "yes"
+    if kind == "Overloaded":
+        assert (reply.headers["retry-after"], reply.error["retry_after_seconds"]) == ("3", 2.5)
+
+
+async def test_paths_and_methods() -> None:
+    async with open_site() as site:
+        for path in (
+            "/nothing",
+            "/v1/functions/add/nothing",
+            "/v1/functions//call",
+            "/v1/a/b/c/d/e",
+        ):
+            reply = await ask(site.gateway, "GET", path)
+            assert (reply.status, reply.error["kind"]) == (404, "NoSuchPath"), path
+        reply = await ask(site.gateway, "DELETE", "/v1/functions")
+        assert (reply.status, reply.headers["allow"]) == (405, "GET")
+        reply = await ask(site.gateway, "GET", "/v1/functions/double/socket")
+        assert (reply.status, reply.headers["upgrade"]) == (426, "websocket")
+        reply = await ask(site.gateway, "HEAD", "/healthz", body=None)
+        assert (reply.status, reply.body) == (200, b"")
+
+
+async def test_functions_are_listed_with_their_signatures() -> None:
+    async with open_site() as site:
+        await call(site.gateway, "add", 1)
+        await call(site.gateway, "boom")
+        listed = (await ask(site.gateway, "GET", "/v1/functions")).json["functions"]
+        assert isinstance(listed, list)
+        one = (await ask(site.gateway, "GET", "/v1/functions/add")).json
+        assert one in listed
+        assert one["signature"] == "add(a: int, b: int = 1, *, timeout: int = 0) -> int"
+        assert (one["kind"], one["deployment"], one["summary"]) == (
+            "function",
+            "probe",
+            "Add numbers.",
         )
-    else:
-        assert reply.headers["content-type"] == "application/json"
-        assert json.loads(reply.body) == result
+        assert isinstance(one["statistics"], dict)
+        assert one["statistics"]["calls"] == 1
+        boom = (await ask(site.gateway, "GET", "/v1/functions/probe.boom")).json
+        assert isinstance(boom["statistics"], dict)
+        assert boom["statistics"]["failures"] == {"FunctionRaised": 1}
+        ticks = (await ask(site.gateway, "GET", "/v1/functions/ticks")).json
+        assert ticks["kind"] == "stream"
 
 
 async def test_one_connection_takes_one_request_after_the_other() -> None:
@@ -57,3 +264,90 @@ async def test_one_connection_takes_one_request_after_the_other() -> None:
         await client.aclose()
     assert site.gateway.statistics().requests == 3
     assert site.gateway.statistics().responses == {200: 3}
+
+
+async def test_requests_may_be_sent_ahead_of_answers() -> None:
+    head = b"POST /v1/functions/count/call HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        await client.stream.send_all(3 * head)
+        for number in range(1, 4):
+            client.http.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
+            client.http.send(h11.EndOfMessage())
+            assert (await client.receive()).body == b"%d" % number
+            client.http.start_next_cycle()
+        await client.aclose()
+
+
+async def test_bodies_come_in_chunks_and_after_a_word() -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        headers = {"transfer-encoding": "chunked", "expect": "100-continue"}
+        reply = await client.ask(
+            "POST", CALL.format("twice"), b"ab", {**headers, "content-type": "x/y"}
+        )
+        assert reply.body == b"abab"
+        await client.aclose()
+
+
+async def test_a_proxy_may_name_the_host_in_the_path() -> None:
+    async with open_site() as site:
+        path = "http://localhost" + CALL.format("add")
+        reply = await ask(site.gateway, "POST", path, 1, host="example.org")
+        assert (reply.status, reply.body) == (200, b"2")
+        reply = await ask(site.gateway, "POST", "http://example.org" + CALL.format("add"), 1)
+        assert reply.status == 403
+
+
+async def test_a_client_that_leaves_cancels_its_call() -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        await client.send("POST", CALL.format("wait"), b"")
+        await site.probe.begun.wait()
+        await client.aclose()
+        await site.probe.cancelled.wait()
+        await wait_until(lambda: site.gateway.statistics().connections == 0)
+        assert site.gateway.statistics().responses == {0: 1}
+
+
+async def test_while_the_host_drains_calls_finish_and_new_ones_are_refused() -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        await client.send("POST", CALL.format("wait"), b"")
+        await site.probe.begun.wait()
+        assert (await ask(site.gateway, "GET", "/readyz")).json == {"status": "ready"}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(site.spearlet.drain)
+            await wait_until(lambda: site.spearlet.state.value == "draining")
+            ready = await ask(site.gateway, "GET", "/readyz")
+            assert (ready.status, ready.json["status"]) == (503, "draining")
+            reply = await call(site.gateway, "add", 1)
+            assert (reply.status, reply.error["kind"]) == (503, "Rejected")
+            assert reply.headers["retry-after"] == "1"
+            site.probe.release.set()
+            assert (await client.receive()).body == b'"released"'
+        await client.aclose()
+
+
+async def test_a_result_without_json_is_an_error() -> None:
+    agent = spear.Agent("huge")
+
+    @agent.function
+    async def huge() -> int:
+        return 10**5000
+
+    async with open_site() as site:
+        await site.spearlet.deploy(agent)
+        reply = await call(site.gateway, "huge")
+        assert (reply.status, reply.error["kind"]) == (502, "RemoteProtocolError")
+
+
+async def test_a_fault_of_the_gateway_is_an_error_without_details(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_site() as site:
+        monkeypatch.setattr(type(site.spearlet), "find_function", lambda *_: 1 / 0)
+        reply = await call(site.gateway, "add", 1)
+        assert (reply.status, reply.error["kind"]) == (500, "InternalError")
+        assert "division" not in str(reply.error)
+        assert "division by zero" in caplog.text

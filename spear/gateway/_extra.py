@@ -1,0 +1,15 @@
+"""The libraries that a gateway needs, and Spear does without otherwise."""
+
+from __future__ import annotations
+
+from spear._errors import ConfigurationError
+
+try:
+    import h11 as h11
+    import hypercorn as hypercorn
+    import starlette as starlette
+    import wsproto as wsproto
+except ImportError as error:
+    raise ConfigurationError(
+        f"the HTTP gateway needs {error.name}: pip install 'spear[http]'"
+    ) from error

@@ -1,0 +1,323 @@
+"""AWS Lambda's Invoke, called by AWS's own SDK, which knows nothing of Spear."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import boto3
+import pytest
+import trio
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+
+import spear
+from spear.gateway import GatewaySettings, open_gateway
+
+from .helpers import KNOWN, TOKEN, Site, ask, closing_clients, open_site, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from .helpers import Reply
+
+INVOKE = "/2015-03-31/functions/{}/invocations"
+
+
+class Body(Protocol):
+    """What an SDK calls a payload."""
+
+    def read(self) -> bytes: ...
+
+
+@attrs.frozen
+class Invoker:
+    """An SDK's client, in threads."""
+
+    client: object
+
+    async def __call__(
+        self, function: str, payload: object = None, **options: str
+    ) -> dict[str, object]:
+        """Invoke a function."""
+        if payload is not None:
+            options["Payload"] = json.dumps(payload)
+        invoke = getattr(self.client, "invoke")  # noqa: B009  # the SDK makes it when it runs
+
+        def work() -> dict[str, object]:
+            reply: dict[str, object] = invoke(FunctionName=function, **options)
+            body: Body = reply["Payload"]  # type: ignore[assignment]  # that is what the SDK gives
+            return {**reply, "Payload": body.read()}
+
+        return await trio.to_thread.run_sync(work)
+
+    async def result(self, function: str, payload: object = None, **options: str) -> object:
+        """What the payload of the answer says."""
+        return read(await self(function, payload, **options))
+
+    async def fail(self, function: str, payload: object = None, **options: str) -> tuple[str, int]:
+        """(code, status) of the error."""
+        with pytest.raises(ClientError) as caught:
+            await self(function, payload, **options)
+        response = caught.value.response
+        return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def read(reply: dict[str, object]) -> object:
+    """What its payload says."""
+    payload = reply["Payload"]
+    assert isinstance(payload, bytes)
+    return json.loads(payload)
+
+
+def invoker(url: str, secret: str = "anything-will-do") -> Invoker:
+    """A client of an endpoint, which tries everything once."""
+    config = Config(retries={"max_attempts": 0}, read_timeout=20)
+    client = boto3.client(
+        "lambda", endpoint_url=url, region_name="local", config=config,
+        aws_access_key_id="spear", aws_secret_access_key=secret,
+    )  # fmt: skip
+    return Invoker(client)
+
+
+@asynccontextmanager
+async def open_invoker(token: str | None = None) -> AsyncIterator[tuple[Site, Invoker]]:
+    """A probe, and an SDK's client for it."""
+    async with open_site(GatewaySettings(token=token)) as site:
+        yield site, invoker(site.gateway.urls[0], token or "anything-will-do")
+
+
+async def test_a_function_is_invoked_by_all_its_names() -> None:
+    async with open_invoker() as (_, invoke):
+        reply = await invoke("echo", {"a": [1, None, "é"]})
+        assert (reply["StatusCode"], reply["ExecutedVersion"]) == (200, "$LATEST")
+        assert "FunctionError" not in reply
+        assert read(reply) == {"a": [1, None, "é"]}
+        assert await invoke.result("echo") == {}
+        for name in (
+            "probe.echo",
+            "echo:7",
+            "echo:$LATEST",
+            "123456789012:function:echo",
+            "arn:aws:lambda:eu-west-1:123456789012:function:probe.echo",
+            "arn:aws:lambda:eu-west-1:123456789012:function:echo:live",
+        ):
+            assert await invoke.result(name, 1) == 1
+        assert await invoke.result("echo", 1, Qualifier="live") == 1
+
+
+async def test_kinds_of_invocation() -> None:
+    async with open_invoker() as (site, invoke):
+        reply = await invoke("count", InvocationType="DryRun")
+        assert reply["StatusCode"] == 204
+        assert site.probe.calls == 0
+        reply = await invoke("echo", 1, InvocationType="Event")
+        assert reply["StatusCode"] == 202
+        (execution,) = site.spearlet.executions
+        assert await execution.result() == 1
+        assert await invoke.fail("nothing", InvocationType="DryRun") == (
+            "ResourceNotFoundException",
+            404,
+        )
+        code = await invoke.fail("echo", InvocationType="Sometimes")
+        assert code == ("InvalidParameterValueException", 400)
+
+
+async def test_a_function_that_fails_is_an_answer() -> None:
+    async with open_invoker() as (site, invoke):
+        reply = await invoke("boom", "oh")
+        assert (reply["StatusCode"], reply["FunctionError"]) == (200, "Unhandled")
+        told = read(reply)
+        assert isinstance(told, dict)
+        assert (told["errorMessage"], told["errorType"], told["stackTrace"]) == (
+            "'oh'",
+            "KeyError",
+            [],
+        )
+        told = await invoke.result("add", "x")
+        assert isinstance(told, dict)
+        assert told["errorType"] == "InvalidArguments"
+        reply_late = await ask(
+            site.gateway, "POST", INVOKE.format("wait_for"), {}, {"spear-timeout": "0.01"}
+        )
+        assert reply_late.status == 200
+        assert reply_late.headers["x-amz-function-error"] == "Unhandled"
+        assert reply_late.json["errorType"] == "Sandbox.Timedout"
+
+
+async def test_errors_are_those_of_aws() -> None:
+    async with open_invoker() as (site, invoke):
+        assert await invoke.fail("nothing") == ("ResourceNotFoundException", 404)
+        assert await invoke.fail("ticks", 1) == ("InvalidParameterValueException", 400)
+        assert await invoke.fail("a b") == ("InvalidParameterValueException", 400)
+        context = base64.b64encode(b"{").decode()
+        assert await invoke.fail("echo", ClientContext=context) == (
+            "InvalidRequestContentException",
+            400,
+        )
+        for name, value in (("x-amz-client-context", "?"), ("x-amz-client-context", 5000 * "A")):
+            reply = await ask(site.gateway, "POST", INVOKE.format("echo"), {}, {name: value})
+            assert reply.headers["x-amzn-errortype"] == "InvalidRequestContentException"
+        reply = await ask(site.gateway, "POST", INVOKE.format("echo"), body=b"{")
+        assert reply.headers["x-amzn-errortype"] == "InvalidRequestContentException"
+        assert "not JSON" in str(reply.json["Message"])
+    async with open_site(GatewaySettings(max_body_bytes=10)) as site:
+        reply = await ask(site.gateway, "POST", INVOKE.format("echo"), body=bytes(11))
+        assert (reply.status, reply.headers["x-amzn-errortype"]) == (
+            413,
+            "RequestTooLargeException",
+        )
+
+
+async def test_a_host_without_room_says_when_to_come_again() -> None:
+    agent = spear.Agent("small", concurrency=1)
+    begun = trio.Event()
+
+    @agent.function
+    async def hold(event: object) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    settings = spear.DeploymentSettings(queue=0)
+    async with open_site() as site:
+        await site.spearlet.deploy(agent, settings=settings)
+        invoke = invoker(site.gateway.urls[0])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, site.gateway, "POST", INVOKE.format("hold"))
+            await begun.wait()
+            assert await invoke.fail("hold") == ("TooManyRequestsException", 429)
+            reply = await ask(site.gateway, "POST", INVOKE.format("hold"))
+            assert int(reply.headers["retry-after"]) >= 1
+            assert reply.json["Reason"] == "ConcurrentInvocationLimitExceeded"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_draining_host_is_a_service_that_is_away() -> None:
+    async with open_invoker() as (site, invoke), trio.open_nursery() as nursery:
+        nursery.start_soon(ask, site.gateway, "POST", "/v1/functions/wait/call")
+        await site.probe.begun.wait()
+        nursery.start_soon(site.spearlet.drain)
+        await wait_until(lambda: site.spearlet.state.value == "draining")
+        assert await invoke.fail("echo") == ("ServiceException", 503)
+        site.probe.release.set()
+
+
+async def test_the_client_context_is_metadata() -> None:
+    async with open_invoker() as (_, invoke):
+        context = base64.b64encode(b'{"client": {"app_title": "till"}}').decode()
+        told = await invoke.result("context_of", ClientContext=context)
+        assert isinstance(told, dict)
+        assert told["client_context"] == {"client": {"app_title": "till"}}
+
+
+@pytest.mark.slow
+async def test_the_end_of_the_log_and_the_end_of_an_instance(tmp_path: Path) -> None:
+    file = tmp_path / "talk.py"
+    file.write_text(
+        "import os, spear\napp = spear.Agent()\n"
+        "@app.function\nasync def talk(event: object) -> None:\n    print('<', event, '>', flush=True)\n"
+        "@app.function\nasync def die(event: object) -> None:\n    os._exit(3)\n"
+    )
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        await spearlet.deploy(file)
+        async with open_gateway(spearlet, GatewaySettings(port=0)) as gateway:
+            invoke = invoker(gateway.urls[0])
+            reply = await invoke("talk", "hello", LogType="Tail")
+            lines = base64.b64decode(str(reply["LogResult"])).decode().splitlines()
+            assert lines[0].startswith("START RequestId: ")
+            assert lines[1] == "< hello >"
+            assert lines[-1].startswith("REPORT RequestId: ")
+            reply = await invoke("talk", 5000 * "x", LogType="Tail")
+            assert len(base64.b64decode(str(reply["LogResult"]))) == 4096
+            reply = await invoke("die", LogType="Tail")
+            assert reply["FunctionError"] == "Unhandled"
+            told = read(reply)
+            assert isinstance(told, dict)
+            assert told["errorType"] == "Runtime.ExitError"
+
+
+# -- signatures --------------------------------------------------------------------------------------
+
+
+def signed(
+    url: str,
+    path: str,
+    body: bytes,
+    *,
+    secret: str = TOKEN,
+    headers: dict[str, str] | None = None,
+) -> dict[str, str]:
+    """The headers of a request, signed by the SDK."""
+    request = AWSRequest("POST", url + path, data=body, headers=headers or {})
+    SigV4Auth(Credentials("any", secret), "lambda", "local").add_auth(request)
+    host = url.partition("//")[2]
+    return {**{name.lower(): value for name, value in request.headers.items()}, "host": host}
+
+
+async def send(site: Site, path: str, body: bytes, headers: dict[str, str]) -> Reply:
+    """A request with exactly these headers."""
+    return await ask(site.gateway, "POST", path, headers=headers, body=body)
+
+
+async def test_with_a_token_requests_are_signed_with_it() -> None:
+    async with open_invoker(TOKEN) as (site, invoke):
+        assert await invoke.result("echo", {"a": 1}) == {"a": 1}
+        arn = "arn:aws:lambda:eu-west-1:123456789012:function:echo"
+        assert await invoke.result(arn, 1, Qualifier="a b/c") == 1
+        wrong = invoker(site.gateway.urls[0], "not-the-token-of-this-gateway")
+        assert await wrong.fail("echo") == ("InvalidSignatureException", 403)
+        reply = await send(site, INVOKE.format("echo"), b"1", {})
+        assert reply.headers["x-amzn-errortype"] == "MissingAuthenticationTokenException"
+        assert reply.status == 403
+        reply = await send(site, INVOKE.format("echo"), b"1", KNOWN)
+        assert (reply.status, reply.body) == (200, b"1")
+
+
+async def test_a_signature_is_good_for_one_request_only() -> None:
+    path = INVOKE.format("echo") + "?Qualifier=1&b=2"
+    async with open_site(GatewaySettings(token=TOKEN)) as site:
+        url = site.gateway.urls[0]
+        good = signed(url, path, b"1", headers={"x-amz-invocation-type": "RequestResponse"})
+        assert (await send(site, path, b"1", good)).status == 200
+        changed = [
+            (path, b"2", good),
+            (path.replace("echo", "add"), b"1", good),
+            (path.replace("b=2", "b=3"), b"1", good),
+            (path, b"1", {**good, "x-amz-invocation-type": "Event"}),
+            (path, b"1", {**good, "x-amz-client-context": "e30="}),
+            (path, b"1", {**good, "host": "localhost"}),
+            (path, b"1", {**good, "authorization": "AWS4-HMAC-SHA256 Credential=x"}),
+            (path, b"1", {**good, "x-amz-date": "yesterday"}),
+            (
+                path,
+                b"1",
+                {**good, "authorization": good["authorization"].replace("=any/2", "=any/1")},
+            ),
+        ]
+        for where, body, headers in changed:
+            reply = await send(site, where, body, headers)
+            assert reply.status == 403, (where, body, headers)
+            assert reply.headers["x-amzn-errortype"].endswith("SignatureException")
+        unsigned = {name: value for name, value in good.items() if name != "x-amz-date"}
+        assert (await send(site, path, b"1", unsigned)).status == 403
+        # A signature says who calls, and nothing else: it opens no other path.
+        other = "/v1/functions/echo/call"
+        assert (await send(site, other, b"1", signed(url, other, b"1"))).status == 401
+
+
+async def test_a_signature_is_good_for_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = INVOKE.format("echo")
+    async with open_site(GatewaySettings(token=TOKEN)) as site:
+        headers = signed(site.gateway.urls[0], path, b"1")
+        now = time.time()
+        for offset, status in ((290, 200), (-290, 200), (310, 403), (-310, 403)):
+            monkeypatch.setattr("spear.gateway._signatures.time.time", lambda at=now + offset: at)
+            assert (await send(site, path, b"1", headers)).status == status

@@ -1,0 +1,347 @@
+"""Whatever a client can make grow is bounded, and whoever is too slow is cut: with real sockets."""
+
+from __future__ import annotations
+
+import gc
+import json
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h11
+import pytest
+import trio
+
+from spear.gateway import GatewaySettings
+
+from .helpers import Client, Site, ask, call, connect, open_site, wait_until
+from .test_sockets import UPGRADE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CALL = "/v1/functions/{}/call"
+HEAD = b"POST /v1/functions/twice/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\n"
+
+
+async def is_cut(client: Client) -> None:
+    """Wait until the other side has closed."""
+    try:
+        while await client.stream.receive_some(65536):
+            pass
+    except trio.BrokenResourceError:
+        pass
+
+
+@asynccontextmanager
+async def still_serving(site: Site) -> AsyncIterator[None]:
+    """Whatever the block does, others are served."""
+    yield
+    assert (await call(site.gateway, "add", 1)).body == b"2"
+
+
+async def test_s18_a_slow_head_is_cut() -> None:
+    async with open_site(GatewaySettings(head_seconds=0.1)) as site, still_serving(site):
+        silent, slow = await connect(site.gateway), await connect(site.gateway)
+        await slow.stream.send_all(HEAD)
+        await is_cut(silent)
+        await is_cut(slow)
+        assert site.gateway.statistics().refused == {"handshake_timeout": 2}
+
+
+async def test_s18_a_slow_head_after_a_request_is_cut_and_so_is_an_idle_connection() -> None:
+    async with open_site(GatewaySettings(idle_seconds=0.1)) as site, still_serving(site):
+        idle, slow = await connect(site.gateway), await connect(site.gateway)
+        for client in (idle, slow):
+            await client.ask("GET", "/healthz")
+        await slow.stream.send_all(HEAD)
+        await is_cut(idle)
+        await is_cut(slow)
+
+
+async def test_s18_a_slow_body_is_refused() -> None:
+    async with open_site(GatewaySettings(body_seconds=0.05)) as site, still_serving(site):
+        client = await connect(site.gateway)
+        await client.stream.send_all(HEAD + b"Content-Length: 10\r\n\r\n12345")
+        client.http.send(_request())
+        reply = await client.receive()
+        assert (reply.status, reply.error["kind"]) == (408, "SlowRequest")
+        assert reply.headers["connection"] == "close"
+        await client.aclose()
+
+
+def _request() -> h11.Request:
+    return h11.Request(method="GET", target="/", headers=[("host", "localhost")])
+
+
+async def test_s18_a_large_body_is_refused_before_it_comes_and_as_it_comes() -> None:
+    async with open_site(GatewaySettings(max_body_bytes=1000)) as site, still_serving(site):
+        reply = await ask(site.gateway, "POST", CALL.format("twice"), body=bytes(1001))
+        assert (reply.status, reply.error["kind"]) == (413, "TooLarge")
+        chunked = {"transfer-encoding": "chunked", "content-type": "x/y"}
+        reply = await ask(
+            site.gateway, "POST", CALL.format("twice"), headers=chunked, body=bytes(5000)
+        )
+        assert reply.status == 413
+        reply = await ask(
+            site.gateway,
+            "POST",
+            CALL.format("twice"),
+            headers={"content-type": "x/y"},
+            body=bytes(1000),
+        )
+        assert (reply.status, len(reply.body)) == (200, 2000)
+
+
+async def test_s18_a_client_that_goes_on_sending_can_read_why_its_body_is_refused() -> None:
+    async with open_site(GatewaySettings(max_body_bytes=1000)) as site, still_serving(site):
+        client = await connect(site.gateway)
+        size = 8 << 20
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await client.stream.send_all(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+                await client.stream.send_all(bytes(size))
+
+            nursery.start_soon(send)
+            client.http.send(_request())
+            assert (await client.receive()).status == 413
+
+
+async def test_s18_all_bodies_together_have_a_bound() -> None:
+    async with open_site(GatewaySettings(body_bytes_in_flight=1000)) as site, still_serving(site):
+        holder = await connect(site.gateway)
+        await holder.stream.send_all(HEAD + b"Content-Length: 900\r\n\r\n" + bytes(800))
+        app = site.gateway._app
+        await wait_until(lambda: app.bodies.taken == 800)
+        headers = {"content-type": "x/y"}
+        reply = await ask(
+            site.gateway, "POST", CALL.format("twice"), headers=headers, body=bytes(300)
+        )
+        assert (reply.status, reply.error["kind"]) == (503, "Busy")
+        await holder.stream.send_all(bytes(100))
+        holder.http.send(_request())
+        assert (await holder.receive()).status == 200
+        await wait_until(lambda: app.bodies.taken == 0)
+
+
+@pytest.mark.parametrize("size", [5_000, 40_000, 200_000])
+async def test_s18_a_large_head_is_refused(size: int) -> None:
+    async with open_site(GatewaySettings(max_head_bytes=4096)) as site, still_serving(site):
+        client = await connect(site.gateway)
+        client.http.send(_request())
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with suppress(trio.BrokenResourceError):  # it has seen enough
+                    await client.stream.send_all(HEAD + b"X: %b\r\n\r\n" % (b"x" * size))
+
+            nursery.start_soon(send)
+            reply = await client.receive()
+        assert (reply.status, reply.error["kind"]) == (431, "HeadTooLarge")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",  # without Host
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"\r\n\r\n\r\n",
+        bytes(100) + b"\r\n\r\n",
+    ],
+)
+async def test_s18_what_is_no_http_is_refused_and_hurts_nobody(garbage: bytes) -> None:
+    async with open_site(GatewaySettings(head_seconds=1)) as site, still_serving(site):
+        client = await connect(site.gateway)
+        await client.stream.send_all(garbage)
+        data = b""
+        with trio.fail_after(10):
+            while part := await client.stream.receive_some(65536):
+                data += bytes(part)
+        assert data.startswith(b"HTTP/1.1 400") or not data
+        if data:
+            assert json.loads(data.partition(b"\r\n\r\n")[2])["error"]["kind"] == "BadRequest"
+
+
+async def test_s18_a_body_that_is_no_http_is_refused() -> None:
+    async with open_site() as site, still_serving(site):
+        client = await connect(site.gateway)
+        await client.stream.send_all(HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n")
+        await is_cut(client)
+
+
+async def test_s18_nobody_gets_http_2() -> None:
+    async with open_site() as site:
+        headers = {
+            "connection": "Upgrade, HTTP2-Settings",
+            "upgrade": "h2c",
+            "http2-settings": "AAMAAABk",
+        }
+        reply = await ask(site.gateway, "GET", "/healthz", headers=headers)
+        assert (reply.status, reply.json) == (200, {"status": "ok"})
+
+
+async def test_s18_there_are_so_many_connections_and_no_more() -> None:
+    async with open_site(GatewaySettings(max_connections=3)) as site:
+        clients = [await connect(site.gateway) for _ in range(3)]
+        for client in clients:
+            await client.ask("GET", "/healthz")
+        late = await connect(site.gateway)
+        await is_cut(late)
+        assert site.gateway.statistics().refused == {"too_many_connections": 1}
+        await clients[0].aclose()
+        await wait_until(lambda: site.gateway.statistics().connections == 2)
+        async with still_serving(site):
+            pass
+
+
+async def test_s18_strangers_are_crowded_out_by_strangers() -> None:
+    async with open_site(GatewaySettings(max_strangers=2)) as site, still_serving(site):
+        known = await connect(site.gateway)
+        await known.ask("GET", "/healthz")
+        strangers = [await connect(site.gateway) for _ in range(3)]
+        await is_cut(strangers[0])
+        assert site.gateway.statistics().refused == {"crowded_out": 1}
+        assert (await known.ask("GET", "/healthz")).status == 200
+
+
+# -- clients that do not read --------------------------------------------------------------------------
+
+
+async def test_s18_a_client_that_does_not_read_its_answer_is_cut() -> None:
+    async with open_site(GatewaySettings(write_seconds=0.2)) as site, still_serving(site):
+        client = await connect(site.gateway)
+        size = 16 << 20
+        await client.stream.send_all(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+        await client.stream.send_all(bytes(size))
+        await wait_until(lambda: site.gateway.statistics().connections == 0)
+
+
+async def test_s18_a_closing_gateway_does_not_wait_for_a_client_that_does_not_read() -> None:
+    settings = GatewaySettings(write_seconds=1000.0, close_seconds=0.1)
+    async with open_site(settings) as site:
+        client = await connect(site.gateway)
+        await client.send(
+            "POST", "/v1/functions/flood/stream", b"", {"accept": "application/octet-stream"}
+        )
+        await client.receive_head()
+    # Leaving the block has come to its end.
+
+
+def memory() -> int:
+    """Of this process, in bytes."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.slow
+async def test_s18_clients_that_do_not_read_take_little_memory() -> None:
+    async with open_site() as site:
+        before = memory()
+        for _ in range(8):
+            client = await connect(site.gateway)
+            await client.send(
+                "POST", "/v1/functions/flood/stream", b"", {"accept": "application/octet-stream"}
+            )
+            await client.receive_head()
+        await wait_until(lambda: site.gateway.statistics().streams == 8)
+        await trio.sleep(1)  # so that those who can still write do
+        assert memory() - before < 32 << 20
+
+
+# -- WebSockets --------------------------------------------------------------------------------------
+
+
+def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
+    """One frame of a client, masked with zeros."""
+    size = len(payload)
+    if size > 65535:
+        length = b"\xff" + size.to_bytes(8)
+    else:
+        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2)
+    return bytes([(0x80 if fin else 0) | opcode]) + length + bytes(4) + payload
+
+
+async def upgraded(
+    site: Site, function: str, headers: dict[str, str] | None = None
+) -> tuple[Client, bytes]:
+    """A connection that is a WebSocket, and the head of the answer."""
+    client = await connect(site.gateway)
+    lines = {"host": "localhost", **UPGRADE, **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    path = f"/v1/functions/{function}/socket"
+    await client.stream.send_all(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += bytes(await client.stream.receive_some(65536))
+    assert data.startswith(b"HTTP/1.1 101")
+    return client, data
+
+
+async def received(client: Client) -> bytes:
+    """All that comes, until the end."""
+    data = b""
+    try:
+        while part := await client.stream.receive_some(65536):
+            data += bytes(part)
+    except trio.BrokenResourceError:
+        pass
+    return data
+
+
+@pytest.mark.parametrize("fragments", [1, 5])
+async def test_s18_a_large_message_is_refused_and_not_kept(fragments: int) -> None:
+    async with open_site(GatewaySettings(max_message_bytes=100_000)) as site, still_serving(site):
+        client, _ = await upgraded(site, "wait")
+        await client.stream.send_all(frame(1, b"[]"))
+        await site.probe.begun.wait()
+        part = bytes(200_000 // fragments)
+        for number in range(fragments):
+            await client.stream.send_all(
+                frame(0 if number else 2, part, fin=number == fragments - 1)
+            )
+        await site.probe.cancelled.wait()
+        # It may go on for a while, and is not listened to.
+        for _ in range(20):
+            await client.stream.send_all(frame(2, bytes(50_000)))
+        await client.stream.send_eof()
+        assert await received(client) == b"\x88\x02" + (1009).to_bytes(2, "big")
+
+
+async def test_s18_messages_are_not_compressed() -> None:
+    async with open_site() as site:
+        offer = {"sec-websocket-extensions": "permessage-deflate"}
+        client, head = await upgraded(site, "echo", offer)
+        assert b"extensions" not in head.lower()
+        compressed = bytes([0xC1, 0x80, 0, 0, 0, 0])
+        await client.stream.send_all(compressed)
+        assert (await received(client))[:4] == b"\x88\x1f" + (1002).to_bytes(2, "big")
+
+
+async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:
+    async with open_site(GatewaySettings(keep_alive_seconds=0.05)) as site:
+        client, _ = await upgraded(site, "wait")
+        await client.stream.send_all(frame(1, b"[]"))
+        await site.probe.begun.wait()
+        assert b"\x89\x00" in await received(client)
+        await site.probe.cancelled.wait()
+
+
+async def test_pings_are_answered() -> None:
+    async with open_site() as site:
+        client, _ = await upgraded(site, "wait")
+        await client.stream.send_all(frame(9, b"hey"))
+        assert bytes(await client.stream.receive_some(5)) == b"\x8a\x03hey"
+        await client.aclose()
+
+
+async def test_s18_a_handshake_that_is_none_is_refused() -> None:
+    async with open_site() as site:
+        headers = {**UPGRADE, "sec-websocket-version": "7"}
+        reply = await ask(site.gateway, "GET", "/v1/functions/wait/socket", headers=headers)
+        assert reply.status == 400

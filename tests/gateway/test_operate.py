@@ -1,0 +1,305 @@
+"""Watching and operating a host over HTTP, with processes that can be looked into."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+
+import spear
+from spear.gateway import GatewaySettings, open_gateway
+from spear.spearlet import Scale
+
+from .helpers import (
+    KNOWN,
+    TOKEN,
+    Probe,
+    Site,
+    ask,
+    call,
+    closing_clients,
+    connect,
+    items_of,
+    open_site,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from .helpers import Json
+
+SHOP = """
+import sys
+
+import spear
+
+app = spear.Agent("shop")
+
+
+@app.function
+async def say(text: str) -> str:
+    print(text, flush=True)
+    return text
+
+
+@app.function
+async def die() -> None:
+    sys.stderr.write("so long\\n")
+    sys.stderr.flush()
+    import os
+    os._exit(3)
+"""
+
+CONTROL = GatewaySettings(allow_control=True)
+
+
+@asynccontextmanager
+async def open_shop(
+    place: Path, settings: GatewaySettings = CONTROL, replicas: int | Scale = 1
+) -> AsyncIterator[tuple[Site, spear.Deployment]]:
+    """A gateway in front of a process."""
+    file = place / "shop.py"
+    file.write_text(SHOP, encoding="utf-8")
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        shop = await spearlet.deploy(file, replicas=replicas)
+        async with open_gateway(spearlet, attrs.evolve(settings, port=0)) as gateway:
+            yield Site(gateway, spearlet, Probe()), shop
+
+
+async def lines_of(site: Site, query: str = "") -> list[str]:
+    """What is in the log."""
+    reply = await ask(site.gateway, "GET", f"/v1/deployments/shop/logs{query}")
+    assert reply.status == 200
+    return [json.loads(line)["text"] for line in reply.body.splitlines()]
+
+
+@pytest.mark.slow
+async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
+    async with open_shop(tmp_path) as (site, shop):
+        await call(site.gateway, "say", "hello")
+        shown = (await ask(site.gateway, "GET", "/v1/deployments/shop")).json
+        assert (shown["name"], shown["state"], shown["reason"]) == ("shop", "ready", "")
+        assert str(shown["target"]).endswith("shop.py")
+        assert (shown["functions"], shown["streams"]) == (["say", "die"], [])
+        settings, statistics = shown["settings"], shown["statistics"]
+        assert isinstance(settings, dict)
+        assert isinstance(statistics, dict)
+        assert settings["replicas"] == attrs.asdict(Scale())
+        assert (statistics["ready"], statistics["wanted"], statistics["waiting"]) == (1, 1, 0)
+        assert isinstance(shown["function_statistics"], dict)
+        say = shown["function_statistics"]["say"]
+        assert isinstance(say, dict)
+        assert isinstance(say["latency"], dict)
+        assert (say["calls"], say["latency"]["count"]) == (1, 1)
+        assert sum(say["latency"]["buckets"]) == 1  # type: ignore[arg-type]  # they are numbers
+        (instance,) = items_of(shown["instances"])
+        (replica,) = shop.replicas
+        assert (instance["id"], instance["pid"], instance["state"]) == (
+            "process:shop-1#1",
+            replica.pid,
+            "ready",
+        )
+        assert isinstance(instance["memory_bytes"], int)
+        assert instance["memory_bytes"] > 1 << 20
+        listed = (await ask(site.gateway, "GET", "/v1/instances")).json
+        assert [each["id"] for each in items_of(listed["instances"])] == ["process:shop-1#1"]
+        listed = (await ask(site.gateway, "GET", "/v1/deployments")).json
+        assert [each["name"] for each in items_of(listed["deployments"])] == ["shop"]
+        everything = (await ask(site.gateway, "GET", "/v1/statistics")).json
+        assert (everything["state"], everything["pid"], everything["name"]) == (
+            "running",
+            os.getpid(),
+            "default",
+        )
+        assert isinstance(everything["gateway"], dict)
+        assert everything["gateway"]["connections"] == 1
+        assert [each["name"] for each in items_of(everything["deployments"])] == ["shop"]
+
+        # and what it writes
+        await wait_until(lambda: len(shop.logs()) == 1)
+        await call(site.gateway, "say", "again")
+        await wait_until(lambda: len(shop.logs()) == 2)
+        assert await lines_of(site) == ["hello", "again"]
+        assert await lines_of(site, "?tail=1") == ["again"]
+        assert await lines_of(site, "?instance=shop-1") == ["hello", "again"]
+        assert await lines_of(site, "?instance=shop-2") == []
+        for query in ("?tail=-1", "?tail=x", "?follow=perhaps"):
+            assert (
+                await ask(site.gateway, "GET", f"/v1/deployments/shop/logs{query}")
+            ).status == 400
+
+        client = await connect(site.gateway)
+        await client.send("GET", "/v1/deployments/shop/logs?tail=1&follow=true")
+        assert (await client.receive_head()).status == 200
+        parts = client.parts()
+        assert json.loads(await anext(parts))["text"] == "again"
+        await call(site.gateway, "say", "more")
+        line = json.loads(await anext(parts))
+        assert (line["text"], line["stream"], line["instance"]) == (
+            "more",
+            "stdout",
+            "process:shop-1#1",
+        )
+
+        # Somebody who reads too slowly is told.
+        follower = shop._feed._followers[0]
+        follower.lost = 7
+        await call(site.gateway, "say", "and more")
+        texts = [json.loads(await anext(parts)) for _ in range(2)]
+        assert {"lost": 7} in texts
+
+
+@pytest.mark.slow
+async def test_a_deployment_is_scaled_restarted_and_stopped(tmp_path: Path) -> None:
+    async with open_shop(tmp_path) as (site, shop):
+
+        async def operate(what: str, value: object = None) -> Json:
+            reply = await ask(site.gateway, "POST", f"/v1/deployments/shop/{what}", value)
+            assert reply.status == 200, reply.body
+            return reply.json
+
+        shown = await operate("scale", {"replicas": 2})
+        assert isinstance(shown, dict)
+        assert len(items_of(shown["instances"])) == 2
+        (decision,) = items_of(shown["decisions"])
+        assert (decision["before"], decision["after"]) == (1, 2)
+        await operate("scale", {"min": 1, "max": 3})
+        assert shop.settings.replicas == Scale(min=1, max=3)
+        before = {replica.pid for replica in shop.replicas}
+        await operate("restart")
+        assert not before & {replica.pid for replica in shop.replicas}
+        for value in (
+            {},
+            {"least": 1},
+            [1],
+            {"replicas": 0},
+            {"replicas": "x"},
+            {"min": "x"},
+            {"min": 5},
+        ):
+            reply = await ask(site.gateway, "POST", "/v1/deployments/shop/scale", value)
+            assert reply.status == 400, value
+        (tmp_path / "shop.py").write_text("raise SystemExit(1)")
+        reply = await ask(site.gateway, "POST", "/v1/deployments/shop/restart")
+        assert (reply.status, reply.error["kind"]) == (503, "SpawnFailed")
+        assert (await call(site.gateway, "say", "still here")).status == 200
+        stopped = await operate("stop")
+        assert isinstance(stopped, dict)
+        assert stopped["state"] == "stopped"
+        reply = await ask(site.gateway, "GET", "/v1/deployments/shop")
+        assert (reply.status, reply.error["kind"]) == (404, "NotFound")
+
+
+@pytest.mark.slow
+async def test_what_is_wrong_with_a_deployment_is_told_to_those_who_may_know(
+    tmp_path: Path,
+) -> None:
+    settings = GatewaySettings(token=TOKEN)
+    policy = spear.DeploymentSettings(restart=spear.RestartPolicy(intensity=0))
+    (tmp_path / "shop.py").write_text(SHOP, encoding="utf-8")
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        shop = await spearlet.deploy(tmp_path / "shop.py", settings=policy)
+        async with open_gateway(spearlet, attrs.evolve(settings, port=0)) as gateway:
+            reply = await ask(gateway, "POST", "/v1/functions/die/call", headers=KNOWN)
+            assert (reply.status, reply.error["kind"]) == (502, "WorkerDied")
+            assert (reply.error["exit_status"], reply.error["stderr_tail"]) == (3, "so long")
+            assert "so long" not in str(reply.error["message"])
+            await wait_until(lambda: shop.health().state.value == "unhealthy")
+            reply = await ask(gateway, "POST", "/v1/functions/die/call", headers=KNOWN)
+            assert (reply.status, reply.error["delivered"]) == (503, "no")
+            ready = await ask(gateway, "GET", "/readyz")
+            assert (ready.status, ready.json) == (503, {"status": "not ready"})
+            ready = await ask(gateway, "GET", "/readyz", headers=KNOWN)
+            assert "shop" in str(ready.json["reasons"])
+            assert (await ask(gateway, "GET", "/healthz")).status == 200
+
+
+async def test_a_deployment_without_instances_is_idle_and_ready() -> None:
+    async with open_site() as site:
+        await site.spearlet.deploy(
+            Probe("idle").agent, replicas=Scale(min=0, max=1, idle_seconds=0)
+        )
+        idle = site.spearlet.deployments["idle"]
+        await call(site.gateway, "idle.add", 1)
+        names = (await ask(site.gateway, "GET", "/v1/functions/idle.add")).json
+        with trio.fail_after(20):
+            while idle.instances:
+                await trio.sleep(0.05)
+        assert (await ask(site.gateway, "GET", "/readyz")).status == 200
+        # It is not woken by those who only look.
+        again = (await ask(site.gateway, "GET", "/v1/functions/idle.add")).json
+        assert again["signature"] == names["signature"]
+        assert not idle.instances
+
+
+async def test_snapshots_come_as_time_goes_by() -> None:
+    async with open_site() as site:
+        for headers in ({}, {"accept": "text/event-stream"}):
+            client = await connect(site.gateway)
+            await client.send("GET", "/v1/watch?interval=0.2", headers=headers)
+            await client.receive_head()
+            parts = client.parts()
+            shown = [(await anext(parts)).decode() for _ in range(2)]
+            if headers:
+                shown = [each.partition("data: ")[2] for each in shown]
+            first, second = (json.loads(each) for each in shown)
+            assert second["time"] > first["time"]
+            assert second["gateway"]["streams"] >= 1
+            await client.aclose()
+        assert (await ask(site.gateway, "GET", "/v1/watch?interval=0.1")).status == 400
+
+
+async def test_operators_need_a_right() -> None:
+    paths = [f"/v1/deployments/probe/{what}" for what in ("scale", "restart", "stop")]
+    async with open_site() as site:
+        for path in (*paths, "/v1/drain"):
+            reply = await ask(site.gateway, "POST", path, {"replicas": 2})
+            assert (reply.status, reply.error["kind"]) == (403, "Forbidden")
+            assert "control socket" in str(reply.error["message"])
+    async with open_site(GatewaySettings(token=TOKEN)) as site:
+        assert (await ask(site.gateway, "POST", paths[0], {"replicas": 2})).status == 401
+        reply = await ask(site.gateway, "POST", paths[0], {"replicas": 2}, KNOWN)
+        assert reply.status == 200
+        assert len(site.spearlet.deployments["probe"].replicas) == 2
+    async with open_site(CONTROL) as site:
+        reply = await ask(site.gateway, "POST", "/v1/deployments/nothing/stop")
+        assert (reply.status, reply.error["kind"]) == (404, "NotFound")
+
+
+async def test_an_operation_goes_on_though_its_client_leaves() -> None:
+    async with open_site(CONTROL) as site:
+        waiting = await connect(site.gateway)
+        await waiting.send("POST", "/v1/functions/wait/call", b"")
+        await site.probe.begun.wait()
+        client = await connect(site.gateway)
+        await client.send("POST", "/v1/deployments/probe/stop", b"")
+        probe = site.spearlet.deployments["probe"]
+        await wait_until(lambda: probe.health().state.value == "stopping")
+        await client.aclose()
+        site.probe.release.set()
+        assert (await waiting.receive()).status == 200
+        await wait_until(lambda: not site.spearlet.deployments)
+
+
+async def test_an_operator_may_drain_the_host() -> None:
+    async with open_site(CONTROL) as site:
+        for wrong in ({"seconds": -1}, {"seconds": "x"}, {"second": 1}, [1]):
+            assert (await ask(site.gateway, "POST", "/v1/drain", wrong)).status == 400
+        reply = await ask(site.gateway, "POST", "/v1/drain")
+        assert (reply.status, reply.json) == (202, {"state": "draining"})
+        await wait_until(lambda: not site.spearlet.deployments)
+    asked: list[float | None] = []
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        settings = attrs.evolve(CONTROL, port=0)
+        async with open_gateway(spearlet, settings, on_drain=asked.append) as gateway:
+            for value in (None, {"seconds": 2.5}, {"seconds": None}):
+                assert (await ask(gateway, "POST", "/v1/drain", value)).status == 202
+            assert spearlet.state.value == "running"
+    assert asked == [None, 2.5, None]

@@ -1,0 +1,59 @@
+"""Values as JSON, there and back."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spear._json import dump_json, load_json
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two values are the same; NaN is NaN."""
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return type(one) is type(other) and one == other
+
+
+@given(VALUES)
+def test_values_come_back_as_they_went(value: object) -> None:
+    text = dump_json(value)
+    json.loads(text, parse_constant=pytest.fail)  # strictly JSON
+    if '"$' not in text.replace('"$bytes"', "").replace('"$float"', ""):
+        assert same(load_json(text), value)
+
+
+def test_keys_that_are_bytes_become_text() -> None:
+    assert (
+        dump_json({b"\x00": 1, "a": math.inf})
+        == '{"{\\"$bytes\\": \\"AA==\\"}": 1, "a": {"$float": "inf"}}'
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "-Infinity", '{"a": 1, "a": 1}', "1" * 5000, '{"$bytes": "?"}', b"\xff"]
+)
+def test_what_cannot_be_used_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load_json(text)
+
+
+def test_what_only_looks_like_ours_is_a_map() -> None:
+    for value in ({"$bytes": 1}, {"$float": "1"}, {"$bytes": "AA==", "a": 1}):
+        assert load_json(json.dumps(value)) == value
+    with pytest.raises(ValueError, match="digits"):
+        dump_json(10**5000)
