@@ -49,7 +49,8 @@ def payload(size: int, number: int = 0) -> bytes:
 
 @functools.cache
 def _filler(size: int) -> bytes:
-    return random.Random(size).randbytes(size)
+    block = random.Random(size).randbytes(min(size, 1 << 20))
+    return (block * (size // max(len(block), 1) + 1))[:size]
 
 
 def _payloads(load: Load) -> list[bytes]:
@@ -194,7 +195,7 @@ async def _checked_call(call: Call, sent: bytes) -> None:
 
 async def with_trio(call: Call, load: Load, effort: Effort, server_pids: Sequence[int]) -> Sample:
     """Measure a Trio call, sequential or pipelined as the load says."""
-    if load.kind is Kind.SEQUENTIAL:
+    if load.kind in (Kind.SEQUENTIAL, Kind.HANDOVER):
         return await _sequential(call, load, effort, server_pids)
 
     async def check_all() -> None:

@@ -48,6 +48,7 @@ class Kind(enum.StrEnum):
     SEQUENTIAL = "sequential"  # one call after another: P50, P99, RATE, CPU
     PIPELINED = "pipelined"  # `count` calls always in flight: RATE, CPU
     STREAM = "stream"  # one-way items, counted where they arrive: RATE, CPU
+    HANDOVER = "handover"  # arguments one way, one call after another: as SEQUENTIAL
     START = "start"  # from spawning a process to its first answer: START
     IDLE = "idle"  # `count` channels open, doing nothing: the figures about idle channels
 

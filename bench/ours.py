@@ -18,9 +18,9 @@ from pathlib import Path
 import trio
 
 from bench import drive
-from bench.model import BenchError, Effort, Figure, Load, Sample
+from bench.model import BenchError, Effort, Figure, Load, Sample, WrongAnswer
 from bench.process import serving, settle_gc
-from spear import InstanceId, Limits
+from spear import InstanceId, Limits, SharedBuffer
 from spear._ids import Secret
 from spear.channels import (
     ChannelConfig,
@@ -62,7 +62,35 @@ class _Echo:
 # --- two processes --------------------------------------------------------------------------------
 
 
-def serve_channel(address: str, secret: str, low_latency: str) -> None:
+_WITHOUT_SEGMENTS = Limits(
+    max_segment_bytes=0, max_message_bytes=2 << 30, request_bytes_in_flight=4 << 30
+)
+_ALL_IN_SEGMENTS = Limits(segment_threshold_bytes=1, segment_pool_bytes=256 << 20)
+_LIMITS = {"": Limits(), "without": _WITHOUT_SEGMENTS, "all": _ALL_IN_SEGMENTS}
+"""What is said of segments, and what that means at both ends."""
+
+
+class _Look:
+    """Says how long its argument is, and how it begins and ends."""
+
+    def __init__(self, *, copies: bool) -> None:
+        self._copies = copies
+
+    def refuse(self, function: int, head: Head | None) -> None:
+        return None
+
+    async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
+        with memoryview(call.payload) if self._copies else call.view() as seen:
+            return _ends_of(seen), False
+
+
+def _ends_of(seen: bytes | memoryview) -> bytes:
+    return b"%d %s %s" % (len(seen), bytes(seen[:8]), bytes(seen[-8:]))
+
+
+def serve_channel(
+    address: str, secret: str, low_latency: str, segments: str = "", look: str = ""
+) -> None:
     """The other end: an agent with one function."""
 
     async def serve() -> None:
@@ -72,8 +100,9 @@ def serve_channel(address: str, secret: str, low_latency: str) -> None:
             stream,
             _INSTANCE,
             Secret(bytes.fromhex(secret)),
-            service=_Echo(),
+            service=_Look(copies=look == "copies") if look else _Echo(),
             functions=["echo"],
+            limits=_LIMITS[segments],
             low_latency=bool(low_latency),
         ) as (channel, _):
             await channel.closed.wait()
@@ -82,15 +111,18 @@ def serve_channel(address: str, secret: str, low_latency: str) -> None:
 
 
 @asynccontextmanager
-async def _open_channel(*, low_latency: bool) -> AsyncIterator[tuple[CommunicationChannel, int]]:
+async def _open_channel(
+    *, low_latency: bool = False, segments: str = "", look: str = ""
+) -> AsyncIterator[tuple[CommunicationChannel, int]]:
     config = ChannelConfig(low_latency=low_latency)
     async with (
-        open_communication_factory() as factory,
+        open_communication_factory(_LIMITS[segments]) as factory,
         factory.open_endpoint(_INSTANCE, config=config) as endpoint,
     ):
         secret = endpoint.secret.reveal().hex()
         flag = "low-latency" if low_latency else ""
-        with serving("bench.ours:serve_channel", str(endpoint.address), secret, flag) as server:
+        arguments = str(endpoint.address), secret, flag, segments, look
+        with serving("bench.ours:serve_channel", *arguments) as server:
             yield await endpoint.wait_connected(), server.pid
 
 
@@ -104,12 +136,62 @@ def low_latency_channel(load: Load, effort: Effort) -> Sample:
     return trio.run(_drive_channel, load, effort, True)
 
 
-async def _drive_channel(load: Load, effort: Effort, low_latency: bool) -> Sample:
-    async with _open_channel(low_latency=low_latency) as (channel, server_pid):
+def channel_without_segments(load: Load, effort: Effort) -> Sample:
+    """The same with segments switched off: what it costs that they are there."""
+    return trio.run(_drive_channel, load, effort, False, "without")
+
+
+async def _drive_channel(
+    load: Load, effort: Effort, low_latency: bool, segments: str = ""
+) -> Sample:
+    opening = _open_channel(low_latency=low_latency, segments=segments)
+    async with opening as (channel, server_pid):
 
         async def call(body: bytes) -> bytes:
             return bytes((await channel.request("echo", body, timeout=_TIMEOUT)).payload)
 
+        return await drive.with_trio(call, load, effort, [server_pid])
+
+
+def hand_over_bytes(load: Load, effort: Effort) -> Sample:
+    """Large arguments, one way, through the socket."""
+    return trio.run(_drive_handover, load, effort, "without", "copies")
+
+
+def hand_over_copied(load: Load, effort: Effort) -> Sample:
+    """Likewise, copied into a segment, and looked at where they lie."""
+    return trio.run(_drive_handover, load, effort, "all", "views")
+
+
+def hand_over_copied_twice(load: Load, effort: Effort) -> Sample:
+    """Likewise, and copied out of it."""
+    return trio.run(_drive_handover, load, effort, "all", "copies")
+
+
+def hand_over_shared(load: Load, effort: Effort) -> Sample:
+    """A buffer that holds them already."""
+    return trio.run(_drive_handover, load, effort, "", "views", True)
+
+
+async def _drive_handover(
+    load: Load, effort: Effort, segments: str, look: str, shared: bool = False
+) -> Sample:
+    async with _open_channel(segments=segments, look=look) as (channel, server_pid):
+        buffer = SharedBuffer(load.size) if shared else None
+        filled_with = b""
+
+        async def call(body: bytes) -> bytes:
+            nonlocal filled_with
+            if buffer is not None and body is not filled_with:  # outside of the measured window
+                buffer.view[:] = filled_with = body
+            seen = (await channel.request("echo", buffer or body, timeout=_TIMEOUT)).payload
+            if seen != _ends_of(body):
+                raise WrongAnswer("something else has arrived")
+            return body
+
+        if segments == "all":
+            for _ in range(16):  # until it pays to keep a segment
+                await call(drive.payload(load.size))
         return await drive.with_trio(call, load, effort, [server_pid])
 
 

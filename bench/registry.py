@@ -20,6 +20,36 @@ _OURS = (
     Peer("spear-function", "Spear Function.call", "bench.ours:function", _CALLS, matrix=True),
     Peer("spear-stream", "Spear stream", "bench.ours:stream", (Kind.STREAM,)),
     Peer("spear-memory", "Spear in-memory channel", "bench.ours:memory_channel", _CALLS),
+    Peer(
+        "spear-no-segments",
+        "Spear channel.request, segments switched off",
+        "bench.ours:channel_without_segments",
+        _CALLS,
+    ),
+    Peer(
+        "spear-handover-bytes",
+        "Spear, bytes through the socket",
+        "bench.ours:hand_over_bytes",
+        (Kind.HANDOVER,),
+    ),
+    Peer(
+        "spear-handover-copied",
+        "Spear, bytes copied into a segment, looked at there",
+        "bench.ours:hand_over_copied",
+        (Kind.HANDOVER,),
+    ),
+    Peer(
+        "spear-handover-twice",
+        "Spear, bytes copied into a segment, and out of it",
+        "bench.ours:hand_over_copied_twice",
+        (Kind.HANDOVER,),
+    ),
+    Peer(
+        "spear-handover-shared",
+        "Spear SharedBuffer",
+        "bench.ours:hand_over_shared",
+        (Kind.HANDOVER,),
+    ),
     Peer("spear-start", "Spear process instance", "bench.ours:start", (Kind.START,)),
     Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Kind.IDLE,)),
 )

@@ -16,6 +16,7 @@ from bench.registry import PEERS
 
 SIZES = (16, 1 << 10, 64 << 10, 1 << 20)
 IN_FLIGHT = 64
+HANDOVER_SIZES = tuple(1 << power for power in range(16, 26))  # 64 KiB to 32 MiB
 
 
 class Bound(enum.StrEnum):
@@ -90,6 +91,32 @@ def _idle_row(
     return Row(metric, what, ours, limit, Bound.AT_MOST, 1.0, aim)
 
 
+def _handover(size: int) -> Load:
+    return Load(Kind.HANDOVER, size)
+
+
+def _segments_row(size: int, label: str) -> Row:
+    return Row(
+        f"segments-{label.replace(' ', '')}/off",
+        f"{label}, p50, with segments agreed on and not used",
+        _point("spear-channel", sequential(size), Figure.P50),
+        _point("spear-no-segments", sequential(size), Figure.P50),
+        Bound.AT_MOST,
+        must=1.1,
+        aim=1.0,
+    )
+
+
+def handover_cases() -> list[Case]:
+    """Return what says from which size on a segment is faster than the socket, and for whom."""
+    return [
+        Case(peer, _handover(size))
+        for size in HANDOVER_SIZES
+        for peer in PEERS.values()
+        if Kind.HANDOVER in peer.kinds
+    ]
+
+
 ROWS = (
     _rate_row("grpc-aio", must=8, aim=14),
     _rate_row("ray", must=15, aim=25),
@@ -159,6 +186,17 @@ ROWS = (
         must=0.6,
         aim=0.85,
     ),
+    Row(
+        "handover-1GiB/bytes",
+        "1 GiB that lies in a `SharedBuffer`, one way, p50",
+        _point("spear-handover-shared", _handover(1 << 30), Figure.P50),
+        _point("spear-handover-bytes", _handover(1 << 30), Figure.P50),
+        Bound.AT_MOST,
+        must=1 / 50,
+        aim=1 / 500,
+    ),
+    _segments_row(1 << 10, "1 KiB"),
+    _segments_row(64 << 10, "64 KiB"),
     Row(
         "start/bare-interpreter",
         "spawn a Python instance to first answer",
