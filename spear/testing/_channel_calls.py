@@ -24,6 +24,7 @@ from spear._errors import (
 )
 from spear._limits import DEFAULT_LIMITS, Limits
 from spear.channels import CommunicationChannel, InboundCall
+from spear.transports import SharedBuffer
 
 from ._conformance import (
     REQUEST_BYTES,
@@ -99,6 +100,33 @@ async def kinds_of_bodies(open_pair: OpenPair) -> None:
             received = (await host.request("echo", given)).payload
             assert type(received) is bytes
             assert received == body
+
+
+@case
+async def shared_bodies(open_pair: OpenPair) -> None:
+    """What is sent as shared memory arrives as such, over every transport; bytes stay bytes."""
+
+    async def share(call: InboundCall) -> SharedBuffer:
+        with call.view() as view:
+            assert view.readonly
+            buffer = SharedBuffer(len(view))
+            buffer.view[:] = view
+        return buffer
+
+    async with offer(open_pair, share=share, echo=echo) as pair:
+        for channel in pair:
+            for size in (1, REQUEST_BYTES, 3 * 1024 * 1024):
+                body = pattern(size)
+                with SharedBuffer(size) as buffer:
+                    buffer.view[:] = body
+                    shared = (await channel.request("share", buffer)).payload
+                    assert isinstance(shared, memoryview)
+                    assert shared.readonly
+                    assert shared == body
+                    assert (await channel.request("share", body)).payload == body
+                    echoed = (await channel.request("echo", buffer)).payload
+                    assert type(echoed) is bytes
+                    assert echoed == body
 
 
 @case

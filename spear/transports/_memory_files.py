@@ -125,8 +125,8 @@ class SharedBuffer(MemoryFile):
     Whoever gets it gets a read-only ``memoryview`` of the same memory. Where memory cannot be handed over
     (another machine, TLS), its bytes are sent instead, as far as ``max_message_bytes`` allows.
 
-    A function can no longer write to a buffer that it has sent. A host can: do so when the call is over,
-    and only if the function has kept no view of it.
+    What a function hands over is sealed: it cannot be written to any more. A host may write to its buffer
+    again when the call is over; a function that has kept a view of it sees that.
 
     The memory is freed when nobody uses it any more, in either process. Leaving a ``with`` block, or
     :meth:`close`, gives up this process's share at once.
@@ -164,7 +164,7 @@ class SharedBuffer(MemoryFile):
 
     @property
     def view(self) -> memoryview:
-        """The memory; writable, until a function has sent it. Raises ValueError if it is closed."""
+        """The memory; writable, until it is sealed. Raises ValueError if it is closed."""
         if self._view is None:
             raise ValueError("this SharedBuffer is closed")
         return self._view

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cbor2
 import pytest
 
 from spear._errors import CallCancelled, LocalProtocolError, Overloaded
 from spear._limits import KIB, MIB, Limits
 from spear._segments import Segment, SharedBytes
-from spear.testing import Cut, WireEnd
+from spear.testing import Cut, WireEnd, random_cuts
 from spear.wire import (
     CBOR,
     NO_DEADLINE,
@@ -36,6 +38,9 @@ from .helpers import (
     split_frames,
     start,
 )
+
+if TYPE_CHECKING:
+    import random
 
 REQUEST = FrameType.EXECUTION_REQUEST
 RESPONSE = FrameType.EXECUTION_RESPONSE
@@ -421,3 +426,21 @@ def test_a_segment_that_is_lent_and_cancelled_crosses_no_answer() -> None:
     agent.feed(host.take_bytes())
     assert agent.error is None
     assert not agent.connection.outbound_open
+
+
+def test_r1_whatever_is_said_of_a_segment_is_an_event_or_an_error(seed: random.Random) -> None:
+    """Frames that are nearly right: every byte of them may be another one."""
+    fine = 0
+    for _ in range(3000):
+        host = open_end(Role.HOST, SMALL)
+        start(host)
+        given(host, PAYLOAD, PAYLOAD)
+        data = bytearray(
+            lending(2, len(PAYLOAD), flags=SHARED) + lending(1, len(PAYLOAD), 1, type_=RESPONSE)
+        )
+        for _ in range(seed.choice((0, 1, 2, 8))):
+            data[seed.randrange(len(data))] = seed.randrange(256)
+        for piece in random_cuts(bytes(data), seed):
+            host.feed(piece)  # any exception is the failure of this test
+        fine += host.error is None
+    assert 500 < fine < 2500
