@@ -21,6 +21,7 @@ class Figure(enum.StrEnum):
     SERVER_CPU = "server_cpu"
     CPU = "cpu"
     START = "start"
+    UNIQUE_MEMORY = "unique_memory"
     CHANNEL_MEMORY = "channel_memory"
     HEARTBEAT_CPU = "heartbeat_cpu"
     IDLE_CPU = "idle_cpu"
@@ -34,6 +35,7 @@ UNITS = {
     Figure.SERVER_CPU: "µs/msg",
     Figure.CPU: "µs/msg",
     Figure.START: "ms",
+    Figure.UNIQUE_MEMORY: "bytes",
     Figure.CHANNEL_MEMORY: "bytes",
     Figure.HEARTBEAT_CPU: "µs",
     Figure.IDLE_CPU: "% of a core",
@@ -50,6 +52,8 @@ class Kind(enum.StrEnum):
     STREAM = "stream"  # one-way items, counted where they arrive: RATE, CPU
     HANDOVER = "handover"  # arguments one way, one call after another: as SEQUENTIAL
     START = "start"  # from spawning a process to its first answer: START
+    BURST = "burst"  # `count` of them at once, the time of all divided by their number: START
+    IDLE_INSTANCE = "idle-instance"  # one that has answered and waits: UNIQUE_MEMORY
     IDLE = "idle"  # `count` channels open, doing nothing: the figures about idle channels
 
 

@@ -31,7 +31,7 @@ from spear.channels import (
     open_connection_manager,
     open_memory_channels,
 )
-from spear.runtimes import Instance, InstanceSpec, ProcessRuntime, ProcessSettings
+from spear.runtimes import Instance
 from spear.spearlet import Deployment, open_spearlet
 from spear.transports import (
     connect,
@@ -256,29 +256,6 @@ def _pid_of(deployment: Deployment) -> int:
     assert isinstance(replica, Instance)
     assert replica.pid is not None
     return replica.pid
-
-
-def start(load: Load, effort: Effort) -> Sample:
-    """From spawning a process instance to its first answer."""
-    return trio.run(_drive_start, effort)
-
-
-async def _drive_start(effort: Effort) -> Sample:
-    settings = ProcessSettings(target=str(_FUNCTIONS))
-    numbers = count(1)
-    async with open_communication_factory() as factory:
-        runtime = ProcessRuntime(factory)
-
-        @asynccontextmanager
-        async def started() -> AsyncIterator[None]:
-            instance_id = InstanceId("process", f"start-{next(numbers)}")
-            spec = InstanceSpec(instance_id=instance_id, settings=settings)
-            async with runtime.open_instance(spec) as instance:
-                channel = await instance.wait_ready()
-                assert (await channel.request("echo", b"first")).payload == b"first"
-                yield
-
-        return await drive.starts_with_trio(started, effort)
 
 
 # --- idle channels --------------------------------------------------------------------------------

@@ -50,7 +50,18 @@ _OURS = (
         "bench.ours:hand_over_shared",
         (Kind.HANDOVER,),
     ),
-    Peer("spear-start", "Spear process instance", "bench.ours:start", (Kind.START,)),
+    Peer(
+        "spear-start",
+        "Spear process instance",
+        "bench.starting:spawned",
+        (Kind.START, Kind.BURST, Kind.IDLE_INSTANCE),
+    ),
+    Peer(
+        "spear-zygote",
+        "Spear instance, forked by a zygote",
+        "bench.starting:forked",
+        (Kind.START, Kind.BURST, Kind.IDLE_INSTANCE),
+    ),
     Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Kind.IDLE,)),
 )
 
@@ -133,6 +144,15 @@ _OTHERS = (
         extra="bench",
         daemons=True,  # the raylet ignores SIGCHLD, so nobody is told what its children used
         matrix=True,
+    ),
+    Peer(
+        "ray-cold",
+        "Ray actor, cold",
+        "bench.peers.ray_actor:measure_start",
+        (Kind.START,),
+        requires=("ray",),
+        extra="bench",
+        daemons=True,
     ),
     Peer(
         "bare-interpreter",

@@ -65,6 +65,8 @@ _UNPINNED_1K = sequential(1 << 10)
 _IN_MEMORY = pipelined(16)
 _STREAM = Load(Kind.STREAM, 16)
 _START = Load(Kind.START)
+_BURST = Load(Kind.BURST, count=16)
+_IDLE_INSTANCE = Load(Kind.IDLE_INSTANCE)
 _IDLE = Load(Kind.IDLE, count=10_000)
 
 
@@ -205,6 +207,48 @@ ROWS = (
         Bound.AT_MOST,
         must=1.3,
         aim=1.1,
+    ),
+    Row(
+        "zygote-start/bare-interpreter",
+        "fork an instance to first answer, cold",
+        _point("spear-zygote", _START, Figure.START),
+        _point("bare-interpreter", _START, Figure.START),
+        Bound.AT_MOST,
+        must=1 / 20,
+        aim=1 / 30,
+    ),
+    Row(
+        "zygote-start/ray-cold",
+        "the same",
+        _point("spear-zygote", _START, Figure.START),
+        _point("ray-cold", _START, Figure.START),
+        Bound.AT_MOST,
+        must=1 / 40,
+    ),
+    Row(
+        "zygote-burst/zygote-start",
+        "fork 16 instances at once, each",
+        _point("spear-zygote", _BURST, Figure.START),
+        _point("spear-zygote", _START, Figure.START),
+        Bound.AT_MOST,
+        must=1,
+    ),
+    Row(
+        "zygote-burst/spear-start",
+        "the same",
+        _point("spear-zygote", _BURST, Figure.START),
+        _point("spear-start", _BURST, Figure.START),
+        Bound.AT_MOST,
+        must=1 / 10,
+    ),
+    Row(
+        "zygote-memory/spear-start",
+        "memory that an idle instance has to itself",
+        _point("spear-zygote", _IDLE_INSTANCE, Figure.UNIQUE_MEMORY),
+        _point("spear-start", _IDLE_INSTANCE, Figure.UNIQUE_MEMORY),
+        Bound.AT_MOST,
+        must=1 / 4,
+        aim=1 / 5,
     ),
     _idle_row(
         "idle-channel-memory/16KiB",

@@ -34,6 +34,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
@@ -61,7 +62,13 @@ COLLECT, COLLECTED = b"C", b"X"
 QUIET_SECONDS: Final = 0.05
 """Without a request for so long, a fork is made ahead: not earlier, as an instance may be starting."""
 
+MOST_AHEAD: Final = 2
+"""Forks that are made ahead: so many of a burst are ready when the others have yet to be forked."""
+
 ENDED: Final = 0
+
+_Fork: TypeAlias = tuple[int, socket.socket]
+"""Its pid, and where its request goes."""
 
 
 def run_zygote(target: str, lifeline: int, control: int) -> int:
@@ -100,7 +107,7 @@ class _Zygote:
         self._lifeline = lifeline
         self._files = Files()
         self._children: set[int] = set()
-        self._ahead: tuple[int, socket.socket] | None = None  # pid, and where to send its request
+        self._ahead: deque[_Fork] = deque()
         self._requests: socket.socket | None = None  # in a fork: where its request comes
         # The program may have said that it wants no children to collect, or collects them itself.
         self._on_child: Disposition = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -110,11 +117,14 @@ class _Zygote:
         """Answer requests. Returns False when the host has had enough, True in each fork."""
         self._sock.sendall(READY)
         while True:
-            if self._ahead is None and not select.select([self._sock], [], [], QUIET_SECONDS)[0]:
-                with suppress(OSError):  # then the host will be told, when it asks
-                    self._ahead = self._fork()
-                    if self._ahead is None:
-                        return True
+            while len(self._ahead) < MOST_AHEAD and not _is_readable(self._sock, QUIET_SECONDS):
+                try:
+                    fork = self._fork()
+                except OSError:  # the host will be told, when it asks
+                    break
+                if fork is None:
+                    return True
+                self._ahead.append(fork)
             request, descriptors, _, _ = socket.recv_fds(self._sock, MOST_BYTES, 3)
             if not request:
                 self._dismiss()
@@ -134,7 +144,7 @@ class _Zygote:
                 self._dismiss()
                 return STALE
             while True:
-                fork, self._ahead = self._ahead or self._fork(), None
+                fork = self._ahead.popleft() if self._ahead else self._fork()
                 if fork is None:
                     return b""
                 pid, sock = fork
@@ -148,8 +158,8 @@ class _Zygote:
             for each in descriptors:
                 os.close(each)
 
-    def _fork(self) -> tuple[int, socket.socket] | None:
-        """Its pid, and where its request goes; None in the fork."""
+    def _fork(self) -> _Fork | None:
+        """None in the fork."""
         for stream in sys.stdout, sys.stderr:
             with suppress(Exception):  # whatever the program has put there
                 stream.flush()  # else each fork would write it again
@@ -167,9 +177,9 @@ class _Zygote:
             return None
 
     def _dismiss(self) -> None:
-        """Let go of the fork that was made ahead."""
-        if self._ahead is not None:
-            (pid, sock), self._ahead = self._ahead, None
+        """Let go of those that were made ahead."""
+        while self._ahead:
+            pid, sock = self._ahead.popleft()
             sock.close()
             self._collect(pid)
 
@@ -194,6 +204,8 @@ class _Zygote:
             os.close(theirs)
             os.close(self._sock.detach())
             os.close(self._lifeline)
+            for _, other in self._ahead:
+                other.close()
             self._requests = socket.socket(fileno=ours)
             if self._has_own_on_child:
                 signal.signal(signal.SIGCHLD, self._on_child)
@@ -207,7 +219,7 @@ class _Zygote:
         """Wait for a request, and become an instance."""
         assert self._requests is not None
         try:
-            if not select.select([self._requests], [], [], 0)[0]:
+            if not _is_readable(self._requests):
                 await warm_up()
             await trio.lowlevel.wait_readable(self._requests)
             request, descriptors, _, _ = socket.recv_fds(self._requests, MOST_BYTES, 3)
@@ -222,6 +234,10 @@ class _Zygote:
             return parse_record(take_record(lifeline))
         except Exception:
             _fail()
+
+
+def _is_readable(sock: socket.socket, seconds: float = 0) -> bool:
+    return bool(select.select([sock], [], [], seconds)[0])
 
 
 def _fail() -> NoReturn:

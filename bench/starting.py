@@ -1,0 +1,112 @@
+"""Spear's instances from their start to their first answer, spawned and forked, and what they weigh."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import attrs
+import trio
+
+from bench import drive
+from bench.model import Effort, Figure, Kind, Load, Sample
+from spear import InstanceId
+from spear.channels import open_communication_factory
+from spear.runtimes import Instance, InstanceSpec, ProcessRuntime, ProcessSettings, Zygote
+
+_FUNCTIONS = Path(__file__).with_name("functions.py")
+_SETTINGS = ProcessSettings(target=str(_FUNCTIONS))
+
+_PAUSE_SECONDS = 0.3
+"""Between two starts. Cold ones are rare: a zygote has had the time to fork one instance ahead."""
+
+_BURSTS = 4
+
+
+def spawned(load: Load, effort: Effort) -> Sample:
+    """Each instance is an interpreter of its own."""
+    return trio.run(_drive, load, effort, False)
+
+
+def forked(load: Load, effort: Effort) -> Sample:
+    """A zygote forks them; its own start is not on the clock."""
+    return trio.run(_drive, load, effort, True)
+
+
+@attrs.frozen
+class _Starter:
+    runtime: ProcessRuntime
+    zygote: Zygote | None
+    numbers: count[int] = attrs.field(factory=lambda: count(1))
+
+    @asynccontextmanager
+    async def start(self) -> AsyncIterator[Instance]:
+        instance_id = InstanceId("process", f"start-{next(self.numbers)}")
+        spec = InstanceSpec(instance_id=instance_id, settings=_SETTINGS)
+        async with self.runtime.open_instance(spec, zygote=self.zygote) as instance:
+            channel = await instance.wait_ready()
+            assert (await channel.request("echo", b"first")).payload == b"first"
+            yield instance
+
+    @asynccontextmanager
+    async def start_and_pause(self) -> AsyncIterator[None]:
+        async with self.start():
+            yield
+        await trio.sleep(_PAUSE_SECONDS)
+
+
+async def _drive(load: Load, effort: Effort, forks: bool) -> Sample:
+    async with open_communication_factory() as factory, AsyncExitStack() as stack:
+        runtime = ProcessRuntime(factory)
+        zygote = None
+        if forks:
+            zygote = await stack.enter_async_context(runtime.open_zygote(_SETTINGS))
+        starter = _Starter(runtime, zygote)
+        async with starter.start_and_pause():  # warm-up: the zygote, byte-code caches
+            pass
+        if load.kind is Kind.START:
+            return await drive.starts_with_trio(starter.start_and_pause, effort)
+        if load.kind is Kind.BURST:
+            return {Figure.START: await _burst(starter, load.count)}
+        async with starter.start() as instance:
+            await trio.sleep(_PAUSE_SECONDS)
+            return {Figure.UNIQUE_MEMORY: _unique_bytes(instance)}
+
+
+async def _burst(starter: _Starter, amount: int) -> float:
+    """Milliseconds for each of them."""
+    times = []
+    for _ in range(_BURSTS):
+        times.append(await _time_burst(starter, amount) * 1e3 / amount)
+        await trio.sleep(_PAUSE_SECONDS)
+    return statistics.median(times)
+
+
+async def _time_burst(starter: _Starter, amount: int) -> float:
+    """Seconds until all have answered."""
+    answered, all_have = 0, trio.Event()
+    begun = time.perf_counter()
+
+    async def start() -> None:
+        nonlocal answered
+        async with starter.start():
+            answered += 1
+            if answered == amount:
+                all_have.set()
+            await all_have.wait()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(amount):
+            nursery.start_soon(start)
+        await all_have.wait()
+        return time.perf_counter() - begun
+
+
+def _unique_bytes(instance: Instance) -> int:
+    """What ending the instance would give back (USS)."""
+    lines = Path(f"/proc/{instance.pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
