@@ -32,13 +32,21 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def load(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser for a command line, with all loaded that its command needs to be understood."""
-    return make_parser(next((each for each in words if each in COMMANDS), None))
+def load(words: Sequence[str]) -> argparse.ArgumentParser | SpearError:
+    """The parser for a command line, with all loaded that its command needs to be understood.
+
+    Or the reason why that cannot be loaded.
+    """
+    try:
+        return make_parser(next((each for each in words if each in COMMANDS), None))
+    except SpearError as error:  # an extra is not installed
+        return error
 
 
-def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> int:
     """Run the command line; returns the exit status."""
+    if isinstance(parser, SpearError):
+        return _report(parser)
     try:
         options, unknown = parser.parse_known_args(list(words) or ["--help"])
         if unknown:

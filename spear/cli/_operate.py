@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from spear._errors import ConfigurationError
 
-from ._documents import inner, text, total
+from ._documents import inner, number, text, total
 from ._places import NoHost
 from ._remote import Remote, define_host
 from ._text import printable
@@ -99,23 +99,23 @@ def run_drain(options: argparse.Namespace) -> int:
     if seconds is not None and not 0 <= seconds < float("inf"):
         raise ConfigurationError("--seconds must be a number of seconds")
     remote = Remote(options)
+    pid = _pid(remote)
     remote.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
     if options.no_wait:
         print(f"{remote.where} drains")
         return 0
-    while _is_there(remote):
+    while pid is not None and _pid(remote) == pid:  # another one may have been started at once
         time.sleep(LOOK_SECONDS)
     print(f"{remote.where} has drained and ended")
     return 0
 
 
-def _is_there(remote: Remote) -> bool:
+def _pid(remote: Remote) -> float | None:
+    """The host's process; None if there is no host."""
     try:
-        with remote.request("GET", "/healthz") as answer:
-            answer.read()
+        return number(remote.get("/v1/statistics"), "pid")
     except NoHost:
-        return False
-    return True
+        return None
 
 
 def _define_json(parser: argparse.ArgumentParser) -> None:

@@ -251,7 +251,7 @@ def reporting(where: str) -> Iterator[None]:
         ) from error
     except (BlockingIOError, TimeoutError) as error:
         raise NoHost(f"{where} does not answer") from error
-    except (http.client.InvalidURL, ValueError) as error:
+    except http.client.InvalidURL as error:
         raise SpearError(f"this cannot be sent: {error}") from error
     except http.client.HTTPException as error:
         if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
@@ -262,3 +262,5 @@ def reporting(where: str) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         raise NoHost(f"{where} cannot be reached: {why}") from error
+    except ValueError as error:  # which some errors of TLS are, too
+        raise SpearError(f"this cannot be sent: {error}") from error

@@ -10,6 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from spear.cli._completion import candidates
 
@@ -204,6 +205,29 @@ def test_over_tcp_it_takes_the_token(
     assert f"{url}" not in run("ps").errors
     monkeypatch.setenv("SPEAR_TOKEN", "another-token-altogether")
     assert run("ps").status == 2
+
+
+def test_over_tls_it_takes_a_certificate_that_is_known(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    (tmp_path / "token").write_text(TOKEN)
+    words = ("--tls-cert", "both.pem", "--tls-key", "both.pem", "--token-file", "token")
+    with serving(tmp_path, "till.py", *words) as host:
+        urls = host.said["urls"]
+        assert isinstance(urls, list)
+        assert str(urls[0]).startswith("https://127.0.0.1:")
+        monkeypatch.setenv("SPEAR_TOKEN", TOKEN)
+        monkeypatch.setenv("SPEAR_HOST", str(urls[0]))
+        done = run("invoke", "greet")
+        assert (done.status, "cannot be reached" in done.errors) == (10, True)
+        assert "certificate" in done.errors
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert run("invoke", "greet").output == b'"hello you"\n'
+        assert host.end()[0] == 0
 
 
 def test_no_output_to_write_to(host: Host) -> None:

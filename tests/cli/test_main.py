@@ -229,6 +229,16 @@ def test_a_bug_shows_its_traceback(raising: list[BaseException], error: Exceptio
         main(["call"])
 
 
+def test_what_is_not_installed_is_named() -> None:
+    code = (
+        "import sys, spear.cli; sys.modules['hypercorn'] = None; "
+        "sys.exit(spear.cli.main(['serve', 'shop.py']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "spear: the HTTP gateway needs hypercorn: pip install 'spear[http]'\n"
+
+
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:
     """What runs no functions itself loads neither an event loop nor the host's side."""
     nobody = ["--host", "nobody"]
