@@ -46,13 +46,20 @@ DOCUMENTS: Final = {
 }
 
 PACKAGES: Final = (
-    "spear", "spear.agent", "spear.channels", "spear.runtimes", "spear.spearlet", "spear.testing",
-    "spear.transports", "spear.wire",
+    "spear", "spear.agent", "spear.channels", "spear.gateway", "spear.runtimes", "spear.spearlet",
+    "spear.testing", "spear.transports", "spear.wire",
 )  # fmt: skip
 """Where public names live."""
 
 FOREIGN: Final = {"BdbQuit", "GitHub", *dir(builtins), *dir(typing), *dir(collections.abc)}
 """Names in the documents that are not Spear's."""
+
+KINDS: Final = {
+    found
+    for path in (ROOT / "spear" / "gateway").glob("*.py")
+    for found in re.findall(r'"((?:[A-Z][a-z]+){2,})"', path.read_text(encoding="utf-8"))
+}
+"""Names of errors and the like that exist over HTTP only."""
 
 FILES: Final = {"spear.service", "spear.toml"}
 """Files that are named as a part of the package could be."""
@@ -325,7 +332,7 @@ def unknown_names(prose: str) -> Iterator[str]:
             if found[1] in classes and not has(classes[found[1]], found[2]):
                 yield code
         elif found := re.fullmatch(r"((?:[A-Z][a-z]+){2,})(\(.*\))?", code):
-            if found[1] not in classes and found[1] not in FOREIGN:
+            if found[1] not in classes and found[1] not in FOREIGN | KINDS:
                 yield code
         elif found := re.fullmatch(r"((?:spear|tests|docs|examples|bench)/[\w./*-]+\.\w+)", code):
             if not list(ROOT.glob(found[1])):

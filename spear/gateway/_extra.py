@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from spear._errors import ConfigurationError
+
+EXTRA: Final = "http"
+"""What brings them: ``pip install 'spear[http]'``."""
 
 try:
     import h11 as h11
@@ -11,5 +16,5 @@ try:
     import wsproto as wsproto
 except ImportError as error:
     raise ConfigurationError(
-        f"the HTTP gateway needs {error.name}: pip install 'spear[http]'"
+        f"the HTTP gateway needs {error.name}: pip install 'spear[{EXTRA}]'"
     ) from error

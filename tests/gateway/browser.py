@@ -109,7 +109,11 @@ class Page:
         """Wait until an expression is true; returns it."""
         value: Json = None
         with trio.move_on_after(PATIENCE_SECONDS):
-            while not (value := await self.evaluate(expression)):
+            # Until the page is there, nothing in it is.
+            guarded = (
+                f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()"
+            )
+            while not (value := await self.evaluate(guarded)):
                 await trio.sleep(0.05)
         assert value, f"never true: {expression}; {self.complaints}"
         return value

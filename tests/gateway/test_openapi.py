@@ -32,6 +32,7 @@ def under(value: Json, *path: str) -> Json:
     return value
 
 
+@pytest.mark.slow
 async def test_the_description_is_valid_and_has_every_path() -> None:
     described = await document()
     validate(described)
