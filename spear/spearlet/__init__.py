@@ -8,10 +8,10 @@ from ._answers import FunctionDescription as FunctionDescription
 from ._arguments import Result as Result
 from ._autoscaler import ScalingDecision as ScalingDecision
 from ._counters import FunctionStatistics as FunctionStatistics
+from ._deployment_status import DeploymentHealth as DeploymentHealth
+from ._deployment_status import DeploymentState as DeploymentState
+from ._deployment_status import DeploymentStatistics as DeploymentStatistics
 from ._deployments import Deployment as Deployment
-from ._deployments import DeploymentHealth as DeploymentHealth
-from ._deployments import DeploymentState as DeploymentState
-from ._deployments import DeploymentStatistics as DeploymentStatistics
 from ._execution_table import Executions as Executions
 from ._executions import Execution as Execution
 from ._executions import ExecutionStatus as ExecutionStatus

@@ -6,9 +6,7 @@ how many there are to be (``_autoscaler``); each of them knows nothing of the ot
 
 from __future__ import annotations
 
-import enum
 import logging
-from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, final
@@ -22,11 +20,12 @@ from spear.runtimes import InstanceState
 
 from ._answers import FunctionDescription, read_descriptions
 from ._autoscaler import Autoscaler, ScalingDecision
+from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
 from ._functions import DESCRIBE, Function
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
 from ._settings import DeploymentSettings, Scale, as_scale
-from ._supervisor import StartedReplica, Supervisor
+from ._supervisor import OpenReplica, StartedReplica, Supervisor
 
 if TYPE_CHECKING:
     from random import Random
@@ -37,68 +36,11 @@ if TYPE_CHECKING:
     from spear.channels import CommunicationChannel
     from spear.runtimes import InstanceEvent
 
-    from ._counters import FunctionStatistics
     from ._host import Host
     from ._replicas import Replica
-    from ._sources import OnEvent, Source, Sources, Target
+    from ._sources import Launcher, OnEvent, Source, Sources, Target
 
 logger: Final = logging.getLogger("spear.spearlet")
-
-
-class DeploymentState(enum.Enum):
-    """How a deployment is, in a word."""
-
-    STARTING = "starting"  # replicas are being started, and none is in trouble
-    READY = "ready"  # all replicas that are wanted take calls
-    DEGRADED = "degraded"  # some do not: they ended, and are being replaced
-    IDLE = "idle"  # there is no replica, because there is no call; the next one starts one
-    UNHEALTHY = "unhealthy"  # there is none, and starting it has failed too often
-    STOPPING = "stopping"  # what runs may finish
-    STOPPED = "stopped"
-
-
-@final
-@attrs.frozen(kw_only=True)
-class DeploymentHealth:
-    """How a deployment is.
-
-    Attributes:
-        state: in a word.
-        reason: why, if something is wrong.
-        stderr_tail: what the instance that is to blame wrote last.
-    """
-
-    state: DeploymentState
-    reason: str = ""
-    stderr_tail: str = ""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class DeploymentStatistics:
-    """How a deployment is doing.
-
-    Attributes:
-        ready: replicas that take calls now.
-        wanted: replicas that there are to be.
-        started: replicas that were started.
-        lost: replicas that ended without being asked to.
-        restarts: replicas that were started in the place of one that ended or did not start.
-        calls_in_flight: calls that the ready replicas are working on.
-        waiting: calls that wait for a replica.
-        refused: calls for which there was no room in the queue.
-        functions: what became of the calls of each function that was called.
-    """
-
-    ready: int
-    wanted: int
-    started: int
-    lost: int
-    restarts: int
-    calls_in_flight: int
-    waiting: int
-    refused: int
-    functions: Mapping[str, FunctionStatistics]
 
 
 @final
@@ -134,6 +76,9 @@ class Deployment(metaclass=NoPublicConstructor):
         self.functions: tuple[str, ...] = ()
         self.streams: frozenset[str] = frozenset()
         self._source = source
+        self._launcher: Launcher | None = None  # of that source; while it runs
+        self._launchers: list[trio.Event] = []  # each ends one of those that are open
+        self._nursery: trio.Nursery  # of them, while it runs
         self._host = host
         self._sources = sources
         self._limits = limits
@@ -214,6 +159,8 @@ class Deployment(metaclass=NoPublicConstructor):
         """
         scale = as_scale(replicas)
         supervisor = self._running()
+        if not self.settings.replicas.is_several and scale.is_several:
+            supervisor.open_replica = await self._open_launcher(self._source, scale)
         self.settings = attrs.evolve(self.settings, replicas=scale)
         self._autoscaler.change(trio.current_time(), scale, "it was asked for")
         supervisor.want(self._autoscaler.wanted)
@@ -244,7 +191,16 @@ class Deployment(metaclass=NoPublicConstructor):
         supervisor = self._running()
         settings = self.settings if settings is None else settings
         new = self._source if target is None else self._sources.resolve(target, debug=debug)
-        await supervisor.replace_all(self._opener(new), settings)
+        before = self._launcher, list(self._launchers)
+        try:
+            opener = await self._open_launcher(new, settings.replicas)
+            await supervisor.replace_all(opener, settings)
+        except BaseException:
+            self._launcher = before[0]  # the other one may have replicas, too, and stays
+            raise
+        for launcher in before[1]:
+            launcher.set()
+            self._launchers.remove(launcher)
         self._source, self.target = new, new.text
         if settings != self.settings:
             self.settings = settings
@@ -299,15 +255,26 @@ class Deployment(metaclass=NoPublicConstructor):
 
     # -- what its replicas tell ---------------------------------------------------------------
 
-    def _opener(
-        self, source: Source
-    ) -> Callable[[InstanceId], AbstractAsyncContextManager[StartedReplica]]:
+    async def _open_launcher(self, source: Source, scale: Scale) -> OpenReplica:
+        """Have replicas of a source started from now on; returns what starts one."""
+        launcher: Launcher = await self._nursery.start(self._keep_launcher, source, scale)
+        self._launcher = launcher
+
         def open_replica(
             instance_id: InstanceId,
         ) -> AbstractAsyncContextManager[StartedReplica]:
-            return source.open(instance_id, self._on_instance_event, self._feed.put)
+            return launcher.open_replica(instance_id, self._on_instance_event, self._feed.put)
 
         return open_replica
+
+    async def _keep_launcher(
+        self, source: Source, scale: Scale, *, task_status: trio.TaskStatus[Launcher]
+    ) -> None:
+        async with source.open(scale.is_several) as launcher:
+            done = trio.Event()
+            self._launchers.append(done)
+            task_status.started(launcher)
+            await done.wait()
 
     def _on_instance_event(self, event: InstanceEvent) -> None:
         if event.state is InstanceState.READY and self._supervisor is not None:
@@ -383,6 +350,7 @@ class Deployment(metaclass=NoPublicConstructor):
             calls_in_flight=load.in_flight,
             waiting=load.waiting,
             refused=self._pool.refused,
+            spawned_because=self._launcher.obstacle if self._launcher is not None else "",
             functions=self._pool.function_statistics(),
         )
 
@@ -416,10 +384,14 @@ async def run_deployment(
     try:
         with deployment._scope:
             async with trio.open_nursery() as nursery:
+                deployment._nursery = nursery
+                opener = await deployment._open_launcher(
+                    deployment._source, deployment.settings.replicas
+                )
                 supervisor = deployment._supervisor = Supervisor(
                     deployment.name,
                     deployment._source.runtime,
-                    deployment._opener(deployment._source),
+                    opener,
                     deployment.settings,
                     deployment._pool,
                     nursery,
@@ -439,6 +411,8 @@ async def run_deployment(
                     with trio.move_on_at(deadline):
                         await deployment._pool.wait_served()
                     await supervisor.stop(max(deadline - trio.current_time(), 0.0))
+                    for launcher in deployment._launchers:
+                        launcher.set()
     finally:
         deployment._pool.close()
         deployment._pool.give_up(_stopped())

@@ -15,6 +15,7 @@ from spear._errors import ChannelBroken, ChannelClosed, NotFound, SpearError
 from spear.channels import encode_arguments
 
 if TYPE_CHECKING:
+    from ._pool import ReplicaPool
     from ._replicas import ServingReplica
     from ._settings import HealthPolicy
 
@@ -27,10 +28,15 @@ HEALTH: Final = "spear.health"
 _NO_ARGUMENTS, _ = encode_arguments((), {})
 
 
-async def watch_health(replica: ServingReplica, policy: HealthPolicy) -> str:
+async def watch_health(replica: ServingReplica, policy: HealthPolicy, pool: ReplicaPool) -> str:
     """Ask again and again; returns what was wrong as soon as that was so too often.
 
     Waits for ever if all is well, or if the replica cannot tell. If cancelled, nothing changes.
+
+    Args:
+        replica: who is asked.
+        policy: how often, and so on.
+        pool: where the questions are not to count as load.
     """
     failures = 0
     while True:
@@ -38,12 +44,13 @@ async def watch_health(replica: ServingReplica, policy: HealthPolicy) -> str:
         channel = replica.channel
         if channel is None or not channel.has_room:
             continue  # others see to who has lost its channel; who is busy lives
+        pool.questions += 1  # otherwise an idle replica would never be idle
         try:
             await channel.request(
                 HEALTH, _NO_ARGUMENTS, is_cbor=True, timeout=policy.timeout_seconds
             )
         except NotFound:
-            await trio.sleep_forever()
+            break
         except (ChannelBroken, ChannelClosed):
             continue
         except SpearError as failure:
@@ -54,3 +61,6 @@ async def watch_health(replica: ServingReplica, policy: HealthPolicy) -> str:
                 return f"it was not well {failures} times in a row: {reason}"
         else:
             failures = 0
+        finally:
+            pool.questions -= 1
+    await trio.sleep_forever()

@@ -54,6 +54,7 @@ class ReplicaPool:
         keep_seconds: how long outcomes of calls with keys are kept.
         refused: calls for which there was no room in the queue.
         promised: submitted calls that have not had their turn.
+        questions: calls in flight that are none of anybody's, as questions about health are.
         on_demand: told when a call has to wait; must neither block nor raise.
     """
 
@@ -71,6 +72,7 @@ class ReplicaPool:
         self._waiting: deque[Task] = deque()  # those in line that were not invited yet
         self._in_line = 0
         self.promised = 0
+        self.questions = 0
         self._served: trio.Event | None = None  # somebody waits for the end of the line
         self._is_listening = False
         self._takes = 1  # calls at a time, each replica
@@ -290,7 +292,7 @@ class ReplicaPool:
         if takes:
             self._takes = min(takes)
         return Load(
-            in_flight=sum(each.calls_in_flight for each in channels),
+            in_flight=sum(each.calls_in_flight for each in channels) - self.questions,
             waiting=self._in_line,
             concurrency=self._takes if self._most is None else min(self._takes, self._most),
         )

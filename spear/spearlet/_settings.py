@@ -78,6 +78,11 @@ class Scale:
             )
 
     @property
+    def is_several(self) -> bool:
+        """Whether instances come and go, or there are more than one."""
+        return self.max > 1 or self.min == 0
+
+    @property
     def is_fixed(self) -> bool:
         """Whether the load changes nothing."""
         return self.min == self.max

@@ -6,10 +6,10 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import attrs
 
@@ -21,8 +21,8 @@ from ._local import LocalAgent, open_local_replica
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId, RuntimeType
-    from spear.channels import ConnectionManager
-    from spear.runtimes import InstanceEvent, LogLine, ProcessRuntime
+    from spear.channels import ConnectionManager, Service
+    from spear.runtimes import InstanceEvent, LogLine, ProcessRuntime, Zygote
 
     from ._callbacks import Callbacks
     from ._supervisor import StartedReplica
@@ -38,10 +38,18 @@ Target: TypeAlias = str | Path | ProcessSettings | LocalAgent
 OnEvent: TypeAlias = "Callable[[InstanceEvent], None]"
 OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
 
-Open: TypeAlias = (
-    "Callable[[InstanceId, OnEvent, OnLine], AbstractAsyncContextManager[StartedReplica]]"
-)
-"""Starts a replica, and stops it when the block is left."""
+
+class Launcher(Protocol):
+    """Starts replicas of one source; see :attr:`Source.open`."""
+
+    def open_replica(
+        self, instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
+    ) -> AbstractAsyncContextManager[StartedReplica]:
+        """Start one, and stop it when the block is left."""
+
+    @property
+    def obstacle(self) -> str:
+        """Why its processes are spawned one by one, as the end of "it ..."; empty if they are forked."""
 
 
 @final
@@ -53,13 +61,58 @@ class Source:
         runtime: what its replicas are.
         name: a name for it, if nobody gives another.
         text: for people.
-        open: starts one.
+        open: what starts them, for as long as a block runs; told whether there may be several.
     """
 
     runtime: RuntimeType
     name: str
     text: str
-    open: Open
+    open: Callable[[bool], AbstractAsyncContextManager[Launcher]]
+
+
+@final
+@attrs.frozen
+class _ProcessLauncher:
+    """Starts processes: forks them if there is a zygote."""
+
+    runtime: ProcessRuntime
+    settings: ProcessSettings
+    service: Service
+    zygote: Zygote | None
+
+    def open_replica(
+        self, instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
+    ) -> AbstractAsyncContextManager[StartedReplica]:
+        spec = InstanceSpec(
+            instance_id=instance_id,
+            settings=self.settings,
+            service=self.service,
+            on_event=on_event,
+            on_line=on_line,
+        )
+        return self.runtime.open_instance(spec, zygote=self.zygote)
+
+    @property
+    def obstacle(self) -> str:
+        return "has but one instance" if self.zygote is None else self.zygote.statistics().obstacle
+
+
+@final
+@attrs.frozen
+class _LocalLauncher:
+    """Runs an agent in this process."""
+
+    agent: LocalAgent
+    debug: bool
+    service: Service
+    manager: ConnectionManager
+
+    obstacle = ""
+
+    def open_replica(
+        self, instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
+    ) -> AbstractAsyncContextManager[StartedReplica]:
+        return open_local_replica(self.agent, self.debug, instance_id, self.service, self.manager)
 
 
 @final
@@ -97,28 +150,24 @@ class Sources:
         return self._process(settings)
 
     def _process(self, settings: ProcessSettings) -> Source:
-        def open_replica(
-            instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
-        ) -> AbstractAsyncContextManager[StartedReplica]:
-            spec = InstanceSpec(
-                instance_id=instance_id,
-                settings=settings,
-                service=self._callbacks,
-                on_event=on_event,
-                on_line=on_line,
-            )
-            return self._runtime.open_instance(spec)
+        @asynccontextmanager
+        async def open_launcher(several: bool) -> AsyncIterator[Launcher]:
+            async with AsyncExitStack() as stack:
+                zygote: Zygote | None = None
+                if settings.start == "zygote" or (several and not settings.command):
+                    # Loads the program once for all of them; for one alone that would be once too often.
+                    zygote = await stack.enter_async_context(self._runtime.open_zygote(settings))
+                yield _ProcessLauncher(self._runtime, settings, self._callbacks, zygote)
 
         text = settings.target or settings.program()
-        return Source("process", _name_of(text), text, open_replica)
+        return Source("process", _name_of(text), text, open_launcher)
 
     def _local(self, agent: LocalAgent, debug: bool) -> Source:
-        def open_replica(
-            instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
-        ) -> AbstractAsyncContextManager[StartedReplica]:
-            return open_local_replica(agent, debug, instance_id, self._callbacks, self._manager)
+        @asynccontextmanager
+        async def open_launcher(_: bool) -> AsyncIterator[Launcher]:
+            yield _LocalLauncher(agent, debug, self._callbacks, self._manager)
 
-        return Source("memory", _name_of(agent.name), repr(agent), open_replica)
+        return Source("memory", _name_of(agent.name), repr(agent), open_launcher)
 
 
 def check_name(name: object) -> None:

@@ -19,7 +19,8 @@ from spear.channels import CommunicationFactory, open_communication_factory, ope
 from spear.runtimes import ProcessRuntime
 
 from ._callbacks import Callbacks
-from ._deployments import Deployment, DeploymentStatistics, follow_load, run_deployment
+from ._deployment_status import DeploymentStatistics
+from ._deployments import Deployment, follow_load, run_deployment
 from ._host import Host, OnCall
 from ._settings import DeploymentSettings, Scale, as_scale
 from ._sources import Sources, Target, check_name

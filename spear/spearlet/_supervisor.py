@@ -99,6 +99,7 @@ class Supervisor:
         lost: replicas that ended without being asked to.
         restarts: replicas that were started to replace one that was lost or did not start.
         drain_seconds: what leaving replicas have for their calls, if not ``Limits.drain_seconds``.
+        open_replica: starts one, where there was none before.
         on_ready: told of each replica that has become ready, before it takes calls.
     """
 
@@ -117,7 +118,7 @@ class Supervisor:
         self.on_ready: Callable[[CommunicationChannel], None] | None = None
         self._name = name
         self._runtime: RuntimeType = runtime
-        self._open_replica = open_replica
+        self.open_replica = open_replica
         self._settings = settings
         self._pool = pool
         self._nursery = nursery
@@ -189,7 +190,7 @@ class Supervisor:
     def _begin(self, number: int, after: _Place | None = None) -> _Place:
         place = _Place(
             number=number,
-            open_replica=self._open_replica,
+            open_replica=self.open_replica,
             health=self._settings.health,
             budget=RestartBudget(self._settings.restart, self._rng),
         )
@@ -217,8 +218,8 @@ class Supervisor:
         """
         await trio.lowlevel.checkpoint()
         async with self._changing:
-            before = self._open_replica, self._settings
-            self._open_replica, self._settings = open_replica, settings
+            before = self.open_replica, self._settings
+            self.open_replica, self._settings = open_replica, settings
             for number in sorted(self._places):
                 old = self._places.get(number)
                 if old is None:  # it was not wanted any more, meanwhile
@@ -230,7 +231,7 @@ class Supervisor:
                         raise _again(new.failure)
                 except BaseException:
                     self._retire(new)
-                    self._open_replica, self._settings = before
+                    self.open_replica, self._settings = before
                     raise
                 if self._places.get(number) is old:
                     self._places[number] = new
@@ -348,7 +349,7 @@ class Supervisor:
         complaints: list[str] = []
 
         async def watch() -> None:
-            complaints.append(await watch_health(replica, place.health))
+            complaints.append(await watch_health(replica, place.health, self._pool))
 
         await _first_of(replica.wait_exited, place.leaving.wait, watch)
         return complaints[0] if complaints else ""

@@ -353,7 +353,7 @@ time.sleep(1000)
     with nothing_left():
         async with open_spearlet(limits=Limits(startup_seconds=1000)) as spearlet:
             with pytest.raises(SpawnFailed, match="RuntimeError: I am the second"):
-                await spearlet.deploy(path, replicas=2)
+                await spearlet.deploy(ProcessSettings(target=str(path), start="spawn"), replicas=2)
 
 
 async def test_an_agent_that_cannot_start_fails_in_the_same_way() -> None:

@@ -88,6 +88,19 @@ async def test_who_is_busy_is_not_asked(autojump_clock: trio.testing.MockClock) 
         assert deployment.statistics().lost == 0
 
 
+async def test_questions_are_no_load(autojump_clock: trio.testing.MockClock) -> None:
+    patient = Patient(hangs=True)
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(
+            replicas=spear.Scale(min=0, idle_seconds=25),
+            health=HealthPolicy(interval_seconds=5, timeout_seconds=4, failures=100),
+        )
+        deployment = await spearlet.deploy(patient.agent(), settings=settings)
+        await trio.sleep(30)
+        assert patient.asked > 2
+        assert deployment.replicas == ()
+
+
 async def test_it_is_no_function_like_others() -> None:
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(Patient().agent())
@@ -110,7 +123,7 @@ def test_health_checks_that_cannot_be() -> None:
         app.health(Patient().health)
     for values in ({"failures": 0}, {"interval_seconds": 0}, {"timeout_seconds": -1}):
         with pytest.raises(ConfigurationError, match=f"health.{next(iter(values))} must be"):
-            HealthPolicy(**values)  # type: ignore[arg-type]  # the mistake
+            HealthPolicy(**values)
     with pytest.raises(ConfigurationError, match="health must be HealthPolicy"):
         DeploymentSettings(health=5)  # type: ignore[arg-type]  # the mistake
 

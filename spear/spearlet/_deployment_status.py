@@ -1,0 +1,71 @@
+"""What is said about a deployment: how it is, and what it has done."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from ._counters import FunctionStatistics
+
+
+class DeploymentState(enum.Enum):
+    """How a deployment is, in a word."""
+
+    STARTING = "starting"  # replicas are being started, and none is in trouble
+    READY = "ready"  # all replicas that are wanted take calls
+    DEGRADED = "degraded"  # some do not: they ended, and are being replaced
+    IDLE = "idle"  # there is no replica, because there is no call; the next one starts one
+    UNHEALTHY = "unhealthy"  # there is none, and starting it has failed too often
+    STOPPING = "stopping"  # what runs may finish
+    STOPPED = "stopped"
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DeploymentHealth:
+    """How a deployment is.
+
+    Attributes:
+        state: in a word.
+        reason: why, if something is wrong.
+        stderr_tail: what the instance that is to blame wrote last.
+    """
+
+    state: DeploymentState
+    reason: str = ""
+    stderr_tail: str = ""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class DeploymentStatistics:
+    """How a deployment is doing.
+
+    Attributes:
+        ready: replicas that take calls now.
+        wanted: replicas that there are to be.
+        started: replicas that were started.
+        lost: replicas that ended without being asked to.
+        restarts: replicas that were started in the place of one that ended or did not start.
+        calls_in_flight: calls that the ready replicas are working on.
+        waiting: calls that wait for a replica.
+        refused: calls for which there was no room in the queue.
+        spawned_because: why its processes are spawned one by one, as the end of "it ..."; empty if they
+            are forked from one that has loaded the program, or are none.
+        functions: what became of the calls of each function that was called.
+    """
+
+    ready: int
+    wanted: int
+    started: int
+    lost: int
+    restarts: int
+    calls_in_flight: int
+    waiting: int
+    refused: int
+    spawned_because: str
+    functions: Mapping[str, FunctionStatistics]
