@@ -15,7 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
@@ -123,8 +123,8 @@ class Supervisor:
         self._pool = pool
         self._nursery = nursery
         self._rng = rng
-        self._places: dict[int, _Place] = {}
-        self._leaving: list[_Place] = []
+        self._places: dict[int, _Place] = {}  # where a replica is wanted
+        self._existing: list[_Place] = []  # those, and others that are about to follow one or to go
         self._incarnations: dict[int, int] = {}
         self._settling = trio.Event()  # for whoever waits for all of them
         self._changing = trio.Lock()  # a rolling restart, or a change of number
@@ -144,8 +144,8 @@ class Supervisor:
     @property
     def instances(self) -> tuple[StartedReplica, ...]:
         """All that exist now, by their numbers; those that are leaving come last."""
-        places = [self._places[number] for number in sorted(self._places)]
-        return tuple(each.replica for each in (*places, *self._leaving) if each.replica is not None)
+        places = sorted(self._existing, key=lambda each: (each.leaving.is_set(), each.number))
+        return tuple(each.replica for each in places if each.replica is not None)
 
     @property
     def trouble(self) -> tuple[SpearError, bool] | None:
@@ -156,19 +156,13 @@ class Supervisor:
 
     # -- how many -----------------------------------------------------------------------------
 
-    def want(self, number: int) -> list[trio.Event]:
-        """Have so many replicas from now on: begins what is needed, and waits for nothing.
-
-        Returns:
-            For each that is started, an event for the outcome.
-        """
+    def want(self, number: int) -> None:
+        """Have so many replicas from now on: begins what is needed, and waits for nothing."""
         while len(self._places) > number:
             self._retire(min(self._places.values(), key=_worth))
-        begun: list[_Place] = []
         while len(self._places) < number:
             free = next(each for each in range(1, number + 1) if each not in self._places)
-            begun.append(self._begin(free))
-        return [place.settled for place in begun]
+            self._places[free] = self._begin(free)
 
     async def wait_settled(self) -> None:
         """Wait until all that were begun are ready, or have been.
@@ -184,26 +178,22 @@ class Supervisor:
                     raise _again(place.failure)
             if all(place.settled.is_set() for place in places):
                 return
-            self._settling = trio.Event()
             await self._settling.wait()
 
-    def _begin(self, number: int, after: _Place | None = None) -> _Place:
+    def _begin(self, number: int) -> _Place:
         place = _Place(
             number=number,
             open_replica=self.open_replica,
             health=self._settings.health,
             budget=RestartBudget(self._settings.restart, self._rng),
         )
-        if after is None:
-            self._places[number] = place
+        self._existing.append(place)
         self._nursery.start_soon(self._keep, place, name=f"{self._name}-{number}")
         return place
 
     def _retire(self, place: _Place) -> None:
         if self._places.get(place.number) is place:
             del self._places[place.number]
-        if not place.gone.is_set():
-            self._leaving.append(place)
         place.leaving.set()
 
     # -- replacing ----------------------------------------------------------------------------
@@ -224,7 +214,7 @@ class Supervisor:
                 old = self._places.get(number)
                 if old is None:  # it was not wanted any more, meanwhile
                     continue
-                new = self._begin(number, after=old)
+                new = self._begin(number)
                 try:
                     await new.settled.wait()
                     if new.failure is not None:
@@ -235,7 +225,6 @@ class Supervisor:
                     raise
                 if self._places.get(number) is old:
                     self._places[number] = new
-                    self._leaving.append(old)
                     old.leaving.set()
                     await old.gone.wait()
                 else:
@@ -248,10 +237,10 @@ class Supervisor:
         """
         await trio.lowlevel.checkpoint()
         self.drain_seconds = seconds
-        places = list(self._places.values())
+        places = list(self._existing)
         for place in places:
             self._retire(place)
-        for place in [*places, *self._leaving]:
+        for place in places:
             await place.gone.wait()
 
     # -- one place ----------------------------------------------------------------------------
@@ -272,8 +261,7 @@ class Supervisor:
                     await place.leaving.wait()
                 self.restarts += not place.leaving.is_set()
         finally:
-            if place in self._leaving:
-                self._leaving.remove(place)
+            self._existing.remove(place)
             self._settle(place)
             place.gone.set()
 
@@ -356,16 +344,17 @@ class Supervisor:
 
     def _settle(self, place: _Place) -> None:
         place.settled.set()
-        self._settling.set()
+        settling, self._settling = self._settling, trio.Event()
+        settling.set()
 
 
-async def _first_of(*waits: Callable[[], object]) -> None:
+async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
     """Wait until one of them is done; the others are cancelled. Raises what it raises, ungrouped."""
     failures: list[SpearError] = []
 
-    async def run(wait: Callable[[], object]) -> None:
+    async def run(wait: Callable[[], Awaitable[object]]) -> None:
         try:
-            await wait()  # type: ignore[misc]  # each is an async function
+            await wait()
         except SpearError as failure:
             failures.append(failure)
         nursery.cancel_scope.cancel()

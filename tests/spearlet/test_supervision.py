@@ -467,3 +467,37 @@ async def test_calls_are_counted_by_function() -> None:
         ]  # fmt: skip
         assert records[1].metadata == {"trace": "1"}
         assert records[1].seconds > 0
+
+
+async def test_stopping_in_the_middle_of_a_restart_ends_both() -> None:
+    probe = Probe()
+    hold = trio.Event()
+    app = spear.Agent("slow")
+
+    @app.lifespan
+    async def lifespan() -> AsyncIterator[None]:
+        if probe.calls:
+            probe.begun.set()
+            await hold.wait()
+        probe.calls += 1
+        yield
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(app)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deployment.restart)
+            await probe.begun.wait()
+            nursery.start_soon(deployment.stop)
+            await trio.testing.wait_all_tasks_blocked()
+            hold.set()
+        assert deployment.instances == ()
+        assert deployment.health().state is DeploymentState.STOPPED
+
+
+async def test_two_may_wait_for_the_same_replicas() -> None:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(Probe().agent)
+        async with trio.open_nursery() as nursery:
+            for replicas in (2, 3, 4):
+                nursery.start_soon(deployment.scale, replicas)
+        assert deployment.statistics().ready == 4
