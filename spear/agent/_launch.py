@@ -75,8 +75,6 @@ def load(target: str, *, debug: bool = False) -> Agent | None:
             return load_agent(target)
     except LoadFailed as error:
         sys.stderr.write(f"{error.details}spear: {error}\n")
-    except ConfigurationError as error:
-        sys.stderr.write(f"spear: {error}\n")
     return None
 
 

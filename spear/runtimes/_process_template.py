@@ -367,12 +367,10 @@ def _parent_of(pid: int) -> int | None:
     # By hand: this stands between a caller and its answer.
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        try:
+            stat = os.read(descriptor, 1024)
+        finally:
+            os.close(descriptor)
+    except OSError:  # pragma: no cover  # it has gone this very moment
         return None
-    try:
-        stat = os.read(descriptor, 1024)
-    except ProcessLookupError:
-        return None
-    finally:
-        os.close(descriptor)
     return int(stat.rpartition(b")")[2].split()[1])  # see _process_metrics

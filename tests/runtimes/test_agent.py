@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from spear._limits import Limits
 from spear.channels import decode_result, encode_arguments
 from spear.runtimes import ProcessSettings
 
-from .helpers import PATIENCE_SECONDS, is_alive, listening, nothing_left, open_host
+from .helpers import PATIENCE_SECONDS, Host, is_alive, listening, nothing_left, open_host
 
 if TYPE_CHECKING:
     from spear.runtimes import Instance
@@ -61,6 +63,18 @@ def shop(tmp_path: Path) -> ProcessSettings:
     return ProcessSettings(target=str(path), pass_environment=("COVERAGE_PROCESS_CONFIG",))
 
 
+STARTS = ["spawned", "forked"]
+
+
+@asynccontextmanager
+async def starting(host: Host, start: str, settings: ProcessSettings) -> AsyncIterator[None]:
+    """Instances of ``settings`` are started in one of both ways."""
+    async with AsyncExitStack() as stack:
+        if start == "forked":
+            await stack.enter_async_context(host.forking(settings))
+        yield
+
+
 async def call(instance: Instance, function: str, *arguments: object) -> object:
     assert instance.channel is not None
     payload, is_cbor = encode_arguments(arguments, {})
@@ -68,9 +82,10 @@ async def call(instance: Instance, function: str, *arguments: object) -> object:
     return decode_result(response.payload, response.is_cbor)
 
 
-async def test_a_function_answers_from_its_process(shop: ProcessSettings) -> None:
+@pytest.mark.parametrize("start", STARTS)
+async def test_a_function_answers_from_its_process(start: str, shop: ProcessSettings) -> None:
     with nothing_left():
-        async with open_host() as host:
+        async with open_host() as host, starting(host, start, shop):
             with listening() as lines:
                 async with host.ready(shop) as instance:
                     assert await call(instance, "double", 21) == 42
@@ -112,13 +127,18 @@ async def test_r16_a_program_that_does_not_load_says_why(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("function", ["ignore", "block"])
 async def test_r13_a_blocked_handler_costs_no_heartbeat_and_is_ended(
-    function: str, shop: ProcessSettings
+    function: str, start: str, shop: ProcessSettings
 ) -> None:
     limits = Limits(heartbeat_seconds=0.1, drain_seconds=0.5, terminate_seconds=0.5)
     with nothing_left():
-        async with open_host(limits) as host, host.ready(shop) as instance:
+        async with (
+            open_host(limits) as host,
+            starting(host, start, shop),
+            host.ready(shop) as instance,
+        ):
             with listening() as lines:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_call_in_vain, instance, function)
@@ -136,10 +156,11 @@ async def _call_in_vain(instance: Instance, function: str) -> None:
         await call(instance, function, *arguments)
 
 
+@pytest.mark.parametrize("start", STARTS)
 async def test_an_agent_that_is_asked_to_end_by_others_leaves_in_good_order(
-    shop: ProcessSettings,
+    start: str, shop: ProcessSettings
 ) -> None:
-    async with open_host() as host, host.ready(shop) as instance:
+    async with open_host() as host, starting(host, start, shop), host.ready(shop) as instance:
         assert instance.pid is not None
         os.kill(instance.pid, signal.SIGTERM)
         with trio.fail_after(PATIENCE_SECONDS):

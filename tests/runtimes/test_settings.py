@@ -58,6 +58,8 @@ def _limits(**values: object) -> ResourceLimits:
         (lambda: _settings(python=None), "python must be text, not None"),
         (lambda: _settings(working_directory=5), "working_directory must be text, not 5"),
         (lambda: _settings(debug="no"), "debug must be True or False, not 'no'"),
+        (lambda: _settings(start="fork"), "start must be one of auto, zygote, spawn, not 'fork'"),
+        (lambda: _settings(target=None, command=("x",), start="zygote"), "goes with a target"),
         (
             lambda: _settings(limits={"open_files": 64}),
             r"limits must be ResourceLimits\(\.\.\.\), not",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +14,14 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from spear._errors import ConfigurationError, SpawnFailed, WorkerDied
+from spear._ids import InstanceId
 from spear._limits import Limits
 from spear.runtimes import ProcessSettings, ResourceLimits
+from spear.runtimes._process_body import ForkedBody
+from spear.runtimes._process_template import Template, TemplateDied
 
 from .helpers import (
     PATIENCE_SECONDS,
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
-import atexit, os, random, resource, signal, subprocess, sys, tempfile, uuid
+import atexit, os, random, resource, signal, subprocess, sys, tempfile, types, uuid
 import trio
 import spear
 
@@ -48,6 +54,8 @@ os.register_at_fork(after_in_child=lambda: MODULES.update(sys.modules))
 atexit.register(lambda: print("atexit", flush=True))
 signal.signal(signal.SIGUSR1, lambda *_: os.write(2, b"usr1\\n"))
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+SEEDED = []
+sys.modules["numpy.random"] = types.SimpleNamespace(seed=lambda: SEEDED.append(os.getpid()))
 print("unfinished", end="")
 
 @app.function
@@ -82,7 +90,7 @@ async def about() -> dict:
 
 @app.function
 async def numbers() -> list:
-    return [random.random(), str(uuid.uuid4()), tempfile.mktemp(), os.urandom(4).hex()]
+    return [random.random(), str(uuid.uuid4()), tempfile.mktemp(), *map(str, SEEDED)]
 
 @app.function
 async def grandchild() -> int:
@@ -178,6 +186,7 @@ async def test_forks_import_nothing_and_do_not_share_their_luck(program: Process
         one, two = await call(first, "numbers"), await call(second, "numbers")
         assert isinstance(one, list)
         assert isinstance(two, list)
+        assert len(one) == len(two) == 4
         assert not set(one) & set(two)
         assert first.pid is not None
         with listening() as lines:
@@ -452,6 +461,7 @@ async def test_a_zygote_that_is_not_wanted_any_more_stops_loading(program: Proce
 # -- templates that are not to be trusted -----------------------------------------------------
 
 HOSTILE = {
+    "speaks-unasked": "",
     "names-another-process": "sock.send(b'P%d' % os.getppid())",
     "names-no-process": "sock.send(b'P4194304')",
     "names-no-number": "sock.send(b'Pwho knows')",
@@ -466,8 +476,10 @@ if "--zygote-fd" not in sys.argv:
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 sock = socket.socket(fileno=int(sys.argv[-1]))
 sock.send(b"R")
+if not {answer!r}:
+    sock.send(b"X1")
 sock.recv(1000)
-{answer}
+exec({answer!r})
 signal.pause()
 """
 
@@ -503,3 +515,87 @@ async def test_a_template_may_refuse_to_fork(program: ProcessSettings, tmp_path:
             with pytest.raises(SpawnFailed, match="could not be started: no more memory"):
                 async with host.ready(program):
                     pass
+
+
+async def test_a_system_may_refuse_to_fork(program: ProcessSettings) -> None:
+    change(program, "app =", "os.fork = lambda: os.open('/no/such/thing', 0)\napp =")
+    async with open_host() as host, host.forking(program):
+        with pytest.raises(SpawnFailed, match=r"could not be started: .*No such file"):
+            async with host.ready(program):
+                pass
+
+
+async def test_r16_an_interpreter_that_cannot_be_executed(
+    program: ProcessSettings, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/no/such/interpreter\n")
+    python.chmod(0o755)
+    program = attrs.evolve(program, python=str(python))
+    with nothing_left():
+        async with open_host() as host, host.forking(program):
+            with pytest.raises(SpawnFailed, match=r"it could not be started: .*No such file"):
+                async with host.ready(program):
+                    pass
+
+
+async def test_forks_that_were_made_ahead_may_die(program: ProcessSettings) -> None:
+    async with open_host() as host, host.forking(program) as zygote, host.ready(program, "first"):
+        await until(lambda: len(children_of(zygote.statistics().pid)) == 3)
+        first, *ahead = children_of(zygote.statistics().pid)
+        for pid in ahead:
+            os.kill(int(pid), signal.SIGKILL)
+        await until(lambda: not any(is_alive(int(pid)) for pid in ahead))
+        async with host.ready(program, "second") as second:
+            assert await call(second, "echo", 2) == 2
+            assert str(second.pid) not in (first, *ahead)
+
+
+# -- one template, alone ----------------------------------------------------------------------
+
+
+async def test_requests_wait_until_a_template_reads() -> None:
+    template = Template(InstanceId("process", "shop-zygote"), Limits())
+    ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    template._sock, template.pid = ours, os.getpid()
+    with ours, other:
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(template._ask, bytes(1000))
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(50):
+                await trio.lowlevel.wait_readable(other)
+                assert other.recv(2000) == bytes(1000)
+        other.close()
+        with pytest.raises(TemplateDied):
+            await template._ask(b"C1")
+        unwanted = template._answers[0]
+        unwanted.data = b"P17"
+        template._discard(unwanted)
+        assert template.death == "does not listen"
+        assert unwanted.came.is_set()
+
+
+@pytest.mark.parametrize("flag", [4, 1 << 30])
+async def test_a_fork_is_signalled_also_where_groups_cannot_be(
+    flag: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leads no group yet; or the kernel is an old one. Whose zygote has died may be left to us."""
+    monkeypatch.setattr("spear.runtimes._process_body._PIDFD_SIGNAL_PROCESS_GROUP", flag)
+
+    async def nobody_knows(pid: int) -> int | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        body = ForkedBody(process.pid, os.pidfd_open(process.pid), (), nobody_knows)
+        body.terminate()
+        with trio.fail_after(PATIENCE_SECONDS):
+            await body.wait_exited()
+        assert body.exit_status == -signal.SIGTERM
+        assert body.metrics() is None
+        body.kill()
+        body.close()
+        process.returncode = body.exit_status  # it has been collected

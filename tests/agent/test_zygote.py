@@ -1,0 +1,123 @@
+"""A zygote by itself: what it answers to what its host asks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import os
+import spear
+app = spear.Agent()
+@app.function
+async def nothing() -> None:
+    pass
+"""
+
+
+@contextmanager
+def zygote(program: Path) -> Iterator[socket.socket]:
+    """The host's end of its socket. It has to end with the block, in good order."""
+    read_end, write_end = os.pipe()
+    ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(15)
+    numbers = read_end, other.fileno()
+    options = ["--bootstrap-fd", str(numbers[0]), "--zygote-fd", str(numbers[1])]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "spear.agent", str(program), *options],
+        pass_fds=numbers,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        os.close(read_end)
+        other.close()
+        with ours:
+            yield ours
+        assert process.wait(timeout=15) == 0
+    finally:
+        os.close(write_end)
+        process.kill()
+        process.wait()
+
+
+def ask_to_fork(sock: socket.socket, directory: bytes) -> tuple[int, int, int]:
+    """(pid, the write end of its lifeline, the read end of its stderr)."""
+    lifeline, lifeline_end = os.pipe()
+    stderr_end, stderr = os.pipe()
+    null = os.open(os.devnull, os.O_WRONLY)
+    socket.send_fds(sock, [b"F" + directory], [lifeline, null, stderr])
+    for each in lifeline, null, stderr:
+        os.close(each)
+    answer = sock.recv(1000)
+    assert answer[:1] == b"P"
+    return int(answer[1:]), lifeline_end, stderr_end
+
+
+def read_all(descriptor: int) -> str:
+    with open(descriptor) as file:
+        return file.read()
+
+
+def test_what_it_answers(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    with zygote(program) as sock:
+        assert sock.recv(1000) == b"R"
+        sock.send(b"C%d" % os.getpid())  # not its child
+        assert sock.recv(1000) == b"X"
+
+        pid, lifeline, stderr = ask_to_fork(sock, b"/no/such/place")
+        assert "No such file or directory: b'/no/such/place'" in read_all(stderr)
+        sock.send(b"C%d" % pid)
+        assert sock.recv(1000) == b"X1"
+        os.close(lifeline)
+
+        pid, lifeline, stderr = ask_to_fork(sock, b"/")
+        os.close(lifeline)  # the host is gone, and has said nothing
+        assert "the bootstrap pipe ended" in read_all(stderr)
+        sock.send(b"C%d" % pid)
+        assert sock.recv(1000) == b"X1"
+
+        pid, lifeline, stderr = ask_to_fork(sock, b"/")  # waits for its record
+        sock.send(b"C%d" % pid)
+        assert sock.recv(1000) == b"X%d" % -signal.SIGKILL
+        os.close(lifeline)
+        os.close(stderr)
+
+        program.write_text(PROGRAM + "# changed")
+        read_end, write_end = os.pipe()
+        socket.send_fds(sock, [b"F/"], [read_end, write_end, write_end])
+        assert sock.recv(1000) == b"S"
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_what_cannot_be_forked_says_so_and_ends(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + "kept = open(__file__)")
+    with zygote(program) as sock:
+        assert sock.recv(1000).startswith(b"Nhas left open what copies would share: /")
+        assert sock.recv(1000) == b""
+
+
+def test_a_rehearsal_that_fails_is_no_harm(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        PROGRAM + "import spear.agent._rehearsal as it\nit.make_private_directory = None\n"
+    )
+    with zygote(program) as sock:
+        assert sock.recv(1000) == b"R"
+    assert "the rehearsal failed" in capfd.readouterr().err
