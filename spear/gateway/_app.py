@@ -186,7 +186,7 @@ class App:
     def statistics(self) -> GatewayStatistics:
         """The counters."""
         return GatewayStatistics(
-            connections=self.connections.open,
+            connections=len(self.connections.open),
             streams=self.streams.taken,
             requests=self.requests,
             responses=dict(self.responses),

@@ -17,13 +17,14 @@ not its public face: ``pyproject.toml`` says which releases have them, tests tha
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast, final
 
 import h11
 import trio
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.events import Body, Data, StreamClosed
 from hypercorn.protocol.events import Request as StreamRequest
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
@@ -31,8 +32,11 @@ from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
+from trio.lowlevel import wait_readable
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
+
+from spear.transports import SocketStream
 
 from ._errors import Problem
 from ._request import LINGER_SECONDS
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from hypercorn.events import Event
     from hypercorn.protocol.events import Event as StreamEvent
     from hypercorn.trio.worker_context import WorkerContext
-    from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent
+    from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, H11SendableEvent
     from hypercorn.typing import Scope as HypercornScope
     from wsproto.events import Event as SocketEvent
 
@@ -178,6 +182,7 @@ class _Http(H11Protocol):
     """
 
     promote: Callable[[], None]
+    _head = b""  # not yet sent
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Whoever asks for HTTP/2 gets HTTP/1.1, as the standard allows."""
@@ -224,6 +229,22 @@ class _Http(H11Protocol):
         )
         self.keep_alive_requests += 1
 
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response) and any(
+            name == b"content-length" for name, _ in event.headers
+        ):
+            self._head = data  # the body follows at once: both go with one system call
+            return
+        data, self._head = self._head + data, b""
+        if data:
+            await self.send(RawData(data=data))
+
     async def _send_error_response(self, status_code: int) -> None:
         kind, what = "BadRequest", "that is not HTTP/1.1"
         if status_code == 431:
@@ -259,11 +280,14 @@ class Connection(TCPServer):
         config: hypercorn's.
         context: what all connections share.
         stream: what to speak on; TLS, if any, is done.
-        addresses: of the client and of ourselves, as ASGI shows them.
         is_local: whether it came by the control socket.
         is_secure: whether it is TLS.
         write_seconds: for the client to take each 64 KiB.
         promote: called with each whole head of a request.
+
+    Attributes:
+        is_idle: whether no request is being handled.
+        deadline: when a sweeper shall cut it.
     """
 
     def __init__(
@@ -279,13 +303,12 @@ class Connection(TCPServer):
         promote: Callable[[], None],
     ) -> None:
         state = ConnectionState({"is_local": is_local})
-        super().__init__(
-            cast("AppWrapper", app),
-            config,
-            context,
-            state,
-            cast("trio.SSLStream[trio.SocketStream]", stream),
-        )
+        tls = cast("trio.SSLStream[trio.SocketStream]", stream)  # so hypercorn calls any stream
+        super().__init__(cast("AppWrapper", app), config, context, state, tls)
+        self.is_idle = True
+        self.deadline = math.inf  # until the first request there is the acceptor's
+        # Most streams are plain: they can be read and written without a pass of the scheduler.
+        self._socket = stream.socket if isinstance(stream, SocketStream) else None
         self._is_secure = is_secure
         self._write_seconds = write_seconds
         self._promote = promote
@@ -301,31 +324,70 @@ class Connection(TCPServer):
             )  # fmt: skip
             protocol.promote = self._promote
             self.protocol = protocol  # type: ignore[assignment]  # it has all that is asked of the wrapper
-            await self.idle_task.restart(self._task_group, self._idle_timeout)
-            await self._read_data()
+            while data := await self._receive():
+                await protocol.handle(RawData(data))
+            await protocol.handle(Closed())
             tasks.stop()
 
-    async def protocol_send(self, event: Event) -> None:
-        """Send bytes, close, or note that nothing is being handled."""
-        if not isinstance(event, RawData):
-            await super().protocol_send(event)
-            return
-        async with self.send_lock:
-            if await self._take_chunks(memoryview(event.data)):
-                return
-        await self.protocol.handle(Closed())
+    def cut(self) -> None:
+        """End it now: whoever waits for it finds it closed."""
+        stream: object = self.stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        assert isinstance(stream, SocketStream)  # as all listeners give
+        stream.close()
 
-    async def _take_chunks(self, data: memoryview) -> bool:
-        """Whether the client took them, in time."""
-        is_whole = False
+    async def protocol_send(self, event: Event) -> None:
+        """Send bytes, close, or note whether something is being handled."""
+        if isinstance(event, RawData):
+            try:  # waiting for a lock that is free is a pass of the scheduler, too
+                self.send_lock.acquire_nowait()
+            except trio.WouldBlock:
+                await self.send_lock.acquire()
+            try:
+                if await self._is_taken(event.data):
+                    return
+            finally:
+                self.send_lock.release()
+            await self.protocol.handle(Closed())
+        elif isinstance(event, Updated):
+            self.is_idle = event.idle
+            idle_until = trio.current_time() + self.config.keep_alive_timeout
+            self.deadline = idle_until if event.idle else math.inf
+        else:
+            await super().protocol_send(event)
+
+    async def _receive(self) -> bytes:
+        """What has come; nothing at the end."""
         try:
-            for start in range(0, len(data), CHUNK_BYTES):
+            if self._socket is None:
+                return bytes(await self.stream.receive_some(CHUNK_BYTES))
+            while True:
+                await wait_readable(self._socket)
+                with suppress(BlockingIOError):
+                    return self._socket.recv(CHUNK_BYTES)
+        except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""  # ValueError: of a socket that is closed
+
+    async def _is_taken(self, data: bytes) -> bool:
+        """Whether the client has taken it, in time. A checkpoint only if it has to wait."""
+        view = memoryview(data)
+        if self._socket is not None:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                return False
+        while view:
+            try:
                 with trio.fail_after(self._write_seconds):
-                    await self.stream.send_all(data[start : start + CHUNK_BYTES])
-            is_whole = True
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            pass
-        finally:
-            if not is_whole:
-                await trio.aclose_forcefully(self.stream)
-        return is_whole
+                    await self.stream.send_all(view[:CHUNK_BYTES])
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                self.cut()
+                return False
+            except BaseException:
+                self.cut()  # a part of it may have been sent
+                raise
+            view = view[CHUNK_BYTES:]
+        return True

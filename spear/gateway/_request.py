@@ -101,9 +101,8 @@ class Request:
         if not self._has_body:
             return b""
         most = self._settings.max_body_bytes
-        if (
-            int(self.headers.get(b"content-length", b"0")) > most
-        ):  # h11 has seen that it is a number
+        length = int(self.headers.get(b"content-length", b"-1"))  # h11 has seen that it is a number
+        if length > most:
             raise _too_large(most)
         parts: list[bytes] = []
         size = 0
@@ -119,6 +118,8 @@ class Request:
                 self._held += len(part)
                 scope.deadline = begun + patience + size / BODY_RATE
                 parts.append(part)
+                if size == length:
+                    self._is_read = True  # to be told so would take another pass of the scheduler
         if scope.cancelled_caught:
             seconds = trio.current_time() - begun
             raise Problem(408, "SlowRequest", f"the body did not come within {seconds:.0f} s")

@@ -87,21 +87,34 @@ class Gateway(metaclass=NoPublicConstructor):
             write_seconds=self._app.settings.write_seconds,
             promote=incoming.promote,
         )
-        connections = self._app.connections
-        connections.open += 1
+        connections = self._app.connections.open
+        connections.add(connection)
         try:
             await connection.run()
         finally:
-            connections.open -= 1
-            if not connections.open:
+            connections.discard(connection)
+            if not connections:
                 self._all_left.set()
+
+    async def _sweep(self) -> None:
+        """Cut those that are idle for too long. One clock for all costs a request next to nothing."""
+        while True:
+            await trio.sleep(min(1.0, self._app.settings.idle_seconds / 4))
+            now = trio.current_time()
+            for connection in list(self._app.connections.open):
+                if connection.deadline <= now:
+                    connection.cut()
 
     async def _finish(self) -> None:
         """Close what is idle, and wait for the others for a while."""
         self._app.closing.set()
         await self._context.terminated.set()
+        connections = self._app.connections.open
+        for connection in list(connections):
+            if connection.is_idle:
+                connection.cut()
         with trio.move_on_after(self._app.settings.close_seconds):
-            while self._app.connections.open:
+            while connections:
                 self._all_left = trio.Event()
                 await self._all_left.wait()
 
@@ -115,7 +128,7 @@ def _configure(settings: GatewaySettings) -> Config:
     config.h11_max_incomplete_size = settings.max_head_bytes
     config.keep_alive_timeout = settings.idle_seconds
     config.keep_alive_max_requests = sys.maxsize
-    config.max_app_queue_size = 1  # of 64 KiB
+    config.max_app_queue_size = 2  # of 64 KiB
     config.websocket_max_message_size = settings.max_message_bytes
     config.websocket_ping_interval = settings.keep_alive_seconds
     return config
@@ -222,6 +235,7 @@ async def open_gateway(
                 listeners.append(tcp)
                 gateway.urls = (_url_of(tcp, settings),)
                 nursery.start_soon(gateway._serve, tcp, False, settings.tls_cert is not None)
+            nursery.start_soon(gateway._sweep)
             yield gateway
             for listener in listeners:
                 listener.close()

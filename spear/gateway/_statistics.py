@@ -9,6 +9,8 @@ import attrs
 if TYPE_CHECKING:
     from spear.transports import Acceptor
 
+    from ._connection import Connection
+
 
 @final
 @attrs.frozen(kw_only=True)
@@ -35,12 +37,12 @@ class Connections:
     """The connections of a gateway.
 
     Attributes:
-        open: how many there are.
+        open: those that exist.
         acceptors: who let them in.
     """
 
     def __init__(self) -> None:
-        self.open = 0
+        self.open: set[Connection] = set()
         self.acceptors: list[Acceptor] = []
 
     def refused(self) -> dict[str, int]:
