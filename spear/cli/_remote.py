@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from spear._errors import ConfigurationError, SpearError
@@ -183,9 +183,10 @@ class Remote:
         try:
             with reporting(self.where):
                 connection.connect()
-                if connection.sock is not None:
-                    connection.sock.settimeout(seconds)
-                connection.request(method, self._path + path, body, every)
+                connection.sock.settimeout(seconds)
+                # A host may refuse a request before it has read all of it, and say why.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, self._path + path, body, every)
                 answer = Answer(connection.getresponse(), self.where)
             if answer.status >= 400:
                 raise failure_of(answer.status, answer.kind, answer.read(), answer.headers)

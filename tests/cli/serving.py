@@ -160,7 +160,7 @@ class Host:
 
 @contextmanager
 def serving(place: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[Host]:
-    """``spear serve --json`` in a directory, on any port; killed at the end, if it runs then."""
+    """``spear serve --json`` in a directory, on any port; ended at the end, if it runs then."""
     for name in ("run", "tmp"):  # one that is killed leaves directories behind
         (place / name).mkdir(exist_ok=True)
     (place / "till.py").exists() or (place / "till.py").write_text(TILL)
@@ -186,7 +186,11 @@ def serving(place: Path, *words: str, environment: dict[str, str] | None = None)
                 raise AssertionError(process.stderr.read().decode())
             yield Host(process, json.loads(line), place)
         finally:
-            process.kill()
+            process.terminate()
+            try:
+                process.communicate(timeout=PATIENCE_SECONDS / 4)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

@@ -40,9 +40,13 @@ def options(host: str | None = None, token_file: str | None = None) -> argparse.
 
 
 @contextmanager
-def answering(path: Path, answer: bytes | None) -> Iterator[list[bytes]]:
-    """A socket where each request gets the same answer, or none; gives the requests."""
+def answering(path: Path, answer: bytes | None, *more: bytes) -> Iterator[list[bytes]]:
+    """A socket where requests get these answers, the last of them again and again; gives the requests.
+
+    With None, they get no answer.
+    """
     requests: list[bytes] = []
+    answers = [answer, *more]
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -56,10 +60,11 @@ def answering(path: Path, answer: bytes | None) -> Iterator[list[bytes]]:
                 # Some only look whether anybody is here.
                 with closing(connection), suppress(OSError):
                     requests.append(connection.recv(65536))
-                    if answer is None:
+                    now = answers.pop(0) if len(answers) > 1 else answers[0]
+                    if now is None:
                         connection.recv(1)  # until the other side has had enough
                     else:
-                        connection.sendall(answer)
+                        connection.sendall(now)
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -196,8 +201,15 @@ def test_an_answer_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_cannot_be_sent(tmp_path: Path) -> None:
-    with answering(tmp_path / "s", ok(b"{}")), pytest.raises(SpearError, match="cannot be sent"):
-        Remote(options(str(tmp_path / "s"))).get("/\n")
+    with answering(tmp_path / "s", ok(b"{}")):
+        remote = Remote(options(str(tmp_path / "s")))
+        with pytest.raises(SpearError, match="cannot be sent"):
+            remote.get("/\n")
+        with (
+            pytest.raises(SpearError, match="cannot be sent: Invalid header value"),
+            remote.request("GET", "/", headers={"Idempotency-Key": "a\nb"}),
+        ):
+            pass
 
 
 def test_nobody_is_where_it_should_be(tmp_path: Path) -> None:
@@ -353,9 +365,19 @@ def test_a_host_that_ends_before_there_are_rates(run: Run, tmp_path: Path) -> No
 
 
 def test_items_that_are_none(run: Run, tmp_path: Path) -> None:
-    """And a host that describes nothing."""
-    with answering(tmp_path / "s", ok(b'"a"\n{')):
-        assert run("invoke", "--host", str(tmp_path / "s"), "price").status == 10
+    with answering(tmp_path / "s", ok(b'{"kind": "stream"}'), ok(b'"a"\n{')):
+        done = run("invoke", "--host", str(tmp_path / "s"), "price")
+    assert (done.status, done.output) == (10, b'"a"\n')
+    assert "does not answer as a spearlet does" in done.errors
+
+
+def test_a_host_that_describes_nothing(run: Run, tmp_path: Path) -> None:
+    refused = b'{"error": {"kind": "InvalidArguments", "message": "no"}}'
+    with answering(
+        tmp_path / "s", ok(b"{}"), ok(refused).replace(b"200 OK", b"400 No"), b"neither HTTP"
+    ):
+        done = run("invoke", "--host", str(tmp_path / "s"), "price")
+    assert (done.status, done.errors) == (3, "spear: no\n")
     with answering(tmp_path / "t", ok(b'{"kind": "stream"}')):
         done = run("invoke", "--host", str(tmp_path / "t"), "price", "--help")
         assert done.output == b"price\n"

@@ -354,8 +354,13 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     assert greeting(host) == b'"good day you"'
     # Other settings.
     assert reload(host, text + "debug = true\n") == "spear: reloaded: new restarted"
+    # One that an operator has stopped already.
+    with host.ask("stop", "new") as stopping:
+        assert stopping.wait(PATIENCE_SECONDS) == 0
+    text = text.partition("[functions.new]")[0]
+    assert reload(host, text) == "spear: reloaded: new stopped"
     # What takes effect later.
-    more = text + 'debug = true\n[spearlet]\nlog_level = "info"\n[limits]\nmax_calls = 7\n'
+    more = text + '[spearlet]\nlog_level = "info"\n[limits]\nmax_calls = 7\n'
     assert "spearlet.log_level takes effect when the host is started again" in reload(host, more)
     assert "limits.max_calls takes effect" in host.hear("reload")
     assert host.hear("reloaded").strip() == "spear: reloaded: nothing has changed"

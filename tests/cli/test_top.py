@@ -106,6 +106,12 @@ def test_the_end_of_the_host_gives_the_terminal_back(tmp_path: Path) -> None:
         assert status.returncode == 10
 
 
+def test_a_host_that_is_not_there(tmp_path: Path) -> None:
+    with on_screen("top", "--host", str(tmp_path / "s"), environment={}) as screen:
+        assert screen.wait_ended() == 10
+        assert b"does not run" in screen.raw.rpartition(LEAVE.encode())[2]
+
+
 def test_a_terminal_that_is_closed(host: Host) -> None:
     with on_screen("top", environment=host.environment) as screen:
         screen.wait_until(lambda text: "till.greet" in text)
