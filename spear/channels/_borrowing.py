@@ -111,10 +111,11 @@ class Borrower:
             # The kernel found no free descriptor. That is our fault, and must cost one call, not all. (Or
             # they were too many: then it costs the peer's call.)
             self._receiver.attach(_Arrived(self, None))
-        elif len(descriptors) > 1:
+            return
+        if len(descriptors) > 1:
             raise RemoteProtocolError(f"{len(descriptors)} descriptors at once")
-        elif descriptors:
-            self._receiver.attach(_Arrived(self, descriptors[0]))
+        for descriptor in descriptors:
+            self._receiver.attach(_Arrived(self, descriptor))
 
     def borrow(self, descriptor: Descriptor | None, number: int, size: int) -> Segment:
         """The segment that a frame has announced. Raises ValueError."""
@@ -159,9 +160,8 @@ class Borrower:
         """Tell the peer what is not used any more, with what is sent next."""
         while self.ended:
             number = self.ended.popleft()
-            if number in self._sizes:  # and the peer is not gone
-                self.borrowed_bytes -= self._sizes.pop(number)
-                self._outbox.push_release(number)
+            self.borrowed_bytes -= self._sizes.pop(number)
+            self._outbox.push_release(number)
 
     def _wait(self) -> None:
         if self._timers is not None and not self._is_waiting:
@@ -180,4 +180,5 @@ class Borrower:
         """The peer is gone."""
         self._timers = None
         self._sizes.clear()
-        self.ended.clear()
+        self.borrowed_bytes = 0
+        self.ended = deque()  # what ends from now on does so in the other one

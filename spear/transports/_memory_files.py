@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mmap import mmap
     from types import TracebackType
 
+MOST_READ_BYTES: Final = 1024 * 1024 * 1024
+"""One call of the system reads less than twice that."""
+
 _STAT_BLOCK_BYTES: Final = 512
 _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>, Linux 5.1; Python has no name for it
 
@@ -295,25 +298,32 @@ class BorrowedFile(MemoryFile):
         """The payload where it lies; it is ours as long as a view of it lives. Call this once."""
         if not self._can_be_viewed:
             return memoryview(self.as_bytes())
+        on_end = self._expect_unused()
         try:
             mapping = _map(self.descriptor.fileno, self._size)
         except OSError:  # no descriptor is left, or no address space
             return memoryview(self.as_bytes())
-        if self._on_end is not None:
-            weakref.finalize(mapping, self._on_end).atexit = False
-            self._on_end = None
+        weakref.finalize(mapping, on_end).atexit = False
+        self._on_end = None
         self.descriptor = Descriptor(-1)  # whoever is handing it on has the other one
         return memoryview(mapping)
 
     def as_bytes(self) -> bytes:
         """A copy of the payload. Raises OSError."""
         # Not through a mapping: that has a page fault for each 64 KiB, and holds the interpreter's lock.
+        self._expect_unused()
         fileno, size = self.descriptor.fileno, self._size
-        payload = os.pread(fileno, size, 0)
-        while len(payload) < size:  # one call reads 2 GiB at most
-            payload += os.pread(fileno, size - len(payload), len(payload))
+        parts = [
+            os.pread(fileno, min(MOST_READ_BYTES, size - start), start)
+            for start in range(0, size, MOST_READ_BYTES)
+        ]
         self.close()
-        return payload
+        return b"".join(parts)  # one part is not copied
+
+    def _expect_unused(self) -> Callable[[], None]:
+        if self._on_end is None:
+            raise ValueError("this segment has been looked at, or copied, before")
+        return self._on_end
 
     def close(self) -> None:
         """We do not use it any more."""

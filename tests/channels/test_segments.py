@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from spear import (
     CallFailed,
@@ -28,7 +29,7 @@ from spear.channels import CommunicationChannel
 from spear.channels._lending import LEAST_SHARED_BYTES, WORTH_KEEPING
 from spear.testing import Functions, RawPeer, cancel_sweep
 from spear.transports import Descriptor, SocketStream, make_memory_file, send_with_descriptor
-from spear.wire import NO_DEADLINE, SEGMENTS, SHARED, FrameType
+from spear.wire import NO_DEADLINE, SEGMENTS, SHARED, FrameType, HeadValue
 
 from .helpers import echo, open_in_memory, park, sleep
 
@@ -197,8 +198,6 @@ async def test_no_byte_of_it_crosses_the_socket(unix: Carrier) -> None:
 
 async def test_an_end_that_does_not_want_it_gets_bytes(unix: Carrier) -> None:
     """And so does an older one, which has never heard of it."""
-    from attrs import evolve
-
     async with opened(unix.open_pair, evolve(SMALL, max_segment_bytes=0)) as pair:
         for channel in pair:
             assert not _by_descriptor(channel)
@@ -268,7 +267,7 @@ async def test_bytes_take_to_segments_when_it_pays(unix: Carrier) -> None:
 
 
 async def test_no_more_is_kept_than_the_limit(unix: Carrier) -> None:
-    async with opened(unix.open_pair) as (host, _):
+    async with opened(unix.open_pair, evolve(SMALL, max_segments=8)) as (host, _):
         for _ in range(2 * WORTH_KEEPING):
             await host.request("look", bytes(SIZE))
         async with trio.open_nursery() as nursery:
@@ -280,6 +279,9 @@ async def test_no_more_is_kept_than_the_limit(unix: Carrier) -> None:
             for _ in range(2 * WORTH_KEEPING):
                 await host.request("look", bytes(size))
             assert host.statistics().kept_bytes <= SMALL.segment_pool_bytes
+        for number in range(5):  # all that there may be, in use at once, and one more
+            await host.request("keep", bytes(SIZE + number))
+        assert SIZE < host.statistics().kept_bytes <= SMALL.segment_pool_bytes
 
 
 async def test_what_is_not_used_is_freed_after_a_while(
@@ -302,6 +304,60 @@ async def test_what_a_function_keeps_is_told_when_it_lets_go(unix: Carrier) -> N
         await trio.to_thread.run_sync(kept.clear)
         await wait_until(lambda: host.statistics().lent_bytes == 0)
         assert agent.statistics().borrowed_bytes == 0
+
+
+async def test_a_host_that_has_nothing_to_say_says_what_it_does_not_use(
+    unix: Carrier, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with opened(unix.open_pair) as (host, agent):
+        response = await host.request("share", b"%d" % SIZE)
+        assert len(response.payload) == SIZE
+        assert agent.statistics().lent_bytes == SIZE
+        sent = host.statistics().messages_sent
+        await trio.sleep(5)
+        assert agent.statistics().lent_bytes == SIZE
+        del response
+        await wait_until(lambda: agent.statistics().lent_bytes == 0)
+        assert host.statistics().messages_sent == sent
+
+
+async def test_a_segment_that_nobody_can_write_to_is_handed_on_by_functions(unix: Carrier) -> None:
+    async def hand_on(call: InboundCall) -> bytes:
+        return bytes((await call.channel.request("look", call.body)).payload)
+
+    handing_on = Functions({"hand_on": hand_on})
+    async with unix.open_pair(
+        host_service=FUNCTIONS, agent_service=handing_on, functions=handing_on.names, limits=SMALL
+    ) as (host, agent):
+        buffer = filled(2 * MIB)
+        buffer.seal()
+        assert (await host.request("hand_on", buffer)).payload == b"1 2097152 shared"
+        assert agent.statistics().bytes_sent < 2 * KIB
+        # One that the host may write to again is not: its bytes are, if they are not too many.
+        assert (await host.request("hand_on", filled(SIZE))).payload == b"1 262144 shared"
+        assert agent.statistics().bytes_sent > SIZE
+
+
+async def test_a_call_that_cannot_be_sent_lends_nothing(unix: Carrier) -> None:
+    async with opened(unix.open_pair) as (host, _):
+        await host.request("look", filled(SIZE))
+        metadata: dict[str, HeadValue] = {"too": object()}  # type: ignore[dict-item]  # the test
+        with pytest.raises(LocalProtocolError, match="a head cannot carry this"):
+            await host.request("look", filled(SIZE), metadata=metadata)
+        await wait_until(lambda: host.statistics().lent_bytes == 0)
+
+
+async def test_without_memory_for_a_segment_the_socket_will_do(
+    unix: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError("no more")
+
+    async with opened(unix.open_pair) as (host, _):
+        monkeypatch.setattr(os, "memfd_create", refuse)
+        for _ in range(2 * WORTH_KEEPING):
+            assert (await host.request("echo", bytes(SIZE))).payload == bytes(SIZE)
+        assert host.statistics().kept_bytes == 0
 
 
 async def test_who_keeps_too_much_gets_no_more(unix: Carrier) -> None:
@@ -530,6 +586,12 @@ async def test_numbers_must_be_free(unix: Carrier) -> None:
         await expect_expelled(host, "number 1 is not free")
 
 
+async def test_what_was_not_lent_cannot_be_released(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        await peer.send(FrameType.RELEASE)
+        await expect_expelled(host, "releases a segment that it does not have (0)")
+
+
 async def test_numbers_are_few(unix: Carrier) -> None:
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(SIZE, SMALL.max_segments), sealed(SIZE, FINAL))
@@ -592,8 +654,12 @@ async def test_whoever_asks_must_have_agreed(unix: Carrier) -> None:
         await expect_expelled(host, "segments, which were not agreed on")
 
 
-async def test_over_anything_but_a_unix_socket_nobody_may_ask(tcp: Carrier) -> None:
-    async with tcp.open_raw(service=FUNCTIONS, features=[SEGMENTS]) as (host, peer):
+@pytest.mark.parametrize("how", ["tcp", "memory_stream"])
+async def test_over_anything_but_a_unix_socket_nobody_may_ask(
+    how: str, request: pytest.FixtureRequest
+) -> None:
+    carrier: Carrier = request.getfixturevalue(how)
+    async with carrier.open_raw(service=FUNCTIONS, features=[SEGMENTS]) as (host, peer):
         await peer.send(FrameType.LEND)
         await expect_expelled(host, "segments, which were not agreed on")
 

@@ -226,6 +226,16 @@ class TestBorrowedFile:
         assert bytes(file.as_view()) == b"abc"
         assert ends.count == 1
 
+    def test_it_is_taken_once(self) -> None:
+        for take in (BorrowedFile.as_view, BorrowedFile.as_bytes):
+            file, ends = borrowed()
+            taken = take(file)
+            for again in (file.as_view, file.as_bytes):
+                with pytest.raises(ValueError, match="looked at, or copied, before"):
+                    again()
+            del taken
+            assert ends.count == 1
+
     def test_what_is_handed_on_stays_open(self) -> None:
         file, _ = borrowed()
         handed_on = file.descriptor
