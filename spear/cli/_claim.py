@@ -11,6 +11,7 @@ from typing import Final
 from spear._errors import ConfigurationError
 
 from ._places import check_directory
+from ._places import directory as usual_directory
 
 ATTEMPTS: Final = 100
 """One will do, unless another host ends at this very moment."""
@@ -32,6 +33,7 @@ def claim(path: str) -> Iterator[None]:
             "say another with --control-socket"
         )
     directory = os.path.dirname(path)
+    was_there = os.path.isdir(directory) and directory != usual_directory()
     try:
         lock = _lock(path, directory)
     except OSError as error:
@@ -43,7 +45,8 @@ def claim(path: str) -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.unlink(f"{path}.lock")
-            os.rmdir(directory)  # if it is empty, which others make it again
+            if not was_there:
+                os.rmdir(directory)  # if it is empty; others make it again
         os.close(lock)
 
 

@@ -91,6 +91,21 @@ def test_one_at_a_time_holds_a_place(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_that_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir(mode=0o700)
+    with claim(str(tmp_path / "mine" / "x.sock")):
+        assert [each.name for each in (tmp_path / "mine").iterdir()] == ["x.sock.lock"]
+    assert list((tmp_path / "mine").iterdir()) == []
+    # But for the usual one, which whoever comes last removes.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    usual = tmp_path / "spear"
+    with claim(str(usual / "a.sock")):
+        with claim(str(usual / "b.sock")):
+            pass
+        assert usual.exists()
+    assert not usual.exists()
+
+
 def test_a_place_that_is_taken_away(tmp_path: Path) -> None:
     (tmp_path / "spear").symlink_to("nowhere")
     with (
