@@ -64,7 +64,8 @@ async def test_a_fault_of_ours_changes_nothing(caplog: pytest.LogCaptureFixture)
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_one_at_a_time_holds_a_place(tmp_path: Path) -> None:
+def test_one_at_a_time_holds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     path = str(tmp_path / "spear" / "default.sock")
     holders: list[int] = []
     most: list[int] = []
