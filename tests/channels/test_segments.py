@@ -7,7 +7,10 @@ import gc
 import os
 import resource
 import socket
+import subprocess
+import sys
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -753,3 +756,9 @@ async def test_r23_a_result_for_which_there_is_no_descriptor(unix: Carrier) -> N
             assert "262144 bytes" in repr(response)
         del response, caught
         assert (await host.request("give")).payload[-1] == 9
+
+
+def test_a_descriptor_that_the_kernel_does_not_take_is_offered_again() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "tests.channels.crowded"]
+    subprocess.run(command, cwd=root, check=True, timeout=20)
