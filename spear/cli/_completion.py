@@ -7,11 +7,13 @@ it knows the deployments and functions of the host that runs at that moment, too
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 from spear._errors import SpearError
 
 from ._commands import COMMANDS
 from ._documents import functions_of, several, text
+from ._places import running
 from ._remote import Remote
 from ._text import printable
 
@@ -114,7 +116,10 @@ def _names(before: list[str], command: str) -> list[str]:
 
 
 def _values(command: str, before: list[str]) -> Iterator[str]:
-    if before and before[-1].startswith("--") and _takes_value(command, before[-1]):
+    if before and before[-1] == "--host":
+        with suppress(SpearError):
+            yield from (printable(each, keep="") for each in running())
+    elif before and before[-1].startswith("--") and _takes_value(command, before[-1]):
         action = _action(command, before[-1])
         yield from (str(each) for each in (action and action.choices) or ())
     elif command == "completion":

@@ -223,6 +223,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _token(file: str | None) -> str | None:
+    if file is None and not os.environ.get("SPEAR_TOKEN"):
+        file = os.environ.get("SPEAR_TOKEN_FILE") or None
     if file is None:
         token = os.environ.get("SPEAR_TOKEN", "")
         what = "SPEAR_TOKEN"

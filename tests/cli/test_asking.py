@@ -354,6 +354,7 @@ def test_names_are_completed(host: Host) -> None:
     assert candidates(["invoke", "pri"]) == ["price"]
     assert candidates(["invoke", "--timeout", "2", "till.c"]) == ["till.count", "till.crash"]
     assert candidates(["logs", "-f", ""]) == ["shop", "till"]
+    assert candidates(["ps", "--host", ""]) == ["default"]
 
 
 def test_the_end_of_a_deployment_and_of_a_host(

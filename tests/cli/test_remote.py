@@ -237,7 +237,7 @@ def test_a_url_and_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         requests: list[bytes] = []
 
         def work() -> None:
-            for _ in range(3):
+            for _ in range(4):
                 connection, _ = listener.accept()
                 with closing(connection):
                     requests.append(connection.recv(65536))
@@ -254,7 +254,11 @@ def test_a_url_and_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         remote = Remote(options(url, str(tmp_path / "token")))
         assert remote.where == url
         assert remote.post("/x", {"a": 1}) == 7
+        monkeypatch.setenv("SPEAR_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.delenv("SPEAR_TOKEN")
+        assert Remote(options(url)).get("/x") == 7
         thread.join()
+    assert b"Authorization: Bearer from-a-file\r\n" in requests[3]
     assert requests[0].startswith(b"GET /below/x HTTP/1.1\r\n")
     assert b"Authorization" not in requests[0]
     assert b"Authorization: Bearer from-the-environment\r\n" in requests[1]
