@@ -45,7 +45,7 @@ def define_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file",
         metavar="FILE",
-        help="a file with the token that a URL needs (or SPEAR_TOKEN)",
+        help="a file with the token that a URL needs (or SPEAR_TOKEN_FILE, or SPEAR_TOKEN itself)",
     )
 
 
