@@ -8,6 +8,8 @@ from bench.model import Kind, Peer
 
 _CALLS = (Kind.SEQUENTIAL, Kind.PIPELINED)
 
+_HTTP = ("h11", "hypercorn", "starlette", "wsproto")
+
 _OURS = (
     Peer("spear-channel", "Spear channel.request", "bench.ours:channel", _CALLS, matrix=True),
     Peer(
@@ -63,6 +65,14 @@ _OURS = (
         (Kind.START, Kind.BURST, Kind.IDLE_INSTANCE),
     ),
     Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Kind.IDLE,)),
+    Peer(
+        "spear-gateway",
+        "Spear's HTTP gateway, a call",
+        "bench.over_http:gateway",
+        (Kind.SEQUENTIAL,),
+        requires=_HTTP,
+        extra="http",
+    ),
 )
 
 _OTHERS = (
@@ -153,6 +163,22 @@ _OTHERS = (
         requires=("ray",),
         extra="bench",
         daemons=True,
+    ),
+    Peer(
+        "http-by-hand",
+        "starlette and hypercorn, the same call",
+        "bench.over_http:by_hand",
+        (Kind.SEQUENTIAL,),
+        requires=_HTTP,
+        extra="http",
+    ),
+    Peer(
+        "http-bare",
+        "starlette and hypercorn, no call",
+        "bench.over_http:bare",
+        (Kind.SEQUENTIAL,),
+        requires=_HTTP,
+        extra="http",
     ),
     Peer(
         "bare-interpreter",
