@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from ._settings import DeploymentSettings, HealthPolicy, RestartPolicy
 
 logger: Final = logging.getLogger("spear.spearlet")
+
+
+MAX_STARTING: Final = 16
+"""Replicas of a deployment that are being started at a time. The processor is shared among them: of a
+thousand, none would be ready by its deadline."""
 
 
 class StartedReplica(ServingReplica, Protocol):
@@ -127,6 +132,7 @@ class Supervisor:
         self._existing: list[_Place] = []  # those, and others that are about to follow one or to go
         self._incarnations: dict[int, int] = {}
         self._settling = trio.Event()  # for whoever waits for all of them
+        self._starting = trio.Semaphore(MAX_STARTING)
         self._changing = trio.Lock()  # a rolling restart, or a change of number
 
     # -- what there is ------------------------------------------------------------------------
@@ -292,10 +298,14 @@ class Supervisor:
         incarnation = self._incarnations[place.number] = self._incarnations.get(place.number, 0) + 1
         instance_id = InstanceId(self._runtime, f"{self._name}-{place.number}", incarnation)
         try:
-            async with place.open_replica(instance_id) as replica:
-                place.replica = replica
-                if not await self._start(place, replica):
-                    return None
+            async with AsyncExitStack() as stack:
+                async with self._starting:
+                    if place.leaving.is_set():
+                        return None
+                    replica = await stack.enter_async_context(place.open_replica(instance_id))
+                    place.replica = replica
+                    if not await self._start(place, replica):
+                        return None
                 complaint = await self._serve(place, replica)
                 self._pool.remove(replica)
                 if place.leaving.is_set():
