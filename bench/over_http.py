@@ -15,15 +15,22 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from bench import drive
 from bench.model import BenchError, Effort, Load, Sample
 from bench.process import announce, serving, settle_gc
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    Handler = Callable[[Request], Awaitable[Response]]
 
 _FUNCTIONS = Path(__file__).with_name("functions.py")
 _HOST = "127.0.0.1"
@@ -53,7 +60,6 @@ def serve_gateway(port: str) -> None:
 
 def serve_by_hand(port: str) -> None:
     """A handler that calls the same function."""
-    from starlette.requests import Request
     from starlette.responses import Response
 
     from spear.spearlet import open_spearlet
@@ -76,7 +82,6 @@ def serve_by_hand(port: str) -> None:
 
 def serve_bare(port: str) -> None:
     """A handler that calls nothing."""
-    from starlette.requests import Request
     from starlette.responses import Response
 
     async def echo(request: Request) -> Response:
@@ -86,7 +91,7 @@ def serve_bare(port: str) -> None:
     trio.run(_serve_starlette, echo, int(port))
 
 
-async def _serve_starlette(handler: Callable[..., object], port: int) -> None:
+async def _serve_starlette(handler: Handler, port: int) -> None:
     from hypercorn.config import Config
     from hypercorn.trio import serve
     from starlette.applications import Starlette
