@@ -55,5 +55,7 @@ def test_what_cannot_be_used_is_refused(text: str | bytes) -> None:
 def test_what_only_looks_like_ours_is_a_map() -> None:
     for value in ({"$bytes": 1}, {"$float": "1"}, {"$bytes": "AA==", "a": 1}):
         assert load_json(json.dumps(value)) == value
+    with pytest.raises(TypeError, match="set"):
+        dump_json({1})
     with pytest.raises(ValueError, match="digits"):
         dump_json(10**5000)

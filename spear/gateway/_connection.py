@@ -164,13 +164,12 @@ class _Socket(WSStream):
     async def _send_pings(self) -> None:
         interval = self.config.websocket_ping_interval
         assert interval is not None  # or nobody asks
-        while True:
-            await trio.sleep(interval)
-            if not self._heard:
-                await self.send(StreamClosed(stream_id=self.stream_id))
-                return
+        await trio.sleep(interval)
+        while self._heard:
             self._heard = False
             await self._send_wsproto_event(Ping())
+            await trio.sleep(interval)
+        await self.send(StreamClosed(stream_id=self.stream_id))
 
 
 @final
@@ -230,12 +229,7 @@ class _Http(H11Protocol):
         self.keep_alive_requests += 1
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
-        try:
-            data = self.connection.send(event)
-        except h11.LocalProtocolError:
-            if self.connection.their_state is not h11.ERROR:
-                raise
-            return
+        data = self.connection.send(event)
         if isinstance(event, h11.Response) and any(
             name == b"content-length" for name, _ in event.headers
         ):
@@ -374,9 +368,8 @@ class Connection(TCPServer):
         view = memoryview(data)
         if self._socket is not None:
             try:
-                view = view[self._socket.send(view) :]
-            except BlockingIOError:
-                pass
+                with suppress(BlockingIOError):
+                    view = view[self._socket.send(view) :]
             except OSError:
                 return False
         while view:

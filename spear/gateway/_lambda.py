@@ -197,9 +197,7 @@ _AWS: Final = {
 
 
 async def _refuse(app: App, request: Request, error: Exception) -> None:
-    """Answer as AWS does. If an answer has begun, it will be cut off."""
-    if request.status:
-        return
+    """Answer as AWS does."""
     status = status_of(error, is_draining=app.is_draining)
     if isinstance(error, Rejected) and status == 409:
         status = 400

@@ -194,12 +194,12 @@ async def get_logs(app: App, request: Request, name: str) -> None:
     tail = int(number_in(query, "tail", 100, least=0, most=MAX_LINES))
     instance = query.get("instance")
     with app.streams.taking():
-        if not flag_in(query, "follow"):
+        if flag_in(query, "follow"):
+            async with deployment.follow_logs() as following:
+                lines = _Lines(iter(deployment.logs(tail)), following, instance)
+                await send_items(app, request, lines, at_once=True)
+        else:
             await send_items(app, request, _Lines(iter(deployment.logs(tail)), None, instance))
-            return
-        async with deployment.follow_logs() as following:
-            lines = _Lines(iter(deployment.logs(tail)), following, instance)
-            await send_items(app, request, lines, at_once=True)
 
 
 # -- operating ------------------------------------------------------------------------------------

@@ -113,8 +113,7 @@ def parse_signature(text: str | None) -> Signature | None:
         (function,) = ast.parse(f"def {text}: ...").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    if not isinstance(function, ast.FunctionDef):
-        return None
+    assert isinstance(function, ast.FunctionDef)  # or there were several
     given = function.args
     plain = [*given.posonlyargs, *given.args]
     first_default = len(plain) - len(given.defaults)

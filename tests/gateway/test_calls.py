@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 
 import h11
 import pytest
@@ -297,6 +299,33 @@ async def test_a_proxy_may_name_the_host_in_the_path() -> None:
         assert (reply.status, reply.body) == (200, b"2")
         reply = await ask(site.gateway, "POST", "http://example.org" + CALL.format("add"), 1)
         assert reply.status == 403
+
+
+async def test_a_header_that_comes_twice_is_joined() -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        head = b"POST /v1/functions/context/call HTTP/1.1\r\nHost: localhost\r\n"
+        await client.stream.send_all(head + b"Baggage: a=1\r\nbaggage: b=2\r\n\r\n")
+        client.http.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
+        metadata = (await client.receive()).json["metadata"]
+        assert isinstance(metadata, dict)
+        assert metadata["baggage"] == "a=1, b=2"
+
+
+async def test_an_answer_to_a_client_that_is_gone_hurts_nobody() -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        # The second request keeps the gateway from reading on, and so from seeing the end.
+        head = b"POST /v1/functions/%b/call HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        await client.stream.send_all(head % b"wait" + head % b"count")
+        await site.probe.begun.wait()
+        sock = client.stream.socket if isinstance(client.stream, trio.SocketStream) else None
+        assert sock is not None
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await client.aclose()
+        site.probe.release.set()
+        await wait_until(lambda: site.gateway.statistics().connections == 0)
+        assert (await call(site.gateway, "add", 1)).status == 200
 
 
 async def test_a_client_that_leaves_cancels_its_call() -> None:

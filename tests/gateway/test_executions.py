@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import time
 
+import trio
+
+import spear
+
 from .helpers import Site, ask, items_of, open_site, wait_until
 
 
@@ -70,6 +74,27 @@ async def test_a_submitted_call_can_be_cancelled() -> None:
         reply = await ask(site.gateway, "GET", f"{path}/result?wait=10")
         assert (reply.status, reply.error["kind"]) == (499, "CallCancelled")
         assert (await ask(site.gateway, "POST", f"{path}/cancel")).json["status"] == "cancelled"
+
+
+async def test_a_submitted_call_that_waits_has_no_instance() -> None:
+    agent = spear.Agent("narrow", concurrency=1)
+
+    @agent.function
+    async def hold() -> None:
+        await trio.sleep_forever()
+
+    async with open_site() as site:
+        narrow = await site.spearlet.deploy(agent)
+        first = await submit(site, "hold")
+        await wait_until(lambda: narrow.statistics().calls_in_flight == 1)
+        second = await submit(site, "hold")
+        await wait_until(lambda: narrow.statistics().waiting == 1)
+        assert (await ask(site.gateway, "GET", second)).json["status"] == "pending"
+        await ask(site.gateway, "POST", f"{second}/cancel")
+        reply = await ask(site.gateway, "GET", f"{second}/result?wait=10")
+        assert (reply.status, reply.error["delivered"]) == (499, "no")
+        assert "spear-instance" not in reply.headers
+        await ask(site.gateway, "POST", f"{first}/cancel")
 
 
 async def test_executions_are_listed() -> None:

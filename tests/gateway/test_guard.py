@@ -186,6 +186,12 @@ async def test_tls(tmp_path: Path) -> None:
         await site.probe.begun.wait()
         await client.aclose()
         await site.probe.cancelled.wait()
+        # One that is idle is closed with the gateway.
+        plain = await trio.open_tcp_stream("127.0.0.1", port)
+        idle = trio.SSLStream(plain, context, server_hostname="localhost", https_compatible=True)
+        OPEN.append(Client(idle))
+        assert (await OPEN[-1].ask("GET", "/healthz")).status == 200
+    assert site.gateway.statistics().connections == 0
 
 
 # -- the control socket ----------------------------------------------------------------------------

@@ -19,7 +19,11 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 import spear
+from spear._ids import InstanceId
 from spear.gateway import GatewaySettings, open_gateway
+from spear.gateway._lambda import _log_tail
+from spear.runtimes import LogLine
+from spear.spearlet import Answer, FollowedLines, InstanceLine
 
 from .helpers import KNOWN, TOKEN, Site, ask, closing_clients, open_site, wait_until
 
@@ -242,6 +246,18 @@ async def test_the_end_of_the_log_and_the_end_of_an_instance(tmp_path: Path) -> 
             told = read(reply)
             assert isinstance(told, dict)
             assert told["errorType"] == "Runtime.ExitError"
+
+
+async def test_the_log_is_that_of_the_instance_that_ran() -> None:
+    ran, other = (InstanceId("process", name) for name in ("a-1", "a-2"))
+    following: FollowedLines = FollowedLines._create()
+    for instance in (ran, other):
+        following._put(InstanceLine(instance, LogLine(1, "stdout", 0.0, instance.name)))
+    answer = Answer(result=None, instance=ran, execution_seconds=0.5)
+    _, coded = await _log_tail(following, "r", answer, 0.5)
+    lines = base64.b64decode(coded).decode().splitlines()
+    assert lines[1:3] == ["a-1", "END RequestId: r"]
+    assert lines[-1].endswith("500.00 ms")
 
 
 # -- signatures --------------------------------------------------------------------------------------

@@ -335,8 +335,22 @@ async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:
 async def test_pings_are_answered() -> None:
     async with open_site() as site:
         client, _ = await upgraded(site, "wait")
-        await client.stream.send_all(frame(9, b"hey"))
+        await client.stream.send_all(frame(10, b"") + frame(9, b"hey"))
         assert bytes(await client.stream.receive_some(5)) == b"\x8a\x03hey"
+        await client.aclose()
+
+
+async def test_pings_are_answered_between_items_that_nobody_reads_for_a_while() -> None:
+    async with open_site() as site:
+        client, _ = await upgraded(site, "flood")
+        await client.stream.send_all(frame(1, b"[]"))
+        await site.probe.begun.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await client.stream.send_all(frame(9, b"are you there"))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        data = b""
+        while b"\x8a\x0dare you there" not in data:
+            data = data[-100:] + bytes(await client.stream.receive_some(65536))
         await client.aclose()
 
 

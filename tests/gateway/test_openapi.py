@@ -9,6 +9,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from spear.gateway import GatewaySettings
+from spear.gateway._openapi import _function_paths
 from spear.gateway._routes import ROUTES
 from spear.gateway._schemas import MAX_SIGNATURE, parse_signature
 
@@ -75,6 +76,14 @@ async def test_a_function_has_a_schema() -> None:
         described, "paths", "/v1/functions/probe.ticks/stream", "post", "responses", "200"
     )
     assert under(ticks, "content", "application/x-ndjson", "schema") == {"type": "integer"}
+
+
+def test_a_function_of_which_nothing_is_known_takes_anything() -> None:
+    ((path, item), _) = _function_paths("odd", "function", None)
+    assert path == "/v1/functions/odd/call"
+    assert json.loads(json.dumps(item))["post"]["requestBody"]["content"] == {
+        "application/json": {"schema": {}}, "application/octet-stream": {},
+    }  # fmt: skip
 
 
 BYTES = {"$ref": "#/components/schemas/Bytes"}

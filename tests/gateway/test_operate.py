@@ -148,6 +148,14 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
             "process:shop-1#1",
         )
 
+        # Another instance's lines are not shown to who wants one's.
+        other = await connect(site.gateway)
+        await other.send("GET", "/v1/deployments/shop/logs?follow=true&instance=shop-2")
+        assert (await other.receive_head()).status == 200
+        await call(site.gateway, "say", "even more")
+        assert json.loads(await anext(parts))["text"] == "even more"
+        await other.aclose()
+
         # Somebody who reads too slowly is told.
         follower = shop._feed._followers[0]
         follower.lost = 7

@@ -135,12 +135,25 @@ async def test_while_nothing_comes_there_are_signs_of_life() -> None:
         rest = b"".join([part async for part in parts])
         assert events(rest) == [("end", {"items": 0})]
         await client.aclose()
-        # Lines have no word for it: their response begins, and waits.
+        # Others have no word for it: their response begins, and waits.
         site.probe.release = trio.Event()
+        for headers in ({}, RAW):
+            client = await connect(site.gateway)
+            await client.send("POST", STREAM.format("ticks"), b"0", headers)
+            assert (await client.receive_head()).status == 200
+            await client.aclose()
+
+
+async def test_a_fault_of_the_gateway_cuts_a_stream(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_site() as site:
         client = await connect(site.gateway)
-        await client.send("POST", STREAM.format("ticks"), b"0")
-        assert (await client.receive_head()).status == 200
-        await client.aclose()
+        await client.send("GET", "/v1/watch?interval=0.2")
+        await client.receive_head()
+        monkeypatch.setattr("spear.gateway._operate.snapshot", lambda *_: 1 / 0)
+        await body_until_cut(client)
+        assert "division by zero" in caplog.text
 
 
 async def test_a_client_that_leaves_cancels_the_function() -> None:
