@@ -21,7 +21,7 @@ from spear.wire import FrameType, LendingFrame
 from .pipes import LIMITS, REQUEST, receive, socket_pipes
 
 NOBODY = 65534
-SIZE = 100_000
+SIZE = 1_000_000
 
 
 def become_nobody() -> None:

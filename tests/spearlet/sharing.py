@@ -104,7 +104,7 @@ async def ask(name: str, size: int) -> object:
     """Calls another function of the host with a buffer, and one that gives one."""
     buffer = make(size)
     seen = await spear.call(name, buffer)
-    assert buffer.view.readonly or size < 100_000  # which is sent as bytes
+    assert buffer.view.readonly or size < 1_000_000  # which is sent as bytes
     given = await spear.call("make", size)
     assert isinstance(given, memoryview)
     return [seen, described(given)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).with_name("sharing.py")
 MIB = 1024 * 1024
-SIZES = [10, 100_000, 3 * MIB, 40 * MIB]
+SIZES = [10, 1 * MIB, 3 * MIB, 40 * MIB]
 """By bytes; by descriptor; what bytes of that size would take a segment for; more than a message."""
 
 
