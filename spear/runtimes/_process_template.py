@@ -312,7 +312,8 @@ class Template:
 
     async def _listen(self, body: SpawnedBody) -> None:
         sock = self._sock
-        assert sock is not None
+        if sock is None:  # we were cancelled before this began
+            return
         # It died with requests unread, or it speaks nonsense, or we have hung up meanwhile.
         with suppress(OSError, TemplateDied, trio.ClosedResourceError):
             while True:

@@ -500,4 +500,4 @@ async def test_two_may_wait_for_the_same_replicas() -> None:
         async with trio.open_nursery() as nursery:
             for replicas in (2, 3, 4):
                 nursery.start_soon(deployment.scale, replicas)
-        assert deployment.statistics().ready == 4
+        assert deployment.statistics().ready == deployment.settings.replicas.max
