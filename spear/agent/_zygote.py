@@ -225,7 +225,7 @@ class _Zygote:
             await trio.lowlevel.wait_readable(self._requests)
             request, descriptors, _, _ = socket.recv_fds(self._requests, MOST_BYTES, 3)
             self._requests.close()
-            if not request:
+            if not request:  # pragma: no cover  # the zygote has died, or will kill us now
                 os._exit(ENDED)
             lifeline, *outputs = descriptors
             for number, descriptor in enumerate(outputs, 1):

@@ -156,7 +156,7 @@ class ForkedBody(ProcessBody):
                 _signal_through(self._pidfd, number)
             except OSError as error:
                 if error.errno != errno.EINVAL:
-                    raise
+                    raise  # pragma: no cover  # there is no such reason
                 # An older kernel. Its children get the last signal, when it has ended.
                 _signal_through(self._pidfd, number)
 
