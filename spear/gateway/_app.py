@@ -69,6 +69,7 @@ class App:
         catalogue: what functions look like.
         streams: how many of them are open.
         bodies: bytes that are held of bodies.
+        results: bytes that are held of large results, until their clients have taken them.
         requests: how many there were.
         responses: how many there were, by status; 0 counts clients that left before.
         closing: set when the gateway ends.
@@ -91,6 +92,7 @@ class App:
         self.catalogue = Catalogue()
         self.streams = Budget("streams", settings.max_streams)
         self.bodies = Budget("bytes of bodies", settings.body_bytes_in_flight)
+        self.results = Budget("bytes of results", settings.body_bytes_in_flight, "yes")
         self.requests = 0
         self.responses: dict[int, int] = {}
         self.closing = trio.Event()
@@ -107,7 +109,7 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or serve a WebSocket: the interface of ASGI."""
-        request = Request(scope, receive, send, self.settings, self.bodies)
+        request = Request(scope, receive, send, self.settings, self.bodies, self.results)
         self.requests += 1
         try:
             request.id = identify(request)

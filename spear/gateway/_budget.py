@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from ._errors import Problem
+
+if TYPE_CHECKING:
+    from spear._errors import Delivered
 
 
 @final
@@ -16,17 +19,20 @@ class Budget:
     Args:
         what: it is, for messages.
         most: that may be taken at a time.
+        delivered: whether a function has run when there is not enough left.
     """
 
-    def __init__(self, what: str, most: int) -> None:
+    def __init__(self, what: str, most: int, delivered: Delivered = "no") -> None:
         self._what = what
+        self._delivered: Delivered = delivered
         self._most = most
         self.taken = 0
 
     def take(self, amount: int) -> None:
         """Take some. Raises Problem if there is not so much left."""
         if self.taken + amount > self._most:
-            raise Problem(503, "Busy", f"{self._what}: there are as many as there may be")
+            message = f"{self._what}: there are as many as there may be"
+            raise Problem(503, "Busy", message, delivered=self._delivered)
         self.taken += amount
 
     def give(self, amount: int) -> None:

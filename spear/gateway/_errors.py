@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from spear._errors import (
     CallCancelled,
@@ -24,6 +24,9 @@ from spear._errors import (
 )
 from spear._json import dump_json
 
+if TYPE_CHECKING:
+    from spear._errors import Delivered
+
 RETRY_SECONDS: Final = 1.0
 """What a client is told to wait, where nothing better is known."""
 
@@ -36,6 +39,7 @@ class Problem(Exception):
         status: of the response.
         kind: what stands in the place of an exception's name.
         headers: for the response.
+        delivered: whether the function has run.
     """
 
     def __init__(
@@ -46,11 +50,13 @@ class Problem(Exception):
         *,
         retry_seconds: float | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        delivered: Delivered = "no",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
         self.headers = headers
+        self.delivered = delivered
         self.retry_seconds = retry_seconds
 
     def body(self) -> bytes:
@@ -121,7 +127,8 @@ def describe(
         tell_all: what an instance wrote last, too.
     """
     if isinstance(error, Problem):
-        told: dict[str, object] = {"kind": error.kind, "message": str(error), "delivered": "no"}
+        told: dict[str, object] = {"kind": error.kind, "message": str(error)}
+        told["delivered"] = error.delivered
     elif isinstance(error, SpearError):
         told = {"kind": type(error).__name__, "message": str(error), "delivered": error.delivered}
         told |= _details(error, tell_all=tell_all)

@@ -27,7 +27,11 @@ TEXT: Final = b"text/plain; charset=utf-8"
 TRACE_HEADERS: Final = (b"traceparent", b"tracestate", b"baggage")
 MAX_TRACE_BYTES: Final = 8192
 
-MAX_TIMEOUT_SECONDS: Final = 1e9
+MAX_ITEMS: Final = 1_048_576
+"""Of a body or a message that is JSON. As in CBOR; commas and brackets in its texts count, too."""
+
+MANY_BYTES: Final = 1 << 20
+"""Fewer cannot have too many items."""
 
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _PRINTABLE: Final = re.compile(rb"[ -~]{1,256}")
@@ -151,6 +155,9 @@ def segment(text: str) -> str:
 
 def parse_json(text: bytes, what: str) -> object:
     """What a body or a message says. Raises Problem."""
+    if len(text) > MANY_BYTES and sum(map(text.count, (b",", b"[", b"{"))) > MAX_ITEMS:
+        # A byte can be an empty list: these take many times the memory, and seconds.
+        raise bad(f"{what} has more than {MAX_ITEMS} items: send bytes instead")
     try:
         return load_json(text.decode())
     except json.JSONDecodeError as error:
@@ -234,6 +241,8 @@ def show(value: object) -> bytes:
 
 def choose_form(request: Request, value: object) -> tuple[bytes, bytes]:
     """(body, content type) of a result, as the client wants it. Raises Problem."""
+    if isinstance(value, memoryview):  # of what was returned as a SharedBuffer
+        value = bytes(value)
     if isinstance(value, bytes):
         wanted = accepts(request)
         if wanted is _ANYTHING or not wanted & {"application/json"} or wanted & _RAW:

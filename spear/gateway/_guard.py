@@ -20,6 +20,9 @@ TOKEN_PROTOCOL: Final = "spear.token."  # noqa: S105  # no token itself
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
+_ELSEWHERE: Final = (b"cross-site", b"same-site")
+"""What browsers say of a request of another page."""
+
 _CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="spear"'),)
 
 
@@ -55,9 +58,11 @@ class Guard:
                 raise Problem(403, "Forbidden", f"{message}, or add the name to allowed_hosts")
         origin = headers.get(b"origin")
         if origin is not None:
-            place = origin.decode("latin-1").lower().partition("://")[2]
-            if place != host:
-                raise Problem(403, "Forbidden", "pages of other sites may not call this gateway")
+            is_ours = origin.decode("latin-1").lower().partition("://")[2] == host
+        else:  # as a picture or a script of a page is asked for; and a link to the dashboard is welcome
+            is_ours = headers.get(b"sec-fetch-site") not in _ELSEWHERE or request.path == "/"
+        if not is_ours:
+            raise Problem(403, "Forbidden", "pages of other sites may not call this gateway")
 
     def is_known(self, request: Request) -> bool:
         """Whether a request may see and call everything."""

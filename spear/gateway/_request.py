@@ -30,6 +30,8 @@ LINGER_SECONDS: Final = 2.0
 """For a client to read why its body is not wanted, while it still sends it: a connection that is closed
 meanwhile is reset, and the answer is lost."""
 
+LARGE_BYTES: Final = 64 * 1024
+
 _ALWAYS: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -49,8 +51,8 @@ class Request:
     """
 
     __slots__ = (
-        "_budget", "_held", "_is_read", "_receive", "_send", "_settings", "extra", "headers", "id",
-        "is_local", "method", "path", "query", "status",
+        "_budget", "_held", "_is_read", "_receive", "_results", "_send", "_settings", "extra",
+        "headers", "id", "is_local", "method", "path", "query", "status",
     )  # fmt: skip
 
     def __init__(
@@ -60,11 +62,13 @@ class Request:
         send: Send,
         settings: GatewaySettings,
         budget: Budget,
+        results: Budget,
     ) -> None:
         self._receive = receive
         self._send = send
         self._settings = settings
         self._budget = budget
+        self._results = results
         self._held = 0  # bytes of the budget
         self._is_read = False
         self.method = str(scope.get("method", "GET"))
@@ -147,7 +151,17 @@ class Request:
             body: may be empty.
             kind: its ``Content-Type``; none if it is empty.
             headers: more of them.
+
+        Raises:
+            Problem: it is large, and others that are have not been taken yet.
         """
+        held = (
+            len(body) if len(body) > LARGE_BYTES else 0
+        )  # the others are in the system's hands at once
+        with self._results.taking(held):
+            await self._respond(status, body, kind, headers)
+
+    async def _respond(self, status: int, body: bytes, kind: bytes, headers: MoreHeaders) -> None:
         head = [_ALWAYS, *self.extra, *headers]
         if status != 204:
             head.append((b"content-length", b"%d" % len(body)))

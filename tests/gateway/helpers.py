@@ -52,7 +52,7 @@ class Probe:
         for function in (
             self.echo, self.add, self.count, self.wait, self.context, self.boom, self.overloaded,
             self.ticks, self.double, self.total, self.twice, self.blobs, self.flood, self.order,
-            self.wait_for, self.context_of,
+            self.wait_for, self.context_of, self.shared,
         ):  # fmt: skip
             self.agent.function(function)
 
@@ -118,6 +118,11 @@ class Probe:
 
     def twice(self, data: bytes) -> bytes:
         return data + data
+
+    def shared(self, data: memoryview) -> spear.SharedBuffer:
+        buffer = spear.SharedBuffer(len(data))
+        buffer.view[:] = data
+        return buffer
 
     async def blobs(self) -> AsyncIterator[object]:
         for item in (b"\x00\xff", "text", {"a": 1}):

@@ -73,6 +73,21 @@ async def test_s13_pages_of_other_sites_can_do_nothing(origin: str, status: int)
         assert reply.status in (403, 405)
 
 
+async def test_s13_what_pages_of_others_embed_is_refused() -> None:
+    async with open_site() as site:
+        for place, status in (
+            ("cross-site", 403),
+            ("same-site", 403),
+            ("same-origin", 200),
+            ("none", 200),
+        ):
+            headers = {"sec-fetch-site": place}
+            assert (
+                await ask(site.gateway, "GET", "/v1/statistics", headers=headers)
+            ).status == status
+            assert (await ask(site.gateway, "GET", "/", headers=headers)).status == 200
+
+
 async def test_s19_a_token_is_needed_for_all_but_little() -> None:
     async with open_site(GatewaySettings(token=TOKEN)) as site:
         for path in ("/healthz", "/readyz", "/", "/dashboard/app.js", "/dashboard/style.css"):

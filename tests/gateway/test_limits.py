@@ -125,6 +125,37 @@ async def test_s18_all_bodies_together_have_a_bound() -> None:
         await wait_until(lambda: app.bodies.taken == 0)
 
 
+async def test_s18_all_results_that_nobody_takes_together_have_a_bound() -> None:
+    async with (
+        open_site(GatewaySettings(body_bytes_in_flight=40 << 20)) as site,
+        still_serving(site),
+    ):
+        client = await connect(site.gateway)
+        size = 16 << 20
+        await client.stream.send_all(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+        await client.stream.send_all(bytes(size))
+        await wait_until(lambda: site.gateway._app.results.taken == 2 * size)
+        headers = {"content-type": "x/y"}
+        reply = await ask(
+            site.gateway, "POST", CALL.format("twice"), headers=headers, body=bytes(8 << 20)
+        )
+        assert (reply.status, reply.error["kind"], reply.error["delivered"]) == (503, "Busy", "yes")
+        await client.aclose()
+        await wait_until(lambda: site.gateway._app.results.taken == 0)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + (1 << 20) * b"[]," + b"[]]", b"[" + (1 << 20) * b'"",' + b"1]"]
+)
+async def test_s18_json_that_takes_many_times_its_size_is_refused(body: bytes) -> None:
+    async with open_site() as site, still_serving(site):
+        reply = await ask(site.gateway, "POST", CALL.format("echo"), body=body)
+        assert (reply.status, reply.error["kind"]) == (400, "BadRequest")
+        assert "more than 1048576 items" in str(reply.error["message"])
+        large = json.dumps([3 * (1 << 20) * "x"]).encode()
+        assert (await ask(site.gateway, "POST", CALL.format("echo"), body=large)).status == 200
+
+
 @pytest.mark.parametrize("size", [5_000, 40_000, 200_000])
 async def test_s18_a_large_head_is_refused(size: int) -> None:
     async with open_site(GatewaySettings(max_head_bytes=4096)) as site, still_serving(site):
