@@ -47,7 +47,7 @@ def load_json(text: str | bytes) -> object:
 
 
 def _of_bytes(value: object) -> object:
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | memoryview):
         return {"$bytes": base64.b64encode(value).decode()}
     raise TypeError(type(value).__qualname__)
 

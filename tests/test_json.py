@@ -37,6 +37,10 @@ def test_values_come_back_as_they_went(value: object) -> None:
         assert same(load_json(text), value)
 
 
+def test_what_was_shared_is_shown_as_bytes() -> None:
+    assert dump_json(memoryview(b"\x00")) == dump_json(b"\x00") == '{"$bytes": "AA=="}'
+
+
 def test_keys_that_are_bytes_become_text() -> None:
     assert (
         dump_json({b"\x00": 1, "a": math.inf})

@@ -138,8 +138,8 @@ def show_value(value: object) -> bytes:
     Raises:
         SpearError: there is no JSON for it.
     """
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, bytes | memoryview):  # a view of what was returned as a SharedBuffer
+        return bytes(value)
     try:
         return dump_json(value).encode() + b"\n"
     except ValueError as error:  # an integer of thousands of digits
