@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ._process_settings import ProcessSettings
     from ._process_zygote import Zygote
 
+_LIMITS: Final = tuple(field.name for field in attrs.fields(Limits))
+
 _GATE: Final = Path(__file__).with_name("_process_gate.py")
 
 
@@ -46,8 +48,8 @@ def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: Limi
     instance = endpoint.instance_id
     changed = {
         name: value
-        for name, value in attrs.asdict(limits).items()
-        if value != getattr(DEFAULT_LIMITS, name)
+        for name in _LIMITS
+        if (value := getattr(limits, name)) != getattr(DEFAULT_LIMITS, name)
     }
     record = encode_head(
         {
