@@ -71,8 +71,8 @@ _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context"
 
 _OF_HOSTS = (
     "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
-    "FunctionStream", "HealthPolicy", "ProcessSettings", "Replica", "ResourceLimits", "RestartPolicy", "Result",
-    "Scale", "Spearlet", "open_spearlet",
+    "FunctionStream", "HealthPolicy", "ProcessSettings", "Replica", "ResourceLimits",
+    "RestartPolicy", "Result", "Scale", "Spearlet", "open_spearlet",
 )  # fmt: skip
 
 _HOMES = {
