@@ -88,6 +88,7 @@ async def test_s13_what_pages_of_others_embed_is_refused() -> None:
             assert (await ask(site.gateway, "GET", "/", headers=headers)).status == 200
 
 
+@pytest.mark.slow
 async def test_s19_a_token_is_needed_for_all_but_little() -> None:
     async with open_site(GatewaySettings(token=TOKEN)) as site:
         for path in ("/healthz", "/readyz", "/", "/dashboard/app.js", "/dashboard/style.css"):
@@ -175,6 +176,7 @@ async def test_behind_a_proxy_it_may_listen_without_tls() -> None:
         assert reply.status == 200
 
 
+@pytest.mark.slow
 async def test_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = tmp_path / "cert.pem"

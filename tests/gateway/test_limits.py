@@ -244,6 +244,7 @@ async def test_s18_strangers_are_crowded_out_by_strangers() -> None:
 # -- clients that do not read --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_s18_a_client_that_does_not_read_its_answer_is_cut() -> None:
     async with open_site(GatewaySettings(write_seconds=0.2)) as site, still_serving(site):
         client = await connect(site.gateway)
@@ -281,7 +282,7 @@ async def test_s18_clients_that_do_not_read_take_little_memory() -> None:
             )
             await client.receive_head()
         await wait_until(lambda: site.gateway.statistics().streams == 8)
-        await trio.sleep(1)  # so that those who can still write do
+        await trio.testing.wait_all_tasks_blocked(0.2)  # so that those who can still write do
         assert memory() - before < 32 << 20
 
 

@@ -229,6 +229,7 @@ async def test_what_is_wrong_with_a_deployment_is_told_to_those_who_may_know(
             assert (await ask(gateway, "GET", "/healthz")).status == 200
 
 
+@pytest.mark.slow
 async def test_a_deployment_without_instances_is_idle_and_ready() -> None:
     async with open_site() as site:
         await site.spearlet.deploy(
@@ -247,6 +248,7 @@ async def test_a_deployment_without_instances_is_idle_and_ready() -> None:
         assert not idle.instances
 
 
+@pytest.mark.slow
 async def test_snapshots_come_as_time_goes_by() -> None:
     async with open_site() as site:
         for headers in ({}, {"accept": "text/event-stream"}):
