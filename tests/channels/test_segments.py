@@ -28,13 +28,13 @@ from spear import (
     Rejected,
     SharedBuffer,
 )
-from spear.channels import CommunicationChannel
+from spear.channels import CommunicationChannel, connect_channel
 from spear.channels._lending import LEAST_SHARED_BYTES, WORTH_KEEPING
 from spear.testing import Functions, RawPeer, cancel_sweep
 from spear.transports import Descriptor, SocketStream, make_memory_file, send_with_descriptor
 from spear.wire import NO_DEADLINE, SEGMENTS, SHARED, FrameType, HeadValue
 
-from .helpers import echo, open_in_memory, park, sleep
+from .helpers import INSTANCE, echo, open_in_memory, park, sleep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -207,6 +207,28 @@ async def test_an_end_that_does_not_want_it_gets_bytes(unix: Carrier) -> None:
             assert (await channel.request("look", filled(SIZE))).payload == b"1 262144 shared"
             assert (await channel.request("share", b"%d" % SIZE)).payload[-1] == 9
             assert channel.statistics().bytes_sent > SIZE
+
+
+@pytest.mark.parametrize("who", ["host", "agent"])
+async def test_both_ends_must_want_it(unix: Carrier, who: str) -> None:
+    without = evolve(SMALL, max_segment_bytes=0)
+    host_limits, agent_limits = (without, SMALL) if who == "agent" else (SMALL, without)
+    async with (
+        unix.open_host(service=FUNCTIONS, limits=host_limits) as (_, endpoint),
+        connect_channel(
+            await unix.connect(endpoint.address),
+            INSTANCE,
+            endpoint.secret,
+            service=FUNCTIONS,
+            functions=FUNCTIONS.names,
+            limits=agent_limits,
+        ) as (agent, _),
+    ):
+        host = await endpoint.wait_connected()
+        for channel in (host, agent):
+            assert not _by_descriptor(channel)
+            assert (await channel.request("look", filled(SIZE))).payload == b"1 262144 shared"
+            assert isinstance((await channel.request("share", b"9")).payload, memoryview)
 
 
 async def test_a_host_may_write_again_and_a_function_may_not(unix: Carrier) -> None:
