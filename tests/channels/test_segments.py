@@ -547,6 +547,17 @@ async def test_what_is_not_as_it_should_be_ends_the_connection(
         await expect_expelled(host, why)
 
 
+def memory_files() -> list[str]:
+    """The names of those that are open here."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that listed them
+            link = os.readlink(f"/proc/self/fd/{number}")
+            if link.startswith("/memfd:"):
+                found.append(link.removeprefix("/memfd:").partition(" ")[0])
+    return found
+
+
 async def expect_expelled(host: CommunicationChannel, why: str) -> None:
     await host.closed.wait()
     assert isinstance(host.closed_by, ChannelBroken)
@@ -714,8 +725,10 @@ async def test_what_arrives_with_the_end_of_a_connection_is_closed(unix: Carrier
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(SIZE)[:-3], sealed(SIZE, FINAL))
         await park()
+        assert memory_files() == ["hostile"]
         await peer.reset()
         await host.closed.wait()
+        assert memory_files() == []  # though somebody still has the channel
 
 
 # -- no descriptor is left -------------------------------------------------------------------------------
