@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast, final
@@ -178,9 +179,11 @@ class _Http(H11Protocol):
 
     Attributes:
         promote: called with each whole head of a request.
+        linger: gives the client time to read a refusal.
     """
 
     promote: Callable[[], None]
+    linger: Callable[[], Awaitable[None]]
     _head = b""  # not yet sent
 
     async def _check_protocol(self, event: h11.Request) -> None:
@@ -253,6 +256,7 @@ class _Http(H11Protocol):
         await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
+        await self.linger()
 
 
 def _without(request: h11.Request, name: bytes) -> h11.Request:
@@ -309,14 +313,16 @@ class Connection(TCPServer):
 
     async def run(self) -> None:
         """Serve it. If cancelled, it is cut."""
-        tasks = _Tasks()
-        async with tasks:
-            self._task_group = tasks
+        async with trio.open_nursery() as nursery:
+            # Not as a block: hypercorn's lets a cancellation out that is meant to end in it.
+            self._task_group = tasks = _Tasks()
+            tasks._nursery = nursery
             protocol = _Http(
                 self.app, self.config, self.context, self._task_group,
                 ConnectionState(self.state.copy()), self._is_secure, None, None, self.protocol_send,
             )  # fmt: skip
             protocol.promote = self._promote
+            protocol.linger = self._linger
             self.protocol = protocol  # type: ignore[assignment]  # it has all that is asked of the wrapper
             while data := await self._receive():
                 await protocol.handle(RawData(data))
@@ -344,24 +350,41 @@ class Connection(TCPServer):
             finally:
                 self.send_lock.release()
             await self.protocol.handle(Closed())
+            self._stop()
         elif isinstance(event, Updated):
             self.is_idle = event.idle
             idle_until = trio.current_time() + self.config.keep_alive_timeout
             self.deadline = idle_until if event.idle else math.inf
         else:
             await super().protocol_send(event)
+            self._stop()
+
+    def _stop(self) -> None:
+        """It is over, also for a reader that waits for its turn with a request that was sent ahead."""
+        assert isinstance(self._task_group, _Tasks)  # as run() has made it
+        self._task_group.stop()
+
+    async def _linger(self) -> None:
+        """Let the client read why it was refused, while it still sends; by the task that reads."""
+        with trio.move_on_after(LINGER_SECONDS):
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_WR)
+            while await self._receive():
+                pass
 
     async def _receive(self) -> bytes:
         """What has come; nothing at the end."""
         try:
             if self._socket is None:
                 return bytes(await self.stream.receive_some(CHUNK_BYTES))
-            while True:
+            while self._socket.fileno() != -1:  # or it would wait for ever
                 await wait_readable(self._socket)
                 with suppress(BlockingIOError):
                     return self._socket.recv(CHUNK_BYTES)
-        except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""  # ValueError: of a socket that is closed
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        return b""
 
     async def _is_taken(self, data: bytes) -> bool:
         """Whether the client has taken it, in time. A checkpoint only if it has to wait."""
