@@ -32,6 +32,7 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import EventWrapper
 from hypercorn.typing import ConnectionState
 from trio.lowlevel import wait_readable
 from wsproto.events import CloseConnection, Message, Ping
@@ -259,6 +260,25 @@ class _Http(H11Protocol):
         await self.linger()
 
 
+@final
+class _Turn(EventWrapper):
+    """What a request that was sent ahead waits for: that the one before it is done.
+
+    Meanwhile the connection is read on, a little, so that its end is noticed.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    async def wait(self) -> None:
+        """Wait for it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._connection.read_ahead)
+            await super().wait()
+            nursery.cancel_scope.cancel()
+
+
 def _without(request: h11.Request, name: bytes) -> h11.Request:
     """The same without a header."""
     return h11.Request(
@@ -323,6 +343,7 @@ class Connection(TCPServer):
             )  # fmt: skip
             protocol.promote = self._promote
             protocol.linger = self._linger
+            protocol.can_read = _Turn(self)
             self.protocol = protocol  # type: ignore[assignment]  # it has all that is asked of the wrapper
             while data := await self._receive():
                 await protocol.handle(RawData(data))
@@ -363,6 +384,15 @@ class Connection(TCPServer):
         """It is over, also for a reader that waits for its turn with a request that was sent ahead."""
         assert isinstance(self._task_group, _Tasks)  # as run() has made it
         self._task_group.stop()
+
+    async def read_ahead(self) -> None:
+        """Read a chunk more than can be used now. If there is none to come, it is over."""
+        assert isinstance(self.protocol, _Http)  # as run() has made it
+        data = await self._receive()
+        if data:
+            self.protocol.connection.receive_data(data)
+        else:
+            self._stop()
 
     async def _linger(self) -> None:
         """Let the client read why it was refused, while it still sends; by the task that reads."""

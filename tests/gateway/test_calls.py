@@ -317,12 +317,24 @@ async def test_a_header_that_comes_twice_is_joined() -> None:
         assert metadata["baggage"] == "a=1, b=2"
 
 
+async def test_a_client_that_leaves_is_noticed_behind_what_it_has_sent_ahead() -> None:
+    head = b"POST /v1/functions/%b/call HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        await client.stream.send_all(head % b"wait" + 9 * (head % b"count"))
+        await site.probe.begun.wait()
+        await client.aclose()
+        await site.probe.cancelled.wait()
+        await wait_until(lambda: site.gateway.statistics().connections == 0)
+        assert site.probe.calls == 0
+
+
 async def test_an_answer_to_a_client_that_is_gone_hurts_nobody() -> None:
     async with open_site() as site:
         client = await connect(site.gateway)
-        # The second request keeps the gateway from reading on, and so from seeing the end.
+        # So much keeps the gateway from reading on, and so from seeing the end.
         head = b"POST /v1/functions/%b/call HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        await client.stream.send_all(head % b"wait" + head % b"count")
+        await client.stream.send_all(head % b"wait" + 2500 * (head % b"count"))
         await site.probe.begun.wait()
         sock = client.stream.socket if isinstance(client.stream, trio.SocketStream) else None
         assert sock is not None
