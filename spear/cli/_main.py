@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -57,11 +58,19 @@ def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> i
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has had enough
+        _forget_output()
         return BROKEN_PIPE
     except SpearError as error:
         return _report(error)
     except BaseExceptionGroup as group:
         return _report_group(group)
+
+
+def _forget_output() -> None:
+    """Let the interpreter not try once more, when it ends, to write what nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _report(error: BaseException) -> int:
