@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from math import inf
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
@@ -56,8 +55,3 @@ class RestartBudget:
         self._restarts.clear()
         self._failures = 0
         return self._policy.retry_seconds
-
-    @property
-    def is_final(self) -> bool:
-        """Whether what was given up is never tried again."""
-        return self._policy.retry_seconds == inf

@@ -501,3 +501,48 @@ async def test_two_may_wait_for_the_same_replicas() -> None:
             for replicas in (2, 3, 4):
                 nursery.start_soon(deployment.scale, replicas)
         assert deployment.statistics().ready == deployment.settings.replicas.max
+
+
+async def test_it_can_be_seen_starting() -> None:
+    hold, held = trio.Event(), trio.Event()
+    app = spear.Agent("slow")
+
+    @app.lifespan
+    async def lifespan() -> AsyncIterator[None]:
+        held.set()
+        await hold.wait()
+        yield
+
+    async with open_spearlet() as spearlet, trio.open_nursery() as nursery:
+        nursery.start_soon(spearlet.deploy, app)
+        await held.wait()
+        deployment = spearlet.deployments["slow"]
+        assert deployment.health().state is DeploymentState.STARTING
+        assert deployment.statistics().ready == 0
+        hold.set()
+
+
+async def test_a_reader_of_logs_who_is_too_slow_is_told(tmp_path: Path) -> None:
+    code = """
+import spear
+app = spear.Agent()
+
+@app.function
+async def say(count: int) -> None:
+    for number in range(count):
+        print(number)
+"""
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(write(tmp_path, "talks.py", code))
+        async with deployment.follow_logs() as lines:
+            await deployment.say(1500)
+            await deployment.stop()
+            read = [each.line.text async for each in lines]
+        assert read == [str(number) for number in range(1024)]
+        assert lines.lost == 1500 - 1024
+
+
+async def test_settings_that_are_none() -> None:
+    async with open_spearlet() as spearlet:
+        with pytest.raises(spear.ConfigurationError, match=r"must be spear.DeploymentSettings"):
+            await spearlet.deploy(WORKERS, settings=5)  # type: ignore[arg-type]  # the mistake
