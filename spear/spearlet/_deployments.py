@@ -191,16 +191,20 @@ class Deployment(metaclass=NoPublicConstructor):
         supervisor = self._running()
         settings = self.settings if settings is None else settings
         new = self._source if target is None else self._sources.resolve(target, debug=debug)
-        before = self._launcher, list(self._launchers)
+        launcher, ends = self._launcher, list(self._launchers)
+        opener = await self._open_launcher(new, settings.replicas)
         try:
-            opener = await self._open_launcher(new, settings.replicas)
             await supervisor.replace_all(opener, settings)
         except BaseException:
-            self._launcher = before[0]  # the other one may have replicas, too, and stays
+            self._launcher = launcher
+            if not supervisor.uses(
+                opener
+            ):  # otherwise it stays until the next restart, as the other one
+                self._launchers.pop().set()
             raise
-        for launcher in before[1]:
-            launcher.set()
-            self._launchers.remove(launcher)
+        for end in ends:
+            end.set()
+            self._launchers.remove(end)
         self._source, self.target = new, new.text
         if settings != self.settings:
             self.settings = settings

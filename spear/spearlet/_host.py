@@ -103,17 +103,17 @@ class Host:
         failure: BaseException | None,
         metadata: Metadata | None,
     ) -> None:
-        """A call has ended."""
-        if self.on_call is not None:
-            self.on_call(
-                CallRecord(
-                    deployment=deployment,
-                    function=function,
-                    seconds=seconds,
-                    failure=failure,
-                    metadata=metadata,
-                )
+        """A call has ended, and there is an :attr:`on_call`."""
+        assert self.on_call is not None
+        self.on_call(
+            CallRecord(
+                deployment=deployment,
+                function=function,
+                seconds=seconds,
+                failure=failure,
+                metadata=metadata,
             )
+        )
 
     def end(self) -> None:
         """The spearlet has ended: nothing new begins."""

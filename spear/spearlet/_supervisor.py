@@ -160,6 +160,10 @@ class Supervisor:
         found.sort(key=lambda each: not each.is_given_up)
         return (found[0].failure, found[0].is_given_up) if found and found[0].failure else None
 
+    def uses(self, open_replica: OpenReplica) -> bool:
+        """Whether a replica that is wanted is started by this."""
+        return any(place.open_replica is open_replica for place in self._places.values())
+
     # -- how many -----------------------------------------------------------------------------
 
     def want(self, number: int) -> None:

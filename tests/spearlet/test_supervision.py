@@ -16,7 +16,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
-from runtimes.helpers import is_alive, nothing_left
+from runtimes.helpers import children, is_alive, nothing_left
 
 import spear
 from spear import (
@@ -277,6 +277,20 @@ async def test_r15_a_restart_that_fails_changes_nothing() -> None:
         ]  # fmt: skip
         assert deployment.health().state is DeploymentState.READY
         assert await deployment.echo(1) == 1
+
+
+@pytest.mark.slow
+async def test_a_restart_that_fails_leaves_no_zygote_behind(tmp_path: Path) -> None:
+    path = write(tmp_path, "app.py", "import spear\napp = spear.Agent()\n")
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(path, replicas=2)
+        write(tmp_path, "app.py", "raise RuntimeError('it is unfinished')\n")
+        before = children()
+        for _ in range(2):
+            with pytest.raises(SpawnFailed, match="unfinished"):
+                await deployment.restart()
+        await until(lambda: children() <= before)
+        assert deployment.statistics().ready == 2
 
 
 async def test_a_restart_can_be_an_update() -> None:
