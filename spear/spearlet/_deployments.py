@@ -197,9 +197,7 @@ class Deployment(metaclass=NoPublicConstructor):
             await supervisor.replace_all(opener, settings)
         except BaseException:
             self._launcher = launcher
-            if not supervisor.uses(
-                opener
-            ):  # otherwise it stays until the next restart, as the other one
+            if not supervisor.uses(opener):  # if it does, both stay until the next restart
                 self._launchers.pop().set()
             raise
         for end in ends:

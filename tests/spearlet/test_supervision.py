@@ -279,12 +279,23 @@ async def test_r15_a_restart_that_fails_changes_nothing() -> None:
         assert await deployment.echo(1) == 1
 
 
+UNFINISHED = """
+import spear
+app = spear.Agent()
+
+@app.lifespan
+async def lifespan():
+    raise RuntimeError("it is unfinished")
+    yield
+"""
+
+
 @pytest.mark.slow
 async def test_a_restart_that_fails_leaves_no_zygote_behind(tmp_path: Path) -> None:
     path = write(tmp_path, "app.py", "import spear\napp = spear.Agent()\n")
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(path, replicas=2)
-        write(tmp_path, "app.py", "raise RuntimeError('it is unfinished')\n")
+        write(tmp_path, "app.py", UNFINISHED)  # it can be loaded, so that there is a zygote
         before = children()
         for _ in range(2):
             with pytest.raises(SpawnFailed, match="unfinished"):
