@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -36,7 +35,7 @@ class _Lost(Segment):
 
     __slots__ = ("_ended", "_number", "_size")
 
-    def __init__(self, number: int, size: int, ended: deque[int]) -> None:
+    def __init__(self, number: int, size: int, ended: list[int]) -> None:
         self._number = number
         self._size = size
         self._ended = ended
@@ -80,6 +79,7 @@ class Borrower:
         limits: ours.
         receiver: gets what arrives.
         outbox: takes the news that something is not used any more.
+        timers: see to it that the peer gets to know what is not used any more even if nothing is sent.
         trusts: whether the peer may change what it has sent.
 
     Attributes:
@@ -87,20 +87,24 @@ class Borrower:
         ended: numbers of what is not used any more; filled in any thread, at any moment.
     """
 
-    def __init__(self, limits: Limits, receiver: Receiver, outbox: Outbox, *, trusts: bool) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        receiver: Receiver,
+        outbox: Outbox,
+        timers: Timers | None,
+        *,
+        trusts: bool,
+    ) -> None:
         self._limits = limits
         self._receiver = receiver
         self._outbox = outbox
         self._trusts = trusts
         self._sizes: dict[int, int] = {}  # number -> size of the file
-        self._timers: Timers | None = None
-        self._is_waiting = False  # for a timer
-        self.ended: deque[int] = deque()
-        self.borrowed_bytes = 0
-
-    def keep_time(self, timers: Timers) -> None:
-        """See to it that the peer gets to know what is not used any more even if nothing is sent."""
         self._timers = timers
+        self._is_waiting = False  # for a timer
+        self.ended: list[int] = []
+        self.borrowed_bytes = 0
 
     # -- arriving ---------------------------------------------------------------------------------
 
@@ -159,7 +163,7 @@ class Borrower:
     def give_back(self) -> None:
         """Tell the peer what is not used any more, with what is sent next."""
         while self.ended:
-            number = self.ended.popleft()
+            number = self.ended.pop()
             self.borrowed_bytes -= self._sizes.pop(number)
             self._outbox.push_release(number)
 
@@ -181,4 +185,4 @@ class Borrower:
         self._timers = None
         self._sizes.clear()
         self.borrowed_bytes = 0
-        self.ended = deque()  # what ends from now on does so in the other one
+        self.ended = []  # what ends from now on does so in the other one

@@ -105,9 +105,7 @@ class CommunicationChannel(CallingHalf):
         self.instance_id = instance_id
         self.on_announced: Callable[[], None] | None = None
         self._opened = self._clock()
-        for each in (pipe.lender, pipe.borrower):
-            if each is not None:
-                each.keep_time(timers)
+        pipe.keep_time(timers)
         self._heartbeat = Heartbeat(connection, timers, limits, self._on_silence)
         self._on_heartbeat_lost = on_heartbeat_lost
         self._is_announced = False

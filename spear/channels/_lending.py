@@ -1,11 +1,10 @@
 """Segments that we hand to a peer: large payloads whose memory it may look at.
 
 Two kinds. A user's ``SharedBuffer`` is handed over as it is. And payloads of a few MiB that are bytes are
-copied into segments of our own, which are kept: a new one costs a page fault for each 4 KiB of it, ten
-times as much as the copy. Those of one channel are never used for another one, because a peer may keep
-looking at what it says it has released.
+copied into segments of our own: see ``_segment_pool``.
 
-This module knows no frames and no sockets.
+Most channels never hand over anything, and there may be ten thousand of them: what is needed for it is
+made when it is needed.
 """
 
 from __future__ import annotations
@@ -16,36 +15,18 @@ import trio
 
 from spear._errors import LocalProtocolError, Overloaded
 from spear._segments import Segment
-from spear.transports import BorrowedFile, Descriptor, MemoryFile, SharedBuffer, make_memory_file
+from spear.transports import BorrowedFile, Descriptor, MemoryFile, SharedBuffer
+
+from ._segment_pool import PooledSegment, SegmentPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from mmap import mmap
-
     from spear._limits import Limits
-    from spear.wire import Buffer
+    from spear.wire import Buffer, Outbox
 
     from ._timers import Timers
 
 LEAST_SHARED_BYTES: Final = 512 * 1024
 """Buffers of users below this are sent as bytes: handing them over takes 0.1 ms, whatever their size."""
-
-WORTH_KEEPING: Final = 8
-"""So many payloads of about the same size, and it pays to make a segment for those to come."""
-
-
-@final
-class _Kept:
-    """A segment of our own, which is used again and again."""
-
-    # No attrs here: making such a class takes a millisecond of every function's start.
-    __slots__ = ("descriptor", "idle_since", "mapping", "size")
-
-    def __init__(self, descriptor: Descriptor, mapping: mmap, size: int) -> None:
-        self.descriptor = descriptor
-        self.mapping = mapping
-        self.size = size
-        self.idle_since = 0.0
 
 
 @final
@@ -56,10 +37,10 @@ class Lent:
         number: our name for it.
         descriptor: of its memory.
         size: of the file: what it counts for.
-        kept: whether, and which of our own, it is.
+        pooled: whether, and which of our own, it is.
     """
 
-    __slots__ = ("_lender", "descriptor", "kept", "number", "size")
+    __slots__ = ("_lender", "descriptor", "number", "pooled", "size")
 
     def __init__(
         self,
@@ -67,13 +48,13 @@ class Lent:
         number: int,
         descriptor: Descriptor,
         size: int,
-        kept: _Kept | None,
+        pooled: PooledSegment | None,
     ) -> None:
         self._lender = lender
         self.number = number
         self.descriptor = descriptor
         self.size = size
-        self.kept = kept
+        self.pooled = pooled
 
     def withdraw(self) -> None:
         """The frame that should have told the peer of it will not be sent."""
@@ -87,47 +68,45 @@ class SegmentLender:
     Args:
         limits: ours.
         peer: the peer's.
-        ask: asks the peer whether we may pass descriptors.
+        outbox: asks the peer whether we may pass descriptors.
         seals: whether what we send must never change again, because the peer does not trust us.
-        clock: reads the time.
 
     Attributes:
-        is_ready: the peer takes descriptors; or is gone.
+        least_bytes: smaller payloads need not be offered.
         lent_bytes: what the peer has.
-        kept_bytes: the segments of our own, in use or not.
+        pool: the segments of our own; None while there are none.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        peer: Limits,
-        ask: Callable[[], None],
-        *,
-        seals: bool,
-        clock: Callable[[], float],
-    ) -> None:
+    __slots__ = (
+        "_has_asked", "_is_ready", "_lent", "_limits", "_most", "_most_bytes", "_on_ready", "_outbox",
+        "_peer", "_seals", "_timers", "least_bytes", "lent_bytes", "pool",
+    )  # fmt: skip
+
+    def __init__(self, limits: Limits, peer: Limits, outbox: Outbox, *, seals: bool) -> None:
         self._limits = limits
         self._peer = peer
         # The peer says what it takes, and we how much of ours it may keep from being freed.
         self._most_bytes = min(peer.mapped_segment_bytes, limits.mapped_segment_bytes)
         self._most = min(peer.max_segments, limits.max_segments)
-        self._ask = ask
+        self._outbox = outbox
         self._has_asked = False
-        self.is_ready = trio.Event()
+        self._is_ready = False  # the peer takes descriptors; or is gone
+        self._on_ready: trio.Event | None = None  # somebody waits for that
         self._seals = seals
-        self._clock = clock
         self._timers: Timers | None = None
-        self._is_trimming = False
         self.least_bytes = min(LEAST_SHARED_BYTES, limits.segment_threshold_bytes)
         self._lent: dict[int, Lent] = {}
         self.lent_bytes = 0
-        self._idle: dict[int, list[_Kept]] = {}  # by size
-        self.kept_bytes = 0
-        self._asked: dict[int, int] = {}  # size -> payloads that might have used one
+        self.pool: SegmentPool | None = None
 
     def keep_time(self, timers: Timers) -> None:
-        """Keep segments, and free those that were not used for a while."""
+        """Have segments of our own, and free those that were not used for a while."""
         self._timers = timers
+
+    @property
+    def kept_bytes(self) -> int:
+        """The segments of our own, in use or not."""
+        return 0 if self.pool is None else self.pool.kept_bytes
 
     async def get_ready(self) -> None:
         """Wait until the peer takes descriptors; on a channel that passes none, nobody looks for them.
@@ -135,13 +114,21 @@ class SegmentLender:
         If cancelled, nothing has happened. A checkpoint, unless it is ready already.
         """
         self._ask_once()
-        if not self.is_ready.is_set():
-            await self.is_ready.wait()
+        if not self._is_ready:
+            if self._on_ready is None:
+                self._on_ready = trio.Event()
+            await self._on_ready.wait()
 
     def _ask_once(self) -> None:
         if not self._has_asked:
             self._has_asked = True
-            self._ask()
+            self._outbox.push_lend(is_answer=False)
+
+    def ready(self) -> None:
+        """The peer takes descriptors; or is gone, and nobody need wait any more."""
+        self._is_ready = True
+        if self._on_ready is not None:
+            self._on_ready.set()
 
     # -- handing over ---------------------------------------------------------------------------
 
@@ -149,7 +136,7 @@ class SegmentLender:
         """Whether this segment can be handed over now; see :class:`spear._segments.Lender`."""
         size, peer = len(segment), self._peer
         if (
-            not self.is_ready.is_set()
+            not self._is_ready
             or not isinstance(segment, MemoryFile)
             or segment.descriptor.fileno < 0
             or size < self.least_bytes
@@ -188,19 +175,30 @@ class SegmentLender:
             return self._hand_out(payload.descriptor, payload.file_bytes, None)
         if isinstance(payload, Segment) or len(payload) < self._limits.segment_threshold_bytes:
             return None
-        kept = self._take_kept(len(payload))
-        if kept is None:
+        pooled = self._take_pooled(len(payload))
+        if pooled is None:
             return None
-        with memoryview(kept.mapping) as whole, whole[: len(payload)] as target:
+        with memoryview(pooled.mapping) as whole, whole[: len(payload)] as target:
             target[:] = payload
-        return self._hand_out(kept.descriptor, kept.size, kept)
+        return self._hand_out(pooled.descriptor, pooled.size, pooled)
+
+    def _take_pooled(self, payload_bytes: int) -> PooledSegment | None:
+        """A segment for so many bytes; None if there is none, and to make one would not pay."""
+        size = 1 << (payload_bytes - 1).bit_length()
+        if self._timers is None or size > self._peer.max_segment_bytes or not self._has_room(size):
+            return None
+        pool = self.pool = self.pool or SegmentPool(self._limits, self._timers)
+        if not pool.is_worth(size):
+            return None
+        self._ask_once()
+        return pool.take(size) if self._is_ready else None
 
     def _has_room(self, size: int) -> bool:
         return len(self._lent) < self._most and self.lent_bytes + size <= self._most_bytes
 
-    def _hand_out(self, descriptor: Descriptor, size: int, kept: _Kept | None) -> Lent:
+    def _hand_out(self, descriptor: Descriptor, size: int, pooled: PooledSegment | None) -> Lent:
         number = next(each for each in range(len(self._lent) + 1) if each not in self._lent)
-        lent = self._lent[number] = Lent(self, number, descriptor, size, kept)
+        lent = self._lent[number] = Lent(self, number, descriptor, size, pooled)
         self.lent_bytes += size
         return lent
 
@@ -210,78 +208,16 @@ class SegmentLender:
         if lent is None:
             return False
         self.lent_bytes -= lent.size
-        if lent.kept is not None:
-            self._keep(lent.kept)
+        if lent.pooled is not None and self.pool is not None:
+            self.pool.put(lent.pooled)
         return True
-
-    # -- segments of our own ----------------------------------------------------------------------
-
-    def _take_kept(self, payload_bytes: int) -> _Kept | None:
-        """A segment for so many bytes; None if there is none, and to make one would not pay."""
-        size = 1 << (payload_bytes - 1).bit_length()
-        most = self._limits.segment_pool_bytes
-        if size * 2 > most or size > self._peer.max_segment_bytes or not self._has_room(size):
-            return None
-        idle = self._idle.get(size)
-        if idle:
-            return idle.pop()
-        self._asked[size] = asked = self._asked.get(size, 0) + 1
-        if asked < WORTH_KEEPING or self._timers is None:
-            return None
-        self._ask_once()
-        if not self.is_ready.is_set():
-            return None
-        if self.kept_bytes + size > most:
-            self._free_idle(self.kept_bytes + size - most)
-            if self.kept_bytes + size > most:
-                return None
-        try:
-            descriptor, mapping = make_memory_file(size)
-        except OSError:  # no memory, or no descriptor: the socket will do
-            self._asked[size] = 0
-            return None
-        self.kept_bytes += size
-        return _Kept(descriptor, mapping, size)
-
-    def _keep(self, kept: _Kept) -> None:
-        kept.idle_since = now = self._clock()
-        self._idle.setdefault(kept.size, []).append(kept)
-        if not self._is_trimming and self._timers is not None:
-            self._is_trimming = True
-            self._timers.call_at(now + self._limits.segment_pool_seconds, self._trim)
-
-    def _free_idle(self, wanted_bytes: int) -> None:
-        for idle in self._idle.values():
-            while idle and wanted_bytes > 0:
-                wanted_bytes -= self._free(idle.pop(0))
-
-    def _free(self, kept: _Kept) -> int:
-        self.kept_bytes -= kept.size
-        kept.mapping.close()
-        kept.descriptor.close()
-        return kept.size
-
-    def _trim(self, now: float) -> None:
-        """Free what has not been used for a while."""
-        self._is_trimming = False
-        self._asked.clear()
-        seconds = self._limits.segment_pool_seconds
-        oldest = now
-        for idle in self._idle.values():
-            while idle and idle[0].idle_since + seconds <= now:
-                self._free(idle.pop(0))
-            if idle:
-                oldest = min(oldest, idle[0].idle_since)
-        if any(self._idle.values()) and self._timers is not None:
-            self._is_trimming = True
-            self._timers.call_at(oldest + seconds, self._trim)
 
     def close(self) -> None:
         """The peer is gone."""
-        for idle in self._idle.values():
-            while idle:
-                self._free(idle.pop())
         self._lent.clear()
-        self.lent_bytes = self.kept_bytes = 0
+        self.lent_bytes = 0
         self._timers = None
-        self.is_ready.set()  # nobody need wait any more
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None
+        self.ready()

@@ -14,7 +14,6 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
@@ -47,6 +46,8 @@ from ._streams import wake_all
 
 if TYPE_CHECKING:
     from spear._limits import Limits
+
+    from ._timers import Timers
 
 READ_BYTES: Final = 130 * 1024
 """One read: all that 64 callers sent in a scheduler pass; or two payloads of 64 KiB, with their heads."""
@@ -92,19 +93,22 @@ class Pipe(Protocol):
 
     @property
     def borrower(self) -> Borrower | None:
-        """Has the segments that the peer has handed out; likewise."""
+        """Has the segments that the peer has handed out, once it has asked whether it may."""
 
     @property
     def can_share(self) -> bool:
         """Whether descriptors can be passed."""
 
     def share(self, peer: Limits, *, trusts: bool) -> None:
-        """From now on, take descriptors and pass them.
+        """From now on, descriptors may be passed.
 
         Args:
             peer: its limits.
             trusts: whether we trust the peer. Then it does not trust us.
         """
+
+    def keep_time(self, timers: Timers) -> None:
+        """See to it that segments are released and freed in time."""
 
     def on_lend(self, *, is_answer: bool) -> None:
         """The peer asks whether it may pass descriptors, or says that we may.
@@ -146,7 +150,7 @@ class SocketPipe:
     __slots__ = (
         "_closed", "_drained", "_ended_by", "_failure", "_fileno", "_is_crowded", "_limits",
         "_low_latency",
-        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_takes_descriptors", "_token",
+        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_timers", "_token", "_trusts",
         "_unsent", "borrower",
         "bytes_received", "bytes_sent", "lender", "receiver", "sink", "waiters",
     )  # fmt: skip
@@ -183,7 +187,8 @@ class SocketPipe:
         self.bytes_received = 0
         self.lender: SegmentLender | None = None
         self.borrower: Borrower | None = None
-        self._takes_descriptors = False
+        self._trusts = False
+        self._timers: Timers | None = None
         self._is_crowded = False
 
     # -- segments -----------------------------------------------------------------------------
@@ -198,23 +203,30 @@ class SocketPipe:
         )
 
     def share(self, peer: Limits, *, trusts: bool) -> None:
-        """From now on, take descriptors and pass them; see :class:`Pipe`."""
-        clock = trio.lowlevel.current_clock().current_time
-        ask = partial(self.sink.push_lend, is_answer=False)
-        self.lender = SegmentLender(self._limits, peer, ask, seals=trusts, clock=clock)
+        """From now on, descriptors may be passed; see :class:`Pipe`."""
+        self._trusts = trusts
+        self.lender = SegmentLender(self._limits, peer, self.sink, seals=trusts)
         self.sink.lend_through(self.lender)
-        self.borrower = Borrower(self._limits, self.receiver, self.sink, trusts=trusts)
+
+    def keep_time(self, timers: Timers) -> None:
+        """See to it that segments are released and freed in time."""
+        self._timers = timers
+        if self.lender is not None:
+            self.lender.keep_time(timers)
 
     def on_lend(self, *, is_answer: bool) -> None:
         """The peer asks whether it may pass descriptors, or says that we may; see :class:`Pipe`."""
         if self.lender is None:
             raise RemoteProtocolError("segments, which were not agreed on")
         if is_answer:
-            self.lender.is_ready.set()
-        else:
-            # Not before: such a read costs 5 us more than a plain one, which most channels can do with.
-            self._takes_descriptors = True
-            self.sink.push_lend(is_answer=True)
+            self.lender.ready()
+            return
+        if self.borrower is None:
+            # Not before: a read that may bring descriptors costs 5 us more than a plain one.
+            self.borrower = Borrower(
+                self._limits, self.receiver, self.sink, self._timers, trusts=self._trusts
+            )
+        self.sink.push_lend(is_answer=True)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -273,11 +285,11 @@ class SocketPipe:
             target = receiver.direct
             if target is None:
                 size = READ_AHEAD_BYTES if receiver.assembling_bytes else READ_BYTES
-                if not self._takes_descriptors:
+                if self.borrower is None:
                     data = sock.recv(size)
                 else:
                     data, ancillary, flags, _ = sock.recvmsg(size, ANCILLARY_BYTES, CLOSE_ON_EXEC)
-                    if (ancillary or flags & TRUNCATED) and self.borrower is not None:
+                    if ancillary or flags & TRUNCATED:
                         self.borrower.take(ancillary, flags)
                 count = len(data)
                 frames = receiver.receive_data(data)

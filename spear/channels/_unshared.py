@@ -9,6 +9,8 @@ from spear._errors import RemoteProtocolError
 if TYPE_CHECKING:
     from spear._limits import Limits
 
+    from ._timers import Timers
+
 
 class Unshared:
     """A pipe through which no memory is handed over by descriptor."""
@@ -22,6 +24,9 @@ class Unshared:
     def on_lend(self, *, is_answer: bool) -> None:
         """The peer asks whether it may pass descriptors. Raises RemoteProtocolError."""
         raise RemoteProtocolError("segments, which were not agreed on")
+
+    def keep_time(self, timers: Timers) -> None:
+        """Nothing takes time here."""
 
     def share(self, peer: Limits, *, trusts: bool) -> None:
         """Nothing changes."""

@@ -29,7 +29,8 @@ from spear import (
     SharedBuffer,
 )
 from spear.channels import CommunicationChannel, connect_channel
-from spear.channels._lending import LEAST_SHARED_BYTES, WORTH_KEEPING
+from spear.channels._lending import LEAST_SHARED_BYTES
+from spear.channels._segment_pool import WORTH_KEEPING
 from spear.testing import Functions, RawPeer, cancel_sweep
 from spear.transports import Descriptor, SocketStream, make_memory_file, send_with_descriptor
 from spear.wire import NO_DEADLINE, SEGMENTS, SHARED, FrameType, HeadValue

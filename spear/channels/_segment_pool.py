@@ -1,0 +1,131 @@
+"""Segments of our own, into which payloads of a few MiB are copied, and which are used again and again.
+
+A new one costs a page fault for each 4 KiB of it, ten times as much as the copy. Those of one channel are
+never used for another one, because a peer may keep looking at what it says it has released.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from spear.transports import Descriptor, make_memory_file
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+    from spear._limits import Limits
+
+    from ._timers import Timers
+
+WORTH_KEEPING: Final = 8
+"""So many payloads of about the same size, and it pays to make a segment for those to come."""
+
+
+@final
+class PooledSegment:
+    """One of them."""
+
+    # No attrs here: making such a class takes a millisecond of every function's start.
+    __slots__ = ("descriptor", "idle_since", "mapping", "size")
+
+    def __init__(self, descriptor: Descriptor, mapping: mmap, size: int) -> None:
+        self.descriptor = descriptor
+        self.mapping = mapping
+        self.size = size
+        self.idle_since = 0.0
+
+    def close(self) -> None:
+        """Free its memory, once the peer has let go of it, too."""
+        self.mapping.close()
+        self.descriptor.close()
+
+
+@final
+class SegmentPool:
+    """The segments for one peer.
+
+    Args:
+        limits: ours.
+        timers: see to it that segments are freed that were not used for a while.
+
+    Attributes:
+        kept_bytes: of all segments, in use or not.
+    """
+
+    __slots__ = ("_asked", "_idle", "_is_trimming", "_limits", "_timers", "kept_bytes")
+
+    def __init__(self, limits: Limits, timers: Timers) -> None:
+        self._limits = limits
+        self._timers = timers
+        self._is_trimming = False
+        self._idle: dict[int, list[PooledSegment]] = {}  # by size
+        self._asked: dict[int, int] = {}  # size -> payloads that might have used one
+        self.kept_bytes = 0
+
+    def is_worth(self, size: int) -> bool:
+        """Whether another payload of this size should travel in a segment."""
+        if size * 2 > self._limits.segment_pool_bytes:
+            return False
+        self._asked[size] = asked = self._asked.get(size, 0) + 1
+        return asked >= WORTH_KEEPING or bool(self._idle.get(size))
+
+    def take(self, size: int) -> PooledSegment | None:
+        """A segment of this size; None if there cannot be one."""
+        idle = self._idle.get(size)
+        if idle:
+            return idle.pop()
+        most = self._limits.segment_pool_bytes
+        if self.kept_bytes + size > most:
+            self._free_idle(self.kept_bytes + size - most)
+            if self.kept_bytes + size > most:
+                return None
+        try:
+            descriptor, mapping = make_memory_file(size)
+        except OSError:  # no memory, or no descriptor: the socket will do
+            self._asked[size] = 0
+            return None
+        self.kept_bytes += size
+        return PooledSegment(descriptor, mapping, size)
+
+    def put(self, segment: PooledSegment) -> None:
+        """The peer does not use it any more."""
+        segment.idle_since = now = trio.current_time()
+        self._idle.setdefault(segment.size, []).append(segment)
+        self._trim_at(now + self._limits.segment_pool_seconds)
+
+    def _free_idle(self, wanted_bytes: int) -> None:
+        for idle in self._idle.values():
+            while idle and wanted_bytes > 0:
+                wanted_bytes -= self._free(idle.pop(0))
+
+    def _free(self, segment: PooledSegment) -> int:
+        self.kept_bytes -= segment.size
+        segment.close()
+        return segment.size
+
+    def _trim_at(self, when: float) -> None:
+        if not self._is_trimming:
+            self._is_trimming = True
+            self._timers.call_at(when, self._trim)
+
+    def _trim(self, now: float) -> None:
+        """Free what has not been used for a while."""
+        self._is_trimming = False
+        self._asked.clear()
+        seconds = self._limits.segment_pool_seconds
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since + seconds <= now:
+                self._free(idle.pop(0))
+        oldest = min((idle[0].idle_since for idle in self._idle.values() if idle), default=None)
+        if oldest is not None:
+            self._trim_at(oldest + seconds)
+
+    def close(self) -> None:
+        """The peer is gone: free all that are idle. What it still has is freed with its loans."""
+        for idle in self._idle.values():
+            while idle:
+                self._free(idle.pop())
+        self._is_trimming = True  # never again
+        self.kept_bytes = 0
