@@ -47,6 +47,7 @@ UNHURRIED = hypothesis.settings(
     deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.register_profile("spear", UNHURRIED, derandomize=ON_CI)
+hypothesis.settings.register_profile("brief", UNHURRIED, derandomize=ON_CI, max_examples=25)
 hypothesis.settings.register_profile("soak", UNHURRIED, max_examples=20_000)
 hypothesis.settings.load_profile("spear")  # --hypothesis-profile comes later, and wins
 

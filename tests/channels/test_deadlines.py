@@ -45,6 +45,7 @@ async def expect_timeout(channel: CommunicationChannel, seconds: float) -> float
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_r8_a_thousand_deadlines_are_exact_in_virtual_time(
     open_pair: OpenPair, autojump_clock: MockClock, seed: random.Random
 ) -> None:
@@ -78,6 +79,7 @@ async def test_r8_a_thousand_deadlines_are_exact_in_virtual_time(
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_r8_a_thousand_deadlines_in_real_time(unix: Carrier) -> None:
     """Within 50 ms of the deadline: half of them even on a busy machine, which wakes nobody in time; and
     99 of 100 within 50 ms of when a bare timer beside them wakes."""
@@ -385,6 +387,7 @@ async def test_r8_the_time_of_a_request_runs_from_its_first_part(
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_r18_deadlines_that_get_shorter_and_shorter_do_not_pile_up(
     autojump_clock: MockClock,
 ) -> None:

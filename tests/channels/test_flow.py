@@ -47,6 +47,7 @@ def windows_are_whole(*channels: CommunicationChannel) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 @pytest.mark.parametrize("direction", ["to the caller", "to the function"])
 async def test_r19_64_mib_through_a_slow_consumer(
     direction: str, autojump_clock: MockClock

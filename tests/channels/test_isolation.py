@@ -131,6 +131,7 @@ async def perform_all(
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 @settings(max_examples=60)
 @given(st.lists(steps, max_size=30))
 def test_isolation_of_two_honest_instances(script: list[Step]) -> None:
@@ -219,6 +220,7 @@ async def ask_once(neighbour: CommunicationChannel) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 @settings(max_examples=150)
 @given(st.lists(frames, max_size=12))
 def test_isolation_from_an_instance_that_sends_anything(script: list[bytes]) -> None:

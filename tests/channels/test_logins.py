@@ -527,6 +527,7 @@ def garbage(seed: random.Random) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_s5_garbage_on_a_live_listener_hurts_nobody(
     carrier: Carrier, seed: random.Random
 ) -> None:

@@ -365,5 +365,5 @@ MemoryMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=
 StreamMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
 
 
-TestMemory = pytest.mark.slow(MemoryMachine.TestCase)
-TestStream = pytest.mark.slow(StreamMachine.TestCase)
+TestMemory = pytest.mark.slow(pytest.mark.repetitive(MemoryMachine.TestCase))
+TestStream = pytest.mark.slow(pytest.mark.repetitive(StreamMachine.TestCase))

@@ -84,6 +84,7 @@ async def misbehave(site: Site, rng: Random) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_s18_clients_that_do_whatever_they_like_leave_nothing(
     seed: Random, caplog: pytest.LogCaptureFixture
 ) -> None:

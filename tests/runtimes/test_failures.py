@@ -116,6 +116,7 @@ async def kill_workers(seed: random.Random, times: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_r10_a_killed_worker_fails_only_its_own_calls(seed: random.Random) -> None:
     await kill_workers(seed, 10)
 

@@ -62,6 +62,7 @@ async def kill_a_host(number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_r12_no_instance_survives_its_host() -> None:
     for _ in range(3):
         await kill_a_host(8)

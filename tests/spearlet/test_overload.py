@@ -123,6 +123,7 @@ def local() -> spear.Agent:
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_r22_churn_leaves_nothing() -> None:
     """2,000 calls, 100 channels, 10 restarts; the soak has a million, 10,000 and 1,000."""
     threads = threading.active_count()

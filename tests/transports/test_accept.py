@@ -575,6 +575,7 @@ async def test_s5_garbage_hurts_nobody_else(transport: Transport, seed: random.R
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 async def test_s5_garbage_inside_tls_hurts_nobody_else(tls: Transport, seed: random.Random) -> None:
     await endure_garbage(tls, tls.connect, seed)
 

@@ -139,6 +139,7 @@ class Conservation(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 def test_credit_is_conserved() -> None:
     run_state_machine_as_test(
         Conservation, settings=settings(max_examples=50, stateful_step_count=40)

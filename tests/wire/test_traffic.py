@@ -300,6 +300,7 @@ SEEN = {
 
 
 @pytest.mark.slow
+@pytest.mark.repetitive
 def test_random_traffic_loses_no_credit() -> None:
     run_state_machine_as_test(Traffic, settings=settings(max_examples=50, stateful_step_count=50))
 
