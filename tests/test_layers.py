@@ -69,7 +69,6 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "trio_websocket": (),  # until there is a transport that needs them
     "h11": ("spear/gateway/*.py",),
     "hypercorn": ("spear/gateway/*.py",),
-    "starlette": ("spear/gateway/*.py",),
     "wsproto": ("spear/gateway/*.py",),
     "asyncio": ("spear/agent/*.py",),
     # Processes are started, signalled and forked in one place, which reaps them; or in a zygote.

@@ -23,7 +23,7 @@ from ._errors import Problem, describe, retry_after, retry_header, status_of
 from ._exchange import JSON, identify, show
 from ._guard import Guard
 from ._request import Request
-from ._sockets import Socket
+from ._socket import Socket
 from ._statistics import Connections, GatewayStatistics
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ logger: Final = logging.getLogger("spear.gateway")
 Action: TypeAlias = "Callable[[App, Request, str], Awaitable[None]]"
 """Answers a request; the text is what stands in the path for ``{name}``. Raises SpearError or Problem."""
 
+SocketAction: TypeAlias = "Callable[[App, Request, Socket, str], Awaitable[None]]"
+"""Serves a WebSocket, likewise; it raises only before there is one."""
+
 OnDrain: TypeAlias = Callable[[float | None], None]
 """Told to drain the host, within so many seconds if the operator said so. Must not block."""
 
@@ -48,12 +51,14 @@ class Route:
 
     Attributes:
         actions: by method.
+        socket: for WebSockets, if it has any.
         is_open: whether it needs no token.
         is_control: whether it is for operators.
         is_foreign: whether it tells errors in its own way, and asks for credentials itself.
     """
 
     actions: Mapping[str, Action]
+    socket: SocketAction | None = None
     is_open: bool = False
     is_control: bool = False
     is_foreign: bool = False
@@ -114,7 +119,7 @@ class App:
         try:
             request.id = identify(request)
             if scope["type"] == "websocket":
-                await self._serve_socket(request, Socket(self, request, scope, receive, send))
+                await self._serve_socket(request, Socket(request, scope, receive, send))
                 return
             try:
                 await self._dispatch(request)
@@ -131,12 +136,15 @@ class App:
         try:
             self.guard.check_place(request)
             self.guard.expect_known(request)
-            name = _split(request.path)
-            if name[1] != "/v1/functions/*/socket":
+            name, pattern = _split(request.path)
+            route = self._routes.get(pattern)
+            if route is None or route.socket is None:
                 raise Problem(404, "NoSuchPath", f"there is no WebSocket at {request.path[:200]}")
-            await socket.serve(name[0])
+            await route.socket(self, request, socket, name)
         except (SpearError, Problem) as error:
-            await socket.refuse(error)
+            status = status_of(error, is_draining=self.is_draining)
+            body = show({"error": describe(error, request_id=request.id)})
+            await socket.refuse(status, body, retry_header(retry_after(error, status)))
 
     async def _dispatch(self, request: Request) -> None:
         self.guard.check_place(request)

@@ -12,7 +12,6 @@ EXTRA: Final = "http"
 try:
     import h11 as h11
     import hypercorn as hypercorn
-    import starlette as starlette
     import wsproto as wsproto
 except ImportError as error:
     raise ConfigurationError(

@@ -24,6 +24,7 @@ from ._operate import (
     watch,
 )
 from ._pages import get_icon, get_page, get_script, get_style
+from ._sockets import serve_socket
 from ._streams import stream
 
 ROUTES: Final = {
@@ -39,7 +40,7 @@ ROUTES: Final = {
     "/v1/functions/*/call": Route({"POST": call}),
     "/v1/functions/*/stream": Route({"POST": stream}),
     "/v1/functions/*/submit": Route({"POST": submit}),
-    "/v1/functions/*/socket": Route({"GET": upgrade_required}),
+    "/v1/functions/*/socket": Route({"GET": upgrade_required}, serve_socket),
     "/v1/executions": Route({"GET": list_executions}),
     "/v1/executions/*": Route({"GET": get_execution}),
     "/v1/executions/*/result": Route({"GET": get_result}),
@@ -56,4 +57,4 @@ ROUTES: Final = {
     "/2015-03-31/functions/*/invocations": Route({"POST": invoke}, is_foreign=True),
     "/v1/drain": Route({"POST": drain}, is_control=True),
 }
-"""By path; a star stands for a name. (A WebSocket has no routes: there is one.)"""
+"""By path; a star stands for a name."""

@@ -7,19 +7,16 @@ last item says how it ended, and so does the code with which the socket is close
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
 import trio
-from starlette.websockets import WebSocket
 
 from spear._errors import LocalProtocolError, SpearError
 from spear.channels import open_private_nursery
 
 from ._calls import find_function, with_options
-from ._errors import Problem, describe, retry_after, retry_header, status_of
-from ._exchange import add_keywords, parse_json, query_of, show, split_arguments
-from ._request import LINGER_SECONDS
+from ._errors import Problem, describe, status_of
+from ._exchange import add_keywords, query_of, split_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,62 +24,37 @@ if TYPE_CHECKING:
     from spear.spearlet import Function, FunctionStream
 
     from ._app import App
-    from ._request import Receive, Request, Scope, Send
-
-PROTOCOL: Final = "spear.v1"
+    from ._request import Request
+    from ._socket import Socket
 
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 WRONG_DATA: Final = 1007
 
 
-@final
-class Socket:
-    """One WebSocket, and the call that it is for."""
+async def serve_socket(app: App, request: Request, socket: Socket, name: str) -> None:
+    """``GET /v1/functions/{name}/socket``. Raises SpearError or Problem before it begins."""
+    function = find_function(app, name)
+    query = query_of(request)
+    function = with_options(function, request, {}, is_stream=True)
+    with app.streams.taking():
+        await socket.accept()
+        await _Conversation(app, request, socket).hold(function, query)
+        await socket.linger()
 
-    def __init__(
-        self, app: App, request: Request, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+
+@final
+class _Conversation:
+    """A call whose items are the messages of a WebSocket."""
+
+    def __init__(self, app: App, request: Request, socket: Socket) -> None:
         self._app = app
         self._request = request
-        self._socket = WebSocket(scope, receive, send)
+        self._socket = socket
         self._failure: Exception | None = None
 
-    async def refuse(self, error: Exception) -> None:
-        """Answer with an error instead of a WebSocket."""
-        request = self._request
-        status = status_of(error, is_draining=self._app.is_draining)
-        told = describe(error, request_id=request.id)
-        body = show({"error": told})
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *request.extra,
-            *retry_header(retry_after(error, status)),
-        ]
-        request.status = status
-        await self._socket.receive()  # that it wants to connect
-        start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
-        await self._socket.send(start)
-        await self._socket.send({"type": "websocket.http.response.body", "body": body})
-
-    async def serve(self, name: str) -> None:
-        """Call the function, and hand items to and fro. Raises SpearError, Problem before it begins."""
-        function = find_function(self._app, name)
-        query = query_of(self._request)
-        function = with_options(function, self._request, {}, is_stream=True)
-        with self._app.streams.taking():
-            offered = self._socket.scope["subprotocols"]
-            await self._socket.accept(
-                PROTOCOL if PROTOCOL in offered else None, self._request.extra
-            )
-            self._request.status = 101
-            await self._run(function, query)
-            with trio.move_on_after(LINGER_SECONDS), suppress(trio.EndOfChannel):
-                while True:  # until the client has seen the end, too
-                    await self._socket.receive()
-
-    async def _run(self, function: Function, query: Mapping[str, str]) -> None:
+    async def hold(self, function: Function, query: Mapping[str, str]) -> None:
+        """Call the function, hand items to and fro, and say how it ended."""
         with trio.CancelScope() as closing:
             async with open_private_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_closing, closing)
@@ -101,7 +73,7 @@ class Socket:
     async def _call(self, function: Function, query: Mapping[str, str]) -> None:
         patience = self._app.settings.body_seconds
         with trio.move_on_after(patience) as scope:
-            first = await self._receive()
+            first = await self._socket.receive()
         if scope.cancelled_caught:
             raise Problem(408, "SlowRequest", f"there were no arguments within {patience:g} s")
         is_bytes = isinstance(first, bytes)
@@ -113,18 +85,18 @@ class Socket:
                 async with open_private_nursery() as nursery:
                     nursery.start_soon(self._feed, stream, receiving)
                     async for item in stream:
-                        await self._send(item)
+                        await self._socket.send(item)
                     result = await stream.result()
         if self._failure is not None:
             raise self._failure
-        await self._socket.send_text(show({"$result": result}).decode())
+        await self._socket.send({"$result": result})
         await self._socket.close(NORMAL)
 
     async def _feed(self, stream: FunctionStream, scope: trio.CancelScope) -> None:
         """Hand the client's items to the function."""
         try:
             while True:
-                item = await self._receive()
+                item = await self._socket.receive()
                 if item == {"$end": True}:
                     await stream.send_eof()
                 else:
@@ -135,26 +107,12 @@ class Socket:
             self._failure = error
             scope.cancel()
 
-    async def _receive(self) -> object:
-        """The next message. Raises Problem."""
-        message = await self._socket.receive()
-        data = message.get("bytes")
-        if data is not None:
-            return bytes(data)
-        return parse_json(message["text"].encode(errors="surrogatepass"), "the message")
-
-    async def _send(self, item: object) -> None:
-        if isinstance(item, bytes):
-            await self._socket.send_bytes(item)
-        else:
-            await self._socket.send_text(show(item).decode())
-
     async def _fail(self, error: Exception, code: int | None = None) -> None:
         status = status_of(error, is_draining=self._app.is_draining)
         told = describe(
             error, request_id=self._request.id, tell_all=self._app.may_know_all(self._request)
         )
-        await self._socket.send_text(show({"$error": told}).decode())
+        await self._socket.send({"$error": told})
         is_ours = isinstance(error, Problem) and isinstance(error.__cause__, json.JSONDecodeError)
         code = code or (WRONG_DATA if is_ours else 4000 + status)
         await self._socket.close(code, str(told["kind"]))
