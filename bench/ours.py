@@ -11,7 +11,7 @@ import gc
 import resource
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import trio
 
 from bench import drive
 from bench.model import BenchError, Effort, Figure, Load, Sample, WrongAnswer
-from bench.process import serving, settle_gc
+from bench.process import allow_descriptors, serving, settle_gc
 from spear import InstanceId, Limits, SharedBuffer
 from spear._ids import Secret
 from spear.channels import (
@@ -269,7 +269,7 @@ _IDLE_LOGINS_AT_ONCE = 64
 
 def serve_idle_channels(directory: str, amount: str) -> None:
     """The other end of all channels, in one process."""
-    _allow_descriptors(int(amount) + 1000)
+    allow_descriptors(int(amount) + 1000)
     trio.run(_serve_idle, directory, int(amount))
 
 
@@ -295,18 +295,6 @@ def _idle_instance(number: int) -> InstanceId:
     return InstanceId("process", f"idle-{number}")
 
 
-def _allow_descriptors(wanted: int) -> int:
-    """Have so many, if they can be had; returns how many there are."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most < wanted:  # root may raise the hard limit, too
-        with suppress(ValueError, PermissionError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-            return wanted
-    allowed = min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
-    return allowed
-
-
 def _resident_bytes() -> int:
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -319,7 +307,7 @@ def idle_channels(load: Load, effort: Effort) -> Sample:
     then reckoned from that.
     """
     amount = int(load.count * effort.share)
-    amount = min(amount, (_allow_descriptors(2 * amount + 1000) - 1000) // 2)
+    amount = min(amount, (allow_descriptors(2 * amount + 1000) - 1000) // 2)
     sample = trio.run(_measure_idle, amount, effort)
     return {**sample, Figure.IDLE_CPU: sample[Figure.IDLE_CPU] * load.count / amount}
 

@@ -103,7 +103,7 @@ async def _serve_starlette(handler: Handler, port: int) -> None:
     config.keep_alive_max_requests = 1 << 60  # or it hangs up after a thousand
     app = Starlette(routes=[Route("/v1/functions/{name}/call", handler, methods=["POST"])])
     async with trio.open_nursery() as nursery:
-        await nursery.start(functools.partial(serve, app, config, mode="asgi"))  # type: ignore[arg-type]  # starlette's idea of ASGI differs a little
+        await nursery.start(functools.partial(serve, app, config, mode="asgi"))
         settle_gc()
         announce()
 

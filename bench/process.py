@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -146,3 +147,15 @@ def cpu_seconds(pid: int) -> float:
     number is what clock_getcpuclockid(3) computes, which Python does not offer.
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Have so many, if they can be had; returns how many there are."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < wanted:  # root may raise the hard limit, too
+        with contextlib.suppress(ValueError, PermissionError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+    allowed = min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return allowed

@@ -64,6 +64,18 @@ _OURS = (
         "bench.starting:forked",
         (Kind.START, Kind.BURST, Kind.IDLE_INSTANCE),
     ),
+    Peer(
+        "spear-crowded",
+        "Spear Function.call, 1,000 functions deployed",
+        "bench.many:function",
+        _CALLS,
+    ),
+    Peer(
+        "spear-idle-instances",
+        "Spear idle instances",
+        "bench.many:idle_instances",
+        (Kind.IDLE_INSTANCE,),
+    ),
     Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Kind.IDLE,)),
     Peer(
         "spear-gateway",

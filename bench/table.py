@@ -189,6 +189,15 @@ ROWS = (
         aim=0.85,
     ),
     Row(
+        "function-1KiB-x64-crowded/spear-function",
+        "the same with 1,000 functions deployed, each looked up by its name",
+        _point("spear-crowded", _CALLS_1K, Figure.RATE),
+        _point("spear-function", _CALLS_1K, Figure.RATE),
+        Bound.AT_LEAST,
+        must=0.9,
+        aim=1,
+    ),
+    Row(
         "handover-1GiB/bytes",
         "1 GiB that lies in a `SharedBuffer`, one way, p50",
         _point("spear-handover-shared", _handover(1 << 30), Figure.P50),
@@ -287,6 +296,14 @@ ROWS = (
     _idle_row("heartbeat/20us", "one heartbeat, by one wheel", Figure.HEARTBEAT_CPU, limit=20),
     _idle_row(
         "idle-cpu/5percent", "CPU of 10,000 idle channels with heartbeats", Figure.IDLE_CPU, limit=5
+    ),
+    Row(
+        "idle-instances-cpu/5percent",
+        "CPU of a host whose 1,000 instances have nothing to do",
+        _point("spear-idle-instances", Load(Kind.IDLE_INSTANCE, count=1000), Figure.IDLE_CPU),
+        5.0,
+        Bound.AT_MOST,
+        must=1,
     ),
 )
 

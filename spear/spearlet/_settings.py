@@ -88,6 +88,22 @@ class Scale:
         return self.min == self.max
 
 
+def as_scale(replicas: int | Scale) -> Scale:
+    """What ``replicas=`` means; a number is a fixed one.
+
+    Raises:
+        ConfigurationError: it is no number of replicas.
+    """
+    if isinstance(replicas, Scale):
+        return replicas
+    if type(replicas) is not int:
+        raise ConfigurationError(
+            f"replicas must be a whole number or spear.Scale(...), not {replicas!r}"
+        )
+    _expect_whole("replicas", replicas, 1, MAX_REPLICAS)
+    return Scale(min=replicas, max=replicas)
+
+
 @final
 @attrs.frozen(kw_only=True)
 class RestartPolicy:
@@ -153,7 +169,7 @@ class DeploymentSettings:
     """How a deployment is to be kept.
 
     Attributes:
-        replicas: how many.
+        replicas: how many; a number, or between which numbers they follow the load.
         concurrency: calls that a replica gets at a time, if its agent does not want fewer; by default
             ``Limits.max_calls``.
         queue: calls that may wait for a replica; the next one is refused with ``Overloaded``.
@@ -167,7 +183,7 @@ class DeploymentSettings:
         ConfigurationError: a value cannot be used; the message names it.
     """
 
-    replicas: Scale = attrs.field(factory=Scale)
+    replicas: Scale = attrs.field(factory=Scale, converter=as_scale)
     concurrency: int | None = None
     queue: int = 1000
     policy: SchedulingPolicy = "round-robin"
@@ -177,8 +193,6 @@ class DeploymentSettings:
     dedup_seconds: float = 600.0
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.replicas, Scale):
-            raise ConfigurationError(f"replicas must be spear.Scale(...), not {self.replicas!r}")
         if not isinstance(self.restart, RestartPolicy):
             raise ConfigurationError(f"restart must be RestartPolicy(...), not {self.restart!r}")
         if not isinstance(self.health, HealthPolicy):
@@ -193,18 +207,6 @@ class DeploymentSettings:
         if self.timeout is not None and self.timeout != inf:
             _expect_seconds("timeout", self.timeout, least=0.001)
         _expect_seconds("dedup_seconds", self.dedup_seconds, least=0.0)
-
-
-def as_scale(replicas: int | Scale) -> Scale:
-    """What ``replicas=`` of :meth:`Spearlet.deploy` means; a number is a fixed one.
-
-    Raises:
-        ConfigurationError: it is no number of replicas.
-    """
-    if isinstance(replicas, Scale):
-        return replicas
-    _expect_whole("replicas", replicas, 1, MAX_REPLICAS)
-    return Scale(min=replicas, max=replicas)
 
 
 def _expect_whole(name: str, value: object, least: int, most: int) -> None:

@@ -22,7 +22,7 @@ from ._callbacks import Callbacks
 from ._deployment_status import DeploymentStatistics
 from ._deployments import Deployment, follow_load, run_deployment
 from ._host import Host, OnCall
-from ._settings import DeploymentSettings, Scale, as_scale
+from ._settings import DeploymentSettings, Scale
 from ._sources import Sources, Target, check_name
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Spearlet(metaclass=NoPublicConstructor):
                 f"settings must be spear.DeploymentSettings(...), not {settings!r}"
             )
         if replicas is not None:
-            settings = attrs.evolve(settings, replicas=as_scale(replicas))
+            settings = attrs.evolve(settings, replicas=replicas)
         source = self._sources.resolve(target, debug=debug)
         name = source.name if name is None else name
         check_name(name)

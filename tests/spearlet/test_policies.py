@@ -120,7 +120,7 @@ async def test_sticky() -> None:
         ({"timeout": 0}, "timeout must be at least"),
         ({"timeout": "2"}, "timeout must be"),
         ({"dedup_seconds": -1}, "dedup_seconds must be"),
-        ({"replicas": 3}, r"replicas must be spear.Scale"),
+        ({"replicas": 3.0}, r"replicas must be a whole number or spear.Scale"),
         ({"restart": None}, "restart must be RestartPolicy"),
     ],
     ids=str,

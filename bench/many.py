@@ -1,0 +1,75 @@
+"""What it costs a host to have much of everything: a thousand functions, a thousand instances."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import trio
+
+from bench import drive
+from bench.model import BenchError, Effort, Figure, Load, Sample
+from bench.process import allow_descriptors, settle_gc
+from spear import Agent
+from spear.spearlet import Spearlet, open_spearlet
+
+_FUNCTIONS = Path(__file__).with_name("functions.py")
+_NEIGHBOURS = 999
+
+_DESCRIPTORS_PER_INSTANCE = 8
+_SECONDS_PER_INSTANCE = 0.2
+
+
+def function(load: Load, effort: Effort) -> Sample:
+    """`Function.call`, found by its name each time, while 999 other functions are deployed."""
+    return trio.run(_drive_function, load, effort)
+
+
+async def _drive_function(load: Load, effort: Effort) -> Sample:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(_FUNCTIONS)
+        for number in range(_NEIGHBOURS):
+            await _deploy_neighbour(spearlet, number)
+        (replica,) = deployment.replicas
+        assert replica.pid is not None
+
+        async def call(body: bytes) -> bytes:
+            result = await spearlet.find_function("echo").call(body)
+            assert isinstance(result, bytes)
+            return result
+
+        return await drive.with_trio(call, load, effort, [replica.pid])
+
+
+async def _deploy_neighbour(spearlet: Spearlet, number: int) -> None:
+    agent = Agent(f"neighbour-{number}")
+
+    @agent.function(name=f"echo-{number}")
+    async def echo(body: bytes) -> bytes:
+        return body
+
+    await spearlet.deploy(agent)
+
+
+def idle_instances(load: Load, effort: Effort) -> Sample:
+    """`load.count` processes that wait for calls, or a share of them: what their host is busy with."""
+    amount = int(load.count * effort.share)
+    allowed = allow_descriptors(amount * _DESCRIPTORS_PER_INSTANCE + 1000) - 1000
+    amount = min(amount, allowed // _DESCRIPTORS_PER_INSTANCE)
+    seconds = trio.run(_measure_idle, amount, effort)
+    return {Figure.IDLE_CPU: seconds * 100 * load.count / amount}
+
+
+async def _measure_idle(amount: int, effort: Effort) -> float:
+    """Seconds of CPU for each second."""
+    async with open_spearlet() as spearlet:
+        with trio.fail_after(60 + amount * _SECONDS_PER_INSTANCE):
+            deployment = await spearlet.deploy(_FUNCTIONS, replicas=amount)
+        settle_gc()
+        await trio.sleep(1)  # until what follows a start is over
+        cpu, begun = time.process_time(), time.perf_counter()
+        await trio.sleep(max(effort.seconds, 5))
+        used, passed = time.process_time() - cpu, time.perf_counter() - begun
+        if sum(each.channel is not None for each in deployment.replicas) != amount:
+            raise BenchError("instances were lost")
+    return used / passed
