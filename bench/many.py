@@ -8,10 +8,10 @@ from pathlib import Path
 import trio
 
 from bench import drive
-from bench.model import BenchError, Effort, Figure, Load, Sample
+from bench.model import BenchError, Effort, Figure, Load, Sample, Unavailable
 from bench.process import allow_descriptors, settle_gc
 from spear import Agent
-from spear.spearlet import Spearlet, open_spearlet
+from spear.spearlet import HealthPolicy, Spearlet, open_spearlet
 
 _FUNCTIONS = Path(__file__).with_name("functions.py")
 _NEIGHBOURS = 999
@@ -52,12 +52,16 @@ async def _deploy_neighbour(spearlet: Spearlet, number: int) -> None:
 
 
 def idle_instances(load: Load, effort: Effort) -> Sample:
-    """`load.count` processes that wait for calls, or a share of them: what their host is busy with."""
-    amount = int(load.count * effort.share)
-    allowed = allow_descriptors(amount * _DESCRIPTORS_PER_INSTANCE + 1000) - 1000
-    amount = min(amount, allowed // _DESCRIPTORS_PER_INSTANCE)
-    seconds = trio.run(_measure_idle, amount, effort)
-    return {Figure.IDLE_CPU: seconds * 100 * load.count / amount}
+    """`load.count` processes that wait for calls: what their host is busy with.
+
+    Never a share of them: the more there are, the more of their heartbeats are read at a time.
+    """
+    if (
+        allow_descriptors(load.count * _DESCRIPTORS_PER_INSTANCE)
+        < load.count * _DESCRIPTORS_PER_INSTANCE
+    ):
+        raise Unavailable(f"{load.count} instances need more descriptors: ulimit -n")
+    return {Figure.IDLE_CPU: trio.run(_measure_idle, load.count, effort) * 100}
 
 
 async def _measure_idle(amount: int, effort: Effort) -> float:
@@ -66,7 +70,9 @@ async def _measure_idle(amount: int, effort: Effort) -> float:
         with trio.fail_after(60 + amount * _SECONDS_PER_INSTANCE):
             deployment = await spearlet.deploy(_FUNCTIONS, replicas=amount)
         settle_gc()
-        await trio.sleep(1)  # until what follows a start is over
+        await trio.sleep(
+            HealthPolicy().interval_seconds + 1
+        )  # until each has said that it has no check
         cpu, begun = time.process_time(), time.perf_counter()
         await trio.sleep(max(effort.seconds, 5))
         used, passed = time.process_time() - cpu, time.perf_counter() - begun

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from ._timers import Timers
 
-BEATS_PER_TICK: Final = 20
+BEATS_PER_TICK: Final = 10
 """Heartbeats may be late by this part of their interval."""
 
-SPOKEN_AFTER: Final = 0.9
+SPOKEN_AFTER: Final = 0.95
 """The part of the host's interval after which an agent speaks by itself: before it would be asked."""
 
 LEAST_SECONDS: Final = 0.01
