@@ -1,4 +1,4 @@
-"""Every cap and timeout in Spear, with its reason. A leaf: it knows no other part of Spear.
+"""Every cap and timeout in Spear, with its reason. A leaf: it knows of Spear its errors only.
 
 Whatever a peer can make grow has a bound here. Times are seconds, sizes are bytes.
 """
@@ -9,14 +9,26 @@ from typing import Final, final
 
 import attrs
 
+from ._errors import ConfigurationError
+
 KIB = 1024
 MIB = 1024 * KIB
+
+MAX_WHOLE: Final = 2**62
+"""Of a size or a count: the wire has no room for more, and nobody needs as much."""
+
+_MAY_BE_ZERO: Final = frozenset({"max_segment_bytes"})
+"""Of all others, nothing means that nothing works."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What one end of a connection accepts, and how long it waits."""
+    """What one end of a connection accepts, and how long it waits.
+
+    Raises:
+        ConfigurationError: a value cannot be used; the message begins with its name.
+    """
 
     # -- sizes ------------------------------------------------------------------------------
     fragment_bytes: int = 1 * MIB
@@ -156,6 +168,20 @@ class Limits:
 
     error_message_bytes: int = 4 * KIB
     """What a remote error may say."""
+
+    def __attrs_post_init__(self) -> None:
+        # Every process makes one before it does anything: so it is one loop, and no validators.
+        for each in attrs.fields(Limits):
+            name, value = each.name, getattr(self, each.name)
+            is_whole = type(each.default) is int
+            if type(value) is not int and (is_whole or type(value) is not float):
+                kind = "whole number" if is_whole else "number"
+                raise ConfigurationError(f"{name} must be a {kind}, not {value!r}")
+            if not value > 0 and (value != 0 or name not in _MAY_BE_ZERO):
+                least = "not be negative" if name in _MAY_BE_ZERO else "be above 0"
+                raise ConfigurationError(f"{name} must {least}, and is {value!r}")
+            if is_whole and value > MAX_WHOLE:
+                raise ConfigurationError(f"{name} must be at most {MAX_WHOLE}, and is {value!r}")
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -75,7 +75,7 @@ def parse_record(record: bytes) -> Bootstrap:
             debug=fields.get("debug") is True,
             low_latency=fields.get("low_latency") is True,
         )
-    except ValueError as error:
+    except (ValueError, ConfigurationError) as error:
         raise ConfigurationError(f"the bootstrap record cannot be used: {error}") from error
 
 
@@ -102,13 +102,10 @@ def _limits(changes: HeadValue) -> Limits:
         default = getattr(DEFAULT_LIMITS, name, None)
         if not isinstance(default, int | float):  # a host newer than we may know other limits
             continue
-        # Sizes and counts are integers; a time may be given as one.
-        if type(value) is not int and not (type(value) is float and isinstance(default, float)):
+        if not isinstance(value, int | float):
             raise ValueError(f"limit {name} must be a number, not {value!r}")
-        if not value > 0:
-            raise ValueError(f"limit {name} must be above 0")
         values[name] = value
-    return Limits(**values)  # type: ignore[arg-type]  # each has the type of its default
+    return Limits(**values)  # type: ignore[arg-type]  # each has the type of its default, or it says
 
 
 def take_environment(environ: MutableMapping[str, str]) -> Bootstrap | None:

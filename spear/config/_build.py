@@ -19,7 +19,7 @@ from spear._targets import is_file, split_target
 from spear.gateway import GatewaySettings
 from spear.spearlet import DeploymentSettings, ProcessSettings, ResourceLimits
 
-from ._faults import Faults, KeyPath
+from ._faults import Faults
 from ._schema import (
     GATEWAY_ELSEWHERE,
     Configuration,
@@ -43,7 +43,7 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
         HostConfiguration, _table(said, "spearlet", faults), ("spearlet",), faults
     )
     gateway = _read_gateway(_table(said, "gateway", faults), faults)
-    limits = _read_limits(_table(said, "limits", faults), faults)
+    limits = read_table(Limits, _table(said, "limits", faults), ("limits",), faults)
     functions: dict[str, FunctionConfiguration] = {}
     for name, table in _table(said, "functions", faults).items():
         path = ("functions", name)
@@ -68,16 +68,6 @@ def _read_gateway(said: Mapping[str, object], faults: Faults) -> GatewaySettings
         faults.add(("gateway", name), f"say it in [spearlet]: {GATEWAY_ELSEWHERE[name]}")
         del here[name]
     return read_table(GatewaySettings, here, ("gateway",), faults)
-
-
-def _read_limits(said: Mapping[str, object], faults: Faults) -> Limits:
-    path: KeyPath = ("limits",)
-    values = read_keys(Limits, said, path, faults)
-    for name, value in list(values.items()):
-        if isinstance(value, int | float) and value < 0:
-            faults.add((*path, name), f"must not be negative: {value}")
-            del values[name]
-    return build(Limits, values, path, faults)
 
 
 def read_function(name: str, said: Mapping[str, object], faults: Faults) -> FunctionConfiguration:

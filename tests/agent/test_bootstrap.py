@@ -67,11 +67,11 @@ def test_a_record_may_say_more() -> None:
         ({"incarnation": 0}, "incarnation"),
         ({"incarnation": True}, "incarnation must be a number"),
         ({"limits": []}, "limits must be a map"),
-        ({"limits": {"max_calls": 1.5}}, "limit max_calls must be a number"),
-        ({"limits": {"max_calls": True}}, "limit max_calls must be a number"),
+        ({"limits": {"max_calls": 1.5}}, "max_calls must be a whole number, not 1.5"),
+        ({"limits": {"max_calls": True}}, "max_calls must be a whole number, not True"),
         ({"limits": {"call_seconds": "5"}}, "limit call_seconds must be a number"),
-        ({"limits": {"call_seconds": 0}}, "limit call_seconds must be above 0"),
-        ({"limits": {"call_seconds": float("nan")}}, "limit call_seconds must be above 0"),
+        ({"limits": {"call_seconds": 0}}, "used: call_seconds must be above 0, and is 0"),
+        ({"limits": {"call_seconds": float("nan")}}, "call_seconds must be above 0, and is nan"),
     ],
 )
 def test_a_bad_record_says_which_field(change: dict[str, HeadValue], message: str) -> None:

@@ -48,7 +48,7 @@ environment = { A = 1 }
         "spear.toml:2: spearlet.nmae: there is no such key; did you mean 'name'?",
         "spear.toml:3: spearlet.listen: must be text, in quotes, not 80",
         'spear.toml:6: limits.max_calls: must be a whole number, not "many"',
-        "spear.toml:7: limits.startup_seconds: must not be negative: -1.0",
+        "spear.toml:7: limits.startup_seconds: must be above 0, and is -1.0",
         "spear.toml:11: functions.shop.replicas.min: is 3, and replicas.max only 2: raise max",
         POLICY_LINE,
         'spear.toml:16: functions.shop.restart.period_seconds: must be a number, not "a"',
@@ -69,6 +69,9 @@ environment = { A = 1 }
     [
         ("[functions]\nshop = 7", "spear.toml:2: functions.shop: must be a table: [functions.shop]"),
         ("functions = 7", "spear.toml:1: functions: must be a table: [functions]"),
+        ("[limits]\nmax_calls = 0", "spear.toml:2: limits.max_calls: must be above 0, and is 0"),
+        ("[limits]\nlog_line_bytes = 0", "limits.log_line_bytes: must be above 0, and is 0"),
+        ("[limits]\nshutdown_seconds = 0", "limits.shutdown_seconds: must be above 0, and is 0.0"),
         ("limits = 7", "spear.toml:1: limits: must be a table: [limits]"),
         ("[gateway]\nport = 7", "spear.toml:2: gateway.port: say it in [spearlet]: listen"),
         ("[gateway]\nmax_streams = 0", "spear.toml:2: gateway.max_streams: must be a whole"),

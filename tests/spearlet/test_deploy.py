@@ -212,22 +212,11 @@ async def test_a_number_of_replicas_that_is_none(replicas: object) -> None:
             await spearlet.deploy(WORKERS, replicas=replicas)  # type: ignore[arg-type]  # the mistake
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"startup_seconds": "60"}, "startup_seconds must be a number, not '60'"),
-        ({"startup_seconds": True}, "startup_seconds must be a number, not True"),
-        ({"call_seconds": -1}, "call_seconds must not be negative, or no number: -1"),
-        ({"call_seconds": float("nan")}, "call_seconds must not be negative, or no number: nan"),
-        ({"max_calls": 2.5}, "max_calls must be a whole number, not 2.5"),
-        (None, r"limits must be spear\.Limits\(\.\.\.\), not \{\}"),
-    ],
-    ids=str,
-)
-async def test_limits_that_are_none(values: dict[str, object] | None, message: str) -> None:
-    limits: object = {} if values is None else Limits(**values)  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(ConfigurationError, match=message):
-        async with open_spearlet(limits=limits):  # type: ignore[arg-type]  # the mistake
+async def test_limits_that_are_none() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"limits must be spear\.Limits\(\.\.\.\), not \{\}"
+    ):
+        async with open_spearlet(limits={}):  # type: ignore[arg-type]  # the mistake
             raise AssertionError
 
 
