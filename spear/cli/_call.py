@@ -95,7 +95,7 @@ def define_call(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.py:FUNCTION ...",
         help="a file or a module, its function, and the arguments",
     )
-    parser.set_defaults(run=run_call, parser=parser)
+    parser.set_defaults(run=run_call, parser=parser, shows_lines=True)
 
 
 def run_call(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from ._commands import COMMANDS
 from ._documents import functions_of, several, text
 from ._places import running
 from ._remote import Remote
+from ._say import say
 from ._text import printable
 
 TYPE_CHECKING = False
@@ -78,11 +79,11 @@ def run_completion(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if options.words is not None:
         for each in candidates(options.words):
-            print(each)
+            say(each)
     elif options.shell is None:
         options.parser.error("say which shell: bash, fish or zsh")
     else:
-        print(SHELLS[options.shell], end="")
+        say(SHELLS[options.shell].removesuffix("\n"))
     return 0
 
 

@@ -19,6 +19,11 @@ from spear._errors import (
     WorkerDied,
 )
 
+
+class NoSuchPath(SpearError):
+    """The host knows no such path."""
+
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +72,7 @@ def failure_from(
     match kind:
         case "FunctionRaised":
             name = str(error.get("type") or "Exception")
+            message = str(error.get("message") or "")
             said = message.partition("\n")[0] if error.get("traceback") else message
             trace = error.get("traceback")
             said = "" if said == name else said.removeprefix(f"{name}: ")
@@ -88,7 +94,7 @@ def failure_from(
         case "Forbidden" | "BadRequest" | "TooLarge":
             return ConfigurationError(message)
         case "NoSuchPath":
-            return SpearError(f"{message}: the host is of another version than this command")
+            return NoSuchPath(f"{message}: the host is of another version than this command")
     return _PLAIN.get(kind, SpearError)(message, delivered=delivered)
 
 

@@ -6,12 +6,13 @@ import json
 import threading
 import time
 from queue import SimpleQueue
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from spear._errors import NotFound, SpearError
 
 from ._documents import number, several, text
-from ._remote import Remote, define_host
+from ._remote import Remote, define_host, part_of_path
+from ._say import say
 from ._text import printable
 
 TYPE_CHECKING = False
@@ -58,7 +59,7 @@ def run_logs(options: argparse.Namespace) -> int:
     for line in (
         _follow(remote, names, options) if options.follow else _past(remote, names, options)
     ):
-        print(show(line), flush=options.follow)
+        say(show(line))
     return 0
 
 
@@ -104,7 +105,8 @@ def _lines(remote: Remote, name: str, options: argparse.Namespace) -> Iterator[D
     query = {"tail": str(options.tail), "follow": "true" if options.follow else "false"}
     if options.instance:
         query["instance"] = options.instance
-    path = f"/v1/deployments/{quote(name, safe='')}/logs?{urlencode(query)}"
+    asked = urlencode(query, errors="surrogateescape")
+    path = f"/v1/deployments/{part_of_path(name, 'a deployment')}/logs?{asked}"
     patience = {"seconds": None} if options.follow else {}
     with remote.request("GET", path, **patience) as answer:
         yield from answer.documents()

@@ -12,6 +12,7 @@ from spear._errors import ConfigurationError, SpawnFailed, SpearError, WorkerDie
 from spear._version import __version__
 
 from ._commands import COMMANDS, define
+from ._say import say
 from ._status import BROKEN_PIPE, INTERRUPTED, exit_status
 from ._text import printable
 
@@ -19,6 +20,9 @@ from ._text import printable
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message}\n{self.format_usage().strip()}")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        say(message.removesuffix("\n"))  # help and version; argparse does not ask whether it works
 
 
 def make_parser(command: str | None) -> argparse.ArgumentParser:
@@ -29,6 +33,7 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
     for name, says in COMMANDS.items():
         one = commands.add_parser(name, help=says, description=f"{says[0].upper()}{says[1:]}.")
         if name == command:
+            one.set_defaults(parser=one)
             define(name, one)
     return parser
 
@@ -47,9 +52,11 @@ def load(words: Sequence[str]) -> argparse.ArgumentParser | SpearError:
 def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> int:
     """Run the command line; returns the exit status."""
     if isinstance(parser, SpearError):
-        return _report(parser)
+        return _report(parser, argparse.Namespace())
+    options = argparse.Namespace()
     try:
-        options, unknown = parser.parse_known_args(list(words) or ["--help"])
+        _expect_a_command_first(parser, words)
+        _, unknown = parser.parse_known_args(list(words) or ["--help"], options)
         if unknown:
             getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
         return int(options.run(options))
@@ -61,9 +68,19 @@ def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> i
         _forget_output()
         return BROKEN_PIPE
     except SpearError as error:
-        return _report(error)
+        return _report(error, options)
     except BaseExceptionGroup as group:
-        return _report_group(group)
+        return _report_group(group, options)
+
+
+def _expect_a_command_first(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Say where an option goes that stands in front of its command."""
+    command = next((each for each in words if each in COMMANDS), None)
+    if command is None or not words[0].startswith("-"):
+        return
+    option = words[0].partition("=")[0]
+    if not any(each.startswith(option) for each in ("-h", "--help", "--version")):
+        parser.error(f"{option} goes behind the command: spear {command} {option} ...")
 
 
 def _forget_output() -> None:
@@ -73,16 +90,17 @@ def _forget_output() -> None:
     os.close(nowhere)
 
 
-def _report(error: BaseException) -> int:
+def _report(error: BaseException, options: argparse.Namespace) -> int:
     text = str(error)
-    if isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
+    shows_lines = getattr(options, "shows_lines", False)
+    if shows_lines and isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
         # It has been shown, line by line, as it was written.
         text = text.removesuffix(f"\n--- stderr ---\n{error.stderr_tail}")
     print(f"spear: {printable(text.rstrip())}", file=sys.stderr)
     return exit_status(error)
 
 
-def _report_group(group: BaseExceptionGroup[BaseException]) -> int:
+def _report_group(group: BaseExceptionGroup[BaseException], options: argparse.Namespace) -> int:
     """Something inside a nursery failed: say the first thing we understand."""
     if group.subgroup(KeyboardInterrupt) is not None:
         return INTERRUPTED
@@ -92,4 +110,4 @@ def _report_group(group: BaseExceptionGroup[BaseException]) -> int:
     error: BaseException = known
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return _report(error)
+    return _report(error, options)

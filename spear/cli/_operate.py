@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from urllib.parse import quote
 
 from spear._errors import ConfigurationError
 
 from ._documents import inner, number, text, total
 from ._places import NoHost
-from ._remote import Remote, define_host
+from ._remote import Remote, define_host, part_of_path
+from ._say import say
 from ._text import printable
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ def run_stop(options: argparse.Namespace) -> int:
     remote = Remote(options)
     for name in options.names:
         remote.post(_path(name, "stop"), {}, seconds=ROLLING_SECONDS)
-        print(f"{printable(name)} is stopped")
+        say(f"{printable(name)} is stopped")
     return 0
 
 
@@ -102,11 +102,11 @@ def run_drain(options: argparse.Namespace) -> int:
     pid = _pid(remote)
     remote.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
     if options.no_wait:
-        print(f"{remote.where} drains")
+        say(f"{remote.where} drains")
         return 0
     while pid is not None and _pid(remote) == pid:  # another one may have been started at once
         time.sleep(LOOK_SECONDS)
-    print(f"{remote.where} has drained and ended")
+    say(f"{remote.where} has drained and ended")
     return 0
 
 
@@ -123,7 +123,7 @@ def _define_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(name: str, what: str) -> str:
-    return f"/v1/deployments/{quote(name, safe='')}/{what}"
+    return f"/v1/deployments/{part_of_path(name, 'a deployment')}/{what}"
 
 
 def _operate(
@@ -132,10 +132,10 @@ def _operate(
     remote = Remote(options)
     deployment = remote.post(_path(name, what), body or {}, seconds=ROLLING_SECONDS)
     if options.json:
-        print(json.dumps(deployment, indent=2))
+        say(json.dumps(deployment, indent=2))
         return
     statistics = inner(deployment, "statistics")
     ready, wanted = total(statistics, "ready"), total(statistics, "wanted")
-    print(
+    say(
         f"{printable(name)} is {printable(text(deployment, 'state'))}: {ready:.0f}/{wanted:.0f} ready"
     )

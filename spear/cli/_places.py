@@ -27,6 +27,12 @@ class NoHost(SpearError):
     """There is no host, it does not answer, or it is not clear which one is meant."""
 
 
+class HostLost(SpearError):
+    """The host was asked to do something, and has ended or gone silent since: it may have been done."""
+
+    delivered = "maybe"
+
+
 def directory() -> str:
     """Where the sockets are. Nobody has to have made it yet."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")

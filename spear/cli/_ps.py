@@ -6,6 +6,7 @@ import json
 
 from ._documents import functions_of, inner, number, several, text, total
 from ._remote import Remote, define_host
+from ._say import say
 from ._text import age, amount, printable, seconds, size, table
 
 TYPE_CHECKING = False
@@ -35,9 +36,9 @@ def run_ps(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     snapshot = Remote(options).get("/v1/statistics")
     if options.json:
-        print(json.dumps(snapshot, indent=2))
+        say(json.dumps(snapshot, indent=2))
     else:
-        print("\n".join(show(snapshot, with_instances=options.instances)))
+        say("\n".join(show(snapshot, with_instances=options.instances)))
     return 0
 
 

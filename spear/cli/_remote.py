@@ -9,15 +9,16 @@ import http.client
 import json
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from spear._errors import ConfigurationError, SpearError
 
-from ._failures import failure_of
-from ._places import CONNECT_SECONDS, NoHost, find
+from ._failures import NoSuchPath, failure_of
+from ._places import CONNECT_SECONDS, HostLost, NoHost, find
 from ._text import printable
 
 TYPE_CHECKING = False
@@ -57,11 +58,14 @@ class Answer:
         headers: by lower-case name.
     """
 
-    def __init__(self, response: http.client.HTTPResponse, where: str) -> None:
+    def __init__(
+        self, response: http.client.HTTPResponse, where: str, *, does_something: bool
+    ) -> None:
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
         self._response = response
         self._where = where
+        self._does_something = does_something
 
     @property
     def kind(self) -> str:
@@ -70,7 +74,7 @@ class Answer:
 
     def read(self) -> bytes:
         """All of the body."""
-        with reporting(self._where):
+        with reporting(self._where, does_something=self._does_something):
             body = self._response.read(MAX_ANSWER_BYTES + 1)
             if self._response.length and len(body) <= MAX_ANSWER_BYTES:
                 raise http.client.IncompleteRead(body, self._response.length)
@@ -89,7 +93,7 @@ class Answer:
     def lines(self) -> Iterator[bytes]:
         """The body line by line, as they come."""
         while True:
-            with reporting(self._where):
+            with reporting(self._where, does_something=self._does_something):
                 line = self._response.readline(MAX_ANSWER_BYTES)
             if not line:
                 return
@@ -126,6 +130,7 @@ class Remote:
         elif host is not None and os.sep in host:
             self._socket = os.path.abspath(host)
             self.where = f"the spearlet at {printable(host)}"
+            self._expect_a_socket(host)
         else:
             self._socket = find(host)
             name = os.path.basename(self._socket).removesuffix(".sock")
@@ -144,6 +149,18 @@ class Remote:
         self._token = token
         self._path = parts.path.rstrip("/")
         self.where = f"{parts.scheme}://{parts.netloc}"
+
+    def _expect_a_socket(self, host: str) -> None:
+        try:
+            mode = os.stat(self._socket).st_mode
+        except OSError as error:
+            raise NoHost(
+                f"{self.where} does not run: {error.strerror}; `spear ps` finds one by its name"
+            ) from error
+        except ValueError:  # a NUL
+            mode = 0
+        if not stat.S_ISSOCK(mode):
+            raise ConfigurationError(f"--host {printable(host)}: this is not a socket")
 
     def _connect(self, seconds: float | None) -> http.client.HTTPConnection:
         if self._socket:
@@ -173,6 +190,7 @@ class Remote:
 
         Raises:
             NoHost: there is none, or it does not answer.
+            HostLost: it may have done what it was asked to, and does not answer any more.
             SpearError: it answers with an error.
         """
         seconds = self._seconds if seconds == USUAL else seconds
@@ -183,13 +201,21 @@ class Remote:
         try:
             with reporting(self.where):
                 connection.connect()
+            does_something = method != "GET"
+            with reporting(self.where, does_something=does_something):
                 connection.sock.settimeout(seconds)
                 # A host may refuse a request before it has read all of it, and say why.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(method, self._path + path, body, every)
-                answer = Answer(connection.getresponse(), self.where)
+                response = connection.getresponse()
+                answer = Answer(response, self.where, does_something=does_something)
             if answer.status >= 400:
-                raise failure_of(answer.status, answer.kind, answer.read(), answer.headers)
+                failure = failure_of(answer.status, answer.kind, answer.read(), answer.headers)
+                if self._path and isinstance(failure, NoSuchPath):
+                    raise ConfigurationError(
+                        f"{self.where} has nothing at {self._path}: leave that out of --host"
+                    )
+                raise failure
             yield answer
         finally:
             connection.close()
@@ -244,8 +270,19 @@ def _token(file: str | None) -> str | None:
 
 
 @contextmanager
-def reporting(where: str) -> Iterator[None]:
-    """Say what it means if no answer comes."""
+def reporting(where: str, *, does_something: bool = False) -> Iterator[None]:
+    """Say what it means if no answer comes.
+
+    Args:
+        where: who was to answer.
+        does_something: it has been asked to do what may have been done, though nobody can tell.
+    """
+
+    def lost(what: str) -> SpearError:
+        if does_something:
+            return HostLost(f"{where} {what}: what it was asked to do may have been done")
+        return NoHost(f"{where} {what}")
+
     try:
         yield
     except (ConnectionRefusedError, FileNotFoundError) as error:
@@ -253,17 +290,34 @@ def reporting(where: str) -> Iterator[None]:
             f"{where} does not run: its address is there, but nobody listens; start it with `spear serve`"
         ) from error
     except (BlockingIOError, TimeoutError) as error:
-        raise NoHost(f"{where} does not answer") from error
+        raise lost("does not answer") from error
     except http.client.InvalidURL as error:
         raise SpearError(f"this cannot be sent: {error}") from error
     except http.client.HTTPException as error:
-        if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
-            raise NoHost(f"{where} has ended before it answered", delivered="maybe") from error
+        if isinstance(error, http.client.RemoteDisconnected):
+            hint = "; if it has TLS, write https://" if where.startswith("http://") else ""
+            raise lost(f"has ended before it answered{hint}") from error
+        if isinstance(error, http.client.IncompleteRead):
+            raise lost("has ended in the middle of its answer") from error
         raise NoHost(f"{where} does not answer as a spearlet does") from error
     except ConnectionError as error:
-        raise NoHost(f"{where} has ended before it answered", delivered="maybe") from error
+        raise lost("has ended before it answered") from error
     except OSError as error:
         why = error.strerror or str(error)
-        raise NoHost(f"{where} cannot be reached: {why}") from error
+        hint = "; if it has no TLS, write http://" if "WRONG_VERSION_NUMBER" in str(error) else ""
+        raise NoHost(f"{where} cannot be reached: {why}{hint}") from error
     except ValueError as error:  # which some errors of TLS are, too
         raise SpearError(f"this cannot be sent: {error}") from error
+
+
+def part_of_path(name: str, what: str) -> str:
+    """A name as a part of a path.
+
+    Raises:
+        ConfigurationError: it is empty, and would be none.
+    """
+    if not name:
+        raise ConfigurationError(f"say the name of {what}: '' is none")
+    return quote(
+        name, safe="", errors="surrogateescape"
+    )  # also what is not UTF-8: nothing has that name

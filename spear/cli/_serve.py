@@ -29,6 +29,7 @@ from spear.config import (
 )
 
 from ._command import read_variable
+from ._say import say
 
 CONFIG_FILE: Final = "spear.toml"
 """Read if the command line names nothing to serve."""
@@ -113,17 +114,18 @@ def run_serve(options: argparse.Namespace) -> int:
     if options.check:
         faults.raise_if_any()
         count = len(loaded.configuration.functions)
-        print(f"nothing is wrong: {count} deployment{'' if count == 1 else 's'}")
+        say(f"nothing is wrong: {count} deployment{'' if count == 1 else 's'}")
         return 0
     if options.show_config:
         show = show_as_json if options.show_config == "json" else show_as_toml
-        print(show(loaded.configuration), end="")
+        say(show(loaded.configuration).removesuffix("\n"))
         for line in faults.lines:
             print(line, file=sys.stderr)
         return 0
     faults.raise_if_any()
     from ._host import run_host
 
+    options.shows_lines = loaded.configuration.spearlet.log_instances
     return run_host(loaded, load, as_json=options.json)
 
 

@@ -16,7 +16,7 @@ from spear._errors import (
     WorkerDied,
 )
 
-from ._places import NoHost
+from ._places import HostLost, NoHost
 
 # The first class that fits decides.
 EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
@@ -30,6 +30,7 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (Overloaded, 8, "no capacity"),
     (CallFailed, 9, "the call failed otherwise"),
     (NoHost, 10, "no host answers"),
+    (HostLost, 11, "the host was lost: what it was asked to do may have been done"),
 )
 
 

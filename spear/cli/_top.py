@@ -23,6 +23,7 @@ from spear._errors import ConfigurationError
 
 from ._places import NoHost
 from ._remote import ANSWER_SECONDS, Remote, define_host
+from ._say import say
 from ._text import printable
 from ._top_view import SORTS, Line, Moment, lay_out
 
@@ -80,7 +81,7 @@ def run_top(options: argparse.Namespace) -> int:
     remote = Remote(options)
     if options.json:
         for snapshot in _snapshots(remote, options.interval):
-            print(json.dumps(snapshot), flush=True)
+            say(json.dumps(snapshot))
             if options.once:
                 break
         return 0
@@ -108,8 +109,8 @@ def _once(remote: Remote, interval: float, sort: str) -> int:
             continue
         width = shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
         moment = Moment(snapshot, before)
-        for line in lay_out(moment, width=max(width, WIDTH), height=None, sort=sort):
-            print(line.text)
+        lines = lay_out(moment, width=max(width, WIDTH), height=None, sort=sort)
+        say("\n".join(line.text for line in lines))
         return 0
     raise NoHost(f"{remote.where} has ended")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import IO, TYPE_CHECKING, Protocol
 
 import attrs
@@ -46,17 +47,18 @@ class Terminal:
 
     place: Path
 
-    def run(self, *words: str, stdin: bytes = b"") -> Finished:
+    def run(self, *words: str, stdin: bytes = b"", stdout: IO[bytes] | int = PIPE) -> Finished:
         """A whole run."""
         done = subprocess.run(
             [*COMMAND, *words],
             cwd=self.place,
             input=stdin,
-            capture_output=True,
+            stdout=stdout,
+            stderr=PIPE,
             timeout=PATIENCE_SECONDS,
             check=False,
         )
-        return Finished(done.returncode, done.stdout, done.stderr.decode())
+        return Finished(done.returncode, done.stdout or b"", done.stderr.decode())
 
     @contextmanager
     def start(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from spear import (
 )
 from spear.cli import _main as main_module
 from spear.cli import main
+from spear.cli._say import say
 from spear.cli._status import EXIT_STATUSES, describe_statuses, exit_status
 
 from .helpers import Terminal
@@ -91,6 +93,9 @@ def test_it_begins_at_once() -> None:
     [
         (["sing"], "invalid choice: 'sing'"),
         (["--loud"], "required: COMMAND"),
+        (["--loud", "ps"], "--loud goes behind the command: spear ps --loud ..."),
+        (["--host=x", "scale"], "--host goes behind the command: spear scale --host ..."),
+        (["ps", "--loud"], "unrecognized arguments: --loud\nusage: spear ps ["),
         (["call"], "say what to call: spear call FILE.py:FUNCTION"),
         (["call", "--"], "say what to call"),
         (["call", ":price"], "':price' does not say which file: write FILE.py:FUNCTION"),
@@ -190,7 +195,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         def run(options: object) -> int:
             raise errors[0]
 
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run, shows_lines=name == "call")
 
     monkeypatch.setattr(main_module, "define", define)
     return errors
@@ -220,6 +225,39 @@ def test_failures_are_reported(
     raising.append(error)
     assert main(["call"]) == status
     assert capfd.readouterr() == ("", message)
+
+
+def test_last_words_are_shown_if_they_have_not_been(
+    raising: list[BaseException], capfd: pytest.CaptureFixture[str]
+) -> None:
+    raising.append(WorkerDied("dead", stderr_tail="a\nb"))
+    assert main(["restart"]) == 7
+    assert capfd.readouterr() == ("", "spear: dead\n--- stderr ---\na\nb\n")
+
+
+FULL = "spear: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["--help"], ["ps", "--help"], ["--version"], ["completion", "zsh"]]
+)
+def test_a_full_disk_is_told(terminal: Terminal, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = terminal.run(*words, stdout=full)
+    assert (done.status, done.errors) == (70, FULL)
+
+
+def test_what_standard_output_has_no_letters_for(capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="ascii") as stdout,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdout", stdout)
+        say("1 µs")
+        patch.setattr(sys, "stdout", None)
+        say("to nobody")
+    assert capfd.readouterr().out == "1 \\xb5s\n"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), ExceptionGroup("g", [ZeroDivisionError()])])

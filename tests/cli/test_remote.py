@@ -25,8 +25,9 @@ from spear import (
     WorkerDied,
 )
 from spear.cli._failures import failure_from, failure_of
-from spear.cli._places import NoHost, directory, find, running, socket_path
+from spear.cli._places import HostLost, NoHost, directory, find, running, socket_path
 from spear.cli._remote import Remote
+from spear.cli._status import exit_status
 
 from .helpers import Run
 
@@ -168,7 +169,7 @@ def test_one_that_is_busy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("answer", "message"),
     [
         (b"", "has ended before it answered"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{", "has ended before it answered"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{", "has ended in the middle of its answer"),
         (b"SSH-2.0-OpenSSH\r\n", "does not answer as a spearlet does"),
         (ok(b"<html>"), "does not answer as a spearlet does"),
         (b"HTTP/1.1 404 No\r\ncontent-length: 2\r\n\r\nno", "the host answers 404, and does not say why"),
@@ -213,17 +214,116 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
 
 
 def test_nobody_is_where_it_should_be(tmp_path: Path) -> None:
+    with pytest.raises(NoHost, match=r"/s does not run: No such file or directory; `spear ps`"):
+        Remote(options(str(tmp_path / "s")))
+    with closing(socket.socket(socket.AF_UNIX)) as left:
+        left.bind(str(tmp_path / "left"))
+    remote = Remote(options(str(tmp_path / "left")))
     with pytest.raises(NoHost, match="does not run: its address is there, but nobody listens"):
-        Remote(options(str(tmp_path / "s"))).get("/")
+        remote.get("/")
+    (tmp_path / "left").unlink()  # it ended this very moment
+    with pytest.raises(NoHost, match="does not run"):
+        remote.get("/")
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(NoHost, match=r"http://127\.0\.0\.1:.* does not run"):
             Remote(options(f"http://127.0.0.1:{taken.getsockname()[1]}")).get("/")
     (tmp_path / "file").touch()
-    with pytest.raises(NoHost, match="does not run"):
-        Remote(options(str(tmp_path / "file"))).get("/")
-    with pytest.raises(NoHost, match="cannot be reached: AF_UNIX path too long"):
-        Remote(options("/" + "x" * 200)).get("/")
+    for each in (str(tmp_path / "file"), str(tmp_path), "/\0"):
+        with pytest.raises(ConfigurationError, match=r"^--host /.*: this is not a socket"):
+            Remote(options(each))
+
+
+def test_a_host_that_is_lost_may_have_done_what_it_was_asked(tmp_path: Path) -> None:
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{"
+    for answer, what in ((b"", "has ended before it answered"), (half, "has ended in the middle")):
+        with answering(tmp_path / "s", answer):
+            remote = Remote(options(str(tmp_path / "s")))
+            with pytest.raises(
+                HostLost, match=f"{what}.*: what it was asked to do may have"
+            ) as caught:
+                remote.post("/", {})
+            with pytest.raises(NoHost, match=what):
+                remote.get("/")
+        (tmp_path / "s").unlink()
+        assert (exit_status(caught.value), caught.value.delivered) == (11, "maybe")
+    with (
+        answering(tmp_path / "s", None),
+        pytest.raises(HostLost, match="does not answer: what it was asked to do may have"),
+        Remote(options(str(tmp_path / "s")), seconds=0.05).request("POST", "/"),
+    ):
+        pass
+
+
+def test_http_and_https_are_taken_for_each_other(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def work() -> None:
+            for answer in (b"", ok(b"7")):
+                connection, _ = listener.accept()
+                with closing(connection):
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(NoHost, match=r"before it answered; if it has TLS, write https://$"):
+            Remote(options(f"http://{address}")).get("/")
+        with pytest.raises(NoHost, match=r"if it has no TLS, write http://$"):
+            Remote(options(f"https://{address}")).get("/")
+        thread.join()
+
+
+def test_a_path_below_a_url_that_nothing_is_at(tmp_path: Path) -> None:
+    body = b'{"error": {"kind": "NoSuchPath"}}'
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def work() -> None:
+            connection, _ = listener.accept()
+            with closing(connection):
+                connection.recv(65536)
+                connection.sendall(ok(body).replace(b"200 OK", b"404 No"))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(
+            ConfigurationError, match=f"^{url} has nothing at /foo: leave that out of"
+        ):
+            Remote(options(f"{url}/foo")).get("/v1/health")
+        thread.join()
+
+
+def test_names_that_are_none(run: Run, tmp_path: Path) -> None:
+    with answering(tmp_path / "s", ok(b"{}")):
+        host = ["--host", str(tmp_path / "s")]
+        for words in (["scale", "", "1"], ["stop", ""], ["logs", ""], ["invoke", ""]):
+            done = run(words[0], *host, *words[1:])
+            kind = "function" if words[0] == "invoke" else "deployment"
+            message = f"spear: say the name of a {kind}: '' is none\n"
+            assert (done.status, done.output, done.errors) == (2, b"", message)
+
+
+def test_words_that_are_not_utf_8(run: Run, tmp_path: Path) -> None:
+    wrong = os.fsdecode(b"\xff")
+    body = b'{"error": {"kind": "NotFound", "message": "no"}}'
+    with answering(tmp_path / "s", ok(body).replace(b"200 OK", b"404 No")) as requests:
+        host = ["--host", str(tmp_path / "s")]
+        for words in (
+            ["scale", wrong, "1"],
+            ["logs", wrong, "--instance", wrong],
+            ["invoke", wrong],
+        ):
+            done = run(words[0], *host, *words[1:])
+            assert (done.status, done.errors) == (4, "spear: no\n")
+            assert b"/%FF" in requests[-1]
+        for word in (wrong, f"--{wrong}=3"):
+            done = run("invoke", *host, "echo", word)
+            assert (done.status, "has \\udcff in it, which is not UTF-8" in done.errors) == (
+                2,
+                True,
+            )
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port", "http://[::1"])
@@ -294,6 +394,7 @@ def test_control_characters_do_not_reach_the_terminal(run: Run, tmp_path: Path) 
     ("error", "kind", "message"),
     [
         ({"kind": "NotFound", "message": "no"}, NotFound, "no"),
+        ({"kind": "FunctionRaised", "type": "ValueError", "message": ""}, FunctionRaised, "ValueError"),
         ({"kind": "InvalidArguments", "message": "price(): no"}, InvalidArguments, "price(): no"),
         ({"kind": "DeadlineExceeded", "message": "late"}, DeadlineExceeded, "late"),
         ({"kind": "Rejected", "message": "no"}, Rejected, "no"),
