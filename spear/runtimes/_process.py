@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from spear._ids import RuntimeType
     from spear.channels import CommunicationFactory, Endpoint
 
-    from ._logs import LogBook
+    from ._logs import LogBook, OnLine
     from ._process_body import ProcessBody
     from ._states import OnEvent
 
@@ -79,7 +79,9 @@ class ProcessRuntime(Runtime):
         _own(settings).validate()
 
     @asynccontextmanager
-    async def open_zygote(self, settings: ProcessSettings) -> AsyncIterator[Zygote]:
+    async def open_zygote(
+        self, settings: ProcessSettings, *, on_line: OnLine | None = None
+    ) -> AsyncIterator[Zygote]:
         """What forks instances of one program, for as long as the block runs.
 
         The program is being loaded from now on; nobody has to wait for it. Instances that outlive the
@@ -88,13 +90,15 @@ class ProcessRuntime(Runtime):
 
         Args:
             settings: of the instances; those of an instance may differ in limits, debug and low_latency.
+            on_line: told of every line that is written while the program is loaded; must neither block
+                nor raise.
 
         Raises:
             ConfigurationError: see :meth:`validate`.
         """
         _own(settings).validate()
         limits = self._factory.manager.limits
-        async with open_zygote(settings, limits, self._starters) as zygote:
+        async with open_zygote(settings, limits, self._starters, on_line) as zygote:
             yield zygote
 
     @asynccontextmanager

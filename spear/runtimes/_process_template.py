@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear._limits import Limits
 
+    from ._logs import OnLine
     from ._process_settings import ProcessSettings
 
 MOST_BYTES: Final = 64 * 1024
@@ -79,7 +80,7 @@ class Template:
         pid: of the process, while it runs.
     """
 
-    def __init__(self, name: InstanceId, limits: Limits) -> None:
+    def __init__(self, name: InstanceId, limits: Limits, on_line: OnLine | None = None) -> None:
         self.name = name
         self.settled = trio.Event()
         self.obstacle = ""
@@ -88,7 +89,7 @@ class Template:
         self.is_current = True
         self.pid: int | None = None
         self._limits = limits
-        self._book = LogBook(name, limits)
+        self._book = LogBook(name, limits, on_line)
         self._sock: socket.socket | None = None
         self._sending = trio.Lock()
         self._answers: deque[_Answer] = deque()  # those that have not come, in order

@@ -30,6 +30,7 @@ from ._process_template import Template, TemplateDied
 if TYPE_CHECKING:
     from spear._limits import Limits
 
+    from ._logs import OnLine
     from ._process_body import ForkedBody
     from ._process_spawn import Plumbing
 
@@ -73,11 +74,13 @@ class Zygote(metaclass=NoPublicConstructor):
         limits: Limits,
         starters: trio.CapacityLimiter,
         nursery: trio.Nursery,
+        on_line: OnLine | None,
     ) -> None:
         self._settings = settings
         self._limits = limits
         self._starters = starters
         self._nursery = nursery  # of the templates; ends with the block of open_zygote
+        self._on_line = on_line
         self._is_open = True
         self._template: Template | None = None
         self._obstacle = ""
@@ -125,7 +128,7 @@ class Zygote(metaclass=NoPublicConstructor):
     def _load(self) -> Template:
         self._loaded += 1
         name = InstanceId("process", f"{_name_of(self._settings)}-zygote", self._loaded)
-        self._template = template = Template(name, self._limits)
+        self._template = template = Template(name, self._limits, self._on_line)
         self._nursery.start_soon(template.run, self._settings, self._starters)
         return template
 
@@ -217,12 +220,15 @@ def _name_of(settings: ProcessSettings) -> str:
 
 @asynccontextmanager
 async def open_zygote(
-    settings: ProcessSettings, limits: Limits, starters: trio.CapacityLimiter
+    settings: ProcessSettings,
+    limits: Limits,
+    starters: trio.CapacityLimiter,
+    on_line: OnLine | None,
 ) -> AsyncIterator[Zygote]:
     """See :meth:`ProcessRuntime.open_zygote`."""
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
-        zygote: Zygote = Zygote._create(settings, limits, starters, nursery)
+        zygote: Zygote = Zygote._create(settings, limits, starters, nursery, on_line)
         try:
             yield zygote
         finally:

@@ -272,7 +272,7 @@ class Deployment(metaclass=NoPublicConstructor):
     async def _keep_launcher(
         self, source: Source, scale: Scale, *, task_status: trio.TaskStatus[Launcher]
     ) -> None:
-        async with source.open(scale.is_several) as launcher:
+        async with source.open(scale.is_several, self._feed.put) as launcher:
             done = trio.Event()
             self._launchers.append(done)
             task_status.started(launcher)

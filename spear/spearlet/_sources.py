@@ -61,13 +61,14 @@ class Source:
         runtime: what its replicas are.
         name: a name for it, if nobody gives another.
         text: for people.
-        open: what starts them, for as long as a block runs; told whether there may be several.
+        open: what starts them, for as long as a block runs; told whether there may be several, and who is
+            told of the lines that are written before there are any.
     """
 
     runtime: RuntimeType
     name: str
     text: str
-    open: Callable[[bool], AbstractAsyncContextManager[Launcher]]
+    open: Callable[[bool, OnLine], AbstractAsyncContextManager[Launcher]]
 
 
 @final
@@ -151,12 +152,13 @@ class Sources:
 
     def _process(self, settings: ProcessSettings) -> Source:
         @asynccontextmanager
-        async def open_launcher(several: bool) -> AsyncIterator[Launcher]:
+        async def open_launcher(several: bool, on_line: OnLine) -> AsyncIterator[Launcher]:
             async with AsyncExitStack() as stack:
                 zygote: Zygote | None = None
                 if settings.start == "zygote" or (several and not settings.command):
                     # Loads the program once for all of them; for one alone that would be once too often.
-                    zygote = await stack.enter_async_context(self._runtime.open_zygote(settings))
+                    opening = self._runtime.open_zygote(settings, on_line=on_line)
+                    zygote = await stack.enter_async_context(opening)
                 yield _ProcessLauncher(self._runtime, settings, self._callbacks, zygote)
 
         text = settings.target or settings.program()
@@ -164,7 +166,7 @@ class Sources:
 
     def _local(self, agent: LocalAgent, debug: bool) -> Source:
         @asynccontextmanager
-        async def open_launcher(_: bool) -> AsyncIterator[Launcher]:
+        async def open_launcher(_: bool, __: OnLine) -> AsyncIterator[Launcher]:
             yield _LocalLauncher(agent, debug, self._callbacks, self._manager)
 
         return Source("memory", _name_of(agent.name), repr(agent), open_launcher)
