@@ -145,11 +145,13 @@ def test_restarts_that_cannot_be(values: dict[str, object], message: str) -> Non
         RestartPolicy(**values)  # type: ignore[arg-type]  # the mistake
 
 
-def test_the_same_seed_draws_the_same(seed: random.Random) -> None:
+def test_r17_the_same_seed_draws_the_same_delays_and_another_others(seed: random.Random) -> None:
     from spear.spearlet._restarts import RestartBudget
 
+    def draw(number: float) -> list[float | None]:
+        budget = RestartBudget(RestartPolicy(), random.Random(number))
+        return [budget.delay_seconds(0, 0) for _ in range(3)]
+
     number = seed.random()
-    one, two = (RestartBudget(RestartPolicy(), random.Random(number)) for _ in range(2))
-    assert [one.delay_seconds(0, 0) for _ in range(3)] == [
-        two.delay_seconds(0, 0) for _ in range(3)
-    ]
+    assert draw(number) == draw(number)
+    assert not set(draw(number)) & set(draw(number + 1))

@@ -8,7 +8,8 @@ import random
 import signal
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import pytest
@@ -29,7 +30,7 @@ from spear import (
     open_spearlet,
 )
 from spear.runtimes import InstanceEvent, InstanceState
-from spear.spearlet import CallRecord, DeploymentState
+from spear.spearlet import CallRecord, DeploymentState, ProcessSettings
 from spear.spearlet._restarts import RestartBudget
 
 from .helpers import PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write
@@ -72,16 +73,28 @@ def test_r17_never_more_restarts_in_a_period_than_allowed(
         assert sum(start > now - policy.period_seconds for start in starts) <= max(intensity, 1)
 
 
-def test_delays_double_with_jitter_and_begin_anew_after_a_long_life() -> None:
-    budget = RestartBudget(RestartPolicy(intensity=100), random.Random(7))
+def test_r17_delays_double_with_jitter_and_begin_anew_after_a_long_life() -> None:
+    """Half of each delay is certain, and the other half is drawn, each time anew."""
+    budgets = [RestartBudget(RestartPolicy(intensity=100), random.Random(n)) for n in range(200)]
+
+    def draw(now: float, lived: float) -> list[float]:
+        delays = [each.delay_seconds(now, lived) for each in budgets]
+        return sorted(delay for delay in delays if delay is not None)
+
     for failures in range(12):
-        longest = min(0.1 * 2**failures, 5.0)
-        delay = budget.delay_seconds(failures * 100.0, 1.0)
-        assert delay is not None
-        assert longest / 2 <= delay <= longest
-    delay = budget.delay_seconds(5000.0, 10.0)
-    assert delay is not None
-    assert delay <= 0.1
+        expect_spread(draw(failures * 100.0, 1.0), min(0.1 * 2**failures, 5.0))
+    expect_spread(draw(5000.0, 10.0), 0.1)
+
+
+def expect_spread(delays: list[float], longest: float) -> None:
+    """All between half of the longest and the longest, a quarter of them in each quarter, about."""
+    assert len(delays) == 200
+    assert longest / 2 <= delays[0] < longest * 0.52
+    assert longest * 0.98 < delays[-1] <= longest
+    for quarter in range(4):
+        low = longest * (1 + quarter / 4) / 2
+        within = sum(low <= delay <= low + longest / 8 for delay in delays)
+        assert 25 <= within <= 80, (longest, quarter)
 
 
 # -- one that falls over again and again ------------------------------------------------------
@@ -151,6 +164,99 @@ async def test_r17_a_crash_loop_ends_in_a_clear_state(
         await trio.sleep(61)  # it is tried again after a minute
         assert deployment.health().state is DeploymentState.READY
         assert await deployment.echo(1) == 1
+
+
+async def test_r17_a_crash_loop_leaves_the_others_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Whoever calls another function is answered each time, and the loop starts 6 at the most."""
+    fragile, probe = Fragile(), Probe()
+    async with open_spearlet(rng=random.Random(4)) as spearlet:
+        other = await spearlet.deploy(probe.agent)
+        deployment = await spearlet.deploy(fragile.agent())
+        fragile.fails = True
+        answered: list[float] = []
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def knock() -> None:
+                while True:
+                    assert await other.echo(1, timeout=0.01) == 1
+                    answered.append(trio.current_time())
+                    await trio.sleep(0.05)
+
+            await lose(deployment)
+            begun = trio.current_time()
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+        assert deployment.health().state is DeploymentState.UNHEALTHY
+        # On a clock that moves only when nothing else can be done, each call takes no time at all.
+        late = [
+            one - before for before, one in pairwise([begun, *answered]) if one - before > 0.051
+        ]
+        assert late == []
+        assert 199 <= len(answered) <= 201
+        assert other.statistics().functions["echo"].failures == {}
+        assert len(fragile.starts) == 6
+        assert (other.statistics().started, other.statistics().lost) == (1, 0)
+
+
+CRASHING = """
+import os, spear
+file = os.open({book!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+app = spear.Agent()
+
+@app.lifespan
+async def lifespan():
+    os.write(file, b"x")
+    if os.path.exists({flag!r}):
+        os._exit(9)
+    yield
+
+@app.function
+async def die() -> None:
+    os._exit(9)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_r17_processes_that_crash_at_their_start_leave_the_others_alone(
+    tmp_path: Path, start: Literal["zygote", "spawn"]
+) -> None:
+    book, flag = tmp_path / "book", tmp_path / "broken"
+    path = write(tmp_path, "crashing.py", CRASHING.format(book=str(book), flag=str(flag)))
+    answered = 0
+    async with open_spearlet() as spearlet:
+        other = await spearlet.deploy(WORKERS)
+        process = await other.who()
+        deployment = await spearlet.deploy(
+            ProcessSettings(target=str(path), start=start),
+            settings=DeploymentSettings(restart=QUICKLY),
+        )
+        flag.touch()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def knock() -> None:
+                nonlocal answered
+                while True:
+                    assert await other.who() == process
+                    answered += 1
+                    await trio.sleep(0.001)
+
+            with pytest.raises(WorkerDied, match="exited with status 9"):
+                await deployment.die()
+            before = answered
+            with pytest.raises(WorkerDied, match="given up"):
+                await deployment.die()
+            assert answered - before >= 20  # there were five starts meanwhile, and others had turns
+            nursery.cancel_scope.cancel()
+        assert book.read_text() == "x" * 6
+        statistics = deployment.statistics()
+        assert (statistics.started, statistics.lost, statistics.restarts) == (1, 1, 5)
+        assert other.statistics().functions["who"].failures.keys() <= {"Cancelled"}
+        assert other.statistics().lost == 0
 
 
 async def test_r17_a_restart_by_hand_needs_no_patience(
