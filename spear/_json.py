@@ -1,15 +1,20 @@
-"""Values as JSON, bytes as ``{"$bytes": base64}``, what is no number as ``{"$float": "nan"}``. A leaf.
+"""Values as JSON, and what JSON has no word for as a map with one key. A leaf.
 
-Both are understood on the way in, too. Results have what CBOR can say, and JSON says less; the command
-line and the gateway write the rest in the same way.
+Bytes are ``{"$bytes": base64}``, what is no number is ``{"$float": "nan"}``, an integer of more digits
+than Python reads or writes (4300: decimals take time by the square of their length) is
+``{"$int": "0x1f"}``. All are understood on the way in, too. Results have what CBOR can say, and JSON says
+less; the command line and the gateway write the rest in the same way.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from math import isfinite
 from typing import Final, NoReturn
+
+_HEXADECIMAL: Final = re.compile(r"-?0x[0-9a-fA-F]+")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -32,6 +37,8 @@ def _from_json(key: str, value: object) -> object:
             return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
         if key == "$float" and value in ("nan", "inf", "-inf"):
             return float(value)
+        if key == "$int" and _HEXADECIMAL.fullmatch(value):
+            return int(value, 16)  # in no more time than it takes to read it
     return {key: value}
 
 
@@ -40,10 +47,17 @@ def load_json(text: str | bytes) -> object:
 
     Raises:
         json.JSONDecodeError: it is not JSON.
-        ValueError: it is, and cannot be used: a key that stands there twice, an integer that is too long.
+        ValueError: it is, and cannot be used: a key that stands there twice, too many digits.
         RecursionError: it is nested too deeply.
     """
-    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_map)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_map)
+    except ValueError as error:
+        reason, _, advice = str(error).partition("; use sys.set_int_max_str_digits")
+        if not advice:
+            raise
+        # Python's advice is for who writes this program, not for who writes the text.
+        raise ValueError(f'{reason}: write it as {{"$int": "0x..."}}') from None
 
 
 def _of_bytes(value: object) -> object:
@@ -56,23 +70,19 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=
 
 
 def dump_json(value: object) -> str:
-    """The text of a value.
-
-    Raises:
-        ValueError: an integer in it is longer than Python prints.
-    """
+    """The text of a value."""
     try:
         return _ENCODER.encode(value)
-    except (
-        TypeError,
-        ValueError,
-    ):  # a key that is bytes; what is no number; an integer that is too long
+    except (TypeError, ValueError):
+        # A key that is bytes; what is no number; an integer of too many digits.
         return _ENCODER.encode(_as_json(value))
 
 
 def _as_json(value: object) -> object:
     if isinstance(value, float) and not isfinite(value):
         return {"$float": repr(value)}
+    if isinstance(value, int):
+        return _integer_as_json(value)
     if isinstance(value, list):
         return [_as_json(each) for each in value]
     if isinstance(value, dict):
@@ -81,4 +91,12 @@ def _as_json(value: object) -> object:
             key if isinstance(key, str) else _ENCODER.encode(key): _as_json(each)
             for key, each in value.items()
         }
+    return value
+
+
+def _integer_as_json(value: int) -> object:
+    try:
+        str(value)
+    except ValueError:
+        return {"$int": hex(value)}
     return value

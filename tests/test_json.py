@@ -57,9 +57,30 @@ def test_what_cannot_be_used_is_refused(text: str | bytes) -> None:
 
 
 def test_what_only_looks_like_ours_is_a_map() -> None:
-    for value in ({"$bytes": 1}, {"$float": "1"}, {"$bytes": "AA==", "a": 1}):
+    for value in (
+        {"$bytes": 1}, {"$float": "1"}, {"$bytes": "AA==", "a": 1}, {"$int": 1}, {"$int": "12"},
+        {"$int": "0x_1"}, {"$int": "0x"},
+    ):  # fmt: skip
         assert load_json(json.dumps(value)) == value
     with pytest.raises(TypeError, match="set"):
         dump_json({1})
-    with pytest.raises(ValueError, match="digits"):
-        dump_json(10**5000)
+
+
+@pytest.mark.parametrize(
+    "number", [10**4300, -(10**5000), 2**400_000 + 1], ids=lambda each: each.bit_length()
+)
+def test_integers_of_any_size_come_back_as_they_went(number: int) -> None:
+    text = dump_json({"a": [number, 1, True, 2**64], "b": None})
+    assert text == f'{{"a": [{{"$int": "{number:#x}"}}, 1, true, {2**64}], "b": null}}'
+    assert load_json(text) == {"a": [number, 1, True, 2**64], "b": None}
+    assert load_json(f'{{"$int": "{number:#X}"}}'.replace("X", "x")) == number
+
+
+def test_an_integer_of_too_many_digits_is_refused_with_what_to_write() -> None:
+    with pytest.raises(ValueError, match=r'4300 digits.*: write it as \{"\$int": "0x...') as caught:
+        load_json("1" * 5000)
+    assert "sys." not in str(caught.value)
+
+
+def test_integers_that_python_writes_are_numbers() -> None:
+    assert dump_json([10**4299, math.nan]) == f'[{10**4299}, {{"$float": "nan"}}]'

@@ -7,6 +7,7 @@ The function ``spear.describe``, which every agent answers and none announces, r
 from __future__ import annotations
 
 import inspect
+import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ._arguments import AnyFunction
 
 DESCRIBE: Final = "spear.describe"
+
+_OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
+"""Where a class of ours is written, which is not where it is imported from."""
 
 
 @final
@@ -52,7 +56,8 @@ def _signature(function: AnyFunction) -> str:
         for each in signature.parameters.values()
     ]
     returns = _as_written(signature.return_annotation)
-    return str(signature.replace(parameters=parameters, return_annotation=returns))
+    text = str(signature.replace(parameters=parameters, return_annotation=returns))
+    return _OURS.sub("spear.", text)
 
 
 def _as_written(annotation: object) -> object:

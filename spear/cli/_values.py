@@ -2,8 +2,8 @@
 
 In: JSON if it is JSON, else text as it stands; ``@file`` is the file's bytes, ``@file.json`` what the
 JSON in it says, ``-`` the bytes of standard input. Out: bytes as they are, everything else as JSON,
-in which bytes appear as ``{"$bytes": base64}``, and what is no number as ``{"$float": "nan"}``; both are
-understood on the way in, too.
+in which bytes appear as ``{"$bytes": base64}``, what is no number as ``{"$float": "nan"}``, and an
+integer of too many digits as ``{"$int": "0x1f"}``; all are understood on the way in, too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, Final, TypeAlias
 
-from spear._errors import ConfigurationError, InvalidArguments, SpearError
+from spear._errors import ConfigurationError, InvalidArguments
 from spear._json import dump_json, load_json
 from spear._limits import DEFAULT_LIMITS
 
@@ -25,12 +25,18 @@ ReadInput: TypeAlias = Callable[[], bytes]
 MAX_DIGITS: Final = 100_000
 """Of an integer. Python's own limit, 4300, protects servers; so many take half a second to print."""
 
+SHOWN_CHARACTERS: Final = 20
+"""Of a value that cannot be used."""
+
+HOST_DIGITS: Final = sys.int_info.default_max_str_digits
+"""That limit: of an integer that a host is sent as JSON; others are sent as maps."""
+
 
 @contextmanager
-def long_integers() -> Iterator[None]:
-    """While the block runs, integers may have :data:`MAX_DIGITS`."""
+def long_integers(most: int = MAX_DIGITS) -> Iterator[None]:
+    """While the block runs, integers may have so many digits."""
     before = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(MAX_DIGITS)
+    sys.set_int_max_str_digits(most)
     try:
         yield
     finally:
@@ -48,9 +54,13 @@ def parse_value(text: str, read_input: ReadInput) -> object:
     except json.JSONDecodeError:
         return text
     except ValueError as error:
-        raise ConfigurationError(f"{text[:20]}... cannot be used: {_first_line(error)}") from error
+        raise ConfigurationError(f"{_beginning(text)} cannot be used: {error}") from error
     except RecursionError:
-        raise ConfigurationError(f"{text[:20]}... is nested too deeply") from None
+        raise ConfigurationError(f"{_beginning(text)} is nested too deeply") from None
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def read_all(file: BinaryIO, name: str) -> bytes:
@@ -98,10 +108,6 @@ def _read_file(path: str) -> object:
         raise ConfigurationError(f"{path} is not JSON that can be read: {error}") from error
 
 
-def _first_line(error: ValueError) -> str:
-    return str(error).partition(";")[0]  # the rest is advice for programmers
-
-
 def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """(positional, keywords) of a function's words: ``--name value``, ``--name=value``, or plain.
 
@@ -133,14 +139,7 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def show_value(value: object) -> bytes:
-    """A result, or one item of a stream, as it is printed.
-
-    Raises:
-        SpearError: there is no JSON for it.
-    """
+    """A result, or one item of a stream, as it is printed."""
     if isinstance(value, bytes | memoryview):  # a view of what was returned as a SharedBuffer
         return bytes(value)
-    try:
-        return dump_json(value).encode() + b"\n"
-    except ValueError as error:  # an integer of thousands of digits
-        raise SpearError(f"the result cannot be printed: {_first_line(error)}") from error
+    return dump_json(value).encode() + b"\n"

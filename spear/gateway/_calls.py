@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spear._errors import Rejected
+
 from ._errors import Problem
 from ._exchange import (
     arguments_of,
+    bad,
     choose_form,
     metadata_of,
     milliseconds,
@@ -35,6 +38,10 @@ def with_options(
     function: Function, request: Request, keywords: Mapping[str, object], *, is_stream: bool = False
 ) -> Function:
     """The function with what the request's headers say. Raises Problem."""
+    if is_stream and b"idempotency-key" in request.headers:
+        raise bad(
+            "a stream takes no key (Idempotency-Key), as its items cannot be had twice: leave it out"
+        )
     return function.options(
         timeout=timeout_of(request),
         metadata=metadata_of(request),
@@ -44,10 +51,33 @@ def with_options(
     )
 
 
+def expect_result(function: Function, way: str) -> None:
+    """Raise Rejected unless a function gives one result, and no stream.
+
+    Args:
+        function: what is to be called.
+        way: what a stream is not.
+    """
+    if function.is_stream:
+        path = f"/v1/functions/{function.name}/stream"
+        raise Rejected(
+            f"{function.name}() gives a stream of items, which cannot be {way}: they come over HTTP "
+            f"from POST {path}"
+        )
+
+
+def expect_stream(function: Function) -> None:
+    """Raise Rejected unless a function gives a stream."""
+    if not function.is_stream:
+        path = f"/v1/functions/{function.name}/call"
+        raise Rejected(f"{function.name}() gives one result, and no stream: POST {path}")
+
+
 async def call(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/call``."""
     function = find_function(app, name)
     positional, keywords = arguments_of(request, await request.body())
+    expect_result(function, "waited for as one result")
     answer = await with_options(function, request, keywords).ask(*positional)
     body, kind = choose_form(request, answer.result)
     headers = milliseconds(answer.execution_seconds)
@@ -60,6 +90,7 @@ async def submit(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/submit``."""
     function = find_function(app, name)
     positional, keywords = arguments_of(request, await request.body())
+    expect_result(function, "submitted")
     execution = with_options(function, request, keywords).submit(*positional)
     path = f"/v1/executions/{execution.id}".encode()
     headers = ((b"location", path), (b"spear-execution-id", execution.id.encode()))

@@ -8,7 +8,8 @@ What hypercorn 0.18 does otherwise, and why it is changed here:
 * It speaks HTTP/2 to whoever asks for it: here it does not, which leaves out what can be done with that.
 * It decompresses WebSocket messages, and keeps what comes of one that is too large: here neither is done.
 * A client of a WebSocket that is gone without a word is pinged for ever: here it is cut.
-* Its answers to what is no HTTP are empty.
+* Its answers to what is no HTTP are empty, and do not say what is wrong.
+* It takes a body whose length is said in two ways, of which somebody on the way may have read the other.
 
 This module does not know what is asked for, nor who may ask. It leans on modules of hypercorn that are
 not its public face: ``pyproject.toml`` says which releases have them, tests that they do what is wanted.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast, final
@@ -60,6 +62,10 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.gateway")
 
 CHUNK_BYTES: Final = 64 * 1024
+
+_TWO_LENGTHS: Final = (
+    "Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0: leave it out"
+)
 
 _LAST_MESSAGES: Final = frozenset({"http.response.body", "websocket.close"})
 
@@ -199,7 +205,13 @@ class _Http(H11Protocol):
             await self._send_error_response(431)
             await self.send(Closed())
         elif request.http_version not in (b"1.0", b"1.1"):
-            await self._send_error_response(400)
+            await self._refuse(400, "that is not HTTP/1.1")
+            await self.send(Closed())
+        elif b"transfer-encoding" in headers and (
+            b"content-length" in headers or request.http_version == b"1.0"
+        ):
+            # Whoever reads the one where another reads the other takes a body for a request.
+            await self._refuse(400, _TWO_LENGTHS)
             await self.send(Closed())
         elif b"upgrade" not in headers:
             await super()._create_stream(request)
@@ -244,9 +256,13 @@ class _Http(H11Protocol):
             await self.send(RawData(data=data))
 
     async def _send_error_response(self, status_code: int) -> None:
-        kind, what = "BadRequest", "that is not HTTP/1.1"
         if status_code == 431:
-            kind, what = "HeadTooLarge", "request line and headers are too large"
+            await self._refuse(431, "request line and headers are too large", "HeadTooLarge")
+            return
+        reason = sys.exception()  # h11's: hypercorn is handling it, and hands on the status alone
+        await self._refuse(status_code, f"that is not HTTP/1.1: {str(reason)[:200]}")
+
+    async def _refuse(self, status_code: int, what: str, kind: str = "BadRequest") -> None:
         body = Problem(status_code, kind, what).body()
         headers = [
             (b"content-type", b"application/json"),

@@ -117,7 +117,11 @@ def retry_header(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def describe(
-    error: Exception, *, request_id: str = "", tell_all: bool = False
+    error: Exception,
+    *,
+    request_id: str = "",
+    tell_all: bool = False,
+    known: Delivered = "no",
 ) -> dict[str, object]:
     """An error as JSON.
 
@@ -125,13 +129,16 @@ def describe(
         error: what has happened.
         request_id: of the request that it happened to.
         tell_all: what an instance wrote last, too.
+        known: whether the function has run, as far as that is known besides.
     """
     if isinstance(error, Problem):
         told: dict[str, object] = {"kind": error.kind, "message": str(error)}
-        told["delivered"] = error.delivered
+        told["delivered"] = known if error.delivered == "no" or known == "yes" else error.delivered
     elif isinstance(error, SpearError):
         told = {"kind": type(error).__name__, "message": str(error), "delivered": error.delivered}
         told |= _details(error, tell_all=tell_all)
+        if known == "yes":  # of "maybe" the instance knows more, if it is its answer
+            told["delivered"] = known
     else:
         told = {"kind": "InternalError", "message": "the gateway has failed", "delivered": "maybe"}
     if request_id:

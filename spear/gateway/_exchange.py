@@ -46,6 +46,13 @@ def bad(message: str) -> Problem:
 # -- headers --------------------------------------------------------------------------------------
 
 
+def single(request: Request, name: bytes) -> bytes | None:
+    """A header that may stand there once. Raises Problem."""
+    if name in request.repeated:
+        raise bad(f"there is more than one {name.decode().title()} header: send one")
+    return request.headers.get(name)
+
+
 def identify(request: Request) -> str:
     """The id of a request: its own, or a new one. The response gets it, and the ids of traces."""
     headers = request.headers
@@ -77,7 +84,7 @@ def metadata_of(request: Request) -> dict[str, str]:
 
 def timeout_of(request: Request) -> float | None:
     """Seconds for the call, if the request says. Raises Problem."""
-    text = request.headers.get(b"spear-timeout")
+    text = single(request, b"spear-timeout")
     if text is None:
         return None
     try:
@@ -92,7 +99,7 @@ def timeout_of(request: Request) -> float | None:
 
 def printable(request: Request, name: bytes) -> str | None:
     """A header that becomes an option of the call. Raises Problem."""
-    value = request.headers.get(name)
+    value = single(request, name)
     if value is None:
         return None
     if not _PRINTABLE.fullmatch(value):
@@ -170,7 +177,7 @@ def parse_json(text: bytes, what: str) -> object:
 
 def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Mapping[str, object]]:
     """(positional, keywords) of a call. Raises Problem."""
-    kind = request.headers.get(b"content-type", JSON).decode("latin-1")
+    kind = (single(request, b"content-type") or JSON).decode("latin-1")
     kind = kind.partition(";")[0].strip().lower()
     positional: tuple[object, ...] = ()
     keywords: dict[str, object] = {}
@@ -232,11 +239,15 @@ _ANYTHING: Final = frozenset({"*/*"})
 
 
 def show(value: object) -> bytes:
-    """A value as JSON. Raises Problem."""
+    """A value as JSON. Raises Problem.
+
+    What has none has come out of a function, so that has run.
+    """
     try:
         return dump_json(value).encode()
-    except ValueError as error:  # an integer of thousands of digits
-        raise Problem(502, "RemoteProtocolError", f"the result has no JSON: {error}") from error
+    except (TypeError, ValueError) as error:
+        message = f"the result has no JSON: {error}"
+        raise Problem(502, "RemoteProtocolError", message, delivered="yes") from error
 
 
 def choose_form(request: Request, value: object) -> tuple[bytes, bytes]:

@@ -25,7 +25,7 @@ from spear._errors import (
     WorkerDied,
 )
 
-from ._calls import find_function, with_options
+from ._calls import expect_result, find_function, with_options
 from ._errors import Problem, retry_after, retry_header, status_of
 from ._exchange import JSON, bad, metadata_of, parse_json, segment, show
 from ._signatures import check_signature, is_signed
@@ -43,6 +43,7 @@ LOG_GRACE_SECONDS: Final = 0.05
 """What an instance writes comes by another way than its result, and may come a little later."""
 
 _VERSION: Final = (b"x-amz-executed-version", b"$LATEST")
+_UNHANDLED: Final = (b"x-amz-function-error", b"Unhandled")
 
 _KINDS: Final = ("RequestResponse", "Event", "DryRun")
 
@@ -77,6 +78,7 @@ async def _invoke(app: App, request: Request, name: str) -> None:
     function = find_function(app, found[1])
     event = parse_json(body, "the payload") if body else {}
     function = with_options(function, request, {}).options(metadata=_metadata(request))
+    expect_result(function, "invoked")
     if kind == "DryRun":
         await request.respond(204, b"", b"", (_VERSION,))
     elif kind == "Event":
@@ -122,26 +124,32 @@ async def _call(app: App, request: Request, function: Function, event: object) -
         try:
             answer = await function.ask(event)
             body = show(answer.result)
-        except CallFailed as error:
+        except (CallFailed, Problem) as error:
             if not _is_the_functions(error):
                 raise
-            headers.append((b"x-amz-function-error", b"Unhandled"))
+            headers.append(_UNHANDLED)
             body = show(_failure(error, request.id))
         if following is not None:
             seconds = answer.execution_seconds if answer else trio.current_time() - begun
             headers.append(await _log_tail(following, request.id, answer, seconds))
-    await request.respond(200, body, JSON, headers)
+    try:
+        await request.respond(200, body, JSON, headers)
+    except Problem as error:  # there is no room for it, and an SDK is not to do it all again
+        headers = [*(each for each in headers if each != _UNHANDLED), _UNHANDLED]
+        await request.respond(200, show(_failure(error, request.id)), JSON, headers)
 
 
-def _is_the_functions(error: CallFailed) -> bool:
+def _is_the_functions(error: CallFailed | Problem) -> bool:
     """Whether it is for the function to explain, rather than for its host."""
+    if isinstance(error, Problem):
+        return error.delivered == "yes"  # otherwise an SDK would do it all again
     if isinstance(error, WorkerDied | Overloaded | Rejected):
         # What certainly has not run may be tried again; an SDK does that by itself.
         return error.delivered != "no" or isinstance(error, InvalidArguments)
     return isinstance(error, FunctionRaised | DeadlineExceeded)
 
 
-def _failure(error: CallFailed, request_id: str) -> dict[str, object]:
+def _failure(error: CallFailed | Problem, request_id: str) -> dict[str, object]:
     """What a failed function looks like."""
     if isinstance(error, FunctionRaised):
         trace = (error.remote_traceback or "").splitlines()
@@ -151,7 +159,7 @@ def _failure(error: CallFailed, request_id: str) -> dict[str, object]:
             "requestId": request_id,
             "stackTrace": trace,
         }
-    kind = type(error).__name__
+    kind = error.kind if isinstance(error, Problem) else type(error).__name__
     message = str(error).partition("\n--- stderr ---\n")[0]
     if isinstance(error, DeadlineExceeded):
         kind, message = "Sandbox.Timedout", f"RequestId: {request_id} Error: {message}"
@@ -191,6 +199,7 @@ _AWS: Final = {
     408: "InvalidRequestContentException",
     409: "InvalidParameterValueException",
     413: "RequestTooLargeException",
+    415: "UnsupportedMediaTypeException",
     429: "TooManyRequestsException",
 }
 """What it is called there; everything else is a ServiceException."""
@@ -216,4 +225,6 @@ async def _refuse(app: App, request: Request, error: Exception) -> None:
         told["Reason"] = "ConcurrentInvocationLimitExceeded"
     headers: Headers = [(b"x-amzn-errortype", kind.encode())]
     headers += retry_header(retry_after(error, status))
+    if isinstance(error, Problem):
+        headers += error.headers
     await request.respond(status, json.dumps(told).encode(), JSON, headers)

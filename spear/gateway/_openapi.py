@@ -150,7 +150,11 @@ def _function_paths(
         "summary": (description and description.summary) or f"Call {name}.",
         "description": text or "",
         "tags": [name.partition(".")[0] if "." in name else "functions"],
-        "parameters": [_parameter(each, "header") for each in _HEADERS],
+        "parameters": [
+            _parameter(each, "header")
+            for each in _HEADERS
+            if not (kind == "stream" and each == "Idempotency-Key")
+        ],
         "requestBody": {"required": False, "content": body},
     }
     answered = {"description": "Its result.", "content": _json(result)}

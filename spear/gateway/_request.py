@@ -44,6 +44,7 @@ class Request:
         path: as it was sent, percent signs and all.
         query: what stood behind the question mark.
         headers: by lower-case name; what came several times is joined by commas.
+        repeated: the names of those that did.
         is_local: whether it came by the control socket.
         extra: headers for the response, whatever it will be.
         id: names it in logs and to whom it concerns.
@@ -52,7 +53,7 @@ class Request:
 
     __slots__ = (
         "_budget", "_held", "_is_read", "_receive", "_results", "_send", "_settings", "extra",
-        "headers", "id", "is_local", "method", "path", "query", "status",
+        "headers", "id", "is_local", "method", "path", "query", "repeated", "status",
     )  # fmt: skip
 
     def __init__(
@@ -75,8 +76,9 @@ class Request:
         self.query = cast("bytes", scope["query_string"]).decode("ascii")
         given = cast("list[tuple[bytes, bytes]]", scope["headers"])
         headers = dict(given)
+        self.repeated: frozenset[bytes] = frozenset()
         if len(headers) < len(given):
-            headers = _joined(given)
+            headers, self.repeated = _joined(given)
         self.headers: dict[bytes, bytes] = headers
         path = cast("bytes", scope["raw_path"]).decode("ascii")
         if not path.startswith("/"):  # as proxies send it: http://host/path
@@ -100,10 +102,11 @@ class Request:
         """All of its body. To be asked for once.
 
         Raises:
-            Problem: it is too large, too slow, or there is no room for it now.
+            Problem: it is too large, too slow, compressed, or there is no room for it now.
         """
         if not self._has_body:
             return b""
+        self._expect_plain()
         most = self._settings.max_body_bytes
         length = int(self.headers.get(b"content-length", b"-1"))  # h11 has seen that it is a number
         if length > most:
@@ -128,6 +131,17 @@ class Request:
             seconds = trio.current_time() - begun
             raise Problem(408, "SlowRequest", f"the body did not come within {seconds:.0f} s")
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _expect_plain(self) -> None:
+        coding = self.headers.get(b"content-encoding", b"identity").lower()
+        if coding not in (b"identity", b""):
+            shown = coding.decode("latin-1")[:50]
+            raise Problem(
+                415,
+                "UnsupportedMediaType",
+                f"Content-Encoding {shown!r} is not taken: send the body as it is",
+                headers=((b"accept-encoding", b"identity"),),
+            )
 
     async def _next_part(self) -> bytes:
         message = await self._receive()
@@ -202,11 +216,19 @@ class Request:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _joined(
+    headers: Iterable[tuple[bytes, bytes]],
+) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
+    """(by name, those that came several times)."""
     joined: dict[bytes, bytes] = {}
+    repeated: set[bytes] = set()
     for name, value in headers:
-        joined[name] = joined[name] + b", " + value if name in joined else value
-    return joined
+        if name in joined:
+            repeated.add(name)
+            joined[name] += b", " + value
+        else:
+            joined[name] = value
+    return joined, frozenset(repeated)
 
 
 def _too_large(most: int) -> Problem:

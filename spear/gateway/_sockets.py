@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from spear._errors import LocalProtocolError, SpearError
+from spear._errors import InvalidArguments, LocalProtocolError, SpearError
 from spear.channels import open_private_nursery
 
 from ._calls import find_function, with_options
@@ -21,6 +21,7 @@ from ._exchange import add_keywords, query_of, split_arguments
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from spear._errors import Delivered
     from spear.spearlet import Function, FunctionStream
 
     from ._app import App
@@ -52,6 +53,7 @@ class _Conversation:
         self._request = request
         self._socket = socket
         self._failure: Exception | None = None
+        self._stream: FunctionStream | None = None  # once the function is called
 
     async def hold(self, function: Function, query: Mapping[str, str]) -> None:
         """Call the function, hand items to and fro, and say how it ended."""
@@ -81,6 +83,7 @@ class _Conversation:
         add_keywords(keywords, query)
         function = function.options(keywords=keywords)
         async with function.stream(*positional, sends_items=True) as stream:
+            self._stream = stream
             with trio.CancelScope() as receiving:
                 async with open_private_nursery() as nursery:
                     nursery.start_soon(self._feed, stream, receiving)
@@ -103,14 +106,21 @@ class _Conversation:
                     await stream.send(item)
         except LocalProtocolError:  # it has ended, or its items have
             pass
+        except InvalidArguments as error:  # an item of ours, so no instance knows of it
+            self._failure = Problem(400, type(error).__name__, str(error))
+            scope.cancel()
         except (SpearError, Problem) as error:
             self._failure = error
             scope.cancel()
 
     async def _fail(self, error: Exception, code: int | None = None) -> None:
         status = status_of(error, is_draining=self._app.is_draining)
+        known: Delivered = "no" if self._stream is None else self._stream.delivered
         told = describe(
-            error, request_id=self._request.id, tell_all=self._app.may_know_all(self._request)
+            error,
+            request_id=self._request.id,
+            tell_all=self._app.may_know_all(self._request),
+            known=known,
         )
         await self._socket.send({"$error": told})
         is_ours = isinstance(error, Problem) and isinstance(error.__cause__, json.JSONDecodeError)

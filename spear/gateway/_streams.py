@@ -9,13 +9,16 @@ import trio
 
 from spear._errors import SpearError
 from spear.channels import open_private_nursery
+from spear.spearlet import FunctionStream
 
-from ._calls import find_function, with_options
+from ._calls import expect_stream, find_function, with_options
 from ._errors import Problem, describe
 from ._exchange import arguments_of
 from ._forms import form_for
 
 if TYPE_CHECKING:
+    from spear._errors import Delivered
+
     from ._app import App
     from ._forms import Form
     from ._request import Request
@@ -41,6 +44,7 @@ async def stream(app: App, request: Request, name: str) -> None:
     function = find_function(app, name)
     positional, keywords = arguments_of(request, await request.body())
     function = with_options(function, request, keywords, is_stream=True)
+    expect_stream(function)
     with app.streams.taking():
         async with function.stream(*positional) as items:
             place = ((b"spear-instance", str(items.instance).encode()),)
@@ -69,7 +73,13 @@ async def send_items(app: App, request: Request, source: Source, *, at_once: boo
                 await _send(request, form.sign_of_life())
             await _pump(app, request, source, form)
     if scope.cancelled_caught:
-        await _fail(app, request, form, Problem(503, GOING_AWAY, "the host goes away"))
+        problem = Problem(503, GOING_AWAY, "the host goes away", delivered=_known(source))
+        await _fail(app, request, form, problem, _known(source))
+
+
+def _known(source: Source) -> Delivered:
+    """Whether a function has run that items come from; what else there is may always be read again."""
+    return source.delivered if isinstance(source, FunctionStream) else "no"
 
 
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
@@ -99,7 +109,7 @@ async def _pump(app: App, request: Request, source: Source, form: Form) -> None:
     except (SpearError, Problem) as error:
         if not request.status:
             raise
-        await _fail(app, request, form, error)
+        await _fail(app, request, form, error, _known(source))
 
 
 async def _send(request: Request, data: bytes) -> None:
@@ -107,12 +117,13 @@ async def _send(request: Request, data: bytes) -> None:
         await request.send(data)
 
 
-async def _fail(app: App, request: Request, form: Form, error: Exception) -> None:
+async def _fail(app: App, request: Request, form: Form, error: Exception, known: Delivered) -> None:
     """Tell of a failure after the response has begun. If it is not ended, it will be cut off."""
     if not request.status:
         await app.refuse(request, error)
         return
-    told = describe(error, request_id=request.id, tell_all=app.may_know_all(request))
+    tell_all = app.may_know_all(request)
+    told = describe(error, request_id=request.id, tell_all=tell_all, known=known)
     await _send(request, form.failure(told))
     if not form.is_cut:
         await request.end()

@@ -13,7 +13,6 @@ from spear._errors import (
     ChannelClosed,
     ConfigurationError,
     DeadlineExceeded,
-    InvalidArguments,
     LocalProtocolError,
     NotFound,
     Rejected,
@@ -25,7 +24,7 @@ from spear.channels import encode_call
 from ._answers import Answer, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
 from ._executions import Execution
-from ._options import DEFAULTS, CallOptions, expect_seconds
+from ._options import DEFAULTS, CallOptions, cannot_be_sent, expect_seconds
 from ._replicas import explain_loss
 from ._streams import FunctionStream, leave_it_to_scope
 
@@ -312,7 +311,7 @@ class Function(metaclass=NoPublicConstructor):
     ) -> None:
         """Raise what a caller is to be told, who knows nothing of channels, if that is not the same."""
         if isinstance(error, LocalProtocolError):
-            raise _cannot_be_sent(self.name, error) from error
+            raise cannot_be_sent(self.name, error) from error
         delivered = _delivered(error, reports)
         if isinstance(error, DeadlineExceeded):
             await leave_it_to_scope(deadline)
@@ -466,19 +465,6 @@ class Function(metaclass=NoPublicConstructor):
             stream, self.name, begun, deadline, replica, sends_items=sends_items
         )
         return opened
-
-
-_ADVICE: Final = (
-    ("a payload ", "; send it in parts, as items, or raise max_message_bytes of spear.Limits"),
-    ("a head ", ": metadata and key are too large; send less, or send it as an argument"),
-)
-"""What to do about what the wire does not take."""
-
-
-def _cannot_be_sent(function: str, error: LocalProtocolError) -> InvalidArguments:
-    text = str(error)
-    advice = (advice for start, advice in _ADVICE if text.startswith(start))
-    return InvalidArguments(f"{function}(): {text}{next(advice, '')}")
 
 
 @final

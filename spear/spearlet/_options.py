@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
-from spear._errors import InvalidArguments
+from spear._errors import InvalidArguments, LocalProtocolError
 
 if TYPE_CHECKING:
     from spear.channels import Metadata
@@ -76,6 +76,24 @@ def expect_seconds(timeout: float) -> None:
         is_number = False
     if not is_number:
         raise InvalidArguments(f"timeout must be a number of seconds, not {timeout!r}")
+
+
+_ADVICE: Final = (
+    ("a payload ", "; send it in parts, as items, or raise max_message_bytes of spear.Limits"),
+    ("a head of ", ": metadata and key are too large; send less, or send it as an argument"),
+    (
+        "a head cannot ",
+        ": metadata has text, bytes, numbers up to 64 bits, booleans, None, lists and maps by text",
+    ),
+)
+"""What to do about what the wire does not take."""
+
+
+def cannot_be_sent(function: str, error: LocalProtocolError) -> InvalidArguments:
+    """What a caller is told of arguments or options that the wire does not take."""
+    text = str(error)
+    advice = (advice for start, advice in _ADVICE if text.startswith(start))
+    return InvalidArguments(f"{function}(): {text}{next(advice, '')}")
 
 
 DEFAULTS: Final = CallOptions()

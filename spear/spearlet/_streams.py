@@ -19,6 +19,7 @@ from ._arguments import Result, decode_result_untrusted, encode_item
 from ._replicas import explain_loss
 
 if TYPE_CHECKING:
+    from spear._errors import Delivered
     from spear.channels import CallStream, ExecutionResponse
 
     from ._replicas import ServingReplica
@@ -65,6 +66,11 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._sent = 0
         self._has_begun = False  # for certain: something of it has arrived
         self.has_ended = False
+
+    @property
+    def delivered(self) -> Delivered:
+        """Whether the function has run: ``yes`` once something of it has arrived, ``maybe`` before."""
+        return "yes" if self._has_begun or self.has_ended else "maybe"
 
     async def send(self, item: object) -> None:
         """Send an item to the function, as soon as it has room for it.

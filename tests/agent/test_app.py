@@ -211,6 +211,25 @@ async def test_functions_are_described() -> None:
         assert await caller.call("spear.describe") == described
 
 
+def test_classes_of_ours_are_described_as_they_are_imported() -> None:
+    app = Agent()
+
+    async def add(items, more, plain=1):  # type: ignore[no-untyped-def]  # below
+        raise AssertionError
+
+    # As it is in a file without `from __future__ import annotations`.
+    add.__annotations__ = {
+        "items": spear.Items[int],
+        "more": "spear.Items[int]",
+        "return": spear.SharedBuffer | None,
+    }
+    app.function(add)
+    (described,) = app.describe()
+    assert described["signature"] == (
+        "add(items: spear.Items[int], more: spear.Items[int], plain=1) -> spear.SharedBuffer | None"
+    )
+
+
 # -- the lifespan -------------------------------------------------------------------------------------
 
 

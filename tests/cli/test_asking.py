@@ -100,6 +100,7 @@ def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
         (["echo"], b"[]\n"),
         (["echo", "--a", "1"], b'[{"a": 1}]\n'),
         (["echo", '{"$float": "inf"}'], b'{"$float": "inf"}\n'),
+        (["echo", "9" * 5000], b"9" * 5000 + b"\n"),
         (["reverse", "-"], b"tupni"),
         (["reverse", '{"$bytes": "AAE="}'], b"\x01\x00"),
         (["odd"], None),
@@ -107,7 +108,7 @@ def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
         (["ticks", "3"], b"0\n1\n2\n"),
         (["price", "--help"], b"price(item: str, *, currency: str = 'EUR', timeout: int = 0) -> str\n"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else "",
 )  # fmt: skip
 def test_output_is_that_of_a_call(
     host: Host, run: Run, here: Path, words: list[str], output: bytes | None
@@ -136,6 +137,8 @@ def test_output_is_that_of_a_call(
         (["endless", "--timeout", "0.2"], 5, "endless took longer than 0.2 s"),
         (["crash"], 7, "process:till-1#"),
         (["one_and_fail"], 1, "spear: ValueError: no second\n"),
+        (["ticks", "2", "--async"], 9, "ticks() gives a stream of items, which cannot be submitted"),
+        (["ticks", "2", "--key", "k"], 2, "a stream takes no key"),
         ([], 2, "say what to call: spear invoke NAME\nusage: spear invoke [options] NAME"),
         (["price", "--timeout", "0"], 2, "--timeout must be more than 0"),
         (["price", "--timeout", "soon"], 2, "--timeout needs a number, not 'soon'"),

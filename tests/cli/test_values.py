@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import ConfigurationError, SpearError
+from spear import ConfigurationError
 from spear.cli._values import (
     MAX_DIGITS,
     long_integers,
@@ -137,9 +137,15 @@ def test_what_is_printed(value: object, shown: bytes) -> None:
         json.loads(shown)
 
 
-def test_what_cannot_be_printed_says_so() -> None:
-    with pytest.raises(SpearError, match=r"the result cannot be printed: Exceeds the limit .*n$"):
-        show_value(10**5000)
+def test_integers_of_too_many_digits_are_printed_as_maps_and_taken_as_such() -> None:
+    shown = show_value(10**5000)
+    assert shown == f'{{"$int": "{10**5000:#x}"}}\n'.encode()
+    assert parse_value(shown.decode(), no_input) == 10**5000
+
+
+def test_a_short_value_that_cannot_be_used_is_shown_whole() -> None:
+    with pytest.raises(ConfigurationError, match=r'^\{"a":1,"a":2\} cannot be used: a key stands'):
+        parse_value('{"a":1,"a":2}', no_input)
 
 
 def test_integers_may_be_long() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import socket
 import struct
 
@@ -10,7 +12,8 @@ import h11
 import pytest
 import trio
 
-import spear
+from spear.gateway._errors import Problem
+from spear.gateway._exchange import show
 
 from .helpers import Site, ask, call, connect, open_site, wait_until
 
@@ -89,7 +92,7 @@ async def test_other_bodies_are_bytes_and_text() -> None:
         (b'{"a": 1, "a": 2}', "application/json", "", 400, "a key stands there twice"),
         (b"NaN", "application/json", "", 400, "NaN is no JSON"),
         (b"[" * 100_000, "application/json", "", 400, "nested too deeply"),
-        (b"1" * 5000, "application/json", "", 400, "Exceeds the limit"),
+        (b"1" * 5000, "application/json", "", 400, 'write it as {"$int": "0x..."}'),
         (b'{"$args": 1}', "application/json", "", 400, "$args is an array"),
         (b'{"$bytes": "?"}', "application/json", "", 400, "cannot be used"),
         (b"\xff", "application/json", "", 400, "cannot be used"),
@@ -98,7 +101,7 @@ async def test_other_bodies_are_bytes_and_text() -> None:
         (b"1", "application/json", "?b=1&b=2", 400, "stands there twice"),
         (b'{"a": 1}', "application/json", "?a=2", 400, "in the query and in the body"),
         (b"1", "application/json", "?b=%ff", 400, "cannot be read"),
-        (b"1", "application/json", "?b=" + 5000 * "1", 400, "of the query cannot be used"),
+        (b"1", "application/json", "?b=" + 5000 * "1", 400, 'write it as {"$int": "0x..."}'),
         (b'"x"', "application/json", "", 400, "expected int"),
         (b'{"c": 1}', "application/json", "", 400, "takes no 'c'"),
     ],
@@ -111,6 +114,7 @@ async def test_what_cannot_be_understood_is_refused_and_says_why(
         reply = await ask(site.gateway, "POST", path, headers={"content-type": kind}, body=body)
     assert reply.status == status
     assert message in str(reply.error["message"])
+    assert "sys." not in str(reply.error["message"])
     assert reply.error["delivered"] == "no"
     assert reply.error["request_id"] == reply.headers["x-request-id"]
 
@@ -375,17 +379,80 @@ async def test_while_the_host_drains_calls_finish_and_new_ones_are_refused() -> 
         await client.aclose()
 
 
-async def test_a_result_without_json_is_an_error() -> None:
-    agent = spear.Agent("huge")
-
-    @agent.function
-    async def huge() -> int:
-        return 10**5000
-
+async def test_integers_of_any_size_go_both_ways() -> None:
+    long = {"$int": hex(10**5000)}
     async with open_site() as site:
-        await site.spearlet.deploy(agent)
-        reply = await call(site.gateway, "huge")
-        assert (reply.status, reply.error["kind"]) == (502, "RemoteProtocolError")
+        assert (await call(site.gateway, "echo", {"value": [long, 1]})).body == json.dumps(
+            [long, 1]
+        ).encode()
+        reply = await call(site.gateway, "add", {"a": long, "b": {"$int": hex(1 - 10**5000)}})
+        assert reply.body == b"1"
+        headers = {"idempotency-key": "k"}
+        reply = await call(site.gateway, "add", [long], headers)
+        assert reply.json == {"$int": hex(10**5000 + 1)}
+        assert (await call(site.gateway, "add", [long], headers)).body == reply.body
+
+
+def test_what_has_no_json_has_come_out_of_a_function() -> None:
+    with pytest.raises(Problem, match="the result has no JSON") as caught:
+        show(["\ud800"])
+    assert (caught.value.status, caught.value.delivered) == (502, "yes")
+
+
+async def test_a_compressed_body_is_refused() -> None:
+    async with open_site() as site:
+        body = gzip.compress(b"[1]")
+        for path in ("/v1/functions/count/call", "/2015-03-31/functions/count/invocations"):
+            for coding in ("gzip", "identity, gzip"):
+                reply = await ask(
+                    site.gateway, "POST", path, body=body, headers={"content-encoding": coding}
+                )
+                assert reply.status == 415
+                assert reply.headers["accept-encoding"] == "identity"
+                assert b"is not taken: send the body as it is" in reply.body
+        assert site.probe.calls == 0
+        reply = await call(site.gateway, "echo", 1, {"content-encoding": "Identity"})
+        assert reply.status == 200
+        reply = await ask(
+            site.gateway, "POST", CALL.format("count"), headers={"content-encoding": "gzip"}
+        )
+        assert reply.body == b"1"  # there is no body, and so nothing that is compressed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"Content-Type: text/plain", b"Idempotency-Key: k", b"Spear-Session: s", b"Spear-Timeout: 5"],
+)
+async def test_what_may_be_said_once_is_not_taken_twice(line: bytes) -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        head = b"POST /v1/functions/count/call HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
+        await client.stream.send_all(head + 2 * (line + b"\r\n") + b"\r\n")
+        client.http.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
+        reply = await client.receive()
+        assert (reply.status, reply.error["kind"]) == (400, "BadRequest")
+        name = line.partition(b":")[0].decode()
+        assert f"there is more than one {name} header" in str(reply.error["message"])
+        assert site.probe.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("way", "function", "message"),
+    [
+        ("call", "ticks", "POST /v1/functions/ticks/stream"),
+        ("submit", "ticks", "cannot be submitted.* POST /v1/functions/ticks/stream"),
+        ("stream", "echo", "gives one result, and no stream: POST /v1/functions/echo/call"),
+    ],
+)
+async def test_who_takes_the_wrong_way_is_told_the_other(
+    way: str, function: str, message: str
+) -> None:
+    async with open_site() as site:
+        reply = await ask(site.gateway, "POST", f"/v1/functions/{function}/{way}", [1])
+        assert (reply.status, reply.error["kind"]) == (409, "Rejected")
+        assert reply.error["delivered"] == "no"
+        assert re.search(message, str(reply.error["message"]))
+        assert ".stream(" not in str(reply.error["message"])
 
 
 async def test_a_fault_of_the_gateway_is_an_error_without_details(

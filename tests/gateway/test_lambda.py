@@ -157,10 +157,29 @@ async def test_a_function_that_fails_is_an_answer() -> None:
         assert reply_late.json["errorType"] == "Sandbox.Timedout"
 
 
+async def test_what_has_run_is_not_for_an_sdk_to_repeat() -> None:
+    agent = spear.Agent("large")
+    calls: list[int] = []
+
+    @agent.function
+    async def large(event: object) -> str:
+        calls.append(1)
+        return "x" * 200_000
+
+    async with open_site(GatewaySettings(body_bytes_in_flight=100_000)) as site:
+        await site.spearlet.deploy(agent)
+        reply = await ask(site.gateway, "POST", INVOKE.format("large"), {})
+        assert (reply.status, reply.headers["x-amz-function-error"]) == (200, "Unhandled")
+        assert reply.json["errorType"] == "Busy"
+        assert calls == [1]
+
+
 async def test_errors_are_those_of_aws() -> None:
     async with open_invoker() as (site, invoke):
         assert await invoke.fail("nothing") == ("ResourceNotFoundException", 404)
         assert await invoke.fail("ticks", 1) == ("InvalidParameterValueException", 400)
+        reply = await ask(site.gateway, "POST", INVOKE.format("ticks"), 1)
+        assert "cannot be invoked" in str(reply.json["Message"])
         assert await invoke.fail("a b") == ("InvalidParameterValueException", 400)
         context = base64.b64encode(b"{").decode()
         assert await invoke.fail("echo", ClientContext=context) == (

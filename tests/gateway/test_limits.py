@@ -199,6 +199,54 @@ async def test_s18_what_is_no_http_is_refused_and_hurts_nobody(garbage: bytes) -
             assert json.loads(data.partition(b"\r\n\r\n")[2])["error"]["kind"] == "BadRequest"
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "message"),
+    [
+        (b"GET / HTTP/1.1\r\n", 400, "Missing mandatory Host"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400, "multiple Host"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n", 501, "Only Transfer-Enc"),
+        (b"GET / HTTP/1.3\r\nHost: a\r\n", 400, "that is not HTTP/1.1"),
+    ],
+)
+async def test_s18_who_is_refused_is_told_what_is_wrong(
+    head: bytes, status: int, message: str
+) -> None:
+    async with open_site() as site, still_serving(site):
+        client = await connect(site.gateway)
+        await client.stream.send_all(head + b"\r\n")
+        client.http.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+        reply = await client.receive()
+        assert (reply.status, reply.error["kind"]) == (status, "BadRequest")
+        assert message in str(reply.error["message"])
+        await is_cut(client)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+        b"HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n",
+        b"HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+async def test_s18_a_body_of_two_lengths_is_refused_with_all_behind_it(lines: bytes) -> None:
+    async with open_site() as site, still_serving(site):
+        client = await connect(site.gateway)
+        smuggled = b"POST /v1/functions/count/call HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        body = b"0\r\n\r\n"
+        head = b"POST /v1/functions/count/call " + lines
+        await client.stream.send_all(head + b"\r\n" + body + smuggled)
+        data = b""
+        with trio.fail_after(10):
+            while part := await client.stream.receive_some(65536):
+                data += bytes(part)
+        assert data.startswith(b"HTTP/1.1 400")
+        assert data.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close" in data.lower()
+        assert json.loads(data.partition(b"\r\n\r\n")[2])["error"]["delivered"] == "no"
+        assert site.probe.calls == 0
+
+
 async def test_s18_a_body_that_is_no_http_is_refused() -> None:
     async with open_site() as site, still_serving(site):
         client = await connect(site.gateway)

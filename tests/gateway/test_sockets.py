@@ -120,25 +120,37 @@ async def test_bytes_are_binary_and_the_query_has_keyword_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "messages", "kind", "code"),
+    ("function", "messages", "kind", "code", "delivered"),
     [
-        ("ticks", ['{"count": 0, "fails": true}'], "FunctionRaised", 4500),
-        ("ticks", ['"x"'], "InvalidArguments", 4400),
-        ("double", ["[]", '"x"'], "InvalidArguments", 4400),
-        ("double", ["{"], "BadRequest", 1007),
-        ("double", ["[]", "{"], "BadRequest", 1007),
-        ("double", ['{"$args": 1}'], "BadRequest", 4400),
-        ("boom", ["[]"], "FunctionRaised", 4500),
+        ("ticks", ['{"count": 0, "fails": true}'], "FunctionRaised", 4500, "yes"),
+        ("ticks", ['"x"'], "InvalidArguments", 4400, "no"),
+        ("double", ["[]", '"x"'], "InvalidArguments", 4400, "yes"),
+        ("double", ["{"], "BadRequest", 1007, "no"),
+        ("double", ["[]", "{"], "BadRequest", 1007, "maybe"),
+        ("double", ["[]", '"\\ud800"'], "InvalidArguments", 4400, "maybe"),
+        ("double", ['{"$args": 1}'], "BadRequest", 4400, "no"),
+        ("boom", ["[]"], "FunctionRaised", 4500, "yes"),
     ],
 )
 async def test_failures_are_told_and_close_with_a_code(
-    function: str, messages: list[str], kind: str, code: int
+    function: str, messages: list[str], kind: str, code: int, delivered: str
 ) -> None:
     async with open_site() as site, connected(site, function) as socket:
         for message in messages:
             await socket.send_message(message)
-        assert await failure(socket) == kind
+        told = json.loads(await socket.get_message())["$error"]
+        assert (told["kind"], told["delivered"]) == (kind, delivered)
         assert await close_code(socket) == code
+
+
+async def test_a_bad_message_behind_an_item_of_the_function_finds_that_it_has_run() -> None:
+    async with open_site() as site, connected(site, "double") as socket:
+        for message in ("[]", "5"):
+            await socket.send_message(message)
+        assert await socket.get_message() == "10"
+        await socket.send_message("{bad")
+        told = json.loads(await socket.get_message())["$error"]
+        assert (told["kind"], told["delivered"]) == ("BadRequest", "yes")
 
 
 @pytest.mark.parametrize(
@@ -149,6 +161,7 @@ async def test_failures_are_told_and_close_with_a_code(
         ("double", "", {"spear-timeout": "x"}, 400),
         ("double", "", {"origin": "http://evil.example"}, 403),
         ("double/x", "", {}, 404),
+        ("double", "", {"idempotency-key": "k"}, 400),
     ],
 )
 async def test_refusals_come_instead_of_a_socket(
@@ -215,7 +228,8 @@ async def test_sockets_are_told_when_the_gateway_closes() -> None:
                 async def wait_for_the_end() -> None:
                     async with connected(site, "wait") as socket:
                         await socket.send_message("[]")
-                        assert await failure(socket) == "GoingAway"
+                        error = json.loads(await socket.get_message())["$error"]
+                        assert (error["kind"], error["delivered"]) == ("GoingAway", "maybe")
                         assert await close_code(socket) == 1001
                         told.set()
 

@@ -109,7 +109,7 @@ async def test_a_failure_after_it_is_told_in_the_form_of_the_items() -> None:
             await client.aclose()
 
 
-async def test_an_item_without_json_ends_the_stream() -> None:
+async def test_items_may_be_integers_of_any_size() -> None:
     agent = spear.Agent("huge")
 
     @agent.function
@@ -119,8 +119,34 @@ async def test_an_item_without_json_ends_the_stream() -> None:
 
     async with open_site() as site:
         await site.spearlet.deploy(agent)
-        *_, (name, _) = events((await stream(site, "grow", [], EVENTS)).body)
+        told = events((await stream(site, "grow", [], EVENTS)).body)
+        assert [each for _, each in told[:-1]] == [1, {"$int": hex(10**5000)}]
+        assert told[-1] == ("end", {"items": 2})
+
+
+async def test_what_a_function_refuses_behind_its_first_item_has_run() -> None:
+    agent = spear.Agent("late")
+
+    @agent.function
+    async def give_up():  # type: ignore[no-untyped-def]  # likewise
+        yield 1
+        raise spear.Rejected("not today")
+
+    async with open_site() as site:
+        await site.spearlet.deploy(agent)
+        *_, (name, told) = events((await stream(site, "give_up", [], EVENTS)).body)
         assert name == "error"
+        assert isinstance(told, dict)
+        assert isinstance(told["error"], dict)
+        assert told["error"]["delivered"] == "yes"
+
+
+async def test_a_stream_takes_no_key() -> None:
+    async with open_site() as site:
+        reply = await stream(site, "ticks", 0, {"idempotency-key": "k"})
+        assert (reply.status, reply.error["kind"]) == (400, "BadRequest")
+        assert "Idempotency-Key" in str(reply.error["message"])
+        assert not site.probe.begun.is_set()
 
 
 async def test_while_nothing_comes_there_are_signs_of_life() -> None:
@@ -201,9 +227,12 @@ async def test_streams_are_told_when_the_gateway_closes() -> None:
         body = b"".join([part async for part in with_events.parts()])
         *_, (name, told) = events(body)
         assert name == "error"
-        assert "GoingAway" in json.dumps(told)
+        assert isinstance(told, dict)
+        assert isinstance(told["error"], dict)
+        assert (told["error"]["kind"], told["error"]["delivered"]) == ("GoingAway", "yes")
         assert b'{"$error": {"kind": "GoingAway"' in await body_until_cut(with_lines)
-        assert (await waiting.receive()).status == 503
+        reply = await waiting.receive()
+        assert (reply.status, reply.error["delivered"]) == (503, "maybe")
         for client in (with_events, with_lines, waiting):
             await client.aclose()
         with pytest.raises(OSError, match="all attempts to connect"):

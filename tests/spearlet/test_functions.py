@@ -294,6 +294,17 @@ async def test_what_is_too_large_comes_with_what_to_do() -> None:
             await large()
 
 
+@pytest.mark.parametrize("odd", [print, 2**64, {1, 2}])
+async def test_metadata_that_cannot_be_sent_is_refused_with_what_it_takes(odd: object) -> None:
+    async with deployed(Probe().agent) as deployment:
+        marked = deployment.context.options(metadata={"a": odd})  # type: ignore[dict-item]  # the mistake
+        with pytest.raises(
+            InvalidArguments, match=r"cannot carry this: .*: metadata has text, bytes, numbers"
+        ) as caught:
+            await marked()
+        assert "too large" not in str(caught.value)
+
+
 async def test_metadata_that_is_no_map_is_refused_at_once() -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(InvalidArguments, match="metadata must be a small map, not 'trace'"):
