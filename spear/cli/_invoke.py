@@ -18,7 +18,14 @@ from ._hints import hints
 from ._places import NoHost
 from ._remote import Remote, define_host
 from ._status import describe_statuses
-from ._values import long_integers, parse_value, read_input, show_value, split_arguments
+from ._values import (
+    HOST_DIGITS,
+    long_integers,
+    parse_value,
+    read_input,
+    show_value,
+    split_arguments,
+)
 from ._words import OurOptions
 
 TYPE_CHECKING = False
@@ -112,7 +119,8 @@ def _arguments(words: list[str]) -> tuple[str, bytes]:
     named = {name: parse_value(word, read_input) for name, word in keywords.items()}
     if len(values) == 1 and not named and isinstance(values[0], bytes):
         return "application/octet-stream", values[0]
-    return "application/json", dump_json({"$args": values, **named}).encode()
+    with long_integers(HOST_DIGITS):
+        return "application/json", dump_json({"$args": values, **named}).encode()
 
 
 def _call(
