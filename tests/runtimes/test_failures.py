@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from statistics import median
 from typing import TYPE_CHECKING
 
 import attrs
@@ -65,8 +66,11 @@ class Fleet:
             task_status.started(instance)
             await instance.wait_exited()
 
-    async def kill_one(self, number: int) -> None:
-        """Kill a worker while each of the eight works on eight calls."""
+    async def kill_one(self, number: int) -> float:
+        """Kill a worker while each of the eight works on eight calls.
+
+        Returns the seconds until the last of its own has failed.
+        """
         victim = self.instances[number]
         bodies: dict[bytes, bytes] = {}
         deaths: list[tuple[WorkerDied, float]] = []
@@ -97,11 +101,11 @@ class Fleet:
         assert len(bodies) == 56
         assert all(sent == received for sent, received in bodies.items())
         assert len(deaths) == 8
-        for death, seconds in deaths:
+        for death, _ in deaths:
             assert death.exit_status == -signal.SIGKILL
             assert death.delivered == "maybe"
-            assert seconds < 0.25 + NOISE_SECONDS
         self.instances[number] = await self.start(number, victim.id.incarnation + 1)
+        return max(seconds for _, seconds in deaths)
 
 
 async def kill_workers(seed: random.Random, times: int) -> None:
@@ -109,10 +113,14 @@ async def kill_workers(seed: random.Random, times: int) -> None:
         fleet = Fleet(host, nursery)
         for number in range(8):
             fleet.instances.append(await fleet.start(number, 1))
+        slowest: list[float] = []
         for _ in range(times):
             with trio.fail_after(PATIENCE_SECONDS):
-                await fleet.kill_one(seed.randrange(8))
+                slowest.append(await fleet.kill_one(seed.randrange(8)))
         nursery.cancel_scope.cancel()
+    # One may have met a moment in which the machine did something else; half of them have not.
+    assert median(slowest) < 0.25
+    assert max(slowest) < 0.25 + NOISE_SECONDS
 
 
 @pytest.mark.slow

@@ -35,6 +35,10 @@ from .helpers import PATIENCE_SECONDS, WORKERS, deployed, instance, pid
 if TYPE_CHECKING:
     from pathlib import Path
 
+NOISE_SECONDS = 1.0
+"""What a machine that is busy with something else may add to a time. That the median of several is within
+the promise itself is shown in tests/runtimes/test_failures.py."""
+
 
 async def test_replicas_are_served_in_turn() -> None:
     async with open_bench(3) as bench:
@@ -404,7 +408,7 @@ async def test_r10_a_killed_worker_fails_only_its_own_calls() -> None:
                     await running[number].result()
                 assert caught.value.exit_status == -signal.SIGKILL
                 assert caught.value.delivered == "yes"  # it has reported progress
-            assert trio.current_time() - killed < 2.5  # 0.25 s, on a machine that is not busy
+            assert trio.current_time() - killed < 0.25 + NOISE_SECONDS
             assert victim not in deployment.replicas
             with trio.fail_after(PATIENCE_SECONDS):
                 while deployment.statistics().ready < 8:

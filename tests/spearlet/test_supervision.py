@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from contextlib import suppress
 from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -311,17 +312,26 @@ async def die() -> None:
 
 
 @pytest.mark.slow
-async def test_r10_what_was_killed_is_replaced(tmp_path: Path) -> None:
+async def test_r10_what_was_killed_is_replaced_and_the_new_one_serves_within_2_seconds() -> None:
     with nothing_left():
         async with open_spearlet() as spearlet:
-            deployment = await spearlet.deploy(WORKERS, replicas=2)
-            victim = deployment.replicas[0]
-            os.kill(pid(victim), signal.SIGKILL)
-            killed = trio.current_time()
-            await until(lambda: len(deployment.replicas) == 2 and victim not in deployment.replicas)
-            assert trio.current_time() - killed < 10  # 2 s on a machine that is not busy
-            assert str(deployment.replicas[0].id) == "process:workers-1#2"
+            deployment = await spearlet.deploy(WORKERS, replicas=5)
+            seconds: list[float] = []
+            for number in range(1, 6):  # each has restarts of its own
+                victim = deployment.replicas[number - 1]
+                heir = f"process:workers-{number}#2"
+                os.kill(pid(victim), signal.SIGKILL)
+                killed = trio.current_time()
+                with trio.fail_after(PATIENCE_SECONDS):
+                    await instance(victim).wait_exited()
+                    while heir != str((await deployment.who.ask()).instance):
+                        await trio.sleep(0.002)
+                seconds.append(trio.current_time() - killed)
+                assert victim not in deployment.replicas
             assert deployment.health().state is DeploymentState.READY
+            assert deployment.statistics().restarts == 5
+            # One may have met a moment in which the machine did something else; half of them have not.
+            assert median(seconds) < 2
 
 
 @pytest.mark.slow
