@@ -83,6 +83,41 @@ async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
         await deployment.work()
 
 
+@pytest.mark.parametrize(
+    ("service_seconds", "replicas", "queue"),
+    [(0.2, 1, 9), (0.4, 1, 9), (0.2, 2, 9), (0.2, 1, 19), (10.0, 1, 99), (0.001, 4, 1)],
+)
+async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
+    autojump_clock: trio.testing.MockClock, service_seconds: float, replicas: int, queue: int
+) -> None:
+    """It is how long those in line will take, and the one that asks; from 0.05 s to a minute."""
+    app = spear.Agent("busy", concurrency=2)
+
+    @app.function
+    async def work() -> None:
+        await trio.sleep(service_seconds)
+
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(replicas=replicas, queue=queue, timeout=10_000)
+        deployment = await spearlet.deploy(app, settings=settings)
+        for _ in range(3):
+            await deployment.work()  # so that it is known what one takes
+        running = [deployment.work.submit() for _ in range(2 * replicas + queue)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert deployment.statistics().waiting == queue
+        with pytest.raises(Overloaded) as caught:
+            await deployment.work()
+        told = caught.value.retry_after_seconds
+        expected = service_seconds * (queue + 1) / (2 * replicas)
+        assert told == pytest.approx(min(max(expected, 0.05), 60.0), rel=0.01)
+        assert f"try again in {told:.2g} s" in str(caught.value)
+        if expected < 60:
+            await trio.sleep(told)
+            await deployment.work()  # and then there is room
+        for each in running:
+            await each.result()
+
+
 async def churn(calls: int, channels: int, restarts: int) -> None:
     """Calls, deployments that come and go, and instances that are replaced."""
     async with open_spearlet() as spearlet:
