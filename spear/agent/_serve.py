@@ -11,6 +11,7 @@ import errno
 import logging
 import random
 from collections.abc import Iterator
+from math import inf
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -61,9 +62,9 @@ async def serve(
 ) -> None:
     """Serve an agent's functions to a host until the host or ``stop`` says that it is enough.
 
-    Then no further call is taken, those that run may finish within ``limits.drain_seconds``, and this
-    returns. A broken connection is made again, and the calls that ran on it are cancelled; plain
-    functions run to their end.
+    Then no further call is taken, those that run may finish, and this returns. How long they may take is
+    for the host to say if it began this, and ``limits.drain_seconds`` otherwise. A broken connection is
+    made again, and the calls that ran on it are cancelled; plain functions run to their end.
 
     If cancelled, running calls are cancelled, and the connection is closed without a word. A
     checkpoint.
@@ -257,10 +258,13 @@ class _Session:
     async def _drain(self, channel: CommunicationChannel) -> None:
         """Let running calls finish; those that do not are cancelled when the channel is closed."""
         logger.debug("%s: draining", self._instance_id)
+        seconds = self._limits.drain_seconds
         async with trio.open_nursery() as nursery:
-            if not self._stop.is_set():  # the host began this; whoever stops us now is in a hurry
+            if not self._stop.is_set():
+                # The host began this, and knows how long it waits; whoever stops us now is in a hurry.
+                seconds = inf
                 nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
-            await channel.drain(self._limits.drain_seconds)
+            await channel.drain(seconds)
             nursery.cancel_scope.cancel()
         await channel.aclose("drained")  # waits for the last results to be written
 

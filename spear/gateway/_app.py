@@ -177,13 +177,13 @@ class App:
 
         Raises what it raises.
         """
-        failures: list[SpearError] = []
+        failures: list[Exception] = []
         done = trio.Event()
 
         async def run() -> None:
             try:
                 await work()
-            except SpearError as failure:
+            except Exception as failure:  # also a bug: it is this request's, and nobody else's
                 failures.append(failure)
             finally:
                 done.set()

@@ -230,7 +230,8 @@ class Instance(metaclass=NoPublicConstructor):
                 await channel.peer_leaving.wait()
             if not farewell.cancelled_caught:
                 # Spear's agents end now. SIGTERM would only spoil their exit status.
-                await self.wait_exited()
+                with trio.move_on_after(self._limits.shutdown_seconds):
+                    await self.wait_exited()
 
     async def _terminate(self, channel: CommunicationChannel | None) -> None:
         seconds = self._limits.terminate_seconds

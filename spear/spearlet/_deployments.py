@@ -7,7 +7,6 @@ how many there are to be (``_autoscaler``); each of them knows nothing of the ot
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, final
 
@@ -25,20 +24,21 @@ from ._functions import DESCRIBE, Function
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
 from ._settings import DeploymentSettings, Scale, as_scale
-from ._supervisor import OpenReplica, StartedReplica, Supervisor
+from ._starter import Starter
+from ._supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from random import Random
     from types import TracebackType
 
-    from spear._ids import InstanceId
     from spear._limits import Limits
     from spear.channels import CommunicationChannel
     from spear.runtimes import InstanceEvent
 
     from ._host import Host
     from ._replicas import Replica
-    from ._sources import Launcher, OnEvent, Source, Sources, Target
+    from ._sources import OnEvent, Source, Sources, Target
 
 logger: Final = logging.getLogger("spear.spearlet")
 
@@ -76,9 +76,10 @@ class Deployment(metaclass=NoPublicConstructor):
         self.functions: tuple[str, ...] = ()
         self.streams: frozenset[str] = frozenset()
         self._source = source
-        self._launcher: Launcher | None = None  # of that source; while it runs
-        self._launchers: list[trio.Event] = []  # each ends one of those that are open
+        self._starter: Starter | None = None  # of that source; while it runs
+        self._starters: list[Starter] = []  # that one, and those whose replicas are about to go
         self._nursery: trio.Nursery  # of them, while it runs
+        self._changing = trio.Lock()  # what runs
         self._host = host
         self._sources = sources
         self._limits = limits
@@ -160,7 +161,10 @@ class Deployment(metaclass=NoPublicConstructor):
         scale = as_scale(replicas)
         supervisor = self._running()
         if not self.settings.replicas.is_several and scale.is_several:
-            supervisor.open_replica = await self._open_launcher(self._source, scale)
+            async with self._changing:
+                supervisor = self._running()
+                starter = await self._open_starter(self._source, scale)
+                supervisor.open_replica = starter.open_replica
         self.settings = attrs.evolve(self.settings, replicas=scale)
         self._autoscaler.change(trio.current_time(), scale, "it was asked for")
         supervisor.want(self._autoscaler.wanted)
@@ -175,7 +179,8 @@ class Deployment(metaclass=NoPublicConstructor):
     ) -> None:
         """Replace every replica, one after the other: no call fails, and none has to wait.
 
-        Each new one takes calls before the one that it replaces leaves, which may finish what it runs.
+        Each new one takes calls before the one that it replaces leaves, which may finish what it runs:
+        for as long as calls have that name no deadline. One with a later deadline may be cut short.
         If cancelled, those that were replaced remain so.
 
         Args:
@@ -188,22 +193,30 @@ class Deployment(metaclass=NoPublicConstructor):
             ConfigurationError: the target cannot be used.
             SpawnFailed: a new one did not start. The old ones go on, and so does the old source.
         """
-        supervisor = self._running()
-        settings = self.settings if settings is None else settings
-        new = self._source if target is None else self._sources.resolve(target, debug=debug)
-        launcher, ends = self._launcher, list(self._launchers)
-        opener = await self._open_launcher(new, settings.replicas)
+        self._running()
+        new = None if target is None else self._sources.resolve(target, debug=debug)
+        async with self._changing:
+            await self._replace_all(new or self._source, settings)
+
+    async def _replace_all(self, source: Source, settings: DeploymentSettings | None) -> None:
+        supervisor, before, current = self._running(), self.settings, self._starter
+        settings = before if settings is None else settings
+        starter = await self._open_starter(source, settings.replicas)
         try:
-            await supervisor.replace_all(opener, settings)
+            await supervisor.replace_all(starter.open_replica, settings)
         except BaseException:
-            self._launcher = launcher
-            if not supervisor.uses(opener):  # if it does, both stay until the next restart
-                self._launchers.pop().set()
+            self._starter = current
+            if not supervisor.uses(
+                starter.open_replica
+            ):  # if it does, both stay until the next restart
+                starter.retire()
             raise
-        for end in ends:
-            end.set()
-            self._launchers.remove(end)
-        self._source, self.target = new, new.text
+        for each in self._starters:
+            if each is not starter:
+                each.retire()
+        self._source, self.target = source, source.text
+        if settings.replicas == before.replicas:  # it may have been scaled, meanwhile
+            settings = attrs.evolve(settings, replicas=self.settings.replicas)
         if settings != self.settings:
             self.settings = settings
             self._pool.configure(settings)
@@ -257,26 +270,23 @@ class Deployment(metaclass=NoPublicConstructor):
 
     # -- what its replicas tell ---------------------------------------------------------------
 
-    async def _open_launcher(self, source: Source, scale: Scale) -> OpenReplica:
-        """Have replicas of a source started from now on; returns what starts one."""
-        launcher: Launcher = await self._nursery.start(self._keep_launcher, source, scale)
-        self._launcher = launcher
+    async def _open_starter(self, source: Source, scale: Scale) -> Starter:
+        """Have replicas of a source started from now on; returns what starts them."""
+        starter: Starter = await self._nursery.start(self._keep_starter, source, scale)
+        self._starter = starter
+        return starter
 
-        def open_replica(
-            instance_id: InstanceId,
-        ) -> AbstractAsyncContextManager[StartedReplica]:
-            return launcher.open_replica(instance_id, self._on_instance_event, self._feed.put)
-
-        return open_replica
-
-    async def _keep_launcher(
-        self, source: Source, scale: Scale, *, task_status: trio.TaskStatus[Launcher]
+    async def _keep_starter(
+        self, source: Source, scale: Scale, *, task_status: trio.TaskStatus[Starter]
     ) -> None:
         async with source.open(scale.is_several, self._feed.put) as launcher:
-            done = trio.Event()
-            self._launchers.append(done)
-            task_status.started(launcher)
-            await done.wait()
+            starter = Starter(launcher, self._on_instance_event, self._feed.put)
+            self._starters.append(starter)
+            try:
+                task_status.started(starter)
+                await starter.unused.wait()
+            finally:
+                self._starters.remove(starter)
 
     def _on_instance_event(self, event: InstanceEvent) -> None:
         if event.state is InstanceState.READY and self._supervisor is not None:
@@ -352,7 +362,7 @@ class Deployment(metaclass=NoPublicConstructor):
             calls_in_flight=load.in_flight,
             waiting=load.waiting,
             refused=self._pool.refused,
-            spawned_because=self._launcher.obstacle if self._launcher is not None else "",
+            spawned_because=self._starter.obstacle if self._starter is not None else "",
             functions=self._pool.function_statistics(),
         )
 
@@ -387,14 +397,15 @@ async def run_deployment(
         with deployment._scope:
             async with trio.open_nursery() as nursery:
                 deployment._nursery = nursery
-                opener = await deployment._open_launcher(
+                starter = await deployment._open_starter(
                     deployment._source, deployment.settings.replicas
                 )
                 supervisor = deployment._supervisor = Supervisor(
                     deployment.name,
                     deployment._source.runtime,
-                    opener,
+                    starter.open_replica,
                     deployment.settings,
+                    deployment._limits.call_seconds,
                     deployment._pool,
                     nursery,
                     deployment._rng,
@@ -413,8 +424,8 @@ async def run_deployment(
                     with trio.move_on_at(deadline):
                         await deployment._pool.wait_served()
                     await supervisor.stop(max(deadline - trio.current_time(), 0.0))
-                    for launcher in deployment._launchers:
-                        launcher.set()
+                    for starter in deployment._starters:
+                        starter.retire()
     finally:
         deployment._pool.close()
         deployment._pool.give_up(_stopped())

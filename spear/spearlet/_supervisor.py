@@ -81,6 +81,9 @@ class _Place:
     was_ready: bool = False  # ever
     settled: trio.Event = attrs.field(factory=trio.Event)  # the first start has succeeded or failed
     leaving: trio.Event = attrs.field(factory=trio.Event)  # nothing is wanted here any more
+    farewell: trio.CancelScope = attrs.field(
+        factory=trio.CancelScope
+    )  # until its calls are cut short
     gone: trio.Event = attrs.field(factory=trio.Event)
     failure: SpearError | None = None  # why there is none now
     is_given_up: bool = False
@@ -95,6 +98,8 @@ class Supervisor:
         runtime: what its replicas are.
         open_replica: starts one.
         settings: how they are restarted, and asked whether they are well.
+        call_seconds: what calls have that name no deadline, and so what a replica that is replaced, or
+            not needed any more, has for those that it runs.
         pool: where those that are ready take calls.
         nursery: of a task for each place.
         rng: spreads delays.
@@ -103,7 +108,6 @@ class Supervisor:
         started: replicas that were started.
         lost: replicas that ended without being asked to.
         restarts: replicas that were started to replace one that was lost or did not start.
-        drain_seconds: what leaving replicas have for their calls, if not ``Limits.drain_seconds``.
         open_replica: starts one, where there was none before.
         on_ready: told of each replica that has become ready, before it takes calls.
     """
@@ -114,17 +118,18 @@ class Supervisor:
         runtime: RuntimeType,
         open_replica: OpenReplica,
         settings: DeploymentSettings,
+        call_seconds: float,
         pool: ReplicaPool,
         nursery: trio.Nursery,
         rng: Random,
     ) -> None:
         self.started = self.lost = self.restarts = 0
-        self.drain_seconds: float | None = None
         self.on_ready: Callable[[CommunicationChannel], None] | None = None
         self._name = name
         self._runtime: RuntimeType = runtime
         self.open_replica = open_replica
         self._settings = settings
+        self._call_seconds = call_seconds
         self._pool = pool
         self._nursery = nursery
         self._rng = rng
@@ -133,7 +138,6 @@ class Supervisor:
         self._incarnations: dict[int, int] = {}
         self._settling = trio.Event()  # for whoever waits for all of them
         self._starting = trio.Semaphore(MAX_STARTING)
-        self._changing = trio.Lock()  # a rolling restart, or a change of number
 
     # -- what there is ------------------------------------------------------------------------
 
@@ -162,7 +166,7 @@ class Supervisor:
 
     def uses(self, open_replica: OpenReplica) -> bool:
         """Whether a replica that is wanted is started by this."""
-        return any(place.open_replica is open_replica for place in self._places.values())
+        return any(place.open_replica == open_replica for place in self._places.values())
 
     # -- how many -----------------------------------------------------------------------------
 
@@ -204,6 +208,14 @@ class Supervisor:
     def _retire(self, place: _Place) -> None:
         if self._places.get(place.number) is place:
             del self._places[place.number]
+        seconds = self._settings.timeout
+        self._say_goodbye(place, self._call_seconds if seconds is None else seconds)
+
+    def _say_goodbye(self, place: _Place, seconds: float) -> None:
+        if place.replica is not None:
+            self._pool.remove(place.replica)
+        deadline = trio.current_time() + seconds
+        place.farewell.deadline = min(place.farewell.deadline, deadline)
         place.leaving.set()
 
     # -- replacing ----------------------------------------------------------------------------
@@ -211,45 +223,44 @@ class Supervisor:
     async def replace_all(self, open_replica: OpenReplica, settings: DeploymentSettings) -> None:
         """Replace every replica, one after the other: the new one is ready before the old one leaves.
 
-        If cancelled, those that were replaced remain so.
+        To be called by one task at a time. If cancelled, those that were replaced remain so.
 
         Raises:
             SpearError: a new one did not become ready; the old one, and those behind it, still serve.
         """
         await trio.lowlevel.checkpoint()
-        async with self._changing:
-            before = self.open_replica, self._settings
-            self.open_replica, self._settings = open_replica, settings
-            for number in sorted(self._places):
-                old = self._places.get(number)
-                if old is None:  # it was not wanted any more, meanwhile
-                    continue
-                new = self._begin(number)
-                try:
-                    await new.settled.wait()
-                    if new.failure is not None:
-                        raise _again(new.failure)
-                except BaseException:
-                    self._retire(new)
-                    self.open_replica, self._settings = before
-                    raise
-                if self._places.get(number) is old:
-                    self._places[number] = new
-                    old.leaving.set()
-                    await old.gone.wait()
-                else:
-                    self._retire(new)
+        before = self.open_replica, self._settings
+        self.open_replica, self._settings = open_replica, settings
+        for number in sorted(self._places):
+            old = self._places.get(number)
+            if old is None:  # it was not wanted any more, meanwhile
+                continue
+            new = self._begin(number)
+            try:
+                await new.settled.wait()
+                if new.failure is not None:
+                    raise _again(new.failure)
+            except BaseException:
+                self._retire(new)
+                self.open_replica, self._settings = before
+                raise
+            if self._places.get(number) is old:
+                self._retire(old)
+                self._places[number] = new
+                await old.gone.wait()
+            else:
+                self._retire(new)
 
-    async def stop(self, seconds: float | None) -> None:
-        """Let all of them leave, at once. A checkpoint.
+    async def stop(self, seconds: float) -> None:
+        """Let all of them leave, at once; what they run may finish for so long. A checkpoint.
 
         If cancelled, they are leaving all the same, but nobody waits for it.
         """
         await trio.lowlevel.checkpoint()
-        self.drain_seconds = seconds
         places = list(self._existing)
         for place in places:
             self._retire(place)
+            self._say_goodbye(place, seconds)
         for place in places:
             await place.gone.wait()
 
@@ -313,7 +324,10 @@ class Supervisor:
                 complaint = await self._serve(place, replica)
                 self._pool.remove(replica)
                 if place.leaving.is_set():
-                    await replica.stop(self.drain_seconds)
+                    with place.farewell:
+                        await replica.stop(inf)
+                    if place.farewell.cancelled_caught:
+                        await replica.stop(0)
                     return None
                 self.lost += 1
                 if complaint:
@@ -335,7 +349,7 @@ class Supervisor:
             channels.append(await replica.wait_ready())
 
         await _first_of(wait_ready, place.leaving.wait)
-        if not channels:
+        if not channels or place.leaving.is_set():
             return False
         self.started += 1
         if self.on_ready is not None:

@@ -270,9 +270,8 @@ async def test_r15_running_calls_finish_before_the_end(directory: str, who: str)
         await caller.channel.closed.wait()
 
 
-@pytest.mark.parametrize("who", ["host", "agent"])
 async def test_r15_draining_has_a_limit(
-    directory: str, who: str, autojump_clock: trio.testing.MockClock
+    directory: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     work, stop, results = Work(), trio.Event(), list[object]()
     async with hosting(directory) as host, serving(work.agent, host, stop=stop) as ended:
@@ -281,15 +280,30 @@ async def test_r15_draining_has_a_limit(
             nursery.start_soon(capture, results, caller, "hold")
             await work.started.wait()
             begun = trio.current_time()
-            if who == "host":
-                nursery.start_soon(caller.channel.drain, 60)
-            else:
-                stop.set()
+            stop.set()
             await ended.wait()
             assert trio.current_time() - begun == pytest.approx(LIMITS.drain_seconds, abs=0.5)
             assert work.cancelled.is_set()
             nursery.cancel_scope.cancel()
     assert isinstance(results[0], spear.SpearError)
+
+
+async def test_r15_a_host_that_drains_says_for_how_long(
+    directory: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    work, results = Work(), list[object]()
+    async with hosting(directory) as host, serving(work.agent, host, stop=trio.Event()) as ended:
+        caller = await host.caller()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(capture, results, caller, "hold")
+            await work.started.wait()
+            nursery.start_soon(caller.channel.drain, 60)
+            await trio.sleep(10 * LIMITS.drain_seconds)
+            assert not ended.is_set()
+            assert not work.cancelled.is_set()
+            work.go.set()
+            await ended.wait()
+    assert results == ["held"]
 
 
 async def test_r13_whoever_is_stopped_while_draining_does_not_wait(
