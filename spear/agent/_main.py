@@ -42,6 +42,10 @@ def main() -> NoReturn:
         sys.stdout.write(USAGE)
         sys.exit(0)
     target, fd, control = _parse(arguments)
+    if fd is not None:  # started by hand, it does as its user's shell says
+        from ._birth import reset_signals
+
+        reset_signals()
     if control is not None and fd is not None:
         from ._lifeline import tie_to
 

@@ -108,6 +108,7 @@ async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
         with pytest.raises(Overloaded) as caught:
             await deployment.work()
         told = caught.value.retry_after_seconds
+        assert told is not None
         expected = service_seconds * (queue + 1) / (2 * replicas)
         assert told == pytest.approx(min(max(expected, 0.05), 60.0), rel=0.01)
         assert f"try again in {told:.2g} s" in str(caught.value)
