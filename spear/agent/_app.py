@@ -58,7 +58,8 @@ class Agent:
     Args:
         name: for log lines.
         concurrency: how many calls may run at a time; the host learns of it and sends no more. Without
-            it, these are ``Limits.max_calls``; of plain functions as many as there are cores, and four.
+            it, these are ``Limits.max_calls``; of plain functions as many as there are cores, and four,
+            and if all functions are plain, the host learns of that.
         debug: send tracebacks with errors. Not for callers that you do not trust.
 
     Raises:
@@ -208,12 +209,17 @@ class Agent:
         return self._service
 
     def limits(self, base: Limits = DEFAULT_LIMITS) -> Limits:
-        """The limits for a channel of this agent: ``base``, with ``concurrency`` as its calls."""
-        if self.concurrency is None:
-            return base
+        """The limits for a channel of this agent: ``base``, with the number of calls that it takes."""
+        calls = self.concurrency
+        if calls is None:
+            own = [each for each in self._service.functions if not each.name.startswith(RESERVED)]
+            if not own or not all(each.needs_thread for each in own):
+                return base
+            # More would wait here for a thread, where no host sees that another replica is needed.
+            calls = min(base.max_calls, MAX_THREADS)
         import attrs
 
-        return attrs.evolve(base, max_calls=self.concurrency)
+        return attrs.evolve(base, max_calls=calls)
 
     @asynccontextmanager
     async def running(

@@ -45,6 +45,7 @@ class Function(ABC):
     Attributes:
         name: under which it is called.
         function: what the user wrote.
+        needs_thread: whether each call has a thread of its own.
         calls: how many were begun.
         failed: how many ended with a failure, refused arguments among them.
     """
@@ -52,6 +53,7 @@ class Function(ABC):
     __slots__ = ("_binder", "_items", "calls", "failed", "function", "name")
 
     kind: ClassVar[Kind] = "function"
+    needs_thread: ClassVar[bool] = False
 
     def __init__(self, name: str, function: AnyFunction) -> None:
         self.name = name
@@ -147,6 +149,7 @@ class PlainFunction(Function):
     """``def``: runs in a worker thread, and is not abandoned there when it is cancelled."""
 
     __slots__ = ()
+    needs_thread = True
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Wait for a thread, and for the function."""

@@ -107,6 +107,7 @@ class PlainStream(Stream):
     """A generator: runs in a worker thread, somewhat ahead of what the caller takes."""
 
     __slots__ = ()
+    needs_thread = True
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Send its items; waits for the generator to end, also when cancelled."""

@@ -14,11 +14,12 @@ import trio
 import spear
 from spear import Agent, ConfigurationError, Limits
 from spear.agent import FunctionStatistics
+from spear.agent._app import MAX_THREADS
 
 from .helpers import calling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 def some() -> int:
@@ -127,6 +128,25 @@ def test_concurrency_becomes_a_limit_of_the_channel() -> None:
     assert Agent(concurrency=3).limits(Limits(call_seconds=5)).call_seconds == 5
     base = Limits(max_calls=7)
     assert Agent().limits(base) is base
+
+
+def test_threads_become_a_limit_of_the_channel_if_each_call_needs_one() -> None:
+    app = Agent()
+
+    @app.function
+    def plain() -> None: ...
+
+    @app.function
+    def items() -> Iterator[int]:
+        yield 1
+
+    assert app.limits().max_calls == MAX_THREADS
+    assert app.limits(Limits(max_calls=3)).max_calls == 3
+
+    @app.function
+    async def other() -> None: ...
+
+    assert app.limits().max_calls == Limits().max_calls
 
 
 @pytest.mark.parametrize(
