@@ -129,7 +129,7 @@ def describe(
         error: what has happened.
         request_id: of the request that it happened to.
         tell_all: what an instance wrote last, too.
-        known: whether the function has run, as far as that is known besides.
+        known: whether the function has run, where a Problem came up while it did; other errors know.
     """
     if isinstance(error, Problem):
         told: dict[str, object] = {"kind": error.kind, "message": str(error)}
@@ -137,8 +137,6 @@ def describe(
     elif isinstance(error, SpearError):
         told = {"kind": type(error).__name__, "message": str(error), "delivered": error.delivered}
         told |= _details(error, tell_all=tell_all)
-        if known == "yes":  # of "maybe" the instance knows more, if it is its answer
-            told["delivered"] = known
     else:
         told = {"kind": "InternalError", "message": "the gateway has failed", "delivered": "maybe"}
     if request_id:

@@ -72,9 +72,11 @@ async def test_a_function_has_a_schema() -> None:
     }  # fmt: skip
     result = under(add, "responses", "200", "content", "application/json", "schema")
     assert result == {"type": "integer"}
-    ticks = under(
-        described, "paths", "/v1/functions/probe.ticks/stream", "post", "responses", "200"
-    )
+    assert "Idempotency-Key" in str(under(add, "parameters"))
+    stream = under(described, "paths", "/v1/functions/probe.ticks/stream", "post")
+    assert "Spear-Timeout" in str(under(stream, "parameters"))
+    assert "Idempotency-Key" not in str(under(stream, "parameters"))
+    ticks = under(stream, "responses", "200")
     assert under(ticks, "content", "application/x-ndjson", "schema") == {"type": "integer"}
 
 
