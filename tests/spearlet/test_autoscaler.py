@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spear
-from spear import ConfigurationError, DeploymentSettings, Scale, open_spearlet
+from spear import ConfigurationError, DeploymentSettings, HealthPolicy, Limits, Scale, open_spearlet
 from spear.spearlet import DeploymentState
 from spear.spearlet._autoscaler import MAX_DECISIONS, Autoscaler, Load
+
+from .helpers import PATIENCE_SECONDS, WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from spear.spearlet import Deployment
+    from spear.spearlet._replicas import Replica
 
 
 def load(calls: int, concurrency: int = 10) -> Load:
@@ -194,6 +197,45 @@ async def test_a_spare_is_ready_before_it_is_needed(
             await each.result()
         await trio.sleep(15)
         assert deployment.statistics().ready == 1
+
+
+@pytest.mark.slow
+async def test_the_first_call_on_a_spare_costs_one_message() -> None:
+    """It has been started, has logged in and is known: nothing is left to do but the call."""
+    limits = Limits(heartbeat_seconds=60)  # nothing else is to be said meanwhile
+    settings = DeploymentSettings(
+        replicas=Scale(min=0, max=3, spare=1, target=1.0),
+        concurrency=1,
+        health=HealthPolicy(interval_seconds=60),
+    )
+    async with open_spearlet(limits=limits) as spearlet:
+        deployment = await spearlet.deploy(WORKERS, settings=settings)
+        (first,) = deployment.replicas
+        await expect_one_message(deployment, first)
+        # While the first one is busy, another one is kept ready.
+        begun = trio.Event()
+        holding = deployment.hold.options(on_progress=lambda _: begun.set()).submit(1)
+        with trio.fail_after(PATIENCE_SECONDS):
+            await begun.wait()
+            while len(deployment.replicas) < 2:
+                await trio.sleep(0.01)
+        (spare,) = (each for each in deployment.replicas if each is not first)
+        await expect_one_message(deployment, spare)
+        holding.cancel()
+
+
+async def expect_one_message(deployment: Deployment, spare: Replica) -> None:
+    channel = spare.channel
+    assert channel is not None
+    before = channel.statistics()
+    assert (before.messages_sent, before.messages_received) == (0, 0)
+    answer = await deployment.who.ask()
+    after = channel.statistics()
+    assert (answer.instance, answer.result) == (spare.id, spare.pid)
+    assert (after.messages_sent, after.messages_received) == (1, 1)
+    assert after.latency.count == 1
+    assert after.bytes_sent - before.bytes_sent < 64  # a head and no arguments
+    assert after.bytes_received - before.bytes_received < 64
 
 
 async def test_scale_by_hand() -> None:
