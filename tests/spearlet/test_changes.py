@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import trio.testing
 from runtimes.helpers import children, nothing_left
 
 import spear
-from spear import DeploymentSettings, Limits, Scale, WorkerDied, open_spearlet
+from spear import DeploymentSettings, Limits, Rejected, Scale, WorkerDied, open_spearlet
 from spear.runtimes import InstanceState
 
 from .helpers import WORKERS, Probe, deployed
@@ -126,8 +127,7 @@ async def test_r15_processes_finish_what_they_run_and_their_zygote_waits_for_the
                 await until(lambda: states(deployment)["process:workers-2#1"] == "draining")
                 nursery.start_soon(deployment.restart)
                 await until(lambda: states(deployment)["process:workers-1#1"] == "draining")
-                for _ in range(20):
-                    await deployment.echo(1)
+                await take_a_while()
                 first.write_text("one")
                 assert await calls[0].result() == "one"
             assert states(deployment) == {
@@ -136,6 +136,27 @@ async def test_r15_processes_finish_what_they_run_and_their_zygote_waits_for_the
             second.write_text("two")
             assert await calls[1].result() == "two"
             await until(lambda: not zygotes & set(children()))
+
+
+@pytest.mark.slow
+async def test_r15_a_drain_gives_what_runs_the_time_that_it_was_told(tmp_path: Path) -> None:
+    (pipe,) = pipes(tmp_path, 1)
+    async with open_spearlet(limits=HASTY) as spearlet, trio.open_nursery() as nursery:
+        deployment = await spearlet.deploy(WORKERS)
+        call = deployment.read.submit(str(pipe))
+        await until(lambda: deployment.statistics().calls_in_flight == 1)
+        nursery.start_soon(spearlet.drain, 30)
+        await until(lambda: states(deployment) == {"process:workers-1#1": "draining"})
+        with pytest.raises(Rejected):
+            await deployment.echo(1)
+        await take_a_while()
+        pipe.write_text("finished")
+        assert await call.result() == "finished"
+
+
+async def take_a_while() -> None:
+    """Longer than anybody has who is in a hurry: until a process has come and gone."""
+    await trio.run_process([sys.executable, "-c", ""])
 
 
 def states(deployment: Deployment) -> dict[str, str]:
