@@ -212,6 +212,41 @@ async def test_a_key_that_is_none(key: object) -> None:
             deployment.echo.options(key=key)  # type: ignore[arg-type]  # the mistake
 
 
+DYING = """
+import os, spear
+app = spear.Agent("dying")
+
+@app.function
+async def die(book: str) -> None:
+    with open(book, "a") as file:
+        file.write("x")
+    os._exit(7)
+"""
+
+
+@pytest.mark.slow
+async def test_r14_a_function_whose_process_dies_is_started_3_times_under_one_key_and_else_once(
+    tmp_path: Path,
+) -> None:
+    target = write(tmp_path, "dying.py", DYING)
+    policy = spear.RestartPolicy(
+        intensity=100, first_delay_seconds=0.01, longest_delay_seconds=0.05
+    )
+    settings = spear.DeploymentSettings(replicas=2, restart=policy)
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(target, settings=settings)
+        for key, starts in ((None, 1), ("one", 3), ("two", 3)):
+            book = tmp_path / f"book of {key}"
+            die = deployment.die.options(key=key)
+            with pytest.raises(WorkerDied, match="exited with status 7") as caught:
+                await die(str(book))
+            assert caught.value.delivered == "maybe"
+            assert book.read_text() == "x" * starts
+        with pytest.raises(WorkerDied):  # nothing was kept: it is another call
+            await deployment.die.options(key="two")(str(book))
+        assert book.read_text() == "x" * 6
+
+
 FLAKY = """
 import os, spear
 app = spear.Agent("flaky")
