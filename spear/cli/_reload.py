@@ -35,6 +35,9 @@ logger: Final = logging.getLogger("spear.cli")
 MAX_FILES: Final = 10_000
 """Of a source directory that are looked at for changes."""
 
+LOAD_SECONDS: Final = 10.0
+"""To read a configuration and all that it names: files may be pipes, or on a disk that has gone."""
+
 State: TypeAlias = tuple[tuple[str, int, int], ...]
 """Files with their sizes and times."""
 
@@ -118,7 +121,7 @@ class Applied:
 
     async def stop(self, deployment: Deployment) -> None:
         """End a deployment that is wanted no more."""
-        await deployment.stop()
+        await deployment.stop(self.spearlet.limits.shutdown_seconds)
         self.parts.pop(deployment.name, None)
 
 
@@ -132,6 +135,7 @@ class Reloader:
         self._applied = applied
         self._load = load
         self._loaded = loaded
+        self._loading = trio.CapacityLimiter(1)  # of ours: one that hangs must hold up nobody else
 
     async def start(self) -> None:
         """Start everything. If cancelled, what was started is left to its spearlet.
@@ -157,8 +161,7 @@ class Reloader:
     async def reload(self) -> None:
         """Read the configuration again, and apply what has changed. Whatever is wrong is logged."""
         try:
-            loaded, faults = self._load()
-            faults.raise_if_any()
+            loaded, parts = await self._read()
         except SpearError as error:
             logger.error("reload: nothing is changed, because\n%s", error)
             return
@@ -167,11 +170,11 @@ class Reloader:
             return
         _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
         done: list[str] = []
+        failed: list[str] = []
         async with trio.open_nursery() as nursery:
-            wanted = loaded.configuration.functions
-            for name, function in wanted.items():
-                nursery.start_soon(self._apply, name, Part.of(function), done)
-            for name in self._applied.parts.keys() - wanted.keys():
+            for name, part in parts.items():
+                nursery.start_soon(self._apply, name, part, done, failed)
+            for name in self._applied.parts.keys() - parts.keys():
                 nursery.start_soon(self._remove, name, done)
         self._loaded = attrs.evolve(
             loaded,
@@ -182,9 +185,35 @@ class Reloader:
                 limits=self._loaded.configuration.limits,
             ),
         )
-        logger.info("reloaded: %s", ", ".join(sorted(done)) or "nothing has changed")
+        if not failed:
+            logger.info("reloaded: %s", ", ".join(sorted(done)) or "nothing has changed")
+        else:
+            rest = ", ".join(sorted(done)) or "nothing"
+            logger.error("reloaded: %s; but not %s: see above", rest, ", ".join(sorted(failed)))
 
-    async def _apply(self, name: str, part: Part, done: list[str]) -> None:
+    async def _read(self) -> tuple[Loaded, dict[str, Part]]:
+        """The configuration, and what deployments are to be made from.
+
+        Raises:
+            SpearError: something is wrong with it, or it takes too long.
+        """
+
+        def read() -> tuple[Loaded, dict[str, Part]]:
+            loaded, faults = self._load()
+            faults.raise_if_any()
+            functions = loaded.configuration.functions
+            return loaded, {name: Part.of(function) for name, function in functions.items()}
+
+        # A file may be a pipe that nobody writes to: then the thread stays, and the host goes on.
+        with trio.move_on_after(LOAD_SECONDS):
+            return await trio.to_thread.run_sync(
+                read, abandon_on_cancel=True, limiter=self._loading
+            )
+        raise SpearError(
+            f"the configuration, or a file that it names, cannot be read within {LOAD_SECONDS:g} s"
+        )
+
+    async def _apply(self, name: str, part: Part, done: list[str], failed: list[str]) -> None:
         applied = self._applied
         deployment = applied.spearlet.deployments.get(name)
         if deployment is not None and applied.parts.get(name) == part:
@@ -198,6 +227,7 @@ class Reloader:
         except SpearError as error:
             left = "it goes on as it was" if deployment else "it is not there"
             logger.error("reload: %s: %s; %s", name, error, left)
+            failed.append(name)
 
     async def _remove(self, name: str, done: list[str]) -> None:
         deployment = self._applied.spearlet.deployments.get(name)

@@ -239,7 +239,7 @@ async def restart(app: App, request: Request, name: str) -> None:
 async def stop(app: App, request: Request, name: str) -> None:
     """``POST /v1/deployments/{name}/stop``."""
     deployment = find_deployment(app, name)
-    await app.complete(deployment.stop)
+    await app.complete(partial(deployment.stop, app.spearlet.limits.shutdown_seconds))
     await _respond_deployment(app, request, deployment)
 
 
