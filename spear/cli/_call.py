@@ -23,6 +23,7 @@ from spear._errors import (
 )
 
 from ._command import USAGE, CallCommand, understand
+from ._error_lines import IMPATIENT_SECONDS
 from ._hints import hints
 from ._life import Story, show_event, showing
 from ._output import Output
@@ -105,7 +106,8 @@ def run_call(options: argparse.Namespace) -> int:
         output = Output()
         with showing(verbose=options.verbose) as lines:
             status = trio.run(_run, call, output)
-            lines.is_patient = status < SIGNALLED
+            if status >= SIGNALLED:
+                lines.patience_seconds = IMPATIENT_SECONDS
             return status
 
 

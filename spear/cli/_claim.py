@@ -20,6 +20,15 @@ MAX_PATH_BYTES: Final = 107
 """Of a Unix socket's address."""
 
 
+def check_length(path: str) -> None:
+    """Raise ConfigurationError for what the system does not take as a socket's address."""
+    too_many = len(os.fsencode(path)) - MAX_PATH_BYTES
+    if too_many > 0:
+        raise ConfigurationError(
+            f"{path} is too long for a socket, by {too_many} bytes: say another with --control-socket"
+        )
+
+
 @contextmanager
 def claim(path: str) -> Iterator[None]:
     """While the block runs, no other host listens at a socket; one that was left there is removed.
@@ -27,11 +36,7 @@ def claim(path: str) -> Iterator[None]:
     Raises:
         ConfigurationError: another host listens there, or the place cannot be used.
     """
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise ConfigurationError(
-            f"{path} is too long for a socket, by {len(os.fsencode(path)) - MAX_PATH_BYTES} bytes: "
-            "say another with --control-socket"
-        )
+    check_length(path)
     directory = os.path.dirname(path)
     was_there = os.path.isdir(directory) and directory != usual_directory()
     try:

@@ -8,6 +8,7 @@ import select
 import sys
 import threading
 from contextlib import suppress
+from math import inf
 from queue import SimpleQueue
 from typing import Final, final
 
@@ -16,18 +17,22 @@ MAX_LINES: Final = 100_000
 
 IMPATIENT_SECONDS: Final = 0.2
 
+UNREAD_SECONDS: Final = 1.0
+"""A reader that takes no line for so long is none: a host must not wait for it to end."""
+
 
 @final
 class ErrorLines(logging.Handler):
     """Writes log records to standard error.
 
     Attributes:
-        is_patient: wait at the end until all lines are read.
+        patience_seconds: how long to wait at the end for each line to be read; ``math.inf`` for ever.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_patient = True
+        self.patience_seconds = inf
+        self._written = 0
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._left_out = 0
         self._fd = -1 if sys.stderr is None else sys.stderr.fileno()
@@ -42,11 +47,14 @@ class ErrorLines(logging.Handler):
             self._left_out += 1
 
     def finish(self) -> None:
-        """Wait until all is written; if impatient, only for a moment."""
+        """Wait until all is written, as long as it goes on."""
         if self._left_out:
             self._lines.put(f"spear: {self._left_out} more lines, which nobody was there to read")
         self._lines.put(None)
-        self._thread.join(None if self.is_patient else IMPATIENT_SECONDS)
+        written = -1
+        while self._thread.is_alive() and written != self._written:
+            written = self._written
+            self._thread.join(None if self.patience_seconds == inf else self.patience_seconds)
 
     def _work(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -55,3 +63,4 @@ class ErrorLines(logging.Handler):
                 while rest:
                     select.select([], [self._fd], [])  # somebody may have made it non-blocking
                     rest = rest[os.write(self._fd, rest) :]
+            self._written += 1

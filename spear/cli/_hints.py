@@ -28,6 +28,8 @@ def hints(message: str, usage: str, options: Iterable[str]) -> Iterable[str]:
     for pattern, hint in _HINTS:
         if re.search(pattern, message):
             yield f"hint: {hint}"
+    if re.search(r"takes .* by position, not \d+$", message) and "Items[" in usage:
+        yield "hint: a command line sends no items: what takes Items is called by a program, or over HTTP"
     for option in options:
         if re.search(rf"\b{option}\b *[:=,)]", usage):
             yield f"hint: --{option} was taken for spear's own; behind a -- it is the function's"

@@ -11,18 +11,20 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from spear._errors import ConfigurationError
 from spear.channels import open_private_nursery
 from spear.config import Faults, Loaded
 from spear.gateway import open_gateway
 from spear.spearlet import open_spearlet
 
 from ._claim import claim
+from ._error_lines import IMPATIENT_SECONDS, UNREAD_SECONDS
 from ._gateway import control_socket, gateway_settings
 from ._notify import notify, notify_reloading
 from ._reload import Applied, Reloader
@@ -30,7 +32,8 @@ from ._serve_log import showing_log
 from ._text import printable
 
 if TYPE_CHECKING:
-    from spear.gateway import Gateway
+    from spear.gateway import Gateway, GatewaySettings
+    from spear.spearlet import Spearlet
 
 logger: Final = logging.getLogger("spear.cli")
 
@@ -51,10 +54,12 @@ def run_host(loaded: Loaded, load: Load, *, as_json: bool) -> int:
     settings = loaded.configuration.spearlet
     with ExitStack() as stack:
         lines = stack.enter_context(showing_log(settings))
+        lines.patience_seconds = UNREAD_SECONDS
         stack.enter_context(claim(control_socket(settings)))
         host = _Host(loaded, load, as_json=as_json)
         status = trio.run(host.run)
-        lines.is_patient = status == 0
+        if status != 0:
+            lines.patience_seconds = IMPATIENT_SECONDS
         return status
 
 
@@ -88,7 +93,7 @@ class _Host:
             reloader = Reloader(applied, self._load, self._loaded)
             if not await self._start(reloader):
                 return
-            async with open_gateway(spearlet, settings, on_drain=self._drain) as gateway:
+            async with self._open_gateway(spearlet, settings) as gateway:
                 self._announce(applied, gateway)
                 notify("READY=1", f"STATUS=serving {len(spearlet.deployments)} deployments")
                 async with open_private_nursery() as nursery:
@@ -96,6 +101,20 @@ class _Host:
                     await self._ending.wait()
                 notify("STOPPING=1", "STATUS=draining")
                 await spearlet.drain(self._seconds)
+
+    @asynccontextmanager
+    async def _open_gateway(
+        self, spearlet: Spearlet, settings: GatewaySettings
+    ) -> AsyncIterator[Gateway]:
+        async with AsyncExitStack() as stack:
+            opening = open_gateway(spearlet, settings, on_drain=self._drain)
+            try:
+                gateway = await stack.enter_async_context(opening)
+            except ConfigurationError as error:
+                if "cannot listen" in str(error):
+                    raise ConfigurationError(f"{error}; say another with --listen") from error
+                raise
+            yield gateway
 
     async def _start(self, reloader: Reloader) -> bool:
         """Start all deployments; False if a signal came first."""

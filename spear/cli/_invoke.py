@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import select
 import sys
-from urllib.parse import quote
 
 from spear._errors import ConfigurationError, InvalidArguments, SpearError
 from spear._json import dump_json, load_json
@@ -16,8 +13,10 @@ from ._documents import inner, text
 from ._failures import failure_from
 from ._hints import hints
 from ._places import NoHost
-from ._remote import Remote, define_host
+from ._remote import Remote, define_host, part_of_path
+from ._say import say, write
 from ._status import describe_statuses
+from ._text import printable
 from ._values import (
     HOST_DIGITS,
     long_integers,
@@ -98,9 +97,9 @@ def run_invoke(options: argparse.Namespace) -> int:
         if sys.stdout is None:
             raise ConfigurationError("standard output is closed")
         remote, name = Remote(options), words[0]
-        path = f"/v1/functions/{quote(name, safe='')}"
+        path = f"/v1/functions/{part_of_path(name, 'a function')}"
         if "help" in ours:
-            print(text(remote.get(path), "signature") or name)
+            say(text(remote.get(path), "signature") or name)
             return 0
         content, body = _arguments(words[1:])
         try:
@@ -119,8 +118,14 @@ def _arguments(words: list[str]) -> tuple[str, bytes]:
     named = {name: parse_value(word, read_input) for name, word in keywords.items()}
     if len(values) == 1 and not named and isinstance(values[0], bytes):
         return "application/octet-stream", values[0]
-    with long_integers(HOST_DIGITS):
-        return "application/json", dump_json({"$args": values, **named}).encode()
+    try:
+        with long_integers(HOST_DIGITS):
+            return "application/json", dump_json({"$args": values, **named}).encode()
+    except UnicodeEncodeError as error:
+        wrong = printable(error.object[error.start : error.end])
+        raise ConfigurationError(
+            f"an argument has {wrong} in it, which is not UTF-8: give bytes as @FILE, or as -"
+        ) from None
 
 
 def _call(
@@ -138,17 +143,17 @@ def _call(
         headers["Spear-Session"] = options.session
     if getattr(options, "async"):
         with remote.request("POST", f"{path}/submit", body, headers, seconds) as answer:
-            print(text(answer.json(), "id"))
+            say(text(answer.json(), "id"))
         return
     if text(remote.get(path), "kind") == "stream":
         headers["Accept"] = "application/x-ndjson"
         with remote.request("POST", f"{path}/stream", body, headers, seconds) as answer:
             for line in answer.lines():
-                _write(show_value(_item(line)))
+                write(show_value(_item(line)))
         return
     with remote.request("POST", f"{path}/call", body, headers, seconds) as answer:
         result = answer.read()
-        _write(show_value(result if answer.kind == "application/octet-stream" else _load(result)))
+        write(show_value(result if answer.kind == "application/octet-stream" else _load(result)))
 
 
 def _load(data: bytes) -> object:
@@ -171,17 +176,3 @@ def _usage(remote: Remote, path: str) -> str:
         return text(remote.get(path), "signature")
     except SpearError:
         return ""
-
-
-def _write(data: bytes) -> None:
-    """All of it at once, so that a reader sees it as it comes."""
-    output = sys.stdout.fileno()
-    rest = memoryview(data)
-    try:
-        while rest:
-            select.select([], [output], [])  # somebody may have made it non-blocking
-            rest = rest[os.write(output, rest) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise SpearError(f"cannot write to standard output: {error.strerror}") from error

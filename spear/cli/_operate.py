@@ -136,6 +136,6 @@ def _operate(
         return
     statistics = inner(deployment, "statistics")
     ready, wanted = total(statistics, "ready"), total(statistics, "wanted")
-    say(
-        f"{printable(name)} is {printable(text(deployment, 'state'))}: {ready:.0f}/{wanted:.0f} ready"
-    )
+    leaving = f", {ready - wanted:.0f} more leaving" if ready > wanted else ""
+    state = printable(text(deployment, "state"))
+    say(f"{printable(name)} is {state}: {min(ready, wanted):.0f}/{wanted:.0f} ready{leaving}")

@@ -37,6 +37,8 @@ USUAL: Final = -1.0
 MAX_ANSWER_BYTES: Final = 64 << 20
 """More than any message; a host that sends more is none."""
 
+PIECE_BYTES: Final = 64 << 10
+
 HOST_HELP: Final = "which one: a name, a socket's path, or an http(s):// URL (or SPEAR_HOST)"
 
 
@@ -92,12 +94,28 @@ class Answer:
 
     def lines(self) -> Iterator[bytes]:
         """The body line by line, as they come."""
-        while True:
-            with reporting(self._where, does_something=self._does_something):
-                line = self._response.readline(MAX_ANSWER_BYTES)
-            if not line:
-                return
-            yield line
+        begun = bytearray()  # a line that has not ended
+        while piece := self._piece():
+            *ends, rest = piece.split(b"\n")
+            for end in ends:
+                yield bytes(begun) + end + b"\n"
+                begun.clear()
+            begun += rest
+            if len(begun) > MAX_ANSWER_BYTES:
+                raise NoHost(
+                    f"{self._where} answers with a line of more than {MAX_ANSWER_BYTES} bytes"
+                )
+        if begun:
+            yield bytes(begun)
+
+    def _piece(self) -> bytes:
+        """What has come of the body; nothing at its end."""
+        with reporting(self._where, does_something=self._does_something):
+            # Not readline(): it takes a connection that was cut off for the end.
+            piece = self._response.read1(PIECE_BYTES)
+            if not piece and self._response.length:
+                raise http.client.IncompleteRead(piece, self._response.length)
+        return piece
 
     def documents(self) -> Iterator[Document]:
         """The maps that the lines are, as they come. Blank ones are signs of life."""

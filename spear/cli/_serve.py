@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import stat
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
@@ -28,8 +30,10 @@ from spear.config import (
     show_as_toml,
 )
 
+from ._claim import check_length
 from ._command import read_variable
 from ._say import say
+from ._text import printable
 
 CONFIG_FILE: Final = "spear.toml"
 """Read if the command line names nothing to serve."""
@@ -113,6 +117,7 @@ def run_serve(options: argparse.Namespace) -> int:
     loaded, faults = load()
     if options.check:
         faults.raise_if_any()
+        _warn(loaded)
         count = len(loaded.configuration.functions)
         say(f"nothing is wrong: {count} deployment{'' if count == 1 else 's'}")
         return 0
@@ -123,10 +128,20 @@ def run_serve(options: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
         return 0
     faults.raise_if_any()
+    _warn(loaded)
     from ._host import run_host
 
     options.shows_lines = loaded.configuration.spearlet.log_instances
     return run_host(loaded, load, as_json=options.json)
+
+
+def _warn(loaded: Loaded) -> None:
+    """Say what can be used, and should not be."""
+    file = loaded.configuration.spearlet.token_file
+    with suppress(OSError):
+        if file is not None and os.stat(file).st_mode & stat.S_IROTH:
+            what = f"{file} can be read by every user of this machine: chmod o-r {file}"
+            print(f"spear: {printable(what)}", file=sys.stderr)
 
 
 def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
@@ -134,8 +149,12 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
     loaded, faults = load_configuration(file, os.environ, flags)
     check_configuration(loaded.configuration, faults)
     if not faults:
-        from ._gateway import gateway_settings
+        from ._gateway import control_socket, gateway_settings
 
+        try:
+            check_length(control_socket(loaded.configuration.spearlet))
+        except ConfigurationError as error:
+            faults.add(("spearlet", "control_socket"), str(error))
         try:
             gateway_settings(loaded.configuration)
         except ConfigurationError as error:
@@ -179,19 +198,32 @@ def _keys_with_flags(table: type, *, is_function: bool) -> list[attrs.Attribute[
 def _source(text: str) -> tuple[str, str]:
     """(name, source) of a word of the command line."""
     name, equals, source = text.partition("=")
-    if equals and re.fullmatch(r"[\w-]+", name):
-        return name, source
-    return name_of(text), text
+    if not equals or not re.fullmatch(r"[\w-]+", name):
+        name, source = "", text
+    if source.endswith(".toml"):
+        raise ConfigurationError(
+            f"{source} is a configuration, not a program: spear serve --config {source}"
+        )
+    return name or name_of(source), source
 
 
 def name_of(source: str) -> str:
-    """What a deployment is called, if nobody says: as its file, directory or module."""
+    """What a deployment is called, if nobody says: as its file, directory or module.
+
+    Raises:
+        ConfigurationError: it has letters that a deployment's name cannot have, or none at all.
+    """
     program, _ = split_target(source)
     path = Path(program)
     name = path.stem if program.endswith(".py") else re.split(r"[./]", program.rstrip("/"))[-1]
     if not name:  # . and ..
         name = path.absolute().resolve().name
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "functions"
+    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
+    if not cleaned or not name.isascii():
+        raise ConfigurationError(
+            f"{source!r} gives no name that a deployment can have: say one, as in NAME={source}"
+        )
+    return cleaned
 
 
 def _setting(text: str) -> tuple[str, str]:

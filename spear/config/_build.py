@@ -76,7 +76,8 @@ def read_function(name: str, said: Mapping[str, object], faults: Faults) -> Func
     values = read_keys(FunctionConfiguration, said, path, faults)
     function = FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has seen to it
     if bool(function.source) == bool(function.command):
-        faults.add(path, 'needs either a source, such as "shop.py", or a command')
+        both = ", not both" if function.source else ""
+        faults.add(path, f'needs either a source, such as "shop.py", or a command{both}')
         return function
     # Whoever will check them does it here, once, so that all faults are found together.
     build(DeploymentSettings, _only(values, _DEPLOYMENT_KEYS), path, faults)

@@ -80,6 +80,14 @@ class ResourceLimits:
         }
 
 
+_NAMES: Final = {
+    resource.RLIMIT_AS: "memory_bytes",
+    resource.RLIMIT_NOFILE: "open_files",
+    resource.RLIMIT_CPU: "cpu_seconds",
+    resource.RLIMIT_CORE: "core_bytes",
+}
+
+
 def _as_text(path: str | os.PathLike[str] | None) -> str | None:
     return os.fspath(path) if isinstance(path, os.PathLike) else path
 
@@ -183,6 +191,9 @@ class ProcessSettings(RuntimeSettings):
                 _expect_text(name, getattr(self, name))
         for name in ("command", "python_path", "pass_environment"):
             _expect_texts(name, getattr(self, name))
+        for name in self.pass_environment:
+            if not _is_variable(name):
+                raise ConfigurationError(f"pass_environment cannot have a variable {name!r}")
         for name in ("debug", "low_latency", "environment_handover"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigurationError(
@@ -194,7 +205,7 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError("environment must be a dict, as {'NAME': 'value'}")
         for variable, value in self.environment.items():
             if not _is_variable(variable):
-                raise ConfigurationError(f"{variable!r} cannot be an environment variable")
+                raise ConfigurationError(f"environment cannot have a variable {variable!r}")
             if not isinstance(value, str):  # which may be a secret
                 kind = type(value).__name__
                 raise ConfigurationError(
@@ -219,15 +230,16 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError(f"{program} is not a program that can be run")
         if path is not None and not os.access(path, os.R_OK):
             raise ConfigurationError(f"{path} is not a file that can be read")
-        if path is not None and not path.is_file():
+        if path is not None and not os.path.isfile(path):
             raise ConfigurationError(f"{path} is not a file: functions are in a Python file")
         directory = self.working_directory
         if directory is not None and not os.access(directory, os.X_OK):
             raise ConfigurationError(f"{directory} is not a directory that can be entered")
-        for kind, (_, hard) in self.limits.to_resources().items():
+        for kind, (soft, hard) in self.limits.to_resources().items():
             most = resource.getrlimit(kind)[1]
             if os.geteuid() != 0 and most != resource.RLIM_INFINITY and hard > most:
-                raise ConfigurationError(f"a limit of {hard} is above the host's own, {most}")
+                name = _NAMES[kind]
+                raise ConfigurationError(f"{name} of {soft} is above the host's own, {most}")
 
     def program(self) -> str:
         """What is executed."""

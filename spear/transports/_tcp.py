@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -158,7 +159,8 @@ def _bind(
             except OSError as exc:
                 error = exc
     raise ConfigurationError(
-        f"cannot listen on {address.host!r}, {_describe(ports)}: {error.strerror}"
+        # The error's own text says the address once more.
+        f"cannot listen on {address.host!r}, {_describe(ports)}: {os.strerror(error.errno or 0)}"
     ) from error
 
 

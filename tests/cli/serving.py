@@ -74,6 +74,17 @@ async def say(text: str) -> None:
 
 
 @app.function
+async def chatter(lines: int) -> None:
+    for number in range(lines):
+        print("line", number)
+
+
+@app.function
+def total(items: spear.Items[int]) -> int:
+    return sum(items)
+
+
+@app.function
 async def variables(*names: str) -> list[str | None]:
     return [os.environ.get(name) for name in names]
 

@@ -135,7 +135,9 @@ def test_output_is_that_of_a_call(
         (["prize", "tea"], 4, "did you mean 'price'?"),
         (["wait_for_ever"], 4, "no deployment has a function"),
         (["endless", "--timeout", "0.2"], 5, "endless took longer than 0.2 s"),
-        (["crash"], 7, "process:till-1#"),
+        (["boom", ""], 1, "spear: ValueError\n"),
+        (["crash"], 7, " exited with status 3\n--- stderr ---\nlast words\n"),
+        (["total", "[1]"], 3, "hint: a command line sends no items"),
         (["one_and_fail"], 1, "spear: ValueError: no second\n"),
         (["ticks", "2", "--async"], 9, "ticks() gives a stream of items, which cannot be submitted"),
         (["ticks", "2", "--key", "k"], 2, "a stream takes no key"),
@@ -345,6 +347,12 @@ def test_new_ones_instead_of_the_old(host: Host, run: Run) -> None:
     (host.place / "shop.py").write_text("raise ValueError('no good')\n")
     done = run("restart", "shop")
     assert done.status == 6
+    assert "--- stderr ---\nTraceback " in done.errors
+    assert done.errors.endswith("ValueError: no good\n")
+    done = run("scale", "shop", "2")  # which loads it to fork it
+    assert (done.status, done.errors.endswith("ValueError: no good\n")) == (6, True)
+    assert b" shop-zygote#1 stderr: Traceback " in run("logs", "shop").output
+    run("scale", "shop", "1")
     assert run("invoke", "price", "tea").output == b'"tea EUR 0"\n'
     (host.place / "shop.py").write_text(SHOP)
 

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 import spear
 from spear import ConfigurationError
@@ -62,6 +63,28 @@ async def test_a_fault_of_ours_changes_nothing(caplog: pytest.LogCaptureFixture)
             await Reloader(Applied(spearlet), load, loaded).reload()
     assert "because of a fault in Spear" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_configuration_that_takes_too_long(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    done = threading.Event()
+
+    def load() -> tuple[Loaded, Faults]:
+        done.wait()
+        raise AssertionError
+
+    loaded = Loaded(configuration=Configuration(), origins={}, file=None)
+    async with spear.open_spearlet() as spearlet:
+        reloader = Reloader(Applied(spearlet), load, loaded)
+        try:
+            for _ in range(2):  # the second one waits for the first
+                caplog.clear()
+                await reloader.reload()
+                assert "nothing is changed, because" in caplog.text
+                assert "cannot be read within 10 s" in caplog.text
+        finally:
+            done.set()
 
 
 def test_one_at_a_time_holds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,10 @@ from spear import (
     SpearError,
     WorkerDied,
 )
+from spear.cli import _remote
 from spear.cli._failures import failure_from, failure_of
 from spear.cli._places import HostLost, NoHost, directory, find, running, socket_path
-from spear.cli._remote import Remote
+from spear.cli._remote import PIECE_BYTES, Remote
 from spear.cli._status import exit_status
 
 from .helpers import Run
@@ -253,6 +254,40 @@ def test_a_host_that_is_lost_may_have_done_what_it_was_asked(tmp_path: Path) -> 
         Remote(options(str(tmp_path / "s")), seconds=0.05).request("POST", "/"),
     ):
         pass
+
+
+@pytest.mark.parametrize("size", [1, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES])
+def test_lines_as_they_come(tmp_path: Path, size: int) -> None:
+    lines = [b"a" * size + b"\n", b"\n", b"b" * size + b"\n", b"c"]
+    with (
+        answering(tmp_path / "s", ok(b"".join(lines))),
+        Remote(options(str(tmp_path / "s"))).request("GET", "/") as answer,
+    ):
+        assert list(answer.lines()) == lines
+
+
+@pytest.mark.parametrize("cut", [b"", b"4\r\n{}\n\n\r\n", b"4\r\n{}", b"4\r\n{}\n\n\r\n0\r\n"])
+def test_lines_that_are_cut_off_have_no_end(tmp_path: Path, cut: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    with (
+        answering(tmp_path / "s", head + cut),
+        Remote(options(str(tmp_path / "s"))).request("GET", "/") as answer,
+    ):
+        if cut.endswith(b"0\r\n"):  # but for the last line's end, it is whole
+            assert list(answer.documents()) == [{}]
+        else:
+            with pytest.raises(NoHost, match="has ended in the middle of its answer"):
+                list(answer.documents())
+
+
+def test_a_line_has_a_greatest_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_remote, "MAX_ANSWER_BYTES", 99)
+    with (
+        answering(tmp_path / "s", ok(b"a" * 100)),
+        Remote(options(str(tmp_path / "s"))).request("GET", "/") as answer,
+        pytest.raises(NoHost, match="a line of more than 99 bytes"),
+    ):
+        list(answer.lines())
 
 
 def test_http_and_https_are_taken_for_each_other(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from spear import ConfigurationError
 from spear.cli._places import socket_path
 from spear.cli._serve import name_of
 
@@ -58,6 +60,17 @@ def test_a_check_finds_nothing_or_everything(run: Run, here: Path) -> None:
         f"spear.toml:4: functions.till.source: {here}/till.py is not a file that can be read",
     ]
     assert run("serve", "--queue", "many").errors == done.errors  # nor is it started
+
+
+def test_a_token_that_everybody_can_read(run: Run, here: Path) -> None:
+    file = here / "token"
+    file.write_text("0123456789abcdef-the-token")
+    file.chmod(0o644)
+    done = run("serve", "shop.py", "--token-file", "token", "--check")
+    told = f"spear: {file} can be read by every user of this machine: chmod o-r {file}\n"
+    assert (done.status, done.errors) == (0, told)
+    file.chmod(0o640)
+    assert run("serve", "shop.py", "--token-file", "token", "--check").errors == ""
 
 
 def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +117,19 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
             "--listen: spearlet.listen: '0.0.0.0' can be reached from",
         ),
         (["shop.py", "--control-socket", "x" * 108], "is too long for a socket, by "),
+        (
+            ["shop.py", "--check", "--control-socket", "x" * 108],
+            "--control-socket: spearlet.control_socket: {}/xxxx",
+        ),
+        (
+            ["spear.toml"],
+            "spear.toml is a configuration, not a program: spear serve --config spear.to",
+        ),
+        (
+            ["a=b.toml", "--check"],
+            "b.toml is a configuration, not a program: spear serve --config b.t",
+        ),
+        ([f"{'x' * 300}.py", "--check"], "xxx.py is not a file that can be read"),
         (["shop.py", "--control-socket", "no/where/s"], "cannot use {}/no/where: No such file"),
         (["shop.py", "--control-socket", "open/s"], "is not a directory of this user alone"),
     ],
@@ -123,11 +149,18 @@ def test_what_makes_no_sense(run: Run, here: Path, words: list[str], message: st
     ("source", "name"),
     [
         ("shop.py", "shop"), ("a/b c.py:app", "b-c"), ("./reports/", "reports"), ("company.shop", "shop"),
-        ("-.py", "functions"), ("./reports", "reports"),
+        ("./reports", "reports"), ("my_shop-2.py", "my_shop-2"), ("./we ird/", "we-ird"),
     ],
 )  # fmt: skip
 def test_names_of_sources(source: str, name: str) -> None:
     assert name_of(source) == name
+
+
+@pytest.mark.parametrize("source", ["-.py", "ünï.py", "./we ird/ü/", "/"])
+def test_sources_that_give_no_name(source: str) -> None:
+    message = f"^{re.escape(repr(source))} gives no name .* as in NAME={re.escape(source)}$"
+    with pytest.raises(ConfigurationError, match=message):
+        name_of(source)
 
 
 def test_the_working_directory_as_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +239,7 @@ def test_a_second_signal_ends_it_at_once(place: Path, pipe: Path) -> None:
         status, errors = host.end(signal.SIGINT)
         assert status == 128 + signal.SIGINT
         assert "spear: a second signal: ending at once" in errors
-        assert call.wait(PATIENCE_SECONDS) in (7, 9, 10)
+        assert call.wait(PATIENCE_SECONDS) in (7, 9, 11)
 
 
 @pytest.mark.slow
@@ -280,6 +313,31 @@ def test_nobody_reads_what_it_says(place: Path) -> None:
         assert done.stdout == b'"hello you"\n'
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.slow
+def test_it_ends_though_nobody_reads_what_is_wrong(place: Path) -> None:
+    with serving(place, "till.py") as host:
+        with host.invoke("chatter", "5000") as call:
+            assert call.wait(PATIENCE_SECONDS) == 0
+        host.send(signal.SIGTERM)
+        assert host.process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.slow
+def test_a_call_whose_host_is_killed_may_have_run(place: Path, pipe: Path) -> None:
+    with (
+        serving(place, "till.py") as host,
+        host.invoke("hold", str(pipe)) as call,
+        host.invoke("endless") as stream,
+    ):
+        host.hear("holding")
+        assert stream.stdout is not None
+        stream.stdout.readline()
+        host.process.kill()
+        for each in (call, stream):
+            _, errors = each.communicate(timeout=PATIENCE_SECONDS)
+            assert (each.returncode, b"may have been done" in errors) == (11, True)
 
 
 # -- systemd ----------------------------------------------------------------------------------------
@@ -384,7 +442,9 @@ def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
     lines = sorted(host.hear("spear: reload: ") for _ in range(2))
     assert lines[0].startswith("spear: reload: bad: process:bad-1#1 ")
     assert lines[1].startswith("spear: reload: till: process:till-")
-    assert host.hear("spear: reloaded").strip() == "spear: reloaded: old scaled"
+    assert host.hear("spear: reloaded").strip() == (
+        "spear: reloaded: old scaled; but not bad, till: see above"
+    )
     assert greeting(host) == b'"hello you"'
     # It is tried again.
     (host.place / "bad.py").write_text(TILL)
@@ -441,8 +501,8 @@ def test_a_port_that_is_taken(place: Path) -> None:
         port = taken.getsockname()[1]
         done = Terminal(place).run("serve", "till.py", "--listen", f"127.0.0.1:{port}")
     assert (done.status, done.output) == (2, b"")
-    assert str(port) in done.errors
-    assert "Address already in use" in done.errors
+    problem = f"cannot listen on '127.0.0.1', port {port}: Address already in use"
+    assert done.errors.splitlines()[-1] == f"spear: {problem}; say another with --listen"
 
 
 @pytest.mark.slow
@@ -456,6 +516,19 @@ def test_an_end_while_it_reloads(place: Path) -> None:
         host.send(signal.SIGHUP)
         host.hear("loading")
         assert host.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_configuration_that_cannot_be_read_holds_up_nothing(place: Path) -> None:
+    (place / "spear.toml").write_text(CONFIG)
+    with serving(place) as host:
+        (place / "spear.toml").unlink()
+        os.mkfifo(place / "spear.toml")
+        host.send(signal.SIGHUP)
+        # Somebody reads it now, and never comes to its end.
+        with open(place / "spear.toml", "wb"):
+            assert greeting(host) == b'"hello you"'
+            assert host.end()[0] == 0
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,13 @@ import pytest
 import trustme
 
 from spear import ConfigurationError
-from spear.config import Configuration, HostConfiguration, read_token, split_listen
+from spear.config import (
+    Configuration,
+    HostConfiguration,
+    check_configuration,
+    read_token,
+    split_listen,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +106,7 @@ environment = { A = 1 }
         ('[functions.a]\nsource = ""', "functions.a: needs either a source"),
         ('[functions.a]\nsource = "a\\u0000"', "functions.a.source: cannot contain a NUL"),
         ('[functions.a]\nsource = "a"\nenvironment_handover = true', "goes with a command"),
-        ('[functions.a]\nsource = "a"\nenvironment = {"=" = "x"}', "cannot be an environment variable"),
+        ('[functions.a]\nsource = "a"\nenvironment = {"=" = "x"}', "environment: cannot have a variable"),
         ('[functions.a]\nsource = "a"\nopen_files = 5', "functions.a.open_files: must be at least 16"),
         ("[spearlet]\nallow_control = 1", "spear.toml:2: spearlet.allow_control: must be true or false"),
         ("[[spearlet]]", "spear.toml:1: spearlet: must be a table: [spearlet]"),
@@ -106,6 +114,67 @@ environment = { A = 1 }
 )  # fmt: skip
 def test_values_that_make_no_sense(read: Read, text: str, message: str) -> None:
     assert message in "\n".join(read(text).lines)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("open_files = 3", "functions.a.open_files: must be at least 16"),
+        ("cpu_seconds = 0", "functions.a.cpu_seconds: must be positive, not 0"),
+        ('environment = {"A=B" = "x"}', "functions.a.environment: cannot have a variable 'A=B'"),
+        (
+            'pass_environment = ["A=B"]',
+            "functions.a.pass_environment: cannot have a variable 'A=B'",
+        ),
+        ('pass_environment = [""]', "functions.a.pass_environment: cannot have a variable ''"),
+        (
+            'command = ["true"]',
+            'functions.a: needs either a source, such as "shop.py", or a command, not both',
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_told_once(read: Read, tmp_path: Path, said: str, line: str) -> None:
+    (tmp_path / "ok.py").touch()
+    number = 1 if line.startswith("functions.a:") else 3
+    text = f'[functions.a]\nsource = "ok.py"\n{said}\n'
+    assert read(text, check=True).lines == [f"spear.toml:{number}: {line}"]
+
+
+def test_a_source_with_a_nul_is_told_once(read: Read) -> None:
+    for name in ("a", "a.py"):
+        text = f'[functions.a]\nsource = "{name}\\u0000"\n'
+        line = "spear.toml:2: functions.a.source: cannot contain a NUL"
+        assert read(text, check=True).lines == [line]
+
+
+def test_a_limit_above_the_hosts_own(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (32, 32))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    text = '[functions.a]\ncommand = ["true"]\nopen_files = 64\ncore_bytes = 0\n'
+    line = "spear.toml:3: functions.a.open_files: of 64 is above the host's own, 32"
+    assert read(text, check=True).lines == [line]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "closed" / "shop.py").touch()
+    closed = tmp_path / "closed"
+    long = "x" * 300
+    python = 'python = "/bin/sh"\n'  # which everybody can run
+    text = f'[functions.a]\nsource = "{closed}/shop.py"\n{python}'
+    text += f'[functions.b]\nsource = "{long}.py"\n{python}'
+    outcome = read(text)
+    os.seteuid(65534)
+    try:
+        check_configuration(outcome.configuration, outcome.faults)
+    finally:
+        os.seteuid(0)
+    first, second = outcome.lines
+    assert first.startswith(f"spear.toml:2: functions.a.source: {closed}/shop.py is not a file")
+    assert second == (
+        f"spear.toml:5: functions.b.source: {tmp_path}/{long}.py is not a file that can be read"
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,6 +246,7 @@ def test_what_is_fine(read: Read, tmp_path: Path) -> None:
         ('[functions.a]\nsource = "./empty"', "functions.a.source: {}/empty has no main.py, which its"),
         ('[functions.a]\nsource = "bad.py"', "{}/bad.py:2: "),
         ('[functions.a]\nsource = "nul.py"', "{}/nul.py: source code"),
+        ('[functions.a]\nsource = "./spear.toml"', "a.source: spear.toml is a configuration"),
         ('[functions.a]\nsource = "ok.py"\npython = "nopython"', "functions.a.python: nopython is not a"),
         ('[functions.a]\ncommand = ["nocommand"]', "functions.a.command: nocommand is not a program"),
         (
