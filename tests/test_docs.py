@@ -485,3 +485,74 @@ def test_a_guarantee_names_files_that_have_its_tests() -> None:
         if status.startswith("holds") and not files:
             faults.append(f"{name} holds, and no file is named")
     assert not faults, "\n".join(faults)
+
+
+# -- what security says -------------------------------------------------------------------------
+
+SECTIONS: Final = {
+    "What there is to protect": ("The host", "Each instance", "Secrets", "Callers"),
+    "Who is trusted": (
+        "host",
+        "instance",
+        "Other processes of the same user",
+        "Other users",
+        "sandbox",
+    ),
+    "What protects it": ("| against |", "HTTP gateway"),
+    "Choices of yours that weaken it": ("`debug=True`", "`environment_handover=True`"),
+    "What is no vulnerability": ("* A function that",),
+    "Reporting": ("private",),
+}
+"""Of the document about security, and what each speaks of."""
+
+
+def unsafe_words(document: str, held: set[str]) -> Iterator[str]:
+    """What the document about security lacks, or says without a guarantee that holds behind it."""
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", document, re.MULTILINE))
+    for section, topics in SECTIONS.items():
+        for topic in topics:
+            if topic not in sections.get(section, ""):
+                yield f"{section}: nothing about {topic}"
+    for line in sections.get("What protects it", "").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or cells[0] in ("against", "---"):
+            continue
+        ids = re.findall(r"\b[RS]\d+\b", cells[2]) if len(cells) == 3 else []
+        if not ids:
+            yield f"no guarantee is named against {cells[0]}"
+        yield from (f"{each} does not hold, against {cells[0]}" for each in ids if each not in held)
+    named = set(re.findall(r"\bS\d+\b", document))
+    yield from (f"{each} is not spoken of" for each in sorted(held - named) if each[0] == "S")
+
+
+def held_guarantees() -> set[str]:
+    columns = ("id", "promise", "figure", "proven by", "status")
+    return {row[0] for row in rows("docs/guarantees.md", *columns) if row[4].startswith("holds")}
+
+
+def test_s16_security_says_who_is_trusted_and_each_protection_has_a_guarantee_that_holds() -> None:
+    document = DOCUMENTS["docs/security.md"].read_text(encoding="utf-8")
+    assert list(unsafe_words(document, held_guarantees())) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("## Who is trusted", "## Who", "Who is trusted: nothing about host"),
+        ("* **Callers**", "* ", "What there is to protect: nothing about Callers"),
+        (
+            "* A function that",
+            "* What",
+            "What is no vulnerability: nothing about * A function that",
+        ),
+        ("| S4 |", "| |", "no guarantee is named against slow or silent clients"),
+        ("| S4 |", "| S99 |", "S99 does not hold, against slow or silent clients"),
+        ("S10", "S9", "S10 is not spoken of"),
+        ("| S13 |", "|", "no guarantee is named against a web page"),
+    ],
+)
+def test_s16_what_security_does_not_say_is_found(old: str, new: str, fault: str) -> None:
+    document = DOCUMENTS["docs/security.md"].read_text(encoding="utf-8")
+    assert old in document
+    broken = document.replace(old, new)
+    assert any(each.startswith(fault) for each in unsafe_words(broken, held_guarantees()))
