@@ -42,13 +42,15 @@ def with_options(
         raise bad(
             "a stream takes no key (Idempotency-Key), as its items cannot be had twice: leave it out"
         )
-    return function.options(
+    function = function.options(
         timeout=timeout_of(request),
         metadata=metadata_of(request),
         key=None if is_stream else printable(request, b"idempotency-key"),
         session=printable(request, b"spear-session"),
         keywords=keywords,
     )
+    request.extra.append((b"spear-timeout", b"%g" % function.timeout))
+    return function
 
 
 def expect_result(function: Function, way: str) -> None:

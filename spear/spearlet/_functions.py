@@ -79,6 +79,11 @@ class Function(metaclass=NoPublicConstructor):
     def __repr__(self) -> str:
         return f"<Function {self.name} on {len(self._pool.ready)} replicas>"
 
+    @property
+    def timeout(self) -> float:
+        """Seconds for a call that names none."""
+        return self._pool.call_seconds if self._options.timeout is None else self._options.timeout
+
     def _with(self, options: CallOptions, name: str, *, is_stream: bool) -> Function:
         function: Function = Function._create(
             name, self.deployment, self._pool, self._host, options, is_stream=is_stream

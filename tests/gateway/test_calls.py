@@ -163,12 +163,14 @@ async def test_headers_are_options_of_the_call_and_come_back() -> None:
         assert (reply.json["key"], reply.json["remaining"]) == ("order-1", 7)
         assert {name: reply.headers[name] for name in sent} == sent
         assert reply.headers["spear-instance"] == "memory:probe-1#1"
+        assert reply.headers["spear-timeout"] == "7"
         assert float(reply.headers["spear-duration-ms"]) >= 0
         made = await call(site.gateway, "context", [], {"x-request-id": "two words"})
         assert made.json["metadata"] == {"x-request-id": made.headers["x-request-id"]}
         assert made.headers["x-request-id"] != "two words"
         endless = await call(site.gateway, "echo", 1, {"spear-timeout": "inf"})
-        assert endless.status == 200
+        assert (endless.status, endless.headers["spear-timeout"]) == (200, "inf")
+        assert made.headers["spear-timeout"] == "60"
 
 
 async def test_a_key_makes_two_calls_one() -> None:
