@@ -8,7 +8,8 @@ from bench.model import Kind, Peer
 
 _CALLS = (Kind.SEQUENTIAL, Kind.PIPELINED)
 
-_HTTP = ("h11", "hypercorn", "starlette", "wsproto")
+_HTTP = ("h11", "hypercorn", "wsproto")
+_STARLETTE = ("starlette", *_HTTP)
 
 _OURS = (
     Peer("spear-channel", "Spear channel.request", "bench.ours:channel", _CALLS, matrix=True),
@@ -63,6 +64,12 @@ _OURS = (
         "Spear instance, forked by a zygote",
         "bench.starting:forked",
         (Kind.START, Kind.BURST, Kind.IDLE_INSTANCE),
+    ),
+    Peer(
+        "spear-cold-call",
+        "Spear Function.call, no instance",
+        "bench.starting:cold_call",
+        (Kind.START,),
     ),
     Peer(
         "spear-crowded",
@@ -181,16 +188,16 @@ _OTHERS = (
         "starlette and hypercorn, the same call",
         "bench.over_http:by_hand",
         (Kind.SEQUENTIAL,),
-        requires=_HTTP,
-        extra="http",
+        requires=_STARLETTE,
+        extra="bench",
     ),
     Peer(
         "http-bare",
         "starlette and hypercorn, no call",
         "bench.over_http:bare",
         (Kind.SEQUENTIAL,),
-        requires=_HTTP,
-        extra="http",
+        requires=_STARLETTE,
+        extra="bench",
     ),
     Peer(
         "bare-interpreter",

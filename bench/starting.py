@@ -1,7 +1,11 @@
-"""Spear's instances from their start to their first answer, spawned and forked, and what they weigh."""
+"""Spear's instances from their start to their first answer, spawned and forked, and what they weigh.
+
+And the same as a caller sees it: a call of a function that has no instance.
+"""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -13,10 +17,11 @@ import attrs
 import trio
 
 from bench import drive
-from bench.model import Effort, Figure, Kind, Load, Sample
-from spear import InstanceId
+from bench.model import BenchError, Effort, Figure, Kind, Load, Sample
+from spear import DeploymentSettings, InstanceId, Scale
 from spear.channels import open_communication_factory
 from spear.runtimes import Instance, InstanceSpec, ProcessRuntime, ProcessSettings, Zygote
+from spear.spearlet import Deployment, DeploymentState, open_spearlet
 
 _FUNCTIONS = Path(__file__).with_name("functions.py")
 _SETTINGS = ProcessSettings(target=str(_FUNCTIONS))
@@ -25,6 +30,10 @@ _PAUSE_SECONDS = 0.3
 """Between two starts. Cold ones are rare: a zygote has had the time to fork one instance ahead."""
 
 _BURSTS = 4
+
+_COLD = DeploymentSettings(replicas=Scale(min=0, max=1, idle_seconds=0))
+_PATIENCE_SECONDS = 10.0
+_LOOK_SECONDS = 0.01
 
 
 def spawned(load: Load, effort: Effort) -> Sample:
@@ -35,6 +44,47 @@ def spawned(load: Load, effort: Effort) -> Sample:
 def forked(load: Load, effort: Effort) -> Sample:
     """A zygote forks them; its own start is not on the clock."""
     return trio.run(_drive, load, effort, True)
+
+
+def cold_call(load: Load, effort: Effort) -> Sample:
+    """`Function.call`, when there is no instance: from the call to its result, as its caller sees it."""
+    return trio.run(_drive_cold_calls, effort)
+
+
+async def _drive_cold_calls(effort: Effort) -> Sample:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(_FUNCTIONS, settings=_COLD)
+        echo = deployment.function("echo")
+
+        @asynccontextmanager
+        async def call() -> AsyncIterator[None]:
+            before = deployment.statistics().started
+            assert await echo.call(b"first") == b"first"
+            yield
+            if deployment.statistics().started != before + 1:
+                raise BenchError("there was an instance already")
+            _expect_forked(deployment)
+            await _wait_cold(deployment)
+
+        await _wait_cold(deployment)
+        async with call():  # byte-code caches; the zygote
+            pass
+        return await drive.starts_with_trio(call, effort)
+
+
+def _expect_forked(deployment: Deployment) -> None:
+    (replica,) = deployment.replicas
+    stat = Path(f"/proc/{replica.pid}/stat").read_text()
+    if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+        raise BenchError("the instance was spawned, not forked")
+
+
+async def _wait_cold(deployment: Deployment) -> None:
+    """Until no instance is left, and the zygote has had the time to fork one ahead."""
+    with trio.fail_after(_PATIENCE_SECONDS):
+        while deployment.health().state is not DeploymentState.IDLE or deployment.instances:
+            await trio.sleep(_LOOK_SECONDS)
+    await trio.sleep(_PAUSE_SECONDS)
 
 
 @attrs.frozen
