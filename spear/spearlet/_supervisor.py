@@ -276,8 +276,9 @@ class Supervisor:
                     return
                 lived = trio.current_time() - begun if place.is_ready else 0.0
                 place.is_ready, place.failure = False, failure
+                is_first = not place.settled.is_set()  # whoever began it decides what comes of that
                 self._settle(place)
-                delay = self._delay(place, lived, failure)
+                delay = self._delay(place, lived, failure, is_first)
                 with trio.move_on_after(delay) if delay != inf else trio.CancelScope():
                     await place.leaving.wait()
                 self.restarts += not place.leaving.is_set()
@@ -286,13 +287,11 @@ class Supervisor:
             self._settle(place)
             place.gone.set()
 
-    def _delay(self, place: _Place, lived: float, failure: SpearError) -> float:
+    def _delay(self, place: _Place, lived: float, failure: SpearError, is_first: bool) -> float:
         delay = place.budget.delay_seconds(trio.current_time(), lived)
         if delay is not None:
-            logger.warning(
-                "%s-%d: %s; starting it again in %.2g s",
-                self._name, place.number, _first_line(failure), delay,
-            )  # fmt: skip
+            again = "" if is_first else f"; starting it again in {delay:.2g} s"
+            logger.warning("%s-%d: %s%s", self._name, place.number, _first_line(failure), again)
             return delay
         policy = self._settings.restart
         delay = place.budget.give_up()

@@ -363,7 +363,11 @@ def test_names_are_completed(host: Host) -> None:
     assert candidates(["scale", "s"]) == ["shop"]
     assert candidates(["scale", "shop", ""]) == []
     assert candidates(["invoke", "pri"]) == ["price"]
-    assert candidates(["invoke", "--timeout", "2", "till.c"]) == ["till.count", "till.crash"]
+    assert candidates(["invoke", "--timeout", "2", "till.c"]) == [
+        "till.chatter",
+        "till.count",
+        "till.crash",
+    ]
     assert candidates(["logs", "-f", ""]) == ["shop", "till"]
     assert candidates(["ps", "--host", ""]) == ["default"]
 

@@ -189,9 +189,7 @@ def test_it_says_what_it_serves_and_ends_well(place: Path) -> None:
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline().decode().rstrip() for _ in range(4)]
-        assert (
-            "till: greet, hold, count, ticks, endless, say, variables, crash (2 instances)" in lines
-        )
+        assert f"till: {', '.join(TILL_FUNCTIONS)} (2 instances)" in lines
         assert "depot: word (2 instances)" in lines
         assert lines[2].startswith("http://127.0.0.1:")
         path = socket_path("default")
@@ -227,7 +225,18 @@ def test_a_drain_lets_finish_what_runs(place: Path, pipe: Path) -> None:
         assert host.process.wait(PATIENCE_SECONDS) == 0
 
 
-TILL_FUNCTIONS = ["greet", "hold", "count", "ticks", "endless", "say", "variables", "crash"]
+TILL_FUNCTIONS = [
+    "greet",
+    "hold",
+    "count",
+    "ticks",
+    "endless",
+    "say",
+    "chatter",
+    "total",
+    "variables",
+    "crash",
+]
 
 
 @pytest.mark.slow
