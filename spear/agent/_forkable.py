@@ -14,11 +14,17 @@ import stat
 import sys
 import sysconfig
 import threading
+import time
 from contextlib import suppress
 from typing import final
 
 MOST_NAMED = 5
 """Of a hundred threads or files, so many are named."""
+
+ENDING_SECONDS = 0.1
+"""Before Python 3.13, who has joined a thread may find it still there, for some milliseconds."""
+
+LOOK_SECONDS = 0.001
 
 
 def find_obstacle(known: frozenset[int]) -> str:
@@ -41,13 +47,16 @@ def open_descriptors() -> frozenset[int]:
 def _threads() -> str:
     ours = threading.current_thread()
     names = [each.name for each in threading.enumerate() if each is not ours]
-    tasks = os.listdir("/proc/self/task")
-    # Some libraries start threads that Python does not know of.
-    native = [_name_of_task(each) for each in tasks if int(each) != os.getpid()]
     if names:
         return f"has other threads: {_listed(names)}"
-    if native:
-        return f"has other threads, of a library in C: {_listed(native)}"
+    # Some libraries start threads that Python does not know of.
+    until = time.monotonic() + ENDING_SECONDS
+    while native := [each for each in os.listdir("/proc/self/task") if int(each) != os.getpid()]:
+        if time.monotonic() > until:
+            return (
+                f"has other threads, of a library in C: {_listed(list(map(_name_of_task, native)))}"
+            )
+        time.sleep(LOOK_SECONDS)
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -20,31 +21,34 @@ OBSTACLES = {
     "threads": (
         """import threading; stop = threading.Event()
 for n in range(7): threading.Thread(target=stop.wait, name=f't{n}', daemon=True).start()""",
-        "has other threads: t0, t1, t2, t3, t4 and 2 more",
+        r"has other threads: t0, t1, t2, t3, t4 and 2 more",
     ),
     "a-thread-of-a-library": (
         "import faulthandler; faulthandler.dump_traceback_later(1000)",
-        "has other threads, of a library in C: python",
+        r"has other threads, of a library in C: python[\d.]*",
     ),
-    "a-thread-that-has-ended": (
-        "import threading; t = threading.Thread(target=print); t.start(); t.join()",
-        "\n",
+    "threads-that-have-ended": (
+        """import threading
+for n in range(300):
+    thread = threading.Thread(target=int); thread.start(); thread.join()
+    if told := find_obstacle(known): sys.exit(told)""",
+        "",
     ),
     "a-child": (
         "import atexit, subprocess; atexit.register(subprocess.Popen(['sleep', '1000']).kill)",
-        "has child processes: ",
+        r"has child processes: \d+",
     ),
     "a-connection": (
         "import socket; pair = socket.socketpair()",
-        "has left open what copies would share: socket:[",
+        r"has left open what copies would share: socket:\[\d+\], socket:\[\d+\]",
     ),
     "an-asyncio-loop": (
         "import asyncio; loop = asyncio.new_event_loop()",
-        "has left open what copies would share: anon_inode:[eventpoll], socket:[",
+        r"has left open what copies would share: anon_inode:\[eventpoll\](, socket:\[\d+\]){2}",
     ),
     "a-file": (
         "file = open(os.path.abspath(sys.executable), 'rb')",
-        "has left open what copies would share: /",
+        r"has left open what copies would share: /\S+/python[\d.]*",
     ),
     "a-log": (
         """import tempfile; log = open(tempfile.mkdtemp() + '/log', 'a')
@@ -80,5 +84,4 @@ def test_what_stands_against_forking_is_named(kind: str) -> None:
         check=False,
     )
     told = found.stdout or found.stderr.strip()
-    assert told.startswith(expected)
-    assert bool(told) is bool(expected)
+    assert re.fullmatch(expected, told), told
