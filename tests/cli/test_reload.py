@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,7 +90,48 @@ async def test_a_configuration_that_takes_too_long(
             done.set()
 
 
+def test_whoever_comes_while_a_place_is_held_is_refused_and_takes_nothing_away(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.sock"
+    with claim(str(path)):
+        path.touch()  # where it listens
+        for _ in range(2):
+            reason = f"a spearlet listens at {path} already"
+            with pytest.raises(ConfigurationError, match=reason), claim(str(path)):
+                raise AssertionError("there are two")
+            assert {each.name for each in tmp_path.iterdir()} == {"x.sock", "x.sock.lock"}
+    with claim(str(path)):
+        assert not path.exists()  # what its host has left there
+
+
+HOLDER = """
+import sys
+from spear.cli._claim import claim
+with claim(sys.argv[1]):
+    open(sys.argv[1], "w").close()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_place_is_held_by_a_process_until_it_ends_however_that_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigurationError, match="listens at"), claim(str(path)):
+            raise AssertionError("there are two")
+        holder.kill()
+    assert path.exists()
+    with claim(str(path)):
+        assert not path.exists()
+
+
 def test_one_at_a_time_holds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is left and taken at the same moment, directory and all."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     path = str(tmp_path / "spear" / "default.sock")
     holders: list[int] = []
@@ -99,6 +143,7 @@ def test_one_at_a_time_holds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
             try:
                 with claim(path):
                     holders.append(1)
+                    time.sleep(0.0002)  # so that others come meanwhile
                     most.append(len(holders))
                     holders.pop()
                     outcomes.append("held")
