@@ -219,6 +219,8 @@ class Instance(metaclass=NoPublicConstructor):
                 await self._drain(
                     channel, self._limits.drain_seconds if drain_seconds is None else drain_seconds
                 )
+                if channel.peer_leaving.is_set() and self.state not in GONE:
+                    logger.warning("%s has left, and takes too long to end: SIGTERM", self.id)
             await self._terminate(channel)
         return self.exit_status
 
@@ -242,6 +244,7 @@ class Instance(metaclass=NoPublicConstructor):
                     await channel.aclose("the instance is being stopped")
                 await self.wait_exited()
         if self.state not in GONE:
+            logger.warning("%s went on for %g s after SIGTERM: killed", self.id, seconds)
             self.kill(f"it went on for {seconds:g} s after SIGTERM")
             with trio.move_on_after(KILL_SECONDS):
                 await self.wait_exited()

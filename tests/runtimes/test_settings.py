@@ -116,7 +116,7 @@ def test_limits_above_the_hosts_own_are_refused(monkeypatch: pytest.MonkeyPatch)
     settings = ProcessSettings(command=("true",), limits=ResourceLimits(open_files=64))
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (32, 32))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(ConfigurationError, match="^open_files of 64 is above the host's own, 32"):
+    with pytest.raises(ConfigurationError, match=r"^open_files of 64 is above the host's own, 32"):
         settings.validate()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     settings.validate()

@@ -1,0 +1,41 @@
+"""What the log says of instances that do not end by themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear import Limits
+from spear.runtimes import ProcessSettings
+
+from .helpers import open_host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HANGS = """
+import signal, time, spear
+app = spear.Agent()
+
+@app.lifespan
+async def lifespan():
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+async def test_one_that_had_to_be_killed_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
+    settings = ProcessSettings(target=str(tmp_path / "hangs.py"))
+    limits = Limits(shutdown_seconds=0.2, terminate_seconds=0.1)
+    async with open_host(limits) as host, host.ready(settings) as instance:
+        await instance.stop()
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
+        "process:worker#1 has left, and takes too long to end: SIGTERM",
+        "process:worker#1 went on for 0.1 s after SIGTERM: killed",
+    ]
