@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
-from spear._errors import ConfigurationError
+from spear._errors import ConfigurationError, SpearError
 
 from ._places import NoHost
 from ._remote import ANSWER_SECONDS, Remote, define_host
@@ -89,6 +89,10 @@ def run_top(options: argparse.Namespace) -> int:
         return _once(remote, options.interval, sort)
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise ConfigurationError("this is no terminal: `spear top --once` prints the state as text")
+    if os.environ.get("TERM") == "dumb":
+        raise ConfigurationError(
+            "this terminal has no cursor (TERM=dumb): `spear top --once` prints the state as text"
+        )
     return _Screen(remote, options.interval, sort).run()
 
 
@@ -223,20 +227,30 @@ def _own_terminal(wake: int) -> Iterator[None]:
     before = termios.tcgetattr(keyboard)
     handlers = {each: signal.signal(each, end) for each in SIGNALS}
     handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, redraw)
+    handlers[signal.SIGTTOU] = signal.getsignal(signal.SIGTTOU)
+    has_entered = False
     try:
         try:
             tty.setcbreak(keyboard)
             ours = termios.tcgetattr(keyboard)
             ours[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell on this screen
             termios.tcsetattr(keyboard, termios.TCSADRAIN, ours)
+            has_entered = True
             _write(ENTER)
             yield
         finally:
-            for each in SIGNALS:  # a second one must not keep us from giving it back
-                signal.signal(each, signal.SIG_IGN)
-            with suppress(OSError, termios.error):  # it may be gone
-                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-                _write(LEAVE)
+            try:
+                # A second signal must not keep us from giving it back, nor stop us if we are in the
+                # background, where `timeout` puts its command.
+                for each in (*SIGNALS, signal.SIGTTOU):
+                    signal.signal(each, signal.SIG_IGN)
+            finally:
+                with suppress(OSError, termios.error):  # it may be gone
+                    termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+                    if has_entered:
+                        _write(LEAVE)
+    except termios.error as error:
+        raise SpearError(f"this terminal cannot be used: {error.args[-1]}") from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -73,6 +73,23 @@ def test_a_screen_that_lives(host: Host) -> None:
         assert screen.raw.endswith(LEAVE.encode())
 
 
+def test_in_the_background_it_can_be_ended(host: Host) -> None:
+    """It is stopped there when it wants the terminal, as anything is; but not for ever."""
+    script = ["sh", "-c", 'timeout 1 "$@"; echo "status $?"', "sh", *COMMAND]
+    with on_screen("top", environment=host.environment, command=script) as screen:
+        before = screen.attributes()
+        screen.wait_until(lambda text: "status 124" in text)
+        assert screen.attributes() == before
+        assert screen.wait_ended() == 0
+
+
+def test_a_terminal_that_can_do_nothing(host: Host) -> None:
+    with on_screen("top", environment={**host.environment, "TERM": "dumb"}) as screen:
+        assert screen.wait_ended() == 2
+        assert b"this terminal has no cursor" in screen.raw
+        assert b"\x1b" not in screen.raw
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
 )
