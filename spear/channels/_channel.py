@@ -302,7 +302,8 @@ class CommunicationChannel(CallingHalf):
             if self._peer.on_announce(head):
                 # Until now the host has sent nothing but its welcome.
                 self._is_announced = True
-                self._heartbeat.watch()
+                if self._pipe.can_fall_silent:
+                    self._heartbeat.watch()
                 if self.on_announced is not None:
                     self.on_announced()
         elif type_ == FrameType.CLOSE:
@@ -335,7 +336,8 @@ class CommunicationChannel(CallingHalf):
         for head in announcements(names, streams):
             self.connection.send_control(Kind.ANNOUNCE, head=head)
         self._is_announced = True
-        self._heartbeat.speak()
+        if self._pipe.can_fall_silent:
+            self._heartbeat.speak()
 
     # -- the end ------------------------------------------------------------------------------
 

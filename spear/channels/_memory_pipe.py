@@ -45,6 +45,8 @@ class MemoryPipe(Unshared):
         "waiters",
     )
 
+    can_fall_silent = False
+
     def __init__(self) -> None:
         self.sink: Sink = self
         self.receiver: Receiver | None = None

@@ -76,6 +76,10 @@ class Pipe(Protocol):
     """Tasks that wait for credit or room; those at work on the pipe wake them when there is room."""
 
     @property
+    def can_fall_silent(self) -> bool:
+        """Whether the other end may be dead without our noticing: only then heartbeats are of use."""
+
+    @property
     def sink(self) -> Sink:
         """Where frames go."""
 
@@ -154,6 +158,8 @@ class SocketPipe:
         "_unsent", "borrower",
         "bytes_received", "bytes_sent", "lender", "receiver", "sink", "waiters",
     )  # fmt: skip
+
+    can_fall_silent = True
 
     def __init__(
         self,

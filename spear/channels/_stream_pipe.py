@@ -38,6 +38,8 @@ class StreamPipe(Unshared):
         "bytes_received", "bytes_sent", "receiver", "sink", "waiters",
     )  # fmt: skip
 
+    can_fall_silent = True
+
     def __init__(self, stream: trio.abc.Stream, limits: Limits, nursery: trio.Nursery) -> None:
         self._stream = stream
         self._limits = limits

@@ -29,9 +29,10 @@ from spear.channels._memory_pipe import memory_pipes
 from spear.channels._pipes import SocketPipe, _behind
 from spear.testing import Functions
 from spear.transports import Listener, MemoryListener, SocketStream, open_memory_listener
-from spear.wire import Connection, FrameType, Role, encode_head, pack_prefix
+from spear.wire import Connection, FrameType, Head, Role, encode_head, pack_prefix
 
 from .helpers import INSTANCE, MEMORY_STREAM, echo, open_in_memory, park
+from .pipes import stream_pipes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from spear import InstanceId
     from spear.channels import ChannelConfig, InboundCall
+    from spear.channels._pipes import Pipe
 
 
 # -- answers ----------------------------------------------------------------------------------------
@@ -251,33 +253,49 @@ async def test_a_bug_of_a_listener_is_not_hidden() -> None:
 
 @asynccontextmanager
 async def half_a_pair(
-    timers: Timers, limits: Limits
-) -> AsyncIterator[tuple[CommunicationChannel, trio.CancelScope]]:
+    timers: Timers, limits: Limits, ours: Pipe
+) -> AsyncIterator[CommunicationChannel]:
     """A host's channel whose peer is there but never does anything."""
-    ours, theirs = memory_pipes()
-    channel = CommunicationChannel(
-        ours, Connection.opened(Role.HOST, limits, ours), INSTANCE, limits, timers
-    )
+    connection = Connection.opened(Role.HOST, limits, ours.sink)
+    channel = CommunicationChannel(ours, connection, INSTANCE, limits, timers)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.run_alone)
-        yield channel, nursery.cancel_scope
-        theirs.close()
+        yield channel
         nursery.cancel_scope.cancel()
+
+
+ANNOUNCEMENT: Head = {"functions": ["f"], "last": True}
 
 
 async def test_nobody_need_listen_for_lost_heartbeats_or_announcements(
     autojump_clock: MockClock,
 ) -> None:
     limits = Limits()
-    async with open_timers() as timers, half_a_pair(timers, limits) as (channel, _):
+    async with (
+        open_timers() as timers,
+        stream_pipes() as (ours, _),
+        half_a_pair(timers, limits, ours) as channel,
+    ):
         assert not channel.is_connected
-        channel._on_event(
-            None, FrameType.ANNOUNCE, 0, 0, 0, {"functions": ["f"], "last": True}, b""
-        )
+        channel._on_event(None, FrameType.ANNOUNCE, 0, 0, 0, ANNOUNCEMENT, b"")
         assert channel.is_connected
         await channel.closed.wait()
         assert isinstance(channel.closed_by, ChannelBroken)
         assert 3 <= trio.current_time() <= 3.1
+
+
+async def test_who_is_in_the_same_process_need_not_say_that_it_lives(
+    autojump_clock: MockClock,
+) -> None:
+    limits = Limits()
+    ours, theirs = memory_pipes()
+    async with open_timers() as timers, half_a_pair(timers, limits, ours) as channel:
+        channel._on_event(None, FrameType.ANNOUNCE, 0, 0, 0, ANNOUNCEMENT, b"")
+        assert timers.entries == 0
+        await trio.sleep(60)
+        assert channel.is_connected
+        theirs.close()
+        await channel.closed.wait()
 
 
 async def test_a_channel_that_ended_before_it_ran() -> None:
@@ -298,9 +316,9 @@ async def test_a_channel_that_is_cancelled_is_closed_without_a_word() -> None:
         MEMORY_STREAM.open_raw(service=functions) as (_, peer),
         open_timers() as timers,
     ):
-        async with half_a_pair(timers, Limits()) as (channel, scope):
+        ours, _ = memory_pipes()
+        async with half_a_pair(timers, Limits(), ours) as channel:
             await park()
-            scope.cancel()
         assert channel.closed.is_set()
         assert not peer.received
 
