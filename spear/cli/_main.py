@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from spear._errors import ConfigurationError, SpawnFailed, SpearError, WorkerDied
@@ -96,7 +97,8 @@ def _report(error: BaseException, options: argparse.Namespace) -> int:
     if shows_lines and isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
         # It has been shown, line by line, as it was written.
         text = text.removesuffix(f"\n--- stderr ---\n{error.stderr_tail}")
-    print(f"spear: {printable(text.rstrip())}", file=sys.stderr)
+    with suppress(OSError):  # whoever asked has the exit status
+        print(f"spear: {printable(text.rstrip())}", file=sys.stderr)
     return exit_status(error)
 
 

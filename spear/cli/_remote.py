@@ -332,10 +332,13 @@ def part_of_path(name: str, what: str) -> str:
     """A name as a part of a path.
 
     Raises:
-        ConfigurationError: it is empty, and would be none.
+        ConfigurationError: nothing can have it.
     """
     if not name:
         raise ConfigurationError(f"say the name of {what}: '' is none")
-    return quote(
-        name, safe="", errors="surrogateescape"
-    )  # also what is not UTF-8: nothing has that name
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"'{printable(name)}' is not the name of {what}: it is not UTF-8"
+        ) from None

@@ -342,17 +342,15 @@ def test_names_that_are_none(run: Run, tmp_path: Path) -> None:
 
 def test_words_that_are_not_utf_8(run: Run, tmp_path: Path) -> None:
     wrong = os.fsdecode(b"\xff")
-    body = b'{"error": {"kind": "NotFound", "message": "no"}}'
-    with answering(tmp_path / "s", ok(body).replace(b"200 OK", b"404 No")) as requests:
+    with answering(tmp_path / "s", ok(b"{}")) as requests:
         host = ["--host", str(tmp_path / "s")]
-        for words in (
-            ["scale", wrong, "1"],
-            ["logs", wrong, "--instance", wrong],
-            ["invoke", wrong],
-        ):
+        for words in (["scale", wrong, "1"], ["stop", wrong], ["logs", wrong], ["invoke", wrong]):
             done = run(words[0], *host, *words[1:])
-            assert (done.status, done.errors) == (4, "spear: no\n")
-            assert b"/%FF" in requests[-1]
+            kind = "function" if words[0] == "invoke" else "deployment"
+            message = f"spear: '\\udcff' is not the name of a {kind}: it is not UTF-8\n"
+            assert (done.status, done.errors) == (2, message)
+        run("logs", *host, "shop", "--instance", wrong)
+        assert b"instance=%FF " in requests[-1]
         for word in (wrong, f"--{wrong}=3"):
             done = run("invoke", *host, "echo", word)
             assert (done.status, "has \\udcff in it, which is not UTF-8" in done.errors) == (
