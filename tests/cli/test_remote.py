@@ -330,6 +330,13 @@ def test_a_path_below_a_url_that_nothing_is_at(tmp_path: Path) -> None:
         thread.join()
 
 
+def test_those_that_leave_are_not_wanted_ones(run: Run, tmp_path: Path) -> None:
+    body = b'{"name": "mine", "state": "ready", "statistics": {"ready": 4, "wanted": 3}}'
+    with answering(tmp_path / "s", ok(body)):
+        done = run("scale", "--host", str(tmp_path / "s"), "mine", "3")
+    assert done.output == b"mine is ready: 3/3 ready, 1 more leaving\n"
+
+
 def test_names_that_are_none(run: Run, tmp_path: Path) -> None:
     with answering(tmp_path / "s", ok(b"{}")):
         host = ["--host", str(tmp_path / "s")]
