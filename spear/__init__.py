@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spear._errors import ChannelCreationFailed as ChannelCreationFailed
     from spear._errors import ConfigurationError as ConfigurationError
     from spear._errors import DeadlineExceeded as DeadlineExceeded
+    from spear._errors import Delivered as Delivered
     from spear._errors import FunctionRaised as FunctionRaised
     from spear._errors import InvalidArguments as InvalidArguments
     from spear._errors import LocalProtocolError as LocalProtocolError
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "AuthenticationFailed", "CallCancelled", "CallFailed", "ChannelBroken", "ChannelClosed",
-    "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded", "FunctionRaised",
+    "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded", "Delivered", "FunctionRaised",
     "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall", "Overloaded",
     "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnsupportedTransport",
     "WorkerDied",
