@@ -206,9 +206,8 @@ class Deployment(metaclass=NoPublicConstructor):
             await supervisor.replace_all(starter.open_replica, settings)
         except BaseException:
             self._starter = current
-            if not supervisor.uses(
-                starter.open_replica
-            ):  # if it does, both stay until the next restart
+            # If some were replaced before, they go on with the new one, and both stay.
+            if not supervisor.uses(starter.open_replica):
                 starter.retire()
             raise
         for each in self._starters:
