@@ -17,6 +17,7 @@ from ._text import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from typing import Final
 
 ROLLING_SECONDS: Final = 3600.0
@@ -33,7 +34,7 @@ def define_scale(parser: argparse.ArgumentParser) -> None:
     define_host(parser)
     parser.add_argument("name", metavar="NAME", help="of the deployment")
     parser.add_argument("replicas", metavar="N|MIN-MAX", help="how many, or between which numbers")
-    _define_json(parser)
+    _define_json(parser, "print the deployment as JSON")
     parser.set_defaults(run=run_scale)
 
 
@@ -47,7 +48,8 @@ def run_scale(options: argparse.Namespace) -> int:
     body: dict[str, int] = {"replicas": int(found[1])}
     if found[2] is not None:
         body = {"min": int(found[1]), "max": int(found[2])}
-    _operate(options, options.name, "scale", body)
+    deployment = _operate(Remote(options), options.name, "scale", body)
+    say(json.dumps(deployment, indent=2) if options.json else _state(options.name, deployment))
     return 0
 
 
@@ -55,14 +57,13 @@ def define_restart(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
     define_host(parser)
     parser.add_argument("names", nargs="+", metavar="NAME", help="of deployments")
-    _define_json(parser)
+    _define_json(parser, "print the deployments as JSON")
     parser.set_defaults(run=run_restart)
 
 
 def run_restart(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    for name in options.names:
-        _operate(options, name, "restart")
+    _operate_all(options, "restart", _state)
     return 0
 
 
@@ -70,15 +71,13 @@ def define_stop(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
     define_host(parser)
     parser.add_argument("names", nargs="+", metavar="NAME", help="of deployments")
+    _define_json(parser, "print the deployments as JSON, as they were left")
     parser.set_defaults(run=run_stop)
 
 
 def run_stop(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    remote = Remote(options)
-    for name in options.names:
-        remote.post(_path(name, "stop"), {}, seconds=ROLLING_SECONDS)
-        say(f"{printable(name)} is stopped")
+    _operate_all(options, "stop", lambda name, _: f"{printable(name)} is stopped")
     return 0
 
 
@@ -90,6 +89,7 @@ def define_drain(parser: argparse.ArgumentParser) -> None:
         help="for what runs (default: the host's shutdown_seconds)",
     )  # fmt: skip
     parser.add_argument("--no-wait", action="store_true", help="do not wait until the host is gone")
+    _define_json(parser, "print the host's state as JSON")
     parser.set_defaults(run=run_drain)
 
 
@@ -100,13 +100,14 @@ def run_drain(options: argparse.Namespace) -> int:
         raise ConfigurationError("--seconds must be a number of seconds")
     remote = Remote(options)
     pid = _pid(remote)
-    remote.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
+    answer = remote.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
     if options.no_wait:
-        say(f"{remote.where} drains")
+        say(json.dumps(answer, indent=2) if options.json else f"{remote.where} drains")
         return 0
     while pid is not None and _pid(remote) == pid:  # another one may have been started at once
         time.sleep(LOOK_SECONDS)
-    say(f"{remote.where} has drained and ended")
+    gone = f"{remote.where} has drained and ended"
+    say(json.dumps({"state": "gone"}, indent=2) if options.json else gone)
     return 0
 
 
@@ -118,24 +119,37 @@ def _pid(remote: Remote) -> float | None:
         return None
 
 
-def _define_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the deployment as JSON")
+def _define_json(parser: argparse.ArgumentParser, says: str) -> None:
+    parser.add_argument("--json", action="store_true", help=says)
 
 
-def _path(name: str, what: str) -> str:
-    return f"/v1/deployments/{part_of_path(name, 'a deployment')}/{what}"
+def _operate(remote: Remote, name: str, what: str, body: dict[str, int] | None = None) -> object:
+    path = f"/v1/deployments/{part_of_path(name, 'a deployment')}/{what}"
+    return remote.post(path, body or {}, seconds=ROLLING_SECONDS)
 
 
-def _operate(
-    options: argparse.Namespace, name: str, what: str, body: dict[str, int] | None = None
+def _operate_all(
+    options: argparse.Namespace, what: str, show: Callable[[str, object], str]
 ) -> None:
+    """Do it to one deployment after the other, and say what each is then; as JSON, in one document.
+
+    If one fails, those before it are told all the same.
+    """
     remote = Remote(options)
-    deployment = remote.post(_path(name, what), body or {}, seconds=ROLLING_SECONDS)
-    if options.json:
-        say(json.dumps(deployment, indent=2))
-        return
+    done: list[object] = []
+    try:
+        for name in options.names:
+            done.append(_operate(remote, name, what))
+            if not options.json:
+                say(show(name, done[-1]))
+    finally:
+        if options.json and done:
+            say(json.dumps({"deployments": done}, indent=2))
+
+
+def _state(name: str, deployment: object) -> str:
     statistics = inner(deployment, "statistics")
     ready, wanted = total(statistics, "ready"), total(statistics, "wanted")
     leaving = f", {ready - wanted:.0f} more leaving" if ready > wanted else ""
     state = printable(text(deployment, "state"))
-    say(f"{printable(name)} is {state}: {min(ready, wanted):.0f}/{wanted:.0f} ready{leaving}")
+    return f"{printable(name)} is {state}: {min(ready, wanted):.0f}/{wanted:.0f} ready{leaving}"

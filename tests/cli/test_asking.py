@@ -343,7 +343,8 @@ def test_new_ones_instead_of_the_old(host: Host, run: Run) -> None:
         b"shop is ready: 1/1 ready\ntill is ready: 1/1 ready\n",
     )
     assert run("ps", "-i").output != before
-    assert json.loads(run("restart", "shop", "--json").output)["name"] == "shop"
+    (shop,) = json.loads(run("restart", "shop", "--json").output)["deployments"]
+    assert shop["name"] == "shop"
     (host.place / "shop.py").write_text("raise ValueError('no good')\n")
     done = run("restart", "shop")
     assert done.status == 6
