@@ -24,6 +24,18 @@ class NoSuchPath(SpearError):
     """The host knows no such path."""
 
 
+class HostSaid(Exception):
+    """What a host says of an error: the cause of the one that is raised here.
+
+    Attributes:
+        error: the object, as it came.
+    """
+
+    def __init__(self, error: Mapping[str, object]) -> None:
+        super().__init__(str(error.get("kind")))
+        self.error = error
+
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +77,22 @@ def failure_from(
     error: Mapping[str, object], status: int = 500, headers: Mapping[str, str] | None = None
 ) -> SpearError:
     """The error that a host describes; see :func:`failure_of`."""
+    failure = _failure(error, status, headers)
+    failure.__cause__ = HostSaid(error)
+    return failure
+
+
+def describe(error: BaseException) -> dict[str, object]:
+    """An error as JSON tells of it: as the host does, if it is one of a host's."""
+    told: dict[str, object] = {"kind": type(error).__name__, "message": str(error)}
+    if isinstance(error, SpearError):
+        told["delivered"] = error.delivered
+    return told | (dict(error.__cause__.error) if isinstance(error.__cause__, HostSaid) else {})
+
+
+def _failure(
+    error: Mapping[str, object], status: int, headers: Mapping[str, str] | None
+) -> SpearError:
     kind = str(error.get("kind"))
     message = str(error.get("message") or f"the host answers {status} {kind}")
     delivered = _DELIVERED.get(error.get("delivered"), "maybe")

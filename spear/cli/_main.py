@@ -52,14 +52,17 @@ def load(words: Sequence[str]) -> argparse.ArgumentParser | SpearError:
 
 def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> int:
     """Run the command line; returns the exit status."""
-    if isinstance(parser, SpearError):
-        return _report(parser, argparse.Namespace())
     options = argparse.Namespace()
+    options.fails_as_json = _wants_json(words)
+    if isinstance(parser, SpearError):
+        return _report(parser, options)
     try:
         _expect_a_command_first(parser, words)
         _, unknown = parser.parse_known_args(list(words) or ["--help"], options)
         if unknown:
-            getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+            of_command = getattr(options, "parser", parser)
+            meant = _meant(of_command, unknown)
+            of_command.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return int(options.run(options))
     except SystemExit as done:  # --help and --version
         return int(done.code or 0) if words else exit_status(ConfigurationError(""))
@@ -84,6 +87,34 @@ def _expect_a_command_first(parser: argparse.ArgumentParser, words: Sequence[str
         parser.error(f"{option} goes behind the command: spear {command} {option} ...")
 
 
+def _meant(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """The end of a message about options that nobody knows."""
+    from difflib import get_close_matches
+
+    known = [
+        flag
+        for action in parser._actions
+        if action.help != argparse.SUPPRESS
+        for flag in action.option_strings
+    ]
+    words = [each.partition("=")[0] for each in unknown if each.startswith("-")]
+    close = [flag for each in words for flag in get_close_matches(each, known, 1)]
+    return f"; did you mean {' and '.join(dict.fromkeys(close))}?" if close else ""
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether errors are for a script, as the output is; also if the command line makes no sense.
+
+    Not those of a host that runs: its standard error is a log. Nor of commands where the words are a
+    function's.
+    """
+    command = next((each for each in words if each in COMMANDS), None)
+    ours = words[: words.index("--")] if "--" in words else words
+    if command in ("call", "invoke") or (command == "serve" and "--check" not in ours):
+        return False
+    return "--json" in ours
+
+
 def _forget_output() -> None:
     """Let the interpreter not try once more, when it ends, to write what nobody reads."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -92,6 +123,14 @@ def _forget_output() -> None:
 
 
 def _report(error: BaseException, options: argparse.Namespace) -> int:
+    if getattr(options, "fails_as_json", False):
+        import json
+
+        from ._failures import describe
+
+        with suppress(OSError):
+            print(json.dumps({"error": describe(error)}), file=sys.stderr)
+        return exit_status(error)
     text = str(error)
     shows_lines = getattr(options, "shows_lines", False)
     if shows_lines and isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:

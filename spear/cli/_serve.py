@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import stat
@@ -33,6 +34,7 @@ from spear.config import (
 from ._claim import check_length
 from ._command import read_variable
 from ._say import say
+from ._status import exit_status
 from ._text import printable
 
 CONFIG_FILE: Final = "spear.toml"
@@ -78,7 +80,11 @@ def define_serve(parser: argparse.ArgumentParser) -> None:
         "--show-config", nargs="?", const="toml", choices=("toml", "json"),
         help="print what is in effect, without secrets, and do not start",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="say what is served as a line of JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="say what is served as a line of JSON; with --check, what is wrong",
+    )
     _define_keys(parser.add_argument_group("the host"), HostConfiguration, is_function=False)
     functions = parser.add_argument_group("every function")
     _define_keys(functions, FunctionConfiguration, is_function=True)
@@ -115,6 +121,8 @@ def run_serve(options: argparse.Namespace) -> int:
     flags = _flags(options)
     load = partial(load_checked, _config_file(options), flags)
     loaded, faults = load()
+    if options.check and options.json:
+        return _check_for_scripts(loaded, faults)
     if options.check:
         faults.raise_if_any()
         _warn(loaded)
@@ -135,13 +143,29 @@ def run_serve(options: argparse.Namespace) -> int:
     return run_host(loaded, load, as_json=options.json)
 
 
+def _check_for_scripts(loaded: Loaded, faults: Faults) -> int:
+    """Say what is wrong as JSON; returns the exit status."""
+    told = {
+        "faults": [attrs.asdict(each) for each in faults.each],
+        "warnings": _warnings(loaded),
+        "deployments": list(loaded.configuration.functions),
+    }
+    say(json.dumps(told, indent=2))
+    return exit_status(ConfigurationError("")) if faults else 0
+
+
 def _warn(loaded: Loaded) -> None:
     """Say what can be used, and should not be."""
+    for each in _warnings(loaded):
+        print(f"spear: {printable(each)}", file=sys.stderr)
+
+
+def _warnings(loaded: Loaded) -> list[str]:
     file = loaded.configuration.spearlet.token_file
     with suppress(OSError):
         if file is not None and os.stat(file).st_mode & stat.S_IROTH:
-            what = f"{file} can be read by every user of this machine: chmod o-r {file}"
-            print(f"spear: {printable(what)}", file=sys.stderr)
+            return [f"{file} can be read by every user of this machine: chmod o-r {file}"]
+    return []
 
 
 def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:

@@ -23,6 +23,25 @@ def show_path(path: KeyPath) -> str:
 
 
 @final
+@attrs.frozen
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        where: who said it: ``spear.toml:3``, ``SPEAR_LISTEN`` or ``--listen``; empty if nobody did.
+        key: what is wrong, ``functions.shop.queue``; empty if it is no key's affair.
+        says: why.
+    """
+
+    where: str
+    key: str
+    says: str
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.where, self.key, self.says)))
+
+
+@final
 class Faults:
     """Collects what is wrong.
 
@@ -32,15 +51,20 @@ class Faults:
 
     def __init__(self) -> None:
         self.origins: dict[KeyPath, str] = {}
-        self._lines: dict[str, None] = {}
+        self._each: dict[Fault, None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._each)
+
+    @property
+    def each(self) -> tuple[Fault, ...]:
+        """In the order in which they were found."""
+        return tuple(self._each)
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """One for each, in the order in which they were found."""
-        return tuple(self._lines)
+        """One for each, as people read them."""
+        return tuple(str(each) for each in self._each)
 
     def add(self, path: KeyPath, what: str) -> None:
         """Something is wrong with what a key says."""
@@ -48,11 +72,11 @@ class Faults:
         first, _, rest = what.partition(" ")
         if path and f".{key}".endswith(f".{first}"):  # it says its name itself
             what = rest
-        self.add_line(f"{key}: {what}" if key else what, self.origin_of(path))
+        self._each[Fault(self.origin_of(path), key, what)] = None
 
     def add_line(self, what: str, origin: str = "") -> None:
         """Something is wrong that is no key's affair."""
-        self._lines[f"{origin}: {what}" if origin else what] = None
+        self._each[Fault(origin, "", what)] = None
 
     def origin_of(self, path: KeyPath) -> str:
         """Who said so; empty if nobody did."""
@@ -72,8 +96,8 @@ class Faults:
 
     def raise_if_any(self) -> None:
         """Raise ConfigurationError that lists them, if there are any."""
-        if self._lines:
-            raise ConfigurationError("\n".join(self._lines))
+        if self._each:
+            raise ConfigurationError("\n".join(self.lines))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

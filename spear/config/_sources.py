@@ -154,11 +154,9 @@ def read_environment(
             both = " and ".join(".".join(each) for each in paths)
             faults.add_line(f"{name} may mean {both}: say it in the file")
         elif close := get_close_matches(name, known, 1, 0.85):
-            faults.add_line(f"{name}: there is no such variable; did you mean {close[0]}?")
+            faults.add_line(f"there is no such variable; did you mean {close[0]}?", name)
         elif name.startswith(("SPEAR_GATEWAY_", "SPEAR_LIMITS_", "SPEAR_FUNCTIONS_")):
-            faults.add_line(
-                f"{name}: there is no such variable; only functions of the file have some"
-            )
+            faults.add_line("there is no such variable; only functions of the file have some", name)
     return Said(tables, origins)
 
 
@@ -197,7 +195,7 @@ def read_flags(flags: Flags, functions: Mapping[str, object], faults: Faults) ->
         path = tuple(text.split("."))
         if kind_at(path) is None and len(path) < 2:
             faults.add_line(
-                f"--set {text}={value}: say which key, as in --set limits.max_calls=200"
+                "say which key, as in --set limits.max_calls=200", f"--set {text}={value}"
             )
         else:
             say(path, value, f"--set {text}")

@@ -96,6 +96,23 @@ def test_it_begins_at_once() -> None:
         (["--loud", "ps"], "--loud goes behind the command: spear ps --loud ..."),
         (["--host=x", "scale"], "--host goes behind the command: spear scale --host ..."),
         (["ps", "--loud"], "unrecognized arguments: --loud\nusage: spear ps ["),
+        (["ps", "--jsn"], "arguments: --jsn; did you mean --json?\nusage: spear ps ["),
+        (
+            ["logs", "--folow", "--jsn=yes"],
+            "arguments: --folow --jsn=yes; did you mean --follow and --json?\n",
+        ),
+        (
+            ["serve", "--polcy", "x"],
+            "arguments: --polcy; did you mean --policy?\nusage: spear serve [",
+        ),
+        (
+            ["call", "--tmeout", "3", "shop.py:price"],
+            "did you mean --timeout?\nusage: spear call [",
+        ),
+        (
+            ["completion", "--wrds"],
+            "unrecognized arguments: --wrds\nusage: ",
+        ),  # nobody's but a shell's
         (["call"], "say what to call: spear call FILE.py:FUNCTION"),
         (["call", "--"], "say what to call"),
         (["call", ":price"], "':price' does not say which file: write FILE.py:FUNCTION"),

@@ -65,3 +65,86 @@ def test_ends_are_told(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     with serving(tmp_path, "till.py") as host:
         assert json.loads(run("drain", "--no-wait", "--json").output) == {"state": "draining"}
         assert host.process.wait(PATIENCE_SECONDS) == 0
+
+
+# -- serve --check ----------------------------------------------------------------------------------
+
+
+def test_a_check_tells_what_is_wrong(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPEAR_LISTN", "x")
+    (here / "spear.toml").write_text(
+        "[spearlet]\nlistne = 1\n[functions.till]\nsource = 'till.py'\n"
+    )
+    done = run("serve", "--set", "x=1", "--check", "--json")
+    assert (done.status, done.errors) == (2, "")
+    told = json.loads(done.output)
+    assert (told["warnings"], told["deployments"]) == ([], ["till"])
+    faults = {each["where"]: (each["key"], each["says"]) for each in told["faults"]}
+    assert faults == {
+        "SPEAR_LISTN": ("", "there is no such variable; did you mean SPEAR_LISTEN?"),
+        "--set x=1": ("", "say which key, as in --set limits.max_calls=200"),
+        "spear.toml:2": ("spearlet.listne", "there is no such key; did you mean 'listen'?"),
+        "spear.toml:4": (
+            "functions.till.source", f"{here}/till.py is not a file that can be read",
+        ),
+    }  # fmt: skip
+    lines = run("serve", "--set", "x=1", "--check").errors.removeprefix("spear: ").splitlines()
+    assert lines == [
+        ": ".join(filter(None, (each["where"], each["key"], each["says"])))
+        for each in told["faults"]
+    ]
+
+
+def test_a_check_that_finds_nothing(run: Run, here: Path) -> None:
+    file = here / "token"
+    file.write_text("0123456789abcdef-the-token")
+    file.chmod(0o644)
+    done = run("serve", "shop.py", "--token-file", "token", "--check", "--json")
+    assert (done.status, done.errors) == (0, "")
+    told = json.loads(done.output)
+    assert (told["faults"], told["deployments"]) == ([], ["shop"])
+    assert told["warnings"] == [
+        f"{file} can be read by every user of this machine: chmod o-r {file}"
+    ]
+
+
+# -- errors -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "kind", "message"),
+    [
+        (["ps", "--json"], 10, "NoHost", "start one with `spear serve FILE.py`"),
+        (["ps", "--json", "--lod"], 2, "ConfigurationError", "unrecognized arguments: --lod"),
+        (["scale", "shop", "many", "--json"], 2, "ConfigurationError", "write a number or MIN-MAX"),
+        (["serve", "--check", "--json"], 2, "ConfigurationError", "say what to serve"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_are_told(
+    run: Run, here: Path, words: list[str], status: int, kind: str, message: str
+) -> None:
+    done = run(*words)
+    assert (done.status, done.output) == (status, b"")
+    error = json.loads(done.errors)["error"]
+    assert (error["kind"], message in error["message"]) == (kind, True)
+
+
+def test_errors_of_what_is_not_for_scripts_are_text(run: Run, here: Path) -> None:
+    """Of a host that is to run, and of words that are a function's."""
+    for words in (
+        ["serve", "--json"],
+        ["call", "none.py:price", "--json", "x"],
+        ["invoke", "--json"],
+    ):
+        assert run(*words).errors.startswith("spear: ")
+
+
+@pytest.mark.slow
+def test_errors_are_told_as_the_host_tells_them(host: Host, run: Run) -> None:
+    done = run("restart", "none", "--json")
+    status, answer = host.get("/v1/deployments/none")
+    assert (done.status, status) == (4, 404)
+    told, wanted = json.loads(done.errors)["error"], json.loads(answer)["error"]
+    assert told.pop("request_id") != wanted.pop("request_id")
+    assert told == wanted
