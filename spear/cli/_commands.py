@@ -15,6 +15,7 @@ COMMANDS: Final[dict[str, str]] = {
     "call": "start a function in a process of its own, call it, print the result",
     "serve": "host functions until told to stop",
     "invoke": "call a function of a running host",
+    "result": "what a call has returned that nobody waited for; its state, and its end",
     "ps": "what runs on a host",
     "top": "watch a host live",
     "logs": "what instances write",
@@ -35,6 +36,8 @@ def define(name: str, parser: argparse.ArgumentParser) -> None:
             from ._serve import define_serve as define_it
         case "invoke":
             from ._invoke import define_invoke as define_it
+        case "result":
+            from ._result import define_result as define_it
         case "ps":
             from ._ps import define_ps as define_it
         case "top":

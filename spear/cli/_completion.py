@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Final
 
+    from ._documents import Document
+
 SHELLS: Final[dict[str, str]] = {
     "bash": """\
 _spear() {
@@ -130,16 +132,13 @@ def _values(command: str, before: list[str]) -> Iterator[str]:
             yield from _deployed("deployments")
     elif command == "invoke":
         yield from _deployed("functions")
+    elif command == "result" and not _names(before, command):
+        yield from _executions()
 
 
 def _deployed(what: str) -> Iterator[str]:
     """Names on the host that is there, if one is."""
-    try:
-        remote = Remote(argparse.Namespace(host=None, token_file=None), seconds=ANSWER_SECONDS)
-        deployments = several(remote.get("/v1/deployments"), "deployments")
-    except SpearError:
-        return
-    for each in deployments:
+    for each in _ask("deployments"):
         name = text(each, "name")
         if what == "deployments":
             yield printable(name, keep="")
@@ -147,6 +146,21 @@ def _deployed(what: str) -> Iterator[str]:
         for function, _ in functions_of(each):
             yield printable(function, keep="")
             yield printable(f"{name}.{function}", keep="")
+
+
+def _executions() -> Iterator[str]:
+    """The ids of calls that were submitted to it."""
+    for each in _ask("executions"):
+        yield printable(text(each, "id"), keep="")
+
+
+def _ask(what: str) -> list[Document]:
+    """What the host that is there has of these; nothing if there is none."""
+    try:
+        remote = Remote(argparse.Namespace(host=None, token_file=None), seconds=ANSWER_SECONDS)
+        return several(remote.get(f"/v1/{what}"), what)
+    except SpearError:
+        return []
 
 
 # -- what the parser knows ----------------------------------------------------------------------

@@ -31,6 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from ._remote import Answer
+
 USAGE: Final = "spear invoke [options] NAME [argument | --name value ...]"
 
 OURS: Final = OurOptions(
@@ -78,7 +80,7 @@ def define_invoke(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--session", help="calls of one session go to the same instance")
     parser.add_argument(
-        "--async", action="store_true", help="do not wait: print the id of the execution"
+        "--async", action="store_true", help="do not wait: print the id, for spear result"
     )
     parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="NAME ...", help="the function and its arguments"
@@ -152,8 +154,13 @@ def _call(
                 write(show_value(_item(line)))
         return
     with remote.request("POST", f"{path}/call", body, headers, seconds) as answer:
-        result = answer.read()
-        write(show_value(result if answer.kind == "application/octet-stream" else _load(result)))
+        write(show_value(read_result(answer)))
+
+
+def read_result(answer: Answer) -> object:
+    """What a function has returned. Raises NoHost."""
+    result = answer.read()
+    return result if answer.kind == "application/octet-stream" else _load(result)
 
 
 def _load(data: bytes) -> object:

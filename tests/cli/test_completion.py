@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def test_commands_and_options(here: Path) -> None:
     assert candidates([]) == sorted([*COMMANDS, "--help", "--version"])
-    assert candidates(["re"]) == ["restart"]
+    assert candidates(["re"]) == ["restart", "result"]
     assert candidates(["--v"]) == ["--version"]
     assert candidates(["top", "--"]) == [
         "--help", "--host", "--interval", "--json", "--once", "--sort", "--token-file",
@@ -39,7 +39,7 @@ def test_what_is_a_functions_only_it_knows(here: Path) -> None:
 
 
 def test_without_a_host_no_names(here: Path) -> None:
-    for command in ("logs", "scale", "restart", "stop", "invoke"):
+    for command in ("logs", "scale", "restart", "stop", "invoke", "result"):
         assert candidates([command, ""]) == []
 
 

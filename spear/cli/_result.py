@@ -1,0 +1,99 @@
+"""``spear result ID``: what has become of a call that was submitted, with ``spear invoke --async``."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+
+from spear._errors import ConfigurationError, DeadlineExceeded
+from spear._json import dump_json
+
+from ._documents import inner, number, text
+from ._invoke import read_result
+from ._remote import Remote, define_host, part_of_path
+from ._say import say, write
+from ._text import printable, seconds
+from ._values import long_integers, show_value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Final
+
+WAIT_SECONDS: Final = 30.0
+"""For one answer: less than a host has to answer at all. Then it is asked again."""
+
+ACCEPTED: Final = 202
+"""The status of an answer that tells of a call which has not ended."""
+
+
+def define_result(parser: argparse.ArgumentParser) -> None:
+    """Say what the command understands."""
+    parser.description = (
+        "Wait for the end of a call that `spear invoke --async` has submitted, and print the result as "
+        "`spear invoke` does."
+    )
+    define_host(parser)
+    parser.add_argument("id", metavar="ID", help="of the execution, as it was printed")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--status", action="store_true", help="print how it stands, and do not wait"
+    )
+    instead.add_argument("--cancel", action="store_true", help="end it, and print how it stands")
+    parser.add_argument(
+        "--timeout", type=float, default=math.inf, metavar="SECONDS",
+        help="to wait for its end, which it does not bring about (default: as long as it takes)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true",
+        help="print also bytes as JSON; with --status or --cancel, the execution",
+    )  # fmt: skip
+    parser.set_defaults(run=run_result)
+
+
+def run_result(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    if not options.timeout >= 0:
+        raise ConfigurationError("--timeout must be a number of seconds")
+    path = f"/v1/executions/{part_of_path(options.id, 'an execution')}"
+    remote = Remote(options)
+    if options.status or options.cancel:
+        execution = remote.post(f"{path}/cancel", {}) if options.cancel else remote.get(path)
+        say(json.dumps(execution, indent=2) if options.json else _state(execution))
+        return 0
+    if sys.stdout is None:
+        raise ConfigurationError("standard output is closed")
+    with long_integers():
+        result = _wait(remote, path, options.timeout)
+        write(dump_json(result).encode() + b"\n" if options.json else show_value(result))
+    return 0
+
+
+def _wait(remote: Remote, path: str, most: float) -> object:
+    """The result, once there is one. Raises what the call did, or DeadlineExceeded."""
+    deadline = time.monotonic() + most
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        asked = f"{path}/result?wait={min(left, WAIT_SECONDS):.3f}"
+        with remote.request("GET", asked) as answer:
+            if answer.status != ACCEPTED:
+                return read_result(answer)
+            execution = answer.json()
+        if time.monotonic() >= deadline:
+            raise DeadlineExceeded(
+                f"{_state(execution)}: it goes on, and `spear result` may wait for it again",
+                delivered="maybe",
+            )
+
+
+def _state(execution: object) -> str:
+    """How it stands, in a line."""
+    status, instance = text(execution, "status"), text(execution, "instance")
+    passed = "for" if status in ("pending", "running") else "after"
+    what = f"{text(execution, 'deployment')}.{text(execution, 'function')}: {status} {passed}"
+    place = f" on {instance}" if instance else ""
+    why = text(inner(execution, "error"), "message").partition("\n")[0]
+    took = seconds(number(execution, "duration_seconds"))
+    return printable(f"{what} {took}{place}{f': {why}' if why else ''}", keep="")
