@@ -112,7 +112,8 @@ def _wants_json(words: Sequence[str]) -> bool:
     ours = words[: words.index("--")] if "--" in words else words
     if command in ("call", "invoke") or (command == "serve" and "--check" not in ours):
         return False
-    return "--json" in ours
+    # Most commands take the beginning of an option for it.
+    return any(len(each) > len("--") and "--json".startswith(each) for each in ours)
 
 
 def _forget_output() -> None:

@@ -115,6 +115,7 @@ def test_a_check_that_finds_nothing(run: Run, here: Path) -> None:
     ("words", "status", "kind", "message"),
     [
         (["ps", "--json"], 10, "NoHost", "start one with `spear serve FILE.py`"),
+        (["ps", "--js"], 10, "NoHost", "start one with `spear serve FILE.py`"),
         (["ps", "--json", "--lod"], 2, "ConfigurationError", "unrecognized arguments: --lod"),
         (["scale", "shop", "many", "--json"], 2, "ConfigurationError", "write a number or MIN-MAX"),
         (["serve", "--check", "--json"], 2, "ConfigurationError", "say what to serve"),
