@@ -34,15 +34,14 @@ def main() -> None:
         with serving(environment) as url:
             show_calls(url)
             show_trouble(url, environment)
-            print("\nspear top")
-            top = subprocess.run(
-                [*SPEAR, "top", "--once"],
-                env=environment,
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            print("".join(f"  {line}\n" for line in top.stdout.splitlines()), end="")
+
+
+def spear(environment: dict[str, str], *words: str) -> str:
+    """What a command prints."""
+    done = subprocess.run(
+        [*SPEAR, *words], env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout
 
 
 @contextmanager
@@ -119,20 +118,15 @@ def show_trouble(url: str, environment: dict[str, str]) -> None:
         os.kill(victim["pid"], signal.SIGKILL)
         print(f"  kill -9 {victim['id']}: it is replaced")
         time.sleep(1)
-        done = subprocess.run(
-            [*SPEAR, "restart", "documents"],
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        print(f"  spear restart documents: {done.stdout.strip()}")
-        time.sleep(1)
+        print(f"  spear restart documents: {spear(environment, 'restart', 'documents').strip()}")
+        top = spear(environment, "top", "--once")
     finally:
         is_over.set()
         for caller in callers:
             caller.join()
     print(f"  calls: {', '.join(f'{count} {what}' for what, count in outcomes.most_common())}")
+    print("\nspear top, before they ended")
+    print("".join(f"  {line}\n" for line in top.splitlines()), end="")
 
 
 if __name__ == "__main__":
