@@ -171,7 +171,8 @@ async def test_r22_churn_leaves_nothing() -> None:
 
 @pytest.mark.soak
 async def test_r22_a_million_calls_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("CRITICAL", "spear")  # pytest keeps each line of a log: that would be what grows
+    # pytest keeps each line of a log: that would be what grows.
+    caplog.set_level("CRITICAL", "spear")
     with nothing_left():
         await churn(10_000, 100, 10)
         gc.collect()
