@@ -76,14 +76,13 @@ class _Place:
     open_replica: OpenReplica
     health: HealthPolicy
     budget: RestartBudget
+    patience: float  # seconds for its calls, once it is to leave
     replica: StartedReplica | None = None
     is_ready: bool = False
     was_ready: bool = False  # ever
     settled: trio.Event = attrs.field(factory=trio.Event)  # the first start has succeeded or failed
     leaving: trio.Event = attrs.field(factory=trio.Event)  # nothing is wanted here any more
-    farewell: trio.CancelScope = attrs.field(
-        factory=trio.CancelScope
-    )  # until its calls are cut short
+    farewell: trio.CancelScope = attrs.field(factory=trio.CancelScope)  # until its time is up
     gone: trio.Event = attrs.field(factory=trio.Event)
     failure: SpearError | None = None  # why there is none now
     is_given_up: bool = False
@@ -195,26 +194,25 @@ class Supervisor:
             await self._settling.wait()
 
     def _begin(self, number: int) -> _Place:
+        timeout = self._settings.timeout
         place = _Place(
             number=number,
             open_replica=self.open_replica,
             health=self._settings.health,
             budget=RestartBudget(self._settings.restart, self._rng),
+            patience=self._call_seconds if timeout is None else timeout,
         )
         self._existing.append(place)
         self._nursery.start_soon(self._keep, place, name=f"{self._name}-{number}")
         return place
 
-    def _retire(self, place: _Place) -> None:
+    def _retire(self, place: _Place, seconds: float | None = None) -> None:
+        """Have it leave, within its own time or within so many seconds."""
         if self._places.get(place.number) is place:
             del self._places[place.number]
-        seconds = self._settings.timeout
-        self._say_goodbye(place, self._call_seconds if seconds is None else seconds)
-
-    def _say_goodbye(self, place: _Place, seconds: float) -> None:
         if place.replica is not None:
             self._pool.remove(place.replica)
-        deadline = trio.current_time() + seconds
+        deadline = trio.current_time() + (place.patience if seconds is None else seconds)
         place.farewell.deadline = min(place.farewell.deadline, deadline)
         place.leaving.set()
 
@@ -259,8 +257,7 @@ class Supervisor:
         await trio.lowlevel.checkpoint()
         places = list(self._existing)
         for place in places:
-            self._retire(place)
-            self._say_goodbye(place, seconds)
+            self._retire(place, seconds)
         for place in places:
             await place.gone.wait()
 

@@ -93,6 +93,27 @@ async def test_r15_or_for_as_long_as_the_deployment_gives_them(
         assert await nap.result() == 100
 
 
+async def test_r15_a_shorter_timeout_is_for_those_that_come(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with deployed(slow()) as deployment:
+        nap = deployment.nap.submit(50)
+        await trio.testing.wait_all_tasks_blocked()
+        await deployment.restart(settings=DeploymentSettings(timeout=1))
+        assert await nap.result() == 50
+
+
+async def test_r15_a_drain_may_give_more_time_than_that(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(slow())
+        nap = deployment.nap.options(timeout=inf).submit(100)
+        await trio.testing.wait_all_tasks_blocked()
+        await spearlet.drain(200)
+        assert await nap.result() == 100
+
+
 async def test_r15_whoever_stops_it_meanwhile_need_not_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
