@@ -18,6 +18,8 @@ from .helpers import FUNCTIONS, Finished, Run, Terminal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .serving import Host
+
 
 @pytest.fixture(autouse=True)
 def own_temporary_directory(
@@ -62,3 +64,11 @@ def run(
         return Finished(status, output, errors.decode())
 
     return run
+
+
+@pytest.fixture
+def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """The module's own host, as the one that the commands of this process find."""
+    for name, value in hosting.environment.items():
+        monkeypatch.setenv(name, value)
+    return hosting

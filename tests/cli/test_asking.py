@@ -76,13 +76,6 @@ async def one_and_fail():
 '''
 
 
-@pytest.fixture
-def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    for name, value in hosting.environment.items():
-        monkeypatch.setenv(name, value)
-    return hosting
-
-
 # -- invoke -----------------------------------------------------------------------------------------
 
 

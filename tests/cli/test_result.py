@@ -51,13 +51,6 @@ def hosting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield host
 
 
-@pytest.fixture
-def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    for name, value in hosting.environment.items():
-        monkeypatch.setenv(name, value)
-    return hosting
-
-
 def submit(run: Run, *words: str, stdin: bytes = b"") -> str:
     """The id of the execution."""
     return run("invoke", "--async", *words, stdin=stdin).output.decode().strip()

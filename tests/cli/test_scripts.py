@@ -22,13 +22,6 @@ def hosting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield host
 
 
-@pytest.fixture
-def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    for name, value in hosting.environment.items():
-        monkeypatch.setenv(name, value)
-    return hosting
-
-
 @pytest.mark.slow
 def test_deployments_are_told_in_one_document(host: Host, run: Run) -> None:
     for names in (["till"], ["till", "more"]):
