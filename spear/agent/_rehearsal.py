@@ -16,28 +16,21 @@ from __future__ import annotations
 import gc
 import hmac
 import logging
-import socket
 from contextlib import suppress
-from os import urandom
 from typing import Final
 
 import trio
 
-from spear._ids import InstanceId
-from spear.channels import connect_channel, open_connection_manager
-from spear.transports import SocketStream, make_private_directory, open_unix_listener
-from spear.wire import encode_head
+from spear.channels import open_connection_manager
+from spear.transports import make_private_directory, open_unix_listener
 
 from . import _annotations as _annotations
 from ._app import Agent
-from ._bootstrap import Bootstrap, parse_record
-from ._launch import serve_bootstrap, watch_signals
+from ._bootstrap import parse_record
+from ._launch import serve_bootstrap
+from ._warm_up import INSTANCE, record, stand_in, warm_up
 
 logger: Final = logging.getLogger("spear.agent")
-
-_INSTANCE: Final = InstanceId("process", "rehearsal")
-
-SECRET_BYTES: Final = 32
 
 ROUNDS: Final = 10
 """The interpreter specializes a function when it has run eight times or more."""
@@ -54,68 +47,28 @@ def prepare(agent: Agent) -> None:
 
 
 def rehearse() -> None:
-    """Start an instance, call it, and end it."""
+    """Start an instance, call it, and end it; and do what forks do that wait."""
     try:
         for _ in range(ROUNDS):
             trio.run(_rehearse)
+            trio.run(warm_up)
     except Exception as error:
         logger.warning("the rehearsal failed: %r", error)
 
 
 async def _rehearse() -> None:
-    agent = Agent()
-
-    @agent.function
-    async def echo(body: bytes) -> bytes:
-        return body
-
     with trio.fail_after(ROUND_SECONDS), make_private_directory() as directory:
         async with (
             open_connection_manager() as manager,
             open_unix_listener(f"{directory}/rehearsal.sock") as listener,
-            manager.open_endpoint(_INSTANCE, listener) as endpoint,
+            manager.open_endpoint(INSTANCE, listener) as endpoint,
             trio.open_nursery() as nursery,
         ):
-            bootstrap = parse_record(_record(str(endpoint.address), endpoint.secret.reveal()))
-            nursery.start_soon(serve_bootstrap, agent, bootstrap)
+            bootstrap = parse_record(record(str(endpoint.address), endpoint.secret.reveal()))
+            nursery.start_soon(serve_bootstrap, stand_in, bootstrap)
             channel = await endpoint.wait_connected()
             await channel.request("echo", b"", timeout=ROUND_SECONDS)
             nursery.cancel_scope.cancel()
-
-
-def _record(address: str, secret: bytes) -> bytes:
-    return encode_head(
-        {
-            "address": address,
-            "secret": secret,
-            "runtime": _INSTANCE.runtime,
-            "instance": _INSTANCE.name,
-            "incarnation": _INSTANCE.incarnation,
-            "limits": {},
-            "debug": False,
-            "low_latency": False,
-        }
-    )
-
-
-async def warm_up() -> None:
-    """In a fork that waits: have its own pages of what it will do next, until a host would answer."""
-    bootstrap = parse_record(_record("unix:/nowhere", urandom(SECRET_BYTES)))
-    ours, other = socket.socketpair()
-    with other:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(watch_signals, trio.Event(), nursery.cancel_scope)
-            nursery.start_soon(_connect, ours, bootstrap)
-            for _ in range(4):
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-
-
-async def _connect(sock: socket.socket, bootstrap: Bootstrap) -> None:
-    async with connect_channel(
-        SocketStream(sock), bootstrap.instance_id, bootstrap.secret, limits=bootstrap.limits
-    ):
-        raise AssertionError("nobody has answered")  # pragma: no cover
 
 
 def settle() -> None:

@@ -19,7 +19,8 @@ starts no thread, has no event loop when it forks, is given no secret, and dies 
 instances do.
 
 A fork is nobody's instance until it gets a request, over a socket of its own. One is made ahead, when
-there was nothing to do for a while: it has started Trio, and waits. It ends when this process does.
+there was nothing to do for a while: it has started Trio, warms up, and waits. It ends when this process
+does.
 
 A fork is a child of this process, and its number belongs to it until it is collected here, which happens
 only when the host asks. So the number is good for the last signal to its group.
@@ -45,7 +46,8 @@ from ._bootstrap import Bootstrap, parse_record
 from ._forkable import Files, find_obstacle, open_descriptors
 from ._launch import CANNOT_START, load, run
 from ._lifeline import HOST_GONE, take_record
-from ._rehearsal import prepare, rehearse, settle, warm_up
+from ._rehearsal import prepare, rehearse, settle
+from ._warm_up import warm_up
 
 if TYPE_CHECKING:
     from types import FrameType

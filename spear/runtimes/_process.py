@@ -112,13 +112,15 @@ class ProcessRuntime(Runtime):
             zygote: forks it, if its program can be forked, and ``settings.start`` allows it.
         """
         settings = _own(spec.settings)
-        settings.validate()
         if zygote is not None:
-            zygote._expect_to_fit(settings)
-        elif settings.start == "zygote":
-            raise ConfigurationError(
-                "start='zygote' needs one: open_instance(spec, zygote=...), from open_zygote()"
-            )
+            zygote._expect_to_fit(settings)  # and the zygote's have been found good
+            settings.validate_surroundings()
+        else:
+            settings.validate()
+            if settings.start == "zygote":
+                raise ConfigurationError(
+                    "start='zygote' needs one: open_instance(spec, zygote=...), from open_zygote()"
+                )
         if self._max_instances is not None and self._instances >= self._max_instances:
             raise SpawnFailed(f"{spec.instance_id} did not start: {self._instances} run already")
         config = spec.channel

@@ -225,6 +225,10 @@ class ProcessSettings(RuntimeSettings):
 
     def validate(self) -> None:
         """Find out whether this machine can start it; see :meth:`Runtime.validate`."""
+        self._validate_program()
+        self.validate_surroundings()
+
+    def _validate_program(self) -> None:
         program, (path, _) = self.program(), self.split_target()
         if shutil.which(program, path=self._base_environment()["PATH"]) is None:
             raise ConfigurationError(f"{program} is not a program that can be run")
@@ -232,6 +236,9 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError(f"{path} is not a file that can be read")
         if path is not None and not os.path.isfile(path):
             raise ConfigurationError(f"{path} is not a file: functions are in a Python file")
+
+    def validate_surroundings(self) -> None:
+        """The part of :meth:`validate` that matters also where the program is loaded already."""
         directory = self.working_directory
         if directory is not None and not os.access(directory, os.X_OK):
             raise ConfigurationError(f"{directory} is not a directory that can be entered")

@@ -1,0 +1,129 @@
+"""In a fork that waits for its request: doing once what it will do then.
+
+A page of memory that a fork has in common with its template costs a copy when it is written to, and
+Python writes to whatever it looks at. A fork that logs in does so some three hundred times, and a caller
+waits for that. So it logs in before, to itself, and answers a call: an agent of our own, at one end of a
+socket, and at the other end what a host would say, with as little as possible of what a host is.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from os import urandom
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from spear._ids import InstanceId
+from spear.channels import connect_channel
+from spear.transports import SocketStream
+from spear.wire import (
+    NO_DEADLINE,
+    NONCE_BYTES,
+    AuthAccepted,
+    AuthRequest,
+    Challenge,
+    FrameType,
+    Head,
+    Receiver,
+    encode_head,
+    host_text,
+    pack_prefix,
+)
+
+from ._app import Agent
+from ._bootstrap import parse_record
+from ._launch import watch_signals
+
+if TYPE_CHECKING:
+    from ._bootstrap import Bootstrap
+
+logger: Final = logging.getLogger("spear.agent")
+
+MOST_SECONDS: Final = 1.0
+"""It takes some milliseconds."""
+
+MOST_BYTES: Final = 64 * 1024
+
+FIRST: Final = 1
+"""The number of the first call, and of the first function."""
+
+SECRET_BYTES: Final = 32
+
+INSTANCE: Final = InstanceId("process", "rehearsal")
+
+stand_in: Final = Agent()
+"""Plays the program's agent: none of the program's code is run here."""
+
+
+@stand_in.function
+async def echo(body: bytes) -> bytes:
+    """What it can do."""
+    return body
+
+
+def record(address: str, secret: bytes) -> bytes:
+    """A bootstrap record as a host would make it."""
+    return encode_head(
+        {
+            "address": address,
+            "secret": secret,
+            "runtime": INSTANCE.runtime,
+            "instance": INSTANCE.name,
+            "incarnation": INSTANCE.incarnation,
+            "limits": {},
+            "debug": False,
+            "low_latency": False,
+        }
+    )
+
+
+async def warm_up() -> None:
+    """Log in and answer a call, so that the next time is faster; what goes wrong is logged."""
+    try:
+        bootstrap = parse_record(record("unix:/nowhere", urandom(SECRET_BYTES)))
+        ours, other = socket.socketpair()
+        with other, trio.fail_after(MOST_SECONDS):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(watch_signals, trio.Event(), nursery.cancel_scope)
+                nursery.start_soon(_serve, ours, bootstrap)
+                await _play_host(other, bootstrap)
+                nursery.cancel_scope.cancel()
+    except Exception as error:
+        logger.warning("the warm-up failed: %r", error)
+
+
+async def _serve(sock: socket.socket, bootstrap: Bootstrap) -> None:
+    async with (
+        stand_in.running(bootstrap.limits),
+        connect_channel(
+            SocketStream(sock),
+            bootstrap.instance_id,
+            bootstrap.secret,
+            service=stand_in.service,
+            functions=stand_in.functions,
+            limits=bootstrap.limits,
+        ) as (channel, _),
+    ):
+        await channel.closed.wait()
+
+
+async def _play_host(sock: socket.socket, bootstrap: Bootstrap) -> None:
+    nonce = bytes(NONCE_BYTES)
+    sock.sendall(_frame(FrameType.CHALLENGE, Challenge(nonce).to_head()))
+    await trio.lowlevel.wait_readable(sock)
+    (frame,) = Receiver(bootstrap.limits).receive_data(sock.recv(MOST_BYTES))
+    request = AuthRequest.from_head_untrusted(frame[5])
+    text = host_text(request.version, request.instance, nonce, request.nonce)
+    accepted = AuthAccepted(bootstrap.secret.prove(text), bootstrap.limits)
+    sock.sendall(_frame(FrameType.AUTH_RESPONSE, accepted.to_head()))
+    await trio.lowlevel.wait_readable(sock)
+    sock.recv(MOST_BYTES)  # its announcement
+    request_prefix = pack_prefix(FrameType.EXECUTION_REQUEST, 0, FIRST, FIRST, NO_DEADLINE, None, 0)
+    sock.sendall(request_prefix)
+    await trio.lowlevel.wait_readable(sock)
+
+
+def _frame(type_: FrameType, head: Head) -> bytes:
+    return pack_prefix(type_, 0, 0, 0, 0, encode_head(head), 0)
