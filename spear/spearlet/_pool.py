@@ -43,6 +43,12 @@ LONGEST_RETRY_SECONDS: Final = 60.0
 GUESSED_SECONDS: Final = 0.1
 """What a call is taken to last as long as none has ended."""
 
+MOST_TURNS: Final = 64
+"""So many of those who had their turn last say how fast a line moves."""
+
+LEAST_TURNS: Final = 8
+"""Fewer say little."""
+
 
 @final
 class ReplicaPool:
@@ -71,6 +77,7 @@ class ReplicaPool:
         self._counters: dict[str, FunctionCounters] = {}
         self._waiting: deque[Task] = deque()  # those in line that were not invited yet
         self._in_line = 0
+        self._turns: deque[float] = deque(maxlen=MOST_TURNS)  # when those before had theirs
         self.promised = 0
         self.questions = 0
         self._served: trio.Event | None = None  # somebody waits for the end of the line
@@ -167,6 +174,7 @@ class ReplicaPool:
                 await self._wait_at(place)
                 choice = self._policy.choose(self._members, self._most, session)
                 if choice is not None:
+                    self._turns.append(self.clock())
                     return choice
                 if self._verdict is not None:
                     raise self._refusal(self._verdict)
@@ -191,6 +199,7 @@ class ReplicaPool:
         wanted = self._in_line > 0
         if wanted is not self._is_listening:
             self._is_listening = wanted
+            self._turns.clear()
             for replica in self._members:
                 self._listen_to(replica)
 
@@ -261,13 +270,20 @@ class ReplicaPool:
         )
 
     def _estimate_seconds(self) -> float:
-        """How long the line would take, if calls went on lasting as long as they did."""
+        """How long the line would take, if it went on moving as it did."""
+        estimate = self._seconds_between_turns() * (self._in_line + 1)
+        return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
+
+    def _seconds_between_turns(self) -> float:
+        turns = self._turns
+        if len(turns) >= LEAST_TURNS:
+            return (self.clock() - turns[0]) / len(turns)
+        # It is a new line: as if calls went on lasting as long as they did.
         succeeded = sum(each.succeeded for each in self._counters.values())
         seconds = sum(each.seconds for each in self._counters.values())
         mean = seconds / succeeded if succeeded else GUESSED_SECONDS
         at_once = sum(each.calls_in_flight for each in self._channels()) or 1
-        estimate = mean * (self._in_line + 1) / at_once
-        return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
+        return mean / at_once
 
     # -- numbers ------------------------------------------------------------------------------
 

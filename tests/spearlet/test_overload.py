@@ -74,6 +74,10 @@ async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
         assert len(tally.refusals) >= 0.85 * 10 * CAPACITY * seconds
         assert {delivered for delivered, _ in tally.refusals} == {"no"}
         assert min(seconds or 0.0 for _, seconds in tally.refusals) >= 0.05
+        # Those who wait last longer, and are told nothing but what their line takes, to the last.
+        told = [seconds or 0.0 for _, seconds in tally.refusals[-1000:]]
+        assert min(told) >= 0.8 * (QUEUE + 1) / CAPACITY
+        assert max(told) <= 1.2 * (QUEUE + 1) / CAPACITY
         assert tally.slowest_refusal <= 0.02
         assert tally.most_waiting <= QUEUE
         assert max(tally.answered) - stopped <= 1
