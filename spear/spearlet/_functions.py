@@ -292,7 +292,11 @@ class Function(metaclass=NoPublicConstructor):
                         raise
                     now = pool.clock()
                 else:
-                    self._succeeded(begun)
+                    # As _succeeded() does, which would cost every call a hundredth of its rate.
+                    seconds = pool.clock() - begun
+                    self._counters.answered(seconds)
+                    if self._host.on_call is not None:
+                        self._host.tell(self.deployment, self.name, seconds, None, options.metadata)
                     return response
         except BaseException as error:
             self._failed(begun, error)

@@ -61,9 +61,11 @@ class RoundRobin:
         self, members: Sequence[ServingReplica], most: int | None, session: str | None
     ) -> Choice | None:
         """The next one that has room."""
-        count, turn = len(members), self._turn
-        for _ in range(count):
-            turn = turn + 1 if turn + 1 < count else 0
+        turn = self._turn
+        for _ in members:
+            turn += 1
+            if turn >= len(members):
+                turn = 0
             replica = members[turn]
             # Not _channel_with_room: this is on the way of every call.
             channel = replica.channel
