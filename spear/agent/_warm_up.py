@@ -8,7 +8,6 @@ socket, and at the other end what a host would say, with as little as possible o
 
 from __future__ import annotations
 
-import logging
 import socket
 from os import urandom
 from typing import TYPE_CHECKING, Final
@@ -38,8 +37,6 @@ from ._launch import watch_signals
 
 if TYPE_CHECKING:
     from ._bootstrap import Bootstrap
-
-logger: Final = logging.getLogger("spear.agent")
 
 MOST_SECONDS: Final = 1.0
 """It takes some milliseconds."""
@@ -80,18 +77,15 @@ def record(address: str, secret: bytes) -> bytes:
 
 
 async def warm_up() -> None:
-    """Log in and answer a call, so that the next time is faster; what goes wrong is logged."""
-    try:
-        bootstrap = parse_record(record("unix:/nowhere", urandom(SECRET_BYTES)))
-        ours, other = socket.socketpair()
-        with other, trio.fail_after(MOST_SECONDS):
-            async with trio.open_nursery() as nursery:
-                await nursery.start(watch_signals, trio.Event(), nursery.cancel_scope)
-                nursery.start_soon(_serve, ours, bootstrap)
-                await _play_host(other, bootstrap)
-                nursery.cancel_scope.cancel()
-    except Exception as error:
-        logger.warning("the warm-up failed: %r", error)
+    """Log in and answer a call, so that the next time is faster. Raises whatever goes wrong."""
+    bootstrap = parse_record(record("unix:/nowhere", urandom(SECRET_BYTES)))
+    ours, other = socket.socketpair()
+    with ours, other, trio.fail_after(MOST_SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch_signals, trio.Event(), nursery.cancel_scope)
+            nursery.start_soon(_serve, ours, bootstrap)
+            await _play_host(other, bootstrap)
+            nursery.cancel_scope.cancel()
 
 
 async def _serve(sock: socket.socket, bootstrap: Bootstrap) -> None:

@@ -29,6 +29,7 @@ only when the host asks. So the number is good for the last signal to its group.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import select
 import signal
@@ -51,6 +52,8 @@ from ._warm_up import warm_up
 
 if TYPE_CHECKING:
     from types import FrameType
+
+logger: Final = logging.getLogger("spear.agent")
 
 Disposition: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
@@ -223,7 +226,7 @@ class _Zygote:
         assert self._requests is not None
         try:
             if not _is_readable(self._requests):
-                await warm_up()
+                await _try_to_warm_up()
             await trio.lowlevel.wait_readable(self._requests)
             request, descriptors, _, _ = socket.recv_fds(self._requests, MOST_BYTES, 3)
             self._requests.close()
@@ -237,6 +240,13 @@ class _Zygote:
             return parse_record(take_record(lifeline))
         except Exception:
             _fail()
+
+
+async def _try_to_warm_up() -> None:
+    try:
+        await warm_up()
+    except Exception as error:  # it would have made us faster, no more
+        logger.warning("a fork that waits could not warm up: %r", error)
 
 
 def _is_readable(sock: socket.socket, seconds: float = 0) -> bool:

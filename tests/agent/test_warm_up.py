@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
+import trio
 
+from spear import AuthenticationFailed
 from spear.agent import _warm_up
 
 
@@ -15,28 +15,23 @@ def count_calls() -> int:
     return echo.calls
 
 
-async def test_a_warm_up_logs_in_and_answers_a_call(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_warm_up_logs_in_and_answers_a_call() -> None:
     before = count_calls()
-    with caplog.at_level(logging.INFO):
-        await _warm_up.warm_up()
-    assert count_calls() == before + 1
-    assert not caplog.records
-
-
-async def test_a_warm_up_that_fails_says_so_and_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(_warm_up, "host_text", lambda *_: b"the proof of somebody else")
     await _warm_up.warm_up()
-    assert "this is not our host" in caplog.text
+    assert count_calls() == before + 1
+
+
+async def test_a_warm_up_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_warm_up, "host_text", lambda *_: b"the proof of somebody else")
+    with pytest.raises(ExceptionGroup) as caught:
+        await _warm_up.warm_up()
+    assert caught.group_contains(AuthenticationFailed, match="this is not our host")
 
 
 async def test_a_warm_up_has_an_end(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    autojump_clock: object,
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
 ) -> None:
     # A call that the stand-in never hears of, and so never answers.
     monkeypatch.setattr(_warm_up, "pack_prefix", lambda *_: b"")
-    await _warm_up.warm_up()
-    assert "the warm-up failed: TooSlowError" in caplog.text
+    with pytest.raises(trio.TooSlowError):
+        await _warm_up.warm_up()

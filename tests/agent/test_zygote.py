@@ -120,4 +120,29 @@ def test_a_rehearsal_that_fails_is_no_harm(
     )
     with zygote(program) as sock:
         assert sock.recv(1000) == b"R"
-    assert "the rehearsal failed" in capfd.readouterr().err
+    assert capfd.readouterr().err.count("the rehearsal failed") == 1
+
+
+def test_a_fork_that_cannot_warm_up_takes_its_request_all_the_same(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = tmp_path / "program.py"
+    program.write_text(f"""{PROGRAM}
+import spear.agent._zygote
+async def warm_up():
+    with open({str(fifo)!r}, "w") as file:
+        file.write("x")
+    raise ZeroDivisionError
+spear.agent._zygote.warm_up = warm_up
+""")
+    with open(fifo, "r+b", buffering=0) as tried, zygote(program) as sock:
+        assert sock.recv(1000) == b"R"
+        assert tried.read(1) == b"x"
+        pid, lifeline, stderr = ask_to_fork(sock, b"/")
+        os.close(lifeline)
+        assert "the bootstrap pipe ended" in read_all(stderr)
+        sock.send(b"C%d" % pid)
+        assert sock.recv(1000) == b"X1"
+    assert "a fork that waits could not warm up: ZeroDivisionError()" in capfd.readouterr().err
