@@ -33,8 +33,8 @@ def page_body(
 ) -> str:
     """Return the whole generated part of the page."""
     about = (
-        f"Measured on {machine}. Medians of {results.rounds} rounds; figures compare within this "
-        "page only. A ratio is ours divided by the reference."
+        f"Measured on {machine}. Medians of {results.rounds} rounds, the most for the promises; "
+        "figures compare within this page only. A ratio is ours divided by the reference."
     )
     parts = [
         about,

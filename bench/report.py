@@ -83,7 +83,8 @@ def _note(row: Row, results: Results) -> str:
         elif not results.values(point.case, point.figure):
             notes.append(f"{point.case.peer.name}: gave no {point.figure.value}")
         elif busy := results.busy.get(point.case, 0):
-            notes.append(f"{point.case.peer.name}: machine busy in {busy} of {results.rounds}")
+            of = len(results.samples[point.case])
+            notes.append(f"{point.case.peer.name}: machine busy in {busy} of {of}")
     return "; ".join(notes)
 
 

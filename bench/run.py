@@ -30,7 +30,6 @@ _ERROR_TAIL = 2_000
 class Results:
     """What a run collected. Only `run_rounds` adds to it."""
 
-    rounds: int = 0
     samples: dict[Case, list[Sample]] = attrs.field(factory=dict)
     busy: dict[Case, int] = attrs.field(factory=dict)  # samples taken on a machine not idle
     unavailable: dict[Case, str] = attrs.field(factory=dict)
@@ -45,6 +44,19 @@ class Results:
     def median(self, case: Case, figure: Figure) -> float | None:
         values = self.values(case, figure)
         return statistics.median(values) if values else None
+
+    @property
+    def rounds(self) -> str:
+        """How often the cases were measured: "3", or "3 to 5"."""
+        counts = {len(samples) for samples in self.samples.values()} or {0}
+        return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+
+    def add(self, other: Results) -> None:
+        """Take over the results of other cases."""
+        self.samples |= other.samples
+        self.busy |= other.busy
+        self.unavailable |= other.unavailable
+        self.failures |= other.failures
 
     def problem(self, case: Case) -> str | None:
         """Return why there are no figures for this case, if so."""
@@ -82,7 +94,6 @@ def run_rounds(
             round_begun = time.monotonic()
             order = cases if number % 2 else list(reversed(cases))
             _run_round(order, effort, results, gate, directory, f"round {number}/{rounds}")
-            results.rounds = number
             now = time.monotonic()
             if limit_seconds is not None and 2 * now - round_begun - begun > limit_seconds:
                 break

@@ -1,12 +1,12 @@
 """Instances of functions: starting them, watching them, stopping them."""
 
-from ._abc import InstanceBody as InstanceBody
-from ._abc import InstanceMetrics as InstanceMetrics
-from ._abc import InstanceSpec as InstanceSpec
 from ._abc import Runtime as Runtime
 from ._abc import RuntimeCapabilities as RuntimeCapabilities
-from ._abc import RuntimeSettings as RuntimeSettings
 from ._abc import RuntimeStatistics as RuntimeStatistics
+from ._body import InstanceBody as InstanceBody
+from ._body import InstanceMetrics as InstanceMetrics
+from ._body import InstanceSpec as InstanceSpec
+from ._body import RuntimeSettings as RuntimeSettings
 from ._instance import Instance as Instance
 from ._instance import InstanceHealth as InstanceHealth
 from ._logs import LogLine as LogLine

@@ -1,8 +1,8 @@
-"""What every runtime offers, and what it must bring.
+"""What every runtime offers.
 
 A :class:`Runtime` makes instances. Their life (logging in, being watched, drained, stopped, explained)
-is the same everywhere and lives in ``_instance``; what a runtime brings is a way to start something and
-an :class:`InstanceBody`, the handle on what it has started: a process, a WebAssembly module, a Pod.
+is the same everywhere and lives in ``_instance``; what a runtime brings is a way to start something,
+and a handle on what it has started, an ``InstanceBody``.
 
 This module knows no concrete runtime.
 """
@@ -15,42 +15,11 @@ from typing import TYPE_CHECKING, final
 
 import attrs
 
-from spear.channels import ChannelConfig
-
 if TYPE_CHECKING:
-    from spear._ids import InstanceId, RuntimeType
-    from spear.channels import Service
+    from spear._ids import RuntimeType
 
+    from ._body import InstanceSpec, RuntimeSettings
     from ._instance import Instance
-    from ._logs import OnLine
-    from ._states import OnEvent
-
-
-@attrs.frozen(kw_only=True)
-class RuntimeSettings:
-    """What a runtime has to know to start an instance; each runtime has a subclass."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class InstanceSpec:
-    """An instance that is wanted.
-
-    Attributes:
-        instance_id: its name and incarnation; no other instance of the host may have it.
-        settings: of the runtime that is to start it.
-        service: what the host offers to it.
-        channel: how to talk to it, if not as the strategy of its runtime says.
-        on_event: told of every state it comes to, in order; must neither block nor raise.
-        on_line: told of every line it writes; must neither block nor raise.
-    """
-
-    instance_id: InstanceId
-    settings: RuntimeSettings
-    service: Service | None = None
-    channel: ChannelConfig = attrs.field(factory=ChannelConfig)
-    on_event: OnEvent | None = None
-    on_line: OnLine | None = None
 
 
 @final
@@ -91,61 +60,6 @@ class RuntimeStatistics:
     started: int
     failed: int
     exited: int
-
-
-@final
-@attrs.frozen(kw_only=True)
-class InstanceMetrics:
-    """What an instance uses now; itself, without processes that it has started.
-
-    Attributes:
-        cpu_seconds: of all its threads, since it started.
-        memory_bytes: that it has in physical memory, shared pages included.
-        descriptors: that it has open.
-        threads: that it has.
-    """
-
-    cpu_seconds: float
-    memory_bytes: int
-    descriptors: int
-    threads: int
-
-
-class InstanceBody(ABC):
-    """The handle on what a runtime has started. Only :class:`Instance` uses it.
-
-    Attributes:
-        description: for log lines, such as "pid 17".
-        pid: of its process, if it has one on this machine.
-        exit_status: as ``subprocess`` counts it, None while it runs or if it is not known.
-    """
-
-    description: str
-    pid: int | None = None
-    exit_status: int | None = None
-
-    @abstractmethod
-    async def wait_exited(self) -> None:
-        """Wait until it has ended, and all that it started with it. One waiter at a time.
-
-        If cancelled, nothing changes, and it can be waited for again.
-        """
-
-    @abstractmethod
-    async def watch(self) -> None:
-        """Do what has to be done while it runs, such as reading what it writes."""
-
-    @abstractmethod
-    def terminate(self) -> None:
-        """Ask it to end. Does nothing if it has ended."""
-
-    @abstractmethod
-    def kill(self) -> None:
-        """End it, whatever it is doing. Does nothing if it has ended."""
-
-    @abstractmethod
-    def metrics(self) -> InstanceMetrics | None:
-        """What it uses now; None if it has ended."""
 
 
 class Runtime(ABC):

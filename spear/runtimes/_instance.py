@@ -5,7 +5,7 @@ runs it, and one nursery with the tasks that follow both. When the block ends, a
 
 Three things can end an instance, and each leads to the same state by the same code: it exits; it is
 stopped, step by step; or it is declared dead, and then killed, so that what was declared dead cannot
-come back. What a runtime must bring is in ``_abc``; this module knows no concrete runtime.
+come back. What a runtime must bring is in ``_body``; this module knows no concrete runtime.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         Endpoint,
     )
 
-    from ._abc import InstanceBody, InstanceMetrics, InstanceSpec
+    from ._body import InstanceBody, InstanceMetrics, InstanceSpec
 
 logger: Final = logging.getLogger("spear.runtimes")
 

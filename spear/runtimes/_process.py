@@ -17,7 +17,8 @@ import trio
 
 from spear._errors import ConfigurationError, SpawnFailed
 
-from ._abc import InstanceSpec, Runtime, RuntimeCapabilities, RuntimeSettings, RuntimeStatistics
+from ._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
+from ._body import InstanceSpec, RuntimeSettings
 from ._instance import Instance, host_instance
 from ._process_directory import sweep_working_directories
 from ._process_launch import launch_process

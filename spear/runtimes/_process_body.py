@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from ._abc import InstanceBody, InstanceMetrics
+from ._body import InstanceBody, InstanceMetrics
 from ._process_metrics import read_metrics
 
 if TYPE_CHECKING:

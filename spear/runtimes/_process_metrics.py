@@ -7,7 +7,7 @@ import resource
 import time
 from pathlib import Path
 
-from ._abc import InstanceMetrics
+from ._body import InstanceMetrics
 
 
 def read_metrics(pid: int) -> InstanceMetrics | None:

@@ -19,7 +19,7 @@ import attrs
 from spear._errors import ConfigurationError
 from spear._targets import file_of, is_file, split_target
 
-from ._abc import RuntimeSettings
+from ._body import RuntimeSettings
 
 INHERITED: Final = ("HOME", "LANG", "LANGUAGE", "PATH", "TMPDIR", "TZ")
 """What every instance gets of the host's environment, with everything that begins with LC_."""

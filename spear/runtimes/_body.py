@@ -1,0 +1,103 @@
+"""What a runtime is given to start an instance, and what it gives back.
+
+An :class:`InstanceSpec` says what is wanted; an :class:`InstanceBody` is the handle on what was started
+for it: a process, a WebAssembly module, a Pod. ``_instance`` knows instances by these two alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from spear.channels import ChannelConfig
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+    from spear.channels import Service
+
+    from ._logs import OnLine
+    from ._states import OnEvent
+
+
+@attrs.frozen(kw_only=True)
+class RuntimeSettings:
+    """What a runtime has to know to start an instance; each runtime has a subclass."""
+
+
+@final
+@attrs.frozen(kw_only=True)
+class InstanceSpec:
+    """An instance that is wanted.
+
+    Attributes:
+        instance_id: its name and incarnation; no other instance of the host may have it.
+        settings: of the runtime that is to start it.
+        service: what the host offers to it.
+        channel: how to talk to it, if not as the strategy of its runtime says.
+        on_event: told of every state it comes to, in order; must neither block nor raise.
+        on_line: told of every line it writes; must neither block nor raise.
+    """
+
+    instance_id: InstanceId
+    settings: RuntimeSettings
+    service: Service | None = None
+    channel: ChannelConfig = attrs.field(factory=ChannelConfig)
+    on_event: OnEvent | None = None
+    on_line: OnLine | None = None
+
+
+@final
+@attrs.frozen(kw_only=True)
+class InstanceMetrics:
+    """What an instance uses now; itself, without processes that it has started.
+
+    Attributes:
+        cpu_seconds: of all its threads, since it started.
+        memory_bytes: that it has in physical memory, shared pages included.
+        descriptors: that it has open.
+        threads: that it has.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+    descriptors: int
+    threads: int
+
+
+class InstanceBody(ABC):
+    """The handle on what a runtime has started. Only :class:`Instance` uses it.
+
+    Attributes:
+        description: for log lines, such as "pid 17".
+        pid: of its process, if it has one on this machine.
+        exit_status: as ``subprocess`` counts it, None while it runs or if it is not known.
+    """
+
+    description: str
+    pid: int | None = None
+    exit_status: int | None = None
+
+    @abstractmethod
+    async def wait_exited(self) -> None:
+        """Wait until it has ended, and all that it started with it. One waiter at a time.
+
+        If cancelled, nothing changes, and it can be waited for again.
+        """
+
+    @abstractmethod
+    async def watch(self) -> None:
+        """Do what has to be done while it runs, such as reading what it writes."""
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Ask it to end. Does nothing if it has ended."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it, whatever it is doing. Does nothing if it has ended."""
+
+    @abstractmethod
+    def metrics(self) -> InstanceMetrics | None:
+        """What it uses now; None if it has ended."""
