@@ -142,13 +142,13 @@ def to_text(judged: Sequence[Outcome]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return three significant digits, or all digits of what is larger."""
+    """Return about three significant digits, or all digits of what is larger."""
     if value is None:
         return "-"
     for limit, digits in ((100, 0), (10, 1), (1, 2)):
         if value >= limit:
             return f"{value:,.{digits}f}"
-    return f"{value:.3f}"
+    return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"
 
 
 def promise(row: Row, ratio: float | None) -> str:

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import cache
-from io import BytesIO
 from typing import Final, TypeAlias, final
 
 from spear._errors import RemoteProtocolError
 from spear._limits import Limits
 from spear._segments import Attachment
 
+from ._assembly import Assembly
 from ._frames import (
     ARRAY_KIND,
     BYTES_BYTES,
@@ -55,72 +54,6 @@ MOST_ATTACHED: Final = 2
 _NULL: Final = 0xF6
 
 
-@cache
-def _keep_freed_memory() -> None:
-    """Have the C library keep the memory of large payloads for the next one.
-
-    It returns what it frees in large blocks to the system at once, and the next payload then costs a
-    page fault for each 4 KiB: a third of the rate of 1 MiB payloads. Having once freed a block of nearly
-    32 MiB, glibc keeps up to 64 MiB (mallopt(3), M_TRIM_THRESHOLD); elsewhere this does nothing. The
-    block itself is never touched, so it costs no memory.
-    """
-    bytes(31 * 1024 * 1024)
-
-
-@final
-class _Assembly:
-    """A payload being received into its final place.
-
-    ``BytesIO`` gives a writable view of what it holds, and hands out the same memory as ``bytes``
-    without a copy once the view is released. For 1 MiB that saves a copy of 0.1 ms, and the user gets
-    ``bytes`` whatever the size. tests/wire/test_receiver.py fails if a copy appears.
-    """
-
-    __slots__ = (
-        "_claimed",
-        "_file",
-        "a",
-        "b",
-        "call_id",
-        "filled",
-        "flags",
-        "head",
-        "size",
-        "type",
-    )
-
-    # Memory is claimed in steps, so that a peer which claims 32 MiB must first send 28.
-    STEP = 4 * 1024 * 1024
-
-    def __init__(self, fields: tuple[int, int, int, int, int, Head | None], size: int) -> None:
-        _keep_freed_memory()
-        self.type, self.flags, self.call_id, self.a, self.b, self.head = fields
-        self.size = size
-        self.filled = 0
-        self._claimed = 0
-        self._file = BytesIO()
-        self.make_room()
-
-    def make_room(self) -> None:
-        """See that :meth:`target` has somewhere to point to."""
-        if self.filled == self._claimed:
-            self._claimed = min(self.size, self.filled + self.STEP)
-            self._file.seek(self._claimed - 1)
-            self._file.write(b"\0")
-
-    def target(self, count: int) -> memoryview:
-        """Where the next bytes go, at most ``count`` of them.
-
-        While this view lives, the memory cannot grow, nor be handed out without a copy. None is kept
-        here: a BytesIO that the garbage collector finds with a view on it complains (CPython 3.13).
-        """
-        return self._file.getbuffer()[self.filled : self.filled + count]
-
-    def finish(self) -> Frame:
-        payload = self._file.getvalue()
-        return self.type, self.flags, self.call_id, self.a, self.b, self.head, payload
-
-
 class FrameTooLarge(RemoteProtocolError):
     """The peer claims to send a larger frame than it may; nothing of it was kept."""
 
@@ -148,9 +81,9 @@ class Receiver:
         self._tail = b""  # the beginning of an incomplete frame
         # The payload that is coming in now, and how many of its bytes are still missing; None while
         # bytes are missing means: throw them away.
-        self._assembly: _Assembly | None = None
+        self._assembly: Assembly | None = None
         self._missing = 0
-        self._assemblies: dict[int, _Assembly] = {}  # call id -> fragmented payload
+        self._assemblies: dict[int, Assembly] = {}  # call id -> fragmented payload
         self.assembling_bytes = 0
         self._attached: deque[Attachment] | None = None  # what came beside bytes not looked at yet
         # Call ids whose remaining fragments are thrown away. (An empty dict takes 150 bytes less than
@@ -374,11 +307,11 @@ class Receiver:
 
     def _place_untrusted(
         self, fields: tuple[int, int, int, int, int, Head | None], size: int
-    ) -> _Assembly | None:
+    ) -> Assembly | None:
         """Where a frame's payload of ``size`` bytes goes; None: nowhere."""
         type_, flags, call_id = fields[:3]
         if not flags & FRAGMENT:
-            return _Assembly(fields, size)
+            return Assembly(fields, size)
         if type_ == FrameType.BODY:
             if size == 0:
                 raise RemoteProtocolError(f"an empty fragment (call {call_id})")
@@ -397,7 +330,7 @@ class Receiver:
 
     def _begin_untrusted(
         self, fields: tuple[int, int, int, int, int, Head | None], size: int
-    ) -> _Assembly | None:
+    ) -> Assembly | None:
         """Make room for a fragmented payload, of which ``size`` bytes are in its first frame."""
         type_, flags, call_id, a, b, head = fields
         total: HeadValue = head.get("size") if head is not None else None
@@ -424,7 +357,7 @@ class Receiver:
             self._refused[call_id] = None
             return None
         rest = {key: value for key, value in head.items() if key != "size"}
-        assembly = _Assembly((type_, flags, call_id, a, b, rest or None), total)
+        assembly = Assembly((type_, flags, call_id, a, b, rest or None), total)
         self._assemblies[call_id] = assembly
         self.assembling_bytes += total
         return assembly
@@ -473,7 +406,7 @@ class Receiver:
             self._end_payload(assembly, frames)
         return data[take:]
 
-    def _end_payload(self, assembly: _Assembly, frames: list[Frame]) -> None:
+    def _end_payload(self, assembly: Assembly, frames: list[Frame]) -> None:
         """A frame's payload is complete; so may be the message."""
         self._assembly = None
         if assembly.filled < assembly.size:
@@ -483,7 +416,7 @@ class Receiver:
             self.assembling_bytes -= assembly.size
         frames.append(assembly.finish())
 
-    def _drop(self, assembly: _Assembly) -> None:
+    def _drop(self, assembly: Assembly) -> None:
         del self._assemblies[assembly.call_id]
         self.assembling_bytes -= assembly.size
         if self._assembly is assembly:  # bytes still missing are thrown away as they come

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spear.testing import Cut, byte_cuts, random_cuts, uncut
-from spear.wire._receiver import _keep_freed_memory
+from spear.wire._assembly import keep_freed_memory
 
 if TYPE_CHECKING:
     import random
@@ -30,7 +30,7 @@ def bytewise(data: bytes) -> list[bytes]:
 @pytest.fixture(scope="session", autouse=True)
 def set_up_the_c_library() -> None:
     """It is done once in a process, with 31 MiB; not while a test measures memory."""
-    _keep_freed_memory()
+    keep_freed_memory()
 
 
 @pytest.fixture(params=["whole", "bytewise", "random"])

@@ -16,6 +16,7 @@ from spear._limits import KIB, MIB, Limits
 from spear.testing import Cut
 from spear.wire import Frame, FrameType, Head, Receiver, encode_head, pack_prefix
 from spear.wire import _receiver as receiver_module
+from spear.wire._assembly import uncleared
 from spear.wire._frames import FRAGMENT, MORE, PLAIN_BYTES
 from spear.wire._heads import load_map_untrusted
 from spear.wire._receiver import DIRECT_BYTES
@@ -586,6 +587,14 @@ class TestInPlace:
         peak = peak_bytes(lambda: received.extend(feed_slowly(open_receiver(), data)))
         assert len(received[0][6]) == size
         assert peak < 1.3 * size
+
+    def test_memory_that_will_be_filled_is_not_cleared(self) -> None:
+        size = 300
+        kept = [b"x" * (size - number % 2) for number in range(10)]
+        del kept  # what comes next gets a place of these
+        memory = uncleared()(size)
+        assert len(memory) == size
+        assert any(memory)
 
     @pytest.mark.slow
     def test_the_measure_would_notice_a_copy(self) -> None:
