@@ -101,9 +101,10 @@ class Heartbeat:
             self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
             connection.send_control(Kind.HEALTH_CHECK, a=self._sequence)
         # Counted from the last sign of life, so that a peer that stops is found after exactly
-        # `heartbeat_misses` intervals, whenever it stops.
+        # `heartbeat_misses` intervals, whenever it stops. If we are late, a moment from now would be too
+        # soon: it needs time to answer, or to do something that can be seen.
         due = heard + interval * (self.misses + 1)
-        self._look_at(due if due > now else now + interval)
+        self._look_at(max(due, now + interval / 2) if due > now else now + interval)
 
     def speak(self) -> None:
         """Tell the peer, as often as it likes to hear, that we are alive (the agent's side)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from time import sleep as stand_still
 from typing import TYPE_CHECKING
 
@@ -400,6 +401,26 @@ async def test_a_host_that_stood_still_does_not_blame_its_peers() -> None:
             stand_still(0.1)
             await trio.sleep(0.03)
             assert host.is_connected
+
+
+async def test_a_host_that_is_late_gives_its_peer_time_before_it_looks_again(
+    autojump_clock: MockClock,
+) -> None:
+    looks: list[float] = []
+
+    def is_busy() -> bool:
+        looks.append(trio.current_time())
+        return True
+
+    limits = Limits(heartbeat_seconds=1, heartbeat_misses=3)
+    async with MEMORY_STREAM.open_raw(limits=limits) as (channel, _):
+        channel.excuse_silence(is_busy)
+        for _ in range(5):
+            autojump_clock.jump(1.98)
+            await trio.sleep(1.2)
+        assert len(looks) > 5
+        assert min(later - look for look, later in pairwise(looks)) >= 0.5 - 1e-6
+        assert channel.is_connected
 
 
 async def test_a_channel_that_is_lost_ends_everything_of_it_at_once(
