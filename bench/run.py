@@ -28,7 +28,7 @@ _ERROR_TAIL = 2_000
 
 @attrs.define
 class Results:
-    """What a run collected. Only `run_rounds` adds to it."""
+    """What a run collected: `run_rounds` fills one, and one can take over another's cases."""
 
     samples: dict[Case, list[Sample]] = attrs.field(factory=dict)
     busy: dict[Case, int] = attrs.field(factory=dict)  # samples taken on a machine not idle
