@@ -425,6 +425,7 @@ class Function(metaclass=NoPublicConstructor):
         if deadline <= begun:  # as above
             await trio.lowlevel.checkpoint()
         stream: FunctionStream | None = None
+        failure: BaseException | None = None
         try:
             async with AsyncExitStack() as stack:
                 stream = await self._enter(
@@ -432,13 +433,13 @@ class Function(metaclass=NoPublicConstructor):
                 )
                 yield stream
         except BaseException as error:
-            # What its caller does behind its end does not concern it.
-            if stream is None or not stream.has_ended:
-                self._failed(begun, error)
-                raise
-            self._succeeded(begun)
+            failure = error
             raise
-        self._succeeded(begun)
+        finally:
+            # What its caller makes of its failure, or does behind its end, does not concern it.
+            if stream is not None and (stream.has_ended or stream.failure):
+                failure = stream.failure
+            self._succeeded(begun) if failure is None else self._failed(begun, failure)
 
     async def _enter(
         self,

@@ -44,6 +44,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
     Attributes:
         instance: where it runs.
         has_ended: whether its last item, or its result, has been taken.
+        failure: why it will not come to that, if it is known.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._sent = 0
         self._has_begun = False  # for certain: something of it has arrived
         self.has_ended = False
+        self.failure: CallFailed | None = None
 
     @property
     def delivered(self) -> Delivered:
@@ -85,7 +87,8 @@ class FunctionStream(metaclass=NoPublicConstructor):
         try:
             await self._stream.send(payload, is_cbor=is_cbor)
         except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
-            raise await self._explain(error) from error
+            await self._fail(error)
+            raise
         except LocalProtocolError as error:
             raise LocalProtocolError(f"{self._function}: {self._why_no_items()}") from error
         self._sent += 1
@@ -112,8 +115,9 @@ class FunctionStream(metaclass=NoPublicConstructor):
         except trio.EndOfChannel:
             self.has_ended = True
             raise
-        except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
-            raise await self._explain(error) from error
+        except (CallFailed, ChannelBroken, ChannelClosed) as error:
+            await self._fail(error)
+            raise
         self._has_begun = True
         return item
 
@@ -136,15 +140,22 @@ class FunctionStream(metaclass=NoPublicConstructor):
         """:meth:`result` as it came."""
         try:
             response = await self._stream.result()
-        except (DeadlineExceeded, ChannelBroken, ChannelClosed) as error:
-            raise await self._explain(error) from error
+        except (CallFailed, ChannelBroken, ChannelClosed) as error:
+            await self._fail(error)
+            raise
         self.has_ended = True
         return response
 
-    async def _explain(self, error: DeadlineExceeded | ChannelBroken | ChannelClosed) -> CallFailed:
+    async def _fail(self, error: CallFailed | ChannelBroken | ChannelClosed) -> None:
+        """Note a failure; and raise what a caller is to be told of it, if that is not the same."""
         delivered = "yes" if self._has_begun else error.delivered
         if isinstance(error, DeadlineExceeded):
             await leave_it_to_scope(self._deadline)
             seconds = self._deadline - self._begun
-            return DeadlineExceeded.of_call(self._function, seconds, delivered)
-        return await explain_loss(self._replica, error, delivered)
+            self.failure = DeadlineExceeded.of_call(self._function, seconds, delivered)
+        elif isinstance(error, ChannelBroken | ChannelClosed):
+            self.failure = await explain_loss(self._replica, error, delivered)
+        else:
+            self.failure = error
+            return
+        raise self.failure from error

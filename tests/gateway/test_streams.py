@@ -107,6 +107,8 @@ async def test_a_failure_after_it_is_told_in_the_form_of_the_items() -> None:
             assert (await client.receive_head()).status == 200
             assert last in await body_until_cut(client)  # so that all can tell
             await client.aclose()
+        counted = site.spearlet.deployments["probe"].statistics().functions["ticks"]
+        assert (counted.calls, counted.failures) == (3, {"FunctionRaised": 3})
 
 
 async def test_items_may_be_integers_of_any_size() -> None:

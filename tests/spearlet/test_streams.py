@@ -224,6 +224,51 @@ async def test_a_stream_that_is_lost_says_so() -> None:
             await other.send_eof()
 
 
+async def test_streams_that_fail_are_counted_whatever_their_callers_make_of_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = spear.Agent("failing")
+
+    @app.function
+    async def items(*, fails: bool) -> object:
+        yield 1
+        if fails:
+            raise ValueError("no more")
+        await trio.sleep_forever()
+
+    async with deployed(app) as deployment:
+        async with deployment.items.stream(fails=True) as stream:
+            with pytest.raises(FunctionRaised, match="no more"):
+                _ = [item async for item in stream]
+            assert isinstance(stream.failure, FunctionRaised)
+        async with deployment.items.stream(fails=False, timeout=1) as stream:
+            with pytest.raises(DeadlineExceeded):
+                _ = [item async for item in stream]
+        with pytest.RaisesGroup(ZeroDivisionError):
+            async with deployment.items.stream(fails=False), trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                raise ZeroDivisionError
+        with trio.move_on_after(1):
+            async with deployment.items.stream(fails=False), trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+        async with deployment.items.stream(fails=False) as stream:
+            channel = deployment.replicas[0].channel
+            assert channel is not None
+            await channel.aclose()
+            with pytest.raises(WorkerDied):
+                _ = [item async for item in stream]
+        counted = deployment.statistics().functions["items"]
+        assert counted.failures == {
+            "FunctionRaised": 1,
+            "DeadlineExceeded": 1,
+            "ZeroDivisionError": 1,
+            "Cancelled": 1,
+            "WorkerDied": 1,
+        }
+        assert counted.calls == 5
+
+
 async def test_an_unknown_function_is_found_out_at_once() -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(NotFound):
