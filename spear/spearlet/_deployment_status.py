@@ -51,7 +51,7 @@ class DeploymentStatistics:
         started: replicas that were started.
         lost: replicas that ended without being asked to.
         restarts: replicas that were started in the place of one that ended or did not start.
-        calls_in_flight: calls that the ready replicas are working on.
+        calls_in_flight: calls that its replicas are working on, those that are leaving among them.
         waiting: calls that wait for a replica.
         refused: calls for which there was no room in the queue.
         spawned_because: why its processes are spawned one by one, as the end of "it ..."; empty if they

@@ -351,18 +351,19 @@ class Deployment(metaclass=NoPublicConstructor):
 
     def statistics(self) -> DeploymentStatistics:
         """The counters."""
-        load, supervisor = self._pool.load(), self._supervisor
+        pool, supervisor = self._pool, self._supervisor
+        channels = [each.channel for each in self.instances if each.channel is not None]
         return DeploymentStatistics(
             ready=len(self.replicas),
             wanted=self._autoscaler.wanted if supervisor is not None else 0,
             started=supervisor.started if supervisor is not None else 0,
             lost=supervisor.lost if supervisor is not None else 0,
             restarts=supervisor.restarts if supervisor is not None else 0,
-            calls_in_flight=load.in_flight,
-            waiting=load.waiting,
-            refused=self._pool.refused,
+            calls_in_flight=sum(each.calls_in_flight for each in channels) - pool.questions,
+            waiting=pool.load().waiting,
+            refused=pool.refused,
             spawned_because=self._starter.obstacle if self._starter is not None else "",
-            functions=self._pool.function_statistics(),
+            functions=pool.function_statistics(),
         )
 
     def logs(self, most: int | None = None) -> tuple[InstanceLine, ...]:

@@ -502,6 +502,7 @@ async def test_r15_draining_lets_all_finish_and_takes_nothing_new(
                 await deployment.nap(1)
             with pytest.raises(spear.SpearError, match="this spearlet is draining"):
                 await spearlet.deploy(Probe().agent)
+            assert deployment.statistics().calls_in_flight == 1
         assert [await each.result() for each in running] == [5] * 4
         assert 20 <= trio.current_time() - begun < 20.5
 
