@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import tomllib
 from contextlib import closing
 from functools import partial
@@ -207,7 +208,8 @@ def test_it_says_what_it_serves_and_ends_well(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_drain_lets_finish_what_runs(place: Path, pipe: Path) -> None:
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_drain_lets_finish_what_runs(place: Path, pipe: Path, first: signal.Signals) -> None:
     with serving(place, "till.py") as host:
         assert host.said["deployments"] == {"till": TILL_FUNCTIONS}
         assert host.said["name"] == "default"
@@ -215,7 +217,7 @@ def test_a_drain_lets_finish_what_runs(place: Path, pipe: Path) -> None:
         with host.invoke("hold", str(pipe)) as call:
             assert "process:till-1#1 stdout: holding" in host.hear("holding")
             assert host.get("/readyz")[0] == 200
-            host.send(signal.SIGINT)
+            host.send(first)
             wait_until(lambda: host.get("/readyz")[0] == 503)
             with host.invoke("greet") as refused:
                 _, errors = refused.communicate(timeout=PATIENCE_SECONDS)
@@ -240,13 +242,29 @@ TILL_FUNCTIONS = [
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_it_at_once(place: Path, pipe: Path) -> None:
+def test_a_drain_has_a_deadline(place: Path, pipe: Path) -> None:
+    seconds = "limits.shutdown_seconds=0.5"
+    with (
+        serving(place, "till.py", "--set", seconds) as host,
+        host.invoke("hold", str(pipe)) as call,
+    ):
+        host.hear("holding")
+        begun = time.monotonic()
+        status, _ = host.end(signal.SIGTERM)  # within a patience that is longer than that
+        assert time.monotonic() - begun >= 0.5
+        assert status == 0
+        assert call.wait(PATIENCE_SECONDS) in (7, 9, 11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(place: Path, pipe: Path, second: signal.Signals) -> None:
     with serving(place, "till.py") as host, host.invoke("hold", str(pipe)) as call:
         host.hear("holding")
         host.send(signal.SIGTERM)
         wait_until(lambda: host.get("/readyz")[0] == 503)
-        status, errors = host.end(signal.SIGINT)
-        assert status == 128 + signal.SIGINT
+        status, errors = host.end(second)
+        assert status == 128 + second
         assert "spear: a second signal: ending at once" in errors
         assert call.wait(PATIENCE_SECONDS) in (7, 9, 11)
 
