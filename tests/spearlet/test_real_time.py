@@ -1,0 +1,155 @@
+"""What is promised in seconds, with real processes and a real clock: on a machine that does nothing else.
+
+The same is tested under a virtual clock in ``test_overload`` and ``test_supervision``. There no time is
+spent on work, so that it cannot be seen what this costs the others.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import quantiles
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+import trio
+
+from spear import DeploymentSettings, Overloaded, Scale, WorkerDied, open_spearlet
+from spear.spearlet import DeploymentState, ProcessSettings
+
+from .helpers import WORKERS, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spear.spearlet import Deployment, Spearlet
+
+pytestmark = pytest.mark.soak
+
+CONCURRENCY = 4
+REPLICAS = 2
+QUEUE = 20
+
+BUSY = f"""
+import spear, trio
+app = spear.Agent("busy", concurrency={CONCURRENCY})
+
+@app.function
+async def work() -> None:
+    await trio.sleep(0.02)
+"""
+
+CRASHING = """
+import os, spear
+app = spear.Agent()
+
+@app.lifespan
+async def lifespan():
+    if os.path.exists({flag!r}):
+        os._exit(9)
+    yield
+
+@app.function
+async def die() -> None:
+    os._exit(9)
+"""
+
+
+async def capacity(deployment: Deployment, seconds: float) -> float:
+    """Calls in a second, if there are always as many callers as are served."""
+    answered = 0
+
+    async def call_again_and_again() -> None:
+        nonlocal answered
+        while True:
+            await deployment.work()
+            answered += 1
+
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as nursery:
+            for _ in range(REPLICAS * CONCURRENCY):
+                nursery.start_soon(call_again_and_again)
+    return answered / seconds
+
+
+async def test_r21_overload_costs_no_goodput_and_is_refused_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "busy.py", BUSY)
+    settings = DeploymentSettings(replicas=Scale(min=REPLICAS, max=REPLICAS), queue=QUEUE)
+    answered: list[float] = []
+    refusals: list[float] = []
+    told: list[float] = []
+    most_waiting = 0
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(path, settings=settings)
+        most = await capacity(deployment, 5)
+
+        async def call() -> None:
+            nonlocal most_waiting
+            begun = time.perf_counter()
+            try:
+                await deployment.work()
+                answered.append(time.perf_counter())
+            except Overloaded as error:
+                refusals.append(time.perf_counter() - begun)
+                told.append(error.retry_after_seconds or 0)
+            most_waiting = max(most_waiting, deployment.statistics().waiting)
+
+        begun, seconds = time.perf_counter(), 30.0
+        async with trio.open_nursery() as nursery:
+            called = 0
+            while (passed := time.perf_counter() - begun) < seconds:
+                while called < 10 * most * passed:
+                    nursery.start_soon(call)
+                    called += 1
+                await trio.sleep(0.001)
+            stopped = time.perf_counter()
+        in_time = sum(each <= stopped for each in answered)
+        assert in_time >= 0.9 * most * seconds
+        assert len(refusals) >= 0.85 * 10 * most * seconds
+        assert quantiles(refusals, n=100)[-1] <= 0.02
+        assert min(told) > 0
+        assert most_waiting <= QUEUE
+        assert max(answered) - stopped <= 1
+
+
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
+async def test_r17_a_crash_loop_costs_the_host_little_and_others_next_to_nothing(
+    tmp_path: Path, start: Literal["zygote", "spawn"]
+) -> None:
+    flag = tmp_path / "broken"
+    path = write(tmp_path, "crashing.py", CRASHING.format(flag=str(flag)))
+    settings = ProcessSettings(target=str(path), start=start)
+
+    async def crash(spearlet: Spearlet, name: str) -> None:
+        """Deploy it, have it crash, and wait until it has been given up."""
+        flag.unlink(missing_ok=True)
+        deployment = await spearlet.deploy(settings, name=name)
+        flag.touch()
+        with pytest.raises(WorkerDied):
+            await deployment.die()
+        while deployment.health().state is not DeploymentState.UNHEALTHY:
+            await trio.sleep(0.1)
+        assert deployment.statistics().restarts == 5
+
+    async with open_spearlet() as spearlet:
+        begun, spent = time.perf_counter(), time.process_time()
+        await crash(spearlet, "first")
+        assert time.process_time() - spent < 0.05 * (time.perf_counter() - begun)
+        other = await spearlet.deploy(WORKERS)
+        before, meanwhile = list[float](), list[float]()
+        with trio.move_on_after(10):
+            await knock(other, before)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(knock, other, meanwhile)
+            await crash(spearlet, "second")
+            nursery.cancel_scope.cancel()
+    slow_before, slow_meanwhile = (quantiles(each, n=100)[-1] for each in (before, meanwhile))
+    assert slow_meanwhile <= 1.5 * slow_before + 0.0005
+
+
+async def knock(deployment: Deployment, times: list[float]) -> None:
+    """Call again and again, and note how long it takes."""
+    while True:
+        begun = time.perf_counter()
+        await deployment.who()
+        times.append(time.perf_counter() - begun)
+        await trio.sleep(0.002)
