@@ -181,8 +181,11 @@ class _Host:
         if sys.stdout is not None:
             try:
                 print(printable("\n".join(lines)), flush=True)
-            except OSError:  # nobody wants to know
+            except BrokenPipeError:  # nobody wants to know
                 sys.stdout = None
+            except OSError as error:  # somebody may wait for it; but what is served is served
+                sys.stdout = None
+                logger.warning("cannot write to standard output: %s", error.strerror)
 
 
 def _count(number: int) -> str:

@@ -78,7 +78,6 @@ def read_function(name: str, said: Mapping[str, object], faults: Faults) -> Func
     if bool(function.source) == bool(function.command):
         both = ", not both" if function.source else ""
         faults.add(path, f'needs either a source, such as "shop.py", or a command{both}')
-        return function
     # Whoever will check them does it here, once, so that all faults are found together.
     build(DeploymentSettings, _only(values, _DEPLOYMENT_KEYS), path, faults)
     build(ResourceLimits, _only(values, _RESOURCE_KEYS), path, faults)

@@ -12,17 +12,13 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from spear._errors import ConfigurationError
 from spear._targets import ARTIFACT_FILE
-from spear.spearlet import ResourceLimits
 
 from ._build import process_settings, source_file
 from ._faults import Faults
 from ._schema import NOT_LISTENING, Configuration, FunctionConfiguration, HostConfiguration
 
-RESOURCES: Final = tuple(each.name for each in attrs.fields(ResourceLimits))
 MAX_NAME: Final = 48
 _NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
@@ -111,28 +107,18 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
         settings = process_settings(function)
     except ConfigurationError:  # what cannot be made has been told already
         return
-    if file is not None and file.suffix == ".toml":
-        what = f"{file.name} is a configuration, not a program"
-        faults.add((*path, "source"), f"{what}: spear serve --config {file.name}")
-        return
+    problems = dict(settings.problems())
     if file is not None and os.path.isdir(file):
         file = file / ARTIFACT_FILE
         if not os.path.isfile(file):
             where = f"{file.parent} has no {ARTIFACT_FILE}, which its functions would be in"
-            faults.add((*path, "source"), where)
-            return
-    try:
-        settings.validate()
-    except ConfigurationError as error:
-        message = str(error)
-        # What cannot be used says the path, or the key.
-        places = {"source": file, "working_directory": function.working_directory}
-        places |= {each: each for each in RESOURCES}
-        key = next((key for key, place in places.items() if place and str(place) in message), None)
-        key = key or ("command" if function.command else "python")
-        faults.add((*path, key), message)
-        return
-    if file is not None and function.python is None:
+            problems["target"] = where
+    elif file is not None and file.suffix == ".toml":
+        what = f"{file.name} is a configuration, not a program"
+        problems["target"] = f"{what}: spear serve --config {file.name}"
+    for key, problem in problems.items():
+        faults.add((*path, "source" if key == "target" else key), problem)
+    if file is not None and function.python is None and "target" not in problems:
         _check_syntax(file, faults)
 
 

@@ -103,7 +103,8 @@ class Faults:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that nobody knows."""
     known = list(known)
-    close = get_close_matches(name, known, 1)
+    longer = (each for each in known if each.startswith(f"{name}_"))
+    close = [*get_close_matches(name, known, 1), *longer]
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there are {', '.join(sorted(known))}" if known else ""

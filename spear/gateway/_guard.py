@@ -51,7 +51,7 @@ class Guard:
             return
         headers = request.headers
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if self._checks_host:
+        if self._checks_host and b"host" in headers:  # no browser leaves it out; HTTP/1.0 may
             name = host.rpartition(":")[0] if _has_port(host) else host
             if name not in self._hosts and not name.endswith(".localhost"):
                 message = f"this gateway is not called {name[:100]!r}: say localhost"

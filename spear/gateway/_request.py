@@ -232,4 +232,4 @@ def _joined(
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(413, "TooLarge", f"the body has more than {most} bytes")
+    return Problem(413, "TooLarge", f"the body has more than {most} bytes (max_body_bytes)")

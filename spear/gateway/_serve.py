@@ -141,12 +141,12 @@ def check_exposure(settings: GatewaySettings) -> None:
     if settings.token is None:
         raise ConfigurationError(
             f"{settings.host!r} can be reached from other machines, which could call all functions: "
-            "give a token, or listen on 127.0.0.1"
+            "give a token (spear serve: token_file), or listen on 127.0.0.1"
         )
     if settings.tls_cert is None and not settings.allow_plaintext:
         raise ConfigurationError(
             f"{settings.host!r} can be reached from other machines, and the token would travel in "
-            "plain text: give tls_cert and tls_key, or allow_plaintext=True behind a proxy with TLS"
+            "plain text: give tls_cert and tls_key, or set allow_plaintext behind a proxy with TLS"
         )
 
 

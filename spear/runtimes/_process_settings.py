@@ -10,7 +10,7 @@ import resource
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
@@ -225,28 +225,35 @@ class ProcessSettings(RuntimeSettings):
 
     def validate(self) -> None:
         """Find out whether this machine can start it; see :meth:`Runtime.validate`."""
-        self._validate_program()
-        self.validate_surroundings()
-
-    def _validate_program(self) -> None:
-        program, (path, _) = self.program(), self.split_target()
-        if shutil.which(program, path=self._base_environment()["PATH"]) is None:
-            raise ConfigurationError(f"{program} is not a program that can be run")
-        if path is not None and not os.access(path, os.R_OK):
-            raise ConfigurationError(f"{path} is not a file that can be read")
-        if path is not None and not os.path.isfile(path):
-            raise ConfigurationError(f"{path} is not a file: functions are in a Python file")
+        for _, problem in self.problems():
+            raise ConfigurationError(problem)
 
     def validate_surroundings(self) -> None:
         """The part of :meth:`validate` that matters also where the program is loaded already."""
+        for _, problem in self._problems_around():
+            raise ConfigurationError(problem)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """(setting, what is wrong with it) for all that keeps this machine from starting it."""
+        program, (path, _) = self.program(), self.split_target()
+        if shutil.which(program, path=self._base_environment()["PATH"]) is None:
+            key = "command" if self.command else "python"
+            yield key, f"{program} is not a program that can be run"
+        if path is not None and not os.access(path, os.R_OK):
+            yield "target", f"{path} is not a file that can be read"
+        elif path is not None and not os.path.isfile(path):
+            yield "target", f"{path} is not a file: functions are in a Python file"
+        yield from self._problems_around()
+
+    def _problems_around(self) -> Iterator[tuple[str, str]]:
         directory = self.working_directory
         if directory is not None and not os.access(directory, os.X_OK):
-            raise ConfigurationError(f"{directory} is not a directory that can be entered")
+            yield "working_directory", f"{directory} is not a directory that can be entered"
         for kind, (soft, hard) in self.limits.to_resources().items():
             most = resource.getrlimit(kind)[1]
             if os.geteuid() != 0 and most != resource.RLIM_INFINITY and hard > most:
                 name = _NAMES[kind]
-                raise ConfigurationError(f"{name} of {soft} is above the host's own, {most}")
+                yield name, f"{name} of {soft} is above the host's own, {most}"
 
     def program(self) -> str:
         """What is executed."""

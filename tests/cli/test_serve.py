@@ -343,6 +343,25 @@ def test_nobody_reads_what_it_says(place: Path) -> None:
 
 
 @pytest.mark.slow
+def test_there_is_no_room_for_what_it_says(place: Path) -> None:
+    """It serves all the same, and says so where it can."""
+    (place / "run").mkdir()
+    with (
+        open("/dev/full", "wb") as full,
+        subprocess.Popen(
+            [*COMMAND, "serve", "till.py", "--listen", "off"],
+            cwd=place,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(place / "run")},
+            stdout=full,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        read_until(process.stderr, b"cannot write to standard output: No space left on device")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.slow
 def test_it_ends_though_nobody_reads_what_is_wrong(place: Path) -> None:
     with serving(place, "till.py") as host:
         with host.invoke("chatter", "5000") as call:

@@ -84,6 +84,7 @@ environment = { A = 1 }
         ("[gateway]\nport = 7", "spear.toml:2: gateway.port: say it in [spearlet]: listen"),
         ("[gateway]\nmax_streams = 0", "spear.toml:2: gateway.max_streams: must be a whole"),
         ("[gateway]\nmax_stream = 0", "gateway.max_stream: there is no such key; did you mean 'max"),
+        ("[functions.a.replicas]\nidle = 3", "there is no such key; did you mean 'idle_seconds'?"),
         ("[function.shop]", "spear.toml:1: function: there is no such key; did you mean 'functions'?"),
         ("x = 1", "spear.toml:1: x: there is no such key; there are functions, gateway, limits,"),
         ("[functions.a]\nreplicas = true", 'replicas: must be a number, "MIN-MAX" or a table, not true'),
@@ -138,6 +139,41 @@ def test_what_cannot_be_used_is_told_once(read: Read, tmp_path: Path, said: str,
     number = 1 if line.startswith("functions.a:") else 3
     text = f'[functions.a]\nsource = "ok.py"\n{said}\n'
     assert read(text, check=True).lines == [f"spear.toml:{number}: {line}"]
+
+
+def test_all_that_is_wrong_with_a_function_is_told_at_once(read: Read, tmp_path: Path) -> None:
+    text = """[functions.gone]
+source = "gone.py"
+python = "/no/python"
+python_path = ["/no/path"]
+working_directory = "/no/directory"
+[functions.odd]
+sorce = "odd.py"
+concurrency = 0
+[functions.broken]
+source = "broken.py"
+working_directory = "/no/directory"
+[functions.empty]
+source = "./empty"
+working_directory = "/no/directory"
+"""
+    (tmp_path / "broken.py").write_text("def")
+    (tmp_path / "empty").mkdir()
+    cannot_enter = "/no/directory is not a directory that can be entered"
+    has_no_program = "has no main.py, which its functions would be in"
+    assert sorted(read(text, check=True).lines) == sorted([
+        f"spear.toml:2: functions.gone.source: {tmp_path}/gone.py is not a file that can be read",
+        "spear.toml:3: functions.gone.python: /no/python is not a program that can be run",
+        "spear.toml:4: functions.gone.python_path: /no/path is not a directory",
+        f"spear.toml:5: functions.gone.working_directory: {cannot_enter}",
+        "spear.toml:7: functions.odd.sorce: there is no such key; did you mean 'source'?",
+        'spear.toml:6: functions.odd: needs either a source, such as "shop.py", or a command',
+        "spear.toml:8: functions.odd.concurrency: must be from 1 to 1000000, not 0",
+        f"spear.toml:11: functions.broken.working_directory: {cannot_enter}",
+        f"{tmp_path}/broken.py:1: invalid syntax",
+        f"spear.toml:13: functions.empty.source: {tmp_path}/empty {has_no_program}",
+        f"spear.toml:14: functions.empty.working_directory: {cannot_enter}",
+    ])  # fmt: skip
 
 
 def test_a_source_with_a_nul_is_told_once(read: Read) -> None:

@@ -15,7 +15,18 @@ import trustme
 import spear
 from spear.gateway import GatewaySettings, open_gateway
 
-from .helpers import KNOWN, OPEN, TOKEN, Client, Probe, ask, call, closing_clients, open_site
+from .helpers import (
+    KNOWN,
+    OPEN,
+    TOKEN,
+    Client,
+    Probe,
+    ask,
+    call,
+    closing_clients,
+    connect,
+    open_site,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +82,14 @@ async def test_s13_pages_of_other_sites_can_do_nothing(origin: str, status: int)
             assert not [name for name in reply.headers if name.startswith("access-control-")]
         reply = await ask(site.gateway, "OPTIONS", "/v1/functions/add/call", headers=headers)
         assert reply.status in (403, 405)
+
+
+async def test_s13_who_says_no_host_is_no_browser() -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        await client.stream.send_all(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert (await client.receive()).status == 200
+        await client.aclose()
 
 
 async def test_s13_what_pages_of_others_embed_is_refused() -> None:
