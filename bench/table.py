@@ -246,7 +246,7 @@ ROWS = (
     ),
     Row(
         "cold-call/bare-interpreter",
-        "call of a function that has no instance",
+        "call of a function that has no instance, but a fork that waits",
         _point("spear-cold-call", _START, Figure.START),
         _point("bare-interpreter", _START, Figure.START),
         Bound.AT_MOST,
