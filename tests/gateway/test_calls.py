@@ -401,7 +401,7 @@ def test_what_has_no_json_has_come_out_of_a_function() -> None:
     assert (caught.value.status, caught.value.delivered) == (502, "yes")
 
 
-async def test_a_compressed_body_is_refused() -> None:
+async def test_s7_a_compressed_body_is_refused() -> None:
     async with open_site() as site:
         body = gzip.compress(b"[1]")
         for path in ("/v1/functions/count/call", "/2015-03-31/functions/count/invocations"):

@@ -366,7 +366,7 @@ async def test_s18_a_large_message_is_refused_and_not_kept(fragments: int) -> No
         assert await received(client) == b"\x88\x02" + (1009).to_bytes(2, "big")
 
 
-async def test_s18_messages_are_not_compressed() -> None:
+async def test_s7_messages_are_not_compressed() -> None:
     async with open_site() as site:
         offer = {"sec-websocket-extensions": "permessage-deflate"}
         client, head = await upgraded(site, "echo", offer)
