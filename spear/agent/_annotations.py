@@ -36,7 +36,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Final, TypeAlias, final
 
-from ._arguments import did_you_mean
+from spear._util import did_you_mean
+
 from ._context import Items
 
 Convert: TypeAlias = Callable[[object], object]

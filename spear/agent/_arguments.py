@@ -7,11 +7,12 @@ with is not checked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from spear._errors import InvalidArguments
+from spear._util import did_you_mean
 from spear.wire import NO_ARGUMENTS, decode_value_untrusted
 
 if TYPE_CHECKING:
@@ -179,14 +180,6 @@ class Binder:
         return InvalidArguments(
             f"{self._function}() takes no {name!r}{did_you_mean(name, self._by_name)}"
         )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the end of an error message, or nothing."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name[:100], list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def make_binder(name: str, function: AnyFunction) -> tuple[Binder, tuple[str, int] | None]:

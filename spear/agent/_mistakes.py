@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from spear._errors import ConfigurationError
+from spear._util import did_you_mean
 
 if TYPE_CHECKING:
     from ._arguments import AnyFunction
@@ -83,8 +84,6 @@ def _misspelled(function: AnyFunction, annotation: object) -> str:
     known = _names_of(function)
     if known is None or missing in known:
         return ""
-    from ._arguments import did_you_mean
-
     return f"there is no {missing!r}{did_you_mean(missing, {*known, *dir(builtins)})}"
 
 

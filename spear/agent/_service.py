@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from spear._errors import CallFailed, ConfigurationError, NotFound
+from spear._util import did_you_mean
 
-from ._arguments import did_you_mean
 from ._context import current
 from ._describe import describing
 from ._failures import as_seen_by_caller

@@ -7,12 +7,12 @@ or else by that of what it is in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import TypeAlias, final
 
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._util import did_you_mean
 
 KeyPath: TypeAlias = tuple[str, ...]
 
@@ -92,22 +92,13 @@ class Faults:
         known = list(known)
         for name in names:
             if name not in known:
-                self.add((*path, name), f"there is no such key{did_you_mean(name, known)}")
+                hint = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
+                self.add((*path, name), f"there is no such key{hint}")
 
     def raise_if_any(self) -> None:
         """Raise ConfigurationError that lists them, if there are any."""
         if self._each:
             raise ConfigurationError("\n".join(self.lines))
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that nobody knows."""
-    known = list(known)
-    longer = (each for each in known if each.startswith(f"{name}_"))
-    close = [*get_close_matches(name, known, 1), *longer]
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(known))}" if known else ""
 
 
 @final

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Final, final
 
 import attrs
-import trio
 
 from spear.channels import LatencyHistogram
 
@@ -53,8 +52,6 @@ class FunctionCounters:
 
     def failed(self, error: BaseException) -> None:
         """Count a call that did not."""
-        if isinstance(error, BaseExceptionGroup):  # there was a nursery between
-            error = _first_of(error)
         kind = type(error).__name__
         self.failures[kind] = self.failures.get(kind, 0) + 1
 
@@ -65,10 +62,3 @@ class FunctionCounters:
             failures=dict(self.failures),
             latency=LatencyHistogram(tuple(self.buckets), self.seconds, is_fine=True),
         )
-
-
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What ended the nursery: a cancellation only if there is nothing else."""
-    _, others = group.split(trio.Cancelled)
-    first = (others or group).exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -7,14 +7,13 @@ how many there are to be (``_autoscaler``); each of them knows nothing of the ot
 from __future__ import annotations
 
 import logging
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
 
 from spear._errors import NotFound, SpearError, WorkerDied
-from spear._util import NoPublicConstructor
+from spear._util import NoPublicConstructor, did_you_mean
 from spear.runtimes import InstanceState
 
 from ._answers import FunctionDescription, read_descriptions
@@ -112,10 +111,9 @@ class Deployment(metaclass=NoPublicConstructor):
         if known is not None:
             return known
         if name not in self.functions:
-            close = get_close_matches(name, self.functions, 1)
             functions = ", ".join(self.functions) or "none at all"
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {functions}"
-            raise NotFound(f"{self.name} has no function {name!r}; {hint}")
+            hint = did_you_mean(name, self.functions) or f"; it has {functions}"
+            raise NotFound(f"{self.name} has no function {name!r}{hint}")
         function: Function = Function._create(
             name, self.name, self._pool, self._host, is_stream=name in self.streams
         )

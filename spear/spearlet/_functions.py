@@ -26,7 +26,7 @@ from ._arguments import Payload, Result, decode_result_untrusted
 from ._executions import Execution
 from ._options import DEFAULTS, CallOptions, cannot_be_sent, expect_seconds
 from ._replicas import explain_loss
-from ._streams import FunctionStream, leave_it_to_scope
+from ._streams import FunctionStream, first_of, leave_it_to_scope
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
@@ -252,7 +252,7 @@ class Function(metaclass=NoPublicConstructor):
             name, payload, deadline, pool.keep_seconds, perform
         )
         if not is_ours:  # or it has been counted
-            self._succeeded(begun)
+            self._ended(begun)
         return response
 
     async def _perform(
@@ -292,14 +292,14 @@ class Function(metaclass=NoPublicConstructor):
                         raise
                     now = pool.clock()
                 else:
-                    # As _succeeded() does, which would cost every call a hundredth of its rate.
+                    # As _ended() does, which would cost every call a hundredth of its rate.
                     seconds = pool.clock() - begun
                     self._counters.answered(seconds)
                     if self._host.on_call is not None:
                         self._host.tell(self.deployment, self.name, seconds, None, options.metadata)
                     return response
         except BaseException as error:
-            self._failed(begun, error)
+            self._ended(begun, error)
             raise
 
     def _may_try_again(
@@ -331,16 +331,14 @@ class Function(metaclass=NoPublicConstructor):
         if isinstance(error, ChannelBroken | ChannelClosed):
             raise await explain_loss(replica, error, delivered) from error
 
-    def _succeeded(self, begun: float) -> None:
+    def _ended(self, begun: float, failure: BaseException | None = None) -> None:
+        """Count a call, and tell of it."""
         seconds = self._pool.clock() - begun
-        self._counters.answered(seconds)
+        if failure is None:
+            self._counters.answered(seconds)
+        else:
+            self._counters.failed(failure)
         if self._host.on_call is not None:
-            self._host.tell(self.deployment, self.name, seconds, None, self._options.metadata)
-
-    def _failed(self, begun: float, failure: BaseException) -> None:
-        self._counters.failed(failure)
-        if self._host.on_call is not None:
-            seconds = self._pool.clock() - begun
             self._host.tell(self.deployment, self.name, seconds, failure, self._options.metadata)
 
     async def _wait_for_room(
@@ -433,13 +431,13 @@ class Function(metaclass=NoPublicConstructor):
                 )
                 yield stream
         except BaseException as error:
-            failure = error
+            failure = first_of(error)
             raise
         finally:
             # What its caller makes of its failure, or does behind its end, does not concern it.
             if stream is not None and (stream.has_ended or stream.failure):
                 failure = stream.failure
-            self._succeeded(begun) if failure is None else self._failed(begun, failure)
+            self._ended(begun, failure)
 
     async def _enter(
         self,

@@ -5,10 +5,10 @@ found.
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 from spear._errors import NotFound, SpearError
+from spear._util import did_you_mean
 
 from ._execution_table import Executions
 from ._executions import run_execution
@@ -133,9 +133,7 @@ class Host:
         if homes:
             choices = ", ".join(f"{deployment.name}.{each}" for deployment, each in homes)
             raise NotFound(f"several deployments have a function {name!r}: say {choices}")
-        close = get_close_matches(name[:100], index, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise NotFound(f"no deployment has a function {name[:100]!r}{hint}")
+        raise NotFound(f"no deployment has a function {name[:100]!r}{did_you_mean(name, index)}")
 
     def _make_index(self) -> _Index:
         index: _Index = {}

@@ -35,6 +35,13 @@ async def leave_it_to_scope(deadline: float) -> None:
         await trio.sleep_until(deadline)
 
 
+def first_of(error: BaseException) -> BaseException:
+    """What ended a block that may have nurseries in it: a cancellation only if there is nothing else."""
+    while isinstance(error, BaseExceptionGroup):
+        error = (error.split(trio.Cancelled)[1] or error).exceptions[0]
+    return error
+
+
 @final
 class FunctionStream(metaclass=NoPublicConstructor):
     """A running stream: iterate over it for the function's items.

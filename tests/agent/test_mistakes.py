@@ -100,8 +100,8 @@ async def test_what_need_not_be_given_is_for_those_who_call_it_here() -> None:
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        ("strr", "due(day): there is no 'strr' (did you mean 'str'?)"),
-        ("list[Datde]", "due(day): there is no 'Datde' (did you mean 'Dated'?)"),
+        ("strr", "due(day): there is no 'strr'; did you mean 'str'?"),
+        ("list[Datde]", "due(day): there is no 'Datde'; did you mean 'Dated'?"),
         ("Ytterbium", "due(day): there is no 'Ytterbium'"),
     ],
 )

@@ -24,6 +24,24 @@ WORKERS = HERE / "workers.py"
 PATIENCE_SECONDS = 15.0
 """For whatever must happen soon, on a machine that is busy with something else."""
 
+CRASHING = """
+import os, spear
+file = os.open({book!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+app = spear.Agent()
+
+@app.lifespan
+async def lifespan():
+    os.write(file, b"x")
+    if os.path.exists({flag!r}):
+        os._exit(9)
+    yield
+
+@app.function
+async def die() -> None:
+    os._exit(9)
+"""
+"""A program that cannot start while there is a file `flag`, and notes each start in `book`."""
+
 
 class Probe:
     """An agent that runs in the test's own process.

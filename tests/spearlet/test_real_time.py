@@ -16,7 +16,7 @@ import trio
 from spear import DeploymentSettings, Overloaded, Scale, WorkerDied, open_spearlet
 from spear.spearlet import DeploymentState, ProcessSettings
 
-from .helpers import WORKERS, write
+from .helpers import CRASHING, WORKERS, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,21 +36,6 @@ app = spear.Agent("busy", concurrency={CONCURRENCY})
 @app.function
 async def work() -> None:
     await trio.sleep(0.02)
-"""
-
-CRASHING = """
-import os, spear
-app = spear.Agent()
-
-@app.lifespan
-async def lifespan():
-    if os.path.exists({flag!r}):
-        os._exit(9)
-    yield
-
-@app.function
-async def die() -> None:
-    os._exit(9)
 """
 
 
@@ -116,7 +101,9 @@ async def test_r17_a_crash_loop_costs_the_host_little_and_others_next_to_nothing
     tmp_path: Path, start: Literal["zygote", "spawn"]
 ) -> None:
     flag = tmp_path / "broken"
-    path = write(tmp_path, "crashing.py", CRASHING.format(flag=str(flag)))
+    path = write(
+        tmp_path, "crashing.py", CRASHING.format(book=str(tmp_path / "book"), flag=str(flag))
+    )
     settings = ProcessSettings(target=str(path), start=start)
 
     async def crash(spearlet: Spearlet, name: str) -> None:

@@ -236,7 +236,11 @@ async def test_streams_that_fail_are_counted_whatever_their_callers_make_of_it(
             raise ValueError("no more")
         await trio.sleep_forever()
 
-    async with deployed(app) as deployment:
+    ends: list[str] = []
+    async with spear.open_spearlet(
+        on_call=lambda record: ends.append(type(record.failure).__name__)
+    ) as spearlet:
+        deployment = await spearlet.deploy(app)
         async with deployment.items.stream(fails=True) as stream:
             with pytest.raises(FunctionRaised, match="no more"):
                 _ = [item async for item in stream]
@@ -267,6 +271,7 @@ async def test_streams_that_fail_are_counted_whatever_their_callers_make_of_it(
             "WorkerDied": 1,
         }
         assert counted.calls == 5
+        assert ends == list(counted.failures)
 
 
 async def test_an_unknown_function_is_found_out_at_once() -> None:

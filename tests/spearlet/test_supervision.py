@@ -34,7 +34,7 @@ from spear.runtimes import InstanceEvent, InstanceState
 from spear.spearlet import CallRecord, DeploymentState, ProcessSettings
 from spear.spearlet._restarts import RestartBudget
 
-from .helpers import PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write
+from .helpers import CRASHING, PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -200,24 +200,6 @@ async def test_r17_a_crash_loop_leaves_the_others_alone(
         assert other.statistics().functions["echo"].failures == {}
         assert len(fragile.starts) == 6
         assert (other.statistics().started, other.statistics().lost) == (1, 0)
-
-
-CRASHING = """
-import os, spear
-file = os.open({book!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-app = spear.Agent()
-
-@app.lifespan
-async def lifespan():
-    os.write(file, b"x")
-    if os.path.exists({flag!r}):
-        os._exit(9)
-    yield
-
-@app.function
-async def die() -> None:
-    os._exit(9)
-"""
 
 
 @pytest.mark.slow
