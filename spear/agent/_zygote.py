@@ -250,7 +250,10 @@ async def _try_to_warm_up() -> None:
 
 
 def _is_readable(sock: socket.socket, seconds: float = 0) -> bool:
-    return bool(select.select([sock], [], [], seconds)[0])
+    # Not select.select, which refuses numbers above 1,023: those of a host with 150 instances.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _fail() -> NoReturn:
