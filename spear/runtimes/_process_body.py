@@ -35,10 +35,6 @@ Collect: TypeAlias = Callable[[int], Awaitable[int | None]]
 """Has a process of this number collected that has ended, and what is left of its group killed; returns
 its exit status, None if nobody knows it."""
 
-COLLECT_SECONDS: Final = 1.0
-"""Time limit for the exit status of a forked process, which its zygote usually tells within milliseconds.
-The host sees without the zygote that the process has ended."""
-
 _PIDFD_SIGNAL_PROCESS_GROUP: Final = 4  # <linux/pidfd.h>, since Linux 6.9
 
 
@@ -63,6 +59,7 @@ class ProcessBody(InstanceBody):
         await trio.lowlevel.checkpoint()
         if not self._is_collected:
             await trio.lowlevel.wait_readable(self._pidfd)
+            self.has_ended = True
             await self._collect()
         for output in self._outputs:
             await output.finish()
@@ -147,8 +144,7 @@ class ForkedBody(ProcessBody):
     async def _collect(self) -> None:
         # The zygote kills the group, too; but it may be dead.
         self.kill()
-        with trio.move_on_after(COLLECT_SECONDS):
-            self.exit_status = await self._ask_to_collect(self.pid)
+        self.exit_status = await self._ask_to_collect(self.pid)
         if self.exit_status is None:
             self.exit_status = _adopted_status(self._pidfd)
         self._is_collected = True

@@ -17,11 +17,11 @@ import trio.testing
 from spear._errors import SpawnFailed
 from spear._ids import InstanceId
 from spear._limits import Limits
-from spear.runtimes import ProcessSettings
+from spear.runtimes import InstanceState, ProcessSettings
 from spear.runtimes import _process_template as template
 from spear.runtimes._process_zygote import MOST_ATTEMPTS, ForkedStart
 
-from .helpers import PATIENCE_SECONDS, Host, is_alive, nothing_left, open_host
+from .helpers import PATIENCE_SECONDS, Host, is_alive, listening, nothing_left, open_host
 from .liar import FAILED, FORKED, LIARS, SPAWNED
 from .test_agent import call
 
@@ -115,6 +115,19 @@ async def test_r16_a_template_that_lies_costs_no_start_more_than_its_time(
     with trio.fail_after(PATIENCE_SECONDS):
         while any(map(is_alive, lie.forks())):
             await trio.sleep(0.01)
+
+
+async def test_an_instance_that_has_ended_is_not_said_to_go_on(tmp_path: Path) -> None:
+    """Though its template has not told how it has ended, and may still do so."""
+    lie = Lie("NeverCollects", tmp_path)
+    with nothing_left(), listening("spear.runtimes") as lines:
+        async with open_host() as host, host.forking(lie.settings):
+            with trio.CancelScope() as scope:
+                async with host.ready(lie.settings) as instance:
+                    scope.cancel()
+                    await trio.sleep_forever()
+            assert instance.state is InstanceState.DELETED
+    assert not any("does not end" in line for line in lines.texts)
 
 
 @pytest.mark.parametrize("name", ["NeverAnswers", "IsAlwaysStale"])
