@@ -87,6 +87,7 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
     os.set_inheritable(control, False)
     sock = socket.socket(fileno=control)
     known = open_descriptors()
+    files = Files(target)
     agent = load(target)
     if agent is None:
         return CANNOT_START
@@ -95,7 +96,8 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
         return ENDED
     prepare(agent)
     rehearse()
-    zygote = _Zygote(sock, lifeline)
+    files.add_modules()
+    zygote = _Zygote(sock, lifeline, files)
     settle()
     if zygote.serve():  # pragma: no cover  # this is a fork: see _Zygote
         gc.enable()
@@ -110,10 +112,10 @@ class _Zygote:
     What is on the stack when a fork begins is not measured in it by coverage.
     """
 
-    def __init__(self, sock: socket.socket, lifeline: int) -> None:
+    def __init__(self, sock: socket.socket, lifeline: int, files: Files) -> None:
         self._sock = sock
         self._lifeline = lifeline
-        self._files = Files()
+        self._files = files
         self._children: set[int] = set()
         self._ahead: deque[_Fork] = deque()
         self._requests: socket.socket | None = None  # in a fork: where its request comes

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import pytest
@@ -405,6 +406,38 @@ async def test_new_files_are_loaded_anew(program: ProcessSettings) -> None:
         # A template ends when the last of its instances has been collected.
         assert old.exit_status == 0
         await until(lambda: children() == {zygote.statistics().pid})
+
+
+@pytest.mark.parametrize("start", ["spawn", "zygote"])
+async def test_a_change_that_keeps_size_and_time_is_loaded(
+    start: Literal["spawn", "zygote"], program: ProcessSettings
+) -> None:
+    """A second, or a build that gives all files one time, is enough for that."""
+    program = attrs.evolve(program, start=start)
+    path = program.target or ""
+    change(program, "return value", "return value + 1")
+    os.utime(path, (1, 1))
+    assert py_compile.compile(path, doraise=True)
+    async with open_host() as host, host.forking(program), host.ready(program, "old") as old:
+        assert await call(old, "echo", 1) == 2
+        change(program, "value + 1", "value + 2")
+        os.utime(path, (1, 1))
+        async with host.ready(program, "new") as new:
+            assert await call(new, "echo", 1) == 3
+
+
+async def test_a_change_while_a_template_loads_is_one(program: ProcessSettings) -> None:
+    change(
+        program,
+        "app = spear.Agent()",
+        "app = spear.Agent()\nfrom pathlib import Path\ntext = Path(__file__).read_text()\n"
+        "if 'return value\\n' in text:\n"
+        "    Path(__file__).write_text(text.replace('return value\\n', 'return -value\\n'))",
+    )
+    async with open_host() as host, host.forking(program) as zygote:
+        async with host.ready(program) as instance:
+            assert await call(instance, "echo", 1) == -1
+        assert zygote.statistics().loaded == 2
 
 
 async def test_settings_say_whether_to_fork(program: ProcessSettings) -> None:
