@@ -389,8 +389,6 @@ class Template:
                     self._hear(message)
         except _Nonsense as error:
             self._distrust(str(error))
-        except trio.ClosedResourceError:  # we have hung up
-            return
         except OSError:  # it died with requests unread
             pass
         await self._lose()

@@ -10,6 +10,7 @@ It knows nothing of Spear but the protocol: its forks begin as spawned instances
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -276,6 +277,15 @@ class DiesInBetween(Spawned):
         os._exit(0)
 
 
+class DiesWithoutReading(Spawned):
+    def serve(self) -> NoReturn:
+        self.begin()
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        poll.poll()
+        os._exit(0)
+
+
 class ForksWhatNeverLogsIn(Honest):
     outcomes = (FAILED,)
 
@@ -316,6 +326,11 @@ class CollectsWithNonsense(Honest):
 class CollectsWithTheWrongByte(Honest):
     def tell(self, pid: int, status: int) -> None:
         self.say(b"P%d" % pid)
+
+
+class CollectsWithoutStatus(Honest):
+    def tell(self, pid: int, status: int) -> None:
+        self.say(b"X")
 
 
 class CollectsTwice(Honest):

@@ -21,7 +21,15 @@ from spear.runtimes import InstanceState, ProcessSettings
 from spear.runtimes import _process_template as template
 from spear.runtimes._process_zygote import MOST_ATTEMPTS, ForkedStart
 
-from .helpers import PATIENCE_SECONDS, Host, is_alive, listening, nothing_left, open_host
+from .helpers import (
+    PATIENCE_SECONDS,
+    Host,
+    is_alive,
+    listening,
+    nothing_left,
+    open_host,
+    wait_dead,
+)
 from .liar import FAILED, FORKED, LIARS, SPAWNED
 from .test_agent import call
 
@@ -128,6 +136,24 @@ async def test_an_instance_that_has_ended_is_not_said_to_go_on(tmp_path: Path) -
                     await trio.sleep_forever()
             assert instance.state is InstanceState.DELETED
     assert not any("does not end" in line for line in lines.texts)
+
+
+async def test_a_child_is_collected_once_though_its_instance_is_left_meanwhile(
+    tmp_path: Path,
+) -> None:
+    lie = Lie("CollectsLate", tmp_path)
+    with nothing_left():
+        async with open_host() as host, host.forking(lie.settings) as zygote:
+            with trio.CancelScope() as scope:
+                async with host.ready(lie.settings) as instance:
+                    assert instance.pid is not None
+                    pidfd = os.pidfd_open(instance.pid)
+                    os.kill(instance.pid, signal.SIGKILL)
+                    await wait_dead(pidfd)
+                    await trio.testing.wait_all_tasks_blocked()  # its template has been asked
+                    scope.cancel()
+            assert instance.exit_status == -signal.SIGKILL
+            assert zygote.statistics().died == 0
 
 
 @pytest.mark.parametrize("name", ["NeverAnswers", "IsAlwaysStale"])
