@@ -236,7 +236,10 @@ class Zygote(metaclass=NoPublicConstructor):
         return await template.fork(start.directory, plumbing)
 
     def _too_late(self, start: ForkedStart, template: Template) -> SpawnFailed:
-        does = "was not forked" if template.settled.is_set() else "did not load its program"
+        has_loaded = (
+            template.settled.is_set() and not template.failure
+        )  # which comes at the same time
+        does = "was not forked" if has_loaded else "did not load its program"
         seconds = f"{self._limits.startup_seconds:g} s (startup_seconds)"
         return SpawnFailed(
             f"{start.instance_id} did not start: it {does} within {seconds}",
