@@ -224,7 +224,7 @@ async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
 def test_python_blocks_are_python(name: str) -> None:
     for block in read(name)[0]:
         if block.language == "python":
-            compile(block.text, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            assert compile(block.text, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

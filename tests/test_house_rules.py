@@ -32,6 +32,15 @@ WAIVER_WITHIN = 40
 PROMISES = re.compile(r"\b(TODO|FIXME|XXX)\b")
 UNEXPLAINED_IGNORE = re.compile(r"# type: ignore(?!\[[^]]+\]\s+# \w)")
 
+LOOKS = {
+    "raises", "warns", "fail", "RaisesGroup", "assert_checkpoints", "assert_no_checkpoints",
+    "check_half_closeable_stream", "check_two_way_stream", "run_state_machine_as_test", "cancel_sweep",
+    "CHANNEL_CASES", "PEER_CASES", "wait", "until",
+}  # fmt: skip
+"""Names whose use makes a test fail that finds something else than it should, or whose time is up."""
+RAISES_NOTHING = re.compile(r"# raises nothing\b")
+"""A comment that begins so says that this is what the test claims."""
+
 AnyFunction: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -211,6 +220,93 @@ def unproven(document: str, tests: Iterable[Source]) -> list[str]:
     return [each for each in promised(document) if each.lower() not in words]
 
 
+def blind(tests: list[Source]) -> Iterator[str]:
+    """Tests that fail only if something raises that nobody expects, and that do not say so.
+
+    Others look at something: they assert, expect an exception or a warning, wait for something, so that
+    their time limit fails them, or use a function of the tests that does.
+    """
+    modules = {source.path: Module.of(source) for source in tests}
+    for source in tests:
+        lines = source.lines
+        for name, found in modules[source.path].functions.items():
+            for node in found if name.startswith("test_") else ():
+                text = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                if not RAISES_NOTHING.search(text) and not looks(node, source.path, modules, set()):
+                    yield f"{source.path}:{node.lineno}: {name}"
+
+
+@attrs.frozen
+class Module:
+    """What a file of the tests defines, and what it imports from others of them."""
+
+    functions: dict[str, list[AnyFunction]]
+    imports: dict[str, tuple[str, str]]
+
+    @classmethod
+    def of(cls, source: Source) -> Module:
+        functions: dict[str, list[AnyFunction]] = {}
+        imports: dict[str, tuple[str, str]] = {}
+        for node in ast.walk(source.tree):
+            if isinstance(node, AnyFunction):
+                functions.setdefault(node.name, []).append(node)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                folder = source.path.rpartition("/")[0] if node.level else "tests"
+                path = f"{folder}/{node.module.removeprefix('tests.').replace('.', '/')}.py"
+                imports |= {each.asname or each.name: (path, each.name) for each in node.names}
+        return cls(functions, imports)
+
+
+def looks(node: ast.AST, path: str, modules: dict[str, Module], seen: set[tuple[str, str]]) -> bool:
+    """Whether a function of the file at ``path`` looks at something, by itself or through others."""
+    if any(is_a_look(each) for each in ast.walk(node)) or any(claims(node)):
+        return True
+    module = modules[path]
+    for each in ast.walk(node):
+        if isinstance(each, ast.Attribute) and ast.unparse(each.value) == "self":
+            name = each.attr
+        elif isinstance(each, ast.Name):
+            name = each.id
+        else:
+            continue
+        where, original = module.imports.get(name, (path, name))
+        if where in modules and (where, original) not in seen:
+            seen.add((where, original))
+            for helper in modules[where].functions.get(original, ()):
+                if looks(helper, where, modules, seen):
+                    return True
+    return False
+
+
+def is_a_look(node: ast.AST) -> bool:
+    if isinstance(node, ast.Name | ast.Attribute):
+        name = node.id if isinstance(node, ast.Name) else node.attr
+        # That all tasks are blocked comes true sooner or later, whatever they have done.
+        return name in LOOKS or (name.startswith("wait_") and name != "wait_all_tasks_blocked")
+    if isinstance(node, ast.Raise):
+        return node.exc is not None and ast.unparse(node.exc).startswith("AssertionError")
+    return (
+        isinstance(node, ast.keyword) and node.arg == "check" and ast.unparse(node.value) == "True"
+    )
+
+
+def claims(function: ast.AST) -> Iterator[ast.Assert]:
+    """The assertions of a function, but for those that tell a type checker what comes next."""
+    for node in ast.walk(function):
+        for _, block in ast.iter_fields(node):
+            if isinstance(block, list):
+                for each in block:
+                    last = each is block[-1]
+                    if isinstance(each, ast.Assert) and (last or not narrows(each.test)):
+                        yield each
+
+
+def narrows(test: ast.expr) -> bool:
+    return ast.unparse(test).endswith(" is not None") or (
+        isinstance(test, ast.Call) and ast.unparse(test.func) == "isinstance"
+    )
+
+
 Rule: TypeAlias = "Callable[[Source], Iterator[str]]"
 
 
@@ -236,6 +332,11 @@ def test_what_is_public_is_documented() -> None:
 def test_every_guarantee_that_holds_has_a_test_of_its_name() -> None:
     document = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
     assert unproven(document, sources("tests")) == []
+
+
+@pytest.mark.slow
+def test_every_test_looks_at_something() -> None:
+    assert list(blind(sources("tests"))) == []
 
 
 LONG_FUNCTION = "def f():\n" + "    pass\n" * FUNCTION_LINES
@@ -323,3 +424,49 @@ def test_guarantees_without_a_test_are_found() -> None:
 def test_a_guarantee_must_have_a_status(row: str) -> None:
     with pytest.raises(ValueError, match="no status in the row of R1"):
         promised(row)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "pass",
+        "await f()",
+        "await wait_all_tasks_blocked()",
+        "x = f()\n  assert x is not None\n  x.g()",
+        "x = f()\n  assert isinstance(x, C)\n  x.g()",
+        "helper()",
+        "self.helper()",
+        "subprocess.run(['true'])",
+        "waiting = []",
+        "raise ValueError",
+    ],
+)
+def test_tests_that_look_at_nothing_are_found(body: str) -> None:
+    helper = "def helper():\n  helper()"
+    test = Source("tests/test_x.py", f"async def test_f(self):\n  {body}\n{helper}")
+    assert list(blind([test])) == ["tests/test_x.py:1: test_f"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "assert f()",
+        "x = f()\n  assert x is not None",
+        "if x:\n    raise AssertionError",
+        "with pytest.raises(ValueError):\n    f()",
+        "await f.wait()",
+        "await wait_until(f)",
+        "subprocess.run(['true'], check=True)",
+        "helper()",
+        "self.helper()",
+        "given()",
+        "def handler():\n    assert True\n  f(handler)",
+        "f()  # raises nothing",
+    ],
+)
+def test_tests_that_look_at_something_are_not(body: str) -> None:
+    imports = "from .helpers import renamed as given"
+    test = f"async def test_f(self):\n  {body}\n{imports}\ndef helper():\n  given()"
+    helpers = "def further():\n  assert 1\ndef renamed():\n  further()"
+    found = [Source("tests/a/test_x.py", test), Source("tests/a/helpers.py", helpers)]
+    assert list(blind(found)) == []

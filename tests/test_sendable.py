@@ -225,7 +225,7 @@ def test_text_that_is_not_unicode_is_found_when_it_is_looked_for(value: object, 
 
 
 def test_good_text_is_found_to_be_good() -> None:
-    check_text([None, 1, "größe", {"a": "b"}, b"", ("c",)])
+    check_text([None, 1, "größe", {"a": "b"}, b"", ("c",)])  # raises nothing
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_so_is_the_one_that_is_not_unicode(
 
 
 def test_arguments_that_are_fine() -> None:
-    check_arguments((1, [2]), {"a": 3, "b": [4]})
+    check_arguments((1, [2]), {"a": 3, "b": [4]})  # raises nothing
 
 
 def test_arguments_have_two_levels_less() -> None:

@@ -38,6 +38,7 @@ from typing import Final, TypeAlias, final
 
 from spear._util import did_you_mean
 
+from ._as_written import annotations_of, signature_of
 from ._context import Items
 
 Convert: TypeAlias = Callable[[object], object]
@@ -133,7 +134,7 @@ def resolve_hints(thing: object) -> dict[str, object]:
     # One name that exists only under TYPE_CHECKING must not leave all the others unchecked.
     module = inspect.getmodule(thing)
     scope = getattr(thing, "__globals__", None) or vars(module or typing)
-    for name, annotation in inspect.get_annotations(thing).items():  # type: ignore[arg-type]  # either
+    for name, annotation in annotations_of(thing).items():  # type: ignore[arg-type]  # either
         single = types.SimpleNamespace(__annotations__={name: annotation}, __globals__=scope)
         with suppress(Exception):  # as above
             hints.update(typing.get_type_hints(single, include_extras=True))
@@ -461,7 +462,7 @@ def _fields_of(cls: type) -> tuple[dict[str, Check | None], list[str], frozenset
         aliases = {field.alias or field.name: field.name for field in attributes}
     else:
         aliases = {name: name for name in getattr(cls, "__dataclass_fields__", ())}
-    parameters = inspect.signature(cls).parameters
+    parameters = signature_of(cls).parameters
     fields = {
         name: build_check(hints.get(aliases.get(name, name)))
         for name, parameter in parameters.items()

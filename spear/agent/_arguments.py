@@ -185,16 +185,15 @@ class Binder:
 def make_binder(name: str, function: AnyFunction) -> tuple[Binder, tuple[str, int] | None]:
     """The binder of a function, and the parameter that takes the caller's items, if it has one:
     its name, and its index among all parameters."""
-    import inspect
-
     from ._annotations import build_check, is_items, resolve_hints
+    from ._as_written import signature_of
 
     hints = resolve_hints(function)
     parameters: list[Parameter] = []
     rest: Parameter | None = None
     other: Parameter | None = None
     items: tuple[str, int] | None = None
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature_of(function).parameters.values():
         kind, hint = parameter.kind, hints.get(parameter.name)
         by_position = kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         index = len(parameters) if by_position else _MANY

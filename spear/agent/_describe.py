@@ -11,6 +11,7 @@ import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
 
+from ._as_written import signature_of
 from ._functions import AsyncFunction, Function
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def describe(function: Function) -> dict[str, str]:
 
 def _signature(function: AnyFunction) -> str:
     try:
-        signature = inspect.signature(function)
+        signature = signature_of(function)
     except ValueError:  # some functions that are written in C
         return "(...)"
     parameters = [

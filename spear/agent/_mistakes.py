@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 from spear._errors import ConfigurationError
 from spear._util import did_you_mean
 
+from ._as_written import annotations_of, signature_of
+
 if TYPE_CHECKING:
     from ._arguments import AnyFunction
     from ._functions import Function
@@ -33,7 +35,7 @@ _PLAIN_TEXTS: Final = ("str", "int", "float", "bool", "bytes", "None", "object")
 def check_annotations(functions: Iterable[Function]) -> None:
     """Raise ConfigurationError for a parameter that can never be given, or not be understood."""
     for function in functions:
-        annotations = dict(getattr(function.function, "__annotations__", {}))
+        annotations = annotations_of(function.function)
         annotations.pop("return", None)
         if not all(map(_is_plain, annotations.values())):
             for parameter, fault in _faults(function.function, annotations):
@@ -51,7 +53,7 @@ def _faults(function: AnyFunction, annotations: dict[str, object]) -> Iterator[t
     from ._annotations import build_check, is_items, item_check, resolve_hints
 
     hints = resolve_hints(function)
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in signature_of(function).parameters.items():
         if name not in hints:
             if name in annotations and (fault := _misspelled(function, annotations[name])):
                 yield name, fault

@@ -15,8 +15,8 @@ import socket
 import stat
 import sys
 import weakref
-from array import array
 from contextlib import suppress
+from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from spear._segments import Segment
@@ -32,7 +32,8 @@ MOST_READ_BYTES: Final = 1024 * 1024 * 1024
 _STAT_BLOCK_BYTES: Final = 512
 _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>, Linux 5.1; Python has no name for it
 
-ANCILLARY_BYTES: Final = socket.CMSG_SPACE(array("i").itemsize)
+_INT: Final = Struct("i")
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size)
 """Room for one descriptor; a second one may fit into the padding."""
 
 
@@ -341,13 +342,14 @@ class BorrowedFile(MemoryFile):
 
 def send_with_descriptor(sock: socket.socket, data: bytes, fileno: int) -> int:
     """Send the beginning of ``data``, and a descriptor with its first byte, without waiting."""
-    return sock.sendmsg([data], [(*_RIGHTS, array("i", [fileno]))])
+    return sock.sendmsg([data], [(*_RIGHTS, _INT.pack(fileno))])
 
 
 def descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[Descriptor]:
     """The descriptors that have come beside the bytes of one read."""
-    numbers = array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == _RIGHTS:
-            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    return [Descriptor(number) for number in numbers]
+    return [
+        Descriptor(number)
+        for level, kind, data in ancillary
+        if (level, kind) == _RIGHTS
+        for (number,) in _INT.iter_unpack(data[: len(data) - len(data) % _INT.size])
+    ]

@@ -85,6 +85,7 @@ async def test_many_run_at_the_same_time() -> None:
     async with calling(app) as caller, trio.open_nursery() as nursery:
         for _ in range(10):
             nursery.start_soon(caller.call, "meet")
+    assert arrived == 10
 
 
 async def test_failures_are_told() -> None:

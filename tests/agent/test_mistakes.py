@@ -145,7 +145,7 @@ async def f(a: Thing, b: Other, c: far.away.Thing, d: list[Alias]): ...
 """,
     )
     async with app.running():
-        pass
+        assert app.functions == ("inner", "f")
 
 
 async def test_where_names_cannot_be_told_nothing_is_refused(tmp_path: Path) -> None:
@@ -161,12 +161,12 @@ async def f(a: Thing): ...
 """,
     )
     async with app.running():
-        pass
+        assert app.functions == ("f",)
     del sys.modules["bad_annotations"]
     app = load(tmp_path, "@app.function\nasync def f(a: Thing): ...\n")
     del sys.modules["bad_annotations"]  # no module, no source
     async with app.running():
-        pass
+        assert app.functions == ("f",)
 
 
 async def test_a_deployment_tells_of_it() -> None:

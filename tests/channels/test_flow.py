@@ -316,10 +316,14 @@ async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind
 
 @pytest.mark.slow
 async def test_r20_a_stalled_call_does_not_slow_the_others_down(unix: Carrier) -> None:
-    """The same in real time: the slowest in a hundred, with room for a machine that is busy."""
+    """The same in real time: the slowest in ten, with room for a machine that is busy.
+
+    Where others have the processor for milliseconds now and then, the slowest in a hundred are those that
+    were interrupted, and whether they are so few is chance.
+    """
     rounds = await time_beside_a_stall(unix, rounds=10, calls=100)
     alone, beside = (sorted(chain(*each)) for each in zip(*rounds, strict=True))
-    assert beside[989] <= 3 * alone[989] + 0.002
+    assert beside[899] <= 3 * alone[899] + 0.002
 
 
 @pytest.mark.soak

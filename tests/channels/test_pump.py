@@ -210,11 +210,20 @@ async def test_serving_can_be_cancelled_and_what_comes_then_waits() -> None:
 
 
 async def test_closing_a_pipe_ends_its_serving() -> None:
-    async with socket_pipes() as (_, peer), trio.open_nursery() as nursery:
-        nursery.start_soon(peer.serve, lambda frames: None)
-        await trio.testing.wait_all_tasks_blocked()
-        peer.close()
-    await peer.serve(lambda frames: None)  # it is closed already
+    ended: list[str] = []
+
+    async def serve(name: str) -> None:
+        await peer.serve(lambda frames: None)
+        ended.append(name)
+
+    async with socket_pipes() as (_, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, "by closing")
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == []
+            peer.close()
+        await serve("closed already")
+    assert ended == ["by closing", "closed already"]
 
 
 async def test_a_socket_that_was_closed_under_its_pipe_can_be_served_no_more() -> None:

@@ -29,11 +29,13 @@ class Screen:
 
     Attributes:
         process: the command.
+        before: how the terminal treated keys before the command began.
         raw: everything that it has written.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], master: int, before: list[object]) -> None:
         self.process = process
+        self.before = before
         self.raw = b""
         self._master = master
         self._screen = pyte.Screen(COLUMNS, LINES)
@@ -96,7 +98,7 @@ class Screen:
         return self.process.wait(PATIENCE_SECONDS)
 
     def attributes(self) -> list[object]:
-        """How the terminal treats keys."""
+        """How the terminal treats keys now."""
         return termios.tcgetattr(self._master)
 
     def picture(self) -> str:
@@ -116,6 +118,7 @@ def on_screen(
     """``spear`` on a terminal of its own; killed at the end, if it runs then."""
     master, slave = os.openpty()
     set_size(master, COLUMNS, LINES)
+    before = termios.tcgetattr(master)
     try:
         with subprocess.Popen(
             ["setsid", "--ctty", *command, *words],  # so that it gets the terminal's signals
@@ -126,7 +129,7 @@ def on_screen(
         ) as process:
             try:
                 os.close(slave)  # the end of the command is the end of what can be read
-                yield Screen(process, master)
+                yield Screen(process, master, before)
             finally:
                 process.kill()
     finally:

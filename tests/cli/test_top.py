@@ -41,7 +41,6 @@ def asking(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 def test_a_screen_that_lives(host: Host) -> None:
     with on_screen("top", "--interval", "0.2", environment=host.environment) as screen:
-        before = screen.attributes()
         text = screen.wait_until(lambda text: "till-2#1" in text)
         assert text.startswith("spearlet default, pid ")
         assert len(screen.lines) == LINES
@@ -50,7 +49,7 @@ def test_a_screen_that_lives(host: Host) -> None:
         )
         assert "n [name]" in screen.lines[-1]
         assert screen.raw.startswith(ENTER.encode())
-        assert screen.attributes() != before  # keys come one by one
+        assert screen.attributes() != screen.before  # keys come one by one
         assert not screen.is_plain()
         # Calls are seen, and sorted by.
         screen.type("c")
@@ -77,9 +76,8 @@ def test_in_the_background_it_can_be_ended(host: Host) -> None:
     """It is stopped there when it wants the terminal, as anything is; but not for ever."""
     script = ["sh", "-c", 'timeout 1 "$@"; echo "status $?"', "sh", *COMMAND]
     with on_screen("top", environment=host.environment, command=script) as screen:
-        before = screen.attributes()
         screen.wait_until(lambda text: "status 124" in text)
-        assert screen.attributes() == before
+        assert screen.attributes() == screen.before
         assert screen.wait_ended() == 0
 
 
@@ -95,7 +93,6 @@ def test_a_terminal_that_can_do_nothing(host: Host) -> None:
 )
 def test_a_signal_gives_the_terminal_back(host: Host, number: signal.Signals, status: int) -> None:
     with on_screen("top", environment=host.environment) as screen:
-        before = screen.attributes()
         screen.wait_until(lambda text: "till.greet" in text)
         if number == signal.SIGINT:
             screen.type("\x03")
@@ -103,19 +100,18 @@ def test_a_signal_gives_the_terminal_back(host: Host, number: signal.Signals, st
             os.kill(screen.process.pid, number)
         assert screen.wait_ended() == status
         assert screen.raw.endswith(LEAVE.encode())
-        assert screen.attributes() == before
+        assert screen.attributes() == screen.before
 
 
 def test_the_end_of_the_host_gives_the_terminal_back(tmp_path: Path) -> None:
     with serving(tmp_path, "till.py") as host:
         with on_screen("top", environment=host.environment) as screen:
-            before = screen.attributes()
             screen.wait_until(lambda text: "till.greet" in text)
             host.process.kill()
             assert screen.wait_ended() == 10
             said = screen.raw.rpartition(LEAVE.encode())[2].decode()
             assert "the spearlet 'default' has ended" in said
-            assert screen.attributes() == before
+            assert screen.attributes() == screen.before
         status = subprocess.run(
             [*COMMAND, "top", "--once"],
             env={**os.environ, **host.environment}, capture_output=True, check=False,
@@ -145,10 +141,9 @@ def test_a_bug_gives_the_terminal_back(host: Host) -> None:
     )
     command = [sys.executable, "-c", code]
     with on_screen(environment=host.environment, command=command) as screen:
-        before = screen.attributes()
         assert screen.wait_ended() == 1
         assert b"ZeroDivisionError" in screen.raw.rpartition(LEAVE.encode())[2]
-        assert screen.attributes() == before
+        assert screen.attributes() == screen.before
 
 
 def test_no_colours_for_who_wants_none(host: Host) -> None:
@@ -162,7 +157,7 @@ def test_no_colours_for_who_wants_none(host: Host) -> None:
 def test_keys_as_they_were(host: Host) -> None:
     """Not even the modes that a terminal has by itself are taken for granted."""
     with on_screen("top", environment=host.environment) as screen:
-        flags = screen.attributes()[3]
+        flags = screen.before[3]
         assert isinstance(flags, int)
         assert flags & termios.ECHO
         screen.wait_until(lambda text: "till.greet" in text)

@@ -12,7 +12,16 @@ from trio.testing import assert_checkpoints, assert_no_checkpoints
 import spear
 from spear.gateway import GatewaySettings, open_gateway
 
-from .helpers import Probe, ask, call, closing_clients, connect, open_site, wait_until
+from .helpers import (
+    PATIENCE_SECONDS,
+    Probe,
+    ask,
+    call,
+    closing_clients,
+    connect,
+    open_site,
+    wait_until,
+)
 
 WITHOUT = """
 import sys
@@ -73,11 +82,14 @@ async def test_leaving_the_block_lets_calls_finish_and_closes_what_is_idle() -> 
 
 
 async def test_leaving_the_block_waits_so_long_and_no_longer() -> None:
+    """Nobody ends the call, whose own deadline is a minute away."""
     async with open_site(GatewaySettings(close_seconds=0.05)) as site:
         client = await connect(site.gateway)
         await client.send("POST", "/v1/functions/wait/call", b"")
         await site.probe.begun.wait()
-    await site.probe.cancelled.wait()
+        left = trio.current_time()
+    assert 0.05 <= trio.current_time() - left < PATIENCE_SECONDS
+    assert site.probe.cancelled.is_set()
 
 
 async def test_leaving_the_block_by_an_exception_cuts_everything() -> None:

@@ -220,11 +220,22 @@ async def test_s18_what_has_not_become_a_head_in_time_is_cut_without_an_answer()
         await client.aclose()
 
 
-async def test_s18_a_body_that_is_no_http_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"xyz\r\n", ": illegal chunk header"), (b"5\r\nabcdeXX", ": malformed chunk footer")],
+)
+async def test_s18_a_body_that_is_no_http_is_refused(body: bytes, reason: str) -> None:
+    """The client is told why, the connection is closed, and no function is called."""
     async with open_site() as site, still_serving(site):
         client = await connect(site.gateway)
-        await client.stream.send_all(HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n")
-        await is_cut(client)
+        await client.stream.send_all(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        client.http.send(_request())
+        reply = await client.receive()
+        assert (reply.status, reply.error["kind"]) == (400, "BadRequest")
+        assert str(reply.error["message"]).startswith(f"that is not HTTP/1.1{reason}")
+        assert reply.error["delivered"] == "no"
+        assert await client.stream.receive_some(1) == b""
+        assert site.spearlet.deployments["probe"].statistics().functions["twice"].calls == 0
 
 
 async def test_s18_nobody_gets_http_2() -> None:
@@ -273,6 +284,11 @@ async def test_s18_a_client_that_does_not_read_its_answer_is_cut() -> None:
         await client.stream.send_all(HEAD + b"Content-Length: %d\r\n\r\n" % size)
         await client.stream.send_all(bytes(size))
         await wait_until(lambda: site.gateway.statistics().connections == 0)
+        received = 0
+        with suppress(trio.BrokenResourceError):
+            while part := await client.stream.receive_some(1 << 20):
+                received += len(part)
+        assert received < 2 * size  # what the kernel held of it
 
 
 async def test_s18_a_closing_gateway_does_not_wait_for_a_client_that_does_not_read() -> None:
@@ -283,7 +299,7 @@ async def test_s18_a_closing_gateway_does_not_wait_for_a_client_that_does_not_re
             "POST", "/v1/functions/flood/stream", b"", {"accept": "application/octet-stream"}
         )
         await client.receive_head()
-    # Leaving the block has come to its end.
+    assert site.probe.cancelled.is_set()  # and leaving the block has come to its end
 
 
 def memory() -> int:

@@ -179,4 +179,5 @@ def test_what_an_instance_says_may_be_anything(text: str | None) -> None:
 def test_schemas_are_json(name: str) -> None:
     signature = parse_signature(name)
     assert signature is not None
-    json.dumps([signature.by_name(), signature.by_position(), *signature.alone()])
+    schemas = [signature.by_name(), signature.by_position(), *signature.alone()]
+    assert json.loads(json.dumps(schemas)) == schemas

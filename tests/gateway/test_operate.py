@@ -126,6 +126,7 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
         assert [each["id"] for each in items_of(listed["instances"])] == ["process:shop-1#1"]
         listed = (await ask(site.gateway, "GET", "/v1/deployments")).json
         assert [each["name"] for each in items_of(listed["deployments"])] == ["shop"]
+        await wait_until(lambda: site.gateway.statistics().connections == 0)  # all have been closed
         everything = (await ask(site.gateway, "GET", "/v1/statistics")).json
         assert (everything["state"], everything["pid"], everything["name"]) == (
             "running",

@@ -34,3 +34,4 @@ def test_what_nobody_owns_is_removed_and_nothing_else() -> None:
 
 def test_a_temporary_directory_that_is_gone_holds_up_nobody(tmp_path: Path) -> None:
     _sweep(str(tmp_path / "missing"))
+    assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ from spear import (
 from spear.channels import decode_result, encode_arguments
 
 from . import workers
-from .helpers import WORKERS, Probe, deployed, instance
+from .helpers import PATIENCE_SECONDS, WORKERS, Probe, deployed, instance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -218,7 +218,7 @@ async def test_leaving_early_cancels_at_the_far_end() -> None:
         asking = await spearlet.deploy(relay())
         async with asking.follow.stream("ticks", 1) as stream:
             assert await anext(stream) == 0
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE_SECONDS):
             await probe.cancelled.wait()
 
 
@@ -246,7 +246,7 @@ async def test_cancellation_crosses_two_hops() -> None:
             nursery.start_soon(asking.ask, "wait")
             await probe.begun.wait()
             nursery.cancel_scope.cancel()
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE_SECONDS):
             await probe.cancelled.wait()
         assert await asking.ask("add", 1) == 2
 
@@ -295,7 +295,7 @@ async def test_r8_the_budget_strictly_decreases_over_3_hops(
 @pytest.mark.slow
 async def test_r8_the_budget_strictly_decreases_over_3_real_hops() -> None:
     async with deployed(WORKERS, replicas=2) as deployment:
-        for timeout in (1.0, 60.0, 86_400.0):
+        for timeout in (20.0, 60.0, 86_400.0):
             budgets = cast("list[float]", await deployment.budget(3, timeout=timeout))
             assert all(later < earlier for earlier, later in pairwise(budgets)), budgets
         assert [instance(each).exit_status for each in deployment.replicas] == [None, None]

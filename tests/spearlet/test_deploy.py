@@ -231,7 +231,8 @@ async def test_a_name_that_cannot_be_one(name: str) -> None:
 
 
 async def test_a_longest_name_with_the_most_replicas_is_a_name() -> None:
-    spear.InstanceId("process", f"{'x' * MAX_NAME}-{MAX_REPLICAS}")
+    name = f"{'x' * MAX_NAME}-{MAX_REPLICAS}"
+    assert str(spear.InstanceId("process", name)) == f"process:{name}#1"
 
 
 async def test_a_name_that_is_taken() -> None:

@@ -15,7 +15,7 @@ from spear.spearlet import Deployment, Execution, ExecutionStatus
 from spear.spearlet._executions import STATUS_MOVES
 from spear.testing import cancel_sweep
 
-from .helpers import Probe, deployed
+from .helpers import PATIENCE_SECONDS, Probe, deployed
 
 S = ExecutionStatus
 
@@ -181,7 +181,7 @@ async def test_one_that_is_cancelled_while_it_runs() -> None:
             await execution.result()
         assert caught.value.delivered == "maybe"
         assert status(execution) == "cancelled"
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE_SECONDS):
             await probe.cancelled.wait()
 
 

@@ -31,7 +31,7 @@ from spear.spearlet._arguments import decode_result_untrusted
 from spear.testing import cancel_sweep
 
 from .bench import open_bench
-from .helpers import Probe, deployed, number
+from .helpers import PATIENCE_SECONDS, Probe, deployed, number
 
 if TYPE_CHECKING:
     from spear.spearlet import Deployment, Result
@@ -505,7 +505,7 @@ async def test_cancelling_the_caller_cancels_the_function() -> None:
         nursery.start_soon(deployment.wait)
         await probe.begun.wait()
         nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True), trio.fail_after(1):
+        with trio.CancelScope(shield=True), trio.fail_after(PATIENCE_SECONDS):
             await probe.cancelled.wait()
 
 

@@ -18,7 +18,7 @@ from spear import (
 from spear.spearlet import Deployment
 from spear.testing import cancel_sweep
 
-from .helpers import Probe, deployed
+from .helpers import PATIENCE_SECONDS, Probe, deployed
 
 
 async def test_items_come_in_order_and_end() -> None:
@@ -108,7 +108,7 @@ async def test_leaving_early_cancels_the_function() -> None:
             async for item in stream:
                 if item == 2:
                     break
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE_SECONDS):
             await probe.cancelled.wait()
 
 
@@ -123,7 +123,7 @@ async def test_an_exception_in_the_block_comes_out_as_it_is() -> None:
 
         with pytest.raises(ZeroDivisionError):
             await fail()
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE_SECONDS):
             await probe.cancelled.wait()
 
 

@@ -676,6 +676,7 @@ async def test_accept_overlooks_what_went_wrong_with_a_single_connection() -> No
     stream = await connect_tcp("127.0.0.1", port)
     async with stream, SocketListener(sock, TcpAddress("127.0.0.1", port)) as listener:
         (await listener.accept()).close()
+        assert await stream.receive_some(1) == b""
 
 
 @pytest.mark.parametrize(

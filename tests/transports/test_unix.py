@@ -281,6 +281,7 @@ async def test_the_socket_file_goes_with_its_listener(private_directory: str) ->
 async def test_a_socket_file_that_is_gone_is_no_error(private_directory: str) -> None:
     async with open_unix_listener(f"{private_directory}/socket"):
         os.unlink(f"{private_directory}/socket")
+    assert os.listdir(private_directory) == []
 
 
 async def test_a_path_belongs_to_one_listener(private_directory: str) -> None:

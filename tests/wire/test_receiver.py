@@ -566,7 +566,7 @@ class TestInPlace:
         receive(receiver, [data[:20_000]])
         assert receiver.direct is not None
         del receiver
-        gc.collect()  # what it cannot raise, pytest does
+        gc.collect()  # raises nothing; what it cannot raise, pytest does
 
     @pytest.mark.slow
     @pytest.mark.parametrize("piece", [2048, 64 * KIB, 300 * KIB])

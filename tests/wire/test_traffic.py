@@ -317,4 +317,4 @@ def test_long_random_traffic_loses_no_credit(seed: random.Random) -> None:
 @pytest.mark.soak
 def test_random_traffic_for_a_long_time(seed: random.Random) -> None:
     for _ in range(20_000):
-        drive(seed, 1000)
+        assert set(drive(seed, 1000)) <= SEEN

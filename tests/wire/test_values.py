@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from typing import cast
@@ -129,7 +130,5 @@ def test_s6_t7_bombs_are_refused(payload: bytes) -> None:
 @settings(max_examples=1000)
 @given(st.binary(max_size=60))
 def test_random_bytes_decode_or_raise_value_error(payload: bytes) -> None:
-    try:
-        decode_value_untrusted(payload)
-    except ValueError:
-        return
+    with suppress(ValueError):
+        decode_value_untrusted(payload)  # raises nothing else
