@@ -149,7 +149,7 @@ class Limits:
 
     max_outcomes: int = 10_000
     outcome_bytes: int = 64 * MIB
-    """Outcomes of calls with keys are kept so many, and with so many bytes of results."""
+    """Outcomes of calls with keys are kept so many, and with so many bytes of results and failures."""
 
     deployment_log_bytes: int = 256 * KIB
     """What is kept of what all instances of a deployment wrote."""

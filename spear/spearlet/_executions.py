@@ -138,6 +138,8 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
 
+    is_promised: Final = True  # its turn; see Placed
+
     def _promise(self, pool: ReplicaPool) -> None:
         """It will get its turn, though the pool may be closed meanwhile."""
         self._pool = pool

@@ -30,8 +30,9 @@ class CallOptions:
         metadata: a small map for the handler.
         key: a name for what the call does, the same each time it is tried. Calls of a function that have
             the same key, within ``dedup_seconds`` of each other, are one call: it is executed once,
-            and all get its outcome. If its instance is lost meanwhile, it is executed again. Who gives
-            up waiting does not cancel it. It travels with the call (``spear.context().key``).
+            with the deadline of the deployment, and all get its outcome. If its process is lost
+            meanwhile, it is executed again. A caller that gives up waiting does not cancel it. It
+            travels with the call (``spear.context().key``).
         session: calls of one session go to the same replica, with the policy ``sticky``.
         on_progress: called with each progress report that arrives, in the task that waits for the call.
             If it raises, the call is cancelled and raises the same.
