@@ -145,7 +145,8 @@ class Limits:
     max_executions: int = 10_000
     execution_seconds: float = 3600.0
     execution_bytes: int = 256 * MIB
-    """Executions that have ended are kept so many, so long, and with so many bytes of results."""
+    """Executions that have ended are kept so many, so long, and with so many bytes of results and
+    failures."""
 
     max_outcomes: int = 10_000
     outcome_bytes: int = 64 * MIB

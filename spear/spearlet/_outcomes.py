@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from copy import copy
 from hashlib import blake2b
-from sys import getsizeof
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import attrs
@@ -23,11 +21,12 @@ import trio
 from spear._errors import (
     CallCancelled,
     DeadlineExceeded,
-    FunctionRaised,
     Rejected,
     SpearError,
 )
 from spear._segments import Segment
+
+from ._failures import size_of, without_traceback
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -137,7 +136,7 @@ class _Outcome:
     def unwrap(self) -> ExecutionResponse:
         """The response; raises the failure."""
         if isinstance(self.result, Exception):
-            raise _same(self.result)
+            raise without_traceback(self.result)
         return self.result
 
 
@@ -200,10 +199,8 @@ class Outcomes:
         try:
             result = await execute(execution)
             size = len(result.payload)  # taken from wherever it came, which may fail
-        except SpearError as failure:
-            result, size = _same(failure), _size_of(failure)
         except Exception as failure:
-            result, size = failure, 0  # a mistake of ours, which is looked for with its traceback
+            result, size = without_traceback(failure), size_of(failure)
         finally:
             del self._running[name]
             execution.end(_Outcome(execution.digest, result))
@@ -259,30 +256,3 @@ def _is_final(result: ExecutionResponse | Exception, execution: _Execution) -> b
     if isinstance(result, SpearError):
         return result.delivered != "no" and not execution.is_lost
     return True
-
-
-def _size_of(failure: Exception) -> int:
-    """What a failure holds, most of which is text that came from its function."""
-    return sum(
-        getsizeof(each)
-        for each in (*failure.args, *vars(failure).values())
-        if isinstance(each, str)
-    )
-
-
-def _same(failure: Exception) -> Exception:
-    """The failure for one of those who wait: an exception must not be raised in several tasks.
-
-    It has no traceback, whose frames would hold the arguments for as long as the outcome is kept.
-    """
-    if isinstance(failure, FunctionRaised):
-        return FunctionRaised(
-            failure.remote_message,
-            type_name=failure.type_name,
-            remote_traceback=failure.remote_traceback,
-            delivered=failure.delivered,
-        )
-    same = copy(failure)
-    if not isinstance(failure, SpearError):
-        same.__cause__ = failure
-    return same

@@ -288,7 +288,7 @@ async def test_each_caller_of_a_key_gets_the_reports_of_progress_that_come_while
         for reports in seen.values():
             nursery.start_soon(slow.options(on_progress=reports.append))
         await shop.begun.wait()
-        nursery.start_soon(slow)
+        await trio.testing.wait_all_tasks_blocked()  # until "begun" has arrived
         nursery.start_soon(set_when_blocked, shop.release)
         with pytest.raises(ZeroDivisionError, match="half"):
             await slow.options(on_progress=fail)()
@@ -373,8 +373,7 @@ async def test_a_mistake_of_ours_keeps_its_traceback() -> None:
         )
         with pytest.raises(KeyError, match="ours") as caught:
             await outcomes.once(call, 60, execute)
-        assert isinstance(caught.value.__cause__, KeyError)
-        assert caught.value.__cause__.__traceback__ is not None
+        assert caught.traceback[-1].name == "execute"
 
 
 async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> None:
