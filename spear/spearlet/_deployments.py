@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from spear._errors import NotFound, SpearError, WorkerDied
+from spear._limits import expect_seconds, expect_whole
 from spear._util import NoPublicConstructor, did_you_mean
 from spear.runtimes import InstanceState
 
@@ -228,7 +229,12 @@ class Deployment(metaclass=NoPublicConstructor):
 
         Args:
             seconds: for what runs; by default ``Limits.drain_seconds``.
+
+        Raises:
+            ConfigurationError: that is no number of seconds; nothing is stopped.
         """
+        if seconds is not None:
+            expect_seconds("seconds", seconds)
         if not self._stopping.is_set():
             self._stop_seconds = self._limits.drain_seconds if seconds is None else seconds
         self._pool.close()
@@ -369,7 +375,12 @@ class Deployment(metaclass=NoPublicConstructor):
 
         Args:
             most: so many lines; by default all that are kept, ``Limits.deployment_log_bytes``.
+
+        Raises:
+            ConfigurationError: that is no number of lines.
         """
+        if most is not None:
+            expect_whole("most", most, 0)
         return self._feed.last(most)
 
     def follow_logs(self) -> AbstractAsyncContextManager[FollowedLines]:

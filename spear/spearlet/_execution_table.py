@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from spear._errors import NotFound, Overloaded
+from spear._limits import expect_whole
 
 from ._executions import Execution, ExecutionStatus
 
@@ -78,7 +79,11 @@ class Executions:
             function: only those of this function, or of this ``deployment.function``.
             status: only those that stand there.
             most: not more than these.
+
+        Raises:
+            ConfigurationError: ``most`` is no such number.
         """
+        expect_whole("most", most, 0)
         found = (
             each
             for each in self

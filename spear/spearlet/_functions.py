@@ -15,6 +15,7 @@ from spear._errors import (
     Rejected,
     SpearError,
 )
+from spear._limits import expect_timeout
 from spear._util import NoPublicConstructor
 from spear.channels import encode_call
 
@@ -24,7 +25,7 @@ from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
 from ._attempts import Reports, explain, may_try_again, wait_for_room
 from ._executions import Execution
 from ._keyed import execute_shared
-from ._options import DEFAULTS, CallOptions, expect_seconds
+from ._options import DEFAULTS, CallOptions
 from ._outcomes import KeyedCall
 from ._streams import FunctionStream, first_of
 
@@ -173,10 +174,12 @@ class Function(metaclass=NoPublicConstructor):
         its own end (:attr:`Spearlet.executions`).
 
         Raises:
-            InvalidArguments: an argument has no representation.
+            InvalidArguments: an argument has no representation, or ``timeout`` is no number of seconds.
             Overloaded: ``Limits.max_submitted`` executions have not ended.
             SpearError: the spearlet has ended.
         """
+        if timeout is not None:
+            expect_timeout(timeout)
         payload, is_cbor = self._encode(arguments, keywords)
 
         async def work(execution: Execution) -> ExecutionResponse:
@@ -318,7 +321,7 @@ class Function(metaclass=NoPublicConstructor):
         if timeout is None:
             timeout = self._pool.call_seconds
         else:
-            expect_seconds(timeout)
+            expect_timeout(timeout)
         return min(now + timeout, trio.current_effective_deadline())
 
     # -- streams ------------------------------------------------------------------------------
