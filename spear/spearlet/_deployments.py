@@ -17,10 +17,10 @@ from spear._limits import expect_seconds, expect_whole
 from spear._util import NoPublicConstructor, did_you_mean
 from spear.runtimes import InstanceState
 
-from ._answers import FunctionDescription, read_descriptions
+from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
-from ._functions import DESCRIBE, Function
+from ._functions import DESCRIBE, Function, describe_functions
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
 from ._settings import DeploymentSettings, Scale, as_scale
@@ -124,13 +124,15 @@ class Deployment(metaclass=NoPublicConstructor):
     async def descriptions(self) -> dict[str, FunctionDescription]:
         """What its functions look like, by name, as an instance tells. A checkpoint.
 
+        A function of which nothing is known is left out; all are, if their agent is not Spear's.
+
         Raises:
-            CallFailed: as :meth:`Function.call`; NotFound if what it runs is not Spear's agent.
+            CallFailed: as :meth:`Function.call`.
         """
         describe: Function = Function._create(
             DESCRIBE, self.name, self._pool, self._host, is_stream=False
         )
-        return read_descriptions(await describe())
+        return await describe_functions(describe)
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):

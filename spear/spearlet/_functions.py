@@ -19,11 +19,13 @@ from spear._limits import expect_timeout
 from spear._util import NoPublicConstructor
 from spear.channels import encode_call
 
-from ._answers import Answer, Place, read_descriptions
+from ._answers import Answer, FunctionDescription, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
 from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
 from ._attempts import Reports, explain, may_try_again, wait_for_room
+from ._counters import FunctionCounters
 from ._executions import Execution
+from ._host import CallRecord
 from ._keyed import execute_shared
 from ._options import DEFAULTS, CallOptions
 from ._outcomes import KeyedCall
@@ -68,7 +70,10 @@ class Function(metaclass=NoPublicConstructor):
         self._pool = pool
         self._host = host
         self._options = options
-        self._counters = pool.counters(name)
+        # What Spear itself asks is no call of anybody's.
+        is_question = name == DESCRIBE
+        self._counters = FunctionCounters() if is_question else pool.counters(name)
+        self._on_call = None if is_question else host.on_call
 
     def __repr__(self) -> str:
         return f"<Function {self.name} on {len(self._pool.ready)} replicas>"
@@ -119,9 +124,12 @@ class Function(metaclass=NoPublicConstructor):
         """
         timeout = self._options.timeout
         describe = self._with(CallOptions(timeout=timeout), DESCRIBE, is_stream=False)
-        description = read_descriptions(await describe()).get(self.name)
+        description = (await describe_functions(describe)).get(self.name)
         if description is None:
-            raise NotFound(f"nothing is known about {self.name}")
+            raise NotFound(
+                f"nothing is known about {self.name}: its agent does not tell, as Spear's do "
+                f"({DESCRIBE})"
+            )
         return description.signature
 
     # -- one result ---------------------------------------------------------------------------
@@ -297,8 +305,8 @@ class Function(metaclass=NoPublicConstructor):
                     # As _ended() does, which would cost every call a hundredth of its rate.
                     seconds = pool.clock() - begun
                     self._counters.answered(seconds)
-                    if self._host.on_call is not None:
-                        self._host.tell(self.deployment, self.name, seconds, None, options.metadata)
+                    if self._on_call is not None:
+                        self._tell(seconds, None)
                     return response
         except BaseException as error:
             self._ended(begun, error)
@@ -311,8 +319,13 @@ class Function(metaclass=NoPublicConstructor):
             self._counters.answered(seconds)
         else:
             self._counters.failed(failure)
-        if self._host.on_call is not None:
-            self._host.tell(self.deployment, self.name, seconds, failure, self._options.metadata)
+        if self._on_call is not None:
+            self._tell(seconds, failure)
+
+    def _tell(self, seconds: float, failure: BaseException | None) -> None:
+        assert self._on_call is not None
+        metadata = self._options.metadata
+        self._on_call(CallRecord(self.deployment, self.name, seconds, failure, metadata))
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""
@@ -436,3 +449,14 @@ class Function(metaclass=NoPublicConstructor):
             stream, self.name, begun, deadline, replica, sends_items=sends_items
         )
         return opened
+
+
+async def describe_functions(describe: Function) -> dict[str, FunctionDescription]:
+    """What functions look like, by name: what :data:`DESCRIBE` tells. A checkpoint.
+
+    Nothing, of an agent that has no such function. Raises as :meth:`Function.call`.
+    """
+    try:
+        return read_descriptions(await describe())
+    except NotFound:
+        return {}
