@@ -110,7 +110,7 @@ class Execution(metaclass=NoPublicConstructor):
         return end - self.submitted
 
     def cancel(self) -> None:
-        """Stop it, and the function. Does nothing if it has ended."""
+        """Stop it, and the function; one with a key goes on without it. Does nothing if it has ended."""
         self._scope.cancel()
 
     async def result(self) -> Result:

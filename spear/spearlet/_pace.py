@@ -42,17 +42,19 @@ class Pace:
         self.seconds_of_one: float | None = None
         self._since = self._last = 0.0
         self._turns = 0.0
+        self._most = MOST_TURNS
         self._observed: trio.Event | None = None  # set when a refusal has waited for turns
 
-    def begin(self) -> None:
-        """A line has formed."""
+    def begin(self, capacity: int) -> None:
+        """A line has formed, in front of so many slots."""
         self._since, self._turns, self._observed = trio.current_time(), 0.0, None
+        self._most = max(MOST_TURNS, MOST_ROUNDS * capacity)
 
-    def turn(self, capacity: int) -> None:
+    def turn(self) -> None:
         """A call that stood in line has had its turn."""
         self._turns += 1
         self._last = trio.current_time()
-        if self._turns > max(MOST_TURNS, MOST_ROUNDS * capacity):
+        if self._turns > self._most:
             self._since += (self._last - self._since) / 2
             self._turns /= 2
 
@@ -81,21 +83,26 @@ class Pace:
         finally:
             observed.set()
 
-    def estimate(self, capacity: int, usual_seconds: float | None) -> float:
-        """Seconds from turn to turn.
-
-        Args:
-            capacity: calls at a time.
-            usual_seconds: what a call took, when it did not have to wait; None if that is not known.
-        """
-        known = usual_seconds if self.seconds_of_one is None else self.seconds_of_one
+    def measured(self) -> float | None:
+        """Seconds from turn to turn; None if there were too few."""
         # Until the last turn, not until now: a thousand refusals in one pass would each find more time
         # without a turn than the one before.
         passed = self._last - self._since
-        if self._turns >= LEAST_TURNS or (self._turns and known is None):
-            return passed / self._turns
-        known = GUESSED_SECONDS if known is None else known
+        return passed / self._turns if self._turns >= LEAST_TURNS else None
+
+    def estimate(self, capacity: int, usual_seconds: float | None) -> float:
+        """The same with few turns, or none.
+
+        Args:
+            capacity: calls at a time.
+            usual_seconds: what a call took until now; None if none has ended.
+        """
+        known = usual_seconds if self.seconds_of_one is None else self.seconds_of_one
         if not self._turns:  # those that run have lasted as long as a refusal has waited
+            known = GUESSED_SECONDS if known is None else known
             return max(known, STEPS * STEP_SECONDS) / capacity
+        passed = self._last - self._since
+        if known is None:
+            return passed / self._turns
         # As if what is known were one turn more, unless that is too little.
         return max((known / capacity + passed) / (1 + self._turns), passed / self._turns)

@@ -168,7 +168,7 @@ class ReplicaPool:
                 await self._wait_at(place)
                 choice = self._policy.choose(self._members, self._most, session)
                 if choice is not None:
-                    self._pace.turn(self._capacity())
+                    self._pace.turn()
                     return choice
                 if self._verdict is not None:
                     raise self._refusal(self._verdict)
@@ -194,7 +194,7 @@ class ReplicaPool:
         if wanted is not self._is_listening:
             self._is_listening = wanted
             if wanted:
-                self._pace.begin()
+                self._pace.begin(self._capacity())
             else:
                 self._pace.end(self._capacity())
             for replica in self._members:
@@ -268,9 +268,10 @@ class ReplicaPool:
 
     def _estimate_seconds(self) -> float:
         """How long the line would take, if it went on moving as it did."""
-        estimate = self._pace.estimate(self._capacity(), self._usual_seconds()) * (
-            self._in_line + 1
-        )
+        seconds = self._pace.measured()
+        if seconds is None:
+            seconds = self._pace.estimate(self._capacity(), self._usual_seconds())
+        estimate = seconds * (self._in_line + 1)
         return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
 
     def _usual_seconds(self) -> float | None:

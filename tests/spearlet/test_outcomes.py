@@ -360,6 +360,28 @@ async def test_after_a_lost_start_nothing_says_that_it_certainly_did_not_run() -
         assert caught.value.delivered == "maybe"
 
 
+async def test_r14_what_a_process_that_does_not_end_has_cancelled_is_not_begun_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is leaving, but for as long as it is there, what it was asked for may still happen."""
+    async with open_bench(2) as bench:
+        for number, service in enumerate(bench.services):
+
+            async def answer(call: InboundCall, *, number: int = number) -> bytes:
+                bench.services[number].calls += 1
+                bench.leave(number)
+                await trio.lowlevel.checkpoint()
+                raise spear.CallCancelled("this side is closing", delivered="yes")
+
+            service.answer = answer  # type: ignore[method-assign]  # the cancellation
+        where = bench.function.options(key="a", timeout=100)
+        for _ in range(2):
+            with pytest.raises(spear.CallCancelled) as caught:
+                await where()
+            assert caught.value.delivered == "yes"
+        assert sum(each.calls for each in bench.services) == 1
+
+
 async def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     async with trio.open_nursery() as nursery:
         outcomes = Outcomes(spear.Limits(), nursery)
