@@ -218,7 +218,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
         lambda _, v: spear.InstanceId("process", "shop", v), (*NO_COUNTS, 0),
     ),
     "LatencyHistogram.quantile_seconds(share)": (
-        lambda _, v: LatencyHistogram((1,), 1.0).quantile_seconds(v), (*NO_SECONDS, 1.5, math.inf),
+        lambda _, v: LatencyHistogram((1,), 1.0).quantile_seconds(v), NO_SECONDS,
     ),
     "Overloaded(retry_after_seconds)": (
         lambda _, v: spear.Overloaded("no", retry_after_seconds=v), ("3", True, Decimal(3), [3]),

@@ -41,9 +41,9 @@ class LatencyHistogram:
         """What ``share`` of the answers took, at the most: within a factor of two, of 1.25 if fine.
 
         Raises:
-            ConfigurationError: ``share`` is not from 0 to 1.
+            ConfigurationError: ``share`` is no number from 0 to 1.
         """
-        if not is_number(share) or not 0 <= share <= 1:
+        if not is_number(share) or share < 0:  # of more than all, there is nothing
             raise ConfigurationError(f"share must be from 0 to 1, not {shown(share)}")
         wanted = share * self.count
         seen = 0
