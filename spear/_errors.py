@@ -180,6 +180,9 @@ class Overloaded(CallFailed):
 
     Attributes:
         retry_after_seconds: when to try again, if the other side said so.
+
+    Raises:
+        ConfigurationError: ``retry_after_seconds`` is no number.
     """
 
     code = 5
@@ -193,6 +196,11 @@ class Overloaded(CallFailed):
         delivered: Delivered | None = None,
     ) -> None:
         super().__init__(message, delivered=delivered)
+        if retry_after_seconds is not None and type(retry_after_seconds) not in (int, float):
+            kind = type(retry_after_seconds).__name__
+            raise ConfigurationError(
+                f"retry_after_seconds must be a number of seconds, not a {kind}"
+            )
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -19,6 +19,8 @@ RUNTIME_TYPES: Final[dict[str, RuntimeType]] = {
 }
 """Every runtime type by its name."""
 
+MAX_INCARNATION: Final = 2**62
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -32,6 +34,14 @@ def _check_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
         )
 
 
+def _check_incarnation(_: object, __: attrs.Attribute[int], value: int) -> None:
+    if type(value) is not int or not 1 <= value <= MAX_INCARNATION:
+        kind = (
+            "a number out of its range" if type(value) is int else f"of type {type(value).__name__}"
+        )
+        raise ValueError(f"incarnation must be a whole number from 1, and is {kind}")
+
+
 @final
 @attrs.frozen(order=True)
 class InstanceId:
@@ -43,7 +53,7 @@ class InstanceId:
 
     runtime: RuntimeType
     name: str = attrs.field(validator=_check_name)
-    incarnation: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    incarnation: int = attrs.field(default=1, validator=_check_incarnation)
 
     def __str__(self) -> str:
         return f"{self.runtime}:{self.name}#{self.incarnation}"

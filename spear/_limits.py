@@ -1,21 +1,25 @@
-"""Every cap and timeout in Spear, with its reason. A leaf: it knows of Spear its errors only.
+"""Every cap and timeout in Spear, with its reason, and how numbers are checked that a caller gives.
 
-Whatever a peer can make grow has a bound here. Times are seconds, sizes are bytes.
+A leaf: it knows of Spear its errors only. Whatever a peer can make grow has a bound here. Times are
+seconds, sizes are bytes.
 """
 
 from __future__ import annotations
 
-from typing import Final, final
+from math import inf
+from typing import Final, TypeGuard, final
 
 import attrs
 
-from ._errors import ConfigurationError
+from ._errors import ConfigurationError, InvalidArguments
 
 KIB = 1024
 MIB = 1024 * KIB
 
 MAX_WHOLE: Final = 2**62
-"""Of a size or a count: the wire has no room for more, and nobody needs as much."""
+"""The largest whole number that is taken: the wire has no room for a larger one, nor perhaps a float."""
+
+LEAST_HEARTBEAT_SECONDS: Final = 0.001
 
 _MAY_BE_ZERO: Final = frozenset({"max_segment_bytes"})
 """Of all others, nothing means that nothing works."""
@@ -145,11 +149,12 @@ class Limits:
     max_executions: int = 10_000
     execution_seconds: float = 3600.0
     execution_bytes: int = 256 * MIB
-    """Executions that have ended are kept so many, so long, and with so many bytes of results."""
+    """Executions that have ended are kept so many, so long, and with so many bytes of results and
+    failures."""
 
     max_outcomes: int = 10_000
     outcome_bytes: int = 64 * MIB
-    """Outcomes of calls with keys are kept so many, and with so many bytes of results."""
+    """Outcomes of calls with keys are kept so many, and with so many bytes of results and failures."""
 
     deployment_log_bytes: int = 256 * KIB
     """What is kept of what all instances of a deployment wrote."""
@@ -176,12 +181,55 @@ class Limits:
             is_whole = type(each.default) is int
             if type(value) is not int and (is_whole or type(value) is not float):
                 kind = "whole number" if is_whole else "number"
-                raise ConfigurationError(f"{name} must be a {kind}, not {value!r}")
+                raise ConfigurationError(f"{name} must be a {kind}, not {shown(value)}")
             if not value > 0 and (value != 0 or name not in _MAY_BE_ZERO):
                 least = "not be negative" if name in _MAY_BE_ZERO else "be above 0"
-                raise ConfigurationError(f"{name} must {least}, and is {value!r}")
-            if is_whole and value > MAX_WHOLE:
-                raise ConfigurationError(f"{name} must be at most {MAX_WHOLE}, and is {value!r}")
+                raise ConfigurationError(f"{name} must {least}, and is {shown(value)}")
+            if type(value) is int and value > MAX_WHOLE:
+                raise ConfigurationError(
+                    f"{name} must be at most {MAX_WHOLE}, and is {shown(value)}"
+                )
+        if not LEAST_HEARTBEAT_SECONDS <= self.heartbeat_seconds < inf:
+            raise ConfigurationError(
+                f"heartbeat_seconds must be from {LEAST_HEARTBEAT_SECONDS:g}, and finite; it is "
+                f"{self.heartbeat_seconds!r}"
+            )
 
 
 DEFAULT_LIMITS: Final = Limits()
+
+
+def shown(value: object) -> str:
+    """A value that cannot be used, for a message."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of more than 4,300 digits, for one
+        text = f"what is of type {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number that times can be reckoned with; it may be negative or infinite."""
+    if isinstance(value, float):
+        return value == value  # a NaN is not
+    return isinstance(value, int) and type(value) is not bool and abs(value) <= MAX_WHOLE
+
+
+def expect_timeout(timeout: object) -> None:
+    """Raise InvalidArguments for what is no time for a call; none may be left."""
+    if not is_number(timeout):
+        raise InvalidArguments(f"timeout must be a number of seconds, not {shown(timeout)}")
+
+
+def expect_seconds(name: str, value: object) -> None:
+    """Raise ConfigurationError for what is no time to wait; it may be infinite."""
+    if not is_number(value) or not value >= 0:
+        raise ConfigurationError(f"{name} must be a number of seconds, not {shown(value)}")
+
+
+def expect_whole(name: str, value: object, least: int, most: int = MAX_WHOLE) -> None:
+    """Raise ConfigurationError for what is no whole number in a range."""
+    if type(value) is not int:
+        raise ConfigurationError(f"{name} must be a whole number, not {shown(value)}")
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name} must be from {least} to {most}, not {shown(value)}")

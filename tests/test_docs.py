@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import spear
 
@@ -218,6 +219,26 @@ async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
         for command in commands(blocks):
             nursery.start_soon(check, command)
     assert not any(faults), "\n".join(filter(None, faults))
+
+
+async def test_the_caller_that_tries_again_obeys_the_time_it_is_told_and_ends(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    (block,) = (each for each in read("docs/hosting.md")[0] if "async def patiently" in each.text)
+    namespace: dict[str, object] = {}
+    exec(block.text, namespace)
+    patiently = namespace["patiently"]
+    assert callable(patiently)
+    begun, tries = trio.current_time(), list[float]()
+
+    async def refuse() -> None:
+        tries.append(trio.current_time() - begun)
+        await trio.lowlevel.checkpoint()
+        raise spear.Overloaded("not now", retry_after_seconds=7)
+
+    with pytest.raises(spear.Overloaded):
+        await patiently(refuse)
+    assert tries == pytest.approx(list(range(0, 60, 7)))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

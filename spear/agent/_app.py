@@ -14,7 +14,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypeVar, final, overload
 
 from spear._errors import ConfigurationError
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_LIMITS, Limits, shown
 from spear.channels import protected_block
 
 from ._describe import describe
@@ -37,6 +37,9 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 MAX_THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
 """Plain functions that run at a time, if nobody says how many (as in ``ThreadPoolExecutor``). Beside a
 hundred threads that compute, Trio's waits for its turn for seconds, and the host hears no heartbeat."""
+
+MAX_CONCURRENCY: Final = 1_000_000
+"""As a deployment's."""
 
 RESERVED: Final = "spear."
 """Names that begin so are ours. ``spear.describe`` tells what functions there are."""
@@ -74,7 +77,11 @@ class Agent:
             raise ConfigurationError(f"an agent's name is text, not {name!r}")
         if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
             raise ConfigurationError(
-                f"concurrency is a whole number and at least 1, not {concurrency!r}"
+                f"concurrency is a whole number and at least 1, not {shown(concurrency)}"
+            )
+        if concurrency is not None and concurrency > MAX_CONCURRENCY:
+            raise ConfigurationError(
+                f"concurrency is at most {MAX_CONCURRENCY}, not {shown(concurrency)}"
             )
         self.name = name
         self.concurrency = concurrency

@@ -24,6 +24,7 @@ from spear._errors import (
     LocalProtocolError,
     NotInCall,
 )
+from spear._limits import expect_timeout
 from spear.channels import protected_block
 from spear.wire import decode_result, encode_call
 
@@ -294,7 +295,13 @@ class CallContext:
             yield Items(receive, function)
 
     def _budget(self, function: str, timeout: float | None) -> _Budget:
-        """The time for a call of ours: at least a millisecond less than we have."""
+        """The time for a call of ours: at least a millisecond less than we have.
+
+        Raises:
+            InvalidArguments: ``timeout`` is no number of seconds.
+        """
+        if timeout is not None:
+            expect_timeout(timeout)
         left = self.remaining_seconds()
         if left == inf:
             seconds = self._service.call_seconds if timeout is None else timeout

@@ -9,6 +9,7 @@ import trio
 from trio.lowlevel import current_task, wait_task_rescheduled
 
 from spear._errors import ChannelClosed, DeadlineExceeded, LocalProtocolError, SpearError
+from spear._limits import expect_timeout
 from spear._segments import Segment
 from spear.wire import (
     CBOR,
@@ -117,14 +118,15 @@ class CallingHalf:
 
         Raises:
             DeadlineExceeded: the time was up.
+            InvalidArguments: ``timeout`` is no number of seconds.
             FunctionRaised: it ran and raised.
             CallFailed: another subclass says why it did not run.
             LocalProtocolError: payload or metadata are more than the peer takes.
             ChannelClosed: one side has closed the channel.
             ChannelBroken: the connection was lost; ``delivered`` says whether it may have run.
         """
-        if timeout is None:
-            timeout = self._limits.call_seconds
+        if type(timeout) is not float or timeout != timeout:  # NaN
+            timeout = self._seconds(timeout)
         now = self._clock()
         deadline = now + timeout
         head = None
@@ -171,7 +173,7 @@ class CallingHalf:
         Raises:
             As :meth:`request`, here or from the stream's methods.
         """
-        deadline = self._clock() + (self._limits.call_seconds if timeout is None else timeout)
+        deadline = self._clock() + self._seconds(timeout)
         flags = (CBOR if is_cbor else 0) | (STREAM if sends_items else 0) | REPLY_STREAM
         head = None
         if metadata is not None or function not in self.functions:
@@ -186,6 +188,13 @@ class CallingHalf:
             yield stream
         finally:
             stream.close()
+
+    def _seconds(self, timeout: float | None) -> float:
+        """The time for a call. Raises InvalidArguments."""
+        if timeout is None:
+            return self._limits.call_seconds
+        expect_timeout(timeout)
+        return timeout
 
     async def _get_ready(self, payload: Segment, deadline: float) -> float:
         """Wait until a segment can be handed over, if ever it can; returns the time."""
@@ -209,7 +218,7 @@ class CallingHalf:
         try:
             if connection.state is not _OPEN:
                 raise self._not_open()
-            if not deadline > now:  # not NaN either, which would be no deadline at all
+            if deadline <= now:
                 raise DeadlineExceeded(f"no time left to call {function}", delivered="no")
             # Rounded up, but not for the noise of floating point: the other side must not lose
             # patience first, nor may the time left grow while it is handed on and on.

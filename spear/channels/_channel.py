@@ -29,6 +29,7 @@ from spear._errors import (
     RemoteProtocolError,
     SpearError,
 )
+from spear._limits import expect_seconds
 from spear.wire import (
     NO_DEADLINE,
     Connection,
@@ -350,7 +351,11 @@ class CommunicationChannel(CallingHalf):
         """Take and make no new calls, and wait until those that run have ended, at most so long.
 
         If cancelled, the channel stays as it is: open for what runs, closed for new calls.
+
+        Raises:
+            ConfigurationError: ``seconds`` is no number of seconds; nothing has changed.
         """
+        expect_seconds("seconds", seconds)
         self._leave("drain")
         with trio.move_on_after(seconds):
             connection = self.connection

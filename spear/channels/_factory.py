@@ -27,7 +27,7 @@ from spear._errors import (
     SpearError,
     UnsupportedTransport,
 )
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_LIMITS, Limits, expect_seconds
 from spear.transports import (
     Address,
     Listener,
@@ -92,6 +92,8 @@ class ChannelConfig:
     connect_seconds: float | None = None
 
     def __attrs_post_init__(self) -> None:
+        if self.connect_seconds is not None:
+            expect_seconds("connect_seconds", self.connect_seconds)
         if self.address is not None and len(self.transports or ()) != 1:
             raise ConfigurationError("an address goes with exactly one transport")
 

@@ -7,6 +7,9 @@ from typing import Final, final
 
 import attrs
 
+from spear._errors import ConfigurationError
+from spear._limits import is_number, shown
+
 BUCKETS: Final = 28
 
 
@@ -35,7 +38,13 @@ class LatencyHistogram:
         return self.total_seconds / self.count if self.count else 0.0
 
     def quantile_seconds(self, share: float) -> float:
-        """What ``share`` of the answers took, at the most: within a factor of two, of 1.25 if fine."""
+        """What ``share`` of the answers took, at the most: within a factor of two, of 1.25 if fine.
+
+        Raises:
+            ConfigurationError: ``share`` is no number from 0 to 1.
+        """
+        if not is_number(share) or share < 0:  # of more than all, there is nothing
+            raise ConfigurationError(f"share must be from 0 to 1, not {shown(share)}")
         wanted = share * self.count
         seen = 0
         for index, count in enumerate(self.counts):

@@ -26,7 +26,7 @@ ROLLING_SECONDS: Final = 3600.0
 LOOK_SECONDS: Final = 0.1
 """How often to look whether a host is gone."""
 
-_SCALE: Final = re.compile(r"(\d+)(?:-(\d+))?")
+_SCALE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
 def define_scale(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,8 @@ def split_listen(listen: str) -> tuple[str, int] | None:
         return None
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    is_number = port.isascii() and port.isdigit() and len(port) <= 5
+    if not colon or not host or not is_number or int(port) > 65535:
         raise ConfigurationError(f"must be HOST:PORT or {NOT_LISTENING!r}, not {listen!r}")
     return host, int(port)
 

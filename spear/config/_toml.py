@@ -60,6 +60,8 @@ def read_file(path: str) -> Said:
         raise ConfigurationError(f"{shown}:{line}: this is not TOML: {what}") from error
     except RecursionError as error:
         raise ConfigurationError(f"{shown} is nested too deeply") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{shown} has a number with too many digits") from error
     return Said(tables, {key: f"{shown}:{line}" for key, line in find_lines(text)})
 
 

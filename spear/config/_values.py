@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeVar, Union, get_args, get_origin, get_typ
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._limits import MAX_WHOLE
 from spear.spearlet import Scale
 
 from ._faults import Faults, KeyPath
@@ -23,7 +24,7 @@ from ._toml import show_toml_value
 
 T = TypeVar("T")
 
-_RANGE: Final = re.compile(r"(\d+)\s*-\s*(\d+)")
+_RANGE: Final = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
 
 _KINDS: Final[dict[object, str]] = {
     bool: "true or false",
@@ -61,7 +62,7 @@ def parse_text(kind: object, text: str) -> object:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # a number of more than 4,300 digits, for one, is no TOMLDecodeError
         pass
     if get_origin(kind) is tuple:
         return [each.strip() for each in text.split(",") if each.strip()]
@@ -100,7 +101,7 @@ def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> ob
 
 
 def _read_plain(kind: object, value: object) -> object:
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= MAX_WHOLE:
         return float(value)
     if type(value) is not kind or (isinstance(value, float) and isnan(value)):
         raise Unusable(f"{_KINDS[kind]}, not {_show(value)}")

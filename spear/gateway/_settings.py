@@ -8,7 +8,7 @@ from typing import Final, final
 import attrs
 
 from spear._errors import ConfigurationError
-from spear._limits import KIB, MIB
+from spear._limits import KIB, MAX_WHOLE, MIB, shown
 
 BODY_RATE: Final = 64 * KIB
 """Bytes a second that a body has to come with, once ``body_seconds`` are over."""
@@ -91,7 +91,7 @@ class GatewaySettings:
         if self.tls_key is not None and self.tls_cert is None:
             raise ConfigurationError("tls_key goes with a certificate: give tls_cert, too")
         if type(self.port) is not int or not 0 <= self.port <= 65535:
-            raise ConfigurationError(f"port {self.port!r} is not between 0 and 65535")
+            raise ConfigurationError(f"port {shown(self.port)} is not between 0 and 65535")
         for field in attrs.fields(type(self)):
             if field.name.endswith("_seconds") or field.name.startswith("max_"):
                 _expect_amount(field.name, getattr(self, field.name), is_whole=field.name[0] == "m")
@@ -102,4 +102,6 @@ def _expect_amount(name: str, value: object, *, is_whole: bool) -> None:
     is_number = type(value) is int or (type(value) is float and not is_whole)
     if not is_number or not value > 0:  # type: ignore[operator]  # it is one
         kind = "whole number" if is_whole else "number"
-        raise ConfigurationError(f"{name} must be a {kind} above 0, not {value!r}")
+        raise ConfigurationError(f"{name} must be a {kind} above 0, not {shown(value)}")
+    if type(value) is int and value > MAX_WHOLE:
+        raise ConfigurationError(f"{name} must be at most {MAX_WHOLE}, not {shown(value)}")

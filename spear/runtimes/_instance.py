@@ -21,6 +21,7 @@ import attrs
 import trio
 
 from spear._errors import SpawnFailed, SpearError, WorkerDied
+from spear._limits import expect_seconds
 from spear._util import NoPublicConstructor
 from spear.channels import (
     open_private_nursery,
@@ -215,7 +216,12 @@ class Instance(metaclass=NoPublicConstructor):
 
         Args:
             drain_seconds: for the first step; by default ``limits.drain_seconds``.
+
+        Raises:
+            ConfigurationError: that is no number of seconds; nothing is stopped.
         """
+        if drain_seconds is not None:
+            expect_seconds("drain_seconds", drain_seconds)
         await trio.lowlevel.checkpoint()
         async with self._stopping:
             if self.state is InstanceState.READY:

@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeAlias, final
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._limits import MAX_WHOLE, shown
 from spear._targets import file_of, is_file, split_target
 
 from ._body import RuntimeSettings
@@ -57,9 +58,11 @@ class ResourceLimits:
     def __attrs_post_init__(self) -> None:
         for name, value in attrs.asdict(self).items():
             if value is not None and type(value) is not int:
-                raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
+                raise ConfigurationError(f"{name} must be a whole number, not {shown(value)}")
             if value is not None and value < (0 if name == "core_bytes" else 1):
-                raise ConfigurationError(f"{name} must be positive, not {value}")
+                raise ConfigurationError(f"{name} must be positive, not {shown(value)}")
+            if value is not None and value > MAX_WHOLE:
+                raise ConfigurationError(f"{name} must be at most {MAX_WHOLE}, not {shown(value)}")
         if self.open_files is not None and self.open_files < LEAST_OPEN_FILES:
             raise ConfigurationError(f"open_files must be at least {LEAST_OPEN_FILES}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 class Placed(Protocol):
     """Is told where a call runs."""
 
+    @property
+    def is_promised(self) -> bool:
+        """Whether it was submitted, and so gets its turn though its deployment may be draining."""
+
     def place(self, instance: InstanceId) -> None:
         """It runs there; once more, if it has run elsewhere and was lost there."""
 
@@ -24,6 +28,8 @@ class Place:
     """Remembers where a call ran."""
 
     __slots__ = ("instance",)
+
+    is_promised: Final = False
 
     def __init__(self) -> None:
         self.instance: InstanceId | None = None
@@ -40,7 +46,7 @@ class Answer:
 
     Attributes:
         result: what the function returned.
-        instance: where it ran; None if another call with the same key had the outcome already.
+        instance: where it ran; None if the outcome of its key was known already.
         execution_seconds: how long the function took, as its instance measured it.
     """
 

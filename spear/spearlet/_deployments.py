@@ -13,14 +13,15 @@ import attrs
 import trio
 
 from spear._errors import NotFound, SpearError, WorkerDied
+from spear._limits import expect_seconds, expect_whole
 from spear._util import NoPublicConstructor, did_you_mean
 from spear.channels import protected_class
 from spear.runtimes import InstanceState
 
-from ._answers import FunctionDescription, read_descriptions
+from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
-from ._functions import DESCRIBE, Function
+from ._functions import DESCRIBE, Function, describe_functions
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
 from ._settings import DeploymentSettings, Scale, as_scale
@@ -125,13 +126,15 @@ class Deployment(metaclass=NoPublicConstructor):
     async def descriptions(self) -> dict[str, FunctionDescription]:
         """What its functions look like, by name, as an instance tells. A checkpoint.
 
+        A function of which nothing is known is left out; all are, if their agent is not Spear's.
+
         Raises:
-            CallFailed: as :meth:`Function.call`; NotFound if what it runs is not Spear's agent.
+            CallFailed: as :meth:`Function.call`.
         """
         describe: Function = Function._create(
             DESCRIBE, self.name, self._pool, self._host, is_stream=False
         )
-        return read_descriptions(await describe())
+        return await describe_functions(describe)
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):
@@ -230,7 +233,12 @@ class Deployment(metaclass=NoPublicConstructor):
 
         Args:
             seconds: for what runs; by default ``Limits.drain_seconds``.
+
+        Raises:
+            ConfigurationError: that is no number of seconds; nothing is stopped.
         """
+        if seconds is not None:
+            expect_seconds("seconds", seconds)
         if not self._stopping.is_set():
             self._stop_seconds = self._limits.drain_seconds if seconds is None else seconds
         self._pool.close()
@@ -371,7 +379,12 @@ class Deployment(metaclass=NoPublicConstructor):
 
         Args:
             most: so many lines; by default all that are kept, ``Limits.deployment_log_bytes``.
+
+        Raises:
+            ConfigurationError: that is no number of lines.
         """
+        if most is not None:
+            expect_whole("most", most, 0)
         return self._feed.last(most)
 
     def follow_logs(self) -> AbstractAsyncContextManager[FollowedLines]:

@@ -1,7 +1,7 @@
 """The executions of a spearlet: those that have not ended, and those that ended lately.
 
-What was kept for ``execution_seconds``, or is too much by number or by the size of its results, is
-forgotten, the oldest first. Whoever holds an execution that was forgotten still has it.
+An execution that was kept for ``execution_seconds``, or is too much by number or by the size of results
+and failures, is forgotten, the oldest first. Whoever holds an execution that was forgotten still has it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from spear._errors import NotFound, Overloaded
+from spear._limits import expect_whole
 from spear.channels import protected_class
 
 from ._executions import Execution, ExecutionStatus
@@ -36,7 +37,7 @@ class Executions:
         self._limits = limits
         self._by_id: dict[str, Execution] = {}  # in the order of their submission
         self._ended: deque[tuple[float, Execution]] = deque()  # (when, which)
-        self._result_bytes = 0
+        self._held_bytes = 0
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -80,7 +81,11 @@ class Executions:
             function: only those of this function, or of this ``deployment.function``.
             status: only those that stand there.
             most: not more than these.
+
+        Raises:
+            ConfigurationError: ``most`` is no such number.
         """
+        expect_whole("most", most, 0)
         found = (
             each
             for each in self
@@ -107,7 +112,7 @@ class Executions:
     def _end(self, execution: Execution) -> None:
         """It has ended."""
         self._ended.append((trio.current_time(), execution))
-        self._result_bytes += execution.result_bytes
+        self._held_bytes += execution._held_bytes
         self._forget_old()
 
     def _close(self) -> None:
@@ -122,8 +127,8 @@ class Executions:
             self._is_closed
             or ended[0][0] <= latest
             or len(ended) > limits.max_executions
-            or self._result_bytes > limits.execution_bytes
+            or self._held_bytes > limits.execution_bytes
         ):
             execution = ended.popleft()[1]
-            self._result_bytes -= execution.result_bytes
+            self._held_bytes -= execution._held_bytes
             del self._by_id[execution.id]

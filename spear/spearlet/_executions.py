@@ -14,6 +14,7 @@ from spear._util import NoPublicConstructor
 from spear.channels import protected_class
 
 from ._arguments import decode_result_untrusted
+from ._failures import size_of, without_traceback
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -81,6 +82,7 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended: float | None = None
         self._result: Result = None
         self.result_bytes = 0
+        self._held_bytes = 0  # the same, or the size of its failure
         self._pool: ReplicaPool | None = None  # that owes it a turn
         self._done = trio.Event()
         self._scope = trio.CancelScope()  # everything that runs for it here
@@ -110,7 +112,7 @@ class Execution(metaclass=NoPublicConstructor):
         return end - self.submitted
 
     def cancel(self) -> None:
-        """Stop it, and the function. Does nothing if it has ended."""
+        """Stop it, and the function; one with a key goes on without it. Does nothing if it has ended."""
         self._scope.cancel()
 
     async def result(self) -> Result:
@@ -124,7 +126,7 @@ class Execution(metaclass=NoPublicConstructor):
         """
         await self._done.wait()
         if failure := self.failure:
-            raise failure
+            raise without_traceback(failure)
         return self._result
 
     def _move(self, status: ExecutionStatus) -> None:
@@ -135,10 +137,14 @@ class Execution(metaclass=NoPublicConstructor):
 
     def _end(self, status: ExecutionStatus, failure: Exception | None = None) -> None:
         self._move(status)
-        self._failure = failure
+        if failure is not None:
+            self._failure = without_traceback(failure)
+        self._held_bytes = self.result_bytes if failure is None else size_of(failure)
         self._is_news = status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
         self._ended = trio.current_time()
         self._done.set()
+
+    is_promised: Final = True  # its turn; see Placed
 
     def _promise(self, pool: ReplicaPool) -> None:
         """It will get its turn, though the pool may be closed meanwhile."""

@@ -4,43 +4,39 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from spear._errors import (
-    ChannelBroken,
-    ChannelClosed,
     ConfigurationError,
-    DeadlineExceeded,
-    LocalProtocolError,
     NotFound,
     Rejected,
     SpearError,
 )
+from spear._limits import expect_timeout
 from spear._util import NoPublicConstructor
 from spear.channels import encode_call, protected_block, protected_class
 
-from ._answers import Answer, Place, read_descriptions
+from ._answers import Answer, FunctionDescription, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
+from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
+from ._attempts import Reports, explain, may_try_again, wait_for_room
+from ._counters import FunctionCounters
 from ._executions import Execution
-from ._options import DEFAULTS, CallOptions, cannot_be_sent, expect_seconds
-from ._replicas import explain_loss
-from ._streams import FunctionStream, first_of, leave_it_to_scope
+from ._host import CallRecord
+from ._keyed import execute_shared
+from ._options import DEFAULTS, CallOptions
+from ._outcomes import KeyedCall
+from ._streams import FunctionStream, first_of
 
 if TYPE_CHECKING:
-    from spear._errors import Delivered
-    from spear.channels import CommunicationChannel, ExecutionResponse, Metadata
+    from spear.channels import ExecutionResponse, Metadata
 
     from ._answers import Placed
     from ._host import Host
-    from ._policies import Choice
     from ._pool import ReplicaPool
-    from ._replicas import ServingReplica
-
-MAX_ATTEMPTS: Final = 3
-"""How often a call is tried that was certainly not executed, or has a key; each time at another replica,
-if there is one."""
 
 DESCRIBE: Final = "spear.describe"
 """The function that each of Spear's agents has: a list of maps, one for each of its others."""
@@ -75,7 +71,10 @@ class Function(metaclass=NoPublicConstructor):
         self._pool = pool
         self._host = host
         self._options = options
-        self._counters = pool.counters(name)
+        # What Spear itself asks is no call of anybody's.
+        is_question = name == DESCRIBE
+        self._counters = FunctionCounters() if is_question else pool.counters(name)
+        self._on_call = None if is_question else host.on_call
 
     def __repr__(self) -> str:
         return f"<Function {self.name} on {len(self._pool.ready)} replicas>"
@@ -126,9 +125,12 @@ class Function(metaclass=NoPublicConstructor):
         """
         timeout = self._options.timeout
         describe = self._with(CallOptions(timeout=timeout), DESCRIBE, is_stream=False)
-        description = read_descriptions(await describe()).get(self.name)
+        description = (await describe_functions(describe)).get(self.name)
         if description is None:
-            raise NotFound(f"nothing is known about {self.name}")
+            raise NotFound(
+                f"nothing is known about {self.name}: its agent does not tell, as Spear's do "
+                f"({DESCRIBE})"
+            )
         return description.signature
 
     # -- one result ---------------------------------------------------------------------------
@@ -181,10 +183,12 @@ class Function(metaclass=NoPublicConstructor):
         its own end (:attr:`Spearlet.executions`).
 
         Raises:
-            InvalidArguments: an argument has no representation.
+            InvalidArguments: an argument has no representation, or ``timeout`` is no number of seconds.
             Overloaded: ``Limits.max_submitted`` executions have not ended.
             SpearError: the spearlet has ended.
         """
+        if timeout is not None:
+            expect_timeout(timeout)
         payload, is_cbor = self._encode(arguments, keywords)
 
         async def work(execution: Execution) -> ExecutionResponse:
@@ -238,22 +242,23 @@ class Function(metaclass=NoPublicConstructor):
         timeout: float | None,
         execution: Placed | None,
     ) -> ExecutionResponse:
-        pool, is_ours = self._pool, False
+        """Wait for what comes of the key, which is executed in another task."""
+        pool, options = self._pool, self._options
         begun = pool.clock()
-
-        def perform() -> Coroutine[object, object, ExecutionResponse]:
-            nonlocal is_ours
-            is_ours = True
-            # In a task of its own, where the scopes around us do not count.
-            return self._perform(payload, is_cbor, deadline - begun, execution)
-
-        name = (self.deployment, self.name, key)
-        deadline = self._deadline(timeout, begun)
-        response = await self._host.outcomes.once(
-            name, payload, deadline, pool.keep_seconds, perform
+        call = KeyedCall(
+            name=(self.deployment, self.name, key),
+            payload=payload,
+            deadline=self._deadline(timeout, begun),
+            execution=execution,
+            reports=None if options.on_progress is None else Reports(options.on_progress),
         )
-        if not is_ours:  # or it has been counted
-            self._ended(begun)
+        execute = partial(execute_shared, self.name, payload, is_cbor, pool, options)
+        try:
+            response = await self._host.outcomes.once(call, pool.keep_seconds, execute)
+        except BaseException as error:
+            self._ended(begun, error)
+            raise
+        self._ended(begun)
         return response
 
     async def _perform(
@@ -261,7 +266,7 @@ class Function(metaclass=NoPublicConstructor):
     ) -> ExecutionResponse:
         """Call, and if that is safe, call again."""
         pool, options = self._pool, self._options
-        reports = None if options.on_progress is None else _Reports(options.on_progress)
+        reports = None if options.on_progress is None else Reports(options.on_progress)
         now = begun = pool.clock()
         deadline = self._deadline(timeout, now)
         if deadline <= now:  # not DeadlineExceeded: `move_on_after` is to move on
@@ -271,7 +276,10 @@ class Function(metaclass=NoPublicConstructor):
             while True:
                 choice = pool.pick(options.session)
                 if choice is None:
-                    choice = await self._wait_for_room(begun, deadline, execution)
+                    choice = await wait_for_room(
+                        pool, self.name, options.session, begun, deadline,
+                        is_promised=execution is not None and execution.is_promised,
+                    )  # fmt: skip
                     now = pool.clock()
                 replica, channel = choice
                 if execution is not None:
@@ -283,54 +291,27 @@ class Function(metaclass=NoPublicConstructor):
                         timeout=deadline - now,
                         is_cbor=is_cbor,
                         metadata=options.metadata,
-                        key=options.key,
                         on_progress=reports,
                     )
                 except SpearError as error:
                     attempts += 1
-                    if not self._may_try_again(error, channel, attempts):
-                        await self._explain(error, replica, begun, deadline, reports)
+                    if not may_try_again(error, channel, attempts):
+                        arrived = reports is not None and reports.arrived
+                        await explain(
+                            self.name, error, replica, begun, deadline, has_reported=arrived
+                        )
                         raise
                     now = pool.clock()
                 else:
                     # As _ended() does, which would cost every call a hundredth of its rate.
                     seconds = pool.clock() - begun
                     self._counters.answered(seconds)
-                    if self._host.on_call is not None:
-                        self._host.tell(self.deployment, self.name, seconds, None, options.metadata)
+                    if self._on_call is not None:
+                        self._tell(seconds, None)
                     return response
         except BaseException as error:
             self._ended(begun, error)
             raise
-
-    def _may_try_again(
-        self, error: SpearError, channel: CommunicationChannel, attempts: int
-    ) -> bool:
-        """Whether a call that has failed can safely be made once more."""
-        if channel.is_connected or attempts >= MAX_ATTEMPTS:
-            return False
-        if isinstance(error, ChannelBroken | ChannelClosed):
-            return error.delivered == "no" or self._options.key is not None
-        # It has crossed the message that the replica is leaving.
-        return isinstance(error, Rejected) and error.delivered == "no"
-
-    async def _explain(
-        self,
-        error: SpearError,
-        replica: ServingReplica,
-        begun: float,
-        deadline: float,
-        reports: _Reports | None,
-    ) -> None:
-        """Raise what a caller is to be told, who knows nothing of channels, if that is not the same."""
-        if isinstance(error, LocalProtocolError):
-            raise cannot_be_sent(self.name, error) from error
-        delivered = _delivered(error, reports)
-        if isinstance(error, DeadlineExceeded):
-            await leave_it_to_scope(deadline)
-            raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
-        if isinstance(error, ChannelBroken | ChannelClosed):
-            raise await explain_loss(replica, error, delivered) from error
 
     def _ended(self, begun: float, failure: BaseException | None = None) -> None:
         """Count a call, and tell of it."""
@@ -339,23 +320,13 @@ class Function(metaclass=NoPublicConstructor):
             self._counters.answered(seconds)
         else:
             self._counters.failed(failure)
-        if self._host.on_call is not None:
-            self._host.tell(self.deployment, self.name, seconds, failure, self._options.metadata)
+        if self._on_call is not None:
+            self._tell(seconds, failure)
 
-    async def _wait_for_room(
-        self, begun: float, deadline: float, execution: Placed | None = None
-    ) -> Choice:
-        """:meth:`ReplicaPool.wait_for_room`, with errors that name the function."""
-        try:
-            return await self._pool.wait_for_room(
-                deadline, self._options.session, is_promised=isinstance(execution, Execution)
-            )
-        except DeadlineExceeded as error:
-            await leave_it_to_scope(deadline)
-            late = DeadlineExceeded.of_call(self.name, deadline - begun, "no")
-            if deadline > begun:
-                late = DeadlineExceeded(f"{late}: {error}", delivered="no")
-            raise late from None
+    def _tell(self, seconds: float, failure: BaseException | None) -> None:
+        assert self._on_call is not None
+        metadata = self._options.metadata
+        self._on_call(CallRecord(self.deployment, self.name, seconds, failure, metadata))
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""
@@ -364,7 +335,7 @@ class Function(metaclass=NoPublicConstructor):
         if timeout is None:
             timeout = self._pool.call_seconds
         else:
-            expect_seconds(timeout)
+            expect_timeout(timeout)
         return min(now + timeout, trio.current_effective_deadline())
 
     # -- streams ------------------------------------------------------------------------------
@@ -455,7 +426,9 @@ class Function(metaclass=NoPublicConstructor):
         while True:
             choice = self._pool.pick(self._options.session)
             if choice is None:
-                choice = await self._wait_for_room(begun, deadline)
+                choice = await wait_for_room(
+                    self._pool, self.name, self._options.session, begun, deadline
+                )
             replica, channel = choice
             opening = channel.open_stream(
                 self.name,
@@ -470,8 +443,8 @@ class Function(metaclass=NoPublicConstructor):
                 break
             except SpearError as error:
                 attempts += 1
-                if not self._may_try_again(error, channel, attempts):
-                    await self._explain(error, replica, begun, deadline, None)
+                if not may_try_again(error, channel, attempts):
+                    await explain(self.name, error, replica, begun, deadline)
                     raise
         opened: FunctionStream = FunctionStream._create(
             stream, self.name, begun, deadline, replica, sends_items=sends_items
@@ -479,19 +452,12 @@ class Function(metaclass=NoPublicConstructor):
         return opened
 
 
-@final
-class _Reports:
-    """Hands on progress reports, and remembers that there were some."""
+async def describe_functions(describe: Function) -> dict[str, FunctionDescription]:
+    """What functions look like, by name: what :data:`DESCRIBE` tells. A checkpoint.
 
-    def __init__(self, on_progress: Callable[[Result], None]) -> None:
-        self._on_progress = on_progress
-        self.arrived = False
-
-    def __call__(self, payload: bytes, is_cbor: bool) -> None:
-        self.arrived = True
-        self._on_progress(decode_result_untrusted(payload, is_cbor))
-
-
-def _delivered(error: SpearError, reports: _Reports | None) -> Delivered:
-    """What is known for certain: who reports progress has begun."""
-    return "yes" if reports is not None and reports.arrived else error.delivered
+    Nothing, of an agent that has no such function. Raises as :meth:`Function.call`.
+    """
+    try:
+        return read_descriptions(await describe())
+    except NotFound:
+        return {}

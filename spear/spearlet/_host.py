@@ -96,18 +96,6 @@ class Host:
             execution._release()
             self.executions._end(execution)
 
-    def tell(
-        self,
-        deployment: str,
-        function: str,
-        seconds: float,
-        failure: BaseException | None,
-        metadata: Metadata | None,
-    ) -> None:
-        """A call has ended, and there is an :attr:`on_call`."""
-        assert self.on_call is not None
-        self.on_call(CallRecord(deployment, function, seconds, failure, metadata))
-
     def end(self) -> None:
         """The spearlet has ended: nothing new begins."""
         self.is_open = False

@@ -16,6 +16,7 @@ from spear._errors import (
     SpearError,
     WorkerDied,
 )
+from spear._limits import expect_seconds
 from spear.channels import (
     CommunicationChannel,
     open_memory_channels,
@@ -96,6 +97,8 @@ class LocalReplica:
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Let its calls finish, and leave it at that when the block is left. A checkpoint."""
+        if drain_seconds is not None:
+            expect_seconds("drain_seconds", drain_seconds)
         seconds = self.drain_seconds if drain_seconds is None else drain_seconds
         self.drain_seconds = 0.0
         await self.channel.drain(seconds)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
-from math import isnan
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
 from spear._errors import InvalidArguments, LocalProtocolError
+from spear._limits import expect_timeout
 
 if TYPE_CHECKING:
     from spear.channels import Metadata
@@ -30,8 +30,9 @@ class CallOptions:
         metadata: a small map for the handler.
         key: a name for what the call does, the same each time it is tried. Calls of a function that have
             the same key, within ``dedup_seconds`` of each other, are one call: it is executed once,
-            and all get its outcome. If its instance is lost meanwhile, it is executed again. Who gives
-            up waiting does not cancel it. It travels with the call (``spear.context().key``).
+            with the deadline of the deployment, and all get its outcome. If its process is lost
+            meanwhile, it is executed again. A caller that gives up waiting does not cancel it. It
+            travels with the call (``spear.context().key``).
         session: calls of one session go to the same replica, with the policy ``sticky``.
         on_progress: called with each progress report that arrives, in the task that waits for the call.
             If it raises, the call is cancelled and raises the same.
@@ -47,6 +48,8 @@ class CallOptions:
     keywords: Mapping[str, object] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
+        if self.timeout is not None:
+            expect_timeout(self.timeout)
         metadata: object = self.metadata
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidArguments(f"metadata must be a small map, not {metadata!r:.60}")
@@ -66,16 +69,6 @@ def _expect_plain_function(on_progress: object) -> None:
         return
     if not callable(on_progress) or iscoroutinefunction(on_progress):
         raise InvalidArguments(f"on_progress must be a plain function, not {on_progress!r:.60}")
-
-
-def expect_seconds(timeout: float) -> None:
-    """Raise InvalidArguments for what is no time."""
-    try:
-        is_number = not isnan(timeout)  # that would be no deadline at all
-    except TypeError:
-        is_number = False
-    if not is_number:
-        raise InvalidArguments(f"timeout must be a number of seconds, not {timeout!r}")
 
 
 _ADVICE: Final = (

@@ -1,47 +1,144 @@
 """Calls with a key: one execution for all that have the same, and its outcome for as long as it is kept.
 
-The first caller of a key begins the execution, and waits for it as everybody does who comes meanwhile;
-whoever comes later gets what came of it. The execution belongs to none of them: who gives up does not
-end it, because nobody could say then whether it had happened. What is kept are outcomes of executions,
-results and what the function raised; after any other failure, the next call of the key executes again.
+The first caller of a key begins the execution and waits for it, as every caller does that comes while it
+runs; later callers get its outcome. The execution belongs to none of them: callers that give up, even
+all of them, do not end it. Otherwise no caller could know whether it had happened.
+
+The outcome of an execution that may have begun is kept, whatever it is, unless every process that had
+begun it is gone. Then, and if it certainly was not begun, the next call of the key executes again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from copy import copy
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import attrs
 import trio
 
-from spear._errors import CallCancelled, DeadlineExceeded, FunctionRaised, Rejected
+from spear._errors import (
+    CallCancelled,
+    DeadlineExceeded,
+    Rejected,
+    SpearError,
+)
 from spear._segments import Segment
 from spear.channels import protected_class
 
+from ._failures import size_of, without_traceback
+
 if TYPE_CHECKING:
+    from spear._ids import InstanceId
     from spear._limits import Limits
     from spear.channels import ExecutionResponse
 
+    from ._answers import Placed
     from ._arguments import Payload
+    from ._attempts import Reports
+    from ._keyed import Shared
 
 Name: TypeAlias = tuple[str, str, str]
 """A deployment, a function of it, and a key."""
 
+Execute: TypeAlias = "Callable[[Shared], Awaitable[ExecutionResponse]]"
+
+
+@final
+@attrs.define(eq=False, kw_only=True)
+class KeyedCall:
+    """One caller of a key.
+
+    Attributes:
+        name: what it calls.
+        payload: with which arguments.
+        deadline: until when it waits, in Trio's time.
+        execution: is told where the call runs.
+        reports: takes reports of progress, in the caller's task.
+    """
+
+    name: Name
+    payload: Payload
+    deadline: float
+    execution: Placed | None
+    reports: Reports | None
+    _unread: list[tuple[bytes, bool]] = attrs.field(init=False, factory=list)
+    _news: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    def report(self, payload: bytes, is_cbor: bool) -> None:
+        """Have a report of progress handed on."""
+        if self.reports is not None:
+            self._unread.append((payload, is_cbor))
+            self._news.set()
+
+    def wake(self) -> None:
+        """There is an outcome."""
+        self._news.set()
+
+    async def wait_news(self) -> None:
+        """Wait until something has happened, and hand on what has been reported."""
+        await self._news.wait()
+        self._news = trio.Event()
+        unread, self._unread = self._unread, []
+        for payload, is_cbor in unread:
+            assert self.reports is not None
+            self.reports(payload, is_cbor)
+
 
 @final
 @attrs.define(eq=False)
-class _Outcome:
-    """What came of a key, or will."""
+class _Execution:
+    """An execution of a key that has not ended, and those who wait for it."""
 
     digest: bytes
-    done: trio.Event = attrs.field(factory=trio.Event)
-    response: ExecutionResponse | None = None
-    failure: Exception | None = None
+    calls: set[KeyedCall] = attrs.field(factory=set)
+    instance: InstanceId | None = None  # where it runs now
+    is_lost: bool = False  # each process that has begun it is gone
+    has_reported: bool = False
+    outcome: _Outcome | None = None  # once it has ended
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether a submitted call waits for it."""
+        executions = (each.execution for each in self.calls)
+        return any(each is not None and each.is_promised for each in executions)
+
+    def place(self, instance: InstanceId) -> None:
+        """It runs there."""
+        self.instance = instance
+        for call in self.calls:
+            if call.execution is not None:
+                call.execution.place(instance)
+
+    def report(self, payload: bytes, is_cbor: bool) -> None:
+        """Hand a report of progress to all who wait."""
+        self.has_reported = True
+        for call in self.calls:
+            call.report(payload, is_cbor)
+
+    def end(self, outcome: _Outcome) -> None:
+        """Wake all who wait."""
+        self.outcome = outcome
+        for call in self.calls:
+            call.wake()
+
+
+@final
+@attrs.frozen(eq=False)
+class _Outcome:
+    """What came of a key."""
+
+    digest: bytes
+    result: ExecutionResponse | Exception
+    size: int = 0  # what it holds, in bytes
     expires: float = 0.0
-    size: int = 0
+
+    def unwrap(self) -> ExecutionResponse:
+        """The response; raises the failure."""
+        if isinstance(self.result, Exception):
+            raise without_traceback(self.result)
+        return self.result
 
 
 @final
@@ -54,16 +151,11 @@ class Outcomes:
         self._max_outcomes = limits.max_outcomes
         self._max_bytes = limits.outcome_bytes
         self._kept: OrderedDict[Name, _Outcome] = OrderedDict()  # in the order of their ends
-        self._running: dict[Name, _Outcome] = {}
+        self._running: dict[Name, _Execution] = {}
         self._bytes = 0
 
     async def once(
-        self,
-        name: Name,
-        payload: Payload,
-        deadline: float,
-        keep_seconds: float,
-        execute: Callable[[], Awaitable[ExecutionResponse]],
+        self, call: KeyedCall, keep_seconds: float, execute: Execute
     ) -> ExecutionResponse:
         """Execute, or get what another call of that name has got, or is about to. A checkpoint.
 
@@ -71,31 +163,28 @@ class Outcomes:
 
         Raises:
             Rejected: the key was used with other arguments.
-            DeadlineExceeded: the execution did not end in time.
+            DeadlineExceeded: the execution did not end by the deadline of this call.
             And whatever the execution raised.
         """
         await trio.lowlevel.checkpoint()
-        seen = payload.as_view() if isinstance(payload, Segment) else payload
+        name = call.name
+        seen = call.payload.as_view() if isinstance(call.payload, Segment) else call.payload
         digest = blake2b(seen, digest_size=16).digest()
-        outcome = self._find(name)
-        if outcome is None:
-            outcome = self._running[name] = _Outcome(digest)
-            self._nursery.start_soon(self._execute, name, outcome, keep_seconds, execute)
-        elif outcome.digest != digest:
+        found = self._find(name)
+        if found is not None and found.digest != digest:
             raise Rejected(
                 f"the key {name[2]!r} was used for a call of {name[1]} with other arguments"
             )
-        with trio.move_on_at(deadline):
-            await outcome.done.wait()
-        if outcome.response is not None:
-            return outcome.response
-        if outcome.failure is not None:
-            raise _same(outcome.failure)
-        raise DeadlineExceeded(
-            f"{name[1]} is still being executed for the key {name[2]!r}", delivered="maybe"
-        )
+        if isinstance(found, _Outcome):
+            return found.unwrap()
+        if found is None:
+            if call.deadline <= trio.current_time():
+                raise DeadlineExceeded.of_call(name[1], 0, "no")
+            found = self._running[name] = _Execution(digest)
+            self._nursery.start_soon(self._execute, name, found, keep_seconds, execute)
+        return (await _wait(found, call)).unwrap()
 
-    def _find(self, name: Name) -> _Outcome | None:
+    def _find(self, name: Name) -> _Execution | _Outcome | None:
         now = trio.current_time()
         while self._kept:
             oldest = next(iter(self._kept))
@@ -105,39 +194,39 @@ class Outcomes:
         return self._running.get(name) or self._kept.get(name)
 
     async def _execute(
-        self,
-        name: Name,
-        outcome: _Outcome,
-        keep_seconds: float,
-        execute: Callable[[], Awaitable[ExecutionResponse]],
+        self, name: Name, execution: _Execution, keep_seconds: float, execute: Execute
     ) -> None:
+        result: ExecutionResponse | Exception
+        result = CallCancelled("the spearlet has ended", delivered="maybe")
         try:
-            outcome.response = await execute()
+            result = await execute(execution)
+            size = len(result.payload)  # taken from wherever it came, which may fail
         except Exception as failure:
-            outcome.failure = failure
-        except trio.Cancelled:
-            outcome.failure = CallCancelled("the spearlet has ended", delivered="maybe")
-            raise
+            result, size = without_traceback(failure), size_of(failure)
         finally:
             del self._running[name]
-            outcome.done.set()
-            if outcome.response is not None or isinstance(outcome.failure, FunctionRaised):
-                self._keep(name, outcome, trio.current_time() + keep_seconds)
+            execution.end(_Outcome(execution.digest, result))
+        if _is_final(result, execution):
+            self._keep(name, result, size, execution.digest, trio.current_time() + keep_seconds)
 
-    def _keep(self, name: Name, outcome: _Outcome, expires: float) -> None:
-        kept = _Outcome(outcome.digest, outcome.done, outcome.response, outcome.failure, expires)
-        if outcome.response is not None:
-            kept.size = len(outcome.response.payload)
-            if kept.size > self._max_bytes:
-                kept.response, kept.size = None, 0
-                kept.failure = Rejected(
-                    f"{name[1]} was executed for the key {name[2]!r}, but its result of "
-                    f"{len(outcome.response.payload)} bytes was too large to be kept",
-                    delivered="yes",
-                )
+    def _keep(
+        self,
+        name: Name,
+        result: ExecutionResponse | Exception,
+        size: int,
+        digest: bytes,
+        expires: float,
+    ) -> None:
+        if size > self._max_bytes:
+            result = Rejected(
+                f"{name[1]} was executed for the key {name[2]!r}, but its outcome of "
+                f"{size} bytes was too large to be kept",
+                delivered="yes",
+            )
+            size = 0
         # Another window than before may make them end in another order; then some stay too long.
-        self._kept[name] = kept
-        self._bytes += kept.size
+        self._kept[name] = _Outcome(digest, result, size, expires)
+        self._bytes += size
         while self._bytes > self._max_bytes or len(self._kept) > self._max_outcomes:
             self._forget(next(iter(self._kept)))
 
@@ -145,15 +234,27 @@ class Outcomes:
         self._bytes -= self._kept.pop(name).size
 
 
-def _same(failure: Exception) -> Exception:
-    """The failure for one of those who wait: an exception must not be raised in several tasks."""
-    if isinstance(failure, FunctionRaised):
-        return FunctionRaised(
-            failure.remote_message,
-            type_name=failure.type_name,
-            remote_traceback=failure.remote_traceback,
-            delivered=failure.delivered,
-        )
-    same = copy(failure)
-    same.__cause__ = failure
-    return same
+async def _wait(execution: _Execution, call: KeyedCall) -> _Outcome:
+    """Wait for the end of an execution, until the call's deadline."""
+    execution.calls.add(call)
+    if execution.instance is not None and call.execution is not None:
+        call.execution.place(execution.instance)
+    try:
+        with trio.move_on_at(call.deadline):
+            while execution.outcome is None:
+                await call.wait_news()
+    finally:
+        execution.calls.remove(call)
+    if execution.outcome is not None:
+        return execution.outcome
+    raise DeadlineExceeded(
+        f"{call.name[1]} is still being executed for the key {call.name[2]!r}",
+        delivered="yes" if execution.has_reported else "maybe",
+    )
+
+
+def _is_final(result: ExecutionResponse | Exception, execution: _Execution) -> bool:
+    """Whether to execute again could have the effect twice, though no process was lost."""
+    if isinstance(result, SpearError):
+        return result.delivered != "no" and not execution.is_lost
+    return True

@@ -26,6 +26,7 @@ from spear._errors import DeadlineExceeded, Overloaded, Rejected, WorkerDied
 
 from ._autoscaler import Load
 from ._counters import FunctionCounters, FunctionStatistics
+from ._pace import Pace
 from ._policies import make_policy
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ if TYPE_CHECKING:
 SHORTEST_RETRY_SECONDS: Final = 0.05
 LONGEST_RETRY_SECONDS: Final = 60.0
 """What a refused caller is told at the most."""
-
-GUESSED_SECONDS: Final = 0.1
-"""What a call is taken to last as long as none has ended."""
-
-MOST_TURNS: Final = 64
-"""So many of those who had their turn last say how fast a line moves."""
-
-LEAST_TURNS: Final = 8
-"""Fewer say little."""
 
 
 @final
@@ -78,7 +70,7 @@ class ReplicaPool:
         self._counters: dict[str, FunctionCounters] = {}
         self._waiting: deque[Task] = deque()  # those in line that were not invited yet
         self._in_line = 0
-        self._turns: deque[float] = deque(maxlen=MOST_TURNS)  # when those before had theirs
+        self._pace = Pace()
         self.promised = 0
         self.questions = 0
         self._served: trio.Event | None = None  # somebody waits for the end of the line
@@ -158,6 +150,8 @@ class ReplicaPool:
                 return choice
         if self._in_line >= self._queue:
             self.refused += 1
+            with trio.move_on_at(deadline):
+                await self._pace.wait_known()
             raise self._overloaded()
         with trio.move_on_at(deadline):
             return await self._stand_in_line(session)
@@ -174,7 +168,7 @@ class ReplicaPool:
                 await self._wait_at(place)
                 choice = self._policy.choose(self._members, self._most, session)
                 if choice is not None:
-                    self._turns.append(self.clock())
+                    self._pace.turn()
                     return choice
                 if self._verdict is not None:
                     raise self._refusal(self._verdict)
@@ -199,7 +193,10 @@ class ReplicaPool:
         wanted = self._in_line > 0
         if wanted is not self._is_listening:
             self._is_listening = wanted
-            self._turns.clear()
+            if wanted:
+                self._pace.begin(self._capacity())
+            else:
+                self._pace.end(self._capacity())
             for replica in self._members:
                 self._listen_to(replica)
 
@@ -271,19 +268,23 @@ class ReplicaPool:
 
     def _estimate_seconds(self) -> float:
         """How long the line would take, if it went on moving as it did."""
-        estimate = self._seconds_between_turns() * (self._in_line + 1)
+        seconds = self._pace.measured()
+        if seconds is None:
+            seconds = self._pace.estimate(self._capacity(), self._usual_seconds())
+        estimate = seconds * (self._in_line + 1)
         return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
 
-    def _seconds_between_turns(self) -> float:
-        turns = self._turns
-        if len(turns) >= LEAST_TURNS:
-            return (self.clock() - turns[0]) / len(turns)
-        # It is a new line: as if calls went on lasting as long as they did.
+    def _usual_seconds(self) -> float | None:
+        """What calls took until now, those included that had to wait."""
         succeeded = sum(each.succeeded for each in self._counters.values())
         seconds = sum(each.seconds for each in self._counters.values())
-        mean = seconds / succeeded if succeeded else GUESSED_SECONDS
-        at_once = sum(each.calls_in_flight for each in self._channels()) or 1
-        return mean / at_once
+        return seconds / succeeded if succeeded else None
+
+    def _capacity(self) -> int:
+        """Calls that are taken at a time."""
+        takes = (each.max_calls for each in self._channels() if each.is_connected)
+        most = self._most
+        return sum(each if most is None else min(each, most) for each in takes) or 1
 
     # -- numbers ------------------------------------------------------------------------------
 

@@ -47,6 +47,9 @@ class Replica(Protocol):
 class ServingReplica(Replica, Protocol):
     """A replica, as those see it that call it."""
 
+    async def wait_exited(self) -> object:
+        """Wait until it is gone. A checkpoint."""
+
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
         """What to tell the caller of a call that was lost with the channel. A checkpoint."""
 

@@ -5,12 +5,13 @@ Values only; whoever acts on them is elsewhere. All that is wrong with one is sa
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf
 from typing import Final, Literal, TypeAlias, TypeGuard, final, get_args
 
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._limits import MAX_WHOLE, expect_whole, shown
 
 MAX_REPLICAS: Final = 1024
 """Of one deployment: each costs a process, three descriptors and 3 to 15 MiB."""
@@ -62,7 +63,7 @@ class Scale:
 
     def __attrs_post_init__(self) -> None:
         for name in ("min", "max", "spare"):
-            _expect_whole(f"replicas.{name}", getattr(self, name), 0, MAX_REPLICAS)
+            expect_whole(f"replicas.{name}", getattr(self, name), 0, MAX_REPLICAS)
         if self.max < 1:
             raise ConfigurationError(
                 "replicas.max must be at least 1: with 0, no call is ever answered"
@@ -74,7 +75,7 @@ class Scale:
         _expect_seconds("replicas.idle_seconds", self.idle_seconds, least=0.0)
         if not _is_number(self.target) or not 0 < self.target <= 1:
             raise ConfigurationError(
-                f"replicas.target must be above 0 and at most 1, not {self.target!r}"
+                f"replicas.target must be above 0 and at most 1, not {shown(self.target)}"
             )
 
     @property
@@ -98,9 +99,9 @@ def as_scale(replicas: int | Scale) -> Scale:
         return replicas
     if type(replicas) is not int:
         raise ConfigurationError(
-            f"replicas must be a whole number or spear.Scale(...), not {replicas!r}"
+            f"replicas must be a whole number or spear.Scale(...), not {shown(replicas)}"
         )
-    _expect_whole("replicas", replicas, 1, MAX_REPLICAS)
+    expect_whole("replicas", replicas, 1, MAX_REPLICAS)
     return Scale(min=replicas, max=replicas)
 
 
@@ -130,7 +131,7 @@ class RestartPolicy:
     retry_seconds: float = 60.0
 
     def __attrs_post_init__(self) -> None:
-        _expect_whole("restart.intensity", self.intensity, 0, 1000)
+        expect_whole("restart.intensity", self.intensity, 0, 1000)
         for name in ("period_seconds", "first_delay_seconds", "longest_delay_seconds"):
             _expect_seconds(f"restart.{name}", getattr(self, name), least=0.0)
         if self.retry_seconds != inf:
@@ -160,7 +161,7 @@ class HealthPolicy:
     def __attrs_post_init__(self) -> None:
         _expect_seconds("health.interval_seconds", self.interval_seconds, least=0.1)
         _expect_seconds("health.timeout_seconds", self.timeout_seconds, least=0.01)
-        _expect_whole("health.failures", self.failures, 1, 1000)
+        expect_whole("health.failures", self.failures, 1, 1000)
 
 
 @final
@@ -198,8 +199,8 @@ class DeploymentSettings:
         if not isinstance(self.health, HealthPolicy):
             raise ConfigurationError(f"health must be HealthPolicy(...), not {self.health!r}")
         if self.concurrency is not None:
-            _expect_whole("concurrency", self.concurrency, 1, 1_000_000)
-        _expect_whole("queue", self.queue, 0, MAX_QUEUE)
+            expect_whole("concurrency", self.concurrency, 1, 1_000_000)
+        expect_whole("queue", self.queue, 0, MAX_QUEUE)
         if self.policy not in POLICIES:
             raise ConfigurationError(
                 f"policy must be one of {', '.join(POLICIES)}, not {self.policy!r}"
@@ -209,17 +210,11 @@ class DeploymentSettings:
         _expect_seconds("dedup_seconds", self.dedup_seconds, least=0.0)
 
 
-def _expect_whole(name: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int:
-        raise ConfigurationError(f"{name} must be a whole number, not {value!r}")
-    if not least <= value <= most:
-        raise ConfigurationError(f"{name} must be from {least} to {most}, not {value}")
-
-
 def _expect_seconds(name: str, value: object, least: float) -> None:
-    if not _is_number(value) or not least <= value or not isfinite(value):
+    # No more than the largest whole number, so that it can be added to a time.
+    if not _is_number(value) or not least <= value <= MAX_WHOLE:
         at_least = f"at least {least:g} " if least else ""
-        raise ConfigurationError(f"{name} must be {at_least}seconds, not {value!r}")
+        raise ConfigurationError(f"{name} must be {at_least}seconds, not {shown(value)}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from spear._errors import ConfigurationError, SpearError
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_LIMITS, Limits, expect_seconds
 from spear._targets import GUARD, being_loaded
 from spear._util import NoPublicConstructor
 from spear.channels import (
@@ -204,8 +204,12 @@ class Spearlet(metaclass=NoPublicConstructor):
 
         Args:
             seconds: for the calls; by default ``Limits.shutdown_seconds``.
+
+        Raises:
+            ConfigurationError: that is no number of seconds; nothing is stopped.
         """
         seconds = self.limits.shutdown_seconds if seconds is None else seconds
+        expect_seconds("seconds", seconds)
         if self._state is SpearletState.RUNNING:
             self._state = SpearletState.DRAINING
         await self.stop(seconds)
@@ -217,7 +221,12 @@ class Spearlet(metaclass=NoPublicConstructor):
 
         Args:
             seconds: for what runs; by default ``Limits.drain_seconds``.
+
+        Raises:
+            ConfigurationError: that is no number of seconds; nothing is stopped.
         """
+        if seconds is not None:
+            expect_seconds("seconds", seconds)
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             for deployment in self._host.deployments.values():

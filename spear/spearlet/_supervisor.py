@@ -54,9 +54,6 @@ class StartedReplica(ServingReplica, Protocol):
     async def wait_ready(self) -> CommunicationChannel:
         """Wait until it takes calls. Raises SpawnFailed."""
 
-    async def wait_exited(self) -> object:
-        """Wait until it is gone."""
-
     async def stop(self, drain_seconds: float | None = None) -> object:
         """End it as gently as it lets us."""
 

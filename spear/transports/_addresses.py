@@ -15,6 +15,7 @@ from typing import Final, TypeAlias, final
 import attrs
 
 from spear._errors import ConfigurationError, UnsupportedTransport
+from spear._limits import shown
 
 MAX_UNIX_PATH_BYTES: Final = 107
 """``sun_path`` is 108 bytes on Linux, the last one a NUL."""
@@ -53,8 +54,8 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _check_port(_: object, __: attrs.Attribute[int], port: int) -> None:
-    if not 0 <= port <= 65535:
-        raise ConfigurationError(f"port {port} is not between 0 and 65535")
+    if type(port) is not int or not 0 <= port <= 65535:
+        raise ConfigurationError(f"port {shown(port)} is not between 0 and 65535")
 
 
 def _check_name(_: object, __: attrs.Attribute[str], name: str) -> None:
@@ -133,6 +134,6 @@ def _parse_host_and_port(text: str, rest: str) -> tuple[str, int]:
     elif ":" in host:
         raise ConfigurationError(f"{text!r}: write an IPv6 address in brackets, as in tcp:[::1]:70")
     # isdecimal() alone is true of digits that are not ASCII, which int() would accept too.
-    if not (colon and host and port.isascii() and port.isdecimal()):
+    if not (colon and host and port.isascii() and port.isdecimal() and len(port) <= 20):
         raise ConfigurationError(f"{text!r}: write host:port, as in tcp:127.0.0.1:7000")
     return host, int(port)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from spear._limits import MAX_WHOLE, shown
 from spear._segments import Segment
 
 if TYPE_CHECKING:
@@ -139,15 +140,17 @@ class SharedBuffer(MemoryFile):
         size: in bytes. The memory is taken at once, which takes 0.4 s for a GiB, and filled with zeros.
 
     Raises:
-        ValueError: the size is below 1.
+        ValueError: the size is no whole number, or below 1.
         MemoryError: there is not so much.
     """
 
     __slots__ = ("_is_sealed", "_mapping", "_size", "_view")
 
     def __init__(self, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"a SharedBuffer holds at least one byte, not {size}")
+        if type(size) is not int or size < 1:
+            raise ValueError(f"a SharedBuffer holds at least one byte, not {shown(size)}")
+        if size > MAX_WHOLE:
+            raise MemoryError(f"no SharedBuffer of {shown(size)} bytes")
         self._size = self.file_bytes = size
         self._is_sealed = False
         try:

@@ -107,10 +107,14 @@ async def open_tcp_listener(
     Raises:
         ConfigurationError: the address is taken, not ours, or would expose plain text.
     """
-    ports = range(port, port + 1) if isinstance(port, int) else port
-    if not ports:
-        raise ConfigurationError(f"the range of ports for {host!r} is empty")
-    address = TcpAddress(host, max(ports))  # checks both
+    if isinstance(port, range):
+        if not port:
+            raise ConfigurationError(f"the range of ports for {host!r} is empty")
+        TcpAddress(host, min(port))
+        address, ports = TcpAddress(host, max(port)), port
+    else:
+        address = TcpAddress(host, port)
+        ports = range(port, port + 1)
     context = None if tls is None else tls.make_context()
     candidates = await _resolve(address)
     if context is None and not allow_plaintext:

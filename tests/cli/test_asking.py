@@ -324,6 +324,7 @@ def test_how_many(host: Host, run: Run) -> None:
     assert run("scale", "shop", "1").status == 0
     done = run("scale", "shop", "many")
     assert (done.status, "write a number or MIN-MAX, as in 4 or 1-8" in done.errors) == (2, True)
+    assert run("scale", "shop", "9" * 5000).status == 2
     assert run("scale", "shop", "3-1").status in (2, 3)
     assert run("scale", "shops", "1").status == 4
 

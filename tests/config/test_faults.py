@@ -95,6 +95,11 @@ environment = { A = 1 }
         ("[functions.a]\nrestart = 5", "spear.toml:2: functions.a.restart: must be a table, not 5"),
         ("[functions.a]\nrestart = {intensty = 5}", "restart.intensty: there is no such key; did you"),
         ("[functions.a]\ntimeout = nan", "functions.a.timeout: must be a number, not nan"),
+        (f"[functions.a]\ntimeout = 1{'0' * 400}", "functions.a.timeout: must be a number, not 1000"),
+        (f"[limits]\ncall_seconds = 1{'0' * 400}", "limits.call_seconds: must be a number, not 1000"),
+        (f"[limits]\nmax_calls = 1{'0' * 400}", "limits.max_calls: must be at most 4611686018427387904"),
+        (f"[functions.a]\nmemory_bytes = 1{'0' * 400}", "memory_bytes: must be at most 461168601842738"),
+        (f"[functions.a]\nreplicas = '1-{'9' * 5000}'", 'must be a number, "MIN-MAX" or a table, not'),
         ("[functions.a]\ntimeout = true", "functions.a.timeout: must be a number, not true"),
         ("[functions.a]\nqueue = {}", "functions.a.queue: must be a whole number, not a table"),
         ("[functions.a]\nqueue = 1.0", "functions.a.queue: must be a whole number, not 1.0"),
@@ -297,6 +302,7 @@ def test_what_is_fine(read: Read, tmp_path: Path) -> None:
         ('[functions.a]\nqueue = -1\n[functions.b]\nsource = "no.py"', "{}/no.py is not"),
         ('[spearlet]\nname = "a/b"', "spear.toml:2: spearlet.name: must be 1 to 32 of"),
         ('[spearlet]\nlisten = "8080"', "spear.toml:2: spearlet.listen: must be HOST:PORT or 'off'"),
+        (f'[spearlet]\nlisten = "a:{"9" * 5000}"', "spearlet.listen: must be HOST:PORT or 'off'"),
         ('[spearlet]\ntoken_file = "none"', "spearlet.token_file: cannot read {}/none: No such file"),
         ('[spearlet]\ntls_cert = "ok.py"', "spear.toml:2: spearlet.tls_cert: needs tls_key, too"),
         ('[spearlet]\ntls_key = "ok.py"', "spear.toml:2: spearlet.tls_key: needs tls_cert, too"),
@@ -358,3 +364,11 @@ def test_tokens(tmp_path: Path) -> None:
 
 def test_a_table_that_nobody_has_said_is_the_same_every_time() -> None:
     assert Configuration() == Configuration()
+
+
+def test_a_number_of_more_digits_than_python_reads(read: Read) -> None:
+    digits = "9" * 5000
+    with pytest.raises(ConfigurationError, match=r"spear.toml has a number with too many digits"):
+        read(f"[limits]\nmax_calls = {digits}")
+    outcome = read(environment={"SPEAR_LIMITS_MAX_CALLS": digits})
+    assert 'limits.max_calls: must be a whole number, not "999' in "\n".join(outcome.lines)

@@ -155,12 +155,12 @@ async def test_headers_are_options_of_the_call_and_come_back() -> None:
         "tracestate": "a=1",
         "baggage": "user=ada",
     }
-    options = {"spear-timeout": "7", "idempotency-key": "order-1", "spear-session": "ada"}
+    options = {"spear-timeout": "7", "spear-session": "ada"}
     async with open_site() as site:
         reply = await call(site.gateway, "context", [], {**sent, **options})
         assert reply.status == 200
         assert reply.json["metadata"] == sent
-        assert (reply.json["key"], reply.json["remaining"]) == ("order-1", 7)
+        assert (reply.json["key"], reply.json["remaining"]) == (None, 7)
         assert {name: reply.headers[name] for name in sent} == sent
         assert reply.headers["spear-instance"] == "memory:probe-1#1"
         assert reply.headers["spear-timeout"] == "7"
@@ -168,6 +168,10 @@ async def test_headers_are_options_of_the_call_and_come_back() -> None:
         made = await call(site.gateway, "context", [], {"x-request-id": "two words"})
         assert made.json["metadata"] == {"x-request-id": made.headers["x-request-id"]}
         assert made.headers["x-request-id"] != "two words"
+        options["idempotency-key"] = "order-1"
+        keyed = await call(site.gateway, "context", [], options)
+        # What is executed under a key has the deadline of its deployment, whoever waits for it.
+        assert (keyed.json["key"], keyed.json["remaining"]) == ("order-1", 60)
         endless = await call(site.gateway, "echo", 1, {"spear-timeout": "inf"})
         assert (endless.status, endless.headers["spear-timeout"]) == (200, "inf")
         assert made.headers["spear-timeout"] == "60"

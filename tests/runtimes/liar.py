@@ -241,7 +241,11 @@ class NamesAForkTwice(Honest):
 
 
 class Floods(Honest):
-    outcomes = (FORKED, SPAWNED)
+    outcomes = (
+        FORKED,
+        SPAWNED,
+        FAILED,
+    )  # a fork that has no session yet is killed with its template
 
     def answer(self, pid: int) -> None:
         with suppress(OSError):

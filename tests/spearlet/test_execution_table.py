@@ -63,6 +63,26 @@ async def test_r18_those_that_have_ended_are_forgotten_by_age_number_and_size(
         assert small.status is ExecutionStatus.COMPLETED
 
 
+async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> None:
+    agent = spear.Agent("shop")
+
+    @agent.function
+    async def whine(data: bytes) -> None:
+        raise ValueError("x" * 4000)
+
+    async with open_spearlet(limits=Limits(execution_bytes=20_000)) as spearlet:
+        deployment = await spearlet.deploy(agent)
+        for _ in range(5):
+            execution = deployment.whine.submit(b"argument")
+            for _ in range(2):
+                with pytest.raises(FunctionRaised, match="ValueError: xxxx"):
+                    await execution.result()
+            await trio.testing.wait_all_tasks_blocked()
+            assert execution.failure is not None
+            assert execution.failure.__traceback__ is None  # its frames have the arguments
+        assert len(list(spearlet.executions)) == 2  # the text is held twice
+
+
 async def test_r18_those_that_have_not_ended_are_bounded() -> None:
     probe = Probe()
     async with open_spearlet(limits=Limits(max_submitted=2)) as spearlet:

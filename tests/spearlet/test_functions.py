@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import enum
 import math
+from contextlib import asynccontextmanager
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -26,15 +27,19 @@ from spear import (
     RemoteProtocolError,
     WorkerDied,
     context,
+    open_spearlet,
 )
 from spear.spearlet._arguments import decode_result_untrusted
-from spear.testing import cancel_sweep
+from spear.testing import Functions, cancel_sweep
 
 from .bench import open_bench
 from .helpers import PATIENCE_SECONDS, Probe, deployed, number
 
 if TYPE_CHECKING:
-    from spear.spearlet import Deployment, Result
+    from collections.abc import AsyncIterator
+
+    from spear.channels import InboundCall
+    from spear.spearlet import CallRecord, Deployment, Result
 
 
 # -- finding ----------------------------------------------------------------------------------
@@ -93,6 +98,51 @@ async def test_a_function_tells_how_it_is_called() -> None:
         assert await deployment.ticks.signature() == (
             "ticks(count: int, *, fails: bool = False) -> AsyncIterator[int]"
         )
+
+
+class Foreign:
+    """An agent that is not Spear's: it has one function, and tells nothing about it."""
+
+    def __init__(self) -> None:
+        self.name, self.debug = "foreign", False
+        self.functions, self.streams = ("price",), ()
+        self.service = Functions({"price": self.price})
+
+    async def price(self, _: InboundCall) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"3.5"
+
+    @asynccontextmanager
+    async def running(self, limits: Limits, *, debug: bool = False) -> AsyncIterator[None]:
+        yield
+
+    def limits(self, base: Limits) -> Limits:
+        return base
+
+
+async def test_an_agent_that_is_not_ours_has_no_descriptions() -> None:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(Foreign())
+        assert await deployment.price() == b"3.5"
+        assert await deployment.descriptions() == {}
+        with pytest.raises(NotFound, match="nothing is known about price: its agent does not tell"):
+            await deployment.price.signature()
+        assert list(deployment.statistics().functions) == ["price"]
+
+
+async def test_asking_for_descriptions_is_counted_nowhere() -> None:
+    records: list[CallRecord] = []
+    async with open_spearlet(on_call=records.append) as spearlet:
+        deployment = await spearlet.deploy(Probe().agent)
+        assert "echo" in await deployment.descriptions()
+        assert await deployment.echo.signature() == "echo(value: object) -> object"
+        with pytest.raises(DeadlineExceeded):
+            await deployment.echo.options(timeout=0).signature()
+        assert records == []
+        assert [each.calls for each in deployment.statistics().functions.values()] == [0]  # of echo
+        await deployment.echo(1)
+        assert [each.function for each in records] == ["echo"]
+        assert list(deployment.statistics().functions) == ["echo"]
 
 
 async def test_what_is_no_agent_of_ours_cannot_tell_how_it_is_called() -> None:
@@ -403,13 +453,13 @@ async def test_infinity_must_be_asked_for(autojump_clock: trio.testing.MockClock
 async def test_r8_what_is_no_number_is_no_timeout() -> None:
     probe = Probe()
     async with deployed(probe.agent) as deployment:
-        for function in (deployment.remaining, deployment.remaining.options(timeout=math.nan)):
-            timeout = None if function._options.timeout else math.nan
-            with pytest.raises(InvalidArguments, match="timeout must be a number of seconds"):
-                await function(timeout=timeout)
+        with pytest.raises(InvalidArguments, match="timeout must be a number of seconds, not nan"):
+            await deployment.remaining(timeout=math.nan)
+        with pytest.raises(InvalidArguments, match="timeout must be a number of seconds, not nan"):
+            deployment.remaining.options(timeout=math.nan)
         channel = deployment.replicas[0].channel
         assert channel is not None
-        with pytest.raises(DeadlineExceeded, match="no time left"):
+        with pytest.raises(InvalidArguments, match="timeout must be a number of seconds, not nan"):
             await channel.request("remaining", timeout=math.nan)
 
 

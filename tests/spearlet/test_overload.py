@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import threading
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,59 @@ async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
             await deployment.work()  # and then there is room
         for each in running:
             await each.result()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("concurrency", "before", "bursts"),
+    [
+        (1, 0, [0.001, 0.001, 0.01, 0.001]),
+        (1, 1, [0.0001, 0.0002]),
+        (4, 0, [0.005, 0.01, 0.002]),
+        (50, 0, [0.01, 0.01]),
+        (50, 1, [0.2, 0.2]),  # what takes longer than a refusal may wait has to be known
+    ],
+)
+async def test_r21_of_1500_calls_at_once_the_refused_are_told_what_the_line_takes(
+    autojump_clock: trio.testing.MockClock, concurrency: int, before: int, bursts: list[float]
+) -> None:
+    """Within a factor of 2, though nothing is known when they come, or calls took another time before."""
+    app = spear.Agent("busy", concurrency=concurrency)
+
+    @app.function
+    async def work(seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(app, replicas=2)
+        for _ in range(before):
+            await deployment.work(bursts[0])
+        for seconds in bursts:
+            told, ends = await burst(deployment, seconds)
+            assert len(told) > 300
+            for when, after in told:
+                left = max(max(ends) - when, 0.05)
+                assert left / 2 <= after <= left * 2
+
+
+async def burst(
+    deployment: Deployment, seconds: float
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Call 1,500 times at once: (when refused, how long to wait), and when the others were answered."""
+    told: list[tuple[float, float]] = []
+    ends: list[float] = []
+
+    async def call() -> None:
+        try:
+            await deployment.work(seconds, timeout=1000)
+            ends.append(trio.current_time())
+        except Overloaded as error:
+            told.append((trio.current_time(), error.retry_after_seconds or math.nan))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(1500):
+            nursery.start_soon(call)
+    return told, ends
 
 
 async def churn(calls: int, channels: int, restarts: int) -> None:

@@ -96,6 +96,46 @@ async def test_r21_overload_costs_no_goodput_and_is_refused_at_once(tmp_path: Pa
         assert max(answered) - stopped <= 1
 
 
+SHORT = """
+import spear, time
+app = spear.Agent("short", concurrency=1)
+
+@app.function
+def work() -> None:
+    time.sleep(0.001)
+"""
+
+
+async def test_r21_the_time_to_try_again_is_true_within_a_factor_of_2(tmp_path: Path) -> None:
+    path = write(tmp_path, "short.py", SHORT)
+    ratios: list[float] = []
+    for _ in range(10):
+        async with open_spearlet() as spearlet:
+            deployment = await spearlet.deploy(path, replicas=2)
+            for _ in range(3):
+                ratios += await burst(deployment)
+    low, *_, high = quantiles(ratios, n=10)
+    assert 0.5 < low < high < 2
+
+
+async def burst(deployment: Deployment) -> list[float]:
+    """Call 1,500 times at once; how the times that the refused were told compare to what it took."""
+    refused: list[tuple[float, float]] = []
+    answered: list[float] = []
+
+    async def call() -> None:
+        try:
+            await deployment.work()
+            answered.append(time.perf_counter())
+        except Overloaded as error:
+            refused.append((time.perf_counter(), error.retry_after_seconds or 0.0))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(1500):
+            nursery.start_soon(call)
+    return [told / (max(answered) - when) for when, told in refused]
+
+
 @pytest.mark.parametrize("start", ["zygote", "spawn"])
 async def test_r17_a_crash_loop_costs_the_host_little_and_others_next_to_nothing(
     tmp_path: Path, start: Literal["zygote", "spawn"]

@@ -1,0 +1,113 @@
+"""The execution that all calls with one key share: where it runs, when it starts again, when it is late.
+
+It runs in a task of the spearlet, under a deadline of its own, so that neither the deadline of a caller
+nor a cancelled scope around one reaches it. The function is started again only when the process that had
+it is gone: a process that lives may still do what it was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from spear._errors import CallCancelled, ChannelBroken, ChannelClosed, SpearError
+
+from ._answers import Placed
+from ._attempts import MAX_ATTEMPTS, explain, may_try_again, wait_for_room
+
+if TYPE_CHECKING:
+    from spear.channels import CommunicationChannel, ExecutionResponse
+
+    from ._arguments import Payload
+    from ._options import CallOptions
+    from ._pool import ReplicaPool
+    from ._replicas import ServingReplica
+
+
+class Shared(Placed, Protocol):
+    """What the callers of a key wait for.
+
+    Attributes:
+        is_lost: whether each process that has begun it is gone, so that it may be started again.
+        has_reported: whether a report of progress has arrived.
+    """
+
+    is_lost: bool
+    has_reported: bool
+
+    def report(self, payload: bytes, is_cbor: bool) -> None:
+        """Hand a report of progress to all who wait."""
+
+
+async def execute_shared(
+    function: str,
+    payload: Payload,
+    is_cbor: bool,
+    pool: ReplicaPool,
+    options: CallOptions,
+    shared: Shared,
+) -> ExecutionResponse:
+    """Execute a function under a key, with the deadline of its deployment.
+
+    If cancelled, so is the function.
+
+    Raises:
+        SpearError: as :meth:`Function.call`. ``delivered`` is of all starts together.
+    """
+    begun = pool.clock()
+    deadline = begun + pool.call_seconds
+    attempts, may_have_run = 0, False
+    try:
+        while True:
+            choice = pool.pick(options.session)
+            if choice is None:
+                choice = await wait_for_room(
+                    pool, function, options.session, begun, deadline, is_promised=shared.is_promised
+                )
+            replica, channel = choice
+            shared.place(replica.id)
+            try:
+                return await channel.request(
+                    function,
+                    payload,
+                    timeout=deadline - pool.clock(),
+                    is_cbor=is_cbor,
+                    metadata=options.metadata,
+                    key=options.key,
+                    on_progress=shared.report,
+                )
+            except SpearError as error:
+                attempts += 1
+                if error.delivered != "no":
+                    may_have_run = True
+                    shared.is_lost = await _is_gone(error, replica, channel, deadline)
+                if not (
+                    may_try_again(error, channel, attempts)
+                    or _may_start_again(error, attempts, shared)
+                ):
+                    await explain(
+                        function, error, replica, begun, deadline, has_reported=shared.has_reported
+                    )
+                    raise
+    except SpearError as failure:
+        if may_have_run and failure.delivered == "no":
+            failure.delivered = "maybe"  # not this time, but perhaps before
+        raise
+
+
+async def _is_gone(
+    error: SpearError, replica: ServingReplica, channel: CommunicationChannel, deadline: float
+) -> bool:
+    """Whether a replica is gone that has left its call; if it is about to go, wait for it."""
+    if channel.is_connected or not isinstance(error, ChannelBroken | ChannelClosed | CallCancelled):
+        return False
+    with trio.move_on_at(deadline):
+        await replica.wait_exited()
+        return True
+    return False
+
+
+def _may_start_again(error: SpearError, attempts: int, shared: Shared) -> bool:
+    is_gone = shared.is_lost and isinstance(error, ChannelBroken | ChannelClosed)
+    return is_gone and attempts < MAX_ATTEMPTS

@@ -1,0 +1,331 @@
+"""Numbers that a program gives to Spear: each is checked where it enters, with an error that names it.
+
+Otherwise one is found out by whoever reckons with it later, in a task that belongs to the whole host.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Final, Never, TypeAlias, cast
+
+import attrs
+import pytest
+import trio
+
+import spear
+from spear import Limits, ResourceLimits, RestartPolicy, Scale, SpearError
+from spear.channels import ChannelConfig, LatencyHistogram
+from spear.gateway import GatewaySettings
+from spear.runtimes import Instance
+from spear.spearlet import CallOptions, SpearletState
+from spear.transports import TcpAddress, TlsClient, connect_tcp, connect_tls, open_tcp_listener
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spear.channels import CommunicationChannel
+    from spear.spearlet import Deployment, Spearlet
+
+PACKAGES: Final = (
+    "spear", "spear.agent", "spear.channels", "spear.config", "spear.gateway", "spear.runtimes",
+    "spear.spearlet", "spear.transports",
+)  # fmt: skip
+"""All but ``spear.wire``, whose callers have checked, and ``spear.testing``, which tests use."""
+
+MADE_BY_SPEAR: Final = frozenset(
+    {
+        "AcceptorStatistics", "Answer", "BorrowedFile", "CallStream", "ChannelStatistics",
+        "ConnectionEvent", "DeploymentStatistics", "Descriptor", "ExecutionResponse",
+        "FunctionStatistics", "GatewayStatistics", "InboundCall", "IncomingConnection",
+        "InstanceEvent", "InstanceHealth", "InstanceMetrics", "LogLine", "ManagerStatistics",
+        "PeerCredentials", "RuntimeCapabilities", "RuntimeStatistics", "ScalingDecision",
+        "SpearletStatistics", "WorkerDied", "ZygoteStatistics",
+    }
+)  # fmt: skip
+"""Records and handles: their numbers come from Spear, and go to programs."""
+
+CALLED_BY_SPEAR: Final = re.compile(
+    r"AgentService\.|ConnectionManager\.|Service\.refuse|Timers\.|ProcessSettings\.\w+_command"
+    r"|DeadlineExceeded\.of_call|process_or_its_session|descriptors_in|examine|make_memory_file"
+    r"|send_with_descriptor|FunctionConfiguration\("  # whose fields are read by a schema
+    r"|\w+Stream\.receive_some"  # as Trio's streams have it
+    r"|LatencyHistogram\((counts|total_seconds)"
+)
+"""What Spear itself calls, with numbers of its own."""
+
+
+def numeric_parameters() -> Iterator[str]:
+    """Each public parameter that may be a number, as ``Deployment.stop(seconds)``."""
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        for name in dir(module):
+            thing: object = getattr(module, name)
+            if name in MADE_BY_SPEAR or name.startswith("_") or not is_ours(thing):
+                continue
+            if inspect.isroutine(thing):
+                yield from numeric_of(name, thing)
+            elif inspect.isclass(thing):
+                if type(thing) is type:  # not one that has no public constructor
+                    yield from numeric_of(name, thing.__init__)
+                for method, function in inspect.getmembers(thing, inspect.isroutine):
+                    if is_ours(function) and (method == "__call__" or method[0] != "_"):
+                        yield from numeric_of(f"{name}.{method}", function)
+
+
+def is_ours(thing: object) -> bool:
+    return str(getattr(thing, "__module__", "")).startswith("spear.")
+
+
+def numeric_of(name: str, function: object) -> Iterator[str]:
+    assert callable(function)
+    for parameter in inspect.signature(function).parameters.values():
+        kinds = re.sub(r"\w+\[.*\]", "", str(parameter.annotation))  # not what is in a list
+        if re.search(r"\b(int|float)\b", kinds):
+            yield f"{name}({parameter.name})"
+
+
+# -- an agent that calls others -------------------------------------------------------------------
+
+TOLD: Final[list[object]] = []
+"""The number for the function that calls: it cannot travel, because some can be no argument."""
+
+AGENT: Final = spear.Agent("numbers")
+
+
+@AGENT.function
+async def echo(value: object) -> object:
+    return value
+
+
+@AGENT.function
+async def ticks() -> AsyncIterator[int]:
+    yield 1
+
+
+def reporting(call: Callable[[float], Awaitable[object]]) -> Callable[[], Awaitable[str]]:
+    async def report() -> str:
+        try:
+            await call(TOLD.pop())  # type: ignore[arg-type]  # the mistake
+        except SpearError as error:
+            return type(error).__name__
+        return "nothing was raised"
+
+    return report
+
+
+async def take_ticks(timeout: float) -> None:
+    async with spear.context().stream("ticks", timeout=timeout):
+        raise AssertionError("it was opened")
+
+
+async def call_sync(timeout: float) -> None:
+    await trio.to_thread.run_sync(partial(spear.context().call_sync, "echo", 1, timeout=timeout))
+
+
+AGENT.function(name="call")(reporting(lambda timeout: spear.call("echo", 1, timeout=timeout)))
+AGENT.function(name="call_sync")(reporting(call_sync))
+AGENT.function(name="stream_other")(reporting(take_ticks))
+AGENT.function(name="call_once")(
+    reporting(lambda timeout: spear.call_once("key", "echo", 1, timeout=timeout))
+)
+
+
+# -- what is wrong --------------------------------------------------------------------------------
+
+NO_NUMBERS: Final[tuple[object, ...]] = (
+    math.nan, True, "3", "x", b"3", Decimal("2.5"), 10**400, -(10**400), 10**5000, [3], object(),
+)  # fmt: skip
+NO_COUNTS: Final = (*NO_NUMBERS, -1, 2.5, math.inf, -math.inf)
+NO_SECONDS: Final = (*NO_NUMBERS, -1, -0.5, -math.inf)
+NO_TIMEOUTS: Final = NO_NUMBERS  # a negative one is no time left, which is no mistake
+
+
+@attrs.frozen
+class World:
+    """What numbers can be given to."""
+
+    spearlet: Spearlet
+    deployment: Deployment
+    process: Deployment
+
+
+Give: TypeAlias = Callable[[World, Never], object]
+"""Gives a number. ``Never`` goes for every type: what is given is of a wrong one."""
+
+
+def made(cls: type, name: str, **others: object) -> Give:
+    return lambda _, value: cls(**{name: value}, **others)
+
+
+async def opened(block: object) -> None:
+    async with block:  # type: ignore[attr-defined]  # one of ours
+        raise AssertionError("it was opened")
+
+
+def told(function: str) -> Give:
+    """A call inside a function, which reports the error's type."""
+
+    async def give(world: World, value: Never) -> None:
+        TOLD.append(value)
+        kind = await getattr(world.deployment, function)()
+        if kind != "InvalidArguments":
+            raise AssertionError(kind)
+        raise spear.InvalidArguments("as the function has seen")
+
+    return give
+
+
+GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
+    "Agent(concurrency)": (made(spear.Agent, "concurrency"), NO_COUNTS),
+    "CallContext.call(timeout)": (told("call"), NO_TIMEOUTS),
+    "CallContext.call_sync(timeout)": (told("call_sync"), NO_TIMEOUTS),
+    "CallContext.stream(timeout)": (told("stream_other"), NO_TIMEOUTS),
+    "CallOptions(timeout)": (made(CallOptions, "timeout"), NO_TIMEOUTS),
+    "ChannelConfig(connect_seconds)": (made(ChannelConfig, "connect_seconds"), NO_SECONDS),
+    "CommunicationChannel.drain(seconds)": (lambda w, v: channel(w).drain(v), NO_SECONDS),
+    "CommunicationChannel.open_stream(timeout)": (
+        lambda w, v: opened(channel(w).open_stream("ticks", timeout=v)), NO_TIMEOUTS,
+    ),
+    "CommunicationChannel.request(timeout)": (
+        lambda w, v: channel(w).request("echo", b"", timeout=v), NO_TIMEOUTS,
+    ),
+    "Deployment.logs(most)": (lambda w, v: w.deployment.logs(v), NO_COUNTS),
+    "Deployment.scale(replicas)": (lambda w, v: w.deployment.scale(v), NO_COUNTS),
+    "Deployment.stop(seconds)": (lambda w, v: w.deployment.stop(v), NO_SECONDS),
+    "Executions.list(most)": (lambda w, v: w.spearlet.executions.list(most=v), NO_COUNTS),
+    "Function.__call__(timeout)": (lambda w, v: w.deployment.echo(1, timeout=v), NO_TIMEOUTS),
+    "Function.call(timeout)": (lambda w, v: w.deployment.echo.call(1, timeout=v), NO_TIMEOUTS),
+    "Function.forward(timeout)": (lambda w, v: w.deployment.echo.forward(b"", False, v), NO_TIMEOUTS),
+    "Function.forward_stream(timeout)": (
+        lambda w, v: opened(w.deployment.ticks.forward_stream(b"", False, v)), NO_TIMEOUTS,
+    ),
+    "Function.options(timeout)": (lambda w, v: w.deployment.echo.options(timeout=v), NO_TIMEOUTS),
+    "Function.stream(timeout)": (
+        lambda w, v: opened(w.deployment.ticks.stream(timeout=v)), NO_TIMEOUTS,
+    ),
+    "Function.submit(timeout)": (
+        lambda w, v: w.deployment.echo.submit(1, timeout=v).result(), NO_TIMEOUTS,
+    ),
+    "Instance.stop(drain_seconds)": (lambda w, v: instance(w).stop(v), NO_SECONDS),
+    "InstanceId(incarnation)": (
+        lambda _, v: spear.InstanceId("process", "shop", v), (*NO_COUNTS, 0),
+    ),
+    "LatencyHistogram.quantile_seconds(share)": (
+        lambda _, v: LatencyHistogram((1,), 1.0).quantile_seconds(v), NO_SECONDS,
+    ),
+    "Overloaded(retry_after_seconds)": (
+        lambda _, v: spear.Overloaded("no", retry_after_seconds=v), ("3", True, Decimal(3), [3]),
+    ),
+    "SharedBuffer(size)": (made(spear.SharedBuffer, "size"), (*NO_COUNTS, 0)),
+    "Spearlet.deploy(replicas)": (lambda w, v: w.spearlet.deploy(AGENT, replicas=v), NO_COUNTS),
+    "Spearlet.drain(seconds)": (lambda w, v: w.spearlet.drain(v), NO_SECONDS),
+    "Spearlet.stop(seconds)": (lambda w, v: w.spearlet.stop(v), NO_SECONDS),
+    "TcpAddress(port)": (made(TcpAddress, "port", host="127.0.0.1"), (*NO_COUNTS, 65536)),
+    "call(timeout)": (told("call"), NO_TIMEOUTS),
+    "call_once(timeout)": (told("call_once"), NO_TIMEOUTS),
+    "connect_tcp(port)": (lambda _, v: connect_tcp("127.0.0.1", v), NO_COUNTS),
+    "connect_tls(port)": (lambda _, v: connect_tls("127.0.0.1", v, TlsClient()), NO_COUNTS),
+    "open_tcp_listener(port)": (lambda _, v: open_tcp_listener("127.0.0.1", v), (*NO_COUNTS, 65536)),
+}  # fmt: skip
+"""How each of them is given, and what is wrong for it."""
+
+SETTINGS: Final = {
+    each.__name__: each
+    for each in (
+        Limits, Scale, RestartPolicy, spear.HealthPolicy, spear.DeploymentSettings, ResourceLimits,
+        GatewaySettings,
+    )
+}  # fmt: skip
+
+
+def wrong_for(cls: type, name: str) -> tuple[object, ...]:
+    (annotation,) = (each.type for each in attrs.fields(cls) if each.name == name)
+    return NO_SECONDS if "float" in str(annotation) else NO_COUNTS
+
+
+for _parameter in sorted(set(numeric_parameters())):
+    _name, _, _field = _parameter.removesuffix(")").partition("(")
+    if _name in SETTINGS:
+        _cls = SETTINGS[_name]
+        GIVE[_parameter] = made(_cls, _field), wrong_for(_cls, _field)
+
+
+def channel(world: World) -> CommunicationChannel:
+    found = world.deployment.replicas[0].channel
+    assert found is not None
+    return found
+
+
+def instance(world: World) -> Instance:
+    (found,) = world.process.replicas
+    assert isinstance(found, Instance)
+    return found
+
+
+@asynccontextmanager
+async def open_world(place: Path) -> AsyncIterator[World]:
+    program = place / "numbers.py"
+    program.write_text(
+        "import spear\napp = spear.Agent()\n@app.function\nasync def one(): return 1\n"
+    )
+    async with spear.open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(AGENT, name="here")
+        yield World(spearlet, deployment, await spearlet.deploy(program, name="there"))
+
+
+# -- the proof ------------------------------------------------------------------------------------
+
+
+def test_every_public_number_is_listed() -> None:
+    """Is this one new? Then it is checked where it enters, and stands in `GIVE`."""
+    listed = {each for each in numeric_parameters() if not CALLED_BY_SPEAR.match(each)}
+    assert listed == GIVE.keys()
+
+
+@pytest.mark.slow
+async def test_a_wrong_number_is_refused_where_it_enters_and_the_host_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with open_world(tmp_path) as world:
+        for parameter, (give, wrong) in GIVE.items():
+            for value in wrong:
+                try:
+                    done = give(world, cast("Never", value))
+                    if inspect.isawaitable(done):
+                        await done
+                except (SpearError, ValueError, MemoryError):
+                    continue
+                else:
+                    pytest.fail(f"{parameter} took {type(value).__name__} {value!s:.20}")
+        assert await world.deployment.echo(1) == 1
+        assert await world.process.one() == 1
+        assert await world.deployment.echo(2, timeout=5) == 2
+        assert world.spearlet.state is SpearletState.RUNNING
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_defaults_of_settings_are_no_mistakes(name: str) -> None:
+    SETTINGS[name]()
+
+
+@pytest.mark.parametrize("give", [math.inf, 7, 0.5])
+def test_a_time_may_be_whole_broken_or_without_an_end(give: float) -> None:
+    assert CallOptions(timeout=give).timeout == give
+    assert ChannelConfig(connect_seconds=give).connect_seconds == give
+
+
+def test_a_negative_time_for_a_call_is_no_time_left() -> None:
+    assert CallOptions(timeout=-1).timeout == -1
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e-9])
+def test_a_heartbeat_that_cannot_be_reckoned_with(seconds: float) -> None:
+    with pytest.raises(spear.ConfigurationError, match="heartbeat_seconds must be from"):
+        Limits(heartbeat_seconds=seconds)
