@@ -284,7 +284,7 @@ class CommunicationChannel(CallingHalf):
                 self._messages().put(payload, flags)
             return
         if type_ == FrameType.ERROR and isinstance(call, OutboundCall):
-            failure = decode_failure_untrusted(flags, a, b, head)
+            failure = decode_failure_untrusted(flags, a, b, head, self._limits.error_message_bytes)
             self.fail_call(call, failure)
             self._slots.free()
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import ChannelBroken, ChannelClosed, Limits
+from spear import ChannelBroken, ChannelClosed, FunctionRaised, Limits
 from spear.channels import CommunicationChannel, connect_channel
 from spear.testing import Functions, RawPeer
 from spear.wire import NO_DEADLINE, FrameType
@@ -58,6 +58,22 @@ async def expect_expelled(channel: CommunicationChannel, why: str) -> None:
     await channel.closed.wait()
     assert isinstance(channel.closed_by, ChannelBroken)
     assert why in str(channel.closed_by)
+
+
+async def test_s14_an_error_of_sixty_thousand_characters_is_cut_by_the_host(unix: Carrier) -> None:
+    texts: list[str] = []
+
+    async def call() -> None:
+        with pytest.raises(FunctionRaised) as caught:
+            await host.request("f")
+        texts.append(caught.value.remote_message)
+
+    async with unix.open_raw() as (host, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        call_id = (await peer.receive(REQUEST))[2]
+        head: Head = {"type": "T", "message": "x" * 60_003}
+        await peer.send(FrameType.ERROR, call_id=call_id, a=FunctionRaised.code, head=head)
+    assert [len(text) for text in texts] == [Limits().error_message_bytes]
 
 
 # -- memory -----------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def small_pair() -> ConnectionPair:
 def failure_of(event: Event) -> CallFailed:
     _, type_, flags, a, b, head, _ = event
     assert type_ == FrameType.ERROR
-    return decode_failure_untrusted(flags, a, b, head)
+    return decode_failure_untrusted(flags, a, b, head, SMALL.error_message_bytes)
 
 
 def nothing_is_left(*ends: WireEnd) -> None:
