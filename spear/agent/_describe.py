@@ -7,6 +7,7 @@ The function ``spear.describe``, which every agent answers and none announces, r
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
     from ._arguments import AnyFunction
 
+logger: Final = logging.getLogger("spear.agent")
+
 DESCRIBE: Final = "spear.describe"
+
+MAX_SIGNATURE: Final = 4000
+"""Characters; hosts leave out the description of a function with a longer signature."""
 
 _OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
 """Where a class of ours is written, which is not where it is imported from."""
@@ -41,23 +47,40 @@ def describe(function: Function) -> dict[str, str]:
     return {
         "name": function.name,
         "kind": function.kind,
-        "signature": f"{function.name}{_signature(function.function)}",
-        "summary": lines[0] if lines else "",
+        "signature": f"{function.name}{_signature(function.name, function.function)}",
+        "summary": _as_unicode(lines[0]) if lines else "",
     }
 
 
-def _signature(function: AnyFunction) -> str:
+def _as_unicode(text: str) -> str:
+    """The text with its lone surrogates, which cannot be sent, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _signature(name: str, function: AnyFunction) -> str:
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions that are written in C
         return "(...)"
+    try:
+        text = _written(signature)
+    except Exception as error:  # the repr of a default or an annotation may raise anything
+        logger.warning("%s: its signature cannot be written: %s", name, type(error).__name__)
+        return "(...)"
+    if len(name) + len(text) > MAX_SIGNATURE:
+        logger.warning("%s: its signature of %d characters is left out", name, len(text))
+        return "(...)"
+    return text
+
+
+def _written(signature: inspect.Signature) -> str:
     parameters = [
         each.replace(annotation=_as_written(each.annotation))
         for each in signature.parameters.values()
     ]
     returns = _as_written(signature.return_annotation)
     text = str(signature.replace(parameters=parameters, return_annotation=returns))
-    return _OURS.sub("spear.", text)
+    return _as_unicode(_OURS.sub("spear.", text))
 
 
 def _as_written(annotation: object) -> object:

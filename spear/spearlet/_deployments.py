@@ -129,7 +129,7 @@ class Deployment(metaclass=NoPublicConstructor):
         describe: Function = Function._create(
             DESCRIBE, self.name, self._pool, self._host, is_stream=False
         )
-        return read_descriptions(await describe())
+        return read_descriptions(await describe(), self.name)
 
     def __getattr__(self, name: str) -> Function:
         if name.startswith("_"):

@@ -125,7 +125,7 @@ class Function(metaclass=NoPublicConstructor):
         """
         timeout = self._options.timeout
         describe = self._with(CallOptions(timeout=timeout), DESCRIBE, is_stream=False)
-        description = read_descriptions(await describe()).get(self.name)
+        description = read_descriptions(await describe(), self.deployment).get(self.name)
         if description is None:
             raise NotFound(f"nothing is known about {self.name}")
         return description.signature

@@ -250,6 +250,48 @@ def test_classes_of_ours_are_described_as_they_are_imported() -> None:
     )
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("default", "annotation", "signature"),
+    [
+        (Unprintable(), int, "odd(...)"),
+        (1 << 60_000, int, "odd(...)"),
+        ([0] * 10_000, int, "odd(...)"),
+        (1, Unprintable(), "odd(...)"),
+        (1, "int" + " | int" * 900, "odd(...)"),
+        (1, "'\ud800'", "odd(x: '\\ud800' = 1)"),
+    ],
+    ids=range(6),
+)
+async def test_a_signature_that_cannot_be_written_leaves_the_others_described(
+    default: object, annotation: object, signature: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Agent()
+
+    async def odd(x) -> None:  # type: ignore[no-untyped-def]  # below
+        """A \ud800."""
+
+    odd.__defaults__ = (default,)
+    odd.__annotations__ = {"x": annotation}
+    app.function(odd)
+
+    @app.function
+    async def honest(x: int) -> None:
+        """Fine."""
+
+    async with calling(app) as caller:
+        told = await caller.call("spear.describe")
+    assert told == [
+        {"name": "odd", "kind": "function", "signature": signature, "summary": r"A \ud800."},
+        {"name": "honest", "kind": "function", "signature": "honest(x: int) -> None", "summary": "Fine."},
+    ]  # fmt: skip
+    assert ("odd: its signature" in caplog.text) == ("..." in signature)
+
+
 # -- the lifespan -------------------------------------------------------------------------------------
 
 
