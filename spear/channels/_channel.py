@@ -238,16 +238,19 @@ class CommunicationChannel(CallingHalf):
         return broken
 
     def _on_frames(self, frames: list[Frame]) -> None:
-        """Make of frames what they mean. Raises RemoteProtocolError behind all that is still good."""
+        """Act on frames, one after the other. Raises RemoteProtocolError at the first that breaks a rule.
+
+        Whatever raises, the calls of the frames that were not acted on are still open, and end with the
+        channel.
+        """
         self._heartbeat.heard = now = self._clock()
         counters, connection = self._counters, self.connection
-        events = connection.receive(frames, now)
-        counters.messages_received += len(events)
-        for call, type_, flags, a, b, head, payload in events:
+        for call, type_, flags, a, b, head, payload in connection.receive(frames, now):
+            counters.messages_received += 1
             # isinstance, because only it tells mypy, the reader and the interpreter the same.
             if type_ == _RESPONSE and isinstance(call, OutboundCall):
-                counters.answered(now - call.started)
                 call.on_response(payload, flags, a)  # type: ignore[arg-type]  # bytes, but for items
+                counters.answered(now - call.started)
                 if self._slots.waiting or self._slots.on_free is not None:
                     self._slots.free()
             elif type_ == _REQUEST and isinstance(call, InboundCall):

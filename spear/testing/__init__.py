@@ -11,6 +11,7 @@ of handlers. For everything that waits there is :func:`cancel_sweep`; for everyt
 
 from typing import TYPE_CHECKING
 
+from ._batches import check_channel_with_bad_batches as check_channel_with_bad_batches
 from ._cancel_sweep import Resources as Resources
 from ._cancel_sweep import Sweep as Sweep
 from ._cancel_sweep import cancel_sweep as cancel_sweep

@@ -14,7 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias, final
 
 from spear._errors import CallCancelled, CallFailed, Overloaded, Rejected, RemoteProtocolError
@@ -180,56 +180,63 @@ class Connection(SendingHalf):
 
     # -- what comes in ----------------------------------------------------------------------------
 
-    def receive(self, frames: Iterable[Frame], now: float) -> list[Event]:
-        """Apply frames that arrived at time ``now``; returns what they mean.
+    def receive(self, frames: list[Frame], now: float) -> Iterator[Event]:
+        """Apply frames that arrived at time ``now``, and iterate over what they mean.
 
-        What the receiver has put off until these frames are applied, it is made to parse now. If the
-        peer broke a rule, the events in front of that are returned and :attr:`error` is set.
+        A frame is applied when its event is asked for, not earlier: if the consumer fails, or stops, the
+        calls of the frames behind are still in :attr:`calls`, where their deadlines and the end of the
+        connection find them.
+
+        What the receiver has put off until these frames are applied, it is made to parse meanwhile. If
+        the peer broke a rule, the iterator ends in front of that and :attr:`error` is set.
         """
-        events: list[Event] = []
-        receiver = self._receiver
+        receiver, calls = self._receiver, self.calls
         try:
             if not _OPEN <= self.state < _CLOSED:
                 raise RemoteProtocolError(f"traffic while {self.state.name}")
-            self._apply_untrusted(frames, now, events)
-            while receiver is not None and receiver.paused:
-                self._apply_untrusted(receiver.resume(), now, events)
+            while True:
+                for frame in frames:
+                    type_, flags, call_id, a, b, head, payload = frame
+                    if type_ == _RESPONSE:
+                        call = calls.get(call_id)
+                        if call is None:
+                            raise RemoteProtocolError(f"a response to no call of ours ({call_id})")
+                        state = call.receives[call.state].get(type_)
+                        if state is None:
+                            raise RemoteProtocolError(f"a response while {call.state.name}")
+                        call.state = state
+                        if call.windows is None:
+                            del calls[call_id]
+                            self.outbound_open -= 1
+                        else:
+                            self._end_outbound(call)
+                        yield (call, type_, flags, a, b, head, payload)
+                    elif type_ == _REQUEST:
+                        inbound = self._begin_untrusted(frame)
+                        if inbound is not None:
+                            yield (inbound, type_, flags, a, b, head, payload)
+                    else:
+                        event = self._receive_other_untrusted(frame, now)
+                        if event is not None:
+                            yield event
+                if receiver is None or not receiver.paused:
+                    break
+                frames = receiver.resume()
         except RemoteProtocolError as error:
             self.error = error
         if self._refunded:
-            events.append((None, _CREDIT, 0, self._refunded, 0, None, b""))
-            self._refunded = 0
-        return events
+            refunded, self._refunded = self._refunded, 0
+            yield (None, _CREDIT, 0, refunded, 0, None, b"")
 
-    def _apply_untrusted(self, frames: Iterable[Frame], now: float, events: list[Event]) -> None:
-        calls = self.calls
-        for frame in frames:
-            type_, flags, call_id, a, b, head, payload = frame
-            if type_ == _RESPONSE:
-                call = calls.get(call_id)
-                if call is None:
-                    raise RemoteProtocolError(f"a response to no call of ours ({call_id})")
-                state = call.receives[call.state].get(type_)
-                if state is None:
-                    raise RemoteProtocolError(f"a response while {call.state.name}")
-                call.state = state
-                if call.windows is None:
-                    del calls[call_id]
-                    self.outbound_open -= 1
-                else:
-                    self._end_outbound(call)
-                events.append((call, type_, flags, a, b, head, payload))
-            elif type_ == _REQUEST:
-                # One that came in parts was admitted with its first.
-                inbound = self.incomplete.pop(call_id, None) if self.incomplete else None
-                if inbound is None:
-                    inbound = self._admit_untrusted(flags, call_id, a, head, len(payload))
-                else:
-                    self._check_order_untrusted(call_id)
-                if inbound is not None:
-                    events.append((inbound, type_, flags, a, b, head, payload))
-            else:
-                self._receive_other_untrusted(frame, now, events)
+    def _begin_untrusted(self, frame: Frame) -> CalleeSide | None:
+        """Open the call of a request that is complete; None if it was refused."""
+        _, flags, call_id, function, _, head, payload = frame
+        # One that came in parts was admitted with its first.
+        inbound = self.incomplete.pop(call_id, None) if self.incomplete else None
+        if inbound is None:
+            return self._admit_untrusted(flags, call_id, function, head, len(payload))
+        self._check_order_untrusted(call_id)
+        return inbound
 
     def _admit_untrusted(
         self, flags: int, call_id: int, function: int, head: Head | None, size: int
@@ -313,7 +320,7 @@ class Connection(SendingHalf):
             self._begun_items[call_id] = cost
         return True
 
-    def _receive_other_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+    def _receive_other_untrusted(self, frame: Frame, now: float) -> Event | None:
         """Everything but a plain request or response."""
         type_, flags, call_id, a, b, head, payload = frame
         kind = kind_of(type_, flags)
@@ -331,9 +338,9 @@ class Connection(SendingHalf):
             self._count_control_untrusted(now)
             if type_ == Kind.HEALTH_CHECK:
                 self.send_control(Kind.HEALTH_RESPONSE, a=a, b=self.inbound_open)
-            events.append((None, type_, flags, a, b, head, payload))
+            return (None, type_, flags, a, b, head, payload)
         elif type_ == _ITEM:
-            self._receive_items_untrusted(frame, kind, events)
+            return self._receive_items_untrusted(frame, kind)
         elif type_ == _RELEASE:
             # Not counted: there are no more of these than we have sent segments.
             if call_id or not self._sink.released(a):
@@ -341,15 +348,16 @@ class Connection(SendingHalf):
         elif type_ == _ERROR:
             call = self._moved_untrusted(call_id, kind)
             self._end_outbound(call)
-            events.append((call, type_, flags, a, b, head, payload))
+            return (call, type_, flags, a, b, head, payload)
         elif type_ == _CANCEL:
-            self._receive_cancel_untrusted(frame, now, events)
+            return self._receive_cancel_untrusted(frame, now)
         elif type_ == _CREDIT:
-            self._receive_credit_untrusted(frame, now, events)
+            return self._receive_credit_untrusted(frame, now)
         else:
-            self._receive_signal_untrusted(frame, now, events)
+            return self._receive_signal_untrusted(frame, now)
+        return None
 
-    def _receive_items_untrusted(self, frame: Frame, kind: int, events: list[Event]) -> None:
+    def _receive_items_untrusted(self, frame: Frame, kind: int) -> Event | None:
         type_, flags, call_id, count, b, head, payload = frame
         assert not isinstance(payload, Segment)  # _admit_fragmented() refuses that
         if flags & BATCH:
@@ -372,16 +380,16 @@ class Connection(SendingHalf):
         call = self.calls.get(call_id)
         if call is None and self._is_over(call_id):
             self._return_credit(cost)
-            return
+            return None
         call = self._moved_untrusted(call_id, kind)
         if count and not is_begun:
             self._spend_untrusted(call.windows, cost)
         if call.state is _CANCELLING:
             self._return_credit(cost)
-        else:
-            events.append((call, type_, flags, count, b, head, items))
+            return None
+        return (call, type_, flags, count, b, head, items)
 
-    def _receive_cancel_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+    def _receive_cancel_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, flags, call_id, a, b, head, payload = frame
         if self._policed and self._cancels.hit(now) >= self._limits.max_strikes:
             raise RemoteProtocolError("too many cancelled calls")
@@ -392,7 +400,7 @@ class Connection(SendingHalf):
             if call_id in self.incomplete:  # no handler has begun, so nobody else will end it
                 self.fail(call, CallCancelled("cancelled", delivered="no"))
             else:
-                events.append((call, type_, flags, a, b, head, payload))
+                return (call, type_, flags, a, b, head, payload)
         elif call is not None or not self._is_over(call_id):
             raise RemoteProtocolError(f"cancels a call that it has not made ({call_id})")
         elif self._abandon_incoming(call_id):
@@ -401,15 +409,16 @@ class Connection(SendingHalf):
             self._refuse(call_id, CallCancelled("cancelled", delivered="yes"))
         else:
             self._count_control_untrusted(now)  # it crossed the final frame
+        return None
 
-    def _receive_credit_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+    def _receive_credit_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, flags, call_id, credit, b, head, payload = frame
         call: Call | None = None
         windows: Windows | None = self.windows
         if call_id:
             if call_id not in self.calls and self._is_over(call_id):
                 self._count_control_untrusted(now)
-                return
+                return None
             call = self._moved_untrusted(call_id, Kind.CREDIT)
             windows = call.windows
         if windows is None or not windows.send.grant(credit):
@@ -417,20 +426,21 @@ class Connection(SendingHalf):
         if credit * 4 < windows.send.size:
             # Small change. Credit in proper portions cannot flood us: we have spent it before.
             self._count_control_untrusted(now)
-        events.append((call, type_, flags, credit, b, head, payload))
+        return (call, type_, flags, credit, b, head, payload)
 
-    def _receive_signal_untrusted(self, frame: Frame, now: float, events: list[Event]) -> None:
+    def _receive_signal_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, _, call_id, flags, b, head, payload = frame
         if not call_id:  # reserved for what may concern a connection some day
             self.unknown_frames += 1
             self._count_control_untrusted(now)
-            return
+            return None
         if call_id not in self.calls and self._is_over(call_id):
             self._count_control_untrusted(now)
-            return
+            return None
         call = self._moved_untrusted(call_id, Kind.SIGNAL)
-        if call.state is not _CANCELLING:
-            events.append((call, type_, flags, 0, b, head, payload))
+        if call.state is _CANCELLING:
+            return None
+        return (call, type_, flags, 0, b, head, payload)
 
     # -- shared steps -------------------------------------------------------------------------------
 

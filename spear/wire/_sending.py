@@ -303,12 +303,12 @@ class SendingHalf:
 
     def _end_outbound(self, call: Call) -> None:
         """A call of ours has had its final frame, or was never sent."""
-        del self.calls[call.id]
-        self.outbound_open -= 1
         self._abandon_incoming(call.id)
         if self._sink.abandon(call.id):
             # The peer must learn that the rest of this payload will not come.
             self._sink.push(_CANCEL, 0, call.id, 0, 0)
+        del self.calls[call.id]
+        self.outbound_open -= 1
 
     def _end_inbound(self, call: CalleeSide, kind: int) -> None:
         before = call.state

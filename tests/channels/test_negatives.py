@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from spear import ChannelBroken, ChannelClosed
 from spear.testing import (
@@ -13,12 +14,15 @@ from spear.testing import (
     PEER_CASES,
     Functions,
     check_channel,
+    check_channel_with_bad_batches,
     check_channel_with_bad_peers,
 )
 
 from .helpers import MEMORY_STREAM, open_in_memory, park, sleep
 
 if TYPE_CHECKING:
+    import random
+
     from spear.channels import InboundCall
 
     from .helpers import Carrier
@@ -85,3 +89,23 @@ async def test_r7_the_suites_say_in_which_case_a_channel_fails() -> None:
     with pytest.raises(AssertionError) as caught:
         await check_channel_with_bad_peers(broken)  # type: ignore[arg-type]  # that is the point
     assert caught.value.__notes__ == [f"in the case {next(iter(PEER_CASES))!r}"]
+
+
+async def test_r8_each_call_ends_by_its_deadline_whatever_stands_in_front_of_its_answer(
+    autojump_clock: trio.testing.MockClock, seed: random.Random
+) -> None:
+    await check_channel_with_bad_batches(MEMORY_STREAM.open_raw, seed, lives=300)
+
+
+@pytest.mark.slow
+async def test_r8_each_call_ends_by_its_deadline_over_every_carrier(
+    carrier: Carrier, seed: random.Random
+) -> None:
+    await check_channel_with_bad_batches(carrier.open_raw, seed, lives=10)
+
+
+@pytest.mark.soak
+async def test_r8_each_call_ends_by_its_deadline_in_many_lives(
+    autojump_clock: trio.testing.MockClock, seed: random.Random
+) -> None:
+    await check_channel_with_bad_batches(MEMORY_STREAM.open_raw, seed, lives=30_000)

@@ -772,7 +772,7 @@ class TestParts:
         host.send_item(call, LARGE, 0)
         host.cancel(call)
         host.send_item(host.messages, LARGE, 0)
-        events = agent.receive(sinks[0].frames, 0.0)
+        events = list(agent.receive(sinks[0].frames, 0.0))
         inbound = events[0][0]
         assert isinstance(inbound, CalleeSide)
         assert types(events) == [
@@ -799,7 +799,7 @@ class TestParts:
             ((inbound, *_),) = agent.receive(sinks[0].frames, 0.0)
             assert isinstance(inbound, CalleeSide)
             agent.respond(inbound, b"", 0, 0)
-            host.receive(sinks[1].frames, 0.0)
+            list(host.receive(sinks[1].frames, 0.0))
             sinks[0].frames.clear()
             sinks[1].frames.clear()
         assert host.error is agent.error is None
