@@ -39,7 +39,7 @@ from ._frames import (
 from ._heads import Head
 from ._outbox import Outbox
 from ._receiver import Receiver
-from ._sending import STREAMS, SendingHalf
+from ._sending import STREAMS, SendingHalf, signal_cost
 from ._sink import Sink
 from ._states import (
     CALL_RECEIVES,
@@ -103,8 +103,8 @@ class Connection(SendingHalf):
     """
 
     __slots__ = (
-        "_accepts", "_cancels", "_controls", "_finals_mark", "_new_call", "_on_incomplete",
-        "_policed", "error", "unknown_frames",
+        "_accepts", "_calls_mark", "_cancels", "_controls", "_finals_mark", "_new_call",
+        "_on_incomplete", "_policed", "error", "unknown_frames",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +122,7 @@ class Connection(SendingHalf):
         self._on_incomplete: Callable[[CalleeSide, int], None] | None = None
         self.error: RemoteProtocolError | None = None
         self.unknown_frames = 0
+        self._calls_mark = self._next_id  # of the next call of ours when signals were last counted
         self._finals_mark = 0  # the sink's frame before the final frames that are counted
         self._policed = not trusted
         self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
@@ -430,12 +431,13 @@ class Connection(SendingHalf):
 
     def _receive_signal_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, _, call_id, flags, b, head, payload = frame
+        self._controls.allow((self._next_id - self._calls_mark) // 2)  # one for each call of ours
+        self._calls_mark = self._next_id
+        self._count_control_untrusted(now, signal_cost(len(payload)))
         if not call_id:  # reserved for what may concern a connection some day
             self.unknown_frames += 1
-            self._count_control_untrusted(now)
             return None
         if call_id not in self.calls and self._is_over(call_id):
-            self._count_control_untrusted(now)
             return None
         call = self._moved_untrusted(call_id, Kind.SIGNAL)
         if call.state is _CANCELLING:
@@ -475,6 +477,6 @@ class Connection(SendingHalf):
             raise RemoteProtocolError("starts calls and does not read the answers")
         self._finals, self._finals_mark = 0, self._sink.pushed
 
-    def _count_control_untrusted(self, now: float) -> None:
-        if self._policed and self._controls.hit(now) >= self._limits.max_strikes:
+    def _count_control_untrusted(self, now: float, count: int = 1) -> None:
+        if self._policed and self._controls.hit(now, count) >= self._limits.max_strikes:
             raise RemoteProtocolError("too many control frames")

@@ -60,6 +60,49 @@ async def expect_expelled(channel: CommunicationChannel, why: str) -> None:
     assert why in str(channel.closed_by)
 
 
+async def test_s9_a_flood_of_progress_reports_is_cut(unix: Carrier) -> None:
+    async def call() -> None:
+        with pytest.raises(ChannelBroken):
+            await host.request("f")
+
+    async with unix.open_raw() as (host, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        call_id = (await peer.receive(REQUEST))[2]
+        report = RawPeer.encode(FrameType.SIGNAL, call_id=call_id, payload=b"1 %")
+        with pytest.raises(trio.BrokenResourceError):
+            await peer.stream.send_all(report * 1_000_000)
+        await expect_expelled(host, "too many control frames")
+    assert host.statistics().bytes_received < 20_000 * len(report)
+
+
+async def test_a_function_that_reports_all_the_time_is_not_cut_and_its_newest_report_arrives(
+    autojump_clock: MockClock,
+) -> None:
+    async def report(call: InboundCall) -> bytes:
+        for number in range(50_000):
+            call.report_progress(b"%d" % number)
+            if number % 10 == 0:
+                await trio.lowlevel.checkpoint()
+        await trio.sleep(10)
+        assert reports[-1] == b"49999"  # though nothing was said since
+        for number in range(5_000):
+            call.report_progress(b"again %d" % number)
+            await trio.lowlevel.checkpoint()
+        return b"done"
+
+    reports: list[bytes] = []
+    functions = Functions({"report": report})
+    async with MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names) as (
+        host,
+        _,
+    ):
+        response = await host.request("report", on_progress=lambda text, _: reports.append(text))
+        assert response.payload == b"done"
+        assert reports[-1] == b"again 4999"
+        assert host.is_connected
+        assert len(reports) < 3_000
+
+
 async def test_s14_an_error_of_sixty_thousand_characters_is_cut_by_the_host(unix: Carrier) -> None:
     texts: list[str] = []
 
