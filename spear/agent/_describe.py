@@ -41,13 +41,26 @@ class _Text:
         return self._text
 
 
-def describe(function: Function) -> dict[str, str]:
-    """One function, in words."""
+def describe(functions: Iterable[Function]) -> list[dict[str, str]]:
+    """Return the functions in words, without those that cannot be described."""
+    described: list[dict[str, str]] = []
+    for function in functions:
+        try:
+            described.append(_describe(function))
+        except Exception as error:  # the repr of a default or an annotation may raise anything
+            logger.warning("%s() is not described: %s", function.name, type(error).__name__)
+    return described
+
+
+def _describe(function: Function) -> dict[str, str]:
     lines = (inspect.getdoc(function.function) or "").splitlines()
+    signature = f"{function.name}{_signature(function.function)}"
+    if len(signature) > MAX_SIGNATURE:
+        raise ValueError(f"a signature of {len(signature)} characters")
     return {
         "name": function.name,
         "kind": function.kind,
-        "signature": f"{function.name}{_signature(function.name, function.function)}",
+        "signature": _as_unicode(signature),
         "summary": _as_unicode(lines[0]) if lines else "",
     }
 
@@ -57,30 +70,18 @@ def _as_unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _signature(name: str, function: AnyFunction) -> str:
+def _signature(function: AnyFunction) -> str:
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions that are written in C
         return "(...)"
-    try:
-        text = _written(signature)
-    except Exception as error:  # the repr of a default or an annotation may raise anything
-        logger.warning("%s: its signature cannot be written: %s", name, type(error).__name__)
-        return "(...)"
-    if len(name) + len(text) > MAX_SIGNATURE:
-        logger.warning("%s: its signature of %d characters is left out", name, len(text))
-        return "(...)"
-    return text
-
-
-def _written(signature: inspect.Signature) -> str:
     parameters = [
         each.replace(annotation=_as_written(each.annotation))
         for each in signature.parameters.values()
     ]
     returns = _as_written(signature.return_annotation)
     text = str(signature.replace(parameters=parameters, return_annotation=returns))
-    return _as_unicode(_OURS.sub("spear.", text))
+    return _OURS.sub("spear.", text)
 
 
 def _as_written(annotation: object) -> object:
@@ -91,7 +92,7 @@ def describing(functions: Iterable[Function]) -> Function:
     """The function that describes these, as they are when it is called."""
 
     async def describe_all() -> list[dict[str, str]]:
-        return [describe(function) for function in functions]
+        return describe(functions)
 
     assert isinstance(describe_all, FunctionType)  # mypy knows less
     return AsyncFunction(DESCRIBE, describe_all)
