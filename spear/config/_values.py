@@ -7,7 +7,6 @@ of which is a class of attrs.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from math import isnan
 from types import NoneType, UnionType
@@ -19,7 +18,7 @@ from spear._errors import ConfigurationError
 from spear.spearlet import Scale
 
 from ._faults import Faults, KeyPath
-from ._toml import show_toml_value
+from ._toml import load_toml, show_toml_value
 
 T = TypeVar("T")
 
@@ -60,8 +59,8 @@ def parse_text(kind: object, text: str) -> object:
     if kind in (str, str | None) or get_origin(kind) is Literal:
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return load_toml(f"value = {text}")["value"]
+    except ValueError:  # also if it is TOML, with a number that cannot be used
         pass
     if get_origin(kind) is tuple:
         return [each.strip() for each in text.split(",") if each.strip()]
@@ -101,7 +100,10 @@ def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> ob
 
 def _read_plain(kind: object, value: object) -> object:
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise Unusable(f"a number, not one of {len(str(value))} digits") from None
     if type(value) is not kind or (isinstance(value, float) and isnan(value)):
         raise Unusable(f"{_KINDS[kind]}, not {_show(value)}")
     return value
