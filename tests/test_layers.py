@@ -71,6 +71,11 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "hypercorn": ("spear/gateway/*.py",),
     "wsproto": ("spear/gateway/*.py",),
     "asyncio": ("spear/agent/*.py",),
+    # protected_block instead, so that Ctrl-C cannot leave a block without its end.
+    "contextlib.asynccontextmanager": (
+        "spear/channels/_interrupts.py",
+        "spear/agent/_app.py",  # of a lifespan, which is the user's
+    ),
     # Processes are started, signalled and forked in one place, which reaps them; or in a zygote.
     "subprocess": PROCESS_RUNTIME,
     "multiprocessing": (),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypeVar, final, o
 
 from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_LIMITS, Limits
+from spear.channels import protected_block
 
 from ._describe import describe
 from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction
@@ -221,7 +222,7 @@ class Agent:
 
         return attrs.evolve(base, max_calls=calls)
 
-    @asynccontextmanager
+    @protected_block
     async def running(
         self, limits: Limits = DEFAULT_LIMITS, *, debug: bool = False
     ) -> AsyncIterator[None]:
@@ -281,7 +282,7 @@ class Agent:
         run_agent(self)
 
 
-@asynccontextmanager
+@protected_block
 async def _entered(lifespan: Lifespan | None) -> AsyncIterator[None]:
     if lifespan is None:
         yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from math import ceil, inf
 from threading import get_ident
@@ -24,6 +24,7 @@ from spear._errors import (
     LocalProtocolError,
     NotInCall,
 )
+from spear.channels import protected_block
 from spear.wire import decode_result, encode_call
 
 from ._encoding import encode_report
@@ -260,7 +261,7 @@ class CallContext:
         except DeadlineExceeded as failure:
             raise budget.exceeded(failure) from failure
 
-    @asynccontextmanager
+    @protected_block
     async def stream(
         self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
     ) -> AsyncIterator[Items[Value]]:

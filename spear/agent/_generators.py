@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
+from spear.channels import protected_class
 from spear.wire import NONE
 
 from ._functions import Stream
@@ -33,6 +34,7 @@ MAX_BYTES: Final = 256 * 1024
 
 
 @final
+@protected_class
 class Handover:
     """Items on their way from a producer in another thread to a task.
 
@@ -125,6 +127,7 @@ class PlainStream(Stream):
             raise failure
         return NONE, True
 
+    @trio.lowlevel.enable_ki_protection
     async def _run_in_thread(
         self, call: InboundCall, service: AgentService, handover: Handover, room: threading.Event
     ) -> None:

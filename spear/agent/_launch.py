@@ -127,7 +127,9 @@ def run(agent: Agent, take: Take) -> int:
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     agent.service.has_own_process = True  # see watch_signals
-    instance_id, failure = trio.run(_take_and_serve, agent, take)
+    instance_id, failure = trio.run(
+        _take_and_serve, agent, take, restrict_keyboard_interrupt_to_checkpoints=True
+    )
     if failure is None:
         return DRAINED
     if not isinstance(failure, SpearError):

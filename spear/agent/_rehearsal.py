@@ -50,8 +50,8 @@ def rehearse() -> None:
     """Start an instance, call it, and end it; and do what forks do that wait."""
     try:
         for _ in range(ROUNDS):
-            trio.run(_rehearse)
-            trio.run(warm_up)
+            trio.run(_rehearse, restrict_keyboard_interrupt_to_checkpoints=True)
+            trio.run(warm_up, restrict_keyboard_interrupt_to_checkpoints=True)
     except Exception as error:
         logger.warning("the rehearsal failed: %r", error)
 

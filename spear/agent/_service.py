@@ -6,7 +6,6 @@ threads, the asyncio loop. It knows neither the connection nor who is at its oth
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, final
 
@@ -14,6 +13,7 @@ import trio
 
 from spear._errors import CallFailed, ConfigurationError, NotFound
 from spear._util import did_you_mean
+from spear.channels import protected_block, run_to_its_end
 
 from ._context import current
 from ._describe import describing
@@ -81,7 +81,7 @@ class AgentService:
         self.functions.append(function)
         self._by_name[function.name] = function
 
-    @asynccontextmanager
+    @protected_block
     async def running(
         self, threads: int, call_seconds: float, *, debug: bool
     ) -> AsyncIterator[None]:
@@ -112,7 +112,7 @@ class AgentService:
             self._users -= 1
             if self._users == 0 and self._bridge is not None:
                 bridge, self._bridge = self._bridge, None
-                await bridge.aclose()
+                await run_to_its_end(bridge.aclose)
 
     # -- what channels call ---------------------------------------------------------------------------
 

@@ -34,12 +34,17 @@ if TYPE_CHECKING:
     from ._factory import open_communication_factory as open_communication_factory
     from ._handlers import Service as Service
     from ._handshake import Login as Login
+    from ._interrupts import await_unprotected as await_unprotected
+    from ._interrupts import call_unprotected as call_unprotected
+    from ._interrupts import protected_block as protected_block
+    from ._interrupts import protected_class as protected_class
     from ._manager import ConnectionEvent as ConnectionEvent
     from ._manager import ConnectionManager as ConnectionManager
     from ._manager import Endpoint as Endpoint
     from ._manager import ManagerStatistics as ManagerStatistics
     from ._manager import open_connection_manager as open_connection_manager
     from ._nursery import open_private_nursery as open_private_nursery
+    from ._nursery import run_to_its_end as run_to_its_end
     from ._response import ExecutionResponse as ExecutionResponse
     from ._statistics import ChannelStatistics as ChannelStatistics
     from ._statistics import LatencyHistogram as LatencyHistogram
@@ -69,6 +74,8 @@ _HOMES = {
     "Timers": "._timers",
     "TooManyItems": "spear.wire",
     "Value": "spear.wire",
+    "await_unprotected": "._interrupts",
+    "call_unprotected": "._interrupts",
     "connect_channel": "._connect",
     "decode_result": "spear.wire",
     "encode_arguments": "spear.wire",
@@ -81,6 +88,9 @@ _HOMES = {
     "open_private_nursery": "._nursery",
     "open_timers": "._timers",
     "process_or_its_session": "spear.transports",
+    "protected_block": "._interrupts",
+    "protected_class": "._interrupts",
+    "run_to_its_end": "._nursery",
 }
 
 __all__ = [*_HOMES]

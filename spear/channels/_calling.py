@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -26,6 +25,7 @@ from spear.wire import (
 
 from ._calls import CallStream, OutboundCall, ReportedCall
 from ._deadlines import Deadlines
+from ._interrupts import protected_block, protected_class
 from ._peer import Peer
 from ._response import ExecutionResponse
 from ._slots import SlotQueue
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _OPEN: Final = ConnectionState.OPEN
 
 
+@protected_class
 class CallingHalf:
     """What one end of a channel asks of the other: :class:`CommunicationChannel` adds the rest.
 
@@ -144,7 +145,7 @@ class CallingHalf:
         response: ExecutionResponse = await wait_task_rescheduled(call.abort)
         return response
 
-    @asynccontextmanager
+    @protected_block
     async def open_stream(
         self,
         function: str,

@@ -32,6 +32,7 @@ from spear.wire import (
 )
 
 from ._arguments import Arguments
+from ._interrupts import protected_class
 from ._response import ExecutionResponse
 from ._streams import ItemQueue, ItemSender
 
@@ -187,6 +188,7 @@ class ReportedCall(OutboundCall):
 
 
 @final
+@protected_class
 class CallStream(OutboundCall):
     """A call with items in one or both directions, from the caller's side.
 
@@ -293,6 +295,7 @@ class CallStream(OutboundCall):
 
 
 @final
+@protected_class
 class InboundCall(Arguments):
     """A call that the peer made, as its handler sees it.
 

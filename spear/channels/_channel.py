@@ -45,6 +45,7 @@ from ._calling import CallingHalf
 from ._calls import CallStream, InboundCall, OutboundCall
 from ._handlers import Handlers, NoService
 from ._heartbeat import Heartbeat
+from ._interrupts import protected_class
 from ._peer import announcements
 from ._statistics import ChannelStatistics
 from ._streams import ItemQueue, ItemSender
@@ -74,6 +75,7 @@ CLOSE_SECONDS: Final = 1.0
 
 
 @final
+@protected_class
 class CommunicationChannel(CallingHalf):
     """The connection to one instance, after both sides have proved who they are.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,6 +13,7 @@ from spear.wire import Connection, Role
 
 from ._channel import CommunicationChannel
 from ._handshake import Login, log_in
+from ._interrupts import protected_block
 from ._memory_pipe import memory_pipes
 from ._nursery import open_private_nursery
 from ._pipes import open_pipe
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ._timers import Timers
 
 
-@asynccontextmanager
+@protected_block
 async def connect_channel(
     stream: trio.abc.Stream,
     instance_id: InstanceId,
@@ -87,7 +88,7 @@ async def connect_channel(
             await trio.aclose_forcefully(stream)
 
 
-@asynccontextmanager
+@protected_block
 async def open_memory_channels(
     instance_id: InstanceId,
     *,

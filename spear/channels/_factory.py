@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, final
@@ -39,6 +39,7 @@ from spear.transports import (
 )
 
 from ._channel import CommunicationChannel
+from ._interrupts import protected_block, protected_class
 from ._manager import ConnectionManager, Endpoint, open_connection_manager
 from ._nursery import open_private_nursery
 
@@ -120,6 +121,7 @@ async def _open_tcp(
 
 
 @final
+@protected_class
 class CommunicationFactory:
     """Opens endpoints and keeps the books; made by :func:`open_communication_factory`.
 
@@ -157,7 +159,7 @@ class CommunicationFactory:
 
     # -- endpoints ----------------------------------------------------------------------------
 
-    @asynccontextmanager
+    @protected_block
     async def open_endpoint(
         self,
         instance: InstanceId,
@@ -345,7 +347,7 @@ class _KeptEndpoint:
             await self.closed.wait()
 
 
-@asynccontextmanager
+@protected_block
 async def open_communication_factory(
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[CommunicationFactory]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 import attrs
@@ -32,6 +31,7 @@ from spear.wire import Connection, FrameTooLarge, Role
 
 from ._channel import CommunicationChannel
 from ._handshake import Login, LoginRefused, admit_agent
+from ._interrupts import protected_block, protected_class
 from ._nursery import open_private_nursery
 from ._pipes import Pipe, open_pipe
 from ._timers import Timers, open_timers
@@ -86,6 +86,7 @@ class ManagerStatistics:
 
 
 @final
+@protected_class
 class Endpoint:
     """One instance's place at the host.
 
@@ -256,6 +257,7 @@ class Endpoint:
 
 
 @final
+@protected_class
 class ConnectionManager:
     """All endpoints of a host; made by :func:`open_connection_manager`.
 
@@ -275,7 +277,7 @@ class ConnectionManager:
         self._heartbeats_lost = 0
         self._events_lost = 0
 
-    @asynccontextmanager
+    @protected_block
     async def open_endpoint(
         self,
         instance_id: InstanceId,
@@ -337,7 +339,7 @@ class ConnectionManager:
 
     # -- events -------------------------------------------------------------------------------
 
-    @asynccontextmanager
+    @protected_block
     async def subscribe(self) -> AsyncIterator[trio.MemoryReceiveChannel[ConnectionEvent]]:
         """What happens to connections while the block runs.
 
@@ -397,7 +399,7 @@ class ConnectionManager:
         )
 
 
-@asynccontextmanager
+@protected_block
 async def open_connection_manager(
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[ConnectionManager]:

@@ -22,10 +22,12 @@ from spear.wire import (
     encode_head,
 )
 
+from ._interrupts import protected_class
 from ._unshared import Unshared
 
 
 @final
+@protected_class
 class MemoryPipe(Unshared):
     """Frames handed to a peer in the same process: no bytes, no copies, no encoding.
 

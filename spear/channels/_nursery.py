@@ -7,17 +7,22 @@ a block of ours would miss the ChannelClosed that left it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVarTuple, Unpack
 
 import trio
 
+from ._interrupts import protected_block
 
-@asynccontextmanager
+Arguments = TypeVarTuple("Arguments")
+
+
+@protected_block
 async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
     """A nursery that is cancelled when the block is left, and lets its exception through as it is.
 
-    Exceptions of other tasks still make a group.
+    Exceptions of other tasks still make a group. A KeyboardInterrupt never is in one: it is raised as it
+    is, and what else failed is its cause.
     """
     failure: BaseException | None = None
     try:
@@ -31,6 +36,7 @@ async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         if failure is None or not _is_all(group, failure):
+            _raise_interrupt(group)
             raise
         context = failure.__context__
         try:
@@ -41,9 +47,39 @@ async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
         del failure  # it refers to this frame
 
 
+async def run_to_its_end(
+    function: Callable[[Unpack[Arguments]], Awaitable[object]], *args: *Arguments
+) -> None:
+    """Await a clean-up in a task of its own, where Ctrl-C does not cut it short.
+
+    Trio raises KeyboardInterrupt in the main task, and a clean-up that awaits there would end half-way.
+    This raises the interrupt when the clean-up has ended. If cancelled, ``function`` is cancelled, unless
+    it shields itself.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(function, *args)
+    except BaseExceptionGroup as group:
+        _raise_interrupt(group)
+        raise
+
+
+def _raise_interrupt(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise the KeyboardInterrupt of a group, if there is one, with the rest as its cause."""
+    interrupts, others = group.split(KeyboardInterrupt)
+    if interrupts is not None:
+        raise _first_leaf(interrupts) from others
+
+
 def _is_all(group: BaseExceptionGroup[BaseException], failure: BaseException) -> bool:
     # By the leaves: a nursery that was cancelled makes groups inside its group anew.
     return _leaves(group) == _leaves(failure)
+
+
+def _first_leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _leaves(error: BaseException) -> set[int]:

@@ -39,6 +39,7 @@ from spear.transports import (
 from spear.wire import Buffer, Frame, LendingFrame, Outbox, Receiver, Sink
 
 from ._borrowing import Borrower
+from ._interrupts import protected_class
 from ._lending import Lent, SegmentLender
 from ._pump import current_pump
 from ._stream_pipe import StreamPipe
@@ -141,6 +142,7 @@ class Pipe(Protocol):
 
 
 @final
+@protected_class
 class SocketPipe:
     """Frames over a plain socket.
 

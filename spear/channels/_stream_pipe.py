@@ -14,6 +14,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from spear._errors import ChannelBroken
 from spear.wire import Buffer, Frame, Outbox, Receiver
 
+from ._interrupts import protected_class
 from ._streams import wake_all
 from ._unshared import Unshared
 
@@ -27,6 +28,7 @@ WRITE_BYTES: Final = 256 * 1024
 
 
 @final
+@protected_class
 class StreamPipe(Unshared):
     """Frames over any Trio stream (TLS, WebSocket, a test's memory stream).
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from math import inf
 from typing import Final, final
 
 import trio
 
+from ._interrupts import protected_block, protected_class
 from ._nursery import open_private_nursery
 
 logger: Final = logging.getLogger("spear.channels")
@@ -28,6 +28,7 @@ FEW: Final = 64
 
 
 @final
+@protected_class
 class Timers:
     """Calls functions at times of Trio's clock, in the task of :func:`open_timers`."""
 
@@ -122,7 +123,7 @@ def _is_outdated(entry: tuple[float, int, Callable[[float], None]]) -> bool:
     return isinstance(function, Alarm) and function._number != number
 
 
-@asynccontextmanager
+@protected_block
 async def open_timers() -> AsyncIterator[Timers]:
     """Timers that run while the block does."""
     async with open_private_nursery() as nursery:

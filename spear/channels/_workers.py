@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
+from ._interrupts import protected_class
+
 if TYPE_CHECKING:
     from ._calls import InboundCall
 
@@ -26,6 +28,7 @@ def _abort(_: object) -> Abort:
 
 
 @final
+@protected_class
 class Workers:
     """Runs ``handle(call)`` for each call, each in a task and a cancel scope of its own.
 

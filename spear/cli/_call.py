@@ -105,7 +105,7 @@ def run_call(options: argparse.Namespace) -> int:
         call = understand(options)
         output = Output()
         with showing(verbose=options.verbose) as lines:
-            status = trio.run(_run, call, output)
+            status = trio.run(_run, call, output, restrict_keyboard_interrupt_to_checkpoints=True)
             if status >= SIGNALLED:
                 lines.patience_seconds = IMPATIENT_SECONDS
             return status

@@ -12,13 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
 from spear._errors import ConfigurationError
-from spear.channels import open_private_nursery
+from spear.channels import open_private_nursery, protected_block
 from spear.config import Faults, Loaded
 from spear.gateway import open_gateway
 from spear.spearlet import open_spearlet
@@ -57,7 +57,7 @@ def run_host(loaded: Loaded, load: Load, *, as_json: bool) -> int:
         lines.patience_seconds = UNREAD_SECONDS
         stack.enter_context(claim(control_socket(settings)))
         host = _Host(loaded, load, as_json=as_json)
-        status = trio.run(host.run)
+        status = trio.run(host.run, restrict_keyboard_interrupt_to_checkpoints=True)
         if status != 0:
             lines.patience_seconds = IMPATIENT_SECONDS
         return status
@@ -102,7 +102,7 @@ class _Host:
                 notify("STOPPING=1", "STATUS=draining")
                 await spearlet.drain(self._seconds)
 
-    @asynccontextmanager
+    @protected_block
     async def _open_gateway(
         self, spearlet: Spearlet, settings: GatewaySettings
     ) -> AsyncIterator[Gateway]:

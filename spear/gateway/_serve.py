@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -18,7 +18,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from spear._errors import ChannelBroken, ConfigurationError
 from spear._limits import DEFAULT_LIMITS
 from spear._util import NoPublicConstructor
-from spear.channels import open_private_nursery
+from spear.channels import open_private_nursery, protected_block, protected_class
 from spear.transports import (
     Acceptor,
     TlsServer,
@@ -43,6 +43,7 @@ logger: Final = logging.getLogger("spear.gateway")
 
 
 @final
+@protected_class
 class Gateway(metaclass=NoPublicConstructor):
     """HTTP in front of a spearlet. Made by :func:`open_gateway`.
 
@@ -197,7 +198,7 @@ def _url_of(listener: SocketListener | TlsListener, settings: GatewaySettings) -
     return f"{scheme}://{host}:{getattr(address, 'port', '')}"
 
 
-@asynccontextmanager
+@protected_block
 async def open_gateway(
     spearlet: Spearlet,
     settings: GatewaySettings | None = None,

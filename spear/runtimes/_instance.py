@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from math import inf
 from signal import Signals
 from typing import TYPE_CHECKING, Final, TypeAlias, final
@@ -22,6 +22,12 @@ import trio
 
 from spear._errors import SpawnFailed, SpearError, WorkerDied
 from spear._util import NoPublicConstructor
+from spear.channels import (
+    open_private_nursery,
+    protected_block,
+    protected_class,
+    run_to_its_end,
+)
 
 from ._logs import LogBook, LogLine
 from ._states import GONE, InstanceEvent, InstanceState, Lifecycle
@@ -97,6 +103,7 @@ def describe_exit(exit_status: int | None) -> str:
 
 
 @final
+@protected_class
 class Instance(metaclass=NoPublicConstructor):
     """A running instance. Made by :meth:`Runtime.open_instance`, never by hand.
 
@@ -406,7 +413,7 @@ def _catch(caught: list[Exception]) -> Iterator[None]:
         caught.append(error)
 
 
-@asynccontextmanager
+@protected_block
 async def host_instance(
     spec: InstanceSpec, factory: CommunicationFactory, config: ChannelConfig, launch: Launch
 ) -> AsyncIterator[Instance]:
@@ -414,7 +421,7 @@ async def host_instance(
     instance = Instance._create(spec, factory.manager.limits)
     caught: list[Exception] = []
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_private_nursery() as nursery:
             with _catch(caught):
                 async with factory.open_endpoint(
                     spec.instance_id, service=spec.service, config=config
@@ -431,7 +438,7 @@ async def host_instance(
                                     await instance.stop()
                             finally:
                                 nursery.cancel_scope.cancel()
-                                await instance._put_down(body)
+                                await run_to_its_end(instance._put_down, body)
     finally:
         instance._delete(caught[0] if caught else None)
     if caught:

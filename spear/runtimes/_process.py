@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -16,6 +15,7 @@ import attrs
 import trio
 
 from spear._errors import ConfigurationError, SpawnFailed
+from spear.channels import protected_block, protected_class
 
 from ._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
 from ._body import InstanceSpec, RuntimeSettings
@@ -39,6 +39,7 @@ MAX_STARTS_AT_ONCE: Final = 8
 
 
 @final
+@protected_class
 class ProcessRuntime(Runtime):
     """Starts processes on this machine.
 
@@ -79,7 +80,7 @@ class ProcessRuntime(Runtime):
         """
         _own(settings).validate()
 
-    @asynccontextmanager
+    @protected_block
     async def open_zygote(
         self, settings: ProcessSettings, *, on_line: OnLine | None = None
     ) -> AsyncIterator[Zygote]:
@@ -102,7 +103,7 @@ class ProcessRuntime(Runtime):
         async with open_zygote(settings, limits, self._starters, on_line) as zygote:
             yield zygote
 
-    @asynccontextmanager
+    @protected_block
     async def open_instance(
         self, spec: InstanceSpec, *, zygote: Zygote | None = None
     ) -> AsyncIterator[Instance]:
@@ -136,7 +137,7 @@ class ProcessRuntime(Runtime):
         finally:
             self._instances -= 1
 
-    @asynccontextmanager
+    @protected_block
     async def _launch(
         self,
         settings: ProcessSettings,

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from spear.channels import protected_class
+
 from ._body import InstanceBody, InstanceMetrics
 from ._process_metrics import read_metrics
 
@@ -38,6 +40,7 @@ its exit status, None if nobody knows it."""
 _PIDFD_SIGNAL_PROCESS_GROUP: Final = 4  # <linux/pidfd.h>, since Linux 6.9
 
 
+@protected_class
 class ProcessBody(InstanceBody):
     """A process that leads its own session, or is about to.
 

@@ -9,12 +9,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 from spear._directories import OwnedDirectory, abandoned
+from spear.channels import protected_block
 
 KIND: Final = "work"
 
@@ -25,7 +26,7 @@ SWEEP_SECONDS: Final = 1.0
 """How long the first start of a host waits for what others have left."""
 
 
-@asynccontextmanager
+@protected_block
 async def open_working_directory() -> AsyncIterator[str]:
     """A directory that only we can enter; removed with all that is in it when the block is left.
 

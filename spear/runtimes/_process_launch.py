@@ -14,7 +14,7 @@ import os
 import resource
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +23,7 @@ import trio
 
 from spear._errors import SpawnFailed
 from spear._limits import DEFAULT_LIMITS, Limits
-from spear.channels import encode_head, process_or_its_session
+from spear.channels import encode_head, process_or_its_session, protected_block
 
 from ._process_body import SpawnedBody
 from ._process_directory import open_working_directory
@@ -75,7 +75,7 @@ def handover_environment(endpoint: Endpoint) -> dict[str, str]:
     }
 
 
-@asynccontextmanager
+@protected_block
 async def launch_process(
     settings: ProcessSettings,
     limits: Limits,

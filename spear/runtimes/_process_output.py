@@ -34,6 +34,7 @@ class Output:
         self._tail = tail
         self._rest = b""  # of what was read, what was not handled; never more than READ_BYTES
 
+    @trio.lowlevel.enable_ki_protection
     async def drain(self) -> None:
         """Read until nobody can write any more, or :meth:`finish` has read the rest.
 

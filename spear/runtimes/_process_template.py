@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from spear.channels import protected_class
+
 from ._instance import KILL_SECONDS, describe_exit
 from ._logs import LogBook
 from ._process_body import ForkedBody, SpawnedBody
@@ -67,6 +69,7 @@ class _Answer:
 
 
 @final
+@protected_class
 class Template:
     """One process that forks instances; made, run and given up by a zygote.
 

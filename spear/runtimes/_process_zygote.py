@@ -12,7 +12,6 @@ import logging
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -22,7 +21,7 @@ import trio
 from spear._errors import ConfigurationError, SpawnFailed
 from spear._ids import InstanceId
 from spear._util import NoPublicConstructor
-from spear.channels import open_private_nursery
+from spear.channels import open_private_nursery, protected_block, protected_class
 
 from ._process_settings import ProcessSettings
 from ._process_template import Template, TemplateDied
@@ -65,6 +64,7 @@ class ZygoteStatistics:
 
 
 @final
+@protected_class
 class Zygote(metaclass=NoPublicConstructor):
     """Forks instances of one program. Made by :meth:`ProcessRuntime.open_zygote`, never by hand."""
 
@@ -218,7 +218,7 @@ def _name_of(settings: ProcessSettings) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:40] or "program"
 
 
-@asynccontextmanager
+@protected_block
 async def open_zygote(
     settings: ProcessSettings,
     limits: Limits,

@@ -14,6 +14,7 @@ import trio
 
 from spear._errors import NotFound, SpearError, WorkerDied
 from spear._util import NoPublicConstructor, did_you_mean
+from spear.channels import protected_class
 from spear.runtimes import InstanceState
 
 from ._answers import FunctionDescription, read_descriptions
@@ -43,6 +44,7 @@ logger: Final = logging.getLogger("spear.spearlet")
 
 
 @final
+@protected_class
 class Deployment(metaclass=NoPublicConstructor):
     """A program, running in some replicas. Its functions are its attributes.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from spear._errors import NotFound, Overloaded
+from spear.channels import protected_class
 
 from ._executions import Execution, ExecutionStatus
 
@@ -27,6 +28,7 @@ RETRY_SECONDS = 1.0
 
 
 @final
+@protected_class
 class Executions:
     """Submitted calls, by their ids. Iterating gives them newest first."""
 

@@ -11,6 +11,7 @@ import trio
 
 from spear._errors import CallCancelled, DeadlineExceeded
 from spear._util import NoPublicConstructor
+from spear.channels import protected_class
 
 from ._arguments import decode_result_untrusted
 
@@ -50,6 +51,7 @@ STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
 
 
 @final
+@protected_class
 class Execution(metaclass=NoPublicConstructor):
     """A submitted call. Made by :meth:`Function.submit`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -19,7 +19,7 @@ from spear._errors import (
     SpearError,
 )
 from spear._util import NoPublicConstructor
-from spear.channels import encode_call
+from spear.channels import encode_call, protected_block, protected_class
 
 from ._answers import Answer, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
@@ -47,6 +47,7 @@ DESCRIBE: Final = "spear.describe"
 
 
 @final
+@protected_class
 class Function(metaclass=NoPublicConstructor):
     """A function of a deployment. Call it like a function: ``await shop.price("tea")``.
 
@@ -368,7 +369,7 @@ class Function(metaclass=NoPublicConstructor):
 
     # -- streams ------------------------------------------------------------------------------
 
-    @asynccontextmanager
+    @protected_block
     async def stream(
         self,
         /,
@@ -400,7 +401,7 @@ class Function(metaclass=NoPublicConstructor):
         async with self._open(payload, is_cbor, timeout, sends_items=sends_items) as stream:
             yield stream
 
-    @asynccontextmanager
+    @protected_block
     async def forward_stream(
         self, payload: Payload, is_cbor: bool, timeout: float | None
     ) -> AsyncIterator[FunctionStream]:
@@ -409,7 +410,7 @@ class Function(metaclass=NoPublicConstructor):
         async with self._open(payload, is_cbor, timeout) as stream:
             yield stream
 
-    @asynccontextmanager
+    @protected_block
     async def _open(
         self,
         payload: Payload,

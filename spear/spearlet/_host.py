@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 from spear._errors import NotFound, SpearError
 from spear._util import did_you_mean
+from spear.channels import protected_class
 
 from ._execution_table import Executions
 from ._executions import run_execution
@@ -55,6 +56,7 @@ OnCall: TypeAlias = Callable[[CallRecord], None]
 
 
 @final
+@protected_class
 class Host:
     """One for each spearlet.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
 
 import trio
@@ -16,7 +16,12 @@ from spear._errors import (
     SpearError,
     WorkerDied,
 )
-from spear.channels import CommunicationChannel, open_memory_channels
+from spear.channels import (
+    CommunicationChannel,
+    open_memory_channels,
+    protected_block,
+    protected_class,
+)
 from spear.runtimes import InstanceHealth, InstanceState
 
 if TYPE_CHECKING:
@@ -59,6 +64,7 @@ class LocalAgent(Protocol):
 
 
 @final
+@protected_class
 class LocalReplica:
     """A replica whose channel is memory. Made by :func:`open_local_replica`."""
 
@@ -123,7 +129,7 @@ class LocalReplica:
         return WorkerDied(f"{self.id} is gone: {error}", delivered=error.delivered)
 
 
-@asynccontextmanager
+@protected_block
 async def open_local_replica(
     agent: LocalAgent,
     debug: bool,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
 
 from spear._util import NoPublicConstructor
+from spear.channels import protected_block, protected_class
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -33,6 +33,7 @@ class InstanceLine:
 
 
 @final
+@protected_class
 class FollowedLines(metaclass=NoPublicConstructor):
     """The lines of a deployment from now on: iterate over it. Made by :meth:`Deployment.follow_logs`.
 
@@ -72,6 +73,7 @@ class FollowedLines(metaclass=NoPublicConstructor):
 
 
 @final
+@protected_class
 class LogFeed:
     """Keeps the last lines, and hands each to those who follow.
 
@@ -101,7 +103,7 @@ class LogFeed:
         lines = tuple(self._lines)
         return lines if most is None else lines[max(len(lines) - most, 0) :]
 
-    @asynccontextmanager
+    @protected_block
     async def follow(self) -> AsyncIterator[FollowedLines]:
         """The lines from now on, until the block is left or there will be no more."""
         follower: FollowedLines = FollowedLines._create()

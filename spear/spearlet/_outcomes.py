@@ -19,6 +19,7 @@ import trio
 
 from spear._errors import CallCancelled, DeadlineExceeded, FunctionRaised, Rejected
 from spear._segments import Segment
+from spear.channels import protected_class
 
 if TYPE_CHECKING:
     from spear._limits import Limits
@@ -44,6 +45,7 @@ class _Outcome:
 
 
 @final
+@protected_class
 class Outcomes:
     """The outcomes of a spearlet's calls with keys."""
 

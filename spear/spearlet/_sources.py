@@ -7,7 +7,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
@@ -15,6 +15,7 @@ import attrs
 
 from spear._errors import ConfigurationError
 from spear._targets import split_target
+from spear.channels import protected_block
 from spear.runtimes import InstanceSpec, ProcessSettings
 
 from ._local import LocalAgent, open_local_replica
@@ -151,7 +152,7 @@ class Sources:
         return self._process(settings)
 
     def _process(self, settings: ProcessSettings) -> Source:
-        @asynccontextmanager
+        @protected_block
         async def open_launcher(several: bool, on_line: OnLine) -> AsyncIterator[Launcher]:
             async with AsyncExitStack() as stack:
                 zygote: Zygote | None = None
@@ -165,7 +166,7 @@ class Sources:
         return Source("process", _name_of(text), text, open_launcher)
 
     def _local(self, agent: LocalAgent, debug: bool) -> Source:
-        @asynccontextmanager
+        @protected_block
         async def open_launcher(_: bool, __: OnLine) -> AsyncIterator[Launcher]:
             yield _LocalLauncher(agent, debug, self._callbacks, self._manager)
 

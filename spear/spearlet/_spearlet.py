@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -15,7 +14,13 @@ from spear._errors import ConfigurationError, SpearError
 from spear._limits import DEFAULT_LIMITS, Limits
 from spear._targets import GUARD, being_loaded
 from spear._util import NoPublicConstructor
-from spear.channels import CommunicationFactory, open_communication_factory, open_private_nursery
+from spear.channels import (
+    CommunicationFactory,
+    open_communication_factory,
+    open_private_nursery,
+    protected_block,
+    protected_class,
+)
 from spear.runtimes import ProcessRuntime
 
 from ._callbacks import Callbacks
@@ -61,6 +66,7 @@ class SpearletStatistics:
 
 
 @final
+@protected_class
 class Spearlet(metaclass=NoPublicConstructor):
     """Hosts functions. Made by :func:`open_spearlet`.
 
@@ -251,7 +257,7 @@ def _check_limits(limits: Limits) -> None:
         raise ConfigurationError(f"limits must be spear.Limits(...), not {limits!r}")
 
 
-@asynccontextmanager
+@protected_block
 async def open_spearlet(
     *,
     limits: Limits = DEFAULT_LIMITS,
@@ -285,6 +291,7 @@ async def open_spearlet(
             spearlet._end()
 
 
+@trio.lowlevel.enable_ki_protection
 async def _hold(
     limits: Limits,
     on_call: OnCall | None,

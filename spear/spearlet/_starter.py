@@ -6,10 +6,11 @@ has started it (a zygote, whose child it is) must not go before it.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
+
+from spear.channels import protected_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +47,7 @@ class Starter:
         """Why its processes are spawned one by one; see :attr:`Launcher.obstacle`."""
         return self._launcher.obstacle
 
-    @asynccontextmanager
+    @protected_block
     async def open_replica(self, instance_id: InstanceId) -> AsyncIterator[StartedReplica]:
         """Start one, and stop it when the block is left. Raises what the launcher raises."""
         self._replicas += 1

@@ -14,6 +14,7 @@ from spear._errors import (
     LocalProtocolError,
 )
 from spear._util import NoPublicConstructor
+from spear.channels import protected_class
 
 from ._arguments import Result, decode_result_untrusted, encode_item
 from ._replicas import explain_loss
@@ -43,6 +44,7 @@ def first_of(error: BaseException) -> BaseException:
 
 
 @final
+@protected_class
 class FunctionStream(metaclass=NoPublicConstructor):
     """A running stream: iterate over it for the function's items.
 

@@ -25,6 +25,7 @@ import trio
 
 from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
 from spear._ids import InstanceId
+from spear.channels import protected_class
 
 from ._health import watch_health
 from ._replicas import ServingReplica
@@ -89,6 +90,7 @@ class _Place:
 
 
 @final
+@protected_class
 class Supervisor:
     """The places of one deployment.
 
@@ -341,6 +343,7 @@ class Supervisor:
         """Wait until it is ready; returns whether it is still wanted then."""
         channels: list[CommunicationChannel] = []
 
+        @trio.lowlevel.enable_ki_protection
         async def wait_ready() -> None:
             channels.append(await replica.wait_ready())
 
@@ -360,6 +363,7 @@ class Supervisor:
         """Wait until it ends, or is to end; returns what it is to end for, if it is not well."""
         complaints: list[str] = []
 
+        @trio.lowlevel.enable_ki_protection
         async def watch() -> None:
             complaints.append(await watch_health(replica, place.health, self._pool))
 
@@ -376,6 +380,7 @@ async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
     """Wait until one of them is done; the others are cancelled. Raises what it raises, ungrouped."""
     failures: list[SpearError] = []
 
+    @trio.lowlevel.enable_ki_protection
     async def run(wait: Callable[[], Awaitable[object]]) -> None:
         try:
             await wait()

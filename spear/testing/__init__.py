@@ -5,8 +5,8 @@ bytes without any I/O, so that every order of events and every way of cutting by
 
 For channels there is :func:`check_channel`, which a channel over a new transport must pass;
 :class:`RawPeer`, an instance that can be made to do anything; and :class:`Functions`, a service made
-of handlers. For everything that waits there is :func:`cancel_sweep`; for everything that lives long,
-:class:`TrioStateMachine`, which needs Hypothesis.
+of handlers. For everything that waits there are :func:`cancel_sweep` and :func:`interrupt_sweep`; for
+everything that lives long, :class:`TrioStateMachine`, which needs Hypothesis.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from ._cancel_sweep import cancel_sweep as cancel_sweep
 from ._channels import check_channel as check_channel
 from ._conformance import CHANNEL_CASES as CHANNEL_CASES
 from ._conformance import OpenPair as OpenPair
+from ._interrupt_sweep import InterruptSweep as InterruptSweep
+from ._interrupt_sweep import interrupt_sweep as interrupt_sweep
 from ._misbehaviour import PEER_CASES as PEER_CASES
 from ._misbehaviour import OpenRaw as OpenRaw
 from ._misbehaviour import check_channel_with_bad_peers as check_channel_with_bad_peers

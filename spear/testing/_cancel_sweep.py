@@ -140,19 +140,19 @@ async def _run(
 ) -> tuple[bool, bool]:
     """One run; returns whether it was cancelled, and whether the operation came to its end."""
     await trio.testing.wait_all_tasks_blocked()
-    before, busy_threads = Resources.count(), _busy_threads()
+    before, busy_before = Resources.count(), busy_threads()
     async with open_subject() as subject:
         await trio.testing.wait_all_tasks_blocked()
         with trio.CancelScope() as scope:
             instrument = _CancelAtStep(scope, step)
             trio.lowlevel.add_instrument(instrument)
             try:
-                await _within(hang_seconds, operation, subject, "the operation")
+                await within(hang_seconds, operation, subject, "the operation")
             finally:
                 trio.lowlevel.remove_instrument(instrument)
         if check is not None:
-            await _within(hang_seconds, check, subject, "the check")
-    await _within(hang_seconds, _threads_end, busy_threads, "a thread that was left behind")
+            await within(hang_seconds, check, subject, "the check")
+    await within(hang_seconds, threads_end, busy_before, "a thread that was left behind")
     await trio.testing.wait_all_tasks_blocked()
     after = Resources.count()
     # Fewer descriptors are no leak: something older was collected meanwhile.
@@ -161,11 +161,12 @@ async def _run(
     return scope.cancel_called, not scope.cancelled_caught
 
 
-def _busy_threads() -> int:
+def busy_threads() -> int:
+    """How many of Trio's worker threads are at work."""
     return trio.to_thread.current_default_thread_limiter().borrowed_tokens
 
 
-async def _threads_end(busy_before: int) -> None:
+async def threads_end(busy_before: int) -> None:
     """Wait until no more of Trio's worker threads are at work than were before.
 
     Trio cannot interrupt a name resolution. When its caller is cancelled it goes on in its thread, with
@@ -174,7 +175,7 @@ async def _threads_end(busy_before: int) -> None:
     limiter = trio.to_thread.current_default_thread_limiter()
     ours: list[object] = []
     try:
-        while _busy_threads() - len(ours) > busy_before:
+        while busy_threads() - len(ours) > busy_before:
             token = object()
             await limiter.acquire_on_behalf_of(token)  # when none is left, until one comes back
             ours.append(token)
@@ -183,9 +184,10 @@ async def _threads_end(busy_before: int) -> None:
             limiter.release_on_behalf_of(token)
 
 
-async def _within(
+async def within(
     seconds: float, function: Callable[[T], Awaitable[object]], subject: T, what: str
 ) -> None:
+    """Await ``function(subject)``. Raises AssertionError if it takes longer."""
     with trio.move_on_after(seconds) as scope:
         await function(subject)
     if scope.cancelled_caught:

@@ -1,7 +1,8 @@
-"""An instance driven by hand, which can break every rule.
+"""One end of a connection driven by hand, which can break every rule.
 
-It logs in as an agent does and from then on sends what the test says, frame by frame or byte by byte,
-and answers nothing by itself. A host must get along with that.
+It logs in as an agent does, or lets an agent log in as a host does. From then on it sends what the test
+says, frame by frame or byte by byte, and answers nothing by itself. The other end must get along with
+that.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from spear.wire import (
     Receiver,
     agent_text,
     encode_head,
+    host_text,
     pack_prefix,
 )
 
@@ -42,10 +44,10 @@ READ_BYTES: Final = 64 * 1024
 
 @final
 class RawPeer:
-    """The agent's end of a stream, without an agent.
+    """The agent's end of a stream without an agent, or the host's end without a host.
 
     Args:
-        stream: connected to a host.
+        stream: connected to the other end.
         limits: what the peer claims to accept, and its own bounds for what it receives.
 
     Attributes:
@@ -115,6 +117,23 @@ class RawPeer:
         """Say which functions there are."""
         head: Head = {"functions": list(functions), "streams": [], "last": True}
         await self.send(FrameType.ANNOUNCE, head=head)
+
+    async def admit(self, secret: Secret) -> list[str]:
+        """Do all that a host does until the agent's channel is ready; returns the announced functions.
+
+        Raises:
+            ChannelBroken: the agent closes the connection instead.
+        """
+        nonce = urandom(NONCE_BYTES)
+        await self.send(FrameType.CHALLENGE, head=Challenge(nonce).to_head())
+        request = AuthRequest.from_head_untrusted((await self.receive(FrameType.AUTH_REQUEST))[5])
+        text = host_text(request.version, request.instance, nonce, request.nonce)
+        accepted = AuthAccepted(secret.prove(text), self._limits)
+        await self.send(FrameType.AUTH_RESPONSE, head=accepted.to_head())
+        self._receiver.open(lambda *_: True)
+        head = (await self.receive(FrameType.ANNOUNCE))[5]
+        functions = (head or {}).get("functions")
+        return [str(name) for name in functions] if isinstance(functions, list) else []
 
     # -- frames -------------------------------------------------------------------------------
 

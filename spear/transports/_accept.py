@@ -178,6 +178,7 @@ class Acceptor:
             pauses=self._pauses,
         )
 
+    @trio.lowlevel.enable_ki_protection
     async def serve(
         self, listener: Listener, handler: Handler, *, allow_peer: PeerCheck | None = None
     ) -> None:
@@ -268,6 +269,7 @@ class Acceptor:
             return Reason.CRASHED
         return None if allowed else Reason.WRONG_PROCESS
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(
         self,
         listener: Listener,

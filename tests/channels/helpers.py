@@ -13,6 +13,7 @@ import trio.testing
 import trustme
 
 from spear import InstanceId, Limits
+from spear._ids import Secret
 from spear.channels import (
     CommunicationChannel,
     ConnectionManager,
@@ -22,6 +23,7 @@ from spear.channels import (
     connect_channel,
     open_connection_manager,
     open_memory_channels,
+    open_private_nursery,
 )
 from spear.testing import OpenPair, RawPeer
 from spear.transports import (
@@ -129,6 +131,36 @@ class Carrier:
             peer = RawPeer(stream, peer_limits)
             await peer.log_in(INSTANCE, endpoint.secret, functions, features=features)
             yield await endpoint.wait_connected(), peer
+
+    @asynccontextmanager
+    async def open_raw_host(
+        self,
+        *,
+        service: Service | None = None,
+        limits: Limits = DEFAULTS,
+        peer_limits: Limits = DEFAULTS,
+        functions: Sequence[str] = (),
+    ) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
+        """An agent's channel, and a host that is driven by hand."""
+        secret = Secret.generate()
+        admitted = trio.Event()
+        peer: RawPeer
+
+        async def admit() -> None:
+            nonlocal peer
+            peer = RawPeer(await listener.secure(await listener.accept()), peer_limits)
+            await peer.admit(secret)
+            admitted.set()
+
+        async with await self.listen() as listener, open_private_nursery() as nursery:
+            nursery.start_soon(admit)
+            stream = await self.connect(listener.address)
+            async with connect_channel(
+                stream, INSTANCE, secret, service=service, functions=functions, limits=limits
+            ) as (channel, _):
+                await admitted.wait()
+                async with peer.stream:
+                    yield channel, peer
 
 
 MEMORY_STREAM = Carrier(MemoryAddress("here"))

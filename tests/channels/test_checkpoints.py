@@ -13,12 +13,14 @@ from spear.channels import (
     ChannelConfig,
     CommunicationStrategy,
     Timers,
+    await_unprotected,
     connect_channel,
     open_communication_factory,
     open_connection_manager,
     open_memory_channels,
     open_private_nursery,
     open_timers,
+    run_to_its_end,
 )
 from spear.testing import Functions
 from spear.transports import open_memory_listener
@@ -171,6 +173,10 @@ async def test_r6_opening_and_closing() -> None:
         async with opening as nursery:
             nursery.start_soon(trio.sleep_forever)
             await trio.lowlevel.checkpoint()
+    with assert_checkpoints():
+        await run_to_its_end(trio.lowlevel.checkpoint)
+    with assert_checkpoints():
+        await await_unprotected(trio.lowlevel.checkpoint)
     with assert_checkpoints():
         async with open_timers() as timers:
             with assert_no_checkpoints():

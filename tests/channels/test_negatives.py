@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from .helpers import Carrier
 
 
+SLACK = 0.001
+"""Seconds of virtual time, which passes only while all wait."""
+
+
 @pytest.mark.parametrize("name", PEER_CASES)
 async def test_r7_negative(name: str, carrier: Carrier) -> None:
     await PEER_CASES[name](carrier.open_raw)
@@ -94,7 +98,17 @@ async def test_r7_the_suites_say_in_which_case_a_channel_fails() -> None:
 async def test_r8_each_call_ends_by_its_deadline_whatever_stands_in_front_of_its_answer(
     autojump_clock: trio.testing.MockClock, seed: random.Random
 ) -> None:
-    await check_channel_with_bad_batches(MEMORY_STREAM.open_raw, seed, lives=300)
+    await check_channel_with_bad_batches(
+        MEMORY_STREAM.open_raw, seed, lives=300, slack_seconds=0.001
+    )
+
+
+async def test_r8_a_function_gets_its_answers_in_time_whatever_its_host_sends(
+    autojump_clock: trio.testing.MockClock, seed: random.Random
+) -> None:
+    await check_channel_with_bad_batches(
+        MEMORY_STREAM.open_raw_host, seed, lives=300, slack_seconds=0.001
+    )
 
 
 @pytest.mark.slow
@@ -102,10 +116,16 @@ async def test_r8_each_call_ends_by_its_deadline_over_every_carrier(
     carrier: Carrier, seed: random.Random
 ) -> None:
     await check_channel_with_bad_batches(carrier.open_raw, seed, lives=10)
+    await check_channel_with_bad_batches(carrier.open_raw_host, seed, lives=10)
 
 
 @pytest.mark.soak
 async def test_r8_each_call_ends_by_its_deadline_in_many_lives(
     autojump_clock: trio.testing.MockClock, seed: random.Random
 ) -> None:
-    await check_channel_with_bad_batches(MEMORY_STREAM.open_raw, seed, lives=30_000)
+    await check_channel_with_bad_batches(
+        MEMORY_STREAM.open_raw, seed, lives=30_000, slack_seconds=0.001
+    )
+    await check_channel_with_bad_batches(
+        MEMORY_STREAM.open_raw_host, seed, lives=30_000, slack_seconds=0.001
+    )

@@ -1,0 +1,89 @@
+"""Where Ctrl-C may raise KeyboardInterrupt, and where it has to wait.
+
+Trio raises KeyboardInterrupt between any two steps of unprotected code. In the middle of Spear that
+would leave a task registered that does not wait any more, or a slot that nobody gives back. So Spear is
+protected (:func:`trio.lowlevel.enable_ki_protection`): Trio raises the interrupt at the main task's next
+checkpoint instead.
+
+Trio asks the innermost function on the stack that is marked. So it is enough to mark what is entered
+from outside: public methods, public blocks, and the functions that tasks begin with. Callables of the
+user are marked the other way, by :func:`call_unprotected`, so that Ctrl-C ends a loop in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from types import FunctionType, TracebackType
+from typing import ParamSpec, TypeVar, TypeVarTuple, Unpack, final
+
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+
+def protected_class(cls: type[T]) -> type[T]:
+    """Mark all methods of a class: while one runs, Ctrl-C waits for the next checkpoint."""
+    for member in vars(cls).values():
+        function = member.fget if isinstance(member, property) else member
+        function = getattr(function, "__func__", function)  # of a class method
+        if isinstance(function, FunctionType):
+            enable_ki_protection(function)
+    return cls
+
+
+@final
+class ProtectedBlock(AbstractAsyncContextManager[T]):
+    """An asynchronous context manager whose beginning and end cannot be interrupted."""
+
+    __slots__ = ("_manager",)
+
+    def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
+        self._manager = manager
+
+    @enable_ki_protection
+    async def __aenter__(self) -> T:
+        return await self._manager.__aenter__()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._manager.__aexit__(kind, error, traceback)
+
+
+def protected_block(
+    function: Callable[P, AsyncIterator[T]],
+) -> Callable[P, AbstractAsyncContextManager[T]]:
+    """Make a block of an asynchronous generator, as :func:`contextlib.asynccontextmanager` does.
+
+    In a block of ``contextlib``, an interrupt between the generator's ``yield`` and the first line of the
+    block leaves the generator without its end.
+    """
+    make = asynccontextmanager(function)
+
+    @wraps(function)
+    def open_block(*args: P.args, **kwargs: P.kwargs) -> ProtectedBlock[T]:
+        return ProtectedBlock(make(*args, **kwargs))
+
+    return open_block
+
+
+@disable_ki_protection
+def call_unprotected(function: Callable[[Unpack[Arguments]], T], *args: *Arguments) -> T:
+    """Call a function of the user, which Ctrl-C may interrupt."""
+    return function(*args)
+
+
+@disable_ki_protection
+async def await_unprotected(
+    function: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments
+) -> T:
+    """Await a function of the user, which Ctrl-C may interrupt."""
+    return await function(*args)
