@@ -103,7 +103,7 @@ class Connection(SendingHalf):
     """
 
     __slots__ = (
-        "_accepts", "_calls_mark", "_cancels", "_controls", "_finals_mark", "_new_call",
+        "_accepts", "_calls_mark", "_cancels", "_controls", "_finals_mark", "_heard", "_new_call",
         "_on_incomplete", "_policed", "error", "unknown_frames",
     )  # fmt: skip
 
@@ -124,6 +124,7 @@ class Connection(SendingHalf):
         self.unknown_frames = 0
         self._calls_mark = self._next_id  # of the next call of ours when signals were last counted
         self._finals_mark = 0  # the sink's frame before the final frames that are counted
+        self._heard = float("-inf")  # when frames arrived last
         self._policed = not trusted
         self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
         self._controls = RateLimit(limits.control_frames_per_second, limits.control_frame_burst)
@@ -192,6 +193,7 @@ class Connection(SendingHalf):
         the peer broke a rule, the iterator ends in front of that and :attr:`error` is set.
         """
         receiver, calls = self._receiver, self.calls
+        self._heard = now
         try:
             if not _OPEN <= self.state < _CLOSED:
                 raise RemoteProtocolError(f"traffic while {self.state.name}")
@@ -310,6 +312,7 @@ class Connection(SendingHalf):
         if known is None:
             if type_ == _ITEM and self._is_over(call_id):
                 self._return_credit(cost)
+                self._count_late_untrusted(cost, self._heard)
                 return False
             raise RemoteProtocolError(f"a payload for no call ({call_id})")
         if known.receives[known.state].get(kind_of(type_, flags)) is None:
@@ -341,7 +344,7 @@ class Connection(SendingHalf):
                 self.send_control(Kind.HEALTH_RESPONSE, a=a, b=self.inbound_open)
             return (None, type_, flags, a, b, head, payload)
         elif type_ == _ITEM:
-            return self._receive_items_untrusted(frame, kind)
+            return self._receive_items_untrusted(frame, kind, now)
         elif type_ == _RELEASE:
             # Not counted: there are no more of these than we have sent segments.
             if call_id or not self._sink.released(a):
@@ -358,7 +361,7 @@ class Connection(SendingHalf):
             return self._receive_signal_untrusted(frame, now)
         return None
 
-    def _receive_items_untrusted(self, frame: Frame, kind: int) -> Event | None:
+    def _receive_items_untrusted(self, frame: Frame, kind: int, now: float) -> Event | None:
         type_, flags, call_id, count, b, head, payload = frame
         assert not isinstance(payload, Segment)  # _admit_fragmented() refuses that
         if flags & BATCH:
@@ -381,6 +384,7 @@ class Connection(SendingHalf):
         call = self.calls.get(call_id)
         if call is None and self._is_over(call_id):
             self._return_credit(cost)
+            self._count_late_untrusted(cost, now)
             return None
         call = self._moved_untrusted(call_id, kind)
         if count and not is_begun:
@@ -476,6 +480,13 @@ class Connection(SendingHalf):
         if self._sink.is_unsent(0, self._finals_mark + 1):  # then so are all those behind it
             raise RemoteProtocolError("starts calls and does not read the answers")
         self._finals, self._finals_mark = 0, self._sink.pushed
+
+    def _count_late_untrusted(self, cost: int, now: float) -> None:
+        """Count items of a call that is over, but for those that were under way when it ended."""
+        self._late_credit -= max(cost, ITEM_OVERHEAD_BYTES)
+        if self._late_credit < 0:
+            self._late_credit = 0
+            self._count_control_untrusted(now)
 
     def _count_control_untrusted(self, now: float, count: int = 1) -> None:
         if self._policed and self._controls.hit(now, count) >= self._limits.max_strikes:

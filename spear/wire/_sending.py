@@ -85,7 +85,8 @@ class SendingHalf:
     """
 
     __slots__ = (
-        "_begun_items", "_finals", "_held_signals", "_limits", "_next_id", "_peer_last_id",
+        "_begun_items", "_finals", "_held_signals", "_late_credit", "_limits", "_next_id",
+        "_peer_last_id",
         "_receiver", "_refunded", "_role", "_signals", "_sink", "calls", "inbound_open",
         "incomplete", "messages", "outbound_open", "peer", "refused", "request_bytes", "state",
         "windows",
@@ -110,6 +111,7 @@ class SendingHalf:
         self._refunded = 0  # credit of items never sent, about which nobody has been told yet
         self._signals = RateLimit(SIGNALS_PER_SECOND, SIGNAL_BURST)
         self._held_signals: dict[int, tuple[int, bytes]] = {}  # call id -> flags, newest report
+        self._late_credit = 0  # of the peer's calls that are over, for items that are under way
         self._finals = 0  # final frames pushed since the last look at whether the peer reads
         # The host's calls are odd, the agent's are even.
         self._next_id = 1 if role is Role.HOST else 2
@@ -371,6 +373,9 @@ class SendingHalf:
             self._send_last_signal(call)
         if before is _CANCELLING:
             self._sink.abandon(call.id)  # items nobody waits for
+        if call.windows is not None:
+            # The peer may have sent so much before it knows, and the end of its items.
+            self._late_credit += max(0, call.windows.receive.available) + ITEM_OVERHEAD_BYTES
         call.state = state
         del self.calls[call.id]
         self.inbound_open -= 1
