@@ -103,6 +103,35 @@ async def test_a_function_that_reports_all_the_time_is_not_cut_and_its_newest_re
         assert len(reports) < 3_000
 
 
+async def test_reports_of_many_calls_that_are_held_back_all_arrive(
+    autojump_clock: MockClock,
+) -> None:
+    async def report(call: InboundCall) -> bytes:
+        for number in range(200):
+            call.report_progress(b"%d" % number)
+            await trio.lowlevel.checkpoint()
+        await trio.sleep(1)
+        return b""
+
+    newest: dict[int, bytes] = {}
+
+    async def ask(caller: int) -> None:
+        def on_progress(text: bytes | memoryview, _: bool) -> None:
+            newest[caller] = bytes(text)
+
+        await host.request("report", on_progress=on_progress)
+
+    functions = Functions({"report": report})
+    async with (
+        MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names) as (host, _),
+        trio.open_nursery() as nursery,
+    ):
+        for caller in range(20):
+            nursery.start_soon(ask, caller)
+        await trio.sleep(0.9)  # 20 reports take 40 ms
+        assert newest == dict.fromkeys(range(20), b"199")
+
+
 async def test_s14_an_error_of_sixty_thousand_characters_is_cut_by_the_host(unix: Carrier) -> None:
     texts: list[str] = []
 
