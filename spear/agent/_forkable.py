@@ -18,6 +18,8 @@ import time
 from contextlib import suppress
 from typing import final
 
+from spear._targets import file_of, is_file, split_target
+
 MOST_NAMED = 5
 """Of a hundred threads or files, so many are named."""
 
@@ -122,28 +124,38 @@ def _listed(names: list[str]) -> str:
 
 @final
 class Files:
-    """The files that the program consists of, as they were when it was loaded."""
+    """The files that the program consists of, as they were when it was loaded.
 
-    def __init__(self) -> None:
+    Args:
+        target: the program, which has yet to be loaded.
+    """
+
+    def __init__(self, target: str) -> None:
+        program, _ = split_target(target)
+        path = os.path.abspath(file_of(program))
+        # A change while it is loaded is one, too. A module's file is not known yet.
+        self._states = {path: _state_of(path)} if is_file(program) else {}
+
+    def add_modules(self) -> None:
+        """Add the files of all modules that have been loaded, but those of installed packages."""
         kinds = ("stdlib", "platstdlib", "purelib", "platlib")
         ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
         installed += (os.path.join(ours, ""),)
         paths = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-        self._states = {
-            path: _state_of(path)
-            for path in paths
-            if isinstance(path, str) and not path.startswith(installed)
-        }
+        for path in paths:
+            if isinstance(path, str) and not path.startswith(installed):
+                self._states.setdefault(path, _state_of(path))
 
     def have_changed(self) -> bool:
         """Whether one of them is another one now."""
         return any(_state_of(path) != state for path, state in self._states.items())
 
 
-def _state_of(path: str) -> tuple[int, int, int] | None:
+def _state_of(path: str) -> tuple[int, int, int, int] | None:
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    # The time of change is the kernel's own: a build that sets all other times cannot set that.
+    return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino

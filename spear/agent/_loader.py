@@ -11,8 +11,10 @@ import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import final
 
 from spear._errors import ConfigurationError
@@ -45,7 +47,7 @@ def load_agent(target: str) -> Agent:
             (``shop.api``), and the agent's name if there are several (``shop.py:app``).
 
     A file is loaded under its own name, not as ``__main__``, with its directory first on
-    ``sys.path``.
+    ``sys.path``. The program itself is compiled from its source, as a script would be.
 
     Raises:
         LoadFailed: there is no such program, it raised, or it is not clear which agent is meant.
@@ -66,7 +68,7 @@ def _load_file(path: str) -> ModuleType:
     path = os.path.abspath(path)
     _put_in_front(os.path.dirname(path))
     name = _module_name(path)
-    loader = importlib.machinery.SourceFileLoader(name, path)
+    loader = _FromSource(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None  # there is a loader
     module = importlib.util.module_from_spec(spec)
@@ -78,6 +80,50 @@ def _load_file(path: str) -> ModuleType:
         del sys.modules[name]
         raise _failed(os.path.basename(path), error) from error
     return module
+
+
+@final
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """A loader that ignores ``__pycache__``.
+
+    Python takes a cached file for current if its source has the same size and the same time in whole
+    seconds, so that a program that was changed within a second, or whose build gives all files one time,
+    would run as it was before.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the source."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+@final
+class _FromSourceFinder:
+    """Finds one module as ``import`` does, and has it compiled from its source."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find that module; None for each other one."""
+        if fullname != self._name:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and type(spec.loader) is importlib.machinery.SourceFileLoader:
+            spec.loader = _FromSource(spec.loader.name, spec.loader.path)
+        return spec
+
+
+@contextmanager
+def _compiled_from_source(name: str) -> Iterator[None]:
+    finder = _FromSourceFinder(name)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _put_in_front(directory: str) -> None:
@@ -99,7 +145,8 @@ def _load_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise LoadFailed(f"{name} is neither a file nor the name of a module")
     try:
-        return import_module(name)
+        with _compiled_from_source(name):
+            return import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == name or name.startswith(f"{missing}."):

@@ -87,6 +87,7 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
     os.set_inheritable(control, False)
     sock = socket.socket(fileno=control)
     known = open_descriptors()
+    files = Files(target)
     agent = load(target)
     if agent is None:
         return CANNOT_START
@@ -95,7 +96,8 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
         return ENDED
     prepare(agent)
     rehearse()
-    zygote = _Zygote(sock, lifeline)
+    files.add_modules()
+    zygote = _Zygote(sock, lifeline, files)
     settle()
     if zygote.serve():  # pragma: no cover  # this is a fork: see _Zygote
         gc.enable()
@@ -110,10 +112,10 @@ class _Zygote:
     What is on the stack when a fork begins is not measured in it by coverage.
     """
 
-    def __init__(self, sock: socket.socket, lifeline: int) -> None:
+    def __init__(self, sock: socket.socket, lifeline: int, files: Files) -> None:
         self._sock = sock
         self._lifeline = lifeline
-        self._files = Files()
+        self._files = files
         self._children: set[int] = set()
         self._ahead: deque[_Fork] = deque()
         self._requests: socket.socket | None = None  # in a fork: where its request comes
@@ -250,7 +252,10 @@ async def _try_to_warm_up() -> None:
 
 
 def _is_readable(sock: socket.socket, seconds: float = 0) -> bool:
-    return bool(select.select([sock], [], [], seconds)[0])
+    # Not select.select, which refuses numbers above 1,023: those of a host with 150 instances.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _fail() -> NoReturn:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import sys
 import threading
 from contextlib import suppress
 from math import inf
 from queue import SimpleQueue
 from typing import Final, final
+
+from ._waiting import wait_writable
 
 MAX_LINES: Final = 100_000
 """What waits for a reader; lines beyond that are counted."""
@@ -61,6 +62,6 @@ class ErrorLines(logging.Handler):
             rest = line.encode(errors="backslashreplace") + b"\n"
             with suppress(OSError):  # it is closed: there is nobody to tell
                 while rest:
-                    select.select([], [self._fd], [])  # somebody may have made it non-blocking
+                    wait_writable(self._fd)
                     rest = rest[os.write(self._fd, rest) :]
             self._written += 1

@@ -16,6 +16,8 @@ import trio
 
 from spear._errors import ConfigurationError, SpearError
 
+from ._waiting import is_writable, wait_writable
+
 
 @final
 class Output:
@@ -41,7 +43,7 @@ class Output:
         """
         # So much fits, if anything does: no thread is needed, which would cost more than the call.
         small = len(data) <= select.PIPE_BUF
-        if small and select.select([], [self._fd], [], 0)[1]:
+        if small and is_writable(self._fd):
             self._write(data)
         else:
             await trio.to_thread.run_sync(partial(self._write, data), abandon_on_cancel=True)
@@ -50,7 +52,7 @@ class Output:
         rest = memoryview(data)
         try:
             while rest:
-                select.select([], [self._fd], [])  # somebody may have made it non-blocking
+                wait_writable(self._fd)
                 rest = rest[os.write(self._fd, rest) :]
         except BrokenPipeError:
             raise

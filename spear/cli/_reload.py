@@ -38,8 +38,10 @@ MAX_FILES: Final = 10_000
 LOAD_SECONDS: Final = 10.0
 """To read a configuration and all that it names: files may be pipes, or on a disk that has gone."""
 
-State: TypeAlias = tuple[tuple[str, int, int], ...]
-"""Files with their sizes and times."""
+FileState: TypeAlias = tuple[str, int, tuple[int, int, int]]
+"""A file's path and size; its times of modification and of change, and its inode."""
+
+State: TypeAlias = tuple[FileState, ...]
 
 
 @final
@@ -67,7 +69,7 @@ class Part:
         ) == other  # fmt: skip
 
 
-def _look_at(source: Path | None) -> Iterator[tuple[str, int, int]]:
+def _look_at(source: Path | None) -> Iterator[FileState]:
     if source is None:
         return
     if not source.is_dir():
@@ -83,12 +85,13 @@ def _look_at(source: Path | None) -> Iterator[tuple[str, int, int]]:
             yield from _entry(Path(place, name))
 
 
-def _entry(file: Path) -> Iterator[tuple[str, int, int]]:
+def _entry(file: Path) -> Iterator[FileState]:
     try:
         found = file.stat()
     except OSError:  # it was removed while we looked
         return
-    yield str(file), found.st_size, found.st_mtime_ns
+    # A build that gives all files one time of modification cannot set the time of change.
+    yield str(file), found.st_size, (found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 @final

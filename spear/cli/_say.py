@@ -7,10 +7,11 @@ Loads nothing that takes time.
 from __future__ import annotations
 
 import os
-import select
 import sys
 
 from spear._errors import SpearError
+
+from ._waiting import wait_writable
 
 
 def say(said: str) -> None:
@@ -31,7 +32,7 @@ def write(data: bytes) -> None:
     rest = memoryview(data)
     try:
         while rest:
-            select.select([], [output], [])  # somebody may have made it non-blocking
+            wait_writable(output)
             rest = rest[os.write(output, rest) :]
     except BrokenPipeError:
         raise

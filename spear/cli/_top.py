@@ -164,8 +164,11 @@ class _Screen:
 
     def _work(self) -> None:
         keyboard = sys.stdin.fileno()
+        poll = select.poll()  # select.select refuses numbers above 1,023
+        poll.register(keyboard, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
         while True:
-            ready, _, _ = select.select([keyboard, self._wake_read], [], [])
+            ready = {descriptor for descriptor, _ in poll.poll()}
             if keyboard in ready:
                 keys = os.read(keyboard, 64).decode("ascii", "ignore").lower()
                 if not keys or "q" in keys or "\x03" in keys:

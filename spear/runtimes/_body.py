@@ -73,11 +73,13 @@ class InstanceBody(ABC):
         description: for log lines, such as "pid 17".
         pid: of its process, if it has one on this machine.
         exit_status: as ``subprocess`` counts it, None while it runs or if it is not known.
+        has_ended: whether it is known to run no more, though its exit status may still come.
     """
 
     description: str
     pid: int | None = None
     exit_status: int | None = None
+    has_ended: bool = False
 
     @abstractmethod
     async def wait_exited(self) -> None:

@@ -308,7 +308,8 @@ class Instance(metaclass=NoPublicConstructor):
         return died
 
     def _story(self) -> str:
-        if self.exit_status is None and self.state not in GONE:
+        has_ended = self.state in GONE or (self._body is not None and self._body.has_ended)
+        if self.exit_status is None and not has_ended:
             how = "does not end"
         else:
             how = describe_exit(self.exit_status)
@@ -388,7 +389,8 @@ class Instance(metaclass=NoPublicConstructor):
                     self._exited()
         finally:
             if self.state not in GONE:
-                logger.error("%r does not end, though it was killed", self)
+                if not body.has_ended:
+                    logger.error("%r does not end, though it was killed", self)
                 self._exited()
 
     def _delete(self, failure: Exception | None) -> None:

@@ -62,6 +62,7 @@ class ProcessBody(InstanceBody):
         await trio.lowlevel.checkpoint()
         if not self._is_collected:
             await trio.lowlevel.wait_readable(self._pidfd)
+            self.has_ended = True
             await self._collect()
         for output in self._outputs:
             await output.finish()

@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
@@ -25,18 +26,23 @@ from spear._errors import SpawnFailed
 from spear._limits import DEFAULT_LIMITS, Limits
 from spear.channels import encode_head, process_or_its_session, protected_block
 
+from ._instance import KILL_SECONDS
 from ._process_body import SpawnedBody
 from ._process_directory import open_working_directory
 from ._process_spawn import Plumbing, spawn
 from ._process_template import TemplateDied
+from ._process_zygote import ForkedStart
 
 if TYPE_CHECKING:
     from spear.channels import Endpoint
 
     from ._logs import LogBook
-    from ._process_body import ProcessBody
+    from ._process_body import ForkedBody, ProcessBody
     from ._process_settings import ProcessSettings
     from ._process_zygote import Zygote
+
+Fork: TypeAlias = "Callable[[Plumbing], Awaitable[ForkedBody | None]]"
+"""Forks the instance if that can be; see ``Zygote._fork``."""
 
 _LIMITS: Final = tuple(field.name for field in attrs.fields(Limits))
 
@@ -107,11 +113,15 @@ async def launch_process(
             if directory is None:
                 directory = await ours.enter_async_context(open_working_directory())
             directory = os.path.abspath(directory)  # noqa: ASYNC240  # looks at nothing
+            fork: Fork | None = None
+            if zygote is not None:
+                asking = ForkedStart(endpoint.instance_id, directory, limits.startup_seconds)
+                fork = partial(zygote._fork, asking)
             body: ProcessBody | None = None
             while body is None:
                 with suppress(TemplateDied):  # and the next attempt finds another one, or spawns
                     body = await _start(
-                        settings, limits, starters, endpoint, book, zygote, directory, ours
+                        settings, limits, starters, endpoint, book, fork, directory, ours
                     )
         except (OSError, ValueError) as error:  # ValueError is how prlimit refuses
             raise SpawnFailed(f"{endpoint.instance_id} could not be started: {error}") from error
@@ -124,7 +134,7 @@ async def _start(
     starters: trio.CapacityLimiter,
     endpoint: Endpoint,
     book: LogBook,
-    zygote: Zygote | None,
+    fork: Fork | None,
     directory: str,
     ours: AsyncExitStack,
 ) -> ProcessBody:
@@ -133,8 +143,8 @@ async def _start(
         with ExitStack() as theirs:  # closed here as soon as the process has its own copies
             plumbing = Plumbing(attempt, theirs, book, has_gate=bool(settings.command))
             body: ProcessBody | None = None
-            if zygote is not None:
-                body = await zygote._fork(endpoint.instance_id, directory, plumbing)
+            if fork is not None:
+                body = await fork(plumbing)
             if body is None:
                 body = await _spawn(settings, endpoint, directory, plumbing, starters)
             attempt.callback(body.close)
@@ -142,7 +152,7 @@ async def _start(
                 _prepare(body.pid, settings, limits, endpoint, plumbing)
             except BaseException:
                 body.kill()
-                with trio.CancelScope(shield=True):  # short: it has not done anything yet
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
                     await body.wait_exited()
                 raise
         await ours.enter_async_context(attempt.pop_all())

@@ -4,8 +4,9 @@ Here is the host's side of one such process: starting it, asking it, ending it. 
 what it answers, is described in ``spear/agent/_zygote.py``. When to have one, and what to do without,
 is the affair of ``_process_zygote``.
 
-It has run the program's code, so it is not trusted: what it says is a child of its must be one, and an
-answer that makes no sense is its end.
+A template has run the program's code, so the host does not trust it. A process that it names must be a
+child of its own that no instance has yet, each answer must be one to the oldest request, and must come in
+time. A template that breaks one of these rules is killed at once; its instances live on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -39,13 +41,28 @@ MOST_BYTES: Final = 64 * 1024
 """The largest answer."""
 
 ANSWER_SECONDS: Final = 5.0
-"""How long a template may take to fork or to collect: usually some milliseconds."""
+"""Time limit for one request, counted from the answer to the request before, since a burst of requests
+waits in a queue. A template usually answers within some milliseconds."""
 
-MOST_DIGITS: Final = 10
+HANG_UP_SECONDS: Final = 1.0
+"""From the end of a template's socket to the end of the template, which may have closed it by exiting."""
+
+EXCERPT_BYTES: Final = 40
+"""Length of the part of a senseless answer that a log line shows."""
+
+MOST_DIGITS: Final = 7
+"""Linux numbers processes up to 4,194,304."""
+
+EXIT_STATUSES: Final = range(-64, 256)
+"""Exit statuses as ``subprocess`` counts them: the negated number of a signal, or a byte."""
 
 
 class TemplateDied(Exception):
     """There is no template any more that could answer a request."""
+
+
+class _Nonsense(Exception):
+    """A message of a template is no answer to the oldest request."""
 
 
 @final
@@ -54,16 +71,33 @@ class _Answer:
 
     Attributes:
         collects: the number of the child that is to be collected; 0 if one is to be forked.
-        data: the answer; None if the template has died.
-        came: it has answered, or never will.
-        is_wanted: somebody waits for it.
+        kind: the answer's first byte; empty if the template has died.
+        pid: of the new child, if the answer names one.
+        exit_status: of the collected child, if the template knows it.
+        reason: why the system refuses to fork.
+        is_asked: whether the request has been sent.
+        came: set when the template has answered, or never will.
+        is_wanted: whether a task waits for it.
     """
 
-    __slots__ = ("came", "collects", "data", "is_wanted")
+    __slots__ = (
+        "came",
+        "collects",
+        "exit_status",
+        "is_asked",
+        "is_wanted",
+        "kind",
+        "pid",
+        "reason",
+    )
 
-    def __init__(self, collects: int) -> None:
+    def __init__(self, collects: int = 0) -> None:
         self.collects = collects
-        self.data: bytes | None = None
+        self.kind = b""
+        self.pid = 0
+        self.exit_status: int | None = None
+        self.reason = ""
+        self.is_asked = False
         self.came = trio.Event()
         self.is_wanted = True
 
@@ -96,7 +130,7 @@ class Template:
         self._sock: socket.socket | None = None
         self._sending = trio.Lock()
         self._answers: deque[_Answer] = deque()  # those that have not come, in order
-        self._collecting: dict[int, _Answer] = {}
+        self._has_asked = trio.Event()  # replaced whenever no answer is due
         self._children: set[int] = set()
         self._is_retired = False
         self._is_unwanted = trio.Event()
@@ -133,7 +167,8 @@ class Template:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(body.watch)
                     nursery.start_soon(self._watch_exit, body)
-                    nursery.start_soon(self._listen, body)
+                    nursery.start_soon(self._listen)
+                    nursery.start_soon(self._watch_answers)
                     try:
                         await self._until_unwanted()
                     finally:
@@ -182,13 +217,19 @@ class Template:
         self._fail(describe_exit(body.exit_status))
 
     async def _end(self, body: SpawnedBody) -> None:
-        """Let it run what programs run when they end, but not for long."""
+        """Let it run what programs run when they end, but not for long.
+
+        A template that has failed had its time, and a template that still loads its program does not
+        listen yet: both are killed at once.
+        """
+        is_in_order = self.settled.is_set() and not self.death
         self.is_current = False
         self._close()
         with trio.CancelScope(shield=True):
-            with trio.move_on_after(self._limits.terminate_seconds):
-                await body.wait_exited()
-                return
+            if is_in_order:
+                with trio.move_on_after(self._limits.terminate_seconds):
+                    await body.wait_exited()
+                    return
             body.kill()
             with trio.move_on_after(KILL_SECONDS):
                 await body.wait_exited()
@@ -211,66 +252,76 @@ class Template:
             self._answers.popleft().came.set()
         self._is_unwanted.set()
 
+    def _distrust(self, why: str) -> None:
+        """End a template that broke the rules. If it was not ready yet, its program is spawned."""
+        if not self.settled.is_set():
+            self.obstacle = f"{why} while it was loaded"
+            self.settled.set()
+        self._fail(why)
+
+    async def _lose(self) -> None:
+        """End a template whose socket is closed, once it is clear whether the process has exited."""
+        with trio.move_on_after(HANG_UP_SECONDS):
+            await self._has_exited.wait()
+        if not self._has_exited.is_set():
+            self._distrust("closed the socket of its host")
+
     # -- asking it ----------------------------------------------------------------------------
 
-    async def fork(self, directory: str, plumbing: Plumbing) -> ForkedBody | None:
-        """A new instance; None if its files have changed, so that it forks no more.
+    async def fork(self, directory: str, plumbing: Plumbing) -> ForkedBody:
+        """A new instance.
 
         If cancelled, what is forked nevertheless is killed.
 
         Raises:
             OSError: the system refuses.
-            TemplateDied: it has died. There may be a fork, which ends when its lifeline does.
+            TemplateDied: it has died, or its files have changed, so that it forks no more. There may be a
+                fork, which ends when its lifeline does.
         """
-        answer = await self._ask(
-            b"F" + os.fsencode(directory),
-            descriptors=(plumbing.lifeline, plumbing.stdout, plumbing.stderr),
-        )
-        data = await self._wait_for(answer) or b""
-        kind, rest = data[:1], data[1:]
-        if kind == b"P":
-            pid = _number(rest)
-            pidfd = self._open_child(pid)
-            return ForkedBody(pid, pidfd, plumbing.outputs, self._collect)
-        if kind == b"S":
+        answer = _Answer()
+        request = b"F" + os.fsencode(directory)
+        await self._ask(request, answer, (plumbing.lifeline, plumbing.stdout, plumbing.stderr))
+        await self._wait_for(answer)
+        if answer.kind == b"P":
+            pidfd = self._open_child(answer)
+            collect = partial(self._collect, _Answer(answer.pid))
+            return ForkedBody(answer.pid, pidfd, plumbing.outputs, collect)
+        if answer.kind == b"S":
             self.retire()
-            return None
-        if kind == b"E":
-            raise OSError(rest.decode(errors="replace"))
+        if answer.kind == b"E":
+            raise OSError(answer.reason)
         raise TemplateDied
 
-    def _open_child(self, pid: int) -> int:
+    def _open_child(self, answer: _Answer) -> int:
         """A pidfd of what is certainly a child of the template."""
+        pid = answer.pid
         try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            raise TemplateDied from None
-        # It can be somebody else only if the template has died, or lies.
-        if self.pid is None or _parent_of(pid) != self.pid:
-            os.close(pidfd)
-            self._fail(f"spoke of process {pid}, which is not its child")
-            raise TemplateDied
-        return pidfd
+            with ExitStack() as stack:
+                pidfd = os.pidfd_open(pid)
+                stack.callback(os.close, pidfd)
+                # It can be another process only if the template has died, or lies.
+                if self.pid is not None and _parent_of(pid) == self.pid:
+                    stack.pop_all()
+                    return pidfd
+        except (ProcessLookupError, FileNotFoundError):  # not even a zombie
+            pass
+        except OSError:  # no descriptor left
+            self._discard(answer)
+            raise
+        self._distrust(f"spoke of process {pid}, which is not its child")
+        raise TemplateDied
 
-    async def _collect(self, pid: int) -> int | None:
-        """The exit status of a child that has ended; None if nobody can tell any more."""
+    async def _collect(self, answer: _Answer, pid: int) -> int | None:
+        """The exit status of a child that has ended; None if the template cannot tell."""
         try:
-            if pid not in self._collecting:
-                self._collecting[pid] = await self._ask(b"C%d" % pid, collects=pid)
-            data = await self._wait_for(self._collecting[pid]) or b""
-            digits = data[1:]
-            if not digits:
-                return None
-            return -_number(digits[1:]) if digits[:1] == b"-" else _number(digits)
+            if not answer.is_asked:
+                await self._ask(b"C%d" % pid, answer)
+            await self._wait_for(answer)
         except TemplateDied:
             return None
-        finally:
-            if self.pid is None or pid not in self._children:
-                self._collecting.pop(pid, None)
+        return answer.exit_status
 
-    async def _ask(
-        self, request: bytes, *, descriptors: Sequence[int] = (), collects: int = 0
-    ) -> _Answer:
+    async def _ask(self, request: bytes, answer: _Answer, descriptors: Sequence[int] = ()) -> None:
         async with self._sending:
             while True:
                 if self._sock is None or self.pid is None:
@@ -281,45 +332,57 @@ class Template:
                     with suppress(trio.ClosedResourceError):  # it is being ended
                         await trio.lowlevel.wait_writable(self._sock)
                 except OSError:
+                    await self._lose()
                     raise TemplateDied from None
                 else:
-                    self._answers.append(answer := _Answer(collects))
-                    return answer
+                    self._expect(answer)
+                    return
 
-    async def _wait_for(self, answer: _Answer) -> bytes | None:
-        """The answer; if it takes too long, the template is given up. If cancelled, nobody wants it."""
+    def _expect(self, answer: _Answer) -> None:
+        answer.is_asked = True
+        self._answers.append(answer)
+        self._has_asked.set()
+
+    async def _wait_for(self, answer: _Answer) -> None:
+        """Wait until the answer has come, or never will. If cancelled, end the child that it names."""
         try:
-            with trio.move_on_after(ANSWER_SECONDS):
-                await answer.came.wait()
+            await answer.came.wait()
         except BaseException:
             answer.is_wanted = False
             self._discard(answer)  # it may have come in this very moment
             raise
-        if not answer.came.is_set():
-            self._fail(f"did not answer within {ANSWER_SECONDS:g} s")
-        return answer.data
 
     def _discard(self, answer: _Answer) -> None:
-        """Have a child killed and collected that nobody wants any more."""
-        data = answer.data or b""
-        if answer.collects or data[:1] != b"P" or self._sock is None:
+        """Have the child that an answer names killed and collected."""
+        if answer.kind != b"P" or self._sock is None:
             return
         try:
-            pid = _number(data[1:])
-            self._sock.send(b"C%d" % pid)
-        except (OSError, TemplateDied):  # it has died, or is far behind: then it is of no use
+            self._sock.send(b"C%d" % answer.pid)
+        except OSError:  # it has died, or is far behind: then it is of no use
             self._fail("does not listen")
         else:
-            self._answers.append(_Answer(pid))
+            self._expect(_Answer(answer.pid))
 
     # -- hearing it ---------------------------------------------------------------------------
 
-    async def _listen(self, body: SpawnedBody) -> None:
+    async def _watch_answers(self) -> None:
+        """End the template when an answer takes too long."""
+        while True:
+            if not self._answers:
+                self._has_asked = trio.Event()
+                await self._has_asked.wait()
+                continue  # it may have answered meanwhile
+            answer = self._answers[0]
+            with trio.move_on_after(ANSWER_SECONDS):
+                await answer.came.wait()
+            if not answer.came.is_set():
+                self._fail(f"did not answer within {ANSWER_SECONDS:g} s")
+
+    async def _listen(self) -> None:
         sock = self._sock
         if sock is None:  # we were cancelled before this began
             return
-        # It died with requests unread, or it speaks nonsense, or we have hung up meanwhile.
-        with suppress(OSError, TemplateDied, trio.ClosedResourceError):
+        try:
             while True:
                 await trio.lowlevel.wait_readable(sock)
                 with suppress(BlockingIOError):
@@ -327,55 +390,86 @@ class Template:
                     if not message:
                         break
                     self._hear(message)
-        with trio.move_on_after(self._limits.terminate_seconds):
-            await self._has_exited.wait()
-            return
-        body.kill()  # whoever does not listen any more is of no use
+        except _Nonsense as error:
+            self._distrust(str(error))
+        except OSError:  # it died with requests unread
+            pass
+        await self._lose()
 
     def _hear(self, message: bytes) -> None:
-        kind, rest = message[:1], message[1:]
         if not self.settled.is_set():
-            if kind != b"R":
-                self.obstacle = _printable(rest, self._limits.error_message_bytes)
+            if message[:1] == b"N":
+                self.obstacle = self._printable(message[1:])
                 self.is_current = False
                 self._is_unwanted.set()
+            elif message != b"R":
+                raise _Nonsense(f"said {_excerpt(message)}")
             self.settled.set()
             return
         if not self._answers:
-            raise TemplateDied  # nobody has asked
-        answer = self._answers.popleft()
-        answer.data = message
+            raise _Nonsense(f"said {_excerpt(message)} without being asked")
+        answer = self._answers[0]
+        self._read(message, answer)
+        self._answers.popleft()
+        answer.kind = message[:1]
         answer.came.set()
         if answer.collects:
             self._children.discard(answer.collects)
             if self._is_retired and not self._children:
                 self._is_unwanted.set()
-        elif kind == b"P":
-            self._children.add(_number(rest))
+        elif answer.pid:
+            self._children.add(answer.pid)
             if not answer.is_wanted:
                 self._discard(answer)
 
+    def _read(self, message: bytes, answer: _Answer) -> None:
+        """Read a message into the answer that it must be.
 
-def _number(digits: bytes) -> int:
-    """A positive number that a template has sent."""
-    if not (digits.isdigit() and len(digits) <= MOST_DIGITS):
-        raise TemplateDied
-    return int(digits)
+        Raises:
+            _Nonsense: the message answers another question, or none.
+        """
+        kind, rest = message[:1], message[1:]
+        if answer.collects:
+            sign, digits = (-1, rest[1:]) if rest[:1] == b"-" else (1, rest)
+            if message == b"X":
+                return
+            if kind == b"X" and _is_number(digits) and sign * int(digits) in EXIT_STATUSES:
+                answer.exit_status = sign * int(digits)
+                return
+        elif kind == b"P":
+            if _is_number(rest) and int(rest) and int(rest) not in self._children:
+                answer.pid = int(rest)
+                return
+        elif kind == b"E":
+            answer.reason = self._printable(rest)
+            return
+        elif message == b"S":
+            return
+        raise _Nonsense(f"answered {_excerpt(message)}")
+
+    def _printable(self, data: bytes) -> str:
+        return _printable(data, self._limits.error_message_bytes)
+
+
+def _is_number(digits: bytes) -> bool:
+    return digits.isdigit() and len(digits) <= MOST_DIGITS
+
+
+def _excerpt(message: bytes) -> str:
+    more = " and more" if len(message) > EXCERPT_BYTES else ""
+    return f"{message[:EXCERPT_BYTES]!r}{more}"
 
 
 def _printable(data: bytes, most_bytes: int) -> str:
     text = data[:most_bytes].decode(errors="backslashreplace")
-    return text if text.isprintable() else ascii(text)
+    return text if text.isprintable() else ascii(text)[:most_bytes]
 
 
-def _parent_of(pid: int) -> int | None:
+def _parent_of(pid: int) -> int:
     # By hand: this stands between a caller and its answer.
+    descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            stat = os.read(descriptor, 1024)
-        finally:
-            os.close(descriptor)
-    except OSError:  # pragma: no cover  # it has gone this very moment
-        return None
+        stat = os.read(descriptor, 1024)
+    finally:
+        os.close(descriptor)
     return int(stat.rpartition(b")")[2].split()[1])  # see _process_metrics

@@ -24,7 +24,7 @@ from spear._util import NoPublicConstructor
 from spear.channels import open_private_nursery, protected_block, protected_class
 
 from ._process_settings import ProcessSettings
-from ._process_template import Template, TemplateDied
+from ._process_template import Template
 
 if TYPE_CHECKING:
     from spear._limits import Limits
@@ -37,6 +37,9 @@ logger: Final = logging.getLogger("spear.runtimes")
 
 MOST_DEATHS: Final = 3
 """Templates that may die within MEMORY_SECONDS. Then instances are spawned."""
+
+MOST_ATTEMPTS: Final = 3
+"""Templates that one start asks in vain, as they die or their files have changed, until it spawns."""
 
 MEMORY_SECONDS: Final = 60.0
 
@@ -61,6 +64,35 @@ class ZygoteStatistics:
     loaded: int
     died: int
     obstacle: str
+
+
+@final
+@attrs.define(eq=False)
+class ForkedStart:
+    """The start of one instance, which may ask several templates until one forks it.
+
+    Attributes:
+        instance_id: whose start it is.
+        directory: where the instance begins.
+        seconds: how long the start may take.
+        attempts: how many templates were asked.
+        deadline: when the start has failed, on Trio's clock.
+    """
+
+    instance_id: InstanceId
+    directory: str
+    seconds: float
+    attempts: int = 0
+    deadline: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.deadline = trio.current_time() + self.seconds
+
+    @property
+    def is_hopeful(self) -> bool:
+        """Whether to ask another template; otherwise half of the time is left to spawn the program."""
+        has_time = trio.current_time() < self.deadline - self.seconds / 2
+        return self.attempts == 0 or (has_time and self.attempts < MOST_ATTEMPTS)
 
 
 @final
@@ -154,41 +186,26 @@ class Zygote(metaclass=NoPublicConstructor):
 
     # -- for _process_launch ------------------------------------------------------------------
 
-    async def _fork(
-        self, instance_id: InstanceId, directory: str, plumbing: Plumbing
-    ) -> ForkedBody | None:
-        """A new instance; None if one must be spawned.
+    async def _fork(self, start: ForkedStart, plumbing: Plumbing) -> ForkedBody | None:
+        """Ask one template for a new instance; None if it must be spawned.
 
         Raises:
-            SpawnFailed: the program cannot be loaded.
+            SpawnFailed: the program cannot be loaded, or the start's deadline has come.
             ConfigurationError: it cannot be forked, but must be; or the zygote's block has ended.
-            TemplateDied: try again, with another plumbing.
+            TemplateDied: try again, with another plumbing: a fork may have this one.
             OSError: the system refuses to fork.
         """
-        while not self._obstacle:
-            self._look_after_template()
-            if self._obstacle:
-                break
+        self._look_after_template()
+        if not self._obstacle and (start.is_hopeful or self._settings.start == "zygote"):
             if not self._is_open:
-                raise ConfigurationError(f"{instance_id}: the block of its zygote has ended")
+                raise ConfigurationError(f"{start.instance_id}: the block of its zygote has ended")
+            start.attempts += 1
             template = self._template or self._load()
-            await template.settled.wait()
-            if template.failure:
-                if self._template is template:
-                    self._template = None  # the next one tries again
-                raise SpawnFailed(
-                    f"{instance_id} did not start: it {template.failure}",
-                    stderr_tail=template.stderr_tail,
-                )
-            if template.obstacle:
-                if not self._obstacle:
-                    self._give_up(template.obstacle)
-                break
             try:
-                body = await template.fork(directory, plumbing)
-            except TemplateDied:
-                self._look_after_template()
-                raise
+                with trio.fail_at(start.deadline):
+                    body = await self._ask(template, start, plumbing)
+            except trio.TooSlowError:
+                raise self._too_late(start, template) from None
             if body is not None:
                 self._forked += 1
                 return body
@@ -199,6 +216,35 @@ class Zygote(metaclass=NoPublicConstructor):
             )
         self._spawned += 1
         return None
+
+    async def _ask(
+        self, template: Template, start: ForkedStart, plumbing: Plumbing
+    ) -> ForkedBody | None:
+        """A new instance; None if the program cannot be forked."""
+        await template.settled.wait()
+        if template.failure:
+            if self._template is template:
+                self._template = None  # the next one tries again
+            raise SpawnFailed(
+                f"{start.instance_id} did not start: it {template.failure}",
+                stderr_tail=template.stderr_tail,
+            )
+        if template.obstacle:
+            if not self._obstacle:
+                self._give_up(template.obstacle)
+            return None
+        return await template.fork(start.directory, plumbing)
+
+    def _too_late(self, start: ForkedStart, template: Template) -> SpawnFailed:
+        has_loaded = (
+            template.settled.is_set() and not template.failure
+        )  # which comes at the same time
+        does = "was not forked" if has_loaded else "did not load its program"
+        seconds = f"{self._limits.startup_seconds:g} s (startup_seconds)"
+        return SpawnFailed(
+            f"{start.instance_id} did not start: it {does} within {seconds}",
+            stderr_tail=template.stderr_tail,
+        )
 
     def _expect_to_fit(self, settings: ProcessSettings) -> None:
         """Raise ConfigurationError if it forks something else."""

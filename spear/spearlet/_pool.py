@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
@@ -106,9 +107,8 @@ class ReplicaPool:
 
     def add(self, replica: ServingReplica) -> None:
         """It takes calls from now on."""
-        self._members.append(replica)
         # Whichever was ready first, shop-2 comes in front of shop-10.
-        self._members.sort(key=lambda each: (len(each.id.name), each.id))
+        insort(self._members, replica, key=lambda each: (len(each.id.name), each.id))
         self._verdict = None
         self.look_again(replica)
 

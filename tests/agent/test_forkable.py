@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from spear.agent._forkable import Files
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LOOK = """
 import os, sys
@@ -85,3 +92,19 @@ def test_what_stands_against_forking_is_named(kind: str) -> None:
     )
     told = found.stdout or found.stderr.strip()
     assert re.fullmatch(expected, told), told
+
+
+def test_a_program_that_is_replaced_or_removed_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "shop.py"
+    file.write_text("x = 1")
+    files = Files(f"{file}:app")
+    files.add_modules()
+    assert not files.have_changed()
+    before = file.stat()
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # a tick of the kernel's clock
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files.have_changed()
+    files = Files(str(file))
+    file.unlink()
+    assert files.have_changed()
+    assert not Files("company.shop").have_changed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import py_compile
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 import spear
 from spear import Agent
 from spear.agent import LoadFailed, load_agent
+from spear.agent._loader import _FromSourceFinder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,3 +172,52 @@ def test_a_module_that_fails_is_told_from_one_that_is_missing(tmp_path: Path) ->
 def test_an_interrupt_is_no_failure_to_load(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         load_agent(write(tmp_path, "stop.py", "raise KeyboardInterrupt"))
+
+
+CHANGED = AGENT.replace("()", "(name='new')")
+UNCHANGED = AGENT.replace("()", "(name='old')")
+
+
+@pytest.mark.parametrize(
+    ("file", "target"),
+    [
+        ("shop.py", "{place}/shop.py"),
+        ("queue.py", "{place}/queue.py:app"),
+        ("reports/main.py", "{place}/reports/"),
+        ("company_a.py", "company_a"),
+        ("company_b/__init__.py", "company_b"),
+        ("company_c/shop.py", "company_c.shop:app"),
+    ],
+)
+def test_a_program_that_keeps_its_size_and_time_is_not_loaded_as_it_was(
+    file: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write(tmp_path, file, UNCHANGED)
+    os.utime(path, (1, 1))
+    assert py_compile.compile(path, doraise=True)
+    write(tmp_path, file, CHANGED)
+    os.utime(path, (1, 1))
+    assert load_agent(target.format(place=tmp_path)).name == "new"
+    assert not any(isinstance(each, _FromSourceFinder) for each in sys.meta_path)
+
+
+def test_what_a_program_imports_is_cached_as_python_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    write(tmp_path, "helper_of_x.py", "")
+    path = write(tmp_path, "shop_of_x.py", AGENT + "import helper_of_x\n")
+    load_agent(path)
+    cached = [each.name.partition(".")[0] for each in (tmp_path / "__pycache__").iterdir()]
+    assert cached == ["helper_of_x"]
+
+
+def test_a_module_without_source_is_loaded_from_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write(tmp_path, "compiled_shop.py", UNCHANGED)
+    py_compile.compile(path, cfile=f"{path}c", doraise=True)
+    os.unlink(path)
+    assert load_agent("compiled_shop").name == "old"

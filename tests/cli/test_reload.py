@@ -38,6 +38,21 @@ def test_a_file_and_its_changes(tmp_path: Path) -> None:
     assert Part.of(FunctionConfiguration(source="company.shop")).state == ()
 
 
+@pytest.mark.parametrize("source", ["shop.py", "."])
+def test_a_change_that_keeps_size_and_time_is_one(source: str, tmp_path: Path) -> None:
+    """As that to another release, if a build gives all files the same time."""
+    file = tmp_path / "shop.py"
+    function = FunctionConfiguration(source=str(tmp_path / source))
+    file.write_text("x = 1")
+    os.utime(file, (0, 0))
+    first = Part.of(function)
+    other = tmp_path.with_name("other")
+    other.write_text("x = 2")
+    os.utime(other, (0, 0))
+    other.rename(file)
+    assert Part.of(function) != first
+
+
 def test_a_directory_and_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     for name in ("main.py", "data/a", "data/b"):

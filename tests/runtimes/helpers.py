@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import pytest
 import trio
 
 from spear._errors import ChannelBroken
@@ -149,6 +151,30 @@ def listening(name: str = "spear.instances") -> Iterator[Lines]:
     finally:
         logger.setLevel(before)
         logger.removeHandler(lines)
+
+
+MOST_SELECTED = 1024
+"""``select.select`` takes the numbers below this one."""
+
+
+@contextmanager
+def high_numbers() -> Iterator[None]:
+    """Every descriptor that is opened in the block has a number that ``select.select`` refuses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_SELECTED
+    if soft < wanted:
+        if hard < wanted:  # pragma: no cover
+            pytest.skip(f"{wanted} descriptors are not allowed here")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while taken[-1] < MOST_SELECTED:
+            taken.append(os.dup(taken[0]))
+        yield
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # -- what is there ----------------------------------------------------------------------------
