@@ -19,7 +19,8 @@ RUNTIME_TYPES: Final[dict[str, RuntimeType]] = {
 }
 """Every runtime type by its name."""
 
-MAX_INCARNATION: Final = 2**62
+MAX_INCARNATION: Final = 2**64 - 1
+"""The largest whole number of CBOR's plain kind."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 

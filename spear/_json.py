@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from math import isfinite
+from math import inf, isfinite
 from typing import Final, NoReturn
 
 _HEXADECIMAL: Final = re.compile(r"-?0x[0-9a-fA-F]+")
@@ -19,6 +19,40 @@ _HEXADECIMAL: Final = re.compile(r"-?0x[0-9a-fA-F]+")
 
 def _refuse_constant(name: str) -> NoReturn:
     raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python takes it
+
+
+_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_INFINITIES: Final = ("inf", "infinity")
+
+
+def read_float(text: str, *, may_be_infinite: bool = False) -> float:
+    """Return the number that a text says.
+
+    Args:
+        text: digits; not what else ``float()`` takes, such as "nan", "1_0" or digits of other scripts.
+        may_be_infinite: whether "inf" is taken, too.
+
+    Raises:
+        ValueError: it says none, or one so large or so small that ``float()`` makes it inf or zero.
+    """
+    if may_be_infinite and text.lower() in _INFINITIES:
+        return inf
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text[:20]!r} is not a number")
+    number = float(text)
+    if number in (0.0, inf, -inf):
+        digits = text.lower().partition("e")[0]
+        if number or digits.strip("+-0."):
+            raise ValueError(f"{text[:20]} is a number that no float holds")
+    return number
+
+
+def _float(text: str) -> float:
+    """A number in JSON, which is one."""
+    number = float(text)
+    if number and -inf < number < inf:  # half the time of looking at the text
+        return number
+    return read_float(text)
 
 
 def _map(pairs: list[tuple[str, object]]) -> object:
@@ -47,11 +81,14 @@ def load_json(text: str | bytes) -> object:
 
     Raises:
         json.JSONDecodeError: it is not JSON.
-        ValueError: it is, and cannot be used: a key that stands there twice, too many digits.
+        ValueError: it is, and cannot be used: a key that stands there twice, too many digits, a number
+            that no float holds.
         RecursionError: it is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_map)
+        return json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_float, object_pairs_hook=_map
+        )
     except ValueError as error:
         reason, _, advice = str(error).partition("; use sys.set_int_max_str_digits")
         if not advice:
@@ -70,7 +107,12 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=
 
 
 def dump_json(value: object) -> str:
-    """The text of a value."""
+    """Return the text of a value.
+
+    Raises:
+        TypeError: there is no JSON for something in it.
+        ValueError: two keys of a map, bytes and text, would be the same.
+    """
     try:
         return _ENCODER.encode(value)
     except (TypeError, ValueError):
@@ -87,10 +129,14 @@ def _as_json(value: object) -> object:
         return [_as_json(each) for each in value]
     if isinstance(value, dict):
         # A key cannot be a map: bytes become the text of one.
-        return {
-            key if isinstance(key, str) else _ENCODER.encode(key): _as_json(each)
+        pairs = [
+            (key if isinstance(key, str) else _ENCODER.encode(key), _as_json(each))
             for key, each in value.items()
-        }
+        ]
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            raise ValueError("two keys of a map are the same in JSON")
+        return result
     return value
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear._json import dump_json, load_json
+from spear._json import dump_json, load_json, read_float
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -54,6 +54,52 @@ def test_keys_that_are_bytes_become_text() -> None:
 def test_what_cannot_be_used_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         load_json(text)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "1e400", "-1e400", "1E+309", "1.8e308", "9" * 310 + ".0", "1e-400", "-1e-324", "0.0001e-322",
+        "0." + "0" * 400 + "1", "1e99999999999999999999", "1e-99999999999999999999",
+    ],
+)  # fmt: skip
+def test_a_number_that_no_float_holds_is_refused(number: str) -> None:
+    for text in number, f"[{number}]", f'{{"a": {{"b": {number}}}}}':
+        with pytest.raises(ValueError, match="is a number that no float holds"):
+            load_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0.0", 0.0), ("-0.0", -0.0), ("0e999", 0.0), ("-0.000E-999", -0.0), ("1e308", 1e308),
+        ("5e-324", 5e-324), ("1" + "0" * 400 + "e-400", 1.0), ("1.5", 1.5), ("1e5", 1e5),
+    ],
+)  # fmt: skip
+def test_a_number_that_a_float_holds_is_that_float(text: str, number: float) -> None:
+    for found in load_json(text), read_float(text):
+        assert (found, str(found)) == (number, str(number))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nan", "inf", "-inf", "1_0", " 1", "1 ", "\u0661", "0x1", "1e", "e1", ".", "--1", "1.5.5"],
+)
+def test_what_only_python_takes_for_a_number_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a number"):
+        read_float(text)
+
+
+def test_infinity_must_be_allowed_and_is_a_word() -> None:
+    assert read_float("inf", may_be_infinite=True) == read_float("Infinity", may_be_infinite=True)
+    for text in "nan", "-inf", "1e400", "in":
+        with pytest.raises(ValueError, match="is "):
+            read_float(text, may_be_infinite=True)
+
+
+def test_keys_that_would_be_the_same_in_json_have_none() -> None:
+    with pytest.raises(ValueError, match="two keys of a map are the same in JSON"):
+        dump_json([{b"hi": 1, '{"$bytes": "aGk="}': 2}])
 
 
 def test_what_only_looks_like_ours_is_a_map() -> None:

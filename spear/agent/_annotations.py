@@ -4,7 +4,7 @@
 annotation                                what may arrive → what the function gets
 ========================================  ====================================================
 ``str`` ``bool`` ``int`` ``None``         exactly that (a bool is no int)
-``float``                                 a float, or an int that becomes one
+``float``                                 a float, or an int that a float holds exactly
 ``bytes`` ``bytearray`` ``memoryview``    bytes → as annotated
 ``list[T]``, ``Sequence[T]`` ...          a list, each item checked
 ``tuple[...]`` ``set[T]`` ``frozenset``   a list → as annotated
@@ -42,6 +42,7 @@ from ._as_written import annotations_of, signature_of
 from ._context import Items
 
 Convert: TypeAlias = Callable[[object], object]
+MakeSet: TypeAlias = Callable[[Iterable[object]], abc.Set[object]]
 
 
 class Mismatch(Exception):
@@ -124,6 +125,7 @@ def _type_name(value: object) -> str:
 
 
 _ITEMS: Final = re.compile(r"(\w+\.)*(Items|AsyncIterable|AsyncIterator)\b")
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,999}")  # int() also takes "01", "+1", " 1", "1_0"
 
 
 def resolve_hints(thing: object) -> dict[str, object]:
@@ -196,7 +198,7 @@ def _class_check(cls: type, arguments: tuple[object, ...]) -> Check | None:
     if issubclass(cls, Enum):
         return _enum(cls)
     if issubclass(cls, PurePath):
-        return _path(cls)
+        return _scalar("a path as text", cls, cls, str)
     if (
         hasattr(cls, "__attrs_attrs__")
         or hasattr(cls, "__dataclass_fields__")
@@ -215,12 +217,18 @@ def _scalar(text: str, exact: type, make: Callable[[object], object], *sources: 
 
     def convert(value: object) -> object:
         if type(value) in sources:
-            with suppress(OverflowError):  # an integer that no float can hold
-                return make(value)
+            return make(value)
         raise check.mismatch(value)
 
     check.complete(convert)
     return check
+
+
+def _to_float(value: int) -> float:
+    with suppress(OverflowError):
+        if (number := float(value)) == value:
+            return number
+    raise Mismatch("expected float, got int that no float holds exactly")
 
 
 _SCALARS: Final[dict[type, Check]] = {
@@ -228,14 +236,10 @@ _SCALARS: Final[dict[type, Check]] = {
     bool: Check("bool", bool),
     int: Check("int", int),
     bytes: _scalar("bytes", bytes, bytes, memoryview),  # type: ignore[arg-type]  # with views only
-    float: _scalar("float", float, float, int),  # type: ignore[arg-type]  # called with an int only
+    float: _scalar("float", float, _to_float, int),  # type: ignore[arg-type]  # called with an int only
     bytearray: _scalar("bytes", bytearray, bytearray, bytes, memoryview),  # type: ignore[arg-type]  # likewise
     memoryview: _scalar("bytes", memoryview, memoryview, bytes),  # type: ignore[arg-type]  # likewise
 }
-
-
-def _path(cls: type[PurePath]) -> Check:
-    return _scalar("a path as text", cls, cls, str)
 
 
 def _enum(cls: type[Enum]) -> Check:
@@ -285,7 +289,7 @@ _LISTS: Final[frozenset[object]] = frozenset(
     {list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable}
 )
 _MAPS: Final[frozenset[object]] = frozenset({dict, abc.Mapping, abc.MutableMapping})
-_SETS: Final[dict[type, Callable[[Iterable[object]], object]]] = {
+_SETS: Final[dict[type, MakeSet]] = {
     set: set,
     abc.Set: frozenset,
     abc.MutableSet: set,
@@ -315,14 +319,18 @@ def _list(arguments: tuple[object, ...]) -> Check:
     return check
 
 
-def _set(make: Callable[[Iterable[object]], object], arguments: tuple[object, ...]) -> Check:
+def _set(make: MakeSet, arguments: tuple[object, ...]) -> Check:
     as_list = _list(arguments)
 
     def convert(value: object) -> object:
+        items: list[object] = as_list(value)  # type: ignore[assignment]  # a list, if it returns
         try:
-            return make(as_list(value))  # type: ignore[arg-type]  # a list, if it returns
+            result = make(items)
         except TypeError:
             raise Mismatch("the items of a set cannot be lists or maps") from None
+        if len(result) < len(items) and len(result) < len({(type(each), each) for each in items}):
+            raise Mismatch("of 1, 1.0 and True a set can hold only one")
+        return result
 
     return Check(as_list.text, _Never, convert, parts=[as_list])
 
@@ -360,7 +368,9 @@ def _dict(arguments: tuple[object, ...]) -> Check:
         result = {}
         for key, item in value.items():
             step = f"[{_shown(key)}]"
-            result[_key(keys, key, step)] = item if values is None else values.at(item, step)
+            if (name := _key(keys, key, step)) in result:
+                raise Mismatch("another key of the map becomes the same").inside(step)
+            result[name] = item if values is None else values.at(item, step)
         return result
 
     check.complete(convert)
@@ -368,12 +378,9 @@ def _dict(arguments: tuple[object, ...]) -> Check:
 
 
 def _key(check: Check | None, key: object, step: str) -> object:
-    if check is None:
-        return key
-    if check.exact is int and isinstance(key, str):
-        with suppress(ValueError):
-            key = int(key)  # CBOR here, as JSON, has keys of text only
-    return check.at(key, step)
+    if check is not None and check.exact is int and type(key) is str and _INTEGER.fullmatch(key):
+        key = int(key)  # CBOR here, as JSON, has keys of text only
+    return key if check is None else check.at(key, step)
 
 
 def _union(arguments: tuple[object, ...]) -> Check | None:

@@ -272,8 +272,11 @@ class Agent:
         self._is_prepared = self._has_run = True
 
     def describe(self) -> list[dict[str, str]]:
-        """What each function is: its ``name``, ``kind``, ``signature`` and ``summary``."""
-        return [describe(function) for function in self._service.functions]
+        """What each function is: its ``name``, ``kind``, ``signature`` and ``summary``.
+
+        A function whose signature cannot be written is left out, with a warning.
+        """
+        return describe(self._service.functions)
 
     def run(self) -> None:
         """Serve the host that the environment names, then exit the process.

@@ -7,6 +7,7 @@ The function ``spear.describe``, which every agent answers and none announces, r
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
     from ._arguments import AnyFunction
 
+logger: Final = logging.getLogger("spear.agent")
+
 DESCRIBE: Final = "spear.describe"
+
+MAX_SIGNATURE: Final = 4000
+"""Characters; hosts leave out the description of a function with a longer signature."""
 
 _OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
 """Where a class of ours is written, which is not where it is imported from."""
@@ -36,15 +42,33 @@ class _Text:
         return self._text
 
 
-def describe(function: Function) -> dict[str, str]:
-    """One function, in words."""
+def describe(functions: Iterable[Function]) -> list[dict[str, str]]:
+    """Return the functions in words, without those that cannot be described."""
+    described: list[dict[str, str]] = []
+    for function in functions:
+        try:
+            described.append(_describe(function))
+        except Exception as error:  # the repr of a default or an annotation may raise anything
+            logger.warning("%s() is not described: %s", function.name, type(error).__name__)
+    return described
+
+
+def _describe(function: Function) -> dict[str, str]:
     lines = (inspect.getdoc(function.function) or "").splitlines()
+    signature = f"{function.name}{_signature(function.function)}"
+    if len(signature) > MAX_SIGNATURE:
+        raise ValueError(f"a signature of {len(signature)} characters")
     return {
         "name": function.name,
         "kind": function.kind,
-        "signature": f"{function.name}{_signature(function.function)}",
-        "summary": lines[0] if lines else "",
+        "signature": _as_unicode(signature),
+        "summary": _as_unicode(lines[0]) if lines else "",
     }
+
+
+def _as_unicode(text: str) -> str:
+    """The text with its lone surrogates, which cannot be sent, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _signature(function: AnyFunction) -> str:
@@ -69,7 +93,7 @@ def describing(functions: Iterable[Function]) -> Function:
     """The function that describes these, as they are when it is called."""
 
     async def describe_all() -> list[dict[str, str]]:
-        return [describe(function) for function in functions]
+        return describe(functions)
 
     assert isinstance(describe_all, FunctionType)  # mypy knows less
     return AsyncFunction(DESCRIBE, describe_all)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from ._timers import Timers
 
+SPARE_BYTES: Final = 4096
+"""Of a file that is viewed, behind the payload: a page, to which a sender may have rounded up. A payload
+in a larger file is copied, unless we trust the peer."""
+
 LATEST_SECONDS: Final = 1.0
 """When the peer hears of what we do not use any more, if we have nothing else to say."""
 
@@ -83,7 +87,7 @@ class Borrower:
         trusts: whether the peer may change what it has sent.
 
     Attributes:
-        borrowed_bytes: what we hold of the peer's memory, by the size of the files.
+        borrowed_bytes: what we hold of the peer's memory, by all that the files can hold.
         ended: numbers of what is not used any more; filled in any thread, at any moment.
     """
 
@@ -100,7 +104,7 @@ class Borrower:
         self._receiver = receiver
         self._outbox = outbox
         self._trusts = trusts
-        self._sizes: dict[int, int] = {}  # number -> size of the file
+        self._sizes: dict[int, int] = {}  # number -> memory of the file
         self._timers = timers
         self._is_waiting = False  # for a timer
         self.ended: list[int] = []
@@ -137,12 +141,16 @@ class Borrower:
             raise ValueError("it is not sealed against shrinking and growing")
         if found.size < size:
             raise ValueError(f"it has {found.size} bytes, not {size}")
-        can_be_viewed = found.is_whole and (found.is_final or self._trusts)
+        # A view keeps the whole file, and who keeps a view counts no more than its bytes.
+        is_full = found.size - size <= SPARE_BYTES
+        can_be_viewed = found.is_whole and (self._trusts or (found.is_final and is_full))
         if size > limits.max_message_bytes and not can_be_viewed:
+            if not is_full:
+                raise ValueError(f"{size} bytes in a file of {found.size}")
             raise ValueError(f"{size} bytes that could still change, or are not there")
-        if self.borrowed_bytes + found.size > limits.mapped_segment_bytes:
+        if self.borrowed_bytes + found.held_bytes > limits.mapped_segment_bytes:
             raise ValueError(f"more than {limits.mapped_segment_bytes} bytes in all")
-        self._note(number, found.size)
+        self._note(number, found.held_bytes)
         on_end = partial(self.ended.append, number)
         return BorrowedFile(
             descriptor,

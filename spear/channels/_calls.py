@@ -421,7 +421,7 @@ class InboundCall(Arguments):
     def report_progress(self, payload: Payload, *, is_cbor: bool = False) -> None:
         """Tell the caller how far the work is. Only the newest unsent report is kept."""
         if self.state in (CallState.STREAMING, CallState.RUNNING):
-            self._channel.connection.signal(self, payload, CBOR if is_cbor else 0)
+            self._channel.report(self, payload, is_cbor=is_cbor)
 
     def _items(self) -> ItemQueue:
         if self._queue is None:

@@ -31,6 +31,7 @@ from spear._errors import (
 )
 from spear._limits import expect_seconds
 from spear.wire import (
+    CBOR,
     NO_DEADLINE,
     Connection,
     ConnectionState,
@@ -68,6 +69,9 @@ _OPEN: Final = ConnectionState.OPEN
 _CLOSED: Final = ConnectionState.CLOSED
 _PEER_LEFT: Final = (ConnectionState.PEER_LEAVING, ConnectionState.CLOSING, _CLOSED)
 
+HELD_SECONDS: Final = 0.01
+"""Between attempts to send reports of progress that were too many."""
+
 CLOSE_SECONDS: Final = 1.0
 """How long a channel that is being closed tries to say so to its peer."""
 
@@ -88,8 +92,8 @@ class CommunicationChannel(CallingHalf):
     """
 
     __slots__ = (
-        "_handlers", "_heartbeat", "_is_announced", "_on_heartbeat_lost", "_opened", "_queue",
-        "_sender", "_workers", "instance_id", "on_announced",
+        "_handlers", "_heartbeat", "_holds_reports", "_is_announced", "_on_heartbeat_lost",
+        "_opened", "_queue", "_sender", "_timers", "_workers", "instance_id", "on_announced",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +112,8 @@ class CommunicationChannel(CallingHalf):
         self.instance_id = instance_id
         self.on_announced: Callable[[], None] | None = None
         self._opened = self._clock()
+        self._timers = timers
+        self._holds_reports = False
         pipe.keep_time(timers)
         self._heartbeat = Heartbeat(connection, timers, limits, self._on_silence)
         self._on_heartbeat_lost = on_heartbeat_lost
@@ -290,7 +296,7 @@ class CommunicationChannel(CallingHalf):
                 self._messages().put(payload, flags)
             return
         if type_ == FrameType.ERROR and isinstance(call, OutboundCall):
-            failure = decode_failure_untrusted(flags, a, b, head)
+            failure = decode_failure_untrusted(flags, a, b, head, self._limits.error_message_bytes)
             self.fail_call(call, failure)
             self._slots.free()
             return
@@ -329,6 +335,20 @@ class CommunicationChannel(CallingHalf):
         if self._on_heartbeat_lost is not None:
             self._on_heartbeat_lost()
         self._end(ChannelBroken(f"no sign of life for {seconds:.3g} s"))
+
+    # -- progress -----------------------------------------------------------------------------
+
+    def report(self, call: InboundCall, payload: Payload, *, is_cbor: bool) -> None:
+        """Tell the caller of ``call`` how far it is, no more often than the caller takes."""
+        now, flags = self._clock(), CBOR if is_cbor else 0
+        if not self.connection.signal(call, payload, flags, now) and not self._holds_reports:
+            self._holds_reports = True
+            self._timers.call_at(now + HELD_SECONDS, self._report_again)
+
+    def _report_again(self, now: float) -> None:
+        self._holds_reports = not self.connection.send_signals(now)
+        if self._holds_reports:
+            self._timers.call_at(now + HELD_SECONDS, self._report_again)
 
     # -- announcing ---------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from ._hints import hints
 from ._life import Story, show_event, showing
 from ._output import Output
 from ._status import describe_statuses
-from ._values import long_integers, show_value
+from ._values import long_integers, number, show_value, whole
 
 if TYPE_CHECKING:
     from spear.spearlet import Deployment, Function, ProcessSettings
@@ -76,10 +76,10 @@ def define_call(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG + describe_statuses()
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False
-    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="processes to start")
+    parser.add_argument("--replicas", type=whole, default=1, metavar="N", help="processes to start")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=number,
         default=math.inf,
         metavar="SECONDS",
         help="for the call (default: as long as it takes)",

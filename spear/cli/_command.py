@@ -10,7 +10,7 @@ import attrs
 from spear._errors import ConfigurationError
 from spear._targets import split_call
 
-from ._values import parse_value, read_input, split_arguments
+from ._values import number, parse_value, read_input, split_arguments, whole
 from ._words import OurOptions
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ USAGE: Final = "spear call [options] FILE.py:FUNCTION [argument | --name value .
 
 OURS: Final = OurOptions(
     usage=USAGE,
-    numbers={"--replicas": int, "--timeout": float},
+    numbers={"--replicas": whole, "--timeout": number},
     flags=("--verbose", "--debug", "--help"),
     lists=("--env",),
 )

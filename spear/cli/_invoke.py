@@ -20,6 +20,7 @@ from ._text import printable
 from ._values import (
     HOST_DIGITS,
     long_integers,
+    number,
     parse_value,
     read_input,
     show_value,
@@ -37,7 +38,7 @@ USAGE: Final = "spear invoke [options] NAME [argument | --name value ...]"
 
 OURS: Final = OurOptions(
     usage=USAGE,
-    numbers={"--timeout": float},
+    numbers={"--timeout": number},
     flags=("--async", "--help"),
     texts=("--host", "--key", "--session", "--token-file"),
 )
@@ -73,7 +74,7 @@ def define_invoke(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
     define_host(parser)
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="for the call (default: the deployment's)"
+        "--timeout", type=number, metavar="SECONDS", help="for the call (default: the deployment's)"
     )
     parser.add_argument(
         "--key", help="names what the call does: the same again gives the same outcome"

@@ -14,6 +14,7 @@ from ._documents import number, several, text
 from ._remote import Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable
+from ._values import whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def define_logs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
     parser.add_argument(
-        "-n", "--tail", type=int, default=TAIL_LINES, metavar="N",
+        "-n", "--tail", type=whole, default=TAIL_LINES, metavar="N",
         help=f"so many lines of each that were written before (default: {TAIL_LINES})",
     )  # fmt: skip
     parser.add_argument("--instance", metavar="ID", help="of this instance only")

@@ -13,6 +13,7 @@ from ._places import NoHost
 from ._remote import Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable
+from ._values import number as read_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def define_drain(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
     define_host(parser)
     parser.add_argument(
-        "--seconds", type=float, metavar="SECONDS",
+        "--seconds", type=read_number, metavar="SECONDS",
         help="for what runs (default: the host's shutdown_seconds)",
     )  # fmt: skip
     parser.add_argument("--no-wait", action="store_true", help="do not wait until the host is gone")

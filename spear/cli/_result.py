@@ -8,14 +8,14 @@ import sys
 import time
 
 from spear._errors import ConfigurationError, DeadlineExceeded
-from spear._json import dump_json
 
 from ._documents import inner, number, text
 from ._invoke import read_result
 from ._remote import Remote, define_host, part_of_path
 from ._say import say, write
 from ._text import printable, seconds
-from ._values import long_integers, show_value
+from ._values import long_integers, show_json, show_value
+from ._values import number as read_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def define_result(parser: argparse.ArgumentParser) -> None:
     )
     instead.add_argument("--cancel", action="store_true", help="end it, and print how it stands")
     parser.add_argument(
-        "--timeout", type=float, default=math.inf, metavar="SECONDS",
+        "--timeout", type=read_number, default=math.inf, metavar="SECONDS",
         help="to wait for its end, which it does not bring about (default: as long as it takes)",
     )  # fmt: skip
     parser.add_argument(
@@ -67,7 +67,7 @@ def run_result(options: argparse.Namespace) -> int:
         raise ConfigurationError("standard output is closed")
     with long_integers():
         result = _wait(remote, path, options.timeout)
-        write(dump_json(result).encode() + b"\n" if options.json else show_value(result))
+        write(show_json(result) if options.json else show_value(result))
     return 0
 
 

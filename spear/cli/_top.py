@@ -26,6 +26,7 @@ from ._remote import ANSWER_SECONDS, Remote, define_host
 from ._say import say
 from ._text import printable
 from ._top_view import SORTS, Line, Moment, lay_out
+from ._values import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def define_top(parser: argparse.ArgumentParser) -> None:
     define_host(parser)
     parser.epilog = f"keys: q ends it; these sort: {KEYS}"
     parser.add_argument(
-        "--interval", type=float, default=1.0, metavar="SECONDS", help="0.2 to 60 (default: 1)"
+        "--interval", type=number, default=1.0, metavar="SECONDS", help="0.2 to 60 (default: 1)"
     )
     parser.add_argument("--once", action="store_true", help="print it once, as text, and end")
     parser.add_argument("--json", action="store_true", help="print each snapshot as a line of JSON")

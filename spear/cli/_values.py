@@ -9,13 +9,14 @@ integer of too many digits as ``{"$int": "0x1f"}``; all are understood on the wa
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, Final, TypeAlias
 
-from spear._errors import ConfigurationError, InvalidArguments
-from spear._json import dump_json, load_json
+from spear._errors import ConfigurationError, InvalidArguments, RemoteProtocolError
+from spear._json import dump_json, load_json, read_float
 from spear._limits import DEFAULT_LIMITS
 
 ReadInput: TypeAlias = Callable[[], bytes]
@@ -30,6 +31,21 @@ SHOWN_CHARACTERS: Final = 20
 
 HOST_DIGITS: Final = sys.int_info.default_max_str_digits
 """That limit: of an integer that a host is sent as JSON; others are sent as maps."""
+
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def number(text: str) -> float:
+    """Return the number that an option says: "inf" is one, "nan" is none. Raises ValueError."""
+    return read_float(text, may_be_infinite=True)
+
+
+def whole(text: str) -> int:
+    """Return the whole number that an option says. Raises ValueError."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a whole number")
+    return int(text)
 
 
 @contextmanager
@@ -142,4 +158,12 @@ def show_value(value: object) -> bytes:
     """A result, or one item of a stream, as it is printed."""
     if isinstance(value, bytes | memoryview):  # a view of what was returned as a SharedBuffer
         return bytes(value)
-    return dump_json(value).encode() + b"\n"
+    return show_json(value)
+
+
+def show_json(value: object) -> bytes:
+    """A result as a line of JSON. Raises RemoteProtocolError if there is none for it."""
+    try:
+        return dump_json(value).encode() + b"\n"
+    except ValueError as error:
+        raise RemoteProtocolError(f"the result has no JSON: {error}", delivered="yes") from error

@@ -14,7 +14,7 @@ from spear._errors import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 @final
@@ -24,14 +24,14 @@ class OurOptions:
 
     Attributes:
         usage: of the command, for error messages.
-        numbers: options with a number, and the type of each.
+        numbers: options with a number, and what reads it, or raises ValueError.
         flags: options without a value.
         texts: options with a text.
         lists: options with a text that may be given several times.
     """
 
     usage: str
-    numbers: Mapping[str, type[int | float]]
+    numbers: Mapping[str, Callable[[str], float]]
     flags: tuple[str, ...]
     texts: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from math import isfinite
 from typing import Final
 
 from spear._errors import ConfigurationError
+from spear._json import read_float
 
 from ._faults import KeyPath, Said
 
@@ -29,6 +30,22 @@ _TOKEN: Final = re.compile(
     r"""'''.*?'''|\"{3}(?:[^\\]|\\.)*?\"{3}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#[^\n]*|[\[\]{}\n]""",
     re.DOTALL,
 )
+
+
+def load_toml(text: str) -> dict[str, object]:
+    """Return what a text says.
+
+    Raises:
+        tomllib.TOMLDecodeError: it is not TOML.
+        ValueError: it is, with a number that Python cannot hold.
+    """
+    return tomllib.loads(text, parse_float=_read_float)
+
+
+def _read_float(text: str) -> float:
+    if text.lstrip("+-") in ("inf", "nan"):
+        return float(text)
+    return read_float(text.replace("_", ""))  # which TOML allows between digits
 
 
 def read_file(path: str) -> Said:
@@ -47,7 +64,7 @@ def read_file(path: str) -> Said:
                 f"{shown} has more than {MAX_FILE_BYTES} bytes: is it the right file?"
             )
         text = content.decode()
-        tables = tomllib.loads(text)
+        tables = load_toml(text)
     except OSError as error:
         raise ConfigurationError(f"cannot read {shown}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -58,10 +75,11 @@ def read_file(path: str) -> Said:
         found = re.search(r"line (\d+)", where)
         line = int(found[1]) if found else text.count("\n") + 1
         raise ConfigurationError(f"{shown}:{line}: this is not TOML: {what}") from error
+    except ValueError as error:
+        reason = str(error).partition(":")[0]  # Python's advice is for who writes this program
+        raise ConfigurationError(f"{shown} has a number that cannot be used: {reason}") from error
     except RecursionError as error:
         raise ConfigurationError(f"{shown} is nested too deeply") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{shown} has a number with too many digits") from error
     return Said(tables, {key: f"{shown}:{line}" for key, line in find_lines(text)})
 
 

@@ -7,7 +7,6 @@ of which is a class of attrs.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from math import isnan
 from types import NoneType, UnionType
@@ -20,7 +19,7 @@ from spear._limits import MAX_WHOLE
 from spear.spearlet import Scale
 
 from ._faults import Faults, KeyPath
-from ._toml import show_toml_value
+from ._toml import load_toml, show_toml_value
 
 T = TypeVar("T")
 
@@ -61,8 +60,8 @@ def parse_text(kind: object, text: str) -> object:
     if kind in (str, str | None) or get_origin(kind) is Literal:
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:  # a number of more than 4,300 digits, for one, is no TOMLDecodeError
+        return load_toml(f"value = {text}")["value"]
+    except ValueError:  # also if it is TOML, with a number that cannot be used
         pass
     if get_origin(kind) is tuple:
         return [each.strip() for each in text.split(",") if each.strip()]

@@ -37,5 +37,6 @@ class Catalogue:
         with trio.move_on_after(DESCRIBE_SECONDS):
             with suppress(SpearError):  # a program of another kind cannot tell
                 known = await deployment.descriptions()
+        known = {name: known[name] for name in deployment.functions if name in known}
         self._kept[deployment.name] = started, known
         return known

@@ -11,7 +11,7 @@ from os import urandom
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote
 
-from spear._json import dump_json, load_json
+from spear._json import dump_json, load_json, read_float
 
 from ._errors import Problem
 
@@ -88,10 +88,10 @@ def timeout_of(request: Request) -> float | None:
     if text is None:
         return None
     try:
-        seconds = float(text)
+        seconds = read_float(text.decode("latin-1"), may_be_infinite=True)
     except ValueError:
         seconds = -1.0
-    if not seconds > 0:  # nor NaN
+    if seconds <= 0:
         shown = text.decode("latin-1")[:50]
         raise bad(f"Spear-Timeout is a number of seconds above 0, or inf, not {shown!r}")
     return seconds
@@ -134,12 +134,20 @@ def number_in(
     if text is None:
         return default
     try:
-        number = float(text)
+        number = read_float(text)
     except ValueError:
         number = least - 1
     if not least <= number <= most:
         raise bad(f"{name} is a number from {least:g} to {most:g}")
     return number
+
+
+def whole_in(query: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
+    """A whole number in a query. Raises Problem."""
+    number = number_in(query, name, default, least=least, most=most)
+    if number != int(number):
+        raise bad(f"{name} is a whole number from {least} to {most}")
+    return int(number)
 
 
 def flag_in(query: Mapping[str, str], name: str) -> bool:

@@ -10,7 +10,16 @@ import trio
 from spear._errors import SpearError
 from spear.spearlet import Execution, ExecutionStatus
 
-from ._exchange import bad, choose_form, milliseconds, number_in, query_of, respond_json, segment
+from ._exchange import (
+    bad,
+    choose_form,
+    milliseconds,
+    number_in,
+    query_of,
+    respond_json,
+    segment,
+    whole_in,
+)
 from ._show import show_execution
 
 if TYPE_CHECKING:
@@ -42,7 +51,7 @@ async def list_executions(app: App, request: Request, _: str) -> None:
         except ValueError:
             known = ", ".join(each.value for each in ExecutionStatus)
             raise bad(f"status is one of {known}") from None
-    most = int(number_in(query, "most", 100, least=1, most=MAX_LISTED))
+    most = whole_in(query, "most", 100, least=1, most=MAX_LISTED)
     found = app.spearlet.executions.list(function=query.get("function"), status=status, most=most)
     await respond_json(request, {"executions": [_show(app, request, each) for each in found]})
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import trio
 
 from spear._version import __version__
 
@@ -170,7 +173,7 @@ def _function_paths(
     for way, (status, response) in ways.items():
         responses = {status: response, "default": _failures()}
         item = {**operation, "operationId": f"{way}.{name}", "responses": responses}
-        yield f"/v1/functions/{name}/{way}", {"post": item}
+        yield f"/v1/functions/{quote(name, safe='')}/{way}", {"post": item}
 
 
 async def get_openapi(app: App, request: Request, _: str) -> None:
@@ -184,6 +187,7 @@ async def get_openapi(app: App, request: Request, _: str) -> None:
             kind = "stream" if name in deployment.streams else "function"
             own = name if names[name] == 1 else f"{deployment.name}.{name}"
             paths.update(_function_paths(own, kind, descriptions.get(name)))
+            await trio.lowlevel.checkpoint()  # one signature may take a millisecond to parse
     document: Schema = {
         "openapi": "3.1.0",
         "info": {"title": "Spear", "version": __version__, "summary": "Functions of a spearlet."},

@@ -14,7 +14,16 @@ from spear._errors import NotFound
 from spear._version import __version__
 from spear.spearlet import Deployment, DeploymentState, Scale
 
-from ._exchange import bad, flag_in, number_in, parse_json, query_of, respond_json, segment
+from ._exchange import (
+    bad,
+    flag_in,
+    number_in,
+    parse_json,
+    query_of,
+    respond_json,
+    segment,
+    whole_in,
+)
 from ._show import show_deployment, show_instances, show_line
 from ._streams import send_items
 
@@ -191,7 +200,7 @@ async def get_logs(app: App, request: Request, name: str) -> None:
     """``GET /v1/deployments/{name}/logs``."""
     deployment = find_deployment(app, name)
     query = query_of(request)
-    tail = int(number_in(query, "tail", 100, least=0, most=MAX_LINES))
+    tail = whole_in(query, "tail", 100, least=0, most=MAX_LINES)
     instance = query.get("instance")
     with app.streams.taking():
         if flag_in(query, "follow"):

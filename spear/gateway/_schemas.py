@@ -2,6 +2,8 @@
 
 The text comes from an instance, so it is untrusted: it is parsed, never evaluated, and what cannot be
 understood is described as anything.
+
+Invariant: a schema is JSON that every client can read. Texts in it are Unicode, integers have 64 bits.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ Schema: TypeAlias = dict[str, object]
 
 MAX_SIGNATURE: Final = 4000
 MAX_LEVELS: Final = 16
+MAX_INTEGER: Final = 2**63
 
 _SCALARS: Final[dict[str, Schema]] = {
     "str": {"type": "string"},
@@ -175,7 +178,17 @@ def _schema(node: ast.expr | None, levels: int = MAX_LEVELS) -> Schema:
         return {"anyOf": [_schema(node.left, levels - 1), _schema(node.right, levels - 1)]}
     if isinstance(node, ast.Subscript):
         return _generic(_name_of(node.value), node.slice, levels - 1)
-    return {"description": ast.unparse(node)[:200]}
+    try:
+        return {"description": ast.unparse(node)[:200]}
+    except (ValueError, RecursionError):  # an integer of too many digits; too many terms
+        return {}
+
+
+def _is_json(value: object) -> bool:
+    """Whether a literal is in JSON what it is in Python."""
+    if isinstance(value, str):
+        return not any("\ud800" <= each <= "\udfff" for each in value)  # lone surrogates
+    return value is None or (isinstance(value, int) and -MAX_INTEGER <= value < MAX_INTEGER)
 
 
 def _generic(name: str, inside: ast.expr, levels: int) -> Schema:
@@ -186,7 +199,7 @@ def _generic(name: str, inside: ast.expr, levels: int) -> Schema:
         return {"anyOf": [_schema(each, levels) for each in parts]}
     if name == "Literal":
         values = [each.value for each in parts if isinstance(each, ast.Constant)]
-        if all(isinstance(each, str | int | None) for each in values):
+        if len(values) == len(parts) and all(map(_is_json, values)):
             return {"enum": values}
     if name in ("list", "Sequence", "set") and len(parts) == 1:
         return {"type": "array", "items": _schema(inside, levels)}

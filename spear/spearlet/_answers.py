@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
 
     from ._arguments import Result
+
+
+logger: Final = logging.getLogger("spear.spearlet")
+
+MAX_SIGNATURE: Final = 4000
+MAX_SUMMARY: Final = 400
+"""Characters that are kept of a function's description; a longer signature is left out."""
 
 
 class Placed(Protocol):
@@ -69,12 +77,39 @@ class FunctionDescription:
     summary: str
 
 
-def read_descriptions(value: Result) -> dict[str, FunctionDescription]:
-    """The functions by name, out of what an agent tells; what is none is left out."""
-    return {
-        str(each.get("name")): FunctionDescription(
-            signature=str(each.get("signature")), summary=str(each.get("summary"))
+def read_descriptions(value: Result, deployment: str) -> dict[str, FunctionDescription]:
+    """Return the functions by name, out of what an agent tells.
+
+    Args:
+        value: the result of ``spear.describe``; an agent may return anything.
+        deployment: its name, for the warning about descriptions that are left out.
+    """
+    found: dict[str, FunctionDescription] = {}
+    left_out = 0
+    for each in value if isinstance(value, list) else [value]:
+        name, description = _read_description(each)
+        if description is None:
+            left_out += 1
+        else:
+            found[name] = description
+    if left_out:
+        logger.warning(
+            "%s: %d of its descriptions of functions cannot be read, and are left out",
+            deployment,
+            left_out,
         )
-        for each in (value if isinstance(value, list) else ())
-        if isinstance(each, dict)
-    }
+    return found
+
+
+def _read_description(value: Result) -> tuple[str, FunctionDescription | None]:
+    if not isinstance(value, dict):
+        return "", None
+    name, signature, summary = value.get("name"), value.get("signature"), value.get("summary")
+    if (
+        not isinstance(name, str)
+        or not isinstance(signature, str)
+        or not isinstance(summary, str)
+        or len(signature) > MAX_SIGNATURE
+    ):
+        return "", None
+    return name, FunctionDescription(signature=signature, summary=summary[:MAX_SUMMARY])

@@ -458,6 +458,6 @@ async def describe_functions(describe: Function) -> dict[str, FunctionDescriptio
     Nothing, of an agent that has no such function. Raises as :meth:`Function.call`.
     """
     try:
-        return read_descriptions(await describe())
+        return read_descriptions(await describe(), describe.deployment)
     except NotFound:
         return {}

@@ -31,6 +31,7 @@ MOST_READ_BYTES: Final = 1024 * 1024 * 1024
 """One call of the system reads less than twice that."""
 
 _STAT_BLOCK_BYTES: Final = 512
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>, Linux 5.1; Python has no name for it
 
 _INT: Final = Struct("i")
@@ -233,19 +234,24 @@ class Condition(NamedTuple):
 
     Attributes:
         size: of the file, in bytes.
+        held_bytes: the most memory that the file can hold as long as its descriptor is open.
         is_fixed: it cannot shrink or grow.
         is_final: it can never be written to again.
         is_whole: all of its memory is there: reading it takes no more.
     """
 
     size: int
+    held_bytes: int
     is_fixed: bool
     is_final: bool
     is_whole: bool
 
 
 def examine(fileno: int) -> Condition:
-    """Look at what a peer has passed. Raises ValueError if it is not a memory file."""
+    """Look at what a peer has passed, and free what the file holds beyond its end.
+
+    Raises ValueError if it is not a memory file of ordinary pages.
+    """
     found = os.fstat(fileno)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is not a memory file")
@@ -253,13 +259,34 @@ def examine(fileno: int) -> Condition:
         seals = fcntl.fcntl(fileno, fcntl.F_GET_SEALS)
     except OSError as error:
         raise ValueError("it is not a memory file") from error
+    if os.fstatvfs(fileno).f_bsize != _PAGE_BYTES:
+        # Such a mapping can only be unmapped in whole huge pages, so a view of a part would never go.
+        raise ValueError("it is a memory file of huge pages")
     fixed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+    is_fixed = seals & fixed == fixed
+    size, is_trimmed = found.st_size, is_fixed and _trim(fileno, found.st_size)
+    allocated = os.fstat(fileno).st_blocks * _STAT_BLOCK_BYTES
     return Condition(
-        found.st_size,
-        seals & fixed == fixed,
+        size,
+        size if is_trimmed else size + allocated,
+        is_fixed,
         bool(seals & fcntl.F_SEAL_WRITE),
-        found.st_blocks * _STAT_BLOCK_BYTES >= found.st_size,
+        is_trimmed and allocated >= size,
     )
+
+
+def _trim(fileno: int, size: int) -> bool:
+    """Free what a fixed file holds beyond its end; False if the descriptor does not allow that.
+
+    fallocate(2) can put memory there before the file is sealed. In st_blocks that memory makes up for
+    memory that is missing before the end. SEEK_HOLE and mincore(2) are no help: for both of them, memory
+    that was never written to is a hole.
+    """
+    try:
+        os.ftruncate(fileno, size)  # to the size that it has, which no seal forbids
+    except OSError:
+        return False
+    return True
 
 
 @final

@@ -39,7 +39,7 @@ from ._frames import (
 from ._heads import Head
 from ._outbox import Outbox
 from ._receiver import Receiver
-from ._sending import STREAMS, SendingHalf
+from ._sending import STREAMS, SendingHalf, signal_cost
 from ._sink import Sink
 from ._states import (
     CALL_RECEIVES,
@@ -103,8 +103,8 @@ class Connection(SendingHalf):
     """
 
     __slots__ = (
-        "_accepts", "_cancels", "_controls", "_finals_mark", "_new_call", "_on_incomplete",
-        "_policed", "error", "unknown_frames",
+        "_accepts", "_calls_mark", "_cancels", "_controls", "_finals_mark", "_heard", "_new_call",
+        "_on_incomplete", "_policed", "error", "unknown_frames",
     )  # fmt: skip
 
     def __init__(
@@ -122,7 +122,9 @@ class Connection(SendingHalf):
         self._on_incomplete: Callable[[CalleeSide, int], None] | None = None
         self.error: RemoteProtocolError | None = None
         self.unknown_frames = 0
+        self._calls_mark = self._next_id  # of the next call of ours when signals were last counted
         self._finals_mark = 0  # the sink's frame before the final frames that are counted
+        self._heard = float("-inf")  # when frames arrived last
         self._policed = not trusted
         self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
         self._controls = RateLimit(limits.control_frames_per_second, limits.control_frame_burst)
@@ -191,6 +193,7 @@ class Connection(SendingHalf):
         the peer broke a rule, the iterator ends in front of that and :attr:`error` is set.
         """
         receiver, calls = self._receiver, self.calls
+        self._heard = now
         try:
             if not _OPEN <= self.state < _CLOSED:
                 raise RemoteProtocolError(f"traffic while {self.state.name}")
@@ -309,6 +312,7 @@ class Connection(SendingHalf):
         if known is None:
             if type_ == _ITEM and self._is_over(call_id):
                 self._return_credit(cost)
+                self._count_late_untrusted(cost, self._heard)
                 return False
             raise RemoteProtocolError(f"a payload for no call ({call_id})")
         if known.receives[known.state].get(kind_of(type_, flags)) is None:
@@ -340,7 +344,7 @@ class Connection(SendingHalf):
                 self.send_control(Kind.HEALTH_RESPONSE, a=a, b=self.inbound_open)
             return (None, type_, flags, a, b, head, payload)
         elif type_ == _ITEM:
-            return self._receive_items_untrusted(frame, kind)
+            return self._receive_items_untrusted(frame, kind, now)
         elif type_ == _RELEASE:
             # Not counted: there are no more of these than we have sent segments.
             if call_id or not self._sink.released(a):
@@ -357,7 +361,7 @@ class Connection(SendingHalf):
             return self._receive_signal_untrusted(frame, now)
         return None
 
-    def _receive_items_untrusted(self, frame: Frame, kind: int) -> Event | None:
+    def _receive_items_untrusted(self, frame: Frame, kind: int, now: float) -> Event | None:
         type_, flags, call_id, count, b, head, payload = frame
         assert not isinstance(payload, Segment)  # _admit_fragmented() refuses that
         if flags & BATCH:
@@ -380,6 +384,7 @@ class Connection(SendingHalf):
         call = self.calls.get(call_id)
         if call is None and self._is_over(call_id):
             self._return_credit(cost)
+            self._count_late_untrusted(cost, now)
             return None
         call = self._moved_untrusted(call_id, kind)
         if count and not is_begun:
@@ -430,12 +435,13 @@ class Connection(SendingHalf):
 
     def _receive_signal_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, _, call_id, flags, b, head, payload = frame
+        self._controls.allow((self._next_id - self._calls_mark) // 2)  # one for each call of ours
+        self._calls_mark = self._next_id
+        self._count_control_untrusted(now, signal_cost(len(payload)))
         if not call_id:  # reserved for what may concern a connection some day
             self.unknown_frames += 1
-            self._count_control_untrusted(now)
             return None
         if call_id not in self.calls and self._is_over(call_id):
-            self._count_control_untrusted(now)
             return None
         call = self._moved_untrusted(call_id, Kind.SIGNAL)
         if call.state is _CANCELLING:
@@ -475,6 +481,13 @@ class Connection(SendingHalf):
             raise RemoteProtocolError("starts calls and does not read the answers")
         self._finals, self._finals_mark = 0, self._sink.pushed
 
-    def _count_control_untrusted(self, now: float) -> None:
-        if self._policed and self._controls.hit(now) >= self._limits.max_strikes:
+    def _count_late_untrusted(self, cost: int, now: float) -> None:
+        """Count items of a call that is over, but for those that were under way when it ended."""
+        self._late_credit -= max(cost, ITEM_OVERHEAD_BYTES)
+        if self._late_credit < 0:
+            self._late_credit = 0
+            self._count_control_untrusted(now)
+
+    def _count_control_untrusted(self, now: float, count: int = 1) -> None:
+        if self._policed and self._controls.hit(now, count) >= self._limits.max_strikes:
             raise RemoteProtocolError("too many control frames")

@@ -23,6 +23,7 @@ from ._heads import Head
 # Whatever the limit says: both must fit into one head.
 MOST_MESSAGE_BYTES: Final = 16 * 1024
 MOST_TRACEBACK_BYTES: Final = 32 * 1024
+MOST_TYPE_BYTES: Final = 256
 
 _BY_CODE: Final[dict[int, type[CallFailed]]] = {
     cls.code: cls
@@ -41,16 +42,11 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
     max_message_bytes = min(max_message_bytes, MOST_MESSAGE_BYTES)
     if isinstance(failure, FunctionRaised):
         head = {
-            "type": clip(failure.type_name, 256),
+            "type": clip(failure.type_name, MOST_TYPE_BYTES),
             "message": clip(failure.remote_message, max_message_bytes),
         }
         if failure.remote_traceback:
-            # Of a traceback the end says most: the exception, and where it was raised.
-            head["traceback"] = clip(
-                failure.remote_traceback,
-                min(8 * max_message_bytes, MOST_TRACEBACK_BYTES),
-                keep_end=True,
-            )
+            head["traceback"] = _clip_traceback(failure.remote_traceback, max_message_bytes)
     else:
         head = {"message": clip(str(failure), max_message_bytes)}
         if isinstance(failure, Overloaded) and failure.retry_after_seconds is not None:
@@ -58,10 +54,17 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
     return _FLAGS[failure.delivered], failure.code, retry_after_ms, head
 
 
-def decode_failure_untrusted(flags: int, a: int, b: int, head: Head | None) -> CallFailed:
-    """The failure an ERROR frame stands for. Never raises: what makes no sense becomes plain text."""
+def decode_failure_untrusted(
+    flags: int, a: int, b: int, head: Head | None, max_message_bytes: int
+) -> CallFailed:
+    """Return the failure that an ERROR frame stands for, with its texts cut as a sender cuts them.
+
+    Never raises: a head that makes no sense becomes plain text.
+    """
     head = head or {}
     message = head.get("message")
+    if isinstance(message, str):
+        message = clip(message, max_message_bytes)
     text = message if isinstance(message, str) else "no reason given"
     delivered: Delivered = (
         "yes" if flags & DELIVERED_YES else "maybe" if flags & DELIVERED_MAYBE else "no"
@@ -71,13 +74,20 @@ def decode_failure_untrusted(flags: int, a: int, b: int, head: Head | None) -> C
         name, trace = head.get("type"), head.get("traceback")
         return FunctionRaised(
             message if isinstance(message, str) else "",
-            type_name=name if isinstance(name, str) else "Exception",
-            remote_traceback=trace if isinstance(trace, str) else None,
+            type_name=clip(name, MOST_TYPE_BYTES) if isinstance(name, str) else "Exception",
+            remote_traceback=(
+                _clip_traceback(trace, max_message_bytes) if isinstance(trace, str) else None
+            ),
             delivered=delivered,
         )
     if cls is Overloaded:
         return Overloaded(text, retry_after_seconds=b / 1000 if b else None, delivered=delivered)
     return cls(text, delivered=delivered)
+
+
+def _clip_traceback(text: str, max_message_bytes: int) -> str:
+    """Cut a traceback at its beginning: its end names the exception and where it was raised."""
+    return clip(text, min(8 * max_message_bytes, MOST_TRACEBACK_BYTES), keep_end=True)
 
 
 def clip(text: str, max_bytes: int, *, keep_end: bool = False) -> str:

@@ -20,6 +20,7 @@ from ._heads import Head
 from ._receiver import Receiver
 from ._sink import Sink
 from ._states import CALL_SENDS, CONNECTION_SENDS, CallState, ConnectionState, Kind, Role
+from ._strikes import RateLimit
 
 # Plain numbers: an attribute of an enum costs as much as three comparisons on the hot path.
 _REQUEST: Final = int(FrameType.EXECUTION_REQUEST)
@@ -33,6 +34,21 @@ _CLOSED: Final = ConnectionState.CLOSED
 _IDLE: Final = CallState.IDLE
 _CANCELLING: Final = CallState.CANCELLING
 STREAMS: Final = STREAM | REPLY_STREAM
+
+SIGNALS_PER_SECOND: Final = 500.0
+SIGNAL_BURST: Final = 1000
+"""Signals that we send. A host counts signals as control frames, and takes twice as many a second and ten
+times as many at once: room for heartbeats, credit, and signals that arrive late and all at once."""
+
+SIGNAL_BYTES: Final = 4096
+MOST_SIGNAL_COST: Final = 256
+"""A signal counts once, and once more for each full 4 KiB of its payload up to a MiB."""
+
+
+def signal_cost(size: int) -> int:
+    """Return how many signals a signal with so many bytes of payload counts for."""
+    return 1 + min(size // SIGNAL_BYTES, MOST_SIGNAL_COST)
+
 
 # Where a plain request leads, looked up once and for all.
 _REQUEST_SENT: Final = CALL_SENDS[Role.CALLER][_IDLE][Kind.REQUEST]
@@ -69,9 +85,11 @@ class SendingHalf:
     """
 
     __slots__ = (
-        "_begun_items", "_finals", "_limits", "_next_id", "_peer_last_id", "_receiver",
-        "_refunded", "_role", "_sink", "calls", "inbound_open", "incomplete", "messages",
-        "outbound_open", "peer", "refused", "request_bytes", "state", "windows",
+        "_begun_items", "_finals", "_held_signals", "_late_credit", "_limits", "_next_id",
+        "_peer_last_id",
+        "_receiver", "_refunded", "_role", "_signals", "_sink", "calls", "inbound_open",
+        "incomplete", "messages", "outbound_open", "peer", "refused", "request_bytes", "state",
+        "windows",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +109,9 @@ class SendingHalf:
         self.refused = 0
         self._begun_items: dict[int, int] = {}  # call id -> cost of the item that is half here
         self._refunded = 0  # credit of items never sent, about which nobody has been told yet
+        self._signals = RateLimit(SIGNALS_PER_SECOND, SIGNAL_BURST)
+        self._held_signals: dict[int, tuple[int, bytes]] = {}  # call id -> flags, newest report
+        self._late_credit = 0  # of the peer's calls that are over, for items that are under way
         self._finals = 0  # final frames pushed since the last look at whether the peer reads
         # The host's calls are odd, the agent's are even.
         self._next_id = 1 if role is Role.HOST else 2
@@ -124,6 +145,7 @@ class SendingHalf:
         for call in self.calls.values():
             call.state = CallState.DONE
         self.calls.clear()
+        self._held_signals.clear()
         self.incomplete.clear()
         self.outbound_open = self.inbound_open = self.request_bytes = 0
 
@@ -234,8 +256,13 @@ class SendingHalf:
             self.refused += 1
         self._refuse(call.id, failure)
 
-    def signal(self, call: CalleeSide, payload: Payload, flags: int) -> None:
+    def signal(self, call: CalleeSide, payload: Payload, flags: int, now: float) -> bool:
         """Tell the caller how far the call is; an unsent earlier signal is replaced.
+
+        At most ``SIGNALS_PER_SECOND`` are sent, because the peer cuts who sends more.
+
+        Returns:
+            False if the signal is held back: :meth:`send_signals` is to be called a moment later.
 
         Raises:
             LocalProtocolError: the call is over or cancelled, or the payload above a fragment.
@@ -243,11 +270,38 @@ class SendingHalf:
         if call.sends[call.state].get(Kind.SIGNAL) is None:
             raise LocalProtocolError(f"cannot report progress of a call that is {call.state.name}")
         report = payload if type(payload) is bytes else _in_bytes(payload)
-        if len(report) > self.peer.fragment_bytes:
+        size = len(report)
+        if size > self.peer.fragment_bytes:
             raise LocalProtocolError(
-                f"a report of {len(report)} bytes; the peer takes {self.peer.fragment_bytes}"
+                f"a report of {size} bytes; the peer takes {self.peer.fragment_bytes}"
             )
+        if self._held_signals or not self._signals.take(now, signal_cost(size)):
+            self._held_signals[call.id] = flags, bytes(report)
+            return False
         self._sink.push_latest(_SIGNAL, call.id, flags, 0, report)
+        return True
+
+    def send_signals(self, now: float) -> bool:
+        """Send signals that were held back, as many as may be sent now; False if some are left."""
+        held = self._held_signals
+        while held:
+            call_id, (flags, report) = next(iter(held.items()))
+            call = self.calls[call_id]
+            if call.sends[call.state].get(Kind.SIGNAL) is not None:
+                if not self._signals.take(now, signal_cost(len(report))):
+                    return False
+                self._sink.push_latest(_SIGNAL, call_id, flags, 0, report)
+            del held[call_id]
+        return True
+
+    def _send_last_signal(self, call: CalleeSide) -> None:
+        """Send the signal that was held back, in front of the final frame.
+
+        The peer takes one small signal of each call, at whatever rate calls end.
+        """
+        flags, report = self._held_signals.pop(call.id, (0, None))
+        if report is not None and call.state is not _CANCELLING and len(report) < SIGNAL_BYTES:
+            self._sink.push_latest(_SIGNAL, call.id, flags, 0, report)
 
     # -- items of streams ---------------------------------------------------------------------------
 
@@ -315,8 +369,13 @@ class SendingHalf:
         state = call.sends[before].get(kind)
         if state is None:
             raise LocalProtocolError(f"call {call.id} has had its final frame")
+        if self._held_signals:
+            self._send_last_signal(call)
         if before is _CANCELLING:
             self._sink.abandon(call.id)  # items nobody waits for
+        if call.windows is not None:
+            # The peer may have sent so much before it knows, and the end of its items.
+            self._late_credit += max(0, call.windows.receive.available) + ITEM_OVERHEAD_BYTES
         call.state = state
         del self.calls[call.id]
         self.inbound_open -= 1

@@ -24,12 +24,27 @@ class RateLimit:
     def __attrs_post_init__(self) -> None:
         self.tokens = self.burst
 
-    def hit(self, now: float, count: int = 1) -> int:
-        """Count ``count`` events at time ``now``; returns the strikes so far."""
+    def _refill(self, now: float) -> None:
         if now > self.updated:
             if self.updated != float("-inf"):
                 self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
             self.updated = now
+
+    def take(self, now: float, count: int = 1) -> bool:
+        """Count ``count`` events of our own at time ``now``, unless they are too many."""
+        self._refill(now)
+        if self.tokens < count:
+            return False
+        self.tokens -= count
+        return True
+
+    def allow(self, count: int) -> None:
+        """Allow ``count`` events more, but never more than a full burst at once."""
+        self.tokens = max(self.tokens, min(self.burst, self.tokens + count))
+
+    def hit(self, now: float, count: int = 1) -> int:
+        """Count ``count`` events at time ``now``; returns the strikes so far."""
+        self._refill(now)
         self.tokens -= count
         if self.tokens < 0:
             # The next strike needs another full second of excess, so that one long read of a

@@ -1,8 +1,9 @@
 """Arguments and results as CBOR.
 
 What JSON can say, and bytes, and integers of any size. Decoding builds nothing else: no tags but those
-of big integers, no indefinite lengths, no duplicate keys, and no more than a million items: a byte can be
-an empty list, which takes 64 in memory, and decoding one lets nothing else run.
+of big integers, no simple values but false, true and null, no indefinite lengths, no duplicate keys, and
+no more than a million items: a byte can be an empty list, which takes 64 in memory, and decoding one lets
+nothing else run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ class TooManyItems(ValueError):
 UNCOLLECTED_BYTES: Final = 64 * 1024
 """In a value above this the garbage collector looks in vain, again and again: a million empty lists take
 0.1 s to decode without it, and 0.3 with it."""
+
+_TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict})
+"""Of all that a value may be made of."""
+
+_ODD_BYTES: Final = bytes((*range(0xE0, 0xF4), 0xF7, 0xF8))
+"""First bytes of simple values other than false, true and null."""
+
+SHORT_BYTES: Final = 1024
+"""In a payload up to this, looking for such a byte takes 0.1 us, a tenth of looking at the value."""
 
 # Every tag cbor2 gives a meaning to, but 2 and 3, which are integers beyond 64 bits.
 _REFUSED_TAGS: Final = (
@@ -94,7 +104,20 @@ def decode_value_untrusted(payload: bytes) -> Value:
             gc.enable()
     if source.tell() != len(payload):
         raise ValueError("not a valid value: bytes behind it")
+    is_long = len(payload) > SHORT_BYTES
+    if (is_long or payload.translate(None, _ODD_BYTES) != payload) and not _is_plain(value):
+        raise ValueError("not a valid value: undefined, or another unknown simple value")
     return cast("Value", value)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a decoded value is made of nothing but ``_TYPES``: cbor2 also makes simple values."""
+    level = [value]
+    while level:
+        if not _TYPES.issuperset(map(type, level)):
+            return False
+        level = gc.get_referents(*level)  # all that is in all lists and maps, in C
+    return True
 
 
 def _has_too_many_items(payload: bytes) -> bool:

@@ -250,6 +250,63 @@ def test_classes_of_ours_are_described_as_they_are_imported() -> None:
     )
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("default", "annotation"),
+    [
+        (Unprintable(), int), (1 << 60_000, int), ([0] * 10_000, int), (1, Unprintable()),
+        (1, "int" + " | int" * 900),
+    ],
+    ids=range(5),
+)  # fmt: skip
+async def test_a_function_that_cannot_be_described_leaves_the_others_described(
+    default: object, annotation: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Agent()
+
+    async def odd(x) -> None:  # type: ignore[no-untyped-def]  # below
+        """Odd."""
+
+    odd.__defaults__ = (default,)
+    odd.__annotations__ = {"x": annotation}
+    app.function(odd)
+
+    @app.function
+    async def honest(x: int) -> None:
+        """Fine."""
+
+    async with calling(app) as caller:
+        told = await caller.call("spear.describe")
+    assert told == app.describe() == [
+        {"name": "honest", "kind": "function", "signature": "honest(x: int) -> None", "summary": "Fine."},
+    ]  # fmt: skip
+    assert "odd() is not described: " in caplog.text
+
+
+async def test_text_that_is_not_unicode_is_described_with_escapes() -> None:
+    app = Agent()
+
+    async def odd(x) -> None:  # type: ignore[no-untyped-def]  # below
+        """A \ud800."""
+
+    odd.__annotations__ = {"x": "'\ud800'"}
+    app.function(odd)
+    async with calling(app) as caller:
+        told = await caller.call("spear.describe")
+    assert told == [
+        {
+            "name": "odd",
+            "kind": "function",
+            "signature": r"odd(x: '\ud800')",
+            "summary": r"A \ud800.",
+        }
+    ]
+
+
 # -- the lifespan -------------------------------------------------------------------------------------
 
 

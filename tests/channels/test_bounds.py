@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import ChannelBroken, ChannelClosed, Limits
+from spear import ChannelBroken, ChannelClosed, FunctionRaised, Limits
 from spear.channels import CommunicationChannel, connect_channel
 from spear.testing import Functions, RawPeer
 from spear.wire import NO_DEADLINE, FrameType
@@ -58,6 +58,94 @@ async def expect_expelled(channel: CommunicationChannel, why: str) -> None:
     await channel.closed.wait()
     assert isinstance(channel.closed_by, ChannelBroken)
     assert why in str(channel.closed_by)
+
+
+async def test_s9_a_flood_of_progress_reports_is_cut(unix: Carrier) -> None:
+    async def call() -> None:
+        with pytest.raises(ChannelBroken):
+            await host.request("f")
+
+    async with unix.open_raw() as (host, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        call_id = (await peer.receive(REQUEST))[2]
+        report = RawPeer.encode(FrameType.SIGNAL, call_id=call_id, payload=b"1 %")
+        with pytest.raises(trio.BrokenResourceError):
+            await peer.stream.send_all(report * 1_000_000)
+        await expect_expelled(host, "too many control frames")
+    assert host.statistics().bytes_received < 20_000 * len(report)
+
+
+async def test_a_function_that_reports_all_the_time_is_not_cut_and_its_newest_report_arrives(
+    autojump_clock: MockClock,
+) -> None:
+    async def report(call: InboundCall) -> bytes:
+        for number in range(50_000):
+            call.report_progress(b"%d" % number)
+            if number % 10 == 0:
+                await trio.lowlevel.checkpoint()
+        await trio.sleep(10)
+        assert reports[-1] == b"49999"  # though nothing was said since
+        for number in range(5_000):
+            call.report_progress(b"again %d" % number)
+            await trio.lowlevel.checkpoint()
+        return b"done"
+
+    reports: list[bytes] = []
+    functions = Functions({"report": report})
+    async with MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names) as (
+        host,
+        _,
+    ):
+        response = await host.request("report", on_progress=lambda text, _: reports.append(text))
+        assert response.payload == b"done"
+        assert reports[-1] == b"again 4999"
+        assert host.is_connected
+        assert len(reports) < 3_000
+
+
+async def test_reports_of_many_calls_that_are_held_back_all_arrive(
+    autojump_clock: MockClock,
+) -> None:
+    async def report(call: InboundCall) -> bytes:
+        for number in range(200):
+            call.report_progress(b"%d" % number)
+            await trio.lowlevel.checkpoint()
+        await trio.sleep(1)
+        return b""
+
+    newest: dict[int, bytes] = {}
+
+    async def ask(caller: int) -> None:
+        def on_progress(text: bytes | memoryview, _: bool) -> None:
+            newest[caller] = bytes(text)
+
+        await host.request("report", on_progress=on_progress)
+
+    functions = Functions({"report": report})
+    async with (
+        MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names) as (host, _),
+        trio.open_nursery() as nursery,
+    ):
+        for caller in range(20):
+            nursery.start_soon(ask, caller)
+        await trio.sleep(0.9)  # 20 reports take 40 ms
+        assert newest == dict.fromkeys(range(20), b"199")
+
+
+async def test_s14_an_error_of_sixty_thousand_characters_is_cut_by_the_host(unix: Carrier) -> None:
+    texts: list[str] = []
+
+    async def call() -> None:
+        with pytest.raises(FunctionRaised) as caught:
+            await host.request("f")
+        texts.append(caught.value.remote_message)
+
+    async with unix.open_raw() as (host, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        call_id = (await peer.receive(REQUEST))[2]
+        head: Head = {"type": "T", "message": "x" * 60_003}
+        await peer.send(FrameType.ERROR, call_id=call_id, a=FunctionRaised.code, head=head)
+    assert [len(text) for text in texts] == [Limits().error_message_bytes]
 
 
 # -- memory -----------------------------------------------------------------------------------------

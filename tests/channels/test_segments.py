@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import gc
 import os
@@ -507,14 +508,22 @@ def pass_along(peer: RawPeer, data: bytes, *passed: Descriptor) -> None:
         assert socket.send_fds(peer.stream.socket, [data], filenos) == len(data)
 
 
-def sealed(size: int, seals: int, *, is_whole: bool = True) -> Descriptor:
+def sealed(size: int, seals: int, *, whole: int | None = None, beyond_end: int = 0) -> Descriptor:
+    """A memory file of which so many bytes are there, and more behind its end."""
     made = Descriptor(os.memfd_create("hostile", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC))
     os.ftruncate(made.fileno, size)
-    if is_whole:
-        os.posix_fallocate(made.fileno, 0, size)
+    if whole != 0:
+        os.posix_fallocate(made.fileno, 0, size if whole is None else whole)
+    if beyond_end:
+        place = (ctypes.c_long(size), ctypes.c_long(beyond_end))
+        assert LIBC.fallocate(made.fileno, KEEP_SIZE, *place) == 0
+        assert os.fstat(made.fileno).st_size == size
     fcntl.fcntl(made.fileno, fcntl.F_ADD_SEALS, seals)
     return made
 
+
+LIBC = ctypes.CDLL(None)
+KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE, of fallocate(2)
 
 FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 FINAL = FIXED | fcntl.F_SEAL_WRITE
@@ -544,8 +553,59 @@ async def test_what_is_not_as_it_should_be_ends_the_connection(
 ) -> None:
     async with hostile(unix) as (host, peer):
         claimed = max(size, SIZE)
-        pass_along(peer, announcing(claimed), sealed(size, seals, is_whole=whole))
+        pass_along(peer, announcing(claimed), sealed(size, seals, whole=None if whole else 0))
         await expect_expelled(host, why)
+
+
+@pytest.mark.parametrize("before_end", [0, 2 * MIB - 4096])
+async def test_memory_beyond_the_end_does_not_pass_for_what_is_missing(
+    unix: Carrier, before_end: int
+) -> None:
+    """A view of a hole takes memory of whoever reads it."""
+    made = sealed(2 * MIB, FINAL, whole=before_end, beyond_end=2 * MIB)
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(2 * MIB), made)
+        await expect_expelled(host, "2097152 bytes that could still change, or are not there")
+    assert allocated(made) == before_end
+
+
+async def test_r18_memory_beyond_the_end_is_freed_and_not_kept_with_a_view(unix: Carrier) -> None:
+    made = sealed(SIZE, FINAL, beyond_end=100 * MIB)
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(SIZE, name="keep"), made)
+        await peer.receive(RESPONSE)
+        assert host.statistics().borrowed_bytes == allocated(made) == SIZE
+
+
+async def test_r18_a_view_keeps_no_more_than_its_bytes_when_the_peer_is_gone(unix: Carrier) -> None:
+    """A small payload in a large file is copied, so nothing keeps the file."""
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(1000, name="keep"), sealed(4 * MIB, FINAL, beyond_end=MIB))
+        await peer.receive(RESPONSE)
+        await peer.reset()
+        await host.closed.wait()
+    assert len(kept[0]) == 1000
+    assert "memfd:hostile" not in Path("/proc/self/maps").read_text()
+
+
+async def test_a_large_payload_in_a_larger_file_is_refused(unix: Carrier) -> None:
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(1 * MIB), sealed(2 * MIB, FINAL))
+        await expect_expelled(host, "1048576 bytes in a file of 2097152")
+
+
+async def test_a_file_that_is_open_for_reading_only_counts_all_that_it_may_hold(
+    unix: Carrier,
+) -> None:
+    made = sealed(SIZE, FINAL, beyond_end=6 * MIB)
+    read_only = Descriptor(os.open(f"/proc/self/fd/{made.fileno}", os.O_RDONLY))
+    async with hostile(unix) as (host, peer):
+        pass_along(peer, announcing(SIZE), read_only)
+        await expect_expelled(host, "more than 6291456 bytes in all")
+
+
+def allocated(made: Descriptor) -> int:
+    return os.fstat(made.fileno).st_blocks * 512
 
 
 def memory_files() -> list[str]:
@@ -642,7 +702,7 @@ async def test_r18_what_a_peer_may_have_mapped_here_is_bounded(unix: Carrier) ->
         await peer.receive(RESPONSE)
         assert host.statistics().borrowed_bytes == 4 * MIB
         # A large file counts whole, however little of it is said to be payload.
-        pass_along(peer, announcing(1000, 1, 4, name="keep"), made)
+        pass_along(peer, announcing(1000, 1, 4, name="sleep"), made)
         await expect_expelled(host, "more than 6291456 bytes in all")
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import ConfigurationError
+from spear import ConfigurationError, RemoteProtocolError
 from spear.cli._values import (
     MAX_DIGITS,
     long_integers,
+    number,
     parse_value,
     show_value,
     split_arguments,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -146,6 +148,24 @@ def test_integers_of_too_many_digits_are_printed_as_maps_and_taken_as_such() -> 
 def test_a_short_value_that_cannot_be_used_is_shown_whole() -> None:
     with pytest.raises(ConfigurationError, match=r'^\{"a":1,"a":2\} cannot be used: a key stands'):
         parse_value('{"a":1,"a":2}', no_input)
+
+
+def test_a_result_of_which_json_would_lose_a_key_is_not_printed() -> None:
+    with pytest.raises(RemoteProtocolError, match="two keys of a map are the same") as caught:
+        show_value({b"hi": 1, '{"$bytes": "aGk="}': 2})
+    assert caught.value.delivered == "yes"
+
+
+def test_a_number_that_no_float_holds_is_no_infinity() -> None:
+    with pytest.raises(ConfigurationError, match=r"^1e400 cannot be used: 1e400 is a number that"):
+        parse_value("1e400", no_input)
+
+
+def test_options_take_numbers_in_digits() -> None:
+    assert (number("2.5"), number("inf"), whole("-3")) == (2.5, float("inf"), -3)
+    for read, text in [(number, "nan"), (number, "1e400"), (whole, "1_0"), (whole, "\u0661")]:
+        with pytest.raises(ValueError, match="is "):
+            read(text)
 
 
 def test_integers_may_be_long() -> None:

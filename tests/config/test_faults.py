@@ -227,6 +227,8 @@ def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
         (b"a = 1\na = 2\n", "spear.toml:2: this is not TOML: Cannot overwrite a value"),
         (b"a = 1\nb = \"\xff\"", "spear.toml:2: this is not UTF-8"),
         (b"#" * ((1 << 20) + 1), "spear.toml has more than 1048576 bytes: is it the right file?"),
+        (b"a = 1e400", "spear.toml has a number that cannot be used: 1e400 is a number that no float holds"),
+        (b"a = " + b"9" * 5000, "spear.toml has a number that cannot be used: Exceeds the limit (4300 digits)"),
         (b"a = " + b"[" * 5000 + b"]" * 5000, "spear.toml is nested too deeply"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -368,7 +370,7 @@ def test_a_table_that_nobody_has_said_is_the_same_every_time() -> None:
 
 def test_a_number_of_more_digits_than_python_reads(read: Read) -> None:
     digits = "9" * 5000
-    with pytest.raises(ConfigurationError, match=r"spear.toml has a number with too many digits"):
+    with pytest.raises(ConfigurationError, match=r"spear.toml has a number that cannot be used"):
         read(f"[limits]\nmax_calls = {digits}")
     outcome = read(environment={"SPEAR_LIMITS_MAX_CALLS": digits})
     assert 'limits.max_calls: must be a whole number, not "999' in "\n".join(outcome.lines)

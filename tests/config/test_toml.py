@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spear.config import show_as_json, show_as_toml
-from spear.config._toml import find_lines, show_toml
+from spear.config._toml import find_lines, load_toml, show_toml
 
 if TYPE_CHECKING:
     from .conftest import Read
@@ -103,3 +105,17 @@ def test_secrets_are_not_shown(read: Read) -> None:
         assert "hush" not in text
         assert "KEY" in text
         assert "<hidden>" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("inf", math.inf), ("-inf", -math.inf), ("+inf", math.inf), ("1_0.2_5", 10.25), ("-0.0", 0.0)],
+)
+def test_floats_are_what_toml_says(text: str, number: float) -> None:
+    assert load_toml(f"a = {text}") == {"a": number}
+
+
+def test_a_float_that_python_cannot_hold_is_refused() -> None:
+    for text in "1e400", "-1e400", "1e-400":
+        with pytest.raises(ValueError, match="no float holds"):
+            load_toml(f"a = {text}")

@@ -145,7 +145,7 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
         assert await lines_of(site, "?tail=1") == ["again"]
         assert await lines_of(site, "?instance=shop-1") == ["hello", "again"]
         assert await lines_of(site, "?instance=shop-2") == []
-        for query in ("?tail=-1", "?tail=x", "?follow=perhaps"):
+        for query in ("?tail=-1", "?tail=x", "?tail=1.5", "?tail=1_0", "?follow=perhaps"):
             assert (
                 await ask(site.gateway, "GET", f"/v1/deployments/shop/logs{query}")
             ).status == 400

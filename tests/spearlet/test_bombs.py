@@ -24,6 +24,10 @@ BOMBS = {
     "too many levels": b"\x81" * 1000 + b"\x80",
     "an endless list": b"\x9f" + b"\x80" * (8 * MIB),
     "a list that claims more": b"\x9b" + b"\x3f" * 8 + b"\x80" * 100,
+    "undefined": b"\xf7",
+    "undefined in a list": b"\x82\x01\xf7",
+    "undefined as an argument": b"\x82\x81\xf7\xa0",
+    "a simple value": b"\xf8\x20",
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())]

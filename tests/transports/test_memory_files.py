@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = mmap.PAGESIZE
+MIB = 1024 * 1024
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,25 @@ def borrowed(
     )
 
 
+FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE, of fallocate(2)
+LIBC = ctypes.CDLL(None)
+
+
+def hollow_file(size: int, before_end: int, beyond_end: int) -> Descriptor:
+    """A memory file of so many bytes, with memory for ``before_end`` of them, and more behind its end."""
+    made = Descriptor(os.memfd_create("hollow", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    os.ftruncate(made.fileno, size)
+    if before_end:
+        os.posix_fallocate(made.fileno, 0, before_end)
+    start = -(-size // PAGE) * PAGE
+    place = (ctypes.c_long(start), ctypes.c_long(beyond_end))
+    assert LIBC.fallocate(made.fileno, KEEP_SIZE, *place) == 0
+    found = os.fstat(made.fileno)
+    assert (found.st_size, found.st_blocks * 512 >= beyond_end) == (size, True)
+    return made
+
+
 class TestSharedBuffer:
     def test_it_is_memory(self) -> None:
         with spear.SharedBuffer(5) as buffer:
@@ -82,7 +103,7 @@ class TestSharedBuffer:
     def test_all_of_its_memory_is_there_at_once(self) -> None:
         with SharedBuffer(10 * PAGE) as buffer:
             found = examine(buffer.descriptor.fileno)
-        assert found == (10 * PAGE, True, False, True)
+        assert found == (10 * PAGE, 10 * PAGE, True, False, True)
 
     def test_nobody_else_can_write_to_it(self) -> None:
         with SharedBuffer(PAGE) as buffer:
@@ -165,11 +186,48 @@ class TestExamining:
     def test_what_could_shrink_is_told_from_what_cannot(self) -> None:
         descriptor = Descriptor(os.memfd_create("test", os.MFD_ALLOW_SEALING))
         os.ftruncate(descriptor.fileno, PAGE)
-        assert examine(descriptor.fileno) == (PAGE, False, False, False)
+        assert examine(descriptor.fileno) == (PAGE, PAGE, False, False, False)
         fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         assert not examine(descriptor.fileno).is_fixed
         fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
         assert examine(descriptor.fileno).is_fixed
+
+    @pytest.mark.parametrize("before_end", [0, 1, 3])
+    @pytest.mark.parametrize("seals", [FIXED, FIXED | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL])
+    def test_memory_beyond_the_end_is_freed_and_does_not_pass_for_what_is_missing(
+        self, seals: int, before_end: int
+    ) -> None:
+        size = 4 * PAGE
+        descriptor = hollow_file(size, before_end * PAGE, beyond_end=100 * PAGE)
+        fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, seals)
+        found = examine(descriptor.fileno)
+        assert (found.size, found.held_bytes, found.is_whole) == (size, size, False)
+        assert os.fstat(descriptor.fileno).st_blocks * 512 == before_end * PAGE
+
+    def test_a_file_that_is_whole_is_still_whole_when_memory_beyond_its_end_is_freed(self) -> None:
+        descriptor = hollow_file(4 * PAGE - 1, 4 * PAGE - 1, beyond_end=100 * PAGE)
+        fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, FIXED)
+        for _ in range(2):
+            assert examine(descriptor.fileno).is_whole
+            assert os.fstat(descriptor.fileno).st_blocks * 512 == 4 * PAGE
+
+    def test_what_is_open_for_reading_only_may_hold_more_and_is_not_whole(self) -> None:
+        made = hollow_file(4 * PAGE, 4 * PAGE, beyond_end=100 * PAGE)
+        fcntl.fcntl(made.fileno, fcntl.F_ADD_SEALS, FIXED | fcntl.F_SEAL_WRITE)
+        descriptor = Descriptor(os.open(f"/proc/self/fd/{made.fileno}", os.O_RDONLY))
+        found = examine(descriptor.fileno)
+        assert (found.size, found.is_final, found.is_whole) == (4 * PAGE, True, False)
+        assert found.held_bytes >= 104 * PAGE
+
+    def test_a_file_of_huge_pages_is_none(self) -> None:
+        try:
+            descriptor = Descriptor(os.memfd_create("test", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB))
+        except OSError as error:
+            pytest.skip(f"no huge pages here: {error.strerror}")
+        os.ftruncate(descriptor.fileno, 2 * MIB)
+        fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, FIXED | fcntl.F_SEAL_WRITE)
+        with pytest.raises(ValueError, match="of huge pages"):
+            examine(descriptor.fileno)
 
     def test_what_was_never_sealable_is_not_fixed(self) -> None:
         descriptor = Descriptor(os.memfd_create("test"))

@@ -153,7 +153,7 @@ STEPS: Final[list[tuple[str, str, Action]]] = [
      lambda end: end.connection.respond(callee(end, 1), encode_value(3), CBOR, 250)),
     ("host", "calls a function by name, with metadata and a key, no deadline", call_by_name),
     ("agent", "reports progress of call 3",
-     lambda end: end.connection.signal(callee(end, 3), encode_value(50), CBOR)),
+     lambda end: end.connection.signal(callee(end, 3), encode_value(50), CBOR, 0.0)),
     ("agent", "fails call 3, whose function raised", fail(3)),
     ("host", "calls function 2 with raw arguments (none) and streams in both directions",
      call_with_streams),

@@ -12,10 +12,20 @@ import pytest
 
 from spear._errors import CallCancelled, NotFound
 from spear._limits import KIB, Limits
-from spear.testing import WireEnd
-from spear.wire import CalleeSide, FrameType, Kind, Role
+from spear.testing import ConnectionPair, WireEnd
+from spear.wire import LAST, CalleeSide, FrameType, Kind, Role
 
-from .helpers import BOTH_STREAMS, first_fragment, frame, open_end, request, split_frames, start
+from .helpers import (
+    BOTH_STREAMS,
+    call_between,
+    first_fragment,
+    frame,
+    in_parts,
+    open_end,
+    request,
+    split_frames,
+    start,
+)
 
 if TYPE_CHECKING:
     import random
@@ -216,6 +226,47 @@ def late_signals(end: WireEnd) -> Iterator[bytes]:
         yield frame(FrameType.SIGNAL, 0, call_id)
 
 
+def late_items(end: WireEnd) -> Iterator[bytes]:
+    call_id = finished_call(end)
+    while True:
+        yield frame(FrameType.STREAM_DATA, 0, call_id, 1, payload=b"x")
+
+
+def late_ends_of_items(end: WireEnd) -> Iterator[bytes]:
+    call_id = finished_call(end)
+    while True:
+        yield frame(FrameType.STREAM_DATA, LAST, call_id)
+
+
+def late_items_in_parts(end: WireEnd) -> Iterator[bytes]:
+    call_id = finished_call(end)
+    while True:
+        yield b"".join(in_parts(FrameType.STREAM_DATA, call_id, b"xx", 1))
+
+
+def items_behind_an_answer(end: WireEnd) -> Iterator[bytes]:
+    call = start(end, flags=BOTH_STREAMS)
+    end.take_bytes()
+    end.feed(frame(FrameType.EXECUTION_RESPONSE, 0, call.id))
+    while True:
+        yield frame(FrameType.STREAM_DATA, 0, call.id, 1, payload=b"x")
+
+
+def signals(end: WireEnd) -> Iterator[bytes]:
+    call = start(end)
+    end.take_bytes()
+    while True:
+        yield frame(FrameType.SIGNAL, 0, call.id)
+
+
+def signals_of_a_cancelled_call(end: WireEnd) -> Iterator[bytes]:
+    call = start(end)
+    end.connection.cancel(call)
+    end.take_bytes()
+    while True:
+        yield frame(FrameType.SIGNAL, 0, call.id)
+
+
 def late_cancels(end: WireEnd) -> Iterator[bytes]:
     call_id = finished_call(end)
     while True:
@@ -224,7 +275,9 @@ def late_cancels(end: WireEnd) -> Iterator[bytes]:
 
 CONTROL_FLOODS = [
     heartbeats, heartbeat_responses, announcements, unknown_frames, signals_of_no_call, small_change,
-    small_change_of_the_connection, no_change, late_credits, late_signals,
+    small_change_of_the_connection, no_change, late_credits, late_signals, signals,
+    signals_of_a_cancelled_call, late_items, late_ends_of_items, late_items_in_parts,
+    items_behind_an_answer,
 ]  # fmt: skip
 
 
@@ -246,7 +299,10 @@ class TestFloods:
         assert str(end.error) == "too many control frames"
         assert count == 100 + 10 + 1  # the burst, and the second strike
 
-    @pytest.mark.parametrize("flood", CONTROL_FLOODS)
+    # Parts that are refused bring no time of their own: that of the last whole frame counts.
+    @pytest.mark.parametrize(
+        "flood", [each for each in CONTROL_FLOODS if each is not late_items_in_parts]
+    )
     def test_s9_at_the_rate_itself_none_is_an_offence(
         self, flood: Callable[[WireEnd], Iterator[bytes]]
     ) -> None:
@@ -269,6 +325,87 @@ class TestFloods:
         for _ in range(1000):
             end.feed(next(frames))
         assert end.error is None
+
+    def test_s9_a_large_signal_counts_as_many_small_ones(self) -> None:
+        for size, most in (4095, 11_001), (4096, 5_501), (256 * KIB, 170):
+            end, _ = policing()
+            call = start(end)
+            flood = frame(FrameType.SIGNAL, 0, call.id, payload=bytes(size))
+            count = 0
+            while end.error is None:
+                end.feed(flood)
+                count += 1
+            assert str(end.error) == "too many control frames"
+            assert count == pytest.approx(most, abs=1)
+
+    def test_s9_each_call_of_ours_allows_one_signal_at_whatever_rate(self) -> None:
+        end, _ = policing(attrs.evolve(LIMITS, control_frame_burst=100))
+        for _ in range(5_000):
+            call = start(end)
+            end.feed(
+                frame(FrameType.SIGNAL, 0, call.id)
+                + frame(FrameType.EXECUTION_RESPONSE, 0, call.id)
+            )
+            end.take_bytes()
+        assert end.error is None
+        # What they did not use is not saved up beyond a burst.
+        for _ in range(5_000):
+            call = start(end)
+            end.feed(frame(FrameType.EXECUTION_RESPONSE, 0, call.id))
+            end.take_bytes()
+        call = start(end)
+        count = 0
+        while end.error is None:
+            end.feed(frame(FrameType.SIGNAL, 0, call.id))
+            count += 1
+        assert count == 100 + 1000 + 1
+
+    @pytest.mark.repetitive
+    @pytest.mark.slow
+    def test_s9_an_honest_end_that_reports_all_the_time_is_never_cut(
+        self, seed: random.Random
+    ) -> None:
+        """Five minutes of small and large reports of twenty calls, which end and begin, and a host that
+        stands still for seconds."""
+        pair = ConnectionPair(host_limits=LIMITS, agent_limits=LIMITS)
+        agent = pair.agent.connection
+        calls = [call_between(pair)[1] for _ in range(20)]
+        stands_still_until = 0.0
+        arrived = 0
+        for _ in range(30_000):
+            pair.now += 0.01
+            for _ in range(seed.randrange(20)):
+                size = seed.choice([0, 10, 10, 10, 5000, 100_000])
+                agent.signal(seed.choice(calls), bytes(size), 0, pair.now)
+            agent.send_signals(pair.now)
+            pair.transmit(pair.agent)
+            if pair.now >= stands_still_until:
+                pair.pump()
+                arrived += len(pair.host.take_events())
+                index = seed.randrange(20)
+                agent.respond(calls[index], b"", 0, 0)
+                pair.pump()
+                calls[index] = call_between(pair)[1]
+                if seed.random() < 0.01:
+                    stands_still_until = pair.now + seed.choice([1, 5])
+            assert (pair.host.error, pair.agent.error) == (None, None)
+        assert arrived > 30_000
+
+    def test_s9_items_that_were_under_way_when_a_call_ended_are_no_offence(self) -> None:
+        limits = attrs.evolve(LIMITS, control_frame_burst=1, control_frames_per_second=1.0)
+        end, _ = policing(limits)
+        end.feed(request(2, flags=BOTH_STREAMS))
+        (call,) = handled(end)
+        end.connection.respond(call, b"", 0, 0)
+        end.take_bytes()
+        item = frame(FrameType.STREAM_DATA, 0, call.id, 1, payload=b"x")
+        for _ in range(LIMITS.stream_window_bytes // 65):
+            end.feed(item)
+        end.feed(frame(FrameType.STREAM_DATA, LAST, call.id))
+        assert end.error is None
+        assert end.connection._controls.tokens == 1
+        end.feed(item * 4)
+        assert str(end.error) == "too many control frames"
 
     def test_s9_late_cancels_are_counted_twice(self) -> None:
         end, _ = policing(attrs.evolve(LIMITS, cancel_burst=10**6, control_frame_burst=100))
@@ -392,4 +529,5 @@ def test_the_kinds_that_are_counted_are_those_that_nothing_else_bounds() -> None
     counted = {next(flood(policing()[0]))[10] for flood in CONTROL_FLOODS}
     assert counted == {
         Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.ANNOUNCE, 0x33, Kind.SIGNAL, Kind.CREDIT,
+        Kind.ITEM,
     }  # fmt: skip

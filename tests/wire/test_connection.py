@@ -39,6 +39,7 @@ from spear.wire import (
     Role,
     decode_failure_untrusted,
 )
+from spear.wire._sending import SIGNAL_BURST, SIGNALS_PER_SECOND
 
 from .helpers import (
     BOTH_STREAMS,
@@ -70,7 +71,7 @@ def small_pair() -> ConnectionPair:
 def failure_of(event: Event) -> CallFailed:
     _, type_, flags, a, b, head, _ = event
     assert type_ == FrameType.ERROR
-    return decode_failure_untrusted(flags, a, b, head)
+    return decode_failure_untrusted(flags, a, b, head, SMALL.error_message_bytes)
 
 
 def nothing_is_left(*ends: WireEnd) -> None:
@@ -164,7 +165,7 @@ class TestCalls:
         for end, side in ((pair.host, call), (pair.agent, inbound)):
             end.connection.send_item(side, view, 0)
             end.connection.send_item(side, long, 0)
-        pair.agent.connection.signal(inbound, view, 0)
+        pair.agent.connection.signal(inbound, view, 0, 0.0)
         pair.pump()
         pair.agent.connection.respond(inbound, view, 0, 0)
         pair.pump()
@@ -371,8 +372,8 @@ class TestOurOwnMistakes:
         _, inbound = call_between(pair)
         agent = pair.agent.connection
         with pytest.raises(LocalProtocolError, match="a report of 32769 bytes"):
-            agent.signal(inbound, bytes(SMALL.fragment_bytes + 1), 0)
-        agent.signal(inbound, bytes(SMALL.fragment_bytes), 0)
+            agent.signal(inbound, bytes(SMALL.fragment_bytes + 1), 0, 0.0)
+        agent.signal(inbound, bytes(SMALL.fragment_bytes), 0, 0.0)
         pair.pump()
         assert types(pair.host.events) == [FrameType.SIGNAL]
 
@@ -812,26 +813,74 @@ class TestProgress:
         pair = small_pair()
         call, inbound = call_between(pair)
         for text in (b"10 %", b"20 %", b"30 %"):
-            pair.agent.connection.signal(inbound, text, CBOR)
+            pair.agent.connection.signal(inbound, text, CBOR, 0.0)
         pair.pump(cut)
         assert pair.host.take_events() == [(call, FrameType.SIGNAL, CBOR, 0, 0, None, b"30 %")]
 
     def test_none_is_taken_from_a_call_that_is_over_or_cancelled(self, cut: Cut) -> None:
         pair = small_pair()
         call, inbound = call_between(pair)
-        pair.agent.connection.signal(inbound, b"half", 0)
+        pair.agent.connection.signal(inbound, b"half", 0, 0.0)
         pair.host.connection.cancel(call)
         pair.pump(cut)
         assert pair.host.events == []
         with pytest.raises(LocalProtocolError, match="of a call that is CANCELLING"):
-            pair.agent.connection.signal(inbound, b"more", 0)
+            pair.agent.connection.signal(inbound, b"more", 0, 0.0)
 
-    def test_s9_reports_of_running_calls_are_no_offence(self) -> None:
+    def test_what_is_held_back_is_the_newest_of_each_call_and_comes_when_it_may(self) -> None:
+        pair = small_pair()
+        agent = pair.agent.connection
+        calls = [call_between(pair)[1] for _ in range(3)]
+        sent = 0
+        while agent.signal(calls[0], b"0", 0, 1.0):
+            sent += 1
+        assert sent == SIGNAL_BURST
+        for call in reversed(calls):
+            assert not agent.signal(call, b"older", 0, 1.0)
+            assert not agent.signal(call, b"newest %d" % call.id, 0, 1.0)
+        pair.pump()
+        pair.host.take_events()
+        assert not agent.send_signals(1.0)
+        assert not agent.send_signals(1.0 + 2 / SIGNALS_PER_SECOND)
+        pair.pump()
+        assert [event[6] for event in pair.host.take_events()] == [b"newest 1", b"newest 5"]
+        assert agent.send_signals(2.0)
+        pair.pump()
+        assert [event[6] for event in pair.host.take_events()] == [b"newest 3"]
+        assert agent.signal(calls[0], b"at once again", 0, 2.0)
+
+    def test_the_end_of_a_call_sends_what_was_held_back(self) -> None:
+        pair = small_pair()
+        agent = pair.agent.connection
+        calls = [call_between(pair) for _ in range(4)]
+        while agent.signal(calls[0][1], b"", 0, 1.0):
+            pass
+        for (_, inbound), report in zip(calls, (b"100 %", b"100 %", bytes(4096), b""), strict=True):
+            agent.signal(inbound, report, 0, 1.0)
+        pair.host.connection.cancel(calls[1][0])
+        pair.pump()
+        pair.host.take_events()
+        for _, inbound in calls[:3]:
+            agent.respond(inbound, b"done", 0, 0)
+        pair.pump()
+        events = pair.host.take_events()
+        assert [(event[0], event[6]) for event in events if event[1] == FrameType.SIGNAL] == [
+            (calls[0][0], b"100 %")
+        ]
+        assert types(events).index(FrameType.SIGNAL) == 0
+        pair.host.connection.cancel(calls[3][0])
+        pair.pump()
+        assert agent.send_signals(9.0)  # nobody waits for the last one
+        pair.pump()
+        assert pair.host.take_events() == []
+
+    def test_nothing_is_held_back_for_a_connection_that_is_lost(self) -> None:
         pair = small_pair()
         _, inbound = call_between(pair)
-        for _ in range(30_000):
-            pair.host.feed(frame(FrameType.SIGNAL, 0, inbound.id))
-        assert pair.host.error is None
+        while pair.agent.connection.signal(inbound, b"", 0, 1.0):
+            pass
+        pair.agent.connection.lose()
+        assert pair.agent.connection.send_signals(9.0)
 
     def test_reports_without_a_call_are_left_to_the_future(self, cut: Cut) -> None:
         pair = small_pair()

@@ -43,7 +43,7 @@ PLAIN_KINDS = [
 def over_the_wire(failure: CallFailed, max_bytes: int = MESSAGE_BYTES) -> CallFailed:
     flags, a, b, head = encode_failure(failure, max_bytes)
     assert len(encode_head(head)) < 64 * KIB
-    return decode_failure_untrusted(flags, a, b, head)
+    return decode_failure_untrusted(flags, a, b, head, max_bytes)
 
 
 @pytest.mark.parametrize("kind", PLAIN_KINDS)
@@ -62,7 +62,7 @@ def test_every_subclass_of_call_failed_has_a_code_of_its_own() -> None:
     ours = [kind for kind in kinds if kind.__module__ == "spear._errors"]
     assert len({kind.code for kind in ours}) == len(ours) == 9
     for kind in ours:
-        assert type(decode_failure_untrusted(0, kind.code, 0, None)) is kind
+        assert type(decode_failure_untrusted(0, kind.code, 0, None, 10)) is kind
 
 
 def test_what_a_function_raised_arrives_with_its_type() -> None:
@@ -114,32 +114,49 @@ class TestUntrusted:
     """What a peer says of its failures is text, and never a reason to fail."""
 
     def test_no_head_at_all(self) -> None:
-        assert str(decode_failure_untrusted(0, 6, 0, None)) == "no reason given"
-        raised = decode_failure_untrusted(0, 2, 0, None)
+        assert str(decode_failure_untrusted(0, 6, 0, None, MESSAGE_BYTES)) == "no reason given"
+        raised = decode_failure_untrusted(0, 2, 0, None, MESSAGE_BYTES)
         assert isinstance(raised, FunctionRaised)
         assert (raised.type_name, raised.remote_message) == ("Exception", "")
 
+    @pytest.mark.parametrize("kind", [*PLAIN_KINDS, FunctionRaised])
+    def test_s14_a_peer_that_does_not_cut_its_texts_has_them_cut_here(
+        self, kind: type[CallFailed]
+    ) -> None:
+        long = "é" * 30_000
+        head: dict[str, HeadValue] = {"message": long, "type": long, "traceback": long}
+        failure = decode_failure_untrusted(0, kind.code, 0, head, MESSAGE_BYTES)
+        if isinstance(failure, FunctionRaised):
+            assert len(failure.remote_message.encode()) <= MESSAGE_BYTES
+            assert len(failure.type_name.encode()) <= 256
+            assert failure.remote_traceback is not None
+            assert len(failure.remote_traceback.encode()) <= 8 * MESSAGE_BYTES
+        else:
+            assert MESSAGE_BYTES - 4 <= len(str(failure).encode()) <= MESSAGE_BYTES
+
     def test_an_unknown_code_is_a_failure_like_any_other(self) -> None:
-        failure = decode_failure_untrusted(0x40, 4711, 0, {"message": "from the future"})
+        failure = decode_failure_untrusted(
+            0x40, 4711, 0, {"message": "from the future"}, MESSAGE_BYTES
+        )
         assert type(failure) is CallFailed
         assert str(failure) == "from the future"
         assert failure.delivered == "maybe"
 
     def test_yes_is_stronger_than_maybe(self) -> None:
-        assert decode_failure_untrusted(0xC0, 1, 0, None).delivered == "yes"
+        assert decode_failure_untrusted(0xC0, 1, 0, None, MESSAGE_BYTES).delivered == "yes"
 
     @pytest.mark.slow
     @given(st.integers(0, 255), st.integers(0, 12), st.integers(0, 2**32 - 1), HEADS | ODD_HEADS)
     def test_anything_becomes_a_failure(
         self, flags: int, a: int, b: int, head: dict[str, HeadValue]
     ) -> None:
-        assert isinstance(decode_failure_untrusted(flags, a, b, head), CallFailed)
+        assert isinstance(decode_failure_untrusted(flags, a, b, head, 100), CallFailed)
 
 
 def test_of_a_long_traceback_the_end_is_kept() -> None:
     trace = "Traceback\n" + "frame ü\n" * 10_000 + "ZeroDivisionError: by zero"
     failure = FunctionRaised("by zero", type_name="ZeroDivisionError", remote_traceback=trace)
-    decoded = decode_failure_untrusted(*encode_failure(failure, 1000))
+    decoded = decode_failure_untrusted(*encode_failure(failure, 1000), 1000)
     assert isinstance(decoded, FunctionRaised)
     assert decoded.remote_traceback is not None
     assert decoded.remote_traceback.startswith("...")

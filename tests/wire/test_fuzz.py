@@ -115,7 +115,7 @@ def valid_frames(receiver: Role) -> list[bytes]:
         here.send_item(mine, b"i" * size, 0)
         here.send_item(stream, b"j" * size, 4)
     say()
-    here.signal(stream, b"half", 0)
+    here.signal(stream, b"half", 0, 0.0)
     here.send_item(here.messages, b"message", 0)
     say()
     start(peer, b"arguments", head={"function": "f", "meta": {"k": [1, 2.5, None, b"\0"]}})

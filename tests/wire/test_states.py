@@ -209,7 +209,7 @@ def send_call_frame(calls: Calls, kind: Kind) -> None:
         connection.consumed(calls.ours, 40 * KIB)
     else:
         assert kind is Kind.SIGNAL
-        connection.signal(calls.theirs, b"half", 0)
+        connection.signal(calls.theirs, b"half", 0, 0.0)
 
 
 @pytest.mark.parametrize("kind", sorted(CONNECTION_KINDS))
@@ -413,7 +413,7 @@ SENDING: dict[Kind, Act] = {
     Kind.ITEM: lambda end, call: end.connection.send_item(call, b"", 0),
     Kind.LAST_ITEM: lambda end, call: end.connection.end_items(call),
     Kind.CREDIT: lambda end, call: end.connection.consumed(call, 40 * KIB),
-    Kind.SIGNAL: lambda end, call: end.connection.signal(as_callee(call), b"", 0),
+    Kind.SIGNAL: lambda end, call: end.connection.signal(as_callee(call), b"", 0, 0.0),
 }
 
 ASKS_NOTHING = {Kind.CANCEL, Kind.CREDIT}

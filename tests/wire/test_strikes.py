@@ -62,3 +62,26 @@ def test_no_more_than_burst_and_rate_pass_without_a_strike(steps: list[tuple[flo
             return
         free += count
         assert free <= 20 + 5 * now + 1e-6
+
+
+def test_what_is_taken_never_strikes_and_what_does_not_fit_is_not_taken() -> None:
+    limit = RateLimit(rate=10, burst=5)
+    assert limit.take(0.0, 3)
+    assert not limit.take(0.0, 3)
+    assert limit.take(0.0, 2)
+    assert not limit.take(0.0)
+    assert limit.take(0.1)
+    assert limit.strikes == 0
+
+
+def test_what_is_allowed_beside_the_rate_fills_the_burst_and_no_more() -> None:
+    limit = RateLimit(rate=10, burst=5)
+    limit.allow(100)
+    assert limit.tokens == 5
+    assert limit.hit(0.0, 4) == 0
+    limit.allow(2)
+    assert limit.tokens == 3
+    assert limit.hit(0.0, 4) == 1
+    left = limit.tokens  # a strike gives more than a burst
+    limit.allow(1)
+    assert limit.tokens == left

@@ -108,6 +108,39 @@ def test_s6_tags_are_refused(tag: int) -> None:
         decode_value_untrusted(cbor2.dumps([cbor2.CBORTag(tag, "x")]))
 
 
+SIMPLE = [bytes([0xE0 + number]) for number in (*range(20), 23)]
+SIMPLE += [bytes([0xF8, number]) for number in range(32, 256)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b""),
+        (b"\x81", b""),
+        (b"\x82\x61a", b""),
+        (b"\xa1\x61a", b""),
+        (b"\xa1\x61a\x81" * 20, b""),
+        (b"\x82\x59\x08\x00" + bytes(2048), b""),
+        (b"\x82\x82", b"\x01\x79\x08\x00" + b"x" * 2048),
+    ],
+    ids=["alone", "in a list", "behind a text", "in a map", "deep", "behind much", "before much"],
+)
+def test_of_cbors_simple_values_only_false_true_and_null_are_taken(
+    before: bytes, after: bytes
+) -> None:
+    for simple in b"\xf4", b"\xf5", b"\xf6":
+        decode_value_untrusted(before + simple + after)
+    for simple in SIMPLE:
+        with pytest.raises(ValueError, match="not a valid value: undefined, or another unknown"):
+            decode_value_untrusted(before + simple + after)
+
+
+def test_bytes_that_look_like_simple_values_are_none() -> None:
+    value = ["日本語", b"\xf7\xe0", -2.5e300, {"ÿ": [0xF7F7F7F7]}]
+    assert decode_value_untrusted(encode_value(value)) == value
+    assert decode_value_untrusted(encode_value(value * 100)) == value * 100
+
+
 @pytest.mark.parametrize("value", [date(2026, 1, 1), Decimal("1.5")])
 def test_s6_what_needs_a_tag_is_refused_where_it_arrives(value: object) -> None:
     with pytest.raises(ValueError, match="send text or numbers instead"):
