@@ -36,7 +36,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Final, TypeAlias, final
 
-from spear._util import did_you_mean
+from spear._util import did_you_mean, text_of
 
 from ._context import Items
 
@@ -440,7 +440,7 @@ def _structure(cls: type) -> Check:
         try:
             return cls(**arguments)
         except Exception as error:
-            raise Mismatch(f"not a valid {cls.__name__}: {error}") from error
+            raise Mismatch(f"not a valid {cls.__name__}: {text_of(error)}") from error
 
     check.impossible = _first_impossible(fields[name] for name in required)
     check.complete(convert)

@@ -252,6 +252,14 @@ class Agent:
         ):
             yield
 
+    async def wait_unable(self) -> str:
+        """Wait, while it is :meth:`running`, until functions cannot be run any more; returns why.
+
+        No thread can be started, for example, or the asyncio loop has ended. Then leave the block, and
+        start another one, or another process. A checkpoint.
+        """
+        return await self._service.wait_unable()
+
     def prepare(self) -> None:
         """Do now what the first run and the first calls would do. Nothing can be registered any more.
 

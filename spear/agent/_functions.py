@@ -13,8 +13,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast, final
 
-import trio
-
 from spear._errors import InvalidArguments, Rejected
 from spear._segments import Segment
 from spear.wire import NONE
@@ -155,7 +153,7 @@ class PlainFunction(Function):
         """Wait for a thread, and for the function."""
         # Decoding and encoding happen in the thread, too: megabytes of CBOR take longer than Trio's
         # thread may be away.
-        return await trio.to_thread.run_sync(self._run, call, limiter=service.limiter)
+        return await service.in_thread(call, self._run, call)
 
     def _run(self, call: InboundCall) -> tuple[Payload, bool]:
         positional, keywords = self.bind(call)

@@ -6,21 +6,23 @@ threads, the asyncio loop. It knows neither the connection nor who is at its oth
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, final
 
+import outcome
 import trio
 
-from spear._errors import CallFailed, ConfigurationError, NotFound
-from spear._util import did_you_mean
+from spear._errors import CallFailed, ConfigurationError, NotFound, Rejected, SpearError
+from spear._util import did_you_mean, leaves_of
 
 from ._context import current
 from ._describe import describing
-from ._failures import as_seen_by_caller
+from ._failures import about_call, as_seen_by_caller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from spear.channels import InboundCall
     from spear.wire import Head, Payload
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from ._functions import Function
     from ._statistics import FunctionStatistics
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+logger: Final = logging.getLogger("spear.agent")
 
 _NOT_THE_FUNCTIONS: Final = (trio.Cancelled, KeyboardInterrupt)
 """Who raises these, alone or in a group, is Trio, or whoever presses Ctrl-C: see `has_own_process`."""
@@ -63,6 +69,8 @@ class AgentService:
         self._users = 0
         self._debug = False
         self._bridge: AsyncioBridge | None = None
+        self._is_unable: trio.Event
+        self._lost = ""  # what is missing, so that functions cannot be run any more
         description = describing(self.functions)
         self._by_name[description.name] = description
 
@@ -102,8 +110,11 @@ class AgentService:
             self.clock, self.token = trio.lowlevel.current_clock(), token
             self.thread = get_ident()
             self._debug = False
+            self._is_unable, self._lost = trio.Event(), ""
         elif self.token is not token:
             raise ConfigurationError("this agent runs already, in another thread")
+        elif self._lost:
+            raise SpearError(f"this agent is ending: {self._lost}")
         self._debug |= debug
         self._users += 1
         try:
@@ -153,9 +164,7 @@ class AgentService:
 
     def _is_not_the_functions(self, error: BaseException) -> bool:
         kinds = trio.Cancelled if self.has_own_process else _NOT_THE_FUNCTIONS
-        if isinstance(error, BaseExceptionGroup):
-            return error.subgroup(kinds) is not None
-        return isinstance(error, kinds)
+        return any(issubclass(type(each), kinds) for each in leaves_of(error))
 
     # -- what functions need --------------------------------------------------------------------------
 
@@ -164,8 +173,61 @@ class AgentService:
         if self._bridge is None:
             from ._asyncio_bridge import AsyncioBridge
 
-            self._bridge = AsyncioBridge(self.token)
+            self._bridge = AsyncioBridge(self.token, self._lose)
         return self._bridge
+
+    async def in_thread(
+        self, call: InboundCall, function: Callable[[*Ts], T], *arguments: *Ts
+    ) -> T:
+        """Run part of a call in a thread, and wait for it, also when cancelled.
+
+        Raises:
+            Rejected: no thread could be started; the call may be made elsewhere.
+            And whatever ``function`` raises.
+        """
+
+        def run() -> outcome.Outcome[T]:
+            # An exception may raise another one when Trio looks at it, and would never arrive.
+            try:
+                return outcome.Value(function(*arguments))
+            except BaseException as error:
+                return outcome.Error(error)
+
+        try:
+            result = await trio.to_thread.run_sync(run, limiter=self.limiter)
+        except Exception as error:
+            raise await self.unable(call, f"no thread can be started: {error}") from error
+        return result.unwrap()
+
+    # -- when that is gone ----------------------------------------------------------------------------
+
+    async def unable(self, call: InboundCall, lost: str) -> Rejected:
+        """Return the refusal of a call that was not begun, because functions cannot be run any more.
+
+        Its channel takes no further calls from now on, and the host, which learns of that first, makes
+        this call elsewhere. What still runs may finish; then the agent ends.
+
+        Args:
+            call: the call.
+            lost: what is missing.
+        """
+        self._lose(lost)
+        await call.channel.drain(0)
+        return about_call(Rejected(f"this agent is ending: {lost}", delivered="no"))
+
+    def _lose(self, lost: str) -> None:
+        if not self._lost:
+            logger.error("no further function can be run, so this agent is ending: %s", lost)
+            self._lost = lost
+            self._is_unable.set()
+
+    async def wait_unable(self) -> str:
+        """Wait until functions cannot be run any more; returns what is missing. A checkpoint.
+
+        Whoever serves the agent ends it then.
+        """
+        await self._is_unable.wait()
+        return self._lost
 
     def statistics(self) -> tuple[FunctionStatistics, ...]:
         """What each function has done so far."""

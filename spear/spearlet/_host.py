@@ -4,11 +4,12 @@ found.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from spear._errors import NotFound, SpearError
-from spear._util import did_you_mean
+from spear._util import did_you_mean, notify
 
 from ._execution_table import Executions
 from ._executions import run_execution
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ._executions import Execution, Work
     from ._functions import Function
     from ._pool import ReplicaPool
+
+logger: Final = logging.getLogger("spear.spearlet")
 
 _Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
 """Functions by every name that they have, each with its deployment and its own name."""
@@ -51,7 +54,7 @@ class CallRecord(NamedTuple):
 
 
 OnCall: TypeAlias = Callable[[CallRecord], None]
-"""Told of every call that has ended; must neither block nor raise."""
+"""Receives the record of each call that has ended. Must not block; what it raises is logged."""
 
 
 @final
@@ -104,7 +107,8 @@ class Host:
     ) -> None:
         """A call has ended, and there is an :attr:`on_call`."""
         assert self.on_call is not None
-        self.on_call(CallRecord(deployment, function, seconds, failure, metadata))
+        record = CallRecord(deployment, function, seconds, failure, metadata)
+        notify(logger, "calls", self.on_call, record)
 
     def end(self) -> None:
         """The spearlet has ended: nothing new begins."""

@@ -20,6 +20,8 @@ import trio
 from spear._errors import CallCancelled, DeadlineExceeded, FunctionRaised, Rejected
 from spear._segments import Segment
 
+from ._executions import as_failure
+
 if TYPE_CHECKING:
     from spear._limits import Limits
     from spear.channels import ExecutionResponse
@@ -111,11 +113,13 @@ class Outcomes:
     ) -> None:
         try:
             outcome.response = await execute()
-        except Exception as failure:
-            outcome.failure = failure
         except trio.Cancelled:
             outcome.failure = CallCancelled("the spearlet has ended", delivered="maybe")
             raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            outcome.failure = as_failure(error)
         finally:
             del self._running[name]
             outcome.done.set()
