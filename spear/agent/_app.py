@@ -9,15 +9,16 @@ import inspect
 import os
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypeVar, final, overload
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final, overload
 
 from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_LIMITS, Limits
 
 from ._describe import describe
 from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction
+from ._lifespan import Lifespan, check_lifespan, open_lifespan, required_parameter
 from ._mistakes import check_annotations
 from ._service import AgentService
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Lifespan: TypeAlias = Callable[
-    [], AsyncIterator[None] | AbstractAsyncContextManager[object, bool | None]
-]
 L = TypeVar("L", bound=Lifespan)
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
@@ -173,6 +171,10 @@ class Agent:
             raise ConfigurationError(
                 f"{function.__name__}() is a stream: a health check just returns"
             )
+        if parameter := required_parameter(function):
+            raise ConfigurationError(
+                f"{function.__name__}() takes {parameter!r}: a health check takes no arguments"
+            )
         self._service.add_unannounced(kind(HEALTH, function))
         return function
 
@@ -184,10 +186,12 @@ class Agent:
         function that returns an async context manager will do as well.
 
         Raises:
-            ConfigurationError: there is one already.
+            ConfigurationError: there is one already, or it cannot be one: it has no ``yield``, or takes
+                arguments, for example.
         """
         if self._lifespan is not None:
             raise ConfigurationError("there is a lifespan already: put both into one")
+        check_lifespan(lifespan)
         self._lifespan = lifespan
         return lifespan
 
@@ -291,13 +295,7 @@ async def _entered(lifespan: Lifespan | None) -> AsyncIterator[None]:
     if lifespan is None:
         yield
         return
-    made = lifespan()
-    if isinstance(made, AbstractAsyncContextManager):
-        manager: AbstractAsyncContextManager[object, bool | None] = made
-    else:
-        generator = made
-        manager = asynccontextmanager(lambda: generator)()
-    async with manager:
+    async with open_lifespan(lifespan):
         yield
 
 
