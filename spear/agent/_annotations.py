@@ -72,7 +72,7 @@ class Check:
         exact: a value of exactly this type fits as it is.
         text: the annotation as error messages name it.
         impossible: the class of which nothing that travels is an instance, so that no value but an
-            empty one can ever fit; empty if there is none.
+            empty one can ever fit; None if there is none.
     """
 
     __slots__ = ("_convert", "exact", "impossible", "text")
@@ -87,7 +87,7 @@ class Check:
     ) -> None:
         self.text = text
         self.exact = exact
-        self.impossible: str = _first_impossible(parts)
+        self.impossible: type | None = _first_impossible(parts)
         self._convert = convert
 
     def complete(self, convert: Convert) -> None:
@@ -114,8 +114,8 @@ class Check:
         return Mismatch(f"expected {self.text}, got {_type_name(value)}")
 
 
-def _first_impossible(parts: Iterable[Check | None]) -> str:
-    return next((part.impossible for part in parts if part and part.impossible), "")
+def _first_impossible(parts: Iterable[Check | None]) -> type | None:
+    return next((part.impossible for part in parts if part and part.impossible), None)
 
 
 def _type_name(value: object) -> str:
@@ -481,7 +481,7 @@ def _instance(cls: type) -> Check | None:
         return None
     check = Check(cls.__name__)
     if not any(isinstance(each, cls) for each in _SAMPLES):
-        check.impossible = cls.__name__
+        check.impossible = cls
 
     def convert(value: object) -> object:
         if not isinstance(value, cls):

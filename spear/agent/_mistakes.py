@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from spear._errors import ConfigurationError
+from spear._sendable import names_of
 from spear._util import did_you_mean
 
 if TYPE_CHECKING:
@@ -57,13 +58,40 @@ def _faults(function: AnyFunction, annotations: dict[str, object]) -> Iterator[t
                 yield name, fault
         # What has a default need not be given: it may be for those who call the function here.
         elif parameter.default is parameter.empty and parameter.kind not in _MANY:
-            impossible = ""
+            impossible: type | None = None
             with suppress(Exception):  # an odd class: told when it is used
                 hint = hints[name]
                 check = item_check(hint) if is_items(hint) else build_check(hint)
-                impossible = check.impossible if check else ""
-            if impossible:
-                yield name, f"{impossible} cannot be sent: annotate it with what can, such as str"
+                impossible = check.impossible if check else None
+            if impossible is not None:
+                yield name, f"{impossible.__name__} cannot be sent: {_advice_for(impossible)}"
+
+
+_ADVICE: Final = {
+    "datetime.date": ("str", "{}.fromisoformat()"),
+    "datetime.time": ("str", "{}.fromisoformat()"),
+    "datetime.timedelta": ("float", "{}(seconds=...)"),
+    "decimal.Decimal": ("str", "{}()"),
+    "fractions.Fraction": ("str", "{}()"),
+    "uuid.UUID": ("str", "{}()"),
+    "ipaddress._IPAddressBase": ("str", "{}()"),
+    "builtins.complex": ("list[float]", "{}(*...)"),
+    "numpy.ndarray": ("list", "numpy.array()"),
+    "numpy.datetime64": ("str", "numpy.{}()"),
+    "numpy.generic": ("float", "numpy.{}()"),
+    "pandas.DataFrame": ("list", "{}()"),
+    "pandas.Series": ("list", "{}()"),
+    "pydantic.BaseModel": ("dict", "{}.model_validate()"),
+}
+"""What to take instead of a class, and what then makes an instance of it."""
+
+
+def _advice_for(cls: type) -> str:
+    for name in names_of(cls):
+        if name in _ADVICE:
+            take, make = _ADVICE[name]
+            return f"annotate it with {take}, and use {make.format(cls.__name__)} in the function"
+    return f"annotate it with str, list or dict, or make {cls.__name__} a dataclass"
 
 
 _MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
