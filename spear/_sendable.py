@@ -55,7 +55,8 @@ _ADVICE: Final = {
 }
 """What to send instead, by the package and the name of a class or one of its bases.
 
-By names, because the packages may not be loaded; with the package, because others use these names, too."""
+By names, because the packages may not be loaded; with the package, because others use such names, too.
+"""
 
 _METHODS: Final = ("tolist", "to_list", "to_pylist", "to_dicts", "to_dict", "isoformat")
 """What a class that is not in the table may have for the purpose."""

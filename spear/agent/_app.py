@@ -17,7 +17,7 @@ from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_LIMITS, Limits
 
 from ._describe import describe
-from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction
+from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction, WrappedFunction
 from ._lifespan import Lifespan, check_lifespan, open_lifespan, required_parameter
 from ._mistakes import check_annotations
 from ._service import AgentService
@@ -167,7 +167,7 @@ class Agent:
         if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
             raise ConfigurationError(_not_a_function(function))
         kind = _kind_of(function, HEALTH, asyncio=False)
-        if kind not in (AsyncFunction, PlainFunction):
+        if kind not in (AsyncFunction, PlainFunction, WrappedFunction):
             raise ConfigurationError(
                 f"{function.__name__}() is a stream: a health check just returns"
             )
@@ -307,7 +307,9 @@ def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Function]:
     """The class that runs this kind of function."""
     is_async_stream = inspect.isasyncgenfunction(function)
     is_async = inspect.iscoroutinefunction(function)
+    is_wrapper = not is_async and inspect.iscoroutinefunction(inspect.unwrap(function))
     if asyncio:
+        is_async |= is_wrapper  # what it returns is awaited
         if not (is_async or is_async_stream):
             raise ConfigurationError(f"{name}() is no `async def`: leave out asyncio=True")
         from ._asyncio_bridge import AsyncioFunction, AsyncioStream
@@ -321,7 +323,7 @@ def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Function]:
         from ._generators import PlainStream
 
         return PlainStream
-    return PlainFunction
+    return WrappedFunction if is_wrapper else PlainFunction
 
 
 def _not_a_function(thing: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast, final
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spear.channels import InboundCall
     from spear.wire import Payload
 
+    from ._annotations import Check
     from ._asyncio_bridge import BridgedCall
     from ._service import AgentService
 
@@ -107,14 +108,12 @@ class Function(ABC):
         self,
         parameter: str,
         index: int,
+        check: Check | None,
         call: InboundCall,
         arguments: Arguments,
         bridge: BridgedCall | None,
     ) -> None:
         """Put the caller's items in the place of their parameter."""
-        from ._annotations import item_check, resolve_hints
-
-        check = item_check(resolve_hints(self.function)[parameter])
         items: Items[object] = Items(
             call.receive_item, self.name, check=check, bridge=bridge, is_callers=True
         )
@@ -142,7 +141,6 @@ class AsyncFunction(Function):
         return self.encode(result)
 
 
-@final
 class PlainFunction(Function):
     """``def``: runs in a worker thread, and is not abandoned there when it is cancelled."""
 
@@ -156,13 +154,38 @@ class PlainFunction(Function):
         return await service.in_thread(call, self._run, call)
 
     def _run(self, call: InboundCall) -> tuple[Payload, bool]:
-        positional, keywords = self.bind(call)
-        result = self.function(*positional, **keywords)
+        result = self._call(call)
         if isinstance(result, Awaitable):
             close = getattr(result, "close", None)
             if close is not None:
                 close()  # or Python warns that it was never awaited
             raise TypeError(f"{self.name}() returned something to await: write it as `async def`")
+        if isinstance(result, Generator | AsyncGenerator):
+            raise TypeError(
+                f"{self.name}() returned a generator: to be a stream, it must have a `yield`"
+            )
+        return self.encode(result)
+
+    def _call(self, call: InboundCall) -> object:
+        positional, keywords = self.bind(call)
+        return self.function(*positional, **keywords)
+
+
+@final
+class WrappedFunction(PlainFunction):
+    """A plain wrapper of an ``async def``: runs in a worker thread, and what it returns to await in Trio.
+
+    It may as well run the function itself, as with ``trio.run``; then it returns a result.
+    """
+
+    __slots__ = ()
+    needs_thread = False  # usually for a moment
+
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Call it, and await what it returns."""
+        result = await service.in_thread(call, self._call, call)
+        if isinstance(result, Coroutine):
+            result = await result
         return self.encode(result)
 
 

@@ -37,7 +37,7 @@ def check_annotations(functions: Iterable[Function]) -> None:
         annotations = dict(getattr(function.function, "__annotations__", {}))
         annotations.pop("return", None)
         if not all(map(_is_plain, annotations.values())):
-            for parameter, fault in _faults(function.function, annotations):
+            for parameter, fault in _faults(function.function):
                 raise ConfigurationError(f"{function.name}({parameter}): {fault}")
 
 
@@ -47,14 +47,20 @@ def _is_plain(annotation: object) -> bool:
     return any(annotation is plain for plain in _PLAIN)
 
 
-def _faults(function: AnyFunction, annotations: dict[str, object]) -> Iterator[tuple[str, str]]:
+def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
     """(parameter, what is wrong with its annotation)."""
-    from ._annotations import build_check, is_items, item_check, resolve_hints
+    from ._annotations import build_check, is_items, item_check
+    from ._wrappers import what_it_takes
 
-    hints = resolve_hints(function)
-    for name, parameter in inspect.signature(function).parameters.items():
+    takes = what_it_takes(function)
+    if not takes.is_certain:
+        return
+    for parameter in takes.parameters:
+        name, hints = parameter.name, takes.hints
         if name not in hints:
-            if name in annotations and (fault := _misspelled(function, annotations[name])):
+            if parameter.annotation is not parameter.empty and (
+                fault := _misspelled(inspect.unwrap(function), parameter.annotation)
+            ):
                 yield name, fault
         # What has a default need not be given: it may be for those who call the function here.
         elif parameter.default is parameter.empty and parameter.kind not in _MANY:
