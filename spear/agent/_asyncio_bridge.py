@@ -337,6 +337,8 @@ class AsyncioStream(Stream):
                 failure = error
             finally:
                 handover.end(failure)
+            if failure is not None and call.cancelled is not None:
+                raise failure  # nobody takes it from there any more
 
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:

@@ -8,6 +8,7 @@ unless it is :func:`about_call`, found by the agent with the call itself.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from math import isfinite
 from types import TracebackType
 from typing import Final, TypeVar
@@ -30,6 +31,13 @@ def about_call(failure: F) -> F:
     return failure
 
 
+def _is_about_call(error: BaseException) -> bool:
+    try:
+        return issubclass(type(error), CallFailed) and error in _about_calls
+    except BaseException:  # of its own __hash__
+        return False
+
+
 @trio.lowlevel.enable_ki_protection  # so what is raised in here is the exception's, never Ctrl-C
 def as_seen_by_caller(error: BaseException, *, debug: bool) -> CallFailed:
     """Return what to report when ``error`` leaves a function.
@@ -49,7 +57,7 @@ def as_seen_by_caller(error: BaseException, *, debug: bool) -> CallFailed:
 def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
     leaves = list(leaves_of(error))
     alone = leaves[0] if len(leaves) == 1 else None
-    if isinstance(alone, CallFailed) and alone in _about_calls:
+    if isinstance(alone, CallFailed) and _is_about_call(alone):
         if isinstance(alone, DeadlineExceeded):  # of a call that had all the time that was left
             return DeadlineExceeded(str(alone), delivered="yes")
         return alone
@@ -68,6 +76,18 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
         return FunctionRaised(text_of(alone), type_name=name_of(alone), remote_traceback=trace)
     text = "; ".join(map(summary_of, leaves))
     return FunctionRaised(text, type_name=name_of(error), remote_traceback=trace)
+
+
+MOST_CHARACTERS: Final = 500
+"""Of what is logged in one line."""
+
+
+@trio.lowlevel.enable_ki_protection  # see text_of
+def in_one_line(errors: Iterable[BaseException]) -> str:
+    """Return what exceptions say, but for those that are about the call itself; empty if that is all."""
+    texts = (summary_of(each) for each in errors if not _is_about_call(each))
+    text = " ".join("; ".join(dict.fromkeys(texts)).split())
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 # -- tracebacks ---------------------------------------------------------------------------------------

@@ -47,9 +47,10 @@ class Function(ABC):
         needs_thread: whether each call has a thread of its own.
         calls: how many were begun.
         failed: how many ended with a failure, refused arguments among them.
+        late: how many raised something when nobody waited for them any more.
     """
 
-    __slots__ = ("_binder", "_items", "calls", "failed", "function", "name")
+    __slots__ = ("_binder", "_items", "calls", "failed", "function", "late", "name")
 
     kind: ClassVar[Kind] = "function"
     needs_thread: ClassVar[bool] = False
@@ -59,6 +60,7 @@ class Function(ABC):
         self.function = function
         self.calls = 0
         self.failed = 0
+        self.late = 0
         self._binder: Binder | None = None
         self._items: Callable[[InboundCall, Arguments, BridgedCall | None], None] | None = None
 

@@ -129,6 +129,8 @@ class PlainStream(Stream):
         self, call: InboundCall, service: AgentService, handover: Handover, room: threading.Event
     ) -> None:
         await service.in_thread(call, self._produce, call, handover, room)
+        if handover.failure is not None and call.cancelled is not None:
+            raise handover.failure  # nobody takes it from there any more
 
     def _produce(self, call: InboundCall, handover: Handover, room: threading.Event) -> None:
         failure: BaseException | None = None

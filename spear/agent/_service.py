@@ -19,7 +19,7 @@ from spear._util import did_you_mean, leaves_of
 
 from ._context import current
 from ._describe import describing
-from ._failures import about_call, as_seen_by_caller
+from ._failures import about_call, as_seen_by_caller, in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -152,6 +152,12 @@ class AgentService:
         try:
             return await function.run(call, self)
         except BaseException as error:
+            if call.cancelled is not None and (late := self._late(error)):
+                function.late += 1
+                logging.getLogger(f"spear.function.{function.name}").warning(
+                    "nobody waits for it any more (%s), and it raised %s",
+                    call.cancelled, late, extra={"call": call.id},
+                )  # fmt: skip
             # SystemExit, too: one call is no reason to end a process that serves a hundred.
             if self._is_not_the_functions(error):
                 raise
@@ -165,6 +171,11 @@ class AgentService:
     def _is_not_the_functions(self, error: BaseException) -> bool:
         kinds = trio.Cancelled if self.has_own_process else _NOT_THE_FUNCTIONS
         return any(issubclass(type(each), kinds) for each in leaves_of(error))
+
+    def _late(self, error: BaseException) -> str:
+        """What a function says itself in an exception that nobody will be told of; in one line."""
+        own = (each for each in leaves_of(error) if not self._is_not_the_functions(each))
+        return in_one_line(own)
 
     # -- what functions need --------------------------------------------------------------------------
 
@@ -234,6 +245,8 @@ class AgentService:
         from ._statistics import FunctionStatistics
 
         return tuple(
-            FunctionStatistics(name=each.name, kind=each.kind, calls=each.calls, failed=each.failed)
+            FunctionStatistics(
+                name=each.name, kind=each.kind, calls=each.calls, failed=each.failed, late=each.late
+            )
             for each in self.functions
         )
