@@ -252,7 +252,12 @@ class Agent:
         threads = self.concurrency or min(limits.max_calls, MAX_THREADS)
         async with (
             _entered(self._lifespan),
-            self._service.running(threads, limits.call_seconds, debug=self.debug or debug),
+            self._service.running(
+                threads,
+                self.limits(limits).max_calls,
+                limits.call_seconds,
+                debug=self.debug or debug,
+            ),
         ):
             yield
 

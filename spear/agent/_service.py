@@ -20,6 +20,7 @@ from spear._util import did_you_mean, leaves_of
 from ._context import current
 from ._describe import describing
 from ._failures import about_call, as_seen_by_caller, in_one_line
+from ._own_calls import OwnCalls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,8 +54,9 @@ class AgentService:
         call_seconds: for a call that a function makes, if nothing else says how long.
         has_own_process: signals have handlers here that raise nothing, so that a KeyboardInterrupt is a
             function's own.
-        clock, token, thread: of the Trio that serves. These exist while the agent runs, as do the limiter
-            and the seconds.
+        own_calls: which functions wait for functions of their own process.
+        clock, token, thread: of the Trio that serves. These exist while the agent runs, as do the
+            limiter, the own calls and the seconds.
     """
 
     def __init__(self) -> None:
@@ -62,6 +64,7 @@ class AgentService:
         self.has_own_process = False
         self._by_name: dict[str, Function] = {}
         self.limiter: trio.CapacityLimiter
+        self.own_calls: OwnCalls
         self.call_seconds: float
         self.clock: trio.abc.Clock
         self.token: trio.lowlevel.TrioToken
@@ -91,12 +94,13 @@ class AgentService:
 
     @asynccontextmanager
     async def running(
-        self, threads: int, call_seconds: float, *, debug: bool
+        self, threads: int, slots: int, call_seconds: float, *, debug: bool
     ) -> AsyncIterator[None]:
         """Able to run functions, for as long as the block runs. Blocks may overlap.
 
         Args:
             threads: plain functions at a time.
+            slots: calls at a time, of each channel.
             call_seconds: for a call that a function makes, if nothing else says how long.
             debug: show tracebacks, in all blocks that overlap this one.
 
@@ -106,6 +110,7 @@ class AgentService:
         token = trio.lowlevel.current_trio_token()
         if self._users == 0:
             self.limiter = trio.CapacityLimiter(threads)
+            self.own_calls = OwnCalls(self._by_name.get, threads)
             self.call_seconds = call_seconds
             self.clock, self.token = trio.lowlevel.current_clock(), token
             self.thread = get_ident()
@@ -117,10 +122,12 @@ class AgentService:
             raise SpearError(f"this agent is ending: {self._lost}")
         self._debug |= debug
         self._users += 1
+        self.own_calls.slots += slots
         try:
             yield
         finally:
             self._users -= 1
+            self.own_calls.slots -= slots
             if self._users == 0 and self._bridge is not None:
                 bridge, self._bridge = self._bridge, None
                 await bridge.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -327,7 +328,7 @@ class Function(metaclass=NoPublicConstructor):
         delivered = _delivered(error, reports)
         if isinstance(error, DeadlineExceeded):
             await leave_it_to_scope(deadline)
-            raise DeadlineExceeded.of_call(self.name, deadline - begun, delivered) from error
+            raise self._pool.stalls.late(self.name, begun, deadline, delivered) from error
         if isinstance(error, ChannelBroken | ChannelClosed):
             raise await explain_loss(replica, error, delivered) from error
 
@@ -351,7 +352,7 @@ class Function(metaclass=NoPublicConstructor):
             )
         except DeadlineExceeded as error:
             await leave_it_to_scope(deadline)
-            late = DeadlineExceeded.of_call(self.name, deadline - begun, "no")
+            late = self._pool.stalls.late(self.name, begun, deadline, "no")
             if deadline > begun:
                 late = DeadlineExceeded(f"{late}: {error}", delivered="no")
             raise late from None
@@ -472,8 +473,9 @@ class Function(metaclass=NoPublicConstructor):
                 if not self._may_try_again(error, channel, attempts):
                     await self._explain(error, replica, begun, deadline, None)
                     raise
+        late = partial(self._pool.stalls.late, self.name, begun, deadline)
         opened: FunctionStream = FunctionStream._create(
-            stream, self.name, begun, deadline, replica, sends_items=sends_items
+            stream, self.name, late, deadline, replica, sends_items=sends_items
         )
         return opened
 

@@ -26,6 +26,7 @@ from spear._errors import DeadlineExceeded, Overloaded, Rejected, WorkerDied
 from ._autoscaler import Load
 from ._counters import FunctionCounters, FunctionStatistics
 from ._policies import make_policy
+from ._stalls import Stalls
 
 if TYPE_CHECKING:
     from random import Random
@@ -61,6 +62,7 @@ class ReplicaPool:
         refused: calls for which there was no room in the queue.
         promised: submitted calls that have not had their turn.
         questions: calls in flight that are none of anybody's, as questions about health are.
+        stalls: when an instance waited for itself.
         on_demand: told when a call has to wait; must neither block nor raise.
     """
 
@@ -77,6 +79,7 @@ class ReplicaPool:
         self._counters: dict[str, FunctionCounters] = {}
         self._waiting: deque[Task] = deque()  # those in line that were not invited yet
         self._in_line = 0
+        self.stalls = Stalls(self.clock)
         self._turns: deque[float] = deque(maxlen=MOST_TURNS)  # when those before had theirs
         self.promised = 0
         self.questions = 0
