@@ -192,9 +192,8 @@ class BridgedCall:
         return result
 
     def _wake(self, result: outcome.Outcome[object]) -> None:
-        if self in self._bridge.waiting:
-            self._bridge.waiting.remove(self)
-            reschedule(self._trio_task, outcome.Value(result))
+        self._bridge.waiting.remove(self)
+        reschedule(self._trio_task, outcome.Value(result))
 
     def abandon(self) -> None:
         """Have the call end, because the loop has, and the coroutine never will."""

@@ -7,7 +7,6 @@ has passed. The failure then says why.
 
 from __future__ import annotations
 
-from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, final
 
@@ -44,7 +43,7 @@ class OwnCalls:
         self._threads = threads
         self._waiting: set[Waiting] = set()
         self._held_threads = 0
-        self._held_slots: Counter[InboundCall] = Counter()  # one call may wait for several others
+        self._held_slots: dict[InboundCall, int] = {}  # one call may wait for several others
 
     def waiting(self, call: InboundCall, function: str, *, holds_thread: bool) -> Waiting:
         """Return a block in which a call waits for a function.
@@ -65,7 +64,7 @@ class OwnCalls:
         """A call waits from now on."""
         self._waiting.add(waiting)
         self._held_threads += waiting.wants_second_thread
-        self._held_slots[waiting.call] += 1
+        self._held_slots[waiting.call] = self._held_slots.get(waiting.call, 0) + 1
         if self._held_threads >= self._threads:
             waiting.stalls = "threads"
             what = (

@@ -97,6 +97,7 @@ async def nothing(way: str) -> AsyncIterator[None]:
     [
         (lambda: nothing("none"), "<lambda>() has ended without coming to its `yield`"),
         (lambda: nothing("twice"), "<lambda>() has come to a second `yield`"),
+        (dict, "dict() has returned {}, which is no async context manager"),
         (lambda: None, "<lambda>() has returned None, which is no async context manager"),
         (contextmanager(plain), "plain() gives a plain context manager: use asynccontextmanager"),
     ],

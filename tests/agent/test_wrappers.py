@@ -365,15 +365,45 @@ async def test_a_misspelled_annotation_behind_a_wrapper_is_told() -> None:
             raise AssertionError
 
 
+def names_of(function: AnyCallable) -> list[str]:
+    return [each.name for each in what_it_takes(function).parameters]
+
+
+def test_what_cannot_be_given_by_name_is_not_taken_by_name() -> None:
+    async def count(db: Database, item: str, /, number: int, *, factor: float) -> None:
+        raise AssertionError
+
+    assert names_of(by_name_only(count)) == ["number", "factor"]
+
+
+def test_a_name_in_a_wrapper_need_not_have_a_value() -> None:
+    def odd(function: AsyncCallable) -> AsyncCallable:
+        later = function
+
+        @wraps(function)
+        async def wrapper(*args: object) -> object:
+            return await function(*args), later  # noqa: F821  # that is the point
+
+        del later
+        return wrapper
+
+    assert names_of(odd(buy)) == ["item", "count", "more"]
+
+
 def test_what_cannot_be_read_is_not_known() -> None:
     namespace: dict[str, AsyncCallable] = {}
     exec(  # no source anywhere
         "import functools\ndef make(function):\n @functools.wraps(function)\n async def wrapper(*a):\n"
-        "  return await function(*a)\n return wrapper",
+        "  return await function(*a)\n return wrapper\n"
+        "def own(function):\n @functools.wraps(function)\n async def wrapper(item, times=1):\n"
+        "  return await function(item)\n return wrapper",
         namespace,
     )
     make = cast("Callable[[AsyncCallable], AsyncCallable]", namespace["make"])
     assert not what_it_takes(make(price)).is_certain
+    own = cast("Callable[[AsyncCallable], AsyncCallable]", namespace["own"])
+    assert what_it_takes(own(price)).is_certain
+    assert names_of(own(price)) == ["item", "times"]
     assert what_it_takes(transparent(price)).is_certain
     of_partial = what_it_takes(transparent(partial(price, DATABASE)))
     assert [each.name for each in of_partial.parameters] == ["item", "count", "factor"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -293,3 +294,42 @@ async def test_what_an_agent_could_not_begin_was_not_delivered(kind: str) -> Non
                 raise AssertionError
     async with calling(app) as caller:
         assert await caller.call("borrowed") == "done"
+
+
+async def test_a_call_that_a_loop_has_not_begun_when_it_ends_was_not_delivered() -> None:
+    app = Agent("local")
+    go_on, tasks = threading.Event(), list[asyncio.Task[None]]()
+
+    @app.function(asyncio=True)
+    async def end_loop() -> None:
+        async def end() -> None:
+            await asyncio.sleep(0)  # the answer leaves the loop
+            app.service.token.run_sync_soon(blocked.set)
+            go_on.wait()
+            sys.exit(3)
+
+        tasks.append(asyncio.create_task(end()))
+        tasks[-1].add_done_callback(lambda task: task.exception())
+
+    @app.function(asyncio=True)
+    async def borrowed() -> None:
+        raise AssertionError
+
+    blocked = trio.Event()
+    refused: list[Rejected] = []
+
+    async def be_refused() -> None:
+        with pytest.raises(Rejected, match=REASON) as raised:
+            await caller.call("borrowed")
+        refused.append(raised.value)
+
+    async with calling(app) as caller, trio.open_nursery() as nursery:
+        nursery.start_soon(caller.call, "end_loop")
+        await blocked.wait()
+        nursery.start_soon(be_refused)
+        async with trio.open_nursery() as leaving:
+            leaving.start_soon(caller.call, "borrowed")
+            await trio.testing.wait_all_tasks_blocked()
+            leaving.cancel_scope.cancel()
+        go_on.set()
+    assert [each.delivered for each in refused] == ["no"]
