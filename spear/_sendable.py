@@ -8,7 +8,7 @@ the two together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, TypeAlias, final
 
@@ -26,21 +26,40 @@ _ALL_BUT_TEXT: Final = _SCALARS - {str}
 _SCALAR_CLASSES: Final = (int, float, bytes, bytearray)
 
 _ADVICE: Final = {
-    "date": "text, such as .isoformat()",
-    "time": "text, such as .isoformat()",
-    "timedelta": "a number, such as .total_seconds()",
-    "Decimal": "text, such as str() of it",
-    "Fraction": "text, such as str() of it",
-    "UUID": "text, such as str() of it",
-    "PurePath": "text, such as str() of it",
-    "_IPAddressBase": "text, such as str() of it",
-    "complex": "a list of two numbers",
-    "memoryview": "bytes, such as .tobytes()",
-    "SharedBuffer": "it as the only argument, or as the result,",
-    "ndarray": "a list, such as .tolist()",
-    "generic": "a number, such as .item()",  # numpy's scalars
+    "datetime.date": "text, such as .isoformat()",
+    "datetime.time": "text, such as .isoformat()",
+    "datetime.timedelta": "a number, such as .total_seconds()",
+    "decimal.Decimal": "text, such as str() of it",
+    "fractions.Fraction": "text, such as str() of it",
+    "uuid.UUID": "text, such as str() of it",
+    "pathlib.PurePath": "text, such as str() of it",
+    "ipaddress._IPAddressBase": "text, such as str() of it",
+    "builtins.BaseException": "text, such as str() of it",
+    "builtins.complex": "a list of two numbers",
+    "builtins.memoryview": "bytes, such as .tobytes()",
+    "_io._IOBase": "what it holds, such as .read()",
+    "spear.SharedBuffer": "it as the only argument, or as the result,",
+    "numpy.ndarray": "a list, such as .tolist()",
+    "numpy.datetime64": "text, such as str() of it",
+    "numpy.timedelta64": "a number, such as it / numpy.timedelta64(1, 's')",
+    "numpy.complexfloating": "a list of two numbers",
+    "numpy.void": "a list, such as .item()",
+    "numpy.bool": "a bool, such as .item()",
+    "numpy.bool_": "a bool, such as .item()",
+    "numpy.generic": "a number, such as .item()",  # the other scalars
+    "pandas.DataFrame": "a list of dicts, such as .to_dict('records')",
+    "pandas.NAType": "None",
+    "pandas.NaTType": "None",
+    "pydantic.BaseModel": "a dict, such as .model_dump(mode='json')",
+    "msgspec.Struct": "a dict, such as msgspec.to_builtins() of it",
 }
-"""What to send instead, by the name of a class or one of its bases: their modules may not be loaded."""
+"""What to send instead, by the package and the name of a class or one of its bases.
+
+By names, because the packages may not be loaded; with the package, because others use such names, too.
+"""
+
+_METHODS: Final = ("tolist", "to_list", "to_pylist", "to_dicts", "to_dict", "isoformat")
+"""What a class that is not in the table may have for the purpose."""
 
 _ANYTHING: Final = "numbers, text, bytes, lists, dicts, attrs or dataclass objects"
 
@@ -211,12 +230,22 @@ def _attributes_of(cls: type) -> Collection[str] | None:
     return None
 
 
+def names_of(cls: type) -> Iterator[str]:
+    """Yield the names of a class and its bases, each behind its package: ``datetime.date``."""
+    for base in cls.__mro__:
+        yield f"{base.__module__.partition('.')[0]}.{base.__name__}"
+
+
 def _advice_for(value: object) -> str:
-    for base in type(value).__mro__:
-        if base.__name__ in _ADVICE:
-            return _ADVICE[base.__name__]
+    cls = type(value)
+    for name in names_of(cls):
+        if name in _ADVICE:
+            return _ADVICE[name]
+    for method in _METHODS:
+        if hasattr(cls, method):
+            return f"what .{method}() gives"
     # Sets, generators, views of dicts and their like.
-    return "a list" if hasattr(value, "__iter__") or hasattr(value, "__aiter__") else _ANYTHING
+    return "a list" if hasattr(cls, "__iter__") or hasattr(cls, "__aiter__") else _ANYTHING
 
 
 def _too_deep() -> CannotSend:

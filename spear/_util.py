@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
@@ -16,6 +16,44 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     longer = (each for each in known if each.startswith(f"{name}_"))
     close = next(iter(get_close_matches(name, known, 1)), None) or next(longer, None)
     return f"; did you mean {close!r}?" if close else ""
+
+
+# -- what the user has written, called from where nothing of the user's may do harm ----------------------
+
+# Not as a subclass or a metaclass may have redefined them.
+_members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
+_qualname: Final = type.__dict__["__qualname__"].__get__
+
+
+def text_of(error: object) -> str:
+    """Return what an exception says, even if its own ``__str__`` raises or exits.
+
+    In Trio's thread call this under ``enable_ki_protection``: then nothing that it swallows is Ctrl-C.
+    """
+    try:
+        return str.__str__(str(error))  # not an instance of a subclass of str
+    except BaseException:
+        return "<exception str() failed>"  # as tracebacks have it
+
+
+def name_of(error: BaseException) -> str:
+    """Return the name of an exception's class."""
+    return str.__str__(_qualname(type(error)))
+
+
+def summary_of(error: BaseException) -> str:
+    """Return the name of an exception's class and what it says, in the same way."""
+    return f"{name_of(error)}: {text_of(error)}".removesuffix(": ")
+
+
+def leaves_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, and in the groups in it; or the exception, if it is no group."""
+    # By the type: isinstance() would ask the exception for its __class__.
+    if issubclass(type(error), BaseExceptionGroup):
+        for each in _members(error):
+            yield from leaves_of(each)
+    else:
+        yield error
 
 
 class NoPublicConstructor(type):

@@ -72,10 +72,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "wsproto": ("spear/gateway/*.py",),
     "asyncio": ("spear/agent/*.py",),
     # protected_block instead, so that Ctrl-C cannot leave a block without its end.
-    "contextlib.asynccontextmanager": (
-        "spear/channels/_interrupts.py",
-        "spear/agent/_app.py",  # of a lifespan, which is the user's
-    ),
+    "contextlib.asynccontextmanager": ("spear/channels/_interrupts.py",),
     # Processes are started, signalled and forked in one place, which reaps them; or in a zygote.
     "subprocess": PROCESS_RUNTIME,
     "multiprocessing": (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import enum
+import io
 import ipaddress
 import re
 import uuid
@@ -14,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import attrs
 import hypothesis.strategies as st
@@ -30,6 +31,9 @@ from spear._sendable import (
     check_text,
 )
 from spear.wire import decode_result, decode_value_untrusted, encode_arguments, encode_result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @attrs.frozen
@@ -162,6 +166,64 @@ def test_what_cannot_be_sent_is_named_with_what_to_send_instead(value: object, s
     with pytest.raises(CannotSend, match=re.escape(said)) as caught:
         check_sendable(value)
     assert caught.value.path == ""
+
+
+def foreign(*names: str, **attributes: object) -> object:
+    """An object of a class of a package that need not be installed: the last of these classes."""
+    cls: type = object
+    for name in names:
+        module, _, name = name.rpartition(".")
+        cls = type(name, (cls,), {"__module__": module, **attributes})
+    return cls()
+
+
+def items(self: object) -> Iterator[object]:
+    raise AssertionError
+
+
+ARRAY = {"__iter__": items, "tolist": items}
+FRAME = {"__iter__": items, "to_dict": items}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (foreign("pandas.core.generic.NDFrame", "pandas.core.frame.DataFrame", **FRAME),
+         "type DataFrame: send a list of dicts, such as .to_dict('records')"),
+        (foreign("pandas.core.frame.DataFrame", "geopandas.geodataframe.GeoDataFrame", **FRAME),
+         "type GeoDataFrame: send a list of dicts, such as .to_dict('records')"),
+        (foreign("pandas.core.series.Series", **ARRAY), "send what .tolist() gives"),
+        (foreign("pandas._libs.missing.NAType"), "type NAType: send None"),
+        (foreign("polars.dataframe.frame.DataFrame", __iter__=items, to_dicts=items),
+         "type DataFrame: send what .to_dicts() gives"),
+        (foreign("pyarrow.lib.Table", to_pylist=items), "send what .to_pylist() gives"),
+        (foreign("torch.Tensor", **ARRAY), "type Tensor: send what .tolist() gives"),
+        (foreign("pydantic.main.BaseModel", "pydantic.main.Order", __iter__=items),
+         "type Order: send a dict, such as .model_dump(mode='json')"),
+        (foreign("msgspec.Struct", "msgspec.Order"), "send a dict, such as msgspec.to_builtins() of it"),
+        (foreign("numpy.ndarray", "numpy.MaskedArray", **ARRAY), "send a list, such as .tolist()"),
+        (foreign("numpy.generic", "numpy.datetime64"), "type datetime64: send text, such as str() of it"),
+        (foreign("numpy.generic", "numpy.timedelta64"), "type timedelta64: send a number, such as it /"),
+        (foreign("numpy.generic", "numpy.complexfloating"), "send a list of two numbers"),
+        (foreign("numpy.generic", "numpy.void"), "type void: send a list, such as .item()"),
+        (foreign("numpy.generic", "numpy.bool"), "type bool: send a bool, such as .item()"),
+        (foreign("numpy.generic", "numpy.int64"), "type int64: send a number, such as .item()"),
+        # The names of others are not theirs.
+        (foreign("shop.date"), "type date: send numbers, text"),
+        (foreign("shop.generic"), "type generic: send numbers, text"),
+        (foreign("shop.date", isoformat=items), "type date: send what .isoformat() gives"),
+        (foreign("shop.DataFrame", __iter__=items), "type DataFrame: send a list"),
+        (foreign("shop.Orders", __aiter__=items), "type Orders: send a list"),
+        (list, "type type: send numbers, text"),
+        (ValueError("x"), "type ValueError: send text, such as str() of it"),
+        (io.StringIO("x"), "type StringIO: send what it holds, such as .read()"),
+    ],
+)  # fmt: skip
+def test_things_of_well_known_packages_are_told_by_which_method_they_can_be_sent(
+    value: object, said: str
+) -> None:
+    with pytest.raises(CannotSend, match=re.escape(said)):
+        check_sendable(value)
 
 
 def test_a_view_is_sent_by_itself_and_in_nothing_else() -> None:

@@ -36,7 +36,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Final, TypeAlias, final
 
-from spear._util import did_you_mean
+from spear._util import did_you_mean, text_of
 
 from ._as_written import annotations_of, signature_of
 from ._context import Items
@@ -74,7 +74,7 @@ class Check:
         exact: a value of exactly this type fits as it is.
         text: the annotation as error messages name it.
         impossible: the class of which nothing that travels is an instance, so that no value but an
-            empty one can ever fit; empty if there is none.
+            empty one can ever fit; None if there is none.
     """
 
     __slots__ = ("_convert", "exact", "impossible", "text")
@@ -89,7 +89,7 @@ class Check:
     ) -> None:
         self.text = text
         self.exact = exact
-        self.impossible: str = _first_impossible(parts)
+        self.impossible: type | None = _first_impossible(parts)
         self._convert = convert
 
     def complete(self, convert: Convert) -> None:
@@ -116,8 +116,8 @@ class Check:
         return Mismatch(f"expected {self.text}, got {_type_name(value)}")
 
 
-def _first_impossible(parts: Iterable[Check | None]) -> str:
-    return next((part.impossible for part in parts if part and part.impossible), "")
+def _first_impossible(parts: Iterable[Check | None]) -> type | None:
+    return next((part.impossible for part in parts if part and part.impossible), None)
 
 
 def _type_name(value: object) -> str:
@@ -448,7 +448,7 @@ def _structure(cls: type) -> Check:
         try:
             return cls(**arguments)
         except Exception as error:
-            raise Mismatch(f"not a valid {cls.__name__}: {error}") from error
+            raise Mismatch(f"not a valid {cls.__name__}: {text_of(error)}") from error
 
     check.impossible = _first_impossible(fields[name] for name in required)
     check.complete(convert)
@@ -489,7 +489,7 @@ def _instance(cls: type) -> Check | None:
         return None
     check = Check(cls.__name__)
     if not any(isinstance(each, cls) for each in _SAMPLES):
-        check.impossible = cls.__name__
+        check.impossible = cls
 
     def convert(value: object) -> object:
         if not isinstance(value, cls):

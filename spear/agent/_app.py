@@ -9,16 +9,16 @@ import inspect
 import os
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeAlias, TypeVar, final, overload
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final, overload
 
 from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_LIMITS, Limits, shown
 from spear.channels import protected_block
 
 from ._describe import describe
-from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction
+from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction, WrappedFunction
+from ._lifespan import Lifespan, check_lifespan, open_lifespan, required_parameter
 from ._mistakes import check_annotations
 from ._service import AgentService
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Lifespan: TypeAlias = Callable[
-    [], AsyncIterator[None] | AbstractAsyncContextManager[object, bool | None]
-]
 L = TypeVar("L", bound=Lifespan)
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
@@ -177,9 +174,13 @@ class Agent:
         if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
             raise ConfigurationError(_not_a_function(function))
         kind = _kind_of(function, HEALTH, asyncio=False)
-        if kind not in (AsyncFunction, PlainFunction):
+        if kind not in (AsyncFunction, PlainFunction, WrappedFunction):
             raise ConfigurationError(
                 f"{function.__name__}() is a stream: a health check just returns"
+            )
+        if parameter := required_parameter(function):
+            raise ConfigurationError(
+                f"{function.__name__}() takes {parameter!r}: a health check takes no arguments"
             )
         self._service.add_unannounced(kind(HEALTH, function))
         return function
@@ -192,10 +193,12 @@ class Agent:
         function that returns an async context manager will do as well.
 
         Raises:
-            ConfigurationError: there is one already.
+            ConfigurationError: there is one already, or it cannot be one: it has no ``yield``, or takes
+                arguments, for example.
         """
         if self._lifespan is not None:
             raise ConfigurationError("there is a lifespan already: put both into one")
+        check_lifespan(lifespan)
         self._lifespan = lifespan
         return lifespan
 
@@ -256,9 +259,22 @@ class Agent:
         threads = self.concurrency or min(limits.max_calls, MAX_THREADS)
         async with (
             _entered(self._lifespan),
-            self._service.running(threads, limits.call_seconds, debug=self.debug or debug),
+            self._service.running(
+                threads,
+                self.limits(limits).max_calls,
+                limits.call_seconds,
+                debug=self.debug or debug,
+            ),
         ):
             yield
+
+    async def wait_unable(self) -> str:
+        """Wait, while it is :meth:`running`, until functions cannot be run any more; returns why.
+
+        No thread can be started, for example, or the asyncio loop has ended. Then leave the block, and
+        start another one, or another process. A checkpoint.
+        """
+        return await self._service.wait_unable()
 
     def prepare(self) -> None:
         """Do now what the first run and the first calls would do. Nothing can be registered any more.
@@ -294,13 +310,7 @@ async def _entered(lifespan: Lifespan | None) -> AsyncIterator[None]:
     if lifespan is None:
         yield
         return
-    made = lifespan()
-    if isinstance(made, AbstractAsyncContextManager):
-        manager: AbstractAsyncContextManager[object, bool | None] = made
-    else:
-        generator = made
-        manager = asynccontextmanager(lambda: generator)()
-    async with manager:
+    async with open_lifespan(lifespan):
         yield
 
 
@@ -312,7 +322,9 @@ def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Function]:
     """The class that runs this kind of function."""
     is_async_stream = inspect.isasyncgenfunction(function)
     is_async = inspect.iscoroutinefunction(function)
+    is_wrapper = not is_async and inspect.iscoroutinefunction(inspect.unwrap(function))
     if asyncio:
+        is_async |= is_wrapper  # what it returns is awaited
         if not (is_async or is_async_stream):
             raise ConfigurationError(f"{name}() is no `async def`: leave out asyncio=True")
         from ._asyncio_bridge import AsyncioFunction, AsyncioStream
@@ -326,7 +338,7 @@ def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Function]:
         from ._generators import PlainStream
 
         return PlainStream
-    return PlainFunction
+    return WrappedFunction if is_wrapper else PlainFunction
 
 
 def _not_a_function(thing: object) -> str:

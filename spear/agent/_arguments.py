@@ -8,6 +8,7 @@ with is not checked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -79,7 +80,6 @@ class Parameter:
         self.required = required
 
 
-@final
 class Binder:
     """Fits the arguments of calls to the parameters of one function, or says what is wrong.
 
@@ -182,24 +182,45 @@ class Binder:
         )
 
 
-def make_binder(name: str, function: AnyFunction) -> tuple[Binder, tuple[str, int] | None]:
-    """The binder of a function, and the parameter that takes the caller's items, if it has one:
-    its name, and its index among all parameters."""
-    from ._annotations import build_check, is_items, resolve_hints
-    from ._as_written import signature_of
+@final
+class LenientBinder(Binder):
+    """A binder for a wrapper that cannot be read.
 
-    hints = resolve_hints(function)
+    Arguments that fit the function inside are converted for that; all others are left to the wrapper.
+    """
+
+    __slots__ = ()
+
+    def bind(self, positional: list[object], keywords: dict[str, object]) -> None:
+        """Convert the arguments in place, if all of them fit."""
+        fitted, named = list(positional), dict(keywords)
+        with suppress(InvalidArguments):
+            super().bind(fitted, named)
+            positional[:] = fitted
+            keywords.update(named)
+
+
+ItemsParameter: TypeAlias = "tuple[str, int, Check | None]"
+"""The parameter that takes the caller's items: name, index among all parameters, check of each item."""
+
+
+def make_binder(name: str, function: AnyFunction) -> tuple[Binder, ItemsParameter | None]:
+    """The binder of a function, and the parameter that takes the caller's items, if it has one."""
+    from ._annotations import build_check, is_items, item_check
+    from ._wrappers import what_it_takes
+
+    takes = what_it_takes(function)
     parameters: list[Parameter] = []
     rest: Parameter | None = None
     other: Parameter | None = None
-    items: tuple[str, int] | None = None
-    for parameter in signature_of(function).parameters.values():
-        kind, hint = parameter.kind, hints.get(parameter.name)
+    items: ItemsParameter | None = None
+    for parameter in takes.parameters:
+        kind, hint = parameter.kind, takes.hints.get(parameter.name)
         by_position = kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         index = len(parameters) if by_position else _MANY
         check = build_check(hint)
         if items is None and is_items(hint):
-            items = (parameter.name, index)
+            items = (parameter.name, index, item_check(hint))
         elif kind is parameter.VAR_POSITIONAL:
             rest = Parameter(parameter.name, check)
         elif kind is parameter.VAR_KEYWORD:
@@ -210,4 +231,5 @@ def make_binder(name: str, function: AnyFunction) -> tuple[Binder, tuple[str, in
             parameters.append(
                 Parameter(parameter.name, check, index, by_name=by_name, required=required)
             )
-    return Binder(name, parameters, rest=rest, other=other), items
+    kind_of_binder = Binder if takes.is_certain else LenientBinder
+    return kind_of_binder(name, parameters, rest=rest, other=other), items

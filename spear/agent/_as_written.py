@@ -14,6 +14,8 @@ if sys.version_info >= (3, 14):
     from annotationlib import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._arguments import AnyFunction
 
 
@@ -27,7 +29,7 @@ def annotations_of(thing: AnyFunction | type) -> dict[str, object]:
     return dict(inspect.get_annotations(thing))
 
 
-def signature_of(thing: AnyFunction | type) -> inspect.Signature:
+def signature_of(thing: Callable[..., object]) -> inspect.Signature:  # type: ignore[explicit-any]  # any
     """The signature of a function or class, with annotations as above.
 
     Raises:

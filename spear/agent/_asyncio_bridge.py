@@ -14,16 +14,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, cast, final
 
 import outcome
 import trio
-from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from spear._errors import FunctionRaised, NotInCall
+from spear._util import summary_of
 from spear.wire import NONE
 
 from ._context import current
@@ -43,33 +44,79 @@ JOIN_SECONDS: Final = 5.0
 """How long the loop may take to cancel what functions have left running in it."""
 
 
+class BridgeBroken(Exception):
+    """The loop has ended, and the coroutine was not begun."""
+
+
 @final
 class AsyncioBridge:
     """One asyncio loop in one thread.
 
+    The loop belongs to the program as well: a task that it has left running there may exit, or stop the
+    loop. Then the bridge is broken for good.
+
     Args:
         token: of the Trio that uses it.
+        on_broken: called in Trio's thread with the reason.
+
+    Attributes:
+        broken_by: why the loop has ended before its time; empty as long as it has not.
+        waiting: calls that wait for the loop.
+
+    Raises:
+        OSError, RuntimeError: there is no descriptor for the loop, or no thread.
     """
 
-    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+    def __init__(self, token: trio.lowlevel.TrioToken, on_broken: Callable[[str], None]) -> None:
         self.token = token
-        self.loop = asyncio.new_event_loop()
+        self.broken_by = ""
+        self.waiting: set[BridgedCall] = set()
+        self._on_broken = on_broken
         self._stop = asyncio.Event()
+        self.loop = asyncio.new_event_loop()
         # A daemon: a coroutine that blocks its thread must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="spear asyncio", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.loop.close()
+            raise
 
     def _run(self) -> None:
-        # The runner cancels all tasks at the end, closes generators and executor, then the loop.
-        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+        runner = asyncio.Runner(loop_factory=lambda: self.loop)
+        try:
             runner.run(self._serve())
+        except BaseException as error:
+            self.broken_by = f"its asyncio loop has ended: {summary_of(error)}"
+            self._tell(self._on_broken, self.broken_by)
+        # Cancels all tasks, closes generators and executor, then the loop.
+        with suppress(BaseException):
+            runner.close()
+        self._tell(self._abandon)
+
+    def _tell(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
+        with suppress(trio.RunFinishedError, OSError):  # Trio hears of it all the same, only later
+            self.token.run_sync_soon(function, *arguments)
+
+    def _abandon(self) -> None:
+        """Wake those for whom the loop has not done what it should."""
+        for call in list(self.waiting):
+            call.abandon()
 
     async def _serve(self) -> None:
         await self._stop.wait()
 
+    def soon(self, function: Callable[[], object]) -> bool:
+        """Have the loop call a function; returns whether there is a loop that can."""
+        try:
+            self.loop.call_soon_threadsafe(function)
+        except RuntimeError:  # it has been closed
+            return False
+        return True
+
     async def aclose(self) -> None:
         """End the loop: cancel what runs in it, wait for that for a few seconds. A checkpoint."""
-        self.loop.call_soon_threadsafe(self._stop.set)
+        self.soon(self._stop.set)
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._thread.join, JOIN_SECONDS)
         await trio.lowlevel.checkpoint()
@@ -88,46 +135,69 @@ class BridgedCall:
         self._bridge = bridge
         self._nursery = nursery
         self._is_open = True
-        self._asyncio_task: asyncio.Task[outcome.Outcome[object]]
+        self._trio_task: Task
+        self._asyncio_task: asyncio.Task[outcome.Outcome[object]] | None = None
 
     # -- from Trio to asyncio -----------------------------------------------------------------------
 
     async def run(
         self, function: Callable[[], Coroutine[object, object, object]], context: Context
     ) -> outcome.Outcome[object]:
-        """What the coroutine ends with. If cancelled, cancels it, and waits for its end."""
-        loop = self._bridge.loop
-        trio_task = current_task()
+        """Return what the coroutine ends with. If cancelled, cancels it, and waits for its end.
+
+        Raises:
+            BridgeBroken: the loop has ended, and the coroutine was not begun.
+        """
+        bridge = self._bridge
+        self._trio_task = current_task()
         raise_cancel: Callable[[], object] | None = None
 
         def begin() -> None:  # in asyncio's thread, as end
-            task = loop.create_task(_captured(function), context=context)
+            if bridge.broken_by:
+                return
+            task = bridge.loop.create_task(_captured(function), context=context)
             self._asyncio_task = task
             task.add_done_callback(end)
 
         def end(task: asyncio.Task[outcome.Outcome[object]]) -> None:
             result = outcome.Error(asyncio.CancelledError()) if task.cancelled() else task.result()
-            self._bridge.token.run_sync_soon(reschedule, trio_task, outcome.Value(result))
+            bridge.token.run_sync_soon(self._wake, result)
+
+        def cancel() -> None:
+            # The task is there by then: asyncio runs callbacks in the order in which they came.
+            if self._asyncio_task is not None:
+                self._asyncio_task.cancel()
 
         def abort(raise_it: Callable[[], object]) -> Abort:
             nonlocal raise_cancel
             raise_cancel = raise_it
-            # The task is there by then: asyncio runs callbacks in the order in which they came.
-            loop.call_soon_threadsafe(lambda: self._asyncio_task.cancel())
+            bridge.soon(cancel)
             return Abort.FAILED
 
+        is_taken = not bridge.broken_by and bridge.soon(begin)
+        if not is_taken:
+            raise BridgeBroken
+        bridge.waiting.add(self)
         try:
-            loop.call_soon_threadsafe(begin)
             result: outcome.Outcome[object] = await wait_task_rescheduled(abort)
         finally:
             self._is_open = False
-        if isinstance(result, outcome.Error) and isinstance(result.error, asyncio.CancelledError):
+        if isinstance(result, outcome.Error) and type(result.error) is asyncio.CancelledError:
             if raise_cancel is not None:
                 raise_cancel()
-            return outcome.Error(
-                FunctionRaised("the asyncio task was cancelled", type_name="CancelledError")
-            )
+            if self._asyncio_task is None:
+                raise BridgeBroken
+            why = bridge.broken_by or "the asyncio task was cancelled"
+            return outcome.Error(FunctionRaised(why, type_name="CancelledError"))
         return result
+
+    def _wake(self, result: outcome.Outcome[object]) -> None:
+        self._bridge.waiting.remove(self)
+        reschedule(self._trio_task, outcome.Value(result))
+
+    def abandon(self) -> None:
+        """Have the call end, because the loop has, and the coroutine never will."""
+        self._wake(outcome.Error(asyncio.CancelledError()))
 
     # -- from asyncio to Trio -----------------------------------------------------------------------
 
@@ -139,8 +209,8 @@ class BridgedCall:
         Raises:
             NotInCall: the function that this call was for has ended.
         """
-        loop, token = self._bridge.loop, self._bridge.token
-        future: asyncio.Future[T] = loop.create_future()
+        bridge, token = self._bridge, self._bridge.token
+        future: asyncio.Future[T] = bridge.loop.create_future()
         scope = trio.CancelScope()
 
         async def work() -> None:  # in Trio, as start
@@ -151,14 +221,14 @@ class BridgedCall:
             except Exception as error:
                 result = outcome.Error(error)
             finally:
-                loop.call_soon_threadsafe(_settle, future, result)
+                bridge.soon(partial(_settle, future, result))
 
         def start() -> None:
             if self._is_open:
                 self._nursery.start_soon(work)
             else:
                 error = NotInCall("the function that was called has ended")
-                loop.call_soon_threadsafe(_settle, future, outcome.Error(error))
+                bridge.soon(partial(_settle, future, outcome.Error(error)))
 
         token.run_sync_soon(start)
         try:
@@ -171,8 +241,12 @@ class BridgedCall:
 async def _captured(
     function: Callable[[], Coroutine[object, object, object]],
 ) -> outcome.Outcome[object]:
-    # Nothing but a value leaves the task: asyncio would end the whole loop at a SystemExit.
-    return await outcome.acapture(function)
+    # Nothing but a value leaves the task: asyncio would end the whole loop at a SystemExit. Not
+    # acapture(), which asks the exception for a method.
+    try:
+        return outcome.Value(await function())
+    except BaseException as error:
+        return outcome.Error(error)
 
 
 def _settle(future: asyncio.Future[T], result: outcome.Outcome[T]) -> None:
@@ -193,13 +267,25 @@ async def _bridged(
     function: Callable[[BridgedCall], Coroutine[object, object, object]],
 ) -> object:
     """Run a coroutine function for a call, in asyncio, where ``spear.context()`` finds the call."""
+    bridge = await _bridge_of(service, call)
+    result: outcome.Outcome[object] | None = None
     async with trio.open_nursery() as nursery:
-        bridged = BridgedCall(service.asyncio_bridge(), nursery)
+        bridged = BridgedCall(bridge, nursery)
         context = copy_context()
         context.run(current.set, (call, name, call.deadline, service, bridged))
-        result = await bridged.run(partial(function, bridged), context)
+        with suppress(BridgeBroken):
+            result = await bridged.run(partial(function, bridged), context)
         nursery.cancel_scope.cancel()
+    if result is None:
+        raise await service.unable(call, bridge.broken_by)
     return result.unwrap()
+
+
+async def _bridge_of(service: AgentService, call: InboundCall) -> AsyncioBridge:
+    try:
+        return service.asyncio_bridge()
+    except (OSError, RuntimeError) as error:
+        raise await service.unable(call, f"no asyncio loop can be started: {error}") from error
 
 
 @final
@@ -227,9 +313,9 @@ class AsyncioStream(Stream):
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Send its items."""
         self.check_wanted(call)
-        loop = service.asyncio_bridge().loop
+        bridge = await _bridge_of(service, call)
         room = asyncio.Event()
-        handover = Handover(service.token, lambda: _set_soon(loop, room))
+        handover = Handover(service.token, lambda: bridge.soon(room.set))
 
         async def produce(bridged: BridgedCall) -> None:
             failure: BaseException | None = FunctionRaised(
@@ -250,6 +336,8 @@ class AsyncioStream(Stream):
                 failure = error
             finally:
                 handover.end(failure)
+            if failure is not None and call.cancelled is not None:
+                raise failure  # nobody takes it from there any more
 
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
@@ -260,7 +348,3 @@ class AsyncioStream(Stream):
         if failure is not None:
             raise failure
         return NONE, True
-
-
-def _set_soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    loop.call_soon_threadsafe(event.set)

@@ -25,7 +25,7 @@ from spear._errors import (
     NotInCall,
 )
 from spear._limits import expect_timeout
-from spear.channels import protected_block
+from spear.channels import protected_block, protected_class
 from spear.wire import decode_result, encode_call
 
 from ._encoding import encode_report
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ._annotations import Check
     from ._asyncio_bridge import BridgedCall
+    from ._own_calls import Waiting
     from ._service import AgentService
 
 T = TypeVar("T")
@@ -96,6 +97,7 @@ async def call_once(
 
 
 @final
+@protected_class
 class CallContext:
     """One call, from inside the function that handles it; given by :func:`context`."""
 
@@ -240,9 +242,10 @@ class CallContext:
             raise LocalProtocolError("call_sync() would block Trio: use `await ...call()` here")
         # Without a token this is cancelled together with the function; a thread that only asyncio
         # knows has no such task to follow.
-        token = None if self._bridge is None else self._service.token
+        is_plain = self._bridge is None
+        token = None if is_plain else self._service.token
         response = trio.from_thread.run(
-            self._request, function, payload, is_cbor, timeout, trio_token=token
+            self._request, function, payload, is_cbor, timeout, None, is_plain, trio_token=token
         )
         return _decoded(response.payload, response.is_cbor, function)
 
@@ -253,14 +256,24 @@ class CallContext:
         is_cbor: bool,
         timeout: float | None,
         key: str | None = None,
+        holds_thread: bool = False,
     ) -> ExecutionResponse:
         budget = self._budget(function, timeout)
-        try:
-            return await self._call.channel.request(
-                function, payload, timeout=budget.seconds, is_cbor=is_cbor, key=key
-            )
-        except DeadlineExceeded as failure:
-            raise budget.exceeded(failure) from failure
+        with self._waiting(function, holds_thread=holds_thread) as waiting:
+            try:
+                return await self._call.channel.request(
+                    function,
+                    payload,
+                    timeout=budget.seconds,
+                    is_cbor=is_cbor,
+                    metadata=waiting.metadata,
+                    key=key,
+                )
+            except DeadlineExceeded as failure:
+                raise budget.exceeded(failure, waiting.stuck) from failure
+
+    def _waiting(self, function: str, *, holds_thread: bool = False) -> Waiting:
+        return self._service.own_calls.waiting(self._call, function, holds_thread=holds_thread)
 
     @protected_block
     async def stream(
@@ -278,19 +291,24 @@ class CallContext:
         payload, is_cbor = encode_call(function, arguments, keywords)
         budget = self._budget(function, timeout)
         async with AsyncExitStack() as stack:
+            waiting = stack.enter_context(self._waiting(function))
             opening = self._call.channel.open_stream(
-                function, payload, timeout=budget.seconds, is_cbor=is_cbor
+                function,
+                payload,
+                timeout=budget.seconds,
+                is_cbor=is_cbor,
+                metadata=waiting.metadata,
             )
             try:
                 stream = await stack.enter_async_context(opening)
             except DeadlineExceeded as failure:
-                raise budget.exceeded(failure) from failure
+                raise budget.exceeded(failure, waiting.stuck) from failure
 
             async def receive() -> tuple[bytes, bool]:
                 try:
                     return await stream.receive_item()
                 except DeadlineExceeded as failure:
-                    raise budget.exceeded(failure) from failure
+                    raise budget.exceeded(failure, waiting.stuck) from failure
 
             yield Items(receive, function)
 
@@ -331,13 +349,16 @@ class _Budget:
         self.seconds = seconds
         self._is_all = is_all
 
-    def exceeded(self, failure: DeadlineExceeded) -> DeadlineExceeded:
-        """The failure of such a call, whoever has noticed first."""
+    def exceeded(self, failure: DeadlineExceeded, why: str) -> DeadlineExceeded:
+        """The failure of such a call, whoever has noticed first, and why it came to that, if known."""
         late = DeadlineExceeded.of_call(self._function, self.seconds, failure.delivered)
+        if why:
+            late = DeadlineExceeded(f"{late}: {why}", delivered=failure.delivered)
         return about_call(late) if self._is_all else late
 
 
 @final
+@protected_class
 class Items(Generic[T]):
     """A stream of items that arrive from the other side, decoded.
 

@@ -76,9 +76,11 @@ def _signature(function: AnyFunction) -> str:
         signature = signature_of(function)
     except ValueError:  # some functions that are written in C
         return "(...)"
+    from ._wrappers import what_it_takes
+
     parameters = [
         each.replace(annotation=_as_written(each.annotation))
-        for each in signature.parameters.values()
+        for each in what_it_takes(function).parameters
     ]
     returns = _as_written(signature.return_annotation)
     text = str(signature.replace(parameters=parameters, return_annotation=returns))

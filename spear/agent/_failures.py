@@ -8,7 +8,8 @@ unless it is :func:`about_call`, found by the agent with the call itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
+from math import isfinite
 from types import TracebackType
 from typing import Final, TypeVar
 from weakref import WeakSet
@@ -17,6 +18,7 @@ import outcome
 import trio
 
 from spear._errors import CallFailed, DeadlineExceeded, FunctionRaised, Overloaded
+from spear._util import leaves_of, name_of, summary_of, text_of
 
 F = TypeVar("F", bound=CallFailed)
 
@@ -29,55 +31,63 @@ def about_call(failure: F) -> F:
     return failure
 
 
+def _is_about_call(error: BaseException) -> bool:
+    try:
+        return issubclass(type(error), CallFailed) and error in _about_calls
+    except BaseException:  # of its own __hash__
+        return False
+
+
+@trio.lowlevel.enable_ki_protection  # so what is raised in here is the exception's, never Ctrl-C
 def as_seen_by_caller(error: BaseException, *, debug: bool) -> CallFailed:
-    """What to report when ``error`` leaves a function.
+    """Return what to report when ``error`` leaves a function.
+
+    Never raises, whatever the exception does when it is looked at.
 
     Args:
         error: an exception, SystemExit, or a group of such.
         debug: show the traceback.
     """
-    leaves = list(_leaves(error))
+    try:
+        return _as_seen(error, debug=debug)
+    except BaseException:
+        return FunctionRaised(text_of(error), type_name=name_of(error))
+
+
+def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
+    leaves = list(leaves_of(error))
     alone = leaves[0] if len(leaves) == 1 else None
-    if isinstance(alone, CallFailed) and alone in _about_calls:
+    if isinstance(alone, CallFailed) and _is_about_call(alone):
         if isinstance(alone, DeadlineExceeded):  # of a call that had all the time that was left
             return DeadlineExceeded(str(alone), delivered="yes")
         return alone
     if isinstance(alone, Overloaded):
-        return Overloaded(
-            str(alone), retry_after_seconds=alone.retry_after_seconds, delivered="yes"
-        )
-    trace = _traceback(error) if debug else None
+        seconds = alone.retry_after_seconds  # whatever a function has put there
+        seconds = seconds if isinstance(seconds, int | float) and isfinite(seconds) else None
+        return Overloaded(text_of(alone), retry_after_seconds=seconds, delivered="yes")
+    trace = traceback_of(error) if debug else None
     if isinstance(alone, FunctionRaised):  # of a function that this one has called
         return FunctionRaised(
-            alone.remote_message,
-            type_name=alone.type_name,
-            remote_traceback=alone.remote_traceback or trace,
+            text_of(alone.remote_message),
+            type_name=text_of(alone.type_name),
+            remote_traceback=text_of(alone.remote_traceback) if alone.remote_traceback else trace,
         )
     if alone is not None:
-        return FunctionRaised(text_of(alone), type_name=_name(alone), remote_traceback=trace)
-    text = "; ".join(f"{_name(each)}: {text_of(each)}".removesuffix(": ") for each in leaves)
-    return FunctionRaised(text, type_name=_name(error), remote_traceback=trace)
+        return FunctionRaised(text_of(alone), type_name=name_of(alone), remote_traceback=trace)
+    text = "; ".join(map(summary_of, leaves))
+    return FunctionRaised(text, type_name=name_of(error), remote_traceback=trace)
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions of which a group tells nothing but the number; or the one that is no group."""
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
+MOST_CHARACTERS: Final = 500
+"""Of what is logged in one line."""
 
 
-def text_of(error: BaseException) -> str:
-    """What an exception says, even if its own ``__str__`` fails."""
-    try:
-        return str(error)
-    except Exception:
-        return "<exception str() failed>"  # as tracebacks have it
-
-
-def _name(error: BaseException) -> str:
-    return type(error).__qualname__
+@trio.lowlevel.enable_ki_protection  # see text_of
+def in_one_line(errors: Iterable[BaseException]) -> str:
+    """Return what exceptions say, but for those that are about the call itself; empty if that is all."""
+    texts = (summary_of(each) for each in errors if not _is_about_call(each))
+    text = " ".join("; ".join(dict.fromkeys(texts)).split())
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 # -- tracebacks ---------------------------------------------------------------------------------------
@@ -97,8 +107,8 @@ def is_machinery(filename: str) -> bool:
     return filename.startswith(_MACHINERY)
 
 
-def _traceback(error: BaseException) -> str:
-    """The traceback as text, from the function on: how we came to call it tells its author nothing."""
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback as text, from the function on: our own frames tell its author nothing."""
     from traceback import format_exception
 
     begin: TracebackType | None = error.__traceback__

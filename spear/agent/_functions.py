@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast, final
 
-import trio
+from trio.lowlevel import disable_ki_protection
 
 from spear._errors import InvalidArguments, Rejected
 from spear._segments import Segment
+from spear.channels import protected_class
 from spear.wire import NONE
 
 from ._arguments import AnyFunction, Binder, decode_arguments_untrusted, make_binder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from spear.channels import InboundCall
     from spear.wire import Payload
 
+    from ._annotations import Check
     from ._asyncio_bridge import BridgedCall
     from ._service import AgentService
 
@@ -39,6 +41,7 @@ Arguments: TypeAlias = tuple[list[object], dict[str, object]]
 _building: Final = threading.Lock()
 
 
+@protected_class
 class Function(ABC):
     """A registered function.
 
@@ -48,9 +51,10 @@ class Function(ABC):
         needs_thread: whether each call has a thread of its own.
         calls: how many were begun.
         failed: how many ended with a failure, refused arguments among them.
+        late: how many raised something when nobody waited for them any more.
     """
 
-    __slots__ = ("_binder", "_items", "calls", "failed", "function", "name")
+    __slots__ = ("_binder", "_items", "calls", "failed", "function", "late", "name")
 
     kind: ClassVar[Kind] = "function"
     needs_thread: ClassVar[bool] = False
@@ -60,6 +64,7 @@ class Function(ABC):
         self.function = function
         self.calls = 0
         self.failed = 0
+        self.late = 0
         self._binder: Binder | None = None
         self._items: Callable[[InboundCall, Arguments, BridgedCall | None], None] | None = None
 
@@ -109,14 +114,12 @@ class Function(ABC):
         self,
         parameter: str,
         index: int,
+        check: Check | None,
         call: InboundCall,
         arguments: Arguments,
         bridge: BridgedCall | None,
     ) -> None:
         """Put the caller's items in the place of their parameter."""
-        from ._annotations import item_check, resolve_hints
-
-        check = item_check(resolve_hints(self.function)[parameter])
         items: Items[object] = Items(
             call.receive_item, self.name, check=check, bridge=bridge, is_callers=True
         )
@@ -137,14 +140,14 @@ class AsyncFunction(Function):
 
     __slots__ = ()
 
+    @disable_ki_protection  # what it runs is the user's
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Await it."""
         positional, keywords = self.bind(call)
-        result = await cast("Awaitable[object]", self.function(*positional, **keywords))
+        result = await self.function(*positional, **keywords)
         return self.encode(result)
 
 
-@final
 class PlainFunction(Function):
     """``def``: runs in a worker thread, and is not abandoned there when it is cancelled."""
 
@@ -155,19 +158,46 @@ class PlainFunction(Function):
         """Wait for a thread, and for the function."""
         # Decoding and encoding happen in the thread, too: megabytes of CBOR take longer than Trio's
         # thread may be away.
-        return await trio.to_thread.run_sync(self._run, call, limiter=service.limiter)
+        return await service.in_thread(call, self._run, call)
 
     def _run(self, call: InboundCall) -> tuple[Payload, bool]:
-        positional, keywords = self.bind(call)
-        result = self.function(*positional, **keywords)
+        result = self._call(call)
         if isinstance(result, Awaitable):
             close = getattr(result, "close", None)
             if close is not None:
                 close()  # or Python warns that it was never awaited
             raise TypeError(f"{self.name}() returned something to await: write it as `async def`")
+        if isinstance(result, Generator | AsyncGenerator):
+            raise TypeError(
+                f"{self.name}() returned a generator: to be a stream, it must have a `yield`"
+            )
+        return self.encode(result)
+
+    def _call(self, call: InboundCall) -> object:
+        positional, keywords = self.bind(call)
+        return self.function(*positional, **keywords)
+
+
+@final
+class WrappedFunction(PlainFunction):
+    """A plain wrapper of an ``async def``: runs in a worker thread, and what it returns to await in Trio.
+
+    It may as well run the function itself, as with ``trio.run``; then it returns a result.
+    """
+
+    __slots__ = ()
+    needs_thread = False  # usually for a moment
+
+    @disable_ki_protection  # what it runs is the user's
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Call it, and await what it returns."""
+        result = await service.in_thread(call, self._call, call)
+        if isinstance(result, Coroutine):
+            result = await result
         return self.encode(result)
 
 
+@protected_class
 class Stream(Function):
     """A function that gives many items."""
 
@@ -197,6 +227,7 @@ class AsyncStream(Stream):
 
     __slots__ = ()
 
+    @disable_ki_protection  # what it runs is the user's
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Send its items."""
         self.check_wanted(call)

@@ -43,7 +43,7 @@ class Handover:
         on_room: called in Trio's thread when the producer may go on, or must stop.
     """
 
-    def __init__(self, token: trio.lowlevel.TrioToken, on_room: Callable[[], None]) -> None:
+    def __init__(self, token: trio.lowlevel.TrioToken, on_room: Callable[[], object]) -> None:
         self._token = token
         self._on_room = on_room
         self._lock = threading.Lock()
@@ -131,7 +131,9 @@ class PlainStream(Stream):
     async def _run_in_thread(
         self, call: InboundCall, service: AgentService, handover: Handover, room: threading.Event
     ) -> None:
-        await trio.to_thread.run_sync(self._produce, call, handover, room, limiter=service.limiter)
+        await service.in_thread(call, self._produce, call, handover, room)
+        if handover.failure is not None and call.cancelled is not None:
+            raise handover.failure  # nobody takes it from there any more
 
     def _produce(self, call: InboundCall, handover: Handover, room: threading.Event) -> None:
         failure: BaseException | None = None

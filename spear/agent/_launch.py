@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -17,9 +16,11 @@ import trio
 
 from spear._errors import AuthenticationFailed, ConfigurationError, SpearError
 from spear._targets import GUARD, being_loaded, loading
+from spear._util import leaves_of, summary_of
 
 from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, parse_record, take_environment
-from ._serve import serve
+from ._failures import traceback_of
+from ._serve import NOT_ITS_OWN, serve
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -127,14 +128,19 @@ def run(agent: Agent, take: Take) -> int:
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     agent.service.has_own_process = True  # see watch_signals
-    instance_id, failure = trio.run(
-        _take_and_serve, agent, take, restrict_keyboard_interrupt_to_checkpoints=True
-    )
+    try:
+        instance_id, failure = trio.run(
+            _take_and_serve, agent, take, restrict_keyboard_interrupt_to_checkpoints=True
+        )
+    except BaseException as error:
+        # Not the program's, of which all is returned, but what lies beneath it.
+        sys.stderr.write(f"{traceback_of(error)}spear: {summary_of(error)}: {NOT_ITS_OWN}\n")
+        return LOST
     if failure is None:
         return DRAINED
     if not isinstance(failure, SpearError):
         # The program's own: its lifespan, or a background task that it started.
-        traceback.print_exception(failure)
+        sys.stderr.write(traceback_of(failure))
         return CANNOT_START
     sys.stderr.write(f"spear: {instance_id}: {failure}\n")
     if isinstance(failure, ConfigurationError):
@@ -146,17 +152,17 @@ async def _return(bootstrap: Bootstrap) -> Bootstrap:
     return bootstrap
 
 
-async def _take_and_serve(agent: Agent, take: Take) -> tuple[InstanceId, Exception | None]:
+async def _take_and_serve(agent: Agent, take: Take) -> tuple[InstanceId, BaseException | None]:
     bootstrap = await take()
     if bootstrap.debug:
         _show_debug_lines()
     return bootstrap.instance_id, await serve_bootstrap(agent, bootstrap)
 
 
-async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> Exception | None:
+async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> BaseException | None:
     """Serve until the host or a signal ends it; returns what went wrong."""
     # Returned, because the nursery would wrap it in a group.
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
         await nursery.start(watch_signals, stop, nursery.cancel_scope)
@@ -171,7 +177,10 @@ async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> Exception | Non
                 debug=bootstrap.debug,
                 stop=stop,
             )
-        except Exception as error:
+        except BaseException as error:
+            # SystemExit, too. Ctrl-C raises nothing here: see watch_signals.
+            if any(type(each) is trio.Cancelled for each in leaves_of(error)):
+                raise
             failure = error
         nursery.cancel_scope.cancel()
     return failure

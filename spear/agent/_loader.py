@@ -19,9 +19,10 @@ from typing import final
 
 from spear._errors import ConfigurationError
 from spear._targets import ARTIFACT_FILE, GUARD, file_of, is_file, split_target
+from spear._util import text_of
 
 from ._app import Agent
-from ._failures import is_machinery, text_of
+from ._failures import is_machinery
 
 
 @final
@@ -180,7 +181,8 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
 
 
 def _find_agent(module: ModuleType, program: str, name: str) -> Agent:
-    agents = {key: value for key, value in vars(module).items() if isinstance(value, Agent)}
+    # By the type: isinstance() would ask things for their __class__, and proxies need not have any now.
+    agents = {key: value for key, value in vars(module).items() if type(value) is Agent}
     if name:
         if name in agents:
             return agents[name]

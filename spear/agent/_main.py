@@ -22,7 +22,8 @@ Serve the functions of a program to its host.
 The host hands over its address on an inherited pipe (--bootstrap-fd); started by hand, this reads the
 environment: SERVICE_ADDR=unix:/path SECRET=64-hex-digits SPEAR_INSTANCE=process:name#1
 
-exit status: 0 drained, 1 connection lost for good, 2 cannot load or start, 3 refused by the host
+exit status: 0 drained, 1 connection lost for good or functions cannot be run any more,
+2 cannot load or start, 3 refused by the host
 """
 
 BAD_START = 2

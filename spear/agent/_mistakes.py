@@ -20,9 +20,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from spear._errors import ConfigurationError
+from spear._sendable import names_of
 from spear._util import did_you_mean
 
-from ._as_written import annotations_of, signature_of
+from ._as_written import annotations_of
 
 if TYPE_CHECKING:
     from ._arguments import AnyFunction
@@ -38,7 +39,7 @@ def check_annotations(functions: Iterable[Function]) -> None:
         annotations = annotations_of(function.function)
         annotations.pop("return", None)
         if not all(map(_is_plain, annotations.values())):
-            for parameter, fault in _faults(function.function, annotations):
+            for parameter, fault in _faults(function.function):
                 raise ConfigurationError(f"{function.name}({parameter}): {fault}")
 
 
@@ -48,24 +49,57 @@ def _is_plain(annotation: object) -> bool:
     return any(annotation is plain for plain in _PLAIN)
 
 
-def _faults(function: AnyFunction, annotations: dict[str, object]) -> Iterator[tuple[str, str]]:
+def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
     """(parameter, what is wrong with its annotation)."""
-    from ._annotations import build_check, is_items, item_check, resolve_hints
+    from ._annotations import build_check, is_items, item_check
+    from ._wrappers import what_it_takes
 
-    hints = resolve_hints(function)
-    for name, parameter in signature_of(function).parameters.items():
+    takes = what_it_takes(function)
+    if not takes.is_certain:
+        return
+    for parameter in takes.parameters:
+        name, hints = parameter.name, takes.hints
         if name not in hints:
-            if name in annotations and (fault := _misspelled(function, annotations[name])):
+            if parameter.annotation is not parameter.empty and (
+                fault := _misspelled(inspect.unwrap(function), parameter.annotation)
+            ):
                 yield name, fault
         # What has a default need not be given: it may be for those who call the function here.
         elif parameter.default is parameter.empty and parameter.kind not in _MANY:
-            impossible = ""
+            impossible: type | None = None
             with suppress(Exception):  # an odd class: told when it is used
                 hint = hints[name]
                 check = item_check(hint) if is_items(hint) else build_check(hint)
-                impossible = check.impossible if check else ""
-            if impossible:
-                yield name, f"{impossible} cannot be sent: annotate it with what can, such as str"
+                impossible = check.impossible if check else None
+            if impossible is not None:
+                yield name, f"{impossible.__name__} cannot be sent: {_advice_for(impossible)}"
+
+
+_ADVICE: Final = {
+    "datetime.date": ("str", "{}.fromisoformat()"),
+    "datetime.time": ("str", "{}.fromisoformat()"),
+    "datetime.timedelta": ("float", "{}(seconds=...)"),
+    "decimal.Decimal": ("str", "{}()"),
+    "fractions.Fraction": ("str", "{}()"),
+    "uuid.UUID": ("str", "{}()"),
+    "ipaddress._IPAddressBase": ("str", "{}()"),
+    "builtins.complex": ("list[float]", "{}(*...)"),
+    "numpy.ndarray": ("list", "numpy.array()"),
+    "numpy.datetime64": ("str", "numpy.{}()"),
+    "numpy.generic": ("float", "numpy.{}()"),
+    "pandas.DataFrame": ("list", "{}()"),
+    "pandas.Series": ("list", "{}()"),
+    "pydantic.BaseModel": ("dict", "{}.model_validate()"),
+}
+"""What to take instead of a class, and what then makes an instance of it."""
+
+
+def _advice_for(cls: type) -> str:
+    for name in names_of(cls):
+        if name in _ADVICE:
+            take, make = _ADVICE[name]
+            return f"annotate it with {take}, and use {make.format(cls.__name__)} in the function"
+    return f"annotate it with str, list or dict, or make {cls.__name__} a dataclass"
 
 
 _MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

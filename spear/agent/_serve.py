@@ -19,6 +19,7 @@ import trio
 from spear._errors import (
     AuthenticationFailed,
     ChannelBroken,
+    ChannelClosed,
     ConfigurationError,
     RemoteProtocolError,
     SpearError,
@@ -43,6 +44,8 @@ STABLE_SECONDS: Final = 5.0
 
 MAX_ABSENCES: Final = 3
 """A Unix socket that was missing so often in a row will not come back: its host has gone."""
+
+NOT_ITS_OWN: Final = "has the program cancelled tasks, or closed descriptors, that are not its own?"
 
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 
@@ -85,6 +88,7 @@ async def serve(
         AuthenticationFailed: the host refused us, or is not our host.
         ChannelBroken: there is no connection, and there was none for ``limits.reconnect_seconds``.
         RemoteProtocolError: there is no Spear host at that address.
+        SpearError: functions cannot be run any more, because no thread can be started, for one.
         ConfigurationError: this address and these arguments cannot work.
     """
     async with agent.running(limits, debug=debug):
@@ -143,14 +147,17 @@ class _Session:
         self._debug = debug
         self._stop = stop
         self._rng = rng
+        self._failure: SpearError | None = None
 
     async def run(self) -> None:
         """See :func:`serve`."""
         # The failure is raised behind the nursery, which would wrap it in a group.
         failure: SpearError | None = None
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_when_unable)
             failure = await self._serve(nursery)
             nursery.cancel_scope.cancel()
+        failure = failure or self._failure
         if failure is not None:
             raise failure
 
@@ -251,6 +258,9 @@ class _Session:
             await channel.peer_leaving.wait()
             broken = channel.closed.is_set() and isinstance(channel.closed_by, ChannelBroken)
             nursery.cancel_scope.cancel()
+        if isinstance(channel.closed_by, ChannelClosed) and channel.closed_by.__cause__ is None:
+            # From this side, and not by us.
+            self._failure = SpearError(f"{channel.closed_by}: {NOT_ITS_OWN}")
         if not broken:
             await self._drain(channel)
         return broken
@@ -267,6 +277,10 @@ class _Session:
             await channel.drain(seconds)
             nursery.cancel_scope.cancel()
         await channel.aclose("drained")  # waits for the last results to be written
+
+    async def _stop_when_unable(self) -> None:
+        self._failure = SpearError(await self._agent.service.wait_unable())
+        self._stop.set()
 
     async def _cancel_when_stopped(self, scope: trio.CancelScope) -> None:
         await self._stop.wait()

@@ -21,3 +21,5 @@ class FunctionStatistics:
     """Begun, however they ended."""
     failed: int
     """Ended with a failure, refused arguments among them. Cancelled calls are not failures."""
+    late: int
+    """Raised something when nobody waited for them any more; what it was is in the log."""

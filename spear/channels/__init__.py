@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ._factory import open_communication_factory as open_communication_factory
     from ._handlers import Service as Service
     from ._handshake import Login as Login
-    from ._interrupts import await_unprotected as await_unprotected
     from ._interrupts import call_unprotected as call_unprotected
+    from ._interrupts import notify as notify
     from ._interrupts import protected_block as protected_block
     from ._interrupts import protected_class as protected_class
     from ._manager import ConnectionEvent as ConnectionEvent
@@ -74,7 +74,6 @@ _HOMES = {
     "Timers": "._timers",
     "TooManyItems": "spear.wire",
     "Value": "spear.wire",
-    "await_unprotected": "._interrupts",
     "call_unprotected": "._interrupts",
     "connect_channel": "._connect",
     "decode_result": "spear.wire",
@@ -82,6 +81,7 @@ _HOMES = {
     "encode_call": "spear.wire",
     "encode_head": "spear.wire",
     "encode_sendable": "spear.wire",
+    "notify": "._interrupts",
     "open_communication_factory": "._factory",
     "open_connection_manager": "._manager",
     "open_memory_channels": "._connect",

@@ -16,6 +16,7 @@ from spear._errors import (
     Rejected,
 )
 from spear._segments import Segment
+from spear._util import leaves_of, name_of, text_of
 from spear.wire import CBOR, Connection, ConnectionState, Head, Payload
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ class Handlers:
         self._debug = debug
 
     async def run(self, call: InboundCall) -> None:
-        """Run one handler and send its final frame. Raises nothing but Cancelled."""
+        """Run one handler and send its final frame.
+
+        Raises nothing but Cancelled and KeyboardInterrupt, alone or in a group.
+        """
         try:
             if call.cancelled is not None:
                 raise call.cancelled
@@ -106,15 +110,18 @@ class Handlers:
         except trio.Cancelled:
             self._fail(call, call.cancelled or _CLOSING)
             raise
-        except Exception as error:
-            self._fail(call, self._raised(error))
-        except BaseExceptionGroup as group:
-            cancelled, rest = group.split(trio.Cancelled)
-            if cancelled is None or not (rest is None or isinstance(rest, ExceptionGroup)):
-                raise  # KeyboardInterrupt and its like end the process
-            reason = _CLOSING if rest is None else self._raised(rest)
-            self._fail(call, call.cancelled or reason)
-            raise cancelled from None
+        except BaseException as error:
+            leaves = list(leaves_of(error))
+            if any(issubclass(type(each), KeyboardInterrupt) for each in leaves):
+                raise  # it ends the process
+            cancelled = [each for each in leaves if type(each) is trio.Cancelled]
+            if not cancelled:
+                self._fail(call, self._raised(error))
+            else:
+                rest = [each for each in leaves if type(each) is not trio.Cancelled]
+                reason = self._raised(rest[0]) if rest else _CLOSING
+                self._fail(call, call.cancelled or reason)
+                raise BaseExceptionGroup("cancelled", cancelled) from None
         finally:
             call.discard_items()
 
@@ -128,6 +135,7 @@ class Handlers:
             self._connection.fail(call, failure)
             self._counters.messages_sent += 1
 
+    @trio.lowlevel.enable_ki_protection  # see text_of
     def _raised(self, error: BaseException) -> FunctionRaised:
         """What the caller may know of an exception."""
         trace = None
@@ -135,6 +143,4 @@ class Handlers:
             import traceback
 
             trace = "".join(traceback.format_exception(error))
-        return FunctionRaised(
-            str(error), type_name=type(error).__qualname__, remote_traceback=trace
-        )
+        return FunctionRaised(text_of(error), type_name=name_of(error), remote_traceback=trace)

@@ -12,13 +12,16 @@ user are marked the other way, by :func:`call_unprotected`, so that Ctrl-C ends 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import FunctionType, TracebackType
-from typing import ParamSpec, TypeVar, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, TypeVarTuple, Unpack, final
 
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,9 +84,19 @@ def call_unprotected(function: Callable[[Unpack[Arguments]], T], *args: *Argumen
     return function(*args)
 
 
-@disable_ki_protection
-async def await_unprotected(
-    function: Callable[[Unpack[Arguments]], Awaitable[T]], *args: *Arguments
-) -> T:
-    """Await a function of the user, which Ctrl-C may interrupt."""
-    return await function(*args)
+def notify(
+    logger: Logger,
+    whose: object,
+    observer: Callable[[Unpack[Arguments]], object],
+    *args: *Arguments,
+) -> None:
+    """Call an observer of the user, and log what it raises, ``SystemExit`` included.
+
+    Ctrl-C may interrupt it; the KeyboardInterrupt is let through.
+    """
+    try:
+        call_unprotected(observer, *args)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        logger.exception("the observer of %s failed", whose)

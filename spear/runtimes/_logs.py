@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 import attrs
 
+from spear.channels import notify
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,7 +55,7 @@ class LogLine:
 
 
 OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
-"""Told of every line that an instance writes; must neither block nor raise."""
+"""Receives each line that an instance writes. Must not block; what it raises is logged."""
 
 
 @final
@@ -86,7 +88,7 @@ class LogBook:
         logger.info("%s %s: %s", self._instance_id, stream, text)
         line = LogLine(self._count, stream, time.time(), text)
         if self._on_line is not None:
-            self._on_line(self._instance_id, line)
+            notify(logger, self._instance_id, self._on_line, self._instance_id, line)
         return line
 
 

@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from spear._errors import SpearError
+from spear.channels import notify
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -123,11 +124,8 @@ class Lifecycle:
         self._history.append(event)
         logger.debug("%s is %s %s", self._instance_id, self.state.value, reason)
         if self._on_event is not None:
-            try:
-                self._on_event(event)
-            except Exception:
-                # An observer's bug must not keep a process alive.
-                logger.exception("the observer of %s failed", self._instance_id)
+            # Its bug must not keep a process alive.
+            notify(logger, self._instance_id, self._on_event, event)
 
     async def wait_for(self, *states: InstanceState) -> InstanceState:
         """Wait until it is in one of these states, or gone; returns the state. A checkpoint."""

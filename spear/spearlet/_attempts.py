@@ -46,7 +46,7 @@ async def wait_for_room(
         return await pool.wait_for_room(deadline, session, is_promised=is_promised)
     except DeadlineExceeded as error:
         await leave_it_to_scope(deadline)
-        late = DeadlineExceeded.of_call(function, deadline - begun, "no")
+        late = pool.stalls.late(function, begun, deadline, "no")
         if deadline > begun:
             late = DeadlineExceeded(f"{late}: {error}", delivered="no")
         raise late from None
@@ -61,6 +61,7 @@ def may_try_again(error: SpearError, channel: CommunicationChannel, attempts: in
 
 
 async def explain(
+    pool: ReplicaPool,
     function: str,
     error: SpearError,
     replica: ServingReplica,
@@ -72,6 +73,7 @@ async def explain(
     """Raise what a caller, who knows nothing of channels, is to be told of ``error``, if that is another.
 
     Args:
+        pool: of the deployment.
         function: which was called.
         error: how the attempt failed.
         replica: where.
@@ -84,7 +86,7 @@ async def explain(
     delivered: Delivered = "yes" if has_reported else error.delivered
     if isinstance(error, DeadlineExceeded):
         await leave_it_to_scope(deadline)
-        raise DeadlineExceeded.of_call(function, deadline - begun, delivered) from error
+        raise pool.stalls.late(function, begun, deadline, delivered) from error
     if isinstance(error, ChannelBroken | ChannelClosed):
         raise await explain_loss(replica, error, delivered) from error
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from spear._errors import CallFailed, NotFound
+
+from ._stalls import STALLED
 
 if TYPE_CHECKING:
     from spear.channels import InboundCall
@@ -47,8 +49,14 @@ class Callbacks:
         name = call.head["function"] if call.head else None
         assert isinstance(name, str)  # refuse() has seen to it
         # Who calls is for the host to say, not for the instance.
-        metadata = {**call.metadata, "caller": str(call.channel.instance_id)}
+        caller = str(call.channel.instance_id)
+        metadata = {**call.metadata, "caller": caller}
+        stalled = metadata.pop(STALLED, None)
         function = self._find(name).options(metadata=metadata)
+        with function._pool.stalls.begin(caller, stalled) or nullcontext():
+            return await self._forward(function, call)
+
+    async def _forward(self, function: Function, call: InboundCall) -> tuple[Payload, bool]:
         remaining = call.deadline - trio.current_time()
         if not call.wants_stream:
             if call.key is not None:

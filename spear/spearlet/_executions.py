@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from spear._errors import CallCancelled, DeadlineExceeded
-from spear._util import NoPublicConstructor
+from spear._errors import CallCancelled, CallFailed, DeadlineExceeded
+from spear._util import NoPublicConstructor, summary_of
 from spear.channels import protected_class
 
 from ._arguments import decode_result_untrusted
@@ -166,6 +166,19 @@ class Execution(metaclass=NoPublicConstructor):
             self._move(ExecutionStatus.RUNNING)
 
 
+def as_failure(error: BaseException) -> Exception:
+    """Return the failure of a call that runs in a task of the spearlet, where nothing may exit.
+
+    What is no ``Exception``, such as ``SystemExit``, can only come from a handler of progress reports.
+    """
+    if isinstance(error, Exception):
+        return error
+    what = f"the handler of progress reports raised {summary_of(error)}"
+    failure = CallFailed(what, delivered="yes")
+    failure.__cause__ = error
+    return failure
+
+
 Work: TypeAlias = "Callable[[Execution], Awaitable[ExecutionResponse]]"
 """What an execution does. Says where with :meth:`Execution.place`."""
 
@@ -192,7 +205,9 @@ async def run_execution(execution: Execution, work: Work) -> None:
             raise
         except DeadlineExceeded as failure:
             execution._end(ExecutionStatus.TIMEOUT, failure)
-        except Exception as failure:  # whose handler of progress reports it may be
-            execution._end(ExecutionStatus.FAILED, failure)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            execution._end(ExecutionStatus.FAILED, as_failure(error))
         else:
             execution._end(ExecutionStatus.COMPLETED)

@@ -17,7 +17,7 @@ from spear._errors import (
 )
 from spear._limits import expect_timeout
 from spear._util import NoPublicConstructor
-from spear.channels import encode_call, protected_block, protected_class
+from spear.channels import encode_call, notify, protected_block, protected_class
 
 from ._answers import Answer, FunctionDescription, Place, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
@@ -25,7 +25,7 @@ from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
 from ._attempts import Reports, explain, may_try_again, wait_for_room
 from ._counters import FunctionCounters
 from ._executions import Execution
-from ._host import CallRecord
+from ._host import CallRecord, logger
 from ._keyed import execute_shared
 from ._options import DEFAULTS, CallOptions
 from ._outcomes import KeyedCall
@@ -298,7 +298,13 @@ class Function(metaclass=NoPublicConstructor):
                     if not may_try_again(error, channel, attempts):
                         arrived = reports is not None and reports.arrived
                         await explain(
-                            self.name, error, replica, begun, deadline, has_reported=arrived
+                            self._pool,
+                            self.name,
+                            error,
+                            replica,
+                            begun,
+                            deadline,
+                            has_reported=arrived,
                         )
                         raise
                     now = pool.clock()
@@ -326,7 +332,8 @@ class Function(metaclass=NoPublicConstructor):
     def _tell(self, seconds: float, failure: BaseException | None) -> None:
         assert self._on_call is not None
         metadata = self._options.metadata
-        self._on_call(CallRecord(self.deployment, self.name, seconds, failure, metadata))
+        record = CallRecord(self.deployment, self.name, seconds, failure, metadata)
+        notify(logger, "calls", self._on_call, record)
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""
@@ -444,10 +451,11 @@ class Function(metaclass=NoPublicConstructor):
             except SpearError as error:
                 attempts += 1
                 if not may_try_again(error, channel, attempts):
-                    await explain(self.name, error, replica, begun, deadline)
+                    await explain(self._pool, self.name, error, replica, begun, deadline)
                     raise
+        late = partial(self._pool.stalls.late, self.name, begun, deadline)
         opened: FunctionStream = FunctionStream._create(
-            stream, self.name, begun, deadline, replica, sends_items=sends_items
+            stream, self.name, late, deadline, replica, sends_items=sends_items
         )
         return opened
 

@@ -4,8 +4,9 @@ found.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from spear._errors import NotFound, SpearError
 from spear._util import did_you_mean
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ._executions import Execution, Work
     from ._functions import Function
     from ._pool import ReplicaPool
+
+logger: Final = logging.getLogger("spear.spearlet")
 
 _Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
 """Functions by every name that they have, each with its deployment and its own name."""
@@ -52,7 +55,7 @@ class CallRecord(NamedTuple):
 
 
 OnCall: TypeAlias = Callable[[CallRecord], None]
-"""Told of every call that has ended; must neither block nor raise."""
+"""Receives the record of each call that has ended. Must not block; what it raises is logged."""
 
 
 @final

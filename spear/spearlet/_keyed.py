@@ -87,7 +87,13 @@ async def execute_shared(
                     or _may_start_again(error, attempts, shared)
                 ):
                     await explain(
-                        function, error, replica, begun, deadline, has_reported=shared.has_reported
+                        pool,
+                        function,
+                        error,
+                        replica,
+                        begun,
+                        deadline,
+                        has_reported=shared.has_reported,
                     )
                     raise
     except SpearError as failure:

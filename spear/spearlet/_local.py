@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 import trio
 
@@ -17,6 +17,7 @@ from spear._errors import (
     WorkerDied,
 )
 from spear._limits import expect_seconds
+from spear._util import leaves_of, summary_of
 from spear.channels import (
     CommunicationChannel,
     open_memory_channels,
@@ -60,6 +61,9 @@ class LocalAgent(Protocol):
     def running(self, limits: Limits, *, debug: bool = False) -> AbstractAsyncContextManager[None]:
         """Its lifespan around a block."""
 
+    async def wait_unable(self) -> str:
+        """Wait until it can run no functions any more; returns why."""
+
     def limits(self, base: Limits) -> Limits:
         """Those of the host, with its own concurrency."""
 
@@ -73,10 +77,15 @@ class LocalReplica:
     exit_status = None
 
     def __init__(
-        self, instance_id: InstanceId, channel: CommunicationChannel, drain_seconds: float
+        self,
+        instance_id: InstanceId,
+        agent: LocalAgent,
+        channels: tuple[CommunicationChannel, CommunicationChannel],
+        drain_seconds: float,
     ) -> None:
         self.id = instance_id
-        self.channel: CommunicationChannel = channel
+        self._agent = agent
+        self.channel, self._its_channel = channels
         self.drain_seconds = drain_seconds
         self._begun = trio.current_time()
 
@@ -92,8 +101,16 @@ class LocalReplica:
         return self.channel
 
     async def wait_exited(self) -> None:
-        """Wait until the channel is closed."""
-        await self.channel.closed.wait()
+        """Wait until the channel is closed. If the agent can run no functions any more, close it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._close_when_unable)
+            await self.channel.closed.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _close_when_unable(self) -> None:
+        reason = await self._agent.wait_unable()
+        await self._its_channel.drain(self.drain_seconds)
+        await self._its_channel.aclose(reason)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Let its calls finish, and leave it at that when the block is left. A checkpoint."""
@@ -146,17 +163,48 @@ async def open_local_replica(
     or cancelled, cancels them.
 
     Raises:
-        SpawnFailed: what the agent does at its start has failed.
+        SpawnFailed: what the agent does at its start has failed, or has called ``sys.exit()``.
+        WorkerDied: what its lifespan does later has.
     """
+    is_begun, failure = False, None
+    try:
+        async with _replica(agent, debug, instance_id, service, manager) as replica:
+            is_begun = True
+            try:
+                yield replica
+            except BaseException as error:
+                failure = error
+                raise
+    except SpearError:
+        raise
+    except BaseException as error:
+        if error is failure or any(issubclass(type(each), _NOT_ITS) for each in leaves_of(error)):
+            raise
+        # Its lifespan's, at the start, at the end, or of a task in between: no reason to end the host.
+        if is_begun:
+            raise WorkerDied(f"{instance_id} has failed: {_story(error)}") from error
+        raise SpawnFailed(f"{instance_id} did not start: {_story(error)}") from error
+
+
+_NOT_ITS: Final = (trio.Cancelled, KeyboardInterrupt)
+
+
+@trio.lowlevel.enable_ki_protection  # see text_of
+def _story(error: BaseException) -> str:
+    return summary_of(error)
+
+
+@protected_block
+async def _replica(
+    agent: LocalAgent,
+    debug: bool,
+    instance_id: InstanceId,
+    service: Service,
+    manager: ConnectionManager,
+) -> AsyncIterator[LocalReplica]:
     limits = manager.limits
     async with AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(agent.running(limits, debug=debug))
-        except SpearError:
-            raise
-        except Exception as error:
-            story = f"{type(error).__qualname__}: {error}"
-            raise SpawnFailed(f"{instance_id} did not start: {story}") from error
+        await stack.enter_async_context(agent.running(limits, debug=debug))
         channels = open_memory_channels(
             instance_id,
             host_service=service,
@@ -167,7 +215,7 @@ async def open_local_replica(
             debug=debug or agent.debug,
             timers=manager.timers,
         )
-        channel, _ = await stack.enter_async_context(channels)
-        replica = LocalReplica(instance_id, channel, limits.drain_seconds)
+        both = await stack.enter_async_context(channels)
+        replica = LocalReplica(instance_id, agent, both, limits.drain_seconds)
         yield replica
         await replica.stop()

@@ -27,6 +27,7 @@ from spear._errors import (
 from spear._segments import Segment
 from spear.channels import protected_class
 
+from ._executions import as_failure
 from ._failures import size_of, without_traceback
 
 if TYPE_CHECKING:
@@ -201,7 +202,10 @@ class Outcomes:
         try:
             result = await execute(execution)
             size = len(result.payload)  # taken from wherever it came, which may fail
-        except Exception as failure:
+        except (trio.Cancelled, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            failure = as_failure(error)
             result, size = without_traceback(failure), size_of(failure)
         finally:
             del self._running[name]

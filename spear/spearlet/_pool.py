@@ -28,6 +28,7 @@ from ._autoscaler import Load
 from ._counters import FunctionCounters, FunctionStatistics
 from ._pace import Pace
 from ._policies import make_policy
+from ._stalls import Stalls
 
 if TYPE_CHECKING:
     from random import Random
@@ -54,6 +55,7 @@ class ReplicaPool:
         refused: calls for which there was no room in the queue.
         promised: submitted calls that have not had their turn.
         questions: calls in flight that are none of anybody's, as questions about health are.
+        stalls: when an instance waited for itself.
         on_demand: told when a call has to wait; must neither block nor raise.
     """
 
@@ -71,6 +73,7 @@ class ReplicaPool:
         self._waiting: deque[Task] = deque()  # those in line that were not invited yet
         self._in_line = 0
         self._pace = Pace()
+        self.stalls = Stalls(self.clock)
         self.promised = 0
         self.questions = 0
         self._served: trio.Event | None = None  # somebody waits for the end of the line

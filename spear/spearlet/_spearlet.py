@@ -120,7 +120,8 @@ class Spearlet(metaclass=NoPublicConstructor):
                 ``settings``. One that may have none is started all the same, and ends when it was idle.
             settings: everything else about how it is to be kept.
             debug: send tracebacks with errors.
-            on_event: told of every state that a process comes to, in order; must neither block nor raise.
+            on_event: receives each state that a process comes to, in order. Must not block; what it
+                raises is logged.
 
         Raises:
             ConfigurationError: the target, the name or a setting cannot be used.
@@ -281,7 +282,8 @@ async def open_spearlet(
 
     Args:
         limits: for everything in it.
-        on_call: told of every call that has ended; must neither block nor raise.
+        on_call: receives the record of each call that has ended. Must not block; what it raises is
+            logged.
         rng: what delays, and the choices of policies that draw, are drawn from.
 
     Raises:

@@ -20,6 +20,8 @@ from ._arguments import Result, decode_result_untrusted, encode_item
 from ._replicas import explain_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spear._errors import Delivered
     from spear.channels import CallStream, ExecutionResponse
 
@@ -60,7 +62,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self,
         stream: CallStream,
         function: str,
-        begun: float,
+        late: Callable[[Delivered], DeadlineExceeded],
         deadline: float,
         replica: ServingReplica,
         *,
@@ -69,7 +71,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self.instance = replica.id
         self._stream = stream
         self._function = function
-        self._begun = begun
+        self._late = late
         self._deadline = deadline
         self._replica = replica
         self._sends_items = sends_items
@@ -160,8 +162,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         delivered = "yes" if self._has_begun else error.delivered
         if isinstance(error, DeadlineExceeded):
             await leave_it_to_scope(self._deadline)
-            seconds = self._deadline - self._begun
-            self.failure = DeadlineExceeded.of_call(self._function, seconds, delivered)
+            self.failure = self._late(delivered)
         elif isinstance(error, ChannelBroken | ChannelClosed):
             self.failure = await explain_loss(self._replica, error, delivered)
         else:

@@ -403,8 +403,8 @@ async def test_calls_are_counted() -> None:
             with pytest.raises(spear.CallFailed):
                 await caller.call("divide", *arguments)
     assert app.service.statistics() == (
-        FunctionStatistics(name="divide", kind="function", calls=3, failed=2),
-        FunctionStatistics(name="some", kind="function", calls=0, failed=0),
+        FunctionStatistics(name="divide", kind="function", calls=3, failed=2, late=0),
+        FunctionStatistics(name="some", kind="function", calls=0, failed=0, late=0),
     )
 
 

@@ -166,11 +166,22 @@ async def test_r6_what_may_block_is_a_checkpoint() -> None:
             context.remaining_seconds()
             assert not context.is_cancelled
 
+    @agent.function
+    async def lose() -> str:
+        call = spear.context()._call
+        with trio.testing.assert_checkpoints():
+            assert await agent.service.in_thread(call, int) == 0
+        with trio.testing.assert_checkpoints():
+            await agent.service.unable(call, "its heart")
+        with trio.testing.assert_checkpoints():
+            return await agent.wait_unable()
+
     async with calling(agent, host=app.service) as caller, app.running():
         assert await caller.call("ask", "echo") == 1
         assert await caller.feed("read", [1] * 192) == 192
         assert await caller.call("follow") == 3
         await caller.call("look")
+        assert await caller.call("lose") == "its heart"
     async with endpoint_open() as endpoint:
         with trio.testing.assert_checkpoints():
             await serve(app, endpoint.address, endpoint.secret, endpoint.instance_id, stop=stop)

@@ -13,7 +13,6 @@ from spear.channels import (
     ChannelConfig,
     CommunicationStrategy,
     Timers,
-    await_unprotected,
     connect_channel,
     open_communication_factory,
     open_connection_manager,
@@ -175,8 +174,6 @@ async def test_r6_opening_and_closing() -> None:
             await trio.lowlevel.checkpoint()
     with assert_checkpoints():
         await run_to_its_end(trio.lowlevel.checkpoint)
-    with assert_checkpoints():
-        await await_unprotected(trio.lowlevel.checkpoint)
     with assert_checkpoints():
         async with open_timers() as timers:
             with assert_no_checkpoints():

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear.channels import (
-    await_unprotected,
-    call_unprotected,
-    open_private_nursery,
-    run_to_its_end,
-)
+from spear.channels import call_unprotected, open_private_nursery, run_to_its_end
 from spear.testing import Functions, InterruptSweep, interrupt_sweep
 
 from .helpers import MEMORY_STREAM, echo, open_in_memory
@@ -158,13 +153,8 @@ async def call_it() -> str:
     return call_unprotected(press_ctrl_c)
 
 
-async def await_it() -> str:
-    return await await_unprotected(press_ctrl_c_later)
-
-
 def test_ctrl_c_ends_what_the_user_wrote_and_nothing_else() -> None:
     assert trio.run(run_protected, call_it) == "interrupted"
-    assert trio.run(run_protected, await_it) == "interrupted"
     assert trio.run(run_protected, press_ctrl_c_later) == "not interrupted"
 
 

@@ -119,3 +119,14 @@ def test_each_line_is_logged_with_its_instance() -> None:
     with listening() as lines:
         fed(b"hello\n")
     assert lines.texts == ["process:worker#1 stdout: hello"]
+
+
+def test_an_observer_that_exits_costs_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit(4)
+
+    book = LogBook(ID, LIMITS, leave)
+    tail = book.tail("stdout")
+    tail.feed(b"one\ntwo\n")
+    assert texts(book) == ["one", "two"]
+    assert caplog.messages.count(f"the observer of {ID} failed") == 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
-from spear import CallFailed, ChannelBroken, ChannelClosed, Limits, Rejected
+from spear import Agent, CallFailed, ChannelBroken, ChannelClosed, Limits, Rejected
 from spear._ids import InstanceId
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
 from spear.spearlet import Function
@@ -86,7 +86,7 @@ class Bench:
         host, agent = await stack.enter_async_context(channels)
         self.services.append(service)
         self.agents.append(agent)
-        self.replicas.append(LocalReplica(host.instance_id, host, 0.0))
+        self.replicas.append(LocalReplica(host.instance_id, Agent(), (host, agent), 0.0))
         self.pool.add(self.replicas[-1])
 
     def leave(self, number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints
 
 import spear
@@ -48,6 +49,14 @@ async def test_r6_spearlets_and_deployments() -> None:
         for _ in range(2):
             with assert_checkpoints():
                 await deployment.stop()
+
+
+async def test_r6_an_agent_in_this_process() -> None:
+    agent = Probe().agent
+    async with agent.running():
+        with assert_checkpoints(), trio.move_on_after(0) as scope:
+            await agent.wait_unable()
+    assert scope.cancelled_caught
 
 
 async def test_r6_functions_and_executions() -> None:

@@ -116,6 +116,10 @@ class Foreign:
     async def running(self, limits: Limits, *, debug: bool = False) -> AsyncIterator[None]:
         yield
 
+    async def wait_unable(self) -> str:
+        await trio.sleep_forever()
+        raise AssertionError
+
     def limits(self, base: Limits) -> Limits:
         return base
 

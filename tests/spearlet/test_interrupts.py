@@ -221,8 +221,11 @@ class UnprotectedCode:
     """Finds the functions of Spear in which Trio would raise KeyboardInterrupt, while a block runs."""
 
     HOME = str(Path(spear.__file__).parent) + "/"
-    EXCEPT = ("_", "testing/", "spearlet/_settings.py")
-    """The leaves, and values that users make: they change nothing."""
+    EXCEPT = (
+        "_", "testing/", "spearlet/_settings.py",
+        "agent/_annotations.py", "agent/_as_written.py", "agent/_describe.py", "agent/_wrappers.py",
+    )  # fmt: skip
+    """The leaves, values that users make, and what reads functions: they change nothing."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()
@@ -247,6 +250,16 @@ class UnprotectedCode:
         ):
             self.found.add(f"{path}: {frame.f_code.co_qualname}")
         return self._trace
+
+
+MAY_BE_INTERRUPTED = {
+    "agent/_context.py: call",
+    "agent/_context.py: context",
+    "agent/_functions.py: AsyncFunction.run",
+    "agent/_functions.py: AsyncStream.run",
+    "channels/_interrupts.py: call_unprotected",
+}
+"""What only leads from the user's code to Spear's, or from Spear's to the user's."""
 
 
 def is_import(frame: FrameType | None) -> bool:
@@ -289,7 +302,7 @@ async def host_everything(program: str) -> None:
 def test_no_line_of_spear_is_open_to_ctrl_c(program: str) -> None:
     with UnprotectedCode() as unprotected:
         trio.run(host_everything, program)
-    assert unprotected.found == set()
+    assert unprotected.found - MAY_BE_INTERRUPTED == set()
 
 
 # -- a storm ----------------------------------------------------------------------------------------
