@@ -291,7 +291,7 @@ def test_what_is_not_installed_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == "spear: the HTTP gateway needs hypercorn: pip install 'spear[http]'\n"
+    assert run.stderr == "spear: the HTTP gateway needs hypercorn: pip install 'spearlet[http]'\n"
 
 
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:
