@@ -29,6 +29,7 @@ LEAVES = frozenset(
         "_json",
         "_lazy",
         "_limits",
+        "_paths",
         "_segments",
         "_sendable",
         "_targets",
@@ -83,6 +84,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "os.system": (),
     "trio.run_process": PROCESS_RUNTIME,
     "trio.lowlevel.open_process": PROCESS_RUNTIME,
+    # The working directory may be removed: who asks for it has to know what to do then.
+    "os.getcwd*": ("spear/_paths.py",),
+    "os.path.abspath": (),
     # A program is loaded in one place, from a path that its owner gave.
     "importlib.abc": LOADER,
     "importlib.import_module": (*LOADER, "spear/_lazy.py"),

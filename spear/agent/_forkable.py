@@ -126,7 +126,7 @@ class Files:
 
     def __init__(self) -> None:
         kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-        ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        ours = os.path.dirname(os.path.dirname(__file__))
         installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
         installed += (os.path.join(ours, ""),)
         paths = {getattr(module, "__file__", None) for module in list(sys.modules.values())}

@@ -97,7 +97,8 @@ class ProcessRuntime(Runtime):
         Raises:
             ConfigurationError: see :meth:`validate`.
         """
-        _own(settings).validate()
+        settings = _own(settings)
+        settings.validate()
         limits = self._factory.manager.limits
         async with open_zygote(settings, limits, self._starters, on_line) as zygote:
             yield zygote
@@ -171,4 +172,4 @@ def _own(settings: RuntimeSettings) -> ProcessSettings:
         raise ConfigurationError(
             f"the process runtime needs ProcessSettings, not {type(settings).__name__}"
         )
-    return settings
+    return settings.made_absolute()

@@ -106,7 +106,6 @@ async def launch_process(
             directory = settings.working_directory
             if directory is None:
                 directory = await ours.enter_async_context(open_working_directory())
-            directory = os.path.abspath(directory)  # noqa: ASYNC240  # looks at nothing
             body: ProcessBody | None = None
             while body is None:
                 with suppress(TemplateDied):  # and the next attempt finds another one, or spawns

@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeAlias, final
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._paths import absolute
 from spear._targets import file_of, is_file, split_target
 
 from ._body import RuntimeSettings
@@ -106,6 +107,10 @@ def _expect_texts(name: str, values: object) -> None:
         raise ConfigurationError(f"{name} must be a list of texts, not {values!r}")
     for value in values:
         _expect_text(f"each of {name}", value)
+
+
+def _absolute_program(program: str) -> str:
+    return absolute(program) if os.sep in program else program  # or it is looked for in PATH
 
 
 def _is_variable(name: object) -> bool:
@@ -214,13 +219,32 @@ class ProcessSettings(RuntimeSettings):
             if "\0" in value:
                 raise ConfigurationError(f"environment[{variable!r}] cannot contain a NUL")
 
+    def made_absolute(self) -> ProcessSettings:
+        """The same with absolute paths, which mean the same when this process has gone elsewhere.
+
+        Raises:
+            ConfigurationError: one is relative, and the working directory has been removed.
+        """
+        program, name = split_target(self.target or "")
+        if program and is_file(program):
+            program = absolute(program)
+        directory = self.working_directory
+        return attrs.evolve(
+            self,
+            target=self.target and (f"{program}:{name}" if name else program),
+            python=_absolute_program(self.python),
+            python_path=tuple(map(absolute, self.python_path)),
+            command=(*map(_absolute_program, self.command[:1]), *self.command[1:]),
+            working_directory=None if directory is None else absolute(directory),
+        )
+
     def split_target(self) -> tuple[Path | None, str]:
         """The target's absolute path, if it is a file, and how an agent is told of it."""
         target = self.target or ""
         program, name = split_target(target)
         if not is_file(program):
             return None, target
-        path = Path(file_of(program)).absolute()
+        path = Path(absolute(file_of(program)))
         return path, f"{path}:{name}" if name else str(path)
 
     def validate(self) -> None:
@@ -275,12 +299,12 @@ class ProcessSettings(RuntimeSettings):
         path = self._base_environment()["PATH"]
         program = shutil.which(self.command[0], path=path) or self.command[0]
         arguments = (each.replace(BOOTSTRAP_FD, str(bootstrap_fd)) for each in self.command[1:])
-        return [os.path.abspath(program), *arguments]
+        return [absolute(program), *arguments]
 
     def full_environment(self) -> dict[str, str]:
         """All that it will find in its environment."""
         environment = self._base_environment()
-        search = [os.path.abspath(each) for each in self.python_path]
+        search = [absolute(each) for each in self.python_path]
         if not self.command and not _finds_spear(self.python):
             search.append(str(_SPEAR_ROOT))
         if search:

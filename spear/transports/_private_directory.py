@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from spear._directories import OwnedDirectory, abandoned
 from spear._errors import ConfigurationError
+from spear._paths import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
         ConfigurationError: others could replace a directory in ``parent``, or we may not write
             there.
     """
-    parent = os.path.abspath(_default_parent() if parent is None else parent)
+    parent = absolute(_default_parent() if parent is None else os.fspath(parent))
     _check_parent(parent)
     with suppress(OSError):  # we may make a directory there, but not look
         for left_behind in abandoned(parent, _KIND):

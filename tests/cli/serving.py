@@ -170,14 +170,22 @@ class Host:
 
 
 @contextmanager
-def serving(place: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[Host]:
-    """``spear serve --json`` in a directory, on any port; ended at the end, if it runs then."""
+def serving(
+    place: Path,
+    *words: str,
+    environment: dict[str, str] | None = None,
+    directory: Path | None = None,
+) -> Iterator[Host]:
+    """``spear serve --json`` in a directory, on any port; ended at the end, if it runs then.
+
+    Its sockets and temporary files are in ``place``, and so is it, if no other directory is said.
+    """
     for name in ("run", "tmp"):  # one that is killed leaves directories behind
         (place / name).mkdir(exist_ok=True)
     (place / "till.py").exists() or (place / "till.py").write_text(TILL)
     process = subprocess.Popen(
         [*COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
-        cwd=place,
+        cwd=directory or place,
         env={
             **os.environ,
             "XDG_RUNTIME_DIR": str(place / "run"),

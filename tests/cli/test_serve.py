@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -539,6 +540,51 @@ def test_calls_do_not_notice_a_reload(reloaded: Host, tmp_path: Path) -> None:
             for each in threads:
                 each.join()
     assert set(statuses) == {200}
+
+
+@pytest.mark.slow
+def test_a_reload_needs_no_working_directory(place: Path) -> None:
+    """A host is started in a release's directory, and another release takes its place."""
+    release = place / "release"
+    release.mkdir()
+    (place / "spear.toml").write_text(CONFIG)
+    file = str(place / "spear.toml")
+    with serving(place, "--config", file, directory=release) as host:
+        release.rmdir()
+        for count, done in ((2, "till scaled"), (2, "nothing has changed")):
+            text = CONFIG.replace("replicas = 1", f"replicas = {count}")
+            (place / "spear.toml").write_text(text)
+            host.send(signal.SIGHUP)
+            assert host.hear("reload").strip() == f"spear: reloaded: {done}"
+        assert greeting(host) == b'"hello you"'
+        assert host.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_reload_finds_what_took_the_place_of_its_directory(place: Path) -> None:
+    """Relative paths mean what they meant when the host was started."""
+    release = place / "release"
+    release.mkdir()
+    (release / "till.py").write_text(TILL)
+    with serving(place, "till.py", directory=release) as host:
+        shutil.rmtree(release)
+        release.mkdir()
+        (release / "till.py").write_text(TILL.replace('"hello"', '"good day"'))
+        host.send(signal.SIGHUP)
+        assert host.hear("reload").strip() == "spear: reloaded: till restarted"
+        assert greeting(host) == b'"good day you"'
+        assert host.end()[0] == 0
+
+
+def test_absolute_paths_are_checked_without_a_working_directory(
+    run: Run, here: Path, gone: Path
+) -> None:
+    done = run("serve", f"{here}/shop.py", "--check")
+    assert (done.status, done.output) == (0, b"nothing is wrong: 1 deployment\n")
+    removed = "is a path from the working directory, which has been removed"
+    for source in ("shop.py", ".", "./"):
+        assert removed in run("serve", source, "--check").errors
+    assert run("serve", "--check").errors.startswith("spear: say what to serve")
 
 
 @pytest.mark.slow

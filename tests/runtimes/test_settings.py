@@ -141,6 +141,28 @@ def test_a_file_is_named_by_its_absolute_path(target: str, argument: str) -> Non
     assert command == [sys.executable, "-P", "-m", "spear.agent", argument, "--bootstrap-fd", "17"]
 
 
+def test_settings_mean_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ProcessSettings(
+        target="shop.py:app",
+        python="bin/python",
+        python_path=("lib", "/lib"),
+        working_directory="w",
+    )
+    assert settings.made_absolute() == ProcessSettings(
+        target=f"{tmp_path}/shop.py:app",
+        python=f"{tmp_path}/bin/python",
+        python_path=(f"{tmp_path}/lib", "/lib"),
+        working_directory=f"{tmp_path}/w",
+    )
+    same = ProcessSettings(target="shop.api:app", python="python3")
+    assert same.made_absolute() == same
+    command = ProcessSettings(command=("./tool", "./x")).made_absolute().command
+    assert command == (f"{tmp_path}/tool", "./x")
+
+
 def test_a_command_is_completed() -> None:
     settings = ProcessSettings(command=("sh", "--fd={bootstrap_fd}", "{bootstrap_fd}", "{x}"))
     assert settings.own_command(9) == [shutil.which("sh"), "--fd=9", "9", "{x}"]
