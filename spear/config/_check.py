@@ -116,6 +116,8 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
     elif file is not None and file.suffix == ".toml":
         what = f"{file.name} is a configuration, not a program"
         problems["target"] = f"{what}: spear serve --config {file.name}"
+    if function.working_directory is None and "working_directory" in problems:
+        faults.add_line(problems.pop("working_directory"))  # the host's trouble, told once
     for key, problem in problems.items():
         faults.add((*path, "source" if key == "target" else key), problem)
     if file is not None and function.python is None and "target" not in problems:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
+from spear._directories import temporary_directory
 from spear._errors import ConfigurationError, SpawnFailed
 
 from ._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
@@ -146,8 +147,9 @@ class ProcessRuntime(Runtime):
         book: LogBook,
     ) -> AsyncIterator[ProcessBody]:
         if not self._has_swept:
+            parent = temporary_directory()
             self._has_swept = True
-            await sweep_working_directories()
+            await sweep_working_directories(parent)
         limits = self._factory.manager.limits
         async with launch_process(settings, limits, self._starters, endpoint, book, zygote) as body:
             yield body

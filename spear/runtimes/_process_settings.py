@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
+from spear._directories import temporary_directory
 from spear._errors import ConfigurationError
 from spear._paths import absolute
 from spear._targets import file_of, is_file, split_target
@@ -271,10 +272,19 @@ class ProcessSettings(RuntimeSettings):
 
     def _problems_around(self) -> Iterator[tuple[str, str]]:
         directory = self.working_directory
-        if directory is not None and not os.access(directory, os.X_OK):
+        if directory is None:
+            try:
+                temporary_directory()
+            except ConfigurationError as error:
+                yield "working_directory", str(error)
+        elif not os.access(directory, os.X_OK):
             yield "working_directory", f"{directory} is not a directory that can be entered"
         for kind, (soft, hard) in self.limits.to_resources().items():
-            most = resource.getrlimit(kind)[1]
+            try:
+                most = resource.getrlimit(kind)[1]
+            except OSError as error:
+                yield _NAMES[kind], f"{_NAMES[kind]} cannot be limited here: {error.strerror}"
+                continue
             if os.geteuid() != 0 and most != resource.RLIM_INFINITY and hard > most:
                 name = _NAMES[kind]
                 yield name, f"{name} of {soft} is above the host's own, {most}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from spear._directories import OwnedDirectory, abandoned
+from spear._directories import OwnedDirectory, abandoned, temporary_directory
 from spear._errors import ConfigurationError
 from spear._paths import absolute
 
@@ -77,7 +76,7 @@ def _default_parent() -> str:
         with suppress(ConfigurationError):
             _check_parent(ours)
             return ours
-    return tempfile.gettempdir()
+    return temporary_directory()
 
 
 def _check_parent(path: str) -> None:

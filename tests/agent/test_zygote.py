@@ -111,6 +111,18 @@ def test_what_cannot_be_forked_says_so_and_ends(tmp_path: Path) -> None:
         assert sock.recv(1000) == b""
 
 
+def test_one_that_was_ended_while_it_was_loading_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "program.py"
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program.write_text(f"open({str(fifo)!r}).close()\n{PROGRAM}")
+    with zygote(program) as sock, open(fifo, "w"):  # it is loading
+        sock.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_rehearsal_that_fails_is_no_harm(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

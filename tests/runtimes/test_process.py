@@ -296,6 +296,18 @@ async def test_what_cannot_be_executed_says_so(tmp_path: Path) -> None:
             assert "cannot run" in caught.value.stderr_tail
 
 
+async def test_without_a_thread_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_sync(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with nothing_left():
+        async with open_host() as host:
+            monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+            with pytest.raises(SpawnFailed, match=r"could not be started: .*start new thread"):
+                async with host.run(ProcessSettings(command=("true",))):
+                    pass
+
+
 async def test_a_limit_that_cannot_be_set_fails_the_start() -> None:
     settings = ProcessSettings(command=("true",), limits=ResourceLimits(open_files=2**40))
     # Whom the kernel would refuse a limit above the host's own is told so before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -110,6 +111,17 @@ def test_limits_become_resources() -> None:
         resource.RLIMIT_CPU: (5, 6),
         resource.RLIMIT_CORE: (1, 1),
     }
+
+
+def test_limits_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getrlimit(kind: int) -> tuple[int, int]:
+        raise PermissionError(errno.EPERM, "a filter says no")
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
+    problems = dict(ProcessSettings(command=("true",)).problems())
+    assert problems == {"core_bytes": "core_bytes cannot be limited here: a filter says no"}
+    unlimited = ProcessSettings(command=("true",), limits=ResourceLimits(core_bytes=None))
+    unlimited.validate()
 
 
 def test_limits_above_the_hosts_own_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
