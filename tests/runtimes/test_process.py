@@ -175,6 +175,14 @@ async def test_killing_is_immediate_and_can_be_repeated() -> None:
         assert "of the test" in instance.history[-1].reason
 
 
+async def test_who_killed_it_is_told_once() -> None:
+    async with open_host() as host, host.ready(worker()) as instance:
+        instance.kill()
+        await instance.wait_exited()
+        with pytest.raises(WorkerDied, match=r"SIGKILL, because kill\(\) was called$"):
+            await instance.wait_ready()
+
+
 async def test_a_cancelled_stop_can_be_taken_up_again() -> None:
     async with open_host(Limits(terminate_seconds=0.2)) as host, host.ready(worker()) as instance:
         with listening() as lines:
