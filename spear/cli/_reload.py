@@ -168,7 +168,7 @@ class Reloader:
         except Exception:  # a fault of ours is no reason to end what runs
             logger.exception("reload: nothing is changed, because of a fault in Spear")
             return
-        _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
+        is_all = not _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
         done: list[str] = []
         failed: list[str] = []
         async with trio.open_nursery() as nursery:
@@ -186,7 +186,8 @@ class Reloader:
             ),
         )
         if not failed:
-            logger.info("reloaded: %s", ", ".join(sorted(done)) or "nothing has changed")
+            nothing = "nothing has changed" if is_all else "no deployment has changed"
+            logger.info("reloaded: %s", ", ".join(sorted(done)) or nothing)
         else:
             rest = ", ".join(sorted(done)) or "nothing"
             logger.error("reloaded: %s; but not %s: see above", rest, ", ".join(sorted(failed)))
@@ -237,12 +238,15 @@ class Reloader:
         done.append(f"{name} stopped")
 
 
-def _warn_of_the_rest(before: Configuration, after: Configuration) -> None:
-    """Say what takes effect with the next start only."""
+def _warn_of_the_rest(before: Configuration, after: Configuration) -> bool:
+    """Say what takes effect with the next start only; returns whether there is such."""
+    count = 0
     for section in ("spearlet", "gateway", "limits"):
         old, new = getattr(before, section), getattr(after, section)
         for each in attrs.fields(type(old)):
             if getattr(old, each.name) != getattr(new, each.name):
+                count += 1
                 logger.warning(
                     "reload: %s.%s takes effect when the host is started again", section, each.name
                 )
+    return count > 0
