@@ -293,6 +293,11 @@ class ProcessSettings(RuntimeSettings):
         """What is executed."""
         return self.command[0] if self.command else self.python
 
+    @property
+    def names_bootstrap_fd(self) -> bool:
+        """Whether ``command`` is told the number of the descriptor with its record."""
+        return any(BOOTSTRAP_FD in each for each in self.command[1:])
+
     def agent_command(self, bootstrap_fd: int) -> list[str]:
         """The command line that serves ``target``."""
         _, target = self.split_target()

@@ -387,6 +387,17 @@ def test_a_call_whose_host_is_killed_may_have_run(place: Path, pipe: Path) -> No
             assert (each.returncode, b"may have been done" in errors) == (11, True)
 
 
+@pytest.mark.slow
+def test_who_asks_leaves_no_line_in_the_log(place: Path) -> None:
+    with serving(place, "till.py", "--log-level", "info") as host:
+        for words in (["ps"], ["ps", "--json"], ["invoke", "greet"], ["logs", "till"]):
+            with host.ask(*words) as asking:
+                assert asking.wait(PATIENCE_SECONDS) == 0
+        status, errors = host.end()
+        assert status == 0
+        assert [line for line in errors.splitlines() if "connection" in line] == []
+
+
 # -- systemd ----------------------------------------------------------------------------------------
 
 
@@ -468,7 +479,7 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     more = text + '[spearlet]\nlog_level = "info"\n[limits]\nmax_calls = 7\n'
     assert "spearlet.log_level takes effect when the host is started again" in reload(host, more)
     assert "limits.max_calls takes effect" in host.hear("reload")
-    assert host.hear("reloaded").strip() == "spear: reloaded: nothing has changed"
+    assert host.hear("reloaded").strip() == "spear: reloaded: no deployment has changed"
     assert host.end()[0] == 0
 
 
