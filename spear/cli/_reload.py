@@ -93,11 +93,22 @@ def _entry(file: Path) -> Iterator[tuple[str, int, int]]:
 
 @final
 class Applied:
-    """What a spearlet serves, and what that was made from."""
+    """What a spearlet serves, and what that was made from.
+
+    Attributes:
+        spearlet: it.
+        parts: of deployments; None for one that was replaced in part: it is neither the old nor the new.
+        unsettled: deployments that have been told how many instances to have, and could not start them.
+    """
 
     def __init__(self, spearlet: Spearlet) -> None:
         self.spearlet = spearlet
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, Part | None] = {}
+        self.unsettled: set[str] = set()
+
+    def is_applied(self, name: str, part: Part) -> bool:
+        """Whether a deployment is what it is to be."""
+        return self.parts.get(name) == part and name not in self.unsettled
 
     async def deploy(self, name: str, part: Part) -> None:
         """A new deployment. Raises what :meth:`Spearlet.deploy` does."""
@@ -105,24 +116,39 @@ class Applied:
             process_settings(part.function), name=name, settings=deployment_settings(part.function)
         )
         self.parts[name] = part
+        self.unsettled.discard(name)
 
     async def change(self, deployment: Deployment, part: Part) -> str:
         """Make a deployment what it is to be; returns what was done."""
-        before = self.parts.get(deployment.name)
+        name = deployment.name
+        before = self.parts.get(name)
         settings = deployment_settings(part.function)
         if before is not None and before.differs_only_in_replicas(part):
+            self.parts[name] = part  # also if one does not start: it is tried again and again
+            self.unsettled.add(name)
             await deployment.scale(settings.replicas)
-            done = "scaled"
-        else:
+            self.unsettled.discard(name)
+            return "scaled"
+        instances = {each.id for each in deployment.instances}
+        try:
             await deployment.restart(process_settings(part.function), settings)
-            done = "restarted"
-        self.parts[deployment.name] = part
-        return done
+        except BaseException:
+            if {each.id for each in deployment.instances} - instances:
+                self.parts[name] = None
+            raise
+        self.parts[name] = part
+        self.unsettled.discard(name)
+        return "restarted"
 
     async def stop(self, deployment: Deployment) -> None:
         """End a deployment that is wanted no more."""
         await deployment.stop(self.spearlet.limits.shutdown_seconds)
-        self.parts.pop(deployment.name, None)
+        self.forget(deployment.name)
+
+    def forget(self, name: str) -> None:
+        """There is no such deployment."""
+        self.parts.pop(name, None)
+        self.unsettled.discard(name)
 
 
 @final
@@ -217,7 +243,7 @@ class Reloader:
     async def _apply(self, name: str, part: Part, done: list[str], failed: list[str]) -> None:
         applied = self._applied
         deployment = applied.spearlet.deployments.get(name)
-        if deployment is not None and applied.parts.get(name) == part:
+        if deployment is not None and applied.is_applied(name, part):
             return
         try:
             if deployment is None:
@@ -227,6 +253,8 @@ class Reloader:
                 done.append(f"{name} {await applied.change(deployment, part)}")
         except SpearError as error:
             left = "it goes on as it was" if deployment else "it is not there"
+            if deployment and applied.parts.get(name) is None:
+                left = "some of its instances were replaced, and some were not"
             logger.error("reload: %s: %s; %s", name, error, left)
             failed.append(name)
 
@@ -234,7 +262,7 @@ class Reloader:
         deployment = self._applied.spearlet.deployments.get(name)
         if deployment is not None:
             await self._applied.stop(deployment)
-        self._applied.parts.pop(name, None)
+        self._applied.forget(name)
         done.append(f"{name} stopped")
 
 

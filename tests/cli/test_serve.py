@@ -26,7 +26,8 @@ from .helpers import COMMAND, PATIENCE_SECONDS, Run, Terminal, is_alive, read_un
 from .serving import TILL, Host, serving, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import random
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -551,6 +552,103 @@ def test_calls_do_not_notice_a_reload(reloaded: Host, tmp_path: Path) -> None:
             for each in threads:
                 each.join()
     assert set(statuses) == {200}
+
+
+@pytest.mark.slow
+def test_what_was_replaced_in_part_is_replaced_again(reloaded: Host) -> None:
+    """The old file counts again, for the instance that had been replaced, too."""
+    host, flag = reloaded, reloaded.place / "flag"
+    old = CONFIG.replace("replicas = 1", "replicas = 2")
+    assert reload(host, old) == "spear: reloaded: till scaled"
+    (host.place / "half.py").write_text(
+        f"{TILL.replace('hello', 'good day')}\n"
+        "@app.lifespan\nasync def once():\n"
+        f"    os.close(os.open({str(flag)!r}, os.O_CREAT | os.O_EXCL))\n    yield\n"
+    )
+    text = old.replace('"till.py"\nreplicas = 2', '"half.py"\nreplicas = 2')
+    assert "did not start" in reload(host, text)
+    host.hear("; some of its instances were replaced, and some were not")
+    assert host.hear("reloaded").strip() == "spear: reloaded: nothing; but not till: see above"
+    assert {greeting(host) for _ in range(4)} == {b'"hello you"', b'"good day you"'}
+    assert reload(host, old) == "spear: reloaded: till restarted"
+    assert {greeting(host) for _ in range(4)} == {b'"hello you"'}
+    assert reload(host, old) == "spear: reloaded: nothing has changed"
+
+
+@pytest.mark.slow
+def test_a_scaling_that_fails_is_taken_back_with_the_file(reloaded: Host) -> None:
+    host = reloaded
+    place = host.place / "full"
+    place.touch()
+    (host.place / "half.py").write_text(
+        f"{TILL}\n@app.lifespan\nasync def once():\n    os.unlink({str(place)!r})\n    yield\n"
+    )
+    one = CONFIG.replace('"till.py"\nreplicas = 1', '"half.py"\nreplicas = 1')
+    assert reload(host, one) == "spear: reloaded: till restarted"
+    two = one.replace("replicas = 1", "replicas = 2")
+    for _ in range(2):  # it is tried again
+        assert "did not start" in reload(host, two)
+        assert "but not till" in host.hear("reloaded")
+    assert reload(host, one) == "spear: reloaded: till scaled"
+    _, body = host.get("/v1/deployments/till")
+    assert json.loads(body)["settings"]["replicas"]["max"] == 1
+
+
+SOURCES = {
+    "good": TILL,
+    "better": TILL.replace('"hello"', '"good day"'),
+    "broken": "raise ValueError('no good')\n",
+    "leaving": "import os\nos._exit(3)\n",
+    "slow": f"import time\ntime.sleep(0.3)\n{TILL}",
+    # One of two starts: the other one, which may be the first or the second, does not.
+    "moody": f"import os\nif int.from_bytes(os.urandom(1)) % 2:\n    os._exit(4)\n{TILL}",
+}
+
+
+@pytest.mark.slow
+def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Random) -> None:
+    """Whatever starts, stops and fails meanwhile, and however many are asked for at once."""
+
+    def write(names: Sequence[str], kinds: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Another file, and other sources; returns what each deployment is to be."""
+        wanted = {name: (seed.choice(kinds), seed.randint(1, 2)) for name in names}
+        text = ""
+        for name, (kind, replicas) in wanted.items():
+            (place / f"{kind}.py").write_text(SOURCES[kind])
+            text += f'[functions.{name}]\nsource = "{kind}.py"\nreplicas = {replicas}\n'
+        (place / "new.toml").write_text(text)
+        (place / "new.toml").rename(place / "spear.toml")
+        return wanted
+
+    def deployments() -> dict[str, tuple[str, list[str]]]:
+        """What each runs, and the states of its instances."""
+        _, body = host.get("/v1/deployments")
+        return {
+            each["name"]: (
+                os.path.basename(each["target"]),
+                [instance["state"] for instance in each["instances"]],
+            )
+            for each in json.loads(body)["deployments"]
+        }
+
+    write("ab", ["good"])
+    with serving(place) as host:
+        for _ in range(30):
+            write(seed.sample("abc", seed.randint(1, 3)), list(SOURCES))
+            for _ in range(seed.randint(1, 2)):
+                host.send(signal.SIGHUP)
+            deployments()  # it answers all the while, and some of them are begun
+        wanted = write("abd", ["good", "better"])
+        host.send(signal.SIGHUP)
+        ready = {
+            name: (f"{kind}.py", ["ready"] * replicas) for name, (kind, replicas) in wanted.items()
+        }
+        wait_until(lambda: deployments() == ready)
+        for name, (kind, _) in wanted.items():
+            for _ in range(4):  # all of its replicas
+                said = b'"hello you"' if kind == "good" else b'"good day you"'
+                assert greeting(host, f"{name}.greet") == said
+        assert host.end()[0] == 0
 
 
 @pytest.mark.slow
