@@ -117,8 +117,8 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
     elif file is not None and file.suffix == ".toml":
         what = f"{file.name} is a configuration, not a program"
         problems["target"] = f"{what}: spear serve --config {file.name}"
-    if function.working_directory is None and "working_directory" in problems:
-        faults.add_line(problems.pop("working_directory"))  # the host's trouble, told once
+    if "" in problems:
+        faults.add_line(problems.pop(""))  # for all functions together
     if not problems.keys() & {"command", "python"}:
         for problem in program_problems(settings):
             faults.add((*path, "command" if settings.command else "python"), problem)

@@ -259,7 +259,10 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError(problem)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(setting, what is wrong with it) for all that keeps this machine from starting it."""
+        """(setting, what is wrong with it) for all that keeps this machine from starting it.
+
+        The setting is empty if the fault is the machine's.
+        """
         program, (path, _) = self.program(), self.split_target()
         if shutil.which(program, path=self._base_environment()["PATH"]) is None:
             key = "command" if self.command else "python"
@@ -271,13 +274,12 @@ class ProcessSettings(RuntimeSettings):
         yield from self._problems_around()
 
     def _problems_around(self) -> Iterator[tuple[str, str]]:
+        try:
+            temporary_directory()
+        except ConfigurationError as error:
+            yield "", str(error)
         directory = self.working_directory
-        if directory is None:
-            try:
-                temporary_directory()
-            except ConfigurationError as error:
-                yield "working_directory", str(error)
-        elif not os.access(directory, os.X_OK):
+        if directory is not None and not os.access(directory, os.X_OK):
             yield "working_directory", f"{directory} is not a directory that can be entered"
         for kind, (soft, hard) in self.limits.to_resources().items():
             try:

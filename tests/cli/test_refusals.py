@@ -78,9 +78,6 @@ def test_what_the_system_refuses_is_one_line_and_a_status(
 def test_a_check_finds_that_there_is_no_temporary_directory(here: Path) -> None:
     status, _, (line,) = run(limited("-f", 0), here, "serve", "shop.py", "--check")
     assert (status, NO_PLACE in line) == (2, True)
-    # Functions that have a directory of their own need none.
-    (here / "spear.toml").write_text('[functions.a]\nsource = "shop.py"\nworking_directory = "."\n')
-    assert run(limited("-f", 0), here, "serve", "--check")[0] == 0
 
 
 @pytest.mark.slow

@@ -324,6 +324,18 @@ def test_what_this_machine_does_not_have(
     assert message.format(tmp_path) in "\n".join(read(text, check=True).lines)
 
 
+def test_a_missing_temporary_directory_is_told_once(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gettempdir() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("tempfile.gettempdir", gettempdir)
+    text = '[functions.a]\nsource = "x.a"\n[functions.b]\nsource = "x.b"\nworking_directory = "."\n'
+    (line,) = read(text, check=True).lines
+    assert line.startswith("there is no temporary directory that can be written to")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
