@@ -20,8 +20,8 @@ _INTERPRETER: Final = re.compile(r"(python|pypy)[\d.]*|sh|bash|dash|node|perl|ru
 def program_problems(settings: ProcessSettings) -> Iterator[str]:
     """What keeps the program, which is there and executable, from running, or from logging in."""
     path = shutil.which(settings.program(), path=settings.full_environment()["PATH"])
-    if path is not None:
-        yield from _format_problems(path, settings)
+    assert path is not None  # or that has been told
+    yield from _format_problems(path, settings)
     if not settings.command:
         return
     arguments = settings.command[1:]

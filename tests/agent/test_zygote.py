@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from refusals import NO_PROC, mounted
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ async def nothing() -> None:
 
 
 @contextmanager
-def zygote(program: Path) -> Iterator[socket.socket]:
+def zygote(program: Path, prefix: Sequence[str] = ()) -> Iterator[socket.socket]:
     """The host's end of its socket. It has to end with the block, in good order."""
     read_end, write_end = os.pipe()
     ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -34,7 +35,7 @@ def zygote(program: Path) -> Iterator[socket.socket]:
     numbers = read_end, other.fileno()
     options = ["--bootstrap-fd", str(numbers[0]), "--zygote-fd", str(numbers[1])]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "spear.agent", str(program), *options],
+        [*prefix, sys.executable, "-P", "-m", "spear.agent", str(program), *options],
         pass_fds=numbers,
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -108,6 +109,14 @@ def test_what_cannot_be_forked_says_so_and_ends(tmp_path: Path) -> None:
     program.write_text(PROGRAM + "kept = open(__file__)")
     with zygote(program) as sock:
         assert sock.recv(1000).startswith(b"Nhas left open what copies would share: /")
+        assert sock.recv(1000) == b""
+
+
+def test_what_it_has_open_cannot_be_found_out(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    with zygote(program, mounted(NO_PROC)) as sock:
+        assert sock.recv(1000).startswith(b"Ncannot find out what it has open: ")
         assert sock.recv(1000) == b""
 
 
