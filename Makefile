@@ -54,7 +54,7 @@ clean: ## remove all that these targets made
 		.hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp names the extra that its environment has: .venv/.has-test says that spear[test] is in .venv.
+# A stamp names the extra that its environment has: .venv/.has-test says that spearlet[test] is in .venv.
 .venv/.has-http .venv/.has-test .venv/.has-lint: pyproject.toml
 	@.ci/make-venv .venv "$(@:.venv/.has-%=%)" $(PYTHON)
 

@@ -214,7 +214,7 @@ def missing(peer: Peer) -> str | None:
     """Return why `peer` is not installed here, as a reader can act on it; None if it is."""
     if all(importlib.util.find_spec(module) is not None for module in peer.requires):
         return None
-    return f"not installed: pip install 'spear[{peer.extra}]'"
+    return f"not installed: pip install 'spearlet[{peer.extra}]'"
 
 
 def is_ours(peer: Peer) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spear._errors import AuthenticationFailed as AuthenticationFailed
     from spear._errors import CallCancelled as CallCancelled
     from spear._errors import CallFailed as CallFailed
+    from spear._errors import CannotListen as CannotListen
     from spear._errors import ChannelBroken as ChannelBroken
     from spear._errors import ChannelClosed as ChannelClosed
     from spear._errors import ChannelCreationFailed as ChannelCreationFailed
@@ -61,9 +62,9 @@ if TYPE_CHECKING:
     from spear.transports import SharedBuffer as SharedBuffer
 
 _ERRORS = (
-    "AuthenticationFailed", "CallCancelled", "CallFailed", "ChannelBroken", "ChannelClosed",
-    "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded", "Delivered", "FunctionRaised",
-    "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall", "Overloaded",
+    "AuthenticationFailed", "CallCancelled", "CallFailed", "CannotListen", "ChannelBroken",
+    "ChannelClosed", "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded", "Delivered",
+    "FunctionRaised", "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall", "Overloaded",
     "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnsupportedTransport",
     "WorkerDied",
 )  # fmt: skip

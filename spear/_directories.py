@@ -8,7 +8,7 @@ own to remove.
 Between its making and its locking a directory looks abandoned, too. If somebody takes it for that, its
 maker finds it locked or gone, and makes another.
 
-A leaf: it knows no other part of Spear.
+A leaf: it knows of Spear its errors only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,32 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
+
+from spear._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTEMPTS: Final = 100
 """One will do, unless others look for abandoned directories all the time."""
+
+
+def temporary_directory() -> str:
+    """Where temporary directories are made: ``$TMPDIR``, or else one of the system's.
+
+    Raises:
+        ConfigurationError: none of them can be written to.
+    """
+    try:
+        return tempfile.gettempdir()
+    except OSError as error:
+        raise ConfigurationError(
+            "there is no temporary directory that can be written to (disk full, read-only, ulimit -f?): "
+            "set TMPDIR to one"
+        ) from error
 
 
 @final

@@ -73,6 +73,18 @@ class NotInCall(SpearError, LookupError):
     """What was asked for exists only while a function handles a call, and none does here."""
 
 
+class CannotListen(ConfigurationError):
+    """We cannot listen at an address: it is taken, it is not ours, or the system refuses.
+
+    Attributes:
+        transport: of the address: ``unix`` or ``tcp``.
+    """
+
+    def __init__(self, transport: str, message: str) -> None:
+        super().__init__(message)
+        self.transport = transport
+
+
 class UnsupportedTransport(ConfigurationError):
     """No transport of that name can be used here.
 

@@ -26,6 +26,7 @@ from spear._ids import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
     from types import FrameType
 
 ON_CI = bool(os.environ.get("CI"))
@@ -90,6 +91,16 @@ def seed(request: pytest.FixtureRequest) -> random.Random:
     node: pytest.Item = request.node
     node.add_report_section("setup", "seed", f"to replay: pytest '{node.nodeid}' --seed {value}")
     return random.Random(f"{value} {node.nodeid}")
+
+
+@pytest.fixture
+def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that has been removed."""
+    place = tmp_path / "gone"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    place.rmdir()
+    return place
 
 
 class OutOfTime(BaseException):

@@ -29,6 +29,7 @@ LEAVES = frozenset(
         "_json",
         "_lazy",
         "_limits",
+        "_paths",
         "_segments",
         "_sendable",
         "_targets",
@@ -86,6 +87,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "select.select": (),  # fails for descriptors above 1,023; select.poll does not
     "trio.run_process": PROCESS_RUNTIME,
     "trio.lowlevel.open_process": PROCESS_RUNTIME,
+    # The working directory may be removed: who asks for it has to know what to do then.
+    "os.getcwd*": ("spear/_paths.py",),
+    "os.path.abspath": (),
     # A program is loaded in one place, from a path that its owner gave.
     "importlib.abc": LOADER,
     "importlib.import_module": (*LOADER, "spear/_lazy.py"),

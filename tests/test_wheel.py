@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import spear
+
 ROOT = Path(__file__).resolve().parent.parent
 DASHBOARD = ("app.js", "icon.svg", "index.html", "style.css")
 
@@ -32,6 +34,7 @@ def test_the_packages_hold_spear_and_nothing_else(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"spearlet-{spear.__version__}-")
     with zipfile.ZipFile(wheel) as zipped:
         files = {name for name in zipped.namelist() if ".dist-info/" not in name}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "spear").rglob("*.py")}
@@ -43,6 +46,16 @@ def test_the_packages_hold_spear_and_nothing_else(tmp_path: Path) -> None:
     # The few tests that setuptools takes by itself cannot run without the others.
     ours = (".py", ".typed", *(f"_dashboard/{each}" for each in DASHBOARD))
     assert {name for name in names if name.endswith(ours)} == files
+
+
+def test_nothing_names_a_distribution_that_is_somebody_elses() -> None:
+    """``spear`` on the package index is another project: what names an extra names one of ours."""
+    paths = [*ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob(".ci/*")]
+    for folder in ("spear", "bench", "docs"):
+        paths += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.md")]
+    text = "\n".join(each.read_text() for each in paths)
+    assert set(re.findall(r"\b(spear\w*)\[[\w{]", text)) == {"spearlet"}
+    assert set(re.findall(r"pip install '?([a-z]\w*)", text)) == {"spearlet", "pytest"}
 
 
 def test_s17_spear_itself_needs_little() -> None:

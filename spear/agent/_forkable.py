@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 from typing import final
 
+from spear._paths import absolute
 from spear._targets import file_of, is_file, split_target
 
 MOST_NAMED = 5
@@ -132,14 +133,14 @@ class Files:
 
     def __init__(self, target: str) -> None:
         program, _ = split_target(target)
-        path = os.path.abspath(file_of(program))
+        path = absolute(file_of(program))
         # A change while it is loaded is one, too. A module's file is not known yet.
         self._states = {path: _state_of(path)} if is_file(program) else {}
 
     def add_modules(self) -> None:
         """Add the files of all modules that have been loaded, but those of installed packages."""
         kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-        ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        ours = os.path.dirname(os.path.dirname(__file__))
         installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
         installed += (os.path.join(ours, ""),)
         paths = {getattr(module, "__file__", None) for module in list(sys.modules.values())}

@@ -18,6 +18,7 @@ from types import CodeType, ModuleType
 from typing import final
 
 from spear._errors import ConfigurationError
+from spear._paths import absolute, working_directory
 from spear._targets import ARTIFACT_FILE, GUARD, file_of, is_file, split_target
 from spear._util import text_of
 
@@ -66,7 +67,7 @@ def _load_file(path: str) -> ModuleType:
         what = f"is a directory, and has no {ARTIFACT_FILE}" if is_directory else "is no file"
         what = what if os.path.exists(path) else "does not exist"
         raise LoadFailed(f"{path} {what}")
-    path = os.path.abspath(path)
+    path = absolute(path)
     _put_in_front(os.path.dirname(path))
     name = _module_name(path)
     loader = _FromSource(name, path)
@@ -129,7 +130,7 @@ def _compiled_from_source(name: str) -> Iterator[None]:
 
 def _put_in_front(directory: str) -> None:
     """Make ``directory`` the first place for imports, as if its file had been started as a script."""
-    if sys.path and sys.path[0] == os.getcwd() and not sys.flags.safe_path:
+    if sys.path and sys.path[0] == working_directory() and not sys.flags.safe_path:
         sys.path[0] = directory  # what `python -m` has put there
     elif not sys.path or sys.path[0] != directory:
         sys.path.insert(0, directory)

@@ -86,12 +86,16 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
     """
     os.set_inheritable(control, False)
     sock = socket.socket(fileno=control)
-    known = open_descriptors()
+    known, unseen = frozenset[int](), ""
+    try:
+        known = open_descriptors()
+    except OSError as error:  # there is no /proc
+        unseen = f"cannot find out what it has open: {error}"
     files = Files(target)
     agent = load(target)
     if agent is None:
         return CANNOT_START
-    if obstacle := find_obstacle(known):
+    if obstacle := unseen or find_obstacle(known):
         sock.sendall(UNFIT + obstacle.encode("utf-8", "backslashreplace")[: MOST_BYTES // 2])
         return ENDED
     prepare(agent)
@@ -125,7 +129,10 @@ class _Zygote:
 
     def serve(self) -> bool:
         """Answer requests. Returns False when the host has had enough, True in each fork."""
-        self._sock.sendall(READY)
+        try:
+            self._sock.sendall(READY)
+        except BrokenPipeError:  # it was ended while it was loading
+            return False
         while True:
             while len(self._ahead) < MOST_AHEAD and not _is_readable(self._sock, QUIET_SECONDS):
                 try:

@@ -212,7 +212,7 @@ class CommunicationFactory:
         if transport in _EXTRAS:
             raise UnsupportedTransport(
                 transport,
-                f"this release does not have it; a later one will, in spear[{_EXTRAS[transport]}]",
+                f"this release does not have it; a later one will, in spearlet[{_EXTRAS[transport]}]",
             )
         if transport == "memory":
             raise UnsupportedTransport(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import signal
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +20,7 @@ from spear._errors import (
     Rejected,
     SpearError,
 )
+from spear._paths import working_directory
 
 from ._command import USAGE, CallCommand, understand
 from ._error_lines import IMPATIENT_SECONDS
@@ -51,8 +51,8 @@ arguments:
 "spear call FILE.py:FUNCTION --help" says how a function is called, "spear call FILE.py" what functions
 there are.
 
-The function runs in this directory. Of the environment it gets HOME, LANG, LANGUAGE, PATH, TMPDIR, TZ,
-LC_*, and what --env names.
+The function runs in this directory (in a temporary one, if this one has been removed). Of the
+environment it gets HOME, LANG, LANGUAGE, PATH, TMPDIR, TZ, LC_*, and what --env names.
 
 examples:
   spear call shop.py:price tea --currency GBP
@@ -194,14 +194,11 @@ async def _describe(deployment: Deployment, call: CallCommand, output: Output) -
 def _settings(call: CallCommand) -> ProcessSettings:
     from spear.spearlet import ProcessSettings
 
-    try:
-        here = os.getcwd()
-    except OSError as error:
-        raise ConfigurationError(f"this directory cannot be used: {error.strerror}") from error
+    here = working_directory()
     settings = ProcessSettings(
         target=call.target, working_directory=here, environment=call.environment
     )
-    if settings.split_target()[0] is None:  # a module: `python -m` looks for it here, too
+    if here and settings.split_target()[0] is None:  # a module: `python -m` looks for it here, too
         settings = attrs.evolve(settings, python_path=(here,))
     return settings
 

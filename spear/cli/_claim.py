@@ -42,7 +42,9 @@ def claim(path: str) -> Iterator[None]:
     try:
         lock = _lock(path, directory)
     except OSError as error:
-        raise ConfigurationError(f"cannot use {directory}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"cannot use {directory}: {error.strerror}; say another place with --control-socket"
+        ) from error
     try:
         with suppress(FileNotFoundError):
             os.unlink(path)  # its host was killed: it would hold the lock

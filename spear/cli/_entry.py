@@ -5,6 +5,7 @@ Loading the rest takes a tenth of a second, in which people press Ctrl-C as in a
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         words = sys.argv[1:] if argv is None else list(argv)
         parser = load(words)
+    except OSError as error:  # no descriptor is left, with which to read modules
+        sys.stderr.write(f"spear: the system refuses: {error}\n")
+        return os.EX_OSERR
     finally:
         _exchange(signal.SIG_DFL, signal.default_int_handler)
     return run(parser, words)

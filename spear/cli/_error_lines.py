@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -22,12 +23,23 @@ UNREAD_SECONDS: Final = 1.0
 """A reader that takes no line for so long is none: a host must not wait for it to end."""
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread. Raises OSError if the system refuses."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
+
+
 @final
 class ErrorLines(logging.Handler):
     """Writes log records to standard error.
 
     Attributes:
         patience_seconds: how long to wait at the end for each line to be read; ``math.inf`` for ever.
+
+    Raises:
+        OSError: the system starts no thread.
     """
 
     def __init__(self) -> None:
@@ -38,7 +50,7 @@ class ErrorLines(logging.Handler):
         self._left_out = 0
         self._fd = -1 if sys.stderr is None else sys.stderr.fileno()
         self._thread = threading.Thread(target=self._work, name="spear stderr", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Have the record written, soon."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import attrs
 
+from spear._paths import absolute
 from spear.config import Configuration, HostConfiguration, read_token, split_listen
 from spear.gateway import GatewaySettings, check_exposure
 
@@ -14,7 +13,7 @@ from ._places import socket_path
 
 def control_socket(host: HostConfiguration) -> str:
     """Where the command line finds the host."""
-    return os.path.abspath(host.control_socket or socket_path(host.name))
+    return absolute(host.control_socket or socket_path(host.name))
 
 
 def gateway_settings(configuration: Configuration) -> GatewaySettings:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from spear._errors import ConfigurationError
+from spear._errors import CannotListen, ConfigurationError
 from spear.channels import open_private_nursery, protected_block
 from spear.config import Faults, Loaded
 from spear.gateway import open_gateway
@@ -110,10 +110,9 @@ class _Host:
             opening = open_gateway(spearlet, settings, on_drain=self._drain)
             try:
                 gateway = await stack.enter_async_context(opening)
-            except ConfigurationError as error:
-                if "cannot listen" in str(error):
-                    raise ConfigurationError(f"{error}; say another with --listen") from error
-                raise
+            except CannotListen as error:
+                flag = "--listen" if error.transport == "tcp" else "--control-socket"
+                raise ConfigurationError(f"{error}; say another with {flag}") from error
             yield gateway
 
     async def _start(self, reloader: Reloader) -> bool:

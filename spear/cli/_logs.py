@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from spear._errors import NotFound, SpearError
 
 from ._documents import number, several, text
+from ._error_lines import start_thread
 from ._remote import Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable
@@ -74,12 +75,13 @@ def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> It
     """What is written, as it comes, until all deployments have ended or one cannot be followed."""
     arrivals: SimpleQueue[Arrival] = SimpleQueue()
     for name in names:
-        threading.Thread(
+        thread = threading.Thread(
             target=_work,
             args=(remote, name, options, arrivals),
             name=f"logs of {name}",
             daemon=True,
-        ).start()
+        )
+        start_thread(thread)
     left = len(names)
     while left:
         arrival = arrivals.get()

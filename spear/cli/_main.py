@@ -14,7 +14,7 @@ from spear._version import __version__
 
 from ._commands import COMMANDS, define
 from ._say import say
-from ._status import BROKEN_PIPE, INTERRUPTED, exit_status
+from ._status import BROKEN_PIPE, INTERRUPTED, exit_status, is_refusal
 from ._text import printable
 
 
@@ -72,6 +72,10 @@ def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> i
         _forget_output()
         return BROKEN_PIPE
     except SpearError as error:
+        return _report(error, options)
+    except (OSError, MemoryError) as error:
+        if not is_refusal(error):
+            raise
         return _report(error, options)
     except BaseExceptionGroup as group:
         return _report_group(group, options)
@@ -132,7 +136,7 @@ def _report(error: BaseException, options: argparse.Namespace) -> int:
         with suppress(OSError):
             print(json.dumps({"error": describe(error)}), file=sys.stderr)
         return exit_status(error)
-    text = str(error)
+    text = f"the system refuses: {error!s}" if is_refusal(error) else str(error)
     shows_lines = getattr(options, "shows_lines", False)
     if shows_lines and isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
         # It has been shown, line by line, as it was written.
@@ -146,7 +150,7 @@ def _report_group(group: BaseExceptionGroup[BaseException], options: argparse.Na
     """Something inside a nursery failed: say the first thing we understand."""
     if group.subgroup(KeyboardInterrupt) is not None:
         return INTERRUPTED
-    known, unknown = group.split(SpearError)
+    known, unknown = group.split(lambda each: isinstance(each, SpearError) or is_refusal(each))
     if known is None or unknown is not None:
         raise group
     error: BaseException = known

@@ -96,11 +96,22 @@ def _entry(file: Path) -> Iterator[FileState]:
 
 @final
 class Applied:
-    """What a spearlet serves, and what that was made from."""
+    """What a spearlet serves, and what that was made from.
+
+    Attributes:
+        spearlet: it.
+        parts: of deployments; None for one that was replaced in part: it is neither the old nor the new.
+        unsettled: deployments that have been told how many instances to have, and could not start them.
+    """
 
     def __init__(self, spearlet: Spearlet) -> None:
         self.spearlet = spearlet
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, Part | None] = {}
+        self.unsettled: set[str] = set()
+
+    def is_applied(self, name: str, part: Part) -> bool:
+        """Whether a deployment is what it is to be."""
+        return self.parts.get(name) == part and name not in self.unsettled
 
     async def deploy(self, name: str, part: Part) -> None:
         """A new deployment. Raises what :meth:`Spearlet.deploy` does."""
@@ -108,24 +119,39 @@ class Applied:
             process_settings(part.function), name=name, settings=deployment_settings(part.function)
         )
         self.parts[name] = part
+        self.unsettled.discard(name)
 
     async def change(self, deployment: Deployment, part: Part) -> str:
         """Make a deployment what it is to be; returns what was done."""
-        before = self.parts.get(deployment.name)
+        name = deployment.name
+        before = self.parts.get(name)
         settings = deployment_settings(part.function)
         if before is not None and before.differs_only_in_replicas(part):
+            self.parts[name] = part  # also if one does not start: it is tried again and again
+            self.unsettled.add(name)
             await deployment.scale(settings.replicas)
-            done = "scaled"
-        else:
+            self.unsettled.discard(name)
+            return "scaled"
+        instances = {each.id for each in deployment.instances}
+        try:
             await deployment.restart(process_settings(part.function), settings)
-            done = "restarted"
-        self.parts[deployment.name] = part
-        return done
+        except BaseException:
+            if {each.id for each in deployment.instances} - instances:
+                self.parts[name] = None
+            raise
+        self.parts[name] = part
+        self.unsettled.discard(name)
+        return "restarted"
 
     async def stop(self, deployment: Deployment) -> None:
         """End a deployment that is wanted no more."""
         await deployment.stop(self.spearlet.limits.shutdown_seconds)
-        self.parts.pop(deployment.name, None)
+        self.forget(deployment.name)
+
+    def forget(self, name: str) -> None:
+        """There is no such deployment."""
+        self.parts.pop(name, None)
+        self.unsettled.discard(name)
 
 
 @final
@@ -171,7 +197,7 @@ class Reloader:
         except Exception:  # a fault of ours is no reason to end what runs
             logger.exception("reload: nothing is changed, because of a fault in Spear")
             return
-        _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
+        is_all = not _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
         done: list[str] = []
         failed: list[str] = []
         async with trio.open_nursery() as nursery:
@@ -189,7 +215,8 @@ class Reloader:
             ),
         )
         if not failed:
-            logger.info("reloaded: %s", ", ".join(sorted(done)) or "nothing has changed")
+            nothing = "nothing has changed" if is_all else "no deployment has changed"
+            logger.info("reloaded: %s", ", ".join(sorted(done)) or nothing)
         else:
             rest = ", ".join(sorted(done)) or "nothing"
             logger.error("reloaded: %s; but not %s: see above", rest, ", ".join(sorted(failed)))
@@ -219,7 +246,7 @@ class Reloader:
     async def _apply(self, name: str, part: Part, done: list[str], failed: list[str]) -> None:
         applied = self._applied
         deployment = applied.spearlet.deployments.get(name)
-        if deployment is not None and applied.parts.get(name) == part:
+        if deployment is not None and applied.is_applied(name, part):
             return
         try:
             if deployment is None:
@@ -229,6 +256,8 @@ class Reloader:
                 done.append(f"{name} {await applied.change(deployment, part)}")
         except SpearError as error:
             left = "it goes on as it was" if deployment else "it is not there"
+            if deployment and applied.parts.get(name) is None:
+                left = "some of its instances were replaced, and some were not"
             logger.error("reload: %s: %s; %s", name, error, left)
             failed.append(name)
 
@@ -236,16 +265,19 @@ class Reloader:
         deployment = self._applied.spearlet.deployments.get(name)
         if deployment is not None:
             await self._applied.stop(deployment)
-        self._applied.parts.pop(name, None)
+        self._applied.forget(name)
         done.append(f"{name} stopped")
 
 
-def _warn_of_the_rest(before: Configuration, after: Configuration) -> None:
-    """Say what takes effect with the next start only."""
+def _warn_of_the_rest(before: Configuration, after: Configuration) -> bool:
+    """Say what takes effect with the next start only; returns whether there is such."""
+    count = 0
     for section in ("spearlet", "gateway", "limits"):
         old, new = getattr(before, section), getattr(after, section)
         for each in attrs.fields(type(old)):
             if getattr(old, each.name) != getattr(new, each.name):
+                count += 1
                 logger.warning(
                     "reload: %s.%s takes effect when the host is started again", section, each.name
                 )
+    return count > 0

@@ -146,7 +146,7 @@ class Remote:
         if host is not None and "://" in host:
             self._url(host, _token(options.token_file))
         elif host is not None and os.sep in host:
-            self._socket = os.path.abspath(host)
+            self._socket = host
             self.where = f"the spearlet at {printable(host)}"
             self._expect_a_socket(host)
         else:

@@ -16,6 +16,7 @@ from typing import Final, Literal, get_args, get_origin
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._paths import absolute
 from spear._targets import split_target
 from spear.config import (
     Faults,
@@ -241,7 +242,7 @@ def name_of(source: str) -> str:
     path = Path(program)
     name = path.stem if program.endswith(".py") else re.split(r"[./]", program.rstrip("/"))[-1]
     if not name:  # . and ..
-        name = path.absolute().resolve().name
+        name = Path(absolute(program)).resolve().name
     cleaned = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
     if not cleaned or not name.isascii():
         raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 from spear._errors import (
@@ -37,9 +38,24 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
 SOFTWARE: Final = 70
 """EX_SOFTWARE of ``sysexits.h``: what has no status of its own."""
 
+REFUSED: Final = 71
+"""EX_OSERR: the system refuses something that is needed."""
+
+_REFUSALS: Final = {
+    errno.EACCES, errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
+    errno.ENOMEM, errno.ENOSPC, errno.ENOSYS, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 """As a shell counts the end by SIGINT and SIGPIPE: 128 and the signal's number."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the system has refused something, which is no bug of ours."""
+    if isinstance(error, OSError):
+        return error.errno in _REFUSALS
+    return isinstance(error, MemoryError)
 
 
 def exit_status(error: BaseException) -> int:
@@ -47,13 +63,14 @@ def exit_status(error: BaseException) -> int:
     for kind, status, _ in EXIT_STATUSES:
         if isinstance(error, kind):
             return status
-    return SOFTWARE
+    return REFUSED if is_refusal(error) else SOFTWARE
 
 
 def describe_statuses() -> str:
     """For ``--help``."""
     rows = [(0, "the result was printed")]
     rows += [(status, meaning) for _, status, meaning in EXIT_STATUSES]
-    rows += [(SOFTWARE, "something else went wrong"), (INTERRUPTED, "interrupted")]
+    rows += [(SOFTWARE, "something else went wrong")]
+    rows += [(REFUSED, "the system refuses something that is needed"), (INTERRUPTED, "interrupted")]
     lines = "\n".join(f"  {status:<5}{meaning}" for status, meaning in rows)
     return f"exit status:\n{lines}"

@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 
 from spear._errors import ConfigurationError, SpearError
 
+from ._error_lines import start_thread
 from ._places import NoHost
 from ._remote import ANSWER_SECONDS, Remote, define_host
 from ._say import say
@@ -146,7 +147,7 @@ class _Screen:
         reader = threading.Thread(target=self._read, name="snapshots", daemon=True)
         try:
             with _own_terminal(self._wake_write):
-                reader.start()
+                start_thread(reader)
                 self._work()
         except _Signalled as signalled:
             return 128 + signalled.number

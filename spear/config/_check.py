@@ -17,6 +17,7 @@ from spear._targets import ARTIFACT_FILE
 
 from ._build import process_settings, source_file
 from ._faults import Faults
+from ._programs import program_problems
 from ._schema import NOT_LISTENING, Configuration, FunctionConfiguration, HostConfiguration
 
 MAX_NAME: Final = 48
@@ -117,6 +118,11 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
     elif file is not None and file.suffix == ".toml":
         what = f"{file.name} is a configuration, not a program"
         problems["target"] = f"{what}: spear serve --config {file.name}"
+    if "" in problems:
+        faults.add_line(problems.pop(""))  # for all functions together
+    if not problems.keys() & {"command", "python"}:
+        for problem in program_problems(settings):
+            faults.add((*path, "command" if settings.command else "python"), problem)
     for key, problem in problems.items():
         faults.add((*path, "source" if key == "target" else key), problem)
     if file is not None and function.python is None and "target" not in problems:

@@ -11,7 +11,7 @@ from typing import final
 
 import attrs
 
-from spear._errors import ConfigurationError
+from spear._paths import absolute
 
 from ._build import build_configuration
 from ._faults import Faults, KeyPath, Said
@@ -47,14 +47,14 @@ def load_configuration(
         flags: of the command line.
 
     Raises:
-        ConfigurationError: the file cannot be read, or is not TOML.
+        ConfigurationError: the file cannot be read, or is not TOML; or a path is relative to a directory
+            that has been removed.
     """
-    here = _working_directory()
     faults = Faults()
     said = Said({}, {})
     if file is not None:
-        file = os.path.join(here, file)
-        said = read_file(file)
+        file = absolute(file, flags.directory)
+        said = read_file(file, flags.directory)
         said = attrs.evolve(said, tables=resolve_paths(said.tables, os.path.dirname(file)))
     by_flags = read_flags(flags, _functions(said), faults)
     names = {**_functions(said), **_functions(by_flags)}
@@ -62,7 +62,7 @@ def load_configuration(
     tables = said.tables
     origins = dict(said.origins)
     for later in (by_environment, by_flags):
-        tables = merge(tables, resolve_paths(later.tables, here))
+        tables = merge(tables, resolve_paths(later.tables, flags.directory))
         origins |= later.origins
     faults.origins.update(origins)
     configuration = build_configuration(tables, faults)
@@ -72,10 +72,3 @@ def load_configuration(
 def _functions(said: Said) -> Mapping[str, object]:
     functions = said.tables.get("functions")
     return functions if isinstance(functions, Mapping) else {}
-
-
-def _working_directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError as error:
-        raise ConfigurationError(f"this directory cannot be used: {error.strerror}") from error

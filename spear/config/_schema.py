@@ -87,7 +87,11 @@ class FunctionConfiguration:
         "a file (`shop.py`), a directory with a `main.py` (`./shop/`), or a module (`company.shop`); "
         "with the agent's name if there are several (`shop.py:app`)",
     )
-    command: tuple[str, ...] = _key((), "a program and its arguments, instead of `source`")
+    command: tuple[str, ...] = _key(
+        (),
+        "a program and its arguments, instead of `source`; `{bootstrap_fd}` stands for the descriptor "
+        "with its address and secret",
+    )
     runtime: Literal["process"] = _key("process", "what runs it")
     replicas: Scale = _key(
         Scale(),

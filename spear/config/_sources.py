@@ -15,6 +15,7 @@ from typing import Final, TypeAlias, final, get_origin
 import attrs
 
 from spear._limits import Limits
+from spear._paths import absolute, working_directory
 from spear._targets import is_file, split_target
 from spear.gateway import GatewaySettings
 
@@ -47,6 +48,8 @@ class Flags:
         functions: keys that are meant for every function.
         environment: variables, for every function.
         settings: ``--set``: a path of keys, and a value.
+        directory: where the command was given, which relative paths are relative to; None if it has been
+            removed.
     """
 
     sources: tuple[tuple[str, str], ...] = ()
@@ -54,6 +57,7 @@ class Flags:
     functions: Mapping[str, str | bool] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
     settings: tuple[tuple[str, str], ...] = ()
+    directory: str | None = attrs.field(factory=working_directory)
 
 
 # -- paths of keys ------------------------------------------------------------------------------
@@ -205,8 +209,12 @@ def read_flags(flags: Flags, functions: Mapping[str, object], faults: Faults) ->
 # -- paths of files ---------------------------------------------------------------------------------
 
 
-def resolve_paths(tables: Mapping[str, object], base: str) -> Tables:
-    """The same tables, their relative paths made absolute, from ``base``."""
+def resolve_paths(tables: Mapping[str, object], base: str | None) -> Tables:
+    """The same tables, their relative paths made absolute, from ``base``.
+
+    Raises:
+        ConfigurationError: there is one, and no ``base``.
+    """
     resolved = dict(tables)
     for section in ("spearlet", "functions"):
         table = tables.get(section)
@@ -222,7 +230,7 @@ def resolve_paths(tables: Mapping[str, object], base: str) -> Tables:
     return resolved
 
 
-def _resolve(kind: type, table: Mapping[str, object], base: str) -> Tables:
+def _resolve(kind: type, table: Mapping[str, object], base: str | None) -> Tables:
     assert attrs.has(kind)
     resolved = dict(table)
     for each in attrs.fields(kind):
@@ -239,22 +247,22 @@ def _resolve(kind: type, table: Mapping[str, object], base: str) -> Tables:
     return resolved
 
 
-def _resolve_function(table: Mapping[str, object], base: str) -> Tables:
+def _resolve_function(table: Mapping[str, object], base: str | None) -> Tables:
     resolved = _resolve(FunctionConfiguration, table, base)
     source, command = table.get("source"), table.get("command")
     if isinstance(source, str) and source:
         program, agent = split_target(source)
-        if is_file(program) or os.path.isfile(os.path.join(base, program)):
+        if is_file(program) or (base and os.path.isfile(os.path.join(base, program))):
             program = _absolute(program, base)
             resolved["source"] = f"{program}:{agent}" if agent else program
-        else:  # a module: `python -m` looks for it here, too
+        elif base:  # a module: `python -m` looks for it here, too
             resolved.setdefault("python_path", [base])
     if isinstance(command, list) and command and isinstance(command[0], str):
         resolved["command"] = [_absolute(command[0], base, is_program=True), *command[1:]]
     return resolved
 
 
-def _absolute(path: str, base: str, *, is_program: bool = False) -> str:
+def _absolute(path: str, base: str | None, *, is_program: bool = False) -> str:
     if not path or (is_program and os.sep not in path):  # looked for in PATH
         return path
-    return os.path.normpath(os.path.join(base, os.path.expanduser(path)))
+    return os.path.normpath(absolute(os.path.expanduser(path), base))

@@ -48,14 +48,14 @@ def _read_float(text: str) -> float:
     return read_float(text.replace("_", ""))  # which TOML allows between digits
 
 
-def read_file(path: str) -> Said:
-    """What a file says.
+def read_file(path: str, here: str | None) -> Said:
+    """What a file says; it is shown as a path from ``here``, if it is there.
 
     Raises:
         ConfigurationError: it cannot be read, or is not TOML; the message has the line.
     """
-    relative = os.path.relpath(path)
-    shown = path if relative.startswith("..") else relative
+    relative = os.pardir if here is None else os.path.relpath(path, here)
+    shown = path if relative.startswith(os.pardir) else relative
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)

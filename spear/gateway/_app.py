@@ -148,6 +148,9 @@ class App:
 
     async def _dispatch(self, request: Request) -> None:
         self.guard.check_place(request)
+        if (request.method, request.path) == ("OPTIONS", "*"):  # about the server, not about a path
+            await request.respond(204, b"", b"", ((b"allow", b"GET, HEAD, POST, OPTIONS"),))
+            return
         name, pattern = _split(request.path)
         route = self._routes.get(pattern)
         if route is None:

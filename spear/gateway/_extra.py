@@ -7,7 +7,7 @@ from typing import Final
 from spear._errors import ConfigurationError
 
 EXTRA: Final = "http"
-"""What brings them: ``pip install 'spear[http]'``."""
+"""What brings them: ``pip install 'spearlet[http]'``."""
 
 try:
     import h11 as h11
@@ -15,5 +15,5 @@ try:
     import wsproto as wsproto
 except ImportError as error:
     raise ConfigurationError(
-        f"the HTTP gateway needs {error.name}: pip install 'spear[{EXTRA}]'"
+        f"the HTTP gateway needs {error.name}: pip install 'spearlet[{EXTRA}]'"
     ) from error

@@ -55,6 +55,8 @@ class Guard:
             name = host.rpartition(":")[0] if _has_port(host) else host
             if name not in self._hosts and not name.endswith(".localhost"):
                 message = f"this gateway is not called {name[:100]!r}: say localhost"
+                if not name:
+                    message = "the Host of this request is empty: say localhost"
                 raise Problem(403, "Forbidden", f"{message}, or add the name to allowed_hosts")
         origin = headers.get(b"origin")
         if origin is not None:

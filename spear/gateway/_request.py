@@ -81,8 +81,9 @@ class Request:
             headers, self.repeated = _joined(given)
         self.headers: dict[bytes, bytes] = headers
         path = cast("bytes", scope["raw_path"]).decode("ascii")
-        if not path.startswith("/"):  # as proxies send it: http://host/path
-            host, _, path = path.partition("://")[2].partition("/")
+        scheme, is_absolute, rest = path.partition("://")
+        if is_absolute and "/" not in scheme:  # as proxies send it: http://host/path
+            host, _, path = rest.partition("/")
             path = f"/{path}"
             headers[b"host"] = host.encode()
         self.path = path

@@ -262,7 +262,7 @@ class Instance(metaclass=NoPublicConstructor):
             with trio.move_on_after(KILL_SECONDS):
                 await self.wait_exited()
 
-    def kill(self, reason: str = "it was killed") -> None:
+    def kill(self, reason: str = "kill() was called") -> None:
         """End it at once, and all processes of its group. Does nothing if it does not run.
 
         Args:

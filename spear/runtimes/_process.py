@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
+from spear._directories import temporary_directory
 from spear._errors import ConfigurationError, SpawnFailed
 from spear.channels import protected_block, protected_class
 
@@ -98,7 +99,8 @@ class ProcessRuntime(Runtime):
         Raises:
             ConfigurationError: see :meth:`validate`.
         """
-        _own(settings).validate()
+        settings = _own(settings)
+        settings.validate()
         limits = self._factory.manager.limits
         async with open_zygote(settings, limits, self._starters, on_line) as zygote:
             yield zygote
@@ -146,8 +148,9 @@ class ProcessRuntime(Runtime):
         book: LogBook,
     ) -> AsyncIterator[ProcessBody]:
         if not self._has_swept:
+            parent = temporary_directory()
             self._has_swept = True
-            await sweep_working_directories()
+            await sweep_working_directories(parent)
         limits = self._factory.manager.limits
         async with launch_process(settings, limits, self._starters, endpoint, book, zygote) as body:
             yield body
@@ -172,4 +175,4 @@ def _own(settings: RuntimeSettings) -> ProcessSettings:
         raise ConfigurationError(
             f"the process runtime needs ProcessSettings, not {type(settings).__name__}"
         )
-    return settings
+    return settings.made_absolute()

@@ -109,11 +109,11 @@ class SpawnedBody(ProcessBody):
         self._process = process
         try:
             pidfd = os.pidfd_open(process.pid)
-        except OSError:  # no descriptor left
+        except OSError as error:  # no descriptor left, or the system has none for processes
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise
+            raise OSError(error.errno, f"{error.strerror} (pidfd_open)") from error
         super().__init__(process.pid, pidfd, outputs)
 
     async def _collect(self) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
 
-from spear._directories import OwnedDirectory, abandoned
+from spear._directories import OwnedDirectory, abandoned, temporary_directory
 from spear.channels import protected_block
 
 KIND: Final = "work"
@@ -31,9 +31,10 @@ async def open_working_directory() -> AsyncIterator[str]:
     """A directory that only we can enter; removed with all that is in it when the block is left.
 
     Raises:
+        ConfigurationError: there is no temporary directory.
         OSError: it cannot be made.
     """
-    directory = OwnedDirectory.make(tempfile.gettempdir(), KIND)
+    directory = OwnedDirectory.make(temporary_directory(), KIND)
     try:
         yield directory.path
     finally:
@@ -41,15 +42,26 @@ async def open_working_directory() -> AsyncIterator[str]:
             os.rmdir(directory.path)
         except OSError:  # not empty
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_SECONDS):
-                await trio.to_thread.run_sync(_remove, directory, abandon_on_cancel=True)
+                await _run_in_thread(partial(_remove, directory))
         else:
             directory.release()
 
 
-async def sweep_working_directories() -> None:
-    """Remove those whose hosts are gone. If cancelled, or if it takes long, that goes on by itself."""
+async def sweep_working_directories(parent: str) -> None:
+    """Remove those in ``parent`` whose hosts are gone.
+
+    If cancelled, or if it takes long, that goes on by itself.
+    """
     with trio.move_on_after(SWEEP_SECONDS):
-        await trio.to_thread.run_sync(_sweep, tempfile.gettempdir(), abandon_on_cancel=True)
+        await _run_in_thread(partial(_sweep, parent))
+
+
+async def _run_in_thread(work: Callable[[], None]) -> None:
+    """Do something in a thread, where it goes on if this is cancelled."""
+    try:
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    except RuntimeError:  # the system starts no thread
+        work()
 
 
 def _sweep(parent: str) -> None:

@@ -27,8 +27,11 @@ from _signal import (  # type: ignore[import-not-found]  # no stubs
 
 def _initial_environment() -> dict[bytes, bytes]:  # pragma: no cover
     # os.environ may have an LC_CTYPE that the interpreter put there for itself (PEP 538).
-    with open("/proc/self/environ", "rb") as file:
-        entries = file.read().split(b"\0")
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:  # there is no /proc
+        return dict(os.environb)
     return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
 
 

@@ -112,7 +112,6 @@ async def launch_process(
             directory = settings.working_directory
             if directory is None:
                 directory = await ours.enter_async_context(open_working_directory())
-            directory = os.path.abspath(directory)  # noqa: ASYNC240  # looks at nothing
             fork: Fork | None = None
             if zygote is not None:
                 asking = ForkedStart(endpoint.instance_id, directory, limits.startup_seconds)

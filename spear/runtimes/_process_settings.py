@@ -16,8 +16,10 @@ from typing import Final, Literal, TypeAlias, final
 
 import attrs
 
+from spear._directories import temporary_directory
 from spear._errors import ConfigurationError
 from spear._limits import MAX_WHOLE, shown
+from spear._paths import absolute
 from spear._targets import file_of, is_file, split_target
 
 from ._body import RuntimeSettings
@@ -109,6 +111,10 @@ def _expect_texts(name: str, values: object) -> None:
         raise ConfigurationError(f"{name} must be a list of texts, not {values!r}")
     for value in values:
         _expect_text(f"each of {name}", value)
+
+
+def _absolute_program(program: str) -> str:
+    return absolute(program) if os.sep in program else program  # or it is looked for in PATH
 
 
 def _is_variable(name: object) -> bool:
@@ -217,13 +223,32 @@ class ProcessSettings(RuntimeSettings):
             if "\0" in value:
                 raise ConfigurationError(f"environment[{variable!r}] cannot contain a NUL")
 
+    def made_absolute(self) -> ProcessSettings:
+        """The same with absolute paths, which mean the same when this process has gone elsewhere.
+
+        Raises:
+            ConfigurationError: one is relative, and the working directory has been removed.
+        """
+        program, name = split_target(self.target or "")
+        if program and is_file(program):
+            program = absolute(program)
+        directory = self.working_directory
+        return attrs.evolve(
+            self,
+            target=self.target and (f"{program}:{name}" if name else program),
+            python=_absolute_program(self.python),
+            python_path=tuple(map(absolute, self.python_path)),
+            command=(*map(_absolute_program, self.command[:1]), *self.command[1:]),
+            working_directory=None if directory is None else absolute(directory),
+        )
+
     def split_target(self) -> tuple[Path | None, str]:
         """The target's absolute path, if it is a file, and how an agent is told of it."""
         target = self.target or ""
         program, name = split_target(target)
         if not is_file(program):
             return None, target
-        path = Path(file_of(program)).absolute()
+        path = Path(absolute(file_of(program)))
         return path, f"{path}:{name}" if name else str(path)
 
     def validate(self) -> None:
@@ -237,7 +262,10 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError(problem)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(setting, what is wrong with it) for all that keeps this machine from starting it."""
+        """(setting, what is wrong with it) for all that keeps this machine from starting it.
+
+        The setting is empty if the fault is the machine's.
+        """
         program, (path, _) = self.program(), self.split_target()
         if shutil.which(program, path=self._base_environment()["PATH"]) is None:
             key = "command" if self.command else "python"
@@ -249,11 +277,19 @@ class ProcessSettings(RuntimeSettings):
         yield from self._problems_around()
 
     def _problems_around(self) -> Iterator[tuple[str, str]]:
+        try:
+            temporary_directory()
+        except ConfigurationError as error:
+            yield "", str(error)
         directory = self.working_directory
         if directory is not None and not os.access(directory, os.X_OK):
             yield "working_directory", f"{directory} is not a directory that can be entered"
         for kind, (soft, hard) in self.limits.to_resources().items():
-            most = resource.getrlimit(kind)[1]
+            try:
+                most = resource.getrlimit(kind)[1]
+            except OSError as error:
+                yield _NAMES[kind], f"{_NAMES[kind]} cannot be limited here: {error.strerror}"
+                continue
             if os.geteuid() != 0 and most != resource.RLIM_INFINITY and hard > most:
                 name = _NAMES[kind]
                 yield name, f"{name} of {soft} is above the host's own, {most}"
@@ -261,6 +297,11 @@ class ProcessSettings(RuntimeSettings):
     def program(self) -> str:
         """What is executed."""
         return self.command[0] if self.command else self.python
+
+    @property
+    def names_bootstrap_fd(self) -> bool:
+        """Whether ``command`` is told the number of the descriptor with its record."""
+        return any(BOOTSTRAP_FD in each for each in self.command[1:])
 
     def agent_command(self, bootstrap_fd: int) -> list[str]:
         """The command line that serves ``target``."""
@@ -278,12 +319,12 @@ class ProcessSettings(RuntimeSettings):
         path = self._base_environment()["PATH"]
         program = shutil.which(self.command[0], path=path) or self.command[0]
         arguments = (each.replace(BOOTSTRAP_FD, str(bootstrap_fd)) for each in self.command[1:])
-        return [os.path.abspath(program), *arguments]
+        return [absolute(program), *arguments]
 
     def full_environment(self) -> dict[str, str]:
         """All that it will find in its environment."""
         environment = self._base_environment()
-        search = [os.path.abspath(each) for each in self.python_path]
+        search = [absolute(each) for each in self.python_path]
         if not self.command and not _finds_spear(self.python):
             search.append(str(_SPEAR_ROOT))
         if search:

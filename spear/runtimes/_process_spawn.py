@@ -13,6 +13,7 @@ Trio's threads end after ten idle seconds.)
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -101,16 +102,19 @@ async def spawn(
     # open_process: that shares its threads with whatever else blocks in threads, keeps a second
     # pidfd, and collects the process behind our back. If cancelled, run_sync still waits for the
     # thread, so no process is lost.
-    return await trio.to_thread.run_sync(
-        lambda: subprocess.Popen(  # noqa: S603  # no shell, and the command is its owner's
-            command,
-            stdin=plumbing.gate,
-            stdout=plumbing.stdout,
-            stderr=plumbing.stderr,
-            env=environment,
-            cwd=directory,
-            pass_fds=(plumbing.lifeline, *more),
-            start_new_session=True,
-        ),
-        limiter=starters,
-    )
+    try:
+        return await trio.to_thread.run_sync(
+            lambda: subprocess.Popen(  # noqa: S603  # no shell, and the command is its owner's
+                command,
+                stdin=plumbing.gate,
+                stdout=plumbing.stdout,
+                stderr=plumbing.stderr,
+                env=environment,
+                cwd=directory,
+                pass_fds=(plumbing.lifeline, *more),
+                start_new_session=True,
+            ),
+            limiter=starters,
+        )
+    except RuntimeError as error:  # the system starts no thread
+        raise OSError(errno.EAGAIN, str(error)) from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._paths import absolute, working_directory
 from spear._targets import split_target
 from spear.channels import protected_block
 from spear.runtimes import InstanceSpec, ProcessSettings
@@ -144,14 +145,15 @@ class Sources:
             raise ConfigurationError(
                 f"{target!r} cannot be deployed: give a file, a module's name, or an Agent"
             )
-        settings = attrs.evolve(target, debug=debug or target.debug)
+        text = target.target or target.program()
+        settings = attrs.evolve(target.made_absolute(), debug=debug or target.debug)
         if settings.target and settings.split_target()[0] is None:
             search = dict.fromkeys((*settings.python_path, *_search_path()))
             settings = attrs.evolve(settings, python_path=tuple(search))
         self._runtime.validate(settings)
-        return self._process(settings)
+        return self._process(settings, text)
 
-    def _process(self, settings: ProcessSettings) -> Source:
+    def _process(self, settings: ProcessSettings, text: str) -> Source:
         @protected_block
         async def open_launcher(several: bool, on_line: OnLine) -> AsyncIterator[Launcher]:
             async with AsyncExitStack() as stack:
@@ -162,7 +164,6 @@ class Sources:
                     zygote = await stack.enter_async_context(opening)
                 yield _ProcessLauncher(self._runtime, settings, self._callbacks, zygote)
 
-        text = settings.target or settings.program()
         return Source("process", _name_of(text), text, open_launcher)
 
     def _local(self, agent: LocalAgent, debug: bool) -> Source:
@@ -193,5 +194,7 @@ def _search_path() -> tuple[str, ...]:
     """Where this process looks for modules that are not installed."""
     kinds = ("stdlib", "platstdlib", "purelib", "platlib")
     installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
-    places = [os.path.abspath(each) for each in sys.path if os.path.isdir(each or ".")]
+    here = working_directory()
+    known = [each for each in sys.path if here or os.path.isabs(each)]
+    places = [absolute(each, here) for each in known if os.path.isdir(each or ".")]
     return tuple(each for each in places if not os.path.join(each, "").startswith(installed))

@@ -314,7 +314,10 @@ class Acceptor:
 
     def _count_refusal(self, reason: str, peer: str, number: int) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1
-        _logger.info("refused connection %d from %s: %s", number, peer, reason)
+        if reason == Reason.LEFT:  # it asked for nothing, as those do who look whether we listen
+            _logger.debug("connection %d from %s left", number, peer)
+        else:
+            _logger.info("refused connection %d from %s: %s", number, peer, reason)
 
 
 def _reason_of(failure: ExceptionGroup[Exception] | None) -> str:

@@ -9,6 +9,7 @@ This module does not know what is in such memory, nor who may have it for how lo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -120,6 +121,17 @@ def _map(fileno: int, size: int, *, to_write: bool = False, is_private: bool = F
     return mmap.mmap(fileno, size, flags, protection)
 
 
+def _make_memory(size: int) -> tuple[Descriptor, mmap]:
+    """A memory file; or memory that cannot be handed over, where the system has none or refuses them."""
+    if can_share_memory():
+        try:
+            return make_memory_file(size)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # what a seccomp filter answers
+                raise
+    return Descriptor(-1), _map(-1, size, to_write=True)
+
+
 # -- ours ---------------------------------------------------------------------------------------------
 
 
@@ -155,10 +167,7 @@ class SharedBuffer(MemoryFile):
         self._size = self.file_bytes = size
         self._is_sealed = False
         try:
-            if can_share_memory():
-                self.descriptor, self._mapping = make_memory_file(size)
-            else:
-                self.descriptor, self._mapping = Descriptor(-1), _map(-1, size, to_write=True)
+            self.descriptor, self._mapping = _make_memory(size)
         except OSError as error:
             raise MemoryError(f"no SharedBuffer of {size} bytes: {error.strerror}") from error
         self._view: memoryview | None = memoryview(self._mapping)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from spear._directories import OwnedDirectory, abandoned
+from spear._directories import OwnedDirectory, abandoned, temporary_directory
 from spear._errors import ConfigurationError
+from spear._paths import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
         ConfigurationError: others could replace a directory in ``parent``, or we may not write
             there.
     """
-    parent = os.path.abspath(_default_parent() if parent is None else parent)
+    parent = absolute(_default_parent() if parent is None else os.fspath(parent))
     _check_parent(parent)
     with suppress(OSError):  # we may make a directory there, but not look
         for left_behind in abandoned(parent, _KIND):
@@ -76,7 +76,7 @@ def _default_parent() -> str:
         with suppress(ConfigurationError):
             _check_parent(ours)
             return ours
-    return tempfile.gettempdir()
+    return temporary_directory()
 
 
 def _check_parent(path: str) -> None:

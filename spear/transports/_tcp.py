@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias, final, overload
 
 import trio
 
-from spear._errors import AuthenticationFailed, ChannelBroken, ConfigurationError, SpearError
+from spear._errors import (
+    AuthenticationFailed,
+    CannotListen,
+    ChannelBroken,
+    ConfigurationError,
+    SpearError,
+)
 from spear._limits import DEFAULT_LIMITS, Limits
 
 from ._abc import ByteStream, Listener, Refused
@@ -133,7 +139,7 @@ async def _resolve(address: TcpAddress) -> list[_Candidate]:
             address.host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as exc:
-        raise ConfigurationError(f"cannot listen on {address.host!r}: {exc}") from exc
+        raise CannotListen("tcp", f"cannot listen on {address.host!r}: {exc}") from exc
     return [(family, str(where[0])) for family, _, _, _, where in found]
 
 
@@ -162,9 +168,10 @@ def _bind(
                 )
             except OSError as exc:
                 error = exc
-    raise ConfigurationError(
+    raise CannotListen(
+        "tcp",
         # The error's own text says the address once more.
-        f"cannot listen on {address.host!r}, {_describe(ports)}: {os.strerror(error.errno or 0)}"
+        f"cannot listen on {address.host!r}, {_describe(ports)}: {os.strerror(error.errno or 0)}",
     ) from error
 
 

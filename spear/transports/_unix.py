@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from spear._errors import ConfigurationError
+from spear._errors import CannotListen, ConfigurationError
 from spear._limits import DEFAULT_LIMITS, Limits
 
 from ._addresses import UnixAddress
@@ -63,7 +63,7 @@ def _bind_private_socket(path: str) -> tuple[socket.socket, tuple[int, int]]:
         sock.listen(LISTEN_BACKLOG)
     except OSError as exc:
         sock.close()
-        raise ConfigurationError(f"cannot listen at {path}: {exc.strerror}") from exc
+        raise CannotListen("unix", f"cannot listen at {path}: {exc.strerror}") from exc
     except BaseException:
         sock.close()
         raise

@@ -70,6 +70,18 @@ def test_the_current_directory_makes_room(tmp_path: Path, monkeypatch: pytest.Mo
     assert sys.path == [str(tmp_path / "inner")]
 
 
+def test_a_file_is_loaded_though_the_working_directory_was_removed(
+    tmp_path: Path, gone: Path
+) -> None:
+    sys.path.insert(0, str(gone))  # as `python -m` has done before
+    path = write(tmp_path, "shop_w.py", AGENT)
+    assert load_agent(path).functions == ()
+    assert sys.path[0] == str(tmp_path)
+    (tmp_path / "shop_w.py").unlink()
+    with pytest.raises(LoadFailed, match="does not exist"):
+        load_agent("shop_w.py")
+
+
 @pytest.mark.parametrize("name", ["trio.py", "random.py", "xml.py", "my-shop.py", "shop"])
 def test_a_file_never_hides_a_module(tmp_path: Path, name: str) -> None:
     before = dict(sys.modules)

@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from refusals import NO_PROC, mounted
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ async def nothing() -> None:
 
 
 @contextmanager
-def zygote(program: Path) -> Iterator[socket.socket]:
+def zygote(program: Path, prefix: Sequence[str] = ()) -> Iterator[socket.socket]:
     """The host's end of its socket. It has to end with the block, in good order."""
     read_end, write_end = os.pipe()
     ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -34,7 +35,7 @@ def zygote(program: Path) -> Iterator[socket.socket]:
     numbers = read_end, other.fileno()
     options = ["--bootstrap-fd", str(numbers[0]), "--zygote-fd", str(numbers[1])]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "spear.agent", str(program), *options],
+        [*prefix, sys.executable, "-P", "-m", "spear.agent", str(program), *options],
         pass_fds=numbers,
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -109,6 +110,26 @@ def test_what_cannot_be_forked_says_so_and_ends(tmp_path: Path) -> None:
     with zygote(program) as sock:
         assert sock.recv(1000).startswith(b"Nhas left open what copies would share: /")
         assert sock.recv(1000) == b""
+
+
+def test_what_it_has_open_cannot_be_found_out(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    with zygote(program, mounted(NO_PROC)) as sock:
+        assert sock.recv(1000).startswith(b"Ncannot find out what it has open: ")
+        assert sock.recv(1000) == b""
+
+
+def test_one_that_was_ended_while_it_was_loading_says_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "program.py"
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program.write_text(f"open({str(fifo)!r}).close()\n{PROGRAM}")
+    with zygote(program) as sock, open(fifo, "w"):  # it is loading
+        sock.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_rehearsal_that_fails_is_no_harm(

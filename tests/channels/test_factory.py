@@ -193,7 +193,7 @@ async def test_an_error_lists_every_attempt_with_its_reason() -> None:
         assert list(attempts) == ["grpc", "websocket", "memory", "pigeon"]
         for extra in ("grpc", "websocket"):
             assert f"'{extra}' cannot be used: this release does not have it" in attempts[extra]
-            assert f"a later one will, in spear[{extra}]" in attempts[extra]
+            assert f"a later one will, in spearlet[{extra}]" in attempts[extra]
         assert "use open_memory_channels()" in attempts["memory"]
         assert "known are tcp, unix" in attempts["pigeon"]
         for reason in attempts.values():

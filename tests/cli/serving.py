@@ -17,7 +17,7 @@ import attrs
 from .helpers import COMMAND, PATIENCE_SECONDS, read_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 TILL = '''"""Functions that tests hold and let go: till.py."""
 
@@ -134,6 +134,11 @@ class Host:
         finally:
             connection.close()
 
+    def greeting(self) -> bytes:
+        """What ``till.greet`` says."""
+        with self.invoke("till.greet") as call:
+            return call.communicate(timeout=PATIENCE_SECONDS)[0].strip()
+
     def hear(self, wanted: str) -> str:
         """The next line of standard error that contains this."""
         return read_until(self.process.stderr, wanted.encode()).decode()
@@ -170,14 +175,24 @@ class Host:
 
 
 @contextmanager
-def serving(place: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[Host]:
-    """``spear serve --json`` in a directory, on any port; ended at the end, if it runs then."""
+def serving(
+    place: Path,
+    *words: str,
+    environment: dict[str, str] | None = None,
+    directory: Path | None = None,
+    prefix: Sequence[str] = (),
+) -> Iterator[Host]:
+    """``spear serve --json`` in a directory, on any port; ended at the end, if it runs then.
+
+    Its sockets and temporary files are in ``place``, and so is it, if no other directory is said. The
+    prefix is a command that runs it.
+    """
     for name in ("run", "tmp"):  # one that is killed leaves directories behind
         (place / name).mkdir(exist_ok=True)
     (place / "till.py").exists() or (place / "till.py").write_text(TILL)
     process = subprocess.Popen(
-        [*COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
-        cwd=place,
+        [*prefix, *COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
+        cwd=directory or place,
         env={
             **os.environ,
             "XDG_RUNTIME_DIR": str(place / "run"),

@@ -520,14 +520,16 @@ def test_the_function_runs_where_the_command_does(run: Run, here: Path) -> None:
     assert run("call", "shop:read", "note.txt").output == b'"tea"\n'
 
 
-def test_a_directory_that_is_gone(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = here / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+def test_a_file_is_called_though_the_working_directory_was_removed(
+    run: Run, here: Path, gone: Path
+) -> None:
     done = run("call", f"{here}/shop.py:price", "tea")
-    assert (done.status, done.output) == (2, b"")
-    assert done.errors == "spear: this directory cannot be used: No such file or directory\n"
+    assert (done.status, done.output, done.errors) == (0, b'"tea EUR 0 0"\n', "")
+    removed = "is a path from the working directory, which has been removed: write an absolute path"
+    done = run("call", "shop.py:price", "tea")
+    assert (done.status, done.output, done.errors) == (2, b"", f"spear: shop.py {removed}\n")
+    done = run("call", "shop:price", "tea")
+    assert (done.status, "there is no module 'shop'" in done.errors) == (6, True)
 
 
 def test_variables_are_passed_on_when_they_are_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import subprocess
@@ -27,6 +28,7 @@ from spear import (
 )
 from spear.cli import _main as main_module
 from spear.cli import main
+from spear.cli._error_lines import ErrorLines
 from spear.cli._say import say
 from spear.cli._status import EXIT_STATUSES, describe_statuses, exit_status
 
@@ -237,6 +239,17 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (FunctionRaised("a\x07\tb\n\x9bc"), 1, "spear: Exception: a\\x07\tb\n\\x9bc\n"),
         (BaseExceptionGroup("g", [KeyboardInterrupt(), NotFound("x")]), 130, ""),
         (ExceptionGroup("g", [ExceptionGroup("h", [NotFound("x")])]), 4, "spear: x\n"),
+        (
+            OSError(errno.EMFILE, "None left"),
+            71,
+            "spear: the system refuses: [Errno 24] None left\n",
+        ),
+        (MemoryError("none left"), 71, "spear: the system refuses: none left\n"),
+        (
+            ExceptionGroup("g", [OSError(errno.ENOSPC, "x")]),
+            71,
+            "spear: the system refuses: [Errno 28] x\n",
+        ),
     ],
     ids=repr,
 )
@@ -285,11 +298,40 @@ def test_what_standard_output_has_no_letters_for(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().out == "1 \\xb5s\n"
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), ExceptionGroup("g", [ZeroDivisionError()])])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError(),
+        ExceptionGroup("g", [ZeroDivisionError()]),
+        FileNotFoundError(errno.ENOENT, "we should have known"),
+    ],
+    ids=repr,
+)
 def test_a_bug_shows_its_traceback(raising: list[BaseException], error: Exception) -> None:
     raising.append(error)
     with pytest.raises(type(error)):
         main(["call"])
+
+
+def test_no_descriptor_is_left_to_read_modules_with(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def define(name: str, parser: argparse.ArgumentParser) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(main_module, "define", define)
+    assert main(["call"]) == 71
+    assert capfd.readouterr().err == "spear: the system refuses: [Errno 24] Too many open files\n"
+
+
+def test_no_thread_is_left_to_write_errors_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(OSError, match="can't start new thread") as caught:
+        ErrorLines()
+    assert exit_status(caught.value) == 71
 
 
 def test_what_is_not_installed_is_named() -> None:
@@ -299,7 +341,7 @@ def test_what_is_not_installed_is_named() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == "spear: the HTTP gateway needs hypercorn: pip install 'spear[http]'\n"
+    assert run.stderr == "spear: the HTTP gateway needs hypercorn: pip install 'spearlet[http]'\n"
 
 
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,8 @@ from .helpers import COMMAND, PATIENCE_SECONDS, Run, Terminal, is_alive, read_un
 from .serving import TILL, Host, serving, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import random
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -386,6 +388,17 @@ def test_a_call_whose_host_is_killed_may_have_run(place: Path, pipe: Path) -> No
             assert (each.returncode, b"may have been done" in errors) == (11, True)
 
 
+@pytest.mark.slow
+def test_who_asks_leaves_no_line_in_the_log(place: Path) -> None:
+    with serving(place, "till.py", "--log-level", "info") as host:
+        for words in (["ps"], ["ps", "--json"], ["invoke", "greet"], ["logs", "till"]):
+            with host.ask(*words) as asking:
+                assert asking.wait(PATIENCE_SECONDS) == 0
+        status, errors = host.end()
+        assert status == 0
+        assert [line for line in errors.splitlines() if "connection" in line] == []
+
+
 # -- systemd ----------------------------------------------------------------------------------------
 
 
@@ -467,7 +480,7 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     more = text + '[spearlet]\nlog_level = "info"\n[limits]\nmax_calls = 7\n'
     assert "spearlet.log_level takes effect when the host is started again" in reload(host, more)
     assert "limits.max_calls takes effect" in host.hear("reload")
-    assert host.hear("reloaded").strip() == "spear: reloaded: nothing has changed"
+    assert host.hear("reloaded").strip() == "spear: reloaded: no deployment has changed"
     assert host.end()[0] == 0
 
 
@@ -539,6 +552,148 @@ def test_calls_do_not_notice_a_reload(reloaded: Host, tmp_path: Path) -> None:
             for each in threads:
                 each.join()
     assert set(statuses) == {200}
+
+
+@pytest.mark.slow
+def test_what_was_replaced_in_part_is_replaced_again(reloaded: Host) -> None:
+    """The old file counts again, for the instance that had been replaced, too."""
+    host, flag = reloaded, reloaded.place / "flag"
+    old = CONFIG.replace("replicas = 1", "replicas = 2")
+    assert reload(host, old) == "spear: reloaded: till scaled"
+    (host.place / "half.py").write_text(
+        f"{TILL.replace('hello', 'good day')}\n"
+        "@app.lifespan\nasync def once():\n"
+        f"    os.close(os.open({str(flag)!r}, os.O_CREAT | os.O_EXCL))\n    yield\n"
+    )
+    text = old.replace('"till.py"\nreplicas = 2', '"half.py"\nreplicas = 2')
+    assert "did not start" in reload(host, text)
+    host.hear("; some of its instances were replaced, and some were not")
+    assert host.hear("reloaded").strip() == "spear: reloaded: nothing; but not till: see above"
+    assert {greeting(host) for _ in range(4)} == {b'"hello you"', b'"good day you"'}
+    assert reload(host, old) == "spear: reloaded: till restarted"
+    assert {greeting(host) for _ in range(4)} == {b'"hello you"'}
+    assert reload(host, old) == "spear: reloaded: nothing has changed"
+
+
+@pytest.mark.slow
+def test_a_scaling_that_fails_is_taken_back_with_the_file(reloaded: Host) -> None:
+    host = reloaded
+    place = host.place / "full"
+    place.touch()
+    (host.place / "half.py").write_text(
+        f"{TILL}\n@app.lifespan\nasync def once():\n    os.unlink({str(place)!r})\n    yield\n"
+    )
+    one = CONFIG.replace('"till.py"\nreplicas = 1', '"half.py"\nreplicas = 1')
+    assert reload(host, one) == "spear: reloaded: till restarted"
+    two = one.replace("replicas = 1", "replicas = 2")
+    for _ in range(2):  # it is tried again
+        assert "did not start" in reload(host, two)
+        assert "but not till" in host.hear("reloaded")
+    assert reload(host, one) == "spear: reloaded: till scaled"
+    _, body = host.get("/v1/deployments/till")
+    assert json.loads(body)["settings"]["replicas"]["max"] == 1
+
+
+SOURCES = {
+    "good": TILL,
+    "better": TILL.replace('"hello"', '"good day"'),
+    "broken": "raise ValueError('no good')\n",
+    "leaving": "import os\nos._exit(3)\n",
+    "slow": f"import time\ntime.sleep(0.3)\n{TILL}",
+    # One of two starts: the other one, which may be the first or the second, does not.
+    "moody": f"import os\nif int.from_bytes(os.urandom(1)) % 2:\n    os._exit(4)\n{TILL}",
+}
+
+
+@pytest.mark.slow
+def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Random) -> None:
+    """Whatever starts, stops and fails meanwhile, and however many are asked for at once."""
+
+    def write(names: Sequence[str], kinds: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Another file, and other sources; returns what each deployment is to be."""
+        wanted = {name: (seed.choice(kinds), seed.randint(1, 2)) for name in names}
+        text = ""
+        for name, (kind, replicas) in wanted.items():
+            (place / f"{kind}.py").write_text(SOURCES[kind])
+            text += f'[functions.{name}]\nsource = "{kind}.py"\nreplicas = {replicas}\n'
+        (place / "new.toml").write_text(text)
+        (place / "new.toml").rename(place / "spear.toml")
+        return wanted
+
+    def deployments() -> dict[str, tuple[str, list[str]]]:
+        """What each runs, and the states of its instances."""
+        _, body = host.get("/v1/deployments")
+        return {
+            each["name"]: (
+                os.path.basename(each["target"]),
+                [instance["state"] for instance in each["instances"]],
+            )
+            for each in json.loads(body)["deployments"]
+        }
+
+    write("ab", ["good"])
+    with serving(place) as host:
+        for _ in range(30):
+            write(seed.sample("abc", seed.randint(1, 3)), list(SOURCES))
+            for _ in range(seed.randint(1, 2)):
+                host.send(signal.SIGHUP)
+            deployments()  # it answers all the while, and some of them are begun
+        wanted = write("abd", ["good", "better"])
+        host.send(signal.SIGHUP)
+        ready = {
+            name: (f"{kind}.py", ["ready"] * replicas) for name, (kind, replicas) in wanted.items()
+        }
+        wait_until(lambda: deployments() == ready)
+        for name, (kind, _) in wanted.items():
+            for _ in range(4):  # all of its replicas
+                said = b'"hello you"' if kind == "good" else b'"good day you"'
+                assert greeting(host, f"{name}.greet") == said
+        assert host.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_reload_needs_no_working_directory(place: Path) -> None:
+    """A host is started in a release's directory, and another release takes its place."""
+    release = place / "release"
+    release.mkdir()
+    (place / "spear.toml").write_text(CONFIG)
+    file = str(place / "spear.toml")
+    with serving(place, "--config", file, directory=release) as host:
+        release.rmdir()
+        for count, done in ((2, "till scaled"), (2, "nothing has changed")):
+            text = CONFIG.replace("replicas = 1", f"replicas = {count}")
+            (place / "spear.toml").write_text(text)
+            host.send(signal.SIGHUP)
+            assert host.hear("reload").strip() == f"spear: reloaded: {done}"
+        assert greeting(host) == b'"hello you"'
+        assert host.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_reload_finds_what_took_the_place_of_its_directory(place: Path) -> None:
+    """Relative paths mean what they meant when the host was started."""
+    release = place / "release"
+    release.mkdir()
+    (release / "till.py").write_text(TILL)
+    with serving(place, "till.py", directory=release) as host:
+        shutil.rmtree(release)
+        release.mkdir()
+        (release / "till.py").write_text(TILL.replace('"hello"', '"good day"'))
+        host.send(signal.SIGHUP)
+        assert host.hear("reload").strip() == "spear: reloaded: till restarted"
+        assert greeting(host) == b'"good day you"'
+        assert host.end()[0] == 0
+
+
+def test_absolute_paths_are_checked_without_a_working_directory(
+    run: Run, here: Path, gone: Path
+) -> None:
+    done = run("serve", f"{here}/shop.py", "--check")
+    assert (done.status, done.output) == (0, b"nothing is wrong: 1 deployment\n")
+    removed = "is a path from the working directory, which has been removed"
+    for source in ("shop.py", ".", "./"):
+        assert removed in run("serve", source, "--check").errors
+    assert run("serve", "--check").errors.startswith("spear: say what to serve")
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from spear.config import (
     read_token,
     split_listen,
 )
+from spear.config._programs import program_problems
+from spear.spearlet import ProcessSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,7 +193,7 @@ def test_a_source_with_a_nul_is_told_once(read: Read) -> None:
 def test_a_limit_above_the_hosts_own(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (32, 32))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    text = '[functions.a]\ncommand = ["true"]\nopen_files = 64\ncore_bytes = 0\n'
+    text = '[functions.a]\ncommand = ["true", "{bootstrap_fd}"]\nopen_files = 64\ncore_bytes = 0\n'
     line = "spear.toml:3: functions.a.open_files: of 64 is above the host's own, 32"
     assert read(text, check=True).lines == [line]
 
@@ -267,6 +269,8 @@ def test_nothing_to_serve(read: Read) -> None:
 def test_what_is_fine(read: Read, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("x = 1\n")
     (tmp_path / "shop").mkdir()
+    (tmp_path / "script").write_text("#!/usr/bin/env sh\n")
+    (tmp_path / "script").chmod(0o700)
     (tmp_path / "shop" / "main.py").write_text("x = 1\n")
     (tmp_path / "token").write_text("0123456789abcdef\n")
     outcome = read(
@@ -274,7 +278,11 @@ def test_what_is_fine(read: Read, tmp_path: Path) -> None:
         '[functions.a]\nsource = "shop.py"\nworking_directory = "."\n'
         '[functions.b]\nsource = "./shop"\n'
         '[functions.c]\nsource = "company.shop"\npython_path = ["shop"]\n'
-        '[functions.d]\ncommand = ["sh", "-c", "true"]\n'
+        '[functions.d]\ncommand = ["sh", "-c", "true", "{bootstrap_fd}"]\n'
+        '[functions.f]\ncommand = ["python3", "shop.py"]\nenvironment_handover = true\n'
+        'working_directory = "."\n'
+        '[functions.g]\ncommand = ["./script", "{bootstrap_fd}"]\n'
+        '[functions.h]\ncommand = ["python3", "-m", "shop", "{bootstrap_fd}"]\n'
         f'[functions.e]\nsource = "shop.py"\npython = "{sys.executable}"\n',
         check=True,
     )
@@ -324,14 +332,74 @@ def test_what_this_machine_does_not_have(
     assert message.format(tmp_path) in "\n".join(read(text, check=True).lines)
 
 
+def test_a_missing_temporary_directory_is_told_once(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gettempdir() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("tempfile.gettempdir", gettempdir)
+    text = '[functions.a]\nsource = "x.a"\n[functions.b]\nsource = "x.b"\nworking_directory = "."\n'
+    (line,) = read(text, check=True).lines
+    assert line.startswith("there is no temporary directory that can be written to")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ('"python3", "agent.py"', "cannot log in, as it is not told where: give it {bootstrap_fd} as an"),
+        ('"python3", "agent.py"', "a new, empty directory, which has no agent.py: write its absolute pa"),
+        ('"{sys.executable}", "{here}/agent.py"', "cannot log in"),
+        ('"{sys.executable}", "agent.py", "{bootstrap_fd}"', "has no agent.py"),
+        ('"python3", "{here}/missing.py", "{bootstrap_fd}"', "{here}/missing.py is not a file"),
+        ('"true"', "cannot log in"),
+        ('"./lost", "{bootstrap_fd}"', "{here}/lost is a script for '/no/such/python', which"),
+        ('"./stray", "{bootstrap_fd}"', "{here}/stray is a script for 'no-such-python', which"),
+        ('"./nothing", "{bootstrap_fd}"', "{here}/nothing is a script for '', which is not a program"),
+        ('"./text", "{bootstrap_fd}"', "{here}/text is text that does not begin with a line"),
+    ],
+)  # fmt: skip
+def test_a_command_that_cannot_start_is_found(
+    read: Read, tmp_path: Path, command: str, message: str
+) -> None:
+    for name, text in (
+        ("lost", "#!/no/such/python\n"),
+        ("stray", "#!/usr/bin/env no-such-python\n"),
+        ("nothing", "#!\n"),
+        ("text", "import spear\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o700)
+    (tmp_path / "agent.py").write_text(text)
+    for name, value in (("{here}", str(tmp_path)), ("{sys.executable}", sys.executable)):
+        command, message = command.replace(name, value), message.replace(name, value)
+    lines = read(f"[functions.a]\ncommand = [{command}]\n", check=True).lines
+    assert [each for each in lines if message in each]
+    assert {each.partition(": ")[0] for each in lines} == {"spear.toml:2"}
+
+
+def test_a_script_that_only_the_system_may_read_is_left_to_it(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("")
+    program.chmod(0o100)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("builtins.open", refuse)  # which root may do
+    settings = ProcessSettings(command=(str(program), "{bootstrap_fd}"))
+    assert list(program_problems(settings)) == []
+
+
 def test_a_certificate_that_fits(read: Read, tmp_path: Path) -> None:
     certificate = trustme.CA().issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     for number, blob in enumerate(certificate.cert_chain_pems):
         blob.write_to_path(str(tmp_path / "cert.pem"), append=number > 0)
-    text = (
-        '[spearlet]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n[functions.a]\ncommand = ["sh"]\n'
-    )
+    text = '[spearlet]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n'
+    text += '[functions.a]\nsource = "company.shop"\n'
     assert read(text, check=True).lines == []
 
 

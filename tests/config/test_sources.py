@@ -309,10 +309,39 @@ def test_keys_that_cannot_be_set(read: Read, key: str, message: str) -> None:
     assert line.startswith(message)
 
 
-def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = tmp_path / "gone"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    place.rmdir()
-    with pytest.raises(ConfigurationError, match="this directory cannot be used"):
-        load_configuration(None, {}, Flags())
+def test_where_a_command_was_given_counts_also_when_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spear.toml").write_text('[functions.a]\nsource = "a.py"\nqueue = "x"\n')
+    monkeypatch.chdir(tmp_path)
+    flags = Flags(sources=(("b", "b.py"), ("c", "shop.api")))
+    first, faults = load_configuration("spear.toml", {}, flags)
+    assert faults.lines[0].startswith("spear.toml:3: ")
+    monkeypatch.chdir("/")
+    again, faults = load_configuration("spear.toml", {}, flags)
+    assert again == first
+    assert faults.lines[0].startswith("spear.toml:3: ")
+    assert first.file == str(tmp_path / "spear.toml")
+    assert first.configuration.functions["c"].python_path == (str(tmp_path),)
+
+
+def test_absolute_paths_need_no_working_directory(tmp_path: Path, gone: Path) -> None:
+    file = tmp_path / "spear.toml"
+    file.write_text('[functions.a]\nsource = "a.py"\nqueue = "x"\n')
+    flags = Flags(sources=(("b", "/b.py"), ("c", "shop.api"), ("d", "~/d.py")))
+    loaded, faults = load_configuration(str(file), {"SPEAR_TOKEN_FILE": "/token"}, flags)
+    assert faults.lines == (f'{file}:3: functions.a.queue: must be a whole number, not "x"',)
+    functions = loaded.configuration.functions
+    assert functions["a"].source == str(tmp_path / "a.py")
+    assert functions["c"].python_path == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "source"), [("spear.toml", "/b.py"), (None, "b.py"), (None, "./b.py")]
+)
+def test_a_relative_path_from_a_directory_that_was_removed(
+    gone: Path, file: str | None, source: str
+) -> None:
+    message = "is a path from the working directory, which has been removed"
+    with pytest.raises(ConfigurationError, match=message):
+        load_configuration(file, {}, Flags(sources=(("b", source),)))

@@ -84,6 +84,41 @@ async def test_s13_pages_of_other_sites_can_do_nothing(origin: str, status: int)
         assert reply.status in (403, 405)
 
 
+@pytest.mark.parametrize(
+    ("line", "host", "status", "message"),
+    [
+        ("OPTIONS *", "localhost:80", 204, ""),
+        ("OPTIONS *", "evil.example", 403, "this gateway is not called 'evil.example'"),
+        ("OPTIONS *", "", 403, "the Host of this request is empty: say localhost"),
+        ("GET /healthz", "", 403, "the Host of this request is empty: say localhost"),
+        ("GET *", "localhost", 404, "there is nothing at *"),
+        ("GET healthz", "localhost", 404, "there is nothing at healthz"),
+        ("CONNECT localhost:80", "localhost:80", 404, "there is nothing at localhost:80"),
+        ("GET http://localhost:1/healthz", "evil.example", 200, ""),
+        ("GET http://evil.example/healthz", "localhost", 403, "not called 'evil.example'"),
+        (
+            "GET a/http://localhost/healthz",
+            "localhost",
+            404,
+            "there is nothing at a/http://localho",
+        ),
+    ],
+)
+async def test_every_form_of_a_target_keeps_its_host(
+    line: str, host: str, status: int, message: str
+) -> None:
+    """RFC 9112, 3.2: a path, a whole URL, an authority, an asterisk."""
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        await client.stream.send_all(f"{line} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        reply = await client.receive()
+        assert reply.status == status
+        if status == 204:
+            assert reply.headers["allow"] == "GET, HEAD, POST, OPTIONS"
+        assert message in (str(reply.error["message"]) if message else "")
+        await client.aclose()
+
+
 async def test_s13_who_says_no_host_is_no_browser() -> None:
     async with open_site() as site:
         client = await connect(site.gateway)

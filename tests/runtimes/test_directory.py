@@ -6,6 +6,9 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+import trio
+
 from spear._directories import OwnedDirectory
 from spear.runtimes._process_directory import KIND, _sweep, open_working_directory
 
@@ -20,6 +23,16 @@ async def test_it_goes_with_all_that_is_in_it() -> None:
         async with open_working_directory() as path:
             contents(path)
         assert os.listdir(tempfile.gettempdir()) == []
+
+
+async def test_without_a_thread_it_is_emptied_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_sync(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    async with open_working_directory() as path:
+        fill(path)
+    assert os.listdir(tempfile.gettempdir()) == []
 
 
 def test_what_nobody_owns_is_removed_and_nothing_else() -> None:

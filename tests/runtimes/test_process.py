@@ -175,6 +175,14 @@ async def test_killing_is_immediate_and_can_be_repeated() -> None:
         assert "of the test" in instance.history[-1].reason
 
 
+async def test_who_killed_it_is_told_once() -> None:
+    async with open_host() as host, host.ready(worker()) as instance:
+        instance.kill()
+        await instance.wait_exited()
+        with pytest.raises(WorkerDied, match=r"SIGKILL, because kill\(\) was called$"):
+            await instance.wait_ready()
+
+
 async def test_a_cancelled_stop_can_be_taken_up_again() -> None:
     async with open_host(Limits(terminate_seconds=0.2)) as host, host.ready(worker()) as instance:
         with listening() as lines:
@@ -294,6 +302,18 @@ async def test_what_cannot_be_executed_says_so(tmp_path: Path) -> None:
                 async with host.ready(ProcessSettings(command=(str(broken),))):
                     pass
             assert "cannot run" in caught.value.stderr_tail
+
+
+async def test_without_a_thread_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_sync(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with nothing_left():
+        async with open_host() as host:
+            monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+            with pytest.raises(SpawnFailed, match=r"could not be started: .*start new thread"):
+                async with host.run(ProcessSettings(command=("true",))):
+                    pass
 
 
 async def test_a_limit_that_cannot_be_set_fails_the_start() -> None:

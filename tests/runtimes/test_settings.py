@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -112,6 +113,17 @@ def test_limits_become_resources() -> None:
     }
 
 
+def test_limits_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getrlimit(kind: int) -> tuple[int, int]:
+        raise PermissionError(errno.EPERM, "a filter says no")
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
+    problems = dict(ProcessSettings(command=("true",)).problems())
+    assert problems == {"core_bytes": "core_bytes cannot be limited here: a filter says no"}
+    unlimited = ProcessSettings(command=("true",), limits=ResourceLimits(core_bytes=None))
+    unlimited.validate()
+
+
 def test_limits_above_the_hosts_own_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ProcessSettings(command=("true",), limits=ResourceLimits(open_files=64))
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (32, 32))
@@ -139,6 +151,28 @@ def test_a_file_is_named_by_its_absolute_path(target: str, argument: str) -> Non
     # The process starts in another directory.
     command = ProcessSettings(target=target).agent_command(17)
     assert command == [sys.executable, "-P", "-m", "spear.agent", argument, "--bootstrap-fd", "17"]
+
+
+def test_settings_mean_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ProcessSettings(
+        target="shop.py:app",
+        python="bin/python",
+        python_path=("lib", "/lib"),
+        working_directory="w",
+    )
+    assert settings.made_absolute() == ProcessSettings(
+        target=f"{tmp_path}/shop.py:app",
+        python=f"{tmp_path}/bin/python",
+        python_path=(f"{tmp_path}/lib", "/lib"),
+        working_directory=f"{tmp_path}/w",
+    )
+    same = ProcessSettings(target="shop.api:app", python="python3")
+    assert same.made_absolute() == same
+    command = ProcessSettings(command=("./tool", "./x")).made_absolute().command
+    assert command == (f"{tmp_path}/tool", "./x")
 
 
 def test_a_command_is_completed() -> None:

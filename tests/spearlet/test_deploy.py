@@ -182,6 +182,33 @@ def test_names_come_from_targets(target: str, name: str) -> None:
     assert _name_of(target) == name
 
 
+@pytest.mark.slow
+async def test_a_relative_path_means_the_same_after_the_working_directory_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release").mkdir()
+    write(tmp_path, "small.py", SMALL)
+    monkeypatch.chdir(tmp_path / "release")
+    async with open_spearlet() as spearlet:
+        small = await spearlet.deploy("../small.py")
+        os.rmdir(tmp_path / "release")
+        await small.restart()
+        assert await small.hello() == "hello you"
+        other = await spearlet.deploy(tmp_path / "small.py", name="other", replicas=2)
+        assert await other.hello("there") == "hello there"
+        with pytest.raises(
+            ConfigurationError, match=r"^small\.py is a path from the working direct"
+        ):
+            await spearlet.deploy("small.py", name="third")
+
+
+def test_a_directory_that_was_removed_is_searched_for_no_module(
+    gone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", ["", ".", "/etc"])
+    assert _search_path() == ("/etc",)
+
+
 def test_what_is_installed_needs_no_search_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

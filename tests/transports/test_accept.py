@@ -187,7 +187,7 @@ async def test_s5_what_a_handler_raises_ends_one_connection(
             connection.promote()
         raise make()
 
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     acceptor = Acceptor()
     async with serving(acceptor, open_memory_listener("here"), fail):
         for first_byte in b"x", b"p":
@@ -199,7 +199,11 @@ async def test_s5_what_a_handler_raises_ends_one_connection(
         )
     crashes = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(crashes) == (2 if reason is Reason.CRASHED else 0)
-    assert f"refused connection 1 from this process: {reason}" in caplog.messages
+    logged = [(each.levelname, each.getMessage()) for each in caplog.records]
+    if reason is Reason.LEFT:
+        assert ("DEBUG", "connection 1 from this process left") in logged
+    else:
+        assert ("INFO", f"refused connection 1 from this process: {reason}") in logged
 
 
 async def test_a_handler_may_name_its_own_reason() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -99,6 +100,17 @@ class TestSharedBuffer:
     def test_more_than_there_is_is_refused_at_once(self) -> None:
         with pytest.raises(MemoryError, match="no SharedBuffer of 4611686018427387904 bytes"):
             SharedBuffer(1 << 62)
+
+    def test_where_memory_files_are_refused_it_is_like_other_memory(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(name: str, flags: int) -> int:
+            raise PermissionError(errno.EPERM, "a filter says no")
+
+        monkeypatch.setattr(os, "memfd_create", refuse)
+        with SharedBuffer(5) as buffer:
+            buffer.view[:] = b"hello"
+            assert (buffer.descriptor.fileno, bytes(buffer.as_view())) == (-1, b"hello")
 
     def test_all_of_its_memory_is_there_at_once(self) -> None:
         with SharedBuffer(10 * PAGE) as buffer:

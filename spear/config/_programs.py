@@ -1,0 +1,70 @@
+"""Whether a program can become an instance, as far as its files tell before it is started."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Final
+
+from spear.spearlet import ProcessSettings
+
+HEAD_BYTES: Final = 256
+"""As much of a script as the kernel looks at for its first line (BINPRM_BUF_SIZE)."""
+
+_INTERPRETER: Final = re.compile(r"(python|pypy)[\d.]*|sh|bash|dash|node|perl|ruby")
+"""Programs whose first argument is a file, unless it begins with a dash."""
+
+
+def program_problems(settings: ProcessSettings) -> Iterator[str]:
+    """What keeps the program, which is there and executable, from running, or from logging in."""
+    path = shutil.which(settings.program(), path=settings.full_environment()["PATH"])
+    assert path is not None  # or that has been told
+    yield from _format_problems(path, settings)
+    if not settings.command:
+        return
+    arguments = settings.command[1:]
+    if not settings.environment_handover and not settings.names_bootstrap_fd:
+        yield (
+            "cannot log in, as it is not told where: give it {bootstrap_fd} as an argument, or set "
+            "environment_handover"
+        )
+    if arguments and _INTERPRETER.fullmatch(os.path.basename(settings.command[0])):
+        yield from _script_problems(arguments[0], settings.working_directory)
+
+
+def _format_problems(path: str, settings: ProcessSettings) -> Iterator[str]:
+    """What keeps the kernel from running a file."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:  # it may be executed, and not be read
+        return
+    if not head.startswith(b"#!"):
+        if b"\0" not in head:
+            yield f"{path} is text that does not begin with a line such as #!/bin/sh"
+        return
+    words = [os.fsdecode(each) for each in head[2:].partition(b"\n")[0].split()]
+    interpreter = words[0] if words else ""
+    is_there = os.access(interpreter, os.X_OK)
+    if is_there and os.path.basename(interpreter) == "env" and len(words) == 2:
+        interpreter = words[1]
+        is_there = shutil.which(interpreter, path=settings.full_environment()["PATH"]) is not None
+    if not is_there:
+        yield f"{path} is a script for {interpreter!r}, which is not a program that can be run"
+
+
+def _script_problems(script: str, directory: str | None) -> Iterator[str]:
+    """What keeps an interpreter from reading its script."""
+    if script.startswith("-"):
+        return
+    if directory is None and not os.path.isabs(script):
+        yield (
+            f"is started in a new, empty directory, which has no {script}: write its absolute path, or "
+            "set working_directory"
+        )
+        return
+    path = os.path.join(directory or "", script)
+    if not os.access(path, os.R_OK):
+        yield f"{path} is not a file that can be read"
