@@ -72,8 +72,8 @@ def _arm(fd: int) -> None:
     process = os.getpid()
     fcntl.fcntl(fd, fcntl.F_SETOWN, -process if os.getpgrp() == process else process)
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    # No signal tells of what happened before it was armed.
+    # No signal tells of what came before it was armed: the pipe's end, or the host's guard.
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(fd, select.POLLIN)
     if poll.poll(0):
         os._exit(HOST_GONE)

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from spear._forks import close, own
+
 from ._body import InstanceBody, InstanceMetrics
 from ._process_metrics import read_metrics
 
@@ -50,7 +52,7 @@ class ProcessBody(InstanceBody):
     def __init__(self, pid: int, pidfd: int, outputs: Sequence[Output]) -> None:
         self.pid = pid
         self.description = f"pid {pid}"
-        self._pidfd = pidfd
+        self._pidfd = own(pidfd)
         self._outputs = outputs
         self._is_collected = False
 
@@ -92,7 +94,7 @@ class ProcessBody(InstanceBody):
     def close(self) -> None:
         """Release the descriptors."""
         trio.lowlevel.notify_closing(self._pidfd)
-        os.close(self._pidfd)
+        close(self._pidfd)
         for output in self._outputs:
             output.close()
 
@@ -103,6 +105,7 @@ class SpawnedBody(ProcessBody):
 
     def __init__(self, process: subprocess.Popen[bytes], outputs: Sequence[Output]) -> None:
         self._process = process
+        self._parent = os.getpid()
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError:  # no descriptor left
@@ -119,7 +122,8 @@ class SpawnedBody(ProcessBody):
             self._is_collected = True
 
     def _signal(self, number: signal.Signals) -> None:
-        if not self._is_collected:
+        # A forked child of ours that unwinds must not take our instances along.
+        if not self._is_collected and os.getpid() == self._parent:
             # Not ours to signal any more, if it has become somebody else: nothing to be done.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)

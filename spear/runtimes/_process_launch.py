@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ._logs import LogBook
     from ._process_body import ProcessBody
+    from ._process_guard import Guard
     from ._process_settings import ProcessSettings
     from ._process_zygote import Zygote
 
@@ -80,6 +81,7 @@ async def launch_process(
     settings: ProcessSettings,
     limits: Limits,
     starters: trio.CapacityLimiter,
+    guard: Guard,
     endpoint: Endpoint,
     book: LogBook,
     zygote: Zygote | None,
@@ -92,6 +94,7 @@ async def launch_process(
         settings: what to start.
         limits: what the process is to know of ours.
         starters: bounds how many are being started.
+        guard: kills it if this process dies.
         endpoint: where it may log in.
         book: where what it writes is kept.
         zygote: forks it, if it can.
@@ -111,7 +114,7 @@ async def launch_process(
             while body is None:
                 with suppress(TemplateDied):  # and the next attempt finds another one, or spawns
                     body = await _start(
-                        settings, limits, starters, endpoint, book, zygote, directory, ours
+                        settings, limits, starters, guard, endpoint, book, zygote, directory, ours
                     )
         except (OSError, ValueError) as error:  # ValueError is how prlimit refuses
             raise SpawnFailed(f"{endpoint.instance_id} could not be started: {error}") from error
@@ -122,6 +125,7 @@ async def _start(
     settings: ProcessSettings,
     limits: Limits,
     starters: trio.CapacityLimiter,
+    guard: Guard,
     endpoint: Endpoint,
     book: LogBook,
     zygote: Zygote | None,
@@ -131,7 +135,7 @@ async def _start(
     # Each attempt has pipes of its own: what the last one has left behind must not read our record.
     async with AsyncExitStack() as attempt:
         with ExitStack() as theirs:  # closed here as soon as the process has its own copies
-            plumbing = Plumbing(attempt, theirs, book, has_gate=bool(settings.command))
+            plumbing = Plumbing(attempt, theirs, book, guard, has_gate=bool(settings.command))
             body: ProcessBody | None = None
             if zygote is not None:
                 body = await zygote._fork(endpoint.instance_id, directory, plumbing)

@@ -19,6 +19,7 @@ from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from spear._forks import close, own
 from spear._segments import Segment
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ class Descriptor:
     __slots__ = ("fileno",)
 
     def __init__(self, fileno: int) -> None:
-        self.fileno = fileno
+        self.fileno = own(fileno) if fileno >= 0 else fileno
 
     def close(self) -> None:
         """Close it now."""
         fileno, self.fileno = self.fileno, -1
         if fileno >= 0:
-            os.close(fileno)
+            close(fileno)
 
     def __del__(self) -> None:
         self.close()
