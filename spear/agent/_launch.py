@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from spear._errors import AuthenticationFailed, ConfigurationError, SpearError
 from spear._targets import GUARD, being_loaded, loading
 
 from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, parse_record, take_environment
+from ._children import WATCHED, keep_from_children, remember_handlers
 from ._serve import serve
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def run(agent: Agent, take: Take) -> int:
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     agent.service.has_own_process = True  # see watch_signals
+    remember_handlers()
     instance_id, failure = trio.run(_take_and_serve, agent, take)
     if failure is None:
         return DRAINED
@@ -179,7 +180,8 @@ async def watch_signals(
     stop: trio.Event, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
 ) -> None:
     """The first signal begins to drain, the second cancels what still runs, the third kills."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*WATCHED) as signals:
+        keep_from_children()
         task_status.started()
         async for _ in signals:
             if stop.is_set():

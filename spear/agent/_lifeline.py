@@ -16,6 +16,8 @@ import os
 import select
 import stat
 
+from spear._forks import own
+
 MAX_RECORD_BYTES = 64 * 1024
 
 # The signal module builds its enums for a millisecond; these are Linux's numbers.
@@ -43,7 +45,8 @@ def take_record(fd: int) -> bytes:
     """
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):  # anything else may never send the signal
         raise ValueError("it is not the end of a pipe")
-    os.set_inheritable(fd, False)  # our children die with the process group, not by this
+    # Our children die with the process group, not by this.
+    os.set_inheritable(own(fd), False)
     record = _read_record(fd)
     _arm(fd)
     return record
