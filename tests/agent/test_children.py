@@ -1,4 +1,5 @@
-"""Children that functions fork: they end when they are told to, and have nothing of the channel."""
+"""Children that functions start by ``multiprocessing``, or fork: they end when they are told to, find the
+functions' file, and have nothing of the channel."""
 
 from __future__ import annotations
 
@@ -156,3 +157,53 @@ async def test_a_forked_child_has_neither_channel_nor_lifeline(worker: Path) -> 
         assert "anon_inode:[eventpoll]" not in its.values()
         assert its[str(child.fd)] == "/dev/null"
         assert await caller.call("pool") == [1, 2]  # and the parent is as before
+
+
+# -- spawned ------------------------------------------------------------------------------------------
+
+SPAWNING = """
+import dataclasses, multiprocessing
+import spear
+import helper_beside
+
+app = spear.Agent()
+
+@dataclasses.dataclass
+class Item:
+    number: int
+
+def double(item):
+    return Item(helper_beside.twice(item.number))
+
+@app.function
+def doubled(number: int, method: str) -> int:
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        return pool.map(double, [Item(number)])[0].number
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("shop.py", "spawn"),
+        ("my-shop.py", "spawn"),
+        ("shop.v2.py", "spawn"),
+        ("queue.py", "spawn"),  # which multiprocessing imports
+        ("queue.py", "forkserver"),
+        ("trio.py", "spawn"),
+        ("shop", "spawn"),
+        ("__main__.py", "spawn"),
+        ("package.py", "spawn"),
+    ],
+)
+async def test_a_spawned_child_finds_a_file_of_any_name(
+    tmp_path: Path, name: str, method: str
+) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "helper_beside.py").write_text("def twice(number): return 2 * number\n")
+    path = tmp_path / name
+    path.write_text(SPAWNING, encoding="utf-8")
+    async with open_communication_factory() as factory, hosted(factory, path) as (caller, _, _):
+        with trio.fail_after(15):
+            assert await caller.call("doubled", 4, method) == 8
