@@ -50,8 +50,8 @@ def load_agent(target: str) -> Agent:
             (``shop.api``), and the agent's name if there are several (``shop.py:app``).
 
     A file is loaded under its own name, not as ``__main__``, with its directory first on
-    ``sys.path``. A file that cannot be imported by its name, such as ``shop.v2.py``, gets another name. So
-    does one that is called like another module, and its directory is last.
+    ``sys.path``. A file that cannot be imported by its name, such as ``shop.v2.py``, gets another name.
+    So does one that is called like another module, and its directory is last.
 
     Raises:
         LoadFailed: there is no such program, it raised, or it is not clear which agent is meant.

@@ -23,6 +23,7 @@ from ._instance import Instance, host_instance
 from ._process_directory import sweep_working_directories
 from ._process_guard import Guard
 from ._process_launch import launch_process
+from ._process_orphans import Orphans, inherits_orphans
 from ._process_settings import ProcessSettings
 from ._process_zygote import Zygote, open_zygote
 from ._states import InstanceEvent, InstanceState
@@ -161,6 +162,8 @@ class ProcessRuntime(Runtime):
         """The guard of this host's instances, which ends with the factory."""
         async with self._getting_guard:
             if self._guard is None:
+                if inherits_orphans():  # pragma: no cover  # where coverage measures nothing
+                    await self._factory.start(Orphans().run)
                 self._guard = await self._factory.start(Guard().run)
         return self._guard
 

@@ -29,6 +29,7 @@ from spear._forks import close, own
 
 from ._body import InstanceBody, InstanceMetrics
 from ._process_metrics import read_metrics
+from ._process_orphans import expect_exit, forget_exit
 
 if TYPE_CHECKING:
     from ._process_output import Output
@@ -53,6 +54,7 @@ class ProcessBody(InstanceBody):
         self.pid = pid
         self.description = f"pid {pid}"
         self._pidfd = own(pidfd)
+        expect_exit(pid)
         self._outputs = outputs
         self._is_collected = False
 
@@ -62,6 +64,7 @@ class ProcessBody(InstanceBody):
         if not self._is_collected:
             await trio.lowlevel.wait_readable(self._pidfd)
             await self._collect()
+            forget_exit(self.pid)
         for output in self._outputs:
             await output.finish()
 
@@ -93,6 +96,7 @@ class ProcessBody(InstanceBody):
 
     def close(self) -> None:
         """Release the descriptors."""
+        forget_exit(self.pid)
         trio.lowlevel.notify_closing(self._pidfd)
         close(self._pidfd)
         for output in self._outputs:

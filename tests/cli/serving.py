@@ -17,7 +17,7 @@ import attrs
 from .helpers import COMMAND, PATIENCE_SECONDS, read_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 TILL = '''"""Functions that tests hold and let go: till.py."""
 
@@ -170,13 +170,18 @@ class Host:
 
 
 @contextmanager
-def serving(place: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[Host]:
+def serving(
+    place: Path,
+    *words: str,
+    environment: dict[str, str] | None = None,
+    before: Sequence[str] = (),
+) -> Iterator[Host]:
     """``spear serve --json`` in a directory, on any port; ended at the end, if it runs then."""
     for name in ("run", "tmp"):  # one that is killed leaves directories behind
         (place / name).mkdir(exist_ok=True)
     (place / "till.py").exists() or (place / "till.py").write_text(TILL)
     process = subprocess.Popen(
-        [*COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
+        [*before, *COMMAND, "serve", "--json", "--listen", "127.0.0.1:0", *words],
         cwd=place,
         env={
             **os.environ,

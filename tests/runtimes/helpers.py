@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -240,3 +242,16 @@ async def the_guard(*before: int) -> int:
     await trio.testing.wait_all_tasks_blocked()
     (pid,) = guards(os.getpid()).keys() - {*before}
     return pid
+
+
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""In front of a command: it is the first process of a namespace."""
+
+
+@functools.cache
+def can_be_first() -> bool:
+    """Whether we may make a namespace of processes."""
+    try:
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
