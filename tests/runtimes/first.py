@@ -46,8 +46,10 @@ async def main() -> None:
             await instance.wait_exited()
             assert instance.exit_status == -9
         with listening() as lines:
-            async with host.run(shell("setsid sh -c 'sleep 0.01 & echo pid $!'; sleep 1000")):
+            code = "setsid sh -c 'sleep 0.01 & echo pid $!'; echo done; sleep 1000"
+            async with host.run(shell(code)):
                 daemon = int((await lines.wait_for("pid ")).split()[-1])
+                await lines.wait_for("done")  # the shell has collected who led the session
         await until(
             lambda: not {child, daemon} & zombies() and not Path(f"/proc/{daemon}").exists()
         )
