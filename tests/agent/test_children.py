@@ -30,8 +30,10 @@ def own_handler(number, frame):
 
 def sleep(ready):
     ready.set()
-    while True:  # CPython 3.13 may not notice a signal that comes just before one long sleep
+    while True:
         time.sleep(0.01)
+        # After a fork in a thread, CPython 3.13 looks for signals only when it is asked to.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 def started(**options):
     ready = fork.Event()
