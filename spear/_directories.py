@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from spear._errors import ConfigurationError
 
+from ._forks import close, own
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -56,7 +58,7 @@ class OwnedDirectory:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self._descriptor = own(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
 
     @classmethod
     def make(cls, parent: str, kind: str) -> OwnedDirectory:
@@ -83,7 +85,7 @@ class OwnedDirectory:
             except OSError:  # a file system without such locks: nobody can take it from us either
                 return made
             else:
-                if made._is_in_place():
+                if made.is_in_place():
                     return made
             made.release()
         raise OSError(f"whatever is made in {parent} is taken away")
@@ -91,7 +93,8 @@ class OwnedDirectory:
     def _lock(self) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _is_in_place(self) -> bool:
+    def is_in_place(self) -> bool:
+        """Whether it is where it was made, and ours to remove; not in a forked child of its owner."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
         except FileNotFoundError:
@@ -99,7 +102,7 @@ class OwnedDirectory:
 
     def release(self) -> None:
         """Let go of it: whoever finds what is left of it may remove that."""
-        os.close(self._descriptor)
+        close(self._descriptor)
 
 
 def abandoned(parent: str, kind: str) -> Iterator[OwnedDirectory]:
@@ -114,7 +117,7 @@ def abandoned(parent: str, kind: str) -> Iterator[OwnedDirectory]:
             if os.fstat(found._descriptor).st_uid != os.geteuid():
                 raise PermissionError(found.path)
             found._lock()
-            if not found._is_in_place():
+            if not found.is_in_place():
                 raise FileNotFoundError(found.path)
         except OSError:  # another user's, or it has an owner, or somebody else has removed it
             found.release()

@@ -25,6 +25,7 @@ LEAVES = frozenset(
     {
         "_directories",
         "_errors",
+        "_forks",
         "_ids",
         "_json",
         "_lazy",
@@ -37,7 +38,8 @@ LEAVES = frozenset(
         "_version",
     }
 )
-"""Modules beside the packages; everything may import them, they import of Spear its errors only."""
+"""Modules beside the packages; everything may import them, they import of Spear its errors
+only, and what is taken from forked children."""
 
 LAYERS: dict[str, frozenset[str]] = {
     "wire": frozenset(),
@@ -78,7 +80,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "subprocess": PROCESS_RUNTIME,
     "multiprocessing": (),
     "os.exec*": PROCESS_RUNTIME,
-    "os.fork*": ZYGOTE,
+    "os.fork*": (*ZYGOTE, "spear/runtimes/_process_guard_program.py"),
     "os.kill*": (*PROCESS_RUNTIME, *ZYGOTE),
     "os.popen": (),
     "os.posix_spawn*": PROCESS_RUNTIME,
@@ -210,7 +212,9 @@ def points_down(module: Module) -> Iterator[tuple[int, str]]:
             continue
         target = rest.partition(".")[0]
         if target in LEAVES:
-            if module.package in LEAVES and (target != "_errors" or module.package == target):
+            if module.package in LEAVES and (
+                target not in ("_errors", "_forks") or module.package == target
+            ):
                 yield line, f"a leaf imports {name}"
             continue
         target = target if target in LAYERS else ""

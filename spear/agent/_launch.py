@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from spear._targets import GUARD, being_loaded, loading
 from spear._util import leaves_of, summary_of
 
 from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, parse_record, take_environment
+from ._children import WATCHED, keep_from_children, remember_handlers
 from ._failures import traceback_of
 from ._serve import NOT_ITS_OWN, serve
 
@@ -128,6 +128,7 @@ def run(agent: Agent, take: Take) -> int:
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     agent.service.has_own_process = True  # see watch_signals
+    remember_handlers()
     try:
         instance_id, failure = trio.run(
             _take_and_serve, agent, take, restrict_keyboard_interrupt_to_checkpoints=True
@@ -190,7 +191,8 @@ async def watch_signals(
     stop: trio.Event, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
 ) -> None:
     """The first signal begins to drain, the second cancels what still runs, the third kills."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*WATCHED) as signals:
+        keep_from_children()
         task_status.started()
         async for _ in signals:
             if stop.is_set():

@@ -16,6 +16,8 @@ import os
 import select
 import stat
 
+from spear._forks import own
+
 MAX_RECORD_BYTES = 64 * 1024
 
 # The signal module builds its enums for a millisecond; these are Linux's numbers.
@@ -43,7 +45,8 @@ def take_record(fd: int) -> bytes:
     """
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):  # anything else may never send the signal
         raise ValueError("it is not the end of a pipe")
-    os.set_inheritable(fd, False)  # our children die with the process group, not by this
+    # Our children die with the process group, not by this.
+    os.set_inheritable(own(fd), False)
     record = _read_record(fd)
     _arm(fd)
     return record
@@ -72,8 +75,8 @@ def _arm(fd: int) -> None:
     process = os.getpid()
     fcntl.fcntl(fd, fcntl.F_SETOWN, -process if os.getpgrp() == process else process)
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    # No signal tells of what happened before it was armed.
+    # No signal tells of what came before it was armed: the pipe's end, or the host's guard.
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(fd, select.POLLIN)
     if poll.poll(0):
         os._exit(HOST_GONE)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import CodeType, ModuleType
-from typing import final
+from typing import Final, final
 
 from spear._errors import ConfigurationError
 from spear._paths import absolute, working_directory
@@ -24,6 +24,11 @@ from spear._util import text_of
 
 from ._app import Agent
 from ._failures import is_machinery
+
+CHILDS_MAIN: Final = "__mp_main__"
+"""How ``multiprocessing`` calls the file of its parent's ``__main__`` in a process that it spawns."""
+
+_replaced: Final[list[ModuleType]] = []  # kept alive: its code is running
 
 
 @final
@@ -48,8 +53,10 @@ def load_agent(target: str) -> Agent:
         target: a file (``shop.py``), a directory with a ``main.py`` (``./shop/``) or a module
             (``shop.api``), and the agent's name if there are several (``shop.py:app``).
 
-    A file is loaded under its own name, not as ``__main__``, with its directory first on
-    ``sys.path``. The program itself is compiled from its source, as a script would be.
+    A file is loaded under its own name, not as ``__main__``, with its directory first on ``sys.path``. The
+    program itself is compiled from its source, as a script would be. A file that cannot be imported by its
+    name, such as ``shop.v2.py``, gets another name. A file that is called like another module gets another
+    name, too, and its directory is last on ``sys.path``.
 
     Raises:
         LoadFailed: there is no such program, it raised, or it is not clear which agent is meant.
@@ -68,14 +75,21 @@ def _load_file(path: str) -> ModuleType:
         what = what if os.path.exists(path) else "does not exist"
         raise LoadFailed(f"{path} {what}")
     path = absolute(path)
-    _put_in_front(os.path.dirname(path))
     name = _module_name(path)
+    # A file that is called like a module must not hide it from those that import it later.
+    _search(os.path.dirname(path), first=not _is_taken(_stem(path)))
     loader = _FromSource(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None  # there is a loader
     module = importlib.util.module_from_spec(spec)
     # Where dataclasses, pickle and typing look for a class's module.
     sys.modules[name] = module
+    if name == CHILDS_MAIN:
+        # So multiprocessing takes the file for a script, and executes it in each process that it spawns,
+        # though not as `__main__`; see multiprocessing.spawn.get_preparation_data().
+        _replaced.append(sys.modules["__main__"])
+        sys.modules["__main__"] = module
+        module.__spec__ = None
     try:
         loader.exec_module(module)
     except BaseException as error:
@@ -128,19 +142,40 @@ def _compiled_from_source(name: str) -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-def _put_in_front(directory: str) -> None:
-    """Make ``directory`` the first place for imports, as if its file had been started as a script."""
+def _search(directory: str, *, first: bool) -> None:
+    """Import from ``directory``, as if its file had been started as a script; or from there at last."""
     if sys.path and sys.path[0] == working_directory() and not sys.flags.safe_path:
-        sys.path[0] = directory  # what `python -m` has put there
-    elif not sys.path or sys.path[0] != directory:
+        del sys.path[0]  # what `python -m` has put there
+    if first and sys.path[:1] != [directory]:
         sys.path.insert(0, directory)
+    elif not first and directory not in sys.path:
+        sys.path.append(directory)
 
 
 def _module_name(path: str) -> str:
-    """The file's name as a module's, unless that would hide another module."""
-    stem = os.path.basename(path).removesuffix(".py")
-    taken = stem in sys.modules or stem in sys.stdlib_module_names or not stem.isidentifier()
-    return f"spear_function_{stem}" if taken else stem
+    """The name under which others import the file, if there is one; if not, one that hides no module.
+
+    ``multiprocessing`` pickles what a function gives to a process that it spawns, which then imports the
+    module by its name. If there is none, the file has to be to us what a script is to Python.
+    """
+    stem = _stem(path)
+    if stem and "." not in stem and not _is_taken(stem):
+        found = importlib.machinery.PathFinder.find_spec(stem, [os.path.dirname(path)])
+        if found is not None and found.origin == path:
+            return stem
+    return CHILDS_MAIN if _is_agents_process() else f"spear_function_{stem}"
+
+
+def _stem(path: str) -> str:
+    return os.path.basename(path).removesuffix(".py")
+
+
+def _is_taken(stem: str) -> bool:
+    return stem in sys.modules or stem in sys.stdlib_module_names
+
+
+def _is_agents_process() -> bool:
+    return getattr(sys.modules["__main__"].__spec__, "name", None) == f"{__package__}.__main__"
 
 
 def _load_module(name: str) -> ModuleType:

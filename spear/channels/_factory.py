@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
 
 import attrs
 import trio
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from ._handlers import Service
 
 logger: Final = logging.getLogger("spear.channels")
+
+T = TypeVar("T")
 
 
 @final
@@ -288,6 +290,16 @@ class CommunicationFactory:
             del self._kept[instance]
             kept.opened.set()
             kept.closed.set()
+
+    # -- what belongs to it -------------------------------------------------------------------
+
+    async def start(self, function: Callable[[trio.TaskStatus[T]], Awaitable[None]]) -> T:
+        """Run ``function(task_status)`` until the factory's block is left, which cancels it.
+
+        Returns what it passes to ``task_status.started()``. If cancelled before that, so is the function.
+        """
+        started: T = await self._nursery.start(lambda *, task_status: function(task_status))
+        return started
 
     # -- books --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from spear._errors import ConfigurationError
+from spear._forks import close, own
 
 from ._places import check_directory
 from ._places import directory as usual_directory
@@ -40,7 +41,7 @@ def claim(path: str) -> Iterator[None]:
     directory = os.path.dirname(path)
     was_there = os.path.isdir(directory) and directory != usual_directory()
     try:
-        lock = _lock(path, directory)
+        lock = own(_lock(path, directory))
     except OSError as error:
         raise ConfigurationError(
             f"cannot use {directory}: {error.strerror}; say another place with --control-socket"
@@ -54,7 +55,7 @@ def claim(path: str) -> Iterator[None]:
             os.unlink(f"{path}.lock")
             if not was_there:
                 os.rmdir(directory)  # if it is empty; others make it again
-        os.close(lock)
+        close(lock)
 
 
 def _lock(path: str, directory: str) -> int:

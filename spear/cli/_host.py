@@ -21,6 +21,7 @@ from spear._errors import CannotListen, ConfigurationError
 from spear.channels import open_private_nursery, protected_block
 from spear.config import Faults, Loaded
 from spear.gateway import open_gateway
+from spear.runtimes import own_all_children
 from spear.spearlet import open_spearlet
 
 from ._claim import claim
@@ -51,6 +52,7 @@ def run_host(loaded: Loaded, load: Load, *, as_json: bool) -> int:
         load: reads it again.
         as_json: say what is served as a line of JSON.
     """
+    own_all_children()
     settings = loaded.configuration.spearlet
     with ExitStack() as stack:
         lines = stack.enter_context(showing_log(settings))

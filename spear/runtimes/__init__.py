@@ -11,6 +11,7 @@ from ._instance import Instance as Instance
 from ._instance import InstanceHealth as InstanceHealth
 from ._logs import LogLine as LogLine
 from ._process import ProcessRuntime as ProcessRuntime
+from ._process_orphans import own_all_children as own_all_children
 from ._process_settings import ProcessSettings as ProcessSettings
 from ._process_settings import ResourceLimits as ResourceLimits
 from ._process_zygote import Zygote as Zygote

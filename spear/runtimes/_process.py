@@ -22,7 +22,9 @@ from ._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
 from ._body import InstanceSpec, RuntimeSettings
 from ._instance import Instance, host_instance
 from ._process_directory import sweep_working_directories
+from ._process_guard import Guard
 from ._process_launch import launch_process
+from ._process_orphans import Orphans, inherits_orphans
 from ._process_settings import ProcessSettings
 from ._process_zygote import Zygote, open_zygote
 from ._states import InstanceEvent, InstanceState
@@ -54,6 +56,8 @@ class ProcessRuntime(Runtime):
         self._max_instances = max_instances
         self._starters = trio.CapacityLimiter(MAX_STARTS_AT_ONCE)
         self._has_swept = False
+        self._guard: Guard | None = None
+        self._getting_guard = trio.Lock()
         self._instances = 0
         self._seen: Counter[InstanceState] = Counter()
 
@@ -102,7 +106,8 @@ class ProcessRuntime(Runtime):
         settings = _own(settings)
         settings.validate()
         limits = self._factory.manager.limits
-        async with open_zygote(settings, limits, self._starters, on_line) as zygote:
+        guard = await self._get_guard()
+        async with open_zygote(settings, limits, self._starters, guard, on_line) as zygote:
             yield zygote
 
     @protected_block
@@ -151,9 +156,20 @@ class ProcessRuntime(Runtime):
             parent = temporary_directory()
             self._has_swept = True
             await sweep_working_directories(parent)
-        limits = self._factory.manager.limits
-        async with launch_process(settings, limits, self._starters, endpoint, book, zygote) as body:
+        limits, guard = self._factory.manager.limits, await self._get_guard()
+        async with launch_process(
+            settings, limits, self._starters, guard, endpoint, book, zygote
+        ) as body:
             yield body
+
+    async def _get_guard(self) -> Guard:
+        """The guard of this host's instances, which ends with the factory."""
+        async with self._getting_guard:
+            if self._guard is None:
+                if inherits_orphans():  # pragma: no cover  # where coverage measures nothing
+                    await self._factory.start(Orphans().run)
+                self._guard = await self._factory.start(Guard().run)
+        return self._guard
 
     def _count(self, on_event: OnEvent | None, event: InstanceEvent) -> None:
         self._seen[event.state] += 1

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from spear._forks import close, own
 from spear.channels import protected_class
 
 from ._body import InstanceBody, InstanceMetrics
 from ._process_metrics import read_metrics
+from ._process_orphans import expect_exit, forget_exit
 
 if TYPE_CHECKING:
     from ._process_output import Output
@@ -53,7 +55,8 @@ class ProcessBody(InstanceBody):
     def __init__(self, pid: int, pidfd: int, outputs: Sequence[Output]) -> None:
         self.pid = pid
         self.description = f"pid {pid}"
-        self._pidfd = pidfd
+        self._pidfd = own(pidfd)
+        expect_exit(pid)
         self._outputs = outputs
         self._is_collected = False
 
@@ -64,6 +67,7 @@ class ProcessBody(InstanceBody):
             await trio.lowlevel.wait_readable(self._pidfd)
             self.has_ended = True
             await self._collect()
+            forget_exit(self.pid)
         for output in self._outputs:
             await output.finish()
 
@@ -95,8 +99,9 @@ class ProcessBody(InstanceBody):
 
     def close(self) -> None:
         """Release the descriptors."""
+        forget_exit(self.pid)
         trio.lowlevel.notify_closing(self._pidfd)
-        os.close(self._pidfd)
+        close(self._pidfd)
         for output in self._outputs:
             output.close()
 
@@ -107,6 +112,7 @@ class SpawnedBody(ProcessBody):
 
     def __init__(self, process: subprocess.Popen[bytes], outputs: Sequence[Output]) -> None:
         self._process = process
+        self._parent = os.getpid()
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError as error:  # no descriptor left, or the system has none for processes
@@ -123,7 +129,8 @@ class SpawnedBody(ProcessBody):
             self._is_collected = True
 
     def _signal(self, number: signal.Signals) -> None:
-        if not self._is_collected:
+        # A forked child of ours that unwinds must not take our instances along.
+        if not self._is_collected and os.getpid() == self._parent:
             # Not ours to signal any more, if it has become somebody else: nothing to be done.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)

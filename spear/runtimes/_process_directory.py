@@ -39,7 +39,8 @@ async def open_working_directory() -> AsyncIterator[str]:
         yield directory.path
     finally:
         try:
-            os.rmdir(directory.path)
+            if directory.is_in_place():
+                os.rmdir(directory.path)
         except OSError:  # not empty
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_SECONDS):
                 await _run_in_thread(partial(_remove, directory))

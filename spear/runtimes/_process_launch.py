@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ._logs import LogBook
     from ._process_body import ForkedBody, ProcessBody
+    from ._process_guard import Guard
     from ._process_settings import ProcessSettings
     from ._process_zygote import Zygote
 
@@ -86,6 +87,7 @@ async def launch_process(
     settings: ProcessSettings,
     limits: Limits,
     starters: trio.CapacityLimiter,
+    guard: Guard,
     endpoint: Endpoint,
     book: LogBook,
     zygote: Zygote | None,
@@ -98,6 +100,7 @@ async def launch_process(
         settings: what to start.
         limits: what the process is to know of ours.
         starters: bounds how many are being started.
+        guard: kills it if this process dies.
         endpoint: where it may log in.
         book: where what it writes is kept.
         zygote: forks it, if it can.
@@ -120,7 +123,7 @@ async def launch_process(
             while body is None:
                 with suppress(TemplateDied):  # and the next attempt finds another one, or spawns
                     body = await _start(
-                        settings, limits, starters, endpoint, book, fork, directory, ours
+                        settings, limits, starters, guard, endpoint, book, fork, directory, ours
                     )
         except (OSError, ValueError) as error:  # ValueError is how prlimit refuses
             raise SpawnFailed(f"{endpoint.instance_id} could not be started: {error}") from error
@@ -131,6 +134,7 @@ async def _start(
     settings: ProcessSettings,
     limits: Limits,
     starters: trio.CapacityLimiter,
+    guard: Guard,
     endpoint: Endpoint,
     book: LogBook,
     fork: Fork | None,
@@ -140,7 +144,7 @@ async def _start(
     # Each attempt has pipes of its own: what the last one has left behind must not read our record.
     async with AsyncExitStack() as attempt:
         with ExitStack() as theirs:  # closed here as soon as the process has its own copies
-            plumbing = Plumbing(attempt, theirs, book, has_gate=bool(settings.command))
+            plumbing = Plumbing(attempt, theirs, book, guard, has_gate=bool(settings.command))
             body: ProcessBody | None = None
             if fork is not None:
                 body = await fork(plumbing)

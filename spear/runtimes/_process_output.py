@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from spear._forks import close, own
+
 if TYPE_CHECKING:
     from ._logs import LogTail
 
@@ -30,7 +32,7 @@ class Output:
 
     def __init__(self, fd: int, tail: LogTail) -> None:
         os.set_blocking(fd, False)
-        self._fd = fd
+        self._fd = own(fd)
         self._tail = tail
         self._rest = b""  # of what was read, what was not handled; never more than READ_BYTES
 
@@ -85,6 +87,6 @@ class Output:
         """Release the descriptor."""
         if self._fd >= 0:
             trio.lowlevel.notify_closing(self._fd)
-            os.close(self._fd)
+            close(self._fd)
             self._fd = -1
             self._tail.finish()

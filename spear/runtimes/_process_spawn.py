@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from spear._forks import close, own
+
 from ._process_output import Output
 
 if TYPE_CHECKING:
     from ._logs import LogBook, LogTail
+    from ._process_guard import Guard
 
 _F_SETSIG: Final = 10  # <fcntl.h>; Python's fcntl does not have it
 
@@ -46,11 +49,19 @@ class Plumbing:
     """
 
     def __init__(
-        self, ours: AsyncExitStack, theirs: ExitStack, book: LogBook, *, has_gate: bool = False
+        self,
+        ours: AsyncExitStack,
+        theirs: ExitStack,
+        book: LogBook,
+        guard: Guard,
+        *,
+        has_gate: bool = False,
     ) -> None:
-        self.lifeline, self.lifeline_end = os.pipe2(os.O_CLOEXEC)
-        theirs.callback(os.close, self.lifeline)
-        ours.callback(os.close, self.lifeline_end)
+        self._guard = guard
+        self.lifeline, self.lifeline_end = _pipe()
+        theirs.callback(close, self.lifeline)
+        ours.callback(close, self.lifeline_end)
+        ours.callback(guard.forget, self.lifeline_end)
         self.outputs: list[Output] = []
         self.stdout, self.stderr = (
             self._output(ours, theirs, book.tail(stream)) for stream in ("stdout", "stderr")
@@ -58,13 +69,13 @@ class Plumbing:
         self.gate: int = subprocess.DEVNULL
         self.gate_end: int | None = None
         if has_gate:
-            self.gate, self.gate_end = os.pipe2(os.O_CLOEXEC)
-            theirs.callback(os.close, self.gate)
-            theirs.callback(os.close, self.gate_end)
+            self.gate, self.gate_end = _pipe()
+            theirs.callback(close, self.gate)
+            theirs.callback(close, self.gate_end)
 
     def _output(self, ours: AsyncExitStack, theirs: ExitStack, tail: LogTail) -> int:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        theirs.callback(os.close, writer)
+        reader, writer = _pipe()
+        theirs.callback(close, writer)
         self.outputs.append(Output(reader, tail))
         ours.callback(self.outputs[-1].close)
         return writer
@@ -75,6 +86,12 @@ class Plumbing:
         fcntl.fcntl(self.lifeline, fcntl.F_SETOWN, -pid)
         flags = fcntl.fcntl(self.lifeline, fcntl.F_GETFL)
         fcntl.fcntl(self.lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+        self._guard.watch(self.lifeline_end)
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    return own(reader), own(writer)
 
 
 async def spawn(

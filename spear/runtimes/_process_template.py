@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from spear._forks import own_socket
 from spear.channels import protected_class
 
 from ._instance import KILL_SECONDS, describe_exit
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from spear._limits import Limits
 
     from ._logs import OnLine
+    from ._process_guard import Guard
     from ._process_settings import ProcessSettings
 
 MOST_BYTES: Final = 64 * 1024
@@ -155,12 +157,14 @@ class Template:
 
     # -- its life -----------------------------------------------------------------------------
 
-    async def run(self, settings: ProcessSettings, starters: trio.CapacityLimiter) -> None:
+    async def run(
+        self, settings: ProcessSettings, starters: trio.CapacityLimiter, guard: Guard
+    ) -> None:
         """From its start to its end. If cancelled, it is ended."""
         try:
             async with AsyncExitStack() as ours:
                 try:
-                    body = await self._start(settings, starters, ours)
+                    body = await self._start(settings, starters, guard, ours)
                 except OSError as error:
                     self._fail(f"could not be started: {error}")
                     return
@@ -178,14 +182,20 @@ class Template:
             self._fail("was ended")
 
     async def _start(
-        self, settings: ProcessSettings, starters: trio.CapacityLimiter, ours: AsyncExitStack
+        self,
+        settings: ProcessSettings,
+        starters: trio.CapacityLimiter,
+        guard: Guard,
+        ours: AsyncExitStack,
     ) -> SpawnedBody:
         directory = settings.working_directory
         if directory is None:
             directory = await ours.enter_async_context(open_working_directory())
         with ExitStack() as theirs:
-            plumbing = Plumbing(ours, theirs, self._book)
+            plumbing = Plumbing(ours, theirs, self._book, guard)
             sock, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            own_socket(sock)
+            own_socket(other)
             theirs.callback(other.close)
             ours.callback(sock.close)
             sock.setblocking(False)

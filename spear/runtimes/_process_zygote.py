@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ._logs import OnLine
     from ._process_body import ForkedBody
+    from ._process_guard import Guard
     from ._process_spawn import Plumbing
 
 logger: Final = logging.getLogger("spear.runtimes")
@@ -105,12 +106,14 @@ class Zygote(metaclass=NoPublicConstructor):
         settings: ProcessSettings,
         limits: Limits,
         starters: trio.CapacityLimiter,
+        guard: Guard,
         nursery: trio.Nursery,
         on_line: OnLine | None,
     ) -> None:
         self._settings = settings
         self._limits = limits
         self._starters = starters
+        self._guard = guard
         self._nursery = nursery  # of the templates; ends with the block of open_zygote
         self._on_line = on_line
         self._is_open = True
@@ -161,7 +164,7 @@ class Zygote(metaclass=NoPublicConstructor):
         self._loaded += 1
         name = InstanceId("process", f"{_name_of(self._settings)}-zygote", self._loaded)
         self._template = template = Template(name, self._limits, self._on_line)
-        self._nursery.start_soon(template.run, self._settings, self._starters)
+        self._nursery.start_soon(template.run, self._settings, self._starters, self._guard)
         return template
 
     def _look_after_template(self) -> None:
@@ -269,12 +272,13 @@ async def open_zygote(
     settings: ProcessSettings,
     limits: Limits,
     starters: trio.CapacityLimiter,
+    guard: Guard,
     on_line: OnLine | None,
 ) -> AsyncIterator[Zygote]:
     """See :meth:`ProcessRuntime.open_zygote`."""
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
-        zygote: Zygote = Zygote._create(settings, limits, starters, nursery, on_line)
+        zygote: Zygote = Zygote._create(settings, limits, starters, guard, nursery, on_line)
         try:
             yield zygote
         finally:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from spear._forks import close, own
 from spear._limits import MAX_WHOLE, shown
 from spear._segments import Segment
 
@@ -62,13 +63,13 @@ class Descriptor:
     __slots__ = ("fileno",)
 
     def __init__(self, fileno: int) -> None:
-        self.fileno = fileno
+        self.fileno = own(fileno) if fileno >= 0 else fileno
 
     def close(self) -> None:
         """Close it now."""
         fileno, self.fileno = self.fileno, -1
         if fileno >= 0:
-            os.close(fileno)
+            close(fileno)
 
     def __del__(self) -> None:
         self.close()

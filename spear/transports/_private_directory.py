@@ -100,9 +100,10 @@ def _status(path: str, *, follow_symlinks: bool) -> os.stat_result:
 def _remove(directory: OwnedDirectory) -> None:
     # Best effort: what cannot be removed (a file that is gone already, a directory that someone
     # of our own user made inside) must not hide the exception that ends the block.
-    with suppress(OSError):
-        for entry in os.listdir(directory.path):
-            with suppress(OSError):
-                os.unlink(os.path.join(directory.path, entry))
-        os.rmdir(directory.path)
+    if directory.is_in_place():
+        with suppress(OSError):
+            for entry in os.listdir(directory.path):
+                with suppress(OSError):
+                    os.unlink(os.path.join(directory.path, entry))
+            os.rmdir(directory.path)
     directory.release()

@@ -10,12 +10,15 @@ This module does not know how sockets are bound or connected.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+
+from spear._forks import own_socket
 
 from ._abc import ByteStream, Listener
 
@@ -92,6 +95,7 @@ class SocketStream(ByteStream):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BUFFER_BYTES)
             else:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        own_socket(sock)
         self.socket = sock
         self._sending = False
         self._eof_sent = False
@@ -183,10 +187,10 @@ class SocketListener(Listener):
     Args:
         sock: bound and listening.
         address: what others connect to.
-        on_close: runs once, when the listener is closed.
+        on_close: runs once, when the listener is closed by the process that made it.
     """
 
-    __slots__ = ("_address", "_on_close", "_socket")
+    __slots__ = ("_address", "_on_close", "_pid", "_socket")
 
     def __init__(
         self,
@@ -196,9 +200,11 @@ class SocketListener(Listener):
         on_close: Callable[[], None] | None = None,
     ) -> None:
         sock.setblocking(False)
+        own_socket(sock)
         self._socket = sock
         self._address = address
         self._on_close = on_close
+        self._pid = os.getpid()
 
     @property
     def address(self) -> UnixAddress | TcpAddress:
@@ -230,5 +236,5 @@ class SocketListener(Listener):
         if self._socket.fileno() != -1:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
-            if self._on_close is not None:
+            if self._on_close is not None and self._pid == os.getpid():  # not in a forked child
                 self._on_close()

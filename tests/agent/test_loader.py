@@ -90,6 +90,46 @@ def test_a_file_never_hides_a_module(tmp_path: Path, name: str) -> None:
     assert {name: sys.modules[name] for name in before} == before
 
 
+@pytest.mark.parametrize("name", ["queue.py", "trio.py"])
+def test_the_directory_of_a_file_that_is_called_like_a_module_is_searched_last(
+    tmp_path: Path, name: str
+) -> None:
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    rest = sys.path[1:]
+    path = write(tmp_path, name, AGENT)
+    for _ in range(2):
+        load_agent(path)
+        assert sys.path == [*rest, str(tmp_path)]
+
+
+@pytest.mark.parametrize("name", ["shop.v2.py", "shop"])
+def test_the_directory_of_a_file_that_no_import_finds_is_searched_first(
+    tmp_path: Path, name: str
+) -> None:
+    load_agent(write(tmp_path, name, AGENT))
+    assert sys.path[0] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("my-shop.py", "my-shop"),
+        ("class.py", "class"),
+        ("shop.v2.py", "spear_function_shop.v2"),
+        ("queue.py", "spear_function_queue"),
+        ("package_x.py", "spear_function_package_x"),
+        (".py", "spear_function_"),
+    ],
+)
+def test_a_file_has_the_name_by_which_others_import_it(
+    tmp_path: Path, name: str, module: str
+) -> None:
+    write(tmp_path, "package_x/__init__.py", "")
+    path = write(tmp_path, name, AGENT)
+    load_agent(path)
+    assert sys.modules[module].__file__ == path
+
+
 def test_an_agent_may_be_named(tmp_path: Path) -> None:
     path = write(tmp_path, "two.py", AGENT + "admin = spear.Agent('admin')\nagain = admin\n")
     assert load_agent(f"{path}:admin").name == "admin"

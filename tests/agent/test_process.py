@@ -17,6 +17,7 @@ import trio.testing
 import spear
 from spear import InstanceId
 from spear.channels import open_communication_factory
+from spear.runtimes._process_guard_program import WORD
 from spear.wire import encode_head
 
 from .helpers import Caller
@@ -466,6 +467,21 @@ async def test_r12_an_agent_whose_host_is_gone_already_does_not_begin(tmp_path: 
     finally:
         os.close(read_end)
     assert (run.returncode, run.stderr) == (1, b"")
+
+
+async def test_r12_an_agent_whose_hosts_guard_was_faster_does_not_begin(tmp_path: Path) -> None:
+    """The host has died before the lifeline was armed, and somebody has a copy of its other end."""
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, record_of(nowhere(tmp_path)) + WORD)
+        run = await started("x.py", "--bootstrap-fd", str(read_end), pass_fds=(read_end,))
+        assert (run.returncode, run.stderr) == (1, b"")
+        os.write(write_end, WORD)  # before there was a record
+        run = await started("x.py", "--bootstrap-fd", str(read_end), pass_fds=(read_end,))
+        assert run.returncode == 2
+    finally:
+        os.close(read_end)
+        os.close(write_end)
 
 
 async def test_r12_an_agent_that_leads_no_group_dies_alone(worker: Path) -> None:

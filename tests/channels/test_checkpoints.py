@@ -225,6 +225,11 @@ async def test_r6_endpoints() -> None:
             await opening.__aexit__(None, None, None)
 
 
+async def tell_and_stay(task_status: trio.TaskStatus[str]) -> None:
+    task_status.started("told")
+    await trio.sleep_forever()
+
+
 async def test_r6_factory() -> None:
     async with open_communication_factory() as factory:
         with assert_no_checkpoints():
@@ -239,6 +244,8 @@ async def test_r6_factory() -> None:
             await factory.close_all()
         with assert_checkpoints(), pytest.raises(Exception, match="did not log in"):
             await factory.get_or_create(INSTANCE, config=ChannelConfig(connect_seconds=0))
+        with assert_checkpoints():
+            assert await factory.start(tell_and_stay) == "told"
         opening = factory.open_endpoint(InstanceId("process", "other"))
         with assert_checkpoints():
             await opening.__aenter__()

@@ -460,6 +460,22 @@ async def test_leaving_the_factory_closes_every_channel() -> None:
         assert all(channel.closed.is_set() for channel in channels)
 
 
+async def test_what_a_factory_has_started_ends_with_it() -> None:
+    ended = []
+
+    async def run(task_status: trio.TaskStatus[str]) -> None:
+        task_status.started("told")
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("it")
+
+    async with open_communication_factory() as factory:
+        assert await factory.start(run) == "told"
+        assert not ended
+    assert ended
+
+
 async def test_closing_an_endpoint_that_somebody_owns_lets_nobody_in_again() -> None:
     async with (
         open_memory_factory() as factory,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from spear._errors import ChannelBroken
 from spear._ids import InstanceId
@@ -23,6 +26,8 @@ from spear.channels import CommunicationFactory, open_communication_factory
 from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spear.channels import Service
     from spear.runtimes import Instance, InstanceEvent, RuntimeSettings, Zygote
 
@@ -236,3 +241,43 @@ def nothing_left() -> Iterator[None]:
     assert after[0] <= before[0]
     assert after[1] == before[1]
     assert after[2] <= before[2]
+
+
+def guards(host: int) -> dict[int, int]:
+    """The guards of a host, and how many descriptors each has."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if b"_process_guard_program" in (process / "cmdline").read_bytes():
+                infos = [each.read_text() for each in (process / "fdinfo").iterdir()]
+                if any(f"\nPid:\t{host}\n" in info for info in infos):
+                    found[int(process.name)] = len(infos)
+    return found
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+async def the_guard(*before: int) -> int:
+    """The pid of our guard, as soon as there is one besides ``before`` and it has been started."""
+    limiter = trio.to_thread.current_default_thread_limiter()
+    await until(lambda: guards(os.getpid()).keys() - {*before} and not limiter.borrowed_tokens)
+    await trio.testing.wait_all_tasks_blocked()
+    (pid,) = guards(os.getpid()).keys() - {*before}
+    return pid
+
+
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""In front of a command: it is the first process of a namespace."""
+
+
+@functools.cache
+def can_be_first() -> bool:
+    """Whether we may make a namespace of processes."""
+    try:
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False

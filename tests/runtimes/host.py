@@ -1,13 +1,20 @@
-"""A host that will be killed: ``host.py NUMBER`` starts so many workers of every difficult kind.
+"""A host that will be killed: ``host.py NUMBER [FORK]`` starts so many workers of every difficult kind.
 
-When all of them do what they are there for, it prints the pids, of workers and their children, as one
-JSON list, and waits for its end.
+When all of them do what they are there for, it forks in the way that FORK names, and prints two lists as
+one line of JSON: the pids of workers and their children, and of the copies of this process. Then it waits
+for its end.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import multiprocessing
+import os
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -31,6 +38,68 @@ async def hold_gil(body: bytes) -> None:
     os.write(2, b"begun\\n")
     re.match(r"(a+)+$", "a" * 100 + "b")
 """
+DAY_SECONDS = 24 * 3600
+KEPT: list[object] = []
+"""What would take copies along when it is collected."""
+
+
+def stay() -> None:
+    """In a copy: keep all that it has, and do nothing."""
+    while True:
+        time.sleep(DAY_SECONDS)
+
+
+def fork() -> int:
+    pid = os.fork()
+    if pid == 0:
+        stay()
+    return pid
+
+
+def fork_in_c() -> int:
+    """A fork that Python does not notice."""
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        stay()
+    return int(pid)
+
+
+def fork_for_an_executor() -> int:
+    executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+    KEPT.append(executor)
+    return executor.submit(os.getpid).result()
+
+
+def ask_a_fork_server() -> int:
+    process = multiprocessing.get_context("forkserver").Process(target=stay, daemon=True)
+    process.start()
+    KEPT.append(process)
+    assert process.pid is not None
+    return process.pid
+
+
+def become_a_daemon() -> int:
+    """Go on in a grandchild. The host is who has begun, and it ends."""
+    reader, writer = os.pipe()
+    if os.fork():
+        return int(os.read(reader, 100))
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.write(writer, b"%d" % os.getpid())
+    stay()
+    raise AssertionError
+
+
+FORKS: dict[str, Callable[[], int]] = {
+    "fork": fork,
+    "fork in C": fork_in_c,
+    "fork for an executor": fork_for_an_executor,
+    "fork server": ask_a_fork_server,
+    "daemon": become_a_daemon,
+}
+
+
 FOREIGN = "sleep 1000 & echo $! begun; while :; do :; done"
 
 
@@ -76,9 +145,14 @@ async def main() -> None:
             with listening() as lines:
                 nursery.start_soon(call, instance, kind)
                 await lines.wait_for("begun")
-        sys.stdout.write(json.dumps(pids) + "\n")
+        copies: list[int] = []
+        for way in sys.argv[2:]:
+            copies.append(FORKS[way]())
+            copies.append(await trio.to_thread.run_sync(FORKS[way]))
+        sys.stdout.write(json.dumps([pids, copies]) + "\n")
         sys.stdout.flush()
         await trio.sleep_forever()
 
 
-trio.run(main)
+if __name__ == "__main__":
+    trio.run(main)

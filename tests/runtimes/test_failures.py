@@ -29,6 +29,7 @@ from .helpers import (
     private_files,
     python,
     shell,
+    the_guard,
     wait_dead,
     worker,
 )
@@ -447,6 +448,7 @@ async def test_r4_cancelling_a_start_at_any_step_leaves_nothing() -> None:
     async with open_host() as host:
         async with host.run(worker()):
             pass  # the factory has its directory now
+        await the_guard()
         for steps in range(1, 100):
             with nothing_left(), trio.CancelScope() as scope:
                 instrument = CancelAtStep(scope, steps)

@@ -1,4 +1,5 @@
-"""R12: when the host is killed, all of its instances die, whatever they are doing."""
+"""R12: when the host is killed, all of its instances die, whatever they are doing, whatever has copies of
+its descriptors."""
 
 from __future__ import annotations
 
@@ -21,13 +22,13 @@ NOISE_SECONDS = 1.0
 """What the bound gets on top, on a machine that does other things as well."""
 
 
-async def kill_a_host(number: int) -> None:
+async def kill_a_host(number: int, *forks: str) -> None:
     environment = dict(os.environ)
     environment["TMPDIR"] = tempfile.gettempdir()  # what it leaves there is removed with this test
     # Whoever is killed saves no measurements, so nobody measures.
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
     process = await trio.lowlevel.open_process(
-        [sys.executable, str(HERE / "host.py"), str(number)],
+        [sys.executable, str(HERE / "host.py"), str(number), *forks],
         stdout=subprocess.PIPE,
         cwd=tempfile.gettempdir(),
         env=environment,
@@ -39,7 +40,9 @@ async def kill_a_host(number: int) -> None:
             received = await process.stdout.receive_some()
             assert received, "the host did not come up"
             line += received
-    pids: list[int] = json.loads(line)
+    pids: list[int]
+    copies: list[int]
+    pids, copies = json.loads(line)
     assert len(pids) > number
     assert all(is_alive(pid) for pid in pids)
     pidfds = [os.pidfd_open(pid) for pid in pids]
@@ -52,7 +55,11 @@ async def kill_a_host(number: int) -> None:
         seconds = time.monotonic() - begun
         assert [pid for pid in pids if is_alive(pid)] == []
         assert seconds < 1 + NOISE_SECONDS
+        assert all(is_alive(pid) for pid in copies)
     finally:
+        for pid in copies:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for pidfd in pidfds:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -66,6 +73,16 @@ async def kill_a_host(number: int) -> None:
 async def test_r12_no_instance_survives_its_host() -> None:
     for _ in range(3):
         await kill_a_host(8)
+
+
+FORKS = ["fork", "fork in C", "fork for an executor", "fork server", "daemon"]
+
+
+@pytest.mark.slow
+@pytest.mark.repetitive
+@pytest.mark.parametrize("fork", FORKS)
+async def test_r12_no_instance_survives_its_host_in_the_hands_of_a_copy(fork: str) -> None:
+    await kill_a_host(7, fork)
 
 
 def directories() -> set[str]:

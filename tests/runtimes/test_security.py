@@ -30,6 +30,7 @@ from .helpers import (
     nothing_left,
     open_host,
     shell,
+    the_guard,
     worker,
 )
 
@@ -174,6 +175,9 @@ async def test_s2_nobody_may_connect_before_the_process_is_known(
         refused.append(host.factory.manager.statistics().acceptor.refused["wrong_process"])
 
     async with open_host() as host:
+        async with host.run(worker()):
+            pass
+        await the_guard()  # which is started once for all
 
         def start(*arguments: object, **options: object) -> object:
             # In the thread that starts the process, before it does.

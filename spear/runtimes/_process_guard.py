@@ -1,0 +1,116 @@
+"""The host's side of the guard, a small process that kills the instances if the host dies.
+
+The lifelines alone do that in a few milliseconds, as long as no other process has a copy of their write
+ends. A forked child of the host has copies. ``spear/_forks.py`` takes them from the children that Python
+forks; forks in C code go unnoticed. Against those stands the guard (``_process_guard_program``), one
+process for all instances of a host.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, final
+
+import trio
+
+from spear._forks import own_socket
+
+from ._process_guard_program import MOST_ENDS
+
+logger: Final = logging.getLogger("spear.runtimes")
+
+_PROGRAM: Final = Path(__file__).with_name("_process_guard_program.py")
+
+RESTART_SECONDS: Final = 1.0
+"""From the end of a guard that was killed to the start of the next one."""
+
+END_SECONDS: Final = 1.0
+"""What a guard gets to end when it is not wanted any more: usually some milliseconds."""
+
+
+@final
+class Guard:
+    """Has a process that kills the instances of this host if this host dies."""
+
+    def __init__(self) -> None:
+        self._ends: set[int] = set()  # write ends of lifelines
+        self._sock: socket.socket | None = None  # while there is a process
+
+    def watch(self, lifeline_end: int) -> None:
+        """Kill the instance with this lifeline, if this process dies from now on."""
+        self._ends.add(lifeline_end)
+        self._send([lifeline_end])
+
+    def forget(self, lifeline_end: int) -> None:
+        """Forget a lifeline that is about to be closed; the guard's process notices by itself."""
+        self._ends.discard(lifeline_end)
+
+    async def run(self, task_status: trio.TaskStatus[Guard]) -> None:
+        """Keep a process running until cancelled."""
+        task_status.started(self)
+        has_complained = False
+        while True:
+            try:
+                await self._run_process()
+                problem = "has ended"
+            except OSError as error:
+                problem = f"could not be started: {error}"
+            if not has_complained:
+                logger.warning("the guard of this host's instances %s; starting another", problem)
+            has_complained = True
+            await trio.sleep(RESTART_SECONDS)
+
+    async def _run_process(self) -> None:
+        sock, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own_socket(sock)
+        sock.setblocking(False)
+        with sock:
+            try:
+                with other:
+                    self._sock = sock
+                    ends = list(self._ends)
+                    for start in range(0, len(ends), MOST_ENDS):
+                        self._send(ends[start : start + MOST_ENDS])
+                    await trio.to_thread.run_sync(_start, other.fileno())
+                await trio.lowlevel.wait_readable(sock)
+            finally:
+                self._sock = None
+                with suppress(OSError):
+                    sock.send(b"E")
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS):
+                    await trio.lowlevel.wait_readable(sock)
+                with suppress(OSError):  # even if somebody has a copy of it
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, ends: list[int]) -> None:
+        if self._sock is None:
+            return
+        try:
+            socket.send_fds(self._sock, [b"L"], ends)
+        except OSError:  # it has died, or does not listen: the next one gets all of them
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+
+def _start(control: int) -> None:
+    """Start the process, and collect the one that was its parent."""
+    host = os.pidfd_open(os.getpid())
+    try:
+        subprocess.run(  # noqa: S603  # a script of our own
+            [sys.executable, "-I", "-S", str(_PROGRAM), str(control), str(host)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(control, host),
+            start_new_session=True,
+            cwd="/",
+            check=False,
+        )
+    finally:
+        os.close(host)

@@ -1,0 +1,142 @@
+"""Programs that fork: ``forking.py NAME`` runs one, which asserts what it finds in itself and its child.
+
+They are no test functions because a process with threads had better not fork, and one of them lowers
+its own RLIMIT_NOFILE.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import trio
+from runtimes.helpers import call, children, descriptors, open_host, private_files, worker
+
+from spear import SharedBuffer
+from spear._forks import close, own, own_socket
+from spear.runtimes import ProcessSettings
+
+
+def in_a_child(function: Callable[[], object]) -> object:
+    """What ``function`` returns in a forked child, by JSON."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, json.dumps(function()).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        found = json.load(file)
+    assert os.waitpid(pid, 0)[1] == 0
+    return found
+
+
+async def a_host_and_its_child() -> None:
+    """Nothing that a host has opened is open in a child."""
+    program = Path("app.py").absolute()
+    program.write_text("import spear\napp = spear.Agent()\n")
+    before = descriptors()
+    async with (
+        open_host() as host,
+        host.runtime.open_zygote(ProcessSettings(target=str(program))) as zygote,
+        host.ready(worker()) as instance,
+    ):
+        with SharedBuffer(1000) as buffer:
+            with trio.fail_after(15):
+                # Until everything that is being started has been.
+                while children() != {instance.pid, zygote.statistics().pid}:
+                    await trio.sleep(0.01)
+            ours = descriptors().keys() - before.keys()
+            # Before Python 3.13 a mapping keeps a descriptor, and it is the user's who has made it.
+            file = buffer.descriptor.fileno
+            ours -= {each for each in ours if "memfd" in descriptors()[each]} - {file}
+            assert file in ours
+            found = in_a_child(lambda: {str(key): value for key, value in descriptors().items()})
+            assert isinstance(found, dict)
+            left = {number: found.get(str(number)) for number in ours}
+            assert len(ours) > 10
+            assert set(left.values()) == {"/dev/null"}, left
+            epolls = {each for each in before if "eventpoll" in before[each]}
+            assert len(epolls) == 1  # Trio's
+            assert found[str(*epolls)] == "/dev/null"
+        assert await call(instance, "echo", b"as before") == b"as before"
+
+
+async def a_child_that_unwinds() -> None:
+    """A child that leaves the blocks of a host takes nothing along."""
+    async with open_host() as host, host.ready(worker()) as instance:
+        before = private_files()
+        assert len(before) > 2
+        pid = os.fork()
+        if pid == 0:
+            sys.stderr.flush()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what it says to that is Trio's affair
+            raise ZeroDivisionError
+        await trio.to_thread.run_sync(os.waitpid, pid, 0)
+        assert private_files() == before
+        assert await call(instance, "echo", b"as before") == b"as before"
+
+
+def a_full_table() -> None:
+    """There need not be room for another descriptor."""
+    kept = own(os.dup(0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reader, writer = os.pipe()
+    with socket.socket() as sock, tempfile.TemporaryFile() as file:
+        own_socket(sock)
+        epoll = select.epoll()
+        fillers = [epoll.fileno()]
+        epoll.register(sock)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (epoll.fileno() + 4, most))
+        while True:
+            try:
+                fillers.append(os.dup(file.fileno()))
+            except OSError:
+                break
+        pid = os.fork()
+        if pid == 0:
+            os.closerange(max(fillers[1:]), max(fillers) + 1)  # room to look
+            found = [
+                os.readlink(f"/proc/self/fd/{each}")
+                for each in (kept, sock.fileno(), epoll.fileno())
+            ]
+            os.write(writer, json.dumps(found).encode())
+            os._exit(0)
+        os.close(writer)
+        assert json.loads(os.read(reader, 1000)) == 3 * ["/dev/null"]
+        os.waitpid(pid, 0)
+        assert os.fstat(sock.fileno())
+    close(kept)
+
+
+def a_number_that_was_closed() -> None:
+    """Numbers that are somebody else's now are left alone, in children too."""
+    sock = socket.socket()
+    own_socket(sock)
+    number = own(os.dup(0))
+    taken = sock.fileno(), number
+    close(number)
+    sock.close()
+    reader, writer = os.pipe()
+    assert {reader, writer} == set(taken)
+    assert in_a_child(lambda: os.write(writer, b"theirs")) == 6
+    assert os.read(reader, 6) == b"theirs"
+
+
+if __name__ == "__main__":
+    programs = {
+        "a host and its child": lambda: trio.run(a_host_and_its_child),
+        "a child that unwinds": lambda: trio.run(a_child_that_unwinds),
+        "a full table": a_full_table,
+        "a number that was closed": a_number_that_was_closed,
+    }
+    programs[sys.argv[1]]()
