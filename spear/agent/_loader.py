@@ -53,10 +53,10 @@ def load_agent(target: str) -> Agent:
         target: a file (``shop.py``), a directory with a ``main.py`` (``./shop/``) or a module
             (``shop.api``), and the agent's name if there are several (``shop.py:app``).
 
-    A file is loaded under its own name, not as ``__main__``, with its directory first on ``sys.path``. The
-    program itself is compiled from its source, as a script would be. A file that cannot be imported by its
-    name, such as ``shop.v2.py``, gets another name. A file that is called like another module gets another
-    name, too, and its directory is last on ``sys.path``.
+    A file is loaded under its own name, not as ``__main__``, with its directory first on ``sys.path``.
+    The program itself is compiled from its source, as a script would be. A file that cannot be imported
+    by its name, such as ``shop.v2.py``, gets another name. A file that is called like another module gets
+    another name, too, and its directory is last on ``sys.path``.
 
     Raises:
         LoadFailed: there is no such program, it raised, or it is not clear which agent is meant.

@@ -20,6 +20,7 @@ from typing import Final, final
 import trio
 
 from spear._forks import own_socket
+from spear.channels import protected_class
 
 from ._process_guard_program import MOST_ENDS
 
@@ -35,6 +36,7 @@ END_SECONDS: Final = 1.0
 
 
 @final
+@protected_class
 class Guard:
     """Has a process that kills the instances of this host if this host dies."""
 

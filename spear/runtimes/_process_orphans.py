@@ -19,6 +19,8 @@ from typing import Final, NamedTuple, final
 
 import trio
 
+from spear.channels import protected_class
+
 SWEEP_SECONDS: Final = 1.0
 """Seconds between two looks at all processes, which take some 20 us each."""
 
@@ -58,6 +60,7 @@ class _Process(NamedTuple):
 
 
 @final
+@protected_class
 class Orphans:
     """Collects orphans that have ended."""
 
