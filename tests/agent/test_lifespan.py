@@ -167,7 +167,7 @@ async def test_a_wrapper_may_give_a_lifespan_what_it_takes() -> None:
         app = Agent()
         app.lifespan(lifespan)
         async with calling(app):
-            pass
+            pass  # raises nothing
 
 
 @pytest.mark.slow
