@@ -158,6 +158,19 @@ def test_ctrl_c_ends_what_the_user_wrote_and_nothing_else() -> None:
     assert trio.run(run_protected, press_ctrl_c_later) == "not interrupted"
 
 
+def test_ctrl_c_ends_a_handler_of_progress_reports_and_its_call() -> None:
+    def on_progress(*_: object) -> None:
+        press_ctrl_c()
+
+    async def main() -> None:
+        async with open_memory() as channel:
+            with pytest.raises(KeyboardInterrupt):
+                await channel.request("report", on_progress=on_progress)
+            await is_clean(channel)
+
+    trio.run(main)
+
+
 def test_a_clean_up_comes_to_its_end_and_then_the_interrupt_is_raised() -> None:
     steps: list[str] = []
 
