@@ -47,6 +47,7 @@ Execute: TypeAlias = "Callable[[Shared], Awaitable[ExecutionResponse]]"
 
 
 @final
+@protected_class
 @attrs.define(eq=False, kw_only=True)
 class KeyedCall:
     """One caller of a key.
@@ -88,6 +89,7 @@ class KeyedCall:
 
 
 @final
+@protected_class
 @attrs.define(eq=False)
 class _Execution:
     """An execution of a key that has not ended, and those who wait for it."""
