@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-rolling soak clean
+.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-rolling repeat soak clean
 
 # More arguments for the program that a target runs: make test-one ARGS='-k deadline'
 ARGS ?=
@@ -48,6 +48,10 @@ bench-rolling: .venv-bench/.has-bench ## draw a rolling restart under load
 soak: .venv/.has-test ## the long runs, which take hours
 	@.venv/bin/python -m pytest -m soak --hypothesis-profile soak --time-limit 0 \
 		-o faulthandler_timeout=0 $(ARGS)
+	@.ci/repeat 20
+
+repeat: .venv/.has-test ## run the suite ten times under each Python, on busy processors
+	@.ci/repeat 10 $(ARGS)
 
 clean: ## remove all that these targets made
 	@rm -rf .venv .venv-* *.egg-info build dist bench/build .coverage .coverage.* \
