@@ -26,7 +26,7 @@ _sockets: Final[WeakSet[socket.socket]] = WeakSet()
 
 
 def own(descriptor: int) -> int:
-    """Take ``descriptor`` from forked children until :func:`close` closes it; returns ``descriptor``."""
+    """Replace ``descriptor`` in forked children until :func:`close` closes it; returns ``descriptor``."""
     _numbers.add(descriptor)
     return descriptor
 
@@ -67,7 +67,7 @@ def _replace_all() -> None:
 
 
 def _epolls_that_watch(numbers: set[int]) -> set[int]:
-    """The epolls, Trio's among them, in which one of ``numbers`` or such an epoll is registered.
+    """Return the epolls that watch one of ``numbers``, or watch such an epoll; Trio's is one of them.
 
     An epoll is shared with the parent: a child that registers or removes anything changes the parent's.
     """

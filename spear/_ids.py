@@ -37,10 +37,10 @@ def _check_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
 
 def _check_incarnation(_: object, __: attrs.Attribute[int], value: int) -> None:
     if type(value) is not int or not 1 <= value <= MAX_INCARNATION:
-        kind = (
-            "a number out of its range" if type(value) is int else f"of type {type(value).__name__}"
+        kind = "out of this range" if type(value) is int else f"of type {type(value).__name__}"
+        raise ValueError(
+            f"incarnation must be a whole number from 1 to {MAX_INCARNATION}, and is {kind}"
         )
-        raise ValueError(f"incarnation must be a whole number from 1, and is {kind}")
 
 
 @final

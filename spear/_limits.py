@@ -194,7 +194,7 @@ class Limits:
                 )
         if not LEAST_HEARTBEAT_SECONDS <= self.heartbeat_seconds < inf:
             raise ConfigurationError(
-                f"heartbeat_seconds must be from {LEAST_HEARTBEAT_SECONDS:g}, and finite; it is "
+                f"heartbeat_seconds must be finite and at least {LEAST_HEARTBEAT_SECONDS:g}, not "
                 f"{self.heartbeat_seconds!r}"
             )
 
@@ -207,7 +207,7 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except Exception:  # a number of more than 4,300 digits, for one
-        text = f"what is of type {type(value).__name__}"
+        text = f"an unprintable {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -1,4 +1,4 @@
-"""What relative paths are relative to. A leaf.
+"""The working directory, against which relative paths are resolved. A leaf.
 
 The directory in which a process was started may be removed while the process runs, as a switch to a new
 release does. From then on relative paths cannot be resolved, and absolute paths can. Only this module

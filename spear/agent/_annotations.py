@@ -73,8 +73,8 @@ class Check:
     Attributes:
         exact: a value of exactly this type fits as it is.
         text: the annotation as error messages name it.
-        impossible: the class of which nothing that travels is an instance, so that no value but an
-            empty one can ever fit; None if there is none.
+        impossible: a class in the annotation that cannot be sent, so that only an empty list or map
+            can fit; None if there is none.
     """
 
     __slots__ = ("_convert", "exact", "impossible", "text")
@@ -329,7 +329,7 @@ def _set(make: MakeSet, arguments: tuple[object, ...]) -> Check:
         except TypeError:
             raise Mismatch("the items of a set cannot be lists or maps") from None
         if len(result) < len(items) and len(result) < len({(type(each), each) for each in items}):
-            raise Mismatch("of 1, 1.0 and True a set can hold only one")
+            raise Mismatch("a set cannot hold equal items of different types, as 1, 1.0 and True")
         return result
 
     return Check(as_list.text, _Never, convert, parts=[as_list])

@@ -74,11 +74,11 @@ class Agent:
             raise ConfigurationError(f"an agent's name is text, not {name!r}")
         if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
             raise ConfigurationError(
-                f"concurrency is a whole number and at least 1, not {shown(concurrency)}"
+                f"concurrency must be a whole number of at least 1, not {shown(concurrency)}"
             )
         if concurrency is not None and concurrency > MAX_CONCURRENCY:
             raise ConfigurationError(
-                f"concurrency is at most {MAX_CONCURRENCY}, not {shown(concurrency)}"
+                f"concurrency must be at most {MAX_CONCURRENCY}, not {shown(concurrency)}"
             )
         self.name = name
         self.concurrency = concurrency
@@ -288,7 +288,7 @@ class Agent:
         self._is_prepared = self._has_run = True
 
     def describe(self) -> list[dict[str, str]]:
-        """What each function is: its ``name``, ``kind``, ``signature`` and ``summary``.
+        """Return the ``name``, ``kind``, ``signature`` and ``summary`` of each function.
 
         A function whose signature cannot be written is left out, with a warning.
         """

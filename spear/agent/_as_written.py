@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def annotations_of(thing: AnyFunction | type) -> dict[str, object]:
-    """The annotations of a function or class: objects, or texts that nobody has evaluated."""
+    """Return the annotations of a function or class: as objects, or as unevaluated texts."""
     if sys.version_info >= (3, 14):
         try:
             return dict(inspect.get_annotations(thing))
@@ -30,7 +30,7 @@ def annotations_of(thing: AnyFunction | type) -> dict[str, object]:
 
 
 def signature_of(thing: Callable[..., object]) -> inspect.Signature:  # type: ignore[explicit-any]  # any
-    """The signature of a function or class, with annotations as above.
+    """Return the signature of a function or class, annotated as in :func:`annotations_of`.
 
     Raises:
         ValueError: it has none, as some functions that are written in C.

@@ -99,7 +99,7 @@ class AsyncioBridge:
             self.token.run_sync_soon(function, *arguments)
 
     def _abandon(self) -> None:
-        """Wake those for whom the loop has not done what it should."""
+        """End the calls whose coroutines the closed loop will not run or finish."""
         for call in list(self.waiting):
             call.abandon()
 
@@ -337,7 +337,7 @@ class AsyncioStream(Stream):
             finally:
                 handover.end(failure)
             if failure is not None and call.cancelled is not None:
-                raise failure  # nobody takes it from there any more
+                raise failure  # the call is cancelled, so no caller takes it from the handover
 
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:

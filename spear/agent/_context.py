@@ -350,7 +350,7 @@ class _Budget:
         self._is_all = is_all
 
     def exceeded(self, failure: DeadlineExceeded, why: str) -> DeadlineExceeded:
-        """The failure of such a call, whoever has noticed first, and why it came to that, if known."""
+        """Return the DeadlineExceeded of the call, with the reason ``why``, if that is not empty."""
         late = DeadlineExceeded.of_call(self._function, self.seconds, failure.delivered)
         if why:
             late = DeadlineExceeded(f"{late}: {why}", delivered=failure.delivered)

@@ -43,7 +43,7 @@ class _Text:
 
 
 def describe(functions: Iterable[Function]) -> list[dict[str, str]]:
-    """Return the functions in words, without those that cannot be described."""
+    """Return descriptions of the functions; leave out a function that cannot be described."""
     described: list[dict[str, str]] = []
     for function in functions:
         try:

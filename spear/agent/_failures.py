@@ -84,7 +84,7 @@ MOST_CHARACTERS: Final = 500
 
 @trio.lowlevel.enable_ki_protection  # see text_of
 def in_one_line(errors: Iterable[BaseException]) -> str:
-    """Return what exceptions say, but for those that are about the call itself; empty if that is all."""
+    """Return exceptions as one line, without those about the call itself; empty if none is left."""
     texts = (summary_of(each) for each in errors if not _is_about_call(each))
     text = " ".join("; ".join(dict.fromkeys(texts)).split())
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."

@@ -133,7 +133,7 @@ class PlainStream(Stream):
     ) -> None:
         await service.in_thread(call, self._produce, call, handover, room)
         if handover.failure is not None and call.cancelled is not None:
-            raise handover.failure  # nobody takes it from there any more
+            raise handover.failure  # the call is cancelled, so no caller takes it from there
 
     def _produce(self, call: InboundCall, handover: Handover, room: threading.Event) -> None:
         failure: BaseException | None = None

@@ -1,4 +1,4 @@
-"""What surrounds an agent's life: telling what cannot be a lifespan, and running what can.
+"""Lifespans of agents: refuse an object that cannot be a lifespan, and run one that can.
 
 Mistakes are named when a lifespan is registered, if they can be seen there, and otherwise when it runs.
 The words of ``contextlib`` for them are about generators, which the author of a lifespan need not know.
@@ -38,7 +38,7 @@ def check_lifespan(lifespan: object) -> None:
     if inspect.isgeneratorfunction(lifespan):
         raise ConfigurationError(f"{name}() is a plain `def`: make it an `async def`; {RULE}")
     if parameter := required_parameter(lifespan):
-        raise ConfigurationError(f"{name}() takes {parameter!r}, which nobody gives it; {RULE}")
+        raise ConfigurationError(f"{name}() takes {parameter!r}, but gets no arguments; {RULE}")
 
 
 def required_parameter(function: Callable[..., object]) -> str:  # type: ignore[explicit-any]  # any at all
@@ -78,7 +78,7 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
 
 @final
 class _Block:
-    """As ``asynccontextmanager`` would do, but for the words."""
+    """A lifespan as a block: like ``asynccontextmanager``, with error messages about lifespans."""
 
     def __init__(self, generator: AsyncGenerator[None, None], name: str) -> None:
         self._generator = generator

@@ -76,7 +76,7 @@ def _load_file(path: str) -> ModuleType:
         raise LoadFailed(f"{path} {what}")
     path = absolute(path)
     name = _module_name(path)
-    # A file that is called like a module must not hide it from those that import it later.
+    # A file with the name of another module must not hide that module from later imports.
     _search(os.path.dirname(path), first=not _is_taken(_stem(path)))
     loader = _FromSource(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -143,7 +143,7 @@ def _compiled_from_source(name: str) -> Iterator[None]:
 
 
 def _search(directory: str, *, first: bool) -> None:
-    """Import from ``directory``, as if its file had been started as a script; or from there at last."""
+    """Put ``directory`` on ``sys.path``: first, as for a script, or else last."""
     if sys.path and sys.path[0] == working_directory() and not sys.flags.safe_path:
         del sys.path[0]  # what `python -m` has put there
     if first and sys.path[:1] != [directory]:

@@ -1,8 +1,9 @@
 """Functions that wait for functions of their own process.
 
 A function that waits holds a slot of its process, and a plain one holds a thread. The function that it
-waits for needs a slot or a thread, too. When all of them are held so, nothing goes on until some deadline
-has passed. The failure then says why.
+waits for needs a slot, and a thread if it is plain. The process stalls until a deadline has passed when
+such functions hold all slots, or when plain functions that wait for plain ones hold all threads. The
+failure then says why.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ._functions import Function
 
 STALLED: Final = "spear.stalled"
-"""Where the host looks for it in the metadata of a call."""
+"""The key in a call's metadata by which an agent reports a stall to its host."""
 
 _ADVICE: Final = (
     "raise spear.Agent(concurrency=...), deploy more replicas, or call the Python function itself"
@@ -89,12 +90,12 @@ class OwnCalls:
 
 @final
 class Waiting:
-    """A block in which a call waits for a function. One of another process is of no interest.
+    """A block in which a call waits for a function; counted only if the function is of this process.
 
     Attributes:
         call: the call that waits.
-        stuck: why no call could go on, if that was so since the block was entered; empty otherwise.
-        stalls: what this call has taken the last of: "threads" or "calls"; or nothing.
+        stuck: why all calls were stalled at some time since the block was entered; empty if never.
+        stalls: "threads" or "calls" if this call took the last one and stalls the process; or empty.
         wants_second_thread: whether the call holds a thread, and waits for a function that needs one.
     """
 
@@ -111,7 +112,7 @@ class Waiting:
 
     @property
     def metadata(self) -> Metadata | None:
-        """What tells the host of it."""
+        """The metadata that reports a stall to the host; None if this call does not stall the process."""
         return {STALLED: self.stalls} if self.stalls else None
 
     def __enter__(self) -> Waiting:

@@ -180,7 +180,7 @@ class AgentService:
         return any(issubclass(type(each), kinds) for each in leaves_of(error))
 
     def _late(self, error: BaseException) -> str:
-        """What a function says itself in an exception that nobody will be told of; in one line."""
+        """Return in one line what the function itself raised after its caller had gone."""
         own = (each for each in leaves_of(error) if not self._is_not_the_functions(each))
         return in_one_line(own)
 
@@ -242,7 +242,7 @@ class AgentService:
     async def wait_unable(self) -> str:
         """Wait until functions cannot be run any more; returns what is missing. A checkpoint.
 
-        Whoever serves the agent ends it then.
+        The caller, which serves the agent, then ends the agent.
         """
         await self._is_unable.wait()
         return self._lost

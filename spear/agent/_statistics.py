@@ -22,4 +22,4 @@ class FunctionStatistics:
     failed: int
     """Ended with a failure, refused arguments among them. Cancelled calls are not failures."""
     late: int
-    """Raised something when nobody waited for them any more; what it was is in the log."""
+    """Raised an exception after their caller had gone; the log has the exception."""

@@ -1,11 +1,12 @@
-"""What a decorated function takes, which need not be what the function inside takes.
+"""Parameters of decorated functions, which may differ from those of the function inside.
 
 ``functools.wraps`` makes a wrapper look like the function in it. A wrapper that adds an argument, as in
-``return await function(database, *args, **kwargs)``, takes less; others take more. What a wrapper passes
-on stands in its source, so it is read there: the call of the wrapped function, the arguments in front of
-``*args``, and those by name.
+``return await function(database, *args, **kwargs)``, takes fewer arguments; others take more. Only the
+source of a wrapper shows which arguments it passes on, so this module parses the source: the call of the
+wrapped function, the arguments in front of ``*args``, and the keyword arguments.
 
-Where that cannot be told, what the function inside asks for is a guess: see :attr:`Takes.is_certain`.
+If the source does not show that, the parameters of the function inside are a guess: see
+:attr:`Takes.is_certain`.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ _BY_POSITION: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWOR
 
 @final
 class Takes:
-    """What callers give to a function.
+    """The arguments that callers give to a function.
 
     Attributes:
         parameters: in the order of a signature.
         hints: the annotations of those of them that can be resolved.
-        is_certain: whether this is known. Otherwise it is what the function inside takes, and a wrapper
-            that cannot be read may take something else.
+        is_certain: whether the parameters are known. Otherwise they are those of the function inside, and
+            its wrapper may take others.
     """
 
     __slots__ = ("hints", "is_certain", "parameters")
@@ -86,7 +87,7 @@ def _annotated(parameters: list[Parameter]) -> dict[str, object]:
 
 
 def _bare(function: FunctionType) -> FunctionType:
-    """The same without what functools.wraps has put onto it."""
+    """Return a copy of a function without the attributes that functools.wraps has set."""
     bare = FunctionType(
         function.__code__, function.__globals__, "", function.__defaults__, function.__closure__
     )
@@ -101,8 +102,9 @@ class _Passed(NamedTuple):
     """The arguments of a wrapper's call of the wrapped function.
 
     Attributes:
-        positional: in front of ``*args``: a parameter of the wrapper that is passed on as it is, or none.
-        keywords: by name, likewise.
+        positional: for each argument in front of ``*args``, the wrapper's parameter that is passed on
+            unchanged, or None for any other value.
+        keywords: the same for each keyword argument, by its name.
         rest: whether ``*args`` of the wrapper follow.
         others: whether its ``**kwargs`` do.
     """
@@ -114,7 +116,7 @@ class _Passed(NamedTuple):
 
 
 def _through(own: list[Parameter], passed: _Passed, inner: Takes) -> Takes:
-    """What a wrapper takes that passes this on to a function that takes that."""
+    """Return what a wrapper takes that passes ``passed`` on to a function that takes ``inner``."""
     by_position = inner.of_kind(*_BY_POSITION)
     names = {each.name: each for each in inner.parameters}
     # What the wrapper supplies, and what its own parameters become.
@@ -139,7 +141,8 @@ def _through(own: list[Parameter], passed: _Passed, inner: Takes) -> Takes:
 
 
 def _merged(own: list[Parameter], free: list[Parameter], passed: _Passed) -> Iterator[Parameter]:
-    """A wrapper's parameters, with those of the wrapped function that are reached through them."""
+    """Yield a wrapper's own parameters, and those of the wrapped function that its ``*args`` and
+    ``**kwargs`` stand for."""
     by_position = [each for each in free if each.kind in _BY_POSITION]
     yield from (each for each in own if each.kind in _BY_POSITION)
     if passed.rest:
@@ -159,7 +162,7 @@ def _merged(own: list[Parameter], free: list[Parameter], passed: _Passed) -> Ite
 
 
 def _read(wrapper: FunctionType, wrapped: object) -> _Passed | None:
-    """What a wrapper passes on, by its source; None if that does not tell."""
+    """Return the arguments that a wrapper passes on; None if its source does not show them."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(wrapper.__code__)))
     except (OSError, TypeError, SyntaxError):
@@ -192,7 +195,7 @@ _READING: Final = ("get", "items", "keys", "values", "copy", "count", "index")
 
 
 def _changed(body: list[ast.AST]) -> Iterator[str | None]:
-    """Names that get another value, or whose value may be changed."""
+    """Yield the names that are assigned, or whose value may be changed."""
     for node in body:
         if isinstance(node, ast.Name | ast.Subscript) and not isinstance(node.ctx, ast.Load):
             yield _name(node.value if isinstance(node, ast.Subscript) else node)
@@ -203,8 +206,10 @@ def _changed(body: list[ast.AST]) -> Iterator[str | None]:
 def _passed_by(
     call: ast.Call, own: ast.arguments, names: set[str], changed: set[str | None]
 ) -> Iterator[_Passed | None]:
-    """What a call passes on, if it is one of the wrapped function, itself or by a helper that gets it;
-    None if that cannot be told."""
+    """Yield the arguments of a call of the wrapped function, or of a helper that gets that function.
+
+    Yields nothing for any other call, and None if the source does not show the arguments.
+    """
     values = [call.func, *call.args]
     place = next((i for i, each in enumerate(values) if _name(each) in names), None)
     if place is None:

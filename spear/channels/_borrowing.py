@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ._timers import Timers
 
 SPARE_BYTES: Final = 4096
-"""Of a file that is viewed, behind the payload: a page, to which a sender may have rounded up. A payload
-in a larger file is copied, unless we trust the peer."""
+"""Bytes that a file may have behind its payload and still be viewed: a sender may round up to a page. A
+payload in a larger file is copied, unless we trust the peer."""
 
 LATEST_SECONDS: Final = 1.0
 """When the peer hears of what we do not use any more, if we have nothing else to say."""
@@ -146,10 +146,14 @@ class Borrower:
         can_be_viewed = found.is_whole and (self._trusts or (found.is_final and is_full))
         if size > limits.max_message_bytes and not can_be_viewed:
             if not is_full:
-                raise ValueError(f"{size} bytes in a file of {found.size}")
-            raise ValueError(f"{size} bytes that could still change, or are not there")
+                raise ValueError(
+                    f"a payload of {size} bytes in a file of {found.size}, too large to view"
+                )
+            raise ValueError(f"a payload of {size} bytes that could still change, or are not there")
         if self.borrowed_bytes + found.held_bytes > limits.mapped_segment_bytes:
-            raise ValueError(f"more than {limits.mapped_segment_bytes} bytes in all")
+            raise ValueError(
+                f"its shared files hold more than {limits.mapped_segment_bytes} bytes in all"
+            )
         self._note(number, found.held_bytes)
         on_end = partial(self.ended.append, number)
         return BorrowedFile(

@@ -70,7 +70,7 @@ _CLOSED: Final = ConnectionState.CLOSED
 _PEER_LEFT: Final = (ConnectionState.PEER_LEAVING, ConnectionState.CLOSING, _CLOSED)
 
 HELD_SECONDS: Final = 0.01
-"""Between attempts to send reports of progress that were too many."""
+"""Seconds between attempts to send progress reports that the rate limit held back."""
 
 CLOSE_SECONDS: Final = 1.0
 """How long a channel that is being closed tries to say so to its peer."""

@@ -1,7 +1,7 @@
 """Where Ctrl-C may raise KeyboardInterrupt, and where it has to wait.
 
-Trio raises KeyboardInterrupt between any two steps of unprotected code. In the middle of Spear that
-would leave a task registered that does not wait any more, or a slot that nobody gives back. So Spear is
+Trio raises KeyboardInterrupt between any two steps of unprotected code. Inside Spear an interrupt would
+leave a task registered that no longer waits, or a slot that is never freed. So Spear is
 protected (:func:`trio.lowlevel.enable_ki_protection`): Trio raises the interrupt at the main task's next
 checkpoint instead.
 
@@ -40,7 +40,7 @@ def protected_class(cls: type[T]) -> type[T]:
 
 @final
 class ProtectedBlock(AbstractAsyncContextManager[T]):
-    """An asynchronous context manager whose beginning and end cannot be interrupted."""
+    """A wrapper of an asynchronous context manager: Ctrl-C cannot interrupt its enter and exit."""
 
     __slots__ = ("_manager",)
 
@@ -66,8 +66,8 @@ def protected_block(
 ) -> Callable[P, AbstractAsyncContextManager[T]]:
     """Make a block of an asynchronous generator, as :func:`contextlib.asynccontextmanager` does.
 
-    In a block of ``contextlib``, an interrupt between the generator's ``yield`` and the first line of the
-    block leaves the generator without its end.
+    Ctrl-C cannot interrupt the generator. With ``contextlib``, an interrupt between the generator's
+    ``yield`` and the first line of the block would keep the code behind the ``yield`` from running.
     """
     make = asynccontextmanager(function)
 
@@ -92,11 +92,11 @@ def notify(
 ) -> None:
     """Call an observer of the user, and log what it raises, ``SystemExit`` included.
 
-    Ctrl-C may interrupt it; the KeyboardInterrupt is let through.
+    Ctrl-C may interrupt the observer; KeyboardInterrupt is raised, not logged.
     """
     try:
         call_unprotected(observer, *args)
     except KeyboardInterrupt:
         raise
     except BaseException:
-        logger.exception("the observer of %s failed", whose)
+        logger.exception("the callback %s raised", whose)

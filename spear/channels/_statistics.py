@@ -38,10 +38,12 @@ class LatencyHistogram:
         return self.total_seconds / self.count if self.count else 0.0
 
     def quantile_seconds(self, share: float) -> float:
-        """What ``share`` of the answers took, at the most: within a factor of two, of 1.25 if fine.
+        """Return the time within which ``share`` of the answers came; 0 if there are none.
+
+        The time is too large by a factor of two at most, by 1.25 if the histogram is fine.
 
         Raises:
-            ConfigurationError: ``share`` is no number from 0 to 1.
+            ConfigurationError: ``share`` is negative, or not a number. (Above 1 the result is 0.)
         """
         if not is_number(share) or share < 0:  # of more than all, there is nothing
             raise ConfigurationError(f"share must be from 0 to 1, not {shown(share)}")

@@ -44,7 +44,7 @@ def claim(path: str) -> Iterator[None]:
         lock = own(_lock(path, directory))
     except OSError as error:
         raise ConfigurationError(
-            f"cannot use {directory}: {error.strerror}; say another place with --control-socket"
+            f"cannot use {directory}: {error.strerror}; choose another path with --control-socket"
         ) from error
     try:
         with suppress(FileNotFoundError):

@@ -114,7 +114,7 @@ class _Host:
                 gateway = await stack.enter_async_context(opening)
             except CannotListen as error:
                 flag = "--listen" if error.transport == "tcp" else "--control-socket"
-                raise ConfigurationError(f"{error}; say another with {flag}") from error
+                raise ConfigurationError(f"{error}; choose another address with {flag}") from error
             yield gateway
 
     async def _start(self, reloader: Reloader) -> bool:

@@ -96,12 +96,12 @@ def _entry(file: Path) -> Iterator[FileState]:
 
 @final
 class Applied:
-    """What a spearlet serves, and what that was made from.
+    """The deployments of a spearlet, and the configuration from which each was made.
 
     Attributes:
-        spearlet: it.
-        parts: of deployments; None for one that was replaced in part: it is neither the old nor the new.
-        unsettled: deployments that have been told how many instances to have, and could not start them.
+        spearlet: has the deployments.
+        parts: by name of the deployment; None if a reload replaced only some of its replicas.
+        unsettled: deployments that were scaled, and could not start all of their instances.
     """
 
     def __init__(self, spearlet: Spearlet) -> None:
@@ -110,7 +110,7 @@ class Applied:
         self.unsettled: set[str] = set()
 
     def is_applied(self, name: str, part: Part) -> bool:
-        """Whether a deployment is what it is to be."""
+        """Whether a deployment runs as ``part`` says."""
         return self.parts.get(name) == part and name not in self.unsettled
 
     async def deploy(self, name: str, part: Part) -> None:
@@ -149,7 +149,7 @@ class Applied:
         self.forget(deployment.name)
 
     def forget(self, name: str) -> None:
-        """There is no such deployment."""
+        """Forget a deployment that is no longer served."""
         self.parts.pop(name, None)
         self.unsettled.discard(name)
 
@@ -270,7 +270,7 @@ class Reloader:
 
 
 def _warn_of_the_rest(before: Configuration, after: Configuration) -> bool:
-    """Say what takes effect with the next start only; returns whether there is such."""
+    """Warn of changed keys that need a restart of the host; returns whether there are any."""
     count = 0
     for section in ("spearlet", "gateway", "limits"):
         old, new = getattr(before, section), getattr(after, section)

@@ -18,7 +18,7 @@ _INTERPRETER: Final = re.compile(r"(python|pypy)[\d.]*|sh|bash|dash|node|perl|ru
 
 
 def program_problems(settings: ProcessSettings) -> Iterator[str]:
-    """What keeps the program, which is there and executable, from running, or from logging in."""
+    """Yield reasons why an existing, executable program cannot run or log in."""
     path = shutil.which(settings.program(), path=settings.full_environment()["PATH"])
     assert path is not None  # or that has been told
     yield from _format_problems(path, settings)
@@ -35,7 +35,7 @@ def program_problems(settings: ProcessSettings) -> Iterator[str]:
 
 
 def _format_problems(path: str, settings: ProcessSettings) -> Iterator[str]:
-    """What keeps the kernel from running a file."""
+    """Yield reasons why the kernel cannot run a file."""
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
@@ -56,7 +56,7 @@ def _format_problems(path: str, settings: ProcessSettings) -> Iterator[str]:
 
 
 def _script_problems(script: str, directory: str | None) -> Iterator[str]:
-    """What keeps an interpreter from reading its script."""
+    """Yield reasons why an interpreter cannot read its script."""
     if script.startswith("-"):
         return
     if directory is None and not os.path.isabs(script):

@@ -210,10 +210,10 @@ def read_flags(flags: Flags, functions: Mapping[str, object], faults: Faults) ->
 
 
 def resolve_paths(tables: Mapping[str, object], base: str | None) -> Tables:
-    """The same tables, their relative paths made absolute, from ``base``.
+    """Return the tables with relative paths joined to ``base``.
 
     Raises:
-        ConfigurationError: there is one, and no ``base``.
+        ConfigurationError: a path is relative, and ``base`` is None.
     """
     resolved = dict(tables)
     for section in ("spearlet", "functions"):

@@ -49,7 +49,7 @@ def _read_float(text: str) -> float:
 
 
 def read_file(path: str, here: str | None) -> Said:
-    """What a file says; it is shown as a path from ``here``, if it is there.
+    """Read a TOML file. Messages show its path relative to ``here`` if it is below ``here``.
 
     Raises:
         ConfigurationError: it cannot be read, or is not TOML; the message has the line.

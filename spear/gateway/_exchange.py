@@ -146,7 +146,7 @@ def whole_in(query: Mapping[str, str], name: str, default: int, *, least: int, m
     """A whole number in a query. Raises Problem."""
     number = number_in(query, name, default, least=least, most=most)
     if number != int(number):
-        raise bad(f"{name} is a whole number from {least} to {most}")
+        raise bad(f"{name} must be a whole number from {least} to {most}")
     return int(number)
 
 

@@ -88,7 +88,8 @@ class LogBook:
         logger.info("%s %s: %s", self._instance_id, stream, text)
         line = LogLine(self._count, stream, time.time(), text)
         if self._on_line is not None:
-            notify(logger, self._instance_id, self._on_line, self._instance_id, line)
+            name = f"on_line of {self._instance_id}"
+            notify(logger, name, self._on_line, self._instance_id, line)
         return line
 
 

@@ -2,8 +2,8 @@
 
 The lifelines alone do that in a few milliseconds, as long as no other process has a copy of their write
 ends. A forked child of the host has copies. ``spear/_forks.py`` takes them from the children that Python
-forks; forks in C code go unnoticed. Against those stands the guard (``_process_guard_program``), one
-process for all instances of a host.
+forks, but not from children that C code forks. The guard covers those, too: one process
+(``_process_guard_program``) for all instances of a host.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ logger: Final = logging.getLogger("spear.runtimes")
 _PROGRAM: Final = Path(__file__).with_name("_process_guard_program.py")
 
 RESTART_SECONDS: Final = 1.0
-"""From the end of a guard that was killed to the start of the next one."""
+"""Seconds from the exit of a guard to the start of the next one."""
 
 END_SECONDS: Final = 1.0
-"""What a guard gets to end when it is not wanted any more: usually some milliseconds."""
+"""Seconds that a guard has to exit when it is no longer needed; it usually takes some milliseconds."""
 
 
 @final
 @protected_class
 class Guard:
-    """Has a process that kills the instances of this host if this host dies."""
+    """The owner of the process that kills the instances of this host if this host dies."""
 
     def __init__(self) -> None:
         self._ends: set[int] = set()  # write ends of lifelines
@@ -50,7 +50,7 @@ class Guard:
         self._send([lifeline_end])
 
     def forget(self, lifeline_end: int) -> None:
-        """Forget a lifeline that is about to be closed; the guard's process notices by itself."""
+        """Forget a lifeline that is about to be closed; the guard drops its copy by itself."""
         self._ends.discard(lifeline_end)
 
     async def run(self, task_status: trio.TaskStatus[Guard]) -> None:
@@ -87,7 +87,7 @@ class Guard:
                     sock.send(b"E")
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS):
                     await trio.lowlevel.wait_readable(sock)
-                with suppress(OSError):  # even if somebody has a copy of it
+                with suppress(OSError):  # also for copies of the socket in other processes
                     sock.shutdown(socket.SHUT_RDWR)
 
     def _send(self, ends: list[int]) -> None:
@@ -101,7 +101,7 @@ class Guard:
 
 
 def _start(control: int) -> None:
-    """Start the process, and collect the one that was its parent."""
+    """Start the guard's process as an orphan, and reap the process that forked it."""
     host = os.pidfd_open(os.getpid())
     try:
         subprocess.run(  # noqa: S603  # a script of our own

@@ -28,7 +28,8 @@ MOST_ENDS = 250
 INT_BYTES = 4
 
 WORD = b"\xff" * 8
-"""Kills an instance that has armed its lifeline; one that still reads finds no valid record."""
+"""Bytes that kill an instance which has armed its lifeline. An instance that still reads its record from
+the lifeline finds the record invalid."""
 
 EXIT_MS = 1000
 """Time that a host may take from the closing of its descriptors to its exit."""

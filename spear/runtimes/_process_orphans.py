@@ -29,12 +29,12 @@ _owns_all: list[bool] = []
 
 
 def expect_exit(pid: int) -> None:
-    """Leave a child to the caller, which collects it."""
+    """Exclude a child from the sweeps, because the caller waits for it."""
     _awaited.add(pid)
 
 
 def forget_exit(pid: int) -> None:
-    """The caller has collected the child, or gives it up."""
+    """End the exclusion of a child: the caller has collected it, or no longer waits for it."""
     _awaited.discard(pid)
 
 
@@ -87,7 +87,7 @@ class Orphans:
             if each.parent != us or not each.is_zombie or each.pid in _awaited:
                 continue
             dead.add(key)
-            # The second time: whoever has just started a child may not have got its number yet.
+            # The second time: code that has just started a child may not have called expect_exit() yet.
             is_left = bool(_owns_all) and key in self._seen_dead
             if is_left or key in elsewhere or each.session not in (session, each.pid):
                 with suppress(ChildProcessError):

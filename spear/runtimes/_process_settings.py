@@ -224,7 +224,7 @@ class ProcessSettings(RuntimeSettings):
                 raise ConfigurationError(f"environment[{variable!r}] cannot contain a NUL")
 
     def made_absolute(self) -> ProcessSettings:
-        """The same with absolute paths, which mean the same when this process has gone elsewhere.
+        """Return these settings with absolute paths, so that a change of directory does not matter.
 
         Raises:
             ConfigurationError: one is relative, and the working directory has been removed.
@@ -262,7 +262,7 @@ class ProcessSettings(RuntimeSettings):
             raise ConfigurationError(problem)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(setting, what is wrong with it) for all that keeps this machine from starting it.
+        """Yield (setting, problem) for each reason why this machine cannot start the program.
 
         The setting is empty if the fault is the machine's.
         """

@@ -1,12 +1,12 @@
 """A template: a process that has loaded a program, and forks instances of it.
 
-Here is the host's side of one such process: starting it, asking it, ending it. What it is asked, and
-what it answers, is described in ``spear/agent/_zygote.py``. When to have one, and what to do without,
-is the affair of ``_process_zygote``.
+This module is the host's side of one template: start it, send it requests, end it. The requests and
+answers are described in ``spear/agent/_zygote.py``. ``_process_zygote`` decides when to have a template,
+and what to do without one.
 
-A template has run the program's code, so the host does not trust it. A process that it names must be a
-child of its own that no instance has yet, each answer must be one to the oldest request, and must come in
-time. A template that breaks one of these rules is killed at once; its instances live on.
+A template has run the program's code, so the host does not trust it. Each answer must fit the oldest
+request and come in time. A process that an answer names must be a child of the template, and must not be
+an instance already. A template that breaks one of these rules is killed at once; its instances live on.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ MOST_BYTES: Final = 64 * 1024
 """The largest answer."""
 
 ANSWER_SECONDS: Final = 5.0
-"""Time limit for one request, counted from the answer to the request before, since a burst of requests
-waits in a queue. A template usually answers within some milliseconds."""
+"""Time limit for one request, counted from the request or from the previous answer, whichever is later,
+since a burst of requests waits in a queue. A template usually answers within some milliseconds."""
 
 HANG_UP_SECONDS: Final = 1.0
-"""From the end of a template's socket to the end of the template, which may have closed it by exiting."""
+"""Seconds that a template has to exit after its socket was closed. One that lives longer broke a rule."""
 
 EXCERPT_BYTES: Final = 40
 """Length of the part of a senseless answer that a log line shows."""
 
 MOST_DIGITS: Final = 7
-"""Linux numbers processes up to 4,194,304."""
+"""Most digits of a process number: Linux numbers processes up to 4,194,304."""
 
 EXIT_STATUSES: Final = range(-64, 256)
 """Exit statuses as ``subprocess`` counts them: the negated number of a signal, or a byte."""
@@ -69,7 +69,7 @@ class _Nonsense(Exception):
 
 @final
 class _Answer:
-    """What a template will answer to one request.
+    """The answer of a template to one request; it may not have come yet.
 
     Attributes:
         collects: the number of the child that is to be collected; 0 if one is to be forked.
@@ -279,9 +279,9 @@ class Template:
     # -- asking it ----------------------------------------------------------------------------
 
     async def fork(self, directory: str, plumbing: Plumbing) -> ForkedBody:
-        """A new instance.
+        """Fork a new instance.
 
-        If cancelled, what is forked nevertheless is killed.
+        If cancelled, an instance that the template forks all the same is killed.
 
         Raises:
             OSError: the system refuses.
@@ -354,7 +354,7 @@ class Template:
         self._has_asked.set()
 
     async def _wait_for(self, answer: _Answer) -> None:
-        """Wait until the answer has come, or never will. If cancelled, end the child that it names."""
+        """Wait for the answer or the template's end. If cancelled, end the child that is named."""
         try:
             await answer.came.wait()
         except BaseException:

@@ -40,7 +40,7 @@ MOST_DEATHS: Final = 3
 """Templates that may die within MEMORY_SECONDS. Then instances are spawned."""
 
 MOST_ATTEMPTS: Final = 3
-"""Templates that one start asks in vain, as they die or their files have changed, until it spawns."""
+"""Templates that one start asks before it spawns; each has died, or its files have changed."""
 
 MEMORY_SECONDS: Final = 60.0
 
@@ -195,7 +195,7 @@ class Zygote(metaclass=NoPublicConstructor):
         Raises:
             SpawnFailed: the program cannot be loaded, or the start's deadline has come.
             ConfigurationError: it cannot be forked, but must be; or the zygote's block has ended.
-            TemplateDied: try again, with another plumbing: a fork may have this one.
+            TemplateDied: call again, with a new plumbing: a forked child may hold the old one.
             OSError: the system refuses to fork.
         """
         self._look_after_template()

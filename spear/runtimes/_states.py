@@ -125,7 +125,7 @@ class Lifecycle:
         logger.debug("%s is %s %s", self._instance_id, self.state.value, reason)
         if self._on_event is not None:
             # Its bug must not keep a process alive.
-            notify(logger, self._instance_id, self._on_event, event)
+            notify(logger, f"on_event of {self._instance_id}", self._on_event, event)
 
     async def wait_for(self, *states: InstanceState) -> InstanceState:
         """Wait until it is in one of these states, or gone; returns the state. A checkpoint."""

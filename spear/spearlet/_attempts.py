@@ -71,7 +71,7 @@ async def explain(
     *,
     has_reported: bool = False,
 ) -> None:
-    """Raise what a caller, who knows nothing of channels, is to be told of ``error``, if that is another.
+    """Raise ``error`` as a failure that does not mention channels; return if it already is one.
 
     Args:
         pool: of the deployment.

@@ -71,7 +71,7 @@ class Function(metaclass=NoPublicConstructor):
         self._pool = pool
         self._host = host
         self._options = options
-        # What Spear itself asks is no call of anybody's.
+        # Calls that Spear makes for itself are neither counted nor reported.
         is_question = name == DESCRIBE
         self._counters = FunctionCounters() if is_question else pool.counters(name)
         self._on_call = None if is_question else host.on_call
@@ -128,8 +128,8 @@ class Function(metaclass=NoPublicConstructor):
         description = (await describe_functions(describe)).get(self.name)
         if description is None:
             raise NotFound(
-                f"nothing is known about {self.name}: its agent does not tell, as Spear's do "
-                f"({DESCRIBE})"
+                f"{self.name} has no description: its agent does not offer {DESCRIBE}, as Spear's "
+                "agents do"
             )
         return description.signature
 
@@ -242,7 +242,7 @@ class Function(metaclass=NoPublicConstructor):
         timeout: float | None,
         execution: Placed | None,
     ) -> ExecutionResponse:
-        """Wait for what comes of the key, which is executed in another task."""
+        """Wait for the outcome of the key, whose execution runs in another task."""
         pool, options = self._pool, self._options
         begun = pool.clock()
         call = KeyedCall(
@@ -333,7 +333,7 @@ class Function(metaclass=NoPublicConstructor):
         assert self._on_call is not None
         metadata = self._options.metadata
         record = CallRecord(self.deployment, self.name, seconds, failure, metadata)
-        notify(logger, "calls", self._on_call, record)
+        notify(logger, "on_call", self._on_call, record)
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""
@@ -461,9 +461,9 @@ class Function(metaclass=NoPublicConstructor):
 
 
 async def describe_functions(describe: Function) -> dict[str, FunctionDescription]:
-    """What functions look like, by name: what :data:`DESCRIBE` tells. A checkpoint.
+    """Return descriptions of functions by name, as :data:`DESCRIBE` returns them. A checkpoint.
 
-    Nothing, of an agent that has no such function. Raises as :meth:`Function.call`.
+    Returns an empty dict if the agent has no such function. Raises as :meth:`Function.call`.
     """
     try:
         return read_descriptions(await describe(), describe.deployment)

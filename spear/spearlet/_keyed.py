@@ -1,4 +1,4 @@
-"""The execution that all calls with one key share: where it runs, when it starts again, when it is late.
+"""The execution that all calls with one key share: its replica, its restarts and its deadline.
 
 It runs in a task of the spearlet, under a deadline of its own, so that neither the deadline of a caller
 nor a cancelled scope around one reaches it. The function is started again only when the process that had
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Shared(Placed, Protocol):
-    """What the callers of a key wait for.
+    """An execution as the callers of its key share it.
 
     Attributes:
-        is_lost: whether each process that has begun it is gone, so that it may be started again.
+        is_lost: whether every process that had begun the function is gone, so that it may start again.
         has_reported: whether a report of progress has arrived.
     """
 
@@ -53,7 +53,7 @@ async def execute_shared(
     If cancelled, so is the function.
 
     Raises:
-        SpearError: as :meth:`Function.call`. ``delivered`` is of all starts together.
+        SpearError: as :meth:`Function.call`. ``delivered`` is "no" only if no start was delivered.
     """
     begun = pool.clock()
     deadline = begun + pool.call_seconds
@@ -105,7 +105,7 @@ async def execute_shared(
 async def _is_gone(
     error: SpearError, replica: ServingReplica, channel: CommunicationChannel, deadline: float
 ) -> bool:
-    """Whether a replica is gone that has left its call; if it is about to go, wait for it."""
+    """Whether the process of a lost call is gone; waits for its exit if the channel has closed."""
     if channel.is_connected or not isinstance(error, ChannelBroken | ChannelClosed | CallCancelled):
         return False
     with trio.move_on_at(deadline):

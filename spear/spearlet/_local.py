@@ -163,8 +163,8 @@ async def open_local_replica(
     or cancelled, cancels them.
 
     Raises:
-        SpawnFailed: what the agent does at its start has failed, or has called ``sys.exit()``.
-        WorkerDied: what its lifespan does later has.
+        SpawnFailed: the agent's lifespan has raised or called ``sys.exit()`` before its ``yield``.
+        WorkerDied: the lifespan, or a task of it, has failed later.
     """
     is_begun, failure = False, None
     try:

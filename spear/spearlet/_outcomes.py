@@ -4,8 +4,9 @@ The first caller of a key begins the execution and waits for it, as every caller
 runs; later callers get its outcome. The execution belongs to none of them: callers that give up, even
 all of them, do not end it. Otherwise no caller could know whether it had happened.
 
-The outcome of an execution that may have begun is kept, whatever it is, unless every process that had
-begun it is gone. Then, and if it certainly was not begun, the next call of the key executes again.
+An outcome is kept, whatever it is, with two exceptions: a failure that certainly came before the function
+began, and the loss of every process that had begun it. After these, the next call of the key executes
+again.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ Execute: TypeAlias = "Callable[[Shared], Awaitable[ExecutionResponse]]"
 @protected_class
 @attrs.define(eq=False, kw_only=True)
 class KeyedCall:
-    """One caller of a key.
+    """A call that waits for the outcome of a key.
 
     Attributes:
-        name: what it calls.
-        payload: with which arguments.
-        deadline: until when it waits, in Trio's time.
-        execution: is told where the call runs.
-        reports: takes reports of progress, in the caller's task.
+        name: the deployment, the function and the key.
+        payload: the arguments.
+        deadline: when the caller gives up, in Trio's time.
+        execution: receives the instance where the function runs; None if the caller does not ask.
+        reports: called with progress reports, in the caller's task.
     """
 
     name: Name
@@ -75,7 +76,7 @@ class KeyedCall:
             self._news.set()
 
     def wake(self) -> None:
-        """There is an outcome."""
+        """Wake the caller, because there is an outcome."""
         self._news.set()
 
     async def wait_news(self) -> None:
@@ -108,7 +109,7 @@ class _Execution:
         return any(each is not None and each.is_promised for each in executions)
 
     def place(self, instance: InstanceId) -> None:
-        """It runs there."""
+        """Note the instance where the function runs, and pass it on to the calls."""
         self.instance = instance
         for call in self.calls:
             if call.execution is not None:
@@ -130,7 +131,7 @@ class _Execution:
 @final
 @attrs.frozen(eq=False)
 class _Outcome:
-    """What came of a key."""
+    """The outcome of a key: a response or a failure."""
 
     digest: bytes
     result: ExecutionResponse | Exception
@@ -160,7 +161,7 @@ class Outcomes:
     async def once(
         self, call: KeyedCall, keep_seconds: float, execute: Execute
     ) -> ExecutionResponse:
-        """Execute, or get what another call of that name has got, or is about to. A checkpoint.
+        """Return the outcome of a key, and begin its execution if no other call has. A checkpoint.
 
         If cancelled, the execution goes on.
 
@@ -226,7 +227,7 @@ class Outcomes:
         if size > self._max_bytes:
             result = Rejected(
                 f"{name[1]} was executed for the key {name[2]!r}, but its outcome of "
-                f"{size} bytes was too large to be kept",
+                f"{size} bytes was too large to be kept (outcome_bytes: {self._max_bytes})",
                 delivered="yes",
             )
             size = 0
@@ -254,13 +255,14 @@ async def _wait(execution: _Execution, call: KeyedCall) -> _Outcome:
     if execution.outcome is not None:
         return execution.outcome
     raise DeadlineExceeded(
-        f"{call.name[1]} is still being executed for the key {call.name[2]!r}",
+        f"the deadline of this call has passed; {call.name[1]} is still being executed for the "
+        f"key {call.name[2]!r}",
         delivered="yes" if execution.has_reported else "maybe",
     )
 
 
 def _is_final(result: ExecutionResponse | Exception, execution: _Execution) -> bool:
-    """Whether to execute again could have the effect twice, though no process was lost."""
+    """Whether to keep an outcome, because executing again could have the effect twice."""
     if isinstance(result, SpearError):
         return result.delivered != "no" and not execution.is_lost
     return True

@@ -1,8 +1,8 @@
-"""How fast a line moves, so that a refused caller learns when to come again.
+"""The pace of a queue, from which a refused caller's ``retry_after_seconds`` is computed.
 
-A line's own turns tell it best. In a line that has just formed, the first refusals wait a moment for
-turns: a guess may be wrong by a factor of a hundred. If a moment brings few turns or none, the pace of
-the line before counts, too, or what calls took until now.
+A turn is the start of a queued call. The best measure is the turns of the queue itself. When a queue has
+just formed, the first refusals wait a moment for turns: a guess may be wrong by a factor of a hundred. If
+there are few turns even then, the pace of the previous queue counts, too, or the mean duration of calls.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from typing import Final, final
 import trio
 
 GUESSED_SECONDS: Final = 0.1
-"""What a call is taken to last as long as none has ended."""
+"""Assumed duration of a call while none has ended."""
 
 LEAST_TURNS: Final = 8
-"""Fewer say little."""
+"""Fewest turns that make a measurement."""
 
 ENOUGH_TURNS: Final = 24
-"""A refusal waits for no more than these."""
+"""Turns after which a refusal stops waiting for more."""
 
 MOST_TURNS: Final = 128
 MOST_ROUNDS: Final = 8
-"""Of more turns, and more for each call at a time, half are forgotten: those may all come at once."""
+"""A measurement above MOST_TURNS turns, and above MOST_ROUNDS for each slot, is halved, so that recent
+turns count more. It covers several rounds, because all slots may become free at once."""
 
 STEP_SECONDS: Final = 0.002
 STEPS: Final = 7
-"""How long a refusal waits for turns. It is to be early, too."""
+"""A refusal waits for one step, and then for turns for up to STEPS steps: 16 ms in all."""
 
 
 @final
@@ -34,8 +35,8 @@ class Pace:
     """The pace of one deployment's line.
 
     Attributes:
-        seconds_of_one: what a call took in the last line, as far as others had to wait for it; None if
-            there was none that was long enough.
+        seconds_of_one: mean time that a call held a slot while the previous queue lasted; None before the
+            first queue with LEAST_TURNS turns.
     """
 
     def __init__(self) -> None:
@@ -46,12 +47,12 @@ class Pace:
         self._observed: trio.Event | None = None  # set when a refusal has waited for turns
 
     def begin(self, capacity: int) -> None:
-        """A line has formed, in front of so many slots."""
+        """Begin to measure a queue that has formed in front of ``capacity`` slots."""
         self._since, self._turns, self._observed = trio.current_time(), 0.0, None
         self._most = max(MOST_TURNS, MOST_ROUNDS * capacity)
 
     def turn(self) -> None:
-        """A call that stood in line has had its turn."""
+        """Count a turn: a queued call has started."""
         self._turns += 1
         self._last = trio.current_time()
         if self._turns > self._most:
@@ -59,12 +60,12 @@ class Pace:
             self._turns /= 2
 
     def end(self, capacity: int) -> None:
-        """The line has gone."""
+        """End the measurement: the queue is empty."""
         if self._turns >= LEAST_TURNS:
             self.seconds_of_one = (self._last - self._since) / self._turns * capacity
 
     async def wait_known(self) -> None:
-        """Wait a moment for turns, if this line has had few. Not a checkpoint if it has had enough."""
+        """Wait for turns, for 16 ms at most. Not a checkpoint if the queue has had LEAST_TURNS."""
         if self._turns >= LEAST_TURNS:
             return
         if self._observed is not None:
@@ -91,14 +92,14 @@ class Pace:
         return passed / self._turns if self._turns >= LEAST_TURNS else None
 
     def estimate(self, capacity: int, usual_seconds: float | None) -> float:
-        """The same with few turns, or none.
+        """Return the estimated seconds from turn to turn, if there were too few turns to measure.
 
         Args:
             capacity: calls at a time.
-            usual_seconds: what a call took until now; None if none has ended.
+            usual_seconds: mean duration of calls so far; None if none has ended.
         """
         known = usual_seconds if self.seconds_of_one is None else self.seconds_of_one
-        if not self._turns:  # those that run have lasted as long as a refusal has waited
+        if not self._turns:  # running calls have lasted as long as the refusal waited
             known = GUESSED_SECONDS if known is None else known
             return max(known, STEPS * STEP_SECONDS) / capacity
         passed = self._last - self._since

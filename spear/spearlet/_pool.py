@@ -54,7 +54,7 @@ class ReplicaPool:
         keep_seconds: how long outcomes of calls with keys are kept.
         refused: calls for which there was no room in the queue.
         promised: submitted calls that have not had their turn.
-        questions: calls in flight that are none of anybody's, as questions about health are.
+        questions: health-check calls in flight; excluded from the load.
         stalls: when an instance waited for itself.
         on_demand: told when a call has to wait; must neither block nor raise.
     """
@@ -278,7 +278,7 @@ class ReplicaPool:
         return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
 
     def _usual_seconds(self) -> float | None:
-        """What calls took until now, those included that had to wait."""
+        """Return the mean duration of calls so far, waiting in the queue included."""
         succeeded = sum(each.succeeded for each in self._counters.values())
         seconds = sum(each.seconds for each in self._counters.values())
         return seconds / succeeded if succeeded else None

@@ -1,7 +1,7 @@
-"""Instances that wait for themselves: all threads or slots of one are held by calls that wait for others.
+"""Instances that wait for themselves: calls that wait for the instance hold all its threads or slots.
 
-The instance notices that, and says so with the call that takes its last thread or slot. Whoever waits for
-one of these calls until its time is up is then told why.
+The instance reports the stall with the call that takes its last thread or slot. The DeadlineExceeded of
+each call that overlaps the stall then names it as the reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spear._errors import Delivered
 
 STALLED: Final = "spear.stalled"
-"""Where the metadata of such a call says what there is none left of."""
+"""The key in the metadata of such a call; its value is ``threads`` or ``calls``."""
 
 SAYS: Final = {
     "threads": "all threads of {} wait for plain functions of its own",
@@ -43,13 +43,13 @@ class Stalls:
         self._last, self._last_at = "", -inf
 
     def begin(self, instance: str, what: object) -> Stall | None:
-        """Return a block for a call that stalls its instance, as that says; None if it does not."""
+        """Return a block for a call that stalls its instance, as ``what`` reports; else None."""
         if isinstance(what, str) and what in SAYS:
             return Stall(self, f"{SAYS[what].format(instance)}: {ADVICE}")
         return None
 
     def since(self, begun: float) -> str:
-        """Return what was said, if there is a stall, or one has ended badly since then."""
+        """Return the text of a stall that lasts, or whose call has failed since ``begun``; else empty."""
         if self._now:
             return self._now[-1]
         return self._last if self._last_at >= begun else ""
@@ -57,18 +57,18 @@ class Stalls:
     def late(
         self, function: str, begun: float, deadline: float, delivered: Delivered
     ) -> DeadlineExceeded:
-        """Return the failure of a call whose time is up, and why it came to that, if that is known."""
+        """Return the DeadlineExceeded of a call, with the stall that explains it, if there was one."""
         late = DeadlineExceeded.of_call(function, deadline - begun, delivered)
         if why := self.since(begun):
             late = DeadlineExceeded(f"{late}: {why}", delivered=delivered)
         return late
 
     def enter(self, text: str) -> None:
-        """A call has begun that may never get its turn."""
+        """Note the begin of a call that stalls its instance."""
         self._now.append(text)
 
     def leave(self, text: str, *, failed: bool) -> None:
-        """It has ended."""
+        """Note the end of such a call."""
         self._now.remove(text)
         if failed:
             self._last, self._last_at = text, self._clock()

@@ -40,23 +40,23 @@ _HERE: Final = __file__.rpartition("/")[0] + "/"
 _SPEAR: Final = _HERE.removesuffix("testing/")
 
 _LEFT_OUT: Final = (trio.__file__.removesuffix("__init__.py"), _HERE)
-"""Trio takes care of itself, and these tools have to outlive the interrupt."""
+"""Files that get no interrupt: Trio protects itself, and these tools must outlive the interrupt."""
 
 _WEAK: Final = (weakref.__file__, _weakrefset.__file__)
 """Callbacks of weak references, from which Python lets no exception out."""
 
 _HELPERS: Final = (os.__file__.removesuffix("os.py"), "<")
-"""The standard library, and generated code: it belongs to its caller."""
+"""The standard library, and generated code: left out if the code that calls it is left out."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class InterruptSweep:
-    """What an interrupt sweep has done.
+    """The result of an interrupt sweep.
 
     Attributes:
         runs: how often the operation was interrupted.
-        moments: how many moments of Python it has, and so how many moments there are.
+        moments: how many moments the operation has when it is not interrupted.
     """
 
     runs: int
@@ -75,7 +75,7 @@ class _InterruptAtMoment:
         self._before = sys.gettrace()
         sys.settrace(self._trace)  # type: ignore[arg-type]  # a method that returns itself
         frame: FrameType | None = sys._getframe()
-        while frame is not None:  # those that have been entered already, too
+        while frame is not None:  # also frames that were entered before
             if not _is_left_out(frame):
                 frame.f_trace = self._trace
             frame = frame.f_back
@@ -123,7 +123,7 @@ def interrupt_sweep(
 ) -> InterruptSweep:
     """Send SIGINT to this process at every moment of ``operation(subject)``, each time in a new Trio run.
 
-    After each run ``check(subject)`` is called, which should find nobody waiting and nothing held, and
+    After each run ``check(subject)`` is called, which should find no waiter, nothing held, and
     the subject still usable. When the subject is closed, no task and no file descriptor may be left that
     was not there before. An interrupt in unprotected code of the subject may end the subject; then there
     is no check.
@@ -153,7 +153,7 @@ def interrupt_sweep(
             if reached < moment:  # this run was shorter than the one that was counted
                 break
             if not was_seen:
-                raise AssertionError("the interrupt was lost")
+                raise AssertionError("SIGINT was sent, but no KeyboardInterrupt was raised")
         except BaseException as error:
             error.add_note(f"interrupted at moment {moment} of {moments}")
             raise
@@ -168,7 +168,7 @@ async def _run(
     moment: int,
     hang_seconds: float,
 ) -> tuple[int, bool]:
-    """One run; returns how many moments there were, and whether KeyboardInterrupt was raised."""
+    """Run once; returns how many moments there were, and whether KeyboardInterrupt was raised."""
     before, busy_before = Resources.count(), busy_threads()
     interruption, was_seen = _InterruptAtMoment(moment), False
     try:
@@ -188,5 +188,5 @@ async def _run(
     await trio.testing.wait_all_tasks_blocked()
     after = Resources.count()
     if after.tasks != before.tasks or after.descriptors > before.descriptors:
-        raise AssertionError(f"before: {before}, after: {after}")
+        raise AssertionError(f"left over; before: {before}, after: {after}")
     return interruption.moments, was_seen

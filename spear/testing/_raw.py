@@ -1,4 +1,4 @@
-"""One end of a connection driven by hand, which can break every rule.
+"""A peer that a test drives by hand, and that can break every rule.
 
 It logs in as an agent does, or lets an agent log in as a host does. From then on it sends what the test
 says, frame by frame or byte by byte, and answers nothing by itself. The other end must get along with

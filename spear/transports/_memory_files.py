@@ -164,13 +164,15 @@ class SharedBuffer(MemoryFile):
         if type(size) is not int or size < 1:
             raise ValueError(f"a SharedBuffer holds at least one byte, not {shown(size)}")
         if size > MAX_WHOLE:
-            raise MemoryError(f"no SharedBuffer of {shown(size)} bytes")
+            raise MemoryError(f"cannot make a SharedBuffer of {shown(size)} bytes")
         self._size = self.file_bytes = size
         self._is_sealed = False
         try:
             self.descriptor, self._mapping = _make_memory(size)
         except OSError as error:
-            raise MemoryError(f"no SharedBuffer of {size} bytes: {error.strerror}") from error
+            raise MemoryError(
+                f"cannot make a SharedBuffer of {size} bytes: {error.strerror}"
+            ) from error
         self._view: memoryview | None = memoryview(self._mapping)
 
     def __len__(self) -> int:

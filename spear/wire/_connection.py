@@ -189,8 +189,9 @@ class Connection(SendingHalf):
         calls of the frames behind are still in :attr:`calls`, where their deadlines and the end of the
         connection find them.
 
-        What the receiver has put off until these frames are applied, it is made to parse meanwhile. If
-        the peer broke a rule, the iterator ends in front of that and :attr:`error` is set.
+        If the receiver has paused until these frames are applied, it then parses more of its input, and
+        the iterator goes on with those frames. If the peer broke a rule, the iterator ends in front of
+        the bad frame, and :attr:`error` is set.
         """
         receiver, calls = self._receiver, self.calls
         self._heard = now
@@ -203,10 +204,14 @@ class Connection(SendingHalf):
                     if type_ == _RESPONSE:
                         call = calls.get(call_id)
                         if call is None:
-                            raise RemoteProtocolError(f"a response to no call of ours ({call_id})")
+                            raise RemoteProtocolError(
+                                f"a response to call {call_id}, which is not open"
+                            )
                         state = call.receives[call.state].get(type_)
                         if state is None:
-                            raise RemoteProtocolError(f"a response while {call.state.name}")
+                            raise RemoteProtocolError(
+                                f"a response to call {call_id}, which is {call.state.name}"
+                            )
                         call.state = state
                         if call.windows is None:
                             del calls[call_id]
@@ -482,7 +487,7 @@ class Connection(SendingHalf):
         self._finals, self._finals_mark = 0, self._sink.pushed
 
     def _count_late_untrusted(self, cost: int, now: float) -> None:
-        """Count items of a call that is over, but for those that were under way when it ended."""
+        """Count items for a call that is over as control frames, beyond the credit that it had left."""
         self._late_credit -= max(cost, ITEM_OVERHEAD_BYTES)
         if self._late_credit < 0:
             self._late_credit = 0

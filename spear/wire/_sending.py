@@ -37,8 +37,9 @@ STREAMS: Final = STREAM | REPLY_STREAM
 
 SIGNALS_PER_SECOND: Final = 500.0
 SIGNAL_BURST: Final = 1000
-"""Signals that we send. A host counts signals as control frames, and takes twice as many a second and ten
-times as many at once: room for heartbeats, credit, and signals that arrive late and all at once."""
+"""Signals that an agent sends at once, after a pause. A host counts signals as control frames, of which
+it takes twice SIGNALS_PER_SECOND and ten times this burst: the rest is for heartbeats, credit, and
+signals that arrive late and all at once."""
 
 SIGNAL_BYTES: Final = 4096
 MOST_SIGNAL_COST: Final = 256

@@ -84,10 +84,13 @@ def test_a_check_finds_that_there_is_no_temporary_directory(here: Path) -> None:
 @pytest.mark.parametrize(
     ("inodes", "message"),
     [
-        (1, "cannot use {}: No space left on device; say another place with --control-socket"),
+        (1, "cannot use {}: No space left on device; choose another path with --control-socket"),
         (
             3,
-            "cannot listen at {}/x.sock: No space left on device; say another with --control-socket",
+            (
+                "cannot listen at {}/x.sock: No space left on device; "
+                "choose another address with --control-socket"
+            ),
         ),
     ],
 )

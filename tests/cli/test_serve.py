@@ -703,7 +703,7 @@ def test_a_port_that_is_taken(place: Path) -> None:
         done = Terminal(place).run("serve", "till.py", "--listen", f"127.0.0.1:{port}")
     assert (done.status, done.output) == (2, b"")
     problem = f"cannot listen on '127.0.0.1', port {port}: Address already in use"
-    assert done.errors.splitlines()[-1] == f"spear: {problem}; say another with --listen"
+    assert done.errors.splitlines()[-1] == f"spear: {problem}; choose another address with --listen"
 
 
 @pytest.mark.slow

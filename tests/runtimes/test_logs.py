@@ -129,4 +129,4 @@ def test_an_observer_that_exits_costs_no_line(caplog: pytest.LogCaptureFixture) 
     tail = book.tail("stdout")
     tail.feed(b"one\ntwo\n")
     assert texts(book) == ["one", "two"]
-    assert caplog.messages.count(f"the observer of {ID} failed") == 2
+    assert caplog.messages.count(f"the callback on_line of {ID} raised") == 2

@@ -128,5 +128,5 @@ async def test_an_observer_that_fails_does_no_harm() -> None:
         life = Lifecycle(ID, observe)
         life.move(S.STARTING)
     assert life.state is S.STARTING
-    assert sum("observer" in text for text in lines.texts) == 2
+    assert sum("the callback on_event" in text for text in lines.texts) == 2
     assert logging.getLogger("spear.runtimes").handlers == []

@@ -129,7 +129,7 @@ async def test_an_agent_that_is_not_ours_has_no_descriptions() -> None:
         deployment = await spearlet.deploy(Foreign())
         assert await deployment.price() == b"3.5"
         assert await deployment.descriptions() == {}
-        with pytest.raises(NotFound, match="nothing is known about price: its agent does not tell"):
+        with pytest.raises(NotFound, match="price has no description: its agent does not offer"):
             await deployment.price.signature()
         assert list(deployment.statistics().functions) == ["price"]
 
@@ -155,7 +155,7 @@ async def test_what_is_no_agent_of_ours_cannot_tell_how_it_is_called() -> None:
         with pytest.raises(NotFound, match=r"spear\.describe"):
             await bench.function.signature()
         bench.services[0].failure = None  # it answers with its name
-        with pytest.raises(NotFound, match="nothing is known about where"):
+        with pytest.raises(NotFound, match="where has no description"):
             await bench.function.signature()
 
 

@@ -58,7 +58,7 @@ async def test_what_on_call_raises_is_logged_and_costs_no_call(
             probe.release.set()
             async for _ in ticks:
                 pass
-    records = [each for each in caplog.records if each.message == "the observer of calls failed"]
+    records = [each for each in caplog.records if each.message == "the callback on_call raised"]
     assert len(records) == 5
 
 
@@ -70,7 +70,7 @@ async def test_what_on_event_raises_is_logged_and_costs_no_instance(
     path = write(tmp_path, "said.py", "import spear\napp = spear.Agent()\nprint('said')\n")
     async with open_spearlet() as spearlet:
         await spearlet.deploy(path, on_event=way)
-    assert "the observer of process:said-1#1 failed" in caplog.messages
+    assert "the callback on_event of process:said-1#1 raised" in caplog.messages
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -759,7 +759,7 @@ class TestParts:
         )
         for piece in cut(data):
             end.feed(piece)
-        assert str(end.error) == "a response to no call of ours (5)"
+        assert str(end.error) == "a response to call 5, which is not open"
         assert end.connection.incomplete == {}
 
     def test_without_a_receiver_nothing_comes_in_parts(self) -> None:
