@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
 from typing import Final, TypeAlias
 
@@ -21,6 +22,7 @@ WATCHED: Final = (signal.SIGTERM, signal.SIGINT)
 
 _before: Final[dict[signal.Signals, Handler]] = {}
 _ours: Final[dict[signal.Signals, Handler]] = {}
+_masks: Final[dict[int, set[int | signal.Signals]]] = {}  # of threads that are forking
 
 
 def remember_handlers() -> None:
@@ -33,6 +35,18 @@ def keep_from_children() -> None:
     _ours.update((number, signal.getsignal(number)) for number in WATCHED)
 
 
+def _block() -> None:
+    """Let signals wait until the child has its own handlers; ours would swallow them before that."""
+    if _ours:
+        _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+
+
+def _unblock() -> None:
+    mask = _masks.pop(get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _restore() -> None:
     for number, ours in _ours.items():
         # None: a handler that was not set from Python. Another one: the program has set it meanwhile.
@@ -41,6 +55,7 @@ def _restore() -> None:
     if _ours:
         signal.set_wakeup_fd(-1)  # it is the parent's event loop that this would wake
         _ours.clear()
+    _unblock()
 
 
-os.register_at_fork(after_in_child=_restore)
+os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_restore)

@@ -4,6 +4,7 @@ functions' file, and have nothing of the channel."""
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -145,6 +146,30 @@ async def test_a_forked_child_has_the_handlers_that_a_function_has_set(worker: P
             await caller.call("handle", signal.SIGTERM)
             assert await caller.call("from_a_thread", signal.SIGTERM) == 99
             assert await caller.call("from_a_thread", signal.SIGINT) == 1
+
+
+EARLY = """
+import os, signal
+
+def signal_to_itself():  # before any other hook can run
+    os.kill(os.getpid(), signal.SIGTERM)
+
+os.register_at_fork(after_in_child=signal_to_itself)
+from spear.agent import _children
+
+_children.remember_handlers()
+signal.signal(signal.SIGTERM, lambda *_: None)
+_children.keep_from_children()
+child = os.fork()
+if not child:
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+async def test_a_signal_that_comes_while_a_child_is_being_forked_is_not_lost() -> None:
+    ended = await trio.run_process([sys.executable, "-c", EARLY], capture_stdout=True)
+    assert ended.stdout == f"-{int(signal.SIGTERM)} set()\n".encode()
 
 
 async def test_a_forked_child_has_neither_channel_nor_lifeline(worker: Path) -> None:

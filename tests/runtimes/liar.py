@@ -154,7 +154,8 @@ class AnswersLate(Spawned):
 
 
 class AnswersTwice(Honest):
-    outcomes = (FORKED, SPAWNED)  # whichever answer the host notices first
+    # Whichever answer the host notices first; a fork that has no session yet is killed with its template.
+    outcomes = (FORKED, SPAWNED, FAILED)
 
     def answer(self, pid: int) -> None:
         super().answer(pid)
