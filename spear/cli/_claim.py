@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -17,27 +19,38 @@ from ._places import directory as usual_directory
 ATTEMPTS: Final = 100
 """One will do, unless another host ends at this very moment."""
 
+PROBE_SECONDS: Final = 1.0
+"""Time to connect to a socket, which shows whether a process listens there: usually microseconds."""
+
 MAX_PATH_BYTES: Final = 107
 """Of a Unix socket's address."""
 
 
-def check_length(path: str) -> None:
-    """Raise ConfigurationError for what the system does not take as a socket's address."""
+def check_place(path: str) -> None:
+    """Raise ConfigurationError for a path at which no host can listen: too long, or not a socket's."""
     too_many = len(os.fsencode(path)) - MAX_PATH_BYTES
     if too_many > 0:
         raise ConfigurationError(
-            f"{path} is too long for a socket, by {too_many} bytes: say another with --control-socket"
+            f"{path} is too long for a socket, by {too_many} bytes: choose another path with "
+            "--control-socket"
+        )
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise ConfigurationError(
+            f"{path} exists and is not a socket: choose another path with --control-socket"
         )
 
 
 @contextmanager
 def claim(path: str) -> Iterator[None]:
-    """While the block runs, no other host listens at a socket; one that was left there is removed.
+    """While the block runs, no other host listens at a socket.
+
+    A socket that a killed host has left there is removed.
 
     Raises:
-        ConfigurationError: another host listens there, or the place cannot be used.
+        ConfigurationError: another program listens there, the path belongs to something else than an
+            abandoned socket, or the place cannot be used.
     """
-    check_length(path)
+    check_place(path)
     directory = os.path.dirname(path)
     was_there = os.path.isdir(directory) and directory != usual_directory()
     try:
@@ -47,8 +60,7 @@ def claim(path: str) -> Iterator[None]:
             f"cannot use {directory}: {error.strerror}; choose another path with --control-socket"
         ) from error
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(path)  # its host was killed: it would hold the lock
+        _remove_abandoned(path)
         yield
     finally:
         with suppress(OSError):
@@ -68,6 +80,12 @@ def _lock(path: str, directory: str) -> int:
         except FileNotFoundError:  # another host has removed it
             continue
         try:
+            status = os.fstat(lock)
+            if not stat.S_ISREG(status.st_mode) or status.st_size:
+                os.close(lock)
+                raise ConfigurationError(
+                    f"{path}.lock is not a lock of a spearlet: choose another path with --control-socket"
+                )
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock), os.stat(f"{path}.lock")):
                 return lock
@@ -82,3 +100,21 @@ def _lock(path: str, directory: str) -> int:
             pass
         os.close(lock)
     raise ConfigurationError(f"whatever is made in {directory} is taken away")
+
+
+def _remove_abandoned(path: str) -> None:
+    """Remove the socket of a killed host. Raise ConfigurationError if a process listens there."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(PROBE_SECONDS)
+            probe.connect(path)
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:  # no process listens there
+        os.unlink(path)
+        return
+    except OSError:  # a socket of another kind, or so busy that connecting takes long
+        pass
+    raise ConfigurationError(
+        f"another program listens at {path}: choose another path with --control-socket"
+    )

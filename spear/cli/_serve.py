@@ -32,7 +32,7 @@ from spear.config import (
     show_as_toml,
 )
 
-from ._claim import check_length
+from ._claim import check_place
 from ._command import read_variable
 from ._say import say
 from ._status import exit_status
@@ -177,7 +177,7 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
         from ._gateway import control_socket, gateway_settings
 
         try:
-            check_length(control_socket(loaded.configuration.spearlet))
+            check_place(control_socket(loaded.configuration.spearlet))
         except ConfigurationError as error:
             faults.add(("spearlet", "control_socket"), str(error))
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -105,12 +106,18 @@ async def test_a_configuration_that_takes_too_long(
             done.set()
 
 
+def leave_socket(path: Path) -> None:
+    """A socket at which no process listens any more."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+
+
 def test_whoever_comes_while_a_place_is_held_is_refused_and_takes_nothing_away(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "x.sock"
     with claim(str(path)):
-        path.touch()  # where it listens
+        leave_socket(path)
         for _ in range(2):
             reason = f"a spearlet listens at {path} already"
             with pytest.raises(ConfigurationError, match=reason), claim(str(path)):
@@ -124,7 +131,10 @@ HOLDER = """
 import sys
 from spear.cli._claim import claim
 with claim(sys.argv[1]):
-    open(sys.argv[1], "w").close()
+    import socket
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen()
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -143,6 +153,39 @@ def test_a_place_is_held_by_a_process_until_it_ends_however_that_is(tmp_path: Pa
     assert path.exists()
     with claim(str(path)):
         assert not path.exists()
+
+
+@pytest.mark.parametrize("what", ["file", "link", "directory", "lock"])
+def test_a_host_removes_no_file_of_its_users(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    match what:
+        case "file":
+            path.write_text("precious")
+        case "link":
+            (tmp_path / "precious").touch()
+            path.symlink_to("precious")
+        case "directory":
+            path.mkdir()
+        case "lock":
+            (tmp_path / "mine.lock").write_text("precious")
+    before = sorted(tmp_path.iterdir())
+    reason = "choose another path with --control-socket"
+    with pytest.raises(ConfigurationError, match=reason), claim(str(path)):
+        raise AssertionError("claimed")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_host_takes_no_socket_of_another_program(kind: int, tmp_path: Path) -> None:
+    path = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX, kind) as other:
+        other.bind(str(path))
+        if kind == socket.SOCK_STREAM:
+            other.listen()
+        reason = "another program listens at"
+        with pytest.raises(ConfigurationError, match=reason), claim(str(path)):
+            raise AssertionError("claimed")
+    assert path.is_socket()
 
 
 def test_one_at_a_time_holds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
