@@ -179,6 +179,7 @@ class Template:
                         nursery.cancel_scope.cancel()
                         await self._end(body)
         finally:
+            self._is_retired = self._is_retired or not self.death  # its owner has ended it
             self._fail("was ended")
 
     async def _start(

@@ -650,3 +650,18 @@ async def test_a_deployment_needs_no_spearlets_help_to_be_copied_or_shown() -> N
     async with deployed(Probe().agent) as deployment:
         assert not hasattr(deployment, "__deepcopy__")
         assert isinstance(deployment, Deployment)
+
+
+@pytest.mark.slow
+async def test_a_deployment_that_is_stopped_leaves_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "shop.py"
+    path.write_text("import spear\napp = spear.Agent()\n@app.function\ndef price(): return 3.5\n")
+    async with open_spearlet() as spearlet:
+        for stop in ("deployment", "spearlet"):
+            deployment = await spearlet.deploy(path, replicas=spear.Scale(min=2, max=4))
+            assert await deployment.price() == 3.5
+            await (deployment if stop == "deployment" else spearlet).stop()
+            assert deployment.statistics().spawned_because == ""
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == []
