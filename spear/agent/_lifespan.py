@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, TypeVar, final
 
 from trio.lowlevel import disable_ki_protection
 
@@ -19,6 +19,13 @@ from spear._errors import ConfigurationError
 
 Lifespan: TypeAlias = Callable[
     [], AsyncIterator[None] | AbstractAsyncContextManager[object, bool | None]
+]
+
+L = TypeVar("L")
+
+_HELPERS: Final = [
+    make(repr).__code__  # type: ignore[arg-type]  # nobody calls it
+    for make in (contextlib.contextmanager, contextlib.asynccontextmanager)
 ]
 
 RULE: Final = "a lifespan is an `async def` without parameters and with one `yield`"
@@ -31,6 +38,7 @@ def check_lifespan(lifespan: object) -> None:
         if isinstance(lifespan, Coroutine):
             lifespan.close()  # or Python warns that it was never awaited
         raise ConfigurationError(f"{name}() has been called: give the function itself; {RULE}")
+    lifespan = _inside(lifespan)
     if not callable(lifespan):
         raise ConfigurationError(f"{lifespan!r} is no function; {RULE}")
     if inspect.iscoroutinefunction(lifespan):
@@ -39,6 +47,12 @@ def check_lifespan(lifespan: object) -> None:
         raise ConfigurationError(f"{name}() is a plain `def`: make it an `async def`; {RULE}")
     if parameter := required_parameter(lifespan):
         raise ConfigurationError(f"{name}() takes {parameter!r}, which nobody gives it; {RULE}")
+
+
+def _inside(lifespan: L) -> L:
+    """The generator function that ``asynccontextmanager`` was given, whose words would be its own."""
+    made_by_contextlib = getattr(lifespan, "__code__", None) in _HELPERS
+    return lifespan.__wrapped__ if made_by_contextlib else lifespan  # type: ignore[attr-defined]  # it has
 
 
 def required_parameter(function: Callable[..., object]) -> str:  # type: ignore[explicit-any]  # any at all
@@ -65,7 +79,7 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
         ConfigurationError: it gives nothing of the kind; on entering and leaving the block also for one
             that does not yield, or yields twice.
     """
-    made = lifespan()
+    made = _inside(lifespan)()
     if isinstance(made, AsyncGenerator):
         return _Block(made, _name_of(lifespan))
     if isinstance(made, AbstractAsyncContextManager):
@@ -73,6 +87,9 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
     what = f"{_name_of(lifespan)}() has returned {made!r}, which is no async context manager"
     if isinstance(made, AbstractContextManager):
         what = f"{_name_of(lifespan)}() gives a plain context manager: use asynccontextmanager"
+    elif isinstance(made, Coroutine):
+        made.close()  # as above
+        what = f"{_name_of(lifespan)}() gives a coroutine, which has no `yield`"
     raise ConfigurationError(f"{what}; {RULE}")
 
 

@@ -251,6 +251,15 @@ class Object:
         return await self.function(DATABASE, *args)
 
 
+def runs_by_helper(function: AsyncCallable) -> AsyncCallable:
+    @wraps(function)
+    async def wrapper(*args: object) -> object:
+        (DATABASE, *args)[-1].upper()  # type: ignore[attr-defined]  # looked at
+        return await helper_adds(partial(function))(*args)
+
+    return wrapper
+
+
 class Caching:
     """Keeps the function where a reader does not find it."""
 
@@ -319,6 +328,7 @@ TEA = ["database", "tea", 1, 1.0]
         (known_by_another_name, (), {"item": "tea"}, TEA),
         (adding_pattern, ("tea",), {}, TEA),
         (partial_goes_on, ("tea",), {}, TEA),
+        (runs_by_helper, ("tea",), {}, TEA),
         (lambda function: transparent(Object(function)), ("tea",), {}, TEA),
         (lambda function: transparent(partial(unreadable(function), count=3)), ("tea",), {},
          ["database", "tea", 3, 1]),
@@ -435,14 +445,21 @@ async def test_a_function_in_a_thread_is_given_what_its_async_wrapper_takes() ->
         return await trio.to_thread.run_sync(label, DATABASE, *args, abandon_on_cancel=False)
 
     @wraps(label)
+    async def of_another(*args: object) -> object:
+        await trio.to_thread.run_sync(partial(repr, *args))
+        return await trio.to_thread.run_sync(partial(label, DATABASE, *args))
+
+    @wraps(label)
     async def in_partial(**kwargs: object) -> object:
         return await trio.to_thread.run_sync(functools.partial(label, db=DATABASE, **kwargs))
 
     app = Agent()
     app.function(name="thread")(in_thread)
     app.function(name="partial")(in_partial)
+    app.function(name="another")(of_another)
     async with calling(app) as caller:
         assert await caller.call("thread", "tea") == ["database", "tea", 1]
+        assert await caller.call("another", "tea") == ["database", "tea", 1]
         assert await caller.call("partial", item="tea", count=2) == ["database", "tea", 2]
         with pytest.raises(InvalidArguments, match="expected str, got int"):
             await caller.call("thread", 5)
