@@ -23,10 +23,8 @@ Lifespan: TypeAlias = Callable[
 
 L = TypeVar("L")
 
-_HELPERS: Final = [
-    make(repr).__code__  # type: ignore[arg-type]  # nobody calls it
-    for make in (contextlib.contextmanager, contextlib.asynccontextmanager)
-]
+_HELPER: Final = (contextlib.__file__, "helper")
+"""What ``asynccontextmanager`` returns."""
 
 RULE: Final = "a lifespan is an `async def` without parameters and with one `yield`"
 
@@ -51,8 +49,9 @@ def check_lifespan(lifespan: object) -> None:
 
 def _inside(lifespan: L) -> L:
     """The generator function that ``asynccontextmanager`` was given, whose words would be its own."""
-    made_by_contextlib = getattr(lifespan, "__code__", None) in _HELPERS
-    return lifespan.__wrapped__ if made_by_contextlib else lifespan  # type: ignore[attr-defined]  # it has
+    code = getattr(lifespan, "__code__", None)
+    is_helper = code is not None and (code.co_filename, code.co_name) == _HELPER
+    return lifespan.__wrapped__ if is_helper else lifespan  # type: ignore[attr-defined]  # it has
 
 
 def required_parameter(function: Callable[..., object]) -> str:  # type: ignore[explicit-any]  # any at all
