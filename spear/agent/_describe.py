@@ -48,7 +48,7 @@ def describe(functions: Iterable[Function]) -> list[dict[str, str]]:
     for function in functions:
         try:
             described.append(_describe(function))
-        except Exception as error:  # the repr of a default or an annotation may raise anything
+        except (Exception, SystemExit) as error:  # the repr of a default or an annotation may
             logger.warning("%s() is not described: %s", function.name, type(error).__name__)
     return described
 
