@@ -48,7 +48,7 @@ def describe(functions: Iterable[Function]) -> list[dict[str, str]]:
     for function in functions:
         try:
             described.append(_describe(function))
-        except Exception as error:  # the repr of a default or an annotation may raise anything
+        except (Exception, SystemExit) as error:  # the repr of a default or an annotation may
             logger.warning("%s() is not described: %s", function.name, type(error).__name__)
     return described
 
@@ -78,13 +78,24 @@ def _signature(function: AnyFunction) -> str:
         return "(...)"
     from ._wrappers import what_it_takes
 
-    parameters = [
-        each.replace(annotation=_as_written(each.annotation))
-        for each in what_it_takes(function).parameters
-    ]
+    parameters: list[inspect.Parameter] = []
+    for each in reversed(what_it_takes(function).parameters):
+        default, kind = each.default, each.kind
+        # What a wrapper adds in front may be optional, or have a name, where what follows is or has not.
+        if parameters and kind in _BY_POSITION and parameters[0].kind in _BY_POSITION:
+            default = default if parameters[0].default is not each.empty else each.empty
+            kind = min(kind, parameters[0].kind)
+        annotation = _as_written(each.annotation)
+        parameters.insert(0, each.replace(annotation=annotation, default=default, kind=kind))
     returns = _as_written(signature.return_annotation)
     text = str(signature.replace(parameters=parameters, return_annotation=returns))
     return _OURS.sub("spear.", text)
+
+
+_BY_POSITION: Final = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
 
 
 def _as_written(annotation: object) -> object:

@@ -149,23 +149,29 @@ class AsyncFunction(Function):
 
 
 class PlainFunction(Function):
-    """``def``: runs in a worker thread, and is not abandoned there when it is cancelled."""
+    """``def``: runs in a worker thread, and is not abandoned there when it is cancelled.
+
+    A coroutine that it returns, as a wrapper of an ``async def`` does, is awaited in Trio. A wrapper may
+    as well run the function inside by itself, as with ``trio.run``; then it returns a result.
+    """
 
     __slots__ = ()
     needs_thread = True
 
+    @disable_ki_protection  # what it awaits is the user's
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Wait for a thread, and for the function."""
         # Decoding and encoding happen in the thread, too: megabytes of CBOR take longer than Trio's
         # thread may be away.
-        return await service.in_thread(call, self._run, call)
+        result = await service.in_thread(call, self._run, call)
+        return result if isinstance(result, tuple) else self.encode(await result)
 
-    def _run(self, call: InboundCall) -> tuple[Payload, bool]:
-        result = self._call(call)
+    def _run(self, call: InboundCall) -> tuple[Payload, bool] | Coroutine[object, object, object]:
+        positional, keywords = self.bind(call)
+        result = self.function(*positional, **keywords)
+        if isinstance(result, Coroutine):
+            return result
         if isinstance(result, Awaitable):
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()  # or Python warns that it was never awaited
             raise TypeError(f"{self.name}() returned something to await: write it as `async def`")
         if isinstance(result, Generator | AsyncGenerator):
             raise TypeError(
@@ -173,28 +179,13 @@ class PlainFunction(Function):
             )
         return self.encode(result)
 
-    def _call(self, call: InboundCall) -> object:
-        positional, keywords = self.bind(call)
-        return self.function(*positional, **keywords)
-
 
 @final
 class WrappedFunction(PlainFunction):
-    """A plain wrapper of an ``async def``: runs in a worker thread, and what it returns to await in Trio.
-
-    It may as well run the function itself, as with ``trio.run``; then it returns a result.
-    """
+    """A plain wrapper that is seen to be one of an ``async def``: it needs its thread for a moment."""
 
     __slots__ = ()
-    needs_thread = False  # usually for a moment
-
-    @disable_ki_protection  # what it runs is the user's
-    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Call it, and await what it returns."""
-        result = await service.in_thread(call, self._call, call)
-        if isinstance(result, Coroutine):
-            result = await result
-        return self.encode(result)
+    needs_thread = False
 
 
 @protected_class

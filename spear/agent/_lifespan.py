@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, TypeVar, final
 
 from trio.lowlevel import disable_ki_protection
 
@@ -20,6 +20,11 @@ from spear._errors import ConfigurationError
 Lifespan: TypeAlias = Callable[
     [], AsyncIterator[None] | AbstractAsyncContextManager[object, bool | None]
 ]
+
+L = TypeVar("L")
+
+_HELPER: Final = (contextlib.__file__, "helper")
+"""What ``asynccontextmanager`` returns."""
 
 RULE: Final = "a lifespan is an `async def` without parameters and with one `yield`"
 
@@ -31,6 +36,7 @@ def check_lifespan(lifespan: object) -> None:
         if isinstance(lifespan, Coroutine):
             lifespan.close()  # or Python warns that it was never awaited
         raise ConfigurationError(f"{name}() has been called: give the function itself; {RULE}")
+    lifespan = _inside(lifespan)
     if not callable(lifespan):
         raise ConfigurationError(f"{lifespan!r} is no function; {RULE}")
     if inspect.iscoroutinefunction(lifespan):
@@ -39,6 +45,13 @@ def check_lifespan(lifespan: object) -> None:
         raise ConfigurationError(f"{name}() is a plain `def`: make it an `async def`; {RULE}")
     if parameter := required_parameter(lifespan):
         raise ConfigurationError(f"{name}() takes {parameter!r}, but gets no arguments; {RULE}")
+
+
+def _inside(lifespan: L) -> L:
+    """The generator function that ``asynccontextmanager`` was given, whose words would be its own."""
+    code = getattr(lifespan, "__code__", None)
+    is_helper = code is not None and (code.co_filename, code.co_name) == _HELPER
+    return lifespan.__wrapped__ if is_helper else lifespan  # type: ignore[attr-defined]  # it has
 
 
 def required_parameter(function: Callable[..., object]) -> str:  # type: ignore[explicit-any]  # any at all
@@ -65,7 +78,7 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
         ConfigurationError: it gives nothing of the kind; on entering and leaving the block also for one
             that does not yield, or yields twice.
     """
-    made = lifespan()
+    made = _inside(lifespan)()
     if isinstance(made, AsyncGenerator):
         return _Block(made, _name_of(lifespan))
     if isinstance(made, AbstractAsyncContextManager):
@@ -73,6 +86,9 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
     what = f"{_name_of(lifespan)}() has returned {made!r}, which is no async context manager"
     if isinstance(made, AbstractContextManager):
         what = f"{_name_of(lifespan)}() gives a plain context manager: use asynccontextmanager"
+    elif isinstance(made, Coroutine):
+        made.close()  # as above
+        what = f"{_name_of(lifespan)}() gives a coroutine, which has no `yield`"
     raise ConfigurationError(f"{what}; {RULE}")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import os
 import sys
 import typing
 from collections.abc import Iterable, Iterator
@@ -83,6 +84,10 @@ _ADVICE: Final = {
     "fractions.Fraction": ("str", "{}()"),
     "uuid.UUID": ("str", "{}()"),
     "ipaddress._IPAddressBase": ("str", "{}()"),
+    "collections.deque": ("list", "{}()"),
+    "collections.Counter": ("dict", "{}()"),
+    "_io.BytesIO": ("bytes", "{}()"),
+    "_io.StringIO": ("str", "{}()"),
     "builtins.complex": ("list[float]", "{}(*...)"),
     "numpy.ndarray": ("list", "numpy.array()"),
     "numpy.datetime64": ("str", "numpy.{}()"),
@@ -99,7 +104,24 @@ def _advice_for(cls: type) -> str:
         if name in _ADVICE:
             take, make = _ADVICE[name]
             return f"annotate it with {take}, and use {make.format(cls.__name__)} in the function"
-    return f"annotate it with str, list or dict, or make {cls.__name__} a dataclass"
+    package = cls.__module__.partition(".")[0]
+    if package == "spear" and cls.__name__ in _OURS:
+        return _OURS[cls.__name__]
+    others = f", or make {cls.__name__} a dataclass" if _is_the_users(cls, package) else ""
+    return f"annotate it with str, list or dict{others}"
+
+
+_OURS: Final = {
+    "SharedBuffer": "annotate it with memoryview, as which it arrives",
+    "CallContext": "leave it out, and use spear.context() in the function",
+}
+
+
+def _is_the_users(cls: type, package: str) -> bool:
+    """Whether the author of the functions may change a class."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+    is_installed = not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep))
+    return not is_installed and package not in (*sys.stdlib_module_names, "spear")
 
 
 _MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import dropwhile
 from typing import Final
 
 from spear.spearlet import ProcessSettings
@@ -15,6 +16,9 @@ HEAD_BYTES: Final = 256
 
 _INTERPRETER: Final = re.compile(r"(python|pypy)[\d.]*|sh|bash|dash|node|perl|ruby")
 """Programs whose first argument is a file, unless it begins with a dash."""
+
+_PYTHON_SWITCH: Final = re.compile(r"-[BEIOPSbdiqsuvx]+")
+"""Options of Python that take no value, so that the file may follow."""
 
 
 def program_problems(settings: ProcessSettings) -> Iterator[str]:
@@ -30,7 +34,10 @@ def program_problems(settings: ProcessSettings) -> Iterator[str]:
             "cannot log in, as it is not told where: give it {bootstrap_fd} as an argument, or set "
             "environment_handover"
         )
-    if arguments and _INTERPRETER.fullmatch(os.path.basename(settings.command[0])):
+    name = os.path.basename(settings.command[0])
+    if name.startswith("py"):
+        arguments = tuple(dropwhile(_PYTHON_SWITCH.fullmatch, arguments))
+    if arguments and _INTERPRETER.fullmatch(name):
         yield from _script_problems(arguments[0], settings.working_directory)
 
 

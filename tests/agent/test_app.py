@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -255,13 +256,19 @@ class Unprintable:
         raise ZeroDivisionError
 
 
+class Exiting:
+    def __repr__(self) -> str:
+        sys.exit(3)
+
+
 @pytest.mark.parametrize(
     ("default", "annotation"),
     [
         (Unprintable(), int), (1 << 60_000, int), ([0] * 10_000, int), (1, Unprintable()),
         (1, "int" + " | int" * 900),
+        (Exiting(), int),
     ],
-    ids=range(5),
+    ids=range(6),
 )  # fmt: skip
 async def test_a_function_that_cannot_be_described_leaves_the_others_described(
     default: object, annotation: object, caplog: pytest.LogCaptureFixture
@@ -291,9 +298,9 @@ async def test_text_that_is_not_unicode_is_described_with_escapes() -> None:
     app = Agent()
 
     async def odd(x) -> None:  # type: ignore[no-untyped-def]  # below
-        pass
+        raise AssertionError
 
-    odd.__doc__ = "A \ud800."  # CPython 3.13.0 cannot compile it in its place
+    odd.__doc__ = "A \ud800."  # CPython 3.13 compiles no such text
     odd.__annotations__ = {"x": "'\ud800'"}
     app.function(odd)
     async with calling(app) as caller:

@@ -64,6 +64,8 @@ class Resources:
         (takes, "takes() takes 'app', but gets no arguments"),
         (takes_by_name, "takes_by_name() takes 'app', but gets no arguments"),
         (asynccontextmanager(takes), "takes() takes 'app', but gets no arguments"),
+        (asynccontextmanager(no_yield), "no_yield() has no `yield`"),  # type: ignore[arg-type]  # the mistake
+        (contextmanager(plain), "plain() is a plain `def`: make it an `async def`"),
         (Resources, "Resources() takes 'url', but gets no arguments"),
         (None, "None is no function"),
         ("resources", "'resources' is no function"),
@@ -99,7 +101,19 @@ async def nothing(way: str) -> AsyncIterator[None]:
         (lambda: nothing("twice"), "<lambda>() has come to a second `yield`"),
         (dict, "dict() has returned {}, which is no async context manager"),
         (lambda: None, "<lambda>() has returned None, which is no async context manager"),
-        (contextmanager(plain), "plain() gives a plain context manager: use asynccontextmanager"),
+        (
+            lambda: contextmanager(plain)(),
+            "<lambda>() gives a plain context manager: use asynccontextmanager",
+        ),
+        (
+            asynccontextmanager(lambda: nothing("none")),
+            "<lambda>() has ended without coming to its `yield`",
+        ),
+        (
+            asynccontextmanager(lambda: nothing("twice")),
+            "<lambda>() has come to a second `yield`",
+        ),
+        (lambda: no_yield(), "<lambda>() gives a coroutine, which has no `yield`"),
     ],
 )
 async def test_a_lifespan_that_turns_out_to_be_none_is_told_its_mistake(
@@ -163,7 +177,8 @@ async def test_a_wrapper_may_give_a_lifespan_what_it_takes() -> None:
     def wrapper() -> AsyncIterator[None]:
         return takes("app")
 
-    for lifespan in (wrapper, good, asynccontextmanager(good)):
+    block = asynccontextmanager(good)
+    for lifespan in (wrapper, good, block, lambda: block()):
         app = Agent()
         app.lifespan(lifespan)
         async with calling(app):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import deque
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import attrs
 import pytest
+import trio
 
 import spear
 from spear import Agent, ConfigurationError, Items
@@ -77,6 +79,13 @@ MODEL = (
 NUMPY = (
     "datetime64 cannot be sent: annotate it with str, and use numpy.datetime64() in the function"
 )
+DEQUE = "deque cannot be sent: annotate it with list, and use deque() in the function"
+# Nobody makes these a dataclass.
+MODULE = "module cannot be sent: annotate it with str, list or dict"
+LIMITER = "CapacityLimiter cannot be sent: annotate it with str, list or dict"
+SPEARLET = "Spearlet cannot be sent: annotate it with str, list or dict"
+BUFFER = "SharedBuffer cannot be sent: annotate it with memoryview, as which it arrives"
+CONTEXT = "CallContext cannot be sent: leave it out, and use spear.context() in the function"
 OTHER = "date cannot be sent: annotate it with str, list or dict, or make date a dataclass"
 
 
@@ -92,6 +101,8 @@ OTHER = "date cannot be sent: annotate it with str, list or dict, or make date a
         (foreign("pydantic.main", "BaseModel", "Order"), MODEL),
         (foreign("numpy", "generic", "datetime64"), NUMPY),
         (foreign("shop", "date"), OTHER),
+        (deque, DEQUE), (type(sys), MODULE), (trio.CapacityLimiter, LIMITER), (spear.Spearlet, SPEARLET),
+        (spear.SharedBuffer, BUFFER), (spear.CallContext, CONTEXT),
     ],
     ids=str,
 )  # fmt: skip

@@ -21,6 +21,7 @@ from .helpers import calling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from .helpers import Caller
 
@@ -54,10 +55,12 @@ async def buy(item: Item, count: int = 1, *more: int, gift: bool = False) -> lis
 def transparent(function: AsyncCallable) -> AsyncCallable:
     @wraps(function)
     async def wrapper(*args: object, **kwargs: object) -> object:
-        logger.debug("%s is given %s and %s", function, args, kwargs)
-        if not kwargs.get("gift"):
+        logger.debug(f"{function} is given {args!r:{10}} and %s", kwargs)
+        try:
+            result: object = await function(*args, **kwargs)
+            return result
+        except NotImplementedError:
             return await function(*args, **kwargs)
-        return await function(*args, **kwargs)
 
     return wrapper
 
@@ -92,7 +95,7 @@ def in_helper(function: AsyncCallable) -> AsyncCallable:
 def in_partial(function: AsyncCallable) -> AsyncCallable:
     @wraps(function)
     async def wrapper(*args: object, **kwargs: object) -> object:
-        return await cast("AsyncCallable", partial(function, DATABASE, *args, factor=2, **kwargs))()
+        return await partial(function, DATABASE, *args, factor=2, **kwargs)()
 
     return wrapper
 
@@ -175,6 +178,88 @@ def two_ways(function: AsyncCallable) -> AsyncCallable:
     return wrapper
 
 
+def helper_adds(function: AsyncCallable) -> AsyncCallable:
+    async def in_transaction(function: AsyncCallable, *args: object) -> object:
+        return await function(DATABASE, *args)
+
+    @wraps(function)
+    async def wrapper(*args: object) -> object:
+        return await in_transaction(function, *args)
+
+    return wrapper
+
+
+def inner_adds(function: AsyncCallable) -> AsyncCallable:
+    @wraps(function)
+    async def wrapper(*args: object, **kwargs: object) -> object:
+        async def attempt(*args: object, **kwargs: object) -> object:
+            return await function(*args, **kwargs)
+
+        return await attempt(DATABASE, *args, **kwargs)
+
+    return wrapper
+
+
+def passed_to_another(function: AsyncCallable) -> AsyncCallable:
+    def add_to(keywords: dict[str, object]) -> None:
+        keywords["db"] = DATABASE
+
+    @wraps(function)
+    async def wrapper(**kwargs: object) -> object:
+        add_to(kwargs)
+        return await function(**kwargs)
+
+    return wrapper
+
+
+def known_by_another_name(function: AsyncCallable) -> AsyncCallable:
+    @wraps(function)
+    async def wrapper(**kwargs: object) -> object:
+        keywords = kwargs
+        keywords["db"] = DATABASE
+        return await function(**kwargs)
+
+    return wrapper
+
+
+def adding_pattern(function: AsyncCallable) -> AsyncCallable:
+    @wraps(function)
+    async def wrapper(*args: object) -> object:
+        match (DATABASE, *args):
+            case (*args,):  # type: ignore[misc]  # a list now
+                return await function(*args)
+
+    return wrapper
+
+
+def partial_goes_on(function: AsyncCallable) -> AsyncCallable:
+    @wraps(function)
+    async def wrapper(item: str, **kwargs: object) -> object:
+        return await partial(function, **kwargs)(DATABASE, item)
+
+    return wrapper
+
+
+class Object:
+    """A decorator that is a class."""
+
+    def __init__(self, function: AsyncCallable) -> None:
+        self.function = function
+        update_wrapper(self, function)
+
+    async def __call__(self, *args: object) -> object:
+        return await self.function(DATABASE, *args)
+
+
+def runs_by_helper(function: AsyncCallable) -> AsyncCallable:
+    @wraps(function)
+    async def wrapper(*args: object) -> object:
+        (DATABASE, *args)[-1].upper()  # type: ignore[attr-defined]  # looked at
+        return await helper_adds(partial(function))(*args)
+
+    return wrapper
+
+
 class Caching:
     """Keeps the function where a reader does not find it."""
 
@@ -228,8 +313,6 @@ TEA = ["database", "tea", 1, 1.0]
         (with_db_by_name, (), {"item": "tea"}, TEA),
         (with_db_by_name, (), {"item": 5}, "expected str, got int"),
         (in_helper, ("tea", 2), {}, ["database", "tea", 2, 1]),
-        (in_helper, (), {"item": "tea"}, "takes 'item' by position only"),
-        (in_helper, (5,), {}, "expected str, got int"),
         (in_partial, ("tea",), {"count": 2}, ["database", "tea", 2, 2]),
         (in_partial, ("tea",), {"factor": 2}, "takes no 'factor'"),
         (by_name_only, (), {"item": "tea"}, TEA),
@@ -239,6 +322,16 @@ TEA = ["database", "tea", 1, 1.0]
         (signed, ("tea",), {}, "needs 'why'"),
         (signed, (5,), {"why": 3}, "what=...): expected str"),
         # What they pass on cannot be told, so they get it as it is.
+        (helper_adds, ("tea", 2), {}, ["database", "tea", 2, 1]),
+        (inner_adds, ("tea",), {}, TEA),
+        (passed_to_another, (), {"item": "tea"}, TEA),
+        (known_by_another_name, (), {"item": "tea"}, TEA),
+        (adding_pattern, ("tea",), {}, TEA),
+        (partial_goes_on, ("tea",), {}, TEA),
+        (runs_by_helper, ("tea",), {}, TEA),
+        (lambda function: transparent(Object(function)), ("tea",), {}, TEA),
+        (lambda function: transparent(partial(unreadable(function), count=3)), ("tea",), {},
+         ["database", "tea", 3, 1]),
         (unreadable, ("tea", 2), {}, ["database", "tea", 2, 1]),
         (unreadable_by_name, (), {"item": "tea"}, TEA),
         (unreadable_by_index, (), {"item": "tea"}, TEA),
@@ -255,7 +348,7 @@ async def test_a_wrapper_is_given_what_it_takes(
     result: object,
 ) -> None:
     app = Agent()
-    app.function(decorator(price))
+    app.function(name="price")(decorator(price))
     async with calling(app) as caller:
         if isinstance(result, str):
             with pytest.raises(InvalidArguments) as raised:
@@ -303,6 +396,140 @@ async def test_what_a_wrapper_passes_on_is_converted_for_the_function_inside(
             assert result in str(raised.value)
         else:
             assert await call(caller, "buy", arguments, keywords) == result
+
+
+def answering(function: AsyncCallable) -> AsyncCallable:
+    """Takes what the function inside does not."""
+
+    @wraps(function)
+    async def wrapper(*args: object, **kwargs: object) -> object:
+        if not args or args[0] is None or "nothing" in kwargs or kwargs.get("dry"):
+            return "nothing"
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+def answering_own(function: AsyncCallable) -> AsyncCallable:
+    @wraps(function)
+    async def wrapper(item: object = None, **kwargs: object) -> object:
+        if item is None:
+            return "nothing"
+        return await function(item)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("decorator", [answering, answering_own])
+async def test_a_wrapper_may_take_what_the_function_inside_refuses(
+    decorator: Callable[[AsyncCallable], AsyncCallable],
+) -> None:
+    app = Agent()
+    app.function(decorator(buy))
+    async with calling(app) as caller:
+        assert await caller.call("buy", SCONE) == ["scone", 1, False]
+        assert await caller.call("buy") == "nothing"
+        assert await caller.call("buy", None) == "nothing"
+        assert await caller.call("buy", nothing=True) == "nothing"
+        assert await caller.call("buy", dry=True) == "nothing"
+
+
+async def test_a_function_in_a_thread_is_given_what_its_async_wrapper_takes() -> None:
+    def write(db: Database, item: str, *, count: int = 1) -> list[object]:
+        return [db.name, item, count]
+
+    label: AnyCallable = write
+
+    @wraps(label)
+    async def in_thread(*args: object) -> object:
+        return await trio.to_thread.run_sync(label, DATABASE, *args, abandon_on_cancel=False)
+
+    @wraps(label)
+    async def of_another(*args: object) -> object:
+        await trio.to_thread.run_sync(partial(repr, *args))
+        return await trio.to_thread.run_sync(partial(label, DATABASE, *args))
+
+    @wraps(label)
+    async def in_partial(**kwargs: object) -> object:
+        return await trio.to_thread.run_sync(functools.partial(label, db=DATABASE, **kwargs))
+
+    app = Agent()
+    app.function(name="thread")(in_thread)
+    app.function(name="partial")(in_partial)
+    app.function(name="another")(of_another)
+    async with calling(app) as caller:
+        assert await caller.call("thread", "tea") == ["database", "tea", 1]
+        assert await caller.call("another", "tea") == ["database", "tea", 1]
+        assert await caller.call("partial", item="tea", count=2) == ["database", "tea", 2]
+        with pytest.raises(InvalidArguments, match="expected str, got int"):
+            await caller.call("thread", 5)
+        with pytest.raises(InvalidArguments, match="takes no 'db'"):
+            await caller.call("partial", item="tea", db=1)
+
+
+async def test_a_method_behind_a_wrapper_without_wraps_is_given_what_it_takes() -> None:
+    def bare(function: AsyncCallable) -> AsyncCallable:
+        async def wrapper(*args: object, **kwargs: object) -> object:
+            return await function(*args, **kwargs)
+
+        return wrapper
+
+    class Shop:
+        @bare
+        async def price(self, item: str) -> str:
+            return item
+
+        @classmethod
+        @bare
+        async def total(cls, item: str) -> str:
+            return item
+
+    app = Agent()
+    app.function(name="price")(Shop().price)
+    app.function(name="total")(Shop.total)
+    async with calling(app) as caller:
+        assert await caller.call("price", "tea") == "tea"
+        assert await caller.call("total", "tea") == "tea"
+
+
+def test_a_wrapper_whose_file_was_replaced_is_not_read_there(tmp_path: Path) -> None:
+    source = (
+        "import functools\ndef with_db(function):\n    @functools.wraps(function)\n"
+        "    async def wrapper(*args):\n        return await function(DATABASE, *args)\n"
+        "    return wrapper\n"
+    )
+    file = tmp_path / "decorators.py"
+    file.write_text(source)
+    namespace: dict[str, AsyncCallable] = {"DATABASE": cast("AsyncCallable", DATABASE)}
+    exec(compile(source, str(file), "exec"), namespace)
+    decorated = cast("Callable[[AsyncCallable], AsyncCallable]", namespace["with_db"])(price)
+    assert names_of(decorated) == ["item", "count"]
+    assert what_it_takes(decorated).is_certain
+    for old, new in [
+        ("DATABASE, *args", "*args"),
+        ("DATABASE, *args", "DATABASX, *args"),
+        ("    @", "\n    @"),
+        ("import", "\nimport"),
+    ]:
+        file.write_text(source.replace(old, new))
+        assert not what_it_takes(decorated).is_certain
+
+
+def test_a_wrapper_with_a_default_before_what_is_needed_is_described() -> None:
+    def default(function: AsyncCallable) -> AsyncCallable:
+        @wraps(function)
+        async def wrapper(item: str = "tea", *args: object) -> object:
+            return await function(item, *args)
+
+        return wrapper
+
+    async def order(item: str, count: int, factor: float = 1) -> None:
+        raise AssertionError
+
+    app = Agent()
+    app.function(default(order))
+    (described,) = app.describe()
+    assert described["signature"] == "order(item: str, count: int, factor: float = 1, /) -> None"
 
 
 async def test_a_method_whose_wrapper_adds_an_argument_is_given_what_it_takes() -> None:
@@ -439,11 +666,13 @@ async def test_a_plain_wrapper_of_an_async_function_works() -> None:
     app.function(logged(double))
     app.function(name="asyncio_double", asyncio=True)(logged(asyncio_double))
     app.function(name="itself")(run_by_itself(alone))
+    app.function(name="no_wraps")(lambda number: double(number))
     app.health(logged(healthy))
     async with calling(app) as caller:
         assert await caller.call("double", 2) == 4
         assert await caller.call("asyncio_double", 2) == 4
         assert await caller.call("itself", 2) == 4
+        assert await caller.call("no_wraps", 2) == 4
         assert await caller.call("spear.health") is None
         with pytest.raises(InvalidArguments, match="expected int, got str"):
             await caller.call("double", "x")

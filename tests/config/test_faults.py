@@ -352,6 +352,7 @@ def test_a_missing_temporary_directory_is_told_once(
         ('"{sys.executable}", "{here}/agent.py"', "cannot log in"),
         ('"{sys.executable}", "agent.py", "{bootstrap_fd}"', "has no agent.py"),
         ('"python3", "{here}/missing.py", "{bootstrap_fd}"', "{here}/missing.py is not a file"),
+        ('"python3", "-u", "-OO", "agent.py", "{bootstrap_fd}"', "has no agent.py"),
         ('"true"', "cannot log in"),
         ('"./lost", "{bootstrap_fd}"', "{here}/lost is a script for '/no/such/python', which"),
         ('"./stray", "{bootstrap_fd}"', "{here}/stray is a script for 'no-such-python', which"),
