@@ -154,9 +154,9 @@ def test_threads_become_a_limit_of_the_channel_if_each_call_needs_one() -> None:
     ("values", "message"),
     [
         ({"concurrency": 0}, "at least 1, not 0"),
-        ({"concurrency": True}, "a whole number and at least 1, not True"),
-        ({"concurrency": "4"}, "a whole number and at least 1, not '4'"),
-        ({"concurrency": 2.5}, "a whole number and at least 1, not 2.5"),
+        ({"concurrency": True}, "a whole number of at least 1, not True"),
+        ({"concurrency": "4"}, "a whole number of at least 1, not '4'"),
+        ({"concurrency": 2.5}, "a whole number of at least 1, not 2.5"),
         ({"name": 7}, "an agent's name is text, not 7"),
     ],
 )
