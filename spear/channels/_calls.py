@@ -32,7 +32,7 @@ from spear.wire import (
 )
 
 from ._arguments import Arguments
-from ._interrupts import protected_class
+from ._interrupts import call_unprotected, protected_class
 from ._response import ExecutionResponse
 from ._streams import ItemQueue, ItemSender
 
@@ -152,7 +152,7 @@ class ReportedCall(OutboundCall):
             while response is None:
                 reports, self._reports = self._reports, []
                 for payload, is_cbor in reports:
-                    self._on_progress(payload, is_cbor)
+                    call_unprotected(self._on_progress, payload, is_cbor)
                 if self._has_ended:
                     return self.unwrap()
                 self.task = current_task()

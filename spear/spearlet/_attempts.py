@@ -13,6 +13,7 @@ from spear._errors import (
     Rejected,
     SpearError,
 )
+from spear.channels import call_unprotected, protected_class
 
 from ._arguments import Result, decode_result_untrusted
 from ._options import cannot_be_sent
@@ -92,6 +93,7 @@ async def explain(
 
 
 @final
+@protected_class
 class Reports:
     """Hands on progress reports, and remembers whether there was one.
 
@@ -106,4 +108,4 @@ class Reports:
     def __call__(self, payload: bytes, is_cbor: bool) -> None:
         """Hand on one report."""
         self.arrived = True
-        self._on_progress(decode_result_untrusted(payload, is_cbor))
+        call_unprotected(self._on_progress, decode_result_untrusted(payload, is_cbor))

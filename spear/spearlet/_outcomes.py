@@ -88,6 +88,7 @@ class KeyedCall:
 
 
 @final
+@protected_class
 @attrs.define(eq=False)
 class _Execution:
     """An execution of a key that has not ended, and those who wait for it."""
