@@ -61,7 +61,7 @@ class Guard:
             try:
                 await self._run_process()
                 problem = "has ended"
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # the latter if no thread can be started
                 problem = f"could not be started: {error}"
             if not has_complained:
                 logger.warning("the guard of this host's instances %s; starting another", problem)
