@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._interrupts import notify as notify
     from ._interrupts import protected_block as protected_block
     from ._interrupts import protected_class as protected_class
+    from ._interrupts import protected_exit as protected_exit
     from ._manager import ConnectionEvent as ConnectionEvent
     from ._manager import ConnectionManager as ConnectionManager
     from ._manager import Endpoint as Endpoint
@@ -90,6 +91,7 @@ _HOMES = {
     "process_or_its_session": "spear.transports",
     "protected_block": "._interrupts",
     "protected_class": "._interrupts",
+    "protected_exit": "._interrupts",
     "run_to_its_end": "._nursery",
 }
 

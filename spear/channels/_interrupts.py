@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import FunctionType, TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, TypeVarTuple, Unpack, cast, final
 
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
@@ -39,6 +39,45 @@ def protected_class(cls: type[T]) -> type[T]:
 
 
 @final
+class _Exit:
+    """An ``__aexit__`` that ``async with`` calls as a plain function; see :func:`protected_exit`."""
+
+    __slots__ = ("_method",)
+
+    def __init__(self, method: FunctionType) -> None:
+        self._method = method
+
+    @enable_ki_protection
+    def __get__(self, block: object, cls: type) -> FunctionType:
+        if block is None:  # contextlib's stacks look it up in the class
+            return self._method
+        return FunctionType(_call_exit.__code__, globals(), "__aexit__", (self._method, block))
+
+
+@enable_ki_protection
+def _call_exit(
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+    method: Callable[
+        [object, type[BaseException] | None, BaseException | None, TracebackType | None], object
+    ],
+    block: object,
+) -> object:
+    return method(block, kind, error, traceback)
+
+
+def protected_exit(method: T) -> T:
+    """Protect an ``__aexit__`` from the moment at which ``async with`` calls it.
+
+    CPython handles signals behind each call that is no plain function's. ``async with`` calls the bound
+    method, so an interrupt could be raised in the user's frame, and the coroutine be dropped unawaited.
+    """
+    assert isinstance(method, FunctionType)
+    return cast("T", _Exit(enable_ki_protection(method)))
+
+
+@final
 class ProtectedBlock(AbstractAsyncContextManager[T]):
     """A wrapper of an asynchronous context manager: Ctrl-C cannot interrupt its enter and exit."""
 
@@ -51,14 +90,20 @@ class ProtectedBlock(AbstractAsyncContextManager[T]):
     async def __aenter__(self) -> T:
         return await self._manager.__aenter__()
 
-    @enable_ki_protection
+    @protected_exit
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._manager.__aexit__(kind, error, traceback)
+        manager = self._manager
+        # Dropped in here: Python swallows interrupts in callbacks of weak references to the generator.
+        del self._manager
+        try:
+            return await manager.__aexit__(kind, error, traceback)
+        finally:
+            del manager
 
 
 def protected_block(

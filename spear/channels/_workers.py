@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 MAX_PARKED: Final = 64
 
 
-def _abort(_: object) -> Abort:
-    return Abort.SUCCEEDED
-
-
 @final
 @protected_class
 class Workers:
@@ -80,5 +76,10 @@ class Workers:
     async def _park(self, task: Task) -> InboundCall:
         task.context = self._context.copy()
         self._parked.append(task)
-        call: InboundCall = await wait_task_rescheduled(_abort)
+        call: InboundCall = await wait_task_rescheduled(self._abort)
         return call
+
+    def _abort(self, _: object) -> Abort:
+        """A parked worker was cancelled; only its nursery can be, so none of them takes further calls."""
+        self._parked.clear()
+        return Abort.SUCCEEDED

@@ -16,7 +16,7 @@ import trio
 
 from spear._directories import temporary_directory
 from spear._errors import ConfigurationError, SpawnFailed
-from spear.channels import protected_block, protected_class
+from spear.channels import call_unprotected, protected_block, protected_class
 
 from ._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
 from ._body import InstanceSpec, RuntimeSettings
@@ -174,7 +174,7 @@ class ProcessRuntime(Runtime):
     def _count(self, on_event: OnEvent | None, event: InstanceEvent) -> None:
         self._seen[event.state] += 1
         if on_event is not None:
-            on_event(event)
+            call_unprotected(on_event, event)
 
     def statistics(self) -> RuntimeStatistics:
         """The counters."""

@@ -15,7 +15,7 @@ import trio
 from spear._errors import NotFound, SpearError, WorkerDied
 from spear._limits import expect_seconds, expect_whole
 from spear._util import NoPublicConstructor, did_you_mean
-from spear.channels import protected_class
+from spear.channels import call_unprotected, protected_class, protected_exit
 from spear.runtimes import InstanceState
 
 from ._answers import FunctionDescription
@@ -248,6 +248,7 @@ class Deployment(metaclass=NoPublicConstructor):
     async def __aenter__(self) -> Deployment:
         return self
 
+    @protected_exit
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -301,7 +302,7 @@ class Deployment(metaclass=NoPublicConstructor):
                 if replica.id == event.instance_id:
                     self._pool.look_again(replica)  # it may have been away
         if self._on_event is not None:
-            self._on_event(event)
+            call_unprotected(self._on_event, event)
 
     def _on_ready(self, channel: CommunicationChannel) -> None:
         functions, streams = tuple(channel.functions), channel.streams

@@ -105,5 +105,7 @@ class Pace:
         passed = self._last - self._since
         if known is None:
             return passed / self._turns
-        # As if what is known were one turn more, unless that is too little.
-        return max((known / capacity + passed) / (1 + self._turns), passed / self._turns)
+        # As if what is known were one turn more, unless that is too little. The first of many calls at
+        # once last until all have begun: after more turns, what is known may differ less from them.
+        turn = min(known / capacity, passed * LEAST_TURNS / 2 / self._turns)
+        return max((turn + passed) / (1 + self._turns), passed / self._turns)

@@ -95,6 +95,8 @@ def clip(text: str, max_bytes: int, *, keep_end: bool = False) -> str:
     encoded = text.encode("utf-8", "backslashreplace")
     if len(encoded) <= max_bytes:
         return encoded.decode()
+    mark = "..."[:max_bytes]
+    kept = max_bytes - len(mark)
     if keep_end:
-        return "..." + encoded[3 - max_bytes :].decode("utf-8", "ignore")
-    return encoded[: max_bytes - 3].decode("utf-8", "ignore") + "..."
+        return mark + encoded[len(encoded) - kept :].decode("utf-8", "ignore")
+    return encoded[:kept].decode("utf-8", "ignore") + mark

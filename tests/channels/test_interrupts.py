@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import asynccontextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 
-from spear.channels import call_unprotected, open_private_nursery, run_to_its_end
+from spear.channels import (
+    call_unprotected,
+    open_private_nursery,
+    protected_block,
+    protected_exit,
+    run_to_its_end,
+)
 from spear.testing import Functions, InterruptSweep, interrupt_sweep
 
 from .helpers import MEMORY_STREAM, echo, open_in_memory
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
+    from types import FrameType
 
     from spear.channels import CommunicationChannel, InboundCall
 
@@ -197,6 +204,69 @@ def test_an_interrupt_leaves_a_private_nursery_as_it_is() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(main)
+
+
+class Counted:
+    """Blocks that count how often they are entered and left."""
+
+    def __init__(self) -> None:
+        self.entered = self.left = 0
+
+    @protected_block
+    async def open_block(self) -> AsyncIterator[None]:
+        self.entered += 1
+        yield
+        self.left += 1
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> None:
+        self.entered += 1
+
+    @protected_exit
+    async def __aexit__(self, *_: object) -> None:
+        self.left += 1
+
+    @trio.lowlevel.disable_ki_protection
+    async def use(self) -> None:
+        """Enter and leave for longer than it takes until the interrupt."""
+        for _ in range(200):
+            async with self.open_block():
+                pass
+            async with self:
+                pass
+
+
+def test_a_block_that_was_entered_is_left_whenever_ctrl_c_is_pressed(seed: random.Random) -> None:
+    counted = Counted()
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        handler = cast("Callable[[int, FrameType | None], None]", signal.getsignal(signal.SIGINT))
+        handler(signal.SIGINT, frame)
+
+    @trio.lowlevel.enable_ki_protection
+    async def main() -> None:
+        for _ in range(500):
+            signal.setitimer(signal.ITIMER_REAL, seed.uniform(1e-6, 2e-4))
+            with suppress(KeyboardInterrupt):
+                await counted.use()
+            with suppress(KeyboardInterrupt):
+                await trio.lowlevel.checkpoint()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        trio.run(main)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert counted.entered == counted.left
+
+
+async def test_a_block_can_be_entered_by_an_exit_stack() -> None:
+    counted = Counted()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(counted.open_block())
+        await stack.enter_async_context(counted)
+    assert (counted.entered, counted.left) == (2, 2)
 
 
 def test_a_sweep_finds_what_an_interrupt_leaves_behind() -> None:

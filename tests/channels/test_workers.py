@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import CallCancelled, DeadlineExceeded, FunctionRaised, Limits, NotFound, Rejected
+from spear import (
+    CallCancelled,
+    ChannelClosed,
+    DeadlineExceeded,
+    FunctionRaised,
+    Limits,
+    NotFound,
+    Rejected,
+)
 from spear.channels import CommunicationChannel, InboundCall, connect_channel
 from spear.testing import Functions, Resources
 
@@ -420,3 +428,18 @@ async def test_a_function_without_name_is_not_there() -> None:
     async with serving(echo=echo) as (host, _):
         with pytest.raises(NotFound):
             await host.request("")
+
+
+async def test_a_call_that_arrives_as_the_workers_are_cancelled_wakes_none_of_them() -> None:
+    async def fail(host: CommunicationChannel) -> None:
+        with pytest.raises(ChannelClosed):
+            await host.request("echo")
+
+    for _ in range(50):  # in each pass the scheduler draws an order
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                async with serving(echo=echo) as (host, _):
+                    await host.request("echo")  # its worker is parked now
+                    nursery.start_soon(fail, host)
+                    await trio.lowlevel.checkpoint()
+                    scope.cancel()

@@ -18,6 +18,7 @@ from trio.lowlevel import currently_ki_protected
 
 import spear
 from spear import Agent, Items, Scale, open_spearlet
+from spear.channels import encode_call
 from spear.testing import interrupt_sweep
 
 if TYPE_CHECKING:
@@ -303,6 +304,31 @@ def test_no_line_of_spear_is_open_to_ctrl_c(program: str) -> None:
     with UnprotectedCode() as unprotected:
         trio.run(host_everything, program)
     assert unprotected.found - MAY_BE_INTERRUPTED == set()
+
+
+async def test_callbacks_of_the_user_are_open_to_ctrl_c(program: str) -> None:
+    """Otherwise it could not end a loop in one."""
+    protected: list[tuple[str, bool]] = []
+
+    def observe(name: str) -> Callable[[object], None]:
+        return lambda _: protected.append((name, currently_ki_protected()))
+
+    async with open_spearlet(on_call=observe("on_call")) as spearlet:
+        deployment = await spearlet.deploy(program, on_event=observe("on_event"))
+        await deployment.echo.options(on_progress=observe("call"))("mine")
+        await deployment.echo.options(key="1", on_progress=observe("keyed"))("mine")
+        await deployment.echo.options(on_progress=observe("submit")).submit("mine").result()
+        (replica,) = deployment.replicas
+        assert replica.channel is not None
+        watch = observe("request")
+        arguments = encode_call("echo", ("mine",), {})[0]
+        await replica.channel.request(
+            "echo", arguments, is_cbor=True, on_progress=lambda *_: watch(None)
+        )
+    assert {name for name, _ in protected} == {
+        "on_call", "on_event", "call", "keyed", "submit", "request",
+    }  # fmt: skip
+    assert not any(is_protected for _, is_protected in protected)
 
 
 # -- a storm ----------------------------------------------------------------------------------------

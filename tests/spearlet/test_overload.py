@@ -16,6 +16,7 @@ from runtimes.helpers import nothing_left
 
 import spear
 from spear import DeploymentSettings, Overloaded, Scale, WorkerDied, open_spearlet
+from spear.spearlet._pace import Pace
 
 from .helpers import WORKERS
 
@@ -155,6 +156,20 @@ async def test_r21_of_1500_calls_at_once_the_refused_are_told_what_the_line_take
             for when, after in told:
                 left = max(max(ends) - when, 0.05)
                 assert left / 2 <= after <= left * 2
+
+
+@pytest.mark.parametrize("turns", range(1, 8))
+async def test_r21_a_call_that_waited_for_all_to_begin_says_little_of_the_pace(
+    autojump_clock: trio.testing.MockClock, turns: int
+) -> None:
+    """The first of 1,500 calls at once takes 0.1 s, and those behind it 4 ms each."""
+    pace = Pace()
+    pace.begin(1)
+    for _ in range(turns):
+        await trio.sleep(0.004)
+        pace.turn()
+    told = pace.estimate(1, usual_seconds=0.1)
+    assert 0.004 <= told <= 0.004 * (2.5 if turns == 1 else 2.01)
 
 
 async def burst(

@@ -153,6 +153,14 @@ class TestUntrusted:
         assert isinstance(decode_failure_untrusted(flags, a, b, head, 100), CallFailed)
 
 
+@pytest.mark.parametrize("keep_end", [False, True])
+@pytest.mark.parametrize("max_bytes", range(1, 6))
+def test_a_text_is_no_longer_than_its_bound_however_small_that_is(
+    max_bytes: int, keep_end: bool
+) -> None:
+    assert len(clip("x" * 60_000, max_bytes, keep_end=keep_end)) == max_bytes
+
+
 def test_of_a_long_traceback_the_end_is_kept() -> None:
     trace = "Traceback\n" + "frame ü\n" * 10_000 + "ZeroDivisionError: by zero"
     failure = FunctionRaised("by zero", type_name="ZeroDivisionError", remote_traceback=trace)
