@@ -28,7 +28,8 @@ MOST_ENDS = 250
 INT_BYTES = 4
 
 WORD = b"\xff" * 8
-"""Kills an instance that has armed its lifeline; one that still reads finds no valid record."""
+"""Kills an instance that has armed its lifeline. One that still reads finds no valid record, a doorman no
+go."""
 
 EXIT_MS = 1000
 """Time that a host may take from the closing of its descriptors to its exit."""
