@@ -137,7 +137,7 @@ def a_signal_that_comes_at_once() -> None:
     """A signal that comes before the child has its own handlers waits until it has them."""
     numbers = [signal.SIGTERM, signal.SIGINT]
     # The first hook in the child, as its parent may be that fast.
-    os.register_at_fork(after_in_child=lambda: numbers and os.kill(os.getpid(), numbers[0]))
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), *numbers[:1]))
     from spear.agent import _children
 
     _children.remember_handlers()
