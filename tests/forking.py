@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import select
+import signal
 import socket
 import sys
 import tempfile
@@ -132,11 +133,31 @@ def a_number_that_was_closed() -> None:
     assert os.read(reader, 6) == b"theirs"
 
 
+def a_signal_that_comes_at_once() -> None:
+    """A signal that comes before the child has its own handlers waits until it has them."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    # The first hook in the child, as its parent may be that fast.
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), *numbers[:1]))
+    from spear.agent import _children
+
+    _children.remember_handlers()
+    for each in _children.WATCHED:
+        signal.signal(each, lambda *_: None)
+    _children.keep_from_children()
+    while numbers:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -numbers.pop(0)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 if __name__ == "__main__":
     programs = {
         "a host and its child": lambda: trio.run(a_host_and_its_child),
         "a child that unwinds": lambda: trio.run(a_child_that_unwinds),
         "a full table": a_full_table,
         "a number that was closed": a_number_that_was_closed,
+        "a signal that comes at once": a_signal_that_comes_at_once,
     }
     programs[sys.argv[1]]()

@@ -49,3 +49,9 @@ def test_a_forked_child_of_a_process_without_a_free_descriptor() -> None:
 @pytest.mark.slow
 def test_a_forked_child_keeps_what_has_the_number_of_a_closed_descriptor() -> None:
     run("a number that was closed")
+
+
+@pytest.mark.slow
+def test_a_signal_that_comes_before_a_forked_child_has_its_handlers_is_not_lost() -> None:
+    """A pool that was left at once waited for ever for a worker that had just been forked."""
+    run("a signal that comes at once")

@@ -87,12 +87,17 @@ class AsyncioBridge:
         try:
             runner.run(self._serve())
         except BaseException as error:
-            self.broken_by = f"its asyncio loop has ended: {summary_of(error)}"
-            self._tell(self._on_broken, self.broken_by)
+            self.give_up(f"its asyncio loop has ended: {summary_of(error)}")
         # Cancels all tasks, closes generators and executor, then the loop.
         with suppress(BaseException):
+            self.loop.set_task_factory(None)  # the program's own may refuse
             runner.close()
         self._tell(self._abandon)
+
+    def give_up(self, why: str) -> None:
+        """Begin nothing any more, and say why; in asyncio's thread."""
+        self.broken_by = self.broken_by or why
+        self._tell(self._on_broken, self.broken_by)
 
     def _tell(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
         with suppress(trio.RunFinishedError, OSError):  # Trio hears of it all the same, only later
@@ -155,7 +160,14 @@ class BridgedCall:
         def begin() -> None:  # in asyncio's thread, as end
             if bridge.broken_by:
                 return
-            task = bridge.loop.create_task(_captured(function), context=context)
+            coroutine = _captured(function)
+            try:
+                task = bridge.loop.create_task(coroutine, context=context)
+            except BaseException as error:  # of the program's own task factory
+                coroutine.close()
+                bridge.give_up(f"its asyncio loop begins no tasks: {summary_of(error)}")
+                bridge.token.run_sync_soon(self.abandon)
+                return
             self._asyncio_task = task
             task.add_done_callback(end)
 

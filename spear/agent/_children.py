@@ -3,15 +3,15 @@
 Trio and ``watch_signals`` handle SIGINT and SIGTERM by waking the event loop, which does not run in a
 forked child. A child that inherited these handlers would ignore both signals, and its parent, which
 terminates the child and waits for it, would wait for ever. So a child has the handlers that the program
-itself has set, or the default ones.
+itself has set, or the default ones. Both signals wait until it has them, as an earlier one would be lost.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
-from threading import get_ident
 from types import FrameType
 from typing import Final, TypeAlias
 
@@ -22,7 +22,7 @@ WATCHED: Final = (signal.SIGTERM, signal.SIGINT)
 
 _before: Final[dict[signal.Signals, Handler]] = {}
 _ours: Final[dict[signal.Signals, Handler]] = {}
-_masks: Final[dict[int, set[int | signal.Signals]]] = {}  # of threads that are forking
+_forking: Final = threading.local()  # what the thread that forks had blocked before
 
 
 def remember_handlers() -> None:
@@ -35,16 +35,15 @@ def keep_from_children() -> None:
     _ours.update((number, signal.getsignal(number)) for number in WATCHED)
 
 
-def _block() -> None:
-    """Let signals wait until the child has its own handlers; ours would swallow them before that."""
+def _hold_back() -> None:
     if _ours:
-        _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        _forking.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
 
 
-def _unblock() -> None:
-    mask = _masks.pop(get_ident(), None)
-    if mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+def _let_through() -> None:
+    blocked = _forking.__dict__.pop("blocked", None)
+    if blocked is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _restore() -> None:
@@ -55,7 +54,11 @@ def _restore() -> None:
     if _ours:
         signal.set_wakeup_fd(-1)  # it is the parent's event loop that this would wake
         _ours.clear()
-    _unblock()
+    try:
+        _let_through()
+    except KeyboardInterrupt:  # which Python would ignore here
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
 
 
-os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_restore)
+os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_restore)

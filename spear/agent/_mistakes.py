@@ -37,7 +37,9 @@ _PLAIN_TEXTS: Final = ("str", "int", "float", "bool", "bytes", "None", "object")
 def check_annotations(functions: Iterable[Function]) -> None:
     """Raise ConfigurationError for a parameter that can never be given, or not be understood."""
     for function in functions:
-        annotations = annotations_of(function.function)
+        # Since Python 3.14 a wrapper need not show annotations that were set on what it wraps.
+        inside = inspect.unwrap(function.function)
+        annotations = annotations_of(function.function) | annotations_of(inside)
         annotations.pop("return", None)
         if not all(map(_is_plain, annotations.values())):
             for parameter, fault in _faults(function.function):

@@ -41,17 +41,20 @@ class Guard:
     """The owner of the process that kills the instances of this host if this host dies."""
 
     def __init__(self) -> None:
-        self._ends: set[int] = set()  # write ends of lifelines
+        self._ends: set[int] = set()  # write ends of lifelines, and of doormen's gates
         self._sock: socket.socket | None = None  # while there is a process
 
-    def watch(self, lifeline_end: int) -> None:
-        """Kill the instance with this lifeline, if this process dies from now on."""
-        self._ends.add(lifeline_end)
-        self._send([lifeline_end])
+    def watch(self, end: int) -> None:
+        """Kill the instance at the other end of this lifeline, if this process dies from now on."""
+        self._ends.add(end)
+        self._send([end])
 
-    def forget(self, lifeline_end: int) -> None:
-        """Forget a lifeline that is about to be closed; the guard drops its copy by itself."""
-        self._ends.discard(lifeline_end)
+    def forget(self, end: int) -> None:
+        """Forget an end that is about to be closed.
+
+        The guard's process keeps its copy until the other end is closed, too.
+        """
+        self._ends.discard(end)
 
     async def run(self, task_status: trio.TaskStatus[Guard]) -> None:
         """Keep a process running until cancelled."""

@@ -29,7 +29,7 @@ INT_BYTES = 4
 
 WORD = b"\xff" * 8
 """Bytes that kill an instance which has armed its lifeline. An instance that still reads its record from
-the lifeline finds the record invalid."""
+the lifeline finds the record invalid, and a doorman that waits for its go finds none."""
 
 EXIT_MS = 1000
 """Time that a host may take from the closing of its descriptors to its exit."""

@@ -19,13 +19,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from spear._forks import close, own
 
+from ._process_guard_program import WORD
 from ._process_output import Output
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class Plumbing:
         *,
         has_gate: bool = False,
     ) -> None:
-        self._guard = guard
         self.lifeline, self.lifeline_end = _pipe()
         theirs.callback(close, self.lifeline)
-        ours.callback(close, self.lifeline_end)
-        ours.callback(guard.forget, self.lifeline_end)
+        ours.callback(_hang_up, self.lifeline_end, guard)
+        # Before there is a process: a copy of the end may be made at any moment.
+        guard.watch(self.lifeline_end)
         self.outputs: list[Output] = []
         self.stdout, self.stderr = (
             self._output(ours, theirs, book.tail(stream)) for stream in ("stdout", "stderr")
@@ -71,7 +72,8 @@ class Plumbing:
         if has_gate:
             self.gate, self.gate_end = _pipe()
             theirs.callback(close, self.gate)
-            theirs.callback(close, self.gate_end)
+            theirs.callback(_hang_up, self.gate_end, guard)
+            guard.watch(self.gate_end)
 
     def _output(self, ours: AsyncExitStack, theirs: ExitStack, tail: LogTail) -> int:
         reader, writer = _pipe()
@@ -86,12 +88,19 @@ class Plumbing:
         fcntl.fcntl(self.lifeline, fcntl.F_SETOWN, -pid)
         flags = fcntl.fcntl(self.lifeline, fcntl.F_GETFL)
         fcntl.fcntl(self.lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
-        self._guard.watch(self.lifeline_end)
 
 
 def _pipe() -> tuple[int, int]:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     return own(reader), own(writer)
+
+
+def _hang_up(end: int, guard: Guard) -> None:
+    """Close a write end, and end whoever still waits at the other one: the guard has a copy of ours."""
+    guard.forget(end)
+    with suppress(OSError):  # nobody is there, as usual
+        os.write(end, WORD)
+    close(end)
 
 
 async def spawn(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from spear.runtimes import _process_gate as gate
+from spear.runtimes._process_guard_program import WORD
 
 from .helpers import no_signals
 
@@ -63,8 +64,9 @@ async def test_s15_no_signal_is_ignored_or_blocked_because_the_host_did_so() -> 
 
 
 async def test_nothing_runs_when_the_host_is_gone() -> None:
-    done = await run_behind_gate("/bin/echo", "hello", go=b"")
-    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+    for word in b"", WORD:
+        done = await run_behind_gate("/bin/echo", "hello", go=word)
+        assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 
 
 async def test_what_cannot_be_run_is_said() -> None:

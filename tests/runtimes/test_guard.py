@@ -6,13 +6,18 @@ import os
 import select
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from spear._ids import InstanceId
+from spear._limits import Limits
+from spear.runtimes._logs import LogBook
 from spear.runtimes._process_guard import Guard
+from spear.runtimes._process_guard_program import WORD
+from spear.runtimes._process_spawn import Plumbing
 
 from .helpers import (
     PATIENCE_SECONDS,
@@ -108,6 +113,38 @@ async def test_a_guard_that_takes_nothing_is_replaced_and_harms_nobody_afterward
             with trio.fail_after(PATIENCE_SECONDS):
                 await wait_dead(pidfd)
             assert not select.select([reader], [], [], 0)[0]
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_guard_knows_of_a_process_before_it_starts_and_lets_it_wait_for_nobody() -> None:
+    async with trio.open_nursery() as nursery:
+        guard: Guard = await nursery.start(Guard().run)
+        pid = await the_guard()
+        before = guards(os.getpid())[pid]
+        async with AsyncExitStack() as ours:
+            with ExitStack() as theirs, ExitStack() as waiting:
+                book = LogBook(InstanceId("process", "late", 1), Limits(), None)
+                plumbing = Plumbing(ours, theirs, book, guard, has_gate=True)
+                await until(lambda: guards(os.getpid())[pid] == before + 2)
+                readers = [os.dup(plumbing.lifeline), os.dup(plumbing.gate)]
+                for reader in readers:
+                    waiting.callback(os.close, reader)
+                theirs.close()
+                await ours.aclose()  # the host gives up; the guard has copies, so no end comes
+                assert [os.read(reader, 100) for reader in readers] == [WORD, WORD]
+            await until(lambda: guards(os.getpid())[pid] == before)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_guard_that_gets_no_thread_ends_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_sync(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    with listening("spear.runtimes") as lines:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Guard().run)
+            await lines.wait_for("could not be started: can't start new thread; starting another")
             nursery.cancel_scope.cancel()
 
 

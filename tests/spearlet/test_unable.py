@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import trio
@@ -294,6 +294,26 @@ async def test_what_an_agent_could_not_begin_was_not_delivered(kind: str) -> Non
                 raise AssertionError
     async with calling(app) as caller:
         assert await caller.call("borrowed") == "done"
+
+
+async def test_a_call_of_a_loop_that_makes_no_tasks_was_not_delivered() -> None:
+    """It waited until its deadline, as did every later one."""
+    app = fragile()
+
+    def refuse(loop: object, coroutine: object, **_: object) -> NoReturn:
+        raise ValueError("no tasks")
+
+    @app.function(asyncio=True)
+    async def break_loop() -> None:
+        asyncio.get_running_loop().set_task_factory(refuse)
+
+    reason = "its asyncio loop begins no tasks: ValueError: no tasks"
+    async with calling(app) as caller:
+        await caller.call("break_loop")
+        with trio.fail_after(10), pytest.raises(Rejected, match=reason) as raised:
+            await caller.call("borrowed")
+        assert raised.value.delivered == "no"
+        assert await app.wait_unable() == reason
 
 
 async def test_a_call_that_a_loop_has_not_begun_when_it_ends_was_not_delivered() -> None:
