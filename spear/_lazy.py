@@ -24,7 +24,13 @@ def lazily(
 
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(import_module(homes[name], package), name)
+        try:
+            home = import_module(homes[name], package)
+        except (
+            AttributeError
+        ) as error:  # which `from package import name` would take for no such name
+            raise ImportError(f"{package}.{name} cannot be loaded: {error}") from error
+        value: object = getattr(home, name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -229,3 +229,15 @@ def names_in_tests(folder: str) -> set[str]:
 def test_r6_no_public_async_function_is_left_out(folder: str) -> None:
     missing = set(async_names(f"spear.{folder}")) - names_in_tests(folder) - OTHERS
     assert missing == set()
+
+
+def test_a_package_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    """For example because a file of the user's hides a module of the standard library."""
+    (tmp_path / "queue.py").write_text("")
+    ended = subprocess.run(
+        [sys.executable, "-c", "import spear; spear.Agent()"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "cannot be loaded: " in ended.stderr
+    assert "'queue'" in ended.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -12,12 +13,29 @@ import trio
 
 from spear.channels import open_communication_factory
 
-from .test_process import hosted
+from . import test_process
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from spear.channels import CommunicationFactory, Endpoint
+
+    from .helpers import Caller
+    from .test_process import Child
+
 pytestmark = pytest.mark.slow
+
+
+@asynccontextmanager
+async def hosted(
+    factory: CommunicationFactory, target: Path
+) -> AsyncIterator[tuple[Caller, Child, Endpoint]]:
+    """A process that serves ``target``, and is asked to leave at the end."""
+    async with test_process.hosted(factory, target) as (caller, child, endpoint):
+        yield caller, child, endpoint
+        await caller.channel.drain(5)
+
 
 WORKER = """
 import multiprocessing, os, signal, time
