@@ -327,5 +327,7 @@ def test_a_negative_time_for_a_call_is_no_time_left() -> None:
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e-9])
 def test_a_heartbeat_that_cannot_be_reckoned_with(seconds: float) -> None:
-    with pytest.raises(spear.ConfigurationError, match="heartbeat_seconds must be finite and at least"):
+    with pytest.raises(
+        spear.ConfigurationError, match="heartbeat_seconds must be finite and at least"
+    ):
         Limits(heartbeat_seconds=seconds)

@@ -393,7 +393,12 @@ class InboundCall(Arguments):
         """
         if self._sender is None:
             self._sender = ItemSender(self._channel, self)
-        await self._sender.send(item, CBOR if is_cbor else 0)
+        try:
+            await self._sender.send(item, CBOR if is_cbor else 0)
+        except LocalProtocolError:
+            if self._cancelled is not None:
+                await trio.lowlevel.checkpoint()  # where the cancellation that is due is raised
+            raise
 
     async def receive(self) -> bytes:
         """The caller's next item.

@@ -285,3 +285,25 @@ async def test_s8_an_honest_peer_may_cancel_now_and_then(
                 await agent.request("sleep")
         response = await agent.request("echo", b"alive")
         assert isinstance(response, ExecutionResponse)
+
+
+async def test_an_item_of_a_cancelled_call_is_cancelled_and_no_mistake_of_its_handler() -> None:
+    outcomes: list[str] = []
+
+    async def items(call: InboundCall) -> bytes:
+        await call.send(b"first")
+        while call.cancelled is None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        try:
+            await call.send(b"second")
+        except BaseException as error:
+            outcomes.append(type(error).__name__)
+            raise
+        return b""
+
+    functions = Functions({"items": items})
+    async with open_in_memory(agent_service=functions, functions=functions.names) as (host, _):
+        async with host.open_stream("items") as stream:
+            assert await stream.receive() == b"first"
+        await park()
+        assert outcomes == ["Cancelled"]
