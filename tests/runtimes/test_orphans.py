@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,60 @@ async def test_r12_what_a_killed_host_has_left_goes_when_the_next_one_starts() -
 async def test_r12_no_instance_of_three_thousand_survives_its_host() -> None:
     for _ in range(100):
         await kill_a_host(32)
+
+
+SUSPENDED = """
+import sys
+import trio
+import spear
+
+async def main():
+    limits = spear.Limits(heartbeat_seconds=0.05)
+    async with spear.open_spearlet(limits=limits) as spearlet:
+        deployment = await spearlet.deploy(sys.argv[1], replicas=3)
+        before = sorted(each.pid for each in deployment.instances)
+        running = deployment.wait.submit()
+        print(flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)  # it is suspended meanwhile
+        assert await running.result() == "done"
+        assert await deployment.wait() == "done"
+        assert sorted(each.pid for each in deployment.instances) == before
+    print("well", flush=True)
+
+trio.run(main)
+"""
+
+WAITING = """
+import spear, trio
+app = spear.Agent()
+
+@app.function
+async def wait() -> str:
+    await trio.sleep(0.5)
+    return "done"
+"""
+
+
+@pytest.mark.slow
+async def test_r12_a_host_that_was_suspended_finds_its_instances_again(tmp_path: Path) -> None:
+    """The silence of a host proves nothing: only its end does."""
+    (tmp_path / "host.py").write_text(SUSPENDED)
+    (tmp_path / "waiting.py").write_text(WAITING)
+    async with trio.open_nursery() as nursery:
+        host: trio.Process = await nursery.start(
+            partial(
+                trio.run_process,
+                [sys.executable, tmp_path / "host.py", tmp_path / "waiting.py"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                check=False,
+            )
+        )
+        assert host.stdin is not None
+        assert host.stdout is not None
+        assert await host.stdout.receive_some() == b"\n"
+        host.send_signal(signal.SIGSTOP)
+        await trio.sleep(1.5)  # thirty heartbeats; time of real processes, which no clock can set
+        host.send_signal(signal.SIGCONT)
+        await host.stdin.send_all(b"\n")
+        assert await host.stdout.receive_some() == b"well\n"
