@@ -23,6 +23,16 @@ NOISE_SECONDS = 1.0
 """What the bound gets on top, on a machine that does other things as well."""
 
 
+async def line_of(stream: trio.abc.ReceiveStream) -> bytes:
+    """What a host prints: one line."""
+    line = b""
+    while not line.endswith(b"\n"):
+        received = await stream.receive_some()
+        assert received, "the host has ended"
+        line += received
+    return line
+
+
 async def kill_a_host(number: int, *forks: str) -> None:
     environment = dict(os.environ)
     environment["TMPDIR"] = tempfile.gettempdir()  # what it leaves there is removed with this test
@@ -35,12 +45,8 @@ async def kill_a_host(number: int, *forks: str) -> None:
         env=environment,
     )
     assert process.stdout is not None
-    line = b""
     with trio.fail_after(20 + number):
-        while not line.endswith(b"\n"):
-            received = await process.stdout.receive_some()
-            assert received, "the host did not come up"
-            line += received
+        line = await line_of(process.stdout)
     pids: list[int]
     copies: list[int]
     pids, copies = json.loads(line)
@@ -122,7 +128,7 @@ async def main():
         deployment = await spearlet.deploy(sys.argv[1], replicas=3)
         before = sorted(each.pid for each in deployment.instances)
         running = deployment.wait.submit()
-        print(flush=True)
+        print("ready", flush=True)
         await trio.to_thread.run_sync(sys.stdin.readline)  # it is suspended meanwhile
         assert await running.result() == "done"
         assert await deployment.wait() == "done"
@@ -160,9 +166,9 @@ async def test_r12_a_host_that_was_suspended_finds_its_instances_again(tmp_path:
         )
         assert host.stdin is not None
         assert host.stdout is not None
-        assert await host.stdout.receive_some() == b"\n"
+        assert await line_of(host.stdout) == b"ready\n"
         host.send_signal(signal.SIGSTOP)
         await trio.sleep(1.5)  # thirty heartbeats; time of real processes, which no clock can set
         host.send_signal(signal.SIGCONT)
         await host.stdin.send_all(b"\n")
-        assert await host.stdout.receive_some() == b"well\n"
+        assert await line_of(host.stdout) == b"well\n"
