@@ -241,7 +241,7 @@ async def test_s3_the_secret_is_void_when_the_startup_deadline_is_over(
 
 async def test_s3_the_environment_is_used_only_when_asked_for() -> None:
     settings = ProcessSettings(
-        command=("sh", "-c", "echo begun; exec sleep 1000"), environment_handover=True
+        command=("sh", "-c", "echo begun; sleep 1000; true"), environment_handover=True
     )
     async with open_host() as host, host.run(settings) as instance:
         with listening() as lines:
