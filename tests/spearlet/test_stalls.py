@@ -60,14 +60,14 @@ async def test_a_call_that_waits_for_threads_which_wait_for_it_says_so(kind: str
     async with deployed(deep(kind)) as deployment:
         assert await deployment.go(2) == "done"
         with pytest.raises(DeadlineExceeded) as raised:
-            await deployment.go(1000, timeout=0.5)
-        assert str(raised.value).startswith(f"go took longer than 0.5 s: {KINDS[kind]}")
+            await deployment.go(1000, timeout=1)
+        assert str(raised.value).startswith(f"go took longer than 1 s: {KINDS[kind]}")
         assert await deployment.go(1) == "done"
         if kind in ("trio", "asyncio"):
             with pytest.raises(
                 DeadlineExceeded, match="takes at a time wait for functions of its own"
             ):
-                async with deployment.follow.stream(1000, timeout=0.5) as items:
+                async with deployment.follow.stream(1000, timeout=1) as items:
                     await items.__anext__()
 
 
@@ -77,9 +77,10 @@ async def test_a_function_whose_call_waited_in_vain_is_told_why() -> None:
 
     @app.function
     def go(levels: int) -> str:
-        """The innermost one gives up first."""
+        """The inner one gives up, long before the outer one would."""
         try:
-            return str(spear.context().call_sync("go", levels - 1, timeout=0.1 * levels))
+            timeout = 0.1 if levels == 1 else 60
+            return str(spear.context().call_sync("go", levels - 1, timeout=timeout))
         except DeadlineExceeded as error:
             return str(error)
 
