@@ -154,7 +154,7 @@ class _Snapshots:
 async def watch(app: App, request: Request, _: str) -> None:
     """``GET /v1/watch``."""
     interval = number_in(query_of(request), "interval", 1, least=0.2, most=60)
-    with app.streams.taking():
+    with app.budgets.streams.taking(1, request.client):
         await send_items(app, request, _Snapshots(app, request, interval))
 
 
@@ -202,7 +202,7 @@ async def get_logs(app: App, request: Request, name: str) -> None:
     query = query_of(request)
     tail = whole_in(query, "tail", 100, least=0, most=MAX_LINES)
     instance = query.get("instance")
-    with app.streams.taking():
+    with app.budgets.streams.taking(1, request.client):
         if flag_in(query, "follow"):
             async with deployment.follow_logs() as following:
                 lines = _Lines(iter(deployment.logs(tail)), following, instance)

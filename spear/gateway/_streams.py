@@ -45,7 +45,7 @@ async def stream(app: App, request: Request, name: str) -> None:
     positional, keywords = arguments_of(request, await request.body())
     function = with_options(function, request, keywords, is_stream=True)
     expect_stream(function)
-    with app.streams.taking():
+    with app.budgets.streams.taking(1, request.client):
         async with function.stream(*positional) as items:
             place = ((b"spear-instance", str(items.instance).encode()),)
             request.extra += place
