@@ -37,18 +37,18 @@ class Link(Protocol):
     Attributes:
         parser: what the client has sent.
         is_local: whether the connection came by the control socket.
-        client: the client, for budgets: clients with equal values are one.
-        is_closing: whether this is the last request.
     """
 
     parser: RequestParser
     is_local: bool
 
     @property
-    def client(self) -> Hashable: ...
+    def client(self) -> Hashable:
+        """The client, for budgets: clients with equal values are one."""
 
     @property
-    def is_closing(self) -> bool: ...
+    def is_closing(self) -> bool:
+        """Whether this is the last request."""
 
     async def receive(self) -> None:
         """Hand more bytes to the parser; cancels the handler if the client's stream has ended."""
