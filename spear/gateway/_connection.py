@@ -96,7 +96,8 @@ class Connection:
         self._promote = promote
         self._client: Hashable = None
         self._request: Request | None = None  # while it is handled
-        self._scope = trio.CancelScope()  # of its handler
+        self._scope = trio.CancelScope()  # of all handlers: the first that is cancelled is the last
+        self._lingers = False  # at the end, though there is no request
         self._is_half_closed = False
         self._probed = (
             -math.inf
@@ -123,8 +124,11 @@ class Connection:
         """Serve requests until either side ends the connection. If cancelled, the connection is cut."""
         self._departures.watch(self._raw.socket.fileno(), self._note_departure)
         try:
-            while await self._serve_request():
-                pass
+            with self._scope:
+                while await self._serve_request():
+                    pass
+            if self._lingers or (self._request is not None and self._request.is_ended):
+                await self._linger()
         finally:
             self.cut()
 
@@ -160,20 +164,17 @@ class Connection:
                 head = self.parser.next_head_untrusted()
         except Problem as problem:
             self._begin()
-            await self._refuse(problem)
+            await self.write(_refusal(problem))
+            self._lingers = True
             return False
         self._begin()
         request = self._request = Request(head, self, self._settings, self._budgets)
-        with trio.CancelScope() as self._scope:
-            if self._is_half_closed:
-                self._probe()
-            await self._handle(request, self)
+        if self._is_half_closed:
+            self._probe()
+        await self._handle(request, self)
+        if request.closes or not request.is_ended:
+            return False
         self._request = None
-        if not request.is_ended or self._is_cut:
-            return False
-        if request.closes:
-            await self._finish()
-            return False
         self.is_idle = True
         self.deadline = trio.current_time() + self._settings.idle_seconds
         return True
@@ -183,20 +184,8 @@ class Connection:
         self.is_idle = False
         self.deadline = math.inf
 
-    async def _refuse(self, problem: Problem) -> None:
-        """Answer what is no request."""
-        body = problem.body()
-        headers = (
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        )
-        with trio.CancelScope() as self._scope:
-            await self.write(response_head(problem.status, headers) + body)
-            await self._finish()
-
-    async def _finish(self) -> None:
-        """Close the connection so that the client can read the last response, though it still sends."""
+    async def _linger(self) -> None:
+        """End our stream, and let the client read the last response, though it may still send."""
         sock = self._raw.socket
         with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
             sock.shutdown(socket.SHUT_WR)
@@ -207,14 +196,14 @@ class Connection:
 
     def _note_departure(self, is_gone: bool) -> None:
         self._is_half_closed = True
-        if is_gone:
+        if is_gone and self._request is not None:
             self._scope.cancel()
         else:
             self._probe()
 
     def _probe(self) -> None:
         """Find out whether the client still reads; cancel the handler if that cannot be found out."""
-        if self._request is None:
+        if self._request is None:  # between requests, what can be read tells
             return
         self._probed = trio.current_time()
         sock = self._plain
@@ -284,6 +273,17 @@ class Connection:
                 self.cut()  # a part of it may have been sent
         if not is_sent:
             await self.leave()
+
+
+def _refusal(problem: Problem) -> bytes:
+    """Return the response to what is no request."""
+    body = problem.body()
+    headers = (
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    )
+    return response_head(problem.status, headers) + body
 
 
 async def _receive_plain(sock: socket.socket) -> bytes:

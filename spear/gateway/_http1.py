@@ -14,6 +14,8 @@ takes one line, a body says its length in one way.
 from __future__ import annotations
 
 import re
+import time
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, final
 
@@ -245,13 +247,25 @@ def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     Raises:
         ValueError: a header would take more than its line.
     """
-    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, _date_line()]
     parts += [b"%b: %b\r\n" % header for header in headers]
     parts.append(b"\r\n")
     head = b"".join(parts)
     if head.count(b"\n") != len(parts) or head.count(b"\r") != len(parts):
         raise ValueError(f"a header of this response has a line break: {head[:1000]!r}")
     return head
+
+
+_date: tuple[int, bytes] = (0, b"")  # (second, line)
+
+
+def _date_line() -> bytes:
+    """Return the Date header, which is made once a second."""
+    global _date  # a cache
+    now = int(time.time())
+    if _date[0] != now:
+        _date = now, b"date: %b\r\n" % formatdate(now, usegmt=True).encode()
+    return _date[1]
 
 
 def chunk(data: bytes) -> bytes:
