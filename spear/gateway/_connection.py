@@ -56,7 +56,7 @@ class Connection:
         budgets: of the gateway.
         departures: told to watch the socket.
         closing: set when the gateway closes.
-        promote: called with each whole head of a request.
+        promote: called with the first whole head of a request.
         is_local: whether the connection came by the control socket.
 
     Attributes:
@@ -102,6 +102,7 @@ class Connection:
         self._probed = (
             -math.inf
         )  # when the client was last sent something to see whether it is there
+        self._is_promoted = False
         self._is_cut = False
 
     @property
@@ -180,7 +181,9 @@ class Connection:
         return True
 
     def _begin(self) -> None:
-        self._promote()
+        if not self._is_promoted:
+            self._is_promoted = True
+            self._promote()
         self.is_idle = False
         self.deadline = math.inf
 

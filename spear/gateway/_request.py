@@ -167,28 +167,31 @@ class Request:
             raise _too_large(most)
         if b"expect" in self.headers and not self.is_http_1_0 and not parser.is_body_begun:
             await self._link.write(CONTINUE)
-        parts: list[bytes] = []
-        size = 0
+        part = parser.next_data_untrusted()
+        parts, size = [part], len(part)
+        if size > most:
+            raise _too_large(most)
+        take(size)
+        if parser.is_body_complete:  # most bodies come with their heads
+            return part
         patience = self._settings.body_seconds
         begun = trio.current_time()
         with trio.CancelScope(deadline=begun + patience) as self._reading:
             while not parser.is_body_complete:
-                part = parser.next_data_untrusted()
-                size += len(part)
-                if size > most:
-                    raise _too_large(most)
-                if part:
+                await self._link.receive()
+                while part := parser.next_data_untrusted():
+                    size += len(part)
+                    if size > most:
+                        raise _too_large(most)
                     take(len(part))
                     parts.append(part)
-                    self._reading.deadline = begun + patience + size / BODY_RATE
-                elif not parser.is_body_complete:
-                    await self._link.receive()
+                self._reading.deadline = begun + patience + size / BODY_RATE
         if self._is_evicted:
             raise Problem(503, "Busy", "unverified callers send too much: try again later")
         if self._reading.cancelled_caught:
             seconds = trio.current_time() - begun
             raise Problem(408, "SlowRequest", f"the body did not come within {seconds:.0f} s")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def _expect_plain(self) -> None:
         coding = self.headers.get(b"content-encoding", b"identity").lower()
