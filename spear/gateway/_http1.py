@@ -125,6 +125,11 @@ class RequestParser:
         return not self._remaining
 
     @property
+    def has_body(self) -> bool:
+        """Whether the current body has a known length, and all of it has come."""
+        return 0 < self._remaining <= len(self._buffer)
+
+    @property
     def is_body_begun(self) -> bool:
         """Whether the next bytes of the current body, or of another request, have come."""
         return bool(self._buffer)

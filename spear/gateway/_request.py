@@ -167,25 +167,25 @@ class Request:
             raise _too_large(most)
         if b"expect" in self.headers and not self.is_http_1_0 and not parser.is_body_begun:
             await self._link.write(CONTINUE)
-        part = parser.next_data_untrusted()
-        parts, size = [part], len(part)
-        if size > most:
-            raise _too_large(most)
-        take(size)
-        if parser.is_body_complete:  # most bodies come with their heads
-            return part
+        if parser.has_body:  # as most bodies have come with their heads
+            take(self._head.length)
+            return parser.next_data_untrusted()
+        parts: list[bytes] = []
+        size = 0
         patience = self._settings.body_seconds
         begun = trio.current_time()
         with trio.CancelScope(deadline=begun + patience) as self._reading:
             while not parser.is_body_complete:
-                await self._link.receive()
-                while part := parser.next_data_untrusted():
-                    size += len(part)
-                    if size > most:
-                        raise _too_large(most)
+                part = parser.next_data_untrusted()
+                size += len(part)
+                if size > most:
+                    raise _too_large(most)
+                if part:
                     take(len(part))
                     parts.append(part)
-                self._reading.deadline = begun + patience + size / BODY_RATE
+                elif not parser.is_body_complete:
+                    self._reading.deadline = begun + patience + size / BODY_RATE
+                    await self._link.receive()
         if self._is_evicted:
             raise Problem(503, "Busy", "unverified callers send too much: try again later")
         if self._reading.cancelled_caught:
