@@ -211,9 +211,9 @@ class RequestParser:
         return self.is_body_complete
 
     def _next_of_chunks_untrusted(self, chunks: h11.Connection) -> bytes:
-        self._framing_bytes += len(self._buffer)
-        chunks.receive_data(bytes(self._buffer))
-        self._buffer.clear()
+        if self._buffer:  # to h11, no bytes are the end of the connection
+            self._framing_bytes += len(self._buffer)
+            chunks.receive_data(self.take_rest())
         try:
             event = chunks.next_event()
         except h11.RemoteProtocolError as error:
