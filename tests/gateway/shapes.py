@@ -1237,7 +1237,8 @@ GROUPS = {
     "expectations": EXPECTATIONS,
     "connections": CONNECTIONS,
     "pipelines": PIPELINES,
-    "half-closed": HALF_CLOSED,
+    # An answer 100 is a way to find out whether the client still reads.
+    "half-closed": tuple(attrs.evolve(each, continues=(0, 1, 2, 3)) for each in HALF_CLOSED),
     "refused early": REFUSED_EARLY,
 }
 

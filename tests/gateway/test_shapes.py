@@ -407,6 +407,25 @@ async def test_s18_answers_come_in_the_order_of_pipelined_requests() -> None:
         await trio.aclose_forcefully(reader.stream)
 
 
+async def test_a_half_closed_client_gets_the_answer_of_a_slow_function() -> None:
+    async with open_site(PATIENT) as site:
+        port = int(site.gateway.urls[0].rpartition(":")[2])
+        reader = Reader(await trio.open_tcp_stream("127.0.0.1", port))
+        await reader.stream.send_all(
+            request("POST /v1/functions/wait/call HTTP/1.1", "Content-Length: 0")
+        )
+        await site.probe.begun.wait()
+        await reader.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked(0.05)  # so that the gateway sees it
+        site.probe.release.set()
+        answer = await reader.answer(is_head=False, is_old=False)
+        while answer is not None and answer.status == 100:
+            answer = await reader.answer(is_head=False, is_old=False)
+        assert answer is not None
+        assert answer.body == b'"released"'
+        await trio.aclose_forcefully(reader.stream)
+
+
 def test_the_table_is_one() -> None:
     names = [shape.name for shape in SHAPES]
     assert len(set(names)) == len(names) >= 166
