@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
@@ -68,11 +69,12 @@ class Execution(metaclass=NoPublicConstructor):
         instance: where it runs or ran, once that is known.
         execution_seconds: how long the handler took, as the instance measured it.
         submitted: when, in Trio's time.
+        argument_bytes: bytes that its encoded arguments hold until it ends; none for a ``SharedBuffer``.
         result_bytes: the size of its result, encoded, which is how it is kept.
     """
 
-    def __init__(self, id: str, deployment: str, function: str) -> None:  # noqa: A002  # its attribute's name
-        self.id = id
+    def __init__(self, deployment: str, function: str, argument_bytes: int) -> None:
+        self.id = token_hex(12)
         self.deployment = deployment
         self.function = function
         self.status = ExecutionStatus.PENDING
@@ -83,6 +85,7 @@ class Execution(metaclass=NoPublicConstructor):
         self._is_news = False  # it has failed, and nobody knows
         self.submitted = trio.current_time()
         self._ended: float | None = None
+        self.argument_bytes = argument_bytes
         # The result is kept as it came: decoded, an empty list of one byte takes 64.
         self._payload: bytes | memoryview = b""
         self._is_cbor = False
