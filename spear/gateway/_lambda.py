@@ -32,7 +32,7 @@ from ._signatures import check_signature, is_signed
 
 if TYPE_CHECKING:
     from spear.channels import Metadata
-    from spear.spearlet import Answer, FollowedLines, Function
+    from spear.spearlet import Answer, BoundCall, FollowedLines, Function
 
     from ._app import App
     from ._request import Headers, Request
@@ -76,16 +76,17 @@ async def _invoke(app: App, request: Request, name: str) -> None:
     if is_signed(request) and token is not None and not request.is_local:
         check_signature(request, body, token)
     function = find_function(app, found[1])
-    event = parse_json(body, "the payload") if body else {}
     function = with_options(function, request, {}).options(metadata=_metadata(request))
     expect_result(function, "invoked")
+    bound = function.bind(parse_json(body, "the payload") if body else {})
+    del body  # the call has it now
     if kind == "DryRun":
         await request.respond(204, b"", b"", (_VERSION,))
     elif kind == "Event":
-        function.submit(event)
+        bound.submit()
         await request.respond(202, b"", b"", (_VERSION,))
     else:
-        await _call(app, request, function, event)
+        await _call(app, request, function, bound)
 
 
 def _expect_known(app: App, request: Request) -> None:
@@ -111,7 +112,7 @@ def _metadata(request: Request) -> Metadata:
 # -- the call -------------------------------------------------------------------------------------
 
 
-async def _call(app: App, request: Request, function: Function, event: object) -> None:
+async def _call(app: App, request: Request, function: Function, bound: BoundCall) -> None:
     headers = [_VERSION]
     wants_log = request.headers.get(b"x-amz-log-type", b"").lower() == b"tail"
     async with AsyncExitStack() as stack:
@@ -122,7 +123,7 @@ async def _call(app: App, request: Request, function: Function, event: object) -
         begun = trio.current_time()
         answer: Answer | None = None
         try:
-            answer = await function.ask(event)
+            answer = await bound.ask()
             body = show(answer.result)
         except (CallFailed, Problem) as error:
             if not _is_the_functions(error):
@@ -132,6 +133,7 @@ async def _call(app: App, request: Request, function: Function, event: object) -
         if following is not None:
             seconds = answer.execution_seconds if answer else trio.current_time() - begun
             headers.append(await _log_tail(following, request.id, answer, seconds))
+    del answer  # the client may take the body slowly
     try:
         await request.respond(200, body, JSON, headers)
     except Problem as error:  # there is no room for it, and an SDK is not to do it all again
