@@ -34,7 +34,7 @@ from ._signatures import is_signed, read_signature
 
 if TYPE_CHECKING:
     from spear.channels import Metadata
-    from spear.spearlet import Answer, FollowedLines, Function
+    from spear.spearlet import Answer, BoundCall, FollowedLines, Function
 
     from ._app import App
     from ._request import Headers, Request
@@ -74,16 +74,17 @@ async def _invoke(app: App, request: Request, name: str) -> None:
         raise _invalid(f"X-Amz-Invocation-Type is one of {', '.join(_KINDS)}, not {kind[:50]!r}")
     body = await request.body(verify)
     function = find_function(app, found[1])
-    event = parse_json(body, "the payload") if body else {}
     function = with_options(function, request, {}).options(metadata=_metadata(request))
     expect_result(function, "invoked")
+    bound = function.bind(parse_json(body, "the payload") if body else {})
+    del body  # the call has it now
     if kind == "DryRun":
         await request.respond(204, b"", b"", (_VERSION,))
     elif kind == "Event":
-        function.submit(event)
+        bound.submit()
         await request.respond(202, b"", b"", (_VERSION,))
     else:
-        await _call(app, request, function, event)
+        await _call(app, request, function, bound)
 
 
 def _expect_known(app: App, request: Request) -> Callable[[bytes], None] | None:
@@ -114,7 +115,7 @@ def _metadata(request: Request) -> Metadata:
 # -- the call -------------------------------------------------------------------------------------
 
 
-async def _call(app: App, request: Request, function: Function, event: object) -> None:
+async def _call(app: App, request: Request, function: Function, bound: BoundCall) -> None:
     headers = [_VERSION]
     wants_log = request.headers.get(b"x-amz-log-type", b"").lower() == b"tail"
     async with AsyncExitStack() as stack:
@@ -125,7 +126,7 @@ async def _call(app: App, request: Request, function: Function, event: object) -
         begun = trio.current_time()
         answer: Answer | None = None
         try:
-            answer = await function.ask(event)
+            answer = await bound.ask()
             body = show(answer.result)
         except (CallFailed, Problem) as error:
             if not _is_the_functions(error):
@@ -135,6 +136,7 @@ async def _call(app: App, request: Request, function: Function, event: object) -
         if following is not None:
             seconds = answer.execution_seconds if answer else trio.current_time() - begun
             headers.append(await _log_tail(following, request.id, answer, seconds))
+    del answer  # the client may take the body slowly
     try:
         await request.respond(200, body, JSON, headers)
     except Problem as error:  # there is no room for it, and an SDK is not to do it all again
