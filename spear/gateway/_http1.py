@@ -4,7 +4,7 @@ h11 parses what a client sends: every head, and bodies in chunks. A body whose l
 here, because its bytes need no parser. Heads of responses are put together here, because the gateway
 makes every value in them; h11 would check each again, which takes as long as to parse the request.
 
-Bytes of clients raise nothing but Problem, with status 400, 431 or 501. After a Problem the connection
+Bytes of clients raise nothing but Problem, with status 400, 417 or 431. After a Problem the connection
 cannot be used for another request. This module does no I/O, and knows no paths.
 
 Stricter than h11, because a proxy may read the same bytes in another way: lines end with CR LF, a header
@@ -40,6 +40,9 @@ net/http has a bound of the same kind, since CVE-2023-39326."""
 _CHUNKED: Final = -1
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
+_TARGET: Final = re.compile(rb"(/|[A-Za-z][A-Za-z0-9+.-]*://)[^#]*")
+_SERVER: Final = (b"OPTIONS", b"*")  # is about the server, not about a path
+_LENGTHS: Final = re.compile(rb"\ncontent-length:[ \t]*([^\r]*?)[ \t]*\r", re.IGNORECASE)
 _UNSAFE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
 _WHAT: Final = {  # by the last byte of what was found
     0x0A: "a line ends with LF alone: end it with CR LF",
@@ -162,22 +165,26 @@ class RequestParser:
         try:
             request = connection.next_event()
         except h11.RemoteProtocolError as error:
-            status = error.error_status_hint
-            problem = _malformed(str(error)[:200])
-            problem.status = status if status == 501 else 400
-            raise problem from error
+            raise _malformed(str(error)[:200]) from error
         if unsafe := _UNSAFE.search(data):
             raise _malformed(_WHAT.get(unsafe[0][-1], _FOLDED))
         assert isinstance(request, h11.Request)  # the head is whole
+        if not _TARGET.fullmatch(request.target) and (request.method, request.target) != _SERVER:
+            raise _malformed(
+                "the target is a path that begins with /, or a URL, without a fragment"
+            )
         headers = list(request.headers)
         names = dict(headers)
+        if names.get(b"expect", b"100-continue").lower() != b"100-continue":
+            message = "the only expectation that can be met is 100-continue: leave Expect out"
+            raise Problem(417, "ExpectationFailed", message)
         options = [each.strip() for each in names.get(b"connection", b"").lower().split(b",")]
         head = Head(
             request.method.decode(),
             request.target.decode(),
             headers,
             is_http_1_0=request.http_version == b"1.0",
-            length=_length_untrusted(request, names),
+            length=_length_untrusted(request, names, data),
             closes=request.http_version == b"1.0"
             or b"close" in options
             or request.method == b"CONNECT",  # what follows may be meant for somebody else
@@ -219,19 +226,25 @@ class RequestParser:
         except h11.RemoteProtocolError as error:
             raise _malformed(str(error)[:200]) from error
         if isinstance(event, h11.Data):
-            data = bytes(event.data)
-            self._framing_bytes -= (FRAMING_RATE + 1) * len(data)
-            return data
-        if isinstance(event, h11.EndOfMessage):  # its trailers mean nothing to the gateway
-            self._buffer += chunks.trailing_data[0]
-            self._chunks, self._remaining = None, 0
-        elif self._framing_bytes > FREE_FRAMING_BYTES:
+            self._framing_bytes -= (FRAMING_RATE + 1) * len(event.data)
+            return bytes(event.data)
+        rest = chunks.trailing_data[0] if isinstance(event, h11.EndOfMessage) else None
+        if self._framing_bytes - len(rest or b"") > FREE_FRAMING_BYTES:
             raise _malformed("the chunks have too little data for their sizes and extensions")
+        if rest is not None:  # trailers mean nothing to the gateway
+            self._buffer += rest
+            self._chunks, self._remaining = None, 0
         return b""
 
 
-def _length_untrusted(request: h11.Request, headers: dict[bytes, bytes]) -> int:
-    """Return the length of a request's body; -1 if it comes in chunks. Raises Problem."""
+def _length_untrusted(request: h11.Request, headers: dict[bytes, bytes], data: bytes) -> int:
+    """Return the length of a request's body; -1 if it comes in chunks. Raises Problem.
+
+    Args:
+        request: the head as h11 reads it, which makes one of equal lengths.
+        headers: the headers by name.
+        data: the head as it came.
+    """
     if request.http_version not in (b"1.0", b"1.1"):
         raise Problem(400, "BadRequest", "that is not HTTP/1.1")
     length = headers.get(b"content-length")
@@ -240,7 +253,11 @@ def _length_untrusted(request: h11.Request, headers: dict[bytes, bytes]) -> int:
             # One reader of both takes a part of a body for a request.
             raise Problem(400, "BadRequest", _TWO_LENGTHS)
         return _CHUNKED
-    return 0 if length is None else int(length)  # h11 has seen that it is a number
+    if length is None:
+        return 0
+    if _LENGTHS.findall(data) != [length]:
+        raise _malformed("Content-Length must be one number")
+    return int(length)
 
 
 # -- responses ----------------------------------------------------------------------------------------

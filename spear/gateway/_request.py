@@ -203,11 +203,6 @@ class Request:
                 f"Content-Encoding {shown!r} is not taken: send the body as it is",
                 headers=((b"accept-encoding", b"identity"),),
             )
-        expected = self.headers.get(b"expect", b"100-continue").lower()
-        if expected != b"100-continue":
-            shown = expected.decode("latin-1")[:50]
-            message = f"Expect {shown!r} cannot be met: say 100-continue, or leave it out"
-            raise Problem(417, "ExpectationFailed", message)
 
     # -- the response -------------------------------------------------------------------------
 

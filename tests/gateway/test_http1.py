@@ -140,7 +140,7 @@ def test_whatever_comes_is_a_request_or_a_problem(data: bytes, start: bytes) -> 
 
     whole = answers([start + data])
     assert whole == answers([start, *(bytes([each]) for each in data)])
-    assert whole[1] in (None, 400, 431, 501)
+    assert whole[1] in (None, 400, 417, 431)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_h11_reads_the_heads_of_our_responses(headers: list[tuple[str, str]], st
         each for each in response.headers if each[0] not in (b"date", b"content-length")
     ] == fields
     assert dict(response.headers)[b"date"].endswith(b" GMT")
-    assert client.next_event() == h11.Data(data=bytearray(b"ab"))
+    assert client.next_event() == h11.Data(data=b"ab")
 
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"\r\n"])
