@@ -40,7 +40,7 @@ net/http has a bound of the same kind, since CVE-2023-39326."""
 _CHUNKED: Final = -1
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_TARGET: Final = re.compile(rb"(/|[A-Za-z][A-Za-z0-9+.-]*://)[^#]*")
+_TARGET: Final = re.compile(rb"(/|[A-Za-z][A-Za-z0-9+.-]*://[^/?#])[^#]*")
 _SERVER: Final = (b"OPTIONS", b"*")  # is about the server, not about a path
 _LENGTHS: Final = re.compile(rb"\ncontent-length:[ \t]*([^\r]*?)[ \t]*\r", re.IGNORECASE)
 _UNSAFE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
@@ -111,6 +111,7 @@ class RequestParser:
         self._remaining = 0  # bytes of the body that are missing; -1 if it is in chunks
         self._chunks: h11.Connection | None = None
         self._framing_bytes = 0  # received for a body in chunks, less what it may cost
+        self._fed = b""  # what h11 got last of it
 
     def receive(self, data: bytes) -> None:
         """Take what has come from the client."""
@@ -194,7 +195,7 @@ class RequestParser:
         )
         self._remaining = head.length
         if head.length == _CHUNKED:
-            self._chunks, self._framing_bytes = connection, 0
+            self._chunks, self._framing_bytes, self._fed = connection, 0, b""
         return head
 
     # -- bodies -----------------------------------------------------------------------------------
@@ -219,8 +220,10 @@ class RequestParser:
 
     def _next_of_chunks_untrusted(self, chunks: h11.Connection) -> bytes:
         if self._buffer:  # to h11, no bytes are the end of the connection
-            self._framing_bytes += len(self._buffer)
-            chunks.receive_data(self.take_rest())
+            data = self.take_rest()
+            self._framing_bytes += len(data)
+            self._fed = self._fed[-3:] + data
+            chunks.receive_data(data)
         try:
             event = chunks.next_event()
         except h11.RemoteProtocolError as error:
@@ -232,6 +235,8 @@ class RequestParser:
         if self._framing_bytes - len(rest or b"") > FREE_FRAMING_BYTES:
             raise _malformed("the chunks have too little data for their sizes and extensions")
         if rest is not None:  # trailers mean nothing to the gateway
+            if not self._fed.endswith(b"\r\n\r\n" + rest):  # h11 takes LF alone, too
+                raise _malformed(_WHAT[0x0A])
             self._buffer += rest
             self._chunks, self._remaining = None, 0
         return b""
