@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ import httpx2
 import pytest
 import trio
 import trio.testing
+import trustme
 import urllib3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,6 +32,7 @@ from .shapes import PATIENT, SMUGGLED, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from pathlib import Path
 
     from .helpers import Site
 
@@ -485,6 +488,98 @@ async def site_is_quiet(site: Site) -> None:
     with trio.fail_after(PATIENCE_SECONDS):
         while site.gateway.statistics().connections:
             await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+# -- other sockets --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Ways:
+    """The ways to a site: by TLS, and by its control socket."""
+
+    site: Site
+    context: ssl.SSLContext
+    control_socket: str
+
+    def client(self, way: str) -> httpx2.AsyncClient:
+        """A client that goes one of them."""
+        if way == "TLS":
+            return httpx2.AsyncClient(
+                base_url=self.site.gateway.urls[0],
+                verify=self.context,
+                trust_env=False,
+                timeout=None,
+            )
+        transport = httpx2.AsyncHTTPTransport(uds=self.control_socket)
+        return httpx2.AsyncClient(base_url="http://localhost", transport=transport, timeout=None)
+
+    async def stream(self, way: str) -> trio.abc.Stream:
+        """A plain connection that goes one of them."""
+        if way == "TLS":
+            port = int(self.site.gateway.urls[0].rpartition(":")[2])
+            return await trio.open_ssl_over_tcp_stream(
+                "127.0.0.1", port, https_compatible=True, ssl_context=self.context
+            )
+        return await trio.open_unix_socket(self.control_socket)
+
+
+@asynccontextmanager
+async def open_ways(tmp_path: Path, directory: str) -> AsyncIterator[Ways]:
+    """A site with TLS and with a control socket."""
+    authority = trustme.CA()
+    certificate = tmp_path / "cert.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    path = f"{directory}/spear.sock"
+    settings = attrs.evolve(PATIENT, tls_cert=str(certificate), control_socket=path)
+    async with open_site(settings) as site:
+        yield Ways(site, context, path)
+
+
+each_way = pytest.mark.parametrize("way", ["TLS", "control socket"])
+
+
+@pytest.mark.slow
+@each_way
+async def test_httpx2_sends_300_kb_over_tls_and_the_control_socket(
+    way: str, tmp_path: Path, own_temporary_directory: str
+) -> None:
+    async with open_ways(tmp_path, own_temporary_directory) as ways, ways.client(way) as client:
+        for path, headers, status in KINDS.values():
+            for _ in range(20):
+                response = await client.post(path, content=bytes(SIZE), headers=headers)
+                assert response.status_code == status
+
+
+@each_way
+async def test_httpx2_over_tls_and_the_control_socket_cancels_its_call(
+    way: str, tmp_path: Path, own_temporary_directory: str
+) -> None:
+    async with open_ways(tmp_path, own_temporary_directory) as ways, ways.client(way) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.post, CALL.format("wait"))
+            await ways.site.probe.begun.wait()
+            nursery.cancel_scope.cancel()
+        await ways.site.probe.cancelled.wait()
+
+
+@each_way
+@pytest.mark.parametrize("further", [0, 1, 2, 10])
+async def test_a_client_that_leaves_tls_or_the_control_socket_cancels_its_call(
+    way: str, further: int, tmp_path: Path, own_temporary_directory: str
+) -> None:
+    async with open_ways(tmp_path, own_temporary_directory) as ways:
+        stream = await ways.stream(way)
+        await stream.send_all(WAIT)
+        await ways.site.probe.begun.wait()
+        for _ in range(further):
+            await stream.send_all(SMUGGLED)
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.aclose_forcefully(stream)
+        await ways.site.probe.cancelled.wait()
+        await site_is_quiet(ways.site)
+        assert ways.site.probe.calls == 0
 
 
 # -- curl -----------------------------------------------------------------------------------------

@@ -391,39 +391,45 @@ async def test_s18_shapes_that_come_in_pieces_get_the_same_answers(
     expect_none(faults)
 
 
-async def test_s18_answers_come_in_the_order_of_pipelined_requests() -> None:
-    """The second function is quick, the first one waits."""
+SLOW = request("POST /v1/functions/wait/call HTTP/1.1", "Content-Length: 0")
+
+
+@asynccontextmanager
+async def open_reader() -> AsyncIterator[tuple[Site, Reader]]:
+    """A site, and a connection to it."""
     async with open_site(PATIENT) as site:
         port = int(site.gateway.urls[0].rpartition(":")[2])
-        reader = Reader(await trio.open_tcp_stream("127.0.0.1", port))
-        slow = request("POST /v1/functions/wait/call HTTP/1.1", "Content-Length: 0")
-        await reader.stream.send_all(slow + SMUGGLED)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            yield site, Reader(stream)
+
+
+async def final_answer(reader: Reader) -> Answer:
+    """Read answers until one that is no 100."""
+    while True:
+        answer = await reader.answer(is_head=False, is_old=False)
+        assert answer is not None, "closed without an answer"
+        if answer.status != 100:
+            return answer
+
+
+async def test_s18_answers_come_in_the_order_of_pipelined_requests() -> None:
+    """The second function is quick, the first one waits."""
+    async with open_reader() as (site, reader):
+        await reader.stream.send_all(SLOW + SMUGGLED)
         await site.probe.begun.wait()
         site.probe.release.set()
-        for body in (b'"released"', b"1"):
-            answer = await reader.answer(is_head=False, is_old=False)
-            assert answer is not None
-            assert answer.body == body
-        await trio.aclose_forcefully(reader.stream)
+        assert (await final_answer(reader)).body == b'"released"'
+        assert (await final_answer(reader)).body == b"1"
 
 
 async def test_a_half_closed_client_gets_the_answer_of_a_slow_function() -> None:
-    async with open_site(PATIENT) as site:
-        port = int(site.gateway.urls[0].rpartition(":")[2])
-        reader = Reader(await trio.open_tcp_stream("127.0.0.1", port))
-        await reader.stream.send_all(
-            request("POST /v1/functions/wait/call HTTP/1.1", "Content-Length: 0")
-        )
+    async with open_reader() as (site, reader):
+        await reader.stream.send_all(SLOW)
         await site.probe.begun.wait()
         await reader.stream.send_eof()
         await trio.testing.wait_all_tasks_blocked(0.05)  # so that the gateway sees it
         site.probe.release.set()
-        answer = await reader.answer(is_head=False, is_old=False)
-        while answer is not None and answer.status == 100:
-            answer = await reader.answer(is_head=False, is_old=False)
-        assert answer is not None
-        assert answer.body == b'"released"'
-        await trio.aclose_forcefully(reader.stream)
+        assert (await final_answer(reader)).body == b'"released"'
 
 
 def test_the_table_is_one() -> None:
