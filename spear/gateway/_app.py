@@ -63,6 +63,13 @@ class Route:
     is_control: bool = False
     is_foreign: bool = False
 
+    @property
+    def allow(self) -> bytes:
+        """The methods that can be used there, for ``Allow``."""
+        methods = ["GET", "HEAD"] if "GET" in self.actions else []
+        methods += [each for each in self.actions if each != "GET"]
+        return ", ".join([*methods, "OPTIONS"]).encode()
+
 
 @final
 class App:
@@ -155,15 +162,19 @@ class App:
         route = self._routes.get(pattern)
         if route is None:
             raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}")
+        if (
+            request.method == "OPTIONS"
+        ):  # also asked before a page of another site may call: it may not
+            await request.respond(204, b"", b"", ((b"allow", route.allow),))
+            return
         method = "GET" if request.method == "HEAD" else request.method
         action = route.actions.get(method)
         if action is None:
-            allowed = ", ".join(route.actions)
             raise Problem(
                 405,
                 "MethodNotAllowed",
-                f"{request.method[:20]} is not for this path: use {allowed}",
-                headers=((b"allow", allowed.encode()),),
+                f"{request.method[:20]} is not for this path: use {route.allow.decode()}",
+                headers=((b"allow", route.allow),),
             )
         if not route.is_open and not route.is_foreign:
             self.guard.expect_known(request)

@@ -25,7 +25,7 @@ from ._exchange import (
     whole_in,
 )
 from ._show import show_deployment, show_instances, show_line
-from ._streams import send_items
+from ._streams import send_head, send_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,6 +154,9 @@ class _Snapshots:
 async def watch(app: App, request: Request, _: str) -> None:
     """``GET /v1/watch``."""
     interval = number_in(query_of(request), "interval", 1, least=0.2, most=60)
+    if request.method == "HEAD":
+        await send_head(request)
+        return
     with app.streams.taking():
         await send_items(app, request, _Snapshots(app, request, interval))
 
@@ -202,8 +205,12 @@ async def get_logs(app: App, request: Request, name: str) -> None:
     query = query_of(request)
     tail = whole_in(query, "tail", 100, least=0, most=MAX_LINES)
     instance = query.get("instance")
+    follows = flag_in(query, "follow")
+    if request.method == "HEAD":
+        await send_head(request)
+        return
     with app.streams.taking():
-        if flag_in(query, "follow"):
+        if follows:
             async with deployment.follow_logs() as following:
                 lines = _Lines(iter(deployment.logs(tail)), following, instance)
                 await send_items(app, request, lines, at_once=True)
