@@ -20,7 +20,7 @@ from spear.spearlet import SpearletState
 from ._budget import Budget
 from ._catalogue import Catalogue
 from ._errors import Problem, describe, retry_after, retry_header, status_of
-from ._exchange import JSON, identify, show
+from ._exchange import identify, show, show_document
 from ._guard import Guard
 from ._request import Request
 from ._socket import Socket
@@ -226,7 +226,8 @@ class App:
         headers = retry_header(retry_after(error, status))
         if isinstance(error, Problem):
             headers += error.headers
-        await request.respond(status, show({"error": told}), JSON, headers)
+        body, kind = show_document(request, {"error": told})
+        await request.respond(status, body, kind, headers)
 
 
 def _split(path: str) -> tuple[str, str]:
