@@ -66,7 +66,7 @@ _BYTES: Final[Schema] = {
 # (method, path, summary, parameters): what does not depend on the functions.
 _FIXED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
     ("get", "/healthz", "Whether the host's loop turns.", ()),
-    ("get", "/readyz", "Whether calls are taken.", ()),
+    ("get", "/readyz", "Whether calls are taken.", ("deployment",)),
     ("get", "/v1/functions", "All functions.", ()),
     ("get", "/v1/functions/{name}", "One function.", ()),
     ("get", "/v1/functions/{name}/socket", "A WebSocket: items in both directions.", ()),

@@ -49,10 +49,21 @@ async def healthz(app: App, request: Request, _: str) -> None:
 
 
 async def readyz(app: App, request: Request, _: str) -> None:
-    """``GET /readyz``."""
+    """``GET /readyz``: of all deployments, or of the one that the query names."""
+    query = query_of(request)
+    asked = query.pop("deployment", None)
+    if query:
+        raise bad(
+            f"there is no parameter {next(iter(query))[:100]!r}: say ?deployment=NAME, or nothing"
+        )
+    deployments = app.spearlet.deployments
+    if asked is not None:
+        if asked not in deployments:  # the others are not named to a caller without the token
+            raise NotFound(f"there is no deployment {asked[:100]!r}")
+        deployments = {asked: deployments[asked]}
     reasons = {
         name: deployment.health().reason or deployment.health().state.value
-        for name, deployment in app.spearlet.deployments.items()
+        for name, deployment in deployments.items()
         if not _serves(deployment)
     }
     status = "draining" if app.is_draining else "not ready" if reasons else "ready"

@@ -23,7 +23,18 @@ CBOR = "application/cbor"
 HUGE = 3**20000
 """More digits than Python reads or writes as a decimal."""
 
-ODD: list[object] = [None, True, -(2**70), HUGE, 1.5, float("inf"), "é", b"\x00\xff", [], {"a": b"b", b"c": [1]}]
+ODD: list[object] = [
+    None,
+    True,
+    -(2**70),
+    HUGE,
+    1.5,
+    float("inf"),
+    "é",
+    b"\x00\xff",
+    [],
+    {"a": b"b", b"c": [1]},
+]
 
 
 async def send(site: Site, function: str, body: bytes, *, accept: str | None = CBOR) -> Reply:
