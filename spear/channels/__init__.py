@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spear.wire import encode_call as encode_call
     from spear.wire import encode_head as encode_head
     from spear.wire import encode_sendable as encode_sendable
+    from spear.wire import encode_value as encode_value
 
     from ._calls import CallStream as CallStream
     from ._calls import InboundCall as InboundCall
@@ -82,6 +83,7 @@ _HOMES = {
     "encode_call": "spear.wire",
     "encode_head": "spear.wire",
     "encode_sendable": "spear.wire",
+    "encode_value": "spear.wire",
     "notify": "._interrupts",
     "open_communication_factory": "._factory",
     "open_connection_manager": "._manager",

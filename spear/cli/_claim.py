@@ -57,7 +57,8 @@ def claim(path: str) -> Iterator[None]:
         lock = own(_lock(path, directory))
     except OSError as error:
         raise ConfigurationError(
-            f"cannot use {directory}: {error.strerror}; choose another path with --control-socket"
+            f"cannot use {error.filename or directory}: {error.strerror}; choose another path with "
+            "--control-socket"
         ) from error
     try:
         _remove_abandoned(path)

@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if argv is None else list(argv)
         parser = load(words)
     except OSError as error:  # no descriptor is left, with which to read modules
-        sys.stderr.write(f"spear: the system refuses: {error}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"spear: the system refuses: {error}\n")
         return os.EX_OSERR
     finally:
         _exchange(signal.SIG_DFL, signal.default_int_handler)

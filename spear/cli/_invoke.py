@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 
 from spear._errors import ConfigurationError, InvalidArguments, SpearError
 from spear._json import dump_json, load_json
@@ -97,8 +96,6 @@ def run_invoke(options: argparse.Namespace) -> int:
             raise OURS.wrong("say what to call: spear invoke NAME")
         if options.timeout is not None and not options.timeout > 0:
             raise OURS.wrong("--timeout must be more than 0 seconds")
-        if sys.stdout is None:
-            raise ConfigurationError("standard output is closed")
         remote, name = Remote(options), words[0]
         path = f"/v1/functions/{part_of_path(name, 'a function')}"
         if "help" in ours:

@@ -6,14 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NoReturn
 
 from spear._errors import ConfigurationError, SpawnFailed, SpearError, WorkerDied
 from spear._version import __version__
 
 from ._commands import COMMANDS, define
-from ._say import say
+from ._say import complain, expect_output, say
 from ._status import BROKEN_PIPE, INTERRUPTED, exit_status, is_refusal
 from ._text import printable
 
@@ -63,6 +62,8 @@ def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> i
             of_command = getattr(options, "parser", parser)
             meant = _meant(of_command, unknown)
             of_command.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        if options.command != "serve":  # a host needs no output to serve
+            expect_output()
         return int(options.run(options))
     except SystemExit as done:  # --help and --version
         return int(done.code or 0) if words else exit_status(ConfigurationError(""))
@@ -133,16 +134,14 @@ def _report(error: BaseException, options: argparse.Namespace) -> int:
 
         from ._failures import describe
 
-        with suppress(OSError):
-            print(json.dumps({"error": describe(error)}), file=sys.stderr)
+        complain(json.dumps({"error": describe(error)}))
         return exit_status(error)
     text = f"the system refuses: {error!s}" if is_refusal(error) else str(error)
     shows_lines = getattr(options, "shows_lines", False)
     if shows_lines and isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
         # It has been shown, line by line, as it was written.
         text = text.removesuffix(f"\n--- stderr ---\n{error.stderr_tail}")
-    with suppress(OSError):  # whoever asked has the exit status
-        print(f"spear: {printable(text.rstrip())}", file=sys.stderr)
+    complain(f"spear: {printable(text.rstrip())}")
     return exit_status(error)
 
 

@@ -10,7 +10,7 @@ from spear._errors import ConfigurationError
 
 from ._documents import inner, number, text, total
 from ._places import NoHost
-from ._remote import Remote, define_host, part_of_path
+from ._remote import MAX_SECONDS, Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable
 from ._values import number as read_number
@@ -97,8 +97,10 @@ def define_drain(parser: argparse.ArgumentParser) -> None:
 def run_drain(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     seconds = options.seconds
-    if seconds is not None and not 0 <= seconds < float("inf"):
-        raise ConfigurationError("--seconds must be a number of seconds")
+    if seconds is not None and not 0 <= seconds < MAX_SECONDS:
+        raise ConfigurationError(
+            f"--seconds must be a number of seconds from 0 to less than {MAX_SECONDS:g}"
+        )
     remote = Remote(options)
     pid = _pid(remote)
     answer = remote.post("/v1/drain", {} if seconds is None else {"seconds": seconds})

@@ -14,22 +14,16 @@ from typing import final
 
 import trio
 
-from spear._errors import ConfigurationError, SpearError
+from spear._errors import SpearError
 
 from ._waiting import is_writable, wait_writable
 
 
 @final
 class Output:
-    """Standard output, unbuffered.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
+    """Standard output, unbuffered."""
 
     def __init__(self) -> None:
-        if sys.stdout is None:  # another file may have its number by now
-            raise ConfigurationError("standard output is closed")
         self._fd = sys.stdout.fileno()
 
     async def write(self, data: bytes) -> None:

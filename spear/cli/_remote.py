@@ -34,6 +34,9 @@ ANSWER_SECONDS: Final = 60.0
 USUAL: Final = -1.0
 """Stands for the usual time."""
 
+MAX_SECONDS: Final = 1e9
+"""Thirty years. Longer waits have no end: the system takes no timeout that is much larger."""
+
 MAX_ANSWER_BYTES: Final = 64 << 20
 """More than any message; a host that sends more is none."""
 
@@ -212,6 +215,8 @@ class Remote:
             SpearError: it answers with an error.
         """
         seconds = self._seconds if seconds == USUAL else seconds
+        if seconds is not None and seconds > MAX_SECONDS:
+            seconds = None
         every = dict(headers or {})
         if self._token is not None:
             every["Authorization"] = f"Bearer {self._token}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 
 from spear._errors import ConfigurationError, DeadlineExceeded
@@ -63,8 +62,6 @@ def run_result(options: argparse.Namespace) -> int:
         execution = remote.post(f"{path}/cancel", {}) if options.cancel else remote.get(path)
         say(json.dumps(execution, indent=2) if options.json else _state(execution))
         return 0
-    if sys.stdout is None:
-        raise ConfigurationError("standard output is closed")
     with long_integers():
         result = _wait(remote, path, options.timeout)
         write(show_json(result) if options.json else show_value(result))

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import stat
-import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from spear.config import (
 
 from ._claim import check_place
 from ._command import read_variable
-from ._say import say
+from ._say import complain, say
 from ._status import exit_status
 from ._text import printable
 
@@ -134,7 +133,7 @@ def run_serve(options: argparse.Namespace) -> int:
         show = show_as_json if options.show_config == "json" else show_as_toml
         say(show(loaded.configuration).removesuffix("\n"))
         for line in faults.lines:
-            print(line, file=sys.stderr)
+            complain(line)
         return 0
     faults.raise_if_any()
     _warn(loaded)
@@ -158,7 +157,7 @@ def _check_for_scripts(loaded: Loaded, faults: Faults) -> int:
 def _warn(loaded: Loaded) -> None:
     """Say what can be used, and should not be."""
     for each in _warnings(loaded):
-        print(f"spear: {printable(each)}", file=sys.stderr)
+        complain(f"spear: {printable(each)}")
 
 
 def _warnings(loaded: Loaded) -> list[str]:

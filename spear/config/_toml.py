@@ -18,7 +18,7 @@ from typing import Final
 from spear._errors import ConfigurationError
 from spear._json import read_float
 
-from ._faults import KeyPath, Said
+from ._faults import KeyPath, Said, show_path
 
 MAX_FILE_BYTES: Final = 1 << 20
 """Of a configuration. Nobody writes so much; a wrong file may have any size."""
@@ -77,30 +77,59 @@ def read_file(path: str, here: str | None) -> Said:
         raise ConfigurationError(f"{shown}:{line}: this is not TOML: {what}") from error
     except ValueError as error:
         reason = str(error).partition(":")[0]  # Python's advice is for who writes this program
-        raise ConfigurationError(f"{shown} has a number that cannot be used: {reason}") from error
+        line, key = _find_unusable(text)
+        raise ConfigurationError(
+            f"{shown}:{line}: {key}: this number cannot be used: {reason}"
+        ) from error
     except RecursionError as error:
         raise ConfigurationError(f"{shown} is nested too deeply") from error
     return Said(tables, {key: f"{shown}:{line}" for key, line in find_lines(text)})
 
 
+def _find_unusable(text: str) -> tuple[int, str]:
+    """The line and the key of the first number in a TOML text that Python cannot hold."""
+    found = (
+        (line, show_path(path))
+        for path, line, statement in _statements(text)
+        if _is_unusable(statement)
+    )
+    return next(found, (1, "a key"))
+
+
+def _is_unusable(statement: str) -> bool:
+    try:
+        load_toml(statement)
+    except tomllib.TOMLDecodeError:  # cut in the wrong place
+        return False
+    except ValueError:
+        return True
+    return False
+
+
 def find_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
     """Each table and key of a TOML text, and its line."""
+    return ((path, line) for path, line, _ in _statements(text))
+
+
+def _statements(text: str) -> Iterator[tuple[KeyPath, int, str]]:
+    """Each table and key of a TOML text, its line, and the text of it alone."""
     table: KeyPath = ()
     position, line = 0, 1
     while position < len(text):
-        start = position
         header = re.compile(r"[ \t]*\[\[?").match(text, position)
         keys = _KEYS.match(text, header.end() if header else position)
         if keys:
             path = tuple(_unquote(each) for each in _ONE_KEY.findall(keys[1]))
             where = line + text.count("\n", position, keys.start(1))
+            end = _end_of_statement(text, keys.end())
             if header:
                 table = path
-                yield path, where
+                yield path, where, text[position:end]
             elif text.startswith("=", keys.end()):
-                yield table + path, where
-            start = keys.end()
-        position = _end_of_statement(text, start)
+                yield table + path, where, text[position:end]
+            position = end
+        else:
+            position = _end_of_statement(text, position)
         line = text.count("\n", 0, position) + 1
 
 
@@ -162,7 +191,10 @@ def show_toml_value(value: object) -> str:
     if isinstance(value, float):
         return repr(value) if isfinite(value) else str(value)
     if isinstance(value, int):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError:  # of more than 4,300 digits
+            return hex(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(show_toml_value(each) for each in value)}]"
     return _show_text(str(value))

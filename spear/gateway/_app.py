@@ -20,7 +20,7 @@ from spear.spearlet import SpearletState
 from ._budget import make_budgets
 from ._catalogue import Catalogue
 from ._errors import Problem, describe, retry_after, retry_header, status_of
-from ._exchange import JSON, identify, show
+from ._exchange import identify, show, show_document
 from ._guard import Guard
 from ._statistics import Connections, GatewayStatistics
 from ._websocket import WebSocket, check_handshake
@@ -61,6 +61,13 @@ class Route:
     is_open: bool = False
     is_control: bool = False
     is_foreign: bool = False
+
+    @property
+    def allow(self) -> bytes:
+        """The methods that can be used there, for ``Allow``."""
+        methods = ["GET", "HEAD"] if "GET" in self.actions else []
+        methods += [each for each in self.actions if each != "GET"]
+        return ", ".join([*methods, "OPTIONS"]).encode()
 
 
 @final
@@ -145,15 +152,19 @@ class App:
         route = self._routes.get(pattern)
         if route is None:
             raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}")
+        if (
+            request.method == "OPTIONS"
+        ):  # also asked before a page of another site may call: it may not
+            await request.respond(204, b"", b"", ((b"allow", route.allow),))
+            return
         method = "GET" if request.method == "HEAD" else request.method
         action = route.actions.get(method)
         if action is None:
-            allowed = ", ".join(route.actions)
             raise Problem(
                 405,
                 "MethodNotAllowed",
-                f"{request.method[:20]} is not for this path: use {allowed}",
-                headers=((b"allow", allowed.encode()),),
+                f"{request.method[:20]} is not for this path: use {route.allow.decode()}",
+                headers=((b"allow", route.allow),),
             )
         if not route.is_open and not route.is_foreign:
             self.guard.expect_known(request)
@@ -205,7 +216,8 @@ class App:
         headers = retry_header(retry_after(error, status))
         if isinstance(error, Problem):
             headers += error.headers
-        await request.respond(status, show({"error": told}), JSON, headers)
+        body, kind = show_document(request, {"error": told})
+        await request.respond(status, body, kind, headers)
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a request says besides what it asks for, and how results go back: headers, arguments, JSON.
+"""What a request says besides what it asks for, and how results go back: headers, arguments, JSON, CBOR.
 
 All of it is for one call: deadline, key, session, ids of traces; the arguments in body and query.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote
 
 from spear._json import dump_json, load_json, read_float
+from spear.channels import TooManyItems, decode_result, encode_value
 
 from ._errors import Problem
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ._request import Headers, MoreHeaders, Request
 
 JSON: Final = b"application/json"
+CBOR: Final = b"application/cbor"
 BYTES: Final = b"application/octet-stream"
 TEXT: Final = b"text/plain; charset=utf-8"
 
@@ -183,6 +185,16 @@ def parse_json(text: bytes, what: str) -> object:
         raise bad(f"{what} is nested too deeply") from None
 
 
+def parse_cbor(body: bytes) -> object:
+    """The value in a body that is CBOR. Raises Problem."""
+    try:
+        return decode_result(body, is_cbor=True)
+    except TooManyItems:
+        raise bad(f"the body has more than {MAX_ITEMS} items: send bytes instead") from None
+    except ValueError as error:
+        raise bad(f"the body, as CBOR, is {error}") from error
+
+
 def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Mapping[str, object]]:
     """(positional, keywords) of a call. Raises Problem."""
     kind = (single(request, b"content-type") or JSON).decode("latin-1")
@@ -192,6 +204,9 @@ def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Map
     if kind == "application/json" or kind.endswith("+json"):
         if body:
             positional, keywords = split_arguments(parse_json(body, "the body"))
+    elif kind == "application/cbor" or kind.endswith("+cbor"):
+        if body:
+            positional, keywords = split_arguments(parse_cbor(body))
     elif kind in _FORMS:
         message = "forms are not taken: send JSON, with Content-Type: application/json"
         raise Problem(415, "UnsupportedMediaType", message)
@@ -208,9 +223,11 @@ def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Map
 
 
 def split_arguments(value: object) -> tuple[tuple[object, ...], dict[str, object]]:
-    """(positional, keywords) of what a JSON body says. Raises Problem."""
+    """(positional, keywords) of the value of a body. Raises Problem."""
     if isinstance(value, dict):
         keywords = dict(value)
+        if not all(isinstance(each, str) for each in keywords):  # in CBOR, a key may be bytes
+            raise bad("a keyword argument is named by text: an object as an argument is [{...}]")
         positional = keywords.pop("$args", [])
         if not isinstance(positional, list):
             raise bad("$args is an array of positional arguments")
@@ -258,29 +275,50 @@ def show(value: object) -> bytes:
         raise Problem(502, "RemoteProtocolError", message, delivered="yes") from error
 
 
+def show_cbor(value: object) -> bytes:
+    """A value as CBOR."""
+    if isinstance(value, memoryview):  # of what was returned as a SharedBuffer
+        value = bytes(value)
+    return encode_value(value)
+
+
 def choose_form(request: Request, value: object) -> tuple[bytes, bytes]:
     """(body, content type) of a result, as the client wants it. Raises Problem."""
+    wanted = accepts(request)
+    if "application/cbor" in wanted:
+        return show_cbor(value), CBOR
     if isinstance(value, memoryview):  # of what was returned as a SharedBuffer
         value = bytes(value)
     if isinstance(value, bytes):
-        wanted = accepts(request)
         if wanted is _ANYTHING or not wanted & {"application/json"} or wanted & _RAW:
             return value, BYTES
-    elif isinstance(value, str):
-        wanted = accepts(request)
-        if "text/plain" in wanted and not wanted & {"application/json", "*/*"}:
-            return value.encode(), TEXT
+    elif (
+        isinstance(value, str)
+        and "text/plain" in wanted
+        and not wanted & {"application/json", "*/*"}
+    ):
+        return value.encode(), TEXT
     return show(value), JSON
 
 
 _RAW: Final = frozenset({"*/*", "application/octet-stream", "application/*"})
+_CBOR: Final = frozenset({"application/cbor", "application/cbor-seq"})
+
+
+def show_document(request: Request, value: object) -> tuple[bytes, bytes]:
+    """(body, content type) of what is no result: JSON, but for a client that accepts CBOR alone."""
+    wanted = accepts(request)
+    if wanted and wanted <= _CBOR:
+        return show_cbor(value), CBOR
+    return show(value), JSON
 
 
 async def respond_json(
     request: Request, value: object, status: int = 200, headers: MoreHeaders = ()
 ) -> None:
-    """Answer with JSON."""
-    await request.respond(status, show(value), JSON, headers)
+    """Answer with JSON, or with CBOR if the client accepts nothing else."""
+    body, kind = show_document(request, value)
+    await request.respond(status, body, kind, headers)
 
 
 def milliseconds(seconds: float) -> Headers:

@@ -1,4 +1,4 @@
-"""How items are written into a response that goes on: events, lines, bytes.
+"""How items are written into a response that goes on: events, lines, CBOR, bytes.
 
 Knows nothing of where they come from.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from ._exchange import BYTES, accepts, show
+from ._exchange import BYTES, accepts, show, show_cbor
 
 if TYPE_CHECKING:
     from ._request import Request
 
 EVENTS: Final = b"text/event-stream"
 LINES: Final = b"application/x-ndjson"
+SEQUENCE: Final = b"application/cbor-seq"
 
 
 class Form(Protocol):
@@ -89,6 +90,30 @@ class Lines:
 
 
 @final
+class Sequence:
+    """A CBOR sequence (RFC 8742): one item after the other."""
+
+    kind = SEQUENCE
+    is_cut = True
+
+    def item(self, number: int, value: object) -> bytes:
+        """Its end is clear from its beginning, so nothing separates it from the next."""
+        return show_cbor(value)
+
+    def sign_of_life(self) -> bytes:
+        """A sequence has items and nothing else."""
+        return b""
+
+    def end(self, count: int) -> bytes:
+        """The end of the response is the end of the sequence."""
+        return b""
+
+    def failure(self, told: dict[str, object]) -> bytes:
+        """A last item, as the last of :class:`Lines`."""
+        return show_cbor({"$error": told})
+
+
+@final
 class Raw:
     """Bytes as they are."""
 
@@ -97,8 +122,8 @@ class Raw:
 
     def item(self, number: int, value: object) -> bytes:
         """What is no bytes is text, or a line of JSON."""
-        if isinstance(value, bytes):
-            return value
+        if isinstance(value, bytes | memoryview):
+            return bytes(value)
         return value.encode() if isinstance(value, str) else show(value) + b"\n"
 
     def sign_of_life(self) -> bytes:
@@ -119,6 +144,8 @@ def form_for(request: Request) -> Form:
     wanted = accepts(request)
     if "text/event-stream" in wanted:
         return Events()
+    if "application/cbor-seq" in wanted or "application/cbor" in wanted:
+        return Sequence()
     if "application/octet-stream" in wanted:
         return Raw()
     return Lines()

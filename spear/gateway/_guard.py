@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, final
 
 from ._errors import Problem
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 TOKEN_PROTOCOL: Final = "spear.token."  # noqa: S105  # no token itself
 """What a WebSocket's subprotocol begins with that is a token: programs in browsers can send no header."""
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
 _ELSEWHERE: Final = (b"cross-site", b"same-site")
 """What browsers say of a request of another page."""
 
@@ -27,8 +26,15 @@ _CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="spear"'),)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address of ours."""
-    return host in ("localhost", "::1") or (host.startswith("127.") and host.count(".") == 3)
+    """Whether a host is the loopback interface: "localhost", or any address of it."""
+    if host.lower().removesuffix(".") == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 @final
@@ -39,7 +45,7 @@ class Guard:
         self._token = None if settings.token is None else settings.token.encode()
         self._allow_control = settings.allow_control
         self._checks_host = settings.host is None or is_loopback(settings.host)
-        self._hosts = _LOOPBACK | {each.lower() for each in settings.allowed_hosts}
+        self._hosts = frozenset(map(_plain, settings.allowed_hosts))
 
     def check_place(self, request: Request) -> None:
         """See that no foreign page is behind a request. Raises Problem.
@@ -53,7 +59,7 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._checks_host and b"host" in headers:  # no browser leaves it out; HTTP/1.0 may
             name = host.rpartition(":")[0] if _has_port(host) else host
-            if name not in self._hosts and not name.endswith(".localhost"):
+            if not self._is_ours(_plain(name)):
                 message = f"this gateway is not called {name[:100]!r}: say localhost"
                 if not name:
                     message = "the Host of this request is empty: say localhost"
@@ -65,6 +71,10 @@ class Guard:
             is_ours = headers.get(b"sec-fetch-site") not in _ELSEWHERE or request.path == "/"
         if not is_ours:
             raise Problem(403, "Forbidden", "pages of other sites may not call this gateway")
+
+    def _is_ours(self, name: str) -> bool:
+        # An address is no name that could be made to point here.
+        return name.endswith(".localhost") or name in self._hosts or is_loopback(name)
 
     def is_known(self, request: Request) -> bool:
         """Whether a request may see and call everything."""
@@ -111,6 +121,14 @@ class Guard:
     def token(self) -> str | None:
         """What those who sign their requests sign with."""
         return None if self._token is None else self._token.decode()
+
+
+def _plain(host: str) -> str:
+    """A host as it is compared: without brackets, and without the dot at the end of a complete name."""
+    host = host.lower()
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1] if ":" in host else host
+    return host.removesuffix(".")
 
 
 def _has_port(host: str) -> bool:

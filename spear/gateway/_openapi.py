@@ -66,7 +66,7 @@ _BYTES: Final[Schema] = {
 # (method, path, summary, parameters): what does not depend on the functions.
 _FIXED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
     ("get", "/healthz", "Whether the host's loop turns.", ()),
-    ("get", "/readyz", "Whether calls are taken.", ()),
+    ("get", "/readyz", "Whether calls are taken.", ("deployment",)),
     ("get", "/v1/functions", "All functions.", ()),
     ("get", "/v1/functions/{name}", "One function.", ()),
     ("get", "/v1/functions/{name}/socket", "A WebSocket: items in both directions.", ()),
@@ -100,6 +100,11 @@ _HEADERS: Final = (
 
 def _json(schema: Schema) -> Schema:
     return {"application/json": {"schema": schema}}
+
+
+def _both(schema: Schema) -> dict[str, object]:
+    """The same value in JSON and in CBOR, which has bytes of its own."""
+    return {**_json(schema), "application/cbor": {}}
 
 
 def _failures() -> Schema:
@@ -142,11 +147,11 @@ def _function_paths(
     body: dict[str, object] = {}
     result: Schema = {}
     if signature is None:
-        body = {**_json({}), "application/octet-stream": {}}
+        body = {**_both({}), "application/octet-stream": {}}
     else:
         result = signature.result
         bodies = [signature.by_name(), signature.by_position(), *signature.alone()]
-        body = _json({"anyOf": bodies})
+        body = _both({"anyOf": bodies})
         if signature.takes_bytes:
             body["application/octet-stream"] = {}
     operation: Schema = {
@@ -160,12 +165,16 @@ def _function_paths(
         ],
         "requestBody": {"required": False, "content": body},
     }
-    answered = {"description": "Its result.", "content": _json(result)}
+    answered = {"description": "Its result.", "content": _both(result)}
     accepted = {
         "description": "It is on its way.",
         "content": _json({"$ref": "#/components/schemas/Execution"}),
     }
-    streamed = {"text/event-stream": {}, "application/x-ndjson": {"schema": result}}
+    streamed = {
+        "text/event-stream": {},
+        "application/x-ndjson": {"schema": result},
+        "application/cbor-seq": {},
+    }
     items = {"description": "Its items, as they come.", "content": streamed}
     ways: dict[str, tuple[str, object]] = {"stream": ("200", items)}
     if kind != "stream":

@@ -25,7 +25,7 @@ from ._exchange import (
     whole_in,
 )
 from ._show import show_deployment, show_instances, show_line
-from ._streams import send_items
+from ._streams import send_head, send_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +49,21 @@ async def healthz(app: App, request: Request, _: str) -> None:
 
 
 async def readyz(app: App, request: Request, _: str) -> None:
-    """``GET /readyz``."""
+    """``GET /readyz``: of all deployments, or of the one that the query names."""
+    query = query_of(request)
+    asked = query.pop("deployment", None)
+    if query:
+        raise bad(
+            f"there is no parameter {next(iter(query))[:100]!r}: say ?deployment=NAME, or nothing"
+        )
+    deployments = app.spearlet.deployments
+    if asked is not None:
+        if asked not in deployments:  # the others are not named to a caller without the token
+            raise NotFound(f"there is no deployment {asked[:100]!r}")
+        deployments = {asked: deployments[asked]}
     reasons = {
         name: deployment.health().reason or deployment.health().state.value
-        for name, deployment in app.spearlet.deployments.items()
+        for name, deployment in deployments.items()
         if not _serves(deployment)
     }
     status = "draining" if app.is_draining else "not ready" if reasons else "ready"
@@ -154,6 +165,9 @@ class _Snapshots:
 async def watch(app: App, request: Request, _: str) -> None:
     """``GET /v1/watch``."""
     interval = number_in(query_of(request), "interval", 1, least=0.2, most=60)
+    if request.method == "HEAD":
+        await send_head(request)
+        return
     with app.budgets.streams.taking(1, request.client):
         await send_items(app, request, _Snapshots(app, request, interval))
 
@@ -202,8 +216,12 @@ async def get_logs(app: App, request: Request, name: str) -> None:
     query = query_of(request)
     tail = whole_in(query, "tail", 100, least=0, most=MAX_LINES)
     instance = query.get("instance")
+    follows = flag_in(query, "follow")
+    if request.method == "HEAD":
+        await send_head(request)
+        return
     with app.budgets.streams.taking(1, request.client):
-        if flag_in(query, "follow"):
+        if follows:
             async with deployment.follow_logs() as following:
                 lines = _Lines(iter(deployment.logs(tail)), following, instance)
                 await send_items(app, request, lines, at_once=True)

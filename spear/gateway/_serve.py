@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from functools import partial
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from spear._errors import ChannelBroken, ConfigurationError
+from spear._errors import CannotListen, ChannelBroken, ConfigurationError
 from spear._limits import DEFAULT_LIMITS
 from spear._util import NoPublicConstructor
 from spear.channels import open_private_nursery, protected_block, protected_class
 from spear.transports import (
     Acceptor,
     TlsServer,
+    UnixAddress,
     check_private_directory,
     connect_unix,
     open_tcp_listener,
@@ -144,31 +146,51 @@ async def _listen(settings: GatewaySettings) -> SocketListener | TlsListener:
 
 
 async def _listen_locally(path: str) -> SocketListener:
-    """The control socket; one that was left behind by a host that was killed is removed."""
-    _make_directory(os.path.dirname(path))
+    """Listen at the control socket. A socket that was left behind by a host that was killed is removed.
+
+    Raises:
+        ConfigurationError: something else is there, or the place cannot be used.
+    """
+    address = UnixAddress(path)  # or it raises
+    _make_directory(os.path.dirname(address.path))
     try:
-        return open_unix_listener(path)
-    except ConfigurationError:
+        return open_unix_listener(address.path)
+    except CannotListen:
+        await _remove_abandoned(address.path)
+    return open_unix_listener(address.path)
+
+
+async def _remove_abandoned(path: str) -> None:
+    """Remove a socket at which no program listens. Raise ConfigurationError for anything else."""
+    with suppress(FileNotFoundError):  # its owner may remove it at this moment
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ConfigurationError(
+                f"{path} exists and is not a socket: move it away, or choose another control_socket"
+            )
         try:
-            stream = await connect_unix(path)
-        except ChannelBroken:  # nobody listens there
-            with suppress(OSError):
+            (await connect_unix(path)).close()
+        except ChannelBroken as error:
+            if isinstance(error.__cause__, ConnectionRefusedError):  # no program listens there
                 os.unlink(path)
-        else:
-            stream.close()
-            message = f"{path}: a host runs there already; give this one another name"
-            raise ConfigurationError(message) from None
-    return open_unix_listener(path)
+                return
+            if isinstance(error.__cause__, FileNotFoundError):
+                return
+        raise ConfigurationError(
+            f"{path}: another program listens there; choose another control_socket (spear serve: "
+            "another --name)"
+        )
 
 
 def _make_directory(path: str) -> None:
-    """One that only we can enter, if there is none. Raises ConfigurationError."""
+    """Make a directory that only our user can enter, if there is none. Raises ConfigurationError."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         check_private_directory(path)
     except OSError as error:
-        raise ConfigurationError(f"cannot make {path}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"cannot make {path}: {error.strerror}; choose another control_socket"
+        ) from error
 
 
 def _url_of(listener: SocketListener | TlsListener, settings: GatewaySettings) -> str:

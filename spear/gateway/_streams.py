@@ -59,6 +59,12 @@ async def _bind_arguments(request: Request, function: Function) -> BoundCall:
     return function.bind(*positional, **keywords)
 
 
+async def send_head(request: Request) -> None:
+    """Answer HEAD as :func:`send_items` begins to answer GET."""
+    await request.begin(200, form_for(request).kind, _HEADERS)
+    await request.end()
+
+
 async def send_items(app: App, request: Request, source: Source, *, at_once: bool = False) -> None:
     """Answer with what comes from a source, as long as it does.
 

@@ -22,6 +22,8 @@ COMMAND = [str(Path(sys.executable).with_name("spear"))]
 if not Path(COMMAND[0]).exists():
     COMMAND = [sys.executable, "-m", "spear.cli"]
 
+NO_OUTPUT = b"spear: standard output is closed: give the command one, such as /dev/null\n"
+
 PATIENCE_SECONDS = 20.0
 """For a whole run of the command, on a machine that is busy with something else."""
 

@@ -14,7 +14,7 @@ import trustme
 
 from spear.cli._completion import candidates
 
-from .helpers import COMMAND, PATIENCE_SECONDS, Run, read_until
+from .helpers import COMMAND, NO_OUTPUT, PATIENCE_SECONDS, Run, read_until
 from .serving import TILL, Host, serving, wait_until
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def test_no_output_to_write_to(host: Host) -> None:
             timeout=PATIENCE_SECONDS,
             check=False,
         )
-        assert (done.returncode, done.stderr) == (2, b"spear: standard output is closed\n")
+        assert (done.returncode, done.stderr) == (2, NO_OUTPUT)
     with open("/dev/full", "wb") as full:
         process = subprocess.run(
             [*COMMAND, "invoke", "price", "tea"],
@@ -379,6 +379,7 @@ def test_the_end_of_a_deployment_and_of_a_host(
         done = run("drain", "--seconds", "nan")
         assert (done.status, "invalid number value: 'nan'" in done.errors) == (2, True)
         assert run("drain", "--seconds", "inf").status == 2
+        assert run("drain", "--seconds", "9" * 40).errors.startswith("spear: --seconds must be")
         assert run("invoke", "say", "farewell").status == 0
         with host.ask("logs", "-f") as following:
             read_until(following.stdout, b"farewell")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from spear.cli._error_lines import ErrorLines
 from spear.cli._say import say
 from spear.cli._status import EXIT_STATUSES, describe_statuses, exit_status
 
-from .helpers import Terminal
+from .helpers import COMMAND, NO_OUTPUT, PATIENCE_SECONDS, Terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -286,6 +287,39 @@ def test_a_full_disk_is_told(terminal: Terminal, words: list[str]) -> None:
     assert (done.status, done.errors) == (70, FULL)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ps", "ps --json", "top --once", "logs", "result x", "scale shop 2", "drain", "invoke price",
+        "--help", "--version", "call --help", "completion bash", "call shop.py:price tea",
+        "serve shop.py --check", "serve shop.py --check --json", "serve shop.py --show-config",
+    ],
+)  # fmt: skip
+def test_no_command_succeeds_without_standard_output(terminal: Terminal, line: str) -> None:
+    """It fails before it has asked a host for anything."""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *line.split()],
+        cwd=terminal.place, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    if line.endswith("--json"):
+        assert json.loads(done.stderr)["error"]["message"].startswith("standard output is closed")
+    else:
+        assert done.stderr == NO_OUTPUT
+
+
+@pytest.mark.slow
+def test_errors_never_go_to_standard_output(terminal: Terminal) -> None:
+    """Python's print() writes there if standard error is closed."""
+    for words in (["ps", "--host", "none"], ["ps", "--host", "none", "--json"]):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, *words],
+            cwd=terminal.place, stdout=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (10, b"")
+
+
 def test_what_standard_output_has_no_letters_for(capfd: pytest.CaptureFixture[str]) -> None:
     with (
         io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="ascii") as stdout,
@@ -293,8 +327,6 @@ def test_what_standard_output_has_no_letters_for(capfd: pytest.CaptureFixture[st
     ):
         patch.setattr(sys, "stdout", stdout)
         say("1 µs")
-        patch.setattr(sys, "stdout", None)
-        say("to nobody")
     assert capfd.readouterr().out == "1 \\xb5s\n"
 
 

@@ -13,6 +13,7 @@ import trustme
 from spear import ConfigurationError
 from spear.config import (
     Configuration,
+    Flags,
     HostConfiguration,
     check_configuration,
     read_token,
@@ -229,8 +230,10 @@ def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
         (b"a = 1\na = 2\n", "spear.toml:2: this is not TOML: Cannot overwrite a value"),
         (b"a = 1\nb = \"\xff\"", "spear.toml:2: this is not UTF-8"),
         (b"#" * ((1 << 20) + 1), "spear.toml has more than 1048576 bytes: is it the right file?"),
-        (b"a = 1e400", "spear.toml has a number that cannot be used: 1e400 is a number"),
-        (b"a = " + b"9" * 5000, "spear.toml has a number that cannot be used: Exceeds the limit"),
+        (b"a = 1\nb.c = 1e400", "spear.toml:2: b.c: this number cannot be used: 1e400 is a number"),
+        (b"[a]\nb = [\n1e400]", "spear.toml:2: a.b: this number cannot be used: 1e400"),
+        (b"[a]\nb.c = 1\n" + b"9" * 400 + b" = " + b"9" * 400 + b".5", "spear.toml:3: a.9999"),
+        (b"a = " + b"9" * 5000, "spear.toml:1: a: this number cannot be used: Exceeds the limit"),
         (b"a = " + b"[" * 5000 + b"]" * 5000, "spear.toml is nested too deeply"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -439,7 +442,30 @@ def test_a_table_that_nobody_has_said_is_the_same_every_time() -> None:
 
 def test_a_number_of_more_digits_than_python_reads(read: Read) -> None:
     digits = "9" * 5000
-    with pytest.raises(ConfigurationError, match=r"spear.toml has a number that cannot be used"):
+    with pytest.raises(ConfigurationError, match=r"spear.toml:2: limits.max_calls: this number"):
         read(f"[limits]\nmax_calls = {digits}")
+    with pytest.raises(ConfigurationError, match=r"spear.toml:3: functions.a.restart: this number"):
+        read(f"[functions.a]\nsource = 'a'\nrestart = {{intensity = {digits}}}")
     outcome = read(environment={"SPEAR_LIMITS_MAX_CALLS": digits})
     assert 'limits.max_calls: must be a whole number, not "999' in "\n".join(outcome.lines)
+
+
+@pytest.mark.parametrize("digits", ["9" * 40, "9" * 400, "-" + "9" * 400, "0x" + "f" * 5000])
+def test_a_number_of_many_digits_is_a_fault_of_its_key(read: Read, digits: str) -> None:
+    """Whoever says it: a file, a variable, a flag."""
+    keys = (
+        "limits.max_calls",
+        "limits.call_seconds",
+        "gateway.max_streams",
+        "gateway.idle_seconds",
+    )
+    for key in keys:
+        section, name = key.split(".")
+        variable = f"SPEAR_{key.upper().replace('.', '_')}"
+        for outcome in (
+            read(f"[{section}]\n{name} = {digits}"),
+            read(environment={variable: digits}),
+            read(flags=Flags(settings=((key, digits),))),
+        ):
+            (line,) = outcome.lines
+            assert f": {key}: must be" in line

@@ -250,7 +250,7 @@ async def test_paths_and_methods() -> None:
             reply = await ask(site.gateway, "GET", path)
             assert (reply.status, reply.error["kind"]) == (404, "NoSuchPath"), path
         reply = await ask(site.gateway, "DELETE", "/v1/functions")
-        assert (reply.status, reply.headers["allow"]) == (405, "GET")
+        assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
         reply = await ask(site.gateway, "GET", "/v1/functions/double/socket")
         assert (reply.status, reply.headers["upgrade"]) == (426, "websocket")
         reply = await ask(site.gateway, "HEAD", "/healthz", body=None)

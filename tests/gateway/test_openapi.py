@@ -84,7 +84,7 @@ def test_a_function_of_which_nothing_is_known_takes_anything() -> None:
     ((path, item), _) = _function_paths("odd", "function", None)
     assert path == "/v1/functions/odd/call"
     assert json.loads(json.dumps(item))["post"]["requestBody"]["content"] == {
-        "application/json": {"schema": {}}, "application/octet-stream": {},
+        "application/json": {"schema": {}}, "application/cbor": {}, "application/octet-stream": {},
     }  # fmt: skip
 
 

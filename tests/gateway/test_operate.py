@@ -30,10 +30,10 @@ from .helpers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from .helpers import Json
+    from .helpers import Json, Reply
 
 SHOP = """
 import sys
@@ -242,6 +242,40 @@ async def test_what_is_wrong_with_a_deployment_is_told_to_those_who_may_know(
             ready = await ask(gateway, "GET", "/readyz", headers=KNOWN)
             assert "shop" in str(ready.json["reasons"])
             assert (await ask(gateway, "GET", "/healthz")).status == 200
+
+
+@pytest.mark.slow
+async def test_a_crashing_deployment_leaves_the_others_ready(tmp_path: Path) -> None:
+    """A load balancer that asks for the deployment that it uses keeps the host."""
+    policy = spear.DeploymentSettings(restart=spear.RestartPolicy(intensity=0))
+    (tmp_path / "shop.py").write_text(SHOP, encoding="utf-8")
+    async with open_site(GatewaySettings(token=TOKEN)) as site:
+        shop = await site.spearlet.deploy(tmp_path / "shop.py", settings=policy)
+
+        async def ready(query: str, headers: Mapping[str, str] | None = None) -> Reply:
+            return await ask(site.gateway, "GET", f"/readyz{query}", headers=headers)
+
+        for query in ("", "?deployment=shop", "?deployment=probe", "?deployment=%73hop"):
+            assert (await ready(query)).status == 200
+        await ask(site.gateway, "POST", "/v1/functions/die/call", headers=KNOWN)
+        await wait_until(lambda: shop.health().state.value == "unhealthy")
+        assert (await ready("")).status == 503
+        told = await ready("?deployment=shop")
+        assert (told.status, told.json) == (503, {"status": "not ready"})
+        told = await ready("?deployment=shop", KNOWN)
+        assert list(told.json["reasons"]) == ["shop"]  # type: ignore[arg-type]  # a dict
+        told = await ready("?deployment=probe")
+        assert (told.status, told.json) == (200, {"status": "ready"})
+        for query in ("?deployment=none", "?deployment=", "?deployment=sho%2570"):
+            told = await ready(query)
+            assert (told.status, told.error["kind"]) == (404, "NotFound")
+            assert "shop" not in str(told.error["message"])
+        for query in (
+            "?deployments=shop",
+            "?deployment=shop&x=1",
+            "?deployment=shop&deployment=probe",
+        ):
+            assert (await ready(query)).status == 400
 
 
 @pytest.mark.slow
