@@ -20,7 +20,7 @@ from spear.spearlet import SpearletState
 from ._budget import make_budgets
 from ._catalogue import Catalogue
 from ._errors import Problem, describe, retry_after, retry_header, status_of
-from ._exchange import identify, show, show_document
+from ._exchange import identify, show_document
 from ._guard import Guard
 from ._statistics import Connections, GatewayStatistics
 from ._websocket import WebSocket, check_handshake

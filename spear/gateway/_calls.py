@@ -21,8 +21,6 @@ from ._exchange import (
 from ._show import show_execution, show_function
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spear.spearlet import BoundCall, Function
 
     from ._app import App
@@ -34,9 +32,7 @@ def find_function(app: App, name: str) -> Function:
     return app.spearlet.find_function(segment(name))
 
 
-def with_options(
-    function: Function, request: Request, keywords: Mapping[str, object], *, is_stream: bool = False
-) -> Function:
+def with_options(function: Function, request: Request, *, is_stream: bool = False) -> Function:
     """The function with what the request's headers say. Raises Problem."""
     if is_stream and b"idempotency-key" in request.headers:
         raise bad(
@@ -47,7 +43,6 @@ def with_options(
         metadata=metadata_of(request),
         key=None if is_stream else printable(request, b"idempotency-key"),
         session=printable(request, b"spear-session"),
-        keywords=keywords,
     )
     request.extra.append((b"spear-timeout", b"%g" % function.timeout))
     return function
@@ -92,7 +87,7 @@ async def bind_arguments(request: Request, function: Function, way: str) -> Boun
     """
     positional, keywords = arguments_of(request, await request.body())
     expect_result(function, way)
-    return with_options(function, request, {}).bind(*positional, **keywords)
+    return with_options(function, request).bind(*positional, **keywords)
 
 
 async def call(app: App, request: Request, name: str) -> None:
@@ -111,7 +106,8 @@ async def call(app: App, request: Request, name: str) -> None:
 async def submit(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/submit``."""
     function = find_function(app, name)
-    execution = (await bind_arguments(request, function, "submitted")).submit()
+    bound = await bind_arguments(request, function, "submitted")
+    execution = bound.submit(on_end=request.hand_over())
     path = f"/v1/executions/{execution.id}".encode()
     headers = ((b"location", path), (b"spear-execution-id", execution.id.encode()))
     await respond_json(request, show_execution(execution), 202, headers)

@@ -74,14 +74,14 @@ async def _invoke(app: App, request: Request, name: str) -> None:
         raise _invalid(f"X-Amz-Invocation-Type is one of {', '.join(_KINDS)}, not {kind[:50]!r}")
     body = await request.body(verify)
     function = find_function(app, found[1])
-    function = with_options(function, request, {}).options(metadata=_metadata(request))
+    function = with_options(function, request).options(metadata=_metadata(request))
     expect_result(function, "invoked")
     bound = function.bind(parse_json(body, "the payload") if body else {})
     del body  # the call has it now
     if kind == "DryRun":
         await request.respond(204, b"", b"", (_VERSION,))
     elif kind == "Event":
-        bound.submit()
+        bound.submit(on_end=request.hand_over())
         await request.respond(202, b"", b"", (_VERSION,))
     else:
         await _call(app, request, function, bound)

@@ -54,7 +54,7 @@ async def stream(app: App, request: Request, name: str) -> None:
 async def _bind_arguments(request: Request, function: Function) -> BoundCall:
     """As :func:`bind_arguments`, for a function that gives a stream."""
     positional, keywords = arguments_of(request, await request.body())
-    function = with_options(function, request, {}, is_stream=True)
+    function = with_options(function, request, is_stream=True)
     expect_stream(function)
     return function.bind(*positional, **keywords)
 

@@ -451,7 +451,8 @@ CHUNKS = (
     ),
     refused("a trailer without a colon", chunked(HELLO[:-2] + b"X-Sum\r\n\r\n")),
     refused("a trailer with a space before the colon", chunked(HELLO[:-2] + b"X-Sum : 1\r\n\r\n")),
-    refused("a folded trailer", chunked(HELLO[:-2] + b"X-Sum: 1\r\n 2\r\n\r\n")),
+    # No trailer is used, so it does not matter how one is read, as long as all agree on the end.
+    either(echoed("a folded trailer", chunked(HELLO[:-2] + b"X-Sum: 1\r\n 2\r\n\r\n")), 400),
     refused("NUL in a trailer", chunked(HELLO[:-2] + b"X-Sum: \0\r\n\r\n")),
     refused("LF behind a trailer", chunked(HELLO[:-2] + b"X-Sum: 1\n\r\n")),
     refused("a request in the place of a trailer", chunked(HELLO[:-2] + SMUGGLED)),
@@ -463,12 +464,10 @@ CHUNKS = (
         431,
     ),
     refused("1 MiB of a trailer", chunked(HELLO[:-2] + b"X-A: " + MIB * b"a"), 400, 413, 431),
-    attrs.evolve(
-        refused(
-            "chunks of more than a body may have",
-            chunked(b"3e9\r\n" + bytes(1001) + b"\r\n0\r\n\r\n"),
-            413,
-        ),
+    told(
+        "chunks of more than a body may have",
+        chunked(b"3e9\r\n" + bytes(1001) + b"\r\n0\r\n\r\n"),
+        413,
         settings=SMALL,
     ),
     attrs.evolve(
