@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 PATH = "/v1/functions/echo/call"
 PATIENCE_SECONDS = 30.0
 
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 16
 _SUCCESS = b"HTTP/1.1 200"
 
 
@@ -33,6 +33,7 @@ def connect(port: int) -> socket.socket:
                 raise
             time.sleep(0.05)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(None)  # with one, each call would ask first whether it may
     return connection
 
 
@@ -66,13 +67,14 @@ class _Caller:
             raise BenchError("the server has closed the connection")
         if self._received:
             data = self._received + data
-        rest = len(data) - len(self._body) - 4 - data.find(b"\r\n\r\n")
-        if rest < 0 or b"\r\n\r\n" not in data:
+        end = data.find(b"\r\n\r\n") + 4
+        missing = end + len(self._body) - len(data)
+        if missing > 0 or end < 4:
             self._received = data
             return False
         if not data.startswith(_SUCCESS):
             raise BenchError(f"refused: {data[:200]!r}")
-        if rest or not data.endswith(self._body):
+        if missing or not data.endswith(self._body):
             raise WrongAnswer(f"sent {len(self._body)} bytes, got others back: {data[:200]!r}")
         self._received = b""
         return True
@@ -114,9 +116,9 @@ class Crowd:
 
     def finish(self) -> None:
         """Wait for the replies that are still to come, and hang up."""
-        for descriptor in self._begun:
-            while not self._callers[descriptor].receive():
-                pass
         self._poll.close()
-        for caller in self._callers.values():
+        for descriptor, caller in self._callers.items():
+            caller.socket.settimeout(PATIENCE_SECONDS)
+            while descriptor in self._begun and not caller.receive():
+                pass
             caller.socket.close()

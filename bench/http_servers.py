@@ -12,6 +12,7 @@ interface. Those that make a call make it to the same function, in an instance o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -160,8 +161,12 @@ def h11_bare(port: str) -> None:
 
 async def _serve_h11(answer: Answer, port: int) -> None:
     async with trio.open_nursery() as nursery:
-        converse = functools.partial(_converse, answer)
-        await nursery.start(functools.partial(trio.serve_tcp, converse, port, host=HOST))
+
+        async def handle(stream: trio.SocketStream) -> None:
+            with contextlib.suppress(trio.BrokenResourceError):  # a client may hang up at any time
+                await _converse(answer, stream)
+
+        await nursery.start(functools.partial(trio.serve_tcp, handle, port, host=HOST))
         settle_gc()
         announce()
 
