@@ -9,6 +9,8 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from bench import drive
 from bench.model import BenchError, WrongAnswer
@@ -16,6 +18,7 @@ from bench.model import BenchError, WrongAnswer
 HOST = "127.0.0.1"
 PATH = "/v1/functions/echo/call"
 PATIENCE_SECONDS = 30.0
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 _CHUNK_BYTES = 1 << 16
 _SUCCESS = b"HTTP/1.1 200"
@@ -37,23 +40,24 @@ def connect(port: int) -> socket.socket:
     return connection
 
 
-def post(port: int, body: bytes) -> bytes:
+def post(port: int, body: bytes, headers: Mapping[str, str]) -> bytes:
     """Return a request with this body."""
-    head = (
-        f"POST {PATH} HTTP/1.1\r\n"
-        f"Host: {HOST}:{port}\r\n"
-        "Content-Type: application/octet-stream\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    lines = {
+        "Host": f"{HOST}:{port}",
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(body)),
+        **headers,
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST {PATH} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 class _Caller:
     """One connection, and one request at a time."""
 
-    def __init__(self, port: int, body: bytes) -> None:
+    def __init__(self, port: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.socket = connect(port)
-        self._request = post(port, body)
+        self._request = post(port, body, headers)
         self._body = body
         self._received = b""
 
@@ -67,13 +71,13 @@ class _Caller:
             raise BenchError("the server has closed the connection")
         if self._received:
             data = self._received + data
+        if not data.startswith(_SUCCESS[: len(data)]):
+            raise BenchError(f"refused: {data[:500]!r}")
         end = data.find(b"\r\n\r\n") + 4
         missing = end + len(self._body) - len(data)
         if missing > 0 or end < 4:
             self._received = data
             return False
-        if not data.startswith(_SUCCESS):
-            raise BenchError(f"refused: {data[:200]!r}")
         if missing or not data.endswith(self._body):
             raise WrongAnswer(f"sent {len(self._body)} bytes, got others back: {data[:200]!r}")
         self._received = b""
@@ -87,8 +91,11 @@ class Crowd:
     that is measured has neither a beginning nor an end.
     """
 
-    def __init__(self, port: int, size: int, count: int) -> None:
-        callers = [_Caller(port, drive.payload(size, number)) for number in range(1, count + 1)]
+    def __init__(
+        self, port: int, size: int, count: int, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
+        bodies = [drive.payload(size, number) for number in range(1, count + 1)]
+        callers = [_Caller(port, body, headers) for body in bodies]
         self._callers = {caller.socket.fileno(): caller for caller in callers}
         self._begun: dict[int, float] = {}  # when each request in flight was sent, by descriptor
         self._poll = select.epoll()

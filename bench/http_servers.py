@@ -50,7 +50,7 @@ def _tell_pids(others: list[int | None]) -> None:
     Path(os.environ[PIDS]).write_text(text)
 
 
-def gateway(port: str) -> None:
+def gateway(port: str, token: str | None = None) -> None:
     """Spear's gateway, with one function behind it."""
     from spear.gateway import GatewaySettings, open_gateway
     from spear.spearlet import open_spearlet
@@ -58,7 +58,7 @@ def gateway(port: str) -> None:
     async def serve() -> None:
         async with open_spearlet() as spearlet:
             deployment = await spearlet.deploy(_FUNCTIONS)
-            async with open_gateway(spearlet, GatewaySettings(port=int(port))):
+            async with open_gateway(spearlet, GatewaySettings(port=int(port), token=token)):
                 _tell_pids([replica.pid for replica in deployment.replicas])
                 settle_gc()
                 announce()

@@ -21,14 +21,14 @@ from bench.process import serving
 
 
 @contextmanager
-def serving_http(entry: str) -> Iterator[tuple[int, list[int]]]:
+def serving_http(entry: str, *args: str) -> Iterator[tuple[int, list[int]]]:
     """(port, processes) of a server of `http_servers`, the host's process first."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
     with tempfile.NamedTemporaryFile("r") as pids:
         os.environ[PIDS] = pids.name
-        with serving(f"bench.http_servers:{entry}", str(port), announces=True):
+        with serving(f"bench.http_servers:{entry}", str(port), *args, announces=True):
             yield port, [int(each) for each in Path(pids.name).read_text().split()]
 
 
