@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import attrs
 import trio
@@ -47,7 +48,9 @@ _WARM_UP_SECONDS = 3.0
 _CALLERS = 16
 _BODY_BYTES = 32 << 20
 _FIRST_BYTES = 1 << 20
-"""Bytes of each endless body that are sent at once: together more than a gateway holds of all bodies."""
+"""Bytes that each client sends of its first body at once: together more than a gateway holds of all."""
+_NEXT_BYTES = 1 << 16
+"""Bytes of each later body that are sent at once: what is measured is no flood."""
 _BACK_AFTER_SECONDS = 1.0
 
 
@@ -134,15 +137,14 @@ async def _hold_bodies(port: int, count: int) -> None:
 
 
 async def _hold_again_and_again(port: int, on_begin: Callable[[], None]) -> None:
-    is_first = True
+    amount = _FIRST_BYTES
     while True:
         try:
             async with await trio.open_tcp_stream(HOST, port) as stream:
-                await stream.send_all(_invoke(port))
-                with trio.move_on_after(_BACK_AFTER_SECONDS):
-                    await stream.send_all(bytes(_FIRST_BYTES))
-                if is_first:
-                    is_first = False
+                with trio.move_on_after(_BACK_AFTER_SECONDS), suppress(trio.BrokenResourceError):
+                    await stream.send_all(_invoke(port) + bytes(amount))
+                if amount == _FIRST_BYTES:
+                    amount = _NEXT_BYTES
                     on_begin()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_drip, stream)
