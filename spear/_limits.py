@@ -149,11 +149,16 @@ class Limits:
     max_submitted: int = 10_000
     """Submitted calls that have not ended; each holds its arguments."""
 
+    submitted_bytes: int = 256 * MIB
+    """Encoded arguments of submitted calls that have not ended, and as much again for executions of calls
+    with keys, which go on without their callers. A single larger call is allowed while it is alone.
+    Segments do not count: their memory is not copied, and has bounds of its own."""
+
     max_executions: int = 10_000
     execution_seconds: float = 3600.0
     execution_bytes: int = 256 * MIB
-    """Executions that have ended are kept so many, so long, and with so many bytes of results and
-    failures."""
+    """Executions that have ended are kept so many, so long, and with so many bytes of encoded results and
+    of failures. The objects of an execution, 1 KiB, are not counted."""
 
     max_outcomes: int = 10_000
     outcome_bytes: int = 64 * MIB

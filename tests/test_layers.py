@@ -71,7 +71,6 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "cbor2": ("spear/wire/_heads.py", "spear/wire/_values.py"),
     "trio_websocket": (),  # until there is a transport that needs them
     "h11": ("spear/gateway/*.py",),
-    "hypercorn": ("spear/gateway/*.py",),
     "wsproto": ("spear/gateway/*.py",),
     "asyncio": ("spear/agent/*.py",),
     # protected_block instead, so that Ctrl-C cannot leave a block without its end.

@@ -17,19 +17,18 @@ import trio
 from spear._errors import SpearError
 from spear.spearlet import SpearletState
 
-from ._budget import Budget
+from ._budget import make_budgets
 from ._catalogue import Catalogue
 from ._errors import Problem, describe, retry_after, retry_header, status_of
-from ._exchange import identify, show, show_document
+from ._exchange import identify, show_document
 from ._guard import Guard
-from ._request import Request
-from ._socket import Socket
 from ._statistics import Connections, GatewayStatistics
+from ._websocket import WebSocket, check_handshake
 
 if TYPE_CHECKING:
     from spear.spearlet import Spearlet
 
-    from ._request import Receive, Scope, Send
+    from ._request import Link, Request
     from ._settings import GatewaySettings
 
 logger: Final = logging.getLogger("spear.gateway")
@@ -37,7 +36,7 @@ logger: Final = logging.getLogger("spear.gateway")
 Action: TypeAlias = "Callable[[App, Request, str], Awaitable[None]]"
 """Answers a request; the text is what stands in the path for ``{name}``. Raises SpearError or Problem."""
 
-SocketAction: TypeAlias = "Callable[[App, Request, Socket, str], Awaitable[None]]"
+SocketAction: TypeAlias = "Callable[[App, Request, WebSocket, str], Awaitable[None]]"
 """Serves a WebSocket, likewise; it raises only before there is one."""
 
 OnDrain: TypeAlias = Callable[[float | None], None]
@@ -79,9 +78,7 @@ class App:
         spearlet: what they are about.
         settings: of the gateway.
         catalogue: what functions look like.
-        streams: how many of them are open.
-        bodies: bytes that are held of bodies.
-        results: bytes that are held of large results, until their clients have taken them.
+        budgets: what clients hold.
         requests: how many there were.
         responses: how many there were, by status; 0 counts clients that left before.
         closing: set when the gateway ends.
@@ -102,9 +99,7 @@ class App:
         self.settings = settings
         self.guard = Guard(settings)
         self.catalogue = Catalogue()
-        self.streams = Budget("streams", settings.max_streams)
-        self.bodies = Budget("bytes of bodies", settings.body_bytes_in_flight)
-        self.results = Budget("bytes of results", settings.body_bytes_in_flight, "yes")
+        self.budgets = make_budgets(settings)
         self.requests = 0
         self.responses: dict[int, int] = {}
         self.closing = trio.Event()
@@ -119,17 +114,16 @@ class App:
         """Whether the host takes no new calls."""
         return self.spearlet.state is not SpearletState.RUNNING or self.closing.is_set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or serve a WebSocket: the interface of ASGI."""
-        request = Request(scope, receive, send, self.settings, self.bodies, self.results)
+    async def handle(self, request: Request, link: Link) -> None:
+        """Answer a request, or serve a WebSocket. Raises nothing but Cancelled."""
         self.requests += 1
         try:
-            request.id = identify(request)
-            if scope["type"] == "websocket":
-                await self._serve_socket(request, Socket(request, scope, receive, send))
-                return
             try:
-                await self._dispatch(request)
+                request.id = identify(request)
+                if request.wants_socket:
+                    await self._serve_socket(request, link)
+                else:
+                    await self._dispatch(request)
             except (SpearError, Problem) as error:
                 await self.refuse(request, error)
             except Exception as error:
@@ -139,19 +133,15 @@ class App:
             request.release()
             self.responses[request.status] = self.responses.get(request.status, 0) + 1
 
-    async def _serve_socket(self, request: Request, socket: Socket) -> None:
-        try:
-            self.guard.check_place(request)
-            self.guard.expect_known(request)
-            name, pattern = _split(request.path)
-            route = self._routes.get(pattern)
-            if route is None or route.socket is None:
-                raise Problem(404, "NoSuchPath", f"there is no WebSocket at {request.path[:200]}")
-            await route.socket(self, request, socket, name)
-        except (SpearError, Problem) as error:
-            status = status_of(error, is_draining=self.is_draining)
-            body = show({"error": describe(error, request_id=request.id)})
-            await socket.refuse(status, body, retry_header(retry_after(error, status)))
+    async def _serve_socket(self, request: Request, link: Link) -> None:
+        self.guard.check_place(request)
+        self.guard.expect_known(request)
+        name, pattern = _split(request.path)
+        route = self._routes.get(pattern)
+        if route is None or route.socket is None:
+            raise Problem(404, "NoSuchPath", f"there is no WebSocket at {request.path[:200]}")
+        check_handshake(request)
+        await route.socket(self, request, WebSocket(request, link, self.settings), name)
 
     async def _dispatch(self, request: Request) -> None:
         self.guard.check_place(request)
@@ -211,7 +201,7 @@ class App:
         """The counters."""
         return GatewayStatistics(
             connections=len(self.connections.open),
-            streams=self.streams.taken,
+            streams=self.budgets.streams.taken,
             requests=self.requests,
             responses=dict(self.responses),
             refused=self.connections.refused(),

@@ -23,7 +23,7 @@ from ._show import show_execution, show_function
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spear.spearlet import Function
+    from spear.spearlet import BoundCall, Function
 
     from ._app import App
     from ._request import Request
@@ -75,25 +75,43 @@ def expect_stream(function: Function) -> None:
         raise Rejected(f"{function.name}() gives one result, and no stream: POST {path}")
 
 
+async def bind_arguments(request: Request, function: Function, way: str) -> BoundCall:
+    """Return the call that a request asks for, with encoded arguments.
+
+    Decoded, they can take 64 times the memory, for as long as the call takes.
+
+    Args:
+        request: whose body and query have the arguments.
+        function: what is to be called.
+        way: see :func:`expect_result`.
+
+    Raises:
+        Problem: the request cannot be understood.
+        Rejected: the function gives a stream.
+        InvalidArguments: an argument cannot be sent.
+    """
+    positional, keywords = arguments_of(request, await request.body())
+    expect_result(function, way)
+    return with_options(function, request, {}).bind(*positional, **keywords)
+
+
 async def call(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/call``."""
     function = find_function(app, name)
-    positional, keywords = arguments_of(request, await request.body())
-    expect_result(function, "waited for as one result")
-    answer = await with_options(function, request, keywords).ask(*positional)
+    bound = await bind_arguments(request, function, "waited for as one result")
+    answer = await bound.ask()
     body, kind = choose_form(request, answer.result)
     headers = milliseconds(answer.execution_seconds)
     if answer.instance is not None:
         headers.append((b"spear-instance", str(answer.instance).encode()))
+    del answer  # the client may take the body slowly
     await request.respond(200, body, kind, headers)
 
 
 async def submit(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/submit``."""
     function = find_function(app, name)
-    positional, keywords = arguments_of(request, await request.body())
-    expect_result(function, "submitted")
-    execution = with_options(function, request, keywords).submit(*positional)
+    execution = (await bind_arguments(request, function, "submitted")).submit()
     path = f"/v1/executions/{execution.id}".encode()
     headers = ((b"location", path), (b"spear-execution-id", execution.id.encode()))
     await respond_json(request, show_execution(execution), 202, headers)

@@ -81,6 +81,7 @@ async def get_result(app: App, request: Request, name: str) -> None:
         await app.refuse(request, error, CANCELLED if is_cancelled else None)
         return
     body, kind = choose_form(request, result)
+    del result  # the client may take the body slowly
     await request.respond(200, body, kind, milliseconds(execution.execution_seconds or 0.0))
 
 

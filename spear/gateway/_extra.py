@@ -11,7 +11,6 @@ EXTRA: Final = "http"
 
 try:
     import h11 as h11
-    import hypercorn as hypercorn
     import wsproto as wsproto
 except ImportError as error:
     raise ConfigurationError(

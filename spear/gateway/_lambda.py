@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -28,11 +30,11 @@ from spear._errors import (
 from ._calls import expect_result, find_function, with_options
 from ._errors import Problem, retry_after, retry_header, status_of
 from ._exchange import JSON, bad, metadata_of, parse_json, segment, show
-from ._signatures import check_signature, is_signed
+from ._signatures import is_signed, read_signature
 
 if TYPE_CHECKING:
     from spear.channels import Metadata
-    from spear.spearlet import Answer, FollowedLines, Function
+    from spear.spearlet import Answer, BoundCall, FollowedLines, Function
 
     from ._app import App
     from ._request import Headers, Request
@@ -63,35 +65,37 @@ async def invoke(app: App, request: Request, name: str) -> None:
 
 
 async def _invoke(app: App, request: Request, name: str) -> None:
-    if not is_signed(request):
-        _expect_known(app, request)
+    verify = _expect_known(app, request)
     found = _NAME.fullmatch(segment(name))
     if found is None:
         raise _invalid(f"this cannot name a function: {segment(name)[:100]!r}")
     kind = request.headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
     if kind not in _KINDS:
         raise _invalid(f"X-Amz-Invocation-Type is one of {', '.join(_KINDS)}, not {kind[:50]!r}")
-    body = await request.body()
-    token = app.guard.token
-    if is_signed(request) and token is not None and not request.is_local:
-        check_signature(request, body, token)
+    body = await request.body(verify)
     function = find_function(app, found[1])
-    event = parse_json(body, "the payload") if body else {}
     function = with_options(function, request, {}).options(metadata=_metadata(request))
     expect_result(function, "invoked")
+    bound = function.bind(parse_json(body, "the payload") if body else {})
+    del body  # the call has it now
     if kind == "DryRun":
         await request.respond(204, b"", b"", (_VERSION,))
     elif kind == "Event":
-        function.submit(event)
+        bound.submit()
         await request.respond(202, b"", b"", (_VERSION,))
     else:
-        await _call(app, request, function, event)
+        await _call(app, request, function, bound)
 
 
-def _expect_known(app: App, request: Request) -> None:
-    if not app.guard.is_known(request):
+def _expect_known(app: App, request: Request) -> Callable[[bytes], None] | None:
+    """Raise Problem unless the caller is known, or the body may prove it; return what checks the body."""
+    token = app.guard.token
+    if token is not None and not request.is_local and is_signed(request):
+        return partial(read_signature(request).check, secret=token)
+    if not is_signed(request) and not app.guard.is_known(request):
         message = "sign the request with the token as the secret access key"
         raise Problem(403, "MissingAuthenticationTokenException", message)
+    return None
 
 
 def _metadata(request: Request) -> Metadata:
@@ -111,7 +115,7 @@ def _metadata(request: Request) -> Metadata:
 # -- the call -------------------------------------------------------------------------------------
 
 
-async def _call(app: App, request: Request, function: Function, event: object) -> None:
+async def _call(app: App, request: Request, function: Function, bound: BoundCall) -> None:
     headers = [_VERSION]
     wants_log = request.headers.get(b"x-amz-log-type", b"").lower() == b"tail"
     async with AsyncExitStack() as stack:
@@ -122,7 +126,7 @@ async def _call(app: App, request: Request, function: Function, event: object) -
         begun = trio.current_time()
         answer: Answer | None = None
         try:
-            answer = await function.ask(event)
+            answer = await bound.ask()
             body = show(answer.result)
         except (CallFailed, Problem) as error:
             if not _is_the_functions(error):
@@ -132,6 +136,7 @@ async def _call(app: App, request: Request, function: Function, event: object) -
         if following is not None:
             seconds = answer.execution_seconds if answer else trio.current_time() - begun
             headers.append(await _log_tail(following, request.id, answer, seconds))
+    del answer  # the client may take the body slowly
     try:
         await request.respond(200, body, JSON, headers)
     except Problem as error:  # there is no room for it, and an SDK is not to do it all again

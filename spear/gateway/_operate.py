@@ -168,7 +168,7 @@ async def watch(app: App, request: Request, _: str) -> None:
     if request.method == "HEAD":
         await send_head(request)
         return
-    with app.streams.taking():
+    with app.budgets.streams.taking(1, request.client):
         await send_items(app, request, _Snapshots(app, request, interval))
 
 
@@ -220,7 +220,7 @@ async def get_logs(app: App, request: Request, name: str) -> None:
     if request.method == "HEAD":
         await send_head(request)
         return
-    with app.streams.taking():
+    with app.budgets.streams.taking(1, request.client):
         if follows:
             async with deployment.follow_logs() as following:
                 lines = _Lines(iter(deployment.logs(tail)), following, instance)

@@ -1,38 +1,63 @@
-"""One request, and the way to answer it: what ASGI hands over, with bounds.
+"""One request with its response, within the bounds of the gateway.
 
-This module knows neither paths nor who may ask. A client that leaves cancels whoever handles its request,
-so nothing here looks for that.
+A client that leaves cancels the task that handles its request, so nothing here looks for that. This
+module knows neither paths nor who may ask for what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias, final
 
 import trio
 
 from ._errors import Problem
+from ._http1 import CONTINUE, LAST_CHUNK, chunk, response_head
 from ._settings import BODY_RATE
 
 if TYPE_CHECKING:
-    from ._budget import Budget
+    from ._budget import Budgets
+    from ._http1 import Head, RequestParser
     from ._settings import GatewaySettings
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 MoreHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-Scope: TypeAlias = MutableMapping[str, object]
-Message: TypeAlias = MutableMapping[str, object]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-
-LINGER_SECONDS: Final = 2.0
-"""For a client to read why its body is not wanted, while it still sends it: a connection that is closed
-meanwhile is reset, and the answer is lost."""
-
 LARGE_BYTES: Final = 64 * 1024
+"""Larger bodies of responses count while they are sent; the system takes smaller ones at once."""
 
 _ALWAYS: Final = (b"x-content-type-options", b"nosniff")
+_CLOSE: Final = (b"connection", b"close")
+_CHUNKED: Final = (b"transfer-encoding", b"chunked")
+
+
+class Link(Protocol):
+    """The connection, as a request uses it.
+
+    Attributes:
+        parser: what the client has sent.
+        is_local: whether the connection came by the control socket.
+    """
+
+    parser: RequestParser
+    is_local: bool
+
+    @property
+    def client(self) -> Hashable:
+        """The client, for budgets: clients with equal values are one."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether this is the last request."""
+
+    async def receive(self) -> None:
+        """Hand more bytes to the parser; cancels the handler if the client's stream has ended."""
+
+    async def write(self, *data: bytes) -> None:
+        """Send bytes; cancels the handler if the client does not take them."""
+
+    async def leave(self) -> NoReturn:
+        """Cancel the handler that calls this."""
 
 
 @final
@@ -43,95 +68,130 @@ class Request:
         method: in capitals.
         path: as it was sent, percent signs and all.
         query: what stood behind the question mark.
-        headers: by lower-case name; what came several times is joined by commas.
-        repeated: the names of those that did.
-        is_local: whether it came by the control socket.
+        headers: by lower-case name; the values of a repeated header are joined by commas.
+        repeated: the names of repeated headers.
+        is_http_1_0: whether the client speaks HTTP/1.0 and not 1.1.
+        wants_socket: whether the client asks for a WebSocket.
+        is_local: whether the request came by the control socket.
+        client: the client, for budgets.
         extra: headers for the response, whatever it will be.
-        id: names it in logs and to whom it concerns.
+        id: names the request in logs and to its client.
         status: of the response; 0 before there is one.
+        is_ended: whether the whole response has been sent.
+        closes: whether the connection cannot be used after the response.
     """
 
     __slots__ = (
-        "_budget", "_held", "_is_read", "_receive", "_results", "_send", "_settings", "extra",
-        "headers", "id", "is_local", "method", "path", "query", "repeated", "status",
+        "_budgets", "_head", "_held", "_is_evicted", "_link", "_reading", "_settings", "client",
+        "closes", "extra", "headers", "id", "is_ended", "is_http_1_0", "is_local", "method", "path",
+        "query", "repeated", "status", "wants_socket",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        settings: GatewaySettings,
-        budget: Budget,
-        results: Budget,
-    ) -> None:
-        self._receive = receive
-        self._send = send
+    def __init__(self, head: Head, link: Link, settings: GatewaySettings, budgets: Budgets) -> None:
+        self._head = head
+        self._link = link
         self._settings = settings
-        self._budget = budget
-        self._results = results
-        self._held = 0  # bytes of the budget
-        self._is_read = False
-        self.method = str(scope.get("method", "GET"))
-        self.query = cast("bytes", scope["query_string"]).decode("ascii")
-        given = cast("list[tuple[bytes, bytes]]", scope["headers"])
-        headers = dict(given)
+        self._budgets = budgets
+        self._held = 0  # bytes of the budget for bodies
+        self._reading: trio.CancelScope | None = None  # of the body, while it is read
+        self._is_evicted = False  # so that other unverified callers have room
+        self.method = head.method
+        self.is_http_1_0 = head.is_http_1_0
+        self.wants_socket = head.upgrades
+        self.is_local = link.is_local
+        self.client = link.client
+        headers = dict(head.headers)
         self.repeated: frozenset[bytes] = frozenset()
-        if len(headers) < len(given):
-            headers, self.repeated = _joined(given)
+        if len(headers) < len(head.headers):
+            headers, self.repeated = _joined(head.headers)
         self.headers: dict[bytes, bytes] = headers
-        path = cast("bytes", scope["raw_path"]).decode("ascii")
-        scheme, is_absolute, rest = path.partition("://")
+        target, _, self.query = head.target.partition("?")
+        scheme, is_absolute, rest = target.partition("://")
         if is_absolute and "/" not in scheme:  # as proxies send it: http://host/path
             host, _, path = rest.partition("/")
-            path = f"/{path}"
+            target = f"/{path}"
             headers[b"host"] = host.encode()
-        self.path = path
-        self.is_local = bool(cast("Scope", scope["state"]).get("is_local"))
+        self.path = target
         self.extra: Headers = []
         self.id = ""
         self.status = 0
+        self.is_ended = False
+        self.closes = False
 
     # -- the body -----------------------------------------------------------------------------
 
-    @property
-    def _has_body(self) -> bool:
-        headers = self.headers
-        return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+    async def body(self, verify: Callable[[bytes], None] | None = None) -> bytes:
+        """Return the whole body. To be called once.
 
-    async def body(self) -> bytes:
-        """All of its body. To be asked for once.
+        Args:
+            verify: checks a caller whom only the whole body can prove, and raises Problem. Until then
+                the body counts as one of an unverified caller.
 
         Raises:
-            Problem: it is too large, too slow, compressed, or there is no room for it now.
+            Problem: the body is too large, too slow or compressed, or there is no room for it now.
         """
-        if not self._has_body:
+        if verify is None:
+            return await self._read(self._take)
+        try:
+            body = await self._read(self._take_unverified)
+            verify(body)
+        finally:
+            self._budgets.unverified.give(self._evict)
+        self._take(len(body))
+        return body
+
+    def _take(self, size: int) -> None:
+        self._budgets.bodies.take(size, self.client)
+        self._held += size
+
+    def _take_unverified(self, size: int) -> None:
+        self._budgets.unverified.take(size, self._evict)
+
+    def _evict(self) -> None:
+        assert self._reading is not None  # between reading and verifying nobody else runs
+        self._is_evicted = True
+        self._reading.cancel()
+
+    def release(self) -> None:
+        """Give back what the body holds of a budget."""
+        if self._held:
+            self._budgets.bodies.give(self._held, self.client)
+            self._held = 0
+
+    async def _read(self, take: Callable[[int], None]) -> bytes:
+        parser, most = self._link.parser, self._settings.max_body_bytes
+        if parser.is_body_complete:
             return b""
         self._expect_plain()
-        most = self._settings.max_body_bytes
-        length = int(self.headers.get(b"content-length", b"-1"))  # h11 has seen that it is a number
-        if length > most:
+        if self._head.length > most:
             raise _too_large(most)
+        if b"expect" in self.headers and not self.is_http_1_0 and not parser.is_body_begun:
+            await self._link.write(CONTINUE)
+        if parser.has_body:  # as most bodies have come with their heads
+            take(self._head.length)
+            return parser.next_data_untrusted()
         parts: list[bytes] = []
         size = 0
         patience = self._settings.body_seconds
         begun = trio.current_time()
-        with trio.CancelScope(deadline=begun + patience) as scope:
-            while not self._is_read:
-                part = await self._next_part()
+        with trio.CancelScope(deadline=begun + patience) as self._reading:
+            while not parser.is_body_complete:
+                part = parser.next_data_untrusted()
                 size += len(part)
                 if size > most:
                     raise _too_large(most)
-                self._budget.take(len(part))
-                self._held += len(part)
-                scope.deadline = begun + patience + size / BODY_RATE
-                parts.append(part)
-                if size == length:
-                    self._is_read = True  # to be told so would take another pass of the scheduler
-        if scope.cancelled_caught:
+                if part:
+                    take(len(part))
+                    parts.append(part)
+                elif not parser.is_body_complete:
+                    self._reading.deadline = begun + patience + size / BODY_RATE
+                    await self._link.receive()
+        if self._is_evicted:
+            raise Problem(503, "Busy", "unverified callers send too much: try again later")
+        if self._reading.cancelled_caught:
             seconds = trio.current_time() - begun
             raise Problem(408, "SlowRequest", f"the body did not come within {seconds:.0f} s")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def _expect_plain(self) -> None:
         coding = self.headers.get(b"content-encoding", b"identity").lower()
@@ -144,77 +204,77 @@ class Request:
                 headers=((b"accept-encoding", b"identity"),),
             )
 
-    async def _next_part(self) -> bytes:
-        message = await self._receive()
-        self._is_read = not message.get("more_body", False)
-        return cast("bytes", message.get("body", b""))
-
-    def release(self) -> None:
-        """What is held of its body may be used for another one."""
-        self._budget.give(self._held)
-        self._held = 0
-
     # -- the response -------------------------------------------------------------------------
 
     async def respond(
         self, status: int, body: bytes, kind: bytes, headers: MoreHeaders = ()
     ) -> None:
-        """Answer it, whole.
+        """Send the whole response.
 
         Args:
             status: the number.
             body: may be empty.
             kind: its ``Content-Type``; none if it is empty.
-            headers: more of them.
+            headers: more headers.
 
         Raises:
-            Problem: it is large, and others that are have not been taken yet.
+            Problem: the body is large, and clients have not taken others that are.
         """
-        held = (
-            len(body) if len(body) > LARGE_BYTES else 0
-        )  # the others are in the system's hands at once
-        with self._results.taking(held):
+        if len(body) <= LARGE_BYTES:
+            await self._respond(status, body, kind, headers)
+            return
+        with self._budgets.results.taking(len(body), self.client):
             await self._respond(status, body, kind, headers)
 
     async def _respond(self, status: int, body: bytes, kind: bytes, headers: MoreHeaders) -> None:
-        head = [_ALWAYS, *self.extra, *headers]
-        if status != 204:
-            head.append((b"content-length", b"%d" % len(body)))
+        more = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
         if kind:
-            head.append((b"content-type", kind))
-        is_read = self._is_read or not self._has_body
-        if not is_read:
-            head.append((b"connection", b"close"))
-        await self._start(status, head)
-        if not is_read:
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
-            await self._linger()
+            more.append((b"content-type", kind))
+        head = self._begin(status, (*more, *headers))
+        if self.method == "HEAD":
             body = b""
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _linger(self) -> None:
-        with trio.move_on_after(LINGER_SECONDS):
-            while not self._is_read:
-                await self._next_part()
+        if len(body) > LARGE_BYTES:
+            await self._link.write(head, body)
+        else:
+            await self._link.write(head + body)
+        self.is_ended = True
 
     async def begin(self, status: int, kind: bytes, headers: MoreHeaders = ()) -> None:
-        """Begin an answer of unknown length: :meth:`send` its parts, then :meth:`end` it.
+        """Begin a response of unknown length: :meth:`send` its parts, then :meth:`end` it.
 
         One that is not ended is cut off, so that its client can tell.
         """
-        await self._start(status, [_ALWAYS, (b"content-type", kind), *self.extra, *headers])
+        more = [(b"content-type", kind), *headers]
+        if self.is_http_1_0:
+            self.closes = True  # the end of the connection is the end of the body
+        else:
+            more.append(_CHUNKED)
+        await self._link.write(self._begin(status, more))
 
-    async def _start(self, status: int, headers: Headers) -> None:
+    def _begin(self, status: int, headers: MoreHeaders) -> bytes:
+        """Return the head of the response, which says whether the connection is closed afterwards."""
+        parser = self._link.parser
+        self.closes = (
+            self.closes
+            or self._head.closes
+            or self._link.is_closing
+            or not (parser.is_body_complete or parser.skip_body_untrusted())
+        )
+        last = (_CLOSE,) if self.closes else ()
+        head = response_head(status, (_ALWAYS, *self.extra, *headers, *last))
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return head
 
     async def send(self, data: bytes) -> None:
-        """One more part."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        """Send one more part."""
+        if self.method != "HEAD":
+            await self._link.write(data if self.is_http_1_0 else chunk(data))
 
     async def end(self) -> None:
-        """That was all of it."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        """End the response that :meth:`begin` began."""
+        if self.method != "HEAD" and not self.is_http_1_0:
+            await self._link.write(LAST_CHUNK)
+        self.is_ended = True
 
 
 def _joined(

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 
 from spear._errors import CannotListen, ChannelBroken, ConfigurationError
 from spear._limits import DEFAULT_LIMITS
@@ -32,6 +29,7 @@ from spear.transports import (
 
 from ._app import App, OnDrain
 from ._connection import Connection
+from ._departures import Departures
 from ._guard import is_loopback
 from ._routes import ROUTES
 from ._settings import GatewaySettings
@@ -54,10 +52,11 @@ class Gateway(metaclass=NoPublicConstructor):
         control_socket: the path of its Unix socket, if it has one.
     """
 
-    def __init__(self, app: App, control_socket: str | None) -> None:
+    def __init__(self, app: App, departures: Departures) -> None:
         self.urls: tuple[str, ...] = ()
-        self.control_socket = control_socket
+        self.control_socket = app.settings.control_socket
         self._app = app
+        self._departures = departures
         limits = attrs.evolve(
             DEFAULT_LIMITS,
             max_connections=app.settings.max_connections,
@@ -68,27 +67,25 @@ class Gateway(metaclass=NoPublicConstructor):
         self._acceptors = {is_local: Acceptor(limits) for is_local in (False, True)}
         app.connections.acceptors += self._acceptors.values()
         self._all_left = trio.Event()  # set once the last connection has ended
-        self._config = _configure(app.settings)
-        self._context = WorkerContext(None)
 
     def statistics(self) -> GatewayStatistics:
         """The counters."""
         return self._app.statistics()
 
-    async def _serve(self, listener: Listener, is_local: bool, is_secure: bool) -> None:
-        handler = partial(self._run, is_local=is_local, is_secure=is_secure)
-        await self._acceptors[is_local].serve(listener, handler)
+    async def _serve(self, listener: Listener, is_local: bool) -> None:
+        await self._acceptors[is_local].serve(listener, partial(self._run, is_local=is_local))
 
-    async def _run(self, incoming: IncomingConnection, *, is_local: bool, is_secure: bool) -> None:
+    async def _run(self, incoming: IncomingConnection, *, is_local: bool) -> None:
+        app = self._app
         connection = Connection(
-            self._app,
-            self._config,
-            self._context,
+            app.handle,
             incoming.stream,
-            is_local=is_local,
-            is_secure=is_secure,
-            write_seconds=self._app.settings.write_seconds,
+            app.settings,
+            app.budgets,
+            departures=self._departures,
+            closing=app.closing,
             promote=incoming.promote,
+            is_local=is_local,
         )
         connections = self._app.connections.open
         connections.add(connection)
@@ -100,18 +97,16 @@ class Gateway(metaclass=NoPublicConstructor):
                 self._all_left.set()
 
     async def _sweep(self) -> None:
-        """Cut those that are idle for too long. One clock for all costs a request next to nothing."""
+        """Check all connections now and then. One clock for all costs a request next to nothing."""
         while True:
             await trio.sleep(min(1.0, self._app.settings.idle_seconds / 4))
             now = trio.current_time()
             for connection in list(self._app.connections.open):
-                if connection.deadline <= now:
-                    connection.cut()
+                connection.check(now)
 
     async def _finish(self) -> None:
         """Close what is idle, and wait for the others for a while."""
         self._app.closing.set()
-        await self._context.terminated.set()
         connections = self._app.connections.open
         for connection in list(connections):
             if connection.is_idle:
@@ -120,21 +115,6 @@ class Gateway(metaclass=NoPublicConstructor):
             while connections:
                 self._all_left = trio.Event()
                 await self._all_left.wait()
-
-
-def _configure(settings: GatewaySettings) -> Config:
-    """What hypercorn needs to know."""
-    config = Config()
-    config.accesslog = None
-    config.errorlog = logger
-    config.include_server_header = False
-    config.h11_max_incomplete_size = settings.max_head_bytes
-    config.keep_alive_timeout = settings.idle_seconds
-    config.keep_alive_max_requests = sys.maxsize
-    config.max_app_queue_size = 2  # of 64 KiB
-    config.websocket_max_message_size = settings.max_message_bytes
-    config.websocket_ping_interval = settings.keep_alive_seconds
-    return config
 
 
 def check_exposure(settings: GatewaySettings) -> None:
@@ -243,27 +223,29 @@ async def open_gateway(
     """
     settings = GatewaySettings() if settings is None else settings
     check_exposure(settings)
-    async with open_private_nursery() as nursery:
-        drain = on_drain or partial(nursery.start_soon, spearlet.drain)
-        app = App(spearlet, settings, ROUTES, nursery, drain)
-        gateway: Gateway = Gateway._create(app, settings.control_socket)
-        listeners: list[Listener] = []
-        try:
-            if settings.control_socket is not None:
-                local = await _listen_locally(settings.control_socket)
-                listeners.append(local)
-                nursery.start_soon(gateway._serve, local, True, False)
-            if settings.host is not None:
-                tcp = await _listen(settings)
-                listeners.append(tcp)
-                gateway.urls = (_url_of(tcp, settings),)
-                nursery.start_soon(gateway._serve, tcp, False, settings.tls_cert is not None)
-            nursery.start_soon(gateway._sweep)
-            yield gateway
-            for listener in listeners:
-                listener.close()
-            await gateway._finish()
-        finally:
-            app.closing.set()
-            for listener in listeners:
-                listener.close()
+    with closing(Departures()) as departures:
+        async with open_private_nursery() as nursery:
+            drain = on_drain or partial(nursery.start_soon, spearlet.drain)
+            app = App(spearlet, settings, ROUTES, nursery, drain)
+            gateway: Gateway = Gateway._create(app, departures)
+            listeners: list[Listener] = []
+            try:
+                if settings.control_socket is not None:
+                    local = await _listen_locally(settings.control_socket)
+                    listeners.append(local)
+                    nursery.start_soon(gateway._serve, local, True)
+                if settings.host is not None:
+                    tcp = await _listen(settings)
+                    listeners.append(tcp)
+                    gateway.urls = (_url_of(tcp, settings),)
+                    nursery.start_soon(gateway._serve, tcp, False)
+                nursery.start_soon(gateway._sweep)
+                nursery.start_soon(gateway._departures.run)
+                yield gateway
+                for listener in listeners:
+                    listener.close()
+                await gateway._finish()
+            finally:
+                app.closing.set()
+                for listener in listeners:
+                    listener.close()

@@ -1,6 +1,7 @@
 """Requests that are signed as AWS signs them: Signature Version 4, with the token as the secret key.
 
-So the token never crosses the wire, and a signature is good for this request only, for a while.
+So the token never crosses the wire, and a signature is good for this request only, for a while. It covers
+the hash of the body, so the body has to be read before its sender is known.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
 
@@ -11,8 +12,10 @@ import hashlib
 import hmac
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote
+
+import attrs
 
 from ._errors import Problem
 
@@ -40,11 +43,43 @@ def is_signed(request: Request) -> bool:
     return request.headers.get(b"authorization", b"").startswith(ALGORITHM.encode())
 
 
-def check_signature(request: Request, body: bytes, secret: str) -> None:
-    """See that a request was signed with a secret, not long ago.
+@final
+@attrs.frozen
+class Signature:
+    """A signature whose headers are right: what remains to be seen is the body.
+
+    Attributes:
+        head: the canonical request, up to the hash of the body.
+        stamp: when it was signed.
+        scope: the date, region and service for which it is good.
+        value: the signature itself.
+    """
+
+    head: str
+    stamp: str
+    scope: str
+    value: str
+
+    def check(self, body: bytes, secret: str) -> None:
+        """Raise Problem unless the request with this body was signed with a secret."""
+        canonical = f"{self.head}\n{hashlib.sha256(body).hexdigest()}"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        text = "\n".join((ALGORITHM, self.stamp, self.scope, digest))
+        key = f"AWS4{secret}".encode()
+        for part in self.scope.split("/"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        expected = hmac.digest(key, text.encode(), "sha256").hex()
+        if not hmac.compare_digest(expected, self.value):
+            raise _wrong(
+                "the request is not signed with this gateway's token as the secret access key"
+            )
+
+
+def read_signature(request: Request) -> Signature:
+    """Return the signature of a request, of which everything but the body has been checked.
 
     Raises:
-        Problem: it was not.
+        Problem: no body can make the signature right: it is incomplete, or not of now.
     """
     found = _AUTHORIZATION.fullmatch(_header(request, "authorization"))
     if found is None:
@@ -60,7 +95,7 @@ def check_signature(request: Request, body: bytes, secret: str) -> None:
         raise _wrong(f"these headers are not signed: {', '.join(missing)}")
     stamp = _header(request, "x-amz-date")
     _check_time(stamp, found["date"])
-    canonical = "\n".join(
+    head = "\n".join(
         (
             request.method,
             quote(request.path, safe="/~"),
@@ -68,17 +103,9 @@ def check_signature(request: Request, body: bytes, secret: str) -> None:
             *(f"{name}:{' '.join(_header(request, name).split())}" for name in signed),
             "",
             found["headers"],
-            hashlib.sha256(body).hexdigest(),
         )
     )
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
-    text = "\n".join((ALGORITHM, stamp, found["scope"], digest))
-    key = f"AWS4{secret}".encode()
-    for part in (found["date"], found["region"], found["service"], "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    expected = hmac.digest(key, text.encode(), "sha256").hex()
-    if not hmac.compare_digest(expected, found["signature"]):
-        raise _wrong("the request is not signed with this gateway's token as the secret access key")
+    return Signature(head, stamp, found["scope"], found["signature"])
 
 
 def _header(request: Request, name: str) -> str:

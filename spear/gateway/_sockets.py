@@ -26,29 +26,28 @@ if TYPE_CHECKING:
 
     from ._app import App
     from ._request import Request
-    from ._socket import Socket
+    from ._websocket import WebSocket
 
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 WRONG_DATA: Final = 1007
 
 
-async def serve_socket(app: App, request: Request, socket: Socket, name: str) -> None:
+async def serve_socket(app: App, request: Request, socket: WebSocket, name: str) -> None:
     """``GET /v1/functions/{name}/socket``. Raises SpearError or Problem before it begins."""
     function = find_function(app, name)
     query = query_of(request)
     function = with_options(function, request, {}, is_stream=True)
-    with app.streams.taking():
-        await socket.accept()
-        await _Conversation(app, request, socket).hold(function, query)
-        await socket.linger()
+    with app.budgets.streams.taking(1, request.client):
+        async with socket.opened():
+            await _Conversation(app, request, socket).hold(function, query)
 
 
 @final
 class _Conversation:
     """A call whose items are the messages of a WebSocket."""
 
-    def __init__(self, app: App, request: Request, socket: Socket) -> None:
+    def __init__(self, app: App, request: Request, socket: WebSocket) -> None:
         self._app = app
         self._request = request
         self._socket = socket

@@ -18,6 +18,7 @@ from ._forms import form_for
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
+    from spear.spearlet import BoundCall, Function
 
     from ._app import App
     from ._forms import Form
@@ -42,14 +43,20 @@ class Source(Protocol):
 async def stream(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/stream``."""
     function = find_function(app, name)
-    positional, keywords = arguments_of(request, await request.body())
-    function = with_options(function, request, keywords, is_stream=True)
-    expect_stream(function)
-    with app.streams.taking():
-        async with function.stream(*positional) as items:
+    bound = await _bind_arguments(request, function)
+    with app.budgets.streams.taking(1, request.client):
+        async with bound.stream() as items:
             place = ((b"spear-instance", str(items.instance).encode()),)
             request.extra += place
             await send_items(app, request, items)
+
+
+async def _bind_arguments(request: Request, function: Function) -> BoundCall:
+    """As :func:`bind_arguments`, for a function that gives a stream."""
+    positional, keywords = arguments_of(request, await request.body())
+    function = with_options(function, request, {}, is_stream=True)
+    expect_stream(function)
+    return function.bind(*positional, **keywords)
 
 
 async def send_head(request: Request) -> None:
@@ -105,7 +112,9 @@ async def _pump(app: App, request: Request, source: Source, form: Form) -> None:
             if patience.cancelled_caught:
                 await _send(request, form.sign_of_life())
             else:
-                await _send(request, form.item(count, item))
+                data = form.item(count, item)
+                del item  # the client may take it slowly, and the next one may be late
+                await _send(request, data)
                 count += 1
     except StopAsyncIteration:
         if not request.status:

@@ -7,6 +7,8 @@ from ._answers import Answer as Answer
 from ._answers import FunctionDescription as FunctionDescription
 from ._arguments import Result as Result
 from ._autoscaler import ScalingDecision as ScalingDecision
+from ._bound import BoundCall as BoundCall
+from ._bound import OnEnd as OnEnd
 from ._counters import FunctionStatistics as FunctionStatistics
 from ._deployment_status import DeploymentHealth as DeploymentHealth
 from ._deployment_status import DeploymentState as DeploymentState

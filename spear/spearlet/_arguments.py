@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from spear._errors import InvalidArguments, Rejected, RemoteProtocolError
+from spear._errors import InvalidArguments, Overloaded, Rejected, RemoteProtocolError
+from spear._segments import Segment
 from spear._sendable import CannotSend
 from spear.channels import Payload as Payload
 from spear.channels import TooManyItems, Value, decode_result, encode_sendable
@@ -12,6 +13,35 @@ from spear.channels import TooManyItems, Value, decode_result, encode_sendable
 Result: TypeAlias = Value
 """What a function can return: what JSON can say, bytes, and integers of any size; and a read-only view of
 what it has returned as a ``SharedBuffer``."""
+
+
+RETRY_SECONDS: Final = 1.0
+"""Seconds until a caller may try again whose call the spearlet cannot keep."""
+
+
+def heap_bytes(payload: Payload) -> int:
+    """Return the bytes of memory that a payload holds.
+
+    A segment holds none: its memory is the caller's, or a peer's, whose segments have their own bounds.
+    """
+    return 0 if isinstance(payload, Segment) else len(payload)
+
+
+def expect_bytes(whose: str, held: int, more: int, most: int) -> None:
+    """Raise Overloaded if more bytes of arguments exceed a limit. A single larger call is allowed alone.
+
+    Args:
+        whose: the calls that hold them, for the message.
+        held: bytes that these calls hold now.
+        more: bytes that a further call would hold.
+        most: the limit, ``Limits.submitted_bytes``.
+    """
+    if held and held + more > most:
+        raise Overloaded(
+            f"{whose} that have not ended hold {held} bytes of arguments, and {more} more would "
+            f"exceed the limit (submitted_bytes: {most})",
+            retry_after_seconds=RETRY_SECONDS,
+        )
 
 
 def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool]:

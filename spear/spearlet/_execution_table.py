@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from secrets import token_hex
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -17,23 +16,27 @@ from spear._errors import NotFound, Overloaded
 from spear._limits import expect_whole
 from spear.channels import protected_class
 
-from ._executions import Execution, ExecutionStatus
+from ._arguments import RETRY_SECONDS, expect_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from spear._limits import Limits
 
-RETRY_SECONDS = 1.0
-"""What is said to those who submit too much."""
+    from ._executions import Execution, ExecutionStatus
 
 
 @final
 @protected_class
 class Executions:
-    """Submitted calls, by their ids. Iterating gives them newest first."""
+    """Submitted calls, by their ids. Iterating gives them newest first.
+
+    Attributes:
+        argument_bytes: bytes of arguments that those hold which have not ended.
+    """
 
     def __init__(self, limits: Limits) -> None:
+        self.argument_bytes = 0
         self._limits = limits
         self._by_id: dict[str, Execution] = {}  # in the order of their submission
         self._ended: deque[tuple[float, Execution]] = deque()  # (when, which)
@@ -97,20 +100,25 @@ class Executions:
         )
         return tuple(islice(found, most))
 
-    def _begin(self, deployment: str, function: str) -> Execution:
-        """A new one. Raises Overloaded if too many have not ended."""
+    def _expect_capacity(self, argument_bytes: int) -> None:
+        """Raise Overloaded if one more execution, with such arguments, exceeds a limit."""
         if self.unfinished >= self._limits.max_submitted:
             raise Overloaded(
                 f"{self.unfinished} submitted calls have not ended, which is the limit "
                 "(max_submitted)",
                 retry_after_seconds=RETRY_SECONDS,
             )
-        execution: Execution = Execution._create(token_hex(12), deployment, function)
+        most = self._limits.submitted_bytes
+        expect_bytes("submitted calls", self.argument_bytes, argument_bytes, most)
+
+    def _begin(self, execution: Execution) -> None:
+        """Add a new execution."""
         self._by_id[execution.id] = execution
-        return execution
+        self.argument_bytes += execution.argument_bytes
 
     def _end(self, execution: Execution) -> None:
-        """It has ended."""
+        """Move an execution to those that have ended."""
+        self.argument_bytes -= execution.argument_bytes
         self._ended.append((trio.current_time(), execution))
         self._held_bytes += execution._held_bytes
         self._forget_old()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Awaitable, Callable
+from secrets import token_hex
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
@@ -14,9 +15,11 @@ from spear._util import NoPublicConstructor, summary_of
 from spear.channels import protected_class
 
 from ._arguments import decode_result_untrusted
-from ._failures import size_of, without_traceback
+from ._failures import forget_locals, size_of, without_traceback
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from spear._ids import InstanceId
     from spear.channels import ExecutionResponse
 
@@ -66,21 +69,26 @@ class Execution(metaclass=NoPublicConstructor):
         instance: where it runs or ran, once that is known.
         execution_seconds: how long the handler took, as the instance measured it.
         submitted: when, in Trio's time.
-        result_bytes: the size of its result as it came.
+        argument_bytes: bytes that its encoded arguments hold until it ends; none for a ``SharedBuffer``.
+        result_bytes: the size of its result, encoded, which is how it is kept.
     """
 
-    def __init__(self, id: str, deployment: str, function: str) -> None:  # noqa: A002  # its attribute's name
-        self.id = id
+    def __init__(self, deployment: str, function: str, argument_bytes: int) -> None:
+        self.id = token_hex(12)
         self.deployment = deployment
         self.function = function
         self.status = ExecutionStatus.PENDING
         self.instance: InstanceId | None = None
         self.execution_seconds: float | None = None
         self._failure: Exception | None = None
+        self._traceback: TracebackType | None = None  # of a failure that is not one of ours
         self._is_news = False  # it has failed, and nobody knows
         self.submitted = trio.current_time()
         self._ended: float | None = None
-        self._result: Result = None
+        self.argument_bytes = argument_bytes
+        # The result is kept as it came: decoded, an empty list of one byte takes 64.
+        self._payload: bytes | memoryview = b""
+        self._is_cbor = False
         self.result_bytes = 0
         self._held_bytes = 0  # the same, or the size of its failure
         self._pool: ReplicaPool | None = None  # that owes it a turn
@@ -118,7 +126,7 @@ class Execution(metaclass=NoPublicConstructor):
     async def result(self) -> Result:
         """Wait for the end; returns what the function returned. A checkpoint.
 
-        If cancelled, the execution goes on.
+        If cancelled, the execution goes on. The result is decoded for each caller anew.
 
         Raises:
             SpearError: what it failed with.
@@ -126,8 +134,18 @@ class Execution(metaclass=NoPublicConstructor):
         """
         await self._done.wait()
         if failure := self.failure:
-            raise without_traceback(failure)
-        return self._result
+            raise without_traceback(failure).with_traceback(
+                self._traceback
+            )  # none of earlier callers
+        return decode_result_untrusted(self._payload, self._is_cbor)
+
+    def _take(self, response: ExecutionResponse) -> None:
+        """Keep the result. Raises as :func:`decode_result_untrusted` for one that cannot be decoded."""
+        self.execution_seconds = response.execution_seconds
+        payload, is_cbor = response.payload, response.is_cbor
+        self.result_bytes = len(payload)
+        decode_result_untrusted(payload, is_cbor)
+        self._payload, self._is_cbor = payload, is_cbor
 
     def _move(self, status: ExecutionStatus) -> None:
         """Go to the next status. Raises ValueError if that cannot follow."""
@@ -139,6 +157,8 @@ class Execution(metaclass=NoPublicConstructor):
         self._move(status)
         if failure is not None:
             self._failure = without_traceback(failure)
+            forget_locals(self._failure)
+            self._traceback = self._failure.__traceback__
         self._held_bytes = self.result_bytes if failure is None else size_of(failure)
         self._is_news = status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
         self._ended = trio.current_time()
@@ -191,10 +211,7 @@ async def run_execution(execution: Execution, work: Work) -> None:
     with execution._scope:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            response = await work(execution)
-            execution.execution_seconds = response.execution_seconds
-            execution.result_bytes = len(response.payload)
-            execution._result = decode_result_untrusted(response.payload, response.is_cbor)
+            execution._take(await work(execution))
         except trio.Cancelled:
             begun = execution.status is ExecutionStatus.RUNNING
             reason = CallCancelled(

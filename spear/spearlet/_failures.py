@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from sys import getsizeof
+from traceback import clear_frames
 
 from spear._errors import FunctionRaised, SpearError
 
@@ -25,7 +26,25 @@ def without_traceback(failure: Exception) -> Exception:
     return failure  # a mistake in a callback, or of ours, which is looked for with its traceback
 
 
+def forget_locals(failure: Exception) -> None:
+    """Free the local variables in the traceback of a failure that will be kept, of which none is counted.
+
+    The lines stay, to find the mistake by.
+    """
+    chain: list[BaseException | None] = [failure]
+    seen: set[int] = set()
+    while chain:
+        each = chain.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        clear_frames(each.__traceback__)
+        chain += (each.__cause__, each.__context__)
+        if isinstance(each, BaseExceptionGroup):
+            chain += each.exceptions
+
+
 def size_of(failure: Exception) -> int:
-    """Bytes that a failure holds: text, most of which came from its function."""
+    """Bytes that a failure holds: texts, most of which came from its function, and bytes."""
     texts = (*failure.args, *vars(failure).values())
-    return sum(getsizeof(each) for each in texts if isinstance(each, str))
+    return sum(getsizeof(each) for each in texts if isinstance(each, str | bytes))

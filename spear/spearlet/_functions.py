@@ -19,12 +19,12 @@ from spear._limits import expect_timeout
 from spear._util import NoPublicConstructor
 from spear.channels import encode_call, notify, protected_block, protected_class
 
-from ._answers import Answer, FunctionDescription, Place, read_descriptions
+from ._answers import FunctionDescription, read_descriptions
 from ._arguments import Payload, Result, decode_result_untrusted
 from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
 from ._attempts import Reports, explain, may_try_again, wait_for_room
+from ._bound import BoundCall
 from ._counters import FunctionCounters
-from ._executions import Execution
 from ._host import CallRecord, logger
 from ._keyed import execute_shared
 from ._options import DEFAULTS, CallOptions
@@ -34,7 +34,8 @@ from ._streams import FunctionStream, first_of
 if TYPE_CHECKING:
     from spear.channels import ExecutionResponse, Metadata
 
-    from ._answers import Placed
+    from ._answers import Answer, Placed
+    from ._executions import Execution
     from ._host import Host
     from ._pool import ReplicaPool
 
@@ -157,7 +158,10 @@ class Function(metaclass=NoPublicConstructor):
             WorkerDied: the instance is gone, or none could be kept alive.
             CallFailed: see the other subclasses.
         """
+        if self.is_stream:
+            self._expect_stream(False)
         payload, is_cbor = self._encode(arguments, keywords)
+        del arguments, keywords  # decoded, they can take 64 times the memory
         response = await self._request(payload, is_cbor, timeout)
         return decode_result_untrusted(response.payload, response.is_cbor)
 
@@ -165,14 +169,10 @@ class Function(metaclass=NoPublicConstructor):
 
     async def ask(self, /, *arguments: object, **keywords: object) -> Answer:
         """:meth:`call`, and how the result came to be. A checkpoint."""
-        payload, is_cbor = self._encode(arguments, keywords)
-        place = Place()
-        response = await self._request(payload, is_cbor, None, place)
-        return Answer(
-            result=decode_result_untrusted(response.payload, response.is_cbor),
-            instance=place.instance,
-            execution_seconds=response.execution_seconds,
-        )
+        self._expect_stream(False)
+        bound = self.bind(*arguments, **keywords)
+        del arguments, keywords  # as above
+        return await bound.ask()
 
     def submit(
         self, /, *arguments: object, timeout: float | None = None, **keywords: object
@@ -184,17 +184,26 @@ class Function(metaclass=NoPublicConstructor):
 
         Raises:
             InvalidArguments: an argument has no representation, or ``timeout`` is no number of seconds.
-            Overloaded: ``Limits.max_submitted`` executions have not ended.
+            Overloaded: ``Limits.max_submitted`` executions have not ended, or their arguments hold
+                ``Limits.submitted_bytes``.
             SpearError: the spearlet has ended.
         """
-        if timeout is not None:
-            expect_timeout(timeout)
+        function = self if timeout is None else self.options(timeout=timeout)
+        function._expect_stream(False)
+        return function.bind(*arguments, **keywords).submit()
+
+    def bind(self, /, *arguments: object, **keywords: object) -> BoundCall:
+        """Encode the arguments of a call that is made later; the objects themselves may then be freed.
+
+        The options of this function apply to the call. All keywords are arguments, ``timeout`` included.
+
+        Raises:
+            InvalidArguments: an argument has no representation.
+        """
         payload, is_cbor = self._encode(arguments, keywords)
-
-        async def work(execution: Execution) -> ExecutionResponse:
-            return await self._request(payload, is_cbor, timeout, execution)
-
-        return self._host.launch(self.deployment, self.name, self._pool, work)
+        function = self.options(keywords={}) if self._options.keywords else self
+        bound: BoundCall = BoundCall._create(function, payload, is_cbor)
+        return bound
 
     async def forward(
         self, payload: Payload, is_cbor: bool, timeout: float | None
@@ -209,8 +218,6 @@ class Function(metaclass=NoPublicConstructor):
     def _encode(
         self, positional: tuple[object, ...], keywords: Mapping[str, object]
     ) -> tuple[Payload, bool]:
-        if self.is_stream:
-            self._expect_stream(False)
         if self._options.keywords:
             keywords = {**self._options.keywords, **keywords}
         if len(positional) == 1 and not keywords and type(positional[0]) is bytes:
@@ -370,14 +377,17 @@ class Function(metaclass=NoPublicConstructor):
         Raises:
             As :meth:`call`, here or from the stream.
         """
+        self._expect_items(sends_items=sends_items)
+        payload, is_cbor = self._encode(arguments, keywords)
+        del arguments, keywords  # as for calls
+        async with self._open(payload, is_cbor, timeout, sends_items=sends_items) as stream:
+            yield stream
+
+    def _expect_items(self, *, sends_items: bool) -> None:
         if not sends_items:
             self._expect_stream(True)
         if self._options.key is not None or self._options.on_progress is not None:
             raise ConfigurationError("key and on_progress go with calls, not with streams")
-        keywords = {**self._options.keywords, **keywords}
-        payload, is_cbor = encode_call(self.name, arguments, keywords)
-        async with self._open(payload, is_cbor, timeout, sends_items=sends_items) as stream:
-            yield stream
 
     @protected_block
     async def forward_stream(

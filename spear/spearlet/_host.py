@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from spear._errors import NotFound, SpearError
 from spear._util import did_you_mean
-from spear.channels import protected_class
+from spear.channels import notify, protected_class
 
 from ._execution_table import Executions
-from ._executions import run_execution
+from ._executions import Execution, run_execution
 from ._outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from spear._limits import Limits
     from spear.channels import Metadata
 
+    from ._bound import OnEnd
     from ._deployments import Deployment
-    from ._executions import Execution, Work
+    from ._executions import Work
     from ._functions import Function
     from ._pool import ReplicaPool
 
@@ -82,22 +83,38 @@ class Host:
 
     # -- calls --------------------------------------------------------------------------------
 
-    def launch(self, deployment: str, function: str, pool: ReplicaPool, work: Work) -> Execution:
-        """Run a submitted call in a task of the spearlet."""
+    def launch(
+        self,
+        deployment: str,
+        function: str,
+        pool: ReplicaPool,
+        work: Work,
+        *,
+        argument_bytes: int,
+        on_end: OnEnd | None,
+    ) -> Execution:
+        """Run a submitted call in a task of the spearlet; ``on_end`` is not called if this raises."""
         if not self.is_open:
             raise SpearError("this spearlet has ended")
         pool.expect_open()
-        execution = self.executions._begin(deployment, function)
+        self.executions._expect_capacity(argument_bytes)
+        execution: Execution = Execution._create(deployment, function, argument_bytes)
+        # Raises RuntimeError if an error has ended the spearlet's nursery, before anything is counted.
+        self._nursery.start_soon(
+            self._execute, execution, work, on_end, name=f"execution of {function}"
+        )
+        self.executions._begin(execution)
         execution._promise(pool)
-        self._nursery.start_soon(self._execute, execution, work, name=f"execution of {function}")
         return execution
 
-    async def _execute(self, execution: Execution, work: Work) -> None:
+    async def _execute(self, execution: Execution, work: Work, on_end: OnEnd | None) -> None:
         try:
             await run_execution(execution, work)
         finally:
             execution._release()
             self.executions._end(execution)
+            if on_end is not None:
+                notify(logger, "on_end", on_end)
 
     def end(self) -> None:
         """The spearlet has ended: nothing new begins."""

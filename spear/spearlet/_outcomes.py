@@ -28,6 +28,7 @@ from spear._errors import (
 from spear._segments import Segment
 from spear.channels import protected_class
 
+from ._arguments import expect_bytes, heap_bytes
 from ._executions import as_failure
 from ._failures import size_of, without_traceback
 
@@ -96,6 +97,7 @@ class _Execution:
     """An execution of a key that has not ended, and those who wait for it."""
 
     digest: bytes
+    argument_bytes: int  # that it holds until it ends
     calls: set[KeyedCall] = attrs.field(factory=set)
     instance: InstanceId | None = None  # where it runs now
     is_lost: bool = False  # each process that has begun it is gone
@@ -157,6 +159,8 @@ class Outcomes:
         self._kept: OrderedDict[Name, _Outcome] = OrderedDict()  # in the order of their ends
         self._running: dict[Name, _Execution] = {}
         self._bytes = 0
+        self._max_argument_bytes = limits.submitted_bytes
+        self._argument_bytes = 0  # of those that run
 
     async def once(
         self, call: KeyedCall, keep_seconds: float, execute: Execute
@@ -167,6 +171,7 @@ class Outcomes:
 
         Raises:
             Rejected: the key was used with other arguments.
+            Overloaded: the executions of keys hold ``Limits.submitted_bytes`` of arguments.
             DeadlineExceeded: the execution did not end by the deadline of this call.
             And whatever the execution raised.
         """
@@ -184,9 +189,18 @@ class Outcomes:
         if found is None:
             if call.deadline <= trio.current_time():
                 raise DeadlineExceeded.of_call(name[1], 0, "no")
-            found = self._running[name] = _Execution(digest)
+            found = self._begin(name, digest, heap_bytes(call.payload))
             self._nursery.start_soon(self._execute, name, found, keep_seconds, execute)
         return (await _wait(found, call)).unwrap()
+
+    def _begin(self, name: Name, digest: bytes, argument_bytes: int) -> _Execution:
+        # They are not their callers': one that gives up leaves its arguments here.
+        expect_bytes(
+            "calls with keys", self._argument_bytes, argument_bytes, self._max_argument_bytes
+        )
+        execution = self._running[name] = _Execution(digest, argument_bytes)
+        self._argument_bytes += argument_bytes
+        return execution
 
     def _find(self, name: Name) -> _Execution | _Outcome | None:
         now = trio.current_time()
@@ -212,6 +226,7 @@ class Outcomes:
             result, size = without_traceback(failure), size_of(failure)
         finally:
             del self._running[name]
+            self._argument_bytes -= execution.argument_bytes
             execution.end(_Outcome(execution.digest, result))
         if _is_final(result, execution):
             self._keep(name, result, size, execution.digest, trio.current_time() + keep_seconds)

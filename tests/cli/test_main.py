@@ -368,12 +368,12 @@ def test_no_thread_is_left_to_write_errors_with(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_not_installed_is_named() -> None:
     code = (
-        "import sys, spear.cli; sys.modules['hypercorn'] = None; "
+        "import sys, spear.cli; sys.modules['wsproto'] = None; "
         "sys.exit(spear.cli.main(['serve', 'shop.py']))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == "spear: the HTTP gateway needs hypercorn: pip install 'spearlet[http]'\n"
+    assert run.stderr == "spear: the HTTP gateway needs wsproto: pip install 'spearlet[http]'\n"
 
 
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:

@@ -104,7 +104,11 @@ async def test_s18_clients_that_do_whatever_they_like_leave_nothing(
                 nursery.start_soon(visit)
         await wait_until(lambda: not site.gateway.statistics().connections)
         app = site.gateway._app
-        assert (app.streams.taken, app.bodies.taken, app.results.taken) == (0, 0, 0)
+        assert (app.budgets.streams.taken, app.budgets.bodies.taken, app.budgets.results.taken) == (
+            0,
+            0,
+            0,
+        )
         probe = site.spearlet.deployments["probe"]
         await wait_until(lambda: probe.statistics().calls_in_flight == 0)
         assert (await call(site.gateway, "add", 1)).body == b"2"

@@ -28,8 +28,8 @@ import sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "hypercorn":
-            raise ModuleNotFoundError("No module named 'hypercorn'", name="hypercorn")
+        if name.partition(".")[0] == "wsproto":
+            raise ModuleNotFoundError("No module named 'wsproto'", name="wsproto")
 
 sys.meta_path.insert(0, Missing())
 try:
@@ -44,7 +44,7 @@ def test_a_missing_library_is_named_and_so_is_the_extra_that_has_it() -> None:
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
     )
     assert run.stdout == (
-        "ConfigurationError the HTTP gateway needs hypercorn: pip install 'spearlet[http]'\n"
+        "ConfigurationError the HTTP gateway needs wsproto: pip install 'spearlet[http]'\n"
     )
 
 

@@ -114,7 +114,7 @@ async def test_s18_all_bodies_together_have_a_bound() -> None:
         holder = await connect(site.gateway)
         await holder.stream.send_all(HEAD + b"Content-Length: 900\r\n\r\n" + bytes(800))
         app = site.gateway._app
-        await wait_until(lambda: app.bodies.taken == 800)
+        await wait_until(lambda: app.budgets.bodies.taken == 800)
         headers = {"content-type": "x/y"}
         reply = await ask(
             site.gateway, "POST", CALL.format("twice"), headers=headers, body=bytes(300)
@@ -123,7 +123,7 @@ async def test_s18_all_bodies_together_have_a_bound() -> None:
         await holder.stream.send_all(bytes(100))
         holder.http.send(_request())
         assert (await holder.receive()).status == 200
-        await wait_until(lambda: app.bodies.taken == 0)
+        await wait_until(lambda: app.budgets.bodies.taken == 0)
 
 
 async def test_s18_all_results_that_nobody_takes_together_have_a_bound() -> None:
@@ -135,14 +135,14 @@ async def test_s18_all_results_that_nobody_takes_together_have_a_bound() -> None
         size = 16 << 20
         await client.stream.send_all(HEAD + b"Content-Length: %d\r\n\r\n" % size)
         await client.stream.send_all(bytes(size))
-        await wait_until(lambda: site.gateway._app.results.taken == 2 * size)
+        await wait_until(lambda: site.gateway._app.budgets.results.taken == 2 * size)
         headers = {"content-type": "x/y"}
         reply = await ask(
             site.gateway, "POST", CALL.format("twice"), headers=headers, body=bytes(8 << 20)
         )
         assert (reply.status, reply.error["kind"], reply.error["delivered"]) == (503, "Busy", "yes")
         await client.aclose()
-        await wait_until(lambda: site.gateway._app.results.taken == 0)
+        await wait_until(lambda: site.gateway._app.budgets.results.taken == 0)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_s18_what_is_no_http_is_refused_and_hurts_nobody(garbage: bytes, r
             while part := await client.stream.receive_some(65536):
                 data += bytes(part)
         head, _, body = data.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 400 \r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert b"\r\ncontent-length: %d\r\n" % len(body) in head + b"\r\n"
         error = json.loads(body)["error"]
         assert (error["kind"], error["delivered"]) == ("BadRequest", "no")

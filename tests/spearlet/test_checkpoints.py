@@ -84,6 +84,12 @@ async def test_r6_functions_and_executions() -> None:
         for _ in range(2):
             with assert_checkpoints():
                 assert await execution.result() == 1
+        with assert_no_checkpoints():
+            bound = deployment.echo.bind(1)
+            assert bound.submit().argument_bytes == bound.argument_bytes
+            repr(bound)
+        with assert_checkpoints():
+            await bound.ask()
         payload, is_cbor = encode_arguments((2,), {})
         with assert_checkpoints():
             await deployment.echo.forward(payload, is_cbor, None)
@@ -113,6 +119,9 @@ async def test_r6_streams_of_functions() -> None:
         with assert_checkpoints():
             await stream.result()
 
+        bound = deployment.ticks.bind(1)
+        with assert_checkpoints():
+            stream = await stack.enter_async_context(bound.stream())
         payload, is_cbor = encode_arguments((1,), {})
         forwarding = deployment.ticks.forward_stream(payload, is_cbor, None)
         with assert_checkpoints():

@@ -1,0 +1,170 @@
+"""One WebSocket by wsproto: messages that are JSON or bytes, with a bound, to a client that is there.
+
+Messages are not compressed: a client could send a gigabyte in a few bytes. A client that answers no ping
+is cut off. This module does not know what messages are for.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import generate_accept_token
+
+from spear.channels import open_private_nursery, protected_block, protected_class
+
+from ._errors import Problem
+from ._exchange import parse_json, show
+from ._http1 import response_head
+
+if TYPE_CHECKING:
+    from wsproto.events import Event
+
+    from ._request import Link, Request
+    from ._settings import GatewaySettings
+
+PROTOCOL: Final = "spear.v1"
+
+VERSION: Final = b"13"
+
+MAX_UNREAD: Final = 2
+"""Messages that wait for the function; the client's next ones wait in the system's buffers."""
+
+
+def check_handshake(request: Request) -> None:
+    """Raise Problem unless a request for a WebSocket is one by RFC 6455, 4.2.1."""
+    headers = request.headers
+    if headers.get(b"sec-websocket-version") != VERSION:
+        message = "WebSockets of version 13 are served here: say Sec-WebSocket-Version: 13"
+        raise Problem(400, "BadRequest", message, headers=((b"sec-websocket-version", VERSION),))
+    try:
+        is_key = len(b64decode(headers.get(b"sec-websocket-key", b""), validate=True)) == 16
+    except ValueError:
+        is_key = False
+    if not is_key or b"sec-websocket-key" in request.repeated:
+        raise Problem(400, "BadRequest", "Sec-WebSocket-Key must be 16 bytes in Base64")
+    if request.is_http_1_0:
+        raise Problem(400, "BadRequest", "a WebSocket needs HTTP/1.1")
+
+
+@final
+@protected_class
+class WebSocket:
+    """One WebSocket, from its request to its end.
+
+    Args:
+        request: asks for it.
+        link: the connection.
+        settings: of the gateway.
+    """
+
+    def __init__(self, request: Request, link: Link, settings: GatewaySettings) -> None:
+        self._request = request
+        self._link = link
+        self._settings = settings
+        self._wire = Connection(ConnectionType.SERVER)
+        self._put, self._messages = trio.open_memory_channel[bytes | str](MAX_UNREAD)
+        self._parts: list[bytes | str] = []  # of a message that is not complete
+        self._size = 0
+        self._is_heard = True  # since the last ping
+        self._sending = trio.Lock()
+
+    @protected_block
+    async def opened(self) -> AsyncIterator[None]:
+        """Accept the client's request, and receive its messages while the block runs.
+
+        A client that leaves or does not keep to the rules cancels the handler of the request.
+        """
+        headers = self._request.headers
+        token = generate_accept_token(headers[b"sec-websocket-key"])
+        head = [
+            (b"upgrade", b"websocket"),
+            (b"connection", b"upgrade"),
+            (b"sec-websocket-accept", token),
+            *self._request.extra,
+        ]
+        names = headers.get(b"sec-websocket-protocol", b"").split(b",")
+        if PROTOCOL.encode() in (each.strip() for each in names):
+            head.append((b"sec-websocket-protocol", PROTOCOL.encode()))
+        self._request.status = 101
+        await self._link.write(response_head(101, head))
+        async with open_private_nursery() as nursery:
+            nursery.start_soon(self._receive)
+            nursery.start_soon(self._ping)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def receive(self) -> object:
+        """Return the next message: bytes, or what its JSON says. Raises Problem."""
+        message = await self._messages.receive()
+        if isinstance(message, bytes):
+            return message
+        return parse_json(message.encode(errors="surrogatepass"), "the message")
+
+    async def send(self, item: object) -> None:
+        """Send bytes as they are, and all else as JSON. Raises Problem if there is no JSON for it."""
+        if isinstance(item, bytes):
+            await self._send(BytesMessage(data=item))
+        else:
+            await self._send(TextMessage(data=show(item).decode()))
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Send the closing frame: nothing can be sent after it."""
+        await self._send(CloseConnection(code=code, reason=reason))
+        self._request.is_ended = self._request.closes = True
+
+    async def _send(self, event: Event) -> None:
+        try:  # to wait for a lock that is free is a pass of the scheduler, too
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            if self._wire.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
+                await self._link.write(self._wire.send(event))
+        finally:
+            self._sending.release()
+
+    # -- what comes -------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        while True:
+            data = self._link.parser.take_rest()
+            if data:
+                self._is_heard = True
+                self._wire.receive_data(data)
+                for event in self._wire.events():
+                    await self._handle(event)
+            await self._link.receive()
+
+    async def _handle(self, event: Event) -> None:
+        if isinstance(event, Message):
+            self._size += len(event.data)
+            if self._size > self._settings.max_message_bytes:
+                await self.close(CloseReason.MESSAGE_TOO_BIG)
+                await self._link.leave()
+            self._parts.append(event.data)
+            if event.message_finished:
+                message = event.data[:0].join(self._parts)
+                self._parts.clear()
+                self._size = 0
+                await self._put.send(message)
+        elif isinstance(event, Ping):
+            await self._send(event.response())
+        elif isinstance(
+            event, CloseConnection
+        ):  # the client's, or wsproto's of what is no WebSocket
+            await self.close(event.code, event.reason or "")
+            await self._link.leave()
+
+    async def _ping(self) -> None:
+        await trio.sleep(self._settings.keep_alive_seconds)
+        while self._is_heard:
+            self._is_heard = False
+            await self._send(Ping())
+            await trio.sleep(self._settings.keep_alive_seconds)
+        await self._link.leave()
