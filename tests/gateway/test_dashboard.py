@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -193,6 +193,73 @@ async def test_it_says_when_the_host_is_away_and_goes_on_when_it_is_back() -> No
             await nursery.start(serve, int(url.rpartition(":")[2]), until)
             await page.wait_for("byId('state').textContent === 'running'")
         until.set()
+
+
+PREFIX = b"/tools/spear"
+
+
+async def strip_prefix(url: str, client: trio.SocketStream) -> None:
+    """One request through a proxy that takes a prefix off its path; there is nothing above the prefix."""
+    async with client:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = bytes(await client.receive_some())
+            if not data:  # the browser has opened one more than it needed
+                return
+            head += data
+        method, target, rest = head.split(b" ", 2)
+        if not target.startswith(PREFIX + b"/"):
+            await client.send_all(b"HTTP/1.1 404 Not Here\r\nContent-Length: 0\r\n\r\n")
+            return
+        line, fields = rest.split(b"\r\n", 1)
+        path = target.removeprefix(PREFIX)
+        head = b"%b %b %b\r\nConnection: close\r\n%b" % (
+            method, path, line, fields.replace(b"Connection: keep-alive\r\n", b""),
+        )  # fmt: skip
+        host = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
+        async with host, trio.open_nursery() as nursery:
+            await host.send_all(head)
+
+            async def upload() -> None:
+                async for part in client:
+                    await host.send_all(part)
+                nursery.cancel_scope.cancel()  # the browser has left
+
+            nursery.start_soon(upload)
+            async for part in host:
+                await client.send_all(part)
+            nursery.cancel_scope.cancel()
+
+
+@needs_browser
+async def test_below_a_prefix_all_that_it_asks_for_is_below_it(tmp_path: Path) -> None:
+    file = tmp_path / "evil.py"
+    file.write_text(FUNCTIONS, encoding="utf-8")
+    async with spear.open_spearlet() as spearlet, trio.open_nursery() as nursery:
+        await spearlet.deploy(file)
+        async with open_gateway(spearlet, GatewaySettings(port=0)) as gateway:
+
+            async def handle(client: trio.SocketStream) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await strip_prefix(gateway.urls[0], client)
+
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, handle, [listener])
+            port = listener.socket.getsockname()[1]
+            async with open_page(f"http://127.0.0.1:{port}{PREFIX.decode()}/") as page:
+                await page.wait_for("byId('state').textContent === 'running'")
+                await page.wait_for("document.styleSheets.length === 1")
+                await choose(page, "evil.greet", {"name": "Ada"})
+                await page.wait_for("byId('result').textContent.includes('hello, Ada')")
+                await page.wait_for("byId('logs').textContent.includes('greeting')")
+                await choose(page, "evil.count", [3])
+                await page.wait_for("byId('result').textContent.split('\\n').length === 3")
+                icon = await page.evaluate(
+                    "fetch(document.querySelector('link[rel=icon]').href).then((each) => each.status)"
+                )
+                assert icon == 200
+                assert page.complaints == []
+        nursery.cancel_scope.cancel()
 
 
 async def test_its_files_say_what_they_are_and_load_nothing_from_elsewhere() -> None:

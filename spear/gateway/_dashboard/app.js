@@ -61,7 +61,7 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 async function watch() {
   for (let delay = 500; ; delay = Math.min(delay * 2, 8000)) {
     try {
-      const response = await ask("/v1/watch?interval=1", { headers: { Accept: "application/x-ndjson" } });
+      const response = await ask("v1/watch?interval=1", { headers: { Accept: "application/x-ndjson" } });
       if (!response.ok) throw new Error(response.status);
       for await (const line of lines(response)) {
         const snapshot = JSON.parse(line);
@@ -258,7 +258,7 @@ async function showChoices(snapshot) {
   if (isNew) follow();
   if (JSON.stringify(names) === byId("function").dataset.values) return;
   fill(byId("function"), names);
-  const response = await ask("/v1/functions");
+  const response = await ask("v1/functions");
   if (!response.ok) return;
   functions = new Map((await response.json()).functions.map((each) => [`${each.deployment}.${each.name}`, each]));
   describe();
@@ -309,7 +309,7 @@ async function call(event) {
   byId("result").hidden = true;
   const begun = performance.now();
   try {
-    const path = `/v1/functions/${encodeURIComponent(byId("function").value)}/${isStream ? "stream" : "call"}`;
+    const path = `v1/functions/${encodeURIComponent(byId("function").value)}/${isStream ? "stream" : "call"}`;
     const response = await ask(path, {
       method: "POST", signal: calling.signal, body: byId("arguments").value,
       headers: { "Content-Type": "application/json", Accept: isStream ? "application/x-ndjson" : "application/json, text/plain" },
@@ -357,7 +357,7 @@ async function follow() {
   while (!mine.signal.aborted) {
     try {
       const name = encodeURIComponent(byId("deployment").value);
-      const path = `/v1/deployments/${name}/logs?tail=${byId("logs").childElementCount ? 0 : 200}&follow=true`;
+      const path = `v1/deployments/${name}/logs?tail=${byId("logs").childElementCount ? 0 : 200}&follow=true`;
       const response = await ask(path, { signal: mine.signal });
       if (response.ok) for await (const line of lines(response)) addLine(JSON.parse(line));
     } catch (error) { /* again */ }
