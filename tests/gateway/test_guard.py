@@ -206,6 +206,7 @@ def test_a_token_that_could_be_guessed_or_not_sent_is_refused(token: str) -> Non
     [
         ({"host": None}, "needs a host, or a control socket"),
         ({"tls_key": "key.pem"}, "give tls_cert"),
+        ({"detached_seconds": float("inf")}, "detached_seconds must be finite"),
         ({"port": 70000}, "not between 0 and 65535"),
         ({"port": "80"}, "not between 0 and 65535"),
         ({"max_body_bytes": 0}, "max_body_bytes must be a whole number above 0"),
