@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-rolling repeat soak clean
+.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-attacks bench-rolling repeat soak clean
 
 # More arguments for the program that a target runs: make test-one ARGS='-k deadline'
 ARGS ?=
@@ -41,6 +41,9 @@ bench: .venv-bench/.has-bench ## measure Spear beside its peers
 
 bench-quick: .venv-bench/.has-bench ## the same in under two minutes
 	@.venv-bench/bin/python -m bench --quick $(ARGS)
+
+bench-attacks: .venv-bench/.has-bench ## measure the gateway under clients that mean ill
+	@.venv-bench/bin/python -m bench.http_attacks $(ARGS)
 
 bench-rolling: .venv-bench/.has-bench ## draw a rolling restart under load
 	@.venv-bench/bin/python -m bench.rolling $(ARGS)

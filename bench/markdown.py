@@ -10,7 +10,16 @@ from bench.model import Case, Figure, Load, size_label
 from bench.registry import PEERS
 from bench.report import Outcome, number, promise
 from bench.run import Results
-from bench.table import IN_FLIGHT, SIZES, Point, pipelined, sequential
+from bench.table import (
+    CONNECTIONS,
+    IN_FLIGHT,
+    SIZES,
+    Point,
+    connections,
+    http_peers,
+    pipelined,
+    sequential,
+)
 
 BEGIN = "<!-- bench: written by `python -m bench`, do not edit -->"
 END = "<!-- bench: end -->"
@@ -48,6 +57,9 @@ def page_body(
         _matrix(results, sequential, _latency_cell),
         "The same with client and server on one core:",
         _matrix(results, lambda size: sequential(size, pinned=True), _latency_cell),
+        "### HTTP servers",
+        "POST of 1 KiB, by the number of connections: requests per second, and p50 / p99 in µs.",
+        _http(results),
     ]
     return "\n\n".join(parts)
 
@@ -93,6 +105,21 @@ def _matrix(results: Results, load_of_size: _LoadOfSize, cell: _Cell) -> str:
             cases = [Case(peer, load_of_size(size)) for size in SIZES]
             rows.append((peer.title, *(cell(results, case) for case in cases)))
     return _table(("system", *map(size_label, SIZES)), rows)
+
+
+def _http(results: Results) -> str:
+    """Return a table of HTTP servers by connections."""
+    rows = []
+    for peer in http_peers():
+        cases = [Case(peer, connections(count)) for count in CONNECTIONS]
+        rows.append((peer.title, *(_http_cell(results, case) for case in cases)))
+    return _table(("server", *map(str, CONNECTIONS)), rows)
+
+
+def _http_cell(results: Results, case: Case) -> str:
+    rate = results.median(case, Figure.RATE)
+    latency = _latency_cell(results, case)
+    return latency if rate is None else f"{rate:,.0f}, {latency}"
 
 
 def _rate_cell(results: Results, case: Case) -> str:

@@ -49,6 +49,7 @@ class Kind(enum.StrEnum):
 
     SEQUENTIAL = "sequential"  # one call after another: P50, P99, RATE, CPU
     PIPELINED = "pipelined"  # `count` calls always in flight: RATE, CPU
+    CONNECTIONS = "connections"  # one call after another on each of `count`: as SEQUENTIAL
     STREAM = "stream"  # one-way items, counted where they arrive: RATE, CPU
     HANDOVER = "handover"  # arguments one way, one call after another: as SEQUENTIAL
     START = "start"  # from spawning a process to its first answer: START

@@ -8,7 +8,7 @@ cancellation, heartbeats, statistics.
 from __future__ import annotations
 
 import gc
-import resource
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +19,7 @@ import trio
 
 from bench import drive
 from bench.model import BenchError, Effort, Figure, Load, Sample, WrongAnswer
-from bench.process import allow_descriptors, serving, settle_gc
+from bench.process import allow_descriptors, resident_bytes, serving, settle_gc
 from spear import InstanceId, Limits, SharedBuffer
 from spear._ids import Secret
 from spear.channels import (
@@ -297,7 +297,7 @@ def _idle_instance(number: int) -> InstanceId:
 
 def _resident_bytes() -> int:
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return resident_bytes(os.getpid())
 
 
 def idle_channels(load: Load, effort: Effort) -> Sample:

@@ -149,6 +149,11 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def resident_bytes(pid: int) -> int:
+    """Return how much memory process `pid` occupies, with what it shares with others."""
+    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def allow_descriptors(wanted: int) -> int:
     """Have so many, if they can be had; returns how many there are."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

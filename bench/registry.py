@@ -7,9 +7,9 @@ import importlib.util
 from bench.model import Kind, Peer
 
 _CALLS = (Kind.SEQUENTIAL, Kind.PIPELINED)
+_CONNECTIONS = (Kind.CONNECTIONS,)
 
-_HTTP = ("h11", "hypercorn", "wsproto")
-_STARLETTE = ("starlette", *_HTTP)
+_STARLETTE = ("hypercorn", "starlette")
 
 _OURS = (
     Peer("spear-channel", "Spear channel.request", "bench.ours:channel", _CALLS, matrix=True),
@@ -88,8 +88,8 @@ _OURS = (
         "spear-gateway",
         "Spear's HTTP gateway, a call",
         "bench.over_http:gateway",
-        (Kind.SEQUENTIAL,),
-        requires=_HTTP,
+        _CONNECTIONS,
+        requires=("h11", "wsproto"),
         extra="http",
     ),
 )
@@ -186,17 +186,41 @@ _OTHERS = (
     Peer(
         "http-by-hand",
         "starlette and hypercorn, the same call",
-        "bench.over_http:by_hand",
-        (Kind.SEQUENTIAL,),
+        "bench.over_http:starlette_call",
+        _CONNECTIONS,
         requires=_STARLETTE,
         extra="bench",
     ),
     Peer(
         "http-bare",
         "starlette and hypercorn, no call",
-        "bench.over_http:bare",
-        (Kind.SEQUENTIAL,),
+        "bench.over_http:starlette_bare",
+        _CONNECTIONS,
         requires=_STARLETTE,
+        extra="bench",
+    ),
+    Peer(
+        "http-h11-call",
+        "a loop over h11 on Trio, the same call",
+        "bench.over_http:h11_call",
+        _CONNECTIONS,
+        requires=("h11",),
+        extra="bench",
+    ),
+    Peer(
+        "http-h11-bare",
+        "a loop over h11 on Trio, no call",
+        "bench.over_http:h11_bare",
+        _CONNECTIONS,
+        requires=("h11",),
+        extra="bench",
+    ),
+    Peer(
+        "http-uvicorn",
+        "uvicorn with h11, no call",
+        "bench.over_http:uvicorn_bare",
+        _CONNECTIONS,
+        requires=("uvicorn",),
         extra="bench",
     ),
     Peer(

@@ -11,11 +11,12 @@ import enum
 
 import attrs
 
-from bench.model import Case, Figure, Kind, Load
+from bench.model import Case, Figure, Kind, Load, Peer
 from bench.registry import PEERS
 
 SIZES = (16, 1 << 10, 64 << 10, 1 << 20)
 IN_FLIGHT = 64
+CONNECTIONS = (1, 16, IN_FLIGHT)
 HANDOVER_SIZES = tuple(1 << power for power in range(16, 26))  # 64 KiB to 32 MiB
 
 
@@ -54,6 +55,10 @@ def pipelined(size: int) -> Load:
     return Load(Kind.PIPELINED, size, IN_FLIGHT)
 
 
+def connections(count: int) -> Load:
+    return Load(Kind.CONNECTIONS, 1 << 10, count)
+
+
 def sequential(size: int, *, pinned: bool = False) -> Load:
     return Load(Kind.SEQUENTIAL, size, pinned=pinned)
 
@@ -62,6 +67,7 @@ _CALLS_1K = pipelined(1 << 10)
 _CALLS_1M = pipelined(1 << 20)
 _ONE_CORE_1K = sequential(1 << 10, pinned=True)
 _UNPINNED_1K = sequential(1 << 10)
+_HTTP_X1, _HTTP_X16, _HTTP_X64 = map(connections, CONNECTIONS)
 _IN_MEMORY = pipelined(16)
 _STREAM = Load(Kind.STREAM, 16)
 _START = Load(Kind.START)
@@ -211,8 +217,8 @@ ROWS = (
     Row(
         "gateway-1KiB/by-hand",
         "a call over HTTP, 1 KiB, p50",
-        _point("spear-gateway", _UNPINNED_1K, Figure.P50),
-        _point("http-by-hand", _UNPINNED_1K, Figure.P50),
+        _point("spear-gateway", _HTTP_X1, Figure.P50),
+        _point("http-by-hand", _HTTP_X1, Figure.P50),
         Bound.AT_MOST,
         must=1,
         aim=0.8,
@@ -220,8 +226,8 @@ ROWS = (
     Row(
         "gateway-1KiB-cpu/by-hand",
         "the same, CPU of client, host and function",
-        _point("spear-gateway", _UNPINNED_1K, Figure.CPU),
-        _point("http-by-hand", _UNPINNED_1K, Figure.CPU),
+        _point("spear-gateway", _HTTP_X1, Figure.CPU),
+        _point("http-by-hand", _HTTP_X1, Figure.CPU),
         Bound.AT_MOST,
         must=1,
         aim=0.8,
@@ -229,11 +235,46 @@ ROWS = (
     Row(
         "gateway-1KiB/bare",
         "the same, p50, with a handler that calls nothing",
-        _point("spear-gateway", _UNPINNED_1K, Figure.P50),
-        _point("http-bare", _UNPINNED_1K, Figure.P50),
+        _point("spear-gateway", _HTTP_X1, Figure.P50),
+        _point("http-bare", _HTTP_X1, Figure.P50),
         Bound.AT_MOST,
         must=1.5,
         aim=1,
+    ),
+    Row(
+        "gateway-1KiB/h11-call",
+        "a call over HTTP, 1 KiB, p50",
+        _point("spear-gateway", _HTTP_X1, Figure.P50),
+        _point("http-h11-call", _HTTP_X1, Figure.P50),
+        Bound.AT_MOST,
+        must=1.1,
+        aim=1,
+    ),
+    Row(
+        "gateway-1KiB-x64/by-hand",
+        "calls over HTTP, 1 KiB, 64 connections, rate",
+        _point("spear-gateway", _HTTP_X64, Figure.RATE),
+        _point("http-by-hand", _HTTP_X64, Figure.RATE),
+        Bound.AT_LEAST,
+        must=1.8,
+        aim=2.5,
+    ),
+    Row(
+        "gateway-1KiB-x64/h11-call",
+        "calls over HTTP, 1 KiB, 64 connections, rate",
+        _point("spear-gateway", _HTTP_X64, Figure.RATE),
+        _point("http-h11-call", _HTTP_X64, Figure.RATE),
+        Bound.AT_LEAST,
+        must=0.94,
+        aim=1.3,
+    ),
+    Row(
+        "gateway-1KiB-p99-x16/p50",
+        "calls over HTTP, 1 KiB, 16 connections, p99 against p50",
+        _point("spear-gateway", _HTTP_X16, Figure.P99),
+        _point("spear-gateway", _HTTP_X16, Figure.P50),
+        Bound.AT_MOST,
+        must=10,
     ),
     Row(
         "start/bare-interpreter",
@@ -330,4 +371,9 @@ def matrix_cases() -> list[Case]:
         for load in matrix_loads()
         for peer in PEERS.values()
         if peer.matrix and load.kind in peer.kinds
-    ]
+    ] + [Case(peer, connections(count)) for count in CONNECTIONS for peer in http_peers()]
+
+
+def http_peers() -> list[Peer]:
+    """Return the servers that are asked over HTTP."""
+    return [peer for peer in PEERS.values() if Kind.CONNECTIONS in peer.kinds]

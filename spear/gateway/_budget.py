@@ -53,6 +53,8 @@ class Budget:
 
     def give(self, amount: int, client: Hashable) -> None:
         """Give back an amount that a client holds."""
+        if not amount:
+            return
         self.taken -= amount
         held = self._held[client] - amount
         if held:

@@ -146,7 +146,7 @@ async def submit(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/submit``."""
     function = find_function(app, name)
     bound = await bind_arguments(app, request, function, "submitted", is_detached=True)
-    execution = bound.submit()
+    execution = bound.submit(on_end=request.hand_over())
     path = f"/v1/executions/{execution.id}".encode()
     headers = ((b"location", path), (b"spear-execution-id", execution.id.encode()))
     await respond_json(request, show_execution(execution), 202, headers)

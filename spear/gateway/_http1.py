@@ -40,7 +40,9 @@ net/http has a bound of the same kind, since CVE-2023-39326."""
 _CHUNKED: Final = -1
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_TARGET: Final = re.compile(rb"(/|[A-Za-z][A-Za-z0-9+.-]*://[^/?#])[^#]*")
+_TARGET: Final = re.compile(
+    rb"(/|(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]*)?(?=[/?]|$))[^#]*"
+)
 _SERVER: Final = (b"OPTIONS", b"*")  # is about the server, not about a path
 _LENGTHS: Final = re.compile(rb"\ncontent-length:[ \t]*([^\r]*?)[ \t]*\r", re.IGNORECASE)
 _UNSAFE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")

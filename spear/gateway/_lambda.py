@@ -89,7 +89,7 @@ async def _invoke(app: App, request: Request, name: str) -> None:
     if kind == "DryRun":
         await request.respond(204, b"", b"", (_VERSION,))
     elif kind == "Event":
-        bound.submit()
+        bound.submit(on_end=request.hand_over())
         await request.respond(202, b"", b"", (_VERSION,))
     else:
         await _call(app, request, function, bound)

@@ -7,6 +7,7 @@ module knows neither paths nor who may ask for what.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias, final
 
 import trio
@@ -157,6 +158,11 @@ class Request:
         if self._held:
             self._budgets.bodies.give(self._held, self.client)
             self._held = 0
+
+    def hand_over(self) -> Callable[[], None]:
+        """Let the body outlive the request; returns what gives back its bytes, to be called once."""
+        held, self._held = self._held, 0
+        return partial(self._budgets.bodies.give, held, self.client)
 
     async def _read(self, take: Callable[[int], None]) -> bytes:
         parser, most = self._link.parser, self._settings.max_body_bytes

@@ -80,14 +80,16 @@ class _Conversation:
         is_bytes = isinstance(first, bytes)
         positional, keywords = ((first,), {}) if is_bytes else split_arguments(first)
         add_keywords(keywords, query)
-        function = function.options(keywords=keywords)
-        async with function.stream(*positional, sends_items=True) as stream:
+        bound = function.bind(*positional, **keywords)
+        del first, positional, keywords  # decoded, they can take many times the memory
+        async with bound.stream(sends_items=True) as stream:
             self._stream = stream
             with trio.CancelScope() as receiving:
                 async with open_private_nursery() as nursery:
                     nursery.start_soon(self._feed, stream, receiving)
                     async for item in stream:
                         await self._socket.send(item)
+                        del item  # the next one may be late
                     result = await stream.result()
         if self._failure is not None:
             raise self._failure
@@ -103,6 +105,7 @@ class _Conversation:
                     await stream.send_eof()
                 else:
                     await stream.send(item)
+                del item  # the next one may be late
         except LocalProtocolError:  # it has ended, or its items have
             pass
         except InvalidArguments as error:  # an item of ours, so no instance knows of it

@@ -66,8 +66,9 @@ class BoundCall(metaclass=NoPublicConstructor):
         """Submit the call, as :meth:`Function.submit` does.
 
         Args:
-            on_end: called exactly once, when the call does not need its arguments any more: the execution
-                has ended, in whatever way, or this method raises.
+            on_end: called exactly once, when the execution has ended, in whatever way, or when this
+                method raises. The execution of a key may go on, and hold its own arguments, which
+                ``Limits.submitted_bytes`` bounds.
         """
         function, payload, is_cbor = self._function, self._payload, self._is_cbor
 

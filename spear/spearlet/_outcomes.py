@@ -150,7 +150,11 @@ class _Outcome:
 @final
 @protected_class
 class Outcomes:
-    """The outcomes of a spearlet's calls with keys."""
+    """The outcomes of a spearlet's calls with keys.
+
+    Attributes:
+        argument_bytes: encoded arguments that the executions which have not ended hold.
+    """
 
     def __init__(self, limits: Limits, nursery: trio.Nursery) -> None:
         self._nursery = nursery  # of executions; ends with open_spearlet's block
@@ -160,7 +164,7 @@ class Outcomes:
         self._running: dict[Name, _Execution] = {}
         self._bytes = 0
         self._max_argument_bytes = limits.submitted_bytes
-        self._argument_bytes = 0  # of those that run
+        self.argument_bytes = 0
 
     async def once(
         self, call: KeyedCall, keep_seconds: float, execute: Execute
@@ -196,10 +200,10 @@ class Outcomes:
     def _begin(self, name: Name, digest: bytes, argument_bytes: int) -> _Execution:
         # They are not their callers': one that gives up leaves its arguments here.
         expect_bytes(
-            "calls with keys", self._argument_bytes, argument_bytes, self._max_argument_bytes
+            "calls with keys", self.argument_bytes, argument_bytes, self._max_argument_bytes
         )
         execution = self._running[name] = _Execution(digest, argument_bytes)
-        self._argument_bytes += argument_bytes
+        self.argument_bytes += argument_bytes
         return execution
 
     def _find(self, name: Name) -> _Execution | _Outcome | None:
@@ -226,7 +230,7 @@ class Outcomes:
             result, size = without_traceback(failure), size_of(failure)
         finally:
             del self._running[name]
-            self._argument_bytes -= execution.argument_bytes
+            self.argument_bytes -= execution.argument_bytes
             execution.end(_Outcome(execution.digest, result))
         if _is_final(result, execution):
             self._keep(name, result, size, execution.digest, trio.current_time() + keep_seconds)

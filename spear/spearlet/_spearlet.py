@@ -57,11 +57,13 @@ class SpearletStatistics:
     Attributes:
         deployments: by name, how they are doing.
         executions: submitted calls that have not ended.
+        argument_bytes: encoded arguments that these hold, and those of executions of calls with keys.
         refused_connections: connections that were not let in, by reason.
     """
 
     deployments: dict[str, DeploymentStatistics]
     executions: int
+    argument_bytes: int
     refused_connections: dict[str, int]
 
 
@@ -236,10 +238,11 @@ class Spearlet(metaclass=NoPublicConstructor):
     def statistics(self) -> SpearletStatistics:
         """The counters."""
         manager = self._factory.manager.statistics()
-        deployments = self._host.deployments
+        deployments, executions = self._host.deployments, self._host.executions
         return SpearletStatistics(
             deployments={name: each.statistics() for name, each in deployments.items()},
-            executions=self._host.executions.unfinished,
+            executions=executions.unfinished,
+            argument_bytes=executions.argument_bytes + self._host.outcomes.argument_bytes,
             refused_connections=dict(manager.acceptor.refused),
         )
 

@@ -396,6 +396,7 @@ async def test_the_arguments_of_calls_with_keys_are_bounded_though_their_callers
         for key in ("one", "two"):
             with trio.move_on_after(0.01):
                 await deployment.echo.options(key=key)(bytes(500))
+        assert spearlet.statistics().argument_bytes == 1000 + running.argument_bytes
         three = deployment.echo.options(key="three")
         with pytest.raises(Overloaded, match=r"calls with keys.*1000 bytes.*submitted_bytes") as no:
             await three(b"3")
@@ -404,3 +405,5 @@ async def test_the_arguments_of_calls_with_keys_are_bounded_though_their_callers
         assert await deployment.echo.options(key="two")(bytes(500)) == bytes(500)
         assert await three(b"3") == b"3"  # the refusal was no outcome
         await running.result()
+        await trio.testing.wait_all_tasks_blocked()
+        assert spearlet.statistics().argument_bytes == 0
