@@ -16,6 +16,7 @@ import trustme
 
 import spear
 from spear.gateway import GatewaySettings, open_gateway
+from spear.gateway._serve import _remove_abandoned
 
 from .helpers import (
     KNOWN,
@@ -382,6 +383,12 @@ async def test_what_is_no_abandoned_control_socket_is_kept_and_named(
                     pass  # pragma: no cover
         assert str(info.value).startswith(path)
         assert os.path.samestat(os.lstat(path), before)
+
+
+async def test_a_control_socket_that_its_owner_removes_meanwhile_is_no_fault(
+    own_temporary_directory: str,
+) -> None:
+    await _remove_abandoned(os.path.join(own_temporary_directory, "gone"))  # raises nothing
 
 
 @pytest.mark.parametrize("path", ["relative.sock", "", "/tmp/a\0b"])
