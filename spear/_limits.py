@@ -223,10 +223,10 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int) and type(value) is not bool and abs(value) <= MAX_WHOLE
 
 
-def expect_timeout(timeout: object) -> None:
+def expect_timeout(timeout: object, name: str = "timeout") -> None:
     """Raise InvalidArguments for what is no time for a call; none may be left."""
     if not is_number(timeout):
-        raise InvalidArguments(f"timeout must be a number of seconds, not {shown(timeout)}")
+        raise InvalidArguments(f"{name} must be a number of seconds, not {shown(timeout)}")
 
 
 def expect_seconds(name: str, value: object) -> None:

@@ -187,6 +187,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "CallContext.call(timeout)": (told("call"), NO_TIMEOUTS),
     "CallContext.call_sync(timeout)": (told("call_sync"), NO_TIMEOUTS),
     "CallContext.stream(timeout)": (told("stream_other"), NO_TIMEOUTS),
+    "CallOptions(key_seconds)": (made(CallOptions, "key_seconds"), NO_TIMEOUTS),
     "CallOptions(timeout)": (made(CallOptions, "timeout"), NO_TIMEOUTS),
     "ChannelConfig(connect_seconds)": (made(ChannelConfig, "connect_seconds"), NO_SECONDS),
     "CommunicationChannel.drain(seconds)": (lambda w, v: channel(w).drain(v), NO_SECONDS),
@@ -205,6 +206,9 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "Function.forward(timeout)": (lambda w, v: w.deployment.echo.forward(b"", False, v), NO_TIMEOUTS),
     "Function.forward_stream(timeout)": (
         lambda w, v: opened(w.deployment.ticks.forward_stream(b"", False, v)), NO_TIMEOUTS,
+    ),
+    "Function.options(key_seconds)": (
+        lambda w, v: w.deployment.echo.options(key_seconds=v), NO_TIMEOUTS,
     ),
     "Function.options(timeout)": (lambda w, v: w.deployment.echo.options(timeout=v), NO_TIMEOUTS),
     "Function.stream(timeout)": (

@@ -99,8 +99,6 @@ def _find_unusable(text: str) -> tuple[int, str]:
 def _is_unusable(statement: str) -> bool:
     try:
         load_toml(statement)
-    except tomllib.TOMLDecodeError:  # cut in the wrong place
-        return False
     except ValueError:
         return True
     return False
@@ -125,7 +123,7 @@ def _statements(text: str) -> Iterator[tuple[KeyPath, int, str]]:
             if header:
                 table = path
                 yield path, where, text[position:end]
-            elif text.startswith("=", keys.end()):
+            else:
                 yield table + path, where, text[position:end]
             position = end
         else:

@@ -32,16 +32,50 @@ def find_function(app: App, name: str) -> Function:
     return app.spearlet.find_function(segment(name))
 
 
-def with_options(function: Function, request: Request, *, is_stream: bool = False) -> Function:
-    """The function with what the request's headers say. Raises Problem."""
+def with_options(
+    app: App,
+    function: Function,
+    request: Request,
+    *,
+    is_stream: bool = False,
+    is_detached: bool = False,
+    usual_seconds: float | None = None,
+) -> Function:
+    """The function with what the request's headers say.
+
+    Args:
+        app: whose settings bound a call that goes on though its client leaves.
+        function: what is to be called.
+        request: whose headers count.
+        is_stream: whether its items are wanted.
+        is_detached: whether the call goes on in any case, and not only with an ``Idempotency-Key``.
+        usual_seconds: for a request without ``Spear-Timeout``, if not those of the deployment.
+
+    Raises:
+        Problem: a header cannot be used.
+    """
     if is_stream and b"idempotency-key" in request.headers:
         raise bad(
             "a stream takes no key (Idempotency-Key), as its items cannot be had twice: leave it out"
         )
+    asked = timeout_of(request)
+    timeout = usual_seconds if asked is None else asked
+    key = None if is_stream else printable(request, b"idempotency-key")
+    key_seconds = None
+    if is_detached or key is not None:
+        most = app.settings.detached_seconds
+        if asked is not None and asked > most:
+            raise bad(
+                f"a call that goes on without its client has at most {most:g} s (detached_seconds): one "
+                f"with a key, or a submitted one; Spear-Timeout says {asked:g}"
+            )
+        key_seconds = min(most, function.timeout)
+        timeout = min(most, function.timeout if timeout is None else timeout)
     function = function.options(
-        timeout=timeout_of(request),
+        timeout=timeout,
         metadata=metadata_of(request),
-        key=None if is_stream else printable(request, b"idempotency-key"),
+        key=key,
+        key_seconds=key_seconds,
         session=printable(request, b"spear-session"),
     )
     request.extra.append((b"spear-timeout", b"%g" % function.timeout))
@@ -70,15 +104,19 @@ def expect_stream(function: Function) -> None:
         raise Rejected(f"{function.name}() gives one result, and no stream: POST {path}")
 
 
-async def bind_arguments(request: Request, function: Function, way: str) -> BoundCall:
+async def bind_arguments(
+    app: App, request: Request, function: Function, way: str, *, is_detached: bool = False
+) -> BoundCall:
     """Return the call that a request asks for, with encoded arguments.
 
     Decoded, they can take 64 times the memory, for as long as the call takes.
 
     Args:
+        app: see :func:`with_options`.
         request: whose body and query have the arguments.
         function: what is to be called.
         way: see :func:`expect_result`.
+        is_detached: see :func:`with_options`.
 
     Raises:
         Problem: the request cannot be understood.
@@ -87,13 +125,14 @@ async def bind_arguments(request: Request, function: Function, way: str) -> Boun
     """
     positional, keywords = arguments_of(request, await request.body())
     expect_result(function, way)
-    return with_options(function, request).bind(*positional, **keywords)
+    function = with_options(app, function, request, is_detached=is_detached)
+    return function.bind(*positional, **keywords)
 
 
 async def call(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/call``."""
     function = find_function(app, name)
-    bound = await bind_arguments(request, function, "waited for as one result")
+    bound = await bind_arguments(app, request, function, "waited for as one result")
     answer = await bound.ask()
     body, kind = choose_form(request, answer.result)
     headers = milliseconds(answer.execution_seconds)
@@ -106,7 +145,7 @@ async def call(app: App, request: Request, name: str) -> None:
 async def submit(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/submit``."""
     function = find_function(app, name)
-    bound = await bind_arguments(request, function, "submitted")
+    bound = await bind_arguments(app, request, function, "submitted", is_detached=True)
     execution = bound.submit(on_end=request.hand_over())
     path = f"/v1/executions/{execution.id}".encode()
     headers = ((b"location", path), (b"spear-execution-id", execution.id.encode()))

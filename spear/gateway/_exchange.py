@@ -257,7 +257,9 @@ def accepts(request: Request) -> frozenset[str]:
     if accept is None or accept == b"*/*":
         return _ANYTHING
     types = (each.partition(";") for each in accept.decode("latin-1").lower().split(","))
-    return frozenset(each[0].strip() for each in types if each[2].replace(" ", "") != "q=0")
+    return frozenset(  # but those of weight 0, however many zeros that has
+        each[0].strip() for each in types if each[2].replace(" ", "").rstrip(".0") != "q="
+    )
 
 
 _ANYTHING: Final = frozenset({"*/*"})

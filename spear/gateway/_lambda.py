@@ -6,10 +6,12 @@ https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html has the request, t
 from __future__ import annotations
 
 import base64
+import calendar
 import json
 import re
+import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
@@ -29,7 +31,7 @@ from spear._errors import (
 
 from ._calls import expect_result, find_function, with_options
 from ._errors import Problem, retry_after, retry_header, status_of
-from ._exchange import JSON, bad, metadata_of, parse_json, segment, show
+from ._exchange import JSON, bad, metadata_of, parse_json, printable, segment, show
 from ._signatures import is_signed, read_signature
 
 if TYPE_CHECKING:
@@ -43,6 +45,12 @@ MAX_CLIENT_CONTEXT_BYTES: Final = 4096
 LOG_TAIL_BYTES: Final = 4096
 LOG_GRACE_SECONDS: Final = 0.05
 """What an instance writes comes by another way than its result, and may come a little later."""
+
+MARGIN: Final = 0.02
+MARGIN_SECONDS: Final = 1.0
+"""What an answer may take to reach its client: that part of the time for it, at most so many seconds."""
+
+_GIVES_UP: Final = re.compile(rb"\bttl=(\d{8}T\d{6}Z)", re.ASCII)
 
 _VERSION: Final = (b"x-amz-executed-version", b"$LATEST")
 _UNHANDLED: Final = (b"x-amz-function-error", b"Unhandled")
@@ -74,7 +82,7 @@ async def _invoke(app: App, request: Request, name: str) -> None:
         raise _invalid(f"X-Amz-Invocation-Type is one of {', '.join(_KINDS)}, not {kind[:50]!r}")
     body = await request.body(verify)
     function = find_function(app, found[1])
-    function = with_options(function, request).options(metadata=_metadata(request))
+    function = _for_sdk(app, request, function, kind).options(metadata=_metadata(request))
     expect_result(function, "invoked")
     bound = function.bind(parse_json(body, "the payload") if body else {})
     del body  # the call has it now
@@ -96,6 +104,44 @@ def _expect_known(app: App, request: Request) -> Callable[[bytes], None] | None:
         message = "sign the request with the token as the secret access key"
         raise Problem(403, "MissingAuthenticationTokenException", message)
     return None
+
+
+def _for_sdk(app: App, request: Request, function: Function, kind: str) -> Function:
+    """The function with what the request's headers say, an SDK's among them. Raises Problem.
+
+    An SDK repeats an invocation whose answer it has not got in time. All attempts have one id, so each
+    joins the execution of the first. If its process dies, that is the outcome: the client has not asked
+    for another start.
+    """
+    waits = kind != "Event"
+    invocation = printable(request, b"amz-sdk-invocation-id")
+    called = with_options(
+        app,
+        function,
+        request,
+        is_detached=invocation is not None or not waits,
+        usual_seconds=_patience(request, function.timeout) if waits else None,
+    )
+    if invocation is None or b"idempotency-key" in request.headers:
+        return called
+    most = max(called.timeout, min(app.settings.detached_seconds, function.timeout))
+    return called.options(key=invocation, key_seconds=most, key_restarts=False)
+
+
+def _patience(request: Request, usual_seconds: float) -> float:
+    """Seconds in which to answer, before the client gives up and repeats the invocation.
+
+    An SDK says when that is, once it has had an answer and knows our clock. Otherwise it usually waits
+    60 s, which is also the usual deadline of a call.
+    """
+    seconds = usual_seconds
+    found = _GIVES_UP.search(request.headers.get(b"amz-sdk-request", b""))
+    if found is not None:
+        with suppress(ValueError):  # such as a month 13
+            left = calendar.timegm(time.strptime(found[1].decode(), "%Y%m%dT%H%M%SZ")) - time.time()
+            if left > 0:  # or our clocks differ
+                seconds = min(seconds, left)
+    return seconds - min(MARGIN_SECONDS, MARGIN * seconds)
 
 
 def _metadata(request: Request) -> Metadata:

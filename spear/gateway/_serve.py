@@ -170,10 +170,8 @@ async def _remove_abandoned(path: str) -> None:
         try:
             (await connect_unix(path)).close()
         except ChannelBroken as error:
-            if isinstance(error.__cause__, ConnectionRefusedError):  # no program listens there
-                os.unlink(path)
-                return
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError):
+                os.unlink(path)  # no program listens there
                 return
         raise ConfigurationError(
             f"{path}: another program listens there; choose another control_socket (spear serve: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Final, final
 
 import attrs
@@ -57,6 +58,7 @@ class GatewaySettings:
         body_seconds: for a body, and a second more for each 64 KiB of it.
         write_seconds: for the client to take each 64 KiB.
         keep_alive_seconds: between signs of life on streams.
+        detached_seconds: for a call that goes on though its client leaves: with a key, or submitted.
         close_seconds: for what runs when the gateway is closed.
     """
 
@@ -83,6 +85,7 @@ class GatewaySettings:
     body_seconds: float = 10.0
     write_seconds: float = 10.0
     keep_alive_seconds: float = 15.0
+    detached_seconds: float = 3600.0
     close_seconds: float = 5.0
 
     def __attrs_post_init__(self) -> None:
@@ -95,6 +98,10 @@ class GatewaySettings:
         for field in attrs.fields(type(self)):
             if field.name.endswith("_seconds") or field.name.startswith("max_"):
                 _expect_amount(field.name, getattr(self, field.name), is_whole=field.name[0] == "m")
+        if self.detached_seconds == inf:
+            raise ConfigurationError(
+                "detached_seconds must be finite: no client may end such a call"
+            )
         _expect_amount("body_bytes_in_flight", self.body_bytes_in_flight, is_whole=True)
 
 

@@ -37,7 +37,7 @@ async def serve_socket(app: App, request: Request, socket: WebSocket, name: str)
     """``GET /v1/functions/{name}/socket``. Raises SpearError or Problem before it begins."""
     function = find_function(app, name)
     query = query_of(request)
-    function = with_options(function, request, is_stream=True)
+    function = with_options(app, function, request, is_stream=True)
     with app.budgets.streams.taking(1, request.client):
         async with socket.opened():
             await _Conversation(app, request, socket).hold(function, query)

@@ -43,7 +43,7 @@ class Source(Protocol):
 async def stream(app: App, request: Request, name: str) -> None:
     """``POST /v1/functions/{name}/stream``."""
     function = find_function(app, name)
-    bound = await _bind_arguments(request, function)
+    bound = await _bind_arguments(app, request, function)
     with app.budgets.streams.taking(1, request.client):
         async with bound.stream() as items:
             place = ((b"spear-instance", str(items.instance).encode()),)
@@ -51,10 +51,10 @@ async def stream(app: App, request: Request, name: str) -> None:
             await send_items(app, request, items)
 
 
-async def _bind_arguments(request: Request, function: Function) -> BoundCall:
+async def _bind_arguments(app: App, request: Request, function: Function) -> BoundCall:
     """As :func:`bind_arguments`, for a function that gives a stream."""
     positional, keywords = arguments_of(request, await request.body())
-    function = with_options(function, request, is_stream=True)
+    function = with_options(app, function, request, is_stream=True)
     expect_stream(function)
     return function.bind(*positional, **keywords)
 

@@ -48,7 +48,7 @@ async def execute_shared(
     options: CallOptions,
     shared: Shared,
 ) -> ExecutionResponse:
-    """Execute a function under a key, with the deadline of its deployment.
+    """Execute a function under a key, with the deadline of the options or else of its deployment.
 
     If cancelled, so is the function.
 
@@ -56,7 +56,7 @@ async def execute_shared(
         SpearError: as :meth:`Function.call`. ``delivered`` is "no" only if no start was delivered.
     """
     begun = pool.clock()
-    deadline = begun + pool.call_seconds
+    deadline = begun + (pool.call_seconds if options.key_seconds is None else options.key_seconds)
     attempts, may_have_run = 0, False
     try:
         while True:
@@ -84,7 +84,7 @@ async def execute_shared(
                     shared.is_lost = await _is_gone(error, replica, channel, deadline)
                 if not (
                     may_try_again(error, channel, attempts)
-                    or _may_start_again(error, attempts, shared)
+                    or (options.key_restarts and _may_start_again(error, attempts, shared))
                 ):
                     await explain(
                         pool,

@@ -33,6 +33,9 @@ class CallOptions:
             with the deadline of the deployment, and all get its outcome. If its process is lost
             meanwhile, it is executed again. A caller that gives up waiting does not cancel it. It
             travels with the call (``spear.context().key``).
+        key_seconds: the deadline of the execution that a call with a key begins; by default that of the
+            deployment.
+        key_restarts: whether that execution starts again if its process is lost.
         session: calls of one session go to the same replica, with the policy ``sticky``.
         on_progress: called with each progress report that arrives, in the task that waits for the call.
             If it raises, the call is cancelled and raises the same.
@@ -43,13 +46,17 @@ class CallOptions:
     timeout: float | None = None
     metadata: Metadata | None = None
     key: str | None = None
+    key_seconds: float | None = None
+    key_restarts: bool = True
     session: str | None = None
     on_progress: Callable[[Result], None] | None = None
     keywords: Mapping[str, object] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        if self.timeout is not None:
-            expect_timeout(self.timeout)
+        for name in ("timeout", "key_seconds"):
+            seconds = getattr(self, name)
+            if seconds is not None:
+                expect_timeout(seconds, name)
         metadata: object = self.metadata
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidArguments(f"metadata must be a small map, not {metadata!r:.60}")

@@ -354,6 +354,8 @@ def test_no_descriptor_is_left_to_read_modules_with(
     monkeypatch.setattr(main_module, "define", define)
     assert main(["call"]) == 71
     assert capfd.readouterr().err == "spear: the system refuses: [Errno 24] Too many open files\n"
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["call"]) == 71
 
 
 def test_no_thread_is_left_to_write_errors_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import socket
 import struct
@@ -12,10 +13,12 @@ import h11
 import pytest
 import trio
 
+import spear
+from spear.gateway import GatewaySettings, open_gateway
 from spear.gateway._errors import Problem
 from spear.gateway._exchange import show
 
-from .helpers import Site, ask, call, connect, open_site, wait_until
+from .helpers import Probe, Site, ask, call, closing_clients, connect, open_site, wait_until
 
 CALL = "/v1/functions/{}/call"
 
@@ -479,3 +482,43 @@ async def test_a_fault_of_the_gateway_is_an_error_without_details(
         assert (reply.status, reply.error["kind"]) == (500, "InternalError")
         assert "division" not in str(reply.error)
         assert "division by zero" in caplog.text
+
+
+@pytest.mark.parametrize("seconds", ["inf", "1e9", "3600.1"])
+async def test_a_call_that_goes_on_without_its_client_has_a_bound(seconds: str) -> None:
+    """Nobody may end it: such calls filled all slots of an instance for ever."""
+    async with open_site() as site:
+        keyed = {"spear-timeout": seconds, "idempotency-key": "k"}
+        for way, headers in (
+            ("call", keyed),
+            ("submit", keyed),
+            ("submit", {"spear-timeout": seconds}),
+        ):
+            path = f"/v1/functions/count/{way}"
+            reply = await ask(site.gateway, "POST", path, headers=headers)
+            assert (reply.status, reply.error["kind"]) == (400, "BadRequest")
+            assert "at most 3600 s (detached_seconds)" in str(reply.error["message"])
+        assert site.probe.calls == 0
+        reply = await call(site.gateway, "count", headers={"spear-timeout": seconds})
+        assert reply.status == 200  # it ends with its client
+        keyed["spear-timeout"] = "3600"
+        assert (await call(site.gateway, "count", headers=keyed)).status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["call", "submit"])
+async def test_a_call_without_its_client_ends_where_the_deployment_has_no_deadline(
+    way: str,
+) -> None:
+    probe = Probe()
+    settings = GatewaySettings(detached_seconds=0.1, port=0)
+    endless = spear.DeploymentSettings(timeout=math.inf)
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        await spearlet.deploy(probe.agent, settings=endless)
+        async with open_gateway(spearlet, settings) as gateway:
+            client = await connect(gateway)
+            headers = {"idempotency-key": "k"} if way == "call" else {}
+            await client.send("POST", f"/v1/functions/wait/{way}", b"", headers)
+            await probe.begun.wait()
+            await client.aclose()
+            await probe.cancelled.wait()

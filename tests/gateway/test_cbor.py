@@ -9,9 +9,8 @@ import cbor2
 import pytest
 
 from spear import SharedBuffer
-from spear.gateway import GatewaySettings
 
-from .helpers import ask, connect, open_site, wait_until
+from .helpers import ask, connect, open_site
 from .test_streams import body_until_cut
 
 if TYPE_CHECKING:
@@ -109,6 +108,8 @@ async def test_what_is_no_usable_cbor_is_refused(body: bytes, message: str) -> N
         (f"application/json, {CBOR}", CBOR),
         (f"text/html, {CBOR};q=0.1, */*", CBOR),
         (f"{CBOR};q=0, */*", "application/octet-stream"),
+        (f"{CBOR}; q=0.000, */*", "application/octet-stream"),
+        (f"{CBOR};q=0.010, */*", CBOR),
     ],
 )
 async def test_a_result_is_cbor_for_a_client_that_names_it(accept: str | None, kind: str) -> None:
@@ -195,18 +196,13 @@ async def test_a_sequence_that_fails_ends_with_the_error_and_is_cut() -> None:
         assert last["$error"]["type"] == "ValueError"
 
 
-async def test_a_watch_of_cbor_has_no_signs_of_life() -> None:
-    async with open_site(GatewaySettings(keep_alive_seconds=0.01)) as site:
+async def test_a_sequence_begins_before_there_is_an_item() -> None:
+    async with open_site() as site:
         client = await connect(site.gateway)
-        body = cbor2.dumps([1])
-        headers = {"accept": "application/cbor-seq", "content-type": CBOR}
-        await client.send("POST", "/v1/functions/ticks/stream", body, headers)
-        assert (await client.receive_head()).status == 200
-        await wait_until(site.probe.begun.is_set)
-        await client.parts().__anext__()
-        site.probe.release.set()
-        rest = b"".join([part async for part in client.parts()])
-        assert rest == b""
+        path = "/v1/deployments/probe/logs?follow=true"
+        await client.send("GET", path, None, {"accept": "application/cbor-seq"})
+        head = await client.receive_head()
+        assert (head.status, head.headers["content-type"]) == (200, "application/cbor-seq")
 
 
 @pytest.mark.parametrize("accept", ["application/cbor-seq", "application/octet-stream"])

@@ -16,6 +16,7 @@ import trustme
 
 import spear
 from spear.gateway import GatewaySettings, open_gateway
+from spear.gateway._serve import _remove_abandoned
 
 from .helpers import (
     KNOWN,
@@ -209,6 +210,7 @@ def test_a_token_that_could_be_guessed_or_not_sent_is_refused(token: str) -> Non
     [
         ({"host": None}, "needs a host, or a control socket"),
         ({"tls_key": "key.pem"}, "give tls_cert"),
+        ({"detached_seconds": float("inf")}, "detached_seconds must be finite"),
         ({"port": 70000}, "not between 0 and 65535"),
         ({"port": "80"}, "not between 0 and 65535"),
         ({"max_body_bytes": 0}, "max_body_bytes must be a whole number above 0"),
@@ -381,6 +383,12 @@ async def test_what_is_no_abandoned_control_socket_is_kept_and_named(
                     pass  # pragma: no cover
         assert str(info.value).startswith(path)
         assert os.path.samestat(os.lstat(path), before)
+
+
+async def test_a_control_socket_that_its_owner_removes_meanwhile_is_no_fault(
+    own_temporary_directory: str,
+) -> None:
+    await _remove_abandoned(os.path.join(own_temporary_directory, "gone"))  # raises nothing
 
 
 @pytest.mark.parametrize("path", ["relative.sock", "", "/tmp/a\0b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import calendar
 import json
 import time
 from contextlib import asynccontextmanager
@@ -265,6 +266,175 @@ async def test_the_end_of_the_log_and_the_end_of_an_instance(tmp_path: Path) -> 
             told = read(reply)
             assert isinstance(told, dict)
             assert told["errorType"] == "Runtime.ExitError"
+
+
+def impatient(url: str, seconds: float, *, attempts: int = 3) -> Invoker:
+    """A client that waits so long for an answer, and then tries again."""
+    config = Config(
+        retries={"total_max_attempts": attempts, "mode": "standard"}, read_timeout=seconds
+    )
+    client = boto3.client(
+        "lambda", endpoint_url=url, region_name="local", config=config,
+        aws_access_key_id="spear", aws_secret_access_key="anything-will-do",
+    )  # fmt: skip
+    return Invoker(client)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_done_first", [False, True])
+async def test_an_sdk_that_tries_again_gets_the_answer_of_the_first_try(
+    is_done_first: bool,
+) -> None:
+    """The function runs once, whether it still runs at the second try or not."""
+    agent = spear.Agent("slow")
+    runs: list[object] = []
+    release = trio.Event()
+    ended = trio.Event()
+
+    @agent.function
+    async def slow(event: object) -> dict[str, object]:
+        runs.append(event)
+        await release.wait()
+        ended.set()
+        return {"number": len(runs)}
+
+    async with open_site() as site, trio.open_nursery() as nursery:
+        await site.spearlet.deploy(agent)
+        invoke = impatient(site.gateway.urls[0], 1)
+
+        async def let_it_end() -> None:
+            # The client has given up once: its connection is closed, or there is a second request.
+            statistics = site.gateway.statistics
+            if is_done_first:
+                await wait_until(lambda: 0 in statistics().responses)
+            else:
+                await wait_until(lambda: statistics().requests == 2)
+            release.set()
+            await ended.wait()
+
+        nursery.start_soon(let_it_end)
+        reply = await invoke("slow", "tea")
+        assert read(reply) == {"number": 1}
+        metadata = reply["ResponseMetadata"]
+        assert isinstance(metadata, dict)
+        assert metadata["RetryAttempts"] == 1
+        assert runs == ["tea"]
+        # Another invocation is another one, with the same payload, too.
+        assert await invoke.result("slow", "tea") == {"number": 2}
+
+
+@pytest.mark.slow
+async def test_an_invocation_whose_process_dies_is_not_started_again(tmp_path: Path) -> None:
+    file = tmp_path / "dying.py"
+    file.write_text(
+        "import os, spear\napp = spear.Agent()\n"
+        "@app.function\nasync def die(event: str) -> None:\n"
+        "    open(event, 'a').write('x')\n    os._exit(3)\n"
+    )
+    runs = tmp_path / "runs"
+    async with closing_clients(), spear.open_spearlet() as spearlet:
+        await spearlet.deploy(file, replicas=2)
+        async with open_gateway(spearlet, GatewaySettings(port=0)) as gateway:
+            reply = await impatient(gateway.urls[0], 20)("die", str(runs))
+            told = read(reply)
+            assert isinstance(told, dict)
+            assert told["errorType"] == "Runtime.ExitError"
+            assert runs.read_text() == "x"
+
+
+async def test_an_event_that_is_sent_again_is_executed_once() -> None:
+    headers = {"amz-sdk-invocation-id": "3b2f", "x-amz-invocation-type": "Event"}
+    async with open_site() as site:
+        for _ in range(2):
+            reply = await ask(site.gateway, "POST", INVOKE.format("wait_for"), {}, headers)
+            assert reply.status == 202
+        await site.probe.begun.wait()
+        site.probe.release.set()
+        executions = site.spearlet.executions.list()
+        assert [await each.result() for each in executions] == ["released"] * 2
+        assert len({str(each.instance) for each in executions}) == 1
+        assert site.spearlet.deployments["probe"].statistics().functions["wait_for"].calls == 2
+        reply = await ask(site.gateway, "POST", INVOKE.format("wait_for"), {"a": 1}, headers)
+        assert reply.status == 202  # the event is accepted; its execution is refused
+        (last, *_) = site.spearlet.executions.list()
+        with pytest.raises(spear.Rejected, match="other arguments"):
+            await last.result()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, "59"),
+        ({"amz-sdk-invocation-id": "a"}, "59"),
+        ({"spear-timeout": "7"}, "7"),
+        ({"spear-timeout": "7", "amz-sdk-invocation-id": "a"}, "7"),
+        ({"spear-timeout": "300", "amz-sdk-invocation-id": "a"}, "300"),
+        ({"amz-sdk-request": "attempt=1"}, "59"),
+        ({"amz-sdk-request": "ttl=20261330T000000Z; attempt=2; max=3"}, "59"),
+        ({"amz-sdk-request": "ttl=20200101T000000Z; attempt=2; max=3"}, "59"),
+        ({"amz-sdk-request": "ttl=29991231T000000Z; attempt=2; max=3"}, "59"),
+        ({"x-amz-invocation-type": "Event"}, "60"),
+    ],
+)
+async def test_an_answer_comes_before_its_client_gives_up(
+    headers: dict[str, str], seconds: str
+) -> None:
+    """The usual patience of an SDK, 60 s, is the usual deadline, too."""
+    async with open_site() as site:
+        reply = await ask(site.gateway, "POST", INVOKE.format("echo"), 1, headers)
+        assert (reply.status, reply.headers["spear-timeout"]) == (
+            202 if "x-amz-invocation-type" in headers else 200,
+            seconds,
+        )
+
+
+async def test_a_client_that_says_when_it_gives_up_has_its_answer_before() -> None:
+    gives_up = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + 3))
+    headers = {"amz-sdk-request": f"ttl={gives_up}; attempt=2; max=3"}
+    async with open_site() as site:
+        reply = await ask(site.gateway, "POST", INVOKE.format("wait_for"), {}, headers)
+        assert 0 < float(reply.headers["spear-timeout"]) < 3
+        assert reply.json["errorType"] == "Sandbox.Timedout"
+        assert time.time() < calendar.timegm(time.strptime(gives_up, "%Y%m%dT%H%M%SZ")) + 10
+
+
+async def test_an_execution_that_an_sdk_began_has_the_time_that_its_client_asked_for() -> None:
+    """Longer than the deployment gives a call that says nothing."""
+    headers = {"amz-sdk-invocation-id": "a", "spear-timeout": "300"}
+    agent = spear.Agent("asked")
+
+    @agent.function
+    async def remaining(event: object) -> int:
+        return round(spear.context().remaining_seconds())
+
+    async with open_site() as site:
+        await site.spearlet.deploy(agent)
+        reply = await ask(site.gateway, "POST", INVOKE.format("remaining"), {}, headers)
+        assert reply.body == b"300"
+        del headers["spear-timeout"]
+        headers["amz-sdk-invocation-id"] = "b"
+        reply = await ask(site.gateway, "POST", INVOKE.format("remaining"), {}, headers)
+        assert reply.body == b"60"
+        headers["spear-timeout"] = "inf"
+        reply = await ask(site.gateway, "POST", INVOKE.format("remaining"), {}, headers)
+        assert (reply.status, "detached_seconds" in reply.body.decode()) == (400, True)
+
+
+async def test_the_key_that_a_client_gives_goes_before_that_of_its_sdk() -> None:
+    headers = {"amz-sdk-invocation-id": "a", "idempotency-key": "order 7"}
+    agent = spear.Agent("keys")
+
+    @agent.function
+    async def key(event: object) -> str | None:
+        return spear.context().key
+
+    async with open_site() as site:
+        await site.spearlet.deploy(agent)
+        reply = await ask(site.gateway, "POST", INVOKE.format("key"), {}, headers)
+        assert reply.body == b'"order 7"'
+        del headers["idempotency-key"]
+        reply = await ask(site.gateway, "POST", INVOKE.format("key"), {}, headers)
+        assert reply.body == b'"a"'
 
 
 async def test_the_log_is_that_of_the_instance_that_ran() -> None:

@@ -241,6 +241,20 @@ async def test_r14_an_execution_has_the_deadline_of_its_deployment_and_is_not_re
         assert shop.orders == ["tea"]
 
 
+@pytest.mark.parametrize(("seconds", "ends_at"), [(None, 60), (7, 7), (100, 100)])
+async def test_an_execution_may_have_a_deadline_of_its_own(
+    seconds: float | None, ends_at: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    shop = Shop()
+    async with deployed(shop.agent()) as deployment:
+        slow = deployment.slow.options(key="a", key_seconds=seconds, timeout=math.inf)
+        begun = trio.current_time()
+        with pytest.raises(spear.DeadlineExceeded):
+            await slow("tea")
+        assert trio.current_time() - begun == pytest.approx(ends_at, abs=1)
+        assert shop.orders == ["tea"]
+
+
 async def test_what_was_certainly_not_begun_is_executed_by_the_next_call(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -522,6 +536,10 @@ async def test_r14_a_function_whose_process_dies_is_started_3_times_under_one_ke
                 await die(str(book))
             assert caught.value.delivered == "maybe"
             assert book.read_text() == "x" * starts
+        once = tmp_path / "book of one start"
+        with pytest.raises(WorkerDied, match="exited with status 7"):
+            await deployment.die.options(key="once", key_restarts=False)(str(once))
+        assert once.read_text() == "x"
         with pytest.raises(WorkerDied):  # nothing was kept: it is another call
             await deployment.die.options(key="two")(str(book))
         assert book.read_text() == "x" * 6
