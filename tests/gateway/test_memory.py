@@ -169,7 +169,7 @@ async def strangers(site: Site, count: int, size: int) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         for client in clients:
             nursery.start_soon(pour, client, head, size)
-        await trio.testing.wait_all_tasks_blocked(0.05)  # until no more is taken
+            await trio.testing.wait_all_tasks_blocked(0.01)  # until no more is taken
         yield
         nursery.cancel_scope.cancel()
     for client in clients:
