@@ -58,12 +58,14 @@ class InstanceMetrics:
         memory_bytes: that it has in physical memory, shared pages included.
         descriptors: that it has open.
         threads: that it has.
+        is_runnable: whether one of its threads runs, or waits for a processor.
     """
 
     cpu_seconds: float
     memory_bytes: int
     descriptors: int
     threads: int
+    is_runnable: bool = False
 
 
 class InstanceBody(ABC):

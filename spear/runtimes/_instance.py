@@ -376,12 +376,12 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.READY)
 
     def _is_busy(self) -> bool:
-        """Whether it has used the processor since this was last asked."""
+        """Whether it has used the processor since this was last asked, or waits for it now."""
         metrics = None if self._body is None else self._body.metrics()
         if metrics is None:
             return False
         before, self._cpu_seconds = self._cpu_seconds, metrics.cpu_seconds
-        return metrics.cpu_seconds - before > BUSY_SECONDS
+        return metrics.is_runnable or metrics.cpu_seconds - before > BUSY_SECONDS
 
     # -- the end ------------------------------------------------------------------------------
 

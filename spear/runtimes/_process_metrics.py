@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ._body import InstanceMetrics
@@ -23,6 +24,15 @@ def read_metrics(pid: int) -> InstanceMetrics | None:
             memory_bytes=memory_pages * resource.getpagesize(),
             descriptors=len(os.listdir(place / "fd")),
             threads=int(fields[17]),  # num_threads, the 20th field
+            is_runnable=_is_runnable(place / "task"),
         )
     except OSError:
         return None
+
+
+def _is_runnable(tasks: Path) -> bool:
+    for name in os.listdir(tasks):
+        with suppress(OSError):  # the thread has ended
+            if (tasks / name / "stat").read_text().rpartition(")")[2].split()[0] == "R":
+                return True
+    return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -161,6 +163,36 @@ def test_exit_statuses_are_told_in_words(exit_status: int | None, words: str) ->
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
     assert read_metrics(2**22 + 1) is None  # more than the largest pid
+
+
+def is_runnable(pid: int) -> bool:
+    metrics = read_metrics(pid)
+    assert metrics is not None
+    return metrics.is_runnable
+
+
+def test_a_process_that_waits_for_a_processor_is_runnable_and_one_that_waits_for_input_is_not() -> (
+    None
+):
+    """However little of a processor it gets, so that a starved instance is not taken for dead."""
+    program = (
+        "import sys; print(flush=True); sys.stdin.read(1); print(flush=True)\nwhile True: pass"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            while is_runnable(process.pid):
+                pass  # it goes to sleep
+            process.stdin.write(b"x")
+            process.stdin.flush()
+            process.stdout.readline()
+            # From here on it computes, or waits for its turn to.
+            assert all(is_runnable(process.pid) for _ in range(100))
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("call", ["pidfd_open", "pipe2"])

@@ -51,6 +51,7 @@ class Tally:
         self.most_waiting = max(self.most_waiting, deployment.statistics().waiting)
 
 
+@pytest.mark.slow
 async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
