@@ -27,7 +27,7 @@ def head_of(fields: dict[str, str]) -> bytes:
     return f"POST {INVOKE} HTTP/1.1\r\n{lines}\r\n".encode()
 
 
-def test_a_client_takes_no_more_than_its_share() -> None:
+def test_s18_a_client_takes_no_more_than_its_share() -> None:
     budget = Budget("apples", 10, 6)
     budget.take(5, "a")
     with pytest.raises(Problem, match="this client holds 5 of its 6 apples") as caught:
@@ -65,7 +65,7 @@ def test_the_unverified_make_room_for_those_who_come_later() -> None:
     assert unverified.taken == 0
 
 
-async def test_bodies_of_unverified_callers_shut_nobody_out() -> None:
+async def test_s18_bodies_of_unverified_callers_shut_nobody_out() -> None:
     """Neither those with a token, nor those who sign."""
     async with open_site(PATIENT) as site:
         url = site.gateway.urls[0]
@@ -120,7 +120,9 @@ async def test_nothing_of_a_body_is_read_that_no_signature_can_make_right() -> N
 
 
 @pytest.mark.parametrize("way", ["submit", "invoke"])
-async def test_the_bodies_of_submitted_calls_count_until_their_calls_have_ended(way: str) -> None:
+async def test_s18_the_bodies_of_submitted_calls_count_until_their_calls_have_ended(
+    way: str,
+) -> None:
     settings = attrs.evolve(PATIENT, token=None, body_bytes_in_flight=2 * MIB)
     async with open_site(settings) as site:
         path = "/v1/functions/wait_for/submit"

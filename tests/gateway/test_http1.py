@@ -116,7 +116,7 @@ START = b"POST / HTTP/1.1\r\nHost: a\r\n"
 @example(b"Content-Length: 5, 6\r\n\r\n", START)
 @example(b"\xff: a\r\n\r\n", START)
 @example(b"10000000000000000000000\r\n", START + b"Transfer-Encoding: chunked\r\n\r\n")
-def test_whatever_comes_is_a_request_or_a_problem(data: bytes, start: bytes) -> None:
+def test_s18_whatever_comes_is_a_request_or_a_problem(data: bytes, start: bytes) -> None:
     """And its cuts do not matter."""
 
     def answers(pieces: list[bytes]) -> tuple[int, int | None]:
@@ -156,7 +156,7 @@ def test_whatever_comes_is_a_request_or_a_problem(data: bytes, start: bytes) -> 
         (b"Content-Length: +1\r\n", "bad Content-Length"),
     ],
 )
-def test_what_two_readers_may_read_in_two_ways_is_refused(line: bytes, what: str) -> None:
+def test_s18_what_two_readers_may_read_in_two_ways_is_refused(line: bytes, what: str) -> None:
     parser = RequestParser(MOST)
     parser.receive(START + line + b"\r\n")
     with pytest.raises(Problem, match=what) as caught:
@@ -192,7 +192,7 @@ def test_one_empty_line_before_a_request_means_nothing() -> None:
 
 
 @pytest.mark.parametrize("extension", [0, 1, FRAMING_RATE, 30])
-def test_chunks_may_cost_no_more_than_so_many_times_their_data(extension: int) -> None:
+def test_s18_chunks_may_cost_no_more_than_so_many_times_their_data(extension: int) -> None:
     parser = RequestParser(32 * 1024)
     parser.receive(START + b"Transfer-Encoding: chunked\r\n\r\n")
     assert parser.next_head_untrusted() is not None

@@ -95,21 +95,21 @@ PIPELINES = {
 @pytest.mark.slow
 @pytest.mark.repetitive
 @pytest.mark.parametrize("kind", PIPELINES)
-async def test_a_client_that_pipelines_and_reads_takes_little_memory(kind: str) -> None:
+async def test_s18_a_client_that_pipelines_and_reads_takes_little_memory(kind: str) -> None:
     async with open_site(PATIENT) as site:
         assert await growth_by(site, PIPELINES[kind], lambda answered: answered >= 1500) < GROWTH
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", PIPELINES)
-async def test_a_client_that_pipelines_for_a_minute_takes_little_memory(kind: str) -> None:
+async def test_s18_a_client_that_pipelines_for_a_minute_takes_little_memory(kind: str) -> None:
     async with open_site(PATIENT) as site:
         end = time.monotonic() + 60
         assert await growth_by(site, PIPELINES[kind], lambda _: time.monotonic() >= end) < GROWTH
 
 
 @pytest.mark.slow
-async def test_a_client_that_pipelines_during_a_call_takes_little_memory() -> None:
+async def test_s18_a_client_that_pipelines_during_a_call_takes_little_memory() -> None:
     """The gateway reads no further while a function runs, however much comes."""
     async with open_site(PATIENT) as site:
         client = await connect(site.gateway)
@@ -184,7 +184,7 @@ async def call_known(site: Site, size: int) -> Reply:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 40])
-async def test_strangers_with_endless_bodies_shut_nobody_out(count: int) -> None:
+async def test_s18_strangers_with_endless_bodies_shut_nobody_out(count: int) -> None:
     async with open_site(SCALED) as site:
         async with strangers(site, count, MIB):
             for _ in range(20):
@@ -193,7 +193,7 @@ async def test_strangers_with_endless_bodies_shut_nobody_out(count: int) -> None
 
 
 @pytest.mark.slow
-async def test_strangers_with_endless_bodies_do_not_shut_out_signed_calls() -> None:
+async def test_s18_strangers_with_endless_bodies_do_not_shut_out_signed_calls() -> None:
     """These need their bodies read before their callers are known, as those of the strangers do."""
     async with open_site(SCALED) as site:
         invoke = invoker(site.gateway.urls[0], TOKEN)
@@ -203,7 +203,7 @@ async def test_strangers_with_endless_bodies_do_not_shut_out_signed_calls() -> N
 
 
 @pytest.mark.slow
-async def test_strangers_with_endless_bodies_take_little_memory() -> None:
+async def test_s18_strangers_with_endless_bodies_take_little_memory() -> None:
     """As many as there may be connections from strangers at a time."""
     async with open_site(attrs.evolve(GUARDED, max_strangers=400)) as site:
         async with strangers(site, 1, MIB):
@@ -214,7 +214,7 @@ async def test_strangers_with_endless_bodies_take_little_memory() -> None:
 
 
 @pytest.mark.soak
-async def test_200_strangers_with_endless_bodies_slow_nobody_down() -> None:
+async def test_s18_200_strangers_with_endless_bodies_slow_nobody_down() -> None:
     async def measure(site: Site) -> float:
         seconds = []
         for _ in range(2000):
@@ -248,7 +248,9 @@ UNKNOWN = {
         "/v1/deployments/probe/stop", "/v1/drain", INVOKE.format("echo"),
     ],
 )  # fmt: skip
-async def test_a_caller_is_known_before_its_body_is_read(path: str, given: dict[str, str]) -> None:
+async def test_s18_a_caller_is_known_before_its_body_is_read(
+    path: str, given: dict[str, str]
+) -> None:
     """The answer comes though no byte of the body ever does, and the client is not asked for one."""
     async with open_site(GUARDED) as site:
         lines = [f"{name}: {value}" for name, value in given.items()]
@@ -270,7 +272,7 @@ async def head_alone(site: Site, path: str, *lines: str) -> Reader:
 
 
 @pytest.mark.parametrize("fault", ["date", "old", "headers", "algorithm", "nothing signed", "hex"])
-async def test_all_of_a_signature_but_its_hash_is_checked_before_the_body_is_read(
+async def test_s18_all_of_a_signature_but_its_hash_is_checked_before_the_body_is_read(
     fault: str,
 ) -> None:
     async with open_site(GUARDED) as site:
