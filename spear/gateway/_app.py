@@ -187,7 +187,7 @@ class App:
         async def run() -> None:
             try:
                 await work()
-            except Exception as failure:  # also a bug: it is this request's, and nobody else's
+            except Exception as failure:  # also a bug: it belongs to this request alone
                 failures.append(failure)
             finally:
                 done.set()

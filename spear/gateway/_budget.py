@@ -76,7 +76,7 @@ class Budget:
 class Unverified:
     """The bytes that callers may send before they are verified. Others never compete for them.
 
-    The caller who began first makes room for a new one: a body that never ends shuts nobody out.
+    The caller who began first makes room for a new one: a body that never ends shuts no other caller out.
 
     Args:
         most: bytes that all such callers may hold at a time.

@@ -1,12 +1,12 @@
-"""One connection: one request after the other, in one task.
+"""A connection of the gateway: one request after the other, in one task.
 
 The task reads while it waits for a request or for the rest of one, and never while a request is
 handled: what a client sends ahead stays in the system's buffers, which have a bound. A client that leaves
 meanwhile cancels the handler; :mod:`._departures` tells.
 
-A client may end its own stream and still wait for the response (half-close), which the system reports in
-the same way. So the client is sent ``100 Continue``, which every client of HTTP/1.1 has to overlook: the
-system answers it with a reset if nobody reads there any more.
+A client may end its own stream and still wait for the response (half-close). TCP reports this and a client
+that has left in the same way. So the client is sent ``100 Continue``, which every client of HTTP/1.1 has
+to overlook: the system of a client that has left answers it with a reset.
 
 This module does not know what is asked for, nor who may ask.
 """
@@ -47,7 +47,7 @@ reset, and the response is lost."""
 @final
 @protected_class
 class Connection:
-    """One connection, from its acceptance to its end.
+    """A connection, from its acceptance to its end.
 
     Args:
         handle: handles each request.
@@ -99,9 +99,7 @@ class Connection:
         self._scope = trio.CancelScope()  # of all handlers: the first that is cancelled is the last
         self._lingers = False  # at the end, though there is no request
         self._is_half_closed = False
-        self._probed = (
-            -math.inf
-        )  # when the client was last sent something to see whether it is there
+        self._probed = -math.inf  # the time of the last 100 Continue to a client that may have left
         self._is_promoted = False
         self._is_cut = False
 
@@ -148,7 +146,12 @@ class Connection:
         """
         if self.deadline <= now:
             self.cut()
-        elif self._is_half_closed and self._probed + self._settings.keep_alive_seconds <= now:
+        elif (
+            self._is_half_closed
+            and self._request is not None
+            and not self._request.status  # a response that goes on is a probe itself
+            and self._probed + self._settings.keep_alive_seconds <= now
+        ):
             self._probe()
 
     # -- requests ---------------------------------------------------------------------------------

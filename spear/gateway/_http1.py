@@ -190,7 +190,7 @@ class RequestParser:
             length=_length_untrusted(request, names, data),
             closes=request.http_version == b"1.0"
             or b"close" in options
-            or request.method == b"CONNECT",  # what follows may be meant for somebody else
+            or request.method == b"CONNECT",  # what follows may not be HTTP
             upgrades=b"upgrade" in options
             and names.get(b"upgrade", b"").lower() == b"websocket"
             and request.method == b"GET",

@@ -1,4 +1,4 @@
-"""One request with its response, within the bounds of the gateway.
+"""A request with its response, within the bounds of the gateway.
 
 A client that leaves cancels the task that handles its request, so nothing here looks for that. This
 module knows neither paths nor who may ask for what.
@@ -67,8 +67,8 @@ class Request:
 
     Attributes:
         method: in capitals.
-        path: as it was sent, percent signs and all.
-        query: what stood behind the question mark.
+        path: the path as the client sent it, with percent signs.
+        query: the part of the target behind the question mark.
         headers: by lower-case name; the values of a repeated header are joined by commas.
         repeated: the names of repeated headers.
         is_http_1_0: whether the client speaks HTTP/1.0 and not 1.1.
@@ -149,7 +149,7 @@ class Request:
         self._budgets.unverified.take(size, self._evict)
 
     def _evict(self) -> None:
-        assert self._reading is not None  # between reading and verifying nobody else runs
+        assert self._reading is not None  # no other task runs between reading and verifying
         self._is_evicted = True
         self._reading.cancel()
 
@@ -286,7 +286,7 @@ class Request:
 def _joined(
     headers: Iterable[tuple[bytes, bytes]],
 ) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
-    """(by name, those that came several times)."""
+    """Return (values by name, names of repeated headers)."""
     joined: dict[bytes, bytes] = {}
     repeated: set[bytes] = set()
     for name, value in headers:

@@ -85,7 +85,7 @@ def read_signature(request: Request) -> Signature:
     if found is None:
         raise _wrong("the signature cannot be read", "IncompleteSignatureException")
     signed = found["headers"].split(";")
-    # What says what is to be done must be signed, or somebody on the way could change it.
+    # A proxy could change a header that is not signed, and with it the call.
     needed = {"host", "x-amz-date"}
     needed |= {
         name.decode() for name in request.headers if name.startswith((b"x-amz-", b"content-type"))

@@ -1,4 +1,4 @@
-"""One WebSocket by wsproto: messages that are JSON or bytes, with a bound, to a client that is there.
+"""A WebSocket by wsproto: bounded messages that are JSON or bytes, and pings.
 
 Messages are not compressed: a client could send a gigabyte in a few bytes. A client that answers no ping
 is cut off. This module does not know what messages are for.
@@ -55,7 +55,7 @@ def check_handshake(request: Request) -> None:
 @final
 @protected_class
 class WebSocket:
-    """One WebSocket, from its request to its end.
+    """A WebSocket, from its request to its end.
 
     Args:
         request: asks for it.
@@ -107,7 +107,7 @@ class WebSocket:
         return parse_json(message.encode(errors="surrogatepass"), "the message")
 
     async def send(self, item: object) -> None:
-        """Send bytes as they are, and all else as JSON. Raises Problem if there is no JSON for it."""
+        """Send bytes as a binary message, any other item as JSON. Raises Problem if there is no JSON for it."""
         if isinstance(item, bytes):
             await self._send(BytesMessage(data=item))
         else:
