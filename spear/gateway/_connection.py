@@ -4,8 +4,8 @@ The task reads while it waits for a request or for the rest of one, and never wh
 handled: what a client sends ahead stays in the system's buffers, which have a bound. A client that leaves
 meanwhile cancels the handler; :mod:`._departures` tells.
 
-A client may end its own stream and still wait for the response (half-close). TCP reports this and a client
-that has left in the same way. So the client is sent ``100 Continue``, which every client of HTTP/1.1 has
+A client may end its own stream and still wait for the response (half-close). TCP reports this in the same
+way as a client that has left. So the client is sent ``100 Continue``, which every client of HTTP/1.1 has
 to overlook: the system of a client that has left answers it with a reset.
 
 This module does not know what is asked for, nor who may ask.

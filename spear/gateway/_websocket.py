@@ -107,7 +107,7 @@ class WebSocket:
         return parse_json(message.encode(errors="surrogatepass"), "the message")
 
     async def send(self, item: object) -> None:
-        """Send bytes as a binary message, any other item as JSON. Raises Problem if there is no JSON for it."""
+        """Send bytes as a binary message, any other item as JSON. Raises Problem if it has none."""
         if isinstance(item, bytes):
             await self._send(BytesMessage(data=item))
         else:
