@@ -29,6 +29,7 @@ from spear.channels import encode_head, process_or_its_session, protected_block
 from ._instance import KILL_SECONDS
 from ._process_body import SpawnedBody
 from ._process_directory import open_working_directory
+from ._process_oom import prefer_to_host
 from ._process_spawn import Plumbing, spawn
 from ._process_template import TemplateDied
 from ._process_zygote import ForkedStart
@@ -186,6 +187,7 @@ def _prepare(
 ) -> None:
     """Let the process begin, after all that has to come before."""
     endpoint.expect_peer(process_or_its_session(pid))
+    prefer_to_host(pid)
     for kind, limit in settings.limits.to_resources().items():
         resource.prlimit(pid, kind, limit)
     if not settings.environment_handover:

@@ -29,6 +29,7 @@ from ._instance import KILL_SECONDS, describe_exit
 from ._logs import LogBook
 from ._process_body import ForkedBody, SpawnedBody
 from ._process_directory import open_working_directory
+from ._process_oom import prefer_to_host
 from ._process_spawn import Plumbing, spawn
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ class Template:
             ours.callback(body.close)
             with suppress(OSError):  # it has ended already
                 plumbing.arm(body.pid)
+                prefer_to_host(body.pid)
                 _, most = resource.prlimit(body.pid, resource.RLIMIT_CORE)
                 resource.prlimit(body.pid, resource.RLIMIT_CORE, (0, most))
         self._sock, self.pid = sock, body.pid

@@ -296,6 +296,7 @@ async def test_s3_a_login_whose_answer_was_lost_can_be_repeated() -> None:
         assert manager.statistics().refused_logins == {"bad_proof": 1, "secret_spent": 1}
 
 
+@pytest.mark.slow
 async def test_s3_a_failed_attempt_does_not_spend_the_secret() -> None:
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
         for _ in range(3):

@@ -103,6 +103,7 @@ async def test_r8_each_call_ends_by_its_deadline_whatever_stands_in_front_of_its
     )
 
 
+@pytest.mark.slow
 async def test_r8_a_function_gets_its_answers_in_time_whatever_its_host_sends(
     autojump_clock: trio.testing.MockClock, seed: random.Random
 ) -> None:

@@ -149,6 +149,7 @@ def test_an_example_that_cannot_be_opened_fails_the_test() -> None:
         run(Machine)
 
 
+@pytest.mark.slow
 def test_an_example_that_does_not_end_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     let_go = threading.Event()
 

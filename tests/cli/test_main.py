@@ -368,6 +368,7 @@ def test_no_thread_is_left_to_write_errors_with(monkeypatch: pytest.MonkeyPatch)
     assert exit_status(caught.value) == 71
 
 
+@pytest.mark.slow
 def test_what_is_not_installed_is_named() -> None:
     code = (
         "import sys, spear.cli; sys.modules['wsproto'] = None; "
@@ -378,6 +379,7 @@ def test_what_is_not_installed_is_named() -> None:
     assert run.stderr == "spear: the HTTP gateway needs wsproto: pip install 'spearlet[http]'\n"
 
 
+@pytest.mark.slow
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:
     """What runs no functions itself loads neither an event loop nor the host's side."""
     nobody = ["--host", "nobody"]

@@ -168,6 +168,7 @@ def test_options_take_numbers_in_digits() -> None:
             read(text)
 
 
+@pytest.mark.slow
 def test_integers_may_be_long() -> None:
     before = sys.get_int_max_str_digits()
     with long_integers():

@@ -72,6 +72,7 @@ TABLES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(TABLES)
 def test_what_is_written_means_the_same(tables: dict[str, object]) -> None:
     text = show_toml(tables)

@@ -242,6 +242,7 @@ async def test_failures_have_a_status_and_say_what_is_known(
         assert (reply.headers["retry-after"], reply.error["retry_after_seconds"]) == ("3", 2.5)
 
 
+@pytest.mark.slow
 async def test_paths_and_methods() -> None:
     async with open_site() as site:
         for path in (

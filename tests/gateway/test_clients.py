@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,13 +26,13 @@ import trio.testing
 import trustme
 import urllib3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from .helpers import KNOWN, PATIENCE_SECONDS, TOKEN, connect, open_site
 from .shapes import PATIENT, SMUGGLED, request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from .helpers import Site
@@ -307,34 +307,39 @@ class Invoke(Protocol):
     def __call__(self, **options: object) -> dict[str, object]: ...
 
 
-def invoker(site: Site, seconds: float = PATIENCE_SECONDS) -> Invoke:
+@contextmanager
+def invoking(site: Site) -> Iterator[Invoke]:
     """boto3's Invoke, without its retries."""
-    config = Config(retries={"max_attempts": 0}, read_timeout=seconds, max_pool_connections=1)
+    config = Config(
+        retries={"max_attempts": 0}, read_timeout=PATIENCE_SECONDS, max_pool_connections=1
+    )
     client = boto3.client(
         "lambda", endpoint_url=site.gateway.urls[0], region_name="local", config=config,
         aws_access_key_id="spear", aws_secret_access_key=TOKEN,
     )  # fmt: skip
-    invoke: Invoke = client.invoke
-    return invoke
+    with closing(client):
+        yield client.invoke
 
 
 async def invoke_many(count: int, token: str | None) -> None:
     """Invoke with payloads of 300 kB in all ways: no connection fails."""
     async with open_site(attrs.evolve(PATIENT, token=token)) as site:
-        invoke = invoker(site)
 
         def work() -> None:
             payload = json.dumps({"text": SIZE * "x"})
-            for _ in range(count):
-                reply = invoke(FunctionName="context_of", Payload=payload)
-                assert reply["StatusCode"] == 200
-                assert "FunctionError" not in reply
-                reply["Payload"].read()  # type: ignore[attr-defined]  # a stream
-                reply = invoke(FunctionName="context_of", Payload=payload, InvocationType="Event")
-                assert reply["StatusCode"] == 202
-                with pytest.raises(ClientError) as caught:
-                    invoke(FunctionName="context_of", Payload=payload[:-1])
-                assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+            with invoking(site) as invoke:
+                for _ in range(count):
+                    reply = invoke(FunctionName="context_of", Payload=payload)
+                    assert reply["StatusCode"] == 200
+                    assert "FunctionError" not in reply
+                    reply["Payload"].read()  # type: ignore[attr-defined]  # a stream
+                    reply = invoke(
+                        FunctionName="context_of", Payload=payload, InvocationType="Event"
+                    )
+                    assert reply["StatusCode"] == 202
+                    with pytest.raises(ClientError) as caught:
+                        invoke(FunctionName="context_of", Payload=payload[:-1])
+                    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
 
         await trio.to_thread.run_sync(work)
 
@@ -373,18 +378,6 @@ async def test_a_client_that_gives_up_cancels_its_call(make: Maker) -> None:
             with pytest.raises(client.gives_up):
                 client.ask("POST", CALL.format("wait"))
             client.close()
-
-        await until_begun(site, give_up)
-        await site.probe.cancelled.wait()
-
-
-@pytest.mark.slow
-async def test_boto3_that_gives_up_cancels_its_call() -> None:
-    async with open_site(PATIENT) as site:
-
-        def give_up(seconds: float) -> None:
-            with pytest.raises(BotoCoreError, match="Read timeout"):
-                invoker(site, seconds)(FunctionName="wait_for")
 
         await until_begun(site, give_up)
         await site.probe.cancelled.wait()

@@ -157,6 +157,7 @@ async def test_s18_json_that_takes_many_times_its_size_is_refused(body: bytes) -
         assert (await ask(site.gateway, "POST", CALL.format("echo"), body=large)).status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [5_000, 40_000, 200_000])
 async def test_s18_a_large_head_is_refused(size: int) -> None:
     async with open_site(GatewaySettings(max_head_bytes=4096)) as site, still_serving(site):
@@ -220,6 +221,7 @@ async def test_s18_what_has_not_become_a_head_in_time_is_cut_without_an_answer()
         await client.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "reason"),
     [(b"xyz\r\n", ": illegal chunk header"), (b"5\r\nabcdeXX", ": malformed chunk footer")],

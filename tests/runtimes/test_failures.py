@@ -242,6 +242,7 @@ async def test_r13_a_worker_that_is_deaf_for_all_signs_is_ended_too(function: st
             assert trio.current_time() - begun < 0.1 + 0.1 + 0.5 + NOISE_SECONDS
 
 
+@pytest.mark.slow
 async def test_r13_a_function_that_holds_the_interpreter_in_c_is_not_taken_for_dead() -> None:
     limits = Limits(heartbeat_seconds=0.2, heartbeat_misses=3)
     async with open_host(limits) as host, host.ready(worker()) as instance:
@@ -251,6 +252,7 @@ async def test_r13_a_function_that_holds_the_interpreter_in_c_is_not_taken_for_d
         assert host.factory.manager.statistics().heartbeats_lost == 0
 
 
+@pytest.mark.slow
 async def test_r13_who_is_busy_and_silent_for_too_long_is_ended() -> None:
     # In 0.4 s even a process that has to wait for its processor has used some milliseconds of one.
     limits = Limits(heartbeat_seconds=0.4, heartbeat_misses=2, busy_seconds=2)

@@ -95,6 +95,7 @@ async def test_a_guard_that_is_killed_is_replaced_and_the_next_one_knows_what_th
             assert not select.select([reader], [], [], 0)[0]
 
 
+@pytest.mark.slow
 async def test_a_guard_that_takes_nothing_is_replaced_and_harms_nobody_afterwards() -> None:
     with nothing_left(), pipe() as (reader, writer):
         async with trio.open_nursery() as nursery:

@@ -249,6 +249,7 @@ async def test_a_connection_that_stays_lost_costs_the_life() -> None:
         assert "did not reconnect within 0" in instance.history[-1].reason
 
 
+@pytest.mark.slow
 async def test_a_host_that_stood_still_blames_nobody() -> None:
     async with open_host(Limits(heartbeat_seconds=0.05)) as host, host.ready(worker()) as instance:
         for _ in range(4):

@@ -127,6 +127,7 @@ async def test_s15_a_process_gets_its_pipes_and_nothing_else(
             instance.kill()  # stopped as it is, it would not notice SIGTERM
 
 
+@pytest.mark.slow
 async def test_s15_no_process_gets_anything_of_another() -> None:
     async with (
         open_host() as host,

@@ -187,6 +187,7 @@ def states(deployment: Deployment) -> dict[str, str]:
 # -- several at once --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["memory", "process"])
 async def test_restarts_that_overlap_follow_each_other(target: str) -> None:
     async with deployed(Probe().agent if target == "memory" else WORKERS, replicas=2) as deployment:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+import spear
+from spear.runtimes import ProcessSettings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,9 +36,22 @@ def eat() -> int:
 
 @app.function
 async def wait() -> str:
-    import trio
+    import pathlib, trio
+    # While the memory of a process that was killed is not counted as free yet, the kernel may kill
+    # another one: not those of this deployment.
+    pathlib.Path("/proc/self/oom_score_adj").write_text("0")
     await trio.sleep(0.05)
     return "done"
+"""
+
+SCORE = """
+import pathlib, spear
+
+app = spear.Agent()
+
+@app.function
+def score() -> str:
+    return pathlib.Path("/proc/self/oom_score_adj").read_text()
 """
 
 HOST = """
@@ -55,6 +71,8 @@ async def main(path):
     async with spear.open_spearlet() as spearlet:
         greedy = await spearlet.deploy(path, name="greedy")
         modest = await spearlet.deploy(path, name="modest", replicas=2)
+        for _ in range(20):
+            assert await modest.wait() == "done"  # in both
         for _ in range(3):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(eat, greedy)
@@ -110,3 +128,14 @@ async def test_r10_an_instance_that_the_kernel_kills_for_memory_costs_its_own_ca
             capture_stdout=True,
         )
     assert ended.stdout == b"well\n"
+
+
+async def test_the_kernel_kills_an_instance_rather_than_its_host(tmp_path: Path) -> None:
+    functions = tmp_path / "functions.py"
+    functions.write_text(SCORE)
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    async with spear.open_spearlet() as spearlet:
+        for start in ("spawn", "zygote"):
+            settings = ProcessSettings(target=str(functions), start=start)
+            deployment = await spearlet.deploy(settings, name=start)
+            assert int(str(await deployment.score())) == min(own + 500, 1000)

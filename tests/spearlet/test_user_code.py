@@ -73,6 +73,7 @@ async def test_what_on_event_raises_is_logged_and_costs_no_instance(
     assert "the callback on_event of process:said-1#1 raised" in caplog.messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_on_progress_raises_ends_its_own_call(way: Callable[[object], NoReturn]) -> None:
     probe = Probe()
