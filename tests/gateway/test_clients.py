@@ -337,6 +337,7 @@ async def invoke_many(count: int, token: str | None) -> None:
                         FunctionName="context_of", Payload=payload, InvocationType="Event"
                     )
                     assert reply["StatusCode"] == 202
+                    reply["Payload"].read()  # type: ignore[attr-defined]  # or its connection is not used again
                     with pytest.raises(ClientError) as caught:
                         invoke(FunctionName="context_of", Payload=payload[:-1])
                     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
