@@ -26,6 +26,7 @@ from spear.channels import protected_class
 from spear.transports import SocketStream
 
 from ._errors import Problem
+from ._guard import is_loopback
 from ._http1 import CONTINUE, RequestParser, response_head
 from ._request import Request
 
@@ -110,7 +111,7 @@ class Connection:
             self._client = self
             with suppress(OSError):
                 address = self._raw.socket.getpeername()
-                if isinstance(address, tuple) and not _is_loopback(address[0]):
+                if isinstance(address, tuple) and not is_loopback(address[0]):
                     self._client = address[0]
         return self._client
 
@@ -298,7 +299,3 @@ async def _receive_plain(sock: socket.socket) -> bytes:
         with suppress(BlockingIOError):
             return sock.recv(CHUNK_BYTES)
     return b""
-
-
-def _is_loopback(address: str) -> bool:
-    return address == "::1" or address.removeprefix("::ffff:").startswith("127.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, final
 
@@ -25,6 +26,7 @@ _ELSEWHERE: Final = (b"cross-site", b"same-site")
 _CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="spear"'),)
 
 
+@lru_cache(64)  # most requests name the same host
 def is_loopback(host: str) -> bool:
     """Whether a host is the loopback interface: "localhost", or any address of it."""
     if host.lower().removesuffix(".") == "localhost":

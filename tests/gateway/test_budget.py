@@ -7,7 +7,6 @@ import pytest
 
 from spear.gateway import GatewaySettings
 from spear.gateway._budget import Budget, Unverified, make_budgets
-from spear.gateway._connection import _is_loopback
 from spear.gateway._errors import Problem
 
 from .helpers import KNOWN, TOKEN, ask, call, connect, open_site, wait_until
@@ -151,24 +150,6 @@ def test_what_a_client_may_have_of_each_budget() -> None:
     with pytest.raises(Problem):
         budgets.streams.take(1, "a")
     budgets.streams.take(1, "b")
-
-
-@pytest.mark.parametrize(
-    ("address", "is_loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.1.2.3", True),
-        ("::1", True),
-        ("::ffff:127.0.0.1", True),
-        ("192.0.2.1", False),
-        ("::ffff:192.0.2.1", False),
-        ("2001:db8::1", False),
-    ],
-)
-def test_clients_of_this_machine_share_addresses_and_are_not_one(
-    address: str, is_loopback: bool
-) -> None:
-    assert _is_loopback(address) == is_loopback
 
 
 async def test_each_connection_of_this_machine_is_a_client() -> None:

@@ -16,6 +16,7 @@ import trustme
 
 import spear
 from spear.gateway import GatewaySettings, open_gateway
+from spear.gateway._guard import is_loopback
 from spear.gateway._serve import _remove_abandoned
 
 from .helpers import (
@@ -410,3 +411,22 @@ async def test_a_control_socket_in_a_place_of_others_is_refused(tmp_path: Path) 
         with pytest.raises(spear.ConfigurationError, match="cannot make"):
             async with open_gateway(spearlet, settings):
                 pass  # pragma: no cover
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("LOCALHOST.", True),
+        ("192.0.2.1", False),
+        ("::ffff:192.0.2.1", False),
+        ("2001:db8::1", False),
+        ("127.0.0.evil", False),
+        ("", False),
+    ],
+)
+def test_what_the_loopback_interface_is(host: str, expected: bool) -> None:
+    assert is_loopback(host) == expected
