@@ -150,15 +150,18 @@ class Limits:
     """Submitted calls that have not ended; each holds its arguments."""
 
     submitted_bytes: int = 256 * MIB
-    """Encoded arguments of submitted calls that have not ended, and as much again for executions of calls
-    with keys, which go on without their callers. A single larger call is allowed while it is alone.
-    Segments do not count: their memory is not copied, and has bounds of its own."""
+    """Encoded arguments of all submitted calls that have not ended; above it ``submit`` raises
+    Overloaded. Calls with keys, whose executions go on without their callers, have a second budget of
+    this size. A single larger call is allowed while it is alone. Segments do not count: their memory is
+    not copied, and has limits of its own."""
 
     max_executions: int = 10_000
     execution_seconds: float = 3600.0
     execution_bytes: int = 256 * MIB
-    """Executions that have ended are kept so many, so long, and with so many bytes of encoded results and
-    of failures. The objects of an execution, 1 KiB, are not counted."""
+    """Encoded results and failures of all ended executions that are kept. If their count, age or bytes
+    exceed these three limits, the oldest executions are forgotten. A single larger result is forgotten
+    at once, and can be read only through an ``Execution`` that the caller holds. Each execution costs
+    about 1 KiB more, which is not counted."""
 
     max_outcomes: int = 10_000
     outcome_bytes: int = 64 * MIB

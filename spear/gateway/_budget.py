@@ -1,4 +1,4 @@
-"""How much all clients may take together, and how much each: bytes of bodies, open streams."""
+"""Limits on what all clients, and each client, may hold at a time: bytes of bodies, open streams."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @final
 class Budget:
-    """An amount that clients share.
+    """An amount that clients share, such as bytes or streams. Refuses at once; never waits.
 
     Args:
-        what: the plural noun of what is shared, for messages.
-        most: what all clients may hold at a time.
-        share: what one client may hold at a time.
-        delivered: whether the function has run when too little is left.
+        what: The plural noun of the unit, for messages.
+        most: The amount that all clients together may hold at a time.
+        share: The amount that one client may hold at a time.
+        delivered: The ``delivered`` of the Problem for a refusal: "yes" if the function has run by then.
 
     Attributes:
-        taken: what all clients hold now.
+        taken: The amount that all clients together hold now.
     """
 
     def __init__(self, what: str, most: int, share: int, delivered: Delivered = "no") -> None:
@@ -39,7 +39,13 @@ class Budget:
         self.taken = 0
 
     def take(self, amount: int, client: Hashable) -> None:
-        """Take an amount for a client. Raises Problem if too little is left."""
+        """Take an amount for a client.
+
+        Raises:
+            Problem: the amount exceeds the rest for all clients or for this one (503); nothing is taken.
+        """
+        if not amount:
+            return
         held = self._held.get(client, 0) + amount
         if self.taken + amount > self._most:
             self._refuse(f"all clients together hold {self.taken} of {self._most} {self._what}")
@@ -49,10 +55,13 @@ class Budget:
         self._held[client] = held
 
     def _refuse(self, message: str) -> None:
-        raise Problem(503, "Busy", f"{message}: try again later", delivered=self._delivered)
+        if self._delivered == "no":
+            raise Problem(503, "Busy", f"{message}: try again later")
+        # No status that clients answer by trying again: the function has run.
+        raise Problem(507, "Busy", message, delivered=self._delivered)
 
     def give(self, amount: int, client: Hashable) -> None:
-        """Give back an amount that a client holds."""
+        """Give back an amount, at most as much as the client holds."""
         if not amount:
             return
         self.taken -= amount
@@ -64,7 +73,7 @@ class Budget:
 
     @contextmanager
     def taking(self, amount: int, client: Hashable) -> Iterator[None]:
-        """Take an amount while the block runs. Raises Problem if too little is left."""
+        """Take an amount while the block runs, as :meth:`take` does."""
         self.take(amount, client)
         try:
             yield
@@ -74,15 +83,16 @@ class Budget:
 
 @final
 class Unverified:
-    """The bytes that callers may send before they are verified. Others never compete for them.
+    """A budget for the bytes of callers who are not verified yet. Verified callers never use it.
 
-    The caller who began first makes room for a new one: a body that never ends shuts no other caller out.
+    If the bytes exceed ``most``, callers are evicted, the one that began first first. The evicted caller
+    may be the one that takes the bytes. So bodies that never end cannot shut other callers out.
 
     Args:
-        most: bytes that all such callers may hold at a time.
+        most: Bytes that all unverified callers together may hold at a time.
 
     Attributes:
-        taken: bytes that they hold now.
+        taken: Bytes that all unverified callers together hold now.
     """
 
     def __init__(self, most: int) -> None:
@@ -94,8 +104,9 @@ class Unverified:
         """Take bytes for a caller.
 
         Args:
-            amount: bytes, at most as many as all may hold.
-            evict: names the caller; called when it has to give back what it holds.
+            amount: Bytes. One caller must not take more than ``most`` in all.
+            evict: The caller's identity. Called when the caller is evicted, after its bytes were given
+                back; must make the caller stop.
         """
         self._held[evict] = self._held.get(evict, 0) + amount
         self.taken += amount
@@ -105,7 +116,7 @@ class Unverified:
             oldest()
 
     def give(self, evict: Callable[[], None]) -> int:
-        """Give back all that a caller holds; returns how much that was."""
+        """Give back all bytes that a caller holds; return how many. 0 after an eviction."""
         amount = self._held.pop(evict, 0)
         self.taken -= amount
         return amount

@@ -1,14 +1,17 @@
 """A connection of the gateway: one request after the other, in one task.
 
-The task reads while it waits for a request or for the rest of one, and never while a request is
-handled: what a client sends ahead stays in the system's buffers, which have a bound. A client that leaves
-meanwhile cancels the handler; :mod:`._departures` tells.
+The task reads only for a request head, for a body that its handler asks for, or for a WebSocket. Requests
+sent ahead (pipelining) stay in the kernel's buffers, but for at most 64 KiB that were read with the
+current one. If the client disconnects while its request is handled, :mod:`._departures` notices, and the
+handler is cancelled.
 
-A client may end its own stream and still wait for the response (half-close). TCP reports this in the same
-way as a client that has left. So the client is sent ``100 Continue``, which every client of HTTP/1.1 has
-to overlook: the system of a client that has left answers it with a reset.
+A client may end its own stream and still wait for the response (half-close). TCP reports a half-close and
+a disconnected client in the same way. So the gateway sends ``100 Continue``, which every HTTP/1.1 client
+must ignore: the kernel of a disconnected client answers with a reset. Over TLS, with HTTP/1.0, or once
+the response has begun, no ``100 Continue`` can be sent, and a half-close cancels the handler. On a Unix
+socket the kernel tells the two apart, so nothing is sent.
 
-This module does not know what is asked for, nor who may ask.
+This module knows neither paths nor permissions.
 """
 
 from __future__ import annotations
@@ -51,20 +54,21 @@ class Connection:
     """A connection, from its acceptance to its end.
 
     Args:
-        handle: handles each request.
-        stream: what to speak on; TLS, if any, is done.
-        settings: of the gateway.
-        budgets: of the gateway.
-        departures: told to watch the socket.
-        closing: set when the gateway closes.
-        promote: called with the first whole head of a request.
-        is_local: whether the connection came by the control socket.
+        handle: The handler of each request.
+        stream: The client's stream, after the TLS handshake if there is one.
+        settings: The settings of the gateway.
+        budgets: The budgets of the gateway.
+        departures: The watcher of all sockets, with which :meth:`run` registers this one.
+        closing: An event that is set when the gateway closes: the current request is then the last.
+        promote: Called without arguments when the first request head is complete or malformed.
+        is_local: Whether the client connected to the control socket.
 
     Attributes:
-        parser: what the client has sent.
-        is_local: whether the connection came by the control socket.
-        is_idle: whether no request is being handled.
-        deadline: when :meth:`check` cuts the connection.
+        parser: The parser of the client's bytes.
+        is_local: Whether the client connected to the control socket.
+        is_idle: Whether the connection waits for a request head.
+        deadline: Trio's time from which :meth:`check` closes the idle connection. Infinite while a
+            request is handled, and before the first one, for which the acceptor has a deadline.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class Connection:
 
     @property
     def client(self) -> Hashable:
-        """The client's address; of this machine's clients, which share addresses, the connection."""
+        """The client, for budgets: its IP address; this connection if the client is on this machine."""
         if self._client is None:
             self._client = self
             with suppress(OSError):
@@ -121,7 +125,11 @@ class Connection:
         return self._closing.is_set()
 
     async def run(self) -> None:
-        """Serve requests until either side ends the connection. If cancelled, the connection is cut."""
+        """Serve requests until either side ends the connection, then close it.
+
+        Returns also if a handler was cancelled because the client disconnected. After the last response,
+        the client has up to ``LINGER_SECONDS`` to read it. If cancelled, closes the connection at once.
+        """
         self._departures.watch(self._raw.socket.fileno(), self._note_departure)
         try:
             with self._scope:
@@ -133,14 +141,17 @@ class Connection:
             self.cut()
 
     def cut(self) -> None:
-        """Close the connection at once. A task that waits for it finds it closed."""
+        """Close the connection at once. Tasks that read or write it behave as if the client had left."""
         if not self._is_cut:
             self._is_cut = True
             self._departures.forget(self._raw.socket.fileno())
             self._raw.close()
 
     def check(self, now: float) -> None:
-        """Cut the connection if it has been idle for too long. To be called now and then.
+        """Close the connection if it is idle past its deadline; probe a half-closed client.
+
+        The probe is repeated each ``keep_alive_seconds`` until the response begins. The gateway calls
+        this once a second, or more often if ``idle_seconds`` is below 4.
 
         Args:
             now: Trio's time.
@@ -232,7 +243,7 @@ class Connection:
         self.parser.receive(data)
 
     async def leave(self) -> NoReturn:
-        """Cancel the handler that calls this."""
+        """Cancel the handler that calls this. Never returns; raises Cancelled."""
         self._scope.cancel()
         await trio.sleep_forever()
         raise AssertionError  # pragma: no cover  # the line above does not return
@@ -248,9 +259,9 @@ class Connection:
             return b""
 
     async def write(self, *data: bytes) -> None:
-        """Send bytes; cancels the handler if the client does not take them in time.
+        """Send bytes. A checkpoint only if it has to wait.
 
-        A checkpoint only if it has to wait.
+        If the client disconnects, or takes no 64 KiB within ``write_seconds``, the handler is cancelled.
         """
         if self._plain is None:
             await self._write_all(memoryview(b"".join(data)))

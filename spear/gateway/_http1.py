@@ -1,14 +1,15 @@
-"""HTTP/1.1 as bytes: requests that come in, and the heads of responses.
+"""Parse HTTP/1.1 requests, and write the heads of responses. No I/O, no routing.
 
-h11 parses what a client sends: every head, and bodies in chunks. A body whose length is known is counted
-here, because its bytes need no parser. Heads of responses are put together here, because the gateway
-makes every value in them; h11 would check each again, which takes as long as to parse the request.
+h11 parses request heads and chunked bodies. A body of known length is counted here, because its bytes
+need no parser. Response heads are written here, because the gateway makes every value in them: h11 would
+check each value again, which takes as long as parsing the request.
 
-Bytes of clients raise nothing but Problem, with status 400, 417 or 431. After a Problem the connection
-cannot be used for another request. This module does no I/O, and knows no paths.
+Client bytes raise only Problem, with status 400, 417 or 431. After a Problem the connection must be
+closed.
 
-Stricter than h11, because a proxy may read the same bytes in another way: lines end with CR LF, a header
-takes one line, a body says its length in one way.
+This module is stricter than h11, because a proxy may read the same bytes differently. Lines must end with
+CR LF. A header must take one line. A body must give its length once, in one way. The target must be a
+path or an http(s) URL, without a fragment.
 """
 
 from __future__ import annotations
@@ -99,10 +100,13 @@ class Head:
 
 @final
 class RequestParser:
-    """The bytes of one connection, parsed one request after the other.
+    """A parser for the requests of one connection, one after the other.
+
+    Pass received bytes to :meth:`receive`, then call :meth:`next_head_untrusted` until it returns a head.
+    The whole body must be taken or skipped before the next head. Neither method waits.
 
     Args:
-        max_head_bytes: of a request line with its headers.
+        max_head_bytes: Most bytes of a request line with its headers.
     """
 
     def __init__(self, max_head_bytes: int) -> None:
@@ -116,11 +120,11 @@ class RequestParser:
         self._fed = b""  # what h11 got last of it
 
     def receive(self, data: bytes) -> None:
-        """Take what has come from the client."""
+        """Append bytes received from the client."""
         self._buffer += data
 
     def take_rest(self) -> bytes:
-        """Return what has come behind the current request, which is not HTTP."""
+        """Remove and return all buffered bytes, which belong to another protocol than HTTP."""
         data = bytes(self._buffer)
         self._buffer.clear()
         return data
@@ -132,18 +136,18 @@ class RequestParser:
 
     @property
     def has_body(self) -> bool:
-        """Whether the current body has a known length, and all of it has come."""
+        """Whether the current body has a known length, and all its missing bytes are buffered."""
         return 0 < self._remaining <= len(self._buffer)
 
     @property
     def is_body_begun(self) -> bool:
-        """Whether the next bytes of the current body, or of another request, have come."""
+        """Whether bytes of the current body, or of the next request, are buffered."""
         return bool(self._buffer)
 
     # -- heads ------------------------------------------------------------------------------------
 
     def next_head_untrusted(self) -> Head | None:
-        """Return the head of the next request; None if a part of it is missing. Raises Problem."""
+        """Return the head of the next request; None if it is not complete yet. Raises Problem."""
         assert not self._remaining  # the caller has taken the body before
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and not self._has_skipped:  # RFC 9112, 2.2: ignore one
@@ -203,7 +207,10 @@ class RequestParser:
     # -- bodies -----------------------------------------------------------------------------------
 
     def next_data_untrusted(self) -> bytes:
-        """Return more of the current body; empty if more must be received. Raises Problem."""
+        """Return more of the current body. Raises Problem.
+
+        Empty if the body is complete, or if more bytes must be received.
+        """
         if self._chunks is not None:
             return self._next_of_chunks_untrusted(self._chunks)
         data = bytes(self._buffer[: self._remaining])
@@ -212,7 +219,10 @@ class RequestParser:
         return data
 
     def skip_body_untrusted(self) -> bool:
-        """Drop the rest of the current body as far as it has come; return whether that was all of it."""
+        """Drop the buffered rest of the current body; return whether the body is now complete.
+
+        False also if the rest is malformed: the connection must then be closed.
+        """
         try:
             while self.next_data_untrusted():
                 pass
@@ -271,10 +281,10 @@ def _length_untrusted(request: h11.Request, headers: dict[bytes, bytes], data: b
 
 
 def response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the bytes of a response up to its body.
+    """Return the status line, a Date header, these headers, and the empty line that ends the head.
 
     Raises:
-        ValueError: a header would take more than its line.
+        ValueError: a name or value has a line break, which would split the response.
     """
     parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, _date_line()]
     parts += [b"%b: %b\r\n" % header for header in headers]
@@ -298,5 +308,5 @@ def _date_line() -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """Return data as one chunk of a body; no data would be the end of the body."""
+    """Return data as one chunk of a body. Data must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,7 +1,7 @@
-"""A request with its response, within the bounds of the gateway.
+"""A request with its response, within the limits of the gateway.
 
-A client that leaves cancels the task that handles its request, so nothing here looks for that. This
-module knows neither paths nor who may ask for what.
+The connection cancels the handler of a request whose client disconnects, so this module does not check
+for disconnects. It knows neither paths nor permissions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Link(Protocol):
 
     @property
     def client(self) -> Hashable:
-        """The client, for budgets: clients with equal values are one."""
+        """The client, for budgets: equal values share one."""
 
     @property
     def is_closing(self) -> bool:
@@ -63,23 +63,26 @@ class Link(Protocol):
 
 @final
 class Request:
-    """A request, or the head of a WebSocket.
+    """A request with its response, or the handshake of a WebSocket.
+
+    Once the request is handled, :meth:`release` must be called.
 
     Attributes:
-        method: in capitals.
-        path: the path as the client sent it, with percent signs.
-        query: the part of the target behind the question mark.
-        headers: by lower-case name; the values of a repeated header are joined by commas.
-        repeated: the names of repeated headers.
-        is_http_1_0: whether the client speaks HTTP/1.0 and not 1.1.
-        wants_socket: whether the client asks for a WebSocket.
-        is_local: whether the request came by the control socket.
-        client: the client, for budgets.
-        extra: headers for the response, whatever it will be.
-        id: names the request in logs and to its client.
-        status: of the response; 0 before there is one.
-        is_ended: whether the whole response has been sent.
-        closes: whether the connection cannot be used after the response.
+        method: The method as the client wrote it; methods are case-sensitive.
+        path: The path as the client sent it, not percent-decoded. Of a URL, the part after its host.
+        query: The part of the target after the question mark; empty if there is none.
+        headers: Values by lower-case name. The values of a repeated header are joined by ``", "``.
+            ``host`` is the host of the target if the target is a URL.
+        repeated: The names of repeated headers.
+        is_http_1_0: Whether the client speaks HTTP/1.0 rather than 1.1.
+        wants_socket: Whether the client asks for a WebSocket.
+        is_local: Whether the client connected to the control socket.
+        client: The client, for budgets: equal values share one.
+        extra: Headers that every response gets, errors included.
+        id: The request id, for logs and the client.
+        status: The status of the response; 0 before it begins, 101 for a WebSocket.
+        is_ended: Whether the whole response has been sent.
+        closes: Whether the connection is closed after the response. Final once the response has begun.
     """
 
     __slots__ = (
@@ -122,14 +125,19 @@ class Request:
     # -- the body -----------------------------------------------------------------------------
 
     async def body(self, verify: Callable[[bytes], None] | None = None) -> bytes:
-        """Return the whole body. To be called once.
+        """Return the whole body; empty if there is none, or at a second call.
+
+        The bytes count against the budget for bodies until :meth:`release`, or until the function from
+        :meth:`hand_over` is called. If the client disconnects meanwhile, the handler is cancelled.
 
         Args:
-            verify: checks a caller whom only the whole body can prove, and raises Problem. Until then
-                the body counts as one of an unverified caller.
+            verify: Called with the body if only the whole body can prove who the caller is. Raises
+                Problem to refuse the caller. Before this call, the bytes count against the budget for
+                unverified callers.
 
         Raises:
-            Problem: the body is too large, too slow or compressed, or there is no room for it now.
+            Problem: the body is malformed (400), too slow (408), too large (413) or compressed (415); or
+                a budget is exhausted (503); or ``verify`` has raised it.
         """
         if verify is None:
             return await self._read(self._take)
@@ -154,13 +162,13 @@ class Request:
         self._reading.cancel()
 
     def release(self) -> None:
-        """Give back what the body holds of a budget."""
+        """Give back the bytes that the body holds of its budget. May be called twice."""
         if self._held:
             self._budgets.bodies.give(self._held, self.client)
             self._held = 0
 
     def hand_over(self) -> Callable[[], None]:
-        """Let the body outlive the request; returns what gives back its bytes, to be called once."""
+        """Keep the bytes of the body counted; return a function that gives them back, to call once."""
         held, self._held = self._held, 0
         return partial(self._budgets.bodies.give, held, self.client)
 
@@ -224,7 +232,8 @@ class Request:
             headers: more headers.
 
         Raises:
-            Problem: the body is large, and clients have not taken others that are.
+            Problem: the body exceeds 64 KiB, and large responses that clients have not read yet fill the
+                budget for results (503, ``delivered`` is "yes").
         """
         if len(body) <= LARGE_BYTES:
             await self._respond(status, body, kind, headers)
@@ -248,7 +257,7 @@ class Request:
     async def begin(self, status: int, kind: bytes, headers: MoreHeaders = ()) -> None:
         """Begin a response of unknown length: :meth:`send` its parts, then :meth:`end` it.
 
-        One that is not ended is cut off, so that its client can tell.
+        If the handler returns before :meth:`end`, the connection is closed, so the client can tell.
         """
         more = [(b"content-type", kind), *headers]
         if self.is_http_1_0:

@@ -1,4 +1,4 @@
-"""How a gateway listens, whom it lets in, and what a client may take."""
+"""The settings of a gateway: addresses, access, and limits for clients."""
 
 from __future__ import annotations
 
@@ -32,34 +32,37 @@ def _check_token(_: object, __: attrs.Attribute[str | None], token: str | None) 
 @final
 @attrs.frozen(kw_only=True)
 class GatewaySettings:
-    """The settings of a gateway. Sizes are bytes.
+    """The settings of a gateway. Sizes are bytes, times are seconds.
 
     Attributes:
-        name: of the host, for those who watch it.
-        host: where to listen; None for the control socket alone.
-        port: 0 for any that is free.
-        token: who calls has to show it.
-        tls_cert: a PEM file with our certificate, and intermediate ones.
-        tls_key: one with its private key, if it is not in the same file.
-        allow_tls_1_2: accept TLS 1.2 besides 1.3.
-        control_socket: the path of a Unix socket.
-        allow_control: whether operators' requests are taken over TCP without a token.
-        allow_plaintext: listen without TLS where other machines can connect.
-        allowed_hosts: names, besides those of the loopback interface, by which it may be called there.
-        max_body_bytes: of one request.
-        body_bytes_in_flight: of all bodies that are held at a time.
-        max_head_bytes: of a request line with its headers.
-        max_connections: at a time.
-        max_strangers: connections that have not sent a whole request yet.
-        max_streams: streams, sockets and followers at a time.
-        max_message_bytes: of a WebSocket.
-        head_seconds: for a request's head.
-        idle_seconds: from one request to the next.
-        body_seconds: for a body, and a second more for each 64 KiB of it.
-        write_seconds: for the client to take each 64 KiB.
-        keep_alive_seconds: between signs of life on streams.
-        detached_seconds: for a call that goes on though its client leaves: with a key, or submitted.
-        close_seconds: for what runs when the gateway is closed.
+        name: The host's name, as snapshots show it.
+        host: The address or name to listen on; None for the control socket alone.
+        port: The TCP port; 0 for any free port.
+        token: The secret that clients over TCP must send; None for none. 16 to 1,024 characters.
+        tls_cert: The path of a PEM file with the certificate and its intermediates; None for no TLS.
+        tls_key: The path of a PEM file with the private key, if ``tls_cert`` does not contain it.
+        allow_tls_1_2: Whether TLS 1.2 is accepted besides 1.3.
+        control_socket: The absolute path of a Unix socket; None for none.
+        allow_control: Whether operators' requests are accepted over TCP without a token.
+        allow_plaintext: Whether to listen without TLS where other machines can connect.
+        allowed_hosts: Further values of ``Host`` that a gateway on the loopback interface accepts.
+        max_body_bytes: Largest body of one request.
+        body_bytes_in_flight: All bodies held at a time, and as much again for large results.
+        max_head_bytes: Largest request line with its headers.
+        max_connections: Connections at a time over TCP, and as many over the control socket.
+        max_strangers: Connections, of each kind, that have not sent a whole request head yet.
+        max_streams: Streams, WebSockets, log requests and watchers at a time.
+        max_message_bytes: Largest message from the client of a WebSocket.
+        head_seconds: From accepting a connection to its first whole request head, TLS included.
+        idle_seconds: From a response to the whole head of the next request.
+        body_seconds: For a body, plus 1 s for each 64 KiB received. Also for a WebSocket's first message.
+        write_seconds: For the client to take each 64 KiB of a response.
+        keep_alive_seconds: Between comments on event streams, between pings on WebSockets.
+        detached_seconds: Longest timeout of a call with a key or a submitted call. Finite.
+        close_seconds: For requests in flight when the gateway closes.
+
+    Raises:
+        ConfigurationError: a value cannot be used.
     """
 
     name: str = "default"

@@ -39,20 +39,20 @@ def _wrong(message: str, kind: str = "InvalidSignatureException") -> Problem:
 
 
 def is_signed(request: Request) -> bool:
-    """Whether a request claims to be."""
+    """Whether a request has an AWS signature; :func:`read_signature` checks its form."""
     return request.headers.get(b"authorization", b"").startswith(ALGORITHM.encode())
 
 
 @final
 @attrs.frozen
 class Signature:
-    """A signature whose headers are right: what remains to be seen is the body.
+    """A well-formed, recent signature that :meth:`check` has still to verify.
 
     Attributes:
-        head: the canonical request, up to the hash of the body.
-        stamp: when it was signed.
-        scope: the date, region and service for which it is good.
-        value: the signature itself.
+        head: The canonical request, up to the hash of the body.
+        stamp: The time of signing, in UTC, as ``20261130T015741Z``.
+        scope: The scope, ``date/region/service/aws4_request``. Any region and service is accepted.
+        value: The signature, 64 hexadecimal digits.
     """
 
     head: str
@@ -61,7 +61,7 @@ class Signature:
     value: str
 
     def check(self, body: bytes, secret: str) -> None:
-        """Raise Problem unless the request with this body was signed with a secret."""
+        """Raise Problem (403) unless the request with this body was signed with this secret."""
         canonical = f"{self.head}\n{hashlib.sha256(body).hexdigest()}"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         text = "\n".join((ALGORITHM, self.stamp, self.scope, digest))
@@ -76,10 +76,14 @@ class Signature:
 
 
 def read_signature(request: Request) -> Signature:
-    """Return the signature of a request, of which everything but the body has been checked.
+    """Return the signature of a request, unverified: :meth:`Signature.check` needs the body.
+
+    The signature must cover ``Host``, ``X-Amz-Date``, and all ``X-Amz-*`` and ``Content-Type*`` headers
+    of the request.
 
     Raises:
-        Problem: no body can make the signature right: it is incomplete, or not of now.
+        Problem: the signature is malformed, leaves one of these headers out, or is more than
+            ``MAX_SKEW_SECONDS`` away from our clock (403).
     """
     found = _AUTHORIZATION.fullmatch(_header(request, "authorization"))
     if found is None:

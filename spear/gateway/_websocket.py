@@ -1,7 +1,8 @@
 """A WebSocket by wsproto: bounded messages that are JSON or bytes, and pings.
 
-Messages are not compressed: a client could send a gigabyte in a few bytes. A client that answers no ping
-is cut off. This module does not know what messages are for.
+Compression is not negotiated: a client could send a gigabyte in a few bytes. The gateway pings the client
+each ``keep_alive_seconds``, and closes the connection if it read nothing from the client since the last
+ping. This module does not interpret messages.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PROTOCOL: Final = "spear.v1"
 VERSION: Final = b"13"
 
 MAX_UNREAD: Final = 2
-"""Messages that wait for the function; the client's next ones wait in the system's buffers."""
+"""Messages that wait for the function. Beyond one more, bytes stay in the kernel's buffers."""
 
 
 def check_handshake(request: Request) -> None:
@@ -55,12 +56,12 @@ def check_handshake(request: Request) -> None:
 @final
 @protected_class
 class WebSocket:
-    """A WebSocket, from its request to its end.
+    """A WebSocket, from its handshake to its end. Use it in the block of :meth:`opened`.
 
     Args:
-        request: asks for it.
-        link: the connection.
-        settings: of the gateway.
+        request: The request, which :func:`check_handshake` has accepted.
+        link: The connection.
+        settings: The settings of the gateway.
     """
 
     def __init__(self, request: Request, link: Link, settings: GatewaySettings) -> None:
@@ -72,13 +73,16 @@ class WebSocket:
         self._parts: list[bytes | str] = []  # of a message that is not complete
         self._size = 0
         self._is_heard = True  # since the last ping
+        self._is_full = False  # until the function takes a message, nothing is read, no pong either
         self._sending = trio.Lock()
 
     @protected_block
     async def opened(self) -> AsyncIterator[None]:
-        """Accept the client's request, and receive its messages while the block runs.
+        """Send the response 101, then receive messages and answer pings while the block runs.
 
-        A client that leaves or does not keep to the rules cancels the handler of the request.
+        The block must call :meth:`close`; otherwise the client is disconnected without a closing frame.
+        The handler of the request is cancelled if the client disconnects, closes the WebSocket, violates
+        the protocol, sends too large a message or stays silent.
         """
         headers = self._request.headers
         token = generate_accept_token(headers[b"sec-websocket-key"])
@@ -100,21 +104,25 @@ class WebSocket:
             nursery.cancel_scope.cancel()
 
     async def receive(self) -> object:
-        """Return the next message: bytes, or what its JSON says. Raises Problem."""
+        """Return the next message: bytes, or the value of its JSON. Raises Problem for other text."""
         message = await self._messages.receive()
         if isinstance(message, bytes):
             return message
         return parse_json(message.encode(errors="surrogatepass"), "the message")
 
     async def send(self, item: object) -> None:
-        """Send bytes as a binary message, any other item as JSON. Raises Problem if it has none."""
+        """Send bytes as a binary message, any other item as JSON.
+
+        Raises:
+            Problem: the item has no representation in JSON (502).
+        """
         if isinstance(item, bytes):
             await self._send(BytesMessage(data=item))
         else:
             await self._send(TextMessage(data=show(item).decode()))
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Send the closing frame: nothing can be sent after it."""
+        """Send the closing frame. Later messages are dropped."""
         await self._send(CloseConnection(code=code, reason=reason))
         self._request.is_ended = self._request.closes = True
 
@@ -152,7 +160,9 @@ class WebSocket:
                 message = event.data[:0].join(self._parts)
                 self._parts.clear()
                 self._size = 0
+                self._is_full = True
                 await self._put.send(message)
+                self._is_full, self._is_heard = False, True
         elif isinstance(event, Ping):
             await self._send(event.response())
         elif isinstance(
@@ -163,7 +173,7 @@ class WebSocket:
 
     async def _ping(self) -> None:
         await trio.sleep(self._settings.keep_alive_seconds)
-        while self._is_heard:
+        while self._is_heard or self._is_full:
             self._is_heard = False
             await self._send(Ping())
             await trio.sleep(self._settings.keep_alive_seconds)

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from ._streams import FunctionStream
 
 OnEnd: TypeAlias = Callable[[], None]
-"""Receives the end of a submitted call. Must not block; an exception from it is logged."""
+"""Called without arguments at the end of a submitted call. Must not block. Its exceptions are logged."""
 
 
 @final
 @protected_class
 class BoundCall(metaclass=NoPublicConstructor):
-    """A function with the encoded arguments of a call. Made by :meth:`Function.bind`."""
+    """A function with its options and the encoded arguments of one call, from :meth:`Function.bind`.
+
+    May be called several times; each call sends the same arguments.
+    """
 
     __slots__ = ("_function", "_is_cbor", "_payload")
 
@@ -44,10 +47,7 @@ class BoundCall(metaclass=NoPublicConstructor):
 
     @property
     def argument_bytes(self) -> int:
-        """Bytes of memory that the encoded arguments hold.
-
-        None for a ``SharedBuffer``, whose memory is not copied.
-        """
+        """Bytes of memory that the encoded arguments hold. 0 for a ``SharedBuffer``: it is not copied."""
         return heap_bytes(self._payload)
 
     async def ask(self) -> Answer:
@@ -63,12 +63,17 @@ class BoundCall(metaclass=NoPublicConstructor):
         )
 
     def submit(self, *, on_end: OnEnd | None = None) -> Execution:
-        """Submit the call, as :meth:`Function.submit` does.
+        """Submit the call, as :meth:`Function.submit` does. Returns at once.
 
         Args:
-            on_end: called exactly once, when the execution has ended, in whatever way, or when this
-                method raises. The execution of a key may go on, and hold its own arguments, which
-                ``Limits.submitted_bytes`` bounds.
+            on_end: Called exactly once: when the execution has completed, failed, timed out or been
+                cancelled, or before this method raises. With a key, the function may still run after a
+                cancel or a timeout. Its arguments then count against ``Limits.submitted_bytes``.
+
+        Raises:
+            Rejected: the function is a stream, or its deployment is closed.
+            Overloaded: ``Limits.max_submitted`` or ``Limits.submitted_bytes`` is reached.
+            SpearError: the spearlet has ended.
         """
         function, payload, is_cbor = self._function, self._payload, self._is_cbor
 

@@ -51,8 +51,8 @@ class Probe:
         self.agent = spear.Agent(name)
         for function in (
             self.echo, self.add, self.count, self.wait, self.context, self.boom, self.overloaded,
-            self.ticks, self.double, self.total, self.twice, self.blobs, self.flood, self.order,
-            self.wait_for, self.context_of, self.shared,
+            self.ticks, self.double, self.total, self.late_total, self.twice, self.blobs,
+            self.flood, self.order, self.wait_for, self.context_of, self.shared,
         ):  # fmt: skip
             self.agent.function(function)
 
@@ -115,6 +115,12 @@ class Probe:
 
     async def total(self, numbers: Items[int]) -> int:
         return sum([number async for number in numbers])
+
+    async def late_total(self, numbers: Items[int]) -> int:
+        """The same, but nothing is read before the release."""
+        self.begun.set()
+        await self.release.wait()
+        return await self.total(numbers)
 
     def twice(self, data: bytes) -> bytes:
         return data + data

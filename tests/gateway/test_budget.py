@@ -38,6 +38,7 @@ def test_s18_a_client_takes_no_more_than_its_share() -> None:
     budget.give(5, "a")
     with budget.taking(4, "c"):
         assert budget.taken == 9
+    budget.take(0, "never seen")
     budget.give(0, "never seen")
     budget.give(5, "b")
     assert (budget.taken, budget._held) == (0, {})

@@ -140,7 +140,7 @@ async def test_s18_all_results_that_nobody_takes_together_have_a_bound() -> None
         reply = await ask(
             site.gateway, "POST", CALL.format("twice"), headers=headers, body=bytes(8 << 20)
         )
-        assert (reply.status, reply.error["kind"], reply.error["delivered"]) == (503, "Busy", "yes")
+        assert (reply.status, reply.error["kind"], reply.error["delivered"]) == (507, "Busy", "yes")
         await client.aclose()
         await wait_until(lambda: site.gateway._app.budgets.results.taken == 0)
 
@@ -401,6 +401,25 @@ async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:
         await site.probe.begun.wait()
         assert b"\x89\x00" in await received(client)
         await site.probe.cancelled.wait()
+
+
+@pytest.mark.slow
+async def test_a_client_whose_items_nobody_reads_yet_is_not_taken_for_gone() -> None:
+    """Its pongs wait behind its items, and cannot be read."""
+    count = 20_000
+    async with open_site(GatewaySettings(keep_alive_seconds=0.05)) as site:
+        client, _ = await upgraded(site, "late_total")
+        async with trio.open_nursery() as nursery:
+            items = count * frame(1, b"1") + frame(1, b'{"$end": true}')
+            nursery.start_soon(client.stream.send_all, frame(1, b"[]") + items)
+            await site.probe.begun.wait()
+            data = b""
+            while data.count(b"\x89\x00") < 5:  # pings that get no answer
+                data += bytes(await client.stream.receive_some(65536))
+            site.probe.release.set()
+            answer = b'{"$result": %d}' % count
+            while answer not in data:
+                data += bytes(await client.stream.receive_some(65536))
 
 
 async def test_pings_are_answered() -> None:
