@@ -124,7 +124,7 @@ class Connection:
         self._departures.watch(self._raw.socket.fileno(), self._note_departure)
         try:
             with self._scope:
-                while await self._serve_request():
+                while not self.is_closing and await self._serve_request():
                     pass
             if self._lingers or (self._request is not None and self._request.is_ended):
                 await self._linger()
@@ -149,7 +149,7 @@ class Connection:
         elif (
             self._is_half_closed
             and self._request is not None
-            and not self._request.status  # a response that goes on is a probe itself
+            and not self._request.status  # what is sent of a response is a probe itself
             and self._probed + self._settings.keep_alive_seconds <= now
         ):
             self._probe()
@@ -160,6 +160,8 @@ class Connection:
         """Serve one request; return whether there may be another one."""
         try:
             head = self.parser.next_head_untrusted()
+            if head is not None:  # it was sent ahead: let others have their turn
+                await trio.lowlevel.checkpoint()
             while head is None:
                 data = await self._receive()
                 if not data:
@@ -176,7 +178,7 @@ class Connection:
         if self._is_half_closed:
             self._probe()
         await self._handle(request, self)
-        if request.closes or not request.is_ended:
+        if request.closes or self.is_closing or not request.is_ended:
             return False
         self._request = None
         self.is_idle = True
@@ -215,9 +217,9 @@ class Connection:
         sock = self._plain
         if sock is not None and sock.family == socket.AF_UNIX:
             return  # of those the system tells whether they are gone
-        if sock is None or self._request.status or self._request.is_http_1_0:
+        if sock is None or self._request.is_open_ended or self._request.is_http_1_0:
             self._scope.cancel()
-        else:
+        elif not self._request.status:  # or the rest of the response tells
             with suppress(OSError):  # a reset comes as another note
                 sock.send(CONTINUE)
 

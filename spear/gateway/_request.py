@@ -79,13 +79,14 @@ class Request:
         id: names the request in logs and to its client.
         status: of the response; 0 before there is one.
         is_ended: whether the whole response has been sent.
+        is_open_ended: whether a response has begun whose end depends on more than the client.
         closes: whether the connection cannot be used after the response.
     """
 
     __slots__ = (
         "_budgets", "_head", "_held", "_is_evicted", "_link", "_reading", "_settings", "client",
-        "closes", "extra", "headers", "id", "is_ended", "is_http_1_0", "is_local", "method", "path",
-        "query", "repeated", "status", "wants_socket",
+        "closes", "extra", "headers", "id", "is_ended", "is_http_1_0", "is_local", "is_open_ended",
+        "method", "path", "query", "repeated", "status", "wants_socket",
     )  # fmt: skip
 
     def __init__(self, head: Head, link: Link, settings: GatewaySettings, budgets: Budgets) -> None:
@@ -117,9 +118,15 @@ class Request:
         self.id = ""
         self.status = 0
         self.is_ended = False
+        self.is_open_ended = False
         self.closes = False
 
     # -- the body -----------------------------------------------------------------------------
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request says that it has a body."""
+        return self._head.length != 0
 
     async def body(self, verify: Callable[[bytes], None] | None = None) -> bytes:
         """Return the whole body. To be called once.
@@ -189,6 +196,8 @@ class Request:
                 if part:
                     take(len(part))
                     parts.append(part)
+                    if self._head.length < 0:  # there can be many in what has come
+                        await trio.lowlevel.checkpoint()
                 elif not parser.is_body_complete:
                     self._reading.deadline = begun + patience + size / BODY_RATE
                     await self._link.receive()
@@ -255,6 +264,7 @@ class Request:
             self.closes = True  # the end of the connection is the end of the body
         else:
             more.append(_CHUNKED)
+        self.is_open_ended = True
         await self._link.write(self._begin(status, more))
 
     def _begin(self, status: int, headers: MoreHeaders) -> bytes:
