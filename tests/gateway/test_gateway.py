@@ -98,6 +98,7 @@ async def test_leaving_the_block_does_not_wait_for_a_client_to_close_behind_its_
             nursery.start_soon(read)
             with trio.fail_after(PATIENCE_SECONDS):
                 await site.gateway._finish()
+            assert site.gateway.statistics().connections == 0
 
 
 async def test_leaving_the_block_waits_so_long_and_no_longer() -> None:
