@@ -196,6 +196,10 @@ class Connection:
         """End our stream, and let the client read the last response, though it may still send."""
         sock = self._raw.socket
         with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
+            if self._plain is None:  # TLS has an end of its own, or the response might be cut off
+                assert isinstance(self._stream, trio.SSLStream)  # all others are plain
+                with suppress(trio.BrokenResourceError):  # if the client still sends
+                    await self._stream.unwrap()
             sock.shutdown(socket.SHUT_WR)
             while await _receive_plain(sock):
                 pass
