@@ -99,6 +99,7 @@ class Connection:
         self._scope = trio.CancelScope()  # of all handlers: the first that is cancelled is the last
         self._lingers = False  # at the end, though there is no request
         self._is_half_closed = False
+        self._is_gone = False
         self._probed = -math.inf  # the time of the last 100 Continue to a client that may have left
         self._is_promoted = False
         self._is_cut = False
@@ -208,10 +209,8 @@ class Connection:
 
     def _note_departure(self, is_gone: bool) -> None:
         self._is_half_closed = True
-        if is_gone and self._request is not None:
-            self._scope.cancel()
-        else:
-            self._probe()
+        self._is_gone = self._is_gone or is_gone  # which may be told before the request is read
+        self._probe()
 
     def _probe(self) -> None:
         """Find out whether the client still reads; cancel the handler if that cannot be found out."""
@@ -219,9 +218,11 @@ class Connection:
             return
         self._probed = trio.current_time()
         sock = self._plain
-        if sock is not None and sock.family == socket.AF_UNIX:
+        if self._is_gone:
+            self._scope.cancel()
+        elif sock is not None and sock.family == socket.AF_UNIX:
             return  # of those the system tells whether they are gone
-        if sock is None or self._request.is_open_ended or self._request.is_http_1_0:
+        elif sock is None or self._request.is_open_ended or self._request.is_http_1_0:
             self._scope.cancel()
         elif not self._request.status:  # or the rest of the response tells
             with suppress(OSError):  # a reset comes as another note

@@ -28,7 +28,7 @@ import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from .helpers import KNOWN, PATIENCE_SECONDS, TOKEN, connect, open_site
+from .helpers import KNOWN, PATIENCE_SECONDS, TOKEN, connect, open_site, wait_until
 from .shapes import PATIENT, SMUGGLED, request
 
 if TYPE_CHECKING:
@@ -575,6 +575,20 @@ async def test_a_client_that_leaves_tls_or_the_control_socket_cancels_its_call(
         await ways.site.probe.cancelled.wait()
         await site_is_quiet(ways.site)
         assert ways.site.probe.calls == 0
+
+
+@each_way
+async def test_a_client_that_leaves_at_once_cancels_its_call(
+    way: str, tmp_path: Path, own_temporary_directory: str
+) -> None:
+    """That it has gone may be known before its request is."""
+    async with open_ways(tmp_path, own_temporary_directory) as ways:
+        for _ in range(20):
+            stream = await ways.stream(way)
+            await stream.send_all(WAIT)
+            await trio.aclose_forcefully(stream)
+        await wait_until(lambda: ways.site.gateway.statistics().requests == 20)
+        await site_is_quiet(ways.site)
 
 
 async def test_over_tls_the_end_of_a_response_is_told_from_a_cut(
