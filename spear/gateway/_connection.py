@@ -62,7 +62,7 @@ class Connection:
     Attributes:
         parser: what the client has sent.
         is_local: whether the connection came by the control socket.
-        is_idle: whether no request is being handled.
+        is_idle: whether it could be cut without harm: no request is being handled.
         deadline: when :meth:`check` cuts the connection.
     """
 
@@ -136,6 +136,7 @@ class Connection:
         """Close the connection at once. A task that waits for it finds it closed."""
         if not self._is_cut:
             self._is_cut = True
+            self.is_idle = False
             self._departures.forget(self._raw.socket.fileno())
             self._raw.close()
 

@@ -256,7 +256,8 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
     async with open_site(GatewaySettings(max_connections=3)) as site:
         clients = [await connect(site.gateway) for _ in range(3)]
         for client in clients:
-            await client.ask("GET", "/healthz")
+            await client.send("POST", CALL.format("wait"), b"")
+        await wait_until(lambda: site.gateway.statistics().requests == 3)
         late = await connect(site.gateway)
         await is_cut(late)
         assert site.gateway.statistics().refused == {"too_many_connections": 1}
@@ -264,6 +265,23 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
         await wait_until(lambda: site.gateway.statistics().connections == 2)
         async with still_serving(site):
             pass
+
+
+async def test_s18_idle_connections_shut_nobody_out() -> None:
+    """Whoever has sent one request has no token for it: a path that needs none, or a refusal."""
+    async with open_site(GatewaySettings(max_connections=3)) as site:
+        busy, *idle = [await connect(site.gateway) for _ in range(3)]
+        await busy.send("POST", CALL.format("wait"), b"")
+        await site.probe.begun.wait()
+        for client in idle:
+            await client.ask("GET", "/healthz")
+        for client in idle:
+            late = await connect(site.gateway)
+            assert (await late.ask("GET", "/healthz")).status == 200
+            await is_cut(client)
+        assert site.gateway.statistics().refused == {}
+        site.probe.release.set()
+        assert (await busy.receive()).status == 200
 
 
 async def test_s18_strangers_are_crowded_out_by_strangers() -> None:
