@@ -72,8 +72,10 @@ def _raise_interrupt(group: BaseExceptionGroup[BaseException]) -> None:
 
 
 def _is_all(group: BaseExceptionGroup[BaseException], failure: BaseException) -> bool:
-    # By the leaves: a nursery that was cancelled makes groups inside its group anew.
-    return _leaves(group) == _leaves(failure)
+    # By the leaves: a nursery that was cancelled makes groups inside its group anew. If the block was
+    # cancelled at the moment at which it failed, other tasks may have been, too.
+    _, others = group.split(trio.Cancelled)
+    return others is None or _leaves(others) <= _leaves(failure)
 
 
 def _first_leaf(error: BaseException) -> BaseException:

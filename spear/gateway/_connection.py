@@ -104,6 +104,7 @@ class Connection:
         self._scope = trio.CancelScope()  # of all handlers: the first that is cancelled is the last
         self._lingers = False  # at the end, though there is no request
         self._is_half_closed = False
+        self._is_gone = False
         self._probed = -math.inf  # the time of the last 100 Continue to a client that may have left
         self._is_promoted = False
         self._is_cut = False
@@ -133,7 +134,7 @@ class Connection:
         self._departures.watch(self._raw.socket.fileno(), self._note_departure)
         try:
             with self._scope:
-                while await self._serve_request():
+                while not self.is_closing and await self._serve_request():
                     pass
             if self._lingers or (self._request is not None and self._request.is_ended):
                 await self._linger()
@@ -144,6 +145,7 @@ class Connection:
         """Close the connection at once. Tasks that read or write it behave as if the client had left."""
         if not self._is_cut:
             self._is_cut = True
+            self.is_idle = False
             self._departures.forget(self._raw.socket.fileno())
             self._raw.close()
 
@@ -161,7 +163,7 @@ class Connection:
         elif (
             self._is_half_closed
             and self._request is not None
-            and not self._request.status  # a response that goes on is a probe itself
+            and not self._request.status  # what is sent of a response is a probe itself
             and self._probed + self._settings.keep_alive_seconds <= now
         ):
             self._probe()
@@ -172,6 +174,8 @@ class Connection:
         """Serve one request; return whether there may be another one."""
         try:
             head = self.parser.next_head_untrusted()
+            if head is not None:  # it was sent ahead: let others have their turn
+                await trio.lowlevel.checkpoint()
             while head is None:
                 data = await self._receive()
                 if not data:
@@ -188,7 +192,7 @@ class Connection:
         if self._is_half_closed:
             self._probe()
         await self._handle(request, self)
-        if request.closes or not request.is_ended:
+        if request.closes or self.is_closing or not request.is_ended:
             return False
         self._request = None
         self.is_idle = True
@@ -206,6 +210,10 @@ class Connection:
         """End our stream, and let the client read the last response, though it may still send."""
         sock = self._raw.socket
         with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
+            if self._plain is None:  # TLS has an end of its own, or the response might be cut off
+                assert isinstance(self._stream, trio.SSLStream)  # all others are plain
+                with suppress(trio.BrokenResourceError):  # if the client still sends
+                    await self._stream.unwrap()
             sock.shutdown(socket.SHUT_WR)
             while await _receive_plain(sock):
                 pass
@@ -214,10 +222,8 @@ class Connection:
 
     def _note_departure(self, is_gone: bool) -> None:
         self._is_half_closed = True
-        if is_gone and self._request is not None:
-            self._scope.cancel()
-        else:
-            self._probe()
+        self._is_gone = self._is_gone or is_gone  # which may be told before the request is read
+        self._probe()
 
     def _probe(self) -> None:
         """Find out whether the client still reads; cancel the handler if that cannot be found out."""
@@ -225,13 +231,16 @@ class Connection:
             return
         self._probed = trio.current_time()
         sock = self._plain
-        if sock is not None and sock.family == socket.AF_UNIX:
-            return  # of those the system tells whether they are gone
-        if sock is None or self._request.status or self._request.is_http_1_0:
+        if self._is_gone:
             self._scope.cancel()
-        else:
+        elif sock is not None and sock.family == socket.AF_UNIX:
+            return  # of those the system tells whether they are gone
+        elif sock is None or self._request.is_open_ended or self._request.is_http_1_0:
+            self._scope.cancel()
+        elif not self._request.status:  # or the rest of the response tells
             with suppress(OSError):  # a reset comes as another note
-                sock.send(CONTINUE)
+                if sock.send(CONTINUE) < len(CONTINUE):
+                    self._scope.cancel()  # half of it would spoil the response
 
     # -- bytes ------------------------------------------------------------------------------------
 

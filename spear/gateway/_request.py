@@ -82,13 +82,14 @@ class Request:
         id: The request id, for logs and the client.
         status: The status of the response; 0 before it begins, 101 for a WebSocket.
         is_ended: Whether the whole response has been sent.
+        is_open_ended: Whether a stream or a WebSocket has begun, whose end the client does not know.
         closes: Whether the connection is closed after the response. Final once the response has begun.
     """
 
     __slots__ = (
         "_budgets", "_head", "_held", "_is_evicted", "_link", "_reading", "_settings", "client",
-        "closes", "extra", "headers", "id", "is_ended", "is_http_1_0", "is_local", "method", "path",
-        "query", "repeated", "status", "wants_socket",
+        "closes", "extra", "headers", "id", "is_ended", "is_http_1_0", "is_local", "is_open_ended",
+        "method", "path", "query", "repeated", "status", "wants_socket",
     )  # fmt: skip
 
     def __init__(self, head: Head, link: Link, settings: GatewaySettings, budgets: Budgets) -> None:
@@ -120,9 +121,15 @@ class Request:
         self.id = ""
         self.status = 0
         self.is_ended = False
+        self.is_open_ended = False
         self.closes = False
 
     # -- the body -----------------------------------------------------------------------------
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request says that it has a body."""
+        return self._head.length != 0
 
     async def body(self, verify: Callable[[bytes], None] | None = None) -> bytes:
         """Return the whole body; empty if there is none, or at a second call.
@@ -197,6 +204,8 @@ class Request:
                 if part:
                     take(len(part))
                     parts.append(part)
+                    if self._head.length < 0:  # there can be many in what has come
+                        await trio.lowlevel.checkpoint()
                 elif not parser.is_body_complete:
                     self._reading.deadline = begun + patience + size / BODY_RATE
                     await self._link.receive()
@@ -264,6 +273,7 @@ class Request:
             self.closes = True  # the end of the connection is the end of the body
         else:
             more.append(_CHUNKED)
+        self.is_open_ended = True
         await self._link.write(self._begin(status, more))
 
     def _begin(self, status: int, headers: MoreHeaders) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -64,7 +65,10 @@ class Gateway(metaclass=NoPublicConstructor):
             handshake_seconds=app.settings.head_seconds,
         )
         # One for each, so that a crowd at the port does not keep operators out.
-        self._acceptors = {is_local: Acceptor(limits) for is_local in (False, True)}
+        self._acceptors = {
+            is_local: Acceptor(limits, make_room=partial(self._make_room, is_local))
+            for is_local in (False, True)
+        }
         app.connections.acceptors += self._acceptors.values()
         self._all_left = trio.Event()  # set once the last connection has ended
 
@@ -95,6 +99,18 @@ class Gateway(metaclass=NoPublicConstructor):
             connections.discard(connection)
             if not connections:
                 self._all_left.set()
+
+    def _make_room(self, is_local: bool) -> bool:
+        """Cut the connection that has been idle for longest; return whether there was one."""
+        idle = [
+            each
+            for each in self._app.connections.open
+            if each.is_local == is_local and each.is_idle and each.deadline < math.inf
+        ]
+        if not idle:
+            return False
+        min(idle, key=lambda each: each.deadline).cut()
+        return True
 
     async def _sweep(self) -> None:
         """Check all connections now and then. One clock for all costs a request next to nothing."""

@@ -33,6 +33,10 @@ PROTOCOL: Final = "spear.v1"
 
 VERSION: Final = b"13"
 
+_BEFORE_ALL: Final = (ConnectionState.OPEN,)
+_BEFORE_CLOSE: Final = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
+"""When a frame may be sent, and when the closing one."""
+
 MAX_UNREAD: Final = 2
 """Messages that wait for the function. Beyond one more, bytes stay in the kernel's buffers."""
 
@@ -51,6 +55,8 @@ def check_handshake(request: Request) -> None:
         raise Problem(400, "BadRequest", "Sec-WebSocket-Key must be 16 bytes in Base64")
     if request.is_http_1_0:
         raise Problem(400, "BadRequest", "a WebSocket needs HTTP/1.1")
+    if request.has_body:  # or it would be read as messages
+        raise Problem(400, "BadRequest", "a request for a WebSocket has no body: leave it out")
 
 
 @final
@@ -69,11 +75,10 @@ class WebSocket:
         self._link = link
         self._settings = settings
         self._wire = Connection(ConnectionType.SERVER)
-        self._put, self._messages = trio.open_memory_channel[bytes | str](MAX_UNREAD)
-        self._parts: list[bytes | str] = []  # of a message that is not complete
-        self._size = 0
+        self._put, self._messages = trio.open_memory_channel[tuple[bytes, bool]](MAX_UNREAD)
+        self._message = bytearray()  # as much of one as has come; many parts can be empty
         self._is_heard = True  # since the last ping
-        self._is_full = False  # until the function takes a message, nothing is read, no pong either
+        self._is_reading = True  # and not waiting for the function
         self._sending = trio.Lock()
 
     @protected_block
@@ -96,6 +101,7 @@ class WebSocket:
         if PROTOCOL.encode() in (each.strip() for each in names):
             head.append((b"sec-websocket-protocol", PROTOCOL.encode()))
         self._request.status = 101
+        self._request.is_open_ended = True
         await self._link.write(response_head(101, head))
         async with open_private_nursery() as nursery:
             nursery.start_soon(self._receive)
@@ -105,10 +111,8 @@ class WebSocket:
 
     async def receive(self) -> object:
         """Return the next message: bytes, or the value of its JSON. Raises Problem for other text."""
-        message = await self._messages.receive()
-        if isinstance(message, bytes):
-            return message
-        return parse_json(message.encode(errors="surrogatepass"), "the message")
+        message, is_text = await self._messages.receive()
+        return parse_json(message, "the message") if is_text else message
 
     async def send(self, item: object) -> None:
         """Send bytes as a binary message, any other item as JSON.
@@ -132,7 +136,8 @@ class WebSocket:
         except trio.WouldBlock:
             await self._sending.acquire()
         try:
-            if self._wire.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
+            is_last = isinstance(event, CloseConnection)
+            if self._wire.state in (_BEFORE_CLOSE if is_last else _BEFORE_ALL):
                 await self._link.write(self._wire.send(event))
         finally:
             self._sending.release()
@@ -147,22 +152,22 @@ class WebSocket:
                 self._wire.receive_data(data)
                 for event in self._wire.events():
                     await self._handle(event)
+                    await trio.lowlevel.checkpoint()  # there can be many in what has come
             await self._link.receive()
 
     async def _handle(self, event: Event) -> None:
         if isinstance(event, Message):
-            self._size += len(event.data)
-            if self._size > self._settings.max_message_bytes:
+            is_text = isinstance(event, TextMessage)
+            self._message += event.data.encode() if is_text else event.data
+            if len(self._message) > self._settings.max_message_bytes:
                 await self.close(CloseReason.MESSAGE_TOO_BIG)
                 await self._link.leave()
-            self._parts.append(event.data)
             if event.message_finished:
-                message = event.data[:0].join(self._parts)
-                self._parts.clear()
-                self._size = 0
-                self._is_full = True
-                await self._put.send(message)
-                self._is_full, self._is_heard = False, True
+                message = bytes(self._message)
+                self._message.clear()
+                self._is_reading = False
+                await self._put.send((message, is_text))
+                self._is_reading = self._is_heard = True
         elif isinstance(event, Ping):
             await self._send(event.response())
         elif isinstance(
@@ -173,7 +178,7 @@ class WebSocket:
 
     async def _ping(self) -> None:
         await trio.sleep(self._settings.keep_alive_seconds)
-        while self._is_heard or self._is_full:
+        while self._is_heard or not self._is_reading:
             self._is_heard = False
             await self._send(Ping())
             await trio.sleep(self._settings.keep_alive_seconds)

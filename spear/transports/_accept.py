@@ -155,10 +155,18 @@ class Acceptor:
     """Accepts for any number of listeners, which share its limits and its statistics.
 
     Uses ``max_connections``, ``max_unauthenticated`` and ``handshake_seconds`` of the limits.
+
+    Args:
+        limits: see above.
+        make_room: called when there are ``max_connections``. Ends one of them soon and returns True, so
+            that another one is let in; or returns False.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, limits: Limits = DEFAULT_LIMITS, *, make_room: Callable[[], bool] = bool
+    ) -> None:
         self._limits = limits
+        self._make_room = make_room
         self._accepted = 0
         self._open = 0
         # A set in the order of arrival.
@@ -256,7 +264,7 @@ class Acceptor:
     def _objection(
         self, credentials: PeerCredentials | None, allow_peer: PeerCheck | None
     ) -> Reason | None:
-        if self._open >= self._limits.max_connections:
+        if self._open >= self._limits.max_connections and not self._make_room():
             return Reason.TOO_MANY
         if credentials is None:
             return None

@@ -226,6 +226,8 @@ class SocketListener(Listener):
             except OSError as exc:
                 if exc.errno in CAPACITY_ERRNOS:
                     raise
+                if self._socket.fileno() == -1:  # closed as a connection came
+                    continue
                 if exc.errno not in _IGNORED_ERRNOS:
                     raise trio.BrokenResourceError(f"cannot accept: {exc}") from exc
             else:

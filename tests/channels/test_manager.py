@@ -173,6 +173,18 @@ async def test_an_exception_leaves_the_blocks_as_it_is() -> None:
     assert group.group_contains(LookupError)
 
 
+async def test_a_block_that_fails_as_it_is_cancelled_fails_as_it_is() -> None:
+    with trio.CancelScope() as scope, pytest.raises(KeyError, match="mine"):
+        await _fail_cancelled(scope)
+
+
+async def _fail_cancelled(scope: trio.CancelScope) -> None:
+    async with open_private_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        scope.cancel()
+        raise KeyError("mine")
+
+
 async def _fail_twice() -> None:
     async with open_private_nursery() as nursery:
         nursery.start_soon(_raise, LookupError("theirs"))

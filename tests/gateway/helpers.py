@@ -51,8 +51,8 @@ class Probe:
         self.agent = spear.Agent(name)
         for function in (
             self.echo, self.add, self.count, self.wait, self.context, self.boom, self.overloaded,
-            self.ticks, self.double, self.total, self.late_total, self.twice, self.blobs,
-            self.flood, self.order, self.wait_for, self.context_of, self.shared,
+            self.ticks, self.double, self.total, self.twice, self.blobs, self.flood, self.order,
+            self.wait_for, self.context_of, self.shared, self.late_total,
         ):  # fmt: skip
             self.agent.function(function)
 
@@ -116,11 +116,10 @@ class Probe:
     async def total(self, numbers: Items[int]) -> int:
         return sum([number async for number in numbers])
 
-    async def late_total(self, numbers: Items[int]) -> int:
-        """The same, but nothing is read before the release."""
-        self.begun.set()
-        await self.release.wait()
-        return await self.total(numbers)
+    async def late_total(self, numbers: Items[bytes]) -> int:
+        """Take items once it may go on."""
+        await self.wait()
+        return sum([len(number) async for number in numbers])
 
     def twice(self, data: bytes) -> bytes:
         return data + data

@@ -28,7 +28,7 @@ import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from .helpers import KNOWN, PATIENCE_SECONDS, TOKEN, connect, open_site
+from .helpers import KNOWN, PATIENCE_SECONDS, TOKEN, connect, open_site, wait_until
 from .shapes import PATIENT, SMUGGLED, request
 
 if TYPE_CHECKING:
@@ -575,6 +575,52 @@ async def test_a_client_that_leaves_tls_or_the_control_socket_cancels_its_call(
         await ways.site.probe.cancelled.wait()
         await site_is_quiet(ways.site)
         assert ways.site.probe.calls == 0
+
+
+@each_way
+async def test_a_client_that_leaves_at_once_cancels_its_call(
+    way: str, tmp_path: Path, own_temporary_directory: str
+) -> None:
+    """That it has gone may be known before its request is."""
+    async with open_ways(tmp_path, own_temporary_directory) as ways:
+        for _ in range(20):
+            stream = await ways.stream(way)
+            await stream.send_all(WAIT)
+            await trio.aclose_forcefully(stream)
+        await wait_until(lambda: ways.site.gateway.statistics().requests == 20)
+        await site_is_quiet(ways.site)
+
+
+async def test_over_tls_the_end_of_a_response_is_told_from_a_cut(
+    tmp_path: Path, own_temporary_directory: str
+) -> None:
+    """With HTTP/1.0, the end of the connection is that of the body."""
+    async with open_ways(tmp_path, own_temporary_directory) as ways:
+        port = int(ways.site.gateway.urls[0].rpartition(":")[2])
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=ways.context)
+        await stream.send_all(b"POST /v1/functions/blobs/stream HTTP/1.0\r\n\r\n")
+        data = await read_all(stream)  # or it raises
+        assert data.endswith(b'{"a": 1}\n')
+        await trio.aclose_forcefully(stream)
+
+
+async def test_a_client_that_goes_on_sending_over_tls_can_read_why_its_body_is_refused(
+    tmp_path: Path, own_temporary_directory: str
+) -> None:
+    async with open_ways(tmp_path, own_temporary_directory) as ways:
+        stream = await ways.stream("TLS")
+        head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
+        await stream.send_all(head + bytes(4_000_000))
+        assert (await read_all(stream)).startswith(b"HTTP/1.1 404 ")
+        await trio.aclose_forcefully(stream)
+
+
+async def read_all(stream: trio.abc.Stream) -> bytes:
+    """All that comes, until the end."""
+    data = b""
+    while part := await stream.receive_some():
+        data += part
+    return data
 
 
 # -- curl -----------------------------------------------------------------------------------------

@@ -81,6 +81,26 @@ async def test_leaving_the_block_lets_calls_finish_and_closes_what_is_idle() -> 
         assert not await busy.stream.receive_some(1)
 
 
+async def test_leaving_the_block_does_not_wait_for_a_client_to_close_behind_its_stream() -> None:
+    """The head of the response could not say that the gateway would close."""
+    headers = {"accept": "text/event-stream"}
+    async with open_site(GatewaySettings(close_seconds=1000.0)) as site:
+        client = await connect(site.gateway)
+        await client.send("POST", "/v1/functions/ticks/stream", b"1", headers)
+        await client.receive_head()
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                while await client.stream.receive_some(65536):
+                    pass
+                await client.aclose()
+
+            nursery.start_soon(read)
+            with trio.fail_after(PATIENCE_SECONDS):
+                await site.gateway._finish()
+            assert site.gateway.statistics().connections == 0
+
+
 async def test_leaving_the_block_waits_so_long_and_no_longer() -> None:
     """Nobody ends the call, whose own deadline is a minute away."""
     async with open_site(GatewaySettings(close_seconds=0.05)) as site:

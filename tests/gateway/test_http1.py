@@ -14,6 +14,8 @@ from spear.gateway._http1 import (
     FRAMING_RATE,
     FREE_FRAMING_BYTES,
     LAST_CHUNK,
+    MAX_HEAD_LINES,
+    MOST_SKIPPED,
     Head,
     RequestParser,
     chunk,
@@ -177,6 +179,21 @@ def test_a_head_without_an_end_takes_no_more_than_its_limit() -> None:
     assert caught.value.status == 431
 
 
+def test_s18_a_head_has_so_many_lines_and_no_more() -> None:
+    lines = (MAX_HEAD_LINES - 2) * b"a:b\r\n"
+    ((head, _),) = read([START + lines + b"\r\n"], 32 * 1024)
+    assert len(head.headers) == MAX_HEAD_LINES - 1
+    with pytest.raises(Problem, match=f"the limit is {MAX_HEAD_LINES} lines") as caught:
+        read([START + lines + b"a:b\r\n\r\n"], 32 * 1024)
+    assert caught.value.status == 431
+
+
+def test_each_connection_header_counts() -> None:
+    for lines in (b"Connection: close\r\nConnection: x\r\n", b"Connection: x, Close\r\n"):
+        ((head, _),) = read([START + lines + b"\r\n"])
+        assert head.closes
+
+
 def test_what_cannot_be_a_request_is_refused_before_its_end() -> None:
     parser = RequestParser(MOST)
     parser.receive(b"\x16\x03\x01")  # as TLS begins
@@ -233,6 +250,16 @@ def test_what_is_left_of_a_body_can_be_dropped_when_it_has_come() -> None:
     parser.receive(START + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n")
     assert parser.next_head_untrusted() is not None
     assert not parser.skip_body_untrusted()
+
+
+def test_s18_a_body_of_many_chunks_is_not_dropped() -> None:
+    """That would take a third of a second for each 64 KiB, before anybody has shown a token."""
+    for count, is_dropped in ((MOST_SKIPPED - 1, True), (MOST_SKIPPED, False)):
+        parser = RequestParser(MOST)
+        parser.receive(START + b"Transfer-Encoding: chunked\r\n\r\n" + count * chunk(b"x"))
+        parser.receive(LAST_CHUNK)
+        assert parser.next_head_untrusted() is not None
+        assert parser.skip_body_untrusted() == is_dropped
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=4), st.sampled_from([200, 202, 404, 499, 599]))

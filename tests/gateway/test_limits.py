@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -255,7 +256,8 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
     async with open_site(GatewaySettings(max_connections=3)) as site:
         clients = [await connect(site.gateway) for _ in range(3)]
         for client in clients:
-            await client.ask("GET", "/healthz")
+            await client.send("POST", CALL.format("wait"), b"")
+        await wait_until(lambda: site.gateway.statistics().requests == 3)
         late = await connect(site.gateway)
         await is_cut(late)
         assert site.gateway.statistics().refused == {"too_many_connections": 1}
@@ -263,6 +265,23 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
         await wait_until(lambda: site.gateway.statistics().connections == 2)
         async with still_serving(site):
             pass
+
+
+async def test_s18_idle_connections_shut_nobody_out() -> None:
+    """Whoever has sent one request has no token for it: a path that needs none, or a refusal."""
+    async with open_site(GatewaySettings(max_connections=3)) as site:
+        busy, *idle = [await connect(site.gateway) for _ in range(3)]
+        await busy.send("POST", CALL.format("wait"), b"")
+        await site.probe.begun.wait()
+        for client in idle:
+            await client.ask("GET", "/healthz")
+        for client in idle:
+            late = await connect(site.gateway)
+            assert (await late.ask("GET", "/healthz")).status == 200
+            await is_cut(client)
+        assert site.gateway.statistics().refused == {}
+        site.probe.release.set()
+        assert (await busy.receive()).status == 200
 
 
 async def test_s18_strangers_are_crowded_out_by_strangers() -> None:
@@ -325,6 +344,39 @@ async def test_s18_clients_that_do_not_read_take_little_memory() -> None:
         assert memory() - before < 32 << 20
 
 
+# -- turns -------------------------------------------------------------------------------------------
+
+
+async def test_s18_requests_that_are_sent_ahead_leave_others_their_turn() -> None:
+    """64 KiB of requests took seconds, and no other client was served meanwhile."""
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        await client.stream.send_all(500 * b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await client.receive_head()
+        assert site.gateway.statistics().requests < 500
+
+
+async def test_s18_a_body_of_many_chunks_leaves_others_their_turn() -> None:
+    async with open_site() as site:
+        client = await connect(site.gateway)
+        bodies = site.gateway._app.budgets.bodies
+        await client.stream.send_all(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        await client.stream.send_all(5000 * b"1\r\nx\r\n")
+        while not bodies.taken:
+            await trio.lowlevel.checkpoint()
+        assert bodies.taken < 5000
+        await client.stream.send_all(b"0\r\n\r\n")
+        assert (await client.receive()).body == 10_000 * b"x"
+
+
+async def test_s18_many_small_frames_leave_others_their_turn() -> None:
+    async with open_site() as site:
+        client, _ = await upgraded(site, "wait")
+        await client.stream.send_all(100 * frame(9, b"hey"))
+        assert len(await client.stream.receive_some(1000)) < 100 * 5
+        await client.aclose()
+
+
 # -- WebSockets --------------------------------------------------------------------------------------
 
 
@@ -384,6 +436,31 @@ async def test_s18_a_large_message_is_refused_and_not_kept(fragments: int) -> No
         assert await received(client) == b"\x88\x02" + (1009).to_bytes(2, "big")
 
 
+async def test_s18_the_size_of_a_text_is_that_of_its_bytes() -> None:
+    async with open_site(GatewaySettings(max_message_bytes=1000)) as site:
+        for size, code in ((499, 1000), (500, 1009)):
+            client, _ = await upgraded(site, "echo")
+            await client.stream.send_all(frame(1, f'"{size * "é"}"'.encode()))
+            assert (await received(client))[-2:] == code.to_bytes(2, "big")
+
+
+@pytest.mark.slow
+async def test_s18_a_message_in_many_fragments_takes_no_more_than_its_size() -> None:
+    """An object for each fragment took many times as much."""
+    async with open_site(GatewaySettings(max_message_bytes=30_000)) as site:
+        client, _ = await upgraded(site, "echo")
+        await client.stream.send_all(frame(2, b"", fin=False))
+        before = 0
+        for number in range(30):
+            await client.stream.send_all(1000 * frame(0, b"x", fin=False) + frame(9, b""))
+            assert await client.stream.receive_some(2) == b"\x8a\x00"  # all has been taken
+            if number == 5:
+                before = memory()
+        assert memory() - before < 1 << 19
+        await client.stream.send_all(frame(0, b"x"))
+        assert (await received(client)).endswith((1009).to_bytes(2, "big"))
+
+
 async def test_s7_messages_are_not_compressed() -> None:
     async with open_site() as site:
         offer = {"sec-websocket-extensions": "permessage-deflate"}
@@ -403,23 +480,47 @@ async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:
         await site.probe.cancelled.wait()
 
 
-@pytest.mark.slow
-async def test_a_client_whose_items_nobody_reads_yet_is_not_taken_for_gone() -> None:
-    """Its pongs wait behind its items, and cannot be read."""
-    count = 20_000
+async def test_a_client_is_not_cut_while_its_function_is_slow_to_take_items() -> None:
+    """Its answers to pings lie behind items for which there is no room."""
     async with open_site(GatewaySettings(keep_alive_seconds=0.05)) as site:
         client, _ = await upgraded(site, "late_total")
+        items, size = 40, 1 << 20
+
+        async def send() -> None:
+            await client.stream.send_all(frame(1, b"[]"))
+            for _ in range(items):
+                await client.stream.send_all(frame(2, bytes(size)))
+            await client.stream.send_all(frame(1, b'{"$end": true}'))
+
         async with trio.open_nursery() as nursery:
-            items = count * frame(1, b"1") + frame(1, b'{"$end": true}')
-            nursery.start_soon(client.stream.send_all, frame(1, b"[]") + items)
-            await site.probe.begun.wait()
+            nursery.start_soon(send)
             data = b""
-            while data.count(b"\x89\x00") < 5:  # pings that get no answer
-                data += bytes(await client.stream.receive_some(65536))
+            while data.count(b"\x89\x00") < 5:
+                part = bytes(await client.stream.receive_some(1000))
+                assert part, "it was cut"
+                data += part
+                if b"\x89" in part:
+                    await trio.testing.wait_all_tasks_blocked()
             site.probe.release.set()
-            answer = b'{"$result": %d}' % count
-            while answer not in data:
-                data += bytes(await client.stream.receive_some(65536))
+            data = b""
+            while b"$result" not in data:
+                data += bytes(await client.stream.receive_some(1000))
+            assert str(items * size).encode() in data
+        await client.aclose()
+
+
+async def test_a_ping_that_waits_does_not_follow_the_clients_close(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_site(GatewaySettings(keep_alive_seconds=0.05)) as site:
+        client, _ = await upgraded(site, "flood")
+        await client.stream.send_all(frame(1, b"[]"))
+        await site.probe.begun.wait()
+        await trio.testing.wait_all_tasks_blocked(0.2)  # the ping waits behind an item
+        await client.stream.send_all(frame(8, b"\x03\xe8"))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert (await received(client)).endswith(b"\x88\x02\x03\xe8")
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 async def test_pings_are_answered() -> None:
@@ -449,3 +550,14 @@ async def test_s18_a_handshake_that_is_none_is_refused() -> None:
         headers = {**UPGRADE, "sec-websocket-version": "7"}
         reply = await ask(site.gateway, "GET", "/v1/functions/wait/socket", headers=headers)
         assert reply.status == 400
+
+
+async def test_s18_a_body_is_not_read_as_messages() -> None:
+    """A proxy would take it for a body."""
+    async with open_site() as site:
+        for framing in ({}, {"transfer-encoding": "chunked"}):
+            reply = await ask(
+                site.gateway, "GET", "/v1/functions/count/socket", headers={**UPGRADE, **framing},
+                body=frame(1, b"[]"),
+            )  # fmt: skip
+            assert (reply.status, site.probe.calls) == (400, 0)

@@ -432,6 +432,22 @@ async def test_a_half_closed_client_gets_the_answer_of_a_slow_function() -> None
         assert (await final_answer(reader)).body == b'"released"'
 
 
+async def test_a_client_that_half_closes_while_it_reads_gets_the_rest() -> None:
+    size = 16 << 20
+    line = "POST /v1/functions/twice/call HTTP/1.1"
+    headers = ("Content-Type: application/octet-stream", f"Content-Length: {size}")
+    async with open_reader() as (_, reader):
+        await reader.stream.send_all(request(line, *headers, body=bytes(size)))
+        begun = await reader.stream.receive_some(12)
+        assert begun == b"HTTP/1.1 200"
+        await reader.stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked(0.05)  # so that the gateway sees it
+        received = 0
+        while part := await reader.stream.receive_some(1 << 20):
+            received += len(part)
+        assert received > 2 * size
+
+
 def test_the_table_is_one() -> None:
     names = [shape.name for shape in SHAPES]
     assert len(set(names)) == len(names) >= 166

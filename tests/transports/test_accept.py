@@ -64,6 +64,32 @@ async def settled(acceptor: Acceptor) -> AcceptorStatistics:
     return acceptor.statistics()
 
 
+# -- the end of a listener ------------------------------------------------------------------------
+
+
+async def test_a_listener_that_is_closed_as_a_connection_comes_is_not_broken() -> None:
+    """The task that accepts, and the one that closes, are woken in any order."""
+
+    async def close(listener: Listener, sock: socket.socket) -> None:
+        await trio.lowlevel.wait_readable(sock)
+        listener.close()
+
+    with make_private_directory("/tmp") as directory:
+        for number in range(30):
+            path = f"{directory}/{number}"
+            listener = open_unix_listener(path)
+            ours, theirs = socket.socketpair()
+            with ours, theirs, socket.socket(socket.AF_UNIX) as client:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(Acceptor().serve, listener, echo)
+                    nursery.start_soon(close, listener, ours)
+                    await trio.testing.wait_all_tasks_blocked()
+                    client.connect(path)
+                    theirs.send(b"x")
+                    client.close()
+                assert ours.recv(1) == b"x"
+
+
 # -- the life of a connection -----------------------------------------------------------------
 
 
