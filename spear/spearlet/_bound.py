@@ -44,10 +44,7 @@ class BoundCall(metaclass=NoPublicConstructor):
 
     @property
     def argument_bytes(self) -> int:
-        """Bytes of memory that the encoded arguments hold.
-
-        None for a ``SharedBuffer``, whose memory is not copied.
-        """
+        """Bytes of memory that the encoded arguments hold; 0 for a ``SharedBuffer``, never copied."""
         return heap_bytes(self._payload)
 
     async def ask(self) -> Answer:
