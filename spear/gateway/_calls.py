@@ -69,8 +69,9 @@ def with_options(
                 f"a call that goes on without its client has at most {most:g} s (detached_seconds): one "
                 f"with a key, or a submitted one; Spear-Timeout says {asked:g}"
             )
-        key_seconds = min(most, function.timeout)
-        timeout = min(most, function.timeout if timeout is None else timeout)
+        usual = min(most, function.timeout)
+        timeout = usual if timeout is None else min(most, timeout)
+        key_seconds = max(timeout, usual)
     function = function.options(
         timeout=timeout,
         metadata=metadata_of(request),

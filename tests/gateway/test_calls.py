@@ -506,6 +506,23 @@ async def test_a_call_that_goes_on_without_its_client_has_a_bound(seconds: str) 
         assert (await call(site.gateway, "count", headers=keyed)).status == 200
 
 
+async def test_an_execution_of_a_key_has_the_time_that_its_client_asked_for() -> None:
+    """Longer than the deployment gives a call that says nothing; and not less, for those that join."""
+    agent = spear.Agent("asked")
+
+    @agent.function
+    async def remaining() -> int:
+        return round(spear.context().remaining_seconds())
+
+    async with open_site() as site:
+        await site.spearlet.deploy(agent)
+        for asked, expected in (("300", b"300"), ("5", b"60"), (None, b"60")):
+            headers = {"idempotency-key": f"for {asked}"}
+            if asked is not None:
+                headers["spear-timeout"] = asked
+            assert (await call(site.gateway, "remaining", [], headers)).body == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["call", "submit"])
 async def test_a_call_without_its_client_ends_where_the_deployment_has_no_deadline(
