@@ -186,4 +186,9 @@ async def get_function(app: App, request: Request, name: str) -> None:
 async def upgrade_required(app: App, request: Request, _: str) -> None:
     """``GET /v1/functions/{name}/socket`` by somebody who does not ask for a WebSocket."""
     headers = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
-    raise Problem(426, "UpgradeRequired", "this is for WebSockets", headers=headers)
+    raise Problem(
+        426,
+        "UpgradeRequired",
+        "this path is for WebSockets alone: connect with ws:// or wss://",
+        headers=headers,
+    )
