@@ -226,8 +226,9 @@ class Outcomes:
         except (trio.Cancelled, KeyboardInterrupt):
             raise
         except BaseException as error:
-            failure = as_failure(error)
-            result, size = without_traceback(failure), size_of(failure)
+            # Kept without a name of its own, which its traceback would hold, with the arguments.
+            result = without_traceback(as_failure(error))
+            size = size_of(result)
         finally:
             del self._running[name]
             self.argument_bytes -= execution.argument_bytes
