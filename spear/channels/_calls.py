@@ -34,7 +34,7 @@ from spear.wire import (
 from ._arguments import Arguments
 from ._interrupts import call_unprotected, protected_class
 from ._response import ExecutionResponse
-from ._streams import ItemQueue, ItemSender
+from ._streams import ItemQueue, ItemSender, without_frames
 
 if TYPE_CHECKING:
     from ._calling import CallingHalf
@@ -71,8 +71,14 @@ class OutboundCall(CallerSide):
 
     def unwrap(self) -> ExecutionResponse:
         """The outcome: what the waiting task gets."""
-        if self._failure is not None:
-            raise self._failure
+        failure = self._failure
+        if failure is not None:
+            # The frames of its traceback hold this call and the arguments: no circle may keep them.
+            self._failure = None
+            try:
+                raise failure
+            finally:
+                del failure
         return ExecutionResponse(self._payload, self._flags, self._micros)
 
     def abort(self, _: object) -> Abort:
@@ -258,7 +264,12 @@ class CallStream(OutboundCall):
         If cancelled, the call goes on. Raises what the call failed with.
         """
         await self._done.wait()
-        return self.unwrap()
+        failure = self._failure
+        try:
+            return self.unwrap()
+        finally:
+            self._failure = failure  # for whoever asks next
+            del failure
 
     def on_response(self, payload: Received, flags: int, micros: int) -> None:
         """The call is complete."""
@@ -291,6 +302,7 @@ class CallStream(OutboundCall):
         if not self._done.is_set():
             self._channel.cancel_call(self)
             self.on_failure(CallCancelled("the stream was left"))
+        self._failure = without_frames(self._failure)
         self._queue.discard()
 
 

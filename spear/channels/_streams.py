@@ -8,12 +8,13 @@ reader fills the queue and wakes the sender; it never waits for either.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-from spear._errors import CallCancelled
+from spear._errors import CallCancelled, SpearError
 from spear.wire import CBOR, ITEM_OVERHEAD_BYTES, Call, Connection, Kind, Payload
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def wake_all(waiters: list[Task]) -> None:
         waiters.clear()
         for task in woken:
             reschedule(task)
+
+
+def without_frames(failure: BaseException | None) -> BaseException | None:
+    """A failure to keep, without its traceback, whose frames would hold the arguments."""
+    return copy(failure) if isinstance(failure, SpearError) else failure
 
 
 @final
@@ -131,6 +137,7 @@ class ItemQueue:
         """Nobody will take the rest: give its credit back."""
         if self._items and self._failure is None:
             self._failure = CallCancelled("the stream was left before its end")
+        self._failure = without_frames(self._failure)
         self._cost += sum(len(item) + ITEM_OVERHEAD_BYTES for item, _ in self._items)
         self._items.clear()
         self._return_credit()

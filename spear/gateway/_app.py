@@ -43,6 +43,9 @@ OnDrain: TypeAlias = Callable[[float | None], None]
 """Told to drain the host, within so many seconds if the operator said so. Must not block."""
 
 
+_PATHS: Final = ": GET /openapi.json tells the paths"
+
+
 @final
 @attrs.frozen
 class Route:
@@ -139,7 +142,9 @@ class App:
         name, pattern = _split(request.path)
         route = self._routes.get(pattern)
         if route is None or route.socket is None:
-            raise Problem(404, "NoSuchPath", f"there is no WebSocket at {request.path[:200]}")
+            raise Problem(
+                404, "NoSuchPath", f"there is no WebSocket at {request.path[:200]}{_PATHS}"
+            )
         check_handshake(request)
         await route.socket(self, request, WebSocket(request, link, self.settings), name)
 
@@ -151,7 +156,7 @@ class App:
         name, pattern = _split(request.path)
         route = self._routes.get(pattern)
         if route is None:
-            raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}")
+            raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}{_PATHS}")
         if (
             request.method == "OPTIONS"
         ):  # also asked before a page of another site may call: it may not

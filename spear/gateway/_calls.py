@@ -69,8 +69,9 @@ def with_options(
                 f"a call that goes on without its client has at most {most:g} s (detached_seconds): one "
                 f"with a key, or a submitted one; Spear-Timeout says {asked:g}"
             )
-        key_seconds = min(most, function.timeout)
-        timeout = min(most, function.timeout if timeout is None else timeout)
+        usual = min(most, function.timeout)
+        timeout = usual if timeout is None else min(most, timeout)
+        key_seconds = max(timeout, usual)
     function = function.options(
         timeout=timeout,
         metadata=metadata_of(request),
@@ -185,4 +186,9 @@ async def get_function(app: App, request: Request, name: str) -> None:
 async def upgrade_required(app: App, request: Request, _: str) -> None:
     """``GET /v1/functions/{name}/socket`` by somebody who does not ask for a WebSocket."""
     headers = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
-    raise Problem(426, "UpgradeRequired", "this is for WebSockets", headers=headers)
+    raise Problem(
+        426,
+        "UpgradeRequired",
+        "this path is for WebSockets alone: connect with ws:// or wss://",
+        headers=headers,
+    )

@@ -124,7 +124,8 @@ def query_of(request: Request) -> dict[str, str]:
         raise bad(f"the query cannot be read: {error}") from error
     query = dict(pairs)
     if len(query) < len(pairs):
-        raise bad("a parameter of the query stands there twice")
+        twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
+        raise bad(f"the parameter {twice[:100]!r} of the query stands there twice: send it once")
     return query
 
 
@@ -167,7 +168,7 @@ def segment(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError as error:
-        raise bad("the path is not UTF-8") from error
+        raise bad("the path is not UTF-8 behind its percent signs: encode it so") from error
 
 
 def parse_json(text: bytes, what: str) -> object:
@@ -256,13 +257,13 @@ def accepts(request: Request) -> frozenset[str]:
     accept = request.headers.get(b"accept")
     if accept is None or accept == b"*/*":
         return _ANYTHING
-    types = (each.partition(";") for each in accept.decode("latin-1").lower().split(","))
-    return frozenset(  # but those of weight 0, however many zeros that has
-        each[0].strip() for each in types if each[2].replace(" ", "").rstrip(".0") != "q="
-    )
+    types = accept.decode("latin-1").lower().split(",")
+    return frozenset(each.partition(";")[0].strip() for each in types if not _UNWANTED.search(each))
 
 
 _ANYTHING: Final = frozenset({"*/*"})
+_UNWANTED: Final = re.compile(r";\s*q=0(\.0*)?\s*(;|$)", re.ASCII)
+"""The weight 0, however many zeros it has."""
 
 
 def show(value: object) -> bytes:

@@ -106,7 +106,9 @@ class Guard:
         if not self.is_known(request):
             message = "this needs a token: Authorization: Bearer TOKEN"
             if b"authorization" in request.headers:
-                message = "that is not the token"
+                message = (
+                    "that is not the token: Authorization: Bearer TOKEN has the one of this host"
+                )
             raise Problem(401, "Unauthorized", message, headers=_CHALLENGE)
 
     def expect_operator(self, request: Request) -> None:

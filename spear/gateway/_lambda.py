@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from spear._errors import (
-    CallFailed,
     DeadlineExceeded,
     FunctionRaised,
     InvalidArguments,
     NotFound,
-    Overloaded,
     Rejected,
     SpearError,
     WorkerDied,
@@ -124,8 +122,7 @@ def _for_sdk(app: App, request: Request, function: Function, kind: str) -> Funct
     )
     if invocation is None or b"idempotency-key" in request.headers:
         return called
-    most = max(called.timeout, min(app.settings.detached_seconds, function.timeout))
-    return called.options(key=invocation, key_seconds=most, key_restarts=False)
+    return called.options(key=invocation, key_restarts=False)
 
 
 def _patience(request: Request, usual_seconds: float) -> float:
@@ -174,8 +171,8 @@ async def _call(app: App, request: Request, function: Function, bound: BoundCall
         try:
             answer = await bound.ask()
             body = show(answer.result)
-        except (CallFailed, Problem) as error:
-            if not _is_the_functions(error):
+        except (SpearError, Problem) as error:
+            if not is_outcome(error):
                 raise
             headers.append(_UNHANDLED)
             body = show(_failure(error, request.id))
@@ -190,17 +187,15 @@ async def _call(app: App, request: Request, function: Function, bound: BoundCall
         await request.respond(200, show(_failure(error, request.id)), JSON, headers)
 
 
-def _is_the_functions(error: CallFailed | Problem) -> bool:
-    """Whether it is for the function to explain, rather than for its host."""
-    if isinstance(error, Problem):
-        return error.delivered == "yes"  # otherwise an SDK would do it all again
-    if isinstance(error, WorkerDied | Overloaded | Rejected):
-        # What certainly has not run may be tried again; an SDK does that by itself.
-        return error.delivered != "no" or isinstance(error, InvalidArguments)
-    return isinstance(error, FunctionRaised | DeadlineExceeded)
+def is_outcome(error: SpearError | Problem) -> bool:
+    """Whether an SDK is to take it as the outcome; it repeats by itself what failed otherwise.
+
+    That is good for what certainly has not run, and may go better another time.
+    """
+    return error.delivered != "no" or isinstance(error, InvalidArguments | DeadlineExceeded)
 
 
-def _failure(error: CallFailed | Problem, request_id: str) -> dict[str, object]:
+def _failure(error: SpearError | Problem, request_id: str) -> dict[str, object]:
     """What a failed function looks like."""
     if isinstance(error, FunctionRaised):
         trace = (error.remote_traceback or "").splitlines()

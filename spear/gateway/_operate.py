@@ -237,7 +237,7 @@ async def _settings_in(request: Request) -> dict[str, object]:
     body = await request.body()
     value = parse_json(body, "the body") if body else {}
     if not isinstance(value, dict):
-        raise bad("the body is an object")
+        raise bad("the body must be a JSON object: {...}")
     return value
 
 

@@ -87,7 +87,10 @@ def read_signature(request: Request) -> Signature:
     """
     found = _AUTHORIZATION.fullmatch(_header(request, "authorization"))
     if found is None:
-        raise _wrong("the signature cannot be read", "IncompleteSignatureException")
+        raise _wrong(
+            "the signature cannot be read: sign with Signature Version 4",
+            "IncompleteSignatureException",
+        )
     signed = found["headers"].split(";")
     # A proxy could change a header that is not signed, and with it the call.
     needed = {"host", "x-amz-date"}
@@ -120,7 +123,9 @@ def _check_time(stamp: str, date: str) -> None:
     try:
         moment = calendar.timegm(time.strptime(stamp, _TIME))
     except ValueError:
-        raise _wrong("X-Amz-Date cannot be read", "IncompleteSignatureException") from None
+        raise _wrong(
+            "X-Amz-Date is a time as in 20261130T120000Z", "IncompleteSignatureException"
+        ) from None
     if not stamp.startswith(date) or abs(time.time() - moment) > MAX_SKEW_SECONDS:
         raise _wrong(f"signed at {stamp}, which is not now: look at the clocks")
 

@@ -431,6 +431,10 @@ class Function(metaclass=NoPublicConstructor):
             if stream is not None and (stream.has_ended or stream.failure):
                 failure = stream.failure
             self._ended(begun, failure)
+            # Its traceback has this frame: no circle may keep the arguments.
+            failure = None
+            if stream is not None:
+                stream.failure = None
 
     async def _enter(
         self,

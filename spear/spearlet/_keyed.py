@@ -81,11 +81,10 @@ async def execute_shared(
                 attempts += 1
                 if error.delivered != "no":
                     may_have_run = True
-                    shared.is_lost = await _is_gone(error, replica, channel, deadline)
-                if not (
-                    may_try_again(error, channel, attempts)
-                    or (options.key_restarts and _may_start_again(error, attempts, shared))
-                ):
+                    shared.is_lost = options.key_restarts and await _is_gone(
+                        error, *choice, deadline
+                    )
+                if not _goes_on(error, channel, attempts, shared):
                     await explain(
                         pool,
                         function,
@@ -114,6 +113,11 @@ async def _is_gone(
     return False
 
 
-def _may_start_again(error: SpearError, attempts: int, shared: Shared) -> bool:
+def _goes_on(
+    error: SpearError, channel: CommunicationChannel, attempts: int, shared: Shared
+) -> bool:
+    """Whether a replica gets the function once more: it has not run, or may start again."""
+    if may_try_again(error, channel, attempts):
+        return True
     is_gone = shared.is_lost and isinstance(error, ChannelBroken | ChannelClosed)
     return is_gone and attempts < MAX_ATTEMPTS

@@ -35,7 +35,8 @@ class CallOptions:
             travels with the call (``spear.context().key``).
         key_seconds: the deadline of the execution that a call with a key begins; by default that of the
             deployment.
-        key_restarts: whether that execution starts again if its process is lost.
+        key_restarts: whether that execution starts again if its process is lost. If not, the loss is an
+            outcome that is kept like others.
         session: calls of one session go to the same replica, with the policy ``sticky``.
         on_progress: called with each progress report that arrives, in the task that waits for the call.
             If it raises, the call is cancelled and raises the same.

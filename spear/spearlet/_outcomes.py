@@ -5,8 +5,8 @@ runs; later callers get its outcome. The execution belongs to none of them: call
 all of them, do not end it. Otherwise no caller could know whether it had happened.
 
 An outcome is kept, whatever it is, with two exceptions: a failure that certainly came before the function
-began, and the loss of every process that had begun it. After these, the next call of the key executes
-again.
+began, and the loss of every process that had begun it, if it may start again. After these, the next call
+of the key executes again.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Execution:
     argument_bytes: int  # that it holds until it ends
     calls: set[KeyedCall] = attrs.field(factory=set)
     instance: InstanceId | None = None  # where it runs now
-    is_lost: bool = False  # each process that has begun it is gone
+    is_lost: bool = False  # each process that has begun it is gone, so that it may start again
     has_reported: bool = False
     outcome: _Outcome | None = None  # once it has ended
 
@@ -226,8 +226,9 @@ class Outcomes:
         except (trio.Cancelled, KeyboardInterrupt):
             raise
         except BaseException as error:
-            failure = as_failure(error)
-            result, size = without_traceback(failure), size_of(failure)
+            # Kept without a name of its own, which its traceback would hold, with the arguments.
+            result = without_traceback(as_failure(error))
+            size = size_of(result)
         finally:
             del self._running[name]
             self.argument_bytes -= execution.argument_bytes

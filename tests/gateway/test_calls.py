@@ -107,7 +107,13 @@ async def test_other_bodies_are_bytes_and_text() -> None:
         (b"\xff", "application/json", "", 400, "cannot be used"),
         (b"\xff", "text/plain", "", 400, "not UTF-8"),
         (b"a=1", "application/x-www-form-urlencoded", "", 415, "send JSON"),
-        (b"1", "application/json", "?b=1&b=2", 400, "stands there twice"),
+        (
+            b"1",
+            "application/json",
+            "?a=1&b=1&b=2",
+            400,
+            "'b' of the query stands there twice: send it once",
+        ),
         (b'{"a": 1}', "application/json", "?a=2", 400, "in the query and in the body"),
         (b"1", "application/json", "?b=%ff", 400, "cannot be read"),
         (b"1", "application/json", "?b=" + 5000 * "1", 400, 'write it as {"$int": "0x..."}'),
@@ -504,6 +510,43 @@ async def test_a_call_that_goes_on_without_its_client_has_a_bound(seconds: str) 
         assert reply.status == 200  # it ends with its client
         keyed["spear-timeout"] = "3600"
         assert (await call(site.gateway, "count", headers=keyed)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "advice"),
+    [
+        ("GET", "/v1/function", {}, "GET /openapi.json"),
+        ("GET", "/v1/functions/add/socket", {}, "ws://"),
+        ("POST", "/v1/functions/%ff/call", {}, "encode it"),
+        ("POST", "/v1/functions/add/call", {"authorization": "Basic Zm9v"}, "Bearer TOKEN"),
+        ("POST", "/v1/deployments/probe/scale", {}, "{...}"),
+    ],
+)
+async def test_a_refusal_says_what_to_do(
+    method: str, path: str, headers: dict[str, str], advice: str
+) -> None:
+    token = "0123456789abcdef"
+    async with open_site(GatewaySettings(token=token)) as site:
+        headers = {"authorization": f"Bearer {token}"} | headers
+        reply = await ask(site.gateway, method, path, [], headers)
+        assert advice in str(reply.error["message"])
+
+
+async def test_an_execution_of_a_key_has_the_time_that_its_client_asked_for() -> None:
+    """Longer than the deployment gives a call that says nothing; and not less, for those that join."""
+    agent = spear.Agent("asked")
+
+    @agent.function
+    async def remaining() -> int:
+        return round(spear.context().remaining_seconds())
+
+    async with open_site() as site:
+        await site.spearlet.deploy(agent)
+        for asked, expected in (("300", b"300"), ("5", b"60"), (None, b"60")):
+            headers = {"idempotency-key": f"for {asked}"}
+            if asked is not None:
+                headers["spear-timeout"] = asked
+            assert (await call(site.gateway, "remaining", [], headers)).body == expected
 
 
 @pytest.mark.slow

@@ -110,6 +110,8 @@ async def test_what_is_no_usable_cbor_is_refused(body: bytes, message: str) -> N
         (f"{CBOR};q=0, */*", "application/octet-stream"),
         (f"{CBOR}; q=0.000, */*", "application/octet-stream"),
         (f"{CBOR};q=0.010, */*", CBOR),
+        (f"{CBOR}; version=1;\tq=0 ; x=y, */*", "application/octet-stream"),
+        (f"{CBOR};q=0.01;x=0, */*", CBOR),
     ],
 )
 async def test_a_result_is_cbor_for_a_client_that_names_it(accept: str | None, kind: str) -> None:

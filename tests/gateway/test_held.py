@@ -12,7 +12,7 @@ import trio.testing
 import spear
 from spear.gateway import GatewaySettings, open_gateway
 
-from .helpers import Probe, ask, closing_clients, connect, open_site
+from .helpers import Probe, ask, closing_clients, connect, open_site, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,6 +26,47 @@ def lists() -> int:
     """How many empty lists there are in this process."""
     gc.collect()
     return sum(1 for each in gc.get_objects() if type(each) is list and not each)
+
+
+FAILING: Final = {
+    "call": ("/v1/functions/fail/call", {}),
+    "call with a key": ("/v1/functions/fail/call", {"idempotency-key": "one"}),
+    "submit": ("/v1/functions/fail/submit", {}),
+    "stream": ("/v1/functions/items/stream", {}),
+    "stream that has begun": (
+        "/v1/functions/items/stream?count=1",
+        {"accept": "text/event-stream"},
+    ),
+    "invoke": (INVOKE.format("fail"), {}),
+    "invoke with its log": (INVOKE.format("fail"), {"x-amz-log-type": "Tail"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", FAILING)
+async def test_a_call_that_has_failed_holds_nothing(way: str, tmp_path: Path) -> None:
+    """In a circle of objects, bodies would be held until a garbage collection: 800 MiB were."""
+    path, headers = FAILING[way]
+    file = tmp_path / "failing.py"
+    file.write_text(
+        "import spear\napp = spear.Agent()\n"
+        "@app.function\nasync def fail(value: object) -> None:\n    raise ValueError\n"
+        "@app.function\nasync def items(value: object, count: int = 0):\n"
+        "    for each in range(count):\n        yield each\n"
+        "    raise ValueError\n"
+    )
+    async with open_site() as site:
+        await site.spearlet.deploy(file)
+        gc.collect()
+        gc.disable()
+        try:
+            await ask(site.gateway, "POST", path, 10_000 * "tea", headers)
+            await wait_until(lambda: not site.spearlet.executions.unfinished)
+            await trio.testing.wait_all_tasks_blocked()
+            held = (each for part in gc.get_objects() for each in gc.get_referents(part))
+            assert not [each for each in held if type(each) is bytes and 100 * b"tea" in each]
+        finally:
+            gc.enable()
 
 
 WAYS: Final = {

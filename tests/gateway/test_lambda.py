@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 import spear
 from spear._ids import InstanceId
 from spear.gateway import GatewaySettings, open_gateway
-from spear.gateway._lambda import _log_tail
+from spear.gateway._lambda import _log_tail, is_outcome
 from spear.runtimes import LogLine
 from spear.spearlet import Answer, FollowedLines, InstanceLine
 
@@ -340,6 +340,47 @@ async def test_an_invocation_whose_process_dies_is_not_started_again(tmp_path: P
             assert isinstance(told, dict)
             assert told["errorType"] == "Runtime.ExitError"
             assert runs.read_text() == "x"
+
+
+@pytest.mark.slow
+async def test_an_attempt_that_comes_after_the_process_has_died_does_not_start_it_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "dying.py"
+    file.write_text(
+        "import os, spear\napp = spear.Agent()\n"
+        "@app.function\nasync def die(event: str) -> None:\n"
+        "    open(event, 'a').write('x')\n    os._exit(3)\n"
+    )
+    runs = tmp_path / "runs"
+    attempt = {"amz-sdk-invocation-id": "one"}
+    async with open_site() as site:
+        await site.spearlet.deploy(file, replicas=2)
+        for _ in range(2):
+            reply = await ask(site.gateway, "POST", INVOKE.format("die"), str(runs), attempt)
+            assert (reply.status, reply.json["errorType"]) == (200, "Runtime.ExitError")
+            assert runs.read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (spear.CallCancelled("x", delivered="yes"), True),
+        (spear.CallCancelled("x", delivered="no"), False),
+        (spear.RemoteProtocolError("x", delivered="yes"), True),
+        (spear.WorkerDied("x", delivered="maybe"), True),
+        (spear.WorkerDied("x", delivered="no"), False),
+        (spear.Rejected("x", delivered="yes"), True),
+        (spear.Rejected("x"), False),
+        (spear.Overloaded("x"), False),
+        (spear.InvalidArguments("x"), True),
+        (spear.DeadlineExceeded("x", delivered="no"), True),
+    ],
+)
+def test_what_may_have_run_is_the_outcome_for_an_sdk(
+    error: spear.SpearError, expected: bool
+) -> None:
+    assert is_outcome(error) is expected
 
 
 async def test_an_event_that_is_sent_again_is_executed_once() -> None:

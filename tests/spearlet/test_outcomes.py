@@ -545,6 +545,18 @@ async def test_r14_a_function_whose_process_dies_is_started_3_times_under_one_ke
         assert book.read_text() == "x" * 6
 
 
+@pytest.mark.slow
+async def test_a_lost_process_is_the_kept_outcome_of_a_key_without_restarts(tmp_path: Path) -> None:
+    target = write(tmp_path, "dying.py", DYING)
+    book = tmp_path / "book"
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(target, replicas=2)
+        for key_restarts in (False, False, True):  # the first call of the key has decided it
+            with pytest.raises(WorkerDied, match="exited with status 7"):
+                await deployment.die.options(key="once", key_restarts=key_restarts)(str(book))
+            assert book.read_text() == "x"
+
+
 UNPLUGGED = """
 import os, socket, time, spear
 app = spear.Agent("unplugged")
