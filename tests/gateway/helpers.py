@@ -278,6 +278,13 @@ async def connect(gateway: Gateway, *, host: str = "localhost") -> Client:
     return client
 
 
+async def close_clients() -> None:
+    """Close all connections, so that a gateway that ends need not wait for their clients to read on."""
+    for client in OPEN:
+        await client.aclose()
+    OPEN.clear()
+
+
 @asynccontextmanager
 async def closing_clients() -> AsyncIterator[None]:
     """Close at the end what was left open."""
@@ -285,9 +292,7 @@ async def closing_clients() -> AsyncIterator[None]:
         yield
     finally:
         with trio.CancelScope(shield=True):
-            for client in OPEN:
-                await client.aclose()
-        OPEN.clear()
+            await close_clients()
 
 
 async def ask(

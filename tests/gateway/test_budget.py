@@ -9,7 +9,7 @@ from spear.gateway import GatewaySettings
 from spear.gateway._budget import Budget, Unverified, make_budgets
 from spear.gateway._errors import Problem
 
-from .helpers import KNOWN, TOKEN, ask, call, connect, open_site, wait_until
+from .helpers import KNOWN, TOKEN, ask, call, close_clients, connect, open_site, wait_until
 from .test_lambda import signed
 
 MIB = 1 << 20
@@ -87,6 +87,7 @@ async def test_s18_bodies_of_unverified_callers_shut_nobody_out() -> None:
             site.gateway, "POST", INVOKE, headers=signed(url, INVOKE, large), body=large
         )
         assert (reply.status, reply.body) == (200, large)
+        await close_clients()
 
 
 async def test_a_caller_who_was_pushed_aside_is_told_so() -> None:
@@ -103,6 +104,7 @@ async def test_a_caller_who_was_pushed_aside_is_told_so() -> None:
         data = await clients[0].stream.receive_some(65536)
         assert data.startswith(b"HTTP/1.1 503 ")
         assert b"unverified callers send too much" in data
+        await close_clients()
 
 
 async def test_nothing_of_a_body_is_read_that_no_signature_can_make_right() -> None:
@@ -117,6 +119,7 @@ async def test_nothing_of_a_body_is_read_that_no_signature_can_make_right() -> N
             fields = {**wrong, "content-length": str(2 * MIB), "expect": "100-continue"}
             await client.stream.send_all(head_of(fields))
             assert (await client.stream.receive_some(65536)).startswith(b"HTTP/1.1 403 ")
+        await close_clients()
 
 
 @pytest.mark.parametrize("way", ["submit", "invoke"])

@@ -15,7 +15,7 @@ import trio
 
 from spear.gateway import GatewaySettings
 
-from .helpers import Client, Site, ask, call, connect, open_site, wait_until
+from .helpers import Client, Site, ask, call, close_clients, connect, open_site, wait_until
 from .test_sockets import UPGRADE
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ async def test_s18_a_client_that_goes_on_sending_can_read_why_its_body_is_refuse
             nursery.start_soon(send)
             client.http.send(_request())
             assert (await client.receive()).status == 413
+        await close_clients()
 
 
 async def test_s18_all_bodies_together_have_a_bound() -> None:
@@ -173,6 +174,7 @@ async def test_s18_a_large_head_is_refused(size: int) -> None:
             nursery.start_soon(send)
             reply = await client.receive()
         assert (reply.status, reply.error["kind"]) == (431, "HeadTooLarge")
+        await close_clients()
 
 
 @pytest.mark.parametrize(
@@ -239,6 +241,7 @@ async def test_s18_a_body_that_is_no_http_is_refused(body: bytes, reason: str) -
         assert reply.error["delivered"] == "no"
         assert await client.stream.receive_some(1) == b""
         assert site.spearlet.deployments["probe"].statistics().functions["twice"].calls == 0
+        await close_clients()
 
 
 async def test_s18_nobody_gets_http_2() -> None:
@@ -265,6 +268,7 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
         await wait_until(lambda: site.gateway.statistics().connections == 2)
         async with still_serving(site):
             pass
+        await close_clients()
 
 
 async def test_s18_idle_connections_shut_nobody_out() -> None:
@@ -469,6 +473,7 @@ async def test_s7_messages_are_not_compressed() -> None:
         compressed = bytes([0xC1, 0x80, 0, 0, 0, 0])
         await client.stream.send_all(compressed)
         assert (await received(client))[:4] == b"\x88\x1f" + (1002).to_bytes(2, "big")
+        await close_clients()
 
 
 async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:

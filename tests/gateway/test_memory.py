@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from .helpers import KNOWN, TOKEN, Client, ask, connect, open_site
+from .helpers import KNOWN, TOKEN, Client, ask, close_clients, connect, open_site
 from .shapes import GUARDED, HEALTH, KIB, MIB, PATIENT, SMUGGLED, request
 from .test_clients import leave
 from .test_lambda import INVOKE, invoker, signed
@@ -259,6 +259,7 @@ async def test_s18_a_caller_is_known_before_its_body_is_read(
         assert answer is not None
         assert answer.status in (401, 403)
         assert answer.is_last
+        await close_clients()
 
 
 async def head_alone(site: Site, path: str, *lines: str) -> Reader:
@@ -298,3 +299,4 @@ async def test_s18_all_of_a_signature_but_its_hash_is_checked_before_the_body_is
         assert answer is not None
         assert answer.status == 403
         assert answer.is_last
+        await close_clients()
