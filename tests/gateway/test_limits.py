@@ -476,8 +476,9 @@ async def test_s7_messages_are_not_compressed() -> None:
         await close_clients()
 
 
+@pytest.mark.slow
 async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:
-    async with open_site(GatewaySettings(keep_alive_seconds=0.05)) as site:
+    async with open_site(GatewaySettings(keep_alive_seconds=0.5)) as site:
         client, _ = await upgraded(site, "wait")
         await client.stream.send_all(frame(1, b"[]"))
         await site.probe.begun.wait()
