@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from copy import copy
 from math import isfinite
 from types import TracebackType
 from typing import Final, TypeVar
@@ -59,7 +60,9 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
     alone = leaves[0] if len(leaves) == 1 else None
     if isinstance(alone, CallFailed) and _is_about_call(alone):
         if isinstance(alone, DeadlineExceeded):  # of a call that had all the time that was left
-            return DeadlineExceeded(str(alone), delivered="yes")
+            late = copy(alone)
+            late.delivered = "yes"
+            return late
         return alone
     if isinstance(alone, Overloaded):
         seconds = alone.retry_after_seconds  # whatever a function has put there

@@ -9,6 +9,11 @@ from traceback import clear_frames
 from spear._errors import FunctionRaised, SpearError
 
 
+def first_line(failure: SpearError) -> str:
+    """Return what a failure says, for a log or a table: one line, without a traceback or stderr."""
+    return next(iter(failure.summary.splitlines()), "")
+
+
 def without_traceback(failure: Exception) -> Exception:
     """The failure for one of those who get it: an exception must not be raised in several tasks.
 
@@ -46,5 +51,5 @@ def forget_locals(failure: Exception) -> None:
 
 def size_of(failure: Exception) -> int:
     """Bytes that a failure holds: texts, most of which came from its function, and bytes."""
-    texts = (*failure.args, *vars(failure).values())
-    return sum(getsizeof(each) for each in texts if isinstance(each, str | bytes))
+    held = {id(each): each for each in (*failure.args, *vars(failure).values())}
+    return sum(getsizeof(each) for each in held.values() if isinstance(each, str | bytes))
