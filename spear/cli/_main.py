@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message}\n{self.format_usage().strip()}")
 
     def _print_message(self, message: str, file: object = None) -> None:
-        say(message.removesuffix("\n"))  # help and version; argparse does not ask whether it works
+        say(message.rstrip("\n"))  # help and version; argparse does not ask whether it works
 
 
 def make_parser(command: str | None) -> argparse.ArgumentParser:
