@@ -73,8 +73,9 @@ class ConfigurationError(SpearError):
         key: str = "",
         summary: str | None = None,
         code: str | None = None,
+        delivered: Delivered | None = None,
     ) -> None:
-        super().__init__(message, summary=summary, code=code)
+        super().__init__(message, summary=summary, code=code, delivered=delivered)
         self.key = key
 
     @classmethod
@@ -85,8 +86,6 @@ class ConfigurationError(SpearError):
 
 class ProtocolError(SpearError):
     """One side broke the rules of the wire protocol. Abstract: see the two subclasses."""
-
-    code = "protocol_error"
 
     def __init__(
         self, message: str, *, code: str | None = None, delivered: Delivered | None = None

@@ -41,8 +41,6 @@ class LoadFailed(ConfigurationError):
         details: where the program's own code raised, as text; empty if it did not.
     """
 
-    code = "load_failed"
-
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details

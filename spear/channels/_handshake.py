@@ -68,8 +68,6 @@ class LoginRefused(AuthenticationFailed):
         instance: whom the peer claimed to be.
     """
 
-    code = "login_refused"
-
     def __init__(self, reason: str, instance: InstanceId | None) -> None:
         super().__init__("authentication failed")
         self.reason = reason

@@ -25,6 +25,7 @@ from spear._errors import (
     NotFound,
     Overloaded,
     Rejected,
+    SpawnFailed,
     SpearError,
     WorkerDied,
 )
@@ -211,7 +212,7 @@ def _failure(error: CallFailed | Problem, request_id: str) -> dict[str, object]:
             "stackTrace": trace,
         }
     kind = error.kind if isinstance(error, Problem) else type(error).__name__
-    message = error.summary if isinstance(error, SpearError) else str(error)
+    message = _message(error)
     if isinstance(error, DeadlineExceeded):
         kind, message = "Sandbox.Timedout", f"RequestId: {request_id} Error: {message}"
     elif isinstance(error, WorkerDied):
@@ -237,6 +238,11 @@ async def _log_tail(
 
 
 # -- errors ---------------------------------------------------------------------------------------
+
+
+def _message(error: Exception) -> str:
+    """Return what any client may know: nothing that an instance wrote to stderr."""
+    return error.summary if isinstance(error, WorkerDied | SpawnFailed) else str(error)
 
 
 def _invalid(message: str) -> Problem:
@@ -266,7 +272,9 @@ async def _refuse(app: App, request: Request, error: Exception) -> None:
         kind = error.aws_kind
     else:
         kind = _AWS.get(status, "ServiceException")
-    message = f"Function not found: {error}" if isinstance(error, NotFound) else str(error)
+    message = _message(error)
+    if isinstance(error, NotFound):
+        message = f"Function not found: {message}"
     told: dict[str, object] = {
         "Type": "Service" if status >= 500 else "User",
         "Message": message,

@@ -288,14 +288,16 @@ class Supervisor:
         delay = place.budget.delay_seconds(trio.current_time(), lived)
         if delay is not None:
             again = "" if is_first else f"; starting it again in {delay:.2g} s"
-            logger.warning("%s-%d: %s%s", self._name, place.number, first_line(failure), again)
+            said = f"{first_line(failure)} [{failure.code}]"
+            logger.warning("%s-%d: %s%s", self._name, place.number, said, again)
             return delay
         policy = self._settings.restart
         delay = place.budget.give_up()
         place.is_given_up = True
         logger.error(
-            "%s-%d is given up after %d restarts in %g s: %s",
+            "%s-%d is given up after %d restarts in %g s: %s [%s]",
             self._name, place.number, policy.intensity, policy.period_seconds, first_line(failure),
+            failure.code,
         )  # fmt: skip
         if not self.ready and not self._is_one_coming():
             self._pool.give_up(_verdict(policy, failure))
