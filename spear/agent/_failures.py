@@ -67,7 +67,8 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
     if isinstance(alone, Overloaded):
         seconds = alone.retry_after_seconds  # whatever a function has put there
         seconds = seconds if isinstance(seconds, int | float) and isfinite(seconds) else None
-        return Overloaded(text_of(alone), retry_after_seconds=seconds, delivered="yes")
+        code = text_of(alone.code)
+        return Overloaded(text_of(alone), retry_after_seconds=seconds, code=code, delivered="yes")
     trace = traceback_of(error) if debug else None
     if isinstance(alone, FunctionRaised):  # of a function that this one has called
         return FunctionRaised(

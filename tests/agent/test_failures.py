@@ -78,7 +78,7 @@ async def test_r14_a_function_that_is_overloaded_says_when_to_come_again_and_tha
 
     @app.function
     async def busy() -> None:
-        raise Overloaded("later, please", retry_after_seconds=2)
+        raise Overloaded("later, please", retry_after_seconds=2, code="too_many_bytes")
 
     @app.function
     async def busy_nursery() -> None:
@@ -90,6 +90,7 @@ async def test_r14_a_function_that_is_overloaded_says_when_to_come_again_and_tha
             with pytest.raises(Overloaded, match="later, please") as raised:
                 await caller.call(name)
             assert raised.value.retry_after_seconds == 2
+            assert raised.value.code == "too_many_bytes"
             assert raised.value.delivered == "yes"
 
 

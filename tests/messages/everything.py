@@ -345,7 +345,7 @@ async def in_a_program(spearlet: spear.Spearlet) -> dict[str, object]:
         "too large": await outcome(lambda: shop.function("size")(bytes((32 << 20) + 1))),
         "a large head": await outcome(lambda: greet.options(metadata={"a": "x" * 70_000})("a")),
         "a head that cannot be": await outcome(
-            lambda: greet.options(metadata={"a": {1, 2}})("a")  # type: ignore[dict-item]
+            lambda: greet.options(metadata={"a": {1, 2}})("a")  # type: ignore[dict-item]  # the mistake
         ),
         "no time": await outcome(lambda: greet.options(timeout=math.nan)("a")),
         "dies": await outcome(die),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 
 from spear._errors import (
+    CASES,
     CallCancelled,
     CallFailed,
     DeadlineExceeded,
@@ -69,6 +70,60 @@ def test_every_subclass_of_call_failed_has_a_number_of_its_own() -> None:
     assert sorted(FAILURE_NUMBERS[kind] for kind in ours) == list(range(1, 10))
     for kind in ours:
         assert type(decode_failure_untrusted(0, FAILURE_NUMBERS[kind], 0, None, 10)) is kind
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_the_code_of_a_case_arrives(code: str) -> None:
+    for kind in CASES[code]:
+        if issubclass(kind, CallFailed):
+            arrived = over_the_wire(kind("why", code=code))
+            assert (type(arrived), arrived.code) == (kind, code)
+
+
+def test_the_code_of_a_class_needs_no_bytes() -> None:
+    *_, head = encode_failure(Overloaded("full"), MESSAGE_BYTES)
+    assert head == {"message": "full"}
+    assert over_the_wire(Overloaded("full")).code == "overloaded"
+
+
+def test_a_code_that_is_no_case_of_the_failure_is_neither_sent_nor_believed() -> None:
+    *_, head = encode_failure(Overloaded("full", code="my_own"), MESSAGE_BYTES)
+    assert head == {"message": "full"}
+    for code in ("my_own", "given_up", "overloaded", "", 7, ["queue_full"], None):
+        said: dict[str, HeadValue] = {"message": "full", "code": code}  # type: ignore[dict-item]  # likewise
+        failure = decode_failure_untrusted(0, FAILURE_NUMBERS[Overloaded], 0, said, MESSAGE_BYTES)
+        assert failure.code == "overloaded"
+
+
+def test_what_does_not_fit_arrives_with_the_error() -> None:
+    arrived = over_the_wire(
+        InvalidArguments("f(x[0]): no", parameter="x[0]", expected="list[str]", got="int")
+    )
+    assert isinstance(arrived, InvalidArguments)
+    assert (arrived.parameter, arrived.expected, arrived.got) == ("x[0]", "list[str]", "int")
+    *_, head = encode_failure(InvalidArguments("no"), MESSAGE_BYTES)
+    assert head == {"message": "no"}
+
+
+def test_s14_the_names_of_parameters_and_types_are_cut_on_both_sides() -> None:
+    long = "é" * 30_000
+    arrived = over_the_wire(InvalidArguments(long, parameter=long, expected=long, got=long))
+    head: dict[str, HeadValue] = {"parameter": long, "expected": 7, "got": long}
+    number = FAILURE_NUMBERS[InvalidArguments]
+    believed = decode_failure_untrusted(0, number, 0, head, MESSAGE_BYTES)
+    for each in (arrived, believed):
+        assert isinstance(each, InvalidArguments)
+        assert len(each.parameter.encode()) <= 256
+        assert len(each.got.encode()) <= 256
+    assert isinstance(believed, InvalidArguments)
+    assert believed.expected == ""
+
+
+def test_a_failure_of_a_class_of_somebody_elses_has_the_number_of_its_base() -> None:
+    class MyOwn(NotFound):
+        pass
+
+    assert type(over_the_wire(MyOwn("no"))) is NotFound
 
 
 def test_what_a_function_raised_arrives_with_its_type() -> None:
