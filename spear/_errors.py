@@ -206,6 +206,8 @@ class FunctionRaised(CallFailed):
     Attributes:
         type_name: the exception's class at the other side, as text.
         remote_message: what it said, at most 4 KiB.
+        remote_code: the code of what was raised, if that was an exception of Spear, such as the failure
+            of a call that the function made; else empty.
         remote_traceback: text, only if the other side runs in debug mode.
     """
 
@@ -217,6 +219,7 @@ class FunctionRaised(CallFailed):
         remote_message: str,
         *,
         type_name: str = "Exception",
+        remote_code: str = "",
         remote_traceback: str | None = None,
         delivered: Delivered | None = None,
     ) -> None:
@@ -228,6 +231,7 @@ class FunctionRaised(CallFailed):
         )
         self.type_name = type_name
         self.remote_message = remote_message
+        self.remote_code = remote_code
         self.remote_traceback = remote_traceback
 
 

@@ -105,7 +105,7 @@ def load_json(text: str | bytes) -> object:
 
 
 def too_many_digits() -> str:
-    """Say why ``int()`` has refused a text whose form is that of a whole number."""
+    """Return why ``int()`` has refused a text whose form is that of a whole number."""
     return f"an integer has more than {sys.get_int_max_str_digits()} digits"
 
 

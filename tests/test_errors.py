@@ -1,4 +1,4 @@
-"""What exceptions say, and what they carry for those who must not read what they say."""
+"""The messages of exceptions, and the attributes by which code decides instead."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ EACH_WITH_ALL_IT_CARRIES = [
     NotInCall("there is no call here"),
     SpawnFailed("it did not start", stderr_tail="Traceback"),
     CallFailed("no", delivered="no"),
-    FunctionRaised("'x'", type_name="KeyError", remote_traceback="line 1", delivered="yes"),
+    FunctionRaised(
+        "'x'", type_name="KeyError", remote_code="x", remote_traceback="line 1", delivered="yes"
+    ),
     DeadlineExceeded("late", code="stalled", delivered="yes"),
     Overloaded("full", retry_after_seconds=2.5, code="queue_full"),
     InvalidArguments(

@@ -358,7 +358,7 @@ def own_nodes(scope: ast.AST) -> Iterator[ast.expr | ast.Match]:
 
 
 class Messages:
-    """What holds exceptions, and their messages, in one function."""
+    """The names in one function that hold exceptions, or their messages."""
 
     def __init__(self, scope: ast.AST) -> None:
         nodes = list(ast.walk(scope))

@@ -411,16 +411,16 @@ class Items(Generic[T]):
 
     def _undecodable(self, error: ValueError) -> CallFailed:
         if self._is_callers:
-            return self._invalid(Mismatch(str(error)))
+            return self._invalid(Mismatch(str(error)), code=None)
         return CallFailed(f"{self._name}: what came is {error}", delivered="yes")
 
     def _checked(self, check: Check, item: object) -> object:
         try:
             return check(item)
         except Mismatch as mismatch:
-            raise self._invalid(mismatch) from None
+            raise self._invalid(mismatch, code="argument_type") from None
 
-    def _invalid(self, fault: Mismatch) -> InvalidArguments:
+    def _invalid(self, fault: Mismatch, *, code: str | None) -> InvalidArguments:
         parameter = f"items[{self._count}]{fault.path}"
         return about_call(
             InvalidArguments(
@@ -428,7 +428,7 @@ class Items(Generic[T]):
                 parameter=parameter,
                 expected=fault.expected,
                 got=fault.got,
-                code="argument_type",
+                code=code,
                 delivered="yes",
             )
         )

@@ -18,7 +18,7 @@ from weakref import WeakSet
 import outcome
 import trio
 
-from spear._errors import CallFailed, DeadlineExceeded, FunctionRaised, Overloaded
+from spear._errors import CallFailed, DeadlineExceeded, FunctionRaised, Overloaded, SpearError
 from spear._util import leaves_of, name_of, summary_of, text_of
 
 F = TypeVar("F", bound=CallFailed)
@@ -74,10 +74,16 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
         return FunctionRaised(
             text_of(alone.remote_message),
             type_name=text_of(alone.type_name),
+            remote_code=text_of(alone.remote_code),
             remote_traceback=text_of(alone.remote_traceback) if alone.remote_traceback else trace,
         )
     if alone is not None:
-        return FunctionRaised(text_of(alone), type_name=name_of(alone), remote_traceback=trace)
+        return FunctionRaised(
+            text_of(alone),
+            type_name=name_of(alone),
+            remote_code=text_of(alone.code) if isinstance(alone, SpearError) else "",
+            remote_traceback=trace,
+        )
     text = "; ".join(map(summary_of, leaves))
     return FunctionRaised(text, type_name=name_of(error), remote_traceback=trace)
 

@@ -1,4 +1,4 @@
-"""What a check raises when a value is not what an annotation asks for."""
+"""The exception of a check: a value is not what an annotation asks for."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class Mismatch(Exception):
         return cls(f"expected {expected}, got {got}", expected=expected, got=got)
 
     def inside(self, step: str) -> Mismatch:
-        """The same, seen from one level further out."""
+        """Return this mismatch with a path that begins one level further out."""
         self.path = step + self.path
         return self

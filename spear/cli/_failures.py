@@ -112,6 +112,7 @@ def _failure(
             return FunctionRaised(
                 _text(error, "message"),
                 type_name=_text(error, "type") or "Exception",
+                remote_code=_text(error, "remote_code"),
                 remote_traceback=_text(error, "traceback") or None,
             )
         case "InvalidArguments":

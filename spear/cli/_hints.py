@@ -12,7 +12,7 @@ from spear._errors import InvalidArguments
 _BYTES: Final = "@FILE stands for the bytes of a file, - for standard input"
 _QUOTES: Final = "text that could be JSON needs quotes of its own: '\"7\"'"
 
-# What the types mean at a shell: the one that was expected, those that came.
+# Hints for a shell, by the type that was expected and the types that may have come.
 _HINTS: Final = (
     ("bool", ("str",), "write true or false, as in --loud true"),
     ("str", ("int", "float", "bool", "None", "list", "dict"), _QUOTES),

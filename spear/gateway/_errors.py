@@ -178,6 +178,8 @@ def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
     """What some errors know besides."""
     if isinstance(error, FunctionRaised):
         more: dict[str, object] = {"message": error.remote_message, "type": error.type_name}
+        if error.remote_code:
+            more["remote_code"] = error.remote_code
         if error.remote_traceback:
             more["traceback"] = error.remote_traceback
         return more

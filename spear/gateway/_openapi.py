@@ -35,6 +35,7 @@ _ERROR: Final[Schema] = {
                 "delivered": {"enum": ["no", "maybe", "yes"]},
                 "request_id": {"type": "string"},
                 "type": {"type": "string"},
+                "remote_code": {"type": "string"},
                 "parameter": {"type": "string"},
                 "expected": {"type": "string"},
                 "got": {"type": "string"},

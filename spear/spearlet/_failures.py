@@ -6,7 +6,7 @@ from copy import copy
 from sys import getsizeof
 from traceback import clear_frames
 
-from spear._errors import FunctionRaised, SpearError
+from spear._errors import SpearError
 
 
 def first_line(failure: SpearError) -> str:
@@ -19,13 +19,6 @@ def without_traceback(failure: Exception) -> Exception:
 
     One of ours has no traceback, whose frames would hold the arguments for as long as it is kept.
     """
-    if isinstance(failure, FunctionRaised):
-        return FunctionRaised(
-            failure.remote_message,
-            type_name=failure.type_name,
-            remote_traceback=failure.remote_traceback,
-            delivered=failure.delivered,
-        )
     if isinstance(failure, SpearError):
         return copy(failure)
     return failure  # a mistake in a callback, or of ours, which is looked for with its traceback

@@ -62,6 +62,8 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
             "type": clip(failure.type_name, MOST_TYPE_BYTES),
             "message": clip(failure.remote_message, max_message_bytes),
         }
+        if failure.remote_code:
+            head["raised"] = clip(failure.remote_code, MOST_TYPE_BYTES)
         if failure.remote_traceback:
             head["traceback"] = _clip_traceback(failure.remote_traceback, max_message_bytes)
     else:
@@ -97,10 +99,11 @@ def decode_failure_untrusted(
     )
     cls = _BY_NUMBER.get(a, CallFailed)
     if cls is FunctionRaised:
-        name, trace = head.get("type"), head.get("traceback")
+        name, trace, raised = head.get("type"), head.get("traceback"), head.get("raised")
         return FunctionRaised(
             message if isinstance(message, str) else "",
             type_name=clip(name, MOST_TYPE_BYTES) if isinstance(name, str) else "Exception",
+            remote_code=clip(raised, MOST_TYPE_BYTES) if isinstance(raised, str) else "",
             remote_traceback=(
                 _clip_traceback(trace, max_message_bytes) if isinstance(trace, str) else None
             ),

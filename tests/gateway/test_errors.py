@@ -61,6 +61,8 @@ def test_what_is_told() -> None:
         "kind": "FunctionRaised", "code": "function_raised", "message": "no", "delivered": "yes",
         "type": "ValueError", "traceback": "Traceback: ...", "request_id": "r",
     }  # fmt: skip
+    nested = spear.FunctionRaised("gone", type_name="WorkerDied", remote_code="given_up")
+    assert describe(nested)["remote_code"] == "given_up"
     assert describe(died("maybe")) == {
         "kind": "WorkerDied", "code": "worker_died", "message": "gone", "delivered": "maybe",
         "exit_status": -9,

@@ -189,7 +189,7 @@ def ask_command(*words: str) -> object:
 
 
 def check(listen: str, token: str) -> object:
-    """What ``spear serve --check`` finds wrong."""
+    """The faults that ``spear serve --check`` finds."""
     Path("token").write_text(token)
     flags = ["--listen", listen, "--token-file", "token"] if token else ["--listen", listen]
     return ask_command("serve", "shop.py", *flags, "--check", "--json")
@@ -316,7 +316,7 @@ def ask_gateway(http: Http) -> dict[str, object]:
 
 
 async def outcome(call: Callable[[], object]) -> object:
-    """What a call gives: a result, or all that its failure carries, but for its words."""
+    """The result of a call, or all that its failure carries but the words."""
     try:
         return await call()  # type: ignore[misc]  # it is awaitable
     except spear.DeadlineExceeded as error:  # either end may have noticed first
@@ -361,7 +361,9 @@ async def in_a_program(spearlet: spear.Spearlet) -> dict[str, object]:
     async def call() -> None:
         results.append(await outcome(lambda: greet("a")))
 
-    async with trio.open_nursery() as nursery:  # those that meet a replica that drains go elsewhere
+    async with (
+        trio.open_nursery() as nursery
+    ):  # a call that meets a draining replica goes to another
         for _ in range(20):
             nursery.start_soon(call)
         nursery.start_soon(shop.restart)
@@ -396,7 +398,7 @@ async def hosting() -> dict[str, object]:
 
 
 def read_a_message(error: object, usage: str, options: Iterable[str]) -> Iterable[str]:
-    """What the command must not do again."""
+    """Give a hint as the command did when it read messages."""
     if str(error).endswith("expected str, got int"):
         yield "hint: text that could be JSON needs quotes of its own"
 

@@ -135,6 +135,20 @@ def test_what_a_function_raised_arrives_with_its_type() -> None:
     assert arrived.delivered == "yes"
 
 
+def test_the_code_of_what_was_raised_travels_cut() -> None:
+    raised = FunctionRaised("gone", type_name="WorkerDied", remote_code="worker_died")
+    for failure, code in ((raised, "worker_died"), (FunctionRaised("x"), "")):
+        arrived = over_the_wire(failure)
+        assert isinstance(arrived, FunctionRaised)
+        assert (arrived.code, arrived.remote_code) == ("function_raised", code)
+    for said, believed in (("é" * 9999, 256), (7, 0)):
+        head: dict[str, HeadValue] = {"type": "T", "raised": said}
+        number = FAILURE_NUMBERS[FunctionRaised]
+        believing = decode_failure_untrusted(0, number, 0, head, MESSAGE_BYTES)
+        assert isinstance(believing, FunctionRaised)
+        assert 0 <= believed - len(believing.remote_code.encode()) < 2
+
+
 def test_a_traceback_travels_if_there_is_one() -> None:
     arrived = over_the_wire(FunctionRaised("x", remote_traceback="Traceback ..."))
     assert isinstance(arrived, FunctionRaised)
