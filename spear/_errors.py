@@ -78,8 +78,8 @@ class ConfigurationError(SpearError):
         super().__init__(message, summary=summary, code=code, delivered=delivered)
         self.key = key
 
-    @classmethod
-    def about(cls, key: str, fault: str) -> ConfigurationError:
+    @staticmethod
+    def about(key: str, fault: str) -> ConfigurationError:
         """Return the error whose message is the key and its fault; ``summary`` is the fault alone."""
         return ConfigurationError(f"{key} {fault}", key=key, summary=fault)
 
@@ -390,6 +390,6 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
 """Codes that are more precise than those of their classes, and the classes that can have them."""
 
 
-def is_case(code: object, cls: type[SpearError]) -> bool:
+def is_case(code: str, cls: type[SpearError]) -> bool:
     """Whether a peer may say this code of a failure of this class."""
-    return isinstance(code, str) and issubclass(cls, CASES.get(code, ()))
+    return issubclass(cls, CASES.get(code, ()))

@@ -175,4 +175,3 @@ def test_a_code_is_a_case_of_its_own_classes_only() -> None:
     assert is_case("gives_stream", InvalidArguments)  # which is Rejected
     assert not is_case("queue_full", WorkerDied)
     assert not is_case("overloaded", Overloaded)
-    assert not is_case(["queue_full"], Overloaded)

@@ -183,7 +183,7 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
             gateway_settings(loaded.configuration)
         except ConfigurationError as error:
             key = "token_file" if error.key == "token" else "listen"
-            faults.add(("spearlet", key), error.summary)
+            faults.add(("spearlet", key), str(error))
     return loaded, faults
 
 

@@ -73,13 +73,16 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
         if isinstance(failure, InvalidArguments):
             texts = ((name, getattr(failure, name)) for name in _FIT)
             head |= {name: clip(text, MOST_TYPE_BYTES) for name, text in texts if text}
-        if is_case(failure.code, type(failure)):
+        if failure.code != type(failure).code and is_case(failure.code, type(failure)):
             head["code"] = failure.code
     return _FLAGS[failure.delivered], _number_of(type(failure)), retry_after_ms, head
 
 
 def _number_of(cls: type[CallFailed]) -> int:
-    return next(FAILURE_NUMBERS[each] for each in cls.__mro__ if each in FAILURE_NUMBERS)
+    number = FAILURE_NUMBERS.get(cls)
+    if number is None:  # a class of somebody else's
+        return next(FAILURE_NUMBERS[each] for each in cls.__mro__ if each in FAILURE_NUMBERS)
+    return number
 
 
 def decode_failure_untrusted(
@@ -110,7 +113,7 @@ def decode_failure_untrusted(
             delivered=delivered,
         )
     said = head.get("code")
-    code = str(said) if is_case(said, cls) else None
+    code = said if isinstance(said, str) and is_case(said, cls) else None
     if cls is Overloaded:
         seconds = b / 1000 if b else None
         return Overloaded(text, retry_after_seconds=seconds, code=code, delivered=delivered)
