@@ -3,14 +3,17 @@
 This module is a leaf: it knows no other part of Spear. An exception's name says who is at fault;
 its ``delivered`` says whether the work may have happened, which is what a caller needs to know
 before it tries again.
+
+A message is for people, and its words may change with any release. Code decides by class, by ``code``
+and by the other attributes, in Spear itself and elsewhere; ``docs/errors.md`` lists all codes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 Delivered: TypeAlias = Literal["no", "maybe", "yes"]
 """Whether the other side began to execute: ``no`` is always safe to retry, ``yes`` never is."""
@@ -20,38 +23,90 @@ class SpearError(Exception):
     """The base of everything Spear raises on purpose.
 
     Attributes:
+        code: a stable name of the failure: that of its class, or of a case in :data:`CASES`.
+        summary: the message without what other attributes hold, such as the end of stderr.
         delivered: whether the work that failed may have been executed.
     """
 
+    code: str = "spear_error"
+    summary: str = ""
     delivered: Delivered = "no"
 
-    def __init__(self, message: str, *, delivered: Delivered | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        summary: str | None = None,
+        code: str | None = None,
+        delivered: Delivered | None = None,
+    ) -> None:
         super().__init__(message)
+        self.summary = message if summary is None else summary
+        if code is not None:
+            self.code = code
         if delivered is not None:
             self.delivered = delivered
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # As BaseException does, but without __init__, whose parameters are not always `args`.
+        return _restore, (type(self), self.args), vars(self)
+
+
+def _restore(cls: type[SpearError], args: tuple[object, ...]) -> SpearError:
+    """Make an exception that was copied or pickled; the attributes are set by the caller."""
+    return cls.__new__(cls, *args)
+
 
 class ConfigurationError(SpearError):
-    """A setting, a path or an argument of ours cannot be used; the message says what to change."""
+    """A setting, a path or an argument of ours cannot be used; the message says what to change.
+
+    Attributes:
+        key: the setting at fault, such as ``queue`` or ``replicas.min``; empty if none is.
+    """
+
+    code = "configuration_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str = "",
+        summary: str | None = None,
+        code: str | None = None,
+        delivered: Delivered | None = None,
+    ) -> None:
+        super().__init__(message, summary=summary, code=code, delivered=delivered)
+        self.key = key
+
+    @staticmethod
+    def about(key: str, fault: str) -> ConfigurationError:
+        """Return the error whose message is the key and its fault; ``summary`` is the fault alone."""
+        return ConfigurationError(f"{key} {fault}", key=key, summary=fault)
 
 
 class ProtocolError(SpearError):
     """One side broke the rules of the wire protocol. Abstract: see the two subclasses."""
 
-    def __init__(self, message: str, *, delivered: Delivered | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, delivered: Delivered | None = None
+    ) -> None:
         if type(self) is ProtocolError:
             raise TypeError(
                 "ProtocolError is abstract: raise LocalProtocolError or RemoteProtocolError"
             )
-        super().__init__(message, delivered=delivered)
+        super().__init__(message, code=code, delivered=delivered)
 
 
 class LocalProtocolError(ProtocolError):
     """We asked for something the protocol does not allow in this state; nothing was sent."""
 
+    code = "local_protocol_error"
+
 
 class RemoteProtocolError(ProtocolError):
     """The peer sent something the protocol does not allow; its connection is closed."""
+
+    code = "remote_protocol_error"
 
 
 class AuthenticationFailed(SpearError):
@@ -60,17 +115,25 @@ class AuthenticationFailed(SpearError):
     The message never says why in detail: the side that refused has the reason in its log.
     """
 
+    code = "authentication_failed"
+
 
 class ChannelClosed(SpearError):
     """We closed this channel, or the peer announced that it takes no more calls."""
+
+    code = "channel_closed"
 
 
 class ChannelBroken(SpearError):
     """The connection failed from outside: peer gone, network error, missed heartbeats."""
 
+    code = "channel_broken"
+
 
 class NotInCall(SpearError, LookupError):
     """What was asked for exists only while a function handles a call, and none does here."""
+
+    code = "not_in_call"
 
 
 class CannotListen(ConfigurationError):
@@ -79,6 +142,8 @@ class CannotListen(ConfigurationError):
     Attributes:
         transport: of the address: ``unix`` or ``tcp``.
     """
+
+    code = "cannot_listen"
 
     def __init__(self, transport: str, message: str) -> None:
         super().__init__(message)
@@ -92,6 +157,8 @@ class UnsupportedTransport(ConfigurationError):
         transport: the name that was asked for.
     """
 
+    code = "unsupported_transport"
+
     def __init__(self, transport: str, reason: str) -> None:
         super().__init__(f"transport {transport!r} cannot be used: {reason}")
         self.transport = transport
@@ -103,6 +170,8 @@ class ChannelCreationFailed(SpearError):
     Attributes:
         attempts: (transport, reason) in the order in which they were tried.
     """
+
+    code = "channel_creation_failed"
 
     def __init__(self, what: str, attempts: Iterable[tuple[str, str]]) -> None:
         self.attempts = tuple(attempts)
@@ -117,19 +186,17 @@ class SpawnFailed(SpearError):
         stderr_tail: the last lines the instance wrote, empty if there were none.
     """
 
-    def __init__(self, message: str, *, stderr_tail: str = "") -> None:
-        super().__init__(f"{message}\n--- stderr ---\n{stderr_tail}" if stderr_tail else message)
+    code = "spawn_failed"
+
+    def __init__(self, message: str, *, stderr_tail: str = "", code: str | None = None) -> None:
+        super().__init__(_with_stderr(message, stderr_tail), summary=message, code=code)
         self.stderr_tail = stderr_tail
 
 
 class CallFailed(SpearError):
-    """A call ended without a result. The subclasses say how.
+    """A call ended without a result. The subclasses say how."""
 
-    Attributes:
-        code: the number that stands for this failure on the wire.
-    """
-
-    code: ClassVar[int] = 1
+    code = "call_failed"
     delivered: Delivered = "maybe"
 
 
@@ -139,10 +206,12 @@ class FunctionRaised(CallFailed):
     Attributes:
         type_name: the exception's class at the other side, as text.
         remote_message: what it said, at most 4 KiB.
+        remote_code: the code of what was raised, if that was an exception of Spear, such as the failure
+            of a call that the function made; else empty.
         remote_traceback: text, only if the other side runs in debug mode.
     """
 
-    code = 2
+    code = "function_raised"
     delivered: Delivered = "yes"
 
     def __init__(
@@ -150,22 +219,26 @@ class FunctionRaised(CallFailed):
         remote_message: str,
         *,
         type_name: str = "Exception",
+        remote_code: str = "",
         remote_traceback: str | None = None,
         delivered: Delivered | None = None,
     ) -> None:
         text = f"{type_name}: {remote_message}" if remote_message else type_name
         super().__init__(
-            f"{text}\n{remote_traceback}" if remote_traceback else text, delivered=delivered
+            f"{text}\n{remote_traceback}" if remote_traceback else text,
+            summary=text,
+            delivered=delivered,
         )
         self.type_name = type_name
         self.remote_message = remote_message
+        self.remote_code = remote_code
         self.remote_traceback = remote_traceback
 
 
 class DeadlineExceeded(CallFailed):
     """The call's time was up. The handler at the other side is cancelled."""
 
-    code = 3
+    code = "deadline_exceeded"
 
     @classmethod
     def of_call(cls, function: str, seconds: float, delivered: Delivered) -> DeadlineExceeded:
@@ -184,7 +257,7 @@ class DeadlineExceeded(CallFailed):
 class CallCancelled(CallFailed):
     """The other side cancelled the call while we still waited for it (it drains or shuts down)."""
 
-    code = 4
+    code = "call_cancelled"
 
 
 class Overloaded(CallFailed):
@@ -197,7 +270,7 @@ class Overloaded(CallFailed):
         ConfigurationError: ``retry_after_seconds`` is no number.
     """
 
-    code = 5
+    code = "overloaded"
     delivered: Delivered = "no"
 
     def __init__(
@@ -205,9 +278,10 @@ class Overloaded(CallFailed):
         message: str,
         *,
         retry_after_seconds: float | None = None,
+        code: str | None = None,
         delivered: Delivered | None = None,
     ) -> None:
-        super().__init__(message, delivered=delivered)
+        super().__init__(message, code=code, delivered=delivered)
         if retry_after_seconds is not None and type(retry_after_seconds) not in (int, float):
             kind = type(retry_after_seconds).__name__
             raise ConfigurationError(
@@ -219,21 +293,43 @@ class Overloaded(CallFailed):
 class NotFound(CallFailed):
     """There is no function of that name at the other side."""
 
-    code = 6
+    code = "not_found"
     delivered: Delivered = "no"
 
 
 class Rejected(CallFailed):
     """The other side refused the call as it stands: wrong arguments, or it takes no more calls."""
 
-    code = 7
+    code = "rejected"
     delivered: Delivered = "no"
 
 
 class InvalidArguments(Rejected):
-    """The arguments do not fit the function; the message names the parameter."""
+    """The arguments do not fit the function; the message names the parameter.
 
-    code = 8
+    Attributes:
+        parameter: the parameter at fault, with the place inside its value, such as
+            ``order.items[2].sku``; empty if none is.
+        expected: the type that the parameter has, such as ``list[str]``; empty if the type is no fault.
+        got: the name of the type that came instead, such as ``int``.
+    """
+
+    code = "invalid_arguments"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        parameter: str = "",
+        expected: str = "",
+        got: str = "",
+        code: str | None = None,
+        delivered: Delivered | None = None,
+    ) -> None:
+        super().__init__(message, code=code, delivered=delivered)
+        self.parameter = parameter
+        self.expected = expected
+        self.got = got
 
 
 class WorkerDied(CallFailed):
@@ -244,7 +340,7 @@ class WorkerDied(CallFailed):
         stderr_tail: the last lines the instance wrote.
     """
 
-    code = 9
+    code = "worker_died"
 
     def __init__(
         self,
@@ -252,11 +348,48 @@ class WorkerDied(CallFailed):
         *,
         exit_status: int | None = None,
         stderr_tail: str = "",
+        code: str | None = None,
         delivered: Delivered | None = None,
     ) -> None:
         super().__init__(
-            f"{message}\n--- stderr ---\n{stderr_tail}" if stderr_tail else message,
-            delivered=delivered,
+            _with_stderr(message, stderr_tail), summary=message, code=code, delivered=delivered
         )
         self.exit_status = exit_status
         self.stderr_tail = stderr_tail
+
+
+def _with_stderr(message: str, tail: str) -> str:
+    return f"{message}\n--- stderr ---\n{tail}" if tail else message
+
+
+CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
+    "needs_guard": (ConfigurationError,),
+    "too_many_arguments": (InvalidArguments,),
+    "missing_argument": (InvalidArguments,),
+    "unknown_argument": (InvalidArguments,),
+    "repeated_argument": (InvalidArguments,),
+    "argument_type": (InvalidArguments,),
+    "argument_not_sendable": (InvalidArguments,),
+    "payload_too_large": (LocalProtocolError, InvalidArguments),
+    "head_too_large": (LocalProtocolError, InvalidArguments),
+    "head_not_sendable": (LocalProtocolError, InvalidArguments),
+    "gives_stream": (Rejected,),
+    "gives_result": (Rejected,),
+    "draining": (Rejected,),
+    "key_reused": (Rejected,),
+    "outcome_not_kept": (Rejected,),
+    "result_too_large": (Rejected,),
+    "queue_full": (Overloaded,),
+    "too_many_calls": (Overloaded,),
+    "too_many_bytes": (Overloaded,),
+    "ambiguous_name": (NotFound,),
+    "stalled": (DeadlineExceeded,),
+    "given_up": (WorkerDied,),
+    "stopped": (WorkerDied,),
+}
+"""Codes that are more precise than those of their classes, and the classes that can have them."""
+
+
+def is_case(code: str, cls: type[SpearError]) -> bool:
+    """Whether a peer may say this code of a failure of this class."""
+    return issubclass(cls, CASES.get(code, ()))

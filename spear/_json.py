@@ -11,8 +11,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 from math import inf, isfinite
 from typing import Final, NoReturn
+
+
+class _Unusable(ValueError):
+    """A text is JSON, and cannot be used."""
+
 
 _HEXADECIMAL: Final = re.compile(r"-?0x[0-9a-fA-F]+")
 
@@ -38,12 +44,12 @@ def read_float(text: str, *, may_be_infinite: bool = False) -> float:
     if may_be_infinite and text.lower() in _INFINITIES:
         return inf
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text[:20]!r} is not a number")
+        raise _Unusable(f"{text[:20]!r} is not a number")
     number = float(text)
     if number in (0.0, inf, -inf):
         digits = text.lower().partition("e")[0]
         if number or digits.strip("+-0."):
-            raise ValueError(f"{text[:20]} is a number that no float holds")
+            raise _Unusable(f"{text[:20]} is a number that no float holds")
     return number
 
 
@@ -58,7 +64,7 @@ def _float(text: str) -> float:
 def _map(pairs: list[tuple[str, object]]) -> object:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise ValueError("a key stands there twice")
+        raise _Unusable("a key stands there twice")
     if len(result) == 1:
         return _from_json(*pairs[0])
     return result
@@ -68,6 +74,8 @@ def _from_json(key: str, value: object) -> object:
     """A map with one key, or what :func:`dump_json` writes as such a map."""
     if isinstance(value, str):
         if key == "$bytes":
+            if not value.isascii():
+                raise _Unusable("$bytes is not Base64")
             return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
         if key == "$float" and value in ("nan", "inf", "-inf"):
             return float(value)
@@ -90,11 +98,15 @@ def load_json(text: str | bytes) -> object:
             text, parse_constant=_refuse_constant, parse_float=_float, object_pairs_hook=_map
         )
     except ValueError as error:
-        reason, _, advice = str(error).partition("; use sys.set_int_max_str_digits")
-        if not advice:
+        if type(error) is not ValueError:
             raise
-        # Python's advice is for who writes this program, not for who writes the text.
-        raise ValueError(f'{reason}: write it as {{"$int": "0x..."}}') from None
+        # Of int(): its own advice is for the author of this program, not for the author of the text.
+        raise _Unusable(f'{too_many_digits()}: write it as {{"$int": "0x..."}}') from None
+
+
+def too_many_digits() -> str:
+    """Return why ``int()`` has refused a text whose form is that of a whole number."""
+    return f"an integer has more than {sys.get_int_max_str_digits()} digits"
 
 
 def _of_bytes(value: object) -> object:

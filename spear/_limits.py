@@ -192,18 +192,19 @@ class Limits:
             is_whole = type(each.default) is int
             if type(value) is not int and (is_whole or type(value) is not float):
                 kind = "whole number" if is_whole else "number"
-                raise ConfigurationError(f"{name} must be a {kind}, not {shown(value)}")
+                raise ConfigurationError.about(name, f"must be a {kind}, not {shown(value)}")
             if not value > 0 and (value != 0 or name not in _MAY_BE_ZERO):
                 least = "not be negative" if name in _MAY_BE_ZERO else "be above 0"
-                raise ConfigurationError(f"{name} must {least}, and is {shown(value)}")
+                raise ConfigurationError.about(name, f"must {least}, and is {shown(value)}")
             if type(value) is int and value > MAX_WHOLE:
-                raise ConfigurationError(
-                    f"{name} must be at most {MAX_WHOLE}, and is {shown(value)}"
+                raise ConfigurationError.about(
+                    name, f"must be at most {MAX_WHOLE}, and is {shown(value)}"
                 )
         if not LEAST_HEARTBEAT_SECONDS <= self.heartbeat_seconds < inf:
-            raise ConfigurationError(
-                f"heartbeat_seconds must be finite and at least {LEAST_HEARTBEAT_SECONDS:g}, not "
-                f"{self.heartbeat_seconds!r}"
+            raise ConfigurationError.about(
+                "heartbeat_seconds",
+                f"must be finite and at least {LEAST_HEARTBEAT_SECONDS:g}, not "
+                f"{self.heartbeat_seconds!r}",
             )
 
 
@@ -229,18 +230,19 @@ def is_number(value: object) -> TypeGuard[float]:
 def expect_timeout(timeout: object, name: str = "timeout") -> None:
     """Raise InvalidArguments for what is no time for a call; none may be left."""
     if not is_number(timeout):
-        raise InvalidArguments(f"{name} must be a number of seconds, not {shown(timeout)}")
+        message = f"{name} must be a number of seconds, not {shown(timeout)}"
+        raise InvalidArguments(message, parameter=name)
 
 
 def expect_seconds(name: str, value: object) -> None:
     """Raise ConfigurationError for what is no time to wait; it may be infinite."""
     if not is_number(value) or not value >= 0:
-        raise ConfigurationError(f"{name} must be a number of seconds, not {shown(value)}")
+        raise ConfigurationError.about(name, f"must be a number of seconds, not {shown(value)}")
 
 
 def expect_whole(name: str, value: object, least: int, most: int = MAX_WHOLE) -> None:
     """Raise ConfigurationError for what is no whole number in a range."""
     if type(value) is not int:
-        raise ConfigurationError(f"{name} must be a whole number, not {shown(value)}")
+        raise ConfigurationError.about(name, f"must be a whole number, not {shown(value)}")
     if not least <= value <= most:
-        raise ConfigurationError(f"{name} must be from {least} to {most}, not {shown(value)}")
+        raise ConfigurationError.about(name, f"must be from {least} to {most}, not {shown(value)}")

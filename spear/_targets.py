@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from typing import Final
 
 GUARD: Final = 'put what starts the program under `if __name__ == "__main__":`'
+
+NEEDS_GUARD: Final = "needs_guard"
+"""The code of a ConfigurationError that gives this advice."""
 """What to say about a file that does more than define its functions when it is loaded."""
 
 ARTIFACT_FILE: Final = "main.py"

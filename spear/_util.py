@@ -43,7 +43,8 @@ def name_of(error: BaseException) -> str:
 
 def summary_of(error: BaseException) -> str:
     """Return the name of an exception's class and what it says, in the same way."""
-    return f"{name_of(error)}: {text_of(error)}".removesuffix(": ")
+    name, text = name_of(error), text_of(error)
+    return f"{name}: {text}" if text else name
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:

@@ -57,10 +57,14 @@ FOREIGN: Final = {"BdbQuit", "GitHub", *dir(builtins), *dir(typing), *dir(collec
 
 KINDS: Final = {
     found
-    for path in (ROOT / "spear" / "gateway").glob("*.py")
-    for found in re.findall(r'"((?:[A-Z][a-z]+){2,})"', path.read_text(encoding="utf-8"))
+    for folder, pattern in (
+        ("gateway", r'"((?:[A-Z][a-z]+){2,})"'),
+        ("cli", r"^class (\w+)\(SpearError\)"),
+    )
+    for path in (ROOT / "spear" / folder).glob("*.py")
+    for found in re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
 }
-"""Names of errors and the like that exist over HTTP only."""
+"""Names of errors and the like that exist over HTTP, or in JSON of the command, only."""
 
 FILES: Final = {"spear.service", "spear.toml"}
 """Files that are named as a part of the package could be."""

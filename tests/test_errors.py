@@ -1,11 +1,44 @@
-"""What exceptions say, beyond what their users test."""
+"""The messages of exceptions, and the attributes by which code decides instead."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import pickle
+import pkgutil
+import re
+from copy import copy, deepcopy
+from pathlib import Path
+
 import pytest
 
+import spear
 from spear import DeadlineExceeded
-from spear._errors import Delivered
+from spear._errors import (
+    CASES,
+    CallFailed,
+    CannotListen,
+    ChannelCreationFailed,
+    ConfigurationError,
+    Delivered,
+    FunctionRaised,
+    InvalidArguments,
+    NotInCall,
+    Overloaded,
+    ProtocolError,
+    RemoteProtocolError,
+    SpawnFailed,
+    SpearError,
+    UnsupportedTransport,
+    WorkerDied,
+    is_case,
+)
+from spear.agent._loader import LoadFailed
+from spear.channels._handshake import LoginRefused
+from spear.cli._failures import SYSTEM_REFUSES
+from spear.gateway._errors import INTERNAL_ERROR, PROBLEM_CODES
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -28,3 +61,117 @@ from spear._errors import Delivered
 def test_time_that_was_up_is_told(seconds: float, delivered: Delivered, said: str) -> None:
     error = DeadlineExceeded.of_call("f", seconds, delivered)
     assert (str(error), error.delivered) == (said, delivered)
+
+
+EACH_WITH_ALL_IT_CARRIES = [
+    SpearError("no", delivered="maybe"),
+    ConfigurationError.about("queue", "must be a whole number, not 'a'"),
+    CannotListen("tcp", "the port is taken"),
+    UnsupportedTransport("carrier-pigeon", "nobody has built it"),
+    ChannelCreationFailed("process:a#1", [("unix", "no room"), ("tcp", "no port")]),
+    RemoteProtocolError("a frame out of place", delivered="yes"),
+    NotInCall("there is no call here"),
+    SpawnFailed("it did not start", stderr_tail="Traceback"),
+    CallFailed("no", delivered="no"),
+    FunctionRaised(
+        "'x'", type_name="KeyError", remote_code="x", remote_traceback="line 1", delivered="yes"
+    ),
+    DeadlineExceeded("late", code="stalled", delivered="yes"),
+    Overloaded("full", retry_after_seconds=2.5, code="queue_full"),
+    InvalidArguments(
+        "f(x=...): no", parameter="x", expected="int", got="str", code="argument_type"
+    ),
+    WorkerDied("killed", exit_status=-9, stderr_tail="oh", code="given_up", delivered="maybe"),
+]
+
+
+@pytest.mark.parametrize("error", EACH_WITH_ALL_IT_CARRIES, ids=lambda each: type(each).__name__)
+def test_an_error_that_is_copied_or_pickled_keeps_all_that_it_carries(error: SpearError) -> None:
+    for made in (copy(error), deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert type(made) is type(error)
+        assert made is not error
+        assert (str(made), made.args, vars(made)) == (str(error), error.args, vars(error))
+
+
+def test_a_summary_is_the_message_without_what_other_attributes_hold() -> None:
+    found = {type(each).__name__: each for each in EACH_WITH_ALL_IT_CARRIES}
+    assert found["WorkerDied"].summary == "killed"
+    assert str(found["WorkerDied"]) == "killed\n--- stderr ---\noh"
+    assert found["SpawnFailed"].summary == "it did not start"
+    assert str(found["SpawnFailed"]) == "it did not start\n--- stderr ---\nTraceback"
+    assert found["FunctionRaised"].summary == "KeyError: 'x'"
+    assert str(found["FunctionRaised"]) == "KeyError: 'x'\nline 1"
+    assert found["ConfigurationError"].summary == "must be a whole number, not 'a'"
+    assert str(found["ConfigurationError"]) == "queue must be a whole number, not 'a'"
+    assert found["Overloaded"].summary == str(found["Overloaded"]) == "full"
+
+
+# -- codes ------------------------------------------------------------------------------------------
+
+
+CODES_OF_THEIR_BASES = (ProtocolError, LoginRefused, LoadFailed)
+"""The first is abstract; the others do not leave the package that raises them."""
+
+
+def every_class() -> list[type[SpearError]]:
+    """All exceptions of Spear, in whatever module."""
+    for each in pkgutil.walk_packages(spear.__path__, "spear."):
+        if not each.name.endswith("__main__") and "_program" not in each.name:
+            importlib.import_module(each.name)
+    classes: list[type[SpearError]] = [SpearError]
+    for cls in classes:
+        classes += [each for each in cls.__subclasses__() if each not in classes]
+    return [each for each in classes if each.__module__.startswith("spear.")]
+
+
+def documented() -> dict[str, set[str]]:
+    """The codes of docs/errors.md, and the kinds of each."""
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    tables = text.partition("## Codes of classes")[2]
+    rows = re.findall(r"^\| `([a-z_]+)` \| ([^|]+) \|", tables, re.MULTILINE)
+    assert len({code for code, _ in rows}) == len(rows)
+    return {code: set(re.findall(r"`(\w+)`", kinds)) for code, kinds in rows}
+
+
+def test_each_class_has_a_code_of_its_own() -> None:
+    classes = every_class()
+    assert len(classes) > 25
+    own = [vars(each)["code"] for each in classes if each not in CODES_OF_THEIR_BASES]
+    assert len(set(own)) == len(own)
+    assert not CASES.keys() & set(own)
+
+
+def test_the_documented_codes_are_those_of_classes_cases_and_problems() -> None:
+    classes = [each for each in every_class() if each not in CODES_OF_THEIR_BASES]
+    codes: dict[str, set[str]] = {each.code: {each.__name__} for each in classes}
+    codes |= {code: {each.__name__ for each in kinds} for code, kinds in CASES.items()}
+    for kind, code in PROBLEM_CODES.items():
+        codes.setdefault(code, set()).add(kind)
+    codes |= {INTERNAL_ERROR: {"InternalError"}, SYSTEM_REFUSES: set()}
+    assert documented() == codes
+
+
+def test_each_code_in_the_source_is_one_of_the_table() -> None:
+    known = {each.code for each in every_class()} | CASES.keys()
+    raised: set[str] = set()
+    for path in sorted((ROOT / "spear").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg == "code"
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                raised.add(node.value.value)
+    assert raised <= known
+    # Each case is raised somewhere; these are given by a name, or by position.
+    others = {"needs_guard", "head_too_large", "head_not_sendable"}
+    others |= {"too_many_calls", "too_many_bytes"}
+    assert raised >= CASES.keys() - others
+
+
+def test_a_code_is_a_case_of_its_own_classes_only() -> None:
+    assert is_case("queue_full", Overloaded)
+    assert is_case("gives_stream", InvalidArguments)  # which is Rejected
+    assert not is_case("queue_full", WorkerDied)
+    assert not is_case("overloaded", Overloaded)

@@ -308,6 +308,135 @@ def narrows(test: ast.expr) -> bool:
     )
 
 
+ERROR_NAMES = re.compile(
+    r"_*(error|err|exc|exception|failure|fault|loss|problem|refusal|__cause__)"
+)
+"""How variables and attributes are called that hold an exception."""
+ERROR_TYPES = re.compile(
+    r"(Error|Exception|Failed|Raised|Exceeded|Cancelled|Overloaded|NotFound|Rejected|InvalidArguments"
+    r"|Died|Closed|Broken|Problem|Mismatch|CannotSend|Refused)\b"
+)
+"""How classes of exceptions are called."""
+TEXTS = {"args", "message", "msg", "remote_message", "strerror", "summary"}
+"""Attributes of exceptions that are for people."""
+TAKES_APART = {
+    "count", "endswith", "find", "index", "partition", "removeprefix", "removesuffix", "replace",
+    "rfind", "rindex", "rpartition", "rsplit", "split", "startswith", "translate",
+}  # fmt: skip
+LOOKS_UP = {"findall", "finditer", "fullmatch", "get", "match", "search", "sub"}
+MAY_READ_MESSAGES = {("spear/config/_toml.py", "_fault_in")}
+"""Functions that have no other way; their docstrings say why."""
+
+
+def message_readers(source: Source) -> Iterator[str]:
+    """Code that takes the message of an exception apart, or decides by its words.
+
+    What an assertion claims of a message is no decision. White space may be normalized.
+    """
+    tree = source.tree
+    allowed = {
+        id(each)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
+        or (isinstance(node, AnyFunction) and (source.path, node.name) in MAY_READ_MESSAGES)
+        for each in ast.walk(node)
+    }
+    for scope in (tree, *(node for node in ast.walk(tree) if isinstance(node, AnyFunction))):
+        messages = Messages(scope)
+        for node in own_nodes(scope):
+            if id(node) not in allowed and messages.reads(node):
+                yield f"{source.path}:{node.lineno}: {ast.unparse(node)[:70]}"
+
+
+def own_nodes(scope: ast.AST) -> Iterator[ast.expr | ast.Match]:
+    """The expressions of a function, without those of the functions in it."""
+    for child in ast.iter_child_nodes(scope):
+        if isinstance(child, ast.expr | ast.Match):
+            yield child
+        if not isinstance(child, AnyFunction):
+            yield from own_nodes(child)
+
+
+class Messages:
+    """The names in one function that hold exceptions, or their messages."""
+
+    def __init__(self, scope: ast.AST) -> None:
+        nodes = list(ast.walk(scope))
+        self.errors = {each.name for each in nodes if isinstance(each, ast.ExceptHandler)}
+        for each in nodes:
+            if isinstance(each, ast.arg | ast.AnnAssign) and each.annotation is not None:
+                name = each.arg if isinstance(each, ast.arg) else ast.unparse(each.target)
+                if ERROR_TYPES.search(ast.unparse(each.annotation)):
+                    self.errors.add(name)
+        self.texts = {
+            each.arg
+            for each in nodes
+            if isinstance(each, ast.arg)
+            and each.arg == "message"
+            and each.annotation is not None
+            and ast.unparse(each.annotation) == "str"
+        }
+        before = -1
+        while before < len(self.texts):
+            before = len(self.texts)
+            for each in nodes:
+                if isinstance(each, ast.Assign | ast.NamedExpr) and self.is_text(each.value):
+                    targets = each.targets if isinstance(each, ast.Assign) else [each.target]
+                    self.texts |= {name.id for name in targets if isinstance(name, ast.Name)}
+
+    def is_error(self, node: ast.AST | None) -> bool:
+        """Whether an expression is an exception, as far as its name or its type tells."""
+        if isinstance(node, ast.Name):
+            return node.id in self.errors or ERROR_NAMES.fullmatch(node.id) is not None
+        return isinstance(node, ast.Attribute) and ERROR_NAMES.fullmatch(node.attr) is not None
+
+    def is_text(self, node: ast.AST | None) -> bool:
+        """Whether an expression is the message of an exception, or made of one."""
+        if isinstance(node, ast.Name):
+            return node.id in self.texts
+        if isinstance(node, ast.Attribute):
+            return node.attr in TEXTS and self.is_error(node.value)
+        if isinstance(node, ast.Subscript):
+            return self.is_text(node.value)
+        if isinstance(node, ast.FormattedValue):
+            return self.is_error(node.value) or self.is_text(node.value)
+        if isinstance(node, ast.JoinedStr | ast.BoolOp):
+            return any(map(self.is_text, node.values))
+        if isinstance(node, ast.IfExp):
+            return self.is_text(node.body) or self.is_text(node.orelse)
+        if isinstance(node, ast.BinOp):
+            return self.is_text(node.left) or self.is_text(node.right)
+        if not isinstance(node, ast.Call):
+            return False
+        if isinstance(node.func, ast.Attribute) and self.is_text(node.func.value):
+            return True  # .lower(), .strip() and the like
+        name = ast.unparse(node.func)
+        if name in ("str", "repr", "text_of", "summary_of", "getattr", "str.__str__"):
+            return any(self.is_error(each) or self.is_text(each) for each in node.args) and (
+                name != "getattr" or ast.unparse(node.args[1]).strip("'") in TEXTS
+            )
+        # In JSON and in heads an error is a map.
+        is_map = name.split(".")[-1] in ("get", "text")
+        return is_map and any(ast.unparse(each) == "'message'" for each in node.args)
+
+    def reads(self, node: ast.AST) -> bool:
+        """Whether a node takes a message apart, or decides by it."""
+        if isinstance(node, ast.Compare):
+            is_choice = any(
+                isinstance(each, ast.In | ast.NotIn | ast.Eq | ast.NotEq) for each in node.ops
+            )
+            return is_choice and any(map(self.is_text, (node.left, *node.comparators)))
+        if isinstance(node, ast.Match):
+            return self.is_text(node.subject)
+        if isinstance(node, ast.Subscript):
+            return self.is_text(node.slice)
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            return False
+        if node.func.attr in TAKES_APART and self.is_text(node.func.value):
+            return node.func.attr != "split" or bool(node.args)
+        return node.func.attr in LOOKS_UP and any(map(self.is_text, node.args))
+
+
 Rule: TypeAlias = "Callable[[Source], Iterator[str]]"
 
 
@@ -318,6 +447,7 @@ Rule: TypeAlias = "Callable[[Source], Iterator[str]]"
         (prints, ["spear"]),
         (promises, ["spear", "tests", "examples", "bench"]),
         (unexplained_ignores, ["spear", "tests", "examples", "bench"]),
+        (message_readers, ["spear", "examples", "bench"]),
     ],
 )
 def test_the_house_is_in_order(rule: Rule, folders: list[str]) -> None:
@@ -340,6 +470,35 @@ def test_every_test_looks_at_something() -> None:
     assert list(blind(sources("tests"))) == []
 
 
+HANDLER = "try:\n    f()\nexcept OSError as lost:\n    "
+READS_A_MESSAGE = [
+    f"{HANDLER}a, _, b = str(lost).partition(';')",
+    f"{HANDLER}said = str(lost)\n    key = 'token' if said.startswith('a token') else 'listen'",
+    f"{HANDLER}hint = 'ssl' in str(lost).lower()",
+    f"{HANDLER}text = f'it {{lost}}'\n    found = re.search('line', text)",
+    f"{HANDLER}x = lost.args[0].removesuffix('.')",
+    f"{HANDLER}x = lost.strerror == 'No space left on device'",
+    f"{HANDLER}x = ADVICE[str(lost)]",
+    f"{HANDLER}x = ADVICE.get(str(lost)[:9])",
+    f"{HANDLER}match str(lost):\n        case 'no': pass",
+    "def f(died: WorkerDied):\n    return str(died).split('--- stderr ---')",
+    "def f(self):\n    return str(self.failure).replace('target', 'source')",
+    "def f(self):\n    return getattr(self.failure, 'msg', '').index('at')",
+    "def f(error):\n    if (said := text_of(error)) and said.endswith('only'): pass",
+    "def f(error):\n    return error.summary.find('queue')",
+    "def f(document):\n    return 'again' in document.get('message')",
+    "def f(message: str):\n    return re.search('expected bool', message)",
+]
+READS_NO_MESSAGE = [
+    f"{HANDLER}raise ValueError(f'cannot: {{lost}}') from lost",
+    f"{HANDLER}x = ' '.join(str(lost).split())[:80]",
+    f"{HANDLER}x = lost.errno in REFUSALS or lost.code == 'stalled' or lost.reason == 'EOF'",
+    f"{HANDLER}x = lost.filename.endswith('.py')",
+    "def f(error):\n    assert 'gone' in str(error)",
+    "def f(error):\n    return next(iter(error.summary.splitlines()), '')",
+    "def f(path: str):\n    return path.partition('=')",
+]
+
 LONG_FUNCTION = "def f():\n" + "    pass\n" * FUNCTION_LINES
 WIDE_CLASS = "class C:\n" + "".join(f"    def f{n}(self): ...\n" for n in range(PUBLIC_METHODS + 1))
 LONG_MODULE = "pass\n" * (MODULE_LINES + 1)
@@ -360,6 +519,7 @@ LONG_MODULE = "pass\n" * (MODULE_LINES + 1)
         (promises, "tests/test_x.py", "# FIXME"),
         (unexplained_ignores, "spear/_x.py", "x = f()  # type: ignore"),
         (unexplained_ignores, "spear/_x.py", "x = f()  # type: ignore[misc]"),
+        *((message_readers, "spear/_x.py", text) for text in READS_A_MESSAGE),
     ],
 )
 def test_each_rule_finds_what_breaks_it(rule: Rule, path: str, text: str) -> None:
@@ -377,6 +537,8 @@ def test_each_rule_finds_what_breaks_it(rule: Rule, path: str, text: str) -> Non
         (prints, "spear/wire/_x.py", "self.print()"),
         (promises, "spear/_x.py", "# XXXX, todos"),
         (unexplained_ignores, "spear/_x.py", "x = f()  # type: ignore[misc]  # untyped"),
+        *((message_readers, "spear/_x.py", text) for text in READS_NO_MESSAGE),
+        (message_readers, "spear/config/_toml.py", "def _fault_in(error):\n    'a' in str(error)"),
     ],
 )
 def test_no_rule_forbids_what_is_meant_to_be(rule: Rule, path: str, text: str) -> None:

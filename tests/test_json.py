@@ -126,6 +126,8 @@ def test_an_integer_of_too_many_digits_is_refused_with_what_to_write() -> None:
     with pytest.raises(ValueError, match=r'4300 digits.*: write it as \{"\$int": "0x...') as caught:
         load_json("1" * 5000)
     assert "sys." not in str(caught.value)
+    with pytest.raises(ValueError, match=r"\$bytes is not Base64"):
+        load_json('{"$bytes": "\u00e9"}')  # for which Python raises the same class as for int()
 
 
 def test_integers_that_python_writes_are_numbers() -> None:

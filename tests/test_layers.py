@@ -33,6 +33,7 @@ LEAVES = frozenset(
         "_paths",
         "_segments",
         "_sendable",
+        "_stalls",
         "_targets",
         "_util",
         "_version",

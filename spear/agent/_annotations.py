@@ -40,26 +40,10 @@ from spear._util import did_you_mean, text_of
 
 from ._as_written import annotations_of, signature_of
 from ._context import Items
+from ._mismatch import Mismatch
 
 Convert: TypeAlias = Callable[[object], object]
 MakeSet: TypeAlias = Callable[[Iterable[object]], abc.Set[object]]
-
-
-class Mismatch(Exception):
-    """A value is not what an annotation asks for.
-
-    Attributes:
-        path: where inside the argument, as in ``.items[2].sku``.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.path = ""
-
-    def inside(self, step: str) -> Mismatch:
-        """The same, seen from one level further out."""
-        self.path = step + self.path
-        return self
 
 
 class _Never:
@@ -113,15 +97,11 @@ class Check:
 
     def mismatch(self, value: object) -> Mismatch:
         """Why the value does not fit."""
-        return Mismatch(f"expected {self.text}, got {_type_name(value)}")
+        return Mismatch.of_type(self.text, value)
 
 
 def _first_impossible(parts: Iterable[Check | None]) -> type | None:
     return next((part.impossible for part in parts if part and part.impossible), None)
-
-
-def _type_name(value: object) -> str:
-    return "None" if value is None else type(value).__name__
 
 
 _ITEMS: Final = re.compile(r"(\w+\.)*(Items|AsyncIterable|AsyncIterator)\b")

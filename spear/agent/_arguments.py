@@ -16,6 +16,8 @@ from spear._errors import InvalidArguments
 from spear._util import did_you_mean
 from spear.wire import NO_ARGUMENTS, decode_value_untrusted
 
+from ._mismatch import Mismatch
+
 if TYPE_CHECKING:
     from ._annotations import Check
 
@@ -143,7 +145,11 @@ class Binder:
         if count < self._enough:
             for parameter in self._required:
                 if parameter.index >= count and parameter.name not in keywords:
-                    raise InvalidArguments(f"{self._function}() needs {parameter.name!r}")
+                    raise InvalidArguments(
+                        f"{self._function}() needs {parameter.name!r}",
+                        parameter=parameter.name,
+                        code="missing_argument",
+                    )
 
     def _bind_keywords(self, count: int, keywords: dict[str, object]) -> None:
         for name, value in keywords.items():
@@ -152,34 +158,43 @@ class Binder:
                 raise self._unknown(name)
             if parameter.index < count:
                 raise InvalidArguments(
-                    f"{self._function}() got {name!r} twice, by position and by name"
+                    f"{self._function}() got {name!r} twice, by position and by name",
+                    parameter=name,
+                    code="repeated_argument",
                 )
             check = parameter.check
             if check is not None and type(value) is not check.exact:
                 keywords[name] = self._convert(parameter, name, value)
 
     def _convert(self, parameter: Parameter, name: str, value: object) -> object:
-        from ._annotations import Mismatch
-
         if parameter.check is None:
             return value
         try:
             return parameter.check(value)
         except Mismatch as mismatch:
             where = f"{name}{mismatch.path}" if mismatch.path else f"{name}=..."
-            raise InvalidArguments(f"{self._function}({where}): {mismatch}") from None
+            raise InvalidArguments(
+                f"{self._function}({where}): {mismatch}",
+                parameter=f"{name}{mismatch.path}",
+                expected=mismatch.expected,
+                got=mismatch.got,
+                code="argument_type",
+            ) from None
 
     def _too_many(self, count: int) -> InvalidArguments:
         most = self._most
         takes = "no arguments" if not most else "1 argument" if most == 1 else f"{most} arguments"
-        return InvalidArguments(f"{self._function}() takes {takes} by position, not {count}")
+        return InvalidArguments(
+            f"{self._function}() takes {takes} by position, not {count}", code="too_many_arguments"
+        )
 
     def _unknown(self, name: str) -> InvalidArguments:
         if any(each.name == name for each in self._positional):
-            return InvalidArguments(f"{self._function}() takes {name!r} by position only")
-        return InvalidArguments(
-            f"{self._function}() takes no {name!r}{did_you_mean(name, self._by_name)}"
-        )
+            what = f"takes {name!r} by position only"
+        else:
+            what = f"takes no {name!r}{did_you_mean(name, self._by_name)}"
+        message = f"{self._function}() {what}"
+        return InvalidArguments(message, parameter=name, code="unknown_argument")
 
 
 @final

@@ -25,11 +25,13 @@ from spear._errors import (
     NotInCall,
 )
 from spear._limits import expect_timeout
+from spear._stalls import because_of
 from spear.channels import protected_block, protected_class
 from spear.wire import decode_result, encode_call
 
 from ._encoding import encode_report
 from ._failures import about_call
+from ._mismatch import Mismatch
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -352,8 +354,7 @@ class _Budget:
     def exceeded(self, failure: DeadlineExceeded, why: str) -> DeadlineExceeded:
         """Return the DeadlineExceeded of the call, with the reason ``why``, if that is not empty."""
         late = DeadlineExceeded.of_call(self._function, self.seconds, failure.delivered)
-        if why:
-            late = DeadlineExceeded(f"{late}: {why}", delivered=failure.delivered)
+        late = because_of(why, late)
         return about_call(late) if self._is_all else late
 
 
@@ -410,20 +411,27 @@ class Items(Generic[T]):
 
     def _undecodable(self, error: ValueError) -> CallFailed:
         if self._is_callers:
-            return self._invalid("", error)
+            return self._invalid(Mismatch(str(error)), code=None)
         return CallFailed(f"{self._name}: what came is {error}", delivered="yes")
 
     def _checked(self, check: Check, item: object) -> object:
-        from ._annotations import Mismatch
-
         try:
             return check(item)
         except Mismatch as mismatch:
-            raise self._invalid(mismatch.path, mismatch) from None
+            raise self._invalid(mismatch, code="argument_type") from None
 
-    def _invalid(self, path: str, reason: Exception) -> InvalidArguments:
-        where = f"{self._name}(items[{self._count}]{path})"
-        return about_call(InvalidArguments(f"{where}: {reason}", delivered="yes"))
+    def _invalid(self, fault: Mismatch, *, code: str | None) -> InvalidArguments:
+        parameter = f"items[{self._count}]{fault.path}"
+        return about_call(
+            InvalidArguments(
+                f"{self._name}({parameter}): {fault}",
+                parameter=parameter,
+                expected=fault.expected,
+                got=fault.got,
+                code=code,
+                delivered="yes",
+            )
+        )
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self

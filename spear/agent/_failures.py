@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from copy import copy
 from math import isfinite
 from types import TracebackType
 from typing import Final, TypeVar
@@ -17,7 +18,7 @@ from weakref import WeakSet
 import outcome
 import trio
 
-from spear._errors import CallFailed, DeadlineExceeded, FunctionRaised, Overloaded
+from spear._errors import CallFailed, DeadlineExceeded, FunctionRaised, Overloaded, SpearError
 from spear._util import leaves_of, name_of, summary_of, text_of
 
 F = TypeVar("F", bound=CallFailed)
@@ -59,21 +60,30 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
     alone = leaves[0] if len(leaves) == 1 else None
     if isinstance(alone, CallFailed) and _is_about_call(alone):
         if isinstance(alone, DeadlineExceeded):  # of a call that had all the time that was left
-            return DeadlineExceeded(str(alone), delivered="yes")
+            late = copy(alone)
+            late.delivered = "yes"
+            return late
         return alone
     if isinstance(alone, Overloaded):
         seconds = alone.retry_after_seconds  # whatever a function has put there
         seconds = seconds if isinstance(seconds, int | float) and isfinite(seconds) else None
-        return Overloaded(text_of(alone), retry_after_seconds=seconds, delivered="yes")
+        code = text_of(alone.code)
+        return Overloaded(text_of(alone), retry_after_seconds=seconds, code=code, delivered="yes")
     trace = traceback_of(error) if debug else None
     if isinstance(alone, FunctionRaised):  # of a function that this one has called
         return FunctionRaised(
             text_of(alone.remote_message),
             type_name=text_of(alone.type_name),
+            remote_code=text_of(alone.remote_code),
             remote_traceback=text_of(alone.remote_traceback) if alone.remote_traceback else trace,
         )
     if alone is not None:
-        return FunctionRaised(text_of(alone), type_name=name_of(alone), remote_traceback=trace)
+        return FunctionRaised(
+            text_of(alone),
+            type_name=name_of(alone),
+            remote_code=text_of(alone.code) if isinstance(alone, SpearError) else "",
+            remote_traceback=trace,
+        )
     text = "; ".join(map(summary_of, leaves))
     return FunctionRaised(text, type_name=name_of(error), remote_traceback=trace)
 

@@ -199,7 +199,8 @@ class Stream(Function):
     def check_wanted(self, call: InboundCall) -> None:
         """Raise Rejected if the caller expects one result."""
         if not call.wants_stream:
-            raise about_call(Rejected(f"{self.name}() gives a stream: call it with stream()"))
+            message = f"{self.name}() gives a stream: call it with stream()"
+            raise about_call(Rejected(message, code="gives_stream"))
 
     def encode_item(self, item: object) -> tuple[Payload, bool]:
         """(payload, whether it is CBOR) of an item. Raises FunctionRaised.

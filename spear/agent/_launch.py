@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from spear._errors import AuthenticationFailed, ConfigurationError, SpearError
-from spear._targets import GUARD, being_loaded, loading
+from spear._targets import GUARD, NEEDS_GUARD, being_loaded, loading
 from spear._util import leaves_of, summary_of
 
 from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, parse_record, take_environment
@@ -82,7 +82,8 @@ def load(target: str, *, debug: bool = False) -> Agent | None:
 def launch_agent(agent: Agent, program: str) -> int:
     """Serve an agent of this process to the host that the environment names."""
     if program_being_loaded := being_loaded():
-        raise ConfigurationError(f"run() while {program_being_loaded} is loaded: {GUARD}")
+        message = f"run() while {program_being_loaded} is loaded: {GUARD}"
+        raise ConfigurationError(message, code=NEEDS_GUARD)
     try:
         bootstrap = _from_environment(program)
     except ConfigurationError as error:

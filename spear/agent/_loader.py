@@ -19,7 +19,7 @@ from typing import Final, final
 
 from spear._errors import ConfigurationError
 from spear._paths import absolute, working_directory
-from spear._targets import ARTIFACT_FILE, GUARD, file_of, is_file, split_target
+from spear._targets import ARTIFACT_FILE, GUARD, NEEDS_GUARD, file_of, is_file, split_target
 from spear._util import text_of
 
 from ._app import Agent
@@ -203,12 +203,14 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
     frames = traceback.extract_tb(error.__traceback__)
     own = [each for each in frames if not is_machinery(each.filename)]
     said = [type(error).__name__, " ".join(text_of(error).split())]
+    needs_guard = isinstance(error, ConfigurationError) and error.code == NEEDS_GUARD
     if isinstance(error, SystemExit):
+        needs_guard = True
         said.append(f"the program ends while its functions are loaded: {GUARD}")
     where = program
     if own:
         # The guard goes around the line of the module, whatever that has called.
-        frame = own[0 if said[-1].endswith(GUARD) else -1]
+        frame = own[0 if needs_guard else -1]
         where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
     return LoadFailed(
         ": ".join([where, *filter(None, said)]),

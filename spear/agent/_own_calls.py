@@ -9,7 +9,9 @@ failure then says why.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
+
+from spear._stalls import ADVICE, STALLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,13 +19,6 @@ if TYPE_CHECKING:
     from spear.channels import InboundCall, Metadata
 
     from ._functions import Function
-
-STALLED: Final = "spear.stalled"
-"""The key in a call's metadata by which an agent reports a stall to its host."""
-
-_ADVICE: Final = (
-    "raise spear.Agent(concurrency=...), deploy more replicas, or call the Python function itself"
-)
 
 
 @final
@@ -77,7 +72,7 @@ class OwnCalls:
         else:
             return
         for each in self._waiting:
-            each.stuck = f"{what}: {_ADVICE}"
+            each.stuck = f"{what}: {ADVICE}"
 
     def leave(self, waiting: Waiting) -> None:
         """A call waits no more."""

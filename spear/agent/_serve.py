@@ -210,7 +210,7 @@ class _Session:
             delay = next(delays)
             if trio.current_time() + delay >= give_up:
                 return _lost(failure)
-            logger.info("%s: %s", self._instance_id, failure)
+            logger.info("%s: %s [%s]", self._instance_id, failure, failure.code)
             await trio.sleep(delay)
 
     async def _hold(self, task_status: trio.TaskStatus[CommunicationChannel]) -> None:

@@ -231,7 +231,7 @@ class AgentService:
         """
         self._lose(lost)
         await call.channel.drain(0)
-        return about_call(Rejected(f"this agent is ending: {lost}", delivered="no"))
+        return about_call(Rejected(f"this agent is ending: {lost}", code="draining"))
 
     def _lose(self, lost: str) -> None:
         if not self._lost:

@@ -20,6 +20,7 @@ from spear.wire import (
     Connection,
     ConnectionState,
     Head,
+    HeadRefused,
     HeadValue,
     Payload,
 )
@@ -230,7 +231,8 @@ class CallingHalf:
         except Exception as error:
             self._slots.free()  # we do not need it: whoever waits behind us does
             if isinstance(error, ValueError):
-                raise LocalProtocolError(str(error)) from error
+                code = error.code if isinstance(error, HeadRefused) else None
+                raise LocalProtocolError(str(error), code=code) from error
             raise
         counters = self._counters
         counters.messages_sent += 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, final
@@ -424,7 +425,8 @@ class CommunicationChannel(CallingHalf):
         for call in list(connection.calls.values()):
             if isinstance(call, OutboundCall):
                 unknown = self._peer.has_never_begun(call.id) or connection.is_unsent(call)
-                failure = type(error)(str(error), delivered="no" if unknown else "maybe")
+                failure = copy(error)
+                failure.delivered = "no" if unknown else "maybe"
                 failure.__cause__ = error.__cause__
                 self.fail_call(call, failure)
             elif isinstance(call, InboundCall):

@@ -104,7 +104,7 @@ class Handlers:
                 except LocalProtocolError as error:
                     # Nothing but the size of the result can be wrong here.
                     advice = f"{error}; send it in parts, as a stream"
-                    self._fail(call, Rejected(advice, delivered="yes"))
+                    self._fail(call, Rejected(advice, code="result_too_large", delivered="yes"))
         except CallFailed as failure:
             self._fail(call, failure)
         except trio.Cancelled:

@@ -24,7 +24,7 @@ from spear._paths import working_directory
 
 from ._command import USAGE, CallCommand, understand
 from ._error_lines import IMPATIENT_SECONDS
-from ._hints import hints
+from ._hints import explained
 from ._life import Story, show_event, showing
 from ._output import Output
 from ._status import describe_statuses
@@ -163,8 +163,7 @@ async def _call(call: CallCommand, output: Output) -> None:
                 await _print_result(function, call.arguments, output, story)
         except InvalidArguments as error:
             usage = await _usage(function)
-            lines = (f"usage: {usage}" if usage else "", *hints(str(error), usage, call.options))
-            failure = InvalidArguments("\n".join(filter(None, [str(error), *lines])))
+            failure = explained(error, usage, call.options)
         except (ConfigurationError, FunctionRaised, NotFound, Overloaded, Rejected) as error:
             failure = error
         # If it has ended, its process may end in good order. If not, what leaves the block kills it.

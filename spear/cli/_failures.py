@@ -23,6 +23,12 @@ from spear._errors import (
 class NoSuchPath(SpearError):
     """The host knows no such path."""
 
+    code = "no_such_path"
+
+
+SYSTEM_REFUSES: Final = "system_refuses"
+"""The code of what the operating system refuses, such as memory."""
+
 
 class HostSaid(Exception):
     """What a host says of an error: the cause of the one that is raised here.
@@ -46,10 +52,12 @@ if TYPE_CHECKING:
 _PLAIN: Final[dict[str, type[SpearError]]] = {
     each.__name__: each
     for each in (
-        CallCancelled, CallFailed, ConfigurationError, DeadlineExceeded, InvalidArguments, NotFound,
-        Rejected,
+        CallCancelled, CallFailed, ConfigurationError, DeadlineExceeded, NotFound, Rejected,
     )
 }  # fmt: skip
+
+# Their messages say when to try again.
+_SAYS_WHEN: Final = ("queue_full", "busy")
 
 _DELIVERED: Final[dict[object, Delivered]] = {"no": "no", "maybe": "maybe", "yes": "yes"}
 
@@ -78,13 +86,15 @@ def failure_from(
 ) -> SpearError:
     """The error that a host describes; see :func:`failure_of`."""
     failure = _failure(error, status, headers)
+    failure.code = _text(error, "code") or failure.code
     failure.__cause__ = HostSaid(error)
     return failure
 
 
 def describe(error: BaseException) -> dict[str, object]:
     """An error as JSON tells of it: as the host does, if it is one of a host's."""
-    told: dict[str, object] = {"kind": type(error).__name__, "message": str(error)}
+    code = error.code if isinstance(error, SpearError) else SYSTEM_REFUSES
+    told: dict[str, object] = {"kind": type(error).__name__, "code": code, "message": str(error)}
     if isinstance(error, SpearError):
         told["delivered"] = error.delivered
     return told | (dict(error.__cause__.error) if isinstance(error.__cause__, HostSaid) else {})
@@ -96,24 +106,26 @@ def _failure(
     kind = str(error.get("kind"))
     message = str(error.get("message") or f"the host answers {status} {kind}")
     delivered = _DELIVERED.get(error.get("delivered"), "maybe")
-    tail = str(error.get("stderr_tail") or "")
+    tail = _text(error, "stderr_tail")
     match kind:
         case "FunctionRaised":
-            name = str(error.get("type") or "Exception")
-            message = str(error.get("message") or "")
-            said = message.partition("\n")[0] if error.get("traceback") else message
-            trace = error.get("traceback")
-            said = "" if said == name else said.removeprefix(f"{name}: ")
             return FunctionRaised(
-                said, type_name=name, remote_traceback=str(trace) if trace else None
+                _text(error, "message"),
+                type_name=_text(error, "type") or "Exception",
+                remote_code=_text(error, "remote_code"),
+                remote_traceback=_text(error, "traceback") or None,
             )
+        case "InvalidArguments":
+            fit = {name: _text(error, name) for name in ("parameter", "expected", "got")}
+            return InvalidArguments(message, **fit, delivered=delivered)
         case "WorkerDied":
-            return WorkerDied(_without(message, tail), stderr_tail=tail, delivered=delivered)
+            return WorkerDied(message, stderr_tail=tail, delivered=delivered)
         case "SpawnFailed":
-            return SpawnFailed(_without(message, tail), stderr_tail=tail)
+            return SpawnFailed(message, stderr_tail=tail)
         case "Overloaded" | "Busy":
             after = (headers or {}).get("retry-after")
-            later = f"; try again in {after} s" if after and "again" not in message else ""
+            says_when = error.get("code") in _SAYS_WHEN
+            later = f"; try again in {after} s" if after and not says_when else ""
             return Overloaded(f"{message}{later}", delivered="no")
         case "Unauthorized":
             return ConfigurationError(
@@ -126,6 +138,5 @@ def _failure(
     return _PLAIN.get(kind, SpearError)(message, delivered=delivered)
 
 
-def _without(message: str, tail: str) -> str:
-    """The error adds the end of stderr itself."""
-    return message.partition("\n--- stderr ---\n")[0] if tail else message
+def _text(error: Mapping[str, object], key: str) -> str:
+    return str(error.get(key) or "")

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import copy
 from typing import Final
 
-# What the function's agent says, and what that means at a shell.
+from spear._errors import InvalidArguments
+
+_BYTES: Final = "@FILE stands for the bytes of a file, - for standard input"
+_QUOTES: Final = "text that could be JSON needs quotes of its own: '\"7\"'"
+
+# Hints for a shell, by the type that was expected and the types that may have come.
 _HINTS: Final = (
-    (r"expected bool, got str$", "write true or false, as in --loud true"),
-    (
-        r"expected str, got (int|float|bool|None|list|dict)$",
-        "text that could be JSON needs quotes of its own: '\"7\"'",
-    ),
-    (r"expected bytes, got str$", "@FILE stands for the bytes of a file, - for standard input"),
+    ("bool", ("str",), "write true or false, as in --loud true"),
+    ("str", ("int", "float", "bool", "None", "list", "dict"), _QUOTES),
+    ("bytes", ("str",), _BYTES),
 )
 
 
-def hints(message: str, usage: str, options: Iterable[str]) -> Iterable[str]:
-    """Lines to show below an error.
+def explained(error: InvalidArguments, usage: str, options: Iterable[str]) -> InvalidArguments:
+    """Return the error with the function's signature and hints below its message.
 
     Args:
-        message: the error.
+        error: how the call was refused.
         usage: the function's signature, or nothing.
         options: ours that stood among the function's arguments.
     """
-    for pattern, hint in _HINTS:
-        if re.search(pattern, message):
+    lines = (f"usage: {usage}" if usage else "", *_hints(error, usage, options))
+    more = copy(error)
+    more.args = ("\n".join(filter(None, [str(error), *lines])),)
+    return more
+
+
+def _hints(error: InvalidArguments, usage: str, options: Iterable[str]) -> Iterable[str]:
+    for expected, gots, hint in _HINTS:
+        if error.expected == expected and error.got in gots:
             yield f"hint: {hint}"
-    if re.search(r"takes .* by position, not \d+$", message) and "Items[" in usage:
+    if error.code == "too_many_arguments" and "Items[" in usage:
         yield "hint: a command line sends no items: what takes Items is called by a program, or over HTTP"
     for option in options:
         if re.search(rf"\b{option}\b *[:=,)]", usage):

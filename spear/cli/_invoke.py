@@ -10,7 +10,7 @@ from spear._json import dump_json, load_json
 
 from ._documents import inner, text
 from ._failures import failure_from
-from ._hints import hints
+from ._hints import explained
 from ._places import NoHost
 from ._remote import Remote, define_host, part_of_path
 from ._say import say, write
@@ -106,8 +106,7 @@ def run_invoke(options: argparse.Namespace) -> int:
             _call(remote, path, content, body, options)
         except InvalidArguments as error:
             usage = _usage(remote, path)
-            lines = (f"usage: {usage}" if usage else "", *hints(str(error), usage, ours))
-            raise InvalidArguments("\n".join(filter(None, [str(error), *lines]))) from None
+            raise explained(error, usage, ours) from None
     return 0
 
 

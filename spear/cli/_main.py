@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message}\n{self.format_usage().strip()}")
 
     def _print_message(self, message: str, file: object = None) -> None:
-        say(message.removesuffix("\n"))  # help and version; argparse does not ask whether it works
+        say(message.rstrip("\n"))  # help and version; argparse does not ask whether it works
 
 
 def make_parser(command: str | None) -> argparse.ArgumentParser:
@@ -137,10 +137,8 @@ def _report(error: BaseException, options: argparse.Namespace) -> int:
         complain(json.dumps({"error": describe(error)}))
         return exit_status(error)
     text = f"the system refuses: {error!s}" if is_refusal(error) else str(error)
-    shows_lines = getattr(options, "shows_lines", False)
-    if shows_lines and isinstance(error, SpawnFailed | WorkerDied) and error.stderr_tail:
-        # It has been shown, line by line, as it was written.
-        text = text.removesuffix(f"\n--- stderr ---\n{error.stderr_tail}")
+    if getattr(options, "shows_lines", False) and isinstance(error, SpawnFailed | WorkerDied):
+        text = error.summary  # stderr has been shown, line by line, as it was written
     complain(f"spear: {printable(text.rstrip())}")
     return exit_status(error)
 

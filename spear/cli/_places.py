@@ -26,10 +26,13 @@ CONNECT_SECONDS: Final = 5.0
 class NoHost(SpearError):
     """There is no host, it does not answer, or it is not clear which one is meant."""
 
+    code = "no_host"
+
 
 class HostLost(SpearError):
     """The host was asked to do something, and has ended or gone silent since: it may have been done."""
 
+    code = "host_lost"
     delivered = "maybe"
 
 

@@ -258,7 +258,7 @@ class Reloader:
             left = "it goes on as it was" if deployment else "it is not there"
             if deployment and applied.parts.get(name) is None:
                 left = "some of its instances were replaced, and some were not"
-            logger.error("reload: %s: %s; %s", name, error, left)
+            logger.error("reload: %s: %s [%s]; %s", name, error, error.code, left)
             failed.append(name)
 
     async def _remove(self, name: str, done: list[str]) -> None:

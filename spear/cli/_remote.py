@@ -327,7 +327,8 @@ def reporting(where: str, *, does_something: bool = False) -> Iterator[None]:
         raise lost("has ended before it answered") from error
     except OSError as error:
         why = error.strerror or str(error)
-        hint = "; if it has no TLS, write http://" if "WRONG_VERSION_NUMBER" in str(error) else ""
+        has_tls = getattr(error, "reason", "") != "WRONG_VERSION_NUMBER"  # an SSLError has a reason
+        hint = "" if has_tls else "; if it has no TLS, write http://"
         raise NoHost(f"{where} cannot be reached: {why}{hint}") from error
     except ValueError as error:  # which some errors of TLS are, too
         raise SpearError(f"this cannot be sent: {error}") from error

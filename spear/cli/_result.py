@@ -91,6 +91,6 @@ def _state(execution: object) -> str:
     passed = "for" if status in ("pending", "running") else "after"
     what = f"{text(execution, 'deployment')}.{text(execution, 'function')}: {status} {passed}"
     place = f" on {instance}" if instance else ""
-    why = text(inner(execution, "error"), "message").partition("\n")[0]
+    why = next(iter(text(inner(execution, "error"), "message").splitlines()), "")
     took = seconds(number(execution, "duration_seconds"))
     return printable(f"{what} {took}{place}{f': {why}' if why else ''}", keep="")

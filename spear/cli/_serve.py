@@ -178,11 +178,11 @@ def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
         try:
             check_place(control_socket(loaded.configuration.spearlet))
         except ConfigurationError as error:
-            faults.add(("spearlet", "control_socket"), str(error))
+            faults.add(("spearlet", "control_socket"), error.summary)
         try:
             gateway_settings(loaded.configuration)
         except ConfigurationError as error:
-            key = "token_file" if str(error).startswith("a token") else "listen"
+            key = "token_file" if error.key == "token" else "listen"
             faults.add(("spearlet", key), str(error))
     return loaded, faults
 

@@ -99,7 +99,9 @@ class _CheckedProcess:
             try:
                 ProcessSettings(**values)  # type: ignore[arg-type]  # read_keys has seen to it
             except ConfigurationError as error:
-                raise ConfigurationError(str(error).replace("target", "source")) from error
+                if error.key != "target":
+                    raise
+                raise ConfigurationError.about("source", error.summary) from error
 
 
 def _only(values: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:

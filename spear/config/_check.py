@@ -37,7 +37,9 @@ def split_listen(listen: str) -> tuple[str, int] | None:
     host = host.removeprefix("[").removesuffix("]")
     is_number = port.isascii() and port.isdigit() and len(port) <= 5
     if not colon or not host or not is_number or int(port) > 65535:
-        raise ConfigurationError(f"must be HOST:PORT or {NOT_LISTENING!r}, not {listen!r}")
+        raise ConfigurationError(
+            f"must be HOST:PORT or {NOT_LISTENING!r}, not {listen!r}", key="listen"
+        )
     return host, int(port)
 
 
@@ -80,12 +82,12 @@ def _check_host(host: HostConfiguration, faults: Faults) -> None:
     try:
         split_listen(host.listen)
     except ConfigurationError as error:
-        faults.add(("spearlet", "listen"), str(error))
+        faults.add(("spearlet", "listen"), error.summary)
     if host.token_file is not None:
         try:
             read_token(host.token_file)
         except ConfigurationError as error:
-            faults.add(("spearlet", "token_file"), str(error))
+            faults.add(("spearlet", "token_file"), error.summary)
     for key, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if getattr(host, key) is not None and getattr(host, other) is None:
             faults.add(("spearlet", key), f"needs {other}, too")
@@ -109,7 +111,7 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
         settings = process_settings(function)
     except ConfigurationError:  # what cannot be made has been told already
         return
-    problems = dict(settings.problems())
+    problems = {each.key: each.summary for each in settings.problems()}
     if file is not None and os.path.isdir(file):
         file = file / ARTIFACT_FILE
         if not os.path.isfile(file):

@@ -67,12 +67,8 @@ class Faults:
         return tuple(str(each) for each in self._each)
 
     def add(self, path: KeyPath, what: str) -> None:
-        """Something is wrong with what a key says."""
-        key = show_path(path)
-        first, _, rest = what.partition(" ")
-        if path and f".{key}".endswith(f".{first}"):  # it says its name itself
-            what = rest
-        self._each[Fault(self.origin_of(path), key, what)] = None
+        """Something is wrong with what a key says; ``what`` does not name the key."""
+        self._each[Fault(self.origin_of(path), show_path(path), what)] = None
 
     def add_line(self, what: str, origin: str = "") -> None:
         """Something is wrong that is no key's affair."""

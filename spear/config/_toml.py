@@ -16,7 +16,7 @@ from math import isfinite
 from typing import Final
 
 from spear._errors import ConfigurationError
-from spear._json import read_float
+from spear._json import read_float, too_many_digits
 
 from ._faults import KeyPath, Said, show_path
 
@@ -71,12 +71,11 @@ def read_file(path: str, here: str | None) -> Said:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{shown}:{line}: this is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        what, _, where = str(error).partition(" (at ")
-        found = re.search(r"line (\d+)", where)
-        line = int(found[1]) if found else text.count("\n") + 1
+        what, line = _fault_in(text, error)
         raise ConfigurationError(f"{shown}:{line}: this is not TOML: {what}") from error
     except ValueError as error:
-        reason = str(error).partition(":")[0]  # Python's advice is for who writes this program
+        # int() raises a plain one, whose advice is for the author of this program.
+        reason = too_many_digits() if type(error) is ValueError else str(error)
         line, key = _find_unusable(text)
         raise ConfigurationError(
             f"{shown}:{line}: {key}: this number cannot be used: {reason}"
@@ -84,6 +83,17 @@ def read_file(path: str, here: str | None) -> Said:
     except RecursionError as error:
         raise ConfigurationError(f"{shown} is nested too deeply") from error
     return Said(tables, {key: f"{shown}:{line}" for key, line in find_lines(text)})
+
+
+def _fault_in(text: str, error: tomllib.TOMLDecodeError) -> tuple[str, int]:
+    """(what is wrong, line).
+
+    The one place in Spear that reads a message. Before CPython 3.14, TOMLDecodeError has no attributes,
+    and only its text names the line: ``Expected '=' (at line 3, column 5)`` or ``(at end of document)``.
+    """
+    what, _, where = str(error).partition(" (at ")
+    found = re.search(r"line (\d+)", where)
+    return what, int(found[1]) if found else text.count("\n") + 1
 
 
 def _find_unusable(text: str) -> tuple[int, str]:

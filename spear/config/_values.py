@@ -158,19 +158,16 @@ def read_keys(
 def build(make: type[T], values: Mapping[str, object], path: KeyPath, faults: Faults) -> T:
     """What ``make`` makes of values; those that it refuses are told, and left at their defaults.
 
-    It raises ConfigurationError for one at a time, whose name is in the message. Of none it makes
-    something.
+    ``make`` raises ConfigurationError for one value at a time, whose ``key`` names the value. Without
+    any values ``make`` raises nothing.
     """
     left = dict(values)
     while left:
         try:
             return make(**left)
         except ConfigurationError as error:
-            said = str(error)
-            # The first that is named is the one that is wrong; the others explain why.
-            found = {each: re.search(rf"\b{re.escape(each)}\b", said) for each in left}
-            named = [each for each in left if found[each]]
-            wrong = min(named, key=lambda each: said.find(each), default=None)
-            faults.add(path if wrong is None else (*path, wrong), said)
+            # A class may name its place in another one, too, as in `replicas.min`.
+            wrong = next((each for each in reversed(error.key.split(".")) if each in left), None)
+            faults.add(path if wrong is None else (*path, wrong), error.summary)
             left = {} if wrong is None else {key: left[key] for key in left if key != wrong}
     return make()

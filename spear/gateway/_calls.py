@@ -94,7 +94,8 @@ def expect_result(function: Function, way: str) -> None:
         path = f"/v1/functions/{function.name}/stream"
         raise Rejected(
             f"{function.name}() gives a stream of items, which cannot be {way}: they come over HTTP "
-            f"from POST {path}"
+            f"from POST {path}",
+            code="gives_stream",
         )
 
 
@@ -102,7 +103,8 @@ def expect_stream(function: Function) -> None:
     """Raise Rejected unless a function gives a stream."""
     if not function.is_stream:
         path = f"/v1/functions/{function.name}/call"
-        raise Rejected(f"{function.name}() gives one result, and no stream: POST {path}")
+        message = f"{function.name}() gives one result, and no stream: POST {path}"
+        raise Rejected(message, code="gives_result")
 
 
 async def bind_arguments(

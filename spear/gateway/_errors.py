@@ -31,13 +31,37 @@ RETRY_SECONDS: Final = 1.0
 """What a client is told to wait, where nothing better is known."""
 
 
+PROBLEM_CODES: Final = {
+    "BadRequest": "bad_request",
+    "Busy": "busy",
+    "ExpectationFailed": "expectation_failed",
+    "Forbidden": "forbidden",
+    "GoingAway": "going_away",
+    "HeadTooLarge": "request_head_too_large",
+    "InvalidArguments": InvalidArguments.code,
+    "MethodNotAllowed": "method_not_allowed",
+    "NoSuchPath": "no_such_path",
+    "RemoteProtocolError": RemoteProtocolError.code,
+    "SlowRequest": "slow_request",
+    "TooLarge": "body_too_large",
+    "Unauthorized": "unauthorized",
+    "UnsupportedMediaType": "unsupported_media_type",
+    "UpgradeRequired": "upgrade_required",
+}
+"""The kinds of problems, and the code of each."""
+
+INTERNAL_ERROR: Final = "internal_error"
+
+
 @final
 class Problem(Exception):
     """A request that is answered with an error, though no call has failed. Never leaves this package.
 
     Attributes:
         status: of the response.
-        kind: what stands in the place of an exception's name.
+        kind: what stands in the place of an exception's name; one of :data:`PROBLEM_CODES`.
+        code: a stable name of the failure.
+        aws_kind: the type of the error for a client of AWS Lambda; empty if the status tells.
         headers: for the response.
         delivered: whether the function has run.
     """
@@ -51,10 +75,14 @@ class Problem(Exception):
         retry_seconds: float | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
         delivered: Delivered = "no",
+        code: str | None = None,
+        aws_kind: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
+        self.code = PROBLEM_CODES[kind] if code is None else code
+        self.aws_kind = aws_kind
         self.headers = headers
         self.delivered = delivered
         self.retry_seconds = retry_seconds
@@ -132,13 +160,15 @@ def describe(
         known: whether the function has run, where a Problem came up while it did; other errors know.
     """
     if isinstance(error, Problem):
-        told: dict[str, object] = {"kind": error.kind, "message": str(error)}
+        told: dict[str, object] = {"kind": error.kind, "code": error.code, "message": str(error)}
         told["delivered"] = known if error.delivered == "no" or known == "yes" else error.delivered
     elif isinstance(error, SpearError):
-        told = {"kind": type(error).__name__, "message": str(error), "delivered": error.delivered}
+        told = {"kind": type(error).__name__, "code": error.code, "message": error.summary}
+        told["delivered"] = error.delivered
         told |= _details(error, tell_all=tell_all)
     else:
-        told = {"kind": "InternalError", "message": "the gateway has failed", "delivered": "maybe"}
+        told = {"kind": "InternalError", "code": INTERNAL_ERROR}
+        told |= {"message": "the gateway has failed", "delivered": "maybe"}
     if request_id:
         told["request_id"] = request_id
     return told
@@ -148,17 +178,22 @@ def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
     """What some errors know besides."""
     if isinstance(error, FunctionRaised):
         more: dict[str, object] = {"message": error.remote_message, "type": error.type_name}
+        if error.remote_code:
+            more["remote_code"] = error.remote_code
         if error.remote_traceback:
             more["traceback"] = error.remote_traceback
         return more
     if isinstance(error, Overloaded):
         return {"retry_after_seconds": error.retry_after_seconds}
+    if isinstance(error, InvalidArguments):
+        names = ("parameter", "expected", "got")
+        return {name: getattr(error, name) for name in names if getattr(error, name)}
+    if isinstance(error, ConfigurationError):
+        more = {"message": str(error)}  # with the key, which may be unknown to the client
+        return more | ({"key": error.key} if error.key else {})
     if isinstance(error, WorkerDied | SpawnFailed):
         more = {} if isinstance(error, SpawnFailed) else {"exit_status": error.exit_status}
-        if error.stderr_tail:
-            # It is a part of the message, behind a line of its own.
-            more["message"] = str(error).partition("\n--- stderr ---\n")[0]
-            if tell_all:
-                more["stderr_tail"] = error.stderr_tail
+        if tell_all and error.stderr_tail:
+            more["stderr_tail"] = error.stderr_tail
         return more
     return {}

@@ -181,7 +181,7 @@ def parse_json(text: bytes, what: str) -> object:
     except json.JSONDecodeError as error:
         raise bad(f"{what} is not JSON: {error}") from error
     except ValueError as error:
-        raise bad(f"{what} cannot be used: {str(error).partition(';')[0]}") from error
+        raise bad(f"{what} cannot be used: {error}") from error
     except RecursionError:
         raise bad(f"{what} is nested too deeply") from None
 

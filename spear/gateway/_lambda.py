@@ -23,6 +23,7 @@ from spear._errors import (
     InvalidArguments,
     NotFound,
     Rejected,
+    SpawnFailed,
     SpearError,
     WorkerDied,
 )
@@ -100,7 +101,7 @@ def _expect_known(app: App, request: Request) -> Callable[[bytes], None] | None:
         return partial(read_signature(request).check, secret=token)
     if not is_signed(request) and not app.guard.is_known(request):
         message = "sign the request with the token as the secret access key"
-        raise Problem(403, "MissingAuthenticationTokenException", message)
+        raise Problem(403, "Forbidden", message, aws_kind="MissingAuthenticationTokenException")
     return None
 
 
@@ -206,7 +207,7 @@ def _failure(error: SpearError | Problem, request_id: str) -> dict[str, object]:
             "stackTrace": trace,
         }
     kind = error.kind if isinstance(error, Problem) else type(error).__name__
-    message = str(error).partition("\n--- stderr ---\n")[0]
+    message = _message(error)
     if isinstance(error, DeadlineExceeded):
         kind, message = "Sandbox.Timedout", f"RequestId: {request_id} Error: {message}"
     elif isinstance(error, WorkerDied):
@@ -234,8 +235,13 @@ async def _log_tail(
 # -- errors ---------------------------------------------------------------------------------------
 
 
+def _message(error: Exception) -> str:
+    """Return what any client may know: nothing that an instance wrote to stderr."""
+    return error.summary if isinstance(error, WorkerDied | SpawnFailed) else str(error)
+
+
 def _invalid(message: str) -> Problem:
-    return Problem(400, "InvalidParameterValueException", message)
+    return Problem(400, "BadRequest", message, aws_kind="InvalidParameterValueException")
 
 
 _AWS: Final = {
@@ -257,11 +263,13 @@ async def _refuse(app: App, request: Request, error: Exception) -> None:
     if isinstance(error, Rejected) and status == 409:
         status = 400
         kind = "InvalidParameterValueException"
-    elif isinstance(error, Problem) and error.kind.endswith("Exception"):
-        kind = error.kind
+    elif isinstance(error, Problem) and error.aws_kind:
+        kind = error.aws_kind
     else:
         kind = _AWS.get(status, "ServiceException")
-    message = f"Function not found: {error}" if isinstance(error, NotFound) else str(error)
+    message = _message(error)
+    if isinstance(error, NotFound):
+        message = f"Function not found: {message}"
     told: dict[str, object] = {
         "Type": "Service" if status >= 500 else "User",
         "Message": message,

@@ -27,13 +27,18 @@ _ERROR: Final[Schema] = {
     "properties": {
         "error": {
             "type": "object",
-            "required": ["kind", "message", "delivered"],
+            "required": ["kind", "code", "message", "delivered"],
             "properties": {
                 "kind": {"type": "string"},
+                "code": {"type": "string"},
                 "message": {"type": "string"},
                 "delivered": {"enum": ["no", "maybe", "yes"]},
                 "request_id": {"type": "string"},
                 "type": {"type": "string"},
+                "remote_code": {"type": "string"},
+                "parameter": {"type": "string"},
+                "expected": {"type": "string"},
+                "got": {"type": "string"},
                 "retry_after_seconds": {"type": ["number", "null"]},
             },
         }

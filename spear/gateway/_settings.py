@@ -25,7 +25,8 @@ def _check_token(_: object, __: attrs.Attribute[str | None], token: str | None) 
     if token is not None and not _TOKEN.fullmatch(token):
         raise ConfigurationError(
             f"a token has at least {MIN_TOKEN} characters, of A-Z a-z 0-9 . _ ~ + / -: make one with "
-            "`openssl rand -hex 32`"
+            "`openssl rand -hex 32`",
+            key="token",
         )
 
 
@@ -95,15 +96,15 @@ class GatewaySettings:
         if self.host is None and self.control_socket is None:
             raise ConfigurationError("a gateway needs a host, or a control socket")
         if self.tls_key is not None and self.tls_cert is None:
-            raise ConfigurationError("tls_key goes with a certificate: give tls_cert, too")
+            raise ConfigurationError.about("tls_key", "goes with a certificate: give tls_cert, too")
         if type(self.port) is not int or not 0 <= self.port <= 65535:
-            raise ConfigurationError(f"port {shown(self.port)} is not between 0 and 65535")
+            raise ConfigurationError.about("port", f"{shown(self.port)} is not between 0 and 65535")
         for field in attrs.fields(type(self)):
             if field.name.endswith("_seconds") or field.name.startswith("max_"):
                 _expect_amount(field.name, getattr(self, field.name), is_whole=field.name[0] == "m")
         if self.detached_seconds == inf:
-            raise ConfigurationError(
-                "detached_seconds must be finite: no client may end such a call"
+            raise ConfigurationError.about(
+                "detached_seconds", "must be finite: no client may end such a call"
             )
         _expect_amount("body_bytes_in_flight", self.body_bytes_in_flight, is_whole=True)
 
@@ -112,6 +113,6 @@ def _expect_amount(name: str, value: object, *, is_whole: bool) -> None:
     is_number = type(value) is int or (type(value) is float and not is_whole)
     if not is_number or not value > 0:  # type: ignore[operator]  # it is one
         kind = "whole number" if is_whole else "number"
-        raise ConfigurationError(f"{name} must be a {kind} above 0, not {shown(value)}")
+        raise ConfigurationError.about(name, f"must be a {kind} above 0, not {shown(value)}")
     if type(value) is int and value > MAX_WHOLE:
-        raise ConfigurationError(f"{name} must be at most {MAX_WHOLE}, not {shown(value)}")
+        raise ConfigurationError.about(name, f"must be at most {MAX_WHOLE}, not {shown(value)}")

@@ -122,6 +122,7 @@ def show_deployment(deployment: Deployment, *, tell_all: bool) -> dict[str, obje
         "target": deployment.target,
         "state": health.state.value,
         "reason": health.reason,
+        "code": health.code,
         "stderr_tail": health.stderr_tail if tell_all else "",
         "functions": list(deployment.functions),
         "streams": sorted(deployment.streams),

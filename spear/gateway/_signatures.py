@@ -34,8 +34,8 @@ _AUTHORIZATION: Final = re.compile(
 _TIME: Final = "%Y%m%dT%H%M%SZ"
 
 
-def _wrong(message: str, kind: str = "InvalidSignatureException") -> Problem:
-    return Problem(403, kind, message)
+def _wrong(message: str, aws_kind: str = "InvalidSignatureException") -> Problem:
+    return Problem(403, "Forbidden", message, aws_kind=aws_kind)
 
 
 def is_signed(request: Request) -> bool:

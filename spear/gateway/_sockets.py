@@ -109,7 +109,7 @@ class _Conversation:
         except LocalProtocolError:  # it has ended, or its items have
             pass
         except InvalidArguments as error:  # an item of ours, so no instance knows of it
-            self._failure = Problem(400, type(error).__name__, str(error))
+            self._failure = Problem(400, "InvalidArguments", str(error), code=error.code)
             scope.cancel()
         except (SpearError, Problem) as error:
             self._failure = error

@@ -60,13 +60,15 @@ class ResourceLimits:
     def __attrs_post_init__(self) -> None:
         for name, value in attrs.asdict(self).items():
             if value is not None and type(value) is not int:
-                raise ConfigurationError(f"{name} must be a whole number, not {shown(value)}")
+                raise ConfigurationError.about(name, f"must be a whole number, not {shown(value)}")
             if value is not None and value < (0 if name == "core_bytes" else 1):
-                raise ConfigurationError(f"{name} must be positive, not {shown(value)}")
+                raise ConfigurationError.about(name, f"must be positive, not {shown(value)}")
             if value is not None and value > MAX_WHOLE:
-                raise ConfigurationError(f"{name} must be at most {MAX_WHOLE}, not {shown(value)}")
+                raise ConfigurationError.about(
+                    name, f"must be at most {MAX_WHOLE}, not {shown(value)}"
+                )
         if self.open_files is not None and self.open_files < LEAST_OPEN_FILES:
-            raise ConfigurationError(f"open_files must be at least {LEAST_OPEN_FILES}")
+            raise ConfigurationError.about("open_files", f"must be at least {LEAST_OPEN_FILES}")
 
     def to_resources(self) -> dict[int, tuple[int, int]]:
         """(soft, hard) for each of the ``resource`` module's numbers that is limited."""
@@ -99,16 +101,18 @@ def _as_text(path: str | os.PathLike[str] | None) -> str | None:
 
 def _expect_text(name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be text, not {value!r}")
+        raise ConfigurationError.about(name, f"must be text, not {value!r}")
     if "\0" in value:
-        raise ConfigurationError(f"{name} cannot contain a NUL")
+        raise ConfigurationError.about(name, "cannot contain a NUL")
 
 
 def _expect_texts(name: str, values: object) -> None:
     if isinstance(values, str):
-        raise ConfigurationError(f"{name} must be a list of texts: [{values!r}], not {values!r}")
+        raise ConfigurationError.about(
+            name, f"must be a list of texts: [{values!r}], not {values!r}"
+        )
     if not isinstance(values, Sequence):
-        raise ConfigurationError(f"{name} must be a list of texts, not {values!r}")
+        raise ConfigurationError.about(name, f"must be a list of texts, not {values!r}")
     for value in values:
         _expect_text(f"each of {name}", value)
 
@@ -179,18 +183,20 @@ class ProcessSettings(RuntimeSettings):
         if bool(self.target) == bool(self.command):
             raise ConfigurationError("a process needs either a target or a command")
         if self.environment_handover and not self.command:
-            raise ConfigurationError("environment_handover goes with a command")
+            raise ConfigurationError.about("environment_handover", "goes with a command")
         if self.start not in STARTS:
-            raise ConfigurationError(
-                f"start must be one of {', '.join(STARTS)}, not {self.start!r}"
+            raise ConfigurationError.about(
+                "start", f"must be one of {', '.join(STARTS)}, not {self.start!r}"
             )
         if self.start == "zygote" and self.command:
             raise ConfigurationError(
-                "start='zygote' goes with a target: a command cannot be forked"
+                "start='zygote' forks a Python program: a command cannot be forked", key="start"
             )
         for name in self.environment:
             if name in HANDOVER and self.environment_handover:
-                raise ConfigurationError(f"{name} is set by environment_handover")
+                raise ConfigurationError(
+                    f"{name} is set by environment_handover", key="environment"
+                )
 
     def _check_types(self) -> None:
         """Say what is wrong here, and not in the middle of a start."""
@@ -202,26 +208,34 @@ class ProcessSettings(RuntimeSettings):
             _expect_texts(name, getattr(self, name))
         for name in self.pass_environment:
             if not _is_variable(name):
-                raise ConfigurationError(f"pass_environment cannot have a variable {name!r}")
+                raise ConfigurationError.about(
+                    "pass_environment", f"cannot have a variable {name!r}"
+                )
         for name in ("debug", "low_latency", "environment_handover"):
             if type(getattr(self, name)) is not bool:
-                raise ConfigurationError(
-                    f"{name} must be True or False, not {getattr(self, name)!r}"
+                raise ConfigurationError.about(
+                    name, f"must be True or False, not {getattr(self, name)!r}"
                 )
         if not isinstance(self.limits, ResourceLimits):
-            raise ConfigurationError(f"limits must be ResourceLimits(...), not {self.limits!r}")
+            raise ConfigurationError.about(
+                "limits", f"must be ResourceLimits(...), not {self.limits!r}"
+            )
         if not isinstance(self.environment, Mapping):
-            raise ConfigurationError("environment must be a dict, as {'NAME': 'value'}")
+            raise ConfigurationError.about("environment", "must be a dict, as {'NAME': 'value'}")
         for variable, value in self.environment.items():
             if not _is_variable(variable):
-                raise ConfigurationError(f"environment cannot have a variable {variable!r}")
+                raise ConfigurationError.about(
+                    "environment", f"cannot have a variable {variable!r}"
+                )
             if not isinstance(value, str):  # which may be a secret
                 kind = type(value).__name__
                 raise ConfigurationError(
-                    f"environment[{variable!r}] must be text, not of type {kind}"
+                    f"environment[{variable!r}] must be text, not of type {kind}", key="environment"
                 )
             if "\0" in value:
-                raise ConfigurationError(f"environment[{variable!r}] cannot contain a NUL")
+                raise ConfigurationError(
+                    f"environment[{variable!r}] cannot contain a NUL", key="environment"
+                )
 
     def made_absolute(self) -> ProcessSettings:
         """Return these settings with absolute paths, so that a change of directory does not matter.
@@ -253,46 +267,49 @@ class ProcessSettings(RuntimeSettings):
 
     def validate(self) -> None:
         """Find out whether this machine can start it; see :meth:`Runtime.validate`."""
-        for _, problem in self.problems():
-            raise ConfigurationError(problem)
+        for problem in self.problems():
+            raise problem
 
     def validate_surroundings(self) -> None:
         """The part of :meth:`validate` that matters also where the program is loaded already."""
-        for _, problem in self._problems_around():
-            raise ConfigurationError(problem)
+        for problem in self._problems_around():
+            raise problem
 
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield (setting, problem) for each reason why this machine cannot start the program.
+    def problems(self) -> Iterator[ConfigurationError]:
+        """Yield an error for each reason why this machine cannot start the program.
 
-        The setting is empty if the fault is the machine's.
+        Its ``key`` is the setting at fault; empty if the fault is the machine's.
         """
         program, (path, _) = self.program(), self.split_target()
         if shutil.which(program, path=self._base_environment()["PATH"]) is None:
             key = "command" if self.command else "python"
-            yield key, f"{program} is not a program that can be run"
+            yield ConfigurationError(f"{program} is not a program that can be run", key=key)
         if path is not None and not os.access(path, os.R_OK):
-            yield "target", f"{path} is not a file that can be read"
+            yield ConfigurationError(f"{path} is not a file that can be read", key="target")
         elif path is not None and not os.path.isfile(path):
-            yield "target", f"{path} is not a file: functions are in a Python file"
+            message = f"{path} is not a file: functions are in a Python file"
+            yield ConfigurationError(message, key="target")
         yield from self._problems_around()
 
-    def _problems_around(self) -> Iterator[tuple[str, str]]:
+    def _problems_around(self) -> Iterator[ConfigurationError]:
         try:
             temporary_directory()
         except ConfigurationError as error:
-            yield "", str(error)
+            yield error
         directory = self.working_directory
         if directory is not None and not os.access(directory, os.X_OK):
-            yield "working_directory", f"{directory} is not a directory that can be entered"
+            message = f"{directory} is not a directory that can be entered"
+            yield ConfigurationError(message, key="working_directory")
         for kind, (soft, hard) in self.limits.to_resources().items():
             try:
                 most = resource.getrlimit(kind)[1]
             except OSError as error:
-                yield _NAMES[kind], f"{_NAMES[kind]} cannot be limited here: {error.strerror}"
+                fault = f"cannot be limited here: {error.strerror}"
+                yield ConfigurationError.about(_NAMES[kind], fault)
                 continue
             if os.geteuid() != 0 and most != resource.RLIM_INFINITY and hard > most:
-                name = _NAMES[kind]
-                yield name, f"{name} of {soft} is above the host's own, {most}"
+                fault = f"of {soft} is above the host's own, {most}"
+                yield ConfigurationError.about(_NAMES[kind], fault)
 
     def program(self) -> str:
         """What is executed."""

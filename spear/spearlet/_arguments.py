@@ -41,6 +41,7 @@ def expect_bytes(whose: str, held: int, more: int, most: int) -> None:
             f"{whose} that have not ended hold {held} bytes of arguments, and {more} more would "
             f"exceed the limit (submitted_bytes: {most})",
             retry_after_seconds=RETRY_SECONDS,
+            code="too_many_bytes",
         )
 
 
@@ -53,8 +54,12 @@ def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool
     try:
         return encode_sendable(item)
     except CannotSend as fault:
-        where = f"{function}(items[{number}]{fault.path})"
-        raise InvalidArguments(f"{where}: {fault}") from None
+        parameter = f"items[{number}]{fault.path}"
+        raise InvalidArguments(
+            f"{function}({parameter}): {fault}",
+            parameter=parameter,
+            code="argument_not_sendable",
+        ) from None
 
 
 def decode_result_untrusted(payload: bytes | memoryview, is_cbor: bool) -> Result:
@@ -69,7 +74,8 @@ def decode_result_untrusted(payload: bytes | memoryview, is_cbor: bool) -> Resul
     try:
         return decode_result(payload, is_cbor)
     except TooManyItems as error:
-        raise Rejected(f"the function gave {error}", delivered="yes") from error
+        message = f"the function gave {error}"
+        raise Rejected(message, code="result_too_large", delivered="yes") from error
     except ValueError as error:
         raise RemoteProtocolError(
             f"a result that cannot be decoded: {error}", delivered="yes"

@@ -49,7 +49,7 @@ async def wait_for_room(
         await leave_it_to_scope(deadline)
         late = pool.stalls.late(function, begun, deadline, "no")
         if deadline > begun:
-            late = DeadlineExceeded(f"{late}: {error}", delivered="no")
+            late = DeadlineExceeded(f"{late}: {error}", code=late.code, delivered="no")
         raise late from None
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from spear._errors import CallFailed, NotFound
-
-from ._stalls import STALLED
+from spear._stalls import STALLED
 
 if TYPE_CHECKING:
     from spear.channels import InboundCall

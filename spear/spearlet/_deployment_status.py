@@ -32,11 +32,13 @@ class DeploymentHealth:
     Attributes:
         state: in a word.
         reason: why, if something is wrong.
+        code: the code of the failure that is to blame; empty if none is.
         stderr_tail: what the instance that is to blame wrote last.
     """
 
     state: DeploymentState
     reason: str = ""
+    code: str = ""
     stderr_tail: str = ""
 
 

@@ -21,6 +21,7 @@ from spear.runtimes import InstanceState
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
+from ._failures import first_line
 from ._functions import DESCRIBE, Function, describe_functions
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
@@ -345,7 +346,8 @@ class Deployment(metaclass=NoPublicConstructor):
             is_bad = is_given_up and not supervisor.ready
             return DeploymentHealth(
                 state=DeploymentState.UNHEALTHY if is_bad else DeploymentState.DEGRADED,
-                reason=str(failure).partition("\n")[0],
+                reason=first_line(failure),
+                code=failure.code,
                 stderr_tail=getattr(failure, "stderr_tail", ""),
             )
         if not supervisor.wanted:
@@ -456,4 +458,4 @@ def follow_load(deployment: Deployment) -> None:
 
 
 def _stopped() -> WorkerDied:
-    return WorkerDied("it was stopped", delivered="no")
+    return WorkerDied("it was stopped", code="stopped", delivered="no")

@@ -107,6 +107,7 @@ class Executions:
                 f"{self.unfinished} submitted calls have not ended, which is the limit "
                 "(max_submitted)",
                 retry_after_seconds=RETRY_SECONDS,
+                code="too_many_calls",
             )
         most = self._limits.submitted_bytes
         expect_bytes("submitted calls", self.argument_bytes, argument_bytes, most)

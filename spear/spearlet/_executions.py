@@ -101,10 +101,11 @@ class Execution(metaclass=NoPublicConstructor):
     def __del__(self) -> None:
         if self._is_news:
             logger.warning(
-                "execution %s of %s failed, and nobody has asked for its result: %s",
+                "execution %s of %s failed, and nobody has asked for its result: %s [%s]",
                 self.id,
                 self.function,
                 self._failure,
+                getattr(self._failure, "code", "no code"),
             )
 
     @property

@@ -6,7 +6,12 @@ from copy import copy
 from sys import getsizeof
 from traceback import clear_frames
 
-from spear._errors import FunctionRaised, SpearError
+from spear._errors import SpearError
+
+
+def first_line(failure: SpearError) -> str:
+    """Return what a failure says, for a log or a table: one line, without a traceback or stderr."""
+    return next(iter(failure.summary.splitlines()), "")
 
 
 def without_traceback(failure: Exception) -> Exception:
@@ -14,13 +19,6 @@ def without_traceback(failure: Exception) -> Exception:
 
     One of ours has no traceback, whose frames would hold the arguments for as long as it is kept.
     """
-    if isinstance(failure, FunctionRaised):
-        return FunctionRaised(
-            failure.remote_message,
-            type_name=failure.type_name,
-            remote_traceback=failure.remote_traceback,
-            delivered=failure.delivered,
-        )
     if isinstance(failure, SpearError):
         return copy(failure)
     return failure  # a mistake in a callback, or of ours, which is looked for with its traceback
@@ -46,5 +44,5 @@ def forget_locals(failure: Exception) -> None:
 
 def size_of(failure: Exception) -> int:
     """Bytes that a failure holds: texts, most of which came from its function, and bytes."""
-    texts = (*failure.args, *vars(failure).values())
-    return sum(getsizeof(each) for each in texts if isinstance(each, str | bytes))
+    held = {id(each): each for each in (*failure.args, *vars(failure).values())}
+    return sum(getsizeof(each) for each in held.values() if isinstance(each, str | bytes))

@@ -230,9 +230,11 @@ class Function(metaclass=NoPublicConstructor):
 
     def _expect_stream(self, expected: bool) -> None:
         if self.is_stream and not expected:
-            raise Rejected(f"{self.name}() gives a stream: use {self.name}.stream(...)")
+            message = f"{self.name}() gives a stream: use {self.name}.stream(...)"
+            raise Rejected(message, code="gives_stream")
         if expected and not self.is_stream:
-            raise Rejected(f"{self.name}() gives one result, not a stream: call {self.name}(...)")
+            message = f"{self.name}() gives one result, not a stream: call {self.name}(...)"
+            raise Rejected(message, code="gives_result")
 
     def _request(
         self,

@@ -14,6 +14,8 @@ import trio
 from spear._errors import ChannelBroken, ChannelClosed, NotFound, SpearError
 from spear.channels import encode_arguments
 
+from ._failures import first_line
+
 if TYPE_CHECKING:
     from ._pool import ReplicaPool
     from ._replicas import ServingReplica
@@ -55,8 +57,10 @@ async def watch_health(replica: ServingReplica, policy: HealthPolicy, pool: Repl
             continue
         except SpearError as failure:
             failures += 1
-            reason = str(failure).partition("\n")[0]
-            logger.warning("%s is not well (%d): %s", replica.id, failures, reason)
+            reason = first_line(failure)
+            logger.warning(
+                "%s is not well (%d): %s [%s]", replica.id, failures, reason, failure.code
+            )
             if failures >= policy.failures:
                 return f"it was not well {failures} times in a row: {reason}"
         else:

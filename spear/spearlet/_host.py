@@ -142,7 +142,8 @@ class Host:
             return deployment.function(function)
         if homes:
             choices = ", ".join(f"{deployment.name}.{each}" for deployment, each in homes)
-            raise NotFound(f"several deployments have a function {name!r}: say {choices}")
+            message = f"several deployments have a function {name!r}: say {choices}"
+            raise NotFound(message, code="ambiguous_name")
         raise NotFound(f"no deployment has a function {name[:100]!r}{did_you_mean(name, index)}")
 
     def _make_index(self) -> _Index:

@@ -79,22 +79,21 @@ def _expect_plain_function(on_progress: object) -> None:
         raise InvalidArguments(f"on_progress must be a plain function, not {on_progress!r:.60}")
 
 
-_ADVICE: Final = (
-    ("a payload ", "; send it in parts, as items, or raise max_message_bytes of spear.Limits"),
-    ("a head of ", ": metadata and key are too large; send less, or send it as an argument"),
-    (
-        "a head cannot ",
-        ": metadata has text, bytes, numbers up to 64 bits, booleans, None, lists and maps by text",
+_ADVICE: Final = {
+    "payload_too_large": "; send it in parts, as items, or raise max_message_bytes of spear.Limits",
+    "head_too_large": ": metadata and key are too large; send less, or send it as an argument",
+    "head_not_sendable": (
+        ": metadata has text, bytes, numbers up to 64 bits, booleans, None, lists and maps by text"
     ),
-)
-"""What to do about what the wire does not take."""
+}
+"""What to do about what the wire does not take, by the code of the error."""
 
 
 def cannot_be_sent(function: str, error: LocalProtocolError) -> InvalidArguments:
     """What a caller is told of arguments or options that the wire does not take."""
-    text = str(error)
-    advice = (advice for start, advice in _ADVICE if text.startswith(start))
-    return InvalidArguments(f"{function}(): {text}{next(advice, '')}")
+    advice = _ADVICE.get(error.code)
+    code = None if advice is None else error.code
+    return InvalidArguments(f"{function}(): {error}{advice or ''}", code=code)
 
 
 DEFAULTS: Final = CallOptions()

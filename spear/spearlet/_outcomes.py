@@ -186,7 +186,8 @@ class Outcomes:
         found = self._find(name)
         if found is not None and found.digest != digest:
             raise Rejected(
-                f"the key {name[2]!r} was used for a call of {name[1]} with other arguments"
+                f"the key {name[2]!r} was used for a call of {name[1]} with other arguments",
+                code="key_reused",
             )
         if isinstance(found, _Outcome):
             return found.unwrap()
@@ -248,6 +249,7 @@ class Outcomes:
             result = Rejected(
                 f"{name[1]} was executed for the key {name[2]!r}, but its outcome of "
                 f"{size} bytes was too large to be kept (outcome_bytes: {self._max_bytes})",
+                code="outcome_not_kept",
                 delivered="yes",
             )
             size = 0

@@ -227,7 +227,8 @@ class ReplicaPool:
     def expect_open(self) -> None:
         """Raise Rejected if new calls are not taken any more."""
         if self._is_closed:
-            raise Rejected(f"{self._name} takes no new calls: it is being stopped")
+            message = f"{self._name} takes no new calls: it is being stopped"
+            raise Rejected(message, code="draining")
 
     def close(self) -> None:
         """Take no new calls; those that wait still get their turn."""
@@ -254,8 +255,9 @@ class ReplicaPool:
     def _refusal(self, verdict: WorkerDied) -> WorkerDied:
         """One for each caller: an exception must not be raised twice."""
         refusal = WorkerDied(
-            f"{self._name} has no replica that takes calls: {verdict.args[0]}",
+            f"{self._name} has no replica that takes calls: {verdict.summary}",
             exit_status=verdict.exit_status,
+            code=verdict.code,
             delivered="no",
         )
         refusal.stderr_tail = verdict.stderr_tail
@@ -267,6 +269,7 @@ class ReplicaPool:
             f"{self._in_line} calls wait for {self._name} already, which is its limit (queue): "
             f"try again in {retry:.2g} s",
             retry_after_seconds=retry,
+            code="queue_full",
         )
 
     def _estimate_seconds(self) -> float:

@@ -65,17 +65,17 @@ class Scale:
         for name in ("min", "max", "spare"):
             expect_whole(f"replicas.{name}", getattr(self, name), 0, MAX_REPLICAS)
         if self.max < 1:
-            raise ConfigurationError(
-                "replicas.max must be at least 1: with 0, no call is ever answered"
+            raise ConfigurationError.about(
+                "replicas.max", "must be at least 1: with 0, no call is ever answered"
             )
         if self.min > self.max:
-            raise ConfigurationError(
-                f"replicas.min is {self.min}, and replicas.max only {self.max}: raise max"
+            raise ConfigurationError.about(
+                "replicas.min", f"is {self.min}, and replicas.max only {self.max}: raise max"
             )
         _expect_seconds("replicas.idle_seconds", self.idle_seconds, least=0.0)
         if not _is_number(self.target) or not 0 < self.target <= 1:
-            raise ConfigurationError(
-                f"replicas.target must be above 0 and at most 1, not {shown(self.target)}"
+            raise ConfigurationError.about(
+                "replicas.target", f"must be above 0 and at most 1, not {shown(self.target)}"
             )
 
     @property
@@ -98,8 +98,8 @@ def as_scale(replicas: int | Scale) -> Scale:
     if isinstance(replicas, Scale):
         return replicas
     if type(replicas) is not int:
-        raise ConfigurationError(
-            f"replicas must be a whole number or spear.Scale(...), not {shown(replicas)}"
+        raise ConfigurationError.about(
+            "replicas", f"must be a whole number or spear.Scale(...), not {shown(replicas)}"
         )
     expect_whole("replicas", replicas, 1, MAX_REPLICAS)
     return Scale(min=replicas, max=replicas)
@@ -195,15 +195,19 @@ class DeploymentSettings:
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.restart, RestartPolicy):
-            raise ConfigurationError(f"restart must be RestartPolicy(...), not {self.restart!r}")
+            raise ConfigurationError.about(
+                "restart", f"must be RestartPolicy(...), not {self.restart!r}"
+            )
         if not isinstance(self.health, HealthPolicy):
-            raise ConfigurationError(f"health must be HealthPolicy(...), not {self.health!r}")
+            raise ConfigurationError.about(
+                "health", f"must be HealthPolicy(...), not {self.health!r}"
+            )
         if self.concurrency is not None:
             expect_whole("concurrency", self.concurrency, 1, 1_000_000)
         expect_whole("queue", self.queue, 0, MAX_QUEUE)
         if self.policy not in POLICIES:
-            raise ConfigurationError(
-                f"policy must be one of {', '.join(POLICIES)}, not {self.policy!r}"
+            raise ConfigurationError.about(
+                "policy", f"must be one of {', '.join(POLICIES)}, not {self.policy!r}"
             )
         if self.timeout is not None and self.timeout != inf:
             _expect_seconds("timeout", self.timeout, least=0.001)
@@ -214,7 +218,7 @@ def _expect_seconds(name: str, value: object, least: float) -> None:
     # No more than the largest whole number, so that it can be added to a time.
     if not _is_number(value) or not least <= value <= MAX_WHOLE:
         at_least = f"at least {least:g} " if least else ""
-        raise ConfigurationError(f"{name} must be {at_least}seconds, not {shown(value)}")
+        raise ConfigurationError.about(name, f"must be {at_least}seconds, not {shown(value)}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -12,7 +12,7 @@ import trio
 
 from spear._errors import ConfigurationError, SpearError
 from spear._limits import DEFAULT_LIMITS, Limits, expect_seconds
-from spear._targets import GUARD, being_loaded
+from spear._targets import GUARD, NEEDS_GUARD, being_loaded
 from spear._util import NoPublicConstructor
 from spear.channels import (
     CommunicationFactory,
@@ -256,7 +256,8 @@ def _expect_a_program() -> None:
     if program := being_loaded():
         # It would start itself, and that one itself again.
         raise ConfigurationError(
-            f"a spearlet is wanted while the functions of {program} are loaded: {GUARD}"
+            f"a spearlet is wanted while the functions of {program} are loaded: {GUARD}",
+            code=NEEDS_GUARD,
         )
     if not trio.lowlevel.in_trio_run():
         raise ConfigurationError(

@@ -12,21 +12,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, final
 
 from spear._errors import DeadlineExceeded
+from spear._stalls import ADVICE, because_of
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
-
-STALLED: Final = "spear.stalled"
-"""The key in the metadata of such a call; its value is ``threads`` or ``calls``."""
 
 SAYS: Final = {
     "threads": "all threads of {} wait for plain functions of its own",
     "calls": "all calls that {} takes at a time wait for functions of its own",
 }
-
-ADVICE: Final = (
-    "raise spear.Agent(concurrency=...), add replicas, or call the Python function itself"
-)
 
 
 @final
@@ -59,9 +53,7 @@ class Stalls:
     ) -> DeadlineExceeded:
         """Return the DeadlineExceeded of a call, with the stall that explains it, if there was one."""
         late = DeadlineExceeded.of_call(function, deadline - begun, delivered)
-        if why := self.since(begun):
-            late = DeadlineExceeded(f"{late}: {why}", delivered=delivered)
-        return late
+        return because_of(self.since(begun), late)
 
     def enter(self, text: str) -> None:
         """Note the begin of a call that stalls its instance."""

@@ -27,6 +27,7 @@ from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
 from spear._ids import InstanceId
 from spear.channels import protected_class
 
+from ._failures import first_line
 from ._health import watch_health
 from ._replicas import ServingReplica
 from ._restarts import RestartBudget
@@ -287,14 +288,16 @@ class Supervisor:
         delay = place.budget.delay_seconds(trio.current_time(), lived)
         if delay is not None:
             again = "" if is_first else f"; starting it again in {delay:.2g} s"
-            logger.warning("%s-%d: %s%s", self._name, place.number, _first_line(failure), again)
+            said = f"{first_line(failure)} [{failure.code}]"
+            logger.warning("%s-%d: %s%s", self._name, place.number, said, again)
             return delay
         policy = self._settings.restart
         delay = place.budget.give_up()
         place.is_given_up = True
         logger.error(
-            "%s-%d is given up after %d restarts in %g s: %s",
-            self._name, place.number, policy.intensity, policy.period_seconds, _first_line(failure),
+            "%s-%d is given up after %d restarts in %g s: %s [%s]",
+            self._name, place.number, policy.intensity, policy.period_seconds, first_line(failure),
+            failure.code,
         )  # fmt: skip
         if not self.ready and not self._is_one_coming():
             self._pool.give_up(_verdict(policy, failure))
@@ -399,15 +402,12 @@ def _worth(place: _Place) -> tuple[bool, int, int]:
     return place.is_ready, calls, -place.number
 
 
-def _first_line(failure: SpearError) -> str:
-    return str(failure).partition("\n")[0]
-
-
 def _verdict(policy: RestartPolicy, failure: SpearError) -> WorkerDied:
     """What callers are told when all have been given up."""
     verdict = WorkerDied(
         f"restarted {policy.intensity} times within {policy.period_seconds:g} s, and given up: "
-        f"{_first_line(failure)}",
+        f"{first_line(failure)}",
+        code="given_up",
         delivered="no",
     )
     if isinstance(failure, SpawnFailed | WorkerDied):

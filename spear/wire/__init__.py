@@ -21,6 +21,7 @@ from ._credit import ITEM_OVERHEAD_BYTES as ITEM_OVERHEAD_BYTES
 from ._credit import ReceiveWindow as ReceiveWindow
 from ._credit import SendWindow as SendWindow
 from ._credit import Windows as Windows
+from ._failures import FAILURE_NUMBERS as FAILURE_NUMBERS
 from ._failures import decode_failure_untrusted as decode_failure_untrusted
 from ._failures import encode_failure as encode_failure
 from ._frames import CBOR as CBOR
@@ -47,6 +48,7 @@ from ._handshake import choose_version as choose_version
 from ._handshake import derive_session as derive_session
 from ._handshake import host_text as host_text
 from ._heads import Head as Head
+from ._heads import HeadRefused as HeadRefused
 from ._heads import HeadValue as HeadValue
 from ._heads import decode_head_untrusted as decode_head_untrusted
 from ._heads import encode_head as encode_head

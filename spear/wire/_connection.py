@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias, final
 
-from spear._errors import CallCancelled, CallFailed, Overloaded, Rejected, RemoteProtocolError
+from spear._errors import CallCancelled, CallFailed, Rejected, RemoteProtocolError
 from spear._limits import Limits
 from spear._segments import Segment
 
 from ._calls import Call, CalleeSide
 from ._credit import ITEM_OVERHEAD_BYTES, Windows
+from ._failures import overloaded
 from ._frames import (
     BATCH,
     BYTES_BYTES,
@@ -262,11 +263,11 @@ class Connection(SendingHalf):
             self._check_reading_untrusted()
         failure: CallFailed | None
         if self.state is not _OPEN and self.state is not _PEER_LEAVING:
-            failure = Rejected("takes no new calls")  # it crossed our CLOSE
+            failure = Rejected("takes no new calls", code="draining")  # it crossed our CLOSE
         elif self.inbound_open >= limits.max_calls:
-            failure = Overloaded(f"{limits.max_calls} calls are open", retry_after_seconds=0.1)
+            failure = overloaded(f"{limits.max_calls} calls are open", "too_many_calls")
         elif self.request_bytes + self._sink.pending_bytes + size > limits.request_bytes_in_flight:
-            failure = Overloaded("open calls hold too many bytes", retry_after_seconds=0.1)
+            failure = overloaded("open calls hold too many bytes", "too_many_bytes")
         else:
             failure = self._accepts(function, head)
         if failure is not None:

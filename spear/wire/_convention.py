@@ -68,7 +68,11 @@ def encode_call(
             check_arguments(positional, keywords, text=True)
             raise  # pragma: no cover  # check_arguments() has found what is wrong
     except CannotSend as fault:
-        raise InvalidArguments(f"{function}({fault.path}): {fault}") from None
+        raise InvalidArguments(
+            f"{function}({fault.path}): {fault}",
+            parameter=fault.path,
+            code="argument_not_sendable",
+        ) from None
 
 
 def encode_result(result: object) -> tuple[Payload, bool]:

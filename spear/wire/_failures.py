@@ -15,6 +15,7 @@ from spear._errors import (
     Overloaded,
     Rejected,
     WorkerDied,
+    is_case,
 )
 
 from ._frames import DELIVERED_MAYBE, DELIVERED_YES
@@ -24,16 +25,32 @@ from ._heads import Head
 MOST_MESSAGE_BYTES: Final = 16 * 1024
 MOST_TRACEBACK_BYTES: Final = 32 * 1024
 MOST_TYPE_BYTES: Final = 256
+"""Of the name of a type, and of each other short text."""
 
-_BY_CODE: Final[dict[int, type[CallFailed]]] = {
-    cls.code: cls
-    for cls in (
-        CallFailed, FunctionRaised, DeadlineExceeded, CallCancelled, Overloaded, NotFound, Rejected,
-        InvalidArguments, WorkerDied,
-    )
-}  # fmt: skip
+FAILURE_NUMBERS: Final[dict[type[CallFailed], int]] = {
+    CallFailed: 1,
+    FunctionRaised: 2,
+    DeadlineExceeded: 3,
+    CallCancelled: 4,
+    Overloaded: 5,
+    NotFound: 6,
+    Rejected: 7,
+    InvalidArguments: 8,
+    WorkerDied: 9,
+}
+"""The numbers that stand for failures in ERROR frames."""
+
+_BY_NUMBER: Final = {number: cls for cls, number in FAILURE_NUMBERS.items()}
+
+# What an InvalidArguments knows besides, under the same names in the head.
+_FIT: Final = ("parameter", "expected", "got")
 
 _FLAGS: Final[dict[Delivered, int]] = {"no": 0, "maybe": DELIVERED_MAYBE, "yes": DELIVERED_YES}
+
+
+def overloaded(message: str, code: str) -> Overloaded:
+    """Return the refusal of a call that exceeds a limit of its connection: soon, one may fit."""
+    return Overloaded(message, retry_after_seconds=0.1, code=code)
 
 
 def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, int, int, Head]:
@@ -45,13 +62,27 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
             "type": clip(failure.type_name, MOST_TYPE_BYTES),
             "message": clip(failure.remote_message, max_message_bytes),
         }
+        if failure.remote_code:
+            head["raised"] = clip(failure.remote_code, MOST_TYPE_BYTES)
         if failure.remote_traceback:
             head["traceback"] = _clip_traceback(failure.remote_traceback, max_message_bytes)
     else:
         head = {"message": clip(str(failure), max_message_bytes)}
         if isinstance(failure, Overloaded) and failure.retry_after_seconds is not None:
             retry_after_ms = max(1, round(min(0xFFFF_FFFF, failure.retry_after_seconds * 1000)))
-    return _FLAGS[failure.delivered], failure.code, retry_after_ms, head
+        if isinstance(failure, InvalidArguments):
+            texts = ((name, getattr(failure, name)) for name in _FIT)
+            head |= {name: clip(text, MOST_TYPE_BYTES) for name, text in texts if text}
+        if failure.code != type(failure).code and is_case(failure.code, type(failure)):
+            head["code"] = failure.code
+    return _FLAGS[failure.delivered], _number_of(type(failure)), retry_after_ms, head
+
+
+def _number_of(cls: type[CallFailed]) -> int:
+    number = FAILURE_NUMBERS.get(cls)
+    if number is None:  # a class of somebody else's
+        return next(FAILURE_NUMBERS[each] for each in cls.__mro__ if each in FAILURE_NUMBERS)
+    return number
 
 
 def decode_failure_untrusted(
@@ -69,20 +100,28 @@ def decode_failure_untrusted(
     delivered: Delivered = (
         "yes" if flags & DELIVERED_YES else "maybe" if flags & DELIVERED_MAYBE else "no"
     )
-    cls = _BY_CODE.get(a, CallFailed)
+    cls = _BY_NUMBER.get(a, CallFailed)
     if cls is FunctionRaised:
-        name, trace = head.get("type"), head.get("traceback")
+        name, trace, raised = head.get("type"), head.get("traceback"), head.get("raised")
         return FunctionRaised(
             message if isinstance(message, str) else "",
             type_name=clip(name, MOST_TYPE_BYTES) if isinstance(name, str) else "Exception",
+            remote_code=clip(raised, MOST_TYPE_BYTES) if isinstance(raised, str) else "",
             remote_traceback=(
                 _clip_traceback(trace, max_message_bytes) if isinstance(trace, str) else None
             ),
             delivered=delivered,
         )
+    said = head.get("code")
+    code = said if isinstance(said, str) and is_case(said, cls) else None
     if cls is Overloaded:
-        return Overloaded(text, retry_after_seconds=b / 1000 if b else None, delivered=delivered)
-    return cls(text, delivered=delivered)
+        seconds = b / 1000 if b else None
+        return Overloaded(text, retry_after_seconds=seconds, code=code, delivered=delivered)
+    if cls is InvalidArguments:
+        given = {name: head.get(name) for name in _FIT}
+        fit = {n: clip(each, MOST_TYPE_BYTES) for n, each in given.items() if isinstance(each, str)}
+        return InvalidArguments(text, **fit, code=code, delivered=delivered)
+    return cls(text, code=code, delivered=delivered)
 
 
 def _clip_traceback(text: str, max_message_bytes: int) -> str:

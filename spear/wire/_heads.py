@@ -28,6 +28,18 @@ class Truncated(ValueError):
     """The data ends before the item does."""
 
 
+class HeadRefused(ValueError):
+    """A head cannot be sent.
+
+    Attributes:
+        code: of the LocalProtocolError that it becomes.
+    """
+
+    def __init__(self, message: str, code: str = "head_not_sendable") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 # Major types of CBOR (RFC 8949, section 3.1).
 _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = 2, 3, 4, 5, 6, 7
 
@@ -36,16 +48,17 @@ def encode_head(head: Head) -> bytes:
     """One CBOR map that every receiver takes.
 
     Raises:
-        ValueError: a head cannot carry this; the message says why.
+        HeadRefused: a head cannot carry this; the message says why.
     """
     _check_depth(head, MAX_DEPTH)
     try:
         encoded = cbor2.dumps(head)
         skip_item_untrusted(encoded, 0)
     except (cbor2.CBOREncodeError, ValueError) as error:
-        raise ValueError(f"a head cannot carry this: {error}") from error
+        raise HeadRefused(f"a head cannot carry this: {error}") from error
     if len(encoded) > MAX_BYTES:
-        raise ValueError(f"a head of {len(encoded)} bytes, allowed are {MAX_BYTES}")
+        message = f"a head of {len(encoded)} bytes, allowed are {MAX_BYTES}"
+        raise HeadRefused(message, "head_too_large")
     return encoded
 
 
@@ -59,7 +72,7 @@ def _check_depth(value: object, levels: int) -> None:
     else:
         return
     if not levels:
-        raise ValueError(f"a head cannot carry this: deeper than {MAX_DEPTH} levels")
+        raise HeadRefused(f"a head cannot carry this: deeper than {MAX_DEPTH} levels")
     for child in children:
         _check_depth(child, levels - 1)
 

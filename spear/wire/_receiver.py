@@ -57,6 +57,8 @@ _NULL: Final = 0xF6
 class FrameTooLarge(RemoteProtocolError):
     """The peer claims to send a larger frame than it may; nothing of it was kept."""
 
+    code = "frame_too_large"
+
 
 @final
 class Receiver:

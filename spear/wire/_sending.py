@@ -185,7 +185,8 @@ class SendingHalf:
             payload, flags = self._to_be_pushed(payload, flags)
         if len(payload) > peer.max_message_bytes and not isinstance(payload, Segment):
             raise LocalProtocolError(
-                f"a payload of {len(payload)} bytes; the peer takes {peer.max_message_bytes}"
+                f"a payload of {len(payload)} bytes; the peer takes {peer.max_message_bytes}",
+                code="payload_too_large",
             )
         sink, call_id = self._sink, self._next_id
         sink.push(_REQUEST, flags, call_id, function, deadline_ms, payload, head)
@@ -236,7 +237,8 @@ class SendingHalf:
             payload, flags = self._to_be_pushed(payload, flags)
         if len(payload) > self.peer.max_message_bytes and not isinstance(payload, Segment):
             raise LocalProtocolError(
-                f"a result of {len(payload)} bytes; the peer takes {self.peer.max_message_bytes}"
+                f"a result of {len(payload)} bytes; the peer takes {self.peer.max_message_bytes}",
+                code="payload_too_large",
             )
         self._end_inbound(call, _RESPONSE)
         self._sink.push(_RESPONSE, flags, call.id, micros, 0, payload)
@@ -274,7 +276,8 @@ class SendingHalf:
         size = len(report)
         if size > self.peer.fragment_bytes:
             raise LocalProtocolError(
-                f"a report of {size} bytes; the peer takes {self.peer.fragment_bytes}"
+                f"a report of {size} bytes; the peer takes {self.peer.fragment_bytes}",
+                code="payload_too_large",
             )
         if self._held_signals or not self._signals.take(now, signal_cost(size)):
             self._held_signals[call.id] = flags, bytes(report)
@@ -328,7 +331,8 @@ class SendingHalf:
         size = len(item)
         if size > self.peer.max_message_bytes:
             raise LocalProtocolError(
-                f"an item of {size} bytes; the peer takes {self.peer.max_message_bytes}"
+                f"an item of {size} bytes; the peer takes {self.peer.max_message_bytes}",
+                code="payload_too_large",
             )
         call.state = state
         cost = size + ITEM_OVERHEAD_BYTES

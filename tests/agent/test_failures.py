@@ -78,7 +78,7 @@ async def test_r14_a_function_that_is_overloaded_says_when_to_come_again_and_tha
 
     @app.function
     async def busy() -> None:
-        raise Overloaded("later, please", retry_after_seconds=2)
+        raise Overloaded("later, please", retry_after_seconds=2, code="too_many_bytes")
 
     @app.function
     async def busy_nursery() -> None:
@@ -90,6 +90,7 @@ async def test_r14_a_function_that_is_overloaded_says_when_to_come_again_and_tha
             with pytest.raises(Overloaded, match="later, please") as raised:
                 await caller.call(name)
             assert raised.value.retry_after_seconds == 2
+            assert raised.value.code == "too_many_bytes"
             assert raised.value.delivered == "yes"
 
 
@@ -174,6 +175,35 @@ async def test_what_was_made_to_stop_says_so_whatever_it_raises_then() -> None:
         assert late.value.delivered == "yes"
         with pytest.raises(spear.CallCancelled, match="closing"):
             await caller.call("stop", "closing")
+
+
+async def test_the_code_of_a_call_that_failed_inside_a_function_reaches_its_caller() -> None:
+    class Host:
+        def refuse(self, function: int, head: Head | None) -> spear.CallFailed | None:
+            return None
+
+        async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
+            raise spear.WorkerDied("restarted too often", code="given_up", delivered="no")
+
+    app = Agent()
+
+    @app.function
+    async def ask() -> object:
+        return await spear.call("other.thing")
+
+    @app.function
+    async def ask_asker() -> None:
+        raise FunctionRaised("deeper", type_name="NotFound", remote_code="ambiguous_name")
+
+    @app.function
+    async def fail() -> None:
+        raise KeyError("mine")
+
+    async with calling(app, host=Host()) as caller:
+        for name, code in (("ask", "given_up"), ("ask_asker", "ambiguous_name"), ("fail", "")):
+            with pytest.raises(FunctionRaised) as raised:
+                await caller.call(name)
+            assert (raised.value.code, raised.value.remote_code) == ("function_raised", code)
 
 
 # -- groups -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import trio
 from spear import ChannelBroken, ChannelClosed, FunctionRaised, Limits
 from spear.channels import CommunicationChannel, connect_channel
 from spear.testing import Functions, RawPeer
-from spear.wire import NO_DEADLINE, FrameType
+from spear.wire import FAILURE_NUMBERS, NO_DEADLINE, FrameType
 
 from .helpers import INSTANCE, MEMORY_STREAM, echo, open_in_memory, park, sleep
 
@@ -144,7 +144,9 @@ async def test_s14_an_error_of_sixty_thousand_characters_is_cut_by_the_host(unix
         nursery.start_soon(call)
         call_id = (await peer.receive(REQUEST))[2]
         head: Head = {"type": "T", "message": "x" * 60_003}
-        await peer.send(FrameType.ERROR, call_id=call_id, a=FunctionRaised.code, head=head)
+        await peer.send(
+            FrameType.ERROR, call_id=call_id, a=FAILURE_NUMBERS[FunctionRaised], head=head
+        )
     assert [len(text) for text in texts] == [Limits().error_message_bytes]
 
 

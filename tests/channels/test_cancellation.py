@@ -11,7 +11,7 @@ import trio
 from spear import CallCancelled, ChannelBroken, Limits
 from spear.channels import CommunicationChannel, ExecutionResponse
 from spear.testing import Functions, RawPeer
-from spear.wire import NO_DEADLINE, FrameType, Receiver
+from spear.wire import FAILURE_NUMBERS, NO_DEADLINE, FrameType, Receiver
 
 from .helpers import MEMORY_STREAM, echo, open_in_memory, park, sleep
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .helpers import Carrier
 
 BODY = bytes(32 * 1024 * 1024)
-CANCELLED = CallCancelled.code
+CANCELLED = FAILURE_NUMBERS[CallCancelled]
 
 
 # -- R5 ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import trio
 from spear import DeadlineExceeded, Limits
 from spear.channels import CallStream, CommunicationChannel, open_timers
 from spear.testing import Functions
-from spear.wire import NO_DEADLINE, FrameType
+from spear.wire import FAILURE_NUMBERS, NO_DEADLINE, FrameType
 
 from .helpers import MEMORY_STREAM, echo, open_in_memory, park, sleep
 
@@ -345,7 +345,7 @@ async def test_r8_a_request_that_never_becomes_complete_expires(
         assert channel.statistics().handlers_running == 1
         assert channel.statistics().buffered_bytes >= 100_000
         frame = await peer.receive(FrameType.ERROR)
-        assert (frame[2], frame[3]) == (2, DeadlineExceeded.code)
+        assert (frame[2], frame[3]) == (2, FAILURE_NUMBERS[DeadlineExceeded])
         assert trio.current_time() - started == pytest.approx(0.5)
         found = channel.statistics()
         assert (found.handlers_running, found.buffered_bytes, found.calls_refused) == (0, 0, 1)

@@ -148,7 +148,10 @@ def test_it_begins_at_once() -> None:
             ["call", "shop.py:price", "@user"],
             "No such file or directory; text that begins with @ is written '\"@user\"'",
         ),
-        (["call", "shop.py:price", "9" * 100_001], "99999... cannot be used: Exceeds the limit"),
+        (
+            ["call", "shop.py:price", "9" * 100_001],
+            "99999... cannot be used: an integer has more than",
+        ),
         (["call", "shop.py:price", "--env", ""], "--env needs a name"),
         (["call", "shop.py:price", "--env"], "--env needs a value"),
         (["call", "shop.py:price", "--env", "NO_SUCH"], "--env NO_SUCH: there is no such variable"),

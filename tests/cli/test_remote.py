@@ -440,23 +440,23 @@ def test_control_characters_do_not_reach_the_terminal(run: Run, tmp_path: Path) 
         ({"kind": "Rejected", "message": "no"}, Rejected, "no"),
         ({"kind": "CallFailed"}, CallFailed, "the host answers 418 CallFailed"),
         (
-            {"kind": "FunctionRaised", "type": "KeyError", "message": "KeyError: 'x'"},
+            {"kind": "FunctionRaised", "type": "KeyError", "message": "'x'"},
             FunctionRaised,
             "KeyError: 'x'",
         ),
         (
-            {"kind": "FunctionRaised", "type": "KeyError", "message": "KeyError", "traceback": "T"},
+            {"kind": "FunctionRaised", "type": "KeyError", "message": "", "traceback": "T"},
             FunctionRaised,
             "KeyError\nT",
         ),
         ({"kind": "WorkerDied", "message": "m", "stderr_tail": "t"}, WorkerDied, "m\n--- stderr ---\nt"),
         (
-            {"kind": "SpawnFailed", "message": "m\n--- stderr ---\nt", "stderr_tail": "t"},
+            {"kind": "SpawnFailed", "message": "m", "stderr_tail": "t"},
             SpawnFailed,
             "m\n--- stderr ---\nt",
         ),
         ({"kind": "Overloaded", "message": "full"}, Overloaded, "full; try again in 3 s"),
-        ({"kind": "Busy", "message": "try again"}, Overloaded, "try again"),
+        ({"kind": "Busy", "code": "busy", "message": "try again"}, Overloaded, "try again"),
         (
             {"kind": "Unauthorized", "message": "no token"},
             ConfigurationError,

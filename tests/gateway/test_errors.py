@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import spear
+from spear import ConfigurationError
 from spear.gateway._errors import Problem, describe, retry_after, retry_header, status_of
 
 
@@ -57,14 +58,30 @@ def test_when_to_try_again() -> None:
 def test_what_is_told() -> None:
     raised = spear.FunctionRaised("no", type_name="ValueError", remote_traceback="Traceback: ...")
     assert describe(raised, request_id="r") == {
-        "kind": "FunctionRaised", "message": "no", "delivered": "yes", "type": "ValueError",
-        "traceback": "Traceback: ...", "request_id": "r",
+        "kind": "FunctionRaised", "code": "function_raised", "message": "no", "delivered": "yes",
+        "type": "ValueError", "traceback": "Traceback: ...", "request_id": "r",
     }  # fmt: skip
+    nested = spear.FunctionRaised("gone", type_name="WorkerDied", remote_code="given_up")
+    assert describe(nested)["remote_code"] == "given_up"
     assert describe(died("maybe")) == {
-        "kind": "WorkerDied", "message": "gone", "delivered": "maybe", "exit_status": -9,
+        "kind": "WorkerDied", "code": "worker_died", "message": "gone", "delivered": "maybe",
+        "exit_status": -9,
     }  # fmt: skip
     assert describe(died("maybe"), tell_all=True)["stderr_tail"] == "secret"
     failed = spear.SpawnFailed("no start", stderr_tail="secret")
-    assert describe(failed) == {"kind": "SpawnFailed", "message": "no start", "delivered": "no"}
+    assert describe(failed) == {
+        "kind": "SpawnFailed", "code": "spawn_failed", "message": "no start", "delivered": "no",
+    }  # fmt: skip
+    misfit = spear.InvalidArguments("f(x=...): no", parameter="x", expected="int", got="str")
+    assert describe(misfit) == {
+        "kind": "InvalidArguments", "code": "invalid_arguments", "message": "f(x=...): no",
+        "delivered": "no", "parameter": "x", "expected": "int", "got": "str",
+    }  # fmt: skip
+    setting = ConfigurationError.about("replicas.max", "must be at least 1")
+    assert describe(setting) == {
+        "kind": "ConfigurationError", "code": "configuration_error", "delivered": "no",
+        "message": "replicas.max must be at least 1", "key": "replicas.max",
+    }  # fmt: skip
+    assert "key" not in describe(ConfigurationError("no functions"))
     assert describe(spear.WorkerDied("gone"))["message"] == "gone"
     assert "secret" not in str(describe(ValueError("secret")))

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 import spear
 from spear._ids import InstanceId
 from spear.gateway import GatewaySettings, open_gateway
-from spear.gateway._lambda import _log_tail, is_outcome
+from spear.gateway._lambda import _log_tail, _message, is_outcome
 from spear.runtimes import LogLine
 from spear.spearlet import Answer, FollowedLines, InstanceLine
 
@@ -240,6 +240,12 @@ async def test_the_client_context_is_metadata() -> None:
         told = await invoke.result("context_of", ClientContext=context)
         assert isinstance(told, dict)
         assert told["client_context"] == {"client": {"app_title": "till"}}
+
+
+def test_what_an_instance_wrote_last_is_not_for_every_client() -> None:
+    for kind in (spear.WorkerDied, spear.SpawnFailed):
+        assert _message(kind("it is gone", stderr_tail="the password is 1234")) == "it is gone"
+    assert _message(spear.NotFound("no such function")) == "no such function"
 
 
 @pytest.mark.slow

@@ -71,7 +71,10 @@ def _limits(**values: object) -> ResourceLimits:
         (lambda: _settings(working_directory=5), "working_directory must be text, not 5"),
         (lambda: _settings(debug="no"), "debug must be True or False, not 'no'"),
         (lambda: _settings(start="fork"), "start must be one of auto, zygote, spawn, not 'fork'"),
-        (lambda: _settings(target=None, command=("x",), start="zygote"), "goes with a target"),
+        (
+            lambda: _settings(target=None, command=("x",), start="zygote"),
+            "a command cannot be forked",
+        ),
         (
             lambda: _settings(limits={"open_files": 64}),
             r"limits must be ResourceLimits\(\.\.\.\), not",
@@ -118,8 +121,12 @@ def test_limits_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -
         raise PermissionError(errno.EPERM, "a filter says no")
 
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
-    problems = dict(ProcessSettings(command=("true",)).problems())
-    assert problems == {"core_bytes": "core_bytes cannot be limited here: a filter says no"}
+    (problem,) = ProcessSettings(command=("true",)).problems()
+    assert str(problem) == "core_bytes cannot be limited here: a filter says no"
+    assert (problem.key, problem.summary) == (
+        "core_bytes",
+        "cannot be limited here: a filter says no",
+    )
     unlimited = ProcessSettings(command=("true",), limits=ResourceLimits(core_bytes=None))
     unlimited.validate()
 

@@ -62,6 +62,7 @@ async def test_a_call_that_waits_for_threads_which_wait_for_it_says_so(kind: str
         with pytest.raises(DeadlineExceeded) as raised:
             await deployment.go(1000, timeout=1)
         assert str(raised.value).startswith(f"go took longer than 1 s: {KINDS[kind]}")
+        assert raised.value.code == "stalled"
         assert await deployment.go(1) == "done"
         if kind in ("trio", "asyncio"):
             with pytest.raises(

@@ -151,16 +151,17 @@ async def test_r17_a_crash_loop_ends_in_a_clear_state(
             WorkerDied, match="restarted 5 times within 10 s, and given up"
         ) as caught:
             await waiting.result()
-        assert caught.value.delivered == "no"
+        assert (caught.value.code, caught.value.delivered) == ("given_up", "no")
         assert "no database" in str(caught.value)
         assert 0.1 < trio.current_time() - begun < 10
         assert len(fragile.starts) == 6
         health = deployment.health()
         assert (health.state, deployment.statistics().restarts) == (DeploymentState.UNHEALTHY, 5)
         assert "no database" in health.reason
+        assert health.code == "spawn_failed"
         with pytest.raises(WorkerDied, match="no database"):
             await deployment.echo(1)
-        assert await other.echo(1) == 1
+        assert (await other.echo(1), other.health().code) == (1, "")
         fragile.fails = False
         await trio.sleep(61)  # it is tried again after a minute
         assert deployment.health().state is DeploymentState.READY

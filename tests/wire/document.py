@@ -16,8 +16,7 @@ import attrs
 import cbor2
 
 from spear._limits import Limits
-from spear.wire import ITEM_OVERHEAD_BYTES, FrameType, HeadValue, Kind, Role
-from spear.wire._failures import _BY_CODE
+from spear.wire import FAILURE_NUMBERS, ITEM_OVERHEAD_BYTES, FrameType, HeadValue, Kind, Role
 from spear.wire._handshake import _ANNOUNCED, _ANNOUNCED_SEGMENTS, LEAST_FRAGMENT_BYTES
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS
 from spear.wire._states import (
@@ -105,9 +104,9 @@ def type_table() -> str:
 
 def code_table() -> str:
     rows = [("a", "failure", "what it says")]
-    for code, cls in sorted(_BY_CODE.items()):
+    for cls, number in FAILURE_NUMBERS.items():
         said = (cls.__doc__ or "").splitlines()[0]
-        rows.append((str(code), f"`{cls.__name__}`", said))
+        rows.append((str(number), f"`{cls.__name__}`", said))
     return table(*rows)
 
 

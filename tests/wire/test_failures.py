@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 
 from spear._errors import (
+    CASES,
     CallCancelled,
     CallFailed,
     DeadlineExceeded,
@@ -22,7 +23,13 @@ from spear._errors import (
     WorkerDied,
 )
 from spear._limits import KIB
-from spear.wire import HeadValue, decode_failure_untrusted, encode_failure, encode_head
+from spear.wire import (
+    FAILURE_NUMBERS,
+    HeadValue,
+    decode_failure_untrusted,
+    encode_failure,
+    encode_head,
+)
 from spear.wire._failures import clip
 
 from .test_heads import HEADS
@@ -55,14 +62,68 @@ def test_each_kind_arrives_as_what_it_was(kind: type[CallFailed], delivered: Del
     assert arrived.delivered == delivered
 
 
-def test_every_subclass_of_call_failed_has_a_code_of_its_own() -> None:
+def test_every_subclass_of_call_failed_has_a_number_of_its_own() -> None:
     kinds = [CallFailed]
     for kind in kinds:
         kinds += kind.__subclasses__()
     ours = [kind for kind in kinds if kind.__module__ == "spear._errors"]
-    assert len({kind.code for kind in ours}) == len(ours) == 9
+    assert sorted(FAILURE_NUMBERS[kind] for kind in ours) == list(range(1, 10))
     for kind in ours:
-        assert type(decode_failure_untrusted(0, kind.code, 0, None, 10)) is kind
+        assert type(decode_failure_untrusted(0, FAILURE_NUMBERS[kind], 0, None, 10)) is kind
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_the_code_of_a_case_arrives(code: str) -> None:
+    for kind in CASES[code]:
+        if issubclass(kind, CallFailed):
+            arrived = over_the_wire(kind("why", code=code))
+            assert (type(arrived), arrived.code) == (kind, code)
+
+
+def test_the_code_of_a_class_needs_no_bytes() -> None:
+    *_, head = encode_failure(Overloaded("full"), MESSAGE_BYTES)
+    assert head == {"message": "full"}
+    assert over_the_wire(Overloaded("full")).code == "overloaded"
+
+
+def test_a_code_that_is_no_case_of_the_failure_is_neither_sent_nor_believed() -> None:
+    *_, head = encode_failure(Overloaded("full", code="my_own"), MESSAGE_BYTES)
+    assert head == {"message": "full"}
+    for code in ("my_own", "given_up", "overloaded", "", 7, ["queue_full"], None):
+        said: dict[str, HeadValue] = {"message": "full", "code": code}  # type: ignore[dict-item]  # likewise
+        failure = decode_failure_untrusted(0, FAILURE_NUMBERS[Overloaded], 0, said, MESSAGE_BYTES)
+        assert failure.code == "overloaded"
+
+
+def test_what_does_not_fit_arrives_with_the_error() -> None:
+    arrived = over_the_wire(
+        InvalidArguments("f(x[0]): no", parameter="x[0]", expected="list[str]", got="int")
+    )
+    assert isinstance(arrived, InvalidArguments)
+    assert (arrived.parameter, arrived.expected, arrived.got) == ("x[0]", "list[str]", "int")
+    *_, head = encode_failure(InvalidArguments("no"), MESSAGE_BYTES)
+    assert head == {"message": "no"}
+
+
+def test_s14_the_names_of_parameters_and_types_are_cut_on_both_sides() -> None:
+    long = "é" * 30_000
+    arrived = over_the_wire(InvalidArguments(long, parameter=long, expected=long, got=long))
+    head: dict[str, HeadValue] = {"parameter": long, "expected": 7, "got": long}
+    number = FAILURE_NUMBERS[InvalidArguments]
+    believed = decode_failure_untrusted(0, number, 0, head, MESSAGE_BYTES)
+    for each in (arrived, believed):
+        assert isinstance(each, InvalidArguments)
+        assert len(each.parameter.encode()) <= 256
+        assert len(each.got.encode()) <= 256
+    assert isinstance(believed, InvalidArguments)
+    assert believed.expected == ""
+
+
+def test_a_failure_of_a_class_of_somebody_elses_has_the_number_of_its_base() -> None:
+    class MyOwn(NotFound):
+        pass
+
+    assert type(over_the_wire(MyOwn("no"))) is NotFound
 
 
 def test_what_a_function_raised_arrives_with_its_type() -> None:
@@ -72,6 +133,20 @@ def test_what_a_function_raised_arrives_with_its_type() -> None:
     assert arrived.remote_traceback is None
     assert str(arrived) == "LookupError: no such row"
     assert arrived.delivered == "yes"
+
+
+def test_the_code_of_what_was_raised_travels_cut() -> None:
+    raised = FunctionRaised("gone", type_name="WorkerDied", remote_code="worker_died")
+    for failure, code in ((raised, "worker_died"), (FunctionRaised("x"), "")):
+        arrived = over_the_wire(failure)
+        assert isinstance(arrived, FunctionRaised)
+        assert (arrived.code, arrived.remote_code) == ("function_raised", code)
+    for said, believed in (("é" * 9999, 256), (7, 0)):
+        head: dict[str, HeadValue] = {"type": "T", "raised": said}
+        number = FAILURE_NUMBERS[FunctionRaised]
+        believing = decode_failure_untrusted(0, number, 0, head, MESSAGE_BYTES)
+        assert isinstance(believing, FunctionRaised)
+        assert 0 <= believed - len(believing.remote_code.encode()) < 2
 
 
 def test_a_traceback_travels_if_there_is_one() -> None:
@@ -125,7 +200,7 @@ class TestUntrusted:
     ) -> None:
         long = "é" * 30_000
         head: dict[str, HeadValue] = {"message": long, "type": long, "traceback": long}
-        failure = decode_failure_untrusted(0, kind.code, 0, head, MESSAGE_BYTES)
+        failure = decode_failure_untrusted(0, FAILURE_NUMBERS[kind], 0, head, MESSAGE_BYTES)
         if isinstance(failure, FunctionRaised):
             assert len(failure.remote_message.encode()) <= MESSAGE_BYTES
             assert len(failure.type_name.encode()) <= 256
