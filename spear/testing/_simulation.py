@@ -25,7 +25,7 @@ import trio.testing
 from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_LIMITS, Limits
 from spear._util import NoPublicConstructor
-from spear.channels import open_private_nursery
+from spear.channels import machine_clock, open_private_nursery
 from spear.spearlet import CallRecord, open_spearlet
 
 from ._simulated_network import Network
@@ -335,6 +335,7 @@ def simulate(
     simulation: Simulation = Simulation._create(seed)
 
     async def main() -> None:
+        machine_clock.set(trio.current_time)
         with trio.fail_after(seconds):
             await simulation._run(program, limits, latency_seconds, loss)
 

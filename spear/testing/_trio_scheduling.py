@@ -1,9 +1,9 @@
 """Seeded scheduling: the only module that uses private names of Trio.
 
 Trio shuffles the tasks of each pass with a private generator, and orders them first only if a private
-flag is set. There is no public way; Hypothesis seeds the same generator, and pytest-trio sets the same flag.
-A release of Trio that has renamed one of the two is refused here: a run whose seed does nothing would look
-as if it worked.
+flag is set. There is no public way; Trio's own plug-in for Hypothesis sets the same two. A release of
+Trio that has renamed one of them is refused here, because a seed without effect would look as if it
+worked.
 """
 
 from __future__ import annotations
