@@ -31,8 +31,8 @@ SPOKEN_AFTER: Final = 0.95
 machine_clock: Final[trio.lowlevel.RunVar[Callable[[], float]]] = trio.lowlevel.RunVar(
     "spear machine clock", monotonic
 )
-"""A clock that all processes of a machine have in common, which Trio's is not. A run whose time is virtual
-sets another one."""
+"""A clock that all processes of a machine share, as they do not share Trio's. A run in virtual time sets
+another one."""
 
 LEAST_SECONDS: Final = 0.01
 """No host can make an agent speak more often than this."""

@@ -232,7 +232,12 @@ class Simulation(metaclass=NoPublicConstructor):
             pause_seconds: least and most time between two faults.
             fault_seconds: least and most time of a partition or a freeze. Limits decide what it comes to:
                 an instance that is silent for longer than its heartbeats allow is killed.
+
+        Raises:
+            ConfigurationError: there is no fault of a name, or none was given.
         """
+        if not faults or not set(faults) <= set(FAULTS):
+            raise ConfigurationError(f"faults must be some of {', '.join(FAULTS)}, not {faults!r}")
         rng = self.generator("faults")
         async with trio.open_nursery() as nursery:
             while True:
@@ -340,6 +345,6 @@ def simulate(
             await simulation._run(program, limits, latency_seconds, loss)
 
     clock = trio.testing.MockClock(autojump_threshold=0)
-    with simulation._explaining(), seeded_scheduling(simulation.generator("schedule")):
+    with seeded_scheduling(simulation.generator("schedule")), simulation._explaining():
         trio.run(main, clock=clock)
     return simulation._report()

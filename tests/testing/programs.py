@@ -94,7 +94,7 @@ async def cancels(simulation: Simulation, *faults: str) -> None:
         for number in range(12):
             nursery.start_soon(call, number)
     await trio.sleep(1.0)
-    running = Counter[object]()
+    running = Counter[tuple[object, ...]]()
     for instance, (kind, *what) in simulation.notes:
         running[instance, *what] += 1 if kind == "begin" else -1
     alive = {str(each) for each in simulation.instances}
