@@ -120,9 +120,8 @@ class Spearlet(metaclass=NoPublicConstructor):
         Args:
             target: a Python file; a module's dotted name, which is looked for where this process
                 looks; settings, of processes or of a runtime that ``open_spearlet()`` was given; or an
-                Agent, which then runs inside
-                this process. A file or module with several agents needs the name of one, as in
-                ``shop.py:app``.
+                Agent, which then runs inside this process. A file or module with several agents needs the
+                name of one, as in ``shop.py:app``.
             name: for the deployment and its instances; by default taken from the target.
             replicas: how many, or between which numbers they follow the load; instead of that in
                 ``settings``. One that may have none is started all the same, and ends when it was idle.

@@ -7,21 +7,25 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.lowlevel import Abort, wait_task_rescheduled
+from trio.testing import wait_all_tasks_blocked
 
 import spear
 from spear import Agent, ConfigurationError, SpawnFailed, WorkerDied
 from spear._ids import InstanceId
-from spear.runtimes import InstanceState, RuntimeSettings
+from spear.runtimes import InstanceSpec, InstanceState, RuntimeSettings
 from spear.testing import Simulation, SimulationReport, simulate
 from spear.testing._simulated_network import Network, Site
 from spear.testing._simulated_runtime import SimulatedSettings
-from spear.testing._trio_scheduling import FLAG, GENERATOR
+from spear.testing._trio_scheduling import FILL, FLAG, GENERATOR, SETS, STATUS
 from spear.transports import MemoryAddress, connect_memory
 
 from .programs import LIMITS
@@ -82,17 +86,17 @@ for program in kills, pays:
 
 
 @pytest.mark.slow
-def test_r29_a_seed_gives_one_digest_in_processes_with_other_hash_seeds() -> None:
+def test_r29_a_seed_gives_one_digest_in_processes_with_other_hashes_and_heaps() -> None:
     digests = [
         subprocess.run(
             [sys.executable, "-c", DIGESTS],
             cwd=ROOT,
-            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONMALLOC": allocator},
             stdout=subprocess.PIPE,
             check=True,
             text=True,
         ).stdout.split()
-        for hash_seed in ("1", "4711")
+        for hash_seed, allocator in (("1", "default"), ("4711", "malloc"))
     ]
     assert digests[0] == digests[1]
     assert len(set(digests[0])) == 6
@@ -157,7 +161,36 @@ async def nothing(_: Simulation) -> None:
     await trio.lowlevel.checkpoint()
 
 
-@pytest.mark.parametrize("name", [GENERATOR, FLAG])
+async def abort_orders(simulation: Simulation) -> None:
+    """Note in which order tasks are aborted: all of one scope, each in a scope, all at one deadline."""
+
+    async def wait(kind: str, number: int, deadline: float) -> None:
+        def abort(_: object) -> Abort:
+            simulation.note(kind, number)
+            return Abort.SUCCEEDED
+
+        with trio.CancelScope(deadline=deadline) if deadline else nullcontext():
+            await wait_task_rescheduled(abort)
+
+    at = trio.current_time() + 1
+    for kind, deadline in (("siblings", 0.0), ("children", at + 9), ("one deadline", at)):
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(wait, kind, number, deadline)
+                await wait_all_tasks_blocked()
+            if kind != "one deadline":
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["siblings", "children", "one deadline"])
+def test_r29_what_is_cancelled_first_does_not_depend_on_addresses(kind: str) -> None:
+    notes = run(abort_orders).notes
+    aborted = [int(str(values[1])) for _, values in notes if values[0] == kind]
+    order = sorted(aborted, reverse=kind == "children")
+    assert (aborted, len(aborted)) == (order, 40)
+
+
+@pytest.mark.parametrize("name", [GENERATOR, FLAG, STATUS])
 def test_a_trio_without_a_private_name_is_refused_by_its_version(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +205,15 @@ def test_a_trio_with_another_kind_of_generator_is_refused(monkeypatch: pytest.Mo
         run(nothing)
 
 
+@pytest.mark.parametrize("name", [*SETS, FILL])
+def test_a_trio_with_other_cancel_scopes_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(f"trio._core._run.{STATUS}.{name}")
+    with pytest.raises(ConfigurationError, match=f"no trio._core._run.{STATUS}.{name} of"):
+        run(nothing)
+
+
 def test_a_trio_without_the_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("trio._core._run")
     monkeypatch.setitem(sys.modules, "trio._core._run", None)
@@ -183,11 +225,11 @@ def test_a_trio_without_the_module_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_trio_gets_its_own_scheduling_back(fails: bool) -> None:
     from trio._core import _run
 
-    before = [getattr(_run, name) for name in (GENERATOR, FLAG)]
+    before = dict(vars(_run))
 
     async def program(_: Simulation) -> None:
         await trio.lowlevel.checkpoint()
-        assert getattr(_run, GENERATOR) is not before[0]
+        assert getattr(_run, GENERATOR) is not before[GENERATOR]
         if fails:
             raise KeyError
 
@@ -196,7 +238,7 @@ def test_trio_gets_its_own_scheduling_back(fails: bool) -> None:
             run(program)
     else:
         run(program)
-    assert [getattr(_run, name) for name in (GENERATOR, FLAG)] == before
+    assert vars(_run) == before
 
 
 # -- instances ------------------------------------------------------------------------------------
@@ -511,3 +553,25 @@ def test_the_runtime_tells_what_it_can_and_counts() -> None:
             runtime.validate(RuntimeSettings())
 
     run(program)
+
+
+def test_the_runtime_starts_instances_without_a_deployment() -> None:
+    async def program(simulation: Simulation) -> None:
+        runtime, instance = simulation._runtime, InstanceId("memory", "alone")
+        settings = SimulatedSettings(make_agent=sleeper(simulation))
+        spec = InstanceSpec(instance_id=instance, settings=settings)
+        async with runtime.open_instance(spec) as opened:
+            channel = await opened.wait_ready()
+            assert list(channel.functions) == ["nap"]
+            body = runtime.bodies[instance]
+            body.kill()
+            body.kill()
+            assert await opened.wait_exited() == -SIGKILL
+
+    run(program)
+
+
+async def test_settings_of_a_runtime_that_the_spearlet_does_not_have_are_refused() -> None:
+    async with spear.open_spearlet() as spearlet:
+        with pytest.raises(ConfigurationError, match="cannot be deployed"):
+            await spearlet.deploy(SimulatedSettings(make_agent=Agent))
