@@ -29,8 +29,9 @@ from ._misbehaviour import check_channel_with_bad_peers as check_channel_with_ba
 from ._raw import RawPeer as RawPeer
 from ._services import Functions as Functions
 from ._services import Handler as Handler
-from ._simulation import Program as Program
+from ._simulated_runtime import SimulatedSettings as SimulatedSettings
 from ._simulation import SimulatedEvent as SimulatedEvent
+from ._simulation import SimulatedProgram as SimulatedProgram
 from ._simulation import Simulation as Simulation
 from ._simulation import SimulationReport as SimulationReport
 from ._simulation import simulate as simulate

@@ -51,6 +51,9 @@ class Network:
         record: receives what happens.
         latency_seconds: least and most time that a chunk takes.
         loss: probability that a chunk has to be sent again.
+
+    Attributes:
+        loss: the same.
     """
 
     def __init__(
@@ -66,21 +69,26 @@ class Network:
             raise ConfigurationError(
                 f"latency_seconds must be a least and a most time, not {latency_seconds!r}"
             )
-        if not 0 <= loss < 1:
-            raise ConfigurationError(f"loss must be from 0 to below 1, not {loss!r}")
+        check_loss("loss", loss)
         self._rng = rng
         self._latency_seconds = latency_seconds
-        self._loss = loss
+        self.loss = loss
         self.nursery = nursery
         self.record = record
 
-    def draw_delay(self) -> float:
-        """Return the seconds that the next chunk takes."""
+    def draw_delay(self, loss: float) -> float:
+        """Return the seconds that the next chunk takes, with so much probability of each loss."""
         delay, pause = self._rng.uniform(*self._latency_seconds), RESEND_SECONDS
-        while self._loss and self._rng.random() < self._loss:
+        while loss and self._rng.random() < loss:
             delay += pause
             pause *= 2
         return delay
+
+
+def check_loss(name: str, loss: float) -> None:
+    """Raise ConfigurationError for a probability with which nothing would ever arrive."""
+    if not 0 <= loss < 1:
+        raise ConfigurationError(f"{name} must be from 0 to below 1, not {loss!r}")
 
 
 @final
@@ -92,6 +100,8 @@ class Site:
         is_closed: whether its process has ended. Its tasks may still unwind.
         is_frozen: whether its process is stopped, as by SIGSTOP.
         is_partitioned: whether no byte reaches it or leaves it.
+        delay_seconds: what each chunk takes beyond the network's latency.
+        loss: probability that a chunk has to be sent again; by default the network's.
     """
 
     def __init__(self, network: Network, instance: InstanceId) -> None:
@@ -100,6 +110,7 @@ class Site:
         self.is_frozen = False
         self.is_partitioned = False
         self._network = network
+        self.restore()
         self._links: dict[_Link, None] = {}  # in the order of their connections
         self._released = trio.Event()
 
@@ -119,6 +130,10 @@ class Site:
         """Separate the site from the host, or connect it again. Bytes wait meanwhile."""
         self.is_partitioned = partitioned
         self._release()
+
+    def restore(self) -> None:
+        """Let chunks be as late, and as often lost, as in the rest of the network."""
+        self.delay_seconds, self.loss = 0.0, self._network.loss
 
     def cut(self) -> None:
         """Break all connections. Bytes that are under way are lost."""
@@ -178,7 +193,7 @@ class Site:
         # other direction; until then its bytes go nowhere.
         with suppress(trio.ClosedResourceError):
             while data := await source.receive_some():
-                await trio.sleep(network.draw_delay())
+                await trio.sleep(self.delay_seconds + network.draw_delay(self.loss))
                 await self.wait_released()
                 network.record("deliver", self.instance, f"{len(data)} bytes {way}")
                 with suppress(trio.BrokenResourceError):

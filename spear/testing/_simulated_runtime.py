@@ -56,7 +56,7 @@ here: Final[ContextVar[Site | None]] = ContextVar("spear simulated site", defaul
 @final
 @attrs.frozen(kw_only=True)
 class SimulatedSettings(RuntimeSettings):
-    """What a simulation deploys.
+    """What a simulation deploys. With one of these, :meth:`Deployment.restart` rolls out another version.
 
     Attributes:
         make_agent: makes the agent of one instance; called for each incarnation.

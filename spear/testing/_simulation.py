@@ -23,12 +23,12 @@ import trio
 import trio.testing
 
 from spear._errors import ConfigurationError
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_LIMITS, Limits, expect_seconds
 from spear._util import NoPublicConstructor
 from spear.channels import machine_clock, open_private_nursery
 from spear.spearlet import CallRecord, open_spearlet
 
-from ._simulated_network import Network
+from ._simulated_network import Network, check_loss
 from ._simulated_runtime import START_SECONDS, SimulatedRuntime, SimulatedSettings, here
 from ._trio_scheduling import seeded_scheduling
 
@@ -46,7 +46,10 @@ KEPT_EVENTS: Final = 10_000
 SHOWN_EVENTS: Final = 30
 """Events that the note of a failure shows."""
 
-FAULTS: Final = ("cut", "partition", "freeze", "crash")
+FAULTS: Final = ("delay", "drop", "cut", "partition", "freeze", "crash")
+
+ENDS: Final = {"delay": "restore", "drop": "restore", "partition": "heal", "freeze": "thaw"}
+"""Faults that last, and the methods that end them."""
 
 
 class SimulatedEvent(NamedTuple):
@@ -182,12 +185,30 @@ class Simulation(metaclass=NoPublicConstructor):
         self._record(fault, instance, "")
         return body
 
-    def cut(self, instance: InstanceId) -> None:
-        """Break the instance's connections. Bytes under way are lost, and it may reconnect.
+    def delay(self, instance: InstanceId, seconds: float = 0.1) -> None:
+        """Let bytes between host and instance take so much longer until :meth:`restore`.
 
         Raises:
-            ConfigurationError: it does not run; so do all methods for faults.
+            ConfigurationError: the instance does not run; so do all methods for faults. Or ``seconds`` is
+                no number of seconds.
         """
+        expect_seconds("seconds", seconds)
+        self._body(instance, "delay").site.delay_seconds = seconds
+
+    def drop(self, instance: InstanceId, probability: float = 0.3) -> None:
+        """Lose that part of the chunks between host and instance until :meth:`restore`.
+
+        A lost chunk is sent again after 0.2 s, as TCP does, and those behind it wait.
+        """
+        check_loss("probability", probability)
+        self._body(instance, "drop").site.loss = probability
+
+    def restore(self, instance: InstanceId) -> None:
+        """End :meth:`delay` and :meth:`drop`."""
+        self._body(instance, "restore").site.restore()
+
+    def cut(self, instance: InstanceId) -> None:
+        """Break the instance's connections. Bytes under way are lost, and it may reconnect."""
         self._body(instance, "cut").site.cut()
 
     def partition(self, instance: InstanceId) -> None:
@@ -228,10 +249,11 @@ class Simulation(metaclass=NoPublicConstructor):
         """Let instances fail, one drawn fault after the other, until cancelled.
 
         Args:
-            faults: names of the methods to draw from: "cut", "partition", "freeze", "crash".
+            faults: names of the methods to draw from: "delay", "drop", "cut", "partition", "freeze" and
+                "crash".
             pause_seconds: least and most time between two faults.
-            fault_seconds: least and most time of a partition or a freeze. Limits decide what it comes to:
-                an instance that is silent for longer than its heartbeats allow is killed.
+            fault_seconds: least and most time of a fault that lasts. Limits decide what it comes to: an
+                instance that is silent for longer than its heartbeats allow is killed.
 
         Raises:
             ConfigurationError: there is no fault of a name, or none was given.
@@ -302,14 +324,12 @@ class Simulation(metaclass=NoPublicConstructor):
             raise
 
 
-ENDS: Final = {"partition": "heal", "freeze": "thaw"}
-
-Program: TypeAlias = Callable[[Simulation], Awaitable[object]]
+SimulatedProgram: TypeAlias = Callable[[Simulation], Awaitable[object]]
 """What is simulated."""
 
 
 def simulate(
-    program: Program,
+    program: SimulatedProgram,
     seed: int,
     *,
     limits: Limits = DEFAULT_LIMITS,

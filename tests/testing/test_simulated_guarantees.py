@@ -5,24 +5,24 @@ A failure prints its seed, and the seed brings it back. The seeds derive from ``
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from spear._errors import ChannelBroken, ChannelClosed, Rejected
 from spear._util import leaves_of
-from spear.testing import Simulation, simulate
+from spear.testing import simulate
 
 from . import programs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
-Program: TypeAlias = Callable[[Simulation], Awaitable[None]]
+    from spear.testing import SimulatedProgram, Simulation
 
-ALL = ("cut", "partition", "freeze", "crash")
+ALL = ("delay", "drop", "cut", "partition", "freeze", "crash")
 SOAK = 100_000 // 6
 """Seeds of each of six programs."""
 
@@ -45,12 +45,12 @@ async def keys_and_faults(simulation: Simulation) -> None:
     await programs.pays_once_for_each_key(simulation, *ALL)
 
 
-def run(program: Program, seed: int, loss: float) -> None:
+def run(program: SimulatedProgram, seed: int, loss: float) -> None:
     limits, latency = programs.LIMITS, (0.0, 0.01)
     simulate(program, seed, limits=limits, latency_seconds=latency, loss=loss)
 
 
-def check(program: Program, rng: Random, seeds: int, *, loss: float = 0.0) -> None:
+def check(program: SimulatedProgram, rng: Random, seeds: int, *, loss: float = 0.0) -> None:
     for _ in range(seeds):
         run(program, rng.randrange(2**32), loss)
 
@@ -144,7 +144,7 @@ def never_drain(patch: pytest.MonkeyPatch) -> None:
 )
 def test_a_seed_finds_a_planted_bug_and_brings_it_back(
     plant: Callable[[pytest.MonkeyPatch], None],
-    program: Program,
+    program: SimulatedProgram,
     loss: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_seed_finds_a_planted_bug_and_brings_it_back(
     assert failure_of(program, seed, loss) is None
 
 
-def failure_of(program: Program, seed: int, loss: float) -> BaseException | None:
+def failure_of(program: SimulatedProgram, seed: int, loss: float) -> BaseException | None:
     try:
         run(program, seed, loss)
     except (AssertionError, BaseExceptionGroup) as failure:

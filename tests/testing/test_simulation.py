@@ -22,9 +22,9 @@ import spear
 from spear import Agent, ConfigurationError, SpawnFailed, WorkerDied
 from spear._ids import InstanceId
 from spear.runtimes import InstanceSpec, InstanceState, RuntimeSettings
-from spear.testing import Simulation, SimulationReport, simulate
+from spear.testing import SimulatedSettings, Simulation, SimulationReport, simulate
 from spear.testing._simulated_network import Network, Site
-from spear.testing._simulated_runtime import SimulatedSettings
+from spear.testing._simulation import FAULTS
 from spear.testing._trio_scheduling import FILL, FLAG, GENERATOR, SETS, STATUS
 from spear.transports import MemoryAddress, connect_memory
 
@@ -505,6 +505,55 @@ def test_lost_chunks_are_late_and_in_order() -> None:
     assert slow.seconds > run(program).seconds + 1
 
 
+def test_one_instance_can_be_late_and_lose_chunks_until_it_is_restored() -> None:
+    async def program(simulation: Simulation) -> None:
+        shop = await deploy(simulation)
+        (instance,) = simulation.instances
+
+        async def seconds() -> float:
+            begun = trio.current_time()
+            for _ in range(10):
+                await shop.nap(0)
+            return trio.current_time() - begun
+
+        usual = await seconds()
+        simulation.delay(instance, 0.05)
+        assert await seconds() >= usual + 0.99
+        simulation.restore(instance)
+        assert await seconds() < usual + 0.1
+        simulation.drop(instance)
+        assert await seconds() > usual + 0.2
+        with pytest.raises(ConfigurationError, match="seconds must be a number"):
+            simulation.delay(instance, -1)
+        with pytest.raises(ConfigurationError, match="probability must be from 0"):
+            simulation.drop(instance, 1)
+
+    simulate(program, 3, latency_seconds=LATENCY)  # with limits that bear it
+
+
+def test_another_version_is_rolled_out() -> None:
+    def version(number: int) -> Callable[[], Agent]:
+        def make() -> Agent:
+            app = Agent("shop")
+
+            @app.function
+            async def version() -> int:
+                await trio.lowlevel.checkpoint()
+                return number
+
+            return app
+
+        return make
+
+    async def program(simulation: Simulation) -> None:
+        shop = await simulation.deploy(version(1), name="shop", replicas=2)
+        assert await shop.version() == 1
+        await shop.restart(SimulatedSettings(make_agent=version(2)))
+        assert [await shop.version() for _ in range(2)] == [2, 2]
+
+    run(program)
+
+
 @pytest.mark.slow
 def test_drawn_faults_come_one_after_the_other() -> None:
     async def program(simulation: Simulation) -> None:
@@ -513,7 +562,7 @@ def test_drawn_faults_come_one_after_the_other() -> None:
             await simulation.disturb(pause_seconds=(0.01, 0.2))
 
     seen = {each.kind for seed in range(10) for each in run(program, seed).events}
-    assert {"cut", "partition", "heal", "freeze", "thaw", "crash"} <= seen
+    assert {*FAULTS, "restore", "heal", "thaw"} <= seen
 
 
 # -- what cannot be -------------------------------------------------------------------------------
@@ -522,7 +571,7 @@ def test_drawn_faults_come_one_after_the_other() -> None:
 @pytest.mark.parametrize("faults", [(), ("cut", "flood")])
 def test_a_fault_that_is_none_is_refused(faults: tuple[str, ...]) -> None:
     async def program(simulation: Simulation) -> None:
-        with pytest.raises(ConfigurationError, match="faults must be some of cut,"):
+        with pytest.raises(ConfigurationError, match="faults must be some of delay,"):
             await simulation.disturb(faults=faults)
 
     run(program)
