@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 RESEND_SECONDS: Final = 0.2
 """From a loss to the first repetition, as in Linux's TCP; each further one takes twice as long."""
 
+MOST_LOSSES: Final = 5
+"""Of one chunk, so that the longest delay has a bound: 6.2 s."""
+
 Record: TypeAlias = Callable[[str, object, object], None]
 """Takes (kind, subject, detail) of something that happened."""
 
@@ -79,7 +82,9 @@ class Network:
     def draw_delay(self, loss: float) -> float:
         """Return the seconds that the next chunk takes, with so much probability of each loss."""
         delay, pause = self._rng.uniform(*self._latency_seconds), RESEND_SECONDS
-        while loss and self._rng.random() < loss:
+        for _ in range(MOST_LOSSES if loss else 0):
+            if self._rng.random() >= loss:
+                break
             delay += pause
             pause *= 2
         return delay

@@ -246,7 +246,7 @@ class Simulation(metaclass=NoPublicConstructor):
         pause_seconds: tuple[float, float] = (0.05, 0.5),
         fault_seconds: tuple[float, float] = (0.01, 6.0),
     ) -> None:
-        """Let instances fail, one drawn fault after the other, until cancelled.
+        """Let instances fail, one drawn fault after the other, until cancelled, which ends all faults.
 
         Args:
             faults: names of the methods to draw from: "delay", "drop", "cut", "partition", "freeze" and
@@ -271,9 +271,11 @@ class Simulation(metaclass=NoPublicConstructor):
     async def _disturb(self, instance: InstanceId, fault: str, seconds: float) -> None:
         getattr(self, fault)(instance)
         if fault in ENDS:
-            await trio.sleep(seconds)
-            if instance in self.instances:
-                getattr(self, ENDS[fault])(instance)
+            try:
+                await trio.sleep(seconds)
+            finally:
+                if instance in self.instances:
+                    getattr(self, ENDS[fault])(instance)
 
     # -- running ------------------------------------------------------------------------------
 
@@ -349,7 +351,8 @@ def simulate(
         limits: of the host and its instances.
         latency_seconds: least and most time that bytes are under way. A connection carries one chunk at a
             time in each direction, so a slow network is also a narrow one.
-        loss: probability that a chunk has to be sent again, 0.2 s later; further losses double that.
+        loss: probability that a chunk has to be sent again, 0.2 s later; up to four further losses double
+            that.
         seconds: of virtual time, after which the program is taken to hang.
 
     Raises:

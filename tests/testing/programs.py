@@ -93,7 +93,7 @@ async def cancels(simulation: Simulation, *faults: str) -> None:
     async with disturbed(simulation, *faults), trio.open_nursery() as nursery:
         for number in range(12):
             nursery.start_soon(call, number)
-    await trio.sleep(1.0)
+    await trio.sleep(8.0 if faults else 1.0)  # a lost chunk takes up to 6.2 s
     running = Counter[tuple[object, ...]]()
     for instance, (kind, *what) in simulation.notes:
         running[instance, *what] += 1 if kind == "begin" else -1
