@@ -185,8 +185,9 @@ def test_the_version_is_that_of_the_package() -> None:
 
 # -- R6: checkpoints -----------------------------------------------------------------------------
 
-# What users implement, and Spear calls; and what lives as long as the connection that it serves.
-OTHERS = {"handle", "watch", "serve", "run_alone"}
+# What users implement, and Spear calls; what lives as long as the connection that it serves; and what
+# each runtime's `open_instance` consists of.
+OTHERS = {"handle", "watch", "serve", "run_alone", "host_instance"}
 
 
 def is_async(thing: object) -> bool:

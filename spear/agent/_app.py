@@ -224,7 +224,8 @@ class Agent:
         calls = self.concurrency
         if calls is None:
             own = [each for each in self._service.functions if not each.name.startswith(RESERVED)]
-            if not own or not all(each.needs_thread for each in own):
+            inline = self._service.runs_inline
+            if not own or inline or not all(each.needs_thread for each in own):
                 return base
             # More would wait here for a thread, where no host sees that another replica is needed.
             calls = min(base.max_calls, MAX_THREADS)

@@ -305,6 +305,7 @@ class AsyncioFunction(Function):
     """``async def`` of asyncio's kind."""
 
     __slots__ = ()
+    can_run_inline = False
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Wait for it; it runs in asyncio's thread."""
@@ -321,6 +322,7 @@ class AsyncioStream(Stream):
     """An async generator of asyncio's kind: runs somewhat ahead of what the caller takes."""
 
     __slots__ = ()
+    can_run_inline = False
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Send its items."""

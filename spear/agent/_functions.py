@@ -49,6 +49,7 @@ class Function(ABC):
         name: under which it is called.
         function: what the user wrote.
         needs_thread: whether each call has a thread of its own.
+        can_run_inline: whether a service that `runs_inline` can run it without a thread.
         calls: how many were begun.
         failed: how many ended with a failure, refused arguments among them.
         late: how many raised something when nobody waited for them any more.
@@ -58,6 +59,7 @@ class Function(ABC):
 
     kind: ClassVar[Kind] = "function"
     needs_thread: ClassVar[bool] = False
+    can_run_inline: ClassVar[bool] = True
 
     def __init__(self, name: str, function: AnyFunction) -> None:
         self.name = name

@@ -110,6 +110,7 @@ class PlainStream(Stream):
 
     __slots__ = ()
     needs_thread = True
+    can_run_inline = False
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Send its items; waits for the generator to end, also when cancelled."""

@@ -54,6 +54,7 @@ class AgentService:
         call_seconds: for a call that a function makes, if nothing else says how long.
         has_own_process: signals have handlers here that raise nothing, so that a KeyboardInterrupt is a
             function's own.
+        runs_inline: plain functions run in Trio's thread, without waiting, for runs that must repeat.
         own_calls: which functions wait for functions of their own process.
         clock, token, thread: of the Trio that serves. These exist while the agent runs, as do the
             limiter, the own calls and the seconds.
@@ -62,6 +63,7 @@ class AgentService:
     def __init__(self) -> None:
         self.functions: list[Function] = []
         self.has_own_process = False
+        self.runs_inline = False
         self._by_name: dict[str, Function] = {}
         self.limiter: trio.CapacityLimiter
         self.own_calls: OwnCalls
@@ -211,6 +213,9 @@ class AgentService:
             except BaseException as error:
                 return outcome.Error(error)
 
+        if self.runs_inline:
+            await trio.lowlevel.checkpoint()
+            return run().unwrap()
         try:
             result = await trio.to_thread.run_sync(run, limiter=self.limiter)
         except Exception as error:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._factory import open_communication_factory as open_communication_factory
     from ._handlers import Service as Service
     from ._handshake import Login as Login
+    from ._heartbeat import machine_clock as machine_clock
     from ._interrupts import call_unprotected as call_unprotected
     from ._interrupts import notify as notify
     from ._interrupts import protected_block as protected_block
@@ -84,6 +85,7 @@ _HOMES = {
     "encode_head": "spear.wire",
     "encode_sendable": "spear.wire",
     "encode_value": "spear.wire",
+    "machine_clock": "._heartbeat",
     "notify": "._interrupts",
     "open_communication_factory": "._factory",
     "open_connection_manager": "._manager",

@@ -28,6 +28,12 @@ BEATS_PER_TICK: Final = 10
 SPOKEN_AFTER: Final = 0.95
 """The part of the host's interval after which an agent speaks by itself: before it would be asked."""
 
+machine_clock: Final[trio.lowlevel.RunVar[Callable[[], float]]] = trio.lowlevel.RunVar(
+    "spear machine clock", monotonic
+)
+"""A clock that all processes of a machine share, as they do not share Trio's. A run in virtual time sets
+another one."""
+
 LEAST_SECONDS: Final = 0.01
 """No host can make an agent speak more often than this."""
 
@@ -114,7 +120,7 @@ class Heartbeat:
         # On a grid, as the host's looks, but one that all processes of a machine have in common: a host
         # then wakes up once for the beats of many agents. Alone, each costs three times as much.
         interval = max(self._connection.peer.heartbeat_seconds, LEAST_SECONDS)
-        tick, clock = interval / BEATS_PER_TICK, monotonic()
+        tick, clock = interval / BEATS_PER_TICK, machine_clock.get()()
         due = (clock + interval * SPOKEN_AFTER) // tick * tick
         self._timers.call_at(now + due - clock, self._speak)
 

@@ -9,6 +9,9 @@ from ._body import InstanceSpec as InstanceSpec
 from ._body import RuntimeSettings as RuntimeSettings
 from ._instance import Instance as Instance
 from ._instance import InstanceHealth as InstanceHealth
+from ._instance import Launch as Launch
+from ._instance import host_instance as host_instance
+from ._logs import LogBook as LogBook
 from ._logs import LogLine as LogLine
 from ._process import ProcessRuntime as ProcessRuntime
 from ._process_orphans import own_all_children as own_all_children

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
@@ -17,14 +17,14 @@ from spear._errors import ConfigurationError
 from spear._paths import absolute, working_directory
 from spear._targets import split_target
 from spear.channels import protected_block
-from spear.runtimes import InstanceSpec, ProcessSettings
+from spear.runtimes import InstanceSpec, ProcessSettings, RuntimeSettings
 
 from ._local import LocalAgent, open_local_replica
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId, RuntimeType
-    from spear.channels import ConnectionManager, Service
-    from spear.runtimes import InstanceEvent, LogLine, ProcessRuntime, Zygote
+    from spear.channels import CommunicationFactory, ConnectionManager, Service
+    from spear.runtimes import InstanceEvent, LogLine, ProcessRuntime, Runtime, Zygote
 
     from ._callbacks import Callbacks
     from ._supervisor import StartedReplica
@@ -34,8 +34,11 @@ MAX_NAME: Final = 48
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 
-Target: TypeAlias = str | Path | ProcessSettings | LocalAgent
-"""A Python file; a module's dotted name; settings of processes; or an Agent."""
+Target: TypeAlias = str | Path | RuntimeSettings | LocalAgent
+"""A Python file; a module's dotted name; settings of processes or of another runtime; or an Agent."""
+
+OpenRuntime: TypeAlias = "Callable[[CommunicationFactory], Runtime]"
+"""Makes a runtime, whose instances connect through this factory."""
 
 OnEvent: TypeAlias = "Callable[[InstanceEvent], None]"
 OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
@@ -102,6 +105,30 @@ class _ProcessLauncher:
 
 @final
 @attrs.frozen
+class _RuntimeLauncher:
+    """Starts the instances of a runtime that :func:`open_spearlet` was given."""
+
+    runtime: Runtime
+    settings: RuntimeSettings
+    service: Service
+
+    obstacle = ""
+
+    def open_replica(
+        self, instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
+    ) -> AbstractAsyncContextManager[StartedReplica]:
+        spec = InstanceSpec(
+            instance_id=instance_id,
+            settings=self.settings,
+            service=self.service,
+            on_event=on_event,
+            on_line=on_line,
+        )
+        return self.runtime.open_instance(spec)
+
+
+@final
+@attrs.frozen
 class _LocalLauncher:
     """Runs an agent in this process."""
 
@@ -123,9 +150,14 @@ class Sources:
     """Understands targets, for one spearlet."""
 
     def __init__(
-        self, runtime: ProcessRuntime, callbacks: Callbacks, manager: ConnectionManager
+        self,
+        runtime: ProcessRuntime,
+        callbacks: Callbacks,
+        manager: ConnectionManager,
+        others: Mapping[type[RuntimeSettings], Runtime],
     ) -> None:
         self._runtime = runtime
+        self._others = others
         self._callbacks = callbacks
         self._manager = manager
 
@@ -139,6 +171,8 @@ class Sources:
             raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
         if isinstance(target, LocalAgent):
             return self._local(target, debug)
+        if isinstance(target, RuntimeSettings) and type(target) in self._others:
+            return self._other(self._others[type(target)], target)
         if isinstance(target, str | Path):
             target = ProcessSettings(target=str(target))
         elif not isinstance(target, ProcessSettings):
@@ -165,6 +199,16 @@ class Sources:
                 yield _ProcessLauncher(self._runtime, settings, self._callbacks, zygote)
 
         return Source("process", _name_of(text), text, open_launcher)
+
+    def _other(self, runtime: Runtime, settings: RuntimeSettings) -> Source:
+        runtime.validate(settings)
+
+        @protected_block
+        async def open_launcher(_: bool, __: OnLine) -> AsyncIterator[Launcher]:
+            yield _RuntimeLauncher(runtime, settings, self._callbacks)
+
+        text = repr(settings)
+        return Source(runtime.runtime_type, runtime.runtime_type, text, open_launcher)
 
     def _local(self, agent: LocalAgent, debug: bool) -> Source:
         @protected_block

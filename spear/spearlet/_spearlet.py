@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
 import trio
@@ -28,10 +28,10 @@ from ._deployment_status import DeploymentStatistics
 from ._deployments import Deployment, follow_load, run_deployment
 from ._host import Host, OnCall
 from ._settings import DeploymentSettings, Scale
-from ._sources import Sources, Target, check_name
+from ._sources import OpenRuntime, Sources, Target, check_name
 
 if TYPE_CHECKING:
-    from spear.runtimes import InstanceEvent
+    from spear.runtimes import InstanceEvent, RuntimeSettings
 
     from ._execution_table import Executions
     from ._functions import Function
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 1.0
 """How often it is looked whether deployments have more replicas than they need. That one has too few is
 noticed with the call that has to wait."""
+
+
+_Runtimes: TypeAlias = "Mapping[type[RuntimeSettings], OpenRuntime]"
 
 
 class SpearletState(enum.Enum):
@@ -83,6 +86,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         nursery: trio.Nursery,
         on_call: OnCall | None,
         rng: random.Random,
+        runtimes: _Runtimes,
     ) -> None:
         self.limits = limits
         self._state = SpearletState.RUNNING
@@ -91,7 +95,8 @@ class Spearlet(metaclass=NoPublicConstructor):
         self._host = Host(limits, nursery, on_call)
         self._rng = rng
         callbacks = Callbacks(self._host.find_function)
-        self._sources = Sources(ProcessRuntime(factory), callbacks, factory.manager)
+        others = {settings: open_runtime(factory) for settings, open_runtime in runtimes.items()}
+        self._sources = Sources(ProcessRuntime(factory), callbacks, factory.manager, others)
         self._names: set[str] = set()  # of deployments that exist, or are about to
         self._is_looking = False
 
@@ -114,9 +119,9 @@ class Spearlet(metaclass=NoPublicConstructor):
 
         Args:
             target: a Python file; a module's dotted name, which is looked for where this process
-                looks; settings, to say more about the processes; or an Agent, which then runs inside
-                this process. A file or module with several agents needs the name of one, as in
-                ``shop.py:app``.
+                looks; settings, of processes or of a runtime that ``open_spearlet()`` was given; or an
+                Agent, which then runs inside this process. A file or module with several agents needs the
+                name of one, as in ``shop.py:app``.
             name: for the deployment and its instances; by default taken from the target.
             replicas: how many, or between which numbers they follow the load; instead of that in
                 ``settings``. One that may have none is started all the same, and ends when it was idle.
@@ -277,6 +282,7 @@ async def open_spearlet(
     limits: Limits = DEFAULT_LIMITS,
     on_call: OnCall | None = None,
     rng: random.Random | None = None,
+    runtimes: _Runtimes | None = None,
 ) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
 
@@ -289,6 +295,8 @@ async def open_spearlet(
         on_call: receives the record of each call that has ended. Must not block; what it raises is
             logged.
         rng: what delays, and the choices of policies that draw, are drawn from.
+        runtimes: further runtimes, by the class of their settings. ``deploy()`` takes an instance of
+            that class as its target.
 
     Raises:
         ConfigurationError: an instance calls this while its functions are loaded, or it is not Trio
@@ -298,7 +306,7 @@ async def open_spearlet(
     _check_limits(limits)
     rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
     async with open_private_nursery() as nursery:
-        spearlet: Spearlet = await nursery.start(_hold, limits, on_call, rng)
+        spearlet: Spearlet = await nursery.start(_hold, limits, on_call, rng, runtimes or {})
         try:
             yield spearlet
             await spearlet.stop()
@@ -311,6 +319,7 @@ async def _hold(
     limits: Limits,
     on_call: OnCall | None,
     rng: random.Random,
+    runtimes: _Runtimes,
     task_status: trio.TaskStatus[Spearlet],
 ) -> None:
     """A spearlet, in a task of its own.
@@ -319,5 +328,5 @@ async def _hold(
     deadline of a call is looked for in all that are around it.
     """
     async with open_communication_factory(limits) as factory, open_private_nursery() as nursery:
-        task_status.started(Spearlet._create(limits, factory, nursery, on_call, rng))
+        task_status.started(Spearlet._create(limits, factory, nursery, on_call, rng, runtimes))
         await trio.sleep_forever()

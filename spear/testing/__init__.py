@@ -7,6 +7,9 @@ For channels there is :func:`check_channel`, which a channel over a new transpor
 :class:`RawPeer`, an instance that can be made to do anything; and :class:`Functions`, a service made
 of handlers. For everything that waits there are :func:`cancel_sweep` and :func:`interrupt_sweep`; for
 everything that lives long, :class:`TrioStateMachine`, which needs Hypothesis.
+
+For programs of several instances there is :func:`simulate`: a spearlet, its instances and a network that
+fails, in one Trio run that a seed repeats.
 """
 
 from typing import TYPE_CHECKING
@@ -26,6 +29,12 @@ from ._misbehaviour import check_channel_with_bad_peers as check_channel_with_ba
 from ._raw import RawPeer as RawPeer
 from ._services import Functions as Functions
 from ._services import Handler as Handler
+from ._simulated_runtime import SimulatedSettings as SimulatedSettings
+from ._simulation import SimulatedEvent as SimulatedEvent
+from ._simulation import SimulatedProgram as SimulatedProgram
+from ._simulation import Simulation as Simulation
+from ._simulation import SimulationReport as SimulationReport
+from ._simulation import simulate as simulate
 from ._wire import ConnectionPair as ConnectionPair
 from ._wire import Cut as Cut
 from ._wire import WireEnd as WireEnd

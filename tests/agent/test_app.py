@@ -143,6 +143,9 @@ def test_threads_become_a_limit_of_the_channel_if_each_call_needs_one() -> None:
 
     assert app.limits().max_calls == MAX_THREADS
     assert app.limits(Limits(max_calls=3)).max_calls == 3
+    app.service.runs_inline = True  # without threads, whose number depends on the machine
+    assert app.limits().max_calls == Limits().max_calls
+    app.service.runs_inline = False
 
     @app.function
     async def other() -> None: ...
