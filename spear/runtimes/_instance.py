@@ -268,9 +268,14 @@ class Instance(metaclass=NoPublicConstructor):
         Args:
             reason: for the log, and for the errors of calls that it does not finish.
         """
-        if self._begin_to_end(reason) and self._body is not None:
-            logger.info("%r: killed, because %s", self, reason)
-            self._body.kill()
+        body = self._body
+        if body is None or self.state in GONE:
+            return
+        logger.info("%r: killed, because %s", self, reason)
+        try:
+            self._begin_to_end(reason)
+        finally:  # Ctrl-C may have interrupted an observer of the state
+            body.kill()
 
     def _begin_to_end(self, reason: str) -> bool:
         """Whether there is still something to end."""
@@ -387,23 +392,28 @@ class Instance(metaclass=NoPublicConstructor):
 
     async def _put_down(self, body: InstanceBody) -> None:
         """See that it does not run any more, even if we are cancelled."""
-        self.kill("its owner has left it")
         try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
+            self.kill("its owner has left it")
+        finally:  # Ctrl-C may have interrupted an observer of the state
+            try:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
+                    if self.state not in GONE:
+                        await body.wait_exited()
+                        self._exited()
+            finally:
                 if self.state not in GONE:
-                    await body.wait_exited()
+                    if not body.has_ended:
+                        logger.error("%r does not end, though it was killed", self)
                     self._exited()
-        finally:
-            if self.state not in GONE:
-                if not body.has_ended:
-                    logger.error("%r does not end, though it was killed", self)
-                self._exited()
 
-    def _delete(self, failure: Exception | None) -> None:
+    def _delete(self, failure: BaseException | None) -> None:
         """Nothing of it is left."""
-        if self.state is InstanceState.CREATED:
-            self._lifecycle.move(InstanceState.FAILED, str(failure or "it was not wanted any more"))
-        self._lifecycle.move(InstanceState.DELETED)
+        try:
+            if self.state is InstanceState.CREATED:
+                reason = str(failure or "it was not wanted any more")
+                self._lifecycle.move(InstanceState.FAILED, reason)
+        finally:  # as above
+            self._lifecycle.move(InstanceState.DELETED)
 
 
 async def _next_channel(endpoint: Endpoint, deadline: float) -> CommunicationChannel | None:
@@ -413,12 +423,29 @@ async def _next_channel(endpoint: Endpoint, deadline: float) -> CommunicationCha
 
 
 @contextmanager
-def _catch(caught: list[Exception]) -> Iterator[None]:
-    """Keep an exception from the nurseries around, which would put it into a group."""
+def _catch(caught: list[BaseException]) -> Iterator[None]:
+    """Keep an exception from the blocks around, which end under a cancelled scope.
+
+    The nursery would put the exception into a group, and a checkpoint there would replace it by
+    ``trio.Cancelled``. A cancellation goes on if it comes alone.
+    """
     try:
         yield
-    except Exception as error:
+    except (trio.Cancelled, GeneratorExit):
+        raise
+    except BaseExceptionGroup as group:
+        _, others = group.split(trio.Cancelled)
+        if others is None:
+            raise
+        caught.append(others)
+    except BaseException as error:
         caught.append(error)
+
+
+def _most_urgent(caught: list[BaseException]) -> BaseException | None:
+    """Return the first of the exceptions, or None. A KeyboardInterrupt goes before others."""
+    interrupts = [each for each in caught if isinstance(each, KeyboardInterrupt)]
+    return next(iter(interrupts or caught), None)
 
 
 @protected_block
@@ -427,7 +454,7 @@ async def host_instance(
 ) -> AsyncIterator[Instance]:
     """The whole life of an instance; see :meth:`Runtime.open_instance`."""
     instance = Instance._create(spec, factory.manager.limits)
-    caught: list[Exception] = []
+    caught: list[BaseException] = []
     try:
         async with open_private_nursery() as nursery:
             with _catch(caught):
@@ -436,20 +463,25 @@ async def host_instance(
                 ) as endpoint:
                     with _catch(caught):
                         async with launch(endpoint, instance._log_book) as body:
-                            instance._launched(body)
-                            nursery.start_soon(instance._watch_exit, body)
-                            nursery.start_soon(body.watch)
-                            nursery.start_soon(instance._follow, endpoint)
                             try:
                                 with _catch(caught):
+                                    instance._launched(body)
+                                    nursery.start_soon(instance._watch_exit, body)
+                                    nursery.start_soon(body.watch)
+                                    nursery.start_soon(instance._follow, endpoint)
                                     yield instance
                                     await instance.stop()
                             finally:
                                 nursery.cancel_scope.cancel()
                                 await run_to_its_end(instance._put_down, body)
     finally:
-        instance._delete(caught[0] if caught else None)
-    if caught:
-        raise caught.pop(0)  # not caught[0]: that would leave a reference cycle
+        failure = _most_urgent(caught)
+        caught.clear()
+        instance._delete(failure)
+        if failure is not None:
+            try:
+                raise failure  # instead of a cancellation, which is no news to its scope
+            finally:
+                del failure  # it refers to this frame
     # The nursery, which we cancelled ourselves, took a cancellation from outside for its own.
     await trio.lowlevel.checkpoint_if_cancelled()

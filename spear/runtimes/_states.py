@@ -115,9 +115,10 @@ class Lifecycle:
                 f"{self._instance_id} is {self.state.value} and cannot become {to.value}"
             )
         self.state = to
-        self._record(reason)
+        # Before observers are told: Ctrl-C may interrupt one of them, and those who wait must still wake.
         moved, self._moved = self._moved, trio.Event()
         moved.set()
+        self._record(reason)
 
     def _record(self, reason: str) -> None:
         event = InstanceEvent(self._instance_id, self.state, trio.current_time(), reason)

@@ -15,8 +15,11 @@ import trio
 import trio.testing
 
 from spear._errors import CallFailed, ChannelClosed, SpawnFailed, WorkerDied
+from spear._ids import InstanceId
 from spear._limits import Limits
-from spear.runtimes import InstanceState
+from spear._util import leaves_of
+from spear.channels import ChannelConfig
+from spear.runtimes import InstanceSpec, InstanceState
 
 from .helpers import (
     HERE,
@@ -37,10 +40,80 @@ from .helpers import (
 if TYPE_CHECKING:
     import random
 
-    from spear.runtimes import Instance, ProcessSettings
+    from spear.runtimes import Instance, InstanceEvent, ProcessSettings
 
 NOISE_SECONDS = 1.0
 """What a bound on time gets on top, on a machine that does other things as well."""
+
+
+# -- Ctrl-C, at the moment at which a change of state is observed -------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "state",
+    [
+        InstanceState.STARTING,
+        InstanceState.READY,
+        InstanceState.DRAINING,
+        InstanceState.STOPPING,
+        InstanceState.EXITED,
+        InstanceState.FAILED,
+        InstanceState.DELETED,
+    ],
+)
+async def test_an_interrupted_observer_of_a_state_leaves_no_process_behind(
+    state: InstanceState,
+) -> None:
+    seen: list[InstanceState] = []
+
+    def interrupted(event: InstanceEvent) -> None:
+        seen.append(event.state)
+        if event.state is state:
+            raise KeyboardInterrupt
+
+    # Without a transport, nothing is started.
+    transports = ("none",) if state is InstanceState.FAILED else None
+    spec = InstanceSpec(
+        instance_id=InstanceId("process", "worker"),
+        settings=worker(),
+        channel=ChannelConfig(transports=transports),
+        on_event=interrupted,
+    )
+    with nothing_left():
+        async with open_host() as host:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011, PT012  # perhaps a group
+                async with host.runtime.open_instance(spec) as instance:
+                    await instance.wait_ready()
+                    if state is InstanceState.STOPPING:
+                        instance.kill()
+            assert {type(each) for each in leaves_of(caught.value)} == {KeyboardInterrupt}
+            assert state in seen
+            assert seen[-1] is InstanceState.DELETED
+            assert host.factory.manager.endpoint(spec.instance_id) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), SystemExit(3), KeyError("tea")], ids=repr)
+async def test_what_the_block_of_an_instance_raises_comes_out_of_it(failure: BaseException) -> None:
+    with nothing_left():
+        async with open_host() as host:
+            with pytest.raises(type(failure)) as caught:
+                async with host.ready(worker()):
+                    raise failure
+        assert caught.value is failure
+
+
+@pytest.mark.slow
+async def test_what_the_block_of_an_instance_raises_comes_out_beside_a_cancellation() -> None:
+    with nothing_left():
+        async with open_host() as host:
+            with pytest.raises(ExceptionGroup) as caught, trio.CancelScope() as scope:  # noqa: PT012
+                async with host.ready(worker()), trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep_forever)
+                    scope.cancel()
+                    raise KeyError("tea")
+        assert [type(each) for each in leaves_of(caught.value)] == [KeyError]
 
 
 # -- R10: killed ------------------------------------------------------------------------------
