@@ -110,7 +110,8 @@ def test_the_demo_runs_on_several_processes_at_once(demo: str) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What is shown of a host that is called over HTTP, one of whose processes is killed."""
     done = python(str(EXAMPLES / "served.py"), cwd=tmp_path_factory.mktemp("elsewhere"))
-    assert re.fullmatch(r"spear: documents-1: .* was killed by SIGKILL; .*again.*\n", done.stderr)
+    told = r"spear: documents-1: .* was killed by SIGKILL \[worker_died\]; .*again.*\n"
+    assert re.fullmatch(told, done.stderr)
     assert done.returncode == 0
     return done.stdout
 
