@@ -480,7 +480,7 @@ async def host_instance(
         instance._delete(failure)
         if failure is not None:
             try:
-                raise failure  # instead of a cancellation, which is no news to its scope
+                raise failure  # in place of a Cancelled, whose scope ends the block anyway
             finally:
                 del failure  # it refers to this frame
     # The nursery, which we cancelled ourselves, took a cancellation from outside for its own.

@@ -115,7 +115,7 @@ class Lifecycle:
                 f"{self._instance_id} is {self.state.value} and cannot become {to.value}"
             )
         self.state = to
-        # Before observers are told: Ctrl-C may interrupt one of them, and those who wait must still wake.
+        # Waiters wake before observers are called, because Ctrl-C may interrupt an observer.
         moved, self._moved = self._moved, trio.Event()
         moved.set()
         self._record(reason)

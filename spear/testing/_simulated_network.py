@@ -46,7 +46,7 @@ Record: TypeAlias = Callable[[str, object, object], None]
 
 @final
 class Network:
-    """What all sites of a simulation share.
+    """A network with the tasks and the faults that all sites of a simulation share.
 
     Args:
         rng: where delays and losses are drawn from.
@@ -56,7 +56,7 @@ class Network:
         loss: probability that a chunk has to be sent again.
 
     Attributes:
-        loss: the same.
+        loss: probability of a loss at a site that has none of its own.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ def check_loss(name: str, loss: float) -> None:
 
 @final
 class Site:
-    """One instance, as the network sees it.
+    """An instance, as the network sees it.
 
     Attributes:
         instance: its id.
@@ -209,7 +209,7 @@ class Site:
 
 @final
 class _Link:
-    """One connection: the far ends of the agent's and of the host's stream."""
+    """A connection: the far ends of the agent's and of the host's stream."""
 
     __slots__ = ("agent", "host", "scope")
 

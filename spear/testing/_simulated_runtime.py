@@ -56,7 +56,7 @@ here: Final[ContextVar[Site | None]] = ContextVar("spear simulated site", defaul
 @final
 @attrs.frozen(kw_only=True)
 class SimulatedSettings(RuntimeSettings):
-    """What a simulation deploys. With one of these, :meth:`Deployment.restart` rolls out another version.
+    """The target of a deployment in a simulation; :meth:`Deployment.restart` takes another version of it.
 
     Attributes:
         make_agent: makes the agent of one instance; called for each incarnation.
@@ -86,7 +86,7 @@ class SimulatedRuntime(Runtime):
         seed: what their generators derive from.
 
     Attributes:
-        bodies: those that run, in the order of their starts.
+        bodies: bodies of the instances that run, in the order of their starts.
     """
 
     def __init__(self, factory: CommunicationFactory, network: Network, seed: int) -> None:
@@ -104,7 +104,7 @@ class SimulatedRuntime(Runtime):
         return "memory"
 
     def capabilities(self) -> RuntimeCapabilities:
-        """What can be asked of simulated instances."""
+        """Return the abilities of simulated instances."""
         return RuntimeCapabilities(
             can_limit_memory=False,
             can_limit_cpu=False,
@@ -234,7 +234,7 @@ class SimulatedBody(InstanceBody):
         await self._exited.wait()
 
     async def watch(self) -> None:
-        """There is nothing to read from it."""
+        """Return at once: a simulated process writes nothing to a pipe."""
 
     def terminate(self) -> None:
         """Let it drain and end; a frozen one does so when it goes on."""
@@ -256,7 +256,7 @@ class SimulatedBody(InstanceBody):
             self._scope.cancel()
 
     def metrics(self) -> None:
-        """Nothing is known; so a silent instance does not count as busy."""
+        """Return None: a silent instance must not count as busy."""
 
 
 def _expect_repeatable(agent: Agent) -> None:
