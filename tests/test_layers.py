@@ -64,7 +64,10 @@ LAYERS[""] = frozenset(LAYERS)  # spear/__init__.py
 LAYERS["cli"] = frozenset(LAYERS)  # with spear/__main__.py
 LAYERS["testing"] = frozenset(LAYERS)  # and nobody may import it: it is for tests, ours and others'
 
-PROCESS_RUNTIME = ("spear/runtimes/_process*.py",)
+INNER = ("spear.runtimes.process",)
+"""Packages inside of packages."""
+
+PROCESS_RUNTIME = ("spear/runtimes/process/*.py",)
 ZYGOTE = ("spear/agent/_zygote.py",)
 LOADER = ("spear/agent/_loader.py",)
 
@@ -80,7 +83,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "subprocess": PROCESS_RUNTIME,
     "multiprocessing": (),
     "os.exec*": PROCESS_RUNTIME,
-    "os.fork*": (*ZYGOTE, "spear/runtimes/_process_guard_program.py"),
+    "os.fork*": (*ZYGOTE, "spear/runtimes/process/_guard_program.py"),
     "os.kill*": (*PROCESS_RUNTIME, *ZYGOTE),
     "os.popen": (),
     "os.posix_spawn*": PROCESS_RUNTIME,
@@ -232,6 +235,23 @@ def keeps_to_the_front_door(module: Module) -> Iterator[tuple[int, str]]:
             yield line, f"{name} is private to spear.{target}"
 
 
+def keeps_out_of_inner_packages(module: Module) -> Iterator[tuple[int, str]]:
+    """A package inside of a package has a front door of its own, also for its parent.
+
+    The modules beside it do not know it: only the parent's __init__ puts both together.
+    """
+    folder = module.path.rpartition("/")[0].replace("/", ".")
+    for line, name in module.imports:
+        for inner in INNER:
+            if not within(name, inner) or within(folder, inner):
+                continue
+            inside = name.removeprefix(inner).split(".")
+            if any(part.startswith("_") and not part.endswith("__") for part in inside):
+                yield line, f"{name} is private to {inner}"
+            elif folder == inner.rpartition(".")[0] and not module.path.endswith("/__init__.py"):
+                yield line, f"{module.path} may not know {inner}"
+
+
 def hides_its_modules(module: Module) -> Iterator[tuple[int, str]]:
     """Modules have private names: what is public is re-exported by the package."""
     if not module.path.rpartition("/")[2].startswith("_"):
@@ -289,6 +309,10 @@ def test_imports_point_down() -> None:
 
 def test_packages_are_used_through_their_front_door() -> None:
     assert_holds(keeps_to_the_front_door)
+
+
+def test_inner_packages_are_used_through_their_front_door() -> None:
+    assert_holds(keeps_out_of_inner_packages)
 
 
 def test_modules_are_private() -> None:
@@ -358,6 +382,14 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (keeps_to_the_front_door, "spear/channels/_x.py", "import spear.wire._frames"),
     (keeps_to_the_front_door, "spear/testing/_x.py", "from spear.wire._frames import Frame"),
     (keeps_to_the_front_door, "spear/__init__.py", "from .agent._app import Agent"),
+    # keeps_out_of_inner_packages
+    (
+        keeps_out_of_inner_packages,
+        "spear/runtimes/__init__.py",
+        "from .process._zygote import Zygote",
+    ),
+    (keeps_out_of_inner_packages, "spear/runtimes/_x.py", "from .process import ProcessRuntime"),
+    (keeps_out_of_inner_packages, "spear/spearlet/_x.py", "import spear.runtimes.process._zygote"),
     # hides_its_modules
     (hides_its_modules, "spear/wire/frames.py", ""),
     # stays_in_its_place
@@ -370,7 +402,7 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (stays_in_its_place, "spear/spearlet/_x.py", "import os as o\no.killpg(1, 9)"),
     (stays_in_its_place, "spear/spearlet/_x.py", "from os import fork as split"),
     (stays_in_its_place, "spear/spearlet/_x.py", "import trio\ntrio.lowlevel.open_process([])"),
-    (stays_in_its_place, "spear/runtimes/_process.py", "import os\nos.system('x')"),
+    (stays_in_its_place, "spear/runtimes/process/_x.py", "import os\nos.system('x')"),
     (stays_in_its_place, "spear/channels/_x.py", "import asyncio"),
     (stays_in_its_place, "spear/channels/_x.py", "import importlib\nimportlib.import_module(x)"),
     (stays_in_its_place, "spear/channels/_x.py", "import importlib.util"),
@@ -404,7 +436,9 @@ HONEST: list[tuple[str, str]] = [
     ("spear/wire/__init__.py", "from ._frames import Frame as Frame"),
     ("spear/channels/_x.py", "import trio, time, os\nfrom ..wire import Frame\nos.getpid()"),
     ("spear/channels/_x.py", "import importlib.metadata\nfrom importlib.resources import files"),
-    ("spear/runtimes/_process_spawn.py", "import subprocess, os\nos.killpg(1, 9)"),
+    ("spear/runtimes/__init__.py", "from .process import ProcessRuntime as ProcessRuntime"),
+    ("spear/runtimes/process/_x.py", "from .._body import Body\nfrom ._zygote import Zygote"),
+    ("spear/runtimes/process/_spawn.py", "import subprocess, os\nos.killpg(1, 9)"),
     ("spear/agent/_loader.py", "import importlib.util\nimportlib.import_module(x)"),
     ("spear/cli/_x.py", "import spear\nfrom ..gateway import open_gateway"),
     ("spear/testing/_x.py", "from ..channels import Channel\nfrom spear import Agent"),

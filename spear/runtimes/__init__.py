@@ -13,11 +13,11 @@ from ._instance import Launch as Launch
 from ._instance import host_instance as host_instance
 from ._logs import LogBook as LogBook
 from ._logs import LogLine as LogLine
-from ._process import ProcessRuntime as ProcessRuntime
-from ._process_orphans import own_all_children as own_all_children
-from ._process_settings import ProcessSettings as ProcessSettings
-from ._process_settings import ResourceLimits as ResourceLimits
-from ._process_zygote import Zygote as Zygote
-from ._process_zygote import ZygoteStatistics as ZygoteStatistics
 from ._states import InstanceEvent as InstanceEvent
 from ._states import InstanceState as InstanceState
+from .process import ProcessRuntime as ProcessRuntime
+from .process import ProcessSettings as ProcessSettings
+from .process import ResourceLimits as ResourceLimits
+from .process import Zygote as Zygote
+from .process import ZygoteStatistics as ZygoteStatistics
+from .process import own_all_children as own_all_children

@@ -17,7 +17,7 @@ import trio.testing
 import spear
 from spear import InstanceId
 from spear.channels import open_communication_factory
-from spear.runtimes._process_guard_program import WORD
+from spear.runtimes.process._guard_program import WORD
 from spear.wire import encode_head
 
 from .helpers import Caller

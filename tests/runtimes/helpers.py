@@ -248,7 +248,7 @@ def guards(host: int) -> dict[int, int]:
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if b"_process_guard_program" in (process / "cmdline").read_bytes():
+            if b"_guard_program" in (process / "cmdline").read_bytes():
                 infos = [each.read_text() for each in (process / "fdinfo").iterdir()]
                 if any(f"\nPid:\t{host}\n" in info for info in infos):
                     found[int(process.name)] = len(infos)

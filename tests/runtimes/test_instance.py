@@ -23,7 +23,7 @@ from spear._limits import Limits
 from spear.channels import ChannelConfig, open_communication_factory
 from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec, RuntimeSettings
 from spear.runtimes._instance import KILL_SECONDS, LATE_SECONDS, describe_exit, host_instance
-from spear.runtimes._process_metrics import read_metrics
+from spear.runtimes.process._metrics import read_metrics
 
 from .helpers import listening, nothing_left, open_host, python, worker
 

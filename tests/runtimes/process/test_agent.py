@@ -18,7 +18,7 @@ from spear._limits import Limits
 from spear.channels import decode_result, encode_arguments
 from spear.runtimes import ProcessSettings
 
-from .helpers import PATIENCE_SECONDS, Host, is_alive, listening, nothing_left, open_host
+from ..helpers import PATIENCE_SECONDS, Host, is_alive, listening, nothing_left, open_host
 
 if TYPE_CHECKING:
     from spear.runtimes import Instance

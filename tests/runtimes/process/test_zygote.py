@@ -21,10 +21,10 @@ from spear._errors import ConfigurationError, SpawnFailed, WorkerDied
 from spear._ids import InstanceId
 from spear._limits import Limits
 from spear.runtimes import ProcessSettings, ResourceLimits
-from spear.runtimes._process_body import ForkedBody
-from spear.runtimes._process_template import Template, TemplateDied, _Answer
+from spear.runtimes.process._body import ForkedBody
+from spear.runtimes.process._template import Template, TemplateDied, _Answer
 
-from .helpers import (
+from ..helpers import (
     PATIENCE_SECONDS,
     Host,
     children,
@@ -522,7 +522,7 @@ signal.pause()
 async def test_a_template_that_lies_is_ended_and_done_without(
     kind: str, program: ProcessSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spear.runtimes._process_template.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("spear.runtimes.process._template.ANSWER_SECONDS", 0.1)
     python = tmp_path / "python"
     python.write_text(INTERPRETER.format(python=sys.executable, answer=HOSTILE[kind]))
     python.chmod(0o755)
@@ -629,7 +629,7 @@ async def test_a_fork_is_signalled_also_where_groups_cannot_be(
     flag: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It leads no group yet; or the kernel is an old one. Whose zygote has died may be left to us."""
-    monkeypatch.setattr("spear.runtimes._process_body._PIDFD_SIGNAL_PROCESS_GROUP", flag)
+    monkeypatch.setattr("spear.runtimes.process._body._PIDFD_SIGNAL_PROCESS_GROUP", flag)
 
     async def nobody_knows(pid: int) -> int | None:
         await trio.lowlevel.checkpoint()

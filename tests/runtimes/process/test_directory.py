@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from spear._directories import OwnedDirectory
-from spear.runtimes._process_directory import KIND, _sweep, open_working_directory
+from spear.runtimes.process._directory import KIND, _sweep, open_working_directory
 
 
 def fill(directory: str) -> None:

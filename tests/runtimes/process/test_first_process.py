@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from .helpers import HERE, UNSHARE, can_be_first
+from ..helpers import HERE, UNSHARE, can_be_first
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_a_host_that_is_the_first_process_collects_orphans_and_leaves_other_chil
     if not can_be_first():
         pytest.skip("may not make a namespace of processes")
     done = subprocess.run(
-        [*UNSHARE, sys.executable, str(HERE / "first.py")],
+        [*UNSHARE, sys.executable, str(HERE / "process" / "first.py")],
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ._body import InstanceMetrics
+from .._body import InstanceMetrics
 
 
 def read_metrics(pid: int) -> InstanceMetrics | None:

@@ -4,7 +4,7 @@ The order is what makes it safe. Nobody may connect until the pid is known. Then
 do anything of its own, its peer check, its limits and its lifeline are set; and only then it gets what
 it waits for: the record, or, if it is not Spear's agent, the go of the doorman in front of it.
 
-The record travels through the lifeline (see ``_process_spawn``), whose other end stays open here for as
+The record travels through the lifeline (see ``_spawn``), whose other end stays open here for as
 long as the instance lives.
 """
 
@@ -26,29 +26,29 @@ from spear._errors import SpawnFailed
 from spear._limits import DEFAULT_LIMITS, Limits
 from spear.channels import encode_head, process_or_its_session, protected_block
 
-from ._instance import KILL_SECONDS
-from ._process_body import SpawnedBody
-from ._process_directory import open_working_directory
-from ._process_oom import prefer_to_host
-from ._process_spawn import Plumbing, spawn
-from ._process_template import TemplateDied
-from ._process_zygote import ForkedStart
+from .._instance import KILL_SECONDS
+from ._body import SpawnedBody
+from ._directory import open_working_directory
+from ._oom import prefer_to_host
+from ._spawn import Plumbing, spawn
+from ._template import TemplateDied
+from ._zygote import ForkedStart
 
 if TYPE_CHECKING:
     from spear.channels import Endpoint
 
-    from ._logs import LogBook
-    from ._process_body import ForkedBody, ProcessBody
-    from ._process_guard import Guard
-    from ._process_settings import ProcessSettings
-    from ._process_zygote import Zygote
+    from .._logs import LogBook
+    from ._body import ForkedBody, ProcessBody
+    from ._guard import Guard
+    from ._settings import ProcessSettings
+    from ._zygote import Zygote
 
 Fork: TypeAlias = "Callable[[Plumbing], Awaitable[ForkedBody | None]]"
 """Forks the instance if that can be; see ``Zygote._fork``."""
 
 _LIMITS: Final = tuple(field.name for field in attrs.fields(Limits))
 
-_GATE: Final = Path(__file__).with_name("_process_gate.py")
+_GATE: Final = Path(__file__).with_name("_gate.py")
 
 
 def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: Limits) -> bytes:

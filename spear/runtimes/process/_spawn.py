@@ -1,7 +1,7 @@
 """Spawning a process: its pipes, and the lifeline that ends it with us.
 
-What is in those pipes, and when, is known to those who use this: ``_process_launch``,
-``_process_template``.
+What is in those pipes, and when, is known to those who use this: ``_launch``,
+``_template``.
 
 The lifeline is a pipe whose other end stays open here. The kernel closes it when this process dies,
 however it dies, and that raises SIGKILL in the whole process group at the other end. The settings live
@@ -26,12 +26,12 @@ import trio
 
 from spear._forks import close, own
 
-from ._process_guard_program import WORD
-from ._process_output import Output
+from ._guard_program import WORD
+from ._output import Output
 
 if TYPE_CHECKING:
-    from ._logs import LogBook, LogTail
-    from ._process_guard import Guard
+    from .._logs import LogBook, LogTail
+    from ._guard import Guard
 
 _F_SETSIG: Final = 10  # <fcntl.h>; Python's fcntl does not have it
 

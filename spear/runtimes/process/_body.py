@@ -28,12 +28,12 @@ import trio
 from spear._forks import close, own
 from spear.channels import protected_class
 
-from ._body import InstanceBody, InstanceMetrics
-from ._process_metrics import read_metrics
-from ._process_orphans import expect_exit, forget_exit
+from .._body import InstanceBody, InstanceMetrics
+from ._metrics import read_metrics
+from ._orphans import expect_exit, forget_exit
 
 if TYPE_CHECKING:
-    from ._process_output import Output
+    from ._output import Output
 
 Collect: TypeAlias = Callable[[int], Awaitable[int | None]]
 """Has a process of this number collected that has ended, and what is left of its group killed; returns

@@ -9,7 +9,7 @@ import pytest
 
 from spear.runtimes import ProcessSettings
 
-from .helpers import MOST_SELECTED, high_numbers, nothing_left, open_host, worker
+from ..helpers import MOST_SELECTED, high_numbers, nothing_left, open_host, worker
 from .test_agent import call
 
 pytestmark = pytest.mark.slow

@@ -1,7 +1,7 @@
 """A template: a process that has loaded a program, and forks instances of it.
 
 This module is the host's side of one template: start it, send it requests, end it. The requests and
-answers are described in ``spear/agent/_zygote.py``. ``_process_zygote`` decides when to have a template,
+answers are described in ``spear/agent/_zygote.py``. ``_zygote`` decides when to have a template,
 and what to do without one.
 
 A template has run the program's code, so the host does not trust it. Each answer must fit the oldest
@@ -25,20 +25,20 @@ import trio
 from spear._forks import own_socket
 from spear.channels import protected_class
 
-from ._instance import KILL_SECONDS, describe_exit
-from ._logs import LogBook
-from ._process_body import ForkedBody, SpawnedBody
-from ._process_directory import open_working_directory
-from ._process_oom import prefer_to_host
-from ._process_spawn import Plumbing, spawn
+from .._instance import KILL_SECONDS, describe_exit
+from .._logs import LogBook
+from ._body import ForkedBody, SpawnedBody
+from ._directory import open_working_directory
+from ._oom import prefer_to_host
+from ._spawn import Plumbing, spawn
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear._limits import Limits
 
-    from ._logs import OnLine
-    from ._process_guard import Guard
-    from ._process_settings import ProcessSettings
+    from .._logs import OnLine
+    from ._guard import Guard
+    from ._settings import ProcessSettings
 
 MOST_BYTES: Final = 64 * 1024
 """The largest answer."""
@@ -485,4 +485,4 @@ def _parent_of(pid: int) -> int:
         stat = os.read(descriptor, 1024)
     finally:
         os.close(descriptor)
-    return int(stat.rpartition(b")")[2].split()[1])  # see _process_metrics
+    return int(stat.rpartition(b")")[2].split()[1])  # see _metrics

@@ -22,7 +22,7 @@ from spear._limits import MAX_WHOLE, shown
 from spear._paths import absolute
 from spear._targets import file_of, is_file, split_target
 
-from ._body import RuntimeSettings
+from .._body import RuntimeSettings
 
 INHERITED: Final = ("HOME", "LANG", "LANGUAGE", "PATH", "TMPDIR", "TZ")
 """What every instance gets of the host's environment, with everything that begins with LC_."""
@@ -359,7 +359,7 @@ class ProcessSettings(RuntimeSettings):
         return environment | dict(self.environment)
 
 
-_SPEAR_ROOT: Final = Path(__file__).resolve().parents[2]
+_SPEAR_ROOT: Final = Path(__file__).resolve().parents[3]
 
 
 def _finds_spear(python: str) -> bool:

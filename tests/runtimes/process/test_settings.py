@@ -19,7 +19,7 @@ from spear.runtimes import ProcessSettings, ResourceLimits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def _settings(**values: object) -> ProcessSettings:

@@ -3,7 +3,7 @@
 The lifelines alone do that in a few milliseconds, as long as no other process has a copy of their write
 ends. A forked child of the host has copies. ``spear/_forks.py`` takes them from the children that Python
 forks, but not from children that C code forks. The guard covers those, too: one process
-(``_process_guard_program``) for all instances of a host.
+(``_guard_program``) for all instances of a host.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import trio
 from spear._forks import own_socket
 from spear.channels import protected_class
 
-from ._process_guard_program import MOST_ENDS
+from ._guard_program import MOST_ENDS
 
 logger: Final = logging.getLogger("spear.runtimes")
 
-_PROGRAM: Final = Path(__file__).with_name("_process_guard_program.py")
+_PROGRAM: Final = Path(__file__).with_name("_guard_program.py")
 
 RESTART_SECONDS: Final = 1.0
 """Seconds from the exit of a guard to the start of the next one."""

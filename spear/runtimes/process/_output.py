@@ -14,7 +14,7 @@ import trio
 from spear._forks import close, own
 
 if TYPE_CHECKING:
-    from ._logs import LogTail
+    from .._logs import LogTail
 
 READ_BYTES: Final = 8 * 1024
 """One read; the next one comes when all of its lines have been handled."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spear.runtimes import _process_gate as gate
-from spear.runtimes._process_guard_program import WORD
+from spear.runtimes.process import _gate as gate
+from spear.runtimes.process._guard_program import WORD
 
-from .helpers import no_signals
+from ..helpers import no_signals
 
 if TYPE_CHECKING:
     import subprocess

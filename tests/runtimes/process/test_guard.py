@@ -15,11 +15,11 @@ import trio
 from spear._ids import InstanceId
 from spear._limits import Limits
 from spear.runtimes._logs import LogBook
-from spear.runtimes._process_guard import Guard
-from spear.runtimes._process_guard_program import WORD
-from spear.runtimes._process_spawn import Plumbing
+from spear.runtimes.process._guard import Guard
+from spear.runtimes.process._guard_program import WORD
+from spear.runtimes.process._spawn import Plumbing
 
-from .helpers import (
+from ..helpers import (
     PATIENCE_SECONDS,
     call,
     children,

@@ -17,7 +17,7 @@ import trio
 from spear._ids import InstanceId
 from spear._limits import Limits
 from spear.runtimes._logs import LogBook
-from spear.runtimes._process_output import LAST_BYTES, LINES_AT_ONCE, READ_BYTES, Output
+from spear.runtimes.process._output import LAST_BYTES, LINES_AT_ONCE, READ_BYTES, Output
 
 if TYPE_CHECKING:
     import random

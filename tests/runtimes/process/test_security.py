@@ -21,7 +21,7 @@ from spear.channels import connect_channel
 from spear.runtimes import ProcessSettings
 from spear.transports import connect
 
-from .helpers import (
+from ..helpers import (
     PATIENCE_SECONDS,
     WORKER,
     Host,
@@ -109,7 +109,7 @@ async def test_s15_a_process_gets_its_pipes_and_nothing_else(
             environment = environment_of(instance.pid)
             for name in "PWD", "OLDPWD", "SHLVL", "_":  # the shell's own
                 environment.pop(name, None)
-            root = str(Path(__file__).parents[2])
+            root = str(Path(__file__).parents[3])
             assert environment == {
                 "OWN": "value",
                 "PASSED_ON": "too",

@@ -4,7 +4,7 @@ Between the start of a process and the moment when its host has limited it, tied
 and knows which peer to let in, a program that is not ours must not run yet. One that is Spear's agent
 waits by itself, for its bootstrap record; in front of any other stands this.
 
-A script, run as ``python -I -S _process_gate.py PROGRAM ARGUMENT...``, with the program's descriptors,
+A script, run as ``python -I -S _gate.py PROGRAM ARGUMENT...``, with the program's descriptors,
 environment and directory. It imports next to nothing: a hundredth of a second is all it takes.
 """
 

@@ -10,12 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import trio
 
 from runtimes.helpers import call, listening, open_host, shell, until, worker
-from spear.runtimes._process_orphans import Orphans, inherits_orphans
+from spear.runtimes.process._orphans import Orphans, inherits_orphans
 
 
 def zombies() -> set[int]:

@@ -1,6 +1,6 @@
 """A zygote: whatever is needed to fork instances of one program instead of spawning them.
 
-It keeps a template (see ``_process_template``): starts one, replaces it when the program's files have
+It keeps a template (see ``_template``): starts one, replaces it when the program's files have
 changed or when it has died, and says when there is none, so that an instance is spawned instead. A
 program that cannot be forked is found out when it is loaded; if its templates die again and again, it
 is given up.
@@ -23,16 +23,16 @@ from spear._ids import InstanceId
 from spear._util import NoPublicConstructor
 from spear.channels import open_private_nursery, protected_block, protected_class
 
-from ._process_settings import ProcessSettings
-from ._process_template import Template
+from ._settings import ProcessSettings
+from ._template import Template
 
 if TYPE_CHECKING:
     from spear._limits import Limits
 
-    from ._logs import OnLine
-    from ._process_body import ForkedBody
-    from ._process_guard import Guard
-    from ._process_spawn import Plumbing
+    from .._logs import OnLine
+    from ._body import ForkedBody
+    from ._guard import Guard
+    from ._spawn import Plumbing
 
 logger: Final = logging.getLogger("spear.runtimes")
 
@@ -187,7 +187,7 @@ class Zygote(metaclass=NoPublicConstructor):
         self._obstacle = obstacle
         logger.warning("%s is spawned, not forked: it %s", self._settings.target, obstacle)
 
-    # -- for _process_launch ------------------------------------------------------------------
+    # -- for _launch ------------------------------------------------------------------
 
     async def _fork(self, start: ForkedStart, plumbing: Plumbing) -> ForkedBody | None:
         """Ask one template for a new instance; None if it must be spawned.

@@ -18,10 +18,10 @@ from spear._errors import SpawnFailed
 from spear._ids import InstanceId
 from spear._limits import Limits
 from spear.runtimes import InstanceState, ProcessSettings
-from spear.runtimes import _process_template as template
-from spear.runtimes._process_zygote import MOST_ATTEMPTS, ForkedStart
+from spear.runtimes.process import _template as template
+from spear.runtimes.process._zygote import MOST_ATTEMPTS, ForkedStart
 
-from .helpers import (
+from ..helpers import (
     PATIENCE_SECONDS,
     Host,
     is_alive,

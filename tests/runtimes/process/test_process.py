@@ -33,7 +33,7 @@ from spear.runtimes import (
     RuntimeSettings,
 )
 
-from .helpers import (
+from ..helpers import (
     PATIENCE_SECONDS,
     call,
     listening,

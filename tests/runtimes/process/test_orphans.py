@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from .helpers import HERE, is_alive, open_host, shell
+from ..helpers import HERE, is_alive, open_host, shell
 
 NOISE_SECONDS = 1.0
 """What the bound gets on top, on a machine that does other things as well."""

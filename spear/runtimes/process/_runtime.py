@@ -1,7 +1,7 @@
 """The process runtime: each instance is a process in a session of its own.
 
-Here only the pieces are put together: ``_instance`` leads an instance's life, ``_process_launch`` starts
-its process, ``_process_body`` watches it.
+Here only the pieces are put together: ``_instance`` leads an instance's life, ``_launch`` starts
+its process, ``_body`` watches it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from spear._directories import temporary_directory
 from spear._errors import ConfigurationError, SpawnFailed
 from spear.channels import call_unprotected, protected_block, protected_class
 
-from ._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
-from ._body import InstanceSpec, RuntimeSettings
-from ._instance import Instance, host_instance
-from ._process_directory import sweep_working_directories
-from ._process_guard import Guard
-from ._process_launch import launch_process
-from ._process_orphans import Orphans, inherits_orphans
-from ._process_settings import ProcessSettings
-from ._process_zygote import Zygote, open_zygote
-from ._states import InstanceEvent, InstanceState
+from .._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
+from .._body import InstanceSpec, RuntimeSettings
+from .._instance import Instance, host_instance
+from .._states import InstanceEvent, InstanceState
+from ._directory import sweep_working_directories
+from ._guard import Guard
+from ._launch import launch_process
+from ._orphans import Orphans, inherits_orphans
+from ._settings import ProcessSettings
+from ._zygote import Zygote, open_zygote
 
 if TYPE_CHECKING:
     from spear._ids import RuntimeType
     from spear.channels import CommunicationFactory, Endpoint
 
-    from ._logs import LogBook, OnLine
-    from ._process_body import ProcessBody
-    from ._states import OnEvent
+    from .._logs import LogBook, OnLine
+    from .._states import OnEvent
+    from ._body import ProcessBody
 
 MAX_STARTS_AT_ONCE: Final = 8
 """Processes that are being forked; more of them at once would be ready no earlier."""

@@ -9,7 +9,7 @@ import pytest
 from spear import Limits
 from spear.runtimes import ProcessSettings
 
-from .helpers import open_host
+from ..helpers import open_host
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -100,7 +100,7 @@ def _processes() -> Iterator[_Process]:
         if name.isdecimal():
             with suppress(OSError):  # it has been collected this very moment
                 with open(f"/proc/{name}/stat", "rb") as file:
-                    # See _process_metrics.
+                    # See _metrics.
                     fields = file.read().rpartition(b")")[2].split()
                 yield _Process(
                     int(name), int(fields[19]), fields[0] == b"Z", int(fields[1]), int(fields[3])

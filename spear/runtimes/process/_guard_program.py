@@ -1,14 +1,14 @@
 """A guard: kills the instances of a host that has died, even if copies of its descriptors live on.
 
 An instance dies when the last write end of its lifeline is closed, or when anything is written to the
-lifeline (see ``_process_spawn``). A forked child of the host keeps copies of the write ends, and the end
+lifeline (see ``_spawn``). A forked child of the host keeps copies of the write ends, and the end
 does not come. The guard has a copy of each write end, too, and a pidfd of the host. The pidfd becomes
 readable when the host exits, whatever has been copied. Then the guard writes.
 
 The host sends the write ends beside messages on a socket. The message ``E`` ends the guard. If the socket
 ends without that message, the host is exiting, has executed another program, or has replaced this guard.
 
-A script, run as ``python -I -S _process_guard_program.py SOCKET PIDFD``. It imports next to nothing.
+A script, run as ``python -I -S _guard_program.py SOCKET PIDFD``. It imports next to nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,8 @@
+"""The process runtime: each instance is a process on this machine, spawned or forked."""
+
+from ._orphans import own_all_children as own_all_children
+from ._runtime import ProcessRuntime as ProcessRuntime
+from ._settings import ProcessSettings as ProcessSettings
+from ._settings import ResourceLimits as ResourceLimits
+from ._zygote import Zygote as Zygote
+from ._zygote import ZygoteStatistics as ZygoteStatistics
