@@ -46,10 +46,10 @@ LAYERS: dict[str, frozenset[str]] = {
     "wire": frozenset(),
     "transports": frozenset(),
     "channels": frozenset({"wire", "transports"}),
-    "runtimes": frozenset({"channels"}),
+    "runtimes": frozenset({"channels", "wire", "transports"}),
     "agent": frozenset({"wire", "transports", "channels"}),
-    "spearlet": frozenset({"runtimes", "channels", "requests", "discovery", "events"}),
-    "gateway": frozenset({"spearlet", "transports", "channels", "telemetry"}),
+    "spearlet": frozenset({"runtimes", "channels", "wire", "requests", "discovery", "events"}),
+    "gateway": frozenset({"spearlet", "channels", "transports", "wire", "telemetry"}),
     "config": frozenset({"spearlet", "gateway"}),
     "discovery": frozenset(),
     "requests": frozenset({"discovery", "channels", "kv"}),
@@ -63,6 +63,12 @@ LAYERS: dict[str, frozenset[str]] = {
 LAYERS[""] = frozenset(LAYERS)  # spear/__init__.py
 LAYERS["cli"] = frozenset(LAYERS)  # with spear/__main__.py
 LAYERS["testing"] = frozenset(LAYERS)  # and nobody may import it: it is for tests, ours and others'
+
+EXPORTED_TWICE: dict[str, frozenset[str]] = {
+    # Deploying takes them, and config, which builds them, may not import the runtimes.
+    "spearlet": frozenset({"spear.runtimes.ProcessSettings", "spear.runtimes.ResourceLimits"}),
+}
+"""Names that a package exports though another package defines them."""
 
 INNER = ("spear.runtimes.process",)
 """Packages inside of packages."""
@@ -252,6 +258,17 @@ def keeps_out_of_inner_packages(module: Module) -> Iterator[tuple[int, str]]:
                 yield line, f"{module.path} may not know {inner}"
 
 
+def exports_its_own(module: Module) -> Iterator[tuple[int, str]]:
+    """A name is public in one package: users of another package's names import them from there."""
+    if module.path.endswith("/__init__.py") and module.package:
+        own = {*LEAVES, module.package}
+        twice = EXPORTED_TWICE.get(module.package, frozenset())
+        for line, name in module.imports:
+            top, target, *_ = [*name.split("."), ""]
+            if top == "spear" and target not in own and name not in twice:
+                yield line, f"{name} is public in spear.{target}"
+
+
 def hides_its_modules(module: Module) -> Iterator[tuple[int, str]]:
     """Modules have private names: what is public is re-exported by the package."""
     if not module.path.rpartition("/")[2].startswith("_"):
@@ -313,6 +330,10 @@ def test_packages_are_used_through_their_front_door() -> None:
 
 def test_inner_packages_are_used_through_their_front_door() -> None:
     assert_holds(keeps_out_of_inner_packages)
+
+
+def test_packages_export_their_own_names_only() -> None:
+    assert_holds(exports_its_own)
 
 
 def test_modules_are_private() -> None:
@@ -390,6 +411,10 @@ BREACHES: list[tuple[Rule, str, str]] = [
     ),
     (keeps_out_of_inner_packages, "spear/runtimes/_x.py", "from .process import ProcessRuntime"),
     (keeps_out_of_inner_packages, "spear/spearlet/_x.py", "import spear.runtimes.process._zygote"),
+    # exports_its_own
+    (exports_its_own, "spear/channels/__init__.py", "from spear.wire import Payload as Payload"),
+    (exports_its_own, "spear/channels/__init__.py", "from ..wire import Payload as Payload"),
+    (exports_its_own, "spear/gateway/__init__.py", "from spear.runtimes import ResourceLimits"),
     # hides_its_modules
     (hides_its_modules, "spear/wire/frames.py", ""),
     # stays_in_its_place
@@ -443,6 +468,8 @@ HONEST: list[tuple[str, str]] = [
     ("spear/cli/_x.py", "import spear\nfrom ..gateway import open_gateway"),
     ("spear/testing/_x.py", "from ..channels import Channel\nfrom spear import Agent"),
     ("spear/__init__.py", "import importlib\nfrom .agent import Agent\nfrom . import _errors"),
+    ("spear/channels/__init__.py", "from spear._lazy import lazily\nfrom ._calls import Call"),
+    ("spear/spearlet/__init__.py", "from spear.runtimes import ResourceLimits as ResourceLimits"),
     ("spear/__main__.py", "from .cli import main"),
     ("spear/_ids.py", "from os import urandom\nimport attrs"),
 ]

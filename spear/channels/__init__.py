@@ -10,17 +10,6 @@ from typing import TYPE_CHECKING
 from spear._lazy import lazily
 
 if TYPE_CHECKING:
-    from spear.transports import process_or_its_session as process_or_its_session
-    from spear.wire import Payload as Payload
-    from spear.wire import TooManyItems as TooManyItems
-    from spear.wire import Value as Value
-    from spear.wire import decode_result as decode_result
-    from spear.wire import encode_arguments as encode_arguments
-    from spear.wire import encode_call as encode_call
-    from spear.wire import encode_head as encode_head
-    from spear.wire import encode_sendable as encode_sendable
-    from spear.wire import encode_value as encode_value
-
     from ._calls import CallStream as CallStream
     from ._calls import InboundCall as InboundCall
     from ._calls import Metadata as Metadata
@@ -72,19 +61,10 @@ _HOMES = {
     "Metadata": "._calls",
     "OnProgress": "._calls",
     "Opener": "._factory",
-    "Payload": "spear.wire",
     "Service": "._handlers",
     "Timers": "._timers",
-    "TooManyItems": "spear.wire",
-    "Value": "spear.wire",
     "call_unprotected": "._interrupts",
     "connect_channel": "._connect",
-    "decode_result": "spear.wire",
-    "encode_arguments": "spear.wire",
-    "encode_call": "spear.wire",
-    "encode_head": "spear.wire",
-    "encode_sendable": "spear.wire",
-    "encode_value": "spear.wire",
     "machine_clock": "._heartbeat",
     "notify": "._interrupts",
     "open_communication_factory": "._factory",
@@ -92,7 +72,6 @@ _HOMES = {
     "open_memory_channels": "._connect",
     "open_private_nursery": "._nursery",
     "open_timers": "._timers",
-    "process_or_its_session": "spear.transports",
     "protected_block": "._interrupts",
     "protected_class": "._interrupts",
     "protected_exit": "._interrupts",

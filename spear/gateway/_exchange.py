@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote
 
 from spear._json import dump_json, load_json, read_float
-from spear.channels import TooManyItems, decode_result, encode_value
+from spear.wire import TooManyItems, decode_result, encode_value
 
 from ._errors import Problem
 

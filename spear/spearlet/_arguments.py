@@ -7,8 +7,7 @@ from typing import Final, TypeAlias
 from spear._errors import InvalidArguments, Overloaded, Rejected, RemoteProtocolError
 from spear._segments import Segment
 from spear._sendable import CannotSend
-from spear.channels import Payload as Payload
-from spear.channels import TooManyItems, Value, decode_result, encode_sendable
+from spear.wire import Payload, TooManyItems, Value, decode_result, encode_sendable
 
 Result: TypeAlias = Value
 """What a function can return: what JSON can say, bytes, and integers of any size; and a read-only view of

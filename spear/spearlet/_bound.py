@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 from spear._util import NoPublicConstructor
 from spear.channels import notify, protected_block, protected_class
+from spear.wire import Payload
 
 from ._answers import Answer, Place
-from ._arguments import Payload, decode_result_untrusted, heap_bytes
+from ._arguments import decode_result_untrusted, heap_bytes
 from ._host import logger
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from spear._stalls import STALLED
 
 if TYPE_CHECKING:
     from spear.channels import InboundCall
+    from spear.wire import Payload
 
-    from ._arguments import Payload
     from ._functions import Function
 
 

@@ -17,10 +17,11 @@ from spear._errors import (
 )
 from spear._limits import expect_timeout
 from spear._util import NoPublicConstructor
-from spear.channels import encode_call, notify, protected_block, protected_class
+from spear.channels import notify, protected_block, protected_class
+from spear.wire import Payload, encode_call
 
 from ._answers import FunctionDescription, read_descriptions
-from ._arguments import Payload, Result, decode_result_untrusted
+from ._arguments import Result, decode_result_untrusted
 from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
 from ._attempts import Reports, explain, may_try_again, wait_for_room
 from ._bound import BoundCall

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spear._errors import ChannelBroken, ChannelClosed, NotFound, SpearError
-from spear.channels import encode_arguments
+from spear.wire import encode_arguments
 
 from ._failures import first_line
 

@@ -18,8 +18,8 @@ from ._attempts import MAX_ATTEMPTS, explain, may_try_again, wait_for_room
 
 if TYPE_CHECKING:
     from spear.channels import CommunicationChannel, ExecutionResponse
+    from spear.wire import Payload
 
-    from ._arguments import Payload
     from ._options import CallOptions
     from ._pool import ReplicaPool
     from ._replicas import ServingReplica

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear._limits import Limits
     from spear.channels import ExecutionResponse
+    from spear.wire import Payload
 
     from ._answers import Placed
-    from ._arguments import Payload
     from ._attempts import Reports
     from ._keyed import Shared
 

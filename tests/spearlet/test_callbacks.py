@@ -20,7 +20,7 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.channels import decode_result, encode_arguments
+from spear.wire import decode_result, encode_arguments
 
 from . import workers
 from .helpers import PATIENCE_SECONDS, WORKERS, Probe, deployed, instance

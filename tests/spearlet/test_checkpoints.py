@@ -8,7 +8,7 @@ import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints
 
 import spear
-from spear.channels import encode_arguments
+from spear.wire import encode_arguments
 
 from .helpers import Probe
 

@@ -27,8 +27,8 @@ from spear import (
     SpearError,
     open_spearlet,
 )
-from spear.channels import encode_arguments
 from spear.spearlet import FunctionStream
+from spear.wire import encode_arguments
 
 from .helpers import HERE, Probe, deployed
 

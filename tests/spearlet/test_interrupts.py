@@ -18,8 +18,8 @@ from trio.lowlevel import currently_ki_protected
 
 import spear
 from spear import Agent, Items, Scale, open_spearlet
-from spear.channels import encode_call
 from spear.testing import interrupt_sweep
+from spear.wire import encode_call
 
 if TYPE_CHECKING:
     import random

@@ -24,7 +24,9 @@ import trio
 
 from spear._errors import SpawnFailed
 from spear._limits import DEFAULT_LIMITS, Limits
-from spear.channels import encode_head, process_or_its_session, protected_block
+from spear.channels import protected_block
+from spear.transports import process_or_its_session
+from spear.wire import encode_head
 
 from .._instance import KILL_SECONDS
 from ._body import SpawnedBody

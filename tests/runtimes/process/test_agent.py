@@ -15,8 +15,8 @@ import trio
 
 from spear._errors import CallFailed, ChannelClosed, FunctionRaised, SpawnFailed
 from spear._limits import Limits
-from spear.channels import decode_result, encode_arguments
 from spear.runtimes import ProcessSettings
+from spear.wire import decode_result, encode_arguments
 
 from ..helpers import PATIENCE_SECONDS, Host, is_alive, listening, nothing_left, open_host
 
