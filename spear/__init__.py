@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from spear.agent import call as call
     from spear.agent import call_once as call_once
     from spear.agent import context as context
+    from spear.runtimes import ProcessSettings as ProcessSettings
+    from spear.runtimes import ResourceLimits as ResourceLimits
     from spear.spearlet import Deployment as Deployment
     from spear.spearlet import DeploymentSettings as DeploymentSettings
     from spear.spearlet import Execution as Execution
@@ -51,9 +53,7 @@ if TYPE_CHECKING:
     from spear.spearlet import Function as Function
     from spear.spearlet import FunctionStream as FunctionStream
     from spear.spearlet import HealthPolicy as HealthPolicy
-    from spear.spearlet import ProcessSettings as ProcessSettings
     from spear.spearlet import Replica as Replica
-    from spear.spearlet import ResourceLimits as ResourceLimits
     from spear.spearlet import RestartPolicy as RestartPolicy
     from spear.spearlet import Result as Result
     from spear.spearlet import Scale as Scale
@@ -73,9 +73,11 @@ _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context"
 
 _OF_HOSTS = (
     "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
-    "FunctionStream", "HealthPolicy", "ProcessSettings", "Replica", "ResourceLimits",
-    "RestartPolicy", "Result", "Scale", "Spearlet", "open_spearlet",
+    "FunctionStream", "HealthPolicy", "Replica", "RestartPolicy", "Result", "Scale", "Spearlet",
+    "open_spearlet",
 )  # fmt: skip
+
+_OF_RUNTIMES = ("ProcessSettings", "ResourceLimits")
 
 _HOMES = {
     **dict.fromkeys(_ERRORS, "spear._errors"),
@@ -84,6 +86,7 @@ _HOMES = {
     "SharedBuffer": "spear.transports",
     **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),
     **dict.fromkeys(_OF_HOSTS, "spear.spearlet"),
+    **dict.fromkeys(_OF_RUNTIMES, "spear.runtimes"),
 }
 
 __all__ = ["__version__", *_HOMES]

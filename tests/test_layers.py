@@ -50,7 +50,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "agent": frozenset({"wire", "transports", "channels"}),
     "spearlet": frozenset({"runtimes", "channels", "wire", "requests", "discovery", "events"}),
     "gateway": frozenset({"spearlet", "channels", "transports", "wire", "telemetry"}),
-    "config": frozenset({"spearlet", "gateway"}),
+    "config": frozenset({"spearlet", "runtimes", "gateway"}),
     "discovery": frozenset(),
     "requests": frozenset({"discovery", "channels", "kv"}),
     "events": frozenset(),
@@ -63,12 +63,6 @@ LAYERS: dict[str, frozenset[str]] = {
 LAYERS[""] = frozenset(LAYERS)  # spear/__init__.py
 LAYERS["cli"] = frozenset(LAYERS)  # with spear/__main__.py
 LAYERS["testing"] = frozenset(LAYERS)  # and nobody may import it: it is for tests, ours and others'
-
-EXPORTED_TWICE: dict[str, frozenset[str]] = {
-    # Deploying takes them, and config, which builds them, may not import the runtimes.
-    "spearlet": frozenset({"spear.runtimes.ProcessSettings", "spear.runtimes.ResourceLimits"}),
-}
-"""Names that a package exports though another package defines them."""
 
 INNER = ("spear.runtimes.process",)
 """Packages inside of packages."""
@@ -262,10 +256,9 @@ def exports_its_own(module: Module) -> Iterator[tuple[int, str]]:
     """A name is public in one package: users of another package's names import them from there."""
     if module.path.endswith("/__init__.py") and module.package:
         own = {*LEAVES, module.package}
-        twice = EXPORTED_TWICE.get(module.package, frozenset())
         for line, name in module.imports:
             top, target, *_ = [*name.split("."), ""]
-            if top == "spear" and target not in own and name not in twice:
+            if top == "spear" and target not in own:
                 yield line, f"{name} is public in spear.{target}"
 
 
@@ -469,7 +462,6 @@ HONEST: list[tuple[str, str]] = [
     ("spear/testing/_x.py", "from ..channels import Channel\nfrom spear import Agent"),
     ("spear/__init__.py", "import importlib\nfrom .agent import Agent\nfrom . import _errors"),
     ("spear/channels/__init__.py", "from spear._lazy import lazily\nfrom ._calls import Call"),
-    ("spear/spearlet/__init__.py", "from spear.runtimes import ResourceLimits as ResourceLimits"),
     ("spear/__main__.py", "from .cli import main"),
     ("spear/_ids.py", "from os import urandom\nimport attrs"),
 ]

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from ._loader import load_agent as load_agent
     from ._serve import serve as serve
     from ._service import AgentService as AgentService
-    from ._statistics import FunctionStatistics as FunctionStatistics
+    from ._statistics import RegisteredFunctionStatistics as RegisteredFunctionStatistics
 
 _HOMES = {
     "Agent": "._app",
     "AgentService": "._service",
     "CallContext": "._context",
-    "FunctionStatistics": "._statistics",
+    "RegisteredFunctionStatistics": "._statistics",
     "Items": "._context",
     "LoadFailed": "._loader",
     "call": "._context",

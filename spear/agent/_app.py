@@ -17,7 +17,13 @@ from spear._limits import DEFAULT_LIMITS, Limits, shown
 from spear.channels import protected_block
 
 from ._describe import describe
-from ._functions import AsyncFunction, AsyncStream, Function, PlainFunction, WrappedFunction
+from ._functions import (
+    AsyncFunction,
+    AsyncStream,
+    PlainFunction,
+    RegisteredFunction,
+    WrappedFunction,
+)
 from ._lifespan import Lifespan, check_lifespan, open_lifespan, required_parameter
 from ._mistakes import check_annotations
 from ._service import AgentService
@@ -319,7 +325,7 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
-def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Function]:
+def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[RegisteredFunction]:
     """The class that runs this kind of function."""
     is_async_stream = inspect.isasyncgenfunction(function)
     is_async = inspect.iscoroutinefunction(function)

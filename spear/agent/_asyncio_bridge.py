@@ -28,7 +28,7 @@ from spear._util import summary_of
 from spear.wire import NONE
 
 from ._context import current
-from ._functions import Function, Stream
+from ._functions import RegisteredFunction, Stream
 from ._generators import Handover, send_all
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ async def _bridge_of(service: AgentService, call: InboundCall) -> AsyncioBridge:
 
 
 @final
-class AsyncioFunction(Function):
+class AsyncioFunction(RegisteredFunction):
     """``async def`` of asyncio's kind."""
 
     __slots__ = ()

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, TypeAlias
 
-Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
+SignalHandler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 WATCHED: Final = (signal.SIGTERM, signal.SIGINT)
 """The signals that an agent in a process of its own handles."""
 
-_before: Final[dict[signal.Signals, Handler]] = {}
-_ours: Final[dict[signal.Signals, Handler]] = {}
+_before: Final[dict[signal.Signals, SignalHandler]] = {}
+_ours: Final[dict[signal.Signals, SignalHandler]] = {}
 _forking: Final = threading.local()  # what the thread that forks had blocked before
 
 

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-State: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
+CurrentCall: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
 """(call, the function's name, deadline, who serves, how to reach Trio from asyncio)."""
 
-current: Final[ContextVar[State]] = ContextVar("spear call")
+current: Final[ContextVar[CurrentCall]] = ContextVar("spear call")
 
 
 def context() -> CallContext:
@@ -105,7 +105,7 @@ class CallContext:
 
     __slots__ = ("_bridge", "_call", "_deadline", "_function", "_service")
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: CurrentCall) -> None:
         self._call, self._function, self._deadline, self._service, self._bridge = state
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
 
 from ._as_written import signature_of
-from ._functions import AsyncFunction, Function
+from ._functions import AsyncFunction, RegisteredFunction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ class _Text:
         return self._text
 
 
-def describe(functions: Iterable[Function]) -> list[dict[str, str]]:
+def describe(functions: Iterable[RegisteredFunction]) -> list[dict[str, str]]:
     """Return descriptions of the functions; leave out a function that cannot be described."""
     described: list[dict[str, str]] = []
     for function in functions:
@@ -53,7 +53,7 @@ def describe(functions: Iterable[Function]) -> list[dict[str, str]]:
     return described
 
 
-def _describe(function: Function) -> dict[str, str]:
+def _describe(function: RegisteredFunction) -> dict[str, str]:
     lines = (inspect.getdoc(function.function) or "").splitlines()
     signature = f"{function.name}{_signature(function.function)}"
     if len(signature) > MAX_SIGNATURE:
@@ -102,7 +102,7 @@ def _as_written(annotation: object) -> object:
     return _Text(annotation) if isinstance(annotation, str) else annotation
 
 
-def describing(functions: Iterable[Function]) -> Function:
+def describing(functions: Iterable[RegisteredFunction]) -> RegisteredFunction:
     """The function that describes these, as they are when it is called."""
 
     async def describe_all() -> list[dict[str, str]]:

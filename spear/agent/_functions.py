@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ._asyncio_bridge import BridgedCall
     from ._service import AgentService
 
-Kind: TypeAlias = Literal["function", "stream"]
-Arguments: TypeAlias = tuple[list[object], dict[str, object]]
+FunctionKind: TypeAlias = Literal["function", "stream"]
+DecodedArguments: TypeAlias = tuple[list[object], dict[str, object]]
 
 # Plain functions bind their arguments in their threads. Building a binder takes the lock, so that none
 # sees another one's half-built checks.
@@ -42,7 +42,7 @@ _building: Final = threading.Lock()
 
 
 @protected_class
-class Function(ABC):
+class RegisteredFunction(ABC):
     """A registered function.
 
     Attributes:
@@ -57,7 +57,7 @@ class Function(ABC):
 
     __slots__ = ("_binder", "_items", "calls", "failed", "function", "late", "name")
 
-    kind: ClassVar[Kind] = "function"
+    kind: ClassVar[FunctionKind] = "function"
     needs_thread: ClassVar[bool] = False
     can_run_inline: ClassVar[bool] = True
 
@@ -68,13 +68,15 @@ class Function(ABC):
         self.failed = 0
         self.late = 0
         self._binder: Binder | None = None
-        self._items: Callable[[InboundCall, Arguments, BridgedCall | None], None] | None = None
+        self._items: Callable[[InboundCall, DecodedArguments, BridgedCall | None], None] | None = (
+            None
+        )
 
     @abstractmethod
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
         """Handle one call: (payload, whether it is CBOR) of what it ends with."""
 
-    def bind(self, call: InboundCall, bridge: BridgedCall | None = None) -> Arguments:
+    def bind(self, call: InboundCall, bridge: BridgedCall | None = None) -> DecodedArguments:
         """The arguments of a call, checked and converted.
 
         Raises:
@@ -118,7 +120,7 @@ class Function(ABC):
         index: int,
         check: Check | None,
         call: InboundCall,
-        arguments: Arguments,
+        arguments: DecodedArguments,
         bridge: BridgedCall | None,
     ) -> None:
         """Put the caller's items in the place of their parameter."""
@@ -137,7 +139,7 @@ class Function(ABC):
 
 
 @final
-class AsyncFunction(Function):
+class AsyncFunction(RegisteredFunction):
     """``async def``: runs as a Trio task."""
 
     __slots__ = ()
@@ -150,7 +152,7 @@ class AsyncFunction(Function):
         return self.encode(result)
 
 
-class PlainFunction(Function):
+class PlainFunction(RegisteredFunction):
     """``def``: runs in a worker thread, and is not abandoned there when it is cancelled.
 
     A coroutine that it returns, as a wrapper of an ``async def`` does, is awaited in Trio. A wrapper may
@@ -191,7 +193,7 @@ class WrappedFunction(PlainFunction):
 
 
 @protected_class
-class Stream(Function):
+class Stream(RegisteredFunction):
     """A function that gives many items."""
 
     __slots__ = ()

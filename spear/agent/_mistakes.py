@@ -28,13 +28,13 @@ from ._as_written import annotations_of
 
 if TYPE_CHECKING:
     from ._arguments import AnyFunction
-    from ._functions import Function
+    from ._functions import RegisteredFunction
 
 _PLAIN: Final = (str, int, float, bool, bytes, None)
 _PLAIN_TEXTS: Final = ("str", "int", "float", "bool", "bytes", "None", "object")
 
 
-def check_annotations(functions: Iterable[Function]) -> None:
+def check_annotations(functions: Iterable[RegisteredFunction]) -> None:
     """Raise ConfigurationError for a parameter that can never be given, or not be understood."""
     for function in functions:
         # Since Python 3.14 a wrapper need not show annotations that were set on what it wraps.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from spear.channels import InboundCall, Metadata
 
-    from ._functions import Function
+    from ._functions import RegisteredFunction
 
 
 @final
@@ -33,7 +33,7 @@ class OwnCalls:
         slots: how many calls the process takes at a time.
     """
 
-    def __init__(self, find: Callable[[str], Function | None], threads: int) -> None:
+    def __init__(self, find: Callable[[str], RegisteredFunction | None], threads: int) -> None:
         self.slots = 0
         self._find = find
         self._threads = threads
@@ -97,7 +97,12 @@ class Waiting:
     __slots__ = ("_calls", "_is_own", "call", "stalls", "stuck", "wants_second_thread")
 
     def __init__(
-        self, calls: OwnCalls, call: InboundCall, function: Function | None, *, holds_thread: bool
+        self,
+        calls: OwnCalls,
+        call: InboundCall,
+        function: RegisteredFunction | None,
+        *,
+        holds_thread: bool,
     ) -> None:
         self._calls = calls
         self._is_own = function is not None

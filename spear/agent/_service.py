@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from spear.wire import Head, Payload
 
     from ._asyncio_bridge import AsyncioBridge
-    from ._functions import Function
-    from ._statistics import FunctionStatistics
+    from ._functions import RegisteredFunction
+    from ._statistics import RegisteredFunctionStatistics
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -61,10 +61,10 @@ class AgentService:
     """
 
     def __init__(self) -> None:
-        self.functions: list[Function] = []
+        self.functions: list[RegisteredFunction] = []
         self.has_own_process = False
         self.runs_inline = False
-        self._by_name: dict[str, Function] = {}
+        self._by_name: dict[str, RegisteredFunction] = {}
         self.limiter: trio.CapacityLimiter
         self.own_calls: OwnCalls
         self.call_seconds: float
@@ -85,11 +85,11 @@ class AgentService:
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
-    def add_unannounced(self, function: Function) -> None:
+    def add_unannounced(self, function: RegisteredFunction) -> None:
         """Offer a function to those who know its name."""
         self._by_name[function.name] = function
 
-    def add(self, function: Function) -> None:
+    def add(self, function: RegisteredFunction) -> None:
         """Offer a function."""
         self.functions.append(function)
         self._by_name[function.name] = function
@@ -252,12 +252,12 @@ class AgentService:
         await self._is_unable.wait()
         return self._lost
 
-    def statistics(self) -> tuple[FunctionStatistics, ...]:
+    def statistics(self) -> tuple[RegisteredFunctionStatistics, ...]:
         """What each function has done so far."""
-        from ._statistics import FunctionStatistics
+        from ._statistics import RegisteredFunctionStatistics
 
         return tuple(
-            FunctionStatistics(
+            RegisteredFunctionStatistics(
                 name=each.name, kind=each.kind, calls=each.calls, failed=each.failed, late=each.late
             )
             for each in self.functions

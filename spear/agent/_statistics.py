@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 if TYPE_CHECKING:
-    from ._functions import Kind
+    from ._functions import FunctionKind
 
 
 @final
 @attrs.frozen(kw_only=True)
-class FunctionStatistics:
+class RegisteredFunctionStatistics:
     """One function's counters since it was registered."""
 
     name: str
-    kind: Kind
+    kind: FunctionKind
     calls: int
     """Begun, however they ended."""
     failed: int

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
+Ts = TypeVarTuple("Ts")
 
 
 def protected_class(cls: type[T]) -> type[T]:
@@ -124,7 +124,7 @@ def protected_block(
 
 
 @disable_ki_protection
-def call_unprotected(function: Callable[[Unpack[Arguments]], T], *args: *Arguments) -> T:
+def call_unprotected(function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
     """Call a function of the user, which Ctrl-C may interrupt."""
     return function(*args)
 
@@ -132,8 +132,8 @@ def call_unprotected(function: Callable[[Unpack[Arguments]], T], *args: *Argumen
 def notify(
     logger: Logger,
     whose: object,
-    observer: Callable[[Unpack[Arguments]], object],
-    *args: *Arguments,
+    observer: Callable[[Unpack[Ts]], object],
+    *args: *Ts,
 ) -> None:
     """Call an observer of the user, and log what it raises, ``SystemExit`` included.
 

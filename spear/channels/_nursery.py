@@ -14,7 +14,7 @@ import trio
 
 from ._interrupts import protected_block
 
-Arguments = TypeVarTuple("Arguments")
+Ts = TypeVarTuple("Ts")
 
 
 @protected_block
@@ -47,9 +47,7 @@ async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
         del failure  # it refers to this frame
 
 
-async def run_to_its_end(
-    function: Callable[[Unpack[Arguments]], Awaitable[object]], *args: *Arguments
-) -> None:
+async def run_to_its_end(function: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> None:
     """Await a clean-up in a task of its own, where Ctrl-C does not cut it short.
 
     Trio raises KeyboardInterrupt in the main task, and a clean-up that awaits there would end half-way.

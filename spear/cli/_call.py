@@ -26,12 +26,13 @@ from ._command import USAGE, CallCommand, understand
 from ._error_lines import IMPATIENT_SECONDS
 from ._hints import explained
 from ._life import Story, show_event, showing
-from ._output import Output
+from ._output import StandardOutput
 from ._status import describe_statuses
 from ._values import long_integers, number, show_value, whole
 
 if TYPE_CHECKING:
-    from spear.spearlet import Deployment, Function, ProcessSettings
+    from spear.runtimes import ProcessSettings
+    from spear.spearlet import Deployment, Function
 
 
 DESCRIPTION: Final = """\
@@ -103,7 +104,7 @@ def run_call(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     with long_integers():
         call = understand(options)
-        output = Output()
+        output = StandardOutput()
         with showing(verbose=options.verbose) as lines:
             status = trio.run(_run, call, output, restrict_keyboard_interrupt_to_checkpoints=True)
             if status >= SIGNALLED:
@@ -114,7 +115,7 @@ def run_call(options: argparse.Namespace) -> int:
 # -- the call ---------------------------------------------------------------------------------
 
 
-async def _run(call: CallCommand, output: Output) -> int:
+async def _run(call: CallCommand, output: StandardOutput) -> int:
     """Returns the exit status, if there is no failure that decides it."""
     from spear.channels import open_private_nursery
 
@@ -142,7 +143,7 @@ async def _watch_signals(
             return
 
 
-async def _call(call: CallCommand, output: Output) -> None:
+async def _call(call: CallCommand, output: StandardOutput) -> None:
     from spear.spearlet import open_spearlet
 
     failure: SpearError | None = None
@@ -179,7 +180,7 @@ async def _usage(function: Function) -> str:
         return ""
 
 
-async def _describe(deployment: Deployment, call: CallCommand, output: Output) -> None:
+async def _describe(deployment: Deployment, call: CallCommand, output: StandardOutput) -> None:
     """Say how a function is called, or what functions there are."""
     names = [call.function] if call.function else deployment.functions
     functions = [deployment.function(name) for name in names]
@@ -191,7 +192,7 @@ async def _describe(deployment: Deployment, call: CallCommand, output: Output) -
 
 
 def _settings(call: CallCommand) -> ProcessSettings:
-    from spear.spearlet import ProcessSettings
+    from spear.runtimes import ProcessSettings
 
     here = working_directory()
     settings = ProcessSettings(
@@ -202,7 +203,9 @@ def _settings(call: CallCommand) -> ProcessSettings:
     return settings
 
 
-async def _print_items(function: Function, call: CallCommand, output: Output, story: Story) -> None:
+async def _print_items(
+    function: Function, call: CallCommand, output: StandardOutput, story: Story
+) -> None:
     try:
         with trio.move_on_after(call.timeout) as scope:  # also while nobody reads what we print
             async with function.stream(*call.arguments) as stream:
@@ -219,7 +222,7 @@ async def _print_items(function: Function, call: CallCommand, output: Output, st
 
 
 async def _print_result(
-    function: Function, arguments: list[object], output: Output, story: Story
+    function: Function, arguments: list[object], output: StandardOutput, story: Story
 ) -> None:
     execution = function.submit(*arguments)
     story.begins()

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("spear.cli")
 
-Load: TypeAlias = Callable[[], tuple[Loaded, Faults]]
+LoadConfiguration: TypeAlias = Callable[[], tuple[Loaded, Faults]]
 
 SIGNALLED: Final = 128
 """Exit statuses from here on tell which signal it was."""
 
 
-def run_host(loaded: Loaded, load: Load, *, as_json: bool) -> int:
+def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
     """Host what a configuration says, until a signal or an operator ends it; returns the exit status.
 
     Args:
@@ -69,7 +69,7 @@ def run_host(loaded: Loaded, load: Load, *, as_json: bool) -> int:
 class _Host:
     """One run of a host."""
 
-    def __init__(self, loaded: Loaded, load: Load, *, as_json: bool) -> None:
+    def __init__(self, loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> None:
         self._loaded = loaded
         self._load = load
         self._as_json = as_json

@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from ._remote import Answer
+    from ._remote import HostResponse
 
 USAGE: Final = "spear invoke [options] NAME [argument | --name value ...]"
 
@@ -154,7 +154,7 @@ def _call(
         write(show_value(read_result(answer)))
 
 
-def read_result(answer: Answer) -> object:
+def read_result(answer: HostResponse) -> object:
     """What a function has returned. Raises NoHost."""
     result = answer.read()
     return result if answer.kind == "application/octet-stream" else _load(result)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ._documents import Document
 
-    Arrival: TypeAlias = Document | SpearError | None
+    LineArrival: TypeAlias = Document | SpearError | None
     """A line; or what ended the lines of a deployment, None if they just ended."""
 
 TAIL_LINES: Final = 100
@@ -73,7 +73,7 @@ def _past(remote: Remote, names: list[str], options: argparse.Namespace) -> list
 
 def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> Iterator[Document]:
     """What is written, as it comes, until all deployments have ended or one cannot be followed."""
-    arrivals: SimpleQueue[Arrival] = SimpleQueue()
+    arrivals: SimpleQueue[LineArrival] = SimpleQueue()
     for name in names:
         thread = threading.Thread(
             target=_work,
@@ -94,7 +94,7 @@ def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> It
 
 
 def _work(
-    remote: Remote, name: str, options: argparse.Namespace, arrivals: SimpleQueue[Arrival]
+    remote: Remote, name: str, options: argparse.Namespace, arrivals: SimpleQueue[LineArrival]
 ) -> None:
     try:
         for line in _lines(remote, name, options):

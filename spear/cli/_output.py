@@ -20,7 +20,7 @@ from ._waiting import is_writable, wait_writable
 
 
 @final
-class Output:
+class StandardOutput:
     """Standard output, unbuffered."""
 
     def __init__(self) -> None:

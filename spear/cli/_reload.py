@@ -41,7 +41,7 @@ LOAD_SECONDS: Final = 10.0
 FileState: TypeAlias = tuple[str, int, tuple[int, int, int]]
 """A file's path and size; its times of modification and of change, and its inode."""
 
-State: TypeAlias = tuple[FileState, ...]
+FileStates: TypeAlias = tuple[FileState, ...]
 
 
 @final
@@ -55,7 +55,7 @@ class Part:
     """
 
     function: FunctionConfiguration
-    state: State
+    state: FileStates
 
     @classmethod
     def of(cls, function: FunctionConfiguration) -> Part:

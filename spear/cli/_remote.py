@@ -55,7 +55,7 @@ def define_host(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Answer:
+class HostResponse:
     """What a host answers; its body is read as it comes.
 
     Attributes:
@@ -199,7 +199,7 @@ class Remote:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float | None = USUAL,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[HostResponse]:
         """Ask, and give the answer for as long as the block runs.
 
         Args:
@@ -231,7 +231,7 @@ class Remote:
                 with suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(method, self._path + path, body, every)
                 response = connection.getresponse()
-                answer = Answer(response, self.where, does_something=does_something)
+                answer = HostResponse(response, self.where, does_something=does_something)
             if answer.status >= 400:
                 failure = failure_of(answer.status, answer.kind, answer.read(), answer.headers)
                 if self._path and isinstance(failure, NoSuchPath):

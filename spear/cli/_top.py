@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ._documents import Document
 
-    Arrival: TypeAlias = Document | Exception
+    StatusArrival: TypeAlias = Document | Exception
 
 WIDTH: Final = 80
 """Of the output with ``--once``, where that is no terminal."""
@@ -137,7 +137,7 @@ class _Screen:
         self._interval = interval
         self._sort = sort
         self._has_colours = not os.environ.get("NO_COLOR")
-        self._arrivals: SimpleQueue[Arrival] = SimpleQueue()
+        self._arrivals: SimpleQueue[StatusArrival] = SimpleQueue()
         self._moment: Moment | None = None
         # A thread reads, because HTTP's chunks cannot be waited for; it says here that it has.
         self._wake_read, self._wake_write = os.pipe()

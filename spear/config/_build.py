@@ -17,7 +17,8 @@ from spear._errors import ConfigurationError
 from spear._limits import Limits
 from spear._targets import is_file, split_target
 from spear.gateway import GatewaySettings
-from spear.spearlet import DeploymentSettings, ProcessSettings, ResourceLimits
+from spear.runtimes import ProcessSettings, ResourceLimits
+from spear.spearlet import DeploymentSettings
 
 from ._faults import Faults
 from ._schema import (

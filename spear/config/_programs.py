@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import dropwhile
 from typing import Final
 
-from spear.spearlet import ProcessSettings
+from spear.runtimes import ProcessSettings
 
 HEAD_BYTES: Final = 256
 """As much of a script as the kernel looks at for its first line (BINPRM_BUF_SIZE)."""

@@ -18,12 +18,12 @@ import attrs
 
 from spear._limits import Limits
 from spear.gateway import GatewaySettings
+from spear.runtimes import StartMethod
 from spear.spearlet import HealthPolicy, RestartPolicy, Scale, SchedulingPolicy
 
 T = TypeVar("T")
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
-Start: TypeAlias = Literal["auto", "zygote", "spawn"]
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 NOT_LISTENING: Final = "off"
@@ -130,7 +130,7 @@ class FunctionConfiguration:
     environment_handover: bool = _key(
         False, "tell a `command` address and secret in its environment"
     )
-    start: Start = _key("auto", "fork what can be forked, only fork, or never fork")
+    start: StartMethod = _key("auto", "fork what can be forked, only fork, or never fork")
     debug: bool = _key(False, "send tracebacks with errors", flag=True)
 
 

@@ -21,7 +21,7 @@ from ._budget import make_budgets
 from ._catalogue import Catalogue
 from ._errors import Problem, describe, retry_after, retry_header, status_of
 from ._exchange import identify, show_document
-from ._guard import Guard
+from ._guard import AccessGuard
 from ._statistics import Connections, GatewayStatistics
 from ._websocket import WebSocket, check_handshake
 
@@ -100,7 +100,7 @@ class App:
     ) -> None:
         self.spearlet = spearlet
         self.settings = settings
-        self.guard = Guard(settings)
+        self.guard = AccessGuard(settings)
         self.catalogue = Catalogue()
         self.budgets = make_budgets(settings)
         self.requests = 0

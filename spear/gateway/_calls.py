@@ -13,9 +13,9 @@ from ._exchange import (
     choose_form,
     metadata_of,
     milliseconds,
+    path_part,
     printable,
     respond_json,
-    segment,
     timeout_of,
 )
 from ._show import show_execution, show_function
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def find_function(app: App, name: str) -> Function:
     """The function that a path names. Raises NotFound, Problem."""
-    return app.spearlet.find_function(segment(name))
+    return app.spearlet.find_function(path_part(name))
 
 
 def with_options(

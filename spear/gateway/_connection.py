@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ._departures import Departures
     from ._settings import GatewaySettings
 
-Handle: TypeAlias = Callable[[Request, "Connection"], Awaitable[None]]
+Handle: TypeAlias = Callable[[Request, "HttpConnection"], Awaitable[None]]
 """Handles a request, and raises no Exception."""
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -50,7 +50,7 @@ reset, and the response is lost."""
 
 @final
 @protected_class
-class Connection:
+class HttpConnection:
     """A connection, from its acceptance to its end.
 
     Args:

@@ -161,7 +161,7 @@ def flag_in(query: Mapping[str, str], name: str) -> bool:
     return text in ("true", "1")
 
 
-def segment(text: str) -> str:
+def path_part(text: str) -> str:
     """A part of a path, as it is meant. Raises Problem."""
     if "%" not in text:
         return text

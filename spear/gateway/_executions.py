@@ -15,9 +15,9 @@ from ._exchange import (
     choose_form,
     milliseconds,
     number_in,
+    path_part,
     query_of,
     respond_json,
-    segment,
     whole_in,
 )
 from ._show import show_execution
@@ -34,7 +34,7 @@ _UNFINISHED: Final = frozenset({ExecutionStatus.PENDING, ExecutionStatus.RUNNING
 
 
 def _find(app: App, name: str) -> Execution:
-    return app.spearlet.executions.get(segment(name))
+    return app.spearlet.executions.get(path_part(name))
 
 
 def _show(app: App, request: Request, execution: Execution) -> dict[str, object]:

@@ -40,7 +40,7 @@ def is_loopback(host: str) -> bool:
 
 
 @final
-class Guard:
+class AccessGuard:
     """Looks at each request before anything else does."""
 
     def __init__(self, settings: GatewaySettings) -> None:

@@ -82,7 +82,7 @@ def _too_large(most: str) -> Problem:
 
 @final
 @attrs.frozen
-class Head:
+class RequestHead:
     """The head of a request.
 
     Attributes:
@@ -152,7 +152,7 @@ class RequestParser:
 
     # -- heads ------------------------------------------------------------------------------------
 
-    def next_head_untrusted(self) -> Head | None:
+    def next_head_untrusted(self) -> RequestHead | None:
         """Return the head of the next request; None if it is not complete yet. Raises Problem."""
         assert not self._remaining  # the caller has taken the body before
         buffer = self._buffer
@@ -174,7 +174,7 @@ class RequestParser:
         del buffer[:size]
         return self._parse_untrusted(data)
 
-    def _parse_untrusted(self, data: bytes) -> Head:
+    def _parse_untrusted(self, data: bytes) -> RequestHead:
         connection = h11.Connection(h11.SERVER, self._max_head_bytes)
         connection.receive_data(data)
         try:
@@ -199,7 +199,7 @@ class RequestParser:
             if name == b"connection"  # which may be there more than once
             for option in value.lower().split(b",")
         ]
-        head = Head(
+        head = RequestHead(
             request.method.decode(),
             request.target.decode(),
             headers,

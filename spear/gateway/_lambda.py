@@ -30,7 +30,7 @@ from spear._errors import (
 
 from ._calls import expect_result, find_function, with_options
 from ._errors import Problem, retry_after, retry_header, status_of
-from ._exchange import JSON, bad, metadata_of, parse_json, printable, segment, show
+from ._exchange import JSON, bad, metadata_of, parse_json, path_part, printable, show
 from ._signatures import is_signed, read_signature
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ async def invoke(app: App, request: Request, name: str) -> None:
 
 async def _invoke(app: App, request: Request, name: str) -> None:
     verify = _expect_known(app, request)
-    found = _NAME.fullmatch(segment(name))
+    found = _NAME.fullmatch(path_part(name))
     if found is None:
-        raise _invalid(f"this cannot name a function: {segment(name)[:100]!r}")
+        raise _invalid(f"this cannot name a function: {path_part(name)[:100]!r}")
     kind = request.headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
     if kind not in _KINDS:
         raise _invalid(f"X-Amz-Invocation-Type is one of {', '.join(_KINDS)}, not {kind[:50]!r}")

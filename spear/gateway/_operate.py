@@ -19,9 +19,9 @@ from ._exchange import (
     flag_in,
     number_in,
     parse_json,
+    path_part,
     query_of,
     respond_json,
-    segment,
     whole_in,
 )
 from ._show import show_deployment, show_instances, show_line
@@ -85,7 +85,7 @@ def _serves(deployment: Deployment) -> bool:
 
 def find_deployment(app: App, name: str) -> Deployment:
     """The deployment that a path names. Raises NotFound, Problem."""
-    name = segment(name)
+    name = path_part(name)
     deployments = app.spearlet.deployments
     if name not in deployments:
         known = ", ".join(deployments) or "none at all"

@@ -18,7 +18,7 @@ from ._settings import BODY_RATE
 
 if TYPE_CHECKING:
     from ._budget import Budgets
-    from ._http1 import Head, RequestParser
+    from ._http1 import RequestHead, RequestParser
     from ._settings import GatewaySettings
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -92,7 +92,9 @@ class Request:
         "method", "path", "query", "repeated", "status", "wants_socket",
     )  # fmt: skip
 
-    def __init__(self, head: Head, link: Link, settings: GatewaySettings, budgets: Budgets) -> None:
+    def __init__(
+        self, head: RequestHead, link: Link, settings: GatewaySettings, budgets: Budgets
+    ) -> None:
         self._head = head
         self._link = link
         self._settings = settings

@@ -39,7 +39,7 @@ _SCALARS: Final[dict[str, Schema]] = {
 
 @final
 @attrs.frozen
-class Parameter:
+class ParameterSchema:
     """One parameter of a function.
 
     Attributes:
@@ -57,10 +57,10 @@ class Parameter:
 
 @final
 @attrs.frozen
-class Signature:
+class FunctionSchema:
     """A function's parameters and result."""
 
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[ParameterSchema, ...]
     result: Schema
     takes_more: bool
 
@@ -108,7 +108,7 @@ class Signature:
         return first is None or first.schema in ({}, _SCALARS["bytes"])
 
 
-def parse_signature(text: str | None) -> Signature | None:
+def parse_signature(text: str | None) -> FunctionSchema | None:
     """What a signature says; None if it cannot be understood."""
     if text is None or len(text) > MAX_SIGNATURE:
         return None
@@ -121,7 +121,7 @@ def parse_signature(text: str | None) -> Signature | None:
     plain = [*given.posonlyargs, *given.args]
     first_default = len(plain) - len(given.defaults)
     parameters = [
-        Parameter(
+        ParameterSchema(
             name=each.arg,
             schema=_schema(each.annotation),
             is_positional=True,
@@ -132,7 +132,7 @@ def parse_signature(text: str | None) -> Signature | None:
         if not _is_items(each.annotation)
     ]
     parameters += [
-        Parameter(
+        ParameterSchema(
             name=each.arg,
             schema=_schema(each.annotation),
             is_positional=False,
@@ -143,7 +143,7 @@ def parse_signature(text: str | None) -> Signature | None:
         if not _is_items(each.annotation)
     ]
     takes_more = given.vararg is not None or given.kwarg is not None
-    return Signature(tuple(parameters), _schema(_item_of(function.returns)), takes_more)
+    return FunctionSchema(tuple(parameters), _schema(_item_of(function.returns)), takes_more)
 
 
 def _name_of(node: ast.expr | None) -> str:

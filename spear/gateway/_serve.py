@@ -29,7 +29,7 @@ from spear.transports import (
 )
 
 from ._app import App, OnDrain
-from ._connection import Connection
+from ._connection import HttpConnection
 from ._departures import Departures
 from ._guard import is_loopback
 from ._routes import ROUTES
@@ -81,7 +81,7 @@ class Gateway(metaclass=NoPublicConstructor):
 
     async def _run(self, incoming: IncomingConnection, *, is_local: bool) -> None:
         app = self._app
-        connection = Connection(
+        connection = HttpConnection(
             app.handle,
             incoming.stream,
             app.settings,

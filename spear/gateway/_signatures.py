@@ -45,7 +45,7 @@ def is_signed(request: Request) -> bool:
 
 @final
 @attrs.frozen
-class Signature:
+class AwsSignature:
     """A well-formed, recent signature that :meth:`check` has still to verify.
 
     Attributes:
@@ -75,8 +75,8 @@ class Signature:
             )
 
 
-def read_signature(request: Request) -> Signature:
-    """Return the signature of a request, unverified: :meth:`Signature.check` needs the body.
+def read_signature(request: Request) -> AwsSignature:
+    """Return the signature of a request, unverified: :meth:`AwsSignature.check` needs the body.
 
     The signature must cover ``Host``, ``X-Amz-Date``, and all ``X-Amz-*`` and ``Content-Type*`` headers
     of the request.
@@ -112,7 +112,7 @@ def read_signature(request: Request) -> Signature:
             found["headers"],
         )
     )
-    return Signature(head, stamp, found["scope"], found["signature"])
+    return AwsSignature(head, stamp, found["scope"], found["signature"])
 
 
 def _header(request: Request, name: str) -> str:

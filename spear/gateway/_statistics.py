@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from spear.transports import Acceptor
 
-    from ._connection import Connection
+    from ._connection import HttpConnection
 
 
 @final
@@ -42,7 +42,7 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self.open: set[Connection] = set()
+        self.open: set[HttpConnection] = set()
         self.acceptors: list[Acceptor] = []
 
     def refused(self) -> dict[str, int]:

@@ -30,7 +30,7 @@ _HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"
 GOING_AWAY: Final = "GoingAway"
 
 
-class Source(Protocol):
+class ItemSource(Protocol):
     """Where items come from; if cancelled while it waits for one, none is lost."""
 
     def __aiter__(self) -> AsyncIterator[object]:
@@ -65,7 +65,9 @@ async def send_head(request: Request) -> None:
     await request.end()
 
 
-async def send_items(app: App, request: Request, source: Source, *, at_once: bool = False) -> None:
+async def send_items(
+    app: App, request: Request, source: ItemSource, *, at_once: bool = False
+) -> None:
     """Answer with what comes from a source, as long as it does.
 
     Args:
@@ -90,7 +92,7 @@ async def send_items(app: App, request: Request, source: Source, *, at_once: boo
         await _fail(app, request, form, problem, _known(source))
 
 
-def _known(source: Source) -> Delivered:
+def _known(source: ItemSource) -> Delivered:
     """Whether a function has run that items come from; what else there is may always be read again."""
     return source.delivered if isinstance(source, FunctionStream) else "no"
 
@@ -100,7 +102,7 @@ async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _pump(app: App, request: Request, source: Source, form: Form) -> None:
+async def _pump(app: App, request: Request, source: ItemSource, form: Form) -> None:
     count = 0
     items = aiter(source)
     try:

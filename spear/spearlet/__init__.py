@@ -1,8 +1,5 @@
 """The host's side: deploy functions, call them, watch them."""
 
-from spear.runtimes import ProcessSettings as ProcessSettings
-from spear.runtimes import ResourceLimits as ResourceLimits
-
 from ._answers import Answer as Answer
 from ._answers import FunctionDescription as FunctionDescription
 from ._arguments import Result as Result

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
     from spear._limits import Limits
     from spear.channels import CommunicationChannel
-    from spear.runtimes import InstanceEvent
+    from spear.runtimes import InstanceEvent, OnEvent
 
     from ._host import Host
     from ._replicas import Replica
-    from ._sources import OnEvent, Source, Sources, Target
+    from ._sources import Source, Sources, Target
 
 logger: Final = logging.getLogger("spear.spearlet")
 

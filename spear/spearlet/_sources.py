@@ -24,7 +24,7 @@ from ._local import LocalAgent, open_local_replica
 if TYPE_CHECKING:
     from spear._ids import InstanceId, RuntimeType
     from spear.channels import CommunicationFactory, ConnectionManager, Service
-    from spear.runtimes import InstanceEvent, LogLine, ProcessRuntime, Runtime, Zygote
+    from spear.runtimes import OnEvent, OnLine, ProcessRuntime, Runtime, Zygote
 
     from ._callbacks import Callbacks
     from ._supervisor import StartedReplica
@@ -39,9 +39,6 @@ Target: TypeAlias = str | Path | RuntimeSettings | LocalAgent
 
 OpenRuntime: TypeAlias = "Callable[[CommunicationFactory], Runtime]"
 """Makes a runtime, whose instances connect through this factory."""
-
-OnEvent: TypeAlias = "Callable[[InstanceEvent], None]"
-OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
 
 
 class Launcher(Protocol):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from spear._ids import InstanceId
+    from spear.runtimes import OnEvent, OnLine
 
-    from ._sources import Launcher, OnEvent, OnLine
+    from ._sources import Launcher
     from ._supervisor import StartedReplica
 
 

@@ -27,8 +27,8 @@ from ._misbehaviour import PEER_CASES as PEER_CASES
 from ._misbehaviour import OpenRaw as OpenRaw
 from ._misbehaviour import check_channel_with_bad_peers as check_channel_with_bad_peers
 from ._raw import RawPeer as RawPeer
+from ._services import CallHandler as CallHandler
 from ._services import Functions as Functions
-from ._services import Handler as Handler
 from ._simulated_runtime import SimulatedSettings as SimulatedSettings
 from ._simulation import SimulatedEvent as SimulatedEvent
 from ._simulation import SimulatedProgram as SimulatedProgram

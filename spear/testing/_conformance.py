@@ -15,9 +15,9 @@ import trio
 from spear._limits import DEFAULT_LIMITS, Limits
 from spear.channels import CommunicationChannel, InboundCall, Service
 
-from ._services import Functions, Handler
+from ._services import CallHandler, Functions
 
-Arguments = TypeVarTuple("Arguments")
+Ts = TypeVarTuple("Ts")
 Pair: TypeAlias = tuple[CommunicationChannel, CommunicationChannel]
 
 
@@ -62,13 +62,13 @@ def case(function: ChannelCase) -> ChannelCase:
     return limited
 
 
-def offer(open_pair: OpenPair, **handlers: Handler) -> AbstractAsyncContextManager[Pair]:
+def offer(open_pair: OpenPair, **handlers: CallHandler) -> AbstractAsyncContextManager[Pair]:
     """A pair of which both ends offer the same functions."""
     return offer_limited(open_pair, DEFAULT_LIMITS, **handlers)
 
 
 def offer_limited(
-    open_pair: OpenPair, limits: Limits, **handlers: Handler
+    open_pair: OpenPair, limits: Limits, **handlers: CallHandler
 ) -> AbstractAsyncContextManager[Pair]:
     """The same under limits of its own."""
     functions = Functions(handlers)
@@ -80,9 +80,7 @@ def offer_limited(
     )
 
 
-async def caught(
-    function: Callable[[Unpack[Arguments]], Awaitable[object]], *args: *Arguments
-) -> Exception:
+async def caught(function: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> Exception:
     """What ``function`` raises."""
     try:
         await function(*args)

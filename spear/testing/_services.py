@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from spear.channels import InboundCall
     from spear.wire import Head, Payload
 
-Handler: TypeAlias = "Callable[[InboundCall], Awaitable[Payload]]"
+CallHandler: TypeAlias = "Callable[[InboundCall], Awaitable[Payload]]"
 
 
 @final
@@ -25,7 +25,7 @@ class Functions:
         cancelled: how many were told to stop before they had ended.
     """
 
-    def __init__(self, handlers: dict[str, Handler]) -> None:
+    def __init__(self, handlers: dict[str, CallHandler]) -> None:
         self.names = tuple(handlers)
         self._handlers = handlers
         self.running = 0

@@ -14,7 +14,7 @@ import trio
 
 import spear
 from spear import Agent, ConfigurationError, Limits
-from spear.agent import FunctionStatistics
+from spear.agent import RegisteredFunctionStatistics
 from spear.agent._app import MAX_THREADS
 
 from .helpers import calling
@@ -414,8 +414,8 @@ async def test_calls_are_counted() -> None:
             with pytest.raises(spear.CallFailed):
                 await caller.call("divide", *arguments)
     assert app.service.statistics() == (
-        FunctionStatistics(name="divide", kind="function", calls=3, failed=2, late=0),
-        FunctionStatistics(name="some", kind="function", calls=0, failed=0, late=0),
+        RegisteredFunctionStatistics(name="divide", kind="function", calls=3, failed=2, late=0),
+        RegisteredFunctionStatistics(name="some", kind="function", calls=0, failed=0, late=0),
     )
 
 

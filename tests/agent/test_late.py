@@ -18,7 +18,7 @@ from .helpers import Caller, calling
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from spear.agent import FunctionStatistics
+    from spear.agent import RegisteredFunctionStatistics
 
 
 class Late:
@@ -98,7 +98,7 @@ class Late:
         finally:
             self.clean_up()
 
-    def of(self, name: str) -> FunctionStatistics:
+    def of(self, name: str) -> RegisteredFunctionStatistics:
         return next(each for each in self.agent.service.statistics() if each.name == name)
 
 

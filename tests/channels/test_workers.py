@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from spear.testing import Handler
+    from spear.testing import CallHandler
     from spear.wire import Payload
 
     from .helpers import Carrier
@@ -38,7 +38,7 @@ note: ContextVar[str] = ContextVar("note", default="clean")
 
 @asynccontextmanager
 async def serving(
-    limits: Limits | None = None, **handlers: Handler
+    limits: Limits | None = None, **handlers: CallHandler
 ) -> AsyncIterator[tuple[CommunicationChannel, Functions]]:
     """A caller's channel, and the functions at its other end."""
     functions = Functions(handlers)

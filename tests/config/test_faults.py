@@ -20,7 +20,7 @@ from spear.config import (
     split_listen,
 )
 from spear.config._programs import program_problems
-from spear.spearlet import ProcessSettings
+from spear.runtimes import ProcessSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,14 +18,8 @@ from spear.config._schema import GATEWAY_ELSEWHERE
 from spear.config._toml import show_toml_value
 from spear.config._values import fields, table_in
 from spear.gateway import GatewaySettings
-from spear.spearlet import (
-    DeploymentSettings,
-    HealthPolicy,
-    ProcessSettings,
-    ResourceLimits,
-    RestartPolicy,
-    Scale,
-)
+from spear.runtimes import ProcessSettings, ResourceLimits
+from spear.spearlet import DeploymentSettings, HealthPolicy, RestartPolicy, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

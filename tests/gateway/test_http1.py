@@ -16,7 +16,7 @@ from spear.gateway._http1 import (
     LAST_CHUNK,
     MAX_HEAD_LINES,
     MOST_SKIPPED,
-    Head,
+    RequestHead,
     RequestParser,
     chunk,
     response_head,
@@ -46,12 +46,12 @@ def written(
     return data + (client.send(h11.EndOfMessage()) or b"")
 
 
-def read(pieces: list[bytes], most: int = MOST) -> list[tuple[Head, bytes]]:
+def read(pieces: list[bytes], most: int = MOST) -> list[tuple[RequestHead, bytes]]:
     """The requests that are whole, and the last one as far as it has come."""
     parser = RequestParser(most)
-    found: list[tuple[Head, bytes]] = []
+    found: list[tuple[RequestHead, bytes]] = []
     body: list[bytes] = []
-    head: Head | None = None
+    head: RequestHead | None = None
     for piece in pieces:
         parser.receive(piece)
         while True:

@@ -8,7 +8,7 @@ import sys
 import trio
 
 import spear
-from spear.spearlet import ProcessSettings
+from spear.runtimes import ProcessSettings
 
 app = spear.Agent()
 

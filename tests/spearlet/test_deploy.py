@@ -25,8 +25,8 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.runtimes import InstanceEvent, InstanceState
-from spear.spearlet import Deployment, ProcessSettings
+from spear.runtimes import InstanceEvent, InstanceState, ProcessSettings
+from spear.spearlet import Deployment
 from spear.spearlet._settings import MAX_REPLICAS
 from spear.spearlet._sources import MAX_NAME, _name_of, _search_path
 from spear.testing import cancel_sweep

@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from spear import DeploymentSettings, Overloaded, Scale, WorkerDied, open_spearlet
-from spear.spearlet import DeploymentState, ProcessSettings
+from spear.runtimes import ProcessSettings
+from spear.spearlet import DeploymentState
 
 from .helpers import CRASHING, WORKERS, write
 

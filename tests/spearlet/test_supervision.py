@@ -30,8 +30,8 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.runtimes import InstanceEvent, InstanceState
-from spear.spearlet import CallRecord, DeploymentState, ProcessSettings
+from spear.runtimes import InstanceEvent, InstanceState, ProcessSettings
+from spear.spearlet import CallRecord, DeploymentState
 from spear.spearlet._restarts import RestartBudget
 
 from .helpers import CRASHING, PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write

@@ -129,9 +129,9 @@ def _show_names(environment: Mapping[str, str]) -> str:
     return f"<{', '.join(sorted(environment))}>"  # values may be secrets
 
 
-Start: TypeAlias = Literal["auto", "zygote", "spawn"]
+StartMethod: TypeAlias = Literal["auto", "zygote", "spawn"]
 
-STARTS: Final[tuple[Start, ...]] = ("auto", "zygote", "spawn")
+STARTS: Final[tuple[StartMethod, ...]] = ("auto", "zygote", "spawn")
 
 
 @final
@@ -176,7 +176,7 @@ class ProcessSettings(RuntimeSettings):
     debug: bool = False
     low_latency: bool = False
     environment_handover: bool = False
-    start: Start = "auto"
+    start: StartMethod = "auto"
 
     def __attrs_post_init__(self) -> None:
         self._check_types()

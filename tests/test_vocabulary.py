@@ -1,0 +1,106 @@
+"""One name for one concept: no two classes or type aliases of Spear share a name.
+
+A reader who searches for a name must find one definition, and an import must not need a second look.
+Type variables are exempt, because their names have no meaning outside a signature; a class may not be
+named like one.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ALLOWED: dict[str, str] = {}
+"""Names that may be defined more than once, each with the reason."""
+
+TYPE_VARIABLES = ("TypeVar", "TypeVarTuple", "ParamSpec")
+
+
+def definitions(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """The names of a module's classes and type aliases: (name, whether it is a type variable).
+
+    Includes definitions under ``if TYPE_CHECKING``, because a reader sees those as well.
+    """
+    pending: list[ast.stmt] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ClassDef):
+            yield node.name, False
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if ast.unparse(node.annotation).split(".")[-1] == "TypeAlias":
+                yield node.target.id, False
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            if ast.unparse(node.value.func).split(".")[-1] in TYPE_VARIABLES:
+                yield from ((ast.unparse(target), True) for target in node.targets)
+        elif isinstance(node, ast.If | ast.Try):
+            for block in (node.body, node.orelse, *(each.body for each in handlers(node))):
+                pending += block
+
+
+def handlers(node: ast.If | ast.Try) -> list[ast.ExceptHandler]:
+    return node.handlers if isinstance(node, ast.Try) else []
+
+
+def shared_names(sources: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Names that several modules define, with the paths of those modules.
+
+    Args:
+        sources: (path, text) of each module.
+    """
+    places: dict[str, list[str]] = {}
+    variables: dict[str, list[str]] = {}
+    for path, text in sources:
+        for name, is_variable in definitions(ast.parse(text, path)):
+            (variables if is_variable else places).setdefault(name, []).append(path)
+    found = {name: paths for name, paths in places.items() if len(paths) > 1}
+    for name in places.keys() & variables.keys():
+        found[name] = places[name] + variables[name]
+    return found
+
+
+def spear() -> list[tuple[str, str]]:
+    paths = sorted((ROOT / "spear").rglob("*.py"))
+    return [(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in paths]
+
+
+def test_no_two_concepts_share_a_name() -> None:
+    shared = {name: paths for name, paths in shared_names(spear()).items() if name not in ALLOWED}
+    assert shared == {}, "\n".join(f"{name}: {', '.join(at)}" for name, at in shared.items())
+
+
+def test_every_allowed_name_is_still_shared() -> None:
+    assert set(ALLOWED) <= set(shared_names(spear()))
+
+
+def test_shared_names_are_found() -> None:
+    class_ = ("a.py", "class Load: ...")
+    alias = "Load: TypeAlias = Callable[[], None]"
+    for other in (
+        "class Load(Base): ...",
+        alias,
+        alias.replace("TypeAlias", "typing.TypeAlias"),
+        f"if TYPE_CHECKING:\n    {alias}",
+        f"try:\n    import fast\nexcept ImportError:\n    {alias}",
+        f"if fast:\n    import fast\nelse:\n    {alias}",
+        'Load = TypeVarTuple("Load")',
+    ):
+        assert shared_names([class_, ("b.py", other)]) == {"Load": ["a.py", "b.py"]}, other
+
+
+def test_names_without_a_second_meaning_are_not_found() -> None:
+    for other in (
+        "class Loads: ...",
+        "class Outer:\n    class Load: ...",
+        "from a import Load",
+        "Load = 3",
+        "Load: int = 3",
+    ):
+        assert shared_names([("a.py", "class Load: ..."), ("b.py", other)]) == {}, other
+    variables = [("a.py", 'T = TypeVar("T")'), ("b.py", 'T = TypeVar("T", bound=int)')]
+    assert shared_names(variables) == {}
