@@ -20,7 +20,7 @@ import trio
 from bench import drive
 from bench.model import BenchError, Effort, Figure, Load, Sample, WrongAnswer
 from bench.process import allow_descriptors, resident_bytes, serving, settle_gc
-from spear import InstanceId, Limits, SharedBuffer
+from spear import HostLimits, InstanceId, InstanceTimeouts, SharedBuffer, WireLimits
 from spear._ids import Secret
 from spear.channels import (
     ChannelConfig,
@@ -64,11 +64,11 @@ class _Echo:
 # --- two processes --------------------------------------------------------------------------------
 
 
-_WITHOUT_SEGMENTS = Limits(
+_WITHOUT_SEGMENTS = WireLimits(
     max_segment_bytes=0, max_message_bytes=2 << 30, request_bytes_in_flight=4 << 30
 )
-_ALL_IN_SEGMENTS = Limits(segment_threshold_bytes=1, segment_pool_bytes=256 << 20)
-_LIMITS = {"": Limits(), "without": _WITHOUT_SEGMENTS, "all": _ALL_IN_SEGMENTS}
+_ALL_IN_SEGMENTS = WireLimits(segment_threshold_bytes=1, segment_pool_bytes=256 << 20)
+_LIMITS = {"": WireLimits(), "without": _WITHOUT_SEGMENTS, "all": _ALL_IN_SEGMENTS}
 """What is said of segments, and what that means at both ends."""
 
 
@@ -118,7 +118,7 @@ async def _open_channel(
 ) -> AsyncIterator[tuple[CommunicationChannel, int]]:
     config = ChannelConfig(low_latency=low_latency)
     async with (
-        open_communication_factory(_LIMITS[segments]) as factory,
+        open_communication_factory(HostLimits(wire=_LIMITS[segments])) as factory,
         factory.open_endpoint(_INSTANCE, config=config) as endpoint,
     ):
         secret = endpoint.secret.reveal().hex()
@@ -263,7 +263,10 @@ def _pid_of(deployment: Deployment) -> int:
 # --- idle channels --------------------------------------------------------------------------------
 
 # One heartbeat each five seconds, as for remote instances; local ones report their death themselves.
-_IDLE_LIMITS = Limits(heartbeat_seconds=5.0, handshake_seconds=60.0, startup_seconds=600.0)
+_IDLE_LIMITS = HostLimits(
+    wire=WireLimits(heartbeat_seconds=5.0, handshake_seconds=60.0),
+    timeouts=InstanceTimeouts(startup_seconds=600.0),
+)
 _IDLE_LOGINS_AT_ONCE = 64
 
 
@@ -282,7 +285,9 @@ async def _serve_idle(directory: str, amount: int) -> None:
                 stream = await connect(parse_address(f"unix:{directory}/{number}"))
                 secret = Secret(bytes.fromhex((Path(directory) / f"{number}.key").read_text()))
                 channel, _ = await stack.enter_async_context(
-                    connect_channel(stream, _idle_instance(number), secret, limits=_IDLE_LIMITS)
+                    connect_channel(
+                        stream, _idle_instance(number), secret, limits=_IDLE_LIMITS.wire
+                    )
                 )
             await channel.closed.wait()
 
@@ -338,8 +343,8 @@ async def _measure_idle(amount: int, effort: Effort) -> Sample:
         for endpoint in endpoints:
             await endpoint.wait_connected()
         memory = (_resident_bytes() - before) / amount
-        await trio.sleep(_IDLE_LIMITS.heartbeat_seconds)  # until the beats are spread evenly
-        seconds = max(effort.seconds, _IDLE_LIMITS.heartbeat_seconds)
+        await trio.sleep(_IDLE_LIMITS.wire.heartbeat_seconds)  # until the beats are spread evenly
+        seconds = max(effort.seconds, _IDLE_LIMITS.wire.heartbeat_seconds)
         beats = -_beats_received(endpoints)
         cpu, begun = time.process_time(), time.perf_counter()
         await trio.sleep(seconds)

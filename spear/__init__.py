@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from spear._errors import SpearError as SpearError
     from spear._errors import UnsupportedTransport as UnsupportedTransport
     from spear._errors import WorkerDied as WorkerDied
+    from spear._host_limits import HostLimits as HostLimits
+    from spear._host_limits import InstanceTimeouts as InstanceTimeouts
     from spear._ids import InstanceId as InstanceId
-    from spear._limits import Limits as Limits
+    from spear._limits import WireLimits as WireLimits
     from spear.agent import Agent as Agent
     from spear.agent import CallContext as CallContext
     from spear.agent import Items as Items
@@ -81,8 +83,10 @@ _OF_RUNTIMES = ("ProcessSettings", "ResourceLimits")
 
 _HOMES = {
     **dict.fromkeys(_ERRORS, "spear._errors"),
+    "HostLimits": "spear._host_limits",
     "InstanceId": "spear._ids",
-    "Limits": "spear._limits",
+    "InstanceTimeouts": "spear._host_limits",
+    "WireLimits": "spear._limits",
     "SharedBuffer": "spear.transports",
     **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),
     **dict.fromkeys(_OF_HOSTS, "spear.spearlet"),

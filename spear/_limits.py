@@ -1,7 +1,7 @@
-"""Every cap and timeout in Spear, with its reason, and how numbers are checked that a caller gives.
+"""What both ends of a connection accept, and how numbers are checked that a caller gives.
 
 A leaf: it knows of Spear its errors only. Whatever a peer can make grow has a bound here. Times are
-seconds, sizes are bytes.
+seconds, sizes are bytes. What only a host needs is in ``_host_limits``, which agents do not load.
 """
 
 from __future__ import annotations
@@ -21,17 +21,47 @@ MAX_WHOLE: Final = 2**62
 
 LEAST_HEARTBEAT_SECONDS: Final = 0.001
 
+DRAIN_SECONDS: Final = 5.0
+"""How long calls that run may go on when an instance ends, if nobody says (Dynamo: 5 s)."""
+
 _MAY_BE_ZERO: Final = frozenset({"max_segment_bytes"})
 """Of all others, nothing means that nothing works."""
 
 
-@final
-@attrs.frozen(kw_only=True)
-class Limits:
-    """What one end of a connection accepts, and how long it waits.
+def check_limits(limits: attrs.AttrsInstance) -> None:
+    """Check each number of an object of limits, whose class is one of attrs.
 
     Raises:
-        ConfigurationError: a value cannot be used; the message begins with its name.
+        ConfigurationError: a value is not of its default's type, or not above 0; ``key`` is its name.
+    """
+    # Every process makes one before it does anything: so it is one loop, and no validators.
+    for each in attrs.fields(type(limits)):
+        name, value = each.name, getattr(limits, each.name)
+        is_whole = type(each.default) is int
+        if not is_whole and type(each.default) is not float:
+            continue
+        if type(value) is not int and (is_whole or type(value) is not float):
+            kind = "whole number" if is_whole else "number"
+            raise ConfigurationError.about(name, f"must be a {kind}, not {shown(value)}")
+        if not value > 0 and (value != 0 or name not in _MAY_BE_ZERO):
+            least = "not be negative" if name in _MAY_BE_ZERO else "be above 0"
+            raise ConfigurationError.about(name, f"must {least}, and is {shown(value)}")
+        if type(value) is int and value > MAX_WHOLE:
+            raise ConfigurationError.about(
+                name, f"must be at most {MAX_WHOLE}, and is {shown(value)}"
+            )
+
+
+@final
+@attrs.frozen(kw_only=True)
+class WireLimits:
+    """What one end of a connection accepts of the other, and how long it waits for it.
+
+    A host hands its own to its instances. Each end announces to the other what that has to keep; see
+    ``docs/wire.md``.
+
+    Raises:
+        ConfigurationError: a value cannot be used; ``key`` is its name.
     """
 
     # -- sizes ------------------------------------------------------------------------------
@@ -52,6 +82,9 @@ class Limits:
 
     handshake_frame_bytes: int = 4 * KIB
     """All that an unauthenticated peer can make us buffer."""
+
+    error_message_bytes: int = 4 * KIB
+    """What a remote error may say."""
 
     # -- segments: payloads on this machine that travel as descriptors -------------------------
     max_segment_bytes: int = 1024 * MIB
@@ -116,9 +149,6 @@ class Limits:
     handshake_seconds: float = 2.0
     """From accept to authenticated (NATS: 2 s). Slow-drip peers cost no more than this."""
 
-    startup_seconds: float = 10.0
-    """From spawn to ready (AWS Lambda: 10 s). The secret is void afterwards."""
-
     write_seconds: float = 10.0
     """A peer that takes no byte for so long is cut (NATS: 10 s)."""
 
@@ -136,70 +166,8 @@ class Limits:
     call_seconds: float = 60.0
     """The deadline of a call that names none. Ask for ``math.inf`` to wait for ever."""
 
-    drain_seconds: float = 5.0
-    """Stop ladder, first step: running calls may finish (Dynamo: 5 s)."""
-
-    terminate_seconds: float = 2.0
-    """Stop ladder, second step: from SIGTERM to SIGKILL."""
-
-    shutdown_seconds: float = 30.0
-    """A spearlet that drains gives so long to all that runs and waits (Dynamo, Kubernetes: 30 s)."""
-
-    # -- what a spearlet keeps --------------------------------------------------------------------
-    max_submitted: int = 10_000
-    """Submitted calls that have not ended; each holds its arguments."""
-
-    submitted_bytes: int = 256 * MIB
-    """Encoded arguments of all submitted calls that have not ended; above it ``submit`` raises
-    Overloaded. Calls with keys, whose executions go on without their callers, have a second budget of
-    this size. A single larger call is allowed while it is alone. Segments do not count: their memory is
-    not copied, and has limits of its own."""
-
-    max_executions: int = 10_000
-    execution_seconds: float = 3600.0
-    execution_bytes: int = 256 * MIB
-    """Encoded results and failures of all ended executions that are kept. If their count, age or bytes
-    exceed these three limits, the oldest executions are forgotten. A single larger result is forgotten
-    at once, and can be read only through an ``Execution`` that the caller holds. Each execution costs
-    about 1 KiB more, which is not counted."""
-
-    max_outcomes: int = 10_000
-    outcome_bytes: int = 64 * MIB
-    """Outcomes of calls with keys are kept so many, and with so many bytes of results and failures."""
-
-    deployment_log_bytes: int = 256 * KIB
-    """What is kept of what all instances of a deployment wrote."""
-
-    # -- listeners ------------------------------------------------------------------------------
-    max_connections: int = 16_384
-    """Connections of one listener, authenticated or not."""
-
-    max_unauthenticated: int = 64
-    """Connections that have not proved who they are; the oldest is cut for the newest."""
-
-    # -- logs -----------------------------------------------------------------------------------
-    log_line_bytes: int = 8 * KIB
-    log_tail_bytes: int = 64 * KIB
-    """What is kept of an instance's stdout and stderr for error messages."""
-
-    error_message_bytes: int = 4 * KIB
-    """What a remote error may say."""
-
     def __attrs_post_init__(self) -> None:
-        # Every process makes one before it does anything: so it is one loop, and no validators.
-        for each in attrs.fields(Limits):
-            name, value = each.name, getattr(self, each.name)
-            is_whole = type(each.default) is int
-            if type(value) is not int and (is_whole or type(value) is not float):
-                kind = "whole number" if is_whole else "number"
-                raise ConfigurationError.about(name, f"must be a {kind}, not {shown(value)}")
-            if not value > 0 and (value != 0 or name not in _MAY_BE_ZERO):
-                least = "not be negative" if name in _MAY_BE_ZERO else "be above 0"
-                raise ConfigurationError.about(name, f"must {least}, and is {shown(value)}")
-            if type(value) is int and value > MAX_WHOLE:
-                raise ConfigurationError.about(
-                    name, f"must be at most {MAX_WHOLE}, and is {shown(value)}"
-                )
+        check_limits(self)
         if not LEAST_HEARTBEAT_SECONDS <= self.heartbeat_seconds < inf:
             raise ConfigurationError.about(
                 "heartbeat_seconds",
@@ -208,7 +176,7 @@ class Limits:
             )
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_WIRE_LIMITS: Final = WireLimits()
 
 
 def shown(value: object) -> str:

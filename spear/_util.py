@@ -10,12 +10,17 @@ T = TypeVar("T")
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that nobody knows; nothing, if no known one is like it."""
+    close = closest(name, known)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like ``name``; None if none is like it."""
     from difflib import get_close_matches  # takes a function's start 2 ms, and most never need it
 
     known, name = list(known), name[:100]
     longer = (each for each in known if each.startswith(f"{name}_"))
-    close = next(iter(get_close_matches(name, known, 1)), None) or next(longer, None)
-    return f"; did you mean {close!r}?" if close else ""
+    return next(iter(get_close_matches(name, known, 1)), None) or next(longer, None)
 
 
 # -- what the user has written, called from where nothing of the user's may do harm ----------------------

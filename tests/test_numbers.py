@@ -20,12 +20,29 @@ import pytest
 import trio
 
 import spear
-from spear import Limits, ResourceLimits, RestartPolicy, Scale, SpearError
+from spear import (
+    HostLimits,
+    InstanceTimeouts,
+    ResourceLimits,
+    RestartPolicy,
+    Scale,
+    SpearError,
+    WireLimits,
+)
+from spear._ids import InstanceId, Secret
+from spear.agent import serve
 from spear.channels import ChannelConfig, LatencyHistogram
 from spear.gateway import GatewaySettings
 from spear.runtimes import Instance
 from spear.spearlet import CallOptions, SpearletState
-from spear.transports import TcpAddress, TlsClient, connect_tcp, connect_tls, open_tcp_listener
+from spear.transports import (
+    MemoryAddress,
+    TcpAddress,
+    TlsClient,
+    connect_tcp,
+    connect_tls,
+    open_tcp_listener,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,6 +249,13 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "Spearlet.drain(seconds)": (lambda w, v: w.spearlet.drain(v), NO_SECONDS),
     "Spearlet.stop(seconds)": (lambda w, v: w.spearlet.stop(v), NO_SECONDS),
     "TcpAddress(port)": (made(TcpAddress, "port", host="127.0.0.1"), (*NO_COUNTS, 65536)),
+    "serve(drain_seconds)": (
+        lambda _, v: serve(
+            AGENT, MemoryAddress("nobody"), Secret.generate(), InstanceId("memory", "numbers", 1),
+            drain_seconds=v,
+        ),
+        NO_SECONDS,
+    ),
     "call(timeout)": (told("call"), NO_TIMEOUTS),
     "call_once(timeout)": (told("call_once"), NO_TIMEOUTS),
     "connect_tcp(port)": (lambda _, v: connect_tcp("127.0.0.1", v), NO_COUNTS),
@@ -243,7 +267,8 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
 SETTINGS: Final = {
     each.__name__: each
     for each in (
-        Limits, Scale, RestartPolicy, spear.HealthPolicy, spear.DeploymentSettings, ResourceLimits,
+        HostLimits, InstanceTimeouts, WireLimits, Scale, RestartPolicy, spear.HealthPolicy,
+        spear.DeploymentSettings, ResourceLimits,
         GatewaySettings,
     )
 }  # fmt: skip
@@ -334,4 +359,4 @@ def test_a_heartbeat_that_cannot_be_reckoned_with(seconds: float) -> None:
     with pytest.raises(
         spear.ConfigurationError, match="heartbeat_seconds must be finite and at least"
     ):
-        Limits(heartbeat_seconds=seconds)
+        HostLimits(wire=WireLimits(heartbeat_seconds=seconds))

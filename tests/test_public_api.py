@@ -146,7 +146,7 @@ def test_importing_spear_loads_next_to_nothing() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Agent", "CallContext", "InstanceId", "Items", "Limits", "WorkerDied", "call", "context"],
+    ["Agent", "CallContext", "InstanceId", "Items", "WireLimits", "WorkerDied", "call", "context"],
 )
 def test_what_functions_use_does_not_load_the_hosts_side(name: str) -> None:
     packages = run(

@@ -13,7 +13,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final, overload
 
 from spear._errors import ConfigurationError
-from spear._limits import DEFAULT_LIMITS, Limits, shown
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits, shown
 from spear.channels import protected_block
 
 from ._describe import describe
@@ -65,8 +65,8 @@ class Agent:
     Args:
         name: for log lines.
         concurrency: how many calls may run at a time; the host learns of it and sends no more. Without
-            it, these are ``Limits.max_calls``; of plain functions as many as there are cores, and four,
-            and if all functions are plain, the host learns of that.
+            it, these are ``WireLimits.max_calls``; of plain functions as many as there are cores, and
+            four, and if all functions are plain, the host learns of that.
         debug: send tracebacks with errors. Not for callers that you do not trust.
 
     Raises:
@@ -225,7 +225,7 @@ class Agent:
         """What a channel needs to call the functions, while the agent is :meth:`running`."""
         return self._service
 
-    def limits(self, base: Limits = DEFAULT_LIMITS) -> Limits:
+    def limits(self, base: WireLimits = DEFAULT_WIRE_LIMITS) -> WireLimits:
         """The limits for a channel of this agent: ``base``, with the number of calls that it takes."""
         calls = self.concurrency
         if calls is None:
@@ -241,7 +241,7 @@ class Agent:
 
     @protected_block
     async def running(
-        self, limits: Limits = DEFAULT_LIMITS, *, debug: bool = False
+        self, limits: WireLimits = DEFAULT_WIRE_LIMITS, *, debug: bool = False
     ) -> AsyncIterator[None]:
         """Run the lifespan around the block, and be ready to be called through channels in it.
 

@@ -2,7 +2,8 @@
 
 A host of ours hands over a record on the lifeline pipe: a 4-byte little-endian length and a CBOR map
 with ``address`` (text), ``secret`` (32 bytes), ``runtime``, ``instance`` and ``incarnation``, and, if
-wanted, ``limits`` (a map from the fields of ``Limits`` to numbers), ``debug`` and ``low_latency``.
+wanted, ``limits`` (a map from the fields of ``WireLimits`` to numbers), ``drain_seconds`` (how long calls
+may go on that run when a signal ends the agent), ``debug`` and ``low_latency``.
 
 An agent that something else starts reads its environment: ``SERVICE_ADDR`` (an address as text),
 ``SECRET`` (64 hexadecimal digits) and ``SPEAR_INSTANCE`` (``process:name#incarnation``). A secret in
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, final
 
 from spear._errors import ConfigurationError
 from spear._ids import RUNTIME_TYPES, InstanceId, Secret
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, is_number
 from spear.transports import Address, parse_address
 from spear.wire import HeadValue, decode_head_untrusted
 
@@ -30,7 +31,15 @@ ADDRESS, SECRET, INSTANCE = VARIABLES = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTAN
 class Bootstrap:
     """Where the host is, who we are, and how to prove it."""
 
-    __slots__ = ("address", "debug", "instance_id", "limits", "low_latency", "secret")
+    __slots__ = (
+        "address",
+        "debug",
+        "drain_seconds",
+        "instance_id",
+        "limits",
+        "low_latency",
+        "secret",
+    )
 
     def __init__(
         self,
@@ -38,7 +47,8 @@ class Bootstrap:
         secret: Secret,
         instance_id: InstanceId,
         *,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: WireLimits = DEFAULT_WIRE_LIMITS,
+        drain_seconds: float = DRAIN_SECONDS,
         debug: bool = False,
         low_latency: bool = False,
     ) -> None:
@@ -46,6 +56,7 @@ class Bootstrap:
         self.secret = secret
         self.instance_id = instance_id
         self.limits = limits
+        self.drain_seconds = drain_seconds
         self.debug = debug
         self.low_latency = low_latency
 
@@ -72,6 +83,7 @@ def parse_record(record: bytes) -> Bootstrap:
             Secret(secret),
             _instance_id(runtime, name, incarnation),
             limits=_limits(fields.get("limits")),
+            drain_seconds=_seconds(fields, "drain_seconds", DRAIN_SECONDS),
             debug=fields.get("debug") is True,
             low_latency=fields.get("low_latency") is True,
         )
@@ -86,26 +98,33 @@ def _text(fields: dict[str, HeadValue], name: str) -> str:
     return value
 
 
+def _seconds(fields: dict[str, HeadValue], name: str, default: float) -> float:
+    value = fields.get(name, default)
+    if not is_number(value) or value <= 0:
+        raise ValueError(f"{name} must be a number of seconds above 0")
+    return value
+
+
 def _instance_id(runtime: str, name: str, incarnation: int) -> InstanceId:
     if runtime not in RUNTIME_TYPES:
         raise ValueError(f"runtime {runtime!r} is none of {', '.join(RUNTIME_TYPES)}")
     return InstanceId(RUNTIME_TYPES[runtime], name, incarnation)
 
 
-def _limits(changes: HeadValue) -> Limits:
+def _limits(changes: HeadValue) -> WireLimits:
     if changes is None or changes == {}:
-        return DEFAULT_LIMITS
+        return DEFAULT_WIRE_LIMITS
     if not isinstance(changes, dict):
         raise ValueError("limits must be a map")
     values: dict[str, float] = {}
     for name, value in changes.items():
-        default = getattr(DEFAULT_LIMITS, name, None)
+        default = getattr(DEFAULT_WIRE_LIMITS, name, None)
         if not isinstance(default, int | float):  # a host newer than we may know other limits
             continue
         if not isinstance(value, int | float):
             raise ValueError(f"limit {name} must be a number, not {value!r}")
         values[name] = value
-    return Limits(**values)  # type: ignore[arg-type]  # each has the type of its default, or it says
+    return WireLimits(**values)  # type: ignore[arg-type]  # each has the type of its default, or it says
 
 
 def take_environment(environ: MutableMapping[str, str]) -> Bootstrap | None:

@@ -175,6 +175,7 @@ async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> BaseException |
                 bootstrap.secret,
                 bootstrap.instance_id,
                 limits=bootstrap.limits,
+                drain_seconds=bootstrap.drain_seconds,
                 low_latency=bootstrap.low_latency,
                 debug=bootstrap.debug,
                 stop=stop,

@@ -24,7 +24,7 @@ from spear._errors import (
     RemoteProtocolError,
     SpearError,
 )
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, expect_seconds
 from spear.channels import CommunicationChannel, connect_channel
 from spear.transports import Address, UnixAddress, connect
 
@@ -56,7 +56,8 @@ async def serve(
     secret: Secret,
     instance_id: InstanceId,
     *,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: WireLimits = DEFAULT_WIRE_LIMITS,
+    drain_seconds: float = DRAIN_SECONDS,
     tls: TlsClient | None = None,
     low_latency: bool = False,
     debug: bool = False,
@@ -66,7 +67,7 @@ async def serve(
     """Serve an agent's functions to a host until the host or ``stop`` says that it is enough.
 
     Then no further call is taken, those that run may finish, and this returns. How long they may take is
-    for the host to say if it began this, and ``limits.drain_seconds`` otherwise. A broken connection is
+    for the host to say if it began this, and ``drain_seconds`` otherwise. A broken connection is
     made again, and the calls that ran on it are cancelled; plain functions run to their end.
 
     If cancelled, running calls are cancelled, and the connection is closed without a word. A
@@ -78,6 +79,7 @@ async def serve(
         secret: what the host gave this instance; good for one login.
         instance_id: who we are.
         limits: ours; the agent's ``concurrency`` is applied to them.
+        drain_seconds: for calls that run when ``stop`` is set.
         tls: for a ``tls:`` address.
         low_latency: look for input for a moment before going to sleep.
         debug: send tracebacks with errors.
@@ -91,6 +93,7 @@ async def serve(
         SpearError: functions cannot be run any more, because no thread can be started, for one.
         ConfigurationError: this address and these arguments cannot work.
     """
+    expect_seconds("drain_seconds", drain_seconds)
     async with agent.running(limits, debug=debug):
         session = _Session(
             agent,
@@ -98,6 +101,7 @@ async def serve(
             secret,
             instance_id,
             agent.limits(limits),
+            drain_seconds,
             tls=tls,
             low_latency=low_latency,
             debug=agent.debug or debug,
@@ -128,7 +132,8 @@ class _Session:
         address: Address,
         secret: Secret,
         instance_id: InstanceId,
-        limits: Limits,
+        limits: WireLimits,
+        drain_seconds: float,
         *,
         tls: TlsClient | None,
         low_latency: bool,
@@ -142,6 +147,7 @@ class _Session:
         self._resumes = False
         self._instance_id = instance_id
         self._limits = limits
+        self._drain_seconds = drain_seconds
         self._tls = tls
         self._low_latency = low_latency
         self._debug = debug
@@ -268,7 +274,7 @@ class _Session:
     async def _drain(self, channel: CommunicationChannel) -> None:
         """Let running calls finish; those that do not are cancelled when the channel is closed."""
         logger.debug("%s: draining", self._instance_id)
-        seconds = self._limits.drain_seconds
+        seconds = self._drain_seconds
         async with trio.open_nursery() as nursery:
             if not self._stop.is_set():
                 # The host began this, and knows how long it waits; whoever stops us now is in a hurry.

@@ -20,7 +20,7 @@ from spear.transports import TRUNCATED, BorrowedFile, Descriptor, descriptors_in
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spear._limits import Limits
+    from spear._limits import WireLimits
     from spear.wire import Outbox, Receiver
 
     from ._timers import Timers
@@ -93,7 +93,7 @@ class Borrower:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: WireLimits,
         receiver: Receiver,
         outbox: Outbox,
         timers: Timers | None,

@@ -35,7 +35,7 @@ from ._statistics import Counters
 from ._streams import wake_all
 
 if TYPE_CHECKING:
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
     from ._calls import Metadata, OnProgress
     from ._pipes import Pipe
@@ -58,7 +58,9 @@ class CallingHalf:
         "closed_by", "connection", "credit_waiters", "functions",
     )  # fmt: skip
 
-    def __init__(self, pipe: Pipe, connection: Connection, limits: Limits, timers: Timers) -> None:
+    def __init__(
+        self, pipe: Pipe, connection: Connection, limits: WireLimits, timers: Timers
+    ) -> None:
         self.connection = connection
         self._pipe = pipe
         self.credit_waiters = pipe.waiters

@@ -56,7 +56,7 @@ from ._workers import Workers
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
     from ._handlers import Service
     from ._pipes import Pipe
@@ -102,7 +102,7 @@ class CommunicationChannel(CallingHalf):
         pipe: Pipe,
         connection: Connection,
         instance_id: InstanceId,
-        limits: Limits,
+        limits: WireLimits,
         timers: Timers,
         *,
         service: Service | None = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.wire import Connection, Role
 
 from ._channel import CommunicationChannel
@@ -35,7 +35,7 @@ async def connect_channel(
     service: Service | None = None,
     functions: Sequence[str] = (),
     streams: Collection[str] = (),
-    limits: Limits = DEFAULT_LIMITS,
+    limits: WireLimits = DEFAULT_WIRE_LIMITS,
     resumes: bool = False,
     low_latency: bool = False,
     debug: bool = False,
@@ -96,7 +96,7 @@ async def open_memory_channels(
     agent_service: Service | None = None,
     functions: Sequence[str] = (),
     streams: Collection[str] = (),
-    limits: Limits = DEFAULT_LIMITS,
+    limits: WireLimits = DEFAULT_WIRE_LIMITS,
     debug: bool = False,
     timers: Timers | None = None,
 ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:

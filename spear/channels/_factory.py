@@ -27,7 +27,8 @@ from spear._errors import (
     SpearError,
     UnsupportedTransport,
 )
-from spear._limits import DEFAULT_LIMITS, Limits, expect_seconds
+from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
+from spear._limits import expect_seconds
 from spear.transports import (
     Address,
     Listener,
@@ -241,7 +242,7 @@ class CommunicationFactory:
         """
         seconds = config.connect_seconds if config else None
         if seconds is None:
-            seconds = self.manager.limits.startup_seconds
+            seconds = self.manager.limits.timeouts.startup_seconds
         with trio.move_on_after(seconds):
             endpoint = self.manager.endpoint(instance)
             if endpoint is not None and instance not in self._kept:
@@ -363,7 +364,7 @@ class _KeptEndpoint:
 
 @protected_block
 async def open_communication_factory(
-    limits: Limits = DEFAULT_LIMITS,
+    limits: HostLimits = DEFAULT_HOST_LIMITS,
 ) -> AsyncIterator[CommunicationFactory]:
     """A factory for as long as the block runs; leaving it closes every channel."""
     with ExitStack() as stack:

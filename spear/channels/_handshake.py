@@ -14,7 +14,7 @@ import trio
 
 from spear._errors import AuthenticationFailed, DeadlineExceeded, RemoteProtocolError
 from spear._ids import InstanceId, Secret
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.wire import (
     NONCE_BYTES,
     REFUSAL,
@@ -74,7 +74,9 @@ class LoginRefused(AuthenticationFailed):
         self.instance = instance
 
 
-async def admit_agent(pipe: Pipe, connection: Connection, limits: Limits, judge: Judge) -> Login:
+async def admit_agent(
+    pipe: Pipe, connection: Connection, limits: WireLimits, judge: Judge
+) -> Login:
     """The host's side: challenge, check the proof, answer. Runs under its caller's deadline.
 
     If cancelled, the connection is unusable.
@@ -116,7 +118,7 @@ async def admit_agent(pipe: Pipe, connection: Connection, limits: Limits, judge:
 async def log_in(
     pipe: Pipe,
     connection: Connection,
-    limits: Limits,
+    limits: WireLimits,
     instance: InstanceId,
     secret: Secret,
     *,
@@ -140,7 +142,7 @@ async def log_in(
 async def _log_in(
     pipe: Pipe,
     connection: Connection,
-    limits: Limits,
+    limits: WireLimits,
     instance: InstanceId,
     secret: Secret,
     *,

@@ -18,7 +18,7 @@ import trio
 from spear.wire import Connection, ConnectionState, Kind
 
 if TYPE_CHECKING:
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
     from ._timers import Timers
 
@@ -62,7 +62,7 @@ class Heartbeat:
         self,
         connection: Connection,
         timers: Timers,
-        limits: Limits,
+        limits: WireLimits,
         on_lost: Callable[[float], None],
     ) -> None:
         self._connection = connection

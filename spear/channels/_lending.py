@@ -20,7 +20,7 @@ from spear.transports import BorrowedFile, Descriptor, MemoryFile, SharedBuffer
 from ._segment_pool import PooledSegment, SegmentPool
 
 if TYPE_CHECKING:
-    from spear._limits import Limits
+    from spear._limits import WireLimits
     from spear.wire import Buffer, Outbox
 
     from ._timers import Timers
@@ -82,7 +82,9 @@ class SegmentLender:
         "_peer", "_seals", "_timers", "least_bytes", "lent_bytes", "pool",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits, peer: Limits, outbox: Outbox, *, seals: bool) -> None:
+    def __init__(
+        self, limits: WireLimits, peer: WireLimits, outbox: Outbox, *, seals: bool
+    ) -> None:
         self._limits = limits
         self._peer = peer
         # The peer says what it takes, and we how much of ours it may keep from being freed.

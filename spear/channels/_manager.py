@@ -24,8 +24,8 @@ import attrs
 import trio
 
 from spear._errors import ChannelBroken, ChannelClosed, SpearError
+from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
 from spear._ids import InstanceId, Secret
-from spear._limits import DEFAULT_LIMITS, Limits
 from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials, Reason
 from spear.wire import Connection, FrameTooLarge, Role
 
@@ -119,7 +119,7 @@ class Endpoint:
         self._manager = manager
         self._service = service
         self._low_latency = low_latency
-        self._expires = trio.current_time() + manager.limits.startup_seconds
+        self._expires = trio.current_time() + manager.limits.timeouts.startup_seconds
         self._session: Secret | None = None
         # How the last login was made (resumes, key), until the instance has shown that it knows of it.
         self._unconfirmed: tuple[bool, Secret] | None = None
@@ -184,7 +184,7 @@ class Endpoint:
 
     async def serve(self, incoming: IncomingConnection) -> None:
         """Handle one connection from its first byte to its last."""
-        manager, limits = self._manager, self._manager.limits
+        manager, limits = self._manager, self._manager.limits.wire
         manager.tell("connected", None, incoming.number)
         async with trio.open_nursery() as nursery:
             pipe = open_pipe(incoming.stream, limits, nursery, low_latency=self._low_latency)
@@ -221,7 +221,7 @@ class Endpoint:
     async def _run(
         self, pipe: Pipe, connection: Connection, nursery: trio.Nursery, number: int
     ) -> None:
-        manager, limits = self._manager, self._manager.limits
+        manager, limits = self._manager, self._manager.limits.wire
         channel = CommunicationChannel(
             pipe,
             connection,
@@ -262,11 +262,11 @@ class ConnectionManager:
     """All endpoints of a host; made by :func:`open_connection_manager`.
 
     Attributes:
-        limits: for every connection.
+        limits: those of ``wire`` are for every connection.
         timers: shared by all channels.
     """
 
-    def __init__(self, limits: Limits, timers: Timers) -> None:
+    def __init__(self, limits: HostLimits, timers: Timers) -> None:
         self.limits = limits
         self.timers = timers
         self._acceptor = Acceptor(limits)
@@ -401,7 +401,7 @@ class ConnectionManager:
 
 @protected_block
 async def open_connection_manager(
-    limits: Limits = DEFAULT_LIMITS,
+    limits: HostLimits = DEFAULT_HOST_LIMITS,
 ) -> AsyncIterator[ConnectionManager]:
     """A manager for as long as the block runs; its endpoints must be closed before it ends."""
     async with open_timers() as timers:

@@ -46,7 +46,7 @@ from ._stream_pipe import StreamPipe
 from ._streams import wake_all
 
 if TYPE_CHECKING:
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
     from ._timers import Timers
 
@@ -104,7 +104,7 @@ class Pipe(Protocol):
     def can_share(self) -> bool:
         """Whether descriptors can be passed."""
 
-    def share(self, peer: Limits, *, trusts: bool) -> None:
+    def share(self, peer: WireLimits, *, trusts: bool) -> None:
         """From now on, descriptors may be passed.
 
         Args:
@@ -166,7 +166,7 @@ class SocketPipe:
     def __init__(
         self,
         stream: SocketStream,
-        limits: Limits,
+        limits: WireLimits,
         nursery: trio.Nursery,
         *,
         low_latency: bool = False,
@@ -210,7 +210,7 @@ class SocketPipe:
             and can_share_memory()
         )
 
-    def share(self, peer: Limits, *, trusts: bool) -> None:
+    def share(self, peer: WireLimits, *, trusts: bool) -> None:
         """From now on, descriptors may be passed; see :class:`Pipe`."""
         self._trusts = trusts
         self.lender = SegmentLender(self._limits, peer, self.sink, seals=trusts)
@@ -482,7 +482,7 @@ def _behind(buffers: list[Buffer], sent: int) -> list[Buffer]:
 
 
 def open_pipe(
-    stream: trio.abc.Stream, limits: Limits, nursery: trio.Nursery, *, low_latency: bool = False
+    stream: trio.abc.Stream, limits: WireLimits, nursery: trio.Nursery, *, low_latency: bool = False
 ) -> Pipe:
     """The fastest pipe for this kind of stream."""
     if isinstance(stream, SocketStream) and hasattr(select, "epoll"):

@@ -15,7 +15,7 @@ from spear.transports import Descriptor, make_memory_file
 if TYPE_CHECKING:
     from mmap import mmap
 
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
     from ._timers import Timers
 
@@ -56,7 +56,7 @@ class SegmentPool:
 
     __slots__ = ("_asked", "_idle", "_is_trimming", "_limits", "_timers", "kept_bytes")
 
-    def __init__(self, limits: Limits, timers: Timers) -> None:
+    def __init__(self, limits: WireLimits, timers: Timers) -> None:
         self._limits = limits
         self._timers = timers
         self._is_trimming = False

@@ -19,7 +19,7 @@ from ._streams import wake_all
 from ._unshared import Unshared
 
 if TYPE_CHECKING:
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
 READ_BYTES: Final = 128 * 1024
 
@@ -42,7 +42,7 @@ class StreamPipe(Unshared):
 
     can_fall_silent = True
 
-    def __init__(self, stream: trio.abc.Stream, limits: Limits, nursery: trio.Nursery) -> None:
+    def __init__(self, stream: trio.abc.Stream, limits: WireLimits, nursery: trio.Nursery) -> None:
         self._stream = stream
         self._limits = limits
         self.receiver = Receiver(limits)

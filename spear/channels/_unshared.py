@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from spear._errors import RemoteProtocolError
 
 if TYPE_CHECKING:
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
     from ._timers import Timers
 
@@ -28,5 +28,5 @@ class Unshared:
     def keep_time(self, timers: Timers) -> None:
         """Nothing takes time here."""
 
-    def share(self, peer: Limits, *, trusts: bool) -> None:
+    def share(self, peer: WireLimits, *, trusts: bool) -> None:
         """Nothing changes."""

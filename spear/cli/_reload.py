@@ -273,11 +273,20 @@ def _warn_of_the_rest(before: Configuration, after: Configuration) -> bool:
     """Warn of changed keys that need a restart of the host; returns whether there are any."""
     count = 0
     for section in ("spearlet", "gateway", "limits"):
-        old, new = getattr(before, section), getattr(after, section)
-        for each in attrs.fields(type(old)):
-            if getattr(old, each.name) != getattr(new, each.name):
-                count += 1
-                logger.warning(
-                    "reload: %s.%s takes effect when the host is started again", section, each.name
-                )
+        for key in _changed(section, getattr(before, section), getattr(after, section)):
+            count += 1
+            logger.warning("reload: %s takes effect when the host is started again", key)
     return count > 0
+
+
+def _changed(path: str, before: object, after: object) -> Iterator[str]:
+    """Return the keys of a table, and of the tables in it, whose values differ."""
+    kind = type(before)
+    if not attrs.has(kind):
+        if before != after:
+            yield path
+        return
+    for each in attrs.fields(kind):
+        yield from _changed(
+            f"{path}.{each.name}", getattr(before, each.name), getattr(after, each.name)
+        )

@@ -94,7 +94,7 @@ def define_serve(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="any other key: --set limits.max_calls=200",
+        help="any other key: --set limits.wire.max_calls=200",
     )  # fmt: skip
     parser.set_defaults(run=run_serve, parser=parser)
 
@@ -254,6 +254,6 @@ def _setting(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigurationError(
-            f"--set needs KEY=VALUE, as in --set limits.max_calls=200, not {text!r}"
+            f"--set needs KEY=VALUE, as in --set limits.wire.max_calls=200, not {text!r}"
         )
     return key, value

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 from spear._errors import ConfigurationError, InvalidArguments, RemoteProtocolError
 from spear._json import dump_json, load_json, read_float
-from spear._limits import DEFAULT_LIMITS
+from spear._limits import DEFAULT_WIRE_LIMITS
 
 ReadInput: TypeAlias = Callable[[], bytes]
 """Reads all of standard input."""
@@ -85,7 +85,7 @@ def read_all(file: BinaryIO, name: str) -> bytes:
     Raises:
         InvalidArguments: it is too much.
     """
-    most = DEFAULT_LIMITS.max_message_bytes
+    most = DEFAULT_WIRE_LIMITS.max_message_bytes
     content = file.read(most + 1)
     if len(content) > most:
         raise InvalidArguments(f"{name} has more than {most} bytes, and a call takes no more")

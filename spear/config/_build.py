@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from spear._errors import ConfigurationError
-from spear._limits import Limits
+from spear._host_limits import HostLimits
 from spear._targets import is_file, split_target
 from spear.gateway import GatewaySettings
 from spear.runtimes import ProcessSettings, ResourceLimits
@@ -44,7 +44,7 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
         HostConfiguration, _table(said, "spearlet", faults), ("spearlet",), faults
     )
     gateway = _read_gateway(_table(said, "gateway", faults), faults)
-    limits = read_table(Limits, _table(said, "limits", faults), ("limits",), faults)
+    limits = read_table(HostLimits, _table(said, "limits", faults), ("limits",), faults)
     functions: dict[str, FunctionConfiguration] = {}
     for name, table in _table(said, "functions", faults).items():
         path = ("functions", name)

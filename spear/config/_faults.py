@@ -7,12 +7,13 @@ or else by that of what it is in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TypeAlias, final
 
 import attrs
 
 from spear._errors import ConfigurationError
-from spear._util import did_you_mean
+from spear._util import closest
 
 KeyPath: TypeAlias = tuple[str, ...]
 
@@ -83,13 +84,28 @@ class Faults:
         inside = (who for each, who in self.origins.items() if each[: len(path)] == path)
         return next(inside, "") if path else ""
 
-    def expect_known(self, path: KeyPath, names: Iterable[str], known: Iterable[str]) -> None:
-        """Add a fault for each name that is not known, with what may have been meant."""
+    def expect_known(
+        self,
+        path: KeyPath,
+        names: Iterable[str],
+        known: Iterable[str],
+        below: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Add a fault for each name that is not known, with what may have been meant.
+
+        ``below`` has keys of inner tables, and the path of each from here.
+        """
         known = list(known)
         for name in names:
             if name not in known:
-                hint = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
-                self.add((*path, name), f"there is no such key{hint}")
+                close = closest(name, [*known, *below])
+                if close is None:
+                    hint = f"there are {', '.join(sorted(known))}"
+                elif close in known:
+                    hint = f"did you mean {close!r}?"
+                else:
+                    hint = f"did you mean {show_path((*path, below[close]))}?"
+                self.add((*path, name), f"there is no such key; {hint}")
 
     def raise_if_any(self) -> None:
         """Raise ConfigurationError that lists them, if there are any."""

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, TypeVar, final
 
 import attrs
 
-from spear._limits import Limits
+from spear._host_limits import HostLimits
 from spear.gateway import GatewaySettings
 from spear.runtimes import StartMethod
 from spear.spearlet import HealthPolicy, RestartPolicy, Scale, SchedulingPolicy
@@ -99,11 +99,15 @@ class FunctionConfiguration:
         flag=True,
     )
     concurrency: int | None = _key(
-        None, "calls that an instance gets at a time; `limits.max_calls` if not given", flag=True
+        None,
+        "calls that an instance gets at a time; `limits.wire.max_calls` if not given",
+        flag=True,
     )
     queue: int = _key(1000, "calls that may wait for an instance; more are refused", flag=True)
     timeout: float | None = _key(
-        None, "seconds for a call that names none; `limits.call_seconds` if not given", flag=True
+        None,
+        "seconds for a call that names none; `limits.wire.call_seconds` if not given",
+        flag=True,
     )
     policy: SchedulingPolicy = _key("round-robin", "which instance gets a call", flag=True)
     dedup_seconds: float = _key(600.0, "how long the outcome of a call with a key is remembered")
@@ -155,5 +159,5 @@ class Configuration:
 
     spearlet: HostConfiguration = attrs.field(factory=HostConfiguration)
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
-    limits: Limits = attrs.field(factory=Limits)
+    limits: HostLimits = attrs.field(factory=HostLimits)
     functions: Mapping[str, FunctionConfiguration] = attrs.field(factory=dict)

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, final, get_origin
 
 import attrs
 
-from spear._limits import Limits
+from spear._host_limits import HostLimits
 from spear._paths import absolute, working_directory
 from spear._targets import is_file, split_target
 from spear.gateway import GatewaySettings
@@ -31,7 +31,7 @@ OTHERS: Final = frozenset({"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEA
 SECTIONS: Final[dict[str, type]] = {
     "spearlet": HostConfiguration,
     "gateway": GatewaySettings,
-    "limits": Limits,
+    "limits": HostLimits,
 }
 
 Tables: TypeAlias = dict[str, object]
@@ -112,7 +112,7 @@ def variables(functions: Mapping[str, object]) -> dict[str, list[KeyPath]]:
     for path in (
         *(("spearlet", each) for each in fields(HostConfiguration)),
         *(("gateway", each) for each in fields(GatewaySettings) if each not in GATEWAY_ELSEWHERE),
-        *(("limits", each) for each in fields(Limits)),
+        *_paths_in(HostLimits, ("limits",)),
         *(each for name in functions for each in _paths_in(FunctionConfiguration, ("functions", name))),
     ):  # fmt: skip
         found.setdefault(variable_of(path), []).append(path)
@@ -128,7 +128,7 @@ def _paths_in(table: type, path: KeyPath) -> Iterator[KeyPath]:
 
 
 def variable_of(path: KeyPath) -> str:
-    """The name of the variable for a key: ``SPEAR_LISTEN``, ``SPEAR_LIMITS_MAX_CALLS``."""
+    """The name of the variable for a key: ``SPEAR_LISTEN``, ``SPEAR_LIMITS_WIRE_MAX_CALLS``."""
     parts = path[1:] if path[0] == "spearlet" else path
     return PREFIX + re.sub(r"[^A-Z0-9]", "_", "_".join(parts).upper())
 
@@ -199,7 +199,7 @@ def read_flags(flags: Flags, functions: Mapping[str, object], faults: Faults) ->
         path = tuple(text.split("."))
         if kind_at(path) is None and len(path) < 2:
             faults.add_line(
-                "say which key, as in --set limits.max_calls=200", f"--set {text}={value}"
+                "say which key, as in --set limits.wire.max_calls=200", f"--set {text}={value}"
             )
         else:
             say(path, value, f"--set {text}")

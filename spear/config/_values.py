@@ -144,7 +144,7 @@ def read_keys(
 ) -> dict[str, object]:
     """The values that a table says, as far as they can be used."""
     known = fields(table)
-    faults.expect_known(path, said, known)
+    faults.expect_known(path, said, known, _keys_below(known))
     values: dict[str, object] = {}
     for name, kind in known.items():
         if name in said:
@@ -153,6 +153,12 @@ def read_keys(
             except Unusable as error:
                 faults.add((*path, name), f"must be {error}")
     return values
+
+
+def _keys_below(known: Mapping[str, object]) -> dict[str, str]:
+    """Return where a key belongs that stands in an inner table: ``max_calls``, ``wire.max_calls``."""
+    inner = ((name, table_in(kind)) for name, kind in known.items())
+    return {key: f"{name}.{key}" for name, table in inner if table for key in fields(table)}
 
 
 def build(make: type[T], values: Mapping[str, object], path: KeyPath, faults: Faults) -> T:

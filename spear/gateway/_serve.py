@@ -11,11 +11,11 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-import attrs
 import trio
 
 from spear._errors import CannotListen, ChannelBroken, ConfigurationError
-from spear._limits import DEFAULT_LIMITS
+from spear._host_limits import HostLimits
+from spear._limits import WireLimits
 from spear._util import NoPublicConstructor
 from spear.channels import open_private_nursery, protected_block, protected_class
 from spear.transports import (
@@ -58,11 +58,10 @@ class Gateway(metaclass=NoPublicConstructor):
         self.control_socket = app.settings.control_socket
         self._app = app
         self._departures = departures
-        limits = attrs.evolve(
-            DEFAULT_LIMITS,
+        limits = HostLimits(
+            wire=WireLimits(handshake_seconds=app.settings.head_seconds),
             max_connections=app.settings.max_connections,
             max_unauthenticated=app.settings.max_strangers,
-            handshake_seconds=app.settings.head_seconds,
         )
         # One for each, so that a crowd at the port does not keep operators out.
         self._acceptors = {

@@ -35,8 +35,8 @@ from ._states import GONE, InstanceEvent, InstanceState, Lifecycle
 
 if TYPE_CHECKING:
     from spear._errors import ChannelBroken, ChannelClosed
+    from spear._host_limits import HostLimits
     from spear._ids import InstanceId
-    from spear._limits import Limits
     from spear.channels import (
         ChannelConfig,
         CommunicationChannel,
@@ -114,7 +114,7 @@ class Instance(metaclass=NoPublicConstructor):
             another one.
     """
 
-    def __init__(self, spec: InstanceSpec, limits: Limits) -> None:
+    def __init__(self, spec: InstanceSpec, limits: HostLimits) -> None:
         self.id: InstanceId = spec.instance_id
         self.channel: CommunicationChannel | None = None
         self._limits = limits
@@ -155,8 +155,8 @@ class Instance(metaclass=NoPublicConstructor):
 
     @property
     def stderr_tail(self) -> str:
-        """The last lines that it wrote to stderr, at most ``limits.error_message_bytes``."""
-        return self._log_book.tail("stderr").text(self._limits.error_message_bytes)
+        """The last lines that it wrote to stderr, at most ``limits.wire.error_message_bytes``."""
+        return self._log_book.tail("stderr").text(self._limits.wire.error_message_bytes)
 
     def logs(self) -> tuple[LogLine, ...]:
         """What is kept of stdout and stderr: the last ``limits.log_tail_bytes`` of each."""
@@ -190,7 +190,7 @@ class Instance(metaclass=NoPublicConstructor):
                 latest.
             WorkerDied: it was ready once.
         """
-        deadline = self._begun + self._limits.startup_seconds + LATE_SECONDS
+        deadline = self._begun + self._limits.timeouts.startup_seconds + LATE_SECONDS
         with trio.move_on_at(inf if self._was_ready else deadline):
             while await self._lifecycle.wait_for(InstanceState.READY) not in GONE:
                 if self.channel is not None:
@@ -211,11 +211,11 @@ class Instance(metaclass=NoPublicConstructor):
         """End it, as gently as it lets us; returns its exit status. A checkpoint.
 
         It takes no new calls, and those that run may finish; then it should end by itself. If it
-        does not, it is asked to (SIGTERM), and killed ``limits.terminate_seconds`` later. If cancelled,
-        it is left as far as that has got, and can be stopped or killed again.
+        does not, it is asked to (SIGTERM), and killed ``terminate_seconds`` later. If cancelled, it is
+        left as far as that has got, and can be stopped or killed again.
 
         Args:
-            drain_seconds: for the first step; by default ``limits.drain_seconds``.
+            drain_seconds: for the first step; by default ``drain_seconds`` of its timeouts.
 
         Raises:
             ConfigurationError: that is no number of seconds; nothing is stopped.
@@ -230,7 +230,8 @@ class Instance(metaclass=NoPublicConstructor):
             channel = self.channel
             if self.state is InstanceState.DRAINING and channel is not None:
                 await self._drain(
-                    channel, self._limits.drain_seconds if drain_seconds is None else drain_seconds
+                    channel,
+                    self._limits.timeouts.drain_seconds if drain_seconds is None else drain_seconds,
                 )
                 if channel.peer_leaving.is_set() and self.state not in GONE:
                     logger.warning("%s has left, and takes too long to end: SIGTERM", self.id)
@@ -249,7 +250,7 @@ class Instance(metaclass=NoPublicConstructor):
                     await self.wait_exited()
 
     async def _terminate(self, channel: CommunicationChannel | None) -> None:
-        seconds = self._limits.terminate_seconds
+        seconds = self._limits.timeouts.terminate_seconds
         if self._begin_to_end(_STOPPED) and self._body is not None:
             self._body.terminate()
             with trio.move_on_after(seconds):
@@ -344,8 +345,8 @@ class Instance(metaclass=NoPublicConstructor):
     async def _follow(self, endpoint: Endpoint) -> None:
         """Follow the connection of the instance, and declare it dead if that is how it looks."""
         limits = self._limits
-        deadline = self._begun + limits.startup_seconds
-        omission = f"did not log in within {limits.startup_seconds:g} s (startup_seconds)"
+        deadline = self._begun + limits.timeouts.startup_seconds
+        omission = f"did not log in within {limits.timeouts.startup_seconds:g} s (startup_seconds)"
         while channel := await _next_channel(endpoint, deadline):
             self._connected(channel)
             await channel.peer_leaving.wait()
@@ -360,16 +361,16 @@ class Instance(metaclass=NoPublicConstructor):
                 self.kill(f"it gave {channel.closed_by}")
                 return
             self._lifecycle.move(InstanceState.UNHEALTHY, str(channel.closed_by))
-            deadline = trio.current_time() + limits.reconnect_seconds
+            deadline = trio.current_time() + limits.wire.reconnect_seconds
             omission = "lost its connection and did not reconnect within "
-            omission += f"{limits.reconnect_seconds:g} s (reconnect_seconds)"
+            omission += f"{limits.wire.reconnect_seconds:g} s (reconnect_seconds)"
         if not self._stopping.locked():
             self.kill(f"it {omission}")
 
     async def _see_off(self) -> None:
         """It has left of its own will: let it end."""
         if not self._stopping.locked():
-            with trio.move_on_after(self._limits.terminate_seconds):
+            with trio.move_on_after(self._limits.timeouts.terminate_seconds):
                 await self.wait_exited()
             self.kill("it left its host and did not end")
 

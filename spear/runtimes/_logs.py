@@ -20,8 +20,8 @@ from spear.channels import notify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spear._host_limits import HostLimits
     from spear._ids import InstanceId
-    from spear._limits import Limits
 
 logger: Final = logging.getLogger("spear.instances")
 
@@ -63,7 +63,7 @@ class LogBook:
     """Everything one instance wrote lately."""
 
     def __init__(
-        self, instance_id: InstanceId, limits: Limits, on_line: OnLine | None = None
+        self, instance_id: InstanceId, limits: HostLimits, on_line: OnLine | None = None
     ) -> None:
         self._instance_id = instance_id
         self._on_line = on_line
@@ -97,7 +97,7 @@ class LogBook:
 class LogTail:
     """One stream of an instance: takes bytes, gives lines, keeps the last of them."""
 
-    def __init__(self, book: LogBook, stream: StreamName, limits: Limits) -> None:
+    def __init__(self, book: LogBook, stream: StreamName, limits: HostLimits) -> None:
         self.lines: deque[LogLine] = deque()
         self._book = book
         self._stream = stream

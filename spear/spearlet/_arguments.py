@@ -33,7 +33,7 @@ def expect_bytes(whose: str, held: int, more: int, most: int) -> None:
         whose: the calls that hold them, for the message.
         held: bytes that these calls hold now.
         more: bytes that a further call would hold.
-        most: the limit, ``Limits.submitted_bytes``.
+        most: the limit, ``HostLimits.submitted_bytes``.
     """
     if held and held + more > most:
         raise Overloaded(

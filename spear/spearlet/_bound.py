@@ -69,11 +69,11 @@ class BoundCall(metaclass=NoPublicConstructor):
         Args:
             on_end: Called exactly once: when the execution has completed, failed, timed out or been
                 cancelled, or before this method raises. With a key, the function may still run after a
-                cancel or a timeout. Its arguments then count against ``Limits.submitted_bytes``.
+                cancel or a timeout. Its arguments then count against ``HostLimits.submitted_bytes``.
 
         Raises:
             Rejected: the function is a stream, or its deployment is closed.
-            Overloaded: ``Limits.max_submitted`` or ``Limits.submitted_bytes`` is reached.
+            Overloaded: ``HostLimits.max_submitted`` or ``HostLimits.submitted_bytes`` is reached.
             SpearError: the spearlet has ended.
         """
         function, payload, is_cbor = self._function, self._payload, self._is_cbor

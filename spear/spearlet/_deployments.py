@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from random import Random
     from types import TracebackType
 
-    from spear._limits import Limits
+    from spear._host_limits import HostLimits
     from spear.channels import CommunicationChannel
     from spear.runtimes import InstanceEvent, OnEvent
 
@@ -69,7 +69,7 @@ class Deployment(metaclass=NoPublicConstructor):
         settings: DeploymentSettings,
         host: Host,
         sources: Sources,
-        limits: Limits,
+        limits: HostLimits,
         on_event: OnEvent | None,
         rng: Random,
     ) -> None:
@@ -89,7 +89,7 @@ class Deployment(metaclass=NoPublicConstructor):
         self._on_event = on_event
         self._rng = rng
         self._by_name: dict[str, Function] = {}
-        self._pool = ReplicaPool(name, settings, limits.call_seconds, rng)
+        self._pool = ReplicaPool(name, settings, limits.wire.call_seconds, rng)
         self._pool.on_demand = self._follow_load
         first = max(settings.replicas.min, 1)
         self._autoscaler = Autoscaler(settings.replicas, first, trio.current_time())
@@ -233,7 +233,7 @@ class Deployment(metaclass=NoPublicConstructor):
         No new call is taken. If cancelled, they are being stopped all the same, but nobody waits for it.
 
         Args:
-            seconds: for what runs; by default ``Limits.drain_seconds``.
+            seconds: for what runs; by default ``HostLimits.timeouts.drain_seconds``.
 
         Raises:
             ConfigurationError: that is no number of seconds; nothing is stopped.
@@ -241,7 +241,7 @@ class Deployment(metaclass=NoPublicConstructor):
         if seconds is not None:
             expect_seconds("seconds", seconds)
         if not self._stopping.is_set():
-            self._stop_seconds = self._limits.drain_seconds if seconds is None else seconds
+            self._stop_seconds = self._limits.timeouts.drain_seconds if seconds is None else seconds
         self._pool.close()
         self._stopping.set()
         await self._stopped.wait()
@@ -381,7 +381,7 @@ class Deployment(metaclass=NoPublicConstructor):
         """What its instances wrote last, those that are gone among them, oldest line first.
 
         Args:
-            most: so many lines; by default all that are kept, ``Limits.deployment_log_bytes``.
+            most: so many lines; by default all that are kept, ``HostLimits.deployment_log_bytes``.
 
         Raises:
             ConfigurationError: that is no number of lines.
@@ -421,7 +421,7 @@ async def run_deployment(
                     deployment._source.runtime,
                     starter.open_replica,
                     deployment.settings,
-                    deployment._limits.call_seconds,
+                    deployment._limits.wire.call_seconds,
                     deployment._pool,
                     nursery,
                     deployment._rng,

@@ -21,7 +21,7 @@ from ._arguments import RETRY_SECONDS, expect_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spear._limits import Limits
+    from spear._host_limits import HostLimits
 
     from ._executions import Execution, ExecutionStatus
 
@@ -35,7 +35,7 @@ class Executions:
         argument_bytes: bytes of arguments that those hold which have not ended.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: HostLimits) -> None:
         self.argument_bytes = 0
         self._limits = limits
         self._by_id: dict[str, Execution] = {}  # in the order of their submission

@@ -189,8 +189,8 @@ class Function(metaclass=NoPublicConstructor):
 
         Raises:
             InvalidArguments: an argument has no representation, or ``timeout`` is no number of seconds.
-            Overloaded: ``Limits.max_submitted`` executions have not ended, or their arguments hold
-                ``Limits.submitted_bytes``.
+            Overloaded: ``HostLimits.max_submitted`` executions have not ended, or their arguments hold
+                ``HostLimits.submitted_bytes``.
             SpearError: the spearlet has ended.
         """
         function = self if timeout is None else self.options(timeout=timeout)

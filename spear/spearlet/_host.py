@@ -19,7 +19,7 @@ from ._outcomes import Outcomes
 if TYPE_CHECKING:
     import trio
 
-    from spear._limits import Limits
+    from spear._host_limits import HostLimits
     from spear.channels import Metadata
 
     from ._bound import OnEnd
@@ -72,7 +72,7 @@ class Host:
         is_open: whether new work is taken.
     """
 
-    def __init__(self, limits: Limits, nursery: trio.Nursery, on_call: OnCall | None) -> None:
+    def __init__(self, limits: HostLimits, nursery: trio.Nursery, on_call: OnCall | None) -> None:
         self.deployments: dict[str, Deployment] = {}
         self.executions = Executions(limits)
         self.outcomes = Outcomes(limits, nursery)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from spear._ids import InstanceId
-    from spear._limits import Limits
+    from spear._limits import WireLimits
     from spear.channels import ConnectionManager, Service
 
 
@@ -58,14 +58,16 @@ class LocalAgent(Protocol):
     def streams(self) -> Collection[str]:
         """Those among them that send items."""
 
-    def running(self, limits: Limits, *, debug: bool = False) -> AbstractAsyncContextManager[None]:
+    def running(
+        self, limits: WireLimits, *, debug: bool = False
+    ) -> AbstractAsyncContextManager[None]:
         """Its lifespan around a block."""
 
     async def wait_unable(self) -> str:
         """Wait until it can run no functions any more; returns why."""
 
-    def limits(self, base: Limits) -> Limits:
-        """Those of the host, with its own concurrency."""
+    def limits(self, base: WireLimits) -> WireLimits:
+        """Those of the host's connections, with its own concurrency."""
 
 
 @final
@@ -159,8 +161,8 @@ async def open_local_replica(
 ) -> AsyncIterator[LocalReplica]:
     """A replica of ``agent`` for as long as the block runs.
 
-    Leaving the block lets its calls finish for ``limits.drain_seconds``; leaving it by an exception,
-    or cancelled, cancels them.
+    Leaving the block lets its calls finish for ``drain_seconds``; leaving it by an exception, or
+    cancelled, cancels them.
 
     Raises:
         SpawnFailed: the agent's lifespan has raised or called ``sys.exit()`` before its ``yield``.
@@ -204,18 +206,18 @@ async def _replica(
 ) -> AsyncIterator[LocalReplica]:
     limits = manager.limits
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(agent.running(limits, debug=debug))
+        await stack.enter_async_context(agent.running(limits.wire, debug=debug))
         channels = open_memory_channels(
             instance_id,
             host_service=service,
             agent_service=agent.service,
             functions=agent.functions,
             streams=agent.streams,
-            limits=agent.limits(limits),
+            limits=agent.limits(limits.wire),
             debug=debug or agent.debug,
             timers=manager.timers,
         )
         both = await stack.enter_async_context(channels)
-        replica = LocalReplica(instance_id, agent, both, limits.drain_seconds)
+        replica = LocalReplica(instance_id, agent, both, limits.timeouts.drain_seconds)
         yield replica
         await replica.stop()

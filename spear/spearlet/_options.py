@@ -80,7 +80,7 @@ def _expect_plain_function(on_progress: object) -> None:
 
 
 _ADVICE: Final = {
-    "payload_too_large": "; send it in parts, as items, or raise max_message_bytes of spear.Limits",
+    "payload_too_large": "; send it in parts, as items, or raise max_message_bytes of spear.HostLimits",
     "head_too_large": ": metadata and key are too large; send less, or send it as an argument",
     "head_not_sendable": (
         ": metadata has text, bytes, numbers up to 64 bits, booleans, None, lists and maps by text"

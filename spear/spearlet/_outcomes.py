@@ -33,8 +33,8 @@ from ._executions import as_failure
 from ._failures import size_of, without_traceback
 
 if TYPE_CHECKING:
+    from spear._host_limits import HostLimits
     from spear._ids import InstanceId
-    from spear._limits import Limits
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
@@ -156,7 +156,7 @@ class Outcomes:
         argument_bytes: encoded arguments that the executions which have not ended hold.
     """
 
-    def __init__(self, limits: Limits, nursery: trio.Nursery) -> None:
+    def __init__(self, limits: HostLimits, nursery: trio.Nursery) -> None:
         self._nursery = nursery  # of executions; ends with open_spearlet's block
         self._max_outcomes = limits.max_outcomes
         self._max_bytes = limits.outcome_bytes
@@ -175,7 +175,7 @@ class Outcomes:
 
         Raises:
             Rejected: the key was used with other arguments.
-            Overloaded: the executions of keys hold ``Limits.submitted_bytes`` of arguments.
+            Overloaded: the executions of keys hold ``HostLimits.submitted_bytes`` of arguments.
             DeadlineExceeded: the execution did not end by the deadline of this call.
             And whatever the execution raised.
         """

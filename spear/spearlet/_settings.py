@@ -172,12 +172,12 @@ class DeploymentSettings:
     Attributes:
         replicas: how many; a number, or between which numbers they follow the load.
         concurrency: calls that a replica gets at a time, if its agent does not want fewer; by default
-            ``Limits.max_calls``.
+            ``HostLimits.wire.max_calls``.
         queue: calls that may wait for a replica; the next one is refused with ``Overloaded``.
         policy: which replica gets a call.
         restart: what happens to those that end.
         health: how they are asked whether they are well.
-        timeout: seconds for a call that names none; by default ``Limits.call_seconds``.
+        timeout: seconds for a call that names none; by default ``HostLimits.wire.call_seconds``.
         dedup_seconds: how long the outcome of a call with a key is remembered.
 
     Raises:

@@ -11,7 +11,8 @@ import attrs
 import trio
 
 from spear._errors import ConfigurationError, SpearError
-from spear._limits import DEFAULT_LIMITS, Limits, expect_seconds
+from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
+from spear._limits import expect_seconds
 from spear._targets import GUARD, NEEDS_GUARD, being_loaded
 from spear._util import NoPublicConstructor
 from spear.channels import (
@@ -81,7 +82,7 @@ class Spearlet(metaclass=NoPublicConstructor):
 
     def __init__(
         self,
-        limits: Limits,
+        limits: HostLimits,
         factory: CommunicationFactory,
         nursery: trio.Nursery,
         on_call: OnCall | None,
@@ -211,7 +212,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         If cancelled, it takes no new calls all the same.
 
         Args:
-            seconds: for the calls; by default ``Limits.shutdown_seconds``.
+            seconds: for the calls; by default ``HostLimits.shutdown_seconds``.
 
         Raises:
             ConfigurationError: that is no number of seconds; nothing is stopped.
@@ -228,7 +229,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         If cancelled, they are being stopped all the same, but nobody waits for it.
 
         Args:
-            seconds: for what runs; by default ``Limits.drain_seconds``.
+            seconds: for what runs; by default ``HostLimits.timeouts.drain_seconds``.
 
         Raises:
             ConfigurationError: that is no number of seconds; nothing is stopped.
@@ -270,25 +271,25 @@ def _expect_a_program() -> None:
         )
 
 
-def _check_limits(limits: Limits) -> None:
+def _check_limits(limits: HostLimits) -> None:
     """Raise ConfigurationError for what would only be noticed in the middle of a call."""
-    if not isinstance(limits, Limits):
-        raise ConfigurationError(f"limits must be spear.Limits(...), not {limits!r}")
+    if not isinstance(limits, HostLimits):
+        raise ConfigurationError(f"limits must be spear.HostLimits(...), not {limits!r}")
 
 
 @protected_block
 async def open_spearlet(
     *,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: HostLimits = DEFAULT_HOST_LIMITS,
     on_call: OnCall | None = None,
     rng: random.Random | None = None,
     runtimes: _Runtimes | None = None,
 ) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
 
-    Leaving the block stops its deployments: calls that run may finish for ``limits.drain_seconds``.
-    Leaving it by an exception, or cancelled, kills them at once. Either way nothing is left. What the
-    block raises comes out as it is, not in a group.
+    Leaving the block stops its deployments: calls that run may finish for
+    ``limits.timeouts.drain_seconds``. Leaving it by an exception, or cancelled, kills them at once.
+    Either way nothing is left. What the block raises comes out as it is, not in a group.
 
     Args:
         limits: for everything in it.
@@ -316,7 +317,7 @@ async def open_spearlet(
 
 @trio.lowlevel.enable_ki_protection
 async def _hold(
-    limits: Limits,
+    limits: HostLimits,
     on_call: OnCall | None,
     rng: random.Random,
     runtimes: _Runtimes,

@@ -22,7 +22,7 @@ from spear._errors import (
     Rejected,
     WorkerDied,
 )
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.channels import CommunicationChannel, InboundCall
 from spear.transports import SharedBuffer
 
@@ -83,7 +83,7 @@ async def large_unary(open_pair: OpenPair) -> None:
             body = b"%d\n" % RESPONSE_BYTES + bytes(REQUEST_BYTES - 7)
             assert len(body) == REQUEST_BYTES
             assert (await channel.request("sized", body)).payload == pattern(RESPONSE_BYTES)
-            for edge in (8 * 1024, 16 * 1024, 128 * 1024, DEFAULT_LIMITS.fragment_bytes):
+            for edge in (8 * 1024, 16 * 1024, 128 * 1024, DEFAULT_WIRE_LIMITS.fragment_bytes):
                 for size in (edge - 1, edge, edge + 1):
                     body = pattern(size)
                     assert (await channel.request("echo", body)).payload == body
@@ -224,7 +224,7 @@ async def what_goes_with_a_call(open_pair: OpenPair) -> None:
         assert seen[1] == ({}, False, None, inf, False)
         default = seen[2][3]
         assert isinstance(default, float)
-        assert 0 < default < DEFAULT_LIMITS.call_seconds + 1
+        assert 0 < default < DEFAULT_WIRE_LIMITS.call_seconds + 1
         assert reports == [(b"half", True)]
 
 
@@ -273,7 +273,7 @@ async def special_status_message(open_pair: OpenPair) -> None:
         assert error.delivered == "yes"
         error = await caught(host.request, "fail", b"10000")
         assert isinstance(error, FunctionRaised)
-        assert len(error.remote_message.encode()) <= DEFAULT_LIMITS.error_message_bytes
+        assert len(error.remote_message.encode()) <= DEFAULT_WIRE_LIMITS.error_message_bytes
 
 
 @case
@@ -299,7 +299,7 @@ async def unimplemented_service(open_pair: OpenPair) -> None:
 @case
 async def too_large(open_pair: OpenPair) -> None:
     """What the peer would not take is refused where it is, and the channel goes on."""
-    limits = Limits(max_message_bytes=100_000, call_seconds=10)
+    limits = WireLimits(max_message_bytes=100_000, call_seconds=10)
     async with offer_limited(open_pair, limits, sized=sized, items=items, echo=echo) as (host, _):
         error = await caught(host.request, "echo", bytes(100_001))
         assert isinstance(error, LocalProtocolError)

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from spear._errors import ChannelClosed, DeadlineExceeded, SpearError
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.channels import CommunicationChannel, InboundCall
 
 from ._conformance import (
@@ -39,7 +39,7 @@ async def max_calls(open_pair: OpenPair) -> None:
         await gate.wait()
         return b""
 
-    async with offer_limited(open_pair, Limits(max_calls=2), wait=wait, echo=echo) as (host, _):
+    async with offer_limited(open_pair, WireLimits(max_calls=2), wait=wait, echo=echo) as (host, _):
         async with trio.open_nursery() as nursery:
             for number in range(6):
                 nursery.start_soon(host.request, "wait", b"%d" % number)
@@ -115,7 +115,7 @@ async def statistics(open_pair: OpenPair) -> None:
 async def close_wakes_everybody(open_pair: OpenPair) -> None:
     """Whoever waits at either end hears that one end was closed, whichever it was."""
     for closer in (0, 1):
-        async with offer_limited(open_pair, Limits(max_calls=4), sleep=sleep) as pair:
+        async with offer_limited(open_pair, WireLimits(max_calls=4), sleep=sleep) as pair:
             woken: list[SpearError] = []
             async with trio.open_nursery() as nursery:
                 for channel in pair:

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from spear._errors import CallCancelled, CallFailed, LocalProtocolError, SpearError
-from spear._limits import DEFAULT_LIMITS
+from spear._limits import DEFAULT_WIRE_LIMITS
 from spear.channels import CommunicationChannel, InboundCall
 
 from ._conformance import (
@@ -142,7 +142,7 @@ async def slow_consumer(open_pair: OpenPair) -> None:
         offer(open_pair, pour=pour, echo=echo) as (host, _),
         host.open_stream("pour") as stream,
     ):
-        window = DEFAULT_LIMITS.stream_window_bytes
+        window = DEFAULT_WIRE_LIMITS.stream_window_bytes
         await wait_until(lambda: sent * 10_000 >= window - 20_000)
         for _ in range(20):
             assert (await host.request("echo", b"alive")).payload == b"alive"

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias, TypeVarTuple, Unpack
 
 import trio
 
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.channels import CommunicationChannel, InboundCall, Service
 
 from ._services import CallHandler, Functions
@@ -31,7 +31,7 @@ class OpenPair(Protocol):
         agent_service: Service | None = None,
         functions: Sequence[str] = (),
         streams: Collection[str] = (),
-        limits: Limits = DEFAULT_LIMITS,
+        limits: WireLimits = DEFAULT_WIRE_LIMITS,
     ) -> AbstractAsyncContextManager[Pair]:
         """As :func:`spear.channels.open_memory_channels` does."""
 
@@ -64,11 +64,11 @@ def case(function: ChannelCase) -> ChannelCase:
 
 def offer(open_pair: OpenPair, **handlers: CallHandler) -> AbstractAsyncContextManager[Pair]:
     """A pair of which both ends offer the same functions."""
-    return offer_limited(open_pair, DEFAULT_LIMITS, **handlers)
+    return offer_limited(open_pair, DEFAULT_WIRE_LIMITS, **handlers)
 
 
 def offer_limited(
-    open_pair: OpenPair, limits: Limits, **handlers: CallHandler
+    open_pair: OpenPair, limits: WireLimits, **handlers: CallHandler
 ) -> AbstractAsyncContextManager[Pair]:
     """The same under limits of its own."""
     functions = Functions(handlers)

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias
 import trio
 
 from spear._errors import ChannelBroken, ChannelClosed
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.channels import CommunicationChannel, ExecutionResponse, Service
 from spear.wire import FrameType
 
@@ -34,8 +34,8 @@ class OpenRaw(Protocol):
         self,
         *,
         service: Service | None = None,
-        limits: Limits = DEFAULT_LIMITS,
-        peer_limits: Limits = DEFAULT_LIMITS,
+        limits: WireLimits = DEFAULT_WIRE_LIMITS,
+        peer_limits: WireLimits = DEFAULT_WIRE_LIMITS,
         functions: Sequence[str] = ("f",),
     ) -> AbstractAsyncContextManager[tuple[CommunicationChannel, RawPeer]]:
         """The instance has logged in and announced its functions."""
@@ -229,7 +229,7 @@ async def ping(open_raw: OpenRaw) -> None:
 async def max_streams(open_raw: OpenRaw) -> None:
     """A peer that takes one call at a time gets one at a time."""
     async with (
-        open_raw(peer_limits=Limits(max_calls=1)) as (channel, peer),
+        open_raw(peer_limits=WireLimits(max_calls=1)) as (channel, peer),
         trio.open_nursery() as nursery,
     ):
         calls = [_Calls(nursery, channel) for _ in range(3)]
@@ -287,7 +287,7 @@ async def answer_to_nobody(open_raw: OpenRaw) -> None:
 @_case
 async def huge_claim(open_raw: OpenRaw) -> None:
     """And the claim that something huge follows, before any of it does."""
-    size = DEFAULT_LIMITS.fragment_bytes + DEFAULT_LIMITS.max_head_bytes + 1
+    size = DEFAULT_WIRE_LIMITS.fragment_bytes + DEFAULT_WIRE_LIMITS.max_head_bytes + 1
     claim = RawPeer.encode(FrameType.EXECUTION_RESPONSE, call_id=1, payload=bytes(size))
     await _expect_expulsion(open_raw, claim[:60])
 

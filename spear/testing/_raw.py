@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from spear._errors import AuthenticationFailed, ChannelBroken
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.transports import SocketStream
 from spear.wire import (
     NONCE_BYTES,
@@ -55,7 +55,7 @@ class RawPeer:
         received: frames that have arrived and were not asked for yet.
     """
 
-    def __init__(self, stream: trio.abc.Stream, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, stream: trio.abc.Stream, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> None:
         self.stream = stream
         self.received: deque[Frame] = deque()
         self._limits = limits

@@ -40,8 +40,8 @@ from spear.runtimes import (
 from ._simulated_network import Network, Site
 
 if TYPE_CHECKING:
+    from spear._host_limits import HostLimits
     from spear._ids import InstanceId, RuntimeType
-    from spear._limits import Limits
     from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
     from spear.runtimes import InstanceEvent
     from spear.transports import Listener
@@ -197,7 +197,7 @@ class SimulatedBody(InstanceBody):
         # Shielded: what ends a process is its own end or a signal, and the signal closes its site first.
         self._scope = trio.CancelScope(shield=True)
 
-    async def run(self, endpoint: Endpoint, limits: Limits) -> None:
+    async def run(self, endpoint: Endpoint, limits: HostLimits) -> None:
         """Do what the process does, from its start to its end."""
         here.set(self.site)
         settings = self._settings
@@ -212,7 +212,8 @@ class SimulatedBody(InstanceBody):
                     endpoint.address,
                     endpoint.secret,
                     self.site.instance,
-                    limits=limits,
+                    limits=limits.wire,
+                    drain_seconds=limits.timeouts.drain_seconds,
                     debug=settings.debug,
                     stop=self._stop,
                     rng=self._rng,

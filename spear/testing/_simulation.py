@@ -23,7 +23,8 @@ import trio
 import trio.testing
 
 from spear._errors import ConfigurationError
-from spear._limits import DEFAULT_LIMITS, Limits, expect_seconds
+from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
+from spear._limits import expect_seconds
 from spear._util import NoPublicConstructor
 from spear.channels import machine_clock, open_private_nursery
 from spear.spearlet import CallRecord, open_spearlet
@@ -282,7 +283,7 @@ class Simulation(metaclass=NoPublicConstructor):
     async def _run(
         self,
         program: Callable[[Simulation], Awaitable[object]],
-        limits: Limits,
+        limits: HostLimits,
         latency_seconds: tuple[float, float],
         loss: float,
     ) -> None:
@@ -334,7 +335,7 @@ def simulate(
     program: SimulatedProgram,
     seed: int,
     *,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: HostLimits = DEFAULT_HOST_LIMITS,
     latency_seconds: tuple[float, float] = (0.0, 0.002),
     loss: float = 0.0,
     seconds: float = 3600.0,

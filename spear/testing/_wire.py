@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from spear._errors import AuthenticationFailed, RemoteProtocolError
 from spear._ids import InstanceId, Secret
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.wire import (
     NONCE_BYTES,
     AuthAccepted,
@@ -88,7 +88,7 @@ class WireEnd:
     def __init__(
         self,
         role: Role,
-        limits: Limits,
+        limits: WireLimits,
         clock: Callable[[], float] = lambda: 0.0,
         *,
         is_trusting: bool = False,
@@ -186,8 +186,8 @@ class ConnectionPair:
     def __init__(
         self,
         *,
-        host_limits: Limits | None = None,
-        agent_limits: Limits | None = None,
+        host_limits: WireLimits | None = None,
+        agent_limits: WireLimits | None = None,
         secret: Secret = EXAMPLE_SECRET,
         agent_secret: Secret | None = None,
         instance: InstanceId = EXAMPLE_INSTANCE,
@@ -199,8 +199,8 @@ class ConnectionPair:
     ) -> None:
         self.now = 0.0
         make = partial(WireEnd, clock=lambda: self.now, is_direct=is_direct, records=records)
-        self.host = make(Role.HOST, host_limits or Limits(), is_trusting=not is_policed)
-        self.agent = make(Role.AGENT, agent_limits or Limits(), is_trusting=True)
+        self.host = make(Role.HOST, host_limits or WireLimits(), is_trusting=not is_policed)
+        self.agent = make(Role.AGENT, agent_limits or WireLimits(), is_trusting=True)
         self._secret = secret
         self._agent_secret = agent_secret or secret
         self._instance = instance

@@ -26,7 +26,7 @@ from spear._errors import (
     ChannelClosed,
     RemoteProtocolError,
 )
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
 
 from ._abc import ByteStream, Listener, Refused
 from ._credentials import PeerCredentials
@@ -163,7 +163,7 @@ class Acceptor:
     """
 
     def __init__(
-        self, limits: Limits = DEFAULT_LIMITS, *, make_room: Callable[[], bool] = bool
+        self, limits: HostLimits = DEFAULT_HOST_LIMITS, *, make_room: Callable[[], bool] = bool
     ) -> None:
         self._limits = limits
         self._make_room = make_room
@@ -255,7 +255,9 @@ class Acceptor:
             number=self._accepted,
             raw=raw,
             unauthenticated=self._unauthenticated,
-            scope=trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_seconds),
+            scope=trio.CancelScope(
+                deadline=trio.current_time() + self._limits.wire.handshake_seconds
+            ),
         )
         self._unauthenticated[connection] = None
         self._open += 1

@@ -12,13 +12,13 @@ from spear._errors import ChannelBroken, ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spear._limits import Limits
+    from spear._limits import WireLimits
 
     from ._addresses import Address
 
 
 @contextmanager
-def connecting_to(address: Address, limits: Limits) -> Iterator[None]:
+def connecting_to(address: Address, limits: WireLimits) -> Iterator[None]:
     """Bound the block by ``limits.connect_seconds`` and map what the operating system raises."""
     try:
         with trio.fail_after(limits.connect_seconds):

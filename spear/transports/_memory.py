@@ -13,7 +13,7 @@ from typing import Final, final
 import trio
 
 from spear._errors import ChannelBroken, ConfigurationError
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 
 from ._abc import ByteStream, Listener
 from ._addresses import MemoryAddress
@@ -218,7 +218,7 @@ def open_memory_listener(name: str) -> MemoryListener:
     return listener
 
 
-async def connect_memory(name: str, *, limits: Limits = DEFAULT_LIMITS) -> MemoryStream:
+async def connect_memory(name: str, *, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> MemoryStream:
     """A connection to the listener of that name. If cancelled, there is none.
 
     Raises:

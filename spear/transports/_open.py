@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from spear._errors import ConfigurationError
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 
 from ._addresses import Address, TcpAddress, UnixAddress
 
@@ -47,7 +47,7 @@ async def open_listener(address: Address, *, tls: TlsServer | None = None) -> Li
 
 
 async def connect(
-    address: Address, *, tls: TlsClient | None = None, limits: Limits = DEFAULT_LIMITS
+    address: Address, *, tls: TlsClient | None = None, limits: WireLimits = DEFAULT_WIRE_LIMITS
 ) -> trio.abc.Stream:
     """A connection to ``address``, ready to speak on.
 

@@ -14,13 +14,13 @@ class Reason(StrEnum):
     """
 
     TOO_MANY = "too_many_connections"
-    """``Limits.max_connections`` are open."""
+    """``WireLimits.max_connections`` are open."""
 
     CROWDED_OUT = "crowded_out"
     """The oldest of too many that had not authenticated; a newer one got its place."""
 
     HANDSHAKE_TIMEOUT = "handshake_timeout"
-    """Not authenticated within ``Limits.handshake_seconds``."""
+    """Not authenticated within ``WireLimits.handshake_seconds``."""
 
     WRONG_USER = "wrong_user"
     """A process of another user (Unix sockets)."""

@@ -17,7 +17,7 @@ from spear._errors import (
     ConfigurationError,
     SpearError,
 )
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 
 from ._abc import ByteStream, Listener, Refused
 from ._addresses import TcpAddress
@@ -179,7 +179,9 @@ def _describe(ports: Sequence[int]) -> str:
     return f"port {ports[0]}" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]}"
 
 
-async def connect_tcp(host: str, port: int, *, limits: Limits = DEFAULT_LIMITS) -> SocketStream:
+async def connect_tcp(
+    host: str, port: int, *, limits: WireLimits = DEFAULT_WIRE_LIMITS
+) -> SocketStream:
     """A plain connection to ``host``, by whichever of its addresses answers first.
 
     If cancelled, nothing stays open.
@@ -194,7 +196,7 @@ async def connect_tcp(host: str, port: int, *, limits: Limits = DEFAULT_LIMITS) 
 
 
 async def connect_tls(
-    host: str, port: int, tls: TlsClient, *, limits: Limits = DEFAULT_LIMITS
+    host: str, port: int, tls: TlsClient, *, limits: WireLimits = DEFAULT_WIRE_LIMITS
 ) -> TlsStream:
     """A connection to ``host`` after its TLS handshake; the listener has proved who it is.
 

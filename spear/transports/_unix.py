@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spear._errors import CannotListen, ConfigurationError
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 
 from ._addresses import UnixAddress
 from ._connecting import connecting_to
@@ -78,7 +78,7 @@ def _unlink_socket(path: str, identity: tuple[int, int]) -> None:
             os.unlink(path)
 
 
-async def connect_unix(path: StrPath, *, limits: Limits = DEFAULT_LIMITS) -> SocketStream:
+async def connect_unix(path: StrPath, *, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> SocketStream:
     """A connection to the Unix socket at ``path``.
 
     If cancelled, nothing stays open.

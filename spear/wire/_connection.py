@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias, final
 
 from spear._errors import CallCancelled, CallFailed, Rejected, RemoteProtocolError
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear._segments import Segment
 
 from ._calls import Call, CalleeSide
@@ -111,7 +111,7 @@ class Connection(SendingHalf):
     def __init__(
         self,
         role: Role,
-        limits: Limits,
+        limits: WireLimits,
         sink: Sink,
         *,
         receiver: Receiver | None = None,
@@ -136,7 +136,7 @@ class Connection(SendingHalf):
         return not self._policed
 
     @classmethod
-    def opened(cls, role: Role, limits: Limits, sink: Sink) -> Connection:
+    def opened(cls, role: Role, limits: WireLimits, sink: Sink) -> Connection:
         """A connection that needs no handshake, because both ends are in one process."""
         connection = cls(role, limits, sink, trusted=True)
         connection.state = ConnectionState.OPEN
@@ -152,7 +152,7 @@ class Connection(SendingHalf):
             raise RemoteProtocolError(f"{kind.name} while {self.state.name}")
         self.state = state
 
-    def open(self, peer: Limits) -> None:
+    def open(self, peer: WireLimits) -> None:
         """The handshake is done: use the peer's limits, raise the caps of the receiver."""
         self.peer = peer
         self.windows = self._connection_windows()

@@ -17,7 +17,7 @@ import attrs
 
 from spear._errors import RemoteProtocolError
 from spear._ids import RUNTIME_TYPES, InstanceId, Secret
-from spear._limits import DEFAULT_LIMITS, KIB, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, KIB, WireLimits
 
 from ._heads import Head, HeadValue
 
@@ -91,7 +91,7 @@ class AuthRequest:
     nonce: bytes = attrs.field(repr=False)
     proof: bytes = attrs.field(repr=False)
     resumes: bool = False  # signed with the session key of an earlier connection
-    limits: Limits = attrs.field(factory=Limits, repr=False)
+    limits: WireLimits = attrs.field(factory=WireLimits, repr=False)
     client: str = ""
     features: tuple[str, ...] = ()
 
@@ -152,7 +152,7 @@ class AuthAccepted:
     """Host to agent: welcome, and here is the proof that I am your host."""
 
     proof: bytes = attrs.field(repr=False)
-    limits: Limits = attrs.field(factory=Limits, repr=False)
+    limits: WireLimits = attrs.field(factory=WireLimits, repr=False)
     features: tuple[str, ...] = ()
 
     def to_head(self) -> Head:
@@ -220,7 +220,7 @@ def _join(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def announce_limits(limits: Limits, features: tuple[str, ...] = ()) -> dict[str, HeadValue]:
+def announce_limits(limits: WireLimits, features: tuple[str, ...] = ()) -> dict[str, HeadValue]:
     """What the peer must know to keep our limits."""
     announced = {**_ANNOUNCED, **_ANNOUNCED_SEGMENTS} if SEGMENTS in features else _ANNOUNCED
     return {
@@ -229,10 +229,10 @@ def announce_limits(limits: Limits, features: tuple[str, ...] = ()) -> dict[str,
     }
 
 
-def learn_limits_untrusted(announced: HeadValue) -> Limits:
+def learn_limits_untrusted(announced: HeadValue) -> WireLimits:
     """The peer's limits; what it does not say is taken as the default. Raises RemoteProtocolError."""
     if announced is None:
-        return DEFAULT_LIMITS
+        return DEFAULT_WIRE_LIMITS
     if not isinstance(announced, dict):
         raise RemoteProtocolError("limits must be a map")
     changes: dict[str, int] = {}
@@ -244,10 +244,10 @@ def learn_limits_untrusted(announced: HeadValue) -> Limits:
             raise RemoteProtocolError(f"limit {name!r} is not a positive number")
         if name == "fragment" and value < LEAST_FRAGMENT_BYTES:
             raise RemoteProtocolError(f"fragments of {value} bytes are too small")
-        if value != getattr(DEFAULT_LIMITS, field) * unit:
+        if value != getattr(DEFAULT_WIRE_LIMITS, field) * unit:
             changes[field] = value if unit == 1 else value / unit  # type: ignore[assignment]  # floats
     # Nearly all peers have the same limits: let ten thousand of them share one object.
-    return attrs.evolve(DEFAULT_LIMITS, **changes) if changes else DEFAULT_LIMITS
+    return attrs.evolve(DEFAULT_WIRE_LIMITS, **changes) if changes else DEFAULT_WIRE_LIMITS
 
 
 def _nonce_untrusted(head: Head) -> bytes:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast, final
 
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear._segments import Lender, Loan, Segment
 
 from ._credit import ITEM_OVERHEAD_BYTES
@@ -97,7 +97,7 @@ class Outbox:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: WireLimits,
         on_pending: Callable[[], None],
         on_many: Callable[[], None] = _nothing,
     ) -> None:
@@ -125,7 +125,7 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._frames or self._bulk or self._credits or self._latest)
 
-    def open(self, peer: Limits, on_dropped: Callable[[int], None]) -> None:
+    def open(self, peer: WireLimits, on_dropped: Callable[[int], None]) -> None:
         """The handshake is done.
 
         Args:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
 from spear._errors import RemoteProtocolError
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear._segments import Attachment
 
 from ._assembly import Assembly
@@ -76,7 +76,7 @@ class Receiver:
         "_missing", "_refused", "_tail", "assembling_bytes", "error", "paused",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: WireLimits) -> None:
         self._limits = limits
         self._admit: Admit | None = None  # no fragments from strangers
         self._max_body = limits.handshake_frame_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from spear._errors import CallFailed, ChannelClosed, LocalProtocolError
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear._segments import Segment
 
 from ._calls import Call, CalleeSide, CallerSide, MessageStream
@@ -94,7 +94,7 @@ class SendingHalf:
     )  # fmt: skip
 
     def __init__(
-        self, role: Role, limits: Limits, sink: Sink, *, receiver: Receiver | None = None
+        self, role: Role, limits: WireLimits, sink: Sink, *, receiver: Receiver | None = None
     ) -> None:
         self._role = role
         self._limits = limits

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from spear._limits import Limits
+    from spear._limits import WireLimits
     from spear.channels import CallStream, CommunicationChannel, Metadata, OnProgress, Service
 
 INSTANCE = InstanceId("memory", "tested")
@@ -90,7 +90,7 @@ async def calling(
     agent: Agent,
     *,
     host: Service | None = None,
-    limits: Limits | None = None,
+    limits: WireLimits | None = None,
     debug: bool = False,
 ) -> AsyncIterator[Caller]:
     """Somebody who calls an agent that runs in this process."""

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import spear
-from spear import Agent, ConfigurationError, Limits
+from spear import Agent, ConfigurationError, WireLimits
 from spear.agent import RegisteredFunctionStatistics
 from spear.agent._app import MAX_THREADS
 
@@ -126,8 +126,8 @@ async def test_a_function_that_comes_too_late_is_refused() -> None:
 
 def test_concurrency_becomes_a_limit_of_the_channel() -> None:
     assert Agent(concurrency=3).limits().max_calls == 3
-    assert Agent(concurrency=3).limits(Limits(call_seconds=5)).call_seconds == 5
-    base = Limits(max_calls=7)
+    assert Agent(concurrency=3).limits(WireLimits(call_seconds=5)).call_seconds == 5
+    base = WireLimits(max_calls=7)
     assert Agent().limits(base) is base
 
 
@@ -142,15 +142,15 @@ def test_threads_become_a_limit_of_the_channel_if_each_call_needs_one() -> None:
         yield 1
 
     assert app.limits().max_calls == MAX_THREADS
-    assert app.limits(Limits(max_calls=3)).max_calls == 3
+    assert app.limits(WireLimits(max_calls=3)).max_calls == 3
     app.service.runs_inline = True  # without threads, whose number depends on the machine
-    assert app.limits().max_calls == Limits().max_calls
+    assert app.limits().max_calls == WireLimits().max_calls
     app.service.runs_inline = False
 
     @app.function
     async def other() -> None: ...
 
-    assert app.limits().max_calls == Limits().max_calls
+    assert app.limits().max_calls == WireLimits().max_calls
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import ConfigurationError, InstanceId, Limits
+from spear import ConfigurationError, InstanceId, WireLimits
 from spear._ids import Secret
 from spear.agent._bootstrap import parse_record, take_environment
 from spear.agent._lifeline import MAX_RECORD_BYTES, take_record
@@ -39,17 +39,19 @@ def test_a_record_says_all_that_is_needed() -> None:
     assert found.address == UnixAddress("/run/spear/a.sock")
     assert found.secret == Secret(KEY)
     assert found.instance_id == InstanceId("process", "shop-1", 3)
-    assert found.limits == Limits()
+    assert found.limits == WireLimits()
     assert not found.debug
     assert not found.low_latency
     assert repr(found) == "<Bootstrap process:shop-1#3 at unix:/run/spear/a.sock>"
 
 
 def test_a_record_may_say_more() -> None:
-    limits: HeadValue = {"max_calls": 5, "drain_seconds": 2, "call_seconds": 1.5, "from_2030": "x"}
-    record = encode_head({**FIELDS, "limits": limits, "debug": True, "low_latency": True, "new": 1})
+    limits: HeadValue = {"max_calls": 5, "call_seconds": 1.5, "from_2030": "x"}
+    more = {"drain_seconds": 2, "debug": True, "low_latency": True, "new": 1}
+    record = encode_head({**FIELDS, "limits": limits, **more})
     found = parse_record(record)
-    assert found.limits == Limits(max_calls=5, drain_seconds=2, call_seconds=1.5)
+    assert found.limits == WireLimits(max_calls=5, call_seconds=1.5)
+    assert found.drain_seconds == 2
     assert found.debug
     assert found.low_latency
 
@@ -67,6 +69,8 @@ def test_a_record_may_say_more() -> None:
         ({"incarnation": 0}, "incarnation"),
         ({"incarnation": True}, "incarnation must be a number"),
         ({"limits": []}, "limits must be a map"),
+        ({"drain_seconds": "5"}, "drain_seconds must be a number of seconds above 0"),
+        ({"drain_seconds": 0}, "drain_seconds must be a number of seconds above 0"),
         ({"limits": {"max_calls": 1.5}}, "max_calls must be a whole number, not 1.5"),
         ({"limits": {"max_calls": True}}, "max_calls must be a whole number, not True"),
         ({"limits": {"call_seconds": "5"}}, "limit call_seconds must be a number"),

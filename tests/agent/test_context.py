@@ -19,10 +19,10 @@ from spear import (
     DeadlineExceeded,
     FunctionRaised,
     InvalidArguments,
-    Limits,
     NotFound,
     NotInCall,
     Overloaded,
+    WireLimits,
 )
 from spear.wire import decode_result
 
@@ -175,7 +175,7 @@ async def test_the_remaining_time_is_known_in_threads(mock_clock: trio.testing.M
 
     async with calling(app) as caller:
         assert await caller.call("plain", timeout=5) == 5
-        assert await caller.call("plain") == Limits().call_seconds
+        assert await caller.call("plain") == WireLimits().call_seconds
 
 
 async def test_r8_no_time_is_left_when_the_deadline_has_passed(
@@ -427,7 +427,7 @@ async def test_r8_a_call_back_gets_no_more_time_than_is_left(
     assert await caller.call("ask", 9.0, timeout=5) == pytest.approx([5, 4.999])
     assert await caller.call("ask", math.inf, timeout=5) == pytest.approx([5, 4.999])
     # No deadline of its own: the default for the call that it makes, unless inf is asked for.
-    assert await caller.call("ask", None, timeout=math.inf) == [math.inf, Limits().call_seconds]
+    assert await caller.call("ask", None, timeout=math.inf) == [math.inf, WireLimits().call_seconds]
     assert await caller.call("ask", math.inf, timeout=math.inf) == [math.inf, math.inf]
 
 

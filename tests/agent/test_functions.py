@@ -15,7 +15,14 @@ import trio
 import trio.testing
 
 import spear
-from spear import Agent, FunctionRaised, InvalidArguments, Limits, NotFound, Rejected
+from spear import (
+    Agent,
+    FunctionRaised,
+    InvalidArguments,
+    NotFound,
+    Rejected,
+    WireLimits,
+)
 from spear.agent import Items
 from spear.wire import encode_value
 
@@ -500,7 +507,7 @@ async def test_a_stream_waits_for_a_slow_caller() -> None:
             sent += 1
 
     async with (
-        calling(app, limits=Limits(stream_window_bytes=10_000)) as caller,
+        calling(app, limits=WireLimits(stream_window_bytes=10_000)) as caller,
         caller.stream("many") as stream,
     ):
         await stream.receive()
@@ -523,7 +530,7 @@ async def test_a_plain_stream_waits_for_a_slow_caller_and_ends_when_it_is_left()
         finally:
             ended.set()
 
-    async with calling(app, limits=Limits(stream_window_bytes=10_000)) as caller:
+    async with calling(app, limits=WireLimits(stream_window_bytes=10_000)) as caller:
         for _ in range(10):
             ended.clear()
             made = 0
@@ -586,7 +593,7 @@ async def test_an_item_that_is_too_large_ends_the_stream() -> None:
     def plain_large() -> Iterator[bytes]:
         yield bytes(2000)
 
-    async with calling(app, limits=Limits(max_message_bytes=1000)) as caller:
+    async with calling(app, limits=WireLimits(max_message_bytes=1000)) as caller:
         for name in ("large", "plain_large"):
             with pytest.raises(FunctionRaised, match="an item of 2000 bytes; the peer takes 1000"):
                 await caller.items(name)

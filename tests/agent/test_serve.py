@@ -22,9 +22,10 @@ from spear import (
     ChannelClosed,
     ConfigurationError,
     FunctionRaised,
+    HostLimits,
     InstanceId,
-    Limits,
     RemoteProtocolError,
+    WireLimits,
 )
 from spear._ids import Secret
 from spear.agent import serve
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
     from spear.transports import Address
 
 INSTANCE = InstanceId("process", "shop")
-LIMITS = Limits(drain_seconds=5, reconnect_seconds=10)
+LIMITS = WireLimits(reconnect_seconds=10)
+DRAIN_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -120,13 +122,13 @@ class Relay:
 
 
 @asynccontextmanager
-async def hosting(directory: str, limits: Limits = LIMITS) -> AsyncIterator[Host]:
+async def hosting(directory: str, limits: WireLimits = LIMITS) -> AsyncIterator[Host]:
     listener = open_unix_listener(f"{directory}/host")
     relay_listener = open_unix_listener(f"{directory}/relay")
     async with (
         listener,
         relay_listener,
-        open_connection_manager(limits) as manager,
+        open_connection_manager(HostLimits(wire=limits)) as manager,
         manager.open_endpoint(INSTANCE, listener) as endpoint,
         trio.open_nursery() as nursery,
     ):
@@ -142,7 +144,7 @@ async def serving(
     host: Host,
     *,
     through_relay: bool = False,
-    limits: Limits = LIMITS,
+    limits: WireLimits = LIMITS,
     debug: bool = False,
     stop: trio.Event | None = None,
 ) -> AsyncIterator[trio.Event]:
@@ -156,6 +158,7 @@ async def serving(
             host.endpoint.secret,
             INSTANCE,
             limits=limits,
+            drain_seconds=DRAIN_SECONDS,
             debug=debug,
             stop=stop,
         )
@@ -282,7 +285,7 @@ async def test_r15_draining_has_a_limit(
             begun = trio.current_time()
             stop.set()
             await ended.wait()
-            assert trio.current_time() - begun == pytest.approx(LIMITS.drain_seconds, abs=0.5)
+            assert trio.current_time() - begun == pytest.approx(DRAIN_SECONDS, abs=0.5)
             assert work.cancelled.is_set()
             nursery.cancel_scope.cancel()
     assert isinstance(results[0], spear.SpearError)
@@ -298,7 +301,7 @@ async def test_r15_a_host_that_drains_says_for_how_long(
             nursery.start_soon(capture, results, caller, "hold")
             await work.started.wait()
             nursery.start_soon(caller.channel.drain, 60)
-            await trio.sleep(10 * LIMITS.drain_seconds)
+            await trio.sleep(10 * DRAIN_SECONDS)
             assert not ended.is_set()
             assert not work.cancelled.is_set()
             work.go.set()

@@ -866,7 +866,7 @@ async def test_a_plain_wrapper_of_an_async_function_works() -> None:
         with pytest.raises(InvalidArguments, match="expected int, got str"):
             await caller.call("double", "x")
     assert (
-        app.limits().max_calls == spear.Limits().max_calls
+        app.limits().max_calls == spear.WireLimits().max_calls
     )  # none of them needs a thread for long
 
 

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 import trustme
 
-from spear import InstanceId, Limits
+from spear import HostLimits, InstanceId, WireLimits
 from spear._ids import Secret
 from spear.channels import (
     CommunicationChannel,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INSTANCE = InstanceId("process", "worker", 1)
-DEFAULTS = Limits()
+DEFAULTS = WireLimits()
 
 
 @attrs.frozen
@@ -79,11 +79,11 @@ class Carrier:
 
     @asynccontextmanager
     async def open_host(
-        self, *, service: Service | None = None, limits: Limits = DEFAULTS
+        self, *, service: Service | None = None, limits: WireLimits = DEFAULTS
     ) -> AsyncIterator[tuple[ConnectionManager, Endpoint]]:
         """A host that waits for one instance."""
         async with (
-            open_connection_manager(limits) as manager,
+            open_connection_manager(HostLimits(wire=limits)) as manager,
             await self.listen() as listener,
             manager.open_endpoint(INSTANCE, listener, service=service) as endpoint,
         ):
@@ -97,7 +97,7 @@ class Carrier:
         agent_service: Service | None = None,
         functions: Sequence[str] = (),
         streams: Collection[str] = (),
-        limits: Limits = DEFAULTS,
+        limits: WireLimits = DEFAULTS,
     ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
         """Both ends of a channel: (host's, agent's)."""
         async with self.open_host(service=host_service, limits=limits) as (_, endpoint):
@@ -118,8 +118,8 @@ class Carrier:
         self,
         *,
         service: Service | None = None,
-        limits: Limits = DEFAULTS,
-        peer_limits: Limits = DEFAULTS,
+        limits: WireLimits = DEFAULTS,
+        peer_limits: WireLimits = DEFAULTS,
         functions: Sequence[str] = ("f",),
         features: Sequence[str] = (),
     ) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
@@ -137,8 +137,8 @@ class Carrier:
         self,
         *,
         service: Service | None = None,
-        limits: Limits = DEFAULTS,
-        peer_limits: Limits = DEFAULTS,
+        limits: WireLimits = DEFAULTS,
+        peer_limits: WireLimits = DEFAULTS,
         functions: Sequence[str] = (),
     ) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
         """An agent's channel, and a host that is driven by hand."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spear import Limits
+from spear import WireLimits
 from spear.channels._memory_pipe import MemoryPipe
 from spear.channels._pipes import SocketPipe
 from spear.channels._stream_pipe import StreamPipe
@@ -18,7 +18,7 @@ from spear.wire import Frame, FrameType
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LIMITS = Limits(write_seconds=5)
+LIMITS = WireLimits(write_seconds=5)
 REQUEST = int(FrameType.EXECUTION_REQUEST)
 
 

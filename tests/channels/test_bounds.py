@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import ChannelBroken, ChannelClosed, FunctionRaised, Limits
+from spear import ChannelBroken, ChannelClosed, FunctionRaised, WireLimits
 from spear.channels import CommunicationChannel, connect_channel
 from spear.testing import Functions, RawPeer
 from spear.wire import FAILURE_NUMBERS, NO_DEADLINE, FrameType
@@ -147,12 +147,12 @@ async def test_s14_an_error_of_sixty_thousand_characters_is_cut_by_the_host(unix
         await peer.send(
             FrameType.ERROR, call_id=call_id, a=FAILURE_NUMBERS[FunctionRaised], head=head
         )
-    assert [len(text) for text in texts] == [Limits().error_message_bytes]
+    assert [len(text) for text in texts] == [WireLimits().error_message_bytes]
 
 
 # -- memory -----------------------------------------------------------------------------------------
 
-TIGHT = Limits(
+TIGHT = WireLimits(
     max_calls=20,
     stream_window_bytes=64 * KIB,
     connection_window_bytes=256 * KIB,
@@ -288,9 +288,9 @@ async def test_r18_credit_is_no_promise_that_anything_was_read(
     """A peer with windows of gigabytes, or one that returns credit for what is still in our outbox."""
     carrier: Carrier = request.getfixturevalue(transport)
     functions = Functions({"pour": pour})
-    huge = Limits(stream_window_bytes=2**31, connection_window_bytes=2**31)
-    ours = Limits(connection_window_bytes=128 * KIB)
-    for peer_limits in (huge, Limits()):
+    huge = WireLimits(stream_window_bytes=2**31, connection_window_bytes=2**31)
+    ours = WireLimits(connection_window_bytes=128 * KIB)
+    for peer_limits in (huge, WireLimits()):
         async with carrier.open_raw(service=functions, limits=ours, peer_limits=peer_limits) as (
             channel,
             peer,
@@ -320,7 +320,7 @@ async def test_r18_credit_is_no_promise_that_anything_was_read(
 
 async def test_r18_an_item_without_credit_is_the_last() -> None:
     functions = Functions({"f": sleep})
-    limits = Limits(stream_window_bytes=64 * KIB)
+    limits = WireLimits(stream_window_bytes=64 * KIB)
     async with MEMORY_STREAM.open_raw(service=functions, limits=limits) as (channel, peer):
         await peer.stream.send_all(_request(2, flags=STREAM))
         item = RawPeer.encode(FrameType.STREAM_DATA, call_id=2, a=1, payload=bytes(10_000))
@@ -330,7 +330,7 @@ async def test_r18_an_item_without_credit_is_the_last() -> None:
 
 async def test_r18_calls_above_the_limit_are_refused_and_counted() -> None:
     functions = Functions({"f": sleep})
-    limits = Limits(max_calls=5)
+    limits = WireLimits(max_calls=5)
     async with MEMORY_STREAM.open_raw(service=functions, limits=limits) as (channel, peer):
         for number in range(1, 9):
             await peer.stream.send_all(_request(2 * number))
@@ -346,7 +346,7 @@ async def test_r18_calls_above_the_limit_are_refused_and_counted() -> None:
 
 async def test_r18_requests_that_hold_too_many_bytes_are_refused() -> None:
     functions = Functions({"f": sleep})
-    limits = Limits(request_bytes_in_flight=100_000)
+    limits = WireLimits(request_bytes_in_flight=100_000)
     async with MEMORY_STREAM.open_raw(service=functions, limits=limits) as (channel, peer):
         for number in range(1, 5):
             await peer.send(
@@ -395,7 +395,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 async def test_s9_a_flood_of_small_frames_is_stopped(what: str, autojump_clock: MockClock) -> None:
     """Two strikes, a farewell that says why, and nothing that grows meanwhile."""
     functions = Functions({"f": echo})
-    limits = Limits(
+    limits = WireLimits(
         control_frame_burst=1000,
         control_frames_per_second=100,
         cancel_burst=1000,
@@ -441,7 +441,7 @@ ANNOUNCEMENTS: dict[str, tuple[str, Callable[[int], Head]]] = {
 @pytest.mark.parametrize("what", ANNOUNCEMENTS)
 async def test_r18_announcements_have_bounds(what: str, autojump_clock: MockClock) -> None:
     reason, head = ANNOUNCEMENTS[what]
-    limits = Limits(max_functions=10, control_frame_burst=1000, control_frames_per_second=100)
+    limits = WireLimits(max_functions=10, control_frame_burst=1000, control_frames_per_second=100)
     async with MEMORY_STREAM.open_host(limits=limits) as (_, endpoint):
         stream = await MEMORY_STREAM.connect(endpoint.address)
         peer = RawPeer(stream)
@@ -466,7 +466,7 @@ async def test_r18_announcements_have_bounds(what: str, autojump_clock: MockCloc
 
 
 async def test_s9_answers_to_heartbeats_do_not_pile_up_for_a_peer_that_never_reads() -> None:
-    limits = Limits(control_frame_burst=100_000)
+    limits = WireLimits(control_frame_burst=100_000)
     async with MEMORY_STREAM.open_raw(limits=limits) as (channel, peer):
         beats = b"".join(RawPeer.encode(FrameType.HEALTH_CHECK, a=n) for n in range(500))
         for _ in range(40):
@@ -478,7 +478,7 @@ async def test_s9_answers_to_heartbeats_do_not_pile_up_for_a_peer_that_never_rea
 
 
 async def test_s9_an_honest_pace_of_small_frames_is_fine(autojump_clock: MockClock) -> None:
-    limits = Limits(control_frame_burst=10, control_frames_per_second=10)
+    limits = WireLimits(control_frame_burst=10, control_frames_per_second=10)
     async with MEMORY_STREAM.open_raw(limits=limits) as (channel, peer):
         for number in range(200):
             await peer.send(FrameType.HEALTH_CHECK, a=number)
@@ -496,7 +496,7 @@ async def test_s10_a_peer_that_never_reads_is_cut_and_nobody_else_notices(
     """After exactly write_seconds in virtual time; calls of other connections take none of it."""
     carrier: Carrier = request.getfixturevalue(transport)
     functions = Functions({"echo": echo})
-    limits = Limits(write_seconds=10, heartbeat_seconds=1000)
+    limits = WireLimits(write_seconds=10, heartbeat_seconds=1000)
     took: list[float] = []
 
     async def talk(other: CommunicationChannel) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 import trio
 
-from spear import ChannelBroken, ChannelClosed, DeadlineExceeded, Limits, SpearError
+from spear import ChannelBroken, ChannelClosed, DeadlineExceeded, SpearError, WireLimits
 from spear.channels import (
     CommunicationChannel,
     CommunicationFactory,
@@ -44,7 +44,7 @@ Pair: TypeAlias = tuple[CommunicationChannel, CommunicationChannel]
 Open: TypeAlias = "Callable[[], AbstractAsyncContextManager[Pair]]"
 
 # Small enough that what is large, or more than a window holds, takes few steps.
-LIMITS = Limits(
+LIMITS = WireLimits(
     fragment_bytes=32 * 1024, stream_window_bytes=32 * 1024, connection_window_bytes=64 * 1024
 )
 LARGE = bytes(150_000)
@@ -234,7 +234,7 @@ async def pour(call: InboundCall) -> bytes:
     return b""
 
 
-def offering(open_pair: OpenPair, limits: Limits | None = None) -> Open:
+def offering(open_pair: OpenPair, limits: WireLimits | None = None) -> Open:
     functions = Functions({"echo": echo, "sleep": sleep, "count": count, "pour": pour})
     return partial(
         open_pair,
@@ -324,7 +324,7 @@ async def test_r4_request_that_waits_for_a_slot(open_pair: OpenPair) -> None:
             for _ in range(3):
                 nursery.start_soon(pair[0].request, "echo", b"one of three")
 
-    await cancel_sweep(offering(open_pair, Limits(max_calls=1)), third, expect_clean)
+    await cancel_sweep(offering(open_pair, WireLimits(max_calls=1)), third, expect_clean)
 
 
 async def test_r4_request_that_runs_out_of_time(open_pair: OpenPair) -> None:
@@ -467,7 +467,7 @@ async def test_r4_connect_channel(transport: str, request: pytest.FixtureRequest
             sessions.append(login.session)
 
     sessions: list[object] = []
-    await cancel_sweep(partial(carrier.open_host, limits=Limits(handshake_seconds=5)), log_in)
+    await cancel_sweep(partial(carrier.open_host, limits=WireLimits(handshake_seconds=5)), log_in)
     assert len(sessions) > 3
 
 

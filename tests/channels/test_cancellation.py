@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import CallCancelled, ChannelBroken, Limits
+from spear import CallCancelled, ChannelBroken, WireLimits
 from spear.channels import CommunicationChannel, ExecutionResponse
 from spear.testing import Functions, RawPeer
 from spear.wire import FAILURE_NUMBERS, NO_DEADLINE, FrameType, Receiver
@@ -35,7 +35,7 @@ class ExactReader:
 
     def __init__(self, peer: RawPeer) -> None:
         self._stream = peer.stream
-        self.receiver = Receiver(Limits())
+        self.receiver = Receiver(WireLimits())
         self.receiver.open(lambda *_: True)
 
     async def read(self, count: int) -> None:
@@ -171,7 +171,7 @@ async def test_r9_cancelling_a_caller_cancels_the_handler_and_then_frees_the_slo
     functions = Functions({"stubborn": stubborn, "echo": echo})
     async with (
         open_in_memory(
-            agent_service=functions, functions=functions.names, limits=Limits(max_calls=1)
+            agent_service=functions, functions=functions.names, limits=WireLimits(max_calls=1)
         ) as (host, agent),
         trio.open_nursery() as nursery,
     ):
@@ -242,7 +242,7 @@ async def test_s8_a_peer_that_only_opens_and_cancels_is_expelled(
         return b""
 
     functions = Functions({"f": stubborn})
-    limits = Limits(max_calls=10, cancel_burst=100, cancels_per_second=10)
+    limits = WireLimits(max_calls=10, cancel_burst=100, cancels_per_second=10)
     async with MEMORY_STREAM.open_raw(service=functions, limits=limits) as (channel, peer):
 
         async def flood() -> None:
@@ -278,7 +278,7 @@ async def test_s8_an_honest_peer_may_cancel_now_and_then(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     functions = Functions({"sleep": sleep, "echo": echo})
-    limits = Limits(cancel_burst=5, cancels_per_second=10)
+    limits = WireLimits(cancel_burst=5, cancels_per_second=10)
     async with MEMORY_STREAM.open_pair(host_service=functions, limits=limits) as (_, agent):
         for _ in range(50):
             with trio.move_on_after(0.11):

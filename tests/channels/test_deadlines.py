@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import DeadlineExceeded, Limits
+from spear import DeadlineExceeded, WireLimits
 from spear.channels import CallStream, CommunicationChannel, open_timers
 from spear.testing import Functions
 from spear.wire import FAILURE_NUMBERS, NO_DEADLINE, FrameType
@@ -167,7 +167,7 @@ async def test_r8_there_is_a_default_and_infinity_must_be_asked_for(
         return b""
 
     functions = Functions({"look": look, "sleep": sleep})
-    limits = Limits(call_seconds=7)
+    limits = WireLimits(call_seconds=7)
     async with open_pair(agent_service=functions, functions=functions.names, limits=limits) as (
         host,
         _,
@@ -199,7 +199,7 @@ async def test_r8_waiting_for_a_slot_takes_time_from_the_call(
     functions = Functions({"work": work})
     async with (
         open_in_memory(
-            agent_service=functions, functions=functions.names, limits=Limits(max_calls=1)
+            agent_service=functions, functions=functions.names, limits=WireLimits(max_calls=1)
         ) as (host, _),
         trio.open_nursery() as nursery,
     ):
@@ -237,7 +237,7 @@ async def test_r8_a_caller_that_is_woken_too_late_hands_its_turn_on(
 
     async with (
         open_in_memory(
-            agent_service=functions, functions=functions.names, limits=Limits(max_calls=1)
+            agent_service=functions, functions=functions.names, limits=WireLimits(max_calls=1)
         ) as (host, _),
         trio.open_nursery() as nursery,
     ):
@@ -256,7 +256,7 @@ async def test_r8_a_refused_argument_hands_its_turn_on() -> None:
         return b""
 
     functions = Functions({"wait": wait, "echo": echo})
-    limits = Limits(max_calls=1, max_message_bytes=1000)
+    limits = WireLimits(max_calls=1, max_message_bytes=1000)
 
     async def too_large() -> None:
         with pytest.raises(Exception, match="1001 bytes"):

@@ -15,7 +15,7 @@ from spear import (
     ConfigurationError,
     DeadlineExceeded,
     InstanceId,
-    Limits,
+    InstanceTimeouts,
     SpearError,
 )
 from spear.channels import (
@@ -329,11 +329,13 @@ async def test_get_or_create_gives_up_in_time_and_leaves_nothing(
         started = trio.current_time()
         with pytest.raises(DeadlineExceeded, match=r"worker#1 did not log in within 10 s"):
             await factory.get_or_create(INSTANCE)
-        assert trio.current_time() - started == pytest.approx(Limits().startup_seconds)
+        assert trio.current_time() - started == pytest.approx(InstanceTimeouts().startup_seconds)
         assert not factory.manager.endpoints
         with pytest.raises(DeadlineExceeded, match="within 3 s"):
             await factory.get_or_create(INSTANCE, config=ChannelConfig(connect_seconds=3))
-        assert trio.current_time() - started == pytest.approx(Limits().startup_seconds + 3)
+        assert trio.current_time() - started == pytest.approx(
+            InstanceTimeouts().startup_seconds + 3
+        )
         assert not factory.manager.endpoints
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import CallCancelled, ChannelClosed, Limits, LocalProtocolError
+from spear import CallCancelled, ChannelClosed, LocalProtocolError, WireLimits
 from spear.channels import CallStream, CommunicationChannel
 from spear.testing import Functions
 from spear.wire import ITEM_OVERHEAD_BYTES, FrameType
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 KIB = 1024
 MIB = 1024 * KIB
-LIMITS = Limits()
+LIMITS = WireLimits()
 
 
 def windows_are_whole(*channels: CommunicationChannel) -> bool:
@@ -407,7 +407,7 @@ async def test_r20_large_bodies_take_turns(open_pair: OpenPair) -> None:
         return b"%d" % len(call.payload)
 
     functions = Functions({"measure": measure})
-    limits = Limits(assembly_bytes=64 * MIB)
+    limits = WireLimits(assembly_bytes=64 * MIB)
     async with open_pair(agent_service=functions, functions=functions.names, limits=limits) as (
         host,
         _,

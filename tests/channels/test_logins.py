@@ -15,8 +15,8 @@ from spear import (
     ChannelBroken,
     DeadlineExceeded,
     InstanceId,
-    Limits,
     RemoteProtocolError,
+    WireLimits,
 )
 from spear._ids import Secret
 from spear.channels import CommunicationChannel, ConnectionManager, Endpoint, connect_channel
@@ -117,7 +117,7 @@ async def swapped_instance(manager: ConnectionManager, endpoint: Endpoint) -> by
 
 
 async def late_use(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
-    await trio.sleep(manager.limits.startup_seconds + 0.01)
+    await trio.sleep(manager.limits.timeouts.startup_seconds + 0.01)
     return await try_in(endpoint)
 
 
@@ -173,7 +173,7 @@ async def resume_with_the_secret(manager: ConnectionManager, endpoint: Endpoint)
 
 async def resume_too_late(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
     session = await broken(endpoint)
-    await trio.sleep(manager.limits.reconnect_seconds + 0.01)
+    await trio.sleep(manager.limits.wire.reconnect_seconds + 0.01)
     return await try_in(endpoint, secret=session, resumes=True)
 
 
@@ -259,7 +259,7 @@ async def test_s3_a_broken_session_is_resumed_again_and_again(autojump_clock: Mo
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
         session = await broken(endpoint)
         for _ in range(3):
-            await trio.sleep(manager.limits.reconnect_seconds - 0.1)
+            await trio.sleep(manager.limits.wire.reconnect_seconds - 0.1)
             async with logged_in(endpoint, session, resumes=True) as (channel, session):
                 assert channel.is_connected
                 assert endpoint.channel is channel
@@ -423,7 +423,7 @@ async def test_an_agent_that_finds_something_else_at_the_other_end() -> None:
 async def test_s4_an_agent_does_not_wait_for_a_silent_host(autojump_clock: MockClock) -> None:
     started = trio.current_time()
     await expect(DeadlineExceeded, lambda host: trio.sleep_forever())
-    assert trio.current_time() - started == pytest.approx(Limits().handshake_seconds)
+    assert trio.current_time() - started == pytest.approx(WireLimits().handshake_seconds)
 
 
 # -- S4: strangers ----------------------------------------------------------------------------------
@@ -600,7 +600,7 @@ async def endure_garbage(carrier: Carrier, count: int, seed: random.Random) -> N
 
 def test_receivers_of_strangers_are_small() -> None:
     """The figure of S4 is where strangers' bytes are parsed, not only in the accept loop."""
-    receiver = Receiver(Limits())
+    receiver = Receiver(WireLimits())
     assert receiver.receive_data((5_000).to_bytes(8, "little") + bytes(40)) == []
     assert receiver.error is not None
     assert receiver.buffered_bytes <= 4096

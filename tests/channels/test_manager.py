@@ -15,9 +15,10 @@ from spear import (
     AuthenticationFailed,
     ChannelBroken,
     ChannelClosed,
+    HostLimits,
     InstanceId,
-    Limits,
     SpearError,
+    WireLimits,
 )
 from spear._ids import Secret
 from spear.channels import (
@@ -336,7 +337,7 @@ async def test_r11_a_frozen_peer_is_found_after_three_intervals(
     stops_after: float, autojump_clock: MockClock
 ) -> None:
     """Counted from its last sign of life, and at most a twentieth of an interval later."""
-    limits = Limits(heartbeat_seconds=1, heartbeat_misses=3)
+    limits = WireLimits(heartbeat_seconds=1, heartbeat_misses=3)
     async with (
         MEMORY_STREAM.open_host(limits=limits) as (manager, endpoint),
         await MEMORY_STREAM.connect(endpoint.address) as stream,
@@ -394,7 +395,7 @@ async def test_a_peer_that_only_answers_heartbeats_stays(autojump_clock: MockClo
 async def test_an_agent_speaks_before_it_is_asked(autojump_clock: MockClock) -> None:
     """Asking costs the host as much again as the answer."""
     beat_bytes = len(pack_prefix(FrameType.HEALTH_RESPONSE, 0, 0, 0, 0, None, 0))
-    limits = Limits(heartbeat_seconds=7)
+    limits = WireLimits(heartbeat_seconds=7)
     async with MEMORY_STREAM.open_pair(limits=limits) as (host, _):
         before = host.statistics()
         await trio.sleep(7 * 100)
@@ -407,7 +408,7 @@ async def test_an_agent_speaks_before_it_is_asked(autojump_clock: MockClock) -> 
 @pytest.mark.slow
 async def test_a_host_that_stood_still_does_not_blame_its_peers() -> None:
     """A blocked loop: by its clock the peer was silent for long, but it had not been asked."""
-    limits = Limits(heartbeat_seconds=0.02, heartbeat_misses=3)
+    limits = WireLimits(heartbeat_seconds=0.02, heartbeat_misses=3)
     async with MEMORY_STREAM.open_pair(limits=limits) as (host, _):
         for _ in range(3):
             stand_still(0.1)
@@ -424,7 +425,7 @@ async def test_a_host_that_is_late_gives_its_peer_time_before_it_looks_again(
         looks.append(trio.current_time())
         return True
 
-    limits = Limits(heartbeat_seconds=1, heartbeat_misses=3)
+    limits = WireLimits(heartbeat_seconds=1, heartbeat_misses=3)
     async with MEMORY_STREAM.open_raw(limits=limits) as (channel, _):
         channel.excuse_silence(is_busy)
         for _ in range(5):
@@ -463,7 +464,7 @@ async def test_a_channel_that_is_lost_ends_everything_of_it_at_once(
 
 
 async def test_the_manager_hands_over_what_it_is_told() -> None:
-    async with open_connection_manager(Limits(max_calls=7)) as manager:
+    async with open_connection_manager(HostLimits(wire=WireLimits(max_calls=7))) as manager:
         assert isinstance(manager, ConnectionManager)
-        assert manager.limits.max_calls == 7
+        assert manager.limits.wire.max_calls == 7
         assert manager.statistics().acceptor.accepted == 0

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 import trio
 
-from spear import (
-    ChannelBroken,
-    DeadlineExceeded,
-    Limits,
-    LocalProtocolError,
-    SpearError,
-)
+from spear import ChannelBroken, DeadlineExceeded, LocalProtocolError, SpearError, WireLimits
 from spear.channels import (
     CommunicationChannel,
     CommunicationStrategy,
@@ -137,7 +131,7 @@ async def test_a_call_of_eighty_minutes(autojump_clock: MockClock) -> None:
 
 
 async def test_a_message_that_is_too_large_is_not_sent() -> None:
-    async with open_in_memory(limits=Limits(max_message_bytes=1000)) as (host, agent):
+    async with open_in_memory(limits=WireLimits(max_message_bytes=1000)) as (host, agent):
         with pytest.raises(LocalProtocolError, match="1001 bytes"):
             await host.send(bytes(1001))
         await host.send(bytes(1000))
@@ -256,7 +250,7 @@ async def test_a_bug_of_a_listener_is_not_hidden() -> None:
 
 @asynccontextmanager
 async def half_a_pair(
-    timers: Timers, limits: Limits, ours: Pipe
+    timers: Timers, limits: WireLimits, ours: Pipe
 ) -> AsyncIterator[CommunicationChannel]:
     """A host's channel whose peer is there but never does anything."""
     connection = Connection.opened(Role.HOST, limits, ours.sink)
@@ -273,7 +267,7 @@ ANNOUNCEMENT: Head = {"functions": ["f"], "last": True}
 async def test_nobody_need_listen_for_lost_heartbeats_or_announcements(
     autojump_clock: MockClock,
 ) -> None:
-    limits = Limits()
+    limits = WireLimits()
     async with (
         open_timers() as timers,
         stream_pipes() as (ours, _),
@@ -290,7 +284,7 @@ async def test_nobody_need_listen_for_lost_heartbeats_or_announcements(
 async def test_who_is_in_the_same_process_need_not_say_that_it_lives(
     autojump_clock: MockClock,
 ) -> None:
-    limits = Limits()
+    limits = WireLimits()
     ours, theirs = memory_pipes()
     async with open_timers() as timers, half_a_pair(timers, limits, ours) as channel:
         channel._on_event(None, FrameType.ANNOUNCE, 0, 0, 0, ANNOUNCEMENT, b"")
@@ -302,7 +296,7 @@ async def test_who_is_in_the_same_process_need_not_say_that_it_lives(
 
 
 async def test_a_channel_that_ended_before_it_ran() -> None:
-    limits = Limits()
+    limits = WireLimits()
     async with open_timers() as timers:
         ours, _ = memory_pipes()
         channel = CommunicationChannel(
@@ -320,7 +314,7 @@ async def test_a_channel_that_is_cancelled_is_closed_without_a_word() -> None:
         open_timers() as timers,
     ):
         ours, _ = memory_pipes()
-        async with half_a_pair(timers, Limits(), ours) as channel:
+        async with half_a_pair(timers, WireLimits(), ours) as channel:
             await park()
         assert channel.closed.is_set()
         assert not peer.received
@@ -353,7 +347,7 @@ async def test_a_read_in_vain_is_repeated(is_direct: bool) -> None:
     beginning = data[:50_000] if is_direct else b""
     received: list[bytes] = []
     async with trio.open_nursery() as nursery:
-        pipe = SocketPipe(left, Limits(), nursery)
+        pipe = SocketPipe(left, WireLimits(), nursery)
         pipe.receiver.open(lambda *_: True)
 
         async def read(task_status: trio.TaskStatus[trio.lowlevel.Task]) -> None:
@@ -390,7 +384,7 @@ async def test_a_payload_whose_memory_grows_exactly_when_nothing_is_there() -> N
     head = encode_head({"size": size})
     opening = pack_prefix(FrameType.EXECUTION_REQUEST, 3, 1, 0, 0, head, 1) + b"x"
     rest = pack_prefix(FrameType.BODY, 1, 1, 0, 0, None, size - 1)
-    limits = Limits(fragment_bytes=8 * 1024 * 1024)
+    limits = WireLimits(fragment_bytes=8 * 1024 * 1024)
     received: list[int] = []
     async with trio.open_nursery() as nursery:
         pipe = SocketPipe(left, limits, nursery)

@@ -23,11 +23,11 @@ from spear import (
     CallFailed,
     ChannelBroken,
     DeadlineExceeded,
-    Limits,
     LocalProtocolError,
     Overloaded,
     Rejected,
     SharedBuffer,
+    WireLimits,
 )
 from spear.channels import CommunicationChannel, connect_channel
 from spear.channels._lending import LEAST_SHARED_BYTES
@@ -50,7 +50,7 @@ KIB = 1024
 MIB = 1024 * KIB
 SIZE = 256 * KIB
 
-SMALL = Limits(
+SMALL = WireLimits(
     max_message_bytes=512 * KIB,
     max_segment_bytes=4 * MIB,
     mapped_segment_bytes=6 * MIB,
@@ -130,7 +130,7 @@ FUNCTIONS = Functions(
 
 
 @asynccontextmanager
-async def opened(open_pair: OpenPair, limits: Limits = SMALL) -> AsyncIterator[Pair]:
+async def opened(open_pair: OpenPair, limits: WireLimits = SMALL) -> AsyncIterator[Pair]:
     async with open_pair(
         host_service=FUNCTIONS, agent_service=FUNCTIONS, functions=FUNCTIONS.names, limits=limits
     ) as pair:

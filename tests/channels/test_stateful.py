@@ -23,8 +23,8 @@ from spear import (
     ChannelClosed,
     DeadlineExceeded,
     FunctionRaised,
-    Limits,
     SpearError,
+    WireLimits,
 )
 from spear.channels import CallStream, CommunicationChannel, InboundCall
 from spear.testing import Functions, TrioStateMachine, in_trio
@@ -34,7 +34,7 @@ from .helpers import MEMORY_STREAM, echo, open_in_memory
 if TYPE_CHECKING:
     from spear.testing import OpenPair
 
-LIMITS = Limits(
+LIMITS = WireLimits(
     max_calls=4,
     fragment_bytes=32 * 1024,
     stream_window_bytes=16 * 1024,

@@ -14,9 +14,9 @@ from spear import (
     ChannelClosed,
     DeadlineExceeded,
     FunctionRaised,
-    Limits,
     NotFound,
     Rejected,
+    WireLimits,
 )
 from spear.channels import CommunicationChannel, InboundCall, connect_channel
 from spear.testing import Functions, Resources
@@ -38,12 +38,12 @@ note: ContextVar[str] = ContextVar("note", default="clean")
 
 @asynccontextmanager
 async def serving(
-    limits: Limits | None = None, **handlers: CallHandler
+    limits: WireLimits | None = None, **handlers: CallHandler
 ) -> AsyncIterator[tuple[CommunicationChannel, Functions]]:
     """A caller's channel, and the functions at its other end."""
     functions = Functions(handlers)
     async with open_in_memory(
-        agent_service=functions, functions=functions.names, limits=limits or Limits()
+        agent_service=functions, functions=functions.names, limits=limits or WireLimits()
     ) as (host, _):
         yield host, functions
 
@@ -146,7 +146,7 @@ async def test_a_handler_that_ignores_its_cancellation_keeps_its_slot(
             await trio.sleep(1)
         return bytes(1_000_000)
 
-    async with serving(Limits(max_calls=1), stubborn=stubborn) as (host, functions):
+    async with serving(WireLimits(max_calls=1), stubborn=stubborn) as (host, functions):
         with pytest.raises(DeadlineExceeded):
             await host.request("stubborn", timeout=0.01)
         assert functions.running == host.statistics().calls_in_flight == 1
@@ -308,7 +308,7 @@ async def test_a_local_mistake_of_a_handler_is_not_a_refusal_of_its_caller() -> 
         host_service=functions,
         agent_service=functions,
         functions=functions.names,
-        limits=Limits(max_message_bytes=2000),
+        limits=WireLimits(max_message_bytes=2000),
     ) as (host, _):
         with pytest.raises(FunctionRaised) as caught:
             await host.request("call")
@@ -394,7 +394,7 @@ async def test_a_progress_callback_may_fail_when_the_answer_is_there_already() -
     def fail(payload: bytes, is_cbor: bool) -> None:
         raise ZeroDivisionError("in the callback")
 
-    async with serving(Limits(max_calls=1), report=report) as (host, _):
+    async with serving(WireLimits(max_calls=1), report=report) as (host, _):
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
                 await host.request("report", on_progress=fail)

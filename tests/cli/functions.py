@@ -140,7 +140,7 @@ async def full() -> None:
 
 @app.function
 async def too_large() -> bytes:
-    return bytes(spear.Limits().max_message_bytes + 1)
+    return bytes(spear.WireLimits().max_message_bytes + 1)
 
 
 @app.function

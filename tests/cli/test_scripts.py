@@ -75,7 +75,7 @@ def test_a_check_tells_what_is_wrong(run: Run, here: Path, monkeypatch: pytest.M
     faults = {each["where"]: (each["key"], each["says"]) for each in told["faults"]}
     assert faults == {
         "SPEAR_LISTN": ("", "there is no such variable; did you mean SPEAR_LISTEN?"),
-        "--set x=1": ("", "say which key, as in --set limits.max_calls=200"),
+        "--set x=1": ("", "say which key, as in --set limits.wire.max_calls=200"),
         "spear.toml:2": ("spearlet.listne", "there is no such key; did you mean 'listen'?"),
         "spear.toml:4": (
             "functions.till.source", f"{here}/till.py is not a file that can be read",

@@ -77,10 +77,10 @@ def test_a_token_that_everybody_can_read(run: Run, here: Path) -> None:
 
 
 def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPEAR_LIMITS_MAX_CALLS", "7")
+    monkeypatch.setenv("SPEAR_LIMITS_WIRE_MAX_CALLS", "7")
     words = (
-        "serve", "shop.py", "--replicas", "1-3", "--no-log-instances", "--set", "limits.max_strikes=9",
-        "--env", "COLOUR=red", "--debug",
+        "serve", "shop.py", "--replicas", "1-3", "--no-log-instances",
+        "--set", "limits.wire.max_strikes=9", "--env", "COLOUR=red", "--debug",
     )  # fmt: skip
     shown = tomllib.loads(run(*words, "--show-config").output.decode())
     assert shown == tomllib.loads(run(*words, "--show-config", "toml").output.decode())
@@ -103,7 +103,7 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
         (["--config", "no.toml"], "cannot read no.toml: No such file or directory"),
         (
             ["shop.py", "--set", "x"],
-            "--set needs KEY=VALUE, as in --set limits.max_calls=200, not 'x'",
+            "--set needs KEY=VALUE, as in --set limits.wire.max_calls=200, not 'x'",
         ),
         (["shop.py", "--set", "=x"], "--set needs KEY=VALUE"),
         (["shop.py", "--env", "=x"], "--env needs a name"),
@@ -477,9 +477,9 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     text = text.partition("[functions.new]")[0]
     assert reload(host, text) == "spear: reloaded: new stopped"
     # What takes effect later.
-    more = text + '[spearlet]\nlog_level = "info"\n[limits]\nmax_calls = 7\n'
+    more = text + '[spearlet]\nlog_level = "info"\n[limits.wire]\nmax_calls = 7\n'
     assert "spearlet.log_level takes effect when the host is started again" in reload(host, more)
-    assert "limits.max_calls takes effect" in host.hear("reload")
+    assert "limits.wire.max_calls takes effect" in host.hear("reload")
     assert host.hear("reloaded").strip() == "spear: reloaded: no deployment has changed"
     assert host.end()[0] == 0
 

@@ -41,8 +41,8 @@ nmae = "x"
 listen = 80
 
 [limits]
-max_calls = "many"
-startup_seconds = -1
+wire = { max_calls = "many" }
+timeouts.startup_seconds = -1
 
 [functions.shop]
 source = "shop.py"
@@ -58,8 +58,8 @@ environment = { A = 1 }
     assert outcome.lines == [
         "spear.toml:2: spearlet.nmae: there is no such key; did you mean 'name'?",
         "spear.toml:3: spearlet.listen: must be text, in quotes, not 80",
-        'spear.toml:6: limits.max_calls: must be a whole number, not "many"',
-        "spear.toml:7: limits.startup_seconds: must be above 0, and is -1.0",
+        'spear.toml:6: limits.wire.max_calls: must be a whole number, not "many"',
+        "spear.toml:7: limits.timeouts.startup_seconds: must be above 0, and is -1.0",
         "spear.toml:11: functions.shop.replicas.min: is 3, and replicas.max only 2: raise max",
         POLICY_LINE,
         'spear.toml:16: functions.shop.restart.period_seconds: must be a number, not "a"',
@@ -80,9 +80,11 @@ environment = { A = 1 }
     [
         ("[functions]\nshop = 7", "spear.toml:2: functions.shop: must be a table: [functions.shop]"),
         ("functions = 7", "spear.toml:1: functions: must be a table: [functions]"),
-        ("[limits]\nmax_calls = 0", "spear.toml:2: limits.max_calls: must be above 0, and is 0"),
+        ("[limits.wire]\nmax_calls = 0", "toml:2: limits.wire.max_calls: must be above 0, and is 0"),
         ("[limits]\nlog_line_bytes = 0", "limits.log_line_bytes: must be above 0, and is 0"),
         ("[limits]\nshutdown_seconds = 0", "limits.shutdown_seconds: must be above 0, and is 0.0"),
+        ("[limits]\nmax_calls = 7", "there is no such key; did you mean limits.wire.max_calls?"),
+        ("[limits]\nwire = 7", "spear.toml:2: limits.wire: must be a table, not 7"),
         ("limits = 7", "spear.toml:1: limits: must be a table: [limits]"),
         ("[gateway]\nport = 7", "spear.toml:2: gateway.port: say it in [spearlet]: listen"),
         ("[gateway]\nmax_streams = 0", "spear.toml:2: gateway.max_streams: must be a whole"),
@@ -99,8 +101,8 @@ environment = { A = 1 }
         ("[functions.a]\nrestart = {intensty = 5}", "restart.intensty: there is no such key; did you"),
         ("[functions.a]\ntimeout = nan", "functions.a.timeout: must be a number, not nan"),
         (f"[functions.a]\ntimeout = 1{'0' * 400}", "functions.a.timeout: must be a number, not 1000"),
-        (f"[limits]\ncall_seconds = 1{'0' * 400}", "limits.call_seconds: must be a number, not 1000"),
-        (f"[limits]\nmax_calls = 1{'0' * 400}", "limits.max_calls: must be at most 4611686018427387904"),
+        (f"[limits.wire]\ncall_seconds = 1{'0' * 400}", "call_seconds: must be a number, not 1000"),
+        (f"[limits.wire]\nmax_calls = 1{'0' * 400}", "wire.max_calls: must be at most 461168601842738"),
         (f"[functions.a]\nmemory_bytes = 1{'0' * 400}", "memory_bytes: must be at most 461168601842738"),
         (f"[functions.a]\nreplicas = '1-{'9' * 5000}'", 'must be a number, "MIN-MAX" or a table, not'),
         ("[functions.a]\ntimeout = true", "functions.a.timeout: must be a number, not true"),
@@ -442,25 +444,27 @@ def test_a_table_that_nobody_has_said_is_the_same_every_time() -> None:
 
 def test_a_number_of_more_digits_than_python_reads(read: Read) -> None:
     digits = "9" * 5000
-    with pytest.raises(ConfigurationError, match=r"spear.toml:2: limits.max_calls: this number"):
-        read(f"[limits]\nmax_calls = {digits}")
+    with pytest.raises(
+        ConfigurationError, match=r"spear.toml:2: limits.wire.max_calls: this number"
+    ):
+        read(f"[limits.wire]\nmax_calls = {digits}")
     with pytest.raises(ConfigurationError, match=r"spear.toml:3: functions.a.restart: this number"):
         read(f"[functions.a]\nsource = 'a'\nrestart = {{intensity = {digits}}}")
-    outcome = read(environment={"SPEAR_LIMITS_MAX_CALLS": digits})
-    assert 'limits.max_calls: must be a whole number, not "999' in "\n".join(outcome.lines)
+    outcome = read(environment={"SPEAR_LIMITS_WIRE_MAX_CALLS": digits})
+    assert 'limits.wire.max_calls: must be a whole number, not "999' in "\n".join(outcome.lines)
 
 
 @pytest.mark.parametrize("digits", ["9" * 40, "9" * 400, "-" + "9" * 400, "0x" + "f" * 5000])
 def test_a_number_of_many_digits_is_a_fault_of_its_key(read: Read, digits: str) -> None:
     """Whoever says it: a file, a variable, a flag."""
     keys = (
-        "limits.max_calls",
-        "limits.call_seconds",
+        "limits.wire.max_calls",
+        "limits.wire.call_seconds",
         "gateway.max_streams",
         "gateway.idle_seconds",
     )
     for key in keys:
-        section, name = key.split(".")
+        section, _, name = key.rpartition(".")
         variable = f"SPEAR_{key.upper().replace('.', '_')}"
         for outcome in (
             read(f"[{section}]\n{name} = {digits}"),

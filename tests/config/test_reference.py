@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Union, get_args, get_origin
 import attrs
 import pytest
 
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.config import FunctionConfiguration, HostConfiguration, flag_of
 from spear.config._schema import GATEWAY_ELSEWHERE
 from spear.config._toml import show_toml_value
@@ -105,4 +105,6 @@ def test_the_settings_of_the_gateway_are_where_they_belong() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     """Their table is in docs/guarantees.md, which has a test of its own."""
     assert "(guarantees.md#default-limits)" in DOCUMENT
-    assert any(f"max_calls = {Limits().max_calls * 2}" in line for line in DOCUMENT.splitlines())
+    assert any(
+        f"max_calls = {WireLimits().max_calls * 2}" in line for line in DOCUMENT.splitlines()
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import ConfigurationError, Limits
+from spear import ConfigurationError, HostLimits, WireLimits
 from spear.config import (
     Configuration,
     Flags,
@@ -32,7 +32,7 @@ def test_nothing_said_is_all_default(read: Read) -> None:
     outcome = read()
     assert outcome.configuration == Configuration()
     assert outcome.configuration.spearlet == HostConfiguration()
-    assert outcome.configuration.limits == Limits()
+    assert outcome.configuration.limits == HostLimits()
     assert outcome.lines == []
 
 
@@ -52,8 +52,9 @@ def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
         allowed_hosts = ["functions.example"]
 
         [limits]
-        max_calls = 7
-        startup_seconds = 30
+        max_submitted = 5
+        wire.max_calls = 7
+        timeouts = { startup_seconds = 30 }
 
         [functions.shop]
         source = "shop.py:app"
@@ -90,8 +91,9 @@ def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
     gateway = outcome.configuration.gateway
     assert (gateway.max_body_bytes, gateway.allowed_hosts) == (1000, ("functions.example",))
     limits = outcome.configuration.limits
-    assert (limits.max_calls, limits.startup_seconds) == (7, 30.0)
-    assert limits.connect_seconds == Limits().connect_seconds
+    assert (limits.wire.max_calls, limits.timeouts.startup_seconds) == (7, 30.0)
+    assert limits.max_submitted == 5
+    assert limits.wire.connect_seconds == WireLimits().connect_seconds
     settings = deployment_settings(outcome.shop)
     assert settings.replicas == Scale(min=2, max=5, spare=1, idle_seconds=9.0, target=0.5)
     assert (settings.concurrency, settings.queue, settings.timeout) == (3, 11, math.inf)
@@ -126,12 +128,14 @@ def test_how_many_replicas(read: Read, said: str, scale: Scale) -> None:
 
 
 def test_flags_before_environment_before_file(read: Read) -> None:
-    file = f'[spearlet]\nname = "a"\nlisten = "off"\n[limits]\nmax_calls = 1\n{SHOP}queue = 1\n'
+    file = (
+        f'[spearlet]\nname = "a"\nlisten = "off"\n[limits.wire]\nmax_calls = 1\n{SHOP}queue = 1\n'
+    )
     file += "timeout = 1"
     environment = {
         "SPEAR_NAME": "b",
         "SPEAR_LOG_LEVEL": "debug",
-        "SPEAR_LIMITS_MAX_CALLS": "2",
+        "SPEAR_LIMITS_WIRE_MAX_CALLS": "2",
         "SPEAR_GATEWAY_MAX_STREAMS": "2",
         "SPEAR_FUNCTIONS_SHOP_QUEUE": "2",
         "SPEAR_FUNCTIONS_SHOP_TIMEOUT": "2",
@@ -140,14 +144,14 @@ def test_flags_before_environment_before_file(read: Read) -> None:
     flags = Flags(
         host={"name": "c", "log_instances": False},
         functions={"queue": "3"},
-        settings=(("limits.max_calls", "3"),),
+        settings=(("limits.wire.max_calls", "3"),),
     )
     outcome = read(file, environment=environment, flags=flags)
     assert outcome.lines == []
     host = outcome.configuration.spearlet
     assert (host.name, host.listen, host.log_level) == ("c", "off", "debug")
     assert (host.allow_control, host.log_instances) == (True, False)
-    assert outcome.configuration.limits.max_calls == 3
+    assert outcome.configuration.limits.wire.max_calls == 3
     assert outcome.configuration.gateway.max_streams == 2
     assert (outcome.shop.queue, outcome.shop.timeout) == (3, 2.0)
 
@@ -242,7 +246,7 @@ def test_paths_are_relative_to_who_says_them(
 
 def test_names_of_variables() -> None:
     assert variable_of(("spearlet", "tls_cert")) == "SPEAR_TLS_CERT"
-    assert variable_of(("limits", "max_calls")) == "SPEAR_LIMITS_MAX_CALLS"
+    assert variable_of(("limits", "wire", "max_calls")) == "SPEAR_LIMITS_WIRE_MAX_CALLS"
     path = ("functions", "old-shop", "restart", "intensity")
     assert variable_of(path) == "SPEAR_FUNCTIONS_OLD_SHOP_RESTART_INTENSITY"
 
@@ -284,11 +288,11 @@ def test_a_variable_that_may_mean_two_functions(read: Read) -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("x", "--set x=1: say which key, as in --set limits.max_calls=200"),
+        ("x", "--set x=1: say which key, as in --set limits.wire.max_calls=200"),
         ("spearlet", "--set spearlet: spearlet: must be a table: [spearlet]"),
         (
-            "limits.max_cals",
-            "--set limits.max_cals: limits.max_cals: there is no such key; did you mean",
+            "limits.wire.max_cals",
+            "--set limits.wire.max_cals: limits.wire.max_cals: there is no such key; did you mean",
         ),
         (
             "limit.max_calls",
@@ -299,8 +303,8 @@ def test_a_variable_that_may_mean_two_functions(read: Read) -> None:
             "--set functions.shop: functions.shop: must be a table: [functions.shop]",
         ),
         (
-            "limits.max_calls.more",
-            "--set limits.max_calls.more: limits.max_calls: must be a whole number",
+            "limits.wire.max_calls.more",
+            "--set limits.wire.max_calls.more: limits.wire.max_calls: must be a whole number",
         ),
     ],
 )

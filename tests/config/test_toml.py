@@ -85,7 +85,7 @@ def test_what_is_written_means_the_same(tables: dict[str, object]) -> None:
 
 def test_a_configuration_that_is_shown_means_the_same(read: Read) -> None:
     before = read(
-        '[spearlet]\nname = "evening"\n[limits]\ncall_seconds = inf\n[functions.shop]\n'
+        '[spearlet]\nname = "evening"\n[limits.wire]\ncall_seconds = inf\n[functions.shop]\n'
         'source = "shop.py"\nreplicas = "1-3"\ntimeout = inf\nrestart = { intensity = 2 }\n'
         'pass_environment = ["A"]\n[functions.tool]\ncommand = ["sh"]\n'
     )
@@ -97,7 +97,7 @@ def test_a_configuration_that_is_shown_means_the_same(read: Read) -> None:
     assert shown["spearlet"]["name"] == "evening"
     assert shown["functions"]["shop"]["replicas"]["max"] == 3
     assert shown["functions"]["shop"]["timeout"] is None
-    assert shown["limits"]["call_seconds"] is None
+    assert shown["limits"]["wire"]["call_seconds"] is None
 
 
 def test_secrets_are_not_shown(read: Read) -> None:

@@ -337,13 +337,16 @@ class Site:
 
 @asynccontextmanager
 async def open_site(
-    settings: GatewaySettings | None = None, *, limits: spear.Limits | None = None
+    settings: GatewaySettings | None = None, *, limits: spear.HostLimits | None = None
 ) -> AsyncIterator[Site]:
     """A probe, deployed, and a gateway in front of it."""
     probe = Probe()
     settings = settings or GatewaySettings()
     settings = attrs.evolve(settings, port=0)
-    async with closing_clients(), spear.open_spearlet(limits=limits or spear.Limits()) as spearlet:
+    async with (
+        closing_clients(),
+        spear.open_spearlet(limits=limits or spear.HostLimits()) as spearlet,
+    ):
         await spearlet.deploy(probe.agent)
         async with open_gateway(spearlet, settings) as gateway:
             yield Site(gateway, spearlet, probe)

@@ -100,7 +100,7 @@ CONFIGURATION = """\
 listen = "nowhere"
 token_file = "missing"
 
-[limits]
+[limits.wire]
 max_calls = 0
 heartbeat_seconds = 0.0001
 

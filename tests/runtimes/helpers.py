@@ -19,9 +19,9 @@ import pytest
 import trio
 import trio.testing
 
+from spear import HostLimits
 from spear._errors import ChannelBroken
 from spear._ids import InstanceId
-from spear._limits import Limits
 from spear.channels import CommunicationFactory, open_communication_factory
 from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings
 
@@ -109,8 +109,8 @@ class Host:
 
 
 @asynccontextmanager
-async def open_host(limits: Limits | None = None) -> AsyncIterator[Host]:
-    async with open_communication_factory(limits or Limits()) as factory:
+async def open_host(limits: HostLimits | None = None) -> AsyncIterator[Host]:
+    async with open_communication_factory(limits or HostLimits()) as factory:
         yield Host(factory, ProcessRuntime(factory))
 
 

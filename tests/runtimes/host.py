@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import trio
 
 from runtimes.helpers import call, listening, open_host, shell, worker
-from spear._limits import Limits
+from spear import HostLimits, InstanceTimeouts
+from spear._limits import WireLimits
 from spear.runtimes import Instance, ProcessSettings
 
 AGENT = """
@@ -111,7 +112,10 @@ async def main() -> None:
     program = ProcessSettings(target=str(agent))
     settings = {"foreign": shell(FOREIGN), "agent": program, "forked": program}
     # A busy worker answers no heartbeats, and a foreign one does not log in; here they may.
-    limits = Limits(heartbeat_misses=10_000, startup_seconds=3600, call_seconds=3600)
+    limits = HostLimits(
+        wire=WireLimits(heartbeat_misses=10_000, call_seconds=3600),
+        timeouts=InstanceTimeouts(startup_seconds=3600),
+    )
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         host = await stack.enter_async_context(open_host(limits))
         zygote = await stack.enter_async_context(host.runtime.open_zygote(program))

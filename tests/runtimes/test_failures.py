@@ -14,9 +14,10 @@ import pytest
 import trio
 import trio.testing
 
+from spear import HostLimits, InstanceTimeouts
 from spear._errors import CallFailed, ChannelClosed, SpawnFailed, WorkerDied
 from spear._ids import InstanceId
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear._util import leaves_of
 from spear.channels import ChannelConfig
 from spear.runtimes import InstanceSpec, InstanceState
@@ -212,7 +213,7 @@ async def test_r10_a_hundred_killed_workers(seed: random.Random) -> None:
 
 
 async def test_r11_a_frozen_worker_is_found_out_and_fenced() -> None:
-    limits = Limits(heartbeat_seconds=0.2, heartbeat_misses=3)
+    limits = HostLimits(wire=WireLimits(heartbeat_seconds=0.2, heartbeat_misses=3))
     with nothing_left():
         async with open_host(limits) as host, host.ready(worker()) as instance:
             failures: list[WorkerDied] = []
@@ -245,7 +246,7 @@ async def test_r11_a_frozen_worker_is_found_out_and_fenced() -> None:
 
 
 async def test_r11_a_worker_that_thaws_in_time_goes_on() -> None:
-    limits = Limits(heartbeat_seconds=0.2, heartbeat_misses=100)
+    limits = HostLimits(wire=WireLimits(heartbeat_seconds=0.2, heartbeat_misses=100))
     async with open_host(limits) as host, host.ready(worker()) as instance:
         assert instance.pid is not None
         os.kill(instance.pid, signal.SIGSTOP)
@@ -262,7 +263,10 @@ async def test_r11_a_worker_that_thaws_in_time_goes_on() -> None:
 
 @pytest.mark.slow
 async def test_r13_a_handler_that_ignores_everything_is_ended_step_by_step() -> None:
-    limits = Limits(drain_seconds=0.5, terminate_seconds=0.3, heartbeat_seconds=0.1)
+    limits = HostLimits(
+        wire=WireLimits(heartbeat_seconds=0.1),
+        timeouts=InstanceTimeouts(drain_seconds=0.5, terminate_seconds=0.3),
+    )
     with nothing_left():
         async with open_host(limits) as host, host.ready(worker()) as instance:
             pidfd = os.pidfd_open(int(await call(instance, "grandchild")))
@@ -288,7 +292,7 @@ async def _call_in_vain(instance: Instance, function: str) -> None:
 
 
 async def test_r13_sigterm_is_tried_before_sigkill() -> None:
-    limits = Limits(drain_seconds=0.1)
+    limits = HostLimits(timeouts=InstanceTimeouts(drain_seconds=0.1))
     async with open_host(limits) as host, host.ready(worker()) as instance:
         with listening() as lines:
             async with trio.open_nursery() as nursery:
@@ -301,7 +305,7 @@ async def test_r13_sigterm_is_tried_before_sigkill() -> None:
 
 @pytest.mark.parametrize("function", ["busy", "hold_gil"])
 async def test_r13_a_worker_that_is_deaf_for_all_signs_is_ended_too(function: str) -> None:
-    limits = Limits(drain_seconds=0.1, terminate_seconds=0.1)
+    limits = HostLimits(timeouts=InstanceTimeouts(drain_seconds=0.1, terminate_seconds=0.1))
     with nothing_left():
         async with open_host(limits) as host, host.ready(worker()) as instance:
             with listening() as lines:
@@ -317,7 +321,7 @@ async def test_r13_a_worker_that_is_deaf_for_all_signs_is_ended_too(function: st
 
 @pytest.mark.slow
 async def test_r13_a_function_that_holds_the_interpreter_in_c_is_not_taken_for_dead() -> None:
-    limits = Limits(heartbeat_seconds=0.2, heartbeat_misses=3)
+    limits = HostLimits(wire=WireLimits(heartbeat_seconds=0.2, heartbeat_misses=3))
     async with open_host(limits) as host, host.ready(worker()) as instance:
         seconds = float(await call(instance, "hold_gil_for", b"2"))
         assert seconds > 2 * 3 * 0.2
@@ -328,7 +332,7 @@ async def test_r13_a_function_that_holds_the_interpreter_in_c_is_not_taken_for_d
 @pytest.mark.slow
 async def test_r13_who_is_busy_and_silent_for_too_long_is_ended() -> None:
     # In 0.4 s even a process that has to wait for its processor has used some milliseconds of one.
-    limits = Limits(heartbeat_seconds=0.4, heartbeat_misses=2, busy_seconds=2)
+    limits = HostLimits(wire=WireLimits(heartbeat_seconds=0.4, heartbeat_misses=2, busy_seconds=2))
     with nothing_left():
         async with open_host(limits) as host, host.ready(worker()) as instance:
             begun = trio.current_time()
@@ -339,7 +343,7 @@ async def test_r13_who_is_busy_and_silent_for_too_long_is_ended() -> None:
 
 
 async def test_r13_a_process_that_does_not_even_log_in_can_be_stopped() -> None:
-    limits = Limits(terminate_seconds=0.1)
+    limits = HostLimits(timeouts=InstanceTimeouts(terminate_seconds=0.1))
     with nothing_left():
         settings = shell("trap '' TERM; echo begun; exec sleep 1000")
         async with open_host(limits) as host, host.run(settings) as instance:
@@ -406,7 +410,7 @@ BAD_STARTERS = {
 @pytest.mark.slow
 async def test_r16_a_bad_start_fails_in_time_and_leaves_nothing(kind: str) -> None:
     settings, complaint = BAD_STARTERS[kind]
-    limits = Limits(startup_seconds=1.5)
+    limits = HostLimits(timeouts=InstanceTimeouts(startup_seconds=1.5))
     with nothing_left():
         async with open_host(limits) as host:
             begun = trio.current_time()

@@ -17,9 +17,10 @@ import pytest
 import trio
 import trio.testing
 
+from spear import HostLimits, InstanceTimeouts
 from spear._errors import SpawnFailed, SpearError
 from spear._ids import InstanceId
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.channels import ChannelConfig, open_communication_factory
 from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec, RuntimeSettings
 from spear.runtimes._instance import KILL_SECONDS, LATE_SECONDS, describe_exit, host_instance
@@ -64,14 +65,14 @@ class Body(InstanceBody):
 
 
 @asynccontextmanager
-async def living(body: Body, limits: Limits | None = None) -> AsyncIterator[Instance]:
+async def living(body: Body, limits: HostLimits | None = None) -> AsyncIterator[Instance]:
     @asynccontextmanager
     async def launch(endpoint: Endpoint, book: LogBook) -> AsyncIterator[Body]:
         yield body
 
     spec = InstanceSpec(instance_id=InstanceId("process", "fake"), settings=RuntimeSettings())
     async with (
-        open_communication_factory(limits or Limits()) as factory,
+        open_communication_factory(limits or HostLimits()) as factory,
         host_instance(spec, factory, ChannelConfig(), launch) as instance,
     ):
         yield instance
@@ -80,19 +81,21 @@ async def living(body: Body, limits: Limits | None = None) -> AsyncIterator[Inst
 async def test_a_body_that_cannot_die_holds_up_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    limits = Limits()
+    limits = HostLimits()
     with listening("spear.runtimes") as lines:
         begun = trio.current_time()
         async with living(Body(can_die=False)) as instance:
             with pytest.raises(SpawnFailed, match="does not end, because it did not log in within"):
                 await instance.wait_ready()
-            assert trio.current_time() - begun == limits.startup_seconds + LATE_SECONDS
+            assert trio.current_time() - begun == limits.timeouts.startup_seconds + LATE_SECONDS
             assert not instance.health().is_connected
             begun = trio.current_time()
             assert await instance.stop() is None
-            assert trio.current_time() - begun == limits.terminate_seconds + KILL_SECONDS
+            assert trio.current_time() - begun == limits.timeouts.terminate_seconds + KILL_SECONDS
             begun = trio.current_time()
-        assert trio.current_time() - begun < limits.terminate_seconds + 2 * KILL_SECONDS + 0.1
+        assert (
+            trio.current_time() - begun < limits.timeouts.terminate_seconds + 2 * KILL_SECONDS + 0.1
+        )
     assert any("does not end, though it was killed" in text for text in lines.texts)
     assert [each.state.value for each in instance.history] == [
         "created", "starting", "stopping", "exited", "deleted",
@@ -103,7 +106,9 @@ async def test_stopping_during_the_start_is_not_cut_short_by_its_deadline(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     body = Body()
-    async with living(body, Limits(startup_seconds=1, terminate_seconds=5)) as instance:
+    async with living(
+        body, HostLimits(timeouts=InstanceTimeouts(startup_seconds=1, terminate_seconds=5))
+    ) as instance:
         await trio.sleep(0.5)
         begun = trio.current_time()
         assert await instance.stop() == -signal.SIGKILL
@@ -226,7 +231,10 @@ async def test_low_latency_reaches_both_ends(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_only_limits_that_differ_are_handed_over() -> None:
     code = "import os, sys; fd = int(sys.argv[1]); sys.stdout.buffer.write(os.read(fd, 9999))"
-    async with open_host(Limits(max_calls=7)) as host, host.run(python(code)) as instance:
+    async with (
+        open_host(HostLimits(wire=WireLimits(max_calls=7))) as host,
+        host.run(python(code)) as instance,
+    ):
         await instance.wait_exited()
         text = "".join(line.text for line in instance.logs())
         assert "max_calls\\x07" in text

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from spear import HostLimits
 from spear._ids import InstanceId
-from spear._limits import Limits
 from spear.runtimes._logs import LINE_OVERHEAD_BYTES, LogBook
 
 from .helpers import listening
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import random
 
 ID = InstanceId("process", "worker")
-LIMITS = Limits(log_line_bytes=20, log_tail_bytes=10 * (LINE_OVERHEAD_BYTES + 20))
+LIMITS = HostLimits(log_line_bytes=20, log_tail_bytes=10 * (LINE_OVERHEAD_BYTES + 20))
 
 
 def texts(book: LogBook) -> list[str]:
     return [line.text for line in book.lines()]
 
 
-def fed(*chunks: bytes, limits: Limits = LIMITS) -> list[str]:
+def fed(*chunks: bytes, limits: HostLimits = LIMITS) -> list[str]:
     book = LogBook(ID, limits)
     tail = book.tail("stdout")
     for chunk in chunks:
@@ -69,14 +69,14 @@ def test_only_the_end_is_kept() -> None:
 
 
 def test_one_line_is_kept_even_if_it_is_larger_than_all() -> None:
-    limits = Limits(log_line_bytes=100, log_tail_bytes=10)
+    limits = HostLimits(log_line_bytes=100, log_tail_bytes=10)
     assert fed(b"x" * 100 + b"\n", limits=limits) == ["x" * 100]
 
 
 @pytest.mark.repetitive
 @pytest.mark.parametrize("flood", [b"\n", b"x", b"\x00", b"\xff"])
 def test_a_flood_costs_no_memory(flood: bytes) -> None:
-    limits = Limits()
+    limits = HostLimits()
     book = LogBook(ID, limits)
     chunk = flood * 8192
     tail = book.tail("stderr")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from spear._ids import InstanceId, Secret
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.channels import connect_channel
 from spear.transports import connect, parse_address
 from spear.wire import Head, decode_head_untrusted
@@ -183,7 +183,7 @@ async def main() -> None:
             secret,
             service=functions,
             functions=NAMES,
-            limits=Limits(**cast("dict[str, int]", record["limits"])),
+            limits=WireLimits(**cast("dict[str, int]", record["limits"])),
             resumes=resumes,
         ) as (channel, login):
             await channel.peer_leaving.wait()

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
-from spear import Agent, CallFailed, ChannelBroken, ChannelClosed, Limits, Rejected
+from spear import (
+    Agent,
+    CallFailed,
+    ChannelBroken,
+    ChannelClosed,
+    HostLimits,
+    Rejected,
+    WireLimits,
+)
 from spear._ids import InstanceId
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
 from spear.spearlet import Function
@@ -63,7 +71,7 @@ class Bench:
 
     def __init__(self, nursery: trio.Nursery, settings: DeploymentSettings) -> None:
         self.pool = ReplicaPool("bench", settings, 60.0, random.Random(1))
-        self.host = Host(Limits(), nursery, None)
+        self.host = Host(HostLimits(), nursery, None)
         self.services: list[Answering] = []
         self.replicas: list[LocalReplica] = []
         self.agents: list[CommunicationChannel] = []
@@ -81,7 +89,7 @@ class Bench:
         typed: Service = service
         channels = open_memory_channels(
             InstanceId("memory", name), agent_service=typed, functions=["where", "items"],
-            limits=Limits(max_calls=calls),
+            limits=WireLimits(max_calls=calls),
         )  # fmt: skip
         host, agent = await stack.enter_async_context(channels)
         self.services.append(service)

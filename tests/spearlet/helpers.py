@@ -126,10 +126,10 @@ class Probe:
 
 @asynccontextmanager
 async def deployed(
-    target: str | Path | spear.Agent, *, replicas: int = 1, limits: spear.Limits | None = None
+    target: str | Path | spear.Agent, *, replicas: int = 1, limits: spear.HostLimits | None = None
 ) -> AsyncIterator[Deployment]:
     """A deployment with a spearlet of its own."""
-    async with spear.open_spearlet(limits=limits or spear.Limits()) as spearlet:
+    async with spear.open_spearlet(limits=limits or spear.HostLimits()) as spearlet:
         yield await spearlet.deploy(target, replicas=replicas)
 
 

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spear
-from spear import ConfigurationError, DeploymentSettings, HealthPolicy, Limits, Scale, open_spearlet
+from spear import (
+    ConfigurationError,
+    DeploymentSettings,
+    HealthPolicy,
+    HostLimits,
+    Scale,
+    WireLimits,
+    open_spearlet,
+)
 from spear.spearlet import DeploymentState
 from spear.spearlet._autoscaler import MAX_DECISIONS, Autoscaler, Load
 
@@ -202,7 +210,9 @@ async def test_a_spare_is_ready_before_it_is_needed(
 @pytest.mark.slow
 async def test_the_first_call_on_a_spare_costs_one_message() -> None:
     """It has been started, has logged in and is known: nothing is left to do but the call."""
-    limits = Limits(heartbeat_seconds=60)  # nothing else is to be said meanwhile
+    limits = HostLimits(
+        wire=WireLimits(heartbeat_seconds=60)
+    )  # nothing else is to be said meanwhile
     settings = DeploymentSettings(
         replicas=Scale(min=0, max=3, spare=1, target=1.0),
         concurrency=1,

@@ -13,7 +13,15 @@ import trio.testing
 from runtimes.helpers import children, nothing_left
 
 import spear
-from spear import DeploymentSettings, Limits, Rejected, Scale, WorkerDied, open_spearlet
+from spear import (
+    DeploymentSettings,
+    HostLimits,
+    InstanceTimeouts,
+    Rejected,
+    Scale,
+    WorkerDied,
+    open_spearlet,
+)
 from spear.runtimes import InstanceState
 
 from .helpers import WORKERS, Probe, deployed
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
 
     from spear.spearlet import Deployment
 
-HASTY = Limits(drain_seconds=0.001)
+HASTY = HostLimits(timeouts=InstanceTimeouts(drain_seconds=0.001))
 """Nobody has time to finish a call, unless somebody gives it to him."""
 
 

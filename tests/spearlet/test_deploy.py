@@ -18,7 +18,8 @@ import spear
 from spear import (
     ConfigurationError,
     FunctionRaised,
-    Limits,
+    HostLimits,
+    InstanceTimeouts,
     Rejected,
     SpawnFailed,
     SpearError,
@@ -330,7 +331,9 @@ async def test_r16_a_file_that_does_not_load_fails_with_what_it_wrote(
 async def test_r16_a_file_that_never_logs_in_fails_at_the_startup_deadline(tmp_path: Path) -> None:
     path = write(tmp_path, "slow.py", "print('loading')\nimport time\ntime.sleep(1000)")
     with nothing_left():
-        async with open_spearlet(limits=Limits(startup_seconds=0.5)) as spearlet:
+        async with open_spearlet(
+            limits=HostLimits(timeouts=InstanceTimeouts(startup_seconds=0.5))
+        ) as spearlet:
             with pytest.raises(
                 SpawnFailed, match=r"did not log in within 0\.5 s \(startup_seconds\)"
             ):
@@ -369,7 +372,9 @@ time.sleep(1000)
 """
     path = write(tmp_path, "broken.py", code)
     with nothing_left():
-        async with open_spearlet(limits=Limits(startup_seconds=1000)) as spearlet:
+        async with open_spearlet(
+            limits=HostLimits(timeouts=InstanceTimeouts(startup_seconds=1000))
+        ) as spearlet:
             with pytest.raises(SpawnFailed, match="RuntimeError: I am the second"):
                 await spearlet.deploy(ProcessSettings(target=str(path), start="spawn"), replicas=2)
 
@@ -550,7 +555,7 @@ async def test_r15_what_runs_may_finish_when_its_deployment_is_stopped(tmp_path:
 
 @pytest.mark.slow
 async def test_what_does_not_finish_is_lost() -> None:
-    limits = Limits(drain_seconds=0.1, terminate_seconds=0.1)
+    limits = HostLimits(timeouts=InstanceTimeouts(drain_seconds=0.1, terminate_seconds=0.1))
     begun = trio.Event()
     async with open_spearlet(limits=limits) as spearlet:
         deployment = await spearlet.deploy(WORKERS)

@@ -7,7 +7,14 @@ import trio
 import trio.testing
 
 import spear
-from spear import ExecutionStatus, FunctionRaised, Limits, NotFound, Overloaded, open_spearlet
+from spear import (
+    ExecutionStatus,
+    FunctionRaised,
+    HostLimits,
+    NotFound,
+    Overloaded,
+    open_spearlet,
+)
 
 from .helpers import Probe
 
@@ -41,7 +48,7 @@ async def test_they_are_found_and_listed() -> None:
 async def test_r18_those_that_have_ended_are_forgotten_by_age_number_and_size(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    limits = Limits(max_executions=3, execution_seconds=60, execution_bytes=1000)
+    limits = HostLimits(max_executions=3, execution_seconds=60, execution_bytes=1000)
     async with open_spearlet(limits=limits) as spearlet:
         deployment = await spearlet.deploy(Probe().agent)
 
@@ -70,7 +77,7 @@ async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> N
     async def whine(data: bytes) -> None:
         raise ValueError("x" * 4000)
 
-    async with open_spearlet(limits=Limits(execution_bytes=20_000)) as spearlet:
+    async with open_spearlet(limits=HostLimits(execution_bytes=20_000)) as spearlet:
         deployment = await spearlet.deploy(agent)
         for _ in range(5):
             execution = deployment.whine.submit(b"argument")
@@ -85,7 +92,7 @@ async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> N
 
 async def test_r18_those_that_have_not_ended_are_bounded() -> None:
     probe = Probe()
-    async with open_spearlet(limits=Limits(max_submitted=2)) as spearlet:
+    async with open_spearlet(limits=HostLimits(max_submitted=2)) as spearlet:
         deployment = await spearlet.deploy(probe.agent)
         running = [deployment.wait.submit() for _ in range(2)]
         with pytest.raises(

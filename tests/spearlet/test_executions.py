@@ -159,7 +159,9 @@ async def test_one_whose_time_is_up(autojump_clock: trio.testing.MockClock) -> N
 async def test_the_time_of_who_submits_does_not_matter(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with deployed(Probe().agent, limits=spear.Limits(call_seconds=9)) as deployment:
+    async with deployed(
+        Probe().agent, limits=spear.HostLimits(wire=spear.WireLimits(call_seconds=9))
+    ) as deployment:
         with trio.move_on_after(1):
             execution = deployment.wait.submit()
             await execution.result()
@@ -247,7 +249,9 @@ async def test_what_does_not_finish_ends_with_the_spearlet(
 ) -> None:
     probe = Probe()
     begun = trio.current_time()
-    async with deployed(probe.agent, limits=spear.Limits(drain_seconds=3)) as deployment:
+    async with deployed(
+        probe.agent, limits=spear.HostLimits(timeouts=spear.InstanceTimeouts(drain_seconds=3))
+    ) as deployment:
         execution = deployment.wait.submit(timeout=60)
         await probe.begun.wait()
     assert trio.current_time() - begun == pytest.approx(3, abs=0.1)

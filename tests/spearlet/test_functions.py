@@ -20,11 +20,12 @@ from spear import (
     ConfigurationError,
     DeadlineExceeded,
     FunctionRaised,
+    HostLimits,
     InvalidArguments,
-    Limits,
     NotFound,
     Rejected,
     RemoteProtocolError,
+    WireLimits,
     WorkerDied,
     context,
     open_spearlet,
@@ -113,14 +114,14 @@ class Foreign:
         return b"3.5"
 
     @asynccontextmanager
-    async def running(self, limits: Limits, *, debug: bool = False) -> AsyncIterator[None]:
+    async def running(self, limits: WireLimits, *, debug: bool = False) -> AsyncIterator[None]:
         yield
 
     async def wait_unable(self) -> str:
         await trio.sleep_forever()
         raise AssertionError
 
-    def limits(self, base: Limits) -> Limits:
+    def limits(self, base: WireLimits) -> WireLimits:
         return base
 
 
@@ -297,7 +298,9 @@ async def test_parameters_may_have_the_names_of_ours() -> None:
 
 
 async def test_more_than_a_message_may_hold_is_refused_here() -> None:
-    async with deployed(Probe().agent, limits=Limits(max_message_bytes=1000)) as deployment:
+    async with deployed(
+        Probe().agent, limits=HostLimits(wire=WireLimits(max_message_bytes=1000))
+    ) as deployment:
         with pytest.raises(InvalidArguments, match=r"echo\(\): .*1001 bytes"):
             await deployment.echo(bytes(1001))
         with pytest.raises(InvalidArguments, match=r"echo\(\): .*1001 bytes"):
@@ -336,7 +339,9 @@ async def test_metadata_reaches_the_handler() -> None:
 
 
 async def test_what_is_too_large_comes_with_what_to_do() -> None:
-    async with deployed(Probe().agent, limits=Limits(max_message_bytes=1024)) as deployment:
+    async with deployed(
+        Probe().agent, limits=HostLimits(wire=WireLimits(max_message_bytes=1024))
+    ) as deployment:
         with pytest.raises(
             InvalidArguments, match=r"^twice\(\): .*1024; send it in parts, as items"
         ):
@@ -431,7 +436,9 @@ async def test_a_progress_handler_that_fails_fails_its_own_call() -> None:
 
 
 async def test_the_default_deadline_is_the_limit(autojump_clock: trio.testing.MockClock) -> None:
-    async with deployed(Probe().agent, limits=Limits(call_seconds=7)) as deployment:
+    async with deployed(
+        Probe().agent, limits=HostLimits(wire=WireLimits(call_seconds=7))
+    ) as deployment:
         assert await deployment.remaining() == pytest.approx(7, abs=0.002)
         begun = trio.current_time()
         with pytest.raises(DeadlineExceeded, match="wait took longer than 7 s"):

@@ -19,8 +19,9 @@ import spear
 from spear import (
     ConfigurationError,
     ExecutionStatus,
+    HostLimits,
+    InstanceTimeouts,
     InvalidArguments,
-    Limits,
     Overloaded,
     Rejected,
     RemoteProtocolError,
@@ -301,7 +302,9 @@ async def test_the_end_of_a_submitted_call_is_told_when_the_spearlet_ends(how: s
         told.append(made[index].status)
 
     with trio.CancelScope() as scope, suppress(KeyError):
-        async with open_spearlet(limits=Limits(drain_seconds=0.01)) as spearlet:
+        async with open_spearlet(
+            limits=HostLimits(timeouts=InstanceTimeouts(drain_seconds=0.01))
+        ) as spearlet:
             deployment = await spearlet.deploy(
                 probe.agent, settings=spear.DeploymentSettings(concurrency=1)
             )
@@ -320,7 +323,7 @@ async def test_the_end_of_a_submitted_call_is_told_when_the_spearlet_ends(how: s
 async def test_the_end_is_told_if_submit_itself_fails() -> None:
     told: list[int] = []
     probe = Probe()
-    async with open_spearlet(limits=Limits(max_submitted=1)) as spearlet:
+    async with open_spearlet(limits=HostLimits(max_submitted=1)) as spearlet:
         deployment = await spearlet.deploy(probe.agent)
         running = deployment.wait.submit()
         with pytest.raises(Overloaded):
@@ -340,7 +343,7 @@ async def test_what_on_end_raises_is_logged_and_costs_nothing_else(
     def exits() -> None:
         raise SystemExit(3)
 
-    async with open_spearlet(limits=Limits(max_submitted=1)) as spearlet:
+    async with open_spearlet(limits=HostLimits(max_submitted=1)) as spearlet:
         deployment = await spearlet.deploy(Probe().agent)
         assert await deployment.echo.bind(1).submit(on_end=exits).result() == 1
         await trio.testing.wait_all_tasks_blocked()
@@ -353,7 +356,7 @@ async def test_what_on_end_raises_is_logged_and_costs_nothing_else(
 
 async def test_the_arguments_of_submitted_calls_are_bounded_in_bytes() -> None:
     probe = Probe()
-    async with open_spearlet(limits=Limits(submitted_bytes=1000)) as spearlet:
+    async with open_spearlet(limits=HostLimits(submitted_bytes=1000)) as spearlet:
         settings = spear.DeploymentSettings(concurrency=1)
         deployment = await spearlet.deploy(probe.agent, settings=settings)
         running = deployment.wait.submit()
@@ -377,7 +380,7 @@ async def test_the_arguments_of_submitted_calls_are_bounded_in_bytes() -> None:
 
 
 async def test_a_shared_buffer_is_no_memory_of_the_submitted_calls() -> None:
-    async with open_spearlet(limits=Limits(submitted_bytes=1000)) as spearlet:
+    async with open_spearlet(limits=HostLimits(submitted_bytes=1000)) as spearlet:
         deployment = await spearlet.deploy(Probe().agent)
         buffer = spear.SharedBuffer(5000)
         held = [deployment.twice.submit(buffer) for _ in range(3)]
@@ -388,7 +391,7 @@ async def test_a_shared_buffer_is_no_memory_of_the_submitted_calls() -> None:
 
 async def test_the_arguments_of_calls_with_keys_are_bounded_though_their_callers_leave() -> None:
     probe = Probe()
-    async with open_spearlet(limits=Limits(submitted_bytes=1000)) as spearlet:
+    async with open_spearlet(limits=HostLimits(submitted_bytes=1000)) as spearlet:
         settings = spear.DeploymentSettings(concurrency=1)
         deployment = await spearlet.deploy(probe.agent, settings=settings)
         running = deployment.wait.submit()

@@ -74,7 +74,7 @@ class Shop:
 
     async def too_large(self) -> bytes:
         self.orders.append("too large")
-        return bytes(spear.Limits().max_message_bytes + 1)
+        return bytes(spear.WireLimits().max_message_bytes + 1)
 
     async def reporting(self) -> str:
         self.orders.append("reporting")
@@ -398,7 +398,7 @@ async def test_r14_what_a_process_that_does_not_end_has_cancelled_is_not_begun_a
 
 async def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     async with trio.open_nursery() as nursery:
-        outcomes = Outcomes(spear.Limits(), nursery)
+        outcomes = Outcomes(spear.HostLimits(), nursery)
 
         async def execute(_: object) -> ExecutionResponse:
             await trio.lowlevel.checkpoint()
@@ -414,7 +414,7 @@ async def test_a_mistake_of_ours_keeps_its_traceback() -> None:
 
 async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> None:
     shop = Shop()
-    limits = spear.Limits(outcome_bytes=20_000)
+    limits = spear.HostLimits(outcome_bytes=20_000)
     async with deployed(shop.agent(), limits=limits) as deployment:
         whine = deployment.whine
         for key in "abcdefgh":  # each fails with 4 KiB of text, which is held twice
@@ -431,7 +431,7 @@ async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> N
 
 async def test_a_failure_that_is_too_large_to_be_kept_is_no_reason_to_execute_again() -> None:
     shop = Shop()
-    async with deployed(shop.agent(), limits=spear.Limits(outcome_bytes=1000)) as deployment:
+    async with deployed(shop.agent(), limits=spear.HostLimits(outcome_bytes=1000)) as deployment:
         whine = deployment.whine.options(key="a")
         with pytest.raises(FunctionRaised):
             await whine(2000)
@@ -443,7 +443,7 @@ async def test_a_failure_that_is_too_large_to_be_kept_is_no_reason_to_execute_ag
 
 async def test_at_the_end_of_the_spearlet_it_is_cancelled() -> None:
     shop = Shop()
-    limits = spear.Limits(drain_seconds=0.01)
+    limits = spear.HostLimits(timeouts=spear.InstanceTimeouts(drain_seconds=0.01))
     async with deployed(shop.agent(), limits=limits) as deployment:
         execution = deployment.slow.options(key="a").submit("tea")
         await shop.begun.wait()
@@ -480,7 +480,7 @@ async def test_outcomes_are_kept_for_a_while(autojump_clock: trio.testing.MockCl
 
 async def test_r18_outcomes_are_bounded() -> None:
     shop = Shop()
-    limits = spear.Limits(max_outcomes=2, outcome_bytes=1000)
+    limits = spear.HostLimits(max_outcomes=2, outcome_bytes=1000)
     async with deployed(shop.agent(), limits=limits) as deployment:
         for key in "abc":
             await deployment.order.options(key=key)("tea")
@@ -588,7 +588,10 @@ async def test_r14_a_function_that_goes_on_without_its_connection_is_not_started
 ) -> None:
     """Its process is lost to the host, but lives: only when it is gone does another one begin."""
     target = write(tmp_path, "unplugged.py", UNPLUGGED)
-    limits = spear.Limits(reconnect_seconds=0.5, terminate_seconds=0.2)
+    limits = spear.HostLimits(
+        wire=spear.WireLimits(reconnect_seconds=0.5),
+        timeouts=spear.InstanceTimeouts(terminate_seconds=0.2),
+    )
     async with open_spearlet(limits=limits) as spearlet:
         deployment = await spearlet.deploy(target, replicas=2)
         book = tmp_path / "book"
@@ -643,7 +646,7 @@ async def test_r14_with_a_key_each_call_is_executed_once_whatever_is_killed(
     done: list[int] = []
     killed: set[int] = set()
     late = 0
-    limits = spear.Limits(max_outcomes=10 * keys)
+    limits = spear.HostLimits(max_outcomes=10 * keys)
     async with open_spearlet(limits=limits) as spearlet:
         await spearlet.deploy(book, name="book")
         flaky = await spearlet.deploy(

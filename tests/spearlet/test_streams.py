@@ -198,7 +198,9 @@ async def test_a_stream_without_an_item_may_not_have_begun(
 
 
 async def test_too_large_a_request_is_refused_here() -> None:
-    async with deployed(Probe().agent, limits=spear.Limits(max_message_bytes=1000)) as deployment:
+    async with deployed(
+        Probe().agent, limits=spear.HostLimits(wire=spear.WireLimits(max_message_bytes=1000))
+    ) as deployment:
         with pytest.raises(InvalidArguments, match=r"ticks\(\): .* bytes"):
             async with deployment.ticks.stream(bytes(2000)):
                 raise AssertionError

@@ -24,9 +24,10 @@ import spear
 from spear import (
     DeploymentSettings,
     FunctionRaised,
-    Limits,
+    HostLimits,
     RestartPolicy,
     SpawnFailed,
+    WireLimits,
     WorkerDied,
     open_spearlet,
 )
@@ -319,7 +320,7 @@ async def test_r10_what_was_killed_is_replaced_and_the_new_one_serves_within_2_s
 
 @pytest.mark.slow
 async def test_r11_a_frozen_worker_is_replaced_and_fenced() -> None:
-    limits = Limits(heartbeat_seconds=0.1)
+    limits = HostLimits(wire=WireLimits(heartbeat_seconds=0.1))
     async with open_spearlet(limits=limits) as spearlet:
         deployment = await spearlet.deploy(WORKERS)
         frozen = instance(deployment.replicas[0])

@@ -13,7 +13,7 @@ import trio
 from runtimes.helpers import listening, nothing_left
 
 import spear
-from spear import Limits, Overloaded, SpawnFailed, open_spearlet
+from spear import HostLimits, Overloaded, SpawnFailed, WireLimits, open_spearlet
 
 from .helpers import WORKERS, deployed, instance, write
 
@@ -39,7 +39,7 @@ async def test_a_hundred_calls_at_once_on_two_replicas() -> None:
 
 
 async def test_more_calls_than_an_instance_takes_wait_their_turn() -> None:
-    async with deployed(WORKERS, limits=Limits(max_calls=2)) as deployment:
+    async with deployed(WORKERS, limits=HostLimits(wire=WireLimits(max_calls=2))) as deployment:
         executions = [deployment.echo.submit(number) for number in range(50)]
         assert [await each.result() for each in executions] == list(range(50))
 

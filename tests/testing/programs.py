@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 import spear
-from spear import Agent, CallFailed, Limits, SpearError, WorkerDied
+from spear import (
+    Agent,
+    CallFailed,
+    HostLimits,
+    InstanceTimeouts,
+    SpearError,
+    WireLimits,
+    WorkerDied,
+)
 
 if TYPE_CHECKING:
     from random import Random
@@ -22,8 +30,9 @@ if TYPE_CHECKING:
     from spear.spearlet import Function
     from spear.testing import Simulation
 
-LIMITS = Limits(
-    heartbeat_seconds=0.2, reconnect_seconds=1.0, startup_seconds=5.0, drain_seconds=2.0
+LIMITS = HostLimits(
+    wire=WireLimits(heartbeat_seconds=0.2, reconnect_seconds=1.0),
+    timeouts=InstanceTimeouts(startup_seconds=5.0, drain_seconds=2.0),
 )
 """Silence is noticed after 0.6 s, so that drawn faults come out on both sides of that."""
 

@@ -17,8 +17,9 @@ import pytest
 import trio
 import trio.testing
 
+from spear import HostLimits
 from spear._errors import AuthenticationFailed, ChannelBroken, RemoteProtocolError
-from spear._limits import MIB, Limits
+from spear._limits import MIB, WireLimits
 from spear.transports import (
     Acceptor,
     AcceptorStatistics,
@@ -151,7 +152,7 @@ async def test_cancelling_closes_every_connection_and_counts_none_as_refused(
 
 
 async def test_several_listeners_share_one_acceptor(unix: Transport, memory: Transport) -> None:
-    acceptor = Acceptor(Limits(max_connections=1))
+    acceptor = Acceptor(HostLimits(max_connections=1))
     async with (
         serving(acceptor, await unix.listen()) as one,
         serving(acceptor, await memory.listen()) as other,
@@ -406,7 +407,7 @@ async def test_s2_a_check_that_fails_lets_nobody_in(
 async def test_s4_slow_drip_ends_at_the_deadline(
     autojump_clock: trio.testing.MockClock, transport: Transport
 ) -> None:
-    acceptor = Acceptor(Limits(handshake_seconds=2.0))
+    acceptor = Acceptor(HostLimits(wire=WireLimits(handshake_seconds=2.0)))
     async with serving(acceptor, await transport.listen()) as listener:
         stream = await transport.connect(listener)
         start = trio.current_time()
@@ -432,7 +433,7 @@ async def test_s4_a_tls_client_that_says_nothing_is_cut_too(
         assert isinstance(listener.address, TcpAddress)
         async with await connect_tcp("127.0.0.1", listener.address.port) as stream:
             await expect_end(stream)
-        assert trio.current_time() == pytest.approx(Limits().handshake_seconds)
+        assert trio.current_time() == pytest.approx(WireLimits().handshake_seconds)
         assert acceptor.statistics().refused == {Reason.HANDSHAKE_TIMEOUT: 1}
 
 
@@ -465,7 +466,7 @@ async def test_s4_too_late_is_too_late(autojump_clock: trio.testing.MockClock) -
 
 
 async def test_s4_the_oldest_is_cut_for_the_newest() -> None:
-    acceptor = Acceptor(Limits(max_unauthenticated=3))
+    acceptor = Acceptor(HostLimits(max_unauthenticated=3))
     async with serving(acceptor, open_memory_listener("here")):
         known = await connect_memory("here")
         await log_in(known)
@@ -520,7 +521,7 @@ async def test_s4_honest_clients_get_in_among_a_thousand_slow_ones(
                     assert trio.current_time() == start
         assert resident_bytes() - before <= 32 * MIB
         statistics = await settled(acceptor)
-        assert most == Limits().max_unauthenticated
+        assert most == HostLimits().max_unauthenticated
         assert statistics.accepted == 1100
         assert sum(statistics.refused.values()) == 1000
         assert statistics.refused[Reason.CROWDED_OUT] >= 900

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from spear._errors import ChannelBroken, ConfigurationError
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.transports import MemoryStream, connect_memory, open_memory_listener
 
 
@@ -93,5 +93,5 @@ async def test_r18_a_full_queue_makes_connecting_wait_and_then_fail(
         await fill("here")
         start = trio.current_time()
         with pytest.raises(ChannelBroken, match="no connection to memory:here within 3 s"):
-            await connect_memory("here", limits=Limits(connect_seconds=3.0))
+            await connect_memory("here", limits=WireLimits(connect_seconds=3.0))
         assert trio.current_time() - start == pytest.approx(3.0)

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from spear._errors import AuthenticationFailed, ChannelBroken, ConfigurationError
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.transports import (
     Acceptor,
     Reason,
@@ -185,7 +185,7 @@ async def test_a_listener_that_never_answers(
                 "127.0.0.1",
                 listener.address.port,
                 TlsClient(),
-                limits=Limits(connect_seconds=3),
+                limits=WireLimits(connect_seconds=3),
             )
         assert trio.current_time() == pytest.approx(3)
 
@@ -334,7 +334,7 @@ def test_what_does_not_look_like_tls(first: bytes) -> None:
 def test_no_small_frame_looks_like_tls() -> None:
     assert not any(
         looks_like_tls(length.to_bytes(8, "little"))
-        for length in range(Limits().handshake_frame_bytes)
+        for length in range(WireLimits().handshake_frame_bytes)
     )
 
 

@@ -18,7 +18,7 @@ import trio.testing
 
 from spear._directories import OwnedDirectory
 from spear._errors import ChannelBroken, ConfigurationError
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.transports import (
     SocketListener,
     UnixAddress,
@@ -342,5 +342,5 @@ async def test_connecting_does_not_wait_for_ever(
     path = f"{private_directory}/socket"
     with full_queue(path):
         with pytest.raises(ChannelBroken, match=r"within 2\.5 s"):
-            await connect_unix(path, limits=Limits(connect_seconds=2.5))
+            await connect_unix(path, limits=WireLimits(connect_seconds=2.5))
         assert trio.current_time() == pytest.approx(2.5)

@@ -14,7 +14,7 @@ import attrs
 
 from spear._errors import CallCancelled, FunctionRaised
 from spear._ids import InstanceId, Secret
-from spear._limits import KIB, MIB, Limits
+from spear._limits import KIB, MIB, WireLimits
 from spear._segments import SharedBytes
 from spear.testing import WireEnd
 from spear.wire import (
@@ -58,7 +58,7 @@ HOST_NONCE: Final = b"\xa0" * 32
 AGENT_NONCE: Final = b"\xb0" * 32
 
 # Said in full, so that the frames do not depend on what the defaults happen to be.
-LIMITS: Final = Limits(
+LIMITS: Final = WireLimits(
     fragment_bytes=256 * KIB,
     max_message_bytes=32 * MIB,
     assembly_bytes=4 * MIB,

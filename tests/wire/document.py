@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 import cbor2
 
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.wire import FAILURE_NUMBERS, ITEM_OVERHEAD_BYTES, FrameType, HeadValue, Kind, Role
 from spear.wire._handshake import _ANNOUNCED, _ANNOUNCED_SEGMENTS, LEAST_FRAGMENT_BYTES
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS
@@ -111,7 +111,7 @@ def code_table() -> str:
 
 
 def announced_table() -> str:
-    defaults = attrs.asdict(Limits())
+    defaults = attrs.asdict(WireLimits())
     return table(
         ("key", "default", "meaning"),
         *(
@@ -122,7 +122,7 @@ def announced_table() -> str:
 
 
 def announced_segments_table() -> str:
-    defaults = attrs.asdict(Limits())
+    defaults = attrs.asdict(WireLimits())
     return table(
         ("key", "default", "meaning"),
         *(
@@ -147,7 +147,7 @@ MEANINGS: Final = {
 
 
 def fixed_table() -> str:
-    limits = Limits()
+    limits = WireLimits()
 
     def rate(per_second: float, burst: int) -> str:
         return f"{number(per_second)} a second, {number(burst)} at once"

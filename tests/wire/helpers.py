@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from spear._limits import KIB, Limits
+from spear._limits import KIB, WireLimits
 from spear._segments import Loan, Segment, SharedBytes
 from spear.testing import ConnectionPair, WireEnd
 from spear.wire import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BOTH_STREAMS = STREAM | REPLY_STREAM
 
-SMALL = Limits(
+SMALL = WireLimits(
     fragment_bytes=32 * KIB,
     max_message_bytes=256 * KIB,
     assembly_bytes=128 * KIB,
@@ -165,22 +165,22 @@ def split_frames(data: bytes) -> list[bytes]:
 
 def open_end(
     role: Role = Role.HOST,
-    limits: Limits | None = None,
-    peer: Limits | None = None,
+    limits: WireLimits | None = None,
+    peer: WireLimits | None = None,
     *,
     is_trusting: bool = False,
 ) -> WireEnd:
     """One end of a connection as it is after the handshake."""
-    limits = limits or Limits()
+    limits = limits or WireLimits()
     end = WireEnd(role, limits, is_trusting=is_trusting)
     end.connection.state = ConnectionState.OPEN
     end.connection.open(peer or limits)
     return end
 
 
-def open_receiver(limits: Limits | None = None) -> Receiver:
+def open_receiver(limits: WireLimits | None = None) -> Receiver:
     """A receiver that takes every fragmented payload."""
-    receiver = Receiver(limits or Limits())
+    receiver = Receiver(limits or WireLimits())
     receiver.open(lambda *_: True)
     return receiver
 

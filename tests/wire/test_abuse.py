@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from spear._errors import CallCancelled, NotFound
-from spear._limits import KIB, Limits
+from spear._limits import KIB, WireLimits
 from spear.testing import ConnectionPair, WireEnd
 from spear.wire import LAST, CalleeSide, FrameType, Kind, Role
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
 
-LIMITS = Limits(fragment_bytes=256 * KIB)
+LIMITS = WireLimits(fragment_bytes=256 * KIB)
 CANCEL = FrameType.CANCEL
 
 
@@ -45,7 +45,7 @@ class Clock:
         return self.now
 
 
-def policing(limits: Limits = LIMITS, *, is_trusting: bool = False) -> tuple[WireEnd, Clock]:
+def policing(limits: WireLimits = LIMITS, *, is_trusting: bool = False) -> tuple[WireEnd, Clock]:
     """A host, and its clock."""
     clock = Clock()
     end = WireEnd(Role.HOST, limits, clock, is_trusting=is_trusting)

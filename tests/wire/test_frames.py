@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from spear._errors import RemoteProtocolError
-from spear._limits import KIB, Limits
+from spear._limits import KIB, WireLimits
 from spear.testing import Cut, random_cuts
 from spear.wire import Frame, FrameType, Head, Outbox, pack_prefix
 from spear.wire._frames import (
@@ -58,7 +58,7 @@ def test_a_frame_is_one_cbor_array_behind_its_length() -> None:
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 8 * KIB, 8 * KIB + 1, 65_507, 70_000, 256 * KIB])
 def test_the_outbox_makes_the_same_bytes_however_it_makes_them(size: int) -> None:
     payload = bytes(size)
-    outbox = Outbox(Limits(), lambda: None)
+    outbox = Outbox(WireLimits(), lambda: None)
     outbox.push(0x91, 4, 5, 6, 7, payload)
     assert b"".join(outbox.take()) == pack_prefix(0x91, 4, 5, 6, 7, None, size) + payload
 
@@ -96,7 +96,7 @@ def test_r3_ten_thousand_frames_of_each_type_come_back_as_they_went(type_: int) 
             for size in sizes
         ]
         assert len(frames) == PER_EXAMPLE
-        outbox = Outbox(Limits(), lambda: None)
+        outbox = Outbox(WireLimits(), lambda: None)
         for _, flag, call_id, a, b, head, payload in frames:
             outbox.push(type_, flag, call_id, a, b, payload, head)
         data = b"".join(outbox.take())

@@ -15,7 +15,7 @@ from hypothesis import given
 
 from spear._errors import AuthenticationFailed, LocalProtocolError, RemoteProtocolError
 from spear._ids import InstanceId, Secret
-from spear._limits import KIB, Limits
+from spear._limits import KIB, WireLimits
 from spear.testing import ConnectionPair, Cut
 from spear.wire import (
     NONCE_BYTES,
@@ -60,10 +60,10 @@ MESSAGES: list[tuple[Challenge | AuthRequest | AuthAccepted, Callable[[Head | No
 ]
 
 
-def announced(limits: Limits) -> Limits:
+def announced(limits: WireLimits) -> WireLimits:
     """What a peer learns of these limits."""
     return attrs.evolve(
-        Limits(),
+        WireLimits(),
         fragment_bytes=limits.fragment_bytes,
         max_message_bytes=limits.max_message_bytes,
         assembly_bytes=limits.assembly_bytes,
@@ -100,7 +100,7 @@ class TestMessages:
         if isinstance(message, AuthRequest):
             longest = InstanceId("kubernetes", "x" * 63, 2**64 - 1)
             message = attrs.evolve(message, instance=longest, proof=b"p" * 32, client="c" * 256)
-        assert len(encode_head(message.to_head())) < Limits().handshake_frame_bytes // 2
+        assert len(encode_head(message.to_head())) < WireLimits().handshake_frame_bytes // 2
 
     @pytest.mark.parametrize("parse", [parse for _, parse in MESSAGES])
     @pytest.mark.parametrize("head", [None, {}])
@@ -225,14 +225,14 @@ class TestLimits:
     @pytest.mark.parametrize("said", [None, {}, {"calls": None}, {"novelty": -1}])
     def test_what_is_not_said_is_the_default(self, said: HeadValue) -> None:
         # The class of the limits once stood in for its own defaults.
-        assert learn_limits_untrusted(said) == Limits()
+        assert learn_limits_untrusted(said) == WireLimits()
 
     def test_some_may_be_said(self) -> None:
-        expected = Limits(max_calls=7, max_message_bytes=1)
+        expected = WireLimits(max_calls=7, max_message_bytes=1)
         assert learn_limits_untrusted({"calls": 7, "message": 1}) == expected
 
     @pytest.mark.parametrize("value", [0, -1, 2**32, 1.0, "1", True, [1]])
-    @pytest.mark.parametrize("name", sorted(announce_limits(Limits())))
+    @pytest.mark.parametrize("name", sorted(announce_limits(WireLimits())))
     def test_they_are_positive_numbers(self, name: str, value: HeadValue) -> None:
         with pytest.raises(RemoteProtocolError, match=f"limit '{name}' is not a positive number"):
             learn_limits_untrusted({name: value})
@@ -300,11 +300,11 @@ class TestConversation:
     """The handshake over two real connections."""
 
     def test_it_opens_both_ends(self, cut: Cut) -> None:
-        pair = ConnectionPair(host_limits=SMALL, agent_limits=Limits(max_calls=7), cut=cut)
+        pair = ConnectionPair(host_limits=SMALL, agent_limits=WireLimits(max_calls=7), cut=cut)
         for end in pair.ends:
             assert end.connection.state is ConnectionState.OPEN
             assert end.error is None
-        assert pair.host.connection.peer == Limits(max_calls=7)
+        assert pair.host.connection.peer == WireLimits(max_calls=7)
         assert pair.agent.connection.peer == announced(SMALL)
 
     def test_s3_an_agent_with_the_wrong_secret_is_refused(self, cut: Cut) -> None:

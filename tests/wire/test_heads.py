@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from spear._limits import KIB, MIB, Limits
+from spear._limits import KIB, MIB, WireLimits
 from spear.testing import Cut
 from spear.wire import Head, HeadValue, decode_head_untrusted, encode_head
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS, Truncated, skip_item_untrusted
@@ -185,7 +185,7 @@ def test_s6_64_kib_pass_in_a_frame_and_one_byte_more_does_not(cut: Cut) -> None:
 
 
 def test_s6_a_smaller_cap_holds_too(cut: Cut) -> None:
-    limits = Limits(max_head_bytes=100)
+    limits = WireLimits(max_head_bytes=100)
     receiver = open_receiver(limits)
     (frame,) = receive(receiver, cut(raw_frame(cbor2.dumps({"a": "x" * 94}), b"p")))
     assert frame[5] == {"a": "x" * 94}

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from spear._errors import LocalProtocolError, RemoteProtocolError
-from spear._limits import KIB, MIB, Limits
+from spear._limits import KIB, MIB, WireLimits
 from spear.testing import ConnectionPair, Cut, WireEnd
 from spear.wire import (
     CBOR,
@@ -227,12 +227,12 @@ class TestCredit:
         assert host.may_send_item(calls[2][0])
 
     def test_the_peers_window_counts_not_ours(self) -> None:
-        pair = ConnectionPair(host_limits=SMALL, agent_limits=Limits(stream_window_bytes=1000))
+        pair = ConnectionPair(host_limits=SMALL, agent_limits=WireLimits(stream_window_bytes=1000))
         call, _ = call_between(pair, STREAM)
         assert call.windows is not None
         assert call.windows.send.size == 1000
         assert call.windows.receive.size == WINDOW
-        assert pair.host.connection.windows.send.size == Limits().connection_window_bytes
+        assert pair.host.connection.windows.send.size == WireLimits().connection_window_bytes
 
     def test_s9_more_than_was_lent_is_refused(self, cut: Cut) -> None:
         end = open_end(Role.HOST, SMALL)
@@ -266,7 +266,7 @@ class TestCredit:
         # B's large item is complete before A's, and A's small one waits behind A's large one: in
         # the order of arrival the connection's window is overdrawn by the large ones, though in the
         # order of sending every item had credit.
-        limits = Limits(
+        limits = WireLimits(
             fragment_bytes=32 * KIB, stream_window_bytes=MIB, connection_window_bytes=128 * KIB
         )
         pair = ConnectionPair(host_limits=limits, agent_limits=limits)
@@ -470,9 +470,9 @@ class TestShape:
 
 def test_a_gibibyte_in_proper_portions_is_no_flood() -> None:
     """Credits were once all counted, and a fast stream was cut after 10,000 of them."""
-    end = open_end(Role.HOST, Limits())
+    end = open_end(Role.HOST, WireLimits())
     call = start(end, flags=BOTH_STREAMS)
-    portion = Limits().stream_window_bytes // 2
+    portion = WireLimits().stream_window_bytes // 2
     payload = bytes(portion - ITEM_OVERHEAD_BYTES)
     returned = frame(FrameType.CREDIT, 0, call.id, portion)
     for n in range(15_000):  # 1.8 GiB in no time at all

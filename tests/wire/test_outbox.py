@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear._limits import KIB, MIB, Limits
+from spear._limits import KIB, MIB, WireLimits
 from spear.wire import (
     CBOR,
     ITEM_OVERHEAD_BYTES,
@@ -44,7 +44,7 @@ FRAGMENT_BYTES = SMALL.fragment_bytes
 LARGE = b"L" * (2 * FRAGMENT_BYTES)
 
 
-def make(limits: Limits = SMALL) -> Outbox:
+def make(limits: WireLimits = SMALL) -> Outbox:
     return Outbox(limits, lambda: None)
 
 
@@ -61,7 +61,7 @@ def take_all(outbox: Outbox) -> bytes:
 
 
 def parsed(data: bytes) -> list[Frame]:
-    return receive(open_receiver(Limits()), [data])
+    return receive(open_receiver(WireLimits()), [data])
 
 
 def ids(data: bytes) -> list[tuple[int, int]]:
@@ -107,7 +107,7 @@ class TestOrdinaryFrames:
 
     def test_fragments_are_not_copied(self) -> None:
         payload = bytes(8 * MIB)
-        outbox = Outbox(Limits(), lambda: None)
+        outbox = Outbox(WireLimits(), lambda: None)
 
         def send() -> None:
             outbox.push(RESPONSE, 0, 1, 0, 0, payload)
@@ -155,7 +155,7 @@ class TestNotice:
 
     def test_it_is_told_when_much_waits(self) -> None:
         told = []
-        outbox = Outbox(Limits(), lambda: None, lambda: told.append(outbox.pushed))
+        outbox = Outbox(WireLimits(), lambda: None, lambda: told.append(outbox.pushed))
         for _ in range(33):
             outbox.push(RESPONSE, 0, 1, 0, 0, bytes(EARLY_BYTES // 16))
         assert told == [16, 32]
@@ -241,7 +241,7 @@ class TestFragments:
         assert ids(take(outbox)) == [(REQUEST, 3), (FrameType.BODY, 1)]
 
     def test_they_take_turns(self) -> None:
-        outbox = make(Limits(fragment_bytes=FRAGMENT_BYTES))
+        outbox = make(WireLimits(fragment_bytes=FRAGMENT_BYTES))
         for call_id in (1, 3, 5):
             outbox.push(REQUEST, 0, call_id, 0, 0, LARGE)
         turns = [ids(take(outbox)) for _ in range(3)]
@@ -254,7 +254,7 @@ class TestFragments:
         assert not outbox.has_more
 
     def test_one_take_is_bounded_and_the_next_goes_on_with_the_others(self) -> None:
-        limits = Limits(fragment_bytes=ROUND_BYTES // 2, assembly_bytes=64 * MIB)
+        limits = WireLimits(fragment_bytes=ROUND_BYTES // 2, assembly_bytes=64 * MIB)
         outbox = make(limits)
         for call_id in range(1, 9):
             outbox.push(REQUEST, 0, call_id, 0, 0, bytes(2 * MIB))
@@ -313,7 +313,7 @@ class TestFragments:
 
     def test_new_limits_hold_from_the_next_payload_on(self) -> None:
         outbox = make()
-        outbox.open(Limits(), lambda _: None)
+        outbox.open(WireLimits(), lambda _: None)
         outbox.push(REQUEST, 0, 1, 0, 0, LARGE)
         assert len(split_frames(take_all(outbox))) == 1
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spear._errors import RemoteProtocolError
-from spear._limits import KIB, MIB, Limits
+from spear._limits import KIB, MIB, WireLimits
 from spear.testing import Cut
 from spear.wire import Frame, FrameType, Head, Receiver, encode_head, pack_prefix
 from spear.wire import _receiver as receiver_module
@@ -102,7 +102,7 @@ class TestCaps:
 
     @pytest.mark.parametrize("length", [4097, 64 * KIB, 2**32, 2**63, 2**64 - 1])
     def test_s6_strangers_are_refused_at_eight_bytes(self, length: int, cut: Cut) -> None:
-        receiver = Receiver(Limits())
+        receiver = Receiver(WireLimits())
         error = refused(length.to_bytes(8, "little"), cut, receiver)
         assert error == f"a frame of {length} bytes, allowed are 4096"
 
@@ -123,7 +123,7 @@ class TestCaps:
     @pytest.mark.parametrize("length", [4097, 2**32, 2**64 - 1])
     def test_s6_a_claim_costs_no_memory(self, length: int) -> None:
         claim = length.to_bytes(8, "little") + bytes(8)
-        receiver = Receiver(Limits())
+        receiver = Receiver(WireLimits())
         assert peak_bytes(lambda: receiver.receive_data(claim)) < 64 * KIB
 
     def test_s6_frames_in_front_of_a_claim_still_count(self, cut: Cut) -> None:
@@ -220,7 +220,7 @@ class TestParts:
             for turn in zip(*all_parts, strict=True)
             for part in turn
         )
-        frames = receive(open_receiver(Limits(assembly_bytes=150_000)), cut(data))
+        frames = receive(open_receiver(WireLimits(assembly_bytes=150_000)), cut(data))
         large = [each for each in frames if each[2] != 7]
         assert [(each[2], each[6]) for each in large] == [
             (call_id, bytes([call_id]) * 40_000) for call_id in (1, 3, 5)
@@ -233,7 +233,7 @@ class TestParts:
             further_fragment(0, b"x", is_last=True),
             frame(0x82) + first_fragment(0x82, 0, 4 * MIB, b"x"),
         ):
-            receiver = Receiver(Limits())
+            receiver = Receiver(WireLimits())
             assert peak_bytes(lambda r=receiver, d=data: receive(r, cut(d))) < 64 * KIB  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
             assert str(receiver.error) == "a fragment before the end of the handshake"
 
@@ -492,14 +492,14 @@ def receive_directly(receiver: Receiver, data: bytes) -> list[Frame]:
 
 RECEIVING = """
 import resource
-from spear import Limits
+from spear import WireLimits
 from spear.wire import FrameType, Receiver, pack_prefix
 
 SIZE = 1 << 20
 head = pack_prefix(int(FrameType.EXECUTION_RESPONSE), 0, 1, 0, 0, None, SIZE)
 
 def receive():
-    receiver = Receiver(Limits())
+    receiver = Receiver(WireLimits())
     receiver.open(lambda *_: True)
     frames = receiver.receive_data(head)
     while not frames:

@@ -8,7 +8,7 @@ import cbor2
 import pytest
 
 from spear._errors import CallCancelled, LocalProtocolError, Overloaded
-from spear._limits import KIB, MIB, Limits
+from spear._limits import KIB, MIB, WireLimits
 from spear._segments import Segment, SharedBytes
 from spear.testing import Cut, WireEnd, random_cuts
 from spear.wire import (
@@ -198,7 +198,7 @@ class TestReceiving:
         assert str(agent.error) == "a segment that cannot be taken: it has 3 bytes"
 
     def test_nobody_passes_segments_before_the_handshake_is_done(self) -> None:
-        host = WireEnd(Role.HOST, Limits())
+        host = WireEnd(Role.HOST, WireLimits())
         host.receiver.receive_data(lending(1, 5))
         assert str(host.receiver.error) == "a fragment before the end of the handshake"
 
@@ -372,7 +372,7 @@ class TestReleasing:
     def test_releases_are_not_counted_as_a_flood(self) -> None:
         """There are no more of them than we have sent segments."""
         host, memory = lending_end(Role.HOST)
-        for _ in range(3 * Limits().control_frame_burst):
+        for _ in range(3 * WireLimits().control_frame_burst):
             memory.lend(b"")
             host.feed(frame(FrameType.RELEASE))
         assert host.error is None
@@ -389,7 +389,7 @@ class TestAsking:
 
     def test_asking_for_ever_is_a_flood(self) -> None:
         host, _ = lending_end(Role.HOST)
-        for _ in range(2 * Limits().control_frame_burst):
+        for _ in range(2 * WireLimits().control_frame_burst):
             host.feed(frame(FrameType.LEND))
         assert str(host.error) == "too many control frames"
 

@@ -23,7 +23,7 @@ import attrs
 import trio
 
 from spear._errors import SpawnFailed
-from spear._limits import DEFAULT_LIMITS, Limits
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.channels import protected_block
 from spear.transports import process_or_its_session
 from spear.wire import encode_head
@@ -37,6 +37,7 @@ from ._template import TemplateDied
 from ._zygote import ForkedStart
 
 if TYPE_CHECKING:
+    from spear._host_limits import HostLimits
     from spear.channels import Endpoint
 
     from .._logs import LogBook
@@ -48,18 +49,18 @@ if TYPE_CHECKING:
 Fork: TypeAlias = "Callable[[Plumbing], Awaitable[ForkedBody | None]]"
 """Forks the instance if that can be; see ``Zygote._fork``."""
 
-_LIMITS: Final = tuple(field.name for field in attrs.fields(Limits))
+_LIMITS: Final = tuple(field.name for field in attrs.fields(WireLimits))
 
 _GATE: Final = Path(__file__).with_name("_gate.py")
 
 
-def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: Limits) -> bytes:
+def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: HostLimits) -> bytes:
     """What an agent must know to log in: 4 bytes of length, little-endian, and a CBOR map."""
     instance = endpoint.instance_id
     changed = {
         name: value
         for name in _LIMITS
-        if (value := getattr(limits, name)) != getattr(DEFAULT_LIMITS, name)
+        if (value := getattr(limits.wire, name)) != getattr(DEFAULT_WIRE_LIMITS, name)
     }
     record = encode_head(
         {
@@ -69,6 +70,7 @@ def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: Limi
             "instance": instance.name,
             "incarnation": instance.incarnation,
             "limits": changed,
+            "drain_seconds": limits.timeouts.drain_seconds,
             "debug": settings.debug,
             "low_latency": settings.low_latency,
         }
@@ -88,7 +90,7 @@ def handover_environment(endpoint: Endpoint) -> dict[str, str]:
 @protected_block
 async def launch_process(
     settings: ProcessSettings,
-    limits: Limits,
+    limits: HostLimits,
     starters: trio.CapacityLimiter,
     guard: Guard,
     endpoint: Endpoint,
@@ -120,7 +122,9 @@ async def launch_process(
                 directory = await ours.enter_async_context(open_working_directory())
             fork: Fork | None = None
             if zygote is not None:
-                asking = ForkedStart(endpoint.instance_id, directory, limits.startup_seconds)
+                asking = ForkedStart(
+                    endpoint.instance_id, directory, limits.timeouts.startup_seconds
+                )
                 fork = partial(zygote._fork, asking)
             body: ProcessBody | None = None
             while body is None:
@@ -135,7 +139,7 @@ async def launch_process(
 
 async def _start(
     settings: ProcessSettings,
-    limits: Limits,
+    limits: HostLimits,
     starters: trio.CapacityLimiter,
     guard: Guard,
     endpoint: Endpoint,
@@ -185,7 +189,7 @@ async def _spawn(
 
 
 def _prepare(
-    pid: int, settings: ProcessSettings, limits: Limits, endpoint: Endpoint, plumbing: Plumbing
+    pid: int, settings: ProcessSettings, limits: HostLimits, endpoint: Endpoint, plumbing: Plumbing
 ) -> None:
     """Let the process begin, after all that has to come before."""
     endpoint.expect_peer(process_or_its_session(pid))

@@ -93,7 +93,7 @@ class ProcessRuntime(Runtime):
 
         The program is being loaded from now on; nobody has to wait for it. Instances that outlive the
         block live on, but how they end is not known. Leaving the block ends the zygote, which takes no
-        longer than ``limits.terminate_seconds`` and is not cut short if cancelled.
+        longer than ``limits.timeouts.terminate_seconds`` and is not cut short if cancelled.
 
         Args:
             settings: of the instances; those of an instance may differ in limits, debug and low_latency.

@@ -33,8 +33,8 @@ from ._oom import prefer_to_host
 from ._spawn import Plumbing, spawn
 
 if TYPE_CHECKING:
+    from spear._host_limits import HostLimits
     from spear._ids import InstanceId
-    from spear._limits import Limits
 
     from .._logs import OnLine
     from ._guard import Guard
@@ -120,7 +120,7 @@ class Template:
         pid: of the process, while it runs.
     """
 
-    def __init__(self, name: InstanceId, limits: Limits, on_line: OnLine | None = None) -> None:
+    def __init__(self, name: InstanceId, limits: HostLimits, on_line: OnLine | None = None) -> None:
         self.name = name
         self.settled = trio.Event()
         self.obstacle = ""
@@ -147,7 +147,7 @@ class Template:
     @property
     def stderr_tail(self) -> str:
         """What it wrote last."""
-        return self._book.tail("stderr").text(self._limits.error_message_bytes)
+        return self._book.tail("stderr").text(self._limits.wire.error_message_bytes)
 
     def retire(self) -> None:
         """Let it fork no more; it ends when all of its children have."""
@@ -217,7 +217,7 @@ class Template:
         return body
 
     async def _until_unwanted(self) -> None:
-        seconds = self._limits.startup_seconds
+        seconds = self._limits.timeouts.startup_seconds
         with trio.move_on_after(seconds):
             await self.settled.wait()
         if not self.settled.is_set():
@@ -240,7 +240,7 @@ class Template:
         self._close()
         with trio.CancelScope(shield=True):
             if is_in_order:
-                with trio.move_on_after(self._limits.terminate_seconds):
+                with trio.move_on_after(self._limits.timeouts.terminate_seconds):
                     await body.wait_exited()
                     return
             body.kill()
@@ -461,7 +461,7 @@ class Template:
         raise _Nonsense(f"answered {_excerpt(message)}")
 
     def _printable(self, data: bytes) -> str:
-        return _printable(data, self._limits.error_message_bytes)
+        return _printable(data, self._limits.wire.error_message_bytes)
 
 
 def _is_number(digits: bytes) -> bool:

@@ -27,7 +27,7 @@ from ._settings import ProcessSettings
 from ._template import Template
 
 if TYPE_CHECKING:
-    from spear._limits import Limits
+    from spear._host_limits import HostLimits
 
     from .._logs import OnLine
     from ._body import ForkedBody
@@ -104,7 +104,7 @@ class Zygote(metaclass=NoPublicConstructor):
     def __init__(
         self,
         settings: ProcessSettings,
-        limits: Limits,
+        limits: HostLimits,
         starters: trio.CapacityLimiter,
         guard: Guard,
         nursery: trio.Nursery,
@@ -243,7 +243,7 @@ class Zygote(metaclass=NoPublicConstructor):
             template.settled.is_set() and not template.failure
         )  # which comes at the same time
         does = "was not forked" if has_loaded else "did not load its program"
-        seconds = f"{self._limits.startup_seconds:g} s (startup_seconds)"
+        seconds = f"{self._limits.timeouts.startup_seconds:g} s (startup_seconds)"
         return SpawnFailed(
             f"{start.instance_id} did not start: it {does} within {seconds}",
             stderr_tail=template.stderr_tail,
@@ -270,7 +270,7 @@ def _name_of(settings: ProcessSettings) -> str:
 @protected_block
 async def open_zygote(
     settings: ProcessSettings,
-    limits: Limits,
+    limits: HostLimits,
     starters: trio.CapacityLimiter,
     guard: Guard,
     on_line: OnLine | None,

@@ -13,8 +13,9 @@ import attrs
 import pytest
 import trio
 
+from spear import HostLimits, InstanceTimeouts
 from spear._errors import CallFailed, ChannelClosed, FunctionRaised, SpawnFailed
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.runtimes import ProcessSettings
 from spear.wire import decode_result, encode_arguments
 
@@ -132,7 +133,10 @@ async def test_r16_a_program_that_does_not_load_says_why(tmp_path: Path) -> None
 async def test_r13_a_blocked_handler_costs_no_heartbeat_and_is_ended(
     function: str, start: str, shop: ProcessSettings
 ) -> None:
-    limits = Limits(heartbeat_seconds=0.1, drain_seconds=0.5, terminate_seconds=0.5)
+    limits = HostLimits(
+        wire=WireLimits(heartbeat_seconds=0.1),
+        timeouts=InstanceTimeouts(drain_seconds=0.5, terminate_seconds=0.5),
+    )
     with nothing_left():
         async with (
             open_host(limits) as host,

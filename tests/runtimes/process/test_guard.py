@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from spear import HostLimits
 from spear._ids import InstanceId
-from spear._limits import Limits
 from spear.runtimes._logs import LogBook
 from spear.runtimes.process._guard import Guard
 from spear.runtimes.process._guard_program import WORD
@@ -124,7 +124,7 @@ async def test_a_guard_knows_of_a_process_before_it_starts_and_lets_it_wait_for_
         before = guards(os.getpid())[pid]
         async with AsyncExitStack() as ours:
             with ExitStack() as theirs, ExitStack() as waiting:
-                book = LogBook(InstanceId("process", "late", 1), Limits(), None)
+                book = LogBook(InstanceId("process", "late", 1), HostLimits(), None)
                 plumbing = Plumbing(ours, theirs, book, guard, has_gate=True)
                 await until(lambda: guards(os.getpid())[pid] == before + 2)
                 readers = [os.dup(plumbing.lifeline), os.dup(plumbing.gate)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import Limits
+from spear import HostLimits, InstanceTimeouts
 from spear.runtimes import ProcessSettings
 
 from ..helpers import open_host
@@ -32,7 +32,7 @@ async def test_one_that_had_to_be_killed_is_named(
 ) -> None:
     (tmp_path / "hangs.py").write_text(HANGS)
     settings = ProcessSettings(target=str(tmp_path / "hangs.py"))
-    limits = Limits(shutdown_seconds=0.2, terminate_seconds=0.1)
+    limits = HostLimits(timeouts=InstanceTimeouts(terminate_seconds=0.1), shutdown_seconds=0.2)
     async with open_host(limits) as host, host.ready(settings) as instance:
         await instance.stop()
     assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [

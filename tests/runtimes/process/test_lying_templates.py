@@ -14,9 +14,9 @@ import pytest
 import trio
 import trio.testing
 
+from spear import HostLimits, InstanceTimeouts
 from spear._errors import SpawnFailed
 from spear._ids import InstanceId
-from spear._limits import Limits
 from spear.runtimes import InstanceState, ProcessSettings
 from spear.runtimes.process import _template as template
 from spear.runtimes.process._zygote import MOST_ATTEMPTS, ForkedStart
@@ -80,7 +80,7 @@ async def start(host: Host, lie: Lie, *names: str) -> list[str]:
     """Start instances, each while those before it run; returns what became of them."""
     if not names:
         return []
-    limit = host.factory.manager.limits.startup_seconds + ROOM_SECONDS
+    limit = host.factory.manager.limits.timeouts.startup_seconds + ROOM_SECONDS
     begun = trio.current_time()
     try:
         async with host.run(lie.settings, names[0]) as instance:
@@ -113,7 +113,11 @@ async def test_r16_a_template_that_lies_costs_no_start_more_than_its_time(
     liar, lie = LIARS[name], Lie(name, tmp_path)
     # The deadline is near where it must come, and far away where a start must not need all of it.
     startup_seconds = 2 if liar.outcomes == (FAILED,) else PATIENCE_SECONDS
-    limits = Limits(startup_seconds=startup_seconds, terminate_seconds=1, drain_seconds=1)
+    limits = HostLimits(
+        timeouts=InstanceTimeouts(
+            startup_seconds=startup_seconds, terminate_seconds=1, drain_seconds=1
+        )
+    )
     with nothing_left():
         async with open_host(limits) as host, host.forking(lie.settings):
             outcomes = await start(host, lie, *("first", "second")[: liar.starts])
@@ -164,7 +168,10 @@ async def test_r16_a_start_that_must_be_forked_fails_by_its_deadline(
     lie = Lie(name, tmp_path)
     settings = attrs.evolve(lie.settings, start="zygote")
     with nothing_left():
-        async with open_host(Limits(startup_seconds=2)) as host, host.forking(settings):
+        async with (
+            open_host(HostLimits(timeouts=InstanceTimeouts(startup_seconds=2))) as host,
+            host.forking(settings),
+        ):
             begun = trio.current_time()
             with pytest.raises(SpawnFailed, match=r"within 2 s \(startup_seconds\)"):
                 async with host.run(settings):

@@ -123,7 +123,7 @@ import trio
 import spear
 
 async def main():
-    limits = spear.Limits(heartbeat_seconds=0.05)
+    limits = spear.HostLimits(wire=spear.WireLimits(heartbeat_seconds=0.05))
     async with spear.open_spearlet(limits=limits) as spearlet:
         deployment = await spearlet.deploy(sys.argv[1], replicas=3)
         before = sorted(each.pid for each in deployment.instances)

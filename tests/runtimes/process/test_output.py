@@ -14,8 +14,8 @@ import attrs
 import pytest
 import trio
 
+from spear import HostLimits
 from spear._ids import InstanceId
-from spear._limits import Limits
 from spear.runtimes._logs import LogBook
 from spear.runtimes.process._output import LAST_BYTES, LINES_AT_ONCE, READ_BYTES, Output
 
@@ -71,7 +71,7 @@ class Written:
 def written() -> Iterator[Written]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    tail = LogBook(InstanceId("process", "worker"), Limits()).tail("stdout")
+    tail = LogBook(InstanceId("process", "worker"), HostLimits()).tail("stdout")
     pipe = Written(Output(reader, tail), writer, tail)
     try:
         yield pipe

@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from spear import HostLimits, InstanceTimeouts
 from spear._errors import (
     ChannelBroken,
     ChannelCreationFailed,
@@ -23,7 +24,7 @@ from spear._errors import (
     WorkerDied,
 )
 from spear._ids import InstanceId
-from spear._limits import Limits
+from spear._limits import WireLimits
 from spear.channels import ChannelConfig, InboundCall
 from spear.runtimes import (
     InstanceSpec,
@@ -49,7 +50,10 @@ from ..helpers import (
 if TYPE_CHECKING:
     from spear.wire import Head, Payload
 
-QUICK = Limits(drain_seconds=0.2, terminate_seconds=0.2, reconnect_seconds=0.2)
+QUICK = HostLimits(
+    wire=WireLimits(reconnect_seconds=0.2),
+    timeouts=InstanceTimeouts(drain_seconds=0.2, terminate_seconds=0.2),
+)
 
 
 async def test_an_instance_starts_answers_and_ends() -> None:
@@ -184,7 +188,10 @@ async def test_who_killed_it_is_told_once() -> None:
 
 
 async def test_a_cancelled_stop_can_be_taken_up_again() -> None:
-    async with open_host(Limits(terminate_seconds=0.2)) as host, host.ready(worker()) as instance:
+    async with (
+        open_host(HostLimits(timeouts=InstanceTimeouts(terminate_seconds=0.2))) as host,
+        host.ready(worker()) as instance,
+    ):
         with listening() as lines:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_expect_death, instance)
@@ -240,7 +247,7 @@ async def test_a_lost_connection_may_be_resumed() -> None:
 
 
 async def test_a_connection_that_stays_lost_costs_the_life() -> None:
-    limits = Limits(reconnect_seconds=0.1)
+    limits = HostLimits(wire=WireLimits(reconnect_seconds=0.1))
     async with open_host(limits) as host, host.ready(worker()) as instance:
         with pytest.raises(WorkerDied):
             await call(instance, "disconnect")
@@ -251,7 +258,10 @@ async def test_a_connection_that_stays_lost_costs_the_life() -> None:
 
 @pytest.mark.slow
 async def test_a_host_that_stood_still_blames_nobody() -> None:
-    async with open_host(Limits(heartbeat_seconds=0.05)) as host, host.ready(worker()) as instance:
+    async with (
+        open_host(HostLimits(wire=WireLimits(heartbeat_seconds=0.05))) as host,
+        host.ready(worker()) as instance,
+    ):
         for _ in range(4):
             time.sleep(0.25)  # five heartbeats, in which this loop hears and sends nothing
             await trio.sleep(0.01)

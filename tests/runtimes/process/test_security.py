@@ -14,9 +14,9 @@ import pytest
 import trio
 import trio.testing
 
+from spear import InstanceTimeouts
 from spear._errors import AuthenticationFailed, SpearError
 from spear._ids import InstanceId, Secret
-from spear._limits import Limits
 from spear.channels import connect_channel
 from spear.runtimes import ProcessSettings
 from spear.transports import connect
@@ -231,7 +231,7 @@ async def test_s3_the_secret_is_void_when_the_startup_deadline_is_over(
 ) -> None:
     async with open_host() as host:
         async with host.factory.open_endpoint(InstanceId("process", "late")) as endpoint:
-            mock_clock.jump(Limits().startup_seconds + 0.001)
+            mock_clock.jump(InstanceTimeouts().startup_seconds + 0.001)
             with pytest.raises(AuthenticationFailed):
                 async with connect_channel(
                     await connect(endpoint.address), endpoint.instance_id, endpoint.secret

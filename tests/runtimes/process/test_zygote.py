@@ -17,9 +17,9 @@ import pytest
 import trio
 import trio.testing
 
+from spear import HostLimits, InstanceTimeouts
 from spear._errors import ConfigurationError, SpawnFailed, WorkerDied
 from spear._ids import InstanceId
-from spear._limits import Limits
 from spear.runtimes import ProcessSettings, ResourceLimits
 from spear.runtimes.process._body import ForkedBody
 from spear.runtimes.process._template import Template, TemplateDied, _Answer
@@ -374,7 +374,10 @@ async def test_r16_a_program_that_never_stops_loading_fails_in_time(
     change(program, "import trio", "print('hm', file=sys.stderr, flush=True)\nsignal.pause()")
     begun = trio.current_time()
     with nothing_left():
-        async with open_host(Limits(startup_seconds=2)) as host, host.forking(program):
+        async with (
+            open_host(HostLimits(timeouts=InstanceTimeouts(startup_seconds=2))) as host,
+            host.forking(program),
+        ):
             told = r"it did not load its program within 2 s \(startup_seconds\)"
             with pytest.raises(SpawnFailed, match=told) as caught:
                 async with host.ready(program):
@@ -486,7 +489,7 @@ async def test_a_zygote_that_is_not_wanted_any_more_stops_loading(program: Proce
     change(program, "import trio", "signal.pause()")
     with nothing_left():
         async with (
-            open_host(Limits(terminate_seconds=0.1)) as host,
+            open_host(HostLimits(timeouts=InstanceTimeouts(terminate_seconds=0.1))) as host,
             host.forking(program) as zygote,
         ):
             await until(lambda: zygote.statistics().pid is not None)
@@ -529,7 +532,7 @@ async def test_a_template_that_lies_is_ended_and_done_without(
     program = attrs.evolve(program, python=str(python))
     with nothing_left():
         async with (
-            open_host(Limits(terminate_seconds=0.1)) as host,
+            open_host(HostLimits(timeouts=InstanceTimeouts(terminate_seconds=0.1))) as host,
             host.forking(program) as zygote,
         ):
             async with host.ready(program) as instance:
@@ -545,7 +548,10 @@ async def test_a_template_may_refuse_to_fork(program: ProcessSettings, tmp_path:
     python.chmod(0o755)
     program = attrs.evolve(program, python=str(python))
     with nothing_left():
-        async with open_host(Limits(terminate_seconds=0.1)) as host, host.forking(program):
+        async with (
+            open_host(HostLimits(timeouts=InstanceTimeouts(terminate_seconds=0.1))) as host,
+            host.forking(program),
+        ):
             with pytest.raises(SpawnFailed, match="could not be started: no more memory"):
                 async with host.ready(program):
                     pass
@@ -589,7 +595,7 @@ async def test_forks_that_were_made_ahead_may_die(program: ProcessSettings) -> N
 
 
 async def test_requests_wait_until_a_template_reads() -> None:
-    template = Template(InstanceId("process", "shop-zygote"), Limits())
+    template = Template(InstanceId("process", "shop-zygote"), HostLimits())
     ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -610,7 +616,7 @@ async def test_requests_wait_until_a_template_reads() -> None:
 
 
 async def test_a_child_that_cannot_be_discarded_ends_its_template() -> None:
-    template = Template(InstanceId("process", "shop-zygote"), Limits())
+    template = Template(InstanceId("process", "shop-zygote"), HostLimits())
     ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     template._sock, template.pid = ours, os.getpid()
     with ours:

@@ -1,0 +1,108 @@
+"""All limits of a host: of its connections, of its instances' lives, of what it keeps.
+
+A leaf beside ``_limits``, which has what both ends of a connection accept. Times are seconds, sizes are
+bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import attrs
+
+from ._errors import ConfigurationError
+from ._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, KIB, MIB, WireLimits, check_limits, shown
+
+
+@final
+@attrs.frozen(kw_only=True)
+class InstanceTimeouts:
+    """How long each step of an instance's life may take.
+
+    Raises:
+        ConfigurationError: a value cannot be used; ``key`` is its name.
+    """
+
+    startup_seconds: float = 10.0
+    """From its start to ready (AWS Lambda: 10 s). The secret is void afterwards."""
+
+    drain_seconds: float = DRAIN_SECONDS
+    """Stop ladder, first step: running calls may finish."""
+
+    terminate_seconds: float = 2.0
+    """Stop ladder, second step: from being asked to end (SIGTERM) to being killed (SIGKILL)."""
+
+    def __attrs_post_init__(self) -> None:
+        check_limits(self)
+
+
+DEFAULT_TIMEOUTS: Final = InstanceTimeouts()
+
+
+@final
+@attrs.frozen(kw_only=True)
+class HostLimits:
+    """All limits of a host.
+
+    Attributes:
+        wire: of the connections with its instances; these get the same.
+        timeouts: of its instances.
+
+    Raises:
+        ConfigurationError: a value cannot be used; ``key`` is its name.
+    """
+
+    wire: WireLimits = DEFAULT_WIRE_LIMITS
+    timeouts: InstanceTimeouts = DEFAULT_TIMEOUTS
+
+    shutdown_seconds: float = 30.0
+    """A spearlet that drains gives so long to all that runs and waits (Dynamo, Kubernetes: 30 s)."""
+
+    # -- what a spearlet keeps --------------------------------------------------------------------
+    max_submitted: int = 10_000
+    """Submitted calls that have not ended; each holds its arguments."""
+
+    submitted_bytes: int = 256 * MIB
+    """Encoded arguments of all submitted calls that have not ended; above it ``submit`` raises
+    Overloaded. Calls with keys, whose executions go on without their callers, have a second budget of
+    this size. A single larger call is allowed while it is alone. Segments do not count: their memory is
+    not copied, and has limits of its own."""
+
+    max_executions: int = 10_000
+    execution_seconds: float = 3600.0
+    execution_bytes: int = 256 * MIB
+    """Encoded results and failures of all ended executions that are kept. If their count, age or bytes
+    exceed these three limits, the oldest executions are forgotten. A single larger result is forgotten
+    at once, and can be read only through an ``Execution`` that the caller holds. Each execution costs
+    about 1 KiB more, which is not counted."""
+
+    max_outcomes: int = 10_000
+    outcome_bytes: int = 64 * MIB
+    """Outcomes of calls with keys are kept so many, and with so many bytes of results and failures."""
+
+    deployment_log_bytes: int = 256 * KIB
+    """What is kept of what all instances of a deployment wrote."""
+
+    # -- listeners ------------------------------------------------------------------------------
+    max_connections: int = 16_384
+    """Connections of one listener, authenticated or not."""
+
+    max_unauthenticated: int = 64
+    """Connections that have not proved who they are; the oldest is cut for the newest."""
+
+    # -- logs -----------------------------------------------------------------------------------
+    log_line_bytes: int = 8 * KIB
+    log_tail_bytes: int = 64 * KIB
+    """What is kept of an instance's stdout and stderr for error messages."""
+
+    def __attrs_post_init__(self) -> None:
+        for name, kind in (("wire", WireLimits), ("timeouts", InstanceTimeouts)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ConfigurationError.about(
+                    name, f"must be spear.{kind.__name__}(...), not {shown(value)}"
+                )
+        check_limits(self)
+
+
+DEFAULT_HOST_LIMITS: Final = HostLimits()
