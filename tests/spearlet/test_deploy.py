@@ -242,7 +242,7 @@ async def test_a_number_of_replicas_that_is_none(replicas: object) -> None:
 
 async def test_limits_that_are_none() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"limits must be spear\.Limits\(\.\.\.\), not \{\}"
+        ConfigurationError, match=r"limits must be spear\.HostLimits\(\.\.\.\), not \{\}"
     ):
         async with open_spearlet(limits={}):  # type: ignore[arg-type]  # the mistake
             raise AssertionError
