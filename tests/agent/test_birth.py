@@ -37,7 +37,7 @@ HOST = """
 import json, signal, sys
 import trio
 import spear
-from spear.spearlet import ProcessSettings
+from spear.runtimes import ProcessSettings
 
 async def main() -> None:
     found = {}
