@@ -20,7 +20,13 @@ from bench import drive
 from bench.model import BenchError, Effort, Figure, Kind, Load, Sample
 from spear import DeploymentSettings, InstanceId, Scale
 from spear.channels import open_communication_factory
-from spear.runtimes import Instance, InstanceSpec, ProcessRuntime, ProcessSettings, Zygote
+from spear.runtimes import (
+    Instance,
+    InstanceSpec,
+    InstanceTemplate,
+    ProcessRuntime,
+    ProcessSettings,
+)
 from spear.spearlet import Deployment, DeploymentState, open_spearlet
 
 _FUNCTIONS = Path(__file__).with_name("functions.py")
@@ -89,15 +95,14 @@ async def _wait_cold(deployment: Deployment) -> None:
 
 @attrs.frozen
 class _Starter:
-    runtime: ProcessRuntime
-    zygote: Zygote | None
+    template: InstanceTemplate
     numbers: count[int] = attrs.field(factory=lambda: count(1))
 
     @asynccontextmanager
     async def start(self) -> AsyncIterator[Instance]:
         instance_id = InstanceId("process", f"start-{next(self.numbers)}")
-        spec = InstanceSpec(instance_id=instance_id, settings=_SETTINGS)
-        async with self.runtime.open_instance(spec, zygote=self.zygote) as instance:
+        spec = InstanceSpec(instance_id=instance_id)
+        async with self.template.open_instance(spec) as instance:
             channel = await instance.wait_ready()
             assert (await channel.request("echo", b"first")).payload == b"first"
             yield instance
@@ -111,11 +116,8 @@ class _Starter:
 
 async def _drive(load: Load, effort: Effort, forks: bool) -> Sample:
     async with open_communication_factory() as factory, AsyncExitStack() as stack:
-        runtime = ProcessRuntime(factory)
-        zygote = None
-        if forks:
-            zygote = await stack.enter_async_context(runtime.open_zygote(_SETTINGS))
-        starter = _Starter(runtime, zygote)
+        opening = ProcessRuntime().open_template(_SETTINGS, factory, several=forks)
+        starter = _Starter(await stack.enter_async_context(opening))
         async with starter.start_and_pause():  # warm-up: the zygote, byte-code caches
             pass
         if load.kind is Kind.START:

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from spear._errors import AuthenticationFailed as AuthenticationFailed
+    from spear._errors import BrokenEntryPoint as BrokenEntryPoint
     from spear._errors import CallCancelled as CallCancelled
     from spear._errors import CallFailed as CallFailed
     from spear._errors import CannotListen as CannotListen
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from spear._errors import RemoteProtocolError as RemoteProtocolError
     from spear._errors import SpawnFailed as SpawnFailed
     from spear._errors import SpearError as SpearError
+    from spear._errors import UnsupportedRuntime as UnsupportedRuntime
     from spear._errors import UnsupportedTransport as UnsupportedTransport
     from spear._errors import WorkerDied as WorkerDied
     from spear._host_limits import HostLimits as HostLimits
@@ -64,11 +66,11 @@ if TYPE_CHECKING:
     from spear.transports import SharedBuffer as SharedBuffer
 
 _ERRORS = (
-    "AuthenticationFailed", "CallCancelled", "CallFailed", "CannotListen", "ChannelBroken",
-    "ChannelClosed", "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded", "Delivered",
-    "FunctionRaised", "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall", "Overloaded",
-    "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnsupportedTransport",
-    "WorkerDied",
+    "AuthenticationFailed", "BrokenEntryPoint", "CallCancelled", "CallFailed", "CannotListen",
+    "ChannelBroken", "ChannelClosed", "ChannelCreationFailed", "ConfigurationError", "DeadlineExceeded",
+    "Delivered", "FunctionRaised", "InvalidArguments", "LocalProtocolError", "NotFound", "NotInCall",
+    "Overloaded", "Rejected", "RemoteProtocolError", "SpawnFailed", "SpearError", "UnsupportedRuntime",
+    "UnsupportedTransport", "WorkerDied",
 )  # fmt: skip
 
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context")

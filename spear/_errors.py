@@ -164,6 +164,27 @@ class UnsupportedTransport(ConfigurationError):
         self.transport = transport
 
 
+class BrokenEntryPoint(ConfigurationError):
+    """An installed distribution says that it has a part of Spear, but the part cannot be used.
+
+    Attributes:
+        group: the group of entry points, such as ``spear.transports``.
+        name: the name that was asked for.
+        distribution: the name of the distribution, such as ``spear-quic``; empty if it is unknown.
+    """
+
+    code = "broken_entry_point"
+
+    def __init__(self, group: str, name: str, distribution: str, reason: str) -> None:
+        super().__init__(
+            f"the entry point {name!r} ({group}) of {distribution or 'an unknown distribution'} "
+            f"cannot be used: {reason}"
+        )
+        self.group = group
+        self.name = name
+        self.distribution = distribution
+
+
 class ChannelCreationFailed(SpearError):
     """Every transport that the strategy allows was tried, and none worked.
 
@@ -177,6 +198,20 @@ class ChannelCreationFailed(SpearError):
         self.attempts = tuple(attempts)
         tried = "; ".join(f"{transport}: {reason}" for transport, reason in self.attempts)
         super().__init__(f"no channel for {what} (tried {tried or 'nothing'})")
+
+
+class UnsupportedRuntime(ConfigurationError):
+    """No runtime of that name can be used here.
+
+    Attributes:
+        runtime: the name that was asked for.
+    """
+
+    code = "unsupported_runtime"
+
+    def __init__(self, runtime: str, reason: str) -> None:
+        super().__init__(f"runtime {runtime!r} cannot be used: {reason}", key="runtime")
+        self.runtime = runtime
 
 
 class SpawnFailed(SpearError):

@@ -1,45 +1,63 @@
-"""Value objects that name things. A leaf: it knows no other part of Spear."""
+"""Value objects that name things. A leaf: it knows of Spear its errors only."""
 
 from __future__ import annotations
 
 import hmac
 import re
 from os import urandom
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, final
 
 import attrs
 
-RuntimeType: TypeAlias = Literal["process", "wasm", "kubernetes", "memory"]
+from ._errors import ConfigurationError
 
-RUNTIME_TYPES: Final[dict[str, RuntimeType]] = {
-    "process": "process",
-    "wasm": "wasm",
-    "kubernetes": "kubernetes",
-    "memory": "memory",
-}
-"""Every runtime type by its name."""
+MAX_RUNTIME_NAME: Final = 32
 
 MAX_INCARNATION: Final = 2**64 - 1
 """The largest whole number of CBOR's plain kind."""
 
+_RUNTIME = re.compile(rf"[a-z][a-z0-9_-]{{0,{MAX_RUNTIME_NAME - 1}}}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def check_runtime_name(name: object) -> None:
+    """Raise ConfigurationError for what cannot name a runtime, as the part of an id before the colon."""
+    if not isinstance(name, str) or not _RUNTIME.fullmatch(name):
+        raise ConfigurationError.about(
+            "runtime",
+            f"{_shown(name)} cannot name a runtime: 1 to {MAX_RUNTIME_NAME} of a-z 0-9 _ -, the first "
+            "a letter",
+        )
+
+
+def _shown(name: object) -> str:
+    return repr(name[:80]) if isinstance(name, str) else f"of type {type(name).__name__}"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _check_runtime(_: object, __: attrs.Attribute[str], value: str) -> None:
+    check_runtime_name(value)
 
 
 def _check_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     # The name becomes part of socket paths, log lines and Kubernetes labels: no separators, no "..",
     # at most 63 bytes (the limit of a DNS label).
-    if not _NAME.fullmatch(value) or ".." in value:
-        raise ValueError(
-            f"{attribute.name} {value!r} must be 1 to 63 of A-Z a-z 0-9 _ . -, "
-            "the first a letter or digit, with no two dots in a row"
+    if not _is_text(value) or not _NAME.fullmatch(value) or ".." in value:
+        raise ConfigurationError.about(
+            attribute.name,
+            f"{_shown(value)} must be 1 to 63 of A-Z a-z 0-9 _ . -, "
+            "the first a letter or digit, with no two dots in a row",
         )
 
 
 def _check_incarnation(_: object, __: attrs.Attribute[int], value: int) -> None:
     if type(value) is not int or not 1 <= value <= MAX_INCARNATION:
         kind = "out of this range" if type(value) is int else f"of type {type(value).__name__}"
-        raise ValueError(
-            f"incarnation must be a whole number from 1 to {MAX_INCARNATION}, and is {kind}"
+        raise ConfigurationError.about(
+            "incarnation", f"must be a whole number from 1 to {MAX_INCARNATION}, and is {kind}"
         )
 
 
@@ -50,9 +68,17 @@ class InstanceId:
 
     A restarted instance keeps its name and gets the next incarnation, so that whatever the old
     process still sends can be told apart and refused.
+
+    Attributes:
+        runtime: the name of what runs it, such as ``process``.
+        name: tells the instance from all others of its host.
+        incarnation: counts its lives, from 1.
+
+    Raises:
+        ConfigurationError: a part cannot be used; ``key`` names it.
     """
 
-    runtime: RuntimeType
+    runtime: str = attrs.field(validator=_check_runtime)
     name: str = attrs.field(validator=_check_name)
     incarnation: int = attrs.field(default=1, validator=_check_incarnation)
 

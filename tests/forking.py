@@ -48,13 +48,15 @@ async def a_host_and_its_child() -> None:
     before = descriptors()
     async with (
         open_host() as host,
-        host.runtime.open_zygote(ProcessSettings(target=str(program))) as zygote,
+        host.runtime.open_template(
+            ProcessSettings(target=str(program)), host.factory, several=True
+        ) as template,
         host.ready(worker()) as instance,
     ):
         with SharedBuffer(1000) as buffer:
             with trio.fail_after(15):
                 # Until everything that is being started has been.
-                while children() != {instance.pid, zygote.statistics().pid}:
+                while children() != {instance.pid, template.statistics().pid}:
                     await trio.sleep(0.01)
             ours = descriptors().keys() - before.keys()
             # Before Python 3.13 a mapping keeps a descriptor, and it is the user's who has made it.

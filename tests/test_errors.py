@@ -16,6 +16,7 @@ import spear
 from spear import DeadlineExceeded
 from spear._errors import (
     CASES,
+    BrokenEntryPoint,
     CallFailed,
     CannotListen,
     ChannelCreationFailed,
@@ -29,6 +30,7 @@ from spear._errors import (
     RemoteProtocolError,
     SpawnFailed,
     SpearError,
+    UnsupportedRuntime,
     UnsupportedTransport,
     WorkerDied,
     is_case,
@@ -68,6 +70,8 @@ EACH_WITH_ALL_IT_CARRIES = [
     ConfigurationError.about("queue", "must be a whole number, not 'a'"),
     CannotListen("tcp", "the port is taken"),
     UnsupportedTransport("carrier-pigeon", "nobody has built it"),
+    UnsupportedRuntime("abacus", "nobody has built it"),
+    BrokenEntryPoint("spear.runtimes", "abacus", "spear-abacus", "it cannot be loaded"),
     ChannelCreationFailed("process:a#1", [("unix", "no room"), ("tcp", "no port")]),
     RemoteProtocolError("a frame out of place", delivered="yes"),
     NotInCall("there is no call here"),

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from spear._errors import ConfigurationError
-from spear._ids import RUNTIME_TYPES, InstanceId, Secret
+from spear._ids import InstanceId, Secret
 from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, is_number
 from spear.transports import Address, parse_address
 from spear.wire import HeadValue, decode_head_untrusted
@@ -81,7 +81,7 @@ def parse_record(record: bytes) -> Bootstrap:
         return Bootstrap(
             parse_address(_text(fields, "address")),
             Secret(secret),
-            _instance_id(runtime, name, incarnation),
+            InstanceId(runtime, name, incarnation),
             limits=_limits(fields.get("limits")),
             drain_seconds=_seconds(fields, "drain_seconds", DRAIN_SECONDS),
             debug=fields.get("debug") is True,
@@ -103,12 +103,6 @@ def _seconds(fields: dict[str, HeadValue], name: str, default: float) -> float:
     if not is_number(value) or value <= 0:
         raise ValueError(f"{name} must be a number of seconds above 0")
     return value
-
-
-def _instance_id(runtime: str, name: str, incarnation: int) -> InstanceId:
-    if runtime not in RUNTIME_TYPES:
-        raise ValueError(f"runtime {runtime!r} is none of {', '.join(RUNTIME_TYPES)}")
-    return InstanceId(RUNTIME_TYPES[runtime], name, incarnation)
 
 
 def _limits(changes: HeadValue) -> WireLimits:
@@ -151,7 +145,7 @@ def take_environment(environ: MutableMapping[str, str]) -> Bootstrap | None:
         # int() alone takes digits of other scripts, underscores and blanks.
         if not (incarnation.isascii() and incarnation.isdecimal()):
             raise ValueError("write it as process:name#1")
-        instance_id = _instance_id(runtime, name, int(incarnation))
-    except ValueError as error:
+        instance_id = InstanceId(runtime, name, int(incarnation))
+    except (ValueError, ConfigurationError) as error:
         raise ConfigurationError(f"{INSTANCE}={text!r}: {error}") from None
     return Bootstrap(parse_address(str(values[ADDRESS])), secret, instance_id)

@@ -45,7 +45,7 @@ from ._manager import ConnectionManager, Endpoint, open_connection_manager
 from ._nursery import open_private_nursery
 
 if TYPE_CHECKING:
-    from spear._ids import InstanceId, RuntimeType
+    from spear._ids import InstanceId
 
     from ._handlers import Service
 
@@ -62,7 +62,7 @@ class CommunicationStrategy:
     transports: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
 
 
-DEFAULT_STRATEGIES: Final[Mapping[RuntimeType, CommunicationStrategy]] = {
+DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
     "process": CommunicationStrategy(("unix", "tcp")),
     "kubernetes": CommunicationStrategy(("grpc", "websocket", "tcp")),
     "wasm": CommunicationStrategy(("memory",)),
@@ -146,11 +146,11 @@ class CommunicationFactory:
 
     # -- strategies ---------------------------------------------------------------------------
 
-    def strategy(self, runtime: RuntimeType) -> CommunicationStrategy:
+    def strategy(self, runtime: str) -> CommunicationStrategy:
         """The strategy in force for a runtime type."""
         return self._strategies[runtime]
 
-    def register_strategy(self, runtime: RuntimeType, strategy: CommunicationStrategy) -> None:
+    def register_strategy(self, runtime: str, strategy: CommunicationStrategy) -> None:
         """Use another strategy for endpoints opened from now on."""
         self._strategies[runtime] = strategy
 
@@ -158,7 +158,7 @@ class CommunicationFactory:
         """Add a transport, or replace one."""
         self._openers[name] = opener
 
-    def is_supported(self, runtime: RuntimeType, transport: str) -> bool:
+    def is_supported(self, runtime: str, transport: str) -> bool:
         """Whether the runtime type's strategy knows this transport and it can be opened here."""
         return transport in self._strategies[runtime].transports and transport in self._openers
 

@@ -1,5 +1,6 @@
 """Instances of functions: starting them, watching them, stopping them."""
 
+from ._abc import InstanceTemplate as InstanceTemplate
 from ._abc import Runtime as Runtime
 from ._abc import RuntimeCapabilities as RuntimeCapabilities
 from ._abc import RuntimeStatistics as RuntimeStatistics
@@ -14,13 +15,14 @@ from ._instance import host_instance as host_instance
 from ._logs import LogBook as LogBook
 from ._logs import LogLine as LogLine
 from ._logs import OnLine as OnLine
+from ._registry import RuntimeRegistry as RuntimeRegistry
 from ._states import InstanceEvent as InstanceEvent
 from ._states import InstanceState as InstanceState
 from ._states import OnEvent as OnEvent
 from .process import ProcessRuntime as ProcessRuntime
 from .process import ProcessSettings as ProcessSettings
+from .process import ProcessTemplate as ProcessTemplate
 from .process import ResourceLimits as ResourceLimits
 from .process import StartMethod as StartMethod
-from .process import Zygote as Zygote
 from .process import ZygoteStatistics as ZygoteStatistics
 from .process import own_all_children as own_all_children

@@ -1,8 +1,9 @@
 """What every runtime offers.
 
-A :class:`Runtime` makes instances. Their life (logging in, being watched, drained, stopped, explained)
-is the same everywhere and lives in ``_instance``; what a runtime brings is a way to start something,
-and a handle on what it has started, an ``InstanceBody``.
+A :class:`Runtime` runs instances of one kind: it says which targets it takes, and opens an
+:class:`InstanceTemplate` for one, which starts its instances. The life of an instance (logging in, being
+watched, drained, stopped, explained) is the same everywhere and lives in ``_instance``; what a runtime
+brings is a way to start something, and a handle on what it has started, an ``InstanceBody``.
 
 This module knows no concrete runtime.
 """
@@ -10,16 +11,30 @@ This module knows no concrete runtime.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, final
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, final
 
 import attrs
 
-if TYPE_CHECKING:
-    from spear._ids import RuntimeType
+from spear._errors import ConfigurationError, SpawnFailed
+from spear._ids import check_runtime_name
+from spear._limits import expect_whole
+from spear.channels import call_unprotected, protected_block, protected_class
 
-    from ._body import InstanceSpec, RuntimeSettings
+from ._body import RuntimeSettings
+from ._instance import host_instance
+from ._states import InstanceEvent, InstanceState
+
+if TYPE_CHECKING:
+    from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
+
+    from ._body import InstanceBody, InstanceSpec
     from ._instance import Instance
+    from ._logs import LogBook, OnLine
+    from ._states import OnEvent
 
 
 @final
@@ -33,15 +48,13 @@ class RuntimeCapabilities:
         can_be_signalled: instances can be frozen, continued and signalled from outside.
         can_drain: an instance may finish its calls before it is stopped.
         can_run_any_program: not only functions written for Spear's SDK.
-        max_instances: at the same time; None if there is no limit but the machine's.
     """
 
-    can_limit_memory: bool
-    can_limit_cpu: bool
-    can_be_signalled: bool
-    can_drain: bool
-    can_run_any_program: bool
-    max_instances: int | None
+    can_limit_memory: bool = False
+    can_limit_cpu: bool = False
+    can_be_signalled: bool = False
+    can_drain: bool = True
+    can_run_any_program: bool = False
 
 
 @final
@@ -62,28 +75,171 @@ class RuntimeStatistics:
     exited: int
 
 
+@protected_class
+@attrs.define(eq=False, kw_only=True)
 class Runtime(ABC):
-    """Starts instances of one kind."""
+    """A way to run instances. An object serves one host, which finds it by its name.
 
-    @property
-    @abstractmethod
-    def runtime_type(self) -> RuntimeType:
-        """The kind."""
+    A host finds runtimes among those that ``open_spearlet(runtimes=...)`` was given, those of Spear, and
+    the entry points ``spear.runtimes`` of installed distributions. An entry point names a subclass, which
+    is called without arguments, or an object.
 
-    @abstractmethod
+    A subclass is decorated with ``@attrs.define(eq=False, kw_only=True)``. Its fields are settings of the
+    runtime at one host: the keys of ``[runtimes.NAME]`` in a configuration.
+
+    Attributes:
+        name: the first part of the ids of its instances: 1 to 32 of ``a-z 0-9 _ -``, the first a letter.
+        settings_class: the class of the settings of one deployment.
+        max_instances: at the same time; None if there is no limit but the machine's.
+
+    Raises:
+        ConfigurationError: the name or a setting cannot be used.
+    """
+
+    name: ClassVar[str]
+    settings_class: ClassVar[type[RuntimeSettings]]
+
+    max_instances: int | None = None
+    _instances: int = attrs.field(default=0, init=False)
+    _seen: Counter[InstanceState] = attrs.field(factory=Counter, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_runtime_name(self.name)
+        if self.max_instances is not None:
+            expect_whole("max_instances", self.max_instances, 1)
+
     def capabilities(self) -> RuntimeCapabilities:
         """What can be asked of its instances."""
+        return RuntimeCapabilities()
 
-    @abstractmethod
+    def takes(self, target: object) -> RuntimeSettings | None:
+        """Return the settings that run a target; None if the target is not for this runtime.
+
+        A target is settings of :attr:`settings_class`, or a text such as ``shop.py``, ``company.shop`` or
+        ``filter.wasm``, or any other object. A runtime takes a text only if it is certain, because others
+        are asked too. The settings hold absolute paths only.
+
+        Raises:
+            ConfigurationError: the target is for this runtime, and cannot be used.
+        """
+        return target if isinstance(target, self.settings_class) else None
+
     def validate(self, settings: RuntimeSettings) -> None:
         """Find out whether instances could be started so, without starting one.
 
         Raises:
             ConfigurationError: no; the message says what to change.
         """
+        for problem in self._own(settings).problems():
+            raise problem
+
+    def _own(self, settings: RuntimeSettings) -> RuntimeSettings:
+        if not isinstance(settings, self.settings_class):
+            raise ConfigurationError(
+                f"the runtime {self.name!r} needs {self.settings_class.__name__}, not "
+                f"{type(settings).__name__}"
+            )
+        return settings
 
     @abstractmethod
-    def open_instance(self, spec: InstanceSpec) -> AbstractAsyncContextManager[Instance]:
+    def open_template(
+        self,
+        settings: RuntimeSettings,
+        factory: CommunicationFactory,
+        *,
+        several: bool = False,
+        on_line: OnLine | None = None,
+    ) -> AbstractAsyncContextManager[InstanceTemplate]:
+        """What starts instances of one program, for as long as the block runs.
+
+        Instances must end before the block is left, unless the runtime says otherwise. What the block
+        raises comes out as it is, not in a group.
+
+        Args:
+            settings: of :attr:`settings_class`; of all instances.
+            factory: opens the channels to the instances; its limits are theirs.
+            several: whether more than one instance is expected, so that preparation pays.
+            on_line: receives each line that is written while instances are prepared; must neither block
+                nor raise.
+
+        Raises:
+            ConfigurationError: see :meth:`validate`.
+        """
+
+    def statistics(self) -> RuntimeStatistics:
+        """The counters."""
+        return RuntimeStatistics(
+            instances=self._instances,
+            started=self._seen[InstanceState.STARTING],
+            failed=self._seen[InstanceState.FAILED],
+            exited=self._seen[InstanceState.EXITED],
+        )
+
+    @contextmanager
+    def _counting(self, spec: InstanceSpec) -> Iterator[InstanceSpec]:
+        """Count an instance while the block runs, and every state that it comes to."""
+        if spec.instance_id.runtime != self.name:
+            raise ConfigurationError.about(
+                "instance_id", f"{spec.instance_id} is of another runtime than {self.name!r}"
+            )
+        if self.max_instances is not None and self._instances >= self.max_instances:
+            raise SpawnFailed(f"{spec.instance_id} did not start: {self._instances} run already")
+        self._instances += 1
+        try:
+            yield attrs.evolve(spec, on_event=partial(self._count, spec.on_event))
+        finally:
+            self._instances -= 1
+
+    def _count(self, on_event: OnEvent | None, event: InstanceEvent) -> None:
+        self._seen[event.state] += 1
+        if on_event is not None:
+            call_unprotected(on_event, event)
+
+
+@protected_class
+class InstanceTemplate(ABC):
+    """What makes many instances of one program cheap: a zygote, a compiled module, a Pod template.
+
+    Made by :meth:`Runtime.open_template`.
+
+    Args:
+        runtime: counts its instances.
+        factory: opens the channels to the instances.
+    """
+
+    def __init__(self, runtime: Runtime, factory: CommunicationFactory) -> None:
+        self._runtime = runtime
+        self._factory = factory
+
+    @property
+    def obstacle(self) -> str:
+        """Why each instance is started from nothing, as the end of "it ..."; empty if it is not."""
+        return ""
+
+    def configure_channel(self, config: ChannelConfig) -> ChannelConfig:
+        """Return how to talk to an instance, for what its spec says."""
+        return config
+
+    @abstractmethod
+    def launch(
+        self, endpoint: Endpoint, book: LogBook
+    ) -> AbstractAsyncContextManager[InstanceBody]:
+        """Start what an instance runs in; leaving the block releases all that it holds.
+
+        The instance has to log in at ``endpoint.address`` as ``endpoint.instance_id``, with
+        ``endpoint.secret``. Its body is killed before the block is left.
+
+        Args:
+            endpoint: where the instance logs in.
+            book: keeps what the instance writes.
+
+        Raises:
+            SpawnFailed: it could not be started.
+            ConfigurationError: it cannot be started so.
+        """
+
+    @protected_block
+    async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
         """An instance that is starting; for as long as the block runs, it may live.
 
         Wait for it with :meth:`Instance.wait_ready`. Leaving the block stops it with
@@ -92,12 +248,13 @@ class Runtime(ABC):
         a group.
 
         Raises:
-            ConfigurationError: see :meth:`validate`.
+            ConfigurationError: its id is of another runtime, or it cannot be started so.
             ChannelCreationFailed: there is no way to talk to it.
             SpawnFailed: it could not be started.
             SpearError: there is an instance of that id.
         """
-
-    @abstractmethod
-    def statistics(self) -> RuntimeStatistics:
-        """The counters."""
+        config = self.configure_channel(spec.channel)
+        with self._runtime._counting(spec) as counted:
+            opening = host_instance(counted, self._factory, config, self.launch)
+            async with opening as instance:
+                yield instance

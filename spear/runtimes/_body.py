@@ -7,6 +7,7 @@ for it: a process, a WebAssembly module, a Pod. ``_instance`` knows instances by
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -14,6 +15,7 @@ import attrs
 from spear.channels import ChannelConfig
 
 if TYPE_CHECKING:
+    from spear._errors import ConfigurationError
     from spear._ids import InstanceId
     from spear.channels import Service
 
@@ -23,7 +25,25 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class RuntimeSettings:
-    """What a runtime has to know to start an instance; each runtime has a subclass."""
+    """What a runtime has to know to start the instances of a deployment; each runtime has a subclass.
+
+    Attributes:
+        debug: errors carry tracebacks.
+    """
+
+    debug: bool = False
+
+    @property
+    def title(self) -> str:
+        """What is run, for people; a deployment's default name is taken from it. May be empty."""
+        return ""
+
+    def problems(self) -> Iterator[ConfigurationError]:
+        """Yield an error for each reason why this machine cannot start the program.
+
+        Its ``key`` is the setting at fault; empty if the fault is the machine's.
+        """
+        yield from ()
 
 
 @final
@@ -33,7 +53,6 @@ class InstanceSpec:
 
     Attributes:
         instance_id: its name and incarnation; no other instance of the host may have it.
-        settings: of the runtime that is to start it.
         service: what the host offers to it.
         channel: how to talk to it, if not as the strategy of its runtime says.
         on_event: told of every state it comes to, in order; must neither block nor raise.
@@ -41,7 +60,6 @@ class InstanceSpec:
     """
 
     instance_id: InstanceId
-    settings: RuntimeSettings
     service: Service | None = None
     channel: ChannelConfig = attrs.field(factory=ChannelConfig)
     on_event: OnEvent | None = None

@@ -106,7 +106,7 @@ def describe_exit(exit_status: int | None) -> str:
 @final
 @protected_class
 class Instance(metaclass=NoPublicConstructor):
-    """A running instance. Made by :meth:`Runtime.open_instance`, never by hand.
+    """A running instance. Made by :meth:`InstanceTemplate.open_instance`, never by hand.
 
     Attributes:
         id: its name and incarnation.
@@ -453,7 +453,7 @@ def _most_urgent(caught: list[BaseException]) -> BaseException | None:
 async def host_instance(
     spec: InstanceSpec, factory: CommunicationFactory, config: ChannelConfig, launch: Launch
 ) -> AsyncIterator[Instance]:
-    """The whole life of an instance; see :meth:`Runtime.open_instance`."""
+    """The whole life of an instance; see :meth:`InstanceTemplate.open_instance`."""
     instance = Instance._create(spec, factory.manager.limits)
     caught: list[BaseException] = []
     try:

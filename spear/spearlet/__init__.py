@@ -26,7 +26,6 @@ from ._settings import HealthPolicy as HealthPolicy
 from ._settings import RestartPolicy as RestartPolicy
 from ._settings import Scale as Scale
 from ._settings import SchedulingPolicy as SchedulingPolicy
-from ._sources import OpenRuntime as OpenRuntime
 from ._sources import Target as Target
 from ._spearlet import Spearlet as Spearlet
 from ._spearlet import SpearletState as SpearletState

@@ -413,23 +413,8 @@ async def run_deployment(
         with deployment._scope:
             async with trio.open_nursery() as nursery:
                 deployment._nursery = nursery
-                starter = await deployment._open_starter(
-                    deployment._source, deployment.settings.replicas
-                )
-                supervisor = deployment._supervisor = Supervisor(
-                    deployment.name,
-                    deployment._source.runtime,
-                    starter.open_replica,
-                    deployment.settings,
-                    deployment._limits.wire.call_seconds,
-                    deployment._pool,
-                    nursery,
-                    deployment._rng,
-                )
-                supervisor.on_ready = deployment._on_ready
-                supervisor.want(deployment._autoscaler.wanted)
                 try:
-                    await supervisor.wait_settled()
+                    supervisor = await _start(deployment)
                 except SpearError as failure:
                     failures.append(failure)
                     nursery.cancel_scope.cancel()
@@ -449,6 +434,26 @@ async def run_deployment(
         deployment._stopped.set()
     if failures:
         raise failures[0]
+
+
+async def _start(deployment: Deployment) -> Supervisor:
+    """Start the replicas; returns when all take calls. Raises SpearError if one does not."""
+    source, settings = deployment._source, deployment.settings
+    starter = await deployment._open_starter(source, settings.replicas)
+    supervisor = deployment._supervisor = Supervisor(
+        deployment.name,
+        source.runtime,
+        starter.open_replica,
+        settings,
+        deployment._limits.wire.call_seconds,
+        deployment._pool,
+        deployment._nursery,
+        deployment._rng,
+    )
+    supervisor.on_ready = deployment._on_ready
+    supervisor.want(deployment._autoscaler.wanted)
+    await supervisor.wait_settled()
+    return supervisor
 
 
 def follow_load(deployment: Deployment) -> None:

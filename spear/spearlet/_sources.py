@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import sysconfig
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import attrs
 
 from spear._errors import ConfigurationError
-from spear._paths import absolute, working_directory
 from spear._targets import split_target
 from spear.channels import protected_block
-from spear.runtimes import InstanceSpec, ProcessSettings, RuntimeSettings
+from spear.runtimes import InstanceSpec, RuntimeSettings
 
 from ._local import LocalAgent, open_local_replica
 
 if TYPE_CHECKING:
-    from spear._ids import InstanceId, RuntimeType
+    from spear._ids import InstanceId
     from spear.channels import CommunicationFactory, ConnectionManager, Service
-    from spear.runtimes import OnEvent, OnLine, ProcessRuntime, Runtime, Zygote
+    from spear.runtimes import InstanceTemplate, OnEvent, OnLine, RuntimeRegistry
 
     from ._callbacks import Callbacks
     from ._supervisor import StartedReplica
@@ -36,9 +32,6 @@ _NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 
 Target: TypeAlias = str | Path | RuntimeSettings | LocalAgent
 """A Python file; a module's dotted name; settings of processes or of another runtime; or an Agent."""
-
-OpenRuntime: TypeAlias = "Callable[[CommunicationFactory], Runtime]"
-"""Makes a runtime, whose instances connect through this factory."""
 
 
 class Launcher(Protocol):
@@ -60,14 +53,14 @@ class Source:
     """What a deployment runs.
 
     Attributes:
-        runtime: what its replicas are.
+        runtime: the name of what runs its replicas.
         name: a name for it, if nobody gives another.
         text: for people.
         open: what starts them, for as long as a block runs; told whether there may be several, and who is
             told of the lines that are written before there are any.
     """
 
-    runtime: RuntimeType
+    runtime: str
     name: str
     text: str
     open: Callable[[bool, OnLine], AbstractAsyncContextManager[Launcher]]
@@ -75,53 +68,23 @@ class Source:
 
 @final
 @attrs.frozen
-class _ProcessLauncher:
-    """Starts processes: forks them if there is a zygote."""
+class _TemplateLauncher:
+    """Starts the instances of a runtime."""
 
-    runtime: ProcessRuntime
-    settings: ProcessSettings
+    template: InstanceTemplate
     service: Service
-    zygote: Zygote | None
 
     def open_replica(
         self, instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
     ) -> AbstractAsyncContextManager[StartedReplica]:
         spec = InstanceSpec(
-            instance_id=instance_id,
-            settings=self.settings,
-            service=self.service,
-            on_event=on_event,
-            on_line=on_line,
+            instance_id=instance_id, service=self.service, on_event=on_event, on_line=on_line
         )
-        return self.runtime.open_instance(spec, zygote=self.zygote)
+        return self.template.open_instance(spec)
 
     @property
     def obstacle(self) -> str:
-        return "has but one instance" if self.zygote is None else self.zygote.statistics().obstacle
-
-
-@final
-@attrs.frozen
-class _RuntimeLauncher:
-    """Starts the instances of a runtime that :func:`open_spearlet` was given."""
-
-    runtime: Runtime
-    settings: RuntimeSettings
-    service: Service
-
-    obstacle = ""
-
-    def open_replica(
-        self, instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
-    ) -> AbstractAsyncContextManager[StartedReplica]:
-        spec = InstanceSpec(
-            instance_id=instance_id,
-            settings=self.settings,
-            service=self.service,
-            on_event=on_event,
-            on_line=on_line,
-        )
-        return self.runtime.open_instance(spec)
+        return self.template.obstacle
 
 
 @final
@@ -147,16 +110,11 @@ class Sources:
     """Understands targets, for one spearlet."""
 
     def __init__(
-        self,
-        runtime: ProcessRuntime,
-        callbacks: Callbacks,
-        manager: ConnectionManager,
-        others: Mapping[type[RuntimeSettings], Runtime],
+        self, runtimes: RuntimeRegistry, callbacks: Callbacks, factory: CommunicationFactory
     ) -> None:
-        self._runtime = runtime
-        self._others = others
+        self._runtimes = runtimes
         self._callbacks = callbacks
-        self._manager = manager
+        self._factory = factory
 
     def resolve(self, target: Target, *, debug: bool) -> Source:
         """What a target means.
@@ -168,49 +126,26 @@ class Sources:
             raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
         if isinstance(target, LocalAgent):
             return self._local(target, debug)
-        if isinstance(target, RuntimeSettings) and type(target) in self._others:
-            return self._other(self._others[type(target)], target)
-        if isinstance(target, str | Path):
-            target = ProcessSettings(target=str(target))
-        elif not isinstance(target, ProcessSettings):
-            raise ConfigurationError(
-                f"{target!r} cannot be deployed: give a file, a module's name, or an Agent"
-            )
-        text = target.target or target.program()
-        settings = attrs.evolve(target.made_absolute(), debug=debug or target.debug)
-        if settings.target and settings.split_target()[0] is None:
-            search = dict.fromkeys((*settings.python_path, *_search_path()))
-            settings = attrs.evolve(settings, python_path=tuple(search))
-        self._runtime.validate(settings)
-        return self._process(settings, text)
+        runtime, settings = self._runtimes.resolve(target)
+        settings = attrs.evolve(settings, debug=debug or settings.debug)
+        runtime.validate(settings)
+        title = target.title if isinstance(target, RuntimeSettings) else str(target)
+        name = _name_of(title) if title else runtime.name
 
-    def _process(self, settings: ProcessSettings, text: str) -> Source:
         @protected_block
         async def open_launcher(several: bool, on_line: OnLine) -> AsyncIterator[Launcher]:
-            async with AsyncExitStack() as stack:
-                zygote: Zygote | None = None
-                if settings.start == "zygote" or (several and not settings.command):
-                    # Loads the program once for all of them; for one alone that would be once too often.
-                    opening = self._runtime.open_zygote(settings, on_line=on_line)
-                    zygote = await stack.enter_async_context(opening)
-                yield _ProcessLauncher(self._runtime, settings, self._callbacks, zygote)
+            opening = runtime.open_template(
+                settings, self._factory, several=several, on_line=on_line
+            )
+            async with opening as template:
+                yield _TemplateLauncher(template, self._callbacks)
 
-        return Source("process", _name_of(text), text, open_launcher)
-
-    def _other(self, runtime: Runtime, settings: RuntimeSettings) -> Source:
-        runtime.validate(settings)
-
-        @protected_block
-        async def open_launcher(_: bool, __: OnLine) -> AsyncIterator[Launcher]:
-            yield _RuntimeLauncher(runtime, settings, self._callbacks)
-
-        text = repr(settings)
-        return Source(runtime.runtime_type, runtime.runtime_type, text, open_launcher)
+        return Source(runtime.name, name, title or repr(settings), open_launcher)
 
     def _local(self, agent: LocalAgent, debug: bool) -> Source:
         @protected_block
         async def open_launcher(_: bool, __: OnLine) -> AsyncIterator[Launcher]:
-            yield _LocalLauncher(agent, debug, self._callbacks, self._manager)
+            yield _LocalLauncher(agent, debug, self._callbacks, self._factory.manager)
 
         return Source("memory", _name_of(agent.name), repr(agent), open_launcher)
 
@@ -229,13 +164,3 @@ def _name_of(target: str) -> str:
     program = split_target(target)[0].rstrip("/")
     name = Path(program).stem if program.endswith(".py") else re.split(r"[./]", program)[-1]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:MAX_NAME] or "functions"
-
-
-def _search_path() -> tuple[str, ...]:
-    """Where this process looks for modules that are not installed."""
-    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
-    here = working_directory()
-    known = [each for each in sys.path if here or os.path.isabs(each)]
-    places = [absolute(each, here) for each in known if os.path.isdir(each or ".")]
-    return tuple(each for each in places if not os.path.join(each, "").startswith(installed))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
@@ -22,17 +22,17 @@ from spear.channels import (
     protected_block,
     protected_class,
 )
-from spear.runtimes import ProcessRuntime
+from spear.runtimes import RuntimeRegistry
 
 from ._callbacks import Callbacks
 from ._deployment_status import DeploymentStatistics
 from ._deployments import Deployment, follow_load, run_deployment
 from ._host import Host, OnCall
 from ._settings import DeploymentSettings, Scale
-from ._sources import OpenRuntime, Sources, Target, check_name
+from ._sources import Sources, Target, check_name
 
 if TYPE_CHECKING:
-    from spear.runtimes import InstanceEvent, RuntimeSettings
+    from spear.runtimes import InstanceEvent, Runtime
 
     from ._execution_table import Executions
     from ._functions import Function
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 1.0
 """How often it is looked whether deployments have more replicas than they need. That one has too few is
 noticed with the call that has to wait."""
-
-
-_Runtimes: TypeAlias = "Mapping[type[RuntimeSettings], OpenRuntime]"
 
 
 class SpearletState(enum.Enum):
@@ -87,7 +84,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         nursery: trio.Nursery,
         on_call: OnCall | None,
         rng: random.Random,
-        runtimes: _Runtimes,
+        runtimes: RuntimeRegistry,
     ) -> None:
         self.limits = limits
         self._state = SpearletState.RUNNING
@@ -96,8 +93,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         self._host = Host(limits, nursery, on_call)
         self._rng = rng
         callbacks = Callbacks(self._host.find_function)
-        others = {settings: open_runtime(factory) for settings, open_runtime in runtimes.items()}
-        self._sources = Sources(ProcessRuntime(factory), callbacks, factory.manager, others)
+        self._sources = Sources(runtimes, callbacks, factory)
         self._names: set[str] = set()  # of deployments that exist, or are about to
         self._is_looking = False
 
@@ -120,9 +116,9 @@ class Spearlet(metaclass=NoPublicConstructor):
 
         Args:
             target: a Python file; a module's dotted name, which is looked for where this process
-                looks; settings, of processes or of a runtime that ``open_spearlet()`` was given; or an
-                Agent, which then runs inside this process. A file or module with several agents needs the
-                name of one, as in ``shop.py:app``.
+                looks; settings of a runtime, or what else a runtime takes; or an Agent, which then runs
+                inside this process. A file or module with several agents needs the name of one, as in
+                ``shop.py:app``.
             name: for the deployment and its instances; by default taken from the target.
             replicas: how many, or between which numbers they follow the load; instead of that in
                 ``settings``. One that may have none is started all the same, and ends when it was idle.
@@ -283,7 +279,7 @@ async def open_spearlet(
     limits: HostLimits = DEFAULT_HOST_LIMITS,
     on_call: OnCall | None = None,
     rng: random.Random | None = None,
-    runtimes: _Runtimes | None = None,
+    runtimes: Iterable[Runtime] = (),
 ) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
 
@@ -296,18 +292,18 @@ async def open_spearlet(
         on_call: receives the record of each call that has ended. Must not block; what it raises is
             logged.
         rng: what delays, and the choices of policies that draw, are drawn from.
-        runtimes: further runtimes, by the class of their settings. ``deploy()`` takes an instance of
-            that class as its target.
+        runtimes: are found before those of Spear and of installed distributions, by their names.
 
     Raises:
-        ConfigurationError: an instance calls this while its functions are loaded, or it is not Trio
-            that runs.
+        ConfigurationError: an instance calls this while its functions are loaded, it is not Trio that
+            runs, or two runtimes have one name.
     """
     _expect_a_program()
     _check_limits(limits)
+    registry = RuntimeRegistry(runtimes)
     rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
     async with open_private_nursery() as nursery:
-        spearlet: Spearlet = await nursery.start(_hold, limits, on_call, rng, runtimes or {})
+        spearlet: Spearlet = await nursery.start(_hold, limits, on_call, rng, registry)
         try:
             yield spearlet
             await spearlet.stop()
@@ -320,7 +316,7 @@ async def _hold(
     limits: HostLimits,
     on_call: OnCall | None,
     rng: random.Random,
-    runtimes: _Runtimes,
+    runtimes: RuntimeRegistry,
     task_status: trio.TaskStatus[Spearlet],
 ) -> None:
     """A spearlet, in a task of its own.

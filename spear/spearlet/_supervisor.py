@@ -35,7 +35,6 @@ from ._restarts import RestartBudget
 if TYPE_CHECKING:
     from random import Random
 
-    from spear._ids import RuntimeType
     from spear.channels import CommunicationChannel
 
     from ._pool import ReplicaPool
@@ -94,7 +93,7 @@ class Supervisor:
 
     Args:
         name: of the deployment.
-        runtime: what its replicas are.
+        runtime: the name of what runs its replicas.
         open_replica: starts one.
         settings: how they are restarted, and asked whether they are well.
         call_seconds: what calls have that name no deadline, and so what a replica that is replaced, or
@@ -114,7 +113,7 @@ class Supervisor:
     def __init__(
         self,
         name: str,
-        runtime: RuntimeType,
+        runtime: str,
         open_replica: OpenReplica,
         settings: DeploymentSettings,
         call_seconds: float,
@@ -125,7 +124,7 @@ class Supervisor:
         self.started = self.lost = self.restarts = 0
         self.on_ready: Callable[[CommunicationChannel], None] | None = None
         self._name = name
-        self._runtime: RuntimeType = runtime
+        self._runtime = runtime
         self.open_replica = open_replica
         self._settings = settings
         self._call_seconds = call_seconds

@@ -14,7 +14,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
@@ -29,6 +29,7 @@ from spear.transports import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from random import Random
 
     from spear._ids import InstanceId
@@ -57,6 +58,7 @@ class Network:
 
     Attributes:
         loss: probability of a loss at a site that has none of its own.
+        sites: the instances, by the names of their listeners.
     """
 
     def __init__(
@@ -78,6 +80,16 @@ class Network:
         self.loss = loss
         self.nursery = nursery
         self.record = record
+        self.sites: dict[str, Site] = {}
+
+    @contextmanager
+    def holding(self, site: Site) -> Iterator[None]:
+        """Have the instance of a site among the others, for as long as the block runs."""
+        self.sites[site.name] = site
+        try:
+            yield
+        finally:
+            del self.sites[site.name]
 
     def draw_delay(self, loss: float) -> float:
         """Return the seconds that the next chunk takes, with so much probability of each loss."""
@@ -102,6 +114,7 @@ class Site:
 
     Attributes:
         instance: its id.
+        name: that of the listener of its endpoint.
         is_closed: whether its process has ended. Its tasks may still unwind.
         is_frozen: whether its process is stopped, as by SIGSTOP.
         is_partitioned: whether no byte reaches it or leaves it.
@@ -111,6 +124,7 @@ class Site:
 
     def __init__(self, network: Network, instance: InstanceId) -> None:
         self.instance = instance
+        self.name = f"{instance.name}-{instance.incarnation}"
         self.is_closed = False
         self.is_frozen = False
         self.is_partitioned = False
@@ -121,8 +135,7 @@ class Site:
 
     def listen(self) -> Listener:
         """Return the listener of the host's endpoint for this instance."""
-        name = f"{self.instance.name}-{self.instance.incarnation}"
-        return SimulatedListener(self, open_memory_listener(name))
+        return SimulatedListener(self, open_memory_listener(self.name))
 
     # -- faults -------------------------------------------------------------------------------
 

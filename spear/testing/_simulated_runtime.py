@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from functools import partial
 from random import Random
 from signal import SIGKILL
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, ClassVar, Final, final
 
 import attrs
 import trio
@@ -28,22 +28,19 @@ from spear.runtimes import (
     Instance,
     InstanceBody,
     InstanceSpec,
-    InstanceState,
+    InstanceTemplate,
     LogBook,
     Runtime,
-    RuntimeCapabilities,
     RuntimeSettings,
-    RuntimeStatistics,
-    host_instance,
 )
 
 from ._simulated_network import Network, Site
 
 if TYPE_CHECKING:
     from spear._host_limits import HostLimits
-    from spear._ids import InstanceId, RuntimeType
+    from spear._ids import InstanceId
     from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
-    from spear.runtimes import InstanceEvent
+    from spear.runtimes import InstanceEvent, OnLine
     from spear.transports import Listener
 
 START_SECONDS: Final = (0.02, 0.2)
@@ -66,7 +63,6 @@ class SimulatedSettings(RuntimeSettings):
 
     make_agent: Callable[[], Agent]
     start_seconds: tuple[float, float] = START_SECONDS
-    debug: bool = False
 
     def __attrs_post_init__(self) -> None:
         least, most = self.start_seconds
@@ -77,103 +73,85 @@ class SimulatedSettings(RuntimeSettings):
 
 
 @final
+@attrs.define(eq=False, kw_only=True)
 class SimulatedRuntime(Runtime):
     """Starts instances in this process, reached through a simulated network.
 
-    Args:
-        factory: of the host.
+    Attributes:
         network: carries their connections, and runs their tasks.
         seed: what their generators derive from.
-
-    Attributes:
         bodies: bodies of the instances that run, in the order of their starts.
     """
 
-    def __init__(self, factory: CommunicationFactory, network: Network, seed: int) -> None:
-        self._factory = factory
-        self._network = network
-        self._seed = seed
-        self._sites: dict[InstanceId, Site] = {}
-        self.bodies: dict[InstanceId, SimulatedBody] = {}
-        self._started = self._failed = self._exited = 0
-        factory.register_transport("memory", self._listen)
+    name: ClassVar[str] = "memory"
+    settings_class: ClassVar[type[RuntimeSettings]] = SimulatedSettings
 
-    @property
-    def runtime_type(self) -> RuntimeType:
-        """Agents inside this process."""
-        return "memory"
-
-    def capabilities(self) -> RuntimeCapabilities:
-        """Return the abilities of simulated instances."""
-        return RuntimeCapabilities(
-            can_limit_memory=False,
-            can_limit_cpu=False,
-            can_be_signalled=False,
-            can_drain=True,
-            can_run_any_program=False,
-            max_instances=None,
-        )
-
-    def validate(self, settings: RuntimeSettings) -> None:
-        """Raise ConfigurationError for settings of another runtime."""
-        _own(settings)
+    network: Network
+    seed: int
+    bodies: dict[InstanceId, SimulatedBody] = attrs.field(factory=dict, init=False)
 
     @protected_block
-    async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
-        """An instance that is starting; see :meth:`Runtime.open_instance`."""
-        settings, instance = _own(spec.settings), spec.instance_id
-        site = self._sites[instance] = Site(self._network, instance)
-        recorded = attrs.evolve(spec, on_event=partial(self._record, spec.on_event))
-        launch = partial(self._launch, settings, site)
-        try:
-            async with host_instance(recorded, self._factory, spec.channel, launch) as opened:
-                yield opened
-        finally:
-            del self._sites[instance]
+    async def open_template(
+        self,
+        settings: RuntimeSettings,
+        factory: CommunicationFactory,
+        *,
+        several: bool = False,
+        on_line: OnLine | None = None,
+    ) -> AsyncIterator[SimulatedTemplate]:
+        """What starts simulated instances; see :meth:`Runtime.open_template`."""
+        settings = self._own(settings)
+        assert isinstance(settings, SimulatedSettings)  # _own has seen to it
+        await trio.lowlevel.checkpoint()
+        factory.register_transport("memory", self._listen)
+        yield SimulatedTemplate(self, settings, factory)
 
     async def _listen(self, instance: InstanceId, config: ChannelConfig, _: object) -> Listener:
         await trio.lowlevel.checkpoint()
-        return self._sites[instance].listen()
+        return self.network.sites[f"{instance.name}-{instance.incarnation}"].listen()
+
+
+@final
+class SimulatedTemplate(InstanceTemplate):
+    """Starts simulated instances."""
+
+    def __init__(
+        self, runtime: SimulatedRuntime, settings: SimulatedSettings, factory: CommunicationFactory
+    ) -> None:
+        super().__init__(runtime, factory)
+        self._simulated = runtime
+        self._settings = settings
 
     @protected_block
-    async def _launch(
-        self, settings: SimulatedSettings, site: Site, endpoint: Endpoint, book: LogBook
-    ) -> AsyncIterator[SimulatedBody]:
-        rng = Random(f"{site.instance} {self._seed}")  # noqa: S311  # reproduces, protects nothing
-        body = SimulatedBody(settings, site, book, rng)
-        self.bodies[site.instance] = body
-        self._network.nursery.start_soon(body.run, endpoint, self._factory.manager.limits)
-        try:
-            yield body
-        finally:
-            del self.bodies[site.instance]
+    async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
+        """An instance that is starting; see :meth:`InstanceTemplate.open_instance`."""
+        network = self._simulated.network
+        recorded = attrs.evolve(spec, on_event=partial(self._record, spec.on_event))
+        with network.holding(Site(network, spec.instance_id)):
+            async with super().open_instance(recorded) as instance:
+                yield instance
 
     def _record(
         self, on_event: Callable[[InstanceEvent], None] | None, event: InstanceEvent
     ) -> None:
-        self._started += event.state is InstanceState.STARTING
-        self._failed += event.state is InstanceState.FAILED
-        self._exited += event.state is InstanceState.EXITED
-        self._network.record(event.state.value, event.instance_id, event.reason)
+        network = self._simulated.network
+        network.record(event.state.value, event.instance_id, event.reason)
         if on_event is not None:
             on_event(event)
 
-    def statistics(self) -> RuntimeStatistics:
-        """The counters."""
-        return RuntimeStatistics(
-            instances=len(self._sites),
-            started=self._started,
-            failed=self._failed,
-            exited=self._exited,
-        )
-
-
-def _own(settings: RuntimeSettings) -> SimulatedSettings:
-    if not isinstance(settings, SimulatedSettings):
-        raise ConfigurationError(
-            f"the simulated runtime needs SimulatedSettings, not {type(settings).__name__}"
-        )
-    return settings
+    @protected_block
+    async def launch(self, endpoint: Endpoint, book: LogBook) -> AsyncIterator[SimulatedBody]:
+        """Start a simulated process; see :meth:`InstanceTemplate.launch`."""
+        runtime, instance = self._simulated, endpoint.instance_id
+        site = runtime.network.sites[f"{instance.name}-{instance.incarnation}"]
+        rng = Random(f"{instance} {runtime.seed}")  # noqa: S311  # reproduces, protects nothing
+        body = SimulatedBody(self._settings, site, book, rng)
+        runtime.bodies[instance] = body
+        runtime.network.nursery.start_soon(body.run, endpoint, self._factory.manager.limits)
+        try:
+            yield body
+        finally:
+            del runtime.bodies[instance]
 
 
 @final

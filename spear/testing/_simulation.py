@@ -36,7 +36,6 @@ from ._trio_scheduling import seeded_scheduling
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.agent import Agent
-    from spear.channels import CommunicationFactory
     from spear.spearlet import Deployment, DeploymentSettings, Scale, Spearlet
 
     from ._simulated_runtime import SimulatedBody
@@ -292,15 +291,12 @@ class Simulation(metaclass=NoPublicConstructor):
                 self.generator("network"), nursery, self._record, latency_seconds, loss
             )
 
-            def open_runtime(factory: CommunicationFactory) -> SimulatedRuntime:
-                self._runtime = SimulatedRuntime(factory, network, self.seed)
-                return self._runtime
-
+            self._runtime = SimulatedRuntime(network=network, seed=self.seed)
             async with open_spearlet(
                 limits=limits,
                 on_call=self._on_call,
                 rng=self.generator("host"),
-                runtimes={SimulatedSettings: open_runtime},
+                runtimes=[self._runtime],
             ) as self.spearlet:
                 await program(self)
 

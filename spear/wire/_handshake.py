@@ -15,8 +15,8 @@ from typing import Final, final
 
 import attrs
 
-from spear._errors import RemoteProtocolError
-from spear._ids import RUNTIME_TYPES, InstanceId, Secret
+from spear._errors import ConfigurationError, RemoteProtocolError
+from spear._ids import InstanceId, Secret
 from spear._limits import DEFAULT_WIRE_LIMITS, KIB, WireLimits
 
 from ._heads import Head, HeadValue
@@ -124,15 +124,14 @@ class AuthRequest:
             or not 0 < version < 2**32
             or not isinstance(proof, bytes)
             or not isinstance(runtime, str)
-            or runtime not in RUNTIME_TYPES
             or not isinstance(name, str)
             or type(incarnation) is not int
             or not isinstance(client, str)
         ):
             raise RemoteProtocolError("an authentication request lacks a field")
         try:
-            instance = InstanceId(RUNTIME_TYPES[runtime], name, incarnation)
-        except ValueError as error:
+            instance = InstanceId(runtime, name, incarnation)
+        except ConfigurationError as error:
             raise RemoteProtocolError("an impossible instance id") from error
         return cls(
             version,

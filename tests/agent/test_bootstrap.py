@@ -63,7 +63,7 @@ def test_a_record_may_say_more() -> None:
         ({"address": "nowhere"}, "'nowhere' is not an address"),
         ({"secret": "text"}, "secret must be bytes"),
         ({"secret": b"short"}, "a secret is 32 bytes"),
-        ({"runtime": "magic"}, "runtime 'magic' is none of process, wasm"),
+        ({"runtime": "Magic!"}, "'Magic!' cannot name a runtime"),
         ({"instance": "../x"}, "must be 1 to 63"),
         ({"instance": 5}, "instance must be text"),
         ({"incarnation": 0}, "incarnation"),
@@ -141,7 +141,7 @@ def test_s3_the_environment_is_read_once_and_cleared() -> None:
         ({"SECRET": KEY.hex()[:-2]}, "SECRET must be 64 hexadecimal digits"),
         ({"SPEAR_INSTANCE": "shop"}, "SPEAR_INSTANCE='shop': write it as process:name#1"),
         ({"SPEAR_INSTANCE": "process:shop#x"}, "write it as process:name#1"),
-        ({"SPEAR_INSTANCE": "magic:shop#1"}, "runtime 'magic' is none of"),
+        ({"SPEAR_INSTANCE": "magic!:shop#1"}, "'magic!' cannot name a runtime"),
         ({"SPEAR_INSTANCE": "process:#1"}, "must be 1 to 63"),
     ],
 )

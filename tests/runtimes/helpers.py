@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spear.channels import Service
-    from spear.runtimes import Instance, InstanceEvent, RuntimeSettings, Zygote
+    from spear.runtimes import Instance, InstanceEvent, ProcessTemplate, RuntimeSettings
 
 HERE = Path(__file__).parent
 WORKER = str(HERE / "worker.py")
@@ -63,8 +63,8 @@ class Host:
     factory: CommunicationFactory
     runtime: ProcessRuntime
     events: list[InstanceEvent] = attrs.Factory(list)
-    zygote: Zygote | None = None
-    """Forks what is run from now on."""
+    template: ProcessTemplate | None = None
+    """Starts what is run from now on, whatever its settings."""
 
     @asynccontextmanager
     async def run(
@@ -77,22 +77,31 @@ class Host:
     ) -> AsyncIterator[Instance]:
         spec = InstanceSpec(
             instance_id=InstanceId("process", name, incarnation),
-            settings=settings,
             service=service,
             on_event=self.events.append,
         )
-        async with self.runtime.open_instance(spec, zygote=self.zygote) as instance:
+        async with self.start(settings, spec) as instance:
             yield instance
 
     @asynccontextmanager
-    async def forking(self, settings: ProcessSettings) -> AsyncIterator[Zygote]:
+    async def start(self, settings: RuntimeSettings, spec: InstanceSpec) -> AsyncIterator[Instance]:
+        async with AsyncExitStack() as stack:
+            template = self.template
+            if template is None:
+                opening = self.runtime.open_template(settings, self.factory)
+                template = await stack.enter_async_context(opening)
+            yield await stack.enter_async_context(template.open_instance(spec))
+
+    @asynccontextmanager
+    async def forking(self, settings: ProcessSettings) -> AsyncIterator[ProcessTemplate]:
         """Everything that is run in the block is forked."""
-        async with self.runtime.open_zygote(settings) as zygote:
-            self.zygote = zygote
+        opening = self.runtime.open_template(settings, self.factory, several=True)
+        async with opening as template:
+            self.template = template
             try:
-                yield zygote
+                yield template
             finally:
-                self.zygote = None
+                self.template = None
 
     @asynccontextmanager
     async def ready(
@@ -111,7 +120,7 @@ class Host:
 @asynccontextmanager
 async def open_host(limits: HostLimits | None = None) -> AsyncIterator[Host]:
     async with open_communication_factory(limits or HostLimits()) as factory:
-        yield Host(factory, ProcessRuntime(factory))
+        yield Host(factory, ProcessRuntime())
 
 
 async def call(instance: Instance, function: str, payload: bytes = b"") -> bytes:

@@ -118,12 +118,13 @@ async def main() -> None:
     )
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         host = await stack.enter_async_context(open_host(limits))
-        zygote = await stack.enter_async_context(host.runtime.open_zygote(program))
+        opening = host.runtime.open_template(program, host.factory, several=True)
+        template = await stack.enter_async_context(opening)
         # They become busy last, so that they do not slow down those that are still starting.
         busy: list[tuple[Instance, str]] = []
         for kind in sorted((kinds * count)[:count], key=lambda kind: kind == "foreign"):
             number = len(pids)
-            host.zygote = zygote if kind == "forked" else None
+            host.template = template if kind == "forked" else None
             with listening() as lines:
                 instance = await stack.enter_async_context(
                     host.run(settings.get(kind, worker()), f"worker-{number}")
@@ -142,7 +143,7 @@ async def main() -> None:
             assert instance.pid is not None
             pids.append(instance.pid)
         # The zygote itself, what it has forked ahead, and the instances that it has forked.
-        pid = zygote.statistics().pid
+        pid = template.statistics().pid
         assert pid is not None
         pids += [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
         for instance, kind in busy:

@@ -32,11 +32,18 @@ async def _end(instance: Instance) -> None:
 
 async def test_r6_instances() -> None:
     async with open_host() as host:
-        spec = InstanceSpec(instance_id=InstanceId("process", "worker"), settings=worker())
+        spec = InstanceSpec(instance_id=InstanceId("process", "worker"))
         with assert_no_checkpoints():
-            host.runtime.validate(spec.settings)
+            host.runtime.validate(worker())
             host.runtime.capabilities()
-            opening = host.runtime.open_instance(spec)
+            host.runtime.takes("shop.py")
+            preparing = host.runtime.open_template(worker(), host.factory)
+        with assert_checkpoints():
+            template = await preparing.__aenter__()
+        with assert_no_checkpoints():
+            template.refresh()
+            template.statistics()
+            opening = template.open_instance(spec)
         with assert_checkpoints():
             instance = await opening.__aenter__()
         for _ in range(2):
@@ -55,6 +62,7 @@ async def test_r6_instances() -> None:
             instance.kill()
         with assert_checkpoints():
             await opening.__aexit__(None, None, None)
+        await preparing.__aexit__(None, None, None)
 
 
 async def test_r6_zygotes(tmp_path: Path) -> None:
@@ -62,11 +70,12 @@ async def test_r6_zygotes(tmp_path: Path) -> None:
     program.write_text("import spear\napp = spear.Agent()\n")
     async with open_host() as host:
         with assert_no_checkpoints():
-            opening = host.runtime.open_zygote(ProcessSettings(target=str(program)))
+            settings = ProcessSettings(target=str(program))
+            opening = host.runtime.open_template(settings, host.factory, several=True)
         with assert_checkpoints():
-            zygote = await opening.__aenter__()
+            template = await opening.__aenter__()
         with assert_no_checkpoints():
-            zygote.refresh()
-            zygote.statistics()
+            template.refresh()
+            template.statistics()
         with assert_checkpoints():
             await opening.__aexit__(None, None, None)

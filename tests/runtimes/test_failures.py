@@ -77,14 +77,13 @@ async def test_an_interrupted_observer_of_a_state_leaves_no_process_behind(
     transports = ("none",) if state is InstanceState.FAILED else None
     spec = InstanceSpec(
         instance_id=InstanceId("process", "worker"),
-        settings=worker(),
         channel=ChannelConfig(transports=transports),
         on_event=interrupted,
     )
     with nothing_left():
         async with open_host() as host:
             with pytest.raises(BaseException) as caught:  # noqa: PT011, PT012  # perhaps a group
-                async with host.runtime.open_instance(spec) as instance:
+                async with host.start(worker(), spec) as instance:
                     await instance.wait_ready()
                     if state is InstanceState.STOPPING:
                         instance.kill()

@@ -22,7 +22,7 @@ from spear._errors import SpawnFailed, SpearError
 from spear._ids import InstanceId
 from spear._limits import WireLimits
 from spear.channels import ChannelConfig, open_communication_factory
-from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec, RuntimeSettings
+from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec
 from spear.runtimes._instance import KILL_SECONDS, LATE_SECONDS, describe_exit, host_instance
 from spear.runtimes.process._metrics import read_metrics
 
@@ -70,7 +70,7 @@ async def living(body: Body, limits: HostLimits | None = None) -> AsyncIterator[
     async def launch(endpoint: Endpoint, book: LogBook) -> AsyncIterator[Body]:
         yield body
 
-    spec = InstanceSpec(instance_id=InstanceId("process", "fake"), settings=RuntimeSettings())
+    spec = InstanceSpec(instance_id=InstanceId("process", "fake"))
     async with (
         open_communication_factory(limits or HostLimits()) as factory,
         host_instance(spec, factory, ChannelConfig(), launch) as instance,
@@ -249,7 +249,7 @@ async def test_an_endpoint_is_not_left_behind_by_a_failed_launch() -> None:
             raise SpawnFailed("no reason")
             yield Body()
 
-        spec = InstanceSpec(instance_id=InstanceId("process", "fake"), settings=RuntimeSettings())
+        spec = InstanceSpec(instance_id=InstanceId("process", "fake"))
         with pytest.raises(SpearError, match="no reason"):
             async with host_instance(spec, factory, ChannelConfig(), launch):
                 pass

@@ -25,7 +25,6 @@ from spear.transports import connect, parse_address
 from spear.wire import Head, decode_head_untrusted
 
 if TYPE_CHECKING:
-    from spear._ids import RuntimeType
     from spear.channels import InboundCall
 
 
@@ -165,7 +164,7 @@ def read_record(fd: int) -> dict[str, object]:
 def identity(record: dict[str, object]) -> tuple[str, InstanceId, Secret]:
     """Address, id and secret of a record."""
     instance = InstanceId(
-        cast("RuntimeType", record["runtime"]),
+        cast("str", record["runtime"]),
         cast("str", record["instance"]),
         cast("int", record["incarnation"]),
     )

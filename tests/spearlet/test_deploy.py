@@ -27,9 +27,10 @@ from spear import (
     open_spearlet,
 )
 from spear.runtimes import InstanceEvent, InstanceState, ProcessSettings
+from spear.runtimes.process._runtime import _search_path
 from spear.spearlet import Deployment
 from spear.spearlet._settings import MAX_REPLICAS
-from spear.spearlet._sources import MAX_NAME, _name_of, _search_path
+from spear.spearlet._sources import MAX_NAME, _name_of
 from spear.testing import cancel_sweep
 
 from .helpers import PATIENCE_SECONDS, WORKERS, Probe, deployed, instance, pid, write

@@ -608,8 +608,12 @@ def test_the_runtime_starts_instances_without_a_deployment() -> None:
     async def program(simulation: Simulation) -> None:
         runtime, instance = simulation._runtime, InstanceId("memory", "alone")
         settings = SimulatedSettings(make_agent=sleeper(simulation))
-        spec = InstanceSpec(instance_id=instance, settings=settings)
-        async with runtime.open_instance(spec) as opened:
+        spec = InstanceSpec(instance_id=instance)
+        factory = simulation.spearlet._factory
+        async with (
+            runtime.open_template(settings, factory) as template,
+            template.open_instance(spec) as opened,
+        ):
             channel = await opened.wait_ready()
             assert list(channel.functions) == ["nap"]
             body = runtime.bodies[instance]

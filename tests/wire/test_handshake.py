@@ -153,7 +153,7 @@ class TestMessages:
         [
             {"version": None}, {"version": "1"}, {"version": True}, {"version": 0}, {"version": -1},
             {"version": 2**32}, {"version": 2**64 - 1}, {"proof": None}, {"proof": "text"},
-            {"runtime": None}, {"runtime": "docker"}, {"runtime": 1}, {"instance": None},
+            {"runtime": None}, {"runtime": 1}, {"instance": None},
             {"instance": 1}, {"incarnation": None}, {"incarnation": 1.0}, {"incarnation": True},
             {"client": 1}, {"client": None},
         ],
@@ -166,7 +166,8 @@ class TestMessages:
         "change",
         [
             {"instance": ""}, {"instance": "../x"}, {"instance": "x" * 64}, {"incarnation": 0},
-            {"incarnation": -1},
+            {"incarnation": -1}, {"runtime": ""}, {"runtime": "Docker"}, {"runtime": "x" * 33},
+            {"runtime": "a:b"},
         ],
     )  # fmt: skip
     def test_an_instance_id_must_be_possible(self, change: Mapping[str, HeadValue]) -> None:

@@ -1,70 +1,51 @@
 """The process runtime: each instance is a process in a session of its own.
 
-Here only the pieces are put together: ``_instance`` leads an instance's life, ``_launch`` starts
-its process, ``_body`` watches it.
+Here only the pieces are put together: ``_instance`` leads an instance's life, ``_launch`` starts its
+process, ``_body`` watches it, ``_zygote`` forks it if that can be.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import sys
+import sysconfig
 from collections.abc import AsyncIterator
-from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, final
 
 import attrs
 import trio
 
-from spear._directories import temporary_directory
-from spear._errors import ConfigurationError, SpawnFailed
-from spear.channels import call_unprotected, protected_block, protected_class
+from spear._paths import absolute, working_directory
+from spear.channels import protected_block, protected_class
 
-from .._abc import Runtime, RuntimeCapabilities, RuntimeStatistics
-from .._body import InstanceSpec, RuntimeSettings
-from .._instance import Instance, host_instance
-from .._states import InstanceEvent, InstanceState
-from ._directory import sweep_working_directories
-from ._guard import Guard
+from .._abc import InstanceTemplate, Runtime, RuntimeCapabilities
+from .._body import RuntimeSettings
+from ._children import HostChildren
 from ._launch import launch_process
-from ._orphans import Orphans, inherits_orphans
-from ._settings import ProcessSettings
-from ._zygote import Zygote, open_zygote
+from ._settings import ProcessSettings, is_certain
+from ._zygote import Zygote, ZygoteStatistics, open_zygote
 
 if TYPE_CHECKING:
-    from spear._ids import RuntimeType
-    from spear.channels import CommunicationFactory, Endpoint
+    from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
 
     from .._logs import LogBook, OnLine
-    from .._states import OnEvent
     from ._body import ProcessBody
-
-MAX_STARTS_AT_ONCE: Final = 8
-"""Processes that are being forked; more of them at once would be ready no earlier."""
 
 
 @final
 @protected_class
+@attrs.define(eq=False, kw_only=True)
 class ProcessRuntime(Runtime):
-    """Starts processes on this machine.
+    """Runs instances as processes on this machine.
 
-    Args:
-        factory: opens the channels to them; its limits are those of the instances.
-        max_instances: at the same time.
+    Attributes:
+        max_instances: see :class:`Runtime`.
     """
 
-    def __init__(self, factory: CommunicationFactory, *, max_instances: int | None = None) -> None:
-        self._factory = factory
-        self._max_instances = max_instances
-        self._starters = trio.CapacityLimiter(MAX_STARTS_AT_ONCE)
-        self._has_swept = False
-        self._guard: Guard | None = None
-        self._getting_guard = trio.Lock()
-        self._instances = 0
-        self._seen: Counter[InstanceState] = Counter()
-
-    @property
-    def runtime_type(self) -> RuntimeType:
-        """Processes."""
-        return "process"
+    name: ClassVar[str] = "process"
+    settings_class: ClassVar[type[RuntimeSettings]] = ProcessSettings
 
     def capabilities(self) -> RuntimeCapabilities:
         """What can be asked of processes."""
@@ -74,121 +55,126 @@ class ProcessRuntime(Runtime):
             can_be_signalled=True,
             can_drain=True,
             can_run_any_program=True,
-            max_instances=self._max_instances,
         )
 
-    def validate(self, settings: RuntimeSettings) -> None:
-        """Find out whether a process could be started so, without starting one.
+    def takes(self, target: object) -> ProcessSettings | None:
+        """Return settings for a Python file, a directory with a ``main.py``, or a module's dotted name.
+
+        A module is looked for where this process looks.
 
         Raises:
-            ConfigurationError: no; the message says what to change.
+            ConfigurationError: a path is relative, and the working directory has been removed.
         """
-        _own(settings).validate()
+        if isinstance(target, str | Path) and is_certain(str(target)):
+            target = ProcessSettings(target=str(target))
+        if not isinstance(target, ProcessSettings):
+            return None
+        settings = target.made_absolute()
+        if settings.target and settings.split_target()[0] is None:
+            search = dict.fromkeys((*settings.python_path, *_search_path()))
+            settings = attrs.evolve(settings, python_path=tuple(search))
+        return settings
 
     @protected_block
-    async def open_zygote(
-        self, settings: ProcessSettings, *, on_line: OnLine | None = None
-    ) -> AsyncIterator[Zygote]:
-        """What forks instances of one program, for as long as the block runs.
-
-        The program is being loaded from now on; nobody has to wait for it. Instances that outlive the
-        block live on, but how they end is not known. Leaving the block ends the zygote, which takes no
-        longer than ``limits.timeouts.terminate_seconds`` and is not cut short if cancelled.
-
-        Args:
-            settings: of the instances; those of an instance may differ in limits, debug and low_latency.
-            on_line: told of every line that is written while the program is loaded; must neither block
-                nor raise.
-
-        Raises:
-            ConfigurationError: see :meth:`validate`.
-        """
-        settings = _own(settings)
-        settings.validate()
-        limits = self._factory.manager.limits
-        guard = await self._get_guard()
-        async with open_zygote(settings, limits, self._starters, guard, on_line) as zygote:
-            yield zygote
-
-    @protected_block
-    async def open_instance(
-        self, spec: InstanceSpec, *, zygote: Zygote | None = None
-    ) -> AsyncIterator[Instance]:
-        """A process that is starting; see :meth:`Runtime.open_instance`.
-
-        Args:
-            spec: what is wanted.
-            zygote: forks it, if its program can be forked, and ``settings.start`` allows it.
-        """
-        settings = _own(spec.settings)
-        if zygote is not None:
-            zygote._expect_to_fit(settings)  # and the zygote's have been found good
-            settings.validate_surroundings()
-        else:
-            settings.validate()
-            if settings.start == "zygote":
-                raise ConfigurationError(
-                    "start='zygote' needs one: open_instance(spec, zygote=...), from open_zygote()"
-                )
-        if self._max_instances is not None and self._instances >= self._max_instances:
-            raise SpawnFailed(f"{spec.instance_id} did not start: {self._instances} run already")
-        config = spec.channel
-        if settings.low_latency:
-            config = attrs.evolve(config, low_latency=True)
-        counted = attrs.evolve(spec, on_event=partial(self._count, spec.on_event))
-        launch = partial(self._launch, settings, zygote)
-        self._instances += 1
-        try:
-            async with host_instance(counted, self._factory, config, launch) as instance:
-                yield instance
-        finally:
-            self._instances -= 1
-
-    @protected_block
-    async def _launch(
+    async def open_template(
         self,
+        settings: RuntimeSettings,
+        factory: CommunicationFactory,
+        *,
+        several: bool = False,
+        on_line: OnLine | None = None,
+    ) -> AsyncIterator[ProcessTemplate]:
+        """What starts processes of one program; see :meth:`Runtime.open_template`.
+
+        If there may be several, or ``settings.start`` is ``zygote``, the program is being loaded from now
+        on, to be forked; no task has to wait for that. Instances that outlive the block live on, but how
+        they end is not known. Leaving the block takes no longer than
+        ``limits.timeouts.terminate_seconds`` and is not cut short if cancelled.
+        """
+        settings = self._own(settings)
+        assert isinstance(settings, ProcessSettings)  # _own has seen to it
+        settings = settings.made_absolute()
+        settings.validate()
+        await trio.lowlevel.checkpoint()
+        async with AsyncExitStack() as stack:
+            zygote: Zygote | None = None
+            # For one instance alone, a zygote would load the program once too often.
+            if settings.start == "zygote" or (several and not settings.command):
+                children = HostChildren.of(factory)
+                guard = await children.get_guard(factory)
+                limits = factory.manager.limits
+                opening = open_zygote(settings, limits, children.starters, guard, on_line)
+                zygote = await stack.enter_async_context(opening)
+            yield ProcessTemplate(self, settings, factory, zygote)
+
+
+@final
+@protected_class
+class ProcessTemplate(InstanceTemplate):
+    """Starts processes of one program. Made by :meth:`ProcessRuntime.open_template`."""
+
+    def __init__(
+        self,
+        runtime: ProcessRuntime,
         settings: ProcessSettings,
+        factory: CommunicationFactory,
         zygote: Zygote | None,
-        endpoint: Endpoint,
-        book: LogBook,
-    ) -> AsyncIterator[ProcessBody]:
-        if not self._has_swept:
-            parent = temporary_directory()
-            self._has_swept = True
-            await sweep_working_directories(parent)
-        limits, guard = self._factory.manager.limits, await self._get_guard()
+    ) -> None:
+        super().__init__(runtime, factory)
+        self._settings = settings
+        self._zygote = zygote
+
+    def __repr__(self) -> str:
+        how = f"spawns, as it {self.obstacle}" if self.obstacle else "forks"
+        return f"<ProcessTemplate of {self._settings.title}: {how}>"
+
+    @property
+    def obstacle(self) -> str:
+        """Why processes are spawned one by one, as the end of "it ..."; empty if they are forked."""
+        return self.statistics().obstacle
+
+    def refresh(self) -> None:
+        """Load the program anew, for all instances from now on; those that run are not touched.
+
+        That happens by itself when a file has changed that one of its modules was loaded from. Call this
+        when anything else has changed that it reads when it is loaded; or to try again to fork what could
+        not be forked.
+        """
+        if self._zygote is not None:
+            self._zygote.refresh()
+
+    def statistics(self) -> ZygoteStatistics:
+        """The counters."""
+        if self._zygote is not None:
+            return self._zygote.statistics()
+        return ZygoteStatistics(obstacle="has but one instance")
+
+    def configure_channel(self, config: ChannelConfig) -> ChannelConfig:
+        """Return how to talk to an instance, for what its spec says."""
+        return attrs.evolve(config, low_latency=True) if self._settings.low_latency else config
+
+    @protected_block
+    async def launch(self, endpoint: Endpoint, book: LogBook) -> AsyncIterator[ProcessBody]:
+        """Fork or spawn a process; see :meth:`InstanceTemplate.launch`."""
+        factory, settings = self._factory, self._settings
+        if self._zygote is None:
+            settings.validate()
+        else:  # and the program is loaded already
+            settings.validate_surroundings()
+        children = HostChildren.of(factory)
+        await children.sweep()
+        limits, guard = factory.manager.limits, await children.get_guard(factory)
         async with launch_process(
-            settings, limits, self._starters, guard, endpoint, book, zygote
+            settings, limits, children.starters, guard, endpoint, book, self._zygote
         ) as body:
             yield body
 
-    async def _get_guard(self) -> Guard:
-        """The guard of this host's instances, which ends with the factory."""
-        async with self._getting_guard:
-            if self._guard is None:
-                if inherits_orphans():  # pragma: no cover  # where coverage measures nothing
-                    await self._factory.start(Orphans().run)
-                self._guard = await self._factory.start(Guard().run)
-        return self._guard
 
-    def _count(self, on_event: OnEvent | None, event: InstanceEvent) -> None:
-        self._seen[event.state] += 1
-        if on_event is not None:
-            call_unprotected(on_event, event)
-
-    def statistics(self) -> RuntimeStatistics:
-        """The counters."""
-        return RuntimeStatistics(
-            instances=self._instances,
-            started=self._seen[InstanceState.STARTING],
-            failed=self._seen[InstanceState.FAILED],
-            exited=self._seen[InstanceState.EXITED],
-        )
-
-
-def _own(settings: RuntimeSettings) -> ProcessSettings:
-    if not isinstance(settings, ProcessSettings):
-        raise ConfigurationError(
-            f"the process runtime needs ProcessSettings, not {type(settings).__name__}"
-        )
-    return settings.made_absolute()
+def _search_path() -> tuple[str, ...]:
+    """Where this process looks for modules that are not installed."""
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
+    here = working_directory()
+    known = [each for each in sys.path if here or os.path.isabs(each)]
+    places = [absolute(each, here) for each in known if os.path.isdir(each or ".")]
+    return tuple(each for each in places if not os.path.join(each, "").startswith(installed))

@@ -160,9 +160,8 @@ class ProcessSettings(RuntimeSettings):
         environment_handover: set SERVICE_ADDR, SECRET (in hex) and SPEAR_INSTANCE. Whoever may read
             ``/proc`` of our user can read them, and the program's children inherit them; a
             descriptor has neither weakness.
-        start: with a zygote at hand (see :meth:`ProcessRuntime.open_zygote`), ``auto`` forks what can be
-            forked and spawns everything else, ``zygote`` refuses what cannot be forked, ``spawn``
-            forks nothing.
+        start: ``auto`` forks what can be forked, if there may be several instances, and spawns everything
+            else; ``zygote`` refuses what cannot be forked, ``spawn`` forks nothing.
     """
 
     target: str | None = attrs.field(default=None, converter=_as_text)
@@ -173,7 +172,6 @@ class ProcessSettings(RuntimeSettings):
     pass_environment: tuple[str, ...] = ()
     working_directory: str | None = attrs.field(default=None, converter=_as_text)
     limits: ResourceLimits = attrs.field(factory=ResourceLimits)
-    debug: bool = False
     low_latency: bool = False
     environment_handover: bool = False
     start: StartMethod = "auto"
@@ -237,6 +235,11 @@ class ProcessSettings(RuntimeSettings):
                     f"environment[{variable!r}] cannot contain a NUL", key="environment"
                 )
 
+    @property
+    def title(self) -> str:
+        """Its target, or its program."""
+        return self.target or self.program()
+
     def made_absolute(self) -> ProcessSettings:
         """Return these settings with absolute paths, so that a change of directory does not matter.
 
@@ -276,10 +279,7 @@ class ProcessSettings(RuntimeSettings):
             raise problem
 
     def problems(self) -> Iterator[ConfigurationError]:
-        """Yield an error for each reason why this machine cannot start the program.
-
-        Its ``key`` is the setting at fault; empty if the fault is the machine's.
-        """
+        """Yield an error for each reason why this machine cannot start the program."""
         program, (path, _) = self.program(), self.split_target()
         if shutil.which(program, path=self._base_environment()["PATH"]) is None:
             key = "command" if self.command else "python"
@@ -357,6 +357,14 @@ class ProcessSettings(RuntimeSettings):
         }
         environment.setdefault("PATH", os.defpath)
         return environment | dict(self.environment)
+
+
+def is_certain(target: str) -> bool:
+    """Whether a target names Python code, and nothing else: a Python file, a directory, or a module."""
+    program, _ = split_target(target)
+    if os.path.isfile(program):
+        return os.path.splitext(program)[1] in ("", ".py")
+    return os.path.isdir(program) or all(each.isidentifier() for each in program.split("."))
 
 
 _SPEAR_ROOT: Final = Path(__file__).resolve().parents[3]

@@ -59,12 +59,12 @@ class ZygoteStatistics:
         obstacle: why instances are spawned, as the end of "it ..."; empty if they are forked.
     """
 
-    pid: int | None
-    forked: int
-    spawned: int
-    loaded: int
-    died: int
-    obstacle: str
+    pid: int | None = None
+    forked: int = 0
+    spawned: int = 0
+    loaded: int = 0
+    died: int = 0
+    obstacle: str = ""
 
 
 @final
@@ -99,7 +99,7 @@ class ForkedStart:
 @final
 @protected_class
 class Zygote(metaclass=NoPublicConstructor):
-    """Forks instances of one program. Made by :meth:`ProcessRuntime.open_zygote`, never by hand."""
+    """Forks instances of one program. Made by :func:`open_zygote`, never by hand."""
 
     def __init__(
         self,
@@ -201,7 +201,9 @@ class Zygote(metaclass=NoPublicConstructor):
         self._look_after_template()
         if not self._obstacle and (start.is_hopeful or self._settings.start == "zygote"):
             if not self._is_open:
-                raise ConfigurationError(f"{start.instance_id}: the block of its zygote has ended")
+                raise ConfigurationError(
+                    f"{start.instance_id}: the block of its template has ended"
+                )
             start.attempts += 1
             template = self._template or self._load()
             try:
@@ -249,18 +251,6 @@ class Zygote(metaclass=NoPublicConstructor):
             stderr_tail=template.stderr_tail,
         )
 
-    def _expect_to_fit(self, settings: ProcessSettings) -> None:
-        """Raise ConfigurationError if it forks something else."""
-        ours = self._settings
-        same = attrs.evolve(
-            settings,
-            limits=ours.limits,
-            debug=ours.debug,
-            low_latency=ours.low_latency,
-        )
-        if same != ours:
-            raise ConfigurationError(f"{self!r} was opened for other settings than {settings!r}")
-
 
 def _name_of(settings: ProcessSettings) -> str:
     stem = Path(settings.target or "").stem
@@ -275,7 +265,7 @@ async def open_zygote(
     guard: Guard,
     on_line: OnLine | None,
 ) -> AsyncIterator[Zygote]:
-    """See :meth:`ProcessRuntime.open_zygote`."""
+    """What forks instances of one program; see :meth:`ProcessRuntime.open_template`."""
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
         zygote: Zygote = Zygote._create(settings, limits, starters, guard, nursery, on_line)

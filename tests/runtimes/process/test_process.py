@@ -341,13 +341,12 @@ async def test_a_limit_that_cannot_be_set_fails_the_start() -> None:
 async def test_without_a_transport_nothing_starts() -> None:
     spec = InstanceSpec(
         instance_id=InstanceId("process", "worker"),
-        settings=worker(),
         channel=ChannelConfig(transports=("grpc",)),
     )
     with nothing_left():
         async with open_host() as host:
             with pytest.raises(ChannelCreationFailed, match="grpc"):
-                async with host.runtime.open_instance(spec):
+                async with host.start(worker(), spec):
                     pass
 
 
@@ -364,9 +363,7 @@ async def test_the_number_of_instances_can_be_bounded() -> None:
     from spear.runtimes import ProcessRuntime
 
     async with open_host() as host:
-        host.runtime = ProcessRuntime(host.factory, max_instances=1)
-        assert host.runtime.capabilities().max_instances == 1
-        assert host.runtime.runtime_type == "process"
+        host.runtime = ProcessRuntime(max_instances=1)
         async with host.run(worker(), "first"):
             with pytest.raises(SpawnFailed, match="1 run already"):
                 async with host.run(worker(), "second"):
@@ -456,10 +453,9 @@ trio.run(main)
 async def test_each_local_transport_will_do(transport: str) -> None:
     spec = InstanceSpec(
         instance_id=InstanceId("process", "worker"),
-        settings=worker(),
         channel=ChannelConfig(transports=(transport,)),
     )
-    async with open_host() as host, host.runtime.open_instance(spec) as instance:
+    async with open_host() as host, host.start(worker(), spec) as instance:
         await instance.wait_ready()
         assert await call(instance, "echo", b"hello") == b"hello"
 

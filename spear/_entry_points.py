@@ -1,0 +1,53 @@
+"""Parts of Spear that other distributions bring, found by entry point. A leaf.
+
+Only what a program asks for by name is loaded, and the metadata of installed distributions is read only
+when a name is not one of Spear's own: reading it takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ._errors import BrokenEntryPoint
+from ._util import summary_of
+
+T = TypeVar("T")
+
+
+def names_of_entry_points(group: str) -> tuple[str, ...]:
+    """The names of the entry points of a group, sorted; none of them is loaded."""
+    from importlib.metadata import entry_points
+
+    return tuple(sorted({each.name for each in entry_points(group=group)}))
+
+
+def load_entry_point(group: str, name: str, kind: type[T]) -> T | None:
+    """The object of an entry point; None if no installed distribution has one of that name.
+
+    An entry point names an object of class ``kind``, or what makes one when it is called without
+    arguments, such as the class. If several distributions have the name, the first one on
+    ``sys.path`` counts.
+
+    Raises:
+        BrokenEntryPoint: it cannot be loaded, or is something else.
+    """
+    from importlib.metadata import entry_points
+
+    for found in entry_points(group=group, name=name):
+        distribution = found.dist.name if found.dist else ""
+        try:
+            loaded = found.load()
+            thing: object = loaded if isinstance(loaded, kind) else loaded()
+        except Exception as error:
+            raise BrokenEntryPoint(
+                group, name, distribution, f"{found.value} cannot be loaded: {summary_of(error)}"
+            ) from error
+        if not isinstance(thing, kind):
+            raise BrokenEntryPoint(
+                group,
+                name,
+                distribution,
+                f"{found.value} is no {kind.__name__}, but a {type(thing).__name__}",
+            )
+        return thing
+    return None

@@ -1,0 +1,114 @@
+"""Which runtimes there are: those given to a host, Spear's own, and those of other distributions.
+
+A name that is one of Spear's costs no look at what is installed: reading the metadata takes milliseconds,
+and every host waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, final
+
+from spear._entry_points import load_entry_point, names_of_entry_points
+from spear._errors import BrokenEntryPoint, ConfigurationError, UnsupportedRuntime
+from spear._util import did_you_mean
+
+from ._abc import Runtime
+from ._body import RuntimeSettings
+from .process import ProcessRuntime, ProcessSettings
+
+GROUP: Final = "spear.runtimes"
+"""The group of entry points."""
+
+_OWN: Final[dict[str, Callable[[], Runtime]]] = {ProcessRuntime.name: ProcessRuntime}
+
+
+@final
+class RuntimeRegistry:
+    """The runtimes that one host can use, by name.
+
+    Args:
+        runtimes: are found before Spear's own, and before entry points.
+
+    Raises:
+        ConfigurationError: two of them have one name, or one is no runtime.
+    """
+
+    def __init__(self, runtimes: Iterable[Runtime] = ()) -> None:
+        self._by_name: dict[str, Runtime] = {}
+        for each in runtimes:
+            if not isinstance(each, Runtime):
+                raise ConfigurationError(f"{each!r} is no spear.runtimes.Runtime")
+            if each.name in self._by_name:
+                raise ConfigurationError(f"there are two runtimes {each.name!r}")
+            self._by_name[each.name] = each
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all runtimes that there are, sorted. Entry points are not loaded."""
+        return tuple(sorted({*self._by_name, *_OWN, *names_of_entry_points(GROUP)}))
+
+    def find(self, name: str) -> Runtime:
+        """The runtime of that name. It is loaded when it is first asked for.
+
+        Raises:
+            UnsupportedRuntime: there is none.
+            BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            found = self._by_name[name] = self._load(name)
+        return found
+
+    def _load(self, name: str) -> Runtime:
+        if own := _OWN.get(name):
+            return own()
+        found = load_entry_point(GROUP, name, Runtime)  # type: ignore[type-abstract]  # never called
+        if found is None:
+            names = self.names
+            hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
+            raise UnsupportedRuntime(name, f"there is none of that name{hint}")
+        if found.name != name:
+            raise UnsupportedRuntime(name, f"its entry point names the runtime {found.name!r}")
+        return found
+
+    def resolve(self, target: object) -> tuple[Runtime, RuntimeSettings]:
+        """The runtime that takes a target, and the settings with which it runs it.
+
+        Raises:
+            ConfigurationError: no runtime takes it, or the one that does cannot use it.
+        """
+        broken: list[ConfigurationError] = []
+        for runtime in self._candidates(broken):
+            settings = runtime.takes(target)
+            if settings is not None:
+                return runtime, settings
+        if isinstance(target, str | Path) and str(target):
+            runtime = self.find(ProcessRuntime.name)
+            # Its complaint about a text that no runtime is certain of says best what is wrong.
+            settings = runtime.takes(ProcessSettings(target=str(target)))
+            if settings is not None:
+                return runtime, settings
+        if broken:
+            raise broken[0]
+        raise ConfigurationError(
+            f"{target!r} cannot be deployed: give a file, a module's name, settings of a runtime, or "
+            f"an Agent. No runtime takes it; there are {', '.join(self.names)}"
+        )
+
+    def _candidates(self, broken: list[ConfigurationError]) -> Iterator[Runtime]:
+        """Yield those given, Spear's own, and then all others; notes those that cannot be loaded."""
+        tried: set[str] = set()
+        for name in (*self._by_name, *_OWN):
+            if name not in tried:
+                tried.add(name)
+                yield self.find(name)
+        for name in names_of_entry_points(GROUP):
+            if name not in tried:
+                try:
+                    found = self.find(name)
+                except (BrokenEntryPoint, UnsupportedRuntime) as error:
+                    broken.append(error)
+                else:
+                    yield found

@@ -1,0 +1,253 @@
+"""How runtimes are found, and what is said of those that cannot be used."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+import pytest
+
+from spear import ConfigurationError, open_spearlet
+from spear._errors import BrokenEntryPoint, UnsupportedRuntime
+from spear._ids import InstanceId
+from spear.channels import open_communication_factory
+from spear.runtimes import (
+    InstanceSpec,
+    InstanceTemplate,
+    ProcessRuntime,
+    ProcessSettings,
+    Runtime,
+    RuntimeRegistry,
+    RuntimeSettings,
+)
+
+from .helpers import worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spear.channels import CommunicationFactory
+    from spear.runtimes import OnLine
+
+
+@attrs.frozen(kw_only=True)
+class AbacusSettings(RuntimeSettings):
+    beads: str
+
+
+@attrs.define(eq=False, kw_only=True)
+class Abacus(Runtime):
+    """Takes what ends in .beads, and starts nothing."""
+
+    name: ClassVar[str] = "abacus"
+    settings_class: ClassVar[type[RuntimeSettings]] = AbacusSettings
+
+    def takes(self, target: object) -> RuntimeSettings | None:
+        if isinstance(target, str | Path) and str(target).endswith(".beads"):
+            return AbacusSettings(beads=str(target))
+        return super().takes(target)
+
+    @asynccontextmanager
+    async def open_template(
+        self,
+        settings: RuntimeSettings,
+        factory: CommunicationFactory,
+        *,
+        several: bool = False,
+        on_line: OnLine | None = None,
+    ) -> AsyncIterator[InstanceTemplate]:
+        raise ConfigurationError("it counts nothing")
+        yield
+
+
+@attrs.define(eq=False, kw_only=True)
+class Nameless(Abacus):
+    name: ClassVar[str] = "No Name"
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs distributions, each with one module and one entry point."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Install(tmp_path, monkeypatch)
+
+
+@attrs.frozen
+class Install:
+    place: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def __call__(self, name: str, source: str, thing: str = "thing") -> None:
+        module = f"brought_{name.replace('-', '_')}"
+        (self.place / f"{module}.py").write_text(source)
+        metadata = self.place / f"spear_{name}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: spear-{name}\nVersion: 1.0\n"
+        )
+        (metadata / "entry_points.txt").write_text(f"[spear.runtimes]\n{name} = {module}:{thing}\n")
+        self.monkeypatch.delitem(sys.modules, module, raising=False)
+
+
+ABACUS = "from runtimes.test_registry import Abacus as thing"
+
+
+def test_processes_are_found_without_a_look_at_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", None)
+    registry = RuntimeRegistry()
+    assert isinstance(registry.find("process"), ProcessRuntime)
+    assert registry.find("process") is registry.find("process")
+    runtime, settings = registry.resolve("shop.api")
+    assert runtime.name == "process"
+    assert isinstance(settings, ProcessSettings)
+    assert settings.target == "shop.api"
+
+
+def test_an_entry_point_is_found_by_its_name(install: Install) -> None:
+    install("abacus", ABACUS)
+    registry = RuntimeRegistry()
+    assert registry.names == ("abacus", "process")
+    assert registry.find("abacus").name == "abacus"
+    assert registry.find("abacus") is registry.find("abacus")
+
+
+def test_an_entry_point_may_be_an_object(install: Install) -> None:
+    install("abacus", f"{ABACUS}\nmade = thing(max_instances=3)", "made")
+    assert RuntimeRegistry().find("abacus").max_instances == 3
+
+
+def test_those_that_a_host_is_given_go_before_all_others(install: Install) -> None:
+    install("abacus", ABACUS)
+    mine, processes = Abacus(max_instances=7), ProcessRuntime(max_instances=2)
+    registry = RuntimeRegistry([mine, processes])
+    assert registry.find("abacus") is mine
+    assert registry.find("process") is processes
+
+
+def test_a_target_goes_to_the_runtime_that_takes_it(install: Install, tmp_path: Path) -> None:
+    install("abacus", ABACUS)
+    registry = RuntimeRegistry()
+    assert registry.resolve("sums.beads")[0].name == "process"  # a module: .beads is an attribute
+    target = tmp_path / "sums.beads"
+    target.write_text("")
+    assert registry.resolve(target) == (
+        registry.find("abacus"),
+        AbacusSettings(beads=str(target)),
+    )
+    settings = AbacusSettings(beads="x")
+    assert registry.resolve(settings) == (registry.find("abacus"), settings)
+
+
+@pytest.mark.parametrize("name", ["shop", "shop.py", "shop.txt", "./no/such.py"])
+def test_a_file_that_no_other_runtime_takes_is_a_process(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "/" not in name:
+        (tmp_path / name).write_text("")
+    runtime, settings = RuntimeRegistry().resolve(name)
+    assert isinstance(settings, ProcessSettings)
+    assert runtime.name == "process"
+    assert settings.target == str(tmp_path / name)
+
+
+def test_an_unknown_name_is_refused_with_a_hint(install: Install) -> None:
+    install("abacus", ABACUS)
+    with pytest.raises(UnsupportedRuntime, match="did you mean 'abacus'") as caught:
+        RuntimeRegistry().find("abakus")
+    assert (caught.value.runtime, caught.value.key) == ("abakus", "runtime")
+    with pytest.raises(UnsupportedRuntime, match="known are abacus, process"):
+        RuntimeRegistry().find("quantum")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("1 / 0", "cannot be loaded: ZeroDivisionError"),
+        ("import no_such_module_at_all", "cannot be loaded: ModuleNotFoundError"),
+        ("other = 1", "cannot be loaded: AttributeError"),
+        ("def thing(): raise ValueError('no beads')", "cannot be loaded: ValueError: no beads"),
+        ("def thing(): return 17", "is no Runtime, but a int"),
+        ("from runtimes.test_registry import Nameless as thing", "cannot name a runtime"),
+    ],
+)
+def test_an_entry_point_that_cannot_be_used_names_its_distribution(
+    source: str, reason: str, install: Install
+) -> None:
+    install("abacus", source)
+    registry = RuntimeRegistry()
+    with pytest.raises(BrokenEntryPoint, match=reason) as caught:
+        registry.find("abacus")
+    assert caught.value.distribution == "spear-abacus"
+    assert (caught.value.group, caught.value.name) == ("spear.runtimes", "abacus")
+    # It is told to those who may have meant it, and keeps no other from being found.
+    with pytest.raises(BrokenEntryPoint):
+        registry.resolve(AbacusSettings(beads="x"))
+    assert registry.resolve("shop.py")[0].name == "process"
+
+
+def test_an_entry_point_has_the_name_of_its_runtime(install: Install) -> None:
+    install("counter", ABACUS)
+    with pytest.raises(UnsupportedRuntime, match="names the runtime 'abacus'"):
+        RuntimeRegistry().find("counter")
+
+
+def test_what_is_no_runtime_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="17 is no spear"):
+        RuntimeRegistry([17])  # type: ignore[list-item]  # what a caller without types may do
+    with pytest.raises(ConfigurationError, match="there are two runtimes 'abacus'"):
+        RuntimeRegistry([Abacus(), Abacus()])
+    with pytest.raises(ConfigurationError, match="'No Name' cannot name a runtime"):
+        Nameless()
+    with pytest.raises(ConfigurationError, match="max_instances"):
+        Abacus(max_instances=0)
+
+
+async def test_a_target_that_no_runtime_takes_is_refused() -> None:
+    async with open_spearlet() as spearlet:
+        for target in (17, RuntimeSettings()):
+            with pytest.raises(ConfigurationError, match="No runtime takes it; there are process"):
+                await spearlet.deploy(target)  # type: ignore[arg-type]  # as above
+    async with open_spearlet(runtimes=[Abacus()]) as spearlet:
+        with pytest.raises(ConfigurationError, match="counts nothing"):
+            await spearlet.deploy(AbacusSettings(beads="x"))
+
+
+async def test_an_instance_is_of_the_runtime_that_starts_it() -> None:
+    runtime = ProcessRuntime()
+    spec = InstanceSpec(instance_id=InstanceId("abacus", "first"))
+    async with (
+        open_communication_factory() as factory,
+        runtime.open_template(worker(), factory) as template,
+    ):
+        with pytest.raises(ConfigurationError, match="abacus:first#1 is of another runtime"):
+            async with template.open_instance(spec):
+                pass
+        with pytest.raises(ConfigurationError, match="needs ProcessSettings, not AbacusSettings"):
+            async with runtime.open_template(AbacusSettings(beads="x"), factory):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("parts", "key"),
+    [
+        (("Process", "shop", 1), "runtime"),
+        (("", "shop", 1), "runtime"),
+        (("x" * 33, "shop", 1), "runtime"),
+        ((17, "shop", 1), "runtime"),
+        (("process", "sh..op", 1), "name"),
+        (("process", 17, 1), "name"),
+        (("process", "shop", 0), "incarnation"),
+        (("process", "shop", "1"), "incarnation"),
+    ],
+)
+def test_an_id_that_cannot_be_is_refused(parts: tuple[str, str, int], key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        InstanceId(*parts)
+    assert caught.value.key == key
+    assert str(InstanceId("x" * 32, "a", 2**64 - 1)).startswith("xxx")
