@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from spear.agent import call as call
     from spear.agent import call_once as call_once
     from spear.agent import context as context
+    from spear.calls import FunctionStream as FunctionStream
+    from spear.calls import Result as Result
     from spear.runtimes import ProcessSettings as ProcessSettings
     from spear.runtimes import ResourceLimits as ResourceLimits
     from spear.spearlet import Deployment as Deployment
@@ -55,11 +57,9 @@ if TYPE_CHECKING:
     from spear.spearlet import Execution as Execution
     from spear.spearlet import ExecutionStatus as ExecutionStatus
     from spear.spearlet import Function as Function
-    from spear.spearlet import FunctionStream as FunctionStream
     from spear.spearlet import HealthPolicy as HealthPolicy
     from spear.spearlet import Replica as Replica
     from spear.spearlet import RestartPolicy as RestartPolicy
-    from spear.spearlet import Result as Result
     from spear.spearlet import Scale as Scale
     from spear.spearlet import Spearlet as Spearlet
     from spear.spearlet import open_spearlet as open_spearlet
@@ -75,10 +75,11 @@ _ERRORS = (
 
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context")
 
+_OF_CALLERS = ("FunctionStream", "Result")
+
 _OF_HOSTS = (
     "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
-    "FunctionStream", "HealthPolicy", "Replica", "RestartPolicy", "Result", "Scale", "Spearlet",
-    "open_spearlet",
+    "HealthPolicy", "Replica", "RestartPolicy", "Scale", "Spearlet", "open_spearlet",
 )  # fmt: skip
 
 _OF_RUNTIMES = ("ProcessSettings", "ResourceLimits")
@@ -91,6 +92,7 @@ _HOMES = {
     "WireLimits": "spear._limits",
     "SharedBuffer": "spear.transports",
     **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),
+    **dict.fromkeys(_OF_CALLERS, "spear.calls"),
     **dict.fromkeys(_OF_HOSTS, "spear.spearlet"),
     **dict.fromkeys(_OF_RUNTIMES, "spear.runtimes"),
 }

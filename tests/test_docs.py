@@ -47,8 +47,8 @@ DOCUMENTS: Final = {
 }
 
 PACKAGES: Final = (
-    "spear", "spear.agent", "spear.channels", "spear.gateway", "spear.runtimes", "spear.spearlet",
-    "spear.testing", "spear.transports", "spear.wire",
+    "spear", "spear.agent", "spear.calls", "spear.channels", "spear.gateway", "spear.runtimes",
+    "spear.spearlet", "spear.testing", "spear.transports", "spear.wire",
 )  # fmt: skip
 """Where public names live."""
 

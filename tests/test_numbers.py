@@ -31,10 +31,11 @@ from spear import (
 )
 from spear._ids import InstanceId, Secret
 from spear.agent import serve
+from spear.calls import CallOptions
 from spear.channels import ChannelConfig, LatencyHistogram
 from spear.gateway import GatewaySettings
 from spear.runtimes import Instance
-from spear.spearlet import CallOptions, SpearletState
+from spear.spearlet import SpearletState
 from spear.transports import (
     MemoryAddress,
     TcpAddress,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = (
     "spear", "spear.agent", "spear.channels", "spear.config", "spear.gateway", "spear.runtimes",
-    "spear.spearlet", "spear.transports",
+    "spear.calls", "spear.spearlet", "spear.transports",
 )  # fmt: skip
 """All but ``spear.wire``, whose callers have checked, and ``spear.testing``, which tests use."""
 
@@ -62,8 +63,8 @@ MADE_BY_SPEAR: Final = frozenset(
         "ConnectionEvent", "DeploymentStatistics", "Descriptor", "ExecutionResponse",
         "FunctionStatistics", "GatewayStatistics", "InboundCall", "IncomingConnection",
         "InstanceEvent", "InstanceHealth", "InstanceMetrics", "LogLine", "ManagerStatistics",
-        "PeerCredentials", "RuntimeCapabilities", "RuntimeStatistics", "ScalingDecision",
-        "SpearletStatistics", "WorkerDied", "ZygoteStatistics",
+        "PeerCredentials", "RuntimeCapabilities", "RegisteredFunctionStatistics",
+        "RuntimeStatistics", "ScalingDecision", "SpearletStatistics", "WorkerDied", "ZygoteStatistics",
     }
 )  # fmt: skip
 """Records and handles: their numbers come from Spear, and go to programs."""
@@ -74,6 +75,8 @@ CALLED_BY_SPEAR: Final = re.compile(
     r"|send_with_descriptor|FunctionConfiguration\("  # whose fields are read by a schema
     r"|\w+Stream\.receive_some"  # as Trio's streams have it
     r"|LatencyHistogram\((counts|total_seconds)"
+    r"|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
+    r"|execute_shared|expect_bytes|may_try_again|perform"
 )
 """What Spear itself calls, with numbers of its own."""
 

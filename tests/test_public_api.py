@@ -26,8 +26,8 @@ LAZY = ["spear", "spear.agent", "spear.channels", "spear.transports"]
 """Packages whose names are loaded when they are first used."""
 
 PACKAGES = [
-    *LAZY, "spear.cli", "spear.config", "spear.gateway", "spear.runtimes", "spear.spearlet",
-    "spear.testing", "spear.wire",
+    *LAZY, "spear.calls", "spear.cli", "spear.config", "spear.gateway", "spear.runtimes",
+    "spear.spearlet", "spear.testing", "spear.wire",
 ]  # fmt: skip
 
 

@@ -138,7 +138,7 @@ class CommunicationChannel(CallingHalf):
         return self._is_announced and self.connection.state is _OPEN
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether a call that is made now starts at once."""
         connection = self.connection
         return (

@@ -17,9 +17,10 @@ from typing import Final, Literal, TypeAlias, TypeVar, final
 import attrs
 
 from spear._host_limits import HostLimits
+from spear.calls import SchedulingPolicy
 from spear.gateway import GatewaySettings
 from spear.runtimes import StartMethod
-from spear.spearlet import HealthPolicy, RestartPolicy, Scale, SchedulingPolicy
+from spear.spearlet import HealthPolicy, RestartPolicy, Scale
 
 T = TypeVar("T")
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spear._errors import Delivered
-    from spear.spearlet import Function, FunctionStream
+    from spear.calls import FunctionStream
+    from spear.spearlet import Function
 
     from ._app import App
     from ._request import Request

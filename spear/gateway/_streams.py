@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from spear._errors import SpearError
+from spear.calls import FunctionStream
 from spear.channels import open_private_nursery
-from spear.spearlet import FunctionStream
 
 from ._calls import expect_stream, find_function, with_options
 from ._errors import Problem, describe

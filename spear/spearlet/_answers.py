@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-
-    from ._arguments import Result
+    from spear.calls import Result
 
 
 logger: Final = logging.getLogger("spear.spearlet")
@@ -18,33 +17,6 @@ logger: Final = logging.getLogger("spear.spearlet")
 MAX_SIGNATURE: Final = 4000
 MAX_SUMMARY: Final = 400
 """Characters that are kept of a function's description; a longer signature is left out."""
-
-
-class Placed(Protocol):
-    """Is told where a call runs."""
-
-    @property
-    def is_promised(self) -> bool:
-        """Whether it was submitted, and so gets its turn though its deployment may be draining."""
-
-    def place(self, instance: InstanceId) -> None:
-        """It runs there; once more, if it has run elsewhere and was lost there."""
-
-
-@final
-class Place:
-    """Remembers where a call ran."""
-
-    __slots__ = ("instance",)
-
-    is_promised: Final = False
-
-    def __init__(self) -> None:
-        self.instance: InstanceId | None = None
-
-    def place(self, instance: InstanceId) -> None:
-        """It runs there."""
-        self.instance = instance
 
 
 @final

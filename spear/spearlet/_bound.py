@@ -10,19 +10,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypeAlias, final
 
 from spear._util import NoPublicConstructor
+from spear.calls import Place, decode_result_untrusted, heap_bytes
 from spear.channels import notify, protected_block, protected_class
-from spear.wire import Payload
 
-from ._answers import Answer, Place
-from ._arguments import decode_result_untrusted, heap_bytes
+from ._answers import Answer
 from ._host import logger
 
 if TYPE_CHECKING:
+    from spear.calls import FunctionStream
     from spear.channels import ExecutionResponse
+    from spear.wire import Payload
 
     from ._executions import Execution
     from ._functions import Function
-    from ._streams import FunctionStream
 
 OnEnd: TypeAlias = Callable[[], None]
 """Called without arguments at the end of a submitted call. Must not block. Its exceptions are logged."""

@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from spear._errors import NotFound, SpearError, WorkerDied
+from spear._failures import first_line
 from spear._limits import expect_seconds, expect_whole
 from spear._util import NoPublicConstructor, did_you_mean
 from spear.channels import call_unprotected, protected_class, protected_exit
@@ -21,7 +22,6 @@ from spear.runtimes import InstanceState
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
-from ._failures import first_line
 from ._functions import DESCRIBE, Function, describe_functions
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool

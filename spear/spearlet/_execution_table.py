@@ -14,9 +14,8 @@ import trio
 
 from spear._errors import NotFound, Overloaded
 from spear._limits import expect_whole
+from spear.calls import RETRY_SECONDS, expect_bytes
 from spear.channels import protected_class
-
-from ._arguments import RETRY_SECONDS, expect_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

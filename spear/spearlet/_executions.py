@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from spear._errors import CallCancelled, CallFailed, DeadlineExceeded
-from spear._util import NoPublicConstructor, summary_of
+from spear._errors import CallCancelled, DeadlineExceeded
+from spear._failures import forget_locals, size_of, without_traceback
+from spear._util import NoPublicConstructor
+from spear.calls import as_failure, decode_result_untrusted
 from spear.channels import protected_class
-
-from ._arguments import decode_result_untrusted
-from ._failures import forget_locals, size_of, without_traceback
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from spear._ids import InstanceId
+    from spear.calls import Result
     from spear.channels import ExecutionResponse
 
-    from ._arguments import Result
     from ._pool import ReplicaPool
 
 
@@ -185,19 +184,6 @@ class Execution(metaclass=NoPublicConstructor):
         self._release()
         if self.status is ExecutionStatus.PENDING:
             self._move(ExecutionStatus.RUNNING)
-
-
-def as_failure(error: BaseException) -> Exception:
-    """Return the failure of a call that runs in a task of the spearlet, where nothing may exit.
-
-    What is no ``Exception``, such as ``SystemExit``, can only come from a handler of progress reports.
-    """
-    if isinstance(error, Exception):
-        return error
-    what = f"the handler of progress reports raised {summary_of(error)}"
-    failure = CallFailed(what, delivered="yes")
-    failure.__cause__ = error
-    return failure
 
 
 Work: TypeAlias = "Callable[[Execution], Awaitable[ExecutionResponse]]"

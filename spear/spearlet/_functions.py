@@ -13,35 +13,45 @@ from spear._errors import (
     ConfigurationError,
     NotFound,
     Rejected,
-    SpearError,
 )
 from spear._limits import expect_timeout
 from spear._util import NoPublicConstructor
+from spear.calls import (
+    CallAttributes,
+    CallOptions,
+    FunctionStream,
+    KeyedCall,
+    Reports,
+    Result,
+    decode_result_untrusted,
+    enter_stream,
+    execute_shared,
+    first_of,
+    perform,
+)
 from spear.channels import notify, protected_block, protected_class
-from spear.wire import Payload, encode_call
+from spear.wire import encode_call
 
 from ._answers import FunctionDescription, read_descriptions
-from ._arguments import Result, decode_result_untrusted
-from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
-from ._attempts import Reports, explain, may_try_again, wait_for_room
 from ._bound import BoundCall
 from ._counters import FunctionCounters
 from ._host import CallRecord, logger
-from ._keyed import execute_shared
-from ._options import DEFAULTS, CallOptions
-from ._outcomes import KeyedCall
-from ._streams import FunctionStream, first_of
 
 if TYPE_CHECKING:
+    from spear.calls import Placed
     from spear.channels import ExecutionResponse, Metadata
+    from spear.wire import Payload
 
-    from ._answers import Answer, Placed
+    from ._answers import Answer
     from ._executions import Execution
     from ._host import Host
     from ._pool import ReplicaPool
 
 DESCRIBE: Final = "spear.describe"
 """The function that each of Spear's agents has: a list of maps, one for each of its others."""
+
+
+_NO_OPTIONS: Final = CallOptions()
 
 
 @final
@@ -63,7 +73,7 @@ class Function(metaclass=NoPublicConstructor):
         deployment: str,
         pool: ReplicaPool,
         host: Host,
-        options: CallOptions = DEFAULTS,
+        options: CallOptions = _NO_OPTIONS,
         *,
         is_stream: bool,
     ) -> None:
@@ -73,6 +83,9 @@ class Function(metaclass=NoPublicConstructor):
         self._pool = pool
         self._host = host
         self._options = options
+        self._attributes = CallAttributes(
+            function=name, session=options.session, key=options.key, metadata=options.metadata
+        )
         # Calls that Spear makes for itself are neither counted nor reported.
         is_question = name == DESCRIBE
         self._counters = FunctionCounters() if is_question else pool.counters(name)
@@ -266,7 +279,7 @@ class Function(metaclass=NoPublicConstructor):
             execution=execution,
             reports=None if options.on_progress is None else Reports(options.on_progress),
         )
-        execute = partial(execute_shared, self.name, payload, is_cbor, pool, options)
+        execute = partial(execute_shared, pool, self._attributes, payload, is_cbor, options)
         try:
             response = await self._host.outcomes.once(call, pool.keep_seconds, execute)
         except BaseException as error:
@@ -278,60 +291,26 @@ class Function(metaclass=NoPublicConstructor):
     async def _perform(
         self, payload: Payload, is_cbor: bool, timeout: float | None, execution: Placed | None
     ) -> ExecutionResponse:
-        """Call, and if that is safe, call again."""
-        pool, options = self._pool, self._options
+        options = self._options
         reports = None if options.on_progress is None else Reports(options.on_progress)
-        now = begun = pool.clock()
-        deadline = self._deadline(timeout, now)
-        if deadline <= now:  # not DeadlineExceeded: `move_on_after` is to move on
+        begun = self._pool.clock()
+        deadline = self._deadline(timeout, begun)
+        if deadline <= begun:  # not DeadlineExceeded: `move_on_after` is to move on
             await trio.lowlevel.checkpoint()
-        attempts = 0
         try:
-            while True:
-                choice = pool.pick(options.session)
-                if choice is None:
-                    choice = await wait_for_room(
-                        pool, self.name, options.session, begun, deadline,
-                        is_promised=execution is not None and execution.is_promised,
-                    )  # fmt: skip
-                    now = pool.clock()
-                replica, channel = choice
-                if execution is not None:
-                    execution.place(replica.id)
-                try:
-                    response = await channel.request(
-                        self.name,
-                        payload,
-                        timeout=deadline - now,
-                        is_cbor=is_cbor,
-                        metadata=options.metadata,
-                        on_progress=reports,
-                    )
-                except SpearError as error:
-                    attempts += 1
-                    if not may_try_again(error, channel, attempts):
-                        arrived = reports is not None and reports.arrived
-                        await explain(
-                            self._pool,
-                            self.name,
-                            error,
-                            replica,
-                            begun,
-                            deadline,
-                            has_reported=arrived,
-                        )
-                        raise
-                    now = pool.clock()
-                else:
-                    # As _ended() does, which would cost every call a hundredth of its rate.
-                    seconds = pool.clock() - begun
-                    self._counters.answered(seconds)
-                    if self._on_call is not None:
-                        self._tell(seconds, None)
-                    return response
+            response = await perform(
+                self._pool, self._attributes, payload, is_cbor, begun, deadline,
+                reports=reports, execution=execution,
+            )  # fmt: skip
         except BaseException as error:
             self._ended(begun, error)
             raise
+        # As _ended() does, which would cost every call a hundredth of its rate.
+        seconds = self._pool.clock() - begun
+        self._counters.answered(seconds)
+        if self._on_call is not None:
+            self._tell(seconds, None)
+        return response
 
     def _ended(self, begun: float, failure: BaseException | None = None) -> None:
         """Count a call, and tell of it."""
@@ -422,9 +401,10 @@ class Function(metaclass=NoPublicConstructor):
         failure: BaseException | None = None
         try:
             async with AsyncExitStack() as stack:
-                stream = await self._enter(
-                    stack, payload, is_cbor, begun, deadline, sends_items=sends_items
-                )
+                stream = await enter_stream(
+                    stack, self._pool, self._attributes, payload, is_cbor, begun, deadline,
+                    sends_items=sends_items,
+                )  # fmt: skip
                 yield stream
         except BaseException as error:
             failure = first_of(error)
@@ -438,47 +418,6 @@ class Function(metaclass=NoPublicConstructor):
             failure = None
             if stream is not None:
                 stream.failure = None
-
-    async def _enter(
-        self,
-        stack: AsyncExitStack,
-        payload: Payload,
-        is_cbor: bool,
-        begun: float,
-        deadline: float,
-        *,
-        sends_items: bool,
-    ) -> FunctionStream:
-        """Begin a stream, at the next replica if it certainly did not begin at one."""
-        attempts = 0
-        while True:
-            choice = self._pool.pick(self._options.session)
-            if choice is None:
-                choice = await wait_for_room(
-                    self._pool, self.name, self._options.session, begun, deadline
-                )
-            replica, channel = choice
-            opening = channel.open_stream(
-                self.name,
-                payload,
-                timeout=deadline - self._pool.clock(),
-                is_cbor=is_cbor,
-                metadata=self._options.metadata,
-                sends_items=sends_items,
-            )
-            try:
-                stream = await stack.enter_async_context(opening)
-                break
-            except SpearError as error:
-                attempts += 1
-                if not may_try_again(error, channel, attempts):
-                    await explain(self._pool, self.name, error, replica, begun, deadline)
-                    raise
-        late = partial(self._pool.stalls.late, self.name, begun, deadline)
-        opened: FunctionStream = FunctionStream._create(
-            stream, self.name, late, deadline, replica, sends_items=sends_items
-        )
-        return opened
 
 
 async def describe_functions(describe: Function) -> dict[str, FunctionDescription]:

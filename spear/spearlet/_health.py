@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from spear._errors import ChannelBroken, ChannelClosed, NotFound, SpearError
+from spear._failures import first_line
 from spear.wire import encode_arguments
-
-from ._failures import first_line
 
 if TYPE_CHECKING:
     from ._pool import ReplicaPool
@@ -44,7 +43,7 @@ async def watch_health(replica: ServingReplica, policy: HealthPolicy, pool: Repl
     while True:
         await trio.sleep(policy.interval_seconds)
         channel = replica.channel
-        if channel is None or not channel.has_room:
+        if channel is None or not channel.has_capacity:
             continue  # others see to who has lost its channel; who is busy lives
         pool.questions += 1  # otherwise an idle replica would never be idle
         try:

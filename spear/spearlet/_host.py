@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from spear._errors import NotFound, SpearError
 from spear._util import did_you_mean
+from spear.calls import Outcomes
 from spear.channels import notify, protected_class
 
 from ._execution_table import Executions
 from ._executions import Execution, run_execution
-from ._outcomes import Outcomes
 
 if TYPE_CHECKING:
     import trio

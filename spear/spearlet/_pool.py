@@ -14,7 +14,6 @@ Invariants:
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
@@ -23,19 +22,19 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from spear._errors import DeadlineExceeded, Overloaded, Rejected, WorkerDied
+from spear.calls import Candidates, make_policy
 
 from ._autoscaler import Load
 from ._counters import FunctionCounters, FunctionStatistics
 from ._pace import Pace
-from ._policies import make_policy
 from ._stalls import Stalls
 
 if TYPE_CHECKING:
     from random import Random
 
+    from spear.calls import CallAttributes, Candidate, Choice
     from spear.channels import CommunicationChannel
 
-    from ._policies import Choice
     from ._replicas import Replica, ServingReplica
     from ._settings import DeploymentSettings
 
@@ -56,6 +55,7 @@ class ReplicaPool:
         promised: submitted calls that have not had their turn.
         questions: health-check calls in flight; excluded from the load.
         stalls: when an instance waited for itself.
+        late: makes the error of a call whose time is up; see :class:`Chooser`.
         on_demand: told when a call has to wait; must neither block nor raise.
     """
 
@@ -68,12 +68,15 @@ class ReplicaPool:
         self.on_demand: Callable[[], None] | None = None
         self._name = name
         self._rng = rng
-        self._members: list[ServingReplica] = []
+        self._members: dict[ServingReplica, Candidate] = {}
+        self._replicas: dict[Candidate, ServingReplica] = {}  # the same pairs
+        self._candidates = Candidates()
         self._counters: dict[str, FunctionCounters] = {}
         self._waiting: deque[Task] = deque()  # those in line that were not invited yet
         self._in_line = 0
         self._pace = Pace()
         self.stalls = Stalls(self.clock)
+        self.late = self.stalls.late
         self.promised = 0
         self.questions = 0
         self._served: trio.Event | None = None  # somebody waits for the end of the line
@@ -87,6 +90,7 @@ class ReplicaPool:
         """Do as these settings say from now on."""
         self._policy = make_policy(settings.policy, self._rng)
         self._most = settings.concurrency
+        self._candidates.limit(settings.concurrency)
         self._queue = settings.queue
         self.keep_seconds = settings.dedup_seconds
         self.call_seconds = self._default_seconds if settings.timeout is None else settings.timeout
@@ -96,44 +100,50 @@ class ReplicaPool:
     @property
     def ready(self) -> tuple[Replica, ...]:
         """Those that take calls now."""
-        return tuple(
-            each for each in self._members if each.channel is not None and each.channel.is_connected
-        )
+        return tuple(self._replicas[each] for each in self._candidates.all if each.max_calls)
 
     def add(self, replica: ServingReplica) -> None:
         """It takes calls from now on."""
-        # Whichever was ready first, shop-2 comes in front of shop-10.
-        insort(self._members, replica, key=lambda each: (len(each.id.name), each.id))
+        candidate = self._candidates.add(replica, replica.channel)
+        self._members[replica], self._replicas[candidate] = candidate, replica
         self._verdict = None
         self.look_again(replica)
 
     def remove(self, replica: ServingReplica) -> bool:
         """It takes no calls any more; returns whether it did until now."""
-        if replica not in self._members:
+        candidate = self._members.pop(replica, None)
+        if candidate is None:
             return False
-        self._members.remove(replica)
+        del self._replicas[candidate]
+        self._candidates.remove(candidate)
         if replica.channel is not None:
             replica.channel.when_free(None)
         return True
 
     # -- choosing -----------------------------------------------------------------------------
 
-    def pick(self, session: str | None = None) -> Choice | None:
-        """A replica that has room for a call, and its channel; None if the call has to wait."""
+    def pick(self, call: CallAttributes) -> Choice | None:
+        """Choose a replica with a free slot; None if the call has to wait. See :class:`Chooser`."""
         if self._in_line or self._is_closed:
             return None
-        return self._policy.choose(self._members, self._most, session)
+        return self._choose(call)
 
-    async def wait_for_room(
-        self, deadline: float, session: str | None = None, *, is_promised: bool = False
+    def _choose(self, call: CallAttributes) -> Choice | None:
+        candidate = self._policy.choose(self._candidates, call)
+        if candidate is None or candidate.target is None:
+            return None
+        return candidate.callee, candidate.target
+
+    async def wait_for_capacity(
+        self, call: CallAttributes, deadline: float, *, is_promised: bool = False
     ) -> Choice:
-        """Wait for a replica that has room. A checkpoint.
+        """Wait for a replica with a free slot. A checkpoint.
 
         The caller has to start its call before it waits for anything else.
 
         Args:
+            call: the call.
             deadline: in Trio's time.
-            session: of the caller, if it has one.
             is_promised: it was submitted before, and so it is not new.
 
         Raises:
@@ -148,7 +158,7 @@ class ReplicaPool:
         if not is_promised:
             self.expect_open()
         if not self._in_line:
-            choice = self._policy.choose(self._members, self._most, session)
+            choice = self._choose(call)
             if choice is not None:
                 return choice
         if self._in_line >= self._queue:
@@ -157,10 +167,10 @@ class ReplicaPool:
                 await self._pace.wait_known()
             raise self._overloaded()
         with trio.move_on_at(deadline):
-            return await self._stand_in_line(session)
+            return await self._stand_in_line(call)
         raise DeadlineExceeded(f"no replica of {self._name} had room for it", delivered="no")
 
-    async def _stand_in_line(self, session: str | None) -> Choice:
+    async def _stand_in_line(self, call: CallAttributes) -> Choice:
         self._in_line += 1
         self._listen()
         try:
@@ -169,7 +179,7 @@ class ReplicaPool:
                 if self.on_demand is not None:
                     self.on_demand()
                 await self._wait_at(place)
-                choice = self._policy.choose(self._members, self._most, session)
+                choice = self._choose(call)
                 if choice is not None:
                     self._pace.turn()
                     return choice
@@ -213,13 +223,13 @@ class ReplicaPool:
 
     def look_again(self, replica: ServingReplica) -> None:
         """It may have another channel than before, or room: invite as many as that is for."""
-        if replica not in self._members:
+        candidate = self._members.get(replica)
+        if candidate is None:
             return
+        candidate.target = replica.channel
         self._listen_to(replica)
-        channel = replica.channel
-        if channel is not None and channel.has_room:
-            most = channel.max_calls if self._most is None else min(channel.max_calls, self._most)
-            for _ in range(most - channel.calls_in_flight):
+        if candidate.has_capacity:
+            for _ in range(candidate.max_calls - candidate.calls_in_flight):
                 self._invite_one()
 
     # -- refusing -----------------------------------------------------------------------------
@@ -288,9 +298,7 @@ class ReplicaPool:
 
     def _capacity(self) -> int:
         """Calls that are taken at a time."""
-        takes = (each.max_calls for each in self._channels() if each.is_connected)
-        most = self._most
-        return sum(each if most is None else min(each, most) for each in takes) or 1
+        return sum(each.max_calls for each in self._candidates.all) or 1
 
     # -- numbers ------------------------------------------------------------------------------
 

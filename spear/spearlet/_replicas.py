@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from spear.calls import Callee
+
 if TYPE_CHECKING:
-    from spear._errors import CallFailed, ChannelBroken, ChannelClosed, Delivered
     from spear._ids import InstanceId
     from spear.channels import CommunicationChannel
     from spear.runtimes import InstanceHealth, InstanceMetrics, InstanceState, LogLine
@@ -44,20 +45,5 @@ class Replica(Protocol):
         """What is kept of its stdout and stderr; nothing if it has no process of its own."""
 
 
-class ServingReplica(Replica, Protocol):
+class ServingReplica(Replica, Callee, Protocol):
     """A replica, as those see it that call it."""
-
-    async def wait_exited(self) -> object:
-        """Wait until it is gone. A checkpoint."""
-
-    async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
-        """What to tell the caller of a call that was lost with the channel. A checkpoint."""
-
-
-async def explain_loss(
-    replica: ServingReplica, error: ChannelBroken | ChannelClosed, delivered: Delivered
-) -> CallFailed:
-    """What to tell the caller of a call that was lost with a replica's channel. A checkpoint."""
-    failure = await replica.explain_loss(error)
-    failure.delivered = delivered
-    return failure

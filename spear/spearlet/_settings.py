@@ -6,33 +6,19 @@ Values only; whoever acts on them is elsewhere. All that is wrong with one is sa
 from __future__ import annotations
 
 from math import inf
-from typing import Final, Literal, TypeAlias, TypeGuard, final, get_args
+from typing import Final, TypeGuard, final
 
 import attrs
 
 from spear._errors import ConfigurationError
 from spear._limits import MAX_WHOLE, expect_whole, shown
+from spear.calls import POLICIES, PolicyFactory, SchedulingPolicy
 
 MAX_REPLICAS: Final = 1024
 """Of one deployment: each costs a process, three descriptors and 3 to 15 MiB."""
 
 MAX_QUEUE: Final = 100_000
 """Calls that wait for one deployment: each holds its arguments."""
-
-SchedulingPolicy: TypeAlias = Literal[
-    "round-robin", "least-loaded", "random", "power-of-two", "sticky"
-]
-"""Which of the replicas that have room gets a call:
-
-* ``round-robin``: each in its turn.
-* ``least-loaded``: the one with the fewest calls.
-* ``random``: any.
-* ``power-of-two``: the one with fewer calls, of two that are drawn (Mitzenmacher 2001).
-* ``sticky``: calls of the same ``session`` go to the same one as long as it is there and has room; few
-  sessions move when replicas come and go (rendezvous hashing). Without a session, as ``round-robin``.
-"""
-
-POLICIES: Final[tuple[SchedulingPolicy, ...]] = get_args(SchedulingPolicy)
 
 
 @final
@@ -174,7 +160,8 @@ class DeploymentSettings:
         concurrency: calls that a replica gets at a time, if its agent does not want fewer; by default
             ``HostLimits.wire.max_calls``.
         queue: calls that may wait for a replica; the next one is refused with ``Overloaded``.
-        policy: which replica gets a call.
+        policy: which replica gets a call: the name of a policy, or a function that makes one
+            (:data:`spear.calls.PolicyFactory`).
         restart: what happens to those that end.
         health: how they are asked whether they are well.
         timeout: seconds for a call that names none; by default ``HostLimits.wire.call_seconds``.
@@ -187,7 +174,7 @@ class DeploymentSettings:
     replicas: Scale = attrs.field(factory=Scale, converter=as_scale)
     concurrency: int | None = None
     queue: int = 1000
-    policy: SchedulingPolicy = "round-robin"
+    policy: SchedulingPolicy | PolicyFactory = "round-robin"
     restart: RestartPolicy = attrs.field(factory=RestartPolicy)
     health: HealthPolicy = attrs.field(factory=HealthPolicy)
     timeout: float | None = None
@@ -205,9 +192,11 @@ class DeploymentSettings:
         if self.concurrency is not None:
             expect_whole("concurrency", self.concurrency, 1, 1_000_000)
         expect_whole("queue", self.queue, 0, MAX_QUEUE)
-        if self.policy not in POLICIES:
+        if self.policy not in POLICIES and not callable(self.policy):
             raise ConfigurationError.about(
-                "policy", f"must be one of {', '.join(POLICIES)}, not {self.policy!r}"
+                "policy",
+                f"must be one of {', '.join(POLICIES)}, or a function that makes a policy, not "
+                f"{self.policy!r}",
             )
         if self.timeout is not None and self.timeout != inf:
             _expect_seconds("timeout", self.timeout, least=0.001)

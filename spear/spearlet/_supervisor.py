@@ -24,10 +24,10 @@ import attrs
 import trio
 
 from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
+from spear._failures import first_line
 from spear._ids import InstanceId
 from spear.channels import protected_class
 
-from ._failures import first_line
 from ._health import watch_health
 from ._replicas import ServingReplica
 from ._restarts import RestartBudget

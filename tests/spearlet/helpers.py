@@ -15,7 +15,8 @@ from spear.runtimes import Instance
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from spear.spearlet import Deployment, Result
+    from spear.calls import Result
+    from spear.spearlet import Deployment
     from spear.spearlet._replicas import Replica
 
 HERE = Path(__file__).parent

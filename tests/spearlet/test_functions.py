@@ -30,7 +30,7 @@ from spear import (
     context,
     open_spearlet,
 )
-from spear.spearlet._arguments import decode_result_untrusted
+from spear.calls import decode_result_untrusted
 from spear.testing import Functions, cancel_sweep
 
 from .bench import open_bench
@@ -39,8 +39,9 @@ from .helpers import PATIENCE_SECONDS, Probe, deployed, number
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from spear.calls import Result
     from spear.channels import InboundCall
-    from spear.spearlet import CallRecord, Deployment, Result
+    from spear.spearlet import CallRecord, Deployment
 
 
 # -- finding ----------------------------------------------------------------------------------
@@ -636,8 +637,9 @@ async def test_calls_after_the_end_say_what_happened() -> None:
 
 async def test_nobody_makes_these_by_hand() -> None:
     from spear import Spearlet
+    from spear.calls import FunctionStream
     from spear.spearlet import Deployment as DeploymentClass
-    from spear.spearlet import Execution, Function, FunctionStream
+    from spear.spearlet import Execution, Function
 
     for cls in (Spearlet, DeploymentClass, Function, FunctionStream, Execution):
         with pytest.raises(TypeError, match="no public constructor"):

@@ -28,7 +28,7 @@ from spear import (
     SpearError,
     open_spearlet,
 )
-from spear.spearlet import FunctionStream
+from spear.calls import FunctionStream
 from spear.wire import encode_arguments
 
 from .helpers import HERE, Probe, deployed

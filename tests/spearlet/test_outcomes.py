@@ -16,8 +16,8 @@ import trio.testing
 
 import spear
 from spear import DeploymentSettings, FunctionRaised, Rejected, WorkerDied, open_spearlet
+from spear.calls import KeyedCall, Outcomes
 from spear.spearlet import CallRecord
-from spear.spearlet._outcomes import KeyedCall, Outcomes
 
 from .bench import open_bench
 from .helpers import Probe, deployed, pid, write

@@ -27,8 +27,8 @@ from spear import (
     Rejected,
     WorkerDied,
 )
+from spear.calls import MAX_ATTEMPTS
 from spear.channels import InboundCall
-from spear.spearlet._functions import MAX_ATTEMPTS
 
 from .bench import OCCUPY, Answering, open_bench
 from .helpers import PATIENCE_SECONDS, WORKERS, deployed, instance, pid

@@ -18,7 +18,7 @@ from spear import HostLimits, Overloaded, SpawnFailed, WireLimits, open_spearlet
 from .helpers import WORKERS, deployed, instance, write
 
 if TYPE_CHECKING:
-    from spear.spearlet import Result
+    from spear.calls import Result
 
 
 @pytest.mark.slow

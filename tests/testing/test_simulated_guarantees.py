@@ -108,7 +108,7 @@ def forget_delivered(patch: pytest.MonkeyPatch) -> None:
     def may_try_again(error: object, channel: object, attempts: int) -> bool:
         return isinstance(error, lost) and attempts < 3
 
-    patch.setattr("spear.spearlet._functions.may_try_again", may_try_again)
+    patch.setattr("spear.calls._attempts.may_try_again", may_try_again)
 
 
 def claim_undelivered(patch: pytest.MonkeyPatch) -> None:

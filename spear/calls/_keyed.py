@@ -1,6 +1,6 @@
-"""The execution that all calls with one key share: its replica, its restarts and its deadline.
+"""The execution that all calls with one key share: its instance, its restarts and its deadline.
 
-It runs in a task of the spearlet, under a deadline of its own, so that neither the deadline of a caller
+It runs in a task of its own, under a deadline of its own, so that neither the deadline of a caller
 nor a cancelled scope around one reaches it. The function is started again only when the process that had
 it is gone: a process that lives may still do what it was asked for.
 """
@@ -13,16 +13,16 @@ import trio
 
 from spear._errors import CallCancelled, ChannelBroken, ChannelClosed, SpearError
 
-from ._answers import Placed
-from ._attempts import MAX_ATTEMPTS, explain, may_try_again, wait_for_room
+from ._attempts import MAX_ATTEMPTS, explain, may_try_again, wait_for_capacity
+from ._placing import Placed
 
 if TYPE_CHECKING:
-    from spear.channels import CommunicationChannel, ExecutionResponse
+    from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
+    from ._attributes import CallAttributes
     from ._options import CallOptions
-    from ._pool import ReplicaPool
-    from ._replicas import ServingReplica
+    from ._target import Callee, CallTarget, Chooser
 
 
 class Shared(Placed, Protocol):
@@ -41,10 +41,10 @@ class Shared(Placed, Protocol):
 
 
 async def execute_shared(
-    function: str,
+    chooser: Chooser,
+    call: CallAttributes,
     payload: Payload,
     is_cbor: bool,
-    pool: ReplicaPool,
     options: CallOptions,
     shared: Shared,
 ) -> ExecutionResponse:
@@ -55,26 +55,28 @@ async def execute_shared(
     Raises:
         SpearError: as :meth:`Function.call`. ``delivered`` is "no" only if no start was delivered.
     """
-    begun = pool.clock()
-    deadline = begun + (pool.call_seconds if options.key_seconds is None else options.key_seconds)
+    begun = chooser.clock()
+    deadline = begun + (
+        chooser.call_seconds if options.key_seconds is None else options.key_seconds
+    )
     attempts, may_have_run = 0, False
     try:
         while True:
-            choice = pool.pick(options.session)
+            choice = chooser.pick(call)
             if choice is None:
-                choice = await wait_for_room(
-                    pool, function, options.session, begun, deadline, is_promised=shared.is_promised
+                choice = await wait_for_capacity(
+                    chooser, call, begun, deadline, is_promised=shared.is_promised
                 )
-            replica, channel = choice
-            shared.place(replica.id)
+            callee, target = choice
+            shared.place(callee.id)
             try:
-                return await channel.request(
-                    function,
+                return await target.request(
+                    call.function,
                     payload,
-                    timeout=deadline - pool.clock(),
+                    timeout=deadline - chooser.clock(),
                     is_cbor=is_cbor,
-                    metadata=options.metadata,
-                    key=options.key,
+                    metadata=call.metadata,
+                    key=call.key,
                     on_progress=shared.report,
                 )
             except SpearError as error:
@@ -84,16 +86,12 @@ async def execute_shared(
                     shared.is_lost = options.key_restarts and await _is_gone(
                         error, *choice, deadline
                     )
-                if not _goes_on(error, channel, attempts, shared):
+                if not _goes_on(error, target, attempts, shared):
+                    has_reported = shared.has_reported
                     await explain(
-                        pool,
-                        function,
-                        error,
-                        replica,
-                        begun,
-                        deadline,
-                        has_reported=shared.has_reported,
-                    )
+                        chooser, call.function, error, callee, begun, deadline,
+                        has_reported=has_reported,
+                    )  # fmt: skip
                     raise
     except SpearError as failure:
         if may_have_run and failure.delivered == "no":
@@ -101,23 +99,19 @@ async def execute_shared(
         raise
 
 
-async def _is_gone(
-    error: SpearError, replica: ServingReplica, channel: CommunicationChannel, deadline: float
-) -> bool:
+async def _is_gone(error: SpearError, callee: Callee, target: CallTarget, deadline: float) -> bool:
     """Whether the process of a lost call is gone; waits for its exit if the channel has closed."""
-    if channel.is_connected or not isinstance(error, ChannelBroken | ChannelClosed | CallCancelled):
+    if target.is_connected or not isinstance(error, ChannelBroken | ChannelClosed | CallCancelled):
         return False
     with trio.move_on_at(deadline):
-        await replica.wait_exited()
+        await callee.wait_exited()
         return True
     return False
 
 
-def _goes_on(
-    error: SpearError, channel: CommunicationChannel, attempts: int, shared: Shared
-) -> bool:
-    """Whether a replica gets the function once more: it has not run, or may start again."""
-    if may_try_again(error, channel, attempts):
+def _goes_on(error: SpearError, target: CallTarget, attempts: int, shared: Shared) -> bool:
+    """Whether an instance gets the function once more: it has not run, or may start again."""
+    if may_try_again(error, target, attempts):
         return True
     is_gone = shared.is_lost and isinstance(error, ChannelBroken | ChannelClosed)
     return is_gone and attempts < MAX_ATTEMPTS

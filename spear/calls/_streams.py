@@ -16,8 +16,7 @@ from spear._errors import (
 from spear._util import NoPublicConstructor
 from spear.channels import protected_class
 
-from ._arguments import Result, decode_result_untrusted, encode_item
-from ._replicas import explain_loss
+from ._payloads import Result, decode_result_untrusted, encode_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from spear._errors import Delivered
     from spear.channels import CallStream, ExecutionResponse
 
-    from ._replicas import ServingReplica
+    from ._target import Callee
 
 
 async def leave_it_to_scope(deadline: float) -> None:
@@ -36,6 +35,15 @@ async def leave_it_to_scope(deadline: float) -> None:
     """
     if trio.current_effective_deadline() <= deadline:
         await trio.sleep_until(deadline)
+
+
+async def explain_loss(
+    callee: Callee, error: ChannelBroken | ChannelClosed, delivered: Delivered
+) -> CallFailed:
+    """Return the failure of a call that was lost with an instance's target. A checkpoint."""
+    failure = await callee.explain_loss(error)
+    failure.delivered = delivered
+    return failure
 
 
 def first_of(error: BaseException) -> BaseException:
@@ -64,16 +72,16 @@ class FunctionStream(metaclass=NoPublicConstructor):
         function: str,
         late: Callable[[Delivered], DeadlineExceeded],
         deadline: float,
-        replica: ServingReplica,
+        callee: Callee,
         *,
         sends_items: bool,
     ) -> None:
-        self.instance = replica.id
+        self.instance = callee.id
         self._stream = stream
         self._function = function
         self._late = late
         self._deadline = deadline
-        self._replica = replica
+        self._callee = callee
         self._sends_items = sends_items
         self._sent = 0
         self._has_begun = False  # for certain: something of it has arrived
@@ -164,7 +172,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
             await leave_it_to_scope(self._deadline)
             self.failure = self._late(delivered)
         elif isinstance(error, ChannelBroken | ChannelClosed):
-            self.failure = await explain_loss(self._replica, error, delivered)
+            self.failure = await explain_loss(self._callee, error, delivered)
         else:
             self.failure = error
             return

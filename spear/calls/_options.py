@@ -14,7 +14,7 @@ from spear._limits import expect_timeout
 if TYPE_CHECKING:
     from spear.channels import Metadata
 
-    from ._arguments import Result
+    from ._payloads import Result
 
 MAX_KEY_CHARACTERS: Final = 256
 
@@ -94,6 +94,3 @@ def cannot_be_sent(function: str, error: LocalProtocolError) -> InvalidArguments
     advice = _ADVICE.get(error.code)
     code = None if advice is None else error.code
     return InvalidArguments(f"{function}(): {error}{advice or ''}", code=code)
-
-
-DEFAULTS: Final = CallOptions()

@@ -1,13 +1,16 @@
-"""Arguments and results at the host's side: the calling convention, with errors that callers know."""
+"""Arguments and results at the caller's side: the calling convention, with errors that callers know."""
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from spear._errors import InvalidArguments, Overloaded, Rejected, RemoteProtocolError
 from spear._segments import Segment
 from spear._sendable import CannotSend
-from spear.wire import Payload, TooManyItems, Value, decode_result, encode_sendable
+from spear.wire import TooManyItems, Value, decode_result, encode_sendable
+
+if TYPE_CHECKING:
+    from spear.wire import Payload
 
 Result: TypeAlias = Value
 """What a function can return: what JSON can say, bytes, and integers of any size; and a read-only view of

@@ -25,12 +25,12 @@ from spear._errors import (
     Rejected,
     SpearError,
 )
+from spear._failures import size_of, without_traceback
 from spear._segments import Segment
 from spear.channels import protected_class
 
-from ._arguments import expect_bytes, heap_bytes
-from ._executions import as_failure
-from ._failures import size_of, without_traceback
+from ._failures import as_failure
+from ._payloads import expect_bytes, heap_bytes
 
 if TYPE_CHECKING:
     from spear._host_limits import HostLimits
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
-    from ._answers import Placed
     from ._attempts import Reports
     from ._keyed import Shared
+    from ._placing import Placed
 
 Name: TypeAlias = tuple[str, str, str]
 """A deployment, a function of it, and a key."""

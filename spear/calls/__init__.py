@@ -1,0 +1,34 @@
+"""What every caller needs, whatever it calls: deadlines, retries, idempotency keys, choice policies."""
+
+from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
+from ._attempts import Reports as Reports
+from ._attempts import enter_stream as enter_stream
+from ._attempts import may_try_again as may_try_again
+from ._attempts import perform as perform
+from ._attributes import CallAttributes as CallAttributes
+from ._candidates import Candidate as Candidate
+from ._candidates import Candidates as Candidates
+from ._failures import as_failure as as_failure
+from ._keyed import execute_shared as execute_shared
+from ._options import CallOptions as CallOptions
+from ._outcomes import KeyedCall as KeyedCall
+from ._outcomes import Outcomes as Outcomes
+from ._payloads import RETRY_SECONDS as RETRY_SECONDS
+from ._payloads import Result as Result
+from ._payloads import decode_result_untrusted as decode_result_untrusted
+from ._payloads import encode_item as encode_item
+from ._payloads import expect_bytes as expect_bytes
+from ._payloads import heap_bytes as heap_bytes
+from ._placing import Place as Place
+from ._placing import Placed as Placed
+from ._policies import POLICIES as POLICIES
+from ._policies import ChoicePolicy as ChoicePolicy
+from ._policies import PolicyFactory as PolicyFactory
+from ._policies import SchedulingPolicy as SchedulingPolicy
+from ._policies import make_policy as make_policy
+from ._streams import FunctionStream as FunctionStream
+from ._streams import first_of as first_of
+from ._target import Callee as Callee
+from ._target import CallTarget as CallTarget
+from ._target import Choice as Choice
+from ._target import Chooser as Chooser

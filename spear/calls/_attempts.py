@@ -1,0 +1,237 @@
+"""The attempts of one call: the choice of an instance, the deadline, the retry by what is known.
+
+A call is repeated only if it certainly was not executed (``delivered`` is "no") and its target takes no
+more calls. Each attempt is another choice, under the same deadline. The error that the caller gets names
+functions and instances, not channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+from spear._errors import (
+    ChannelBroken,
+    ChannelClosed,
+    DeadlineExceeded,
+    LocalProtocolError,
+    Rejected,
+    SpearError,
+)
+from spear.channels import call_unprotected, protected_class
+
+from ._options import cannot_be_sent
+from ._payloads import Result, decode_result_untrusted
+from ._streams import FunctionStream, explain_loss, leave_it_to_scope
+
+if TYPE_CHECKING:
+    from spear._errors import Delivered
+    from spear.channels import ExecutionResponse
+    from spear.wire import Payload
+
+    from ._attributes import CallAttributes
+    from ._placing import Placed
+    from ._target import Callee, CallTarget, Choice, Chooser
+
+MAX_ATTEMPTS: Final = 3
+"""The retry budget of one call: attempts in all, each at another instance if there is one."""
+
+
+def may_try_again(
+    error: SpearError, target: CallTarget, attempts: int, budget: int = MAX_ATTEMPTS
+) -> bool:
+    """Whether a call that certainly was not executed goes to another instance.
+
+    Args:
+        error: how the attempt failed.
+        target: where it failed.
+        attempts: the attempts so far, this one included.
+        budget: the most attempts that a call may have.
+    """
+    if target.is_connected or attempts >= budget or error.delivered != "no":
+        return False
+    # Rejected: the call has crossed the message that the target shuts down.
+    return isinstance(error, ChannelBroken | ChannelClosed | Rejected)
+
+
+async def perform(
+    chooser: Chooser,
+    call: CallAttributes,
+    payload: Payload,
+    is_cbor: bool,
+    begun: float,
+    deadline: float,
+    *,
+    reports: Reports | None = None,
+    execution: Placed | None = None,
+) -> ExecutionResponse:
+    """Make a call that has no key, at the next instance if it certainly was not executed at one.
+
+    If cancelled, so is the function.
+
+    Args:
+        chooser: gives each attempt an instance.
+        call: what is called, and what policies may know of the call.
+        payload: the encoded arguments.
+        is_cbor: whether the payload is CBOR or raw.
+        begun: when the call began, in Trio's time.
+        deadline: when its time is up, in Trio's time.
+        reports: is handed reports of progress.
+        execution: is notified of the instance.
+
+    Raises:
+        SpearError: as :meth:`spear.spearlet.Function.call`.
+    """
+    attempts, now = 0, begun
+    while True:
+        choice = chooser.pick(call)
+        if choice is None:
+            is_promised = execution is not None and execution.is_promised
+            choice = await wait_for_capacity(
+                chooser, call, begun, deadline, is_promised=is_promised
+            )
+            now = chooser.clock()
+        callee, target = choice
+        if execution is not None:
+            execution.place(callee.id)
+        try:
+            return await target.request(
+                call.function,
+                payload,
+                timeout=deadline - now,
+                is_cbor=is_cbor,
+                metadata=call.metadata,
+                on_progress=reports,
+            )
+        except SpearError as error:
+            attempts += 1
+            if not may_try_again(error, target, attempts):
+                arrived = reports is not None and reports.arrived
+                await explain(
+                    chooser, call.function, error, callee, begun, deadline, has_reported=arrived
+                )
+                raise
+            now = chooser.clock()
+
+
+async def enter_stream(
+    stack: AsyncExitStack,
+    chooser: Chooser,
+    call: CallAttributes,
+    payload: Payload,
+    is_cbor: bool,
+    begun: float,
+    deadline: float,
+    *,
+    sends_items: bool,
+) -> FunctionStream:
+    """Begin a stream, at the next instance if it certainly did not begin at one.
+
+    Args:
+        stack: ends the stream when it is closed.
+        chooser: gives each attempt an instance.
+        call: what is called, and what policies may know of the call.
+        payload: the encoded arguments.
+        is_cbor: whether the payload is CBOR or raw.
+        begun: when the call began, in Trio's time.
+        deadline: when the time of the whole stream is up, in Trio's time.
+        sends_items: whether items will be sent to the function.
+    """
+    attempts = 0
+    while True:
+        choice = chooser.pick(call)
+        if choice is None:
+            choice = await wait_for_capacity(chooser, call, begun, deadline)
+        callee, target = choice
+        opening = target.open_stream(
+            call.function,
+            payload,
+            timeout=deadline - chooser.clock(),
+            is_cbor=is_cbor,
+            metadata=call.metadata,
+            sends_items=sends_items,
+        )
+        try:
+            stream = await stack.enter_async_context(opening)
+            break
+        except SpearError as error:
+            attempts += 1
+            if not may_try_again(error, target, attempts):
+                await explain(chooser, call.function, error, callee, begun, deadline)
+                raise
+    late = partial(chooser.late, call.function, begun, deadline)
+    opened: FunctionStream = FunctionStream._create(
+        stream, call.function, late, deadline, callee, sends_items=sends_items
+    )
+    return opened
+
+
+async def wait_for_capacity(
+    chooser: Chooser,
+    call: CallAttributes,
+    begun: float,
+    deadline: float,
+    *,
+    is_promised: bool = False,
+) -> Choice:
+    """:meth:`Chooser.wait_for_capacity`, with errors that name the function."""
+    try:
+        return await chooser.wait_for_capacity(call, deadline, is_promised=is_promised)
+    except DeadlineExceeded as error:
+        await leave_it_to_scope(deadline)
+        late = chooser.late(call.function, begun, deadline, "no")
+        if deadline > begun:
+            late = DeadlineExceeded(f"{late}: {error}", code=late.code, delivered="no")
+        raise late from None
+
+
+async def explain(
+    chooser: Chooser,
+    function: str,
+    error: SpearError,
+    callee: Callee,
+    begun: float,
+    deadline: float,
+    *,
+    has_reported: bool = False,
+) -> None:
+    """Raise ``error`` as a failure that does not mention channels; return if it already is one.
+
+    Args:
+        chooser: has given the call its instance.
+        function: the function's name.
+        error: how the attempt failed.
+        callee: where it failed.
+        begun: when the call began, in Trio's time.
+        deadline: when its time is up.
+        has_reported: whether a report of progress has arrived, so that the function has certainly begun.
+    """
+    if isinstance(error, LocalProtocolError):
+        raise cannot_be_sent(function, error) from error
+    delivered: Delivered = "yes" if has_reported else error.delivered
+    if isinstance(error, DeadlineExceeded):
+        await leave_it_to_scope(deadline)
+        raise chooser.late(function, begun, deadline, delivered) from error
+    if isinstance(error, ChannelBroken | ChannelClosed):
+        raise await explain_loss(callee, error, delivered) from error
+
+
+@final
+@protected_class
+class Reports:
+    """Hands on progress reports, and remembers whether there was one.
+
+    Attributes:
+        arrived: whether there was.
+    """
+
+    def __init__(self, on_progress: Callable[[Result], None]) -> None:
+        self._on_progress = on_progress
+        self.arrived = False
+
+    def __call__(self, payload: bytes, is_cbor: bool) -> None:
+        """Hand on one report."""
+        self.arrived = True
+        call_unprotected(self._on_progress, decode_result_untrusted(payload, is_cbor))

@@ -1,0 +1,19 @@
+"""Failures of calls that run in a task of their own, where nothing may exit."""
+
+from __future__ import annotations
+
+from spear._errors import CallFailed
+from spear._util import summary_of
+
+
+def as_failure(error: BaseException) -> Exception:
+    """Return the failure of a call that runs in a task of the spearlet, where nothing may exit.
+
+    What is no ``Exception``, such as ``SystemExit``, can only come from a handler of progress reports.
+    """
+    if isinstance(error, Exception):
+        return error
+    what = f"the handler of progress reports raised {summary_of(error)}"
+    failure = CallFailed(what, delivered="yes")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,134 @@
+"""The other side of a call: a target that takes it, and the instance behind the target.
+
+Protocols only. A channel is a :class:`CallTarget`, and so may be a way to a remote node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import trio
+
+    from spear._errors import CallFailed, ChannelBroken, ChannelClosed, DeadlineExceeded, Delivered
+    from spear._ids import InstanceId
+    from spear.channels import CallStream, ExecutionResponse, Metadata, OnProgress
+    from spear.wire import Payload
+
+    from ._attributes import CallAttributes
+
+
+class CallTarget(Protocol):
+    """Whatever takes calls now: a channel to an instance, or a way to a remote node."""
+
+    @property
+    def closed(self) -> trio.Event:
+        """Set when the target is gone. A target never comes back: its owner gets another one."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the target takes new calls: false while it shuts down, and once it is gone."""
+
+    @property
+    def has_capacity(self) -> bool:
+        """Whether a call that is made now starts at once."""
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls whose handlers have not ended, as far as this side knows."""
+
+    @property
+    def max_calls(self) -> int:
+        """Calls that the target takes at a time."""
+
+    def when_free(self, call: Callable[[], None] | None) -> None:
+        """Have a function called whenever a call has ended whose slot no caller at the target waits for.
+
+        Args:
+            call: must neither block nor raise; None for no more.
+        """
+
+    async def request(
+        self,
+        function: str,
+        payload: Payload = b"",
+        *,
+        timeout: float | None = None,
+        is_cbor: bool = False,
+        metadata: Metadata | None = None,
+        key: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> ExecutionResponse:
+        """Call a function and wait for its result; see :meth:`CommunicationChannel.request`."""
+
+    def open_stream(
+        self,
+        function: str,
+        payload: Payload = b"",
+        *,
+        timeout: float | None = None,
+        is_cbor: bool = False,
+        metadata: Metadata | None = None,
+        sends_items: bool = False,
+    ) -> AbstractAsyncContextManager[CallStream]:
+        """Call a function that streams; see :meth:`CommunicationChannel.open_stream`."""
+
+
+class Callee(Protocol):
+    """The instance behind a target. It may lose its target and get another one."""
+
+    @property
+    def id(self) -> InstanceId:
+        """Its name, which a replacement keeps, and its incarnation."""
+
+    async def wait_exited(self) -> object:
+        """Wait until the instance is gone, and with it all that it was doing. A checkpoint."""
+
+    async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
+        """Return the failure of a call that was lost with the target. A checkpoint."""
+
+
+Choice: TypeAlias = "tuple[Callee, CallTarget]"
+"""The instance that gets a call, and its target now."""
+
+
+class Chooser(Protocol):
+    """Gives each call an instance: a deployment's pool, or a router of remote nodes."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Trio's time."""
+
+    @property
+    def call_seconds(self) -> float:
+        """Seconds for a call whose caller names no timeout."""
+
+    def pick(self, call: CallAttributes) -> Choice | None:
+        """Choose an instance with a free slot; None if the call has to wait.
+
+        The caller starts its call before any other task runs: until then the slot is free.
+        """
+
+    async def wait_for_capacity(
+        self, call: CallAttributes, deadline: float, *, is_promised: bool = False
+    ) -> Choice:
+        """Wait for an instance with a free slot. A checkpoint.
+
+        Args:
+            call: the call.
+            deadline: when the caller gives up, in Trio's time.
+            is_promised: whether the call was accepted before, and so is not new.
+
+        Raises:
+            Overloaded: too many calls wait.
+            DeadlineExceeded: no slot became free in time.
+            Rejected: new calls are not accepted any more.
+            WorkerDied: there is no instance, and none is to be expected.
+        """
+
+    def late(
+        self, function: str, begun: float, deadline: float, delivered: Delivered
+    ) -> DeadlineExceeded:
+        """Return the error of a call whose time is up, with the reason if one is known."""

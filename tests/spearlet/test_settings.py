@@ -1,0 +1,78 @@
+"""Settings of deployments, and what is wrong with some."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear import ConfigurationError, DeploymentSettings, RestartPolicy
+
+from .bench import open_bench
+
+if TYPE_CHECKING:
+    from spear.calls import CallAttributes, Candidate, Candidates
+
+
+class Last:
+    """A policy of the program: the last candidate, whatever its load."""
+
+    def __init__(self, _: random.Random) -> None:
+        pass
+
+    def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
+        free = [each for each in candidates.all if each.has_capacity]
+        return free[-1] if free else None
+
+
+async def test_a_policy_of_the_program() -> None:
+    async with open_bench(3, settings=DeploymentSettings(policy=Last)) as bench:
+        assert [await bench.where() for _ in range(3)] == ["c", "c", "c"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"policy": "best"}, "policy must be one of round-robin, least-loaded.*, or a function"),
+        ({"queue": -1}, "queue must be from 0"),
+        ({"queue": True}, "queue must be a whole number"),
+        ({"concurrency": 0}, "concurrency must be from 1"),
+        ({"timeout": 0}, "timeout must be at least"),
+        ({"timeout": "2"}, "timeout must be"),
+        ({"dedup_seconds": -1}, "dedup_seconds must be"),
+        ({"replicas": 3.0}, r"replicas must be a whole number or spear.Scale"),
+        ({"restart": None}, "restart must be RestartPolicy"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        DeploymentSettings(**values)  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"intensity": -1}, "restart.intensity must be"),
+        ({"period_seconds": float("inf")}, "restart.period_seconds must be"),
+        ({"first_delay_seconds": None}, "restart.first_delay_seconds must be"),
+        ({"retry_seconds": 0}, "restart.retry_seconds must be at least 1"),
+    ],
+    ids=str,
+)
+def test_restarts_that_cannot_be(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        RestartPolicy(**values)  # type: ignore[arg-type]  # the mistake
+
+
+def test_r17_the_same_seed_draws_the_same_delays_and_another_others(seed: random.Random) -> None:
+    from spear.spearlet._restarts import RestartBudget
+
+    def draw(number: float) -> list[float | None]:
+        budget = RestartBudget(RestartPolicy(), random.Random(number))
+        return [budget.delay_seconds(0, 0) for _ in range(3)]
+
+    number = seed.random()
+    assert draw(number) == draw(number)
+    assert not set(draw(number)) & set(draw(number + 1))
