@@ -39,7 +39,6 @@ from spear.transports import (
     connect,
     make_private_directory,
     open_unix_listener,
-    parse_address,
 )
 from spear.wire import FrameType, Head, Payload
 
@@ -96,18 +95,18 @@ def serve_channel(
     """The other end: an agent with one function."""
 
     async def serve() -> None:
-        stream = await connect(parse_address(address))
-        settle_gc()
-        async with connect_channel(
-            stream,
-            _INSTANCE,
-            Secret(bytes.fromhex(secret)),
-            service=_Look(copies=look == "copies") if look else _Echo(),
-            functions=["echo"],
-            limits=_LIMITS[segments],
-            low_latency=bool(low_latency),
-        ) as (channel, _):
-            await channel.closed.wait()
+        async with connect(address) as stream:
+            settle_gc()
+            async with connect_channel(
+                stream,
+                _INSTANCE,
+                Secret(bytes.fromhex(secret)),
+                service=_Look(copies=look == "copies") if look else _Echo(),
+                functions=["echo"],
+                limits=_LIMITS[segments],
+                low_latency=bool(low_latency),
+            ) as (channel, _):
+                await channel.closed.wait()
 
     trio.run(serve)
 
@@ -282,7 +281,7 @@ async def _serve_idle(directory: str, amount: int) -> None:
     async def serve_one(number: int) -> None:
         async with AsyncExitStack() as stack:
             async with logins:
-                stream = await connect(parse_address(f"unix:{directory}/{number}"))
+                stream = await stack.enter_async_context(connect(f"unix:{directory}/{number}"))
                 secret = Secret(bytes.fromhex((Path(directory) / f"{number}.key").read_text()))
                 channel, _ = await stack.enter_async_context(
                     connect_channel(

@@ -59,7 +59,16 @@ LAYERS: dict[str, frozenset[str]] = {
     "agent": frozenset({"wire", "transports", "channels"}),
     "calls": frozenset({"wire", "channels", "telemetry"}),
     "spearlet": frozenset(
-        {"runtimes", "calls", "channels", "wire", "requests", "discovery", "events"}
+        {
+            "runtimes",
+            "calls",
+            "channels",
+            "wire",
+            "transports",
+            "requests",
+            "discovery",
+            "events",
+        }
     ),
     "gateway": frozenset({"spearlet", "calls", "channels", "transports", "wire", "telemetry"}),
     "config": frozenset({"spearlet", "calls", "runtimes", "gateway"}),
@@ -114,6 +123,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "importlib.abc": LOADER,
     "importlib.import_module": (*LOADER, "spear/_lazy.py"),
     "importlib.machinery": LOADER,
+    "importlib.metadata.entry_points": ("spear/_entry_points.py",),
     "importlib.reload": (),
     "importlib.util": LOADER,
     "runpy": LOADER,

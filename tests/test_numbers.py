@@ -37,11 +37,17 @@ from spear.gateway import GatewaySettings
 from spear.runtimes import Instance
 from spear.spearlet import SpearletState
 from spear.transports import (
+    Address,
+    ConnectOptions,
     MemoryAddress,
     TcpAddress,
+    TcpTransport,
     TlsClient,
+    Transport,
+    connect_memory,
     connect_tcp,
     connect_tls,
+    connect_unix,
     open_tcp_listener,
 )
 
@@ -92,7 +98,8 @@ def numeric_parameters() -> Iterator[str]:
             if inspect.isroutine(thing):
                 yield from numeric_of(name, thing)
             elif inspect.isclass(thing):
-                if type(thing) is type:  # not one that has no public constructor
+                # Not one that has no public constructor.
+                if type(thing) is type or issubclass(thing, Address | Transport):
                     yield from numeric_of(name, thing.__init__)
                 for method, function in inspect.getmembers(thing, inspect.isroutine):
                     if is_ours(function) and (method == "__call__" or method[0] != "_"):
@@ -217,6 +224,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "CommunicationChannel.request(timeout)": (
         lambda w, v: channel(w).request("echo", b"", timeout=v), NO_TIMEOUTS,
     ),
+    "ConnectOptions(seconds)": (made(ConnectOptions, "seconds"), NO_SECONDS),
     "Deployment.logs(most)": (lambda w, v: w.deployment.logs(v), NO_COUNTS),
     "Deployment.scale(replicas)": (lambda w, v: w.deployment.scale(v), NO_COUNTS),
     "Deployment.stop(seconds)": (lambda w, v: w.deployment.stop(v), NO_SECONDS),
@@ -252,6 +260,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "Spearlet.drain(seconds)": (lambda w, v: w.spearlet.drain(v), NO_SECONDS),
     "Spearlet.stop(seconds)": (lambda w, v: w.spearlet.stop(v), NO_SECONDS),
     "TcpAddress(port)": (made(TcpAddress, "port", host="127.0.0.1"), (*NO_COUNTS, 65536)),
+    "TcpTransport(port)": (made(TcpTransport, "port"), (*NO_COUNTS, 65536, range(0), range(-1, 1))),
     "serve(drain_seconds)": (
         lambda _, v: serve(
             AGENT, MemoryAddress("nobody"), Secret.generate(), InstanceId("memory", "numbers", 1),
@@ -261,8 +270,14 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     ),
     "call(timeout)": (told("call"), NO_TIMEOUTS),
     "call_once(timeout)": (told("call_once"), NO_TIMEOUTS),
+    "connect_memory(seconds)": (lambda _, v: connect_memory("numbers", seconds=v), NO_SECONDS),
     "connect_tcp(port)": (lambda _, v: connect_tcp("127.0.0.1", v), NO_COUNTS),
+    "connect_tcp(seconds)": (lambda _, v: connect_tcp("127.0.0.1", 1, seconds=v), NO_SECONDS),
     "connect_tls(port)": (lambda _, v: connect_tls("127.0.0.1", v, TlsClient()), NO_COUNTS),
+    "connect_tls(seconds)": (
+        lambda _, v: connect_tls("127.0.0.1", 1, TlsClient(), seconds=v), NO_SECONDS,
+    ),
+    "connect_unix(seconds)": (lambda _, v: connect_unix("/", seconds=v), NO_SECONDS),
     "open_tcp_listener(port)": (lambda _, v: open_tcp_listener("127.0.0.1", v), (*NO_COUNTS, 65536)),
 }  # fmt: skip
 """How each of them is given, and what is wrong for it."""

@@ -7,7 +7,6 @@ threads are still busy lingers behind its successor until they have ended.
 
 from __future__ import annotations
 
-import errno
 import logging
 import random
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from spear._errors import (
 )
 from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, expect_seconds
 from spear.channels import CommunicationChannel, connect_channel
-from spear.transports import Address, UnixAddress, connect
+from spear.transports import Address, ConnectOptions, connect
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId, Secret
@@ -46,8 +45,6 @@ MAX_ABSENCES: Final = 3
 """A Unix socket that was missing so often in a row will not come back: its host has gone."""
 
 NOT_ITS_OWN: Final = "has the program cancelled tasks, or closed descriptors, that are not its own?"
-
-_ABSENT: Final = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 
 
 async def serve(
@@ -210,7 +207,7 @@ class _Session:
                 return channel
             except SpearError as error:
                 failure = error
-            absences = absences + 1 if self._is_absent(failure) else 0
+            absences = absences + 1 if failure.code == "no_listener" else 0
             if self._is_final(failure) or absences >= MAX_ABSENCES:
                 return failure
             delay = next(delays)
@@ -221,19 +218,22 @@ class _Session:
 
     async def _hold(self, task_status: trio.TaskStatus[CommunicationChannel]) -> None:
         """Hold one connection, until it has ended and its handlers have."""
-        stream = await connect(self._address, tls=self._tls, limits=self._limits)
-        async with connect_channel(
-            stream,
-            self._instance_id,
-            self._secret,
-            service=self._agent.service,
-            functions=self._agent.functions,
-            streams=self._agent.streams,
-            limits=self._limits,
-            resumes=self._resumes,
-            low_latency=self._low_latency,
-            debug=self._debug,
-        ) as (channel, login):
+        options = ConnectOptions(seconds=self._limits.connect_seconds, tls=self._tls)
+        async with (
+            connect(self._address, options) as stream,
+            connect_channel(
+                stream,
+                self._instance_id,
+                self._secret,
+                service=self._agent.service,
+                functions=self._agent.functions,
+                streams=self._agent.streams,
+                limits=self._limits,
+                resumes=self._resumes,
+                low_latency=self._low_latency,
+                debug=self._debug,
+            ) as (channel, login),
+        ):
             self._secret, self._resumes = login.session, True
             task_status.started(channel)
             await channel.closed.wait()
@@ -244,15 +244,6 @@ class _Session:
             # The host may refuse us because it has not seen yet that the old connection is gone.
             return isinstance(failure, ConfigurationError)
         return isinstance(failure, AuthenticationFailed | ConfigurationError | RemoteProtocolError)
-
-    def _is_absent(self, failure: SpearError) -> bool:
-        """Whether nobody listens at our Unix socket."""
-        cause = failure.__cause__
-        return (
-            isinstance(self._address, UnixAddress)
-            and isinstance(cause, OSError)
-            and cause.errno in _ABSENT
-        )
 
     # -- connected ------------------------------------------------------------------------------------
 

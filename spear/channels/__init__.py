@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ._factory import ChannelConfig as ChannelConfig
     from ._factory import CommunicationFactory as CommunicationFactory
     from ._factory import CommunicationStrategy as CommunicationStrategy
-    from ._factory import Opener as Opener
     from ._factory import open_communication_factory as open_communication_factory
     from ._handlers import Service as Service
     from ._handshake import Login as Login
@@ -60,7 +59,6 @@ _HOMES = {
     "ManagerStatistics": "._manager",
     "Metadata": "._calls",
     "OnProgress": "._calls",
-    "Opener": "._factory",
     "Service": "._handlers",
     "Timers": "._timers",
     "call_unprotected": "._interrupts",

@@ -10,11 +10,10 @@ The factory also keeps the books: which instances have an endpoint, which of the
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import attrs
 import trio
@@ -25,19 +24,10 @@ from spear._errors import (
     ConfigurationError,
     DeadlineExceeded,
     SpearError,
-    UnsupportedTransport,
 )
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
 from spear._limits import expect_seconds
-from spear.transports import (
-    Address,
-    Listener,
-    TcpAddress,
-    TlsServer,
-    UnixAddress,
-    make_private_directory,
-    open_listener,
-)
+from spear.transports import ListenOptions, TransportRegistry, make_private_directory
 
 from ._channel import CommunicationChannel
 from ._interrupts import protected_block, protected_class
@@ -46,6 +36,7 @@ from ._nursery import open_private_nursery
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
+    from spear.transports import Address, GetDirectory, Listener, Transport
 
     from ._handlers import Service
 
@@ -69,9 +60,6 @@ DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
     "memory": CommunicationStrategy(("memory",)),
 }
 
-# Transports whose code is not part of this release, and the extra that will bring it.
-_EXTRAS: Final = {"grpc": "grpc", "websocket": "websocket"}
-
 
 @final
 @attrs.frozen(kw_only=True)
@@ -81,16 +69,12 @@ class ChannelConfig:
     Attributes:
         transports: use these, in this order, instead of the strategy's.
         address: listen here; goes with exactly one transport.
-        tcp_host: where TCP listens; anything but loopback needs ``tls``.
-        tls: speak TLS on TCP.
         low_latency: look for input for a moment before going to sleep: costs CPU, saves a wake-up.
         connect_seconds: how long :meth:`CommunicationFactory.get_or_create` waits for the instance.
     """
 
     transports: tuple[str, ...] | None = None
     address: Address | None = None
-    tcp_host: str = "127.0.0.1"
-    tls: TlsServer | None = None
     low_latency: bool = False
     connect_seconds: float | None = None
 
@@ -101,30 +85,6 @@ class ChannelConfig:
             raise ConfigurationError("an address goes with exactly one transport")
 
 
-GetDirectory: TypeAlias = "Callable[[], Path]"
-"""Makes a directory that only we can enter, or finds the one made before; ConfigurationError if that
-cannot be."""
-
-Opener: TypeAlias = "Callable[[InstanceId, ChannelConfig, GetDirectory], Awaitable[Listener]]"
-"""Opens a transport's listener for an instance, at an address of its own choice."""
-
-
-async def _open_unix(
-    instance: InstanceId, config: ChannelConfig, get_directory: GetDirectory
-) -> Listener:
-    address = config.address or UnixAddress(
-        str(get_directory() / f"{instance.name}-{instance.incarnation}.sock")
-    )
-    return await open_listener(address)
-
-
-async def _open_tcp(
-    instance: InstanceId, config: ChannelConfig, get_directory: GetDirectory
-) -> Listener:
-    address = config.address or TcpAddress(config.tcp_host, 0, tls=config.tls is not None)
-    return await open_listener(address, tls=config.tls)
-
-
 @final
 @protected_class
 class CommunicationFactory:
@@ -132,35 +92,29 @@ class CommunicationFactory:
 
     Attributes:
         manager: who accepts and authenticates.
+        transports: the transports that can be used here.
     """
 
     def __init__(
-        self, manager: ConnectionManager, get_directory: GetDirectory, nursery: trio.Nursery
+        self,
+        manager: ConnectionManager,
+        get_directory: GetDirectory,
+        nursery: trio.Nursery,
+        transports: TransportRegistry,
+        strategies: Mapping[str, CommunicationStrategy],
     ) -> None:
         self.manager = manager
+        self.transports = transports
         self._get_directory = get_directory
         self._nursery = nursery  # of get_or_create's endpoints; it ends with the factory's block
-        self._strategies = dict(DEFAULT_STRATEGIES)
-        self._openers: dict[str, Opener] = {"unix": _open_unix, "tcp": _open_tcp}
+        self._strategies = {**DEFAULT_STRATEGIES, **strategies}
         self._kept: dict[InstanceId, _KeptEndpoint] = {}
 
     # -- strategies ---------------------------------------------------------------------------
 
     def strategy(self, runtime: str) -> CommunicationStrategy:
-        """The strategy in force for a runtime type."""
-        return self._strategies[runtime]
-
-    def register_strategy(self, runtime: str, strategy: CommunicationStrategy) -> None:
-        """Use another strategy for endpoints opened from now on."""
-        self._strategies[runtime] = strategy
-
-    def register_transport(self, name: str, opener: Opener) -> None:
-        """Add a transport, or replace one."""
-        self._openers[name] = opener
-
-    def is_supported(self, runtime: str, transport: str) -> bool:
-        """Whether the runtime type's strategy knows this transport and it can be opened here."""
-        return transport in self._strategies[runtime].transports and transport in self._openers
+        """The strategy in force for a runtime type; that of processes if none was given for it."""
+        return self._strategies.get(runtime) or self._strategies["process"]
 
     # -- endpoints ----------------------------------------------------------------------------
 
@@ -184,44 +138,36 @@ class CommunicationFactory:
             await trio.lowlevel.checkpoint()
             raise SpearError(f"{instance} has an endpoint already")
         config = config or ChannelConfig()
-        transport, listener = await self._listen(instance, config)
-        async with (
-            listener,
-            self.manager.open_endpoint(
-                instance,
-                listener,
-                transport=transport,
-                service=service,
-                low_latency=config.low_latency,
-            ) as endpoint,
-        ):
+        async with AsyncExitStack() as stack:
+            transport, listener = await self._listen(instance, config, stack)
+            endpoint = await stack.enter_async_context(
+                self.manager.open_endpoint(
+                    instance,
+                    listener,
+                    transport=transport,
+                    service=service,
+                    low_latency=config.low_latency,
+                )
+            )
             yield endpoint
 
-    async def _listen(self, instance: InstanceId, config: ChannelConfig) -> tuple[str, Listener]:
+    async def _listen(
+        self, instance: InstanceId, config: ChannelConfig, stack: AsyncExitStack
+    ) -> tuple[str, Listener]:
         attempts: list[tuple[str, str]] = []
-        for transport in config.transports or self._strategies[instance.runtime].transports:
+        options = ListenOptions(
+            name=f"{instance.name}-{instance.incarnation}",
+            address=config.address,
+            get_directory=self._get_directory,
+        )
+        for name in config.transports or self.strategy(instance.runtime).transports:
             try:
-                opener = self._opener(transport)
-                return transport, await opener(instance, config, self._get_directory)
+                opening = self.transports.find(name).listen(options)
+                return name, await stack.enter_async_context(opening)
             except (SpearError, OSError) as error:
-                attempts.append((transport, str(error)))
-                logger.info("%s: no %s: %s", instance, transport, error)
+                attempts.append((name, str(error)))
+                logger.info("%s: no %s: %s", instance, name, error)
         raise ChannelCreationFailed(str(instance), attempts)
-
-    def _opener(self, transport: str) -> Opener:
-        opener = self._openers.get(transport)
-        if opener is not None:
-            return opener
-        if transport in _EXTRAS:
-            raise UnsupportedTransport(
-                transport,
-                f"this release does not have it; a later one will, in spearlet[{_EXTRAS[transport]}]",
-            )
-        if transport == "memory":
-            raise UnsupportedTransport(
-                transport, "both ends must be in this process: use open_memory_channels()"
-            )
-        raise UnsupportedTransport(transport, f"known are {', '.join(sorted(self._openers))}")
 
     async def get_or_create(
         self,
@@ -365,13 +311,26 @@ class _KeptEndpoint:
 @protected_block
 async def open_communication_factory(
     limits: HostLimits = DEFAULT_HOST_LIMITS,
+    *,
+    transports: Iterable[Transport] = (),
+    strategies: Mapping[str, CommunicationStrategy] | None = None,
 ) -> AsyncIterator[CommunicationFactory]:
-    """A factory for as long as the block runs; leaving it closes every channel."""
+    """A factory for as long as the block runs; leaving it closes every channel.
+
+    Args:
+        limits: for every connection.
+        transports: are found before those of Spear and of installed distributions, by their names.
+        strategies: by runtime type, instead of the default ones.
+
+    Raises:
+        ConfigurationError: two transports have one name.
+    """
+    registry = TransportRegistry(transports)
     with ExitStack() as stack:
 
         @cache
-        def get_directory() -> Path:
-            return Path(stack.enter_context(make_private_directory()))
+        def get_directory() -> str:
+            return stack.enter_context(make_private_directory())
 
         async with open_connection_manager(limits) as manager, open_private_nursery() as nursery:
-            yield CommunicationFactory(manager, get_directory, nursery)
+            yield CommunicationFactory(manager, get_directory, nursery, registry, strategies or {})

@@ -300,7 +300,7 @@ class ConnectionManager:
         endpoint = Endpoint(
             self,
             instance_id,
-            listener.address,
+            listener.advertised,
             transport=transport,
             service=service,
             low_latency=low_latency,

@@ -207,7 +207,7 @@ def _make_directory(path: str) -> None:
 
 
 def _url_of(listener: SocketListener | TlsListener, settings: GatewaySettings) -> str:
-    address = listener.address
+    address = listener.bound
     host = f"[{settings.host}]" if ":" in (settings.host or "") else settings.host
     scheme = "http" if settings.tls_cert is None else "https"
     return f"{scheme}://{host}:{getattr(address, 'port', '')}"

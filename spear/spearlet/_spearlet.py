@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -32,7 +33,9 @@ from ._settings import DeploymentSettings, Scale
 from ._sources import Sources, Target, check_name
 
 if TYPE_CHECKING:
+    from spear.channels import CommunicationStrategy
     from spear.runtimes import InstanceEvent, Runtime
+    from spear.transports import Transport
 
     from ._execution_table import Executions
     from ._functions import Function
@@ -280,6 +283,8 @@ async def open_spearlet(
     on_call: OnCall | None = None,
     rng: random.Random | None = None,
     runtimes: Iterable[Runtime] = (),
+    transports: Iterable[Transport] = (),
+    strategies: Mapping[str, CommunicationStrategy] | None = None,
 ) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
 
@@ -293,17 +298,21 @@ async def open_spearlet(
             logged.
         rng: what delays, and the choices of policies that draw, are drawn from.
         runtimes: are found before those of Spear and of installed distributions, by their names.
+        transports: the same for ways to reach instances, or settings of Spear's own, such as
+            ``TcpTransport(tls=...)``.
+        strategies: the transports of the instances of a runtime, by the runtime's name, best first.
 
     Raises:
         ConfigurationError: an instance calls this while its functions are loaded, it is not Trio that
-            runs, or two runtimes have one name.
+            runs, or two runtimes or transports have one name.
     """
     _expect_a_program()
     _check_limits(limits)
     registry = RuntimeRegistry(runtimes)
     rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
     async with open_private_nursery() as nursery:
-        spearlet: Spearlet = await nursery.start(_hold, limits, on_call, rng, registry)
+        factory = open_communication_factory(limits, transports=transports, strategies=strategies)
+        spearlet: Spearlet = await nursery.start(_hold, factory, on_call, rng, registry)
         try:
             yield spearlet
             await spearlet.stop()
@@ -313,7 +322,7 @@ async def open_spearlet(
 
 @trio.lowlevel.enable_ki_protection
 async def _hold(
-    limits: HostLimits,
+    opening: AbstractAsyncContextManager[CommunicationFactory],
     on_call: OnCall | None,
     rng: random.Random,
     runtimes: RuntimeRegistry,
@@ -324,6 +333,7 @@ async def _hold(
     It has nurseries in nurseries. Around its user's block each of them would cost each call 0.25 us: the
     deadline of a call is looked for in all that are around it.
     """
-    async with open_communication_factory(limits) as factory, open_private_nursery() as nursery:
+    async with opening as factory, open_private_nursery() as nursery:
+        limits = factory.manager.limits
         task_status.started(Spearlet._create(limits, factory, nursery, on_call, rng, runtimes))
         await trio.sleep_forever()

@@ -21,9 +21,14 @@ import trio
 
 from spear._errors import ConfigurationError
 from spear.transports import (
+    ConnectOptions,
     Listener,
+    ListenOptions,
     MemoryListener,
     MemoryStream,
+    MemoryTransport,
+    Opening,
+    Transport,
     memory_stream_pair,
     open_memory_listener,
 )
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from spear._ids import InstanceId
-    from spear.transports import Address
+    from spear.transports import Address, MemoryAddress
 
 RESEND_SECONDS: Final = 0.2
 """From a loss to the first repetition, as in Linux's TCP; each further one takes twice as long."""
@@ -247,9 +252,9 @@ class SimulatedListener(Listener):
         self._listener = listener
 
     @property
-    def address(self) -> Address:
+    def bound(self) -> Address:
         """The name that the agent connects to."""
-        return self._listener.address
+        return self._listener.bound
 
     async def accept(self) -> MemoryStream:
         """The host's end of the next connection. If cancelled, it stays queued."""
@@ -262,3 +267,30 @@ class SimulatedListener(Listener):
     def close(self) -> None:
         """Stop accepting at once."""
         self._listener.close()
+
+
+@final
+class SimulatedTransport(Transport):
+    """The memory transport, with a simulated network between the host's end and the agent's."""
+
+    name = "memory"
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._memory = MemoryTransport()
+
+    def parse(self, address: str) -> MemoryAddress:
+        """The address that ``memory:name`` names. Raises ConfigurationError."""
+        return self._memory.parse(address)
+
+    def listen(self, options: ListenOptions) -> Opening[Listener]:
+        """Listen for the instance that is being started, for as long as the block runs."""
+        return Opening(self._listen, options.name)
+
+    async def _listen(self, name: str) -> Listener:
+        await trio.lowlevel.checkpoint()
+        return self._network.sites[name].listen()
+
+    def connect(self, address: Address, options: ConnectOptions) -> Opening[MemoryStream]:
+        """A connection, as the instance makes it."""
+        return self._memory.connect(address, options)

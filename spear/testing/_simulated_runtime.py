@@ -39,9 +39,8 @@ from ._simulated_network import Network, Site
 if TYPE_CHECKING:
     from spear._host_limits import HostLimits
     from spear._ids import InstanceId
-    from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
+    from spear.channels import CommunicationFactory, Endpoint
     from spear.runtimes import InstanceEvent, OnLine
-    from spear.transports import Listener
 
 START_SECONDS: Final = (0.02, 0.2)
 """Least and most time from a start to the connection; a process takes 0.1 s or so."""
@@ -103,12 +102,7 @@ class SimulatedRuntime(Runtime):
         settings = self._own(settings)
         assert isinstance(settings, SimulatedSettings)  # _own has seen to it
         await trio.lowlevel.checkpoint()
-        factory.register_transport("memory", self._listen)
         yield SimulatedTemplate(self, settings, factory)
-
-    async def _listen(self, instance: InstanceId, config: ChannelConfig, _: object) -> Listener:
-        await trio.lowlevel.checkpoint()
-        return self.network.sites[f"{instance.name}-{instance.incarnation}"].listen()
 
 
 @final

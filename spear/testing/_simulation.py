@@ -29,7 +29,7 @@ from spear._util import NoPublicConstructor
 from spear.channels import machine_clock, open_private_nursery
 from spear.spearlet import CallRecord, open_spearlet
 
-from ._simulated_network import Network, check_loss
+from ._simulated_network import Network, SimulatedTransport, check_loss
 from ._simulated_runtime import START_SECONDS, SimulatedRuntime, SimulatedSettings, here
 from ._trio_scheduling import seeded_scheduling
 
@@ -297,6 +297,7 @@ class Simulation(metaclass=NoPublicConstructor):
                 on_call=self._on_call,
                 rng=self.generator("host"),
                 runtimes=[self._runtime],
+                transports=(SimulatedTransport(network),),
             ) as self.spearlet:
                 await program(self)
 

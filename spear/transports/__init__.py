@@ -1,4 +1,4 @@
-"""Byte streams and listeners: Unix sockets, TCP, TLS, memory; and the loop that accepts.
+"""Transports (Unix sockets, TCP with and without TLS, memory, and others' own), and the accept loop.
 
 Everything here moves bytes and knows nothing of what they mean. Every function's process imports this
 package, and needs of it one way to connect: so names are loaded when they are first used, and no module
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from ._accept import process_or_its_session as process_or_its_session
     from ._addresses import Address as Address
     from ._addresses import MemoryAddress as MemoryAddress
+    from ._addresses import Reach as Reach
     from ._addresses import TcpAddress as TcpAddress
     from ._addresses import UnixAddress as UnixAddress
-    from ._addresses import parse_address as parse_address
     from ._credentials import PeerCredentials as PeerCredentials
     from ._memory import MemoryListener as MemoryListener
     from ._memory import MemoryStream as MemoryStream
+    from ._memory import MemoryTransport as MemoryTransport
     from ._memory import connect_memory as connect_memory
     from ._memory import memory_stream_pair as memory_stream_pair
     from ._memory import open_memory_listener as open_memory_listener
@@ -43,13 +44,15 @@ if TYPE_CHECKING:
     from ._memory_files import examine as examine
     from ._memory_files import make_memory_file as make_memory_file
     from ._memory_files import send_with_descriptor as send_with_descriptor
-    from ._open import connect as connect
-    from ._open import open_listener as open_listener
     from ._private_directory import check_private_directory as check_private_directory
     from ._private_directory import make_private_directory as make_private_directory
     from ._reasons import Reason as Reason
+    from ._registry import TransportRegistry as TransportRegistry
+    from ._registry import connect as connect
+    from ._registry import parse_address as parse_address
     from ._socket_stream import SocketListener as SocketListener
     from ._socket_stream import SocketStream as SocketStream
+    from ._tcp import TcpTransport as TcpTransport
     from ._tcp import TlsListener as TlsListener
     from ._tcp import connect_tcp as connect_tcp
     from ._tcp import connect_tls as connect_tls
@@ -58,41 +61,57 @@ if TYPE_CHECKING:
     from ._tls import TlsServer as TlsServer
     from ._tls import TlsStream as TlsStream
     from ._tls import looks_like_tls as looks_like_tls
+    from ._transport import ConnectOptions as ConnectOptions
+    from ._transport import GetDirectory as GetDirectory
+    from ._transport import ListenOptions as ListenOptions
+    from ._transport import Opening as Opening
+    from ._transport import Transport as Transport
+    from ._unix import UnixTransport as UnixTransport
     from ._unix import connect_unix as connect_unix
     from ._unix import open_unix_listener as open_unix_listener
 
 _HOMES = {
     "ANCILLARY_BYTES": "._memory_files",
-    "CLOSE_ON_EXEC": "._memory_files",
-    "TRUNCATED": "._memory_files",
     "Acceptor": "._accept",
     "AcceptorStatistics": "._accept",
     "Address": "._addresses",
     "BorrowedFile": "._memory_files",
     "ByteStream": "._abc",
+    "CLOSE_ON_EXEC": "._memory_files",
+    "ConnectOptions": "._transport",
     "Descriptor": "._memory_files",
+    "GetDirectory": "._transport",
     "Handler": "._accept",
     "IncomingConnection": "._accept",
+    "ListenOptions": "._transport",
     "Listener": "._abc",
     "MemoryAddress": "._addresses",
     "MemoryFile": "._memory_files",
     "MemoryListener": "._memory",
     "MemoryStream": "._memory",
+    "MemoryTransport": "._memory",
+    "Opening": "._transport",
     "PeerCheck": "._accept",
     "PeerCredentials": "._credentials",
+    "Reach": "._addresses",
     "Reason": "._reasons",
     "SharedBuffer": "._memory_files",
     "SocketListener": "._socket_stream",
     "SocketStream": "._socket_stream",
+    "TRUNCATED": "._memory_files",
     "TcpAddress": "._addresses",
+    "TcpTransport": "._tcp",
     "TlsClient": "._tls",
     "TlsListener": "._tcp",
     "TlsServer": "._tls",
     "TlsStream": "._tls",
+    "Transport": "._transport",
+    "TransportRegistry": "._registry",
     "UnixAddress": "._addresses",
+    "UnixTransport": "._unix",
     "can_share_memory": "._memory_files",
     "check_private_directory": "._private_directory",
-    "connect": "._open",
+    "connect": "._registry",
     "connect_memory": "._memory",
     "connect_tcp": "._tcp",
     "connect_tls": "._tcp",
@@ -103,11 +122,10 @@ _HOMES = {
     "make_memory_file": "._memory_files",
     "make_private_directory": "._private_directory",
     "memory_stream_pair": "._memory",
-    "open_listener": "._open",
     "open_memory_listener": "._memory",
     "open_tcp_listener": "._tcp",
     "open_unix_listener": "._unix",
-    "parse_address": "._addresses",
+    "parse_address": "._registry",
     "process_or_its_session": "._accept",
     "send_with_descriptor": "._memory_files",
 }

@@ -53,8 +53,13 @@ class Listener(trio.abc.Listener[ByteStream]):
 
     @property
     @abstractmethod
-    def address(self) -> Address:
-        """Where to connect, with the port that was really bound."""
+    def bound(self) -> Address:
+        """The address that it listens on, with the port that was really bound."""
+
+    @property
+    def advertised(self) -> Address:
+        """The address at which instances reach it; by default the one that is bound."""
+        return self.bound
 
     @abstractmethod
     async def accept(self) -> ByteStream:

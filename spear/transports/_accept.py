@@ -215,7 +215,7 @@ class Acceptor:
                     break
                 except (trio.BrokenResourceError, OSError) as exc:
                     # The connections that exist are none the worse for it.
-                    broken = ChannelBroken(f"{listener.address} cannot accept any more: {exc}")
+                    broken = ChannelBroken(f"{listener.bound} cannot accept any more: {exc}")
                     broken.__cause__ = exc
                     _logger.error("%s", broken)  # now, since they may go on for long
                 else:
@@ -236,7 +236,7 @@ class Acceptor:
                 if exc.errno not in CAPACITY_ERRNOS:
                     raise
                 self._pauses += 1
-                _logger.warning("%s pauses for %g s: %s", listener.address, pause, exc.strerror)
+                _logger.warning("%s pauses for %g s: %s", listener.bound, pause, exc.strerror)
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 

@@ -2,7 +2,8 @@
 
 ``unix:/run/spear/a`` · ``tcp:127.0.0.1:7000`` · ``tls:[2001:db8::1]:7000`` · ``memory:name``
 
-Opens no socket. Invariant: ``parse_address(str(address)) == address``.
+Opens no socket. Invariant: ``parse_address(str(address)) == address``. The text before the first colon is
+the scheme, by which a transport is found; what follows means something to that transport alone.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import Final, TypeAlias, final
+from abc import ABC, abstractmethod
+from enum import IntEnum
+from typing import Final, final
 
 import attrs
 
-from spear._errors import ConfigurationError, UnsupportedTransport
+from spear._errors import ConfigurationError
 from spear._limits import shown
 
 MAX_UNIX_PATH_BYTES: Final = 107
 """``sun_path`` is 108 bytes on Linux, the last one a NUL."""
+
+_LOOPBACK_NAMES: Final = ("localhost", "ip6-localhost", "ip6-loopback")
+_WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  # recognized, not bound
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV6 = re.compile(r"([0-9A-Fa-f:.]+)(?:%[A-Za-z0-9_.-]+)?")  # % names an interface
@@ -64,11 +70,42 @@ def _check_name(_: object, __: attrs.Attribute[str], name: str) -> None:
 
 
 @final
+class Reach(IntEnum):
+    """From how far away an address can be connected to. A greater reach includes the smaller ones."""
+
+    PROCESS = 0
+    """From this process."""
+
+    MACHINE = 1
+    """From processes of this machine, in the same file system and network."""
+
+    NETWORK = 2
+    """From other machines."""
+
+
+class Address(ABC):
+    """Where a listener can be connected to. Immutable, equal by value, and hashable."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def reach(self) -> Reach:
+        """From how far away it can be connected to."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The text form ``scheme:...``, which :meth:`Transport.parse` reads."""
+
+
+@final
 @attrs.frozen
-class UnixAddress:
+class UnixAddress(Address):
     """A Unix socket in the file system; never an abstract one."""
 
     path: str = attrs.field(validator=_check_path)
+
+    reach = Reach.MACHINE
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -76,12 +113,17 @@ class UnixAddress:
 
 @final
 @attrs.frozen
-class TcpAddress:
+class TcpAddress(Address):
     """A host and a port; spoken to through TLS, or in plain text on the loopback interface."""
 
     host: str = attrs.field(validator=_check_host)
     port: int = attrs.field(validator=_check_port)
     tls: bool = attrs.field(default=False, kw_only=True)
+
+    @property
+    def reach(self) -> Reach:
+        """From how far away it can be connected to. A wildcard (0.0.0.0) leads to this machine only."""
+        return Reach.MACHINE if is_local(self.host) or self.host in _WILDCARDS else Reach.NETWORK
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -90,41 +132,51 @@ class TcpAddress:
 
 @final
 @attrs.frozen
-class MemoryAddress:
+class MemoryAddress(Address):
     """A name inside this process, valid within one ``trio.run``."""
 
     name: str = attrs.field(validator=_check_name)
+
+    reach = Reach.PROCESS
 
     def __str__(self) -> str:
         return f"memory:{self.name}"
 
 
-Address: TypeAlias = UnixAddress | TcpAddress | MemoryAddress
+def is_local(host: str) -> bool:
+    """Whether a host name or an IP address is on the loopback interface, as far as its text tells."""
+    return host.startswith("127.") or host == "::1" or host.lower() in _LOOPBACK_NAMES
 
 
-def parse_address(text: str) -> Address:
-    """The address that ``text`` names.
+def split_scheme(address: str) -> tuple[str, str]:
+    """The scheme of an address, and what follows its colon.
 
     Raises:
-        UnsupportedTransport: there is no transport of that name.
-        ConfigurationError: what follows the transport's name is not an address.
+        ConfigurationError: there is no colon.
     """
-    scheme, colon, rest = text.partition(":")
+    scheme, colon, rest = address.partition(":")
     if not colon:
         raise ConfigurationError(
-            f"{text!r} is not an address: write unix:/path, tcp:host:port, tls:host:port "
+            f"{address!r} is not an address: write unix:/path, tcp:host:port, tls:host:port "
             f"or memory:name"
         )
-    match scheme:
-        case "unix":
-            return UnixAddress(rest)
-        case "tcp":
-            return TcpAddress(*_parse_host_and_port(text, rest))
-        case "tls":
-            return TcpAddress(*_parse_host_and_port(text, rest), tls=True)
-        case "memory":
-            return MemoryAddress(rest)
-    raise UnsupportedTransport(scheme, f"in {text!r}; known are unix, tcp, tls and memory")
+    return scheme, rest
+
+
+def parse_unix_address(text: str) -> UnixAddress:
+    """The address that ``unix:/path`` names. Raises ConfigurationError."""
+    return UnixAddress(split_scheme(text)[1])
+
+
+def parse_tcp_address(text: str) -> TcpAddress:
+    """The address that ``tcp:host:port`` or ``tls:host:port`` names. Raises ConfigurationError."""
+    scheme, rest = split_scheme(text)
+    return TcpAddress(*_parse_host_and_port(text, rest), tls=scheme == "tls")
+
+
+def parse_memory_address(text: str) -> MemoryAddress:
+    """The address that ``memory:name`` names. Raises ConfigurationError."""
+    return MemoryAddress(split_scheme(text)[1])
 
 
 def _parse_host_and_port(text: str, rest: str) -> tuple[str, int]:

@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING
 import trio
 
 from spear._errors import ChannelBroken, ConfigurationError
+from spear._limits import expect_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from spear._limits import WireLimits
 
     from ._addresses import Address
 
 
 @contextmanager
-def connecting_to(address: Address, limits: WireLimits) -> Iterator[None]:
-    """Bound the block by ``limits.connect_seconds`` and map what the operating system raises."""
+def connecting_to(address: Address, seconds: float) -> Iterator[None]:
+    """Bound the block by ``seconds`` and map what the operating system raises."""
+    expect_seconds("seconds", seconds)
     try:
-        with trio.fail_after(limits.connect_seconds):
+        with trio.fail_after(seconds):
             yield
     except trio.TooSlowError:
-        raise ChannelBroken(
-            f"no connection to {address} within {limits.connect_seconds:g} s"
-        ) from None
+        raise ChannelBroken(f"no connection to {address} within {seconds:g} s") from None
     except OSError as exc:
         raise ChannelBroken(f"cannot connect to {address}: {exc.strerror or exc}") from exc
     except UnicodeError as exc:

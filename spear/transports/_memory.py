@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import operator
 from contextlib import suppress
-from typing import Final, final
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from spear._errors import ChannelBroken, ConfigurationError
-from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
+from spear._limits import DEFAULT_WIRE_LIMITS
 
 from ._abc import ByteStream, Listener
-from ._addresses import MemoryAddress
+from ._addresses import MemoryAddress, parse_memory_address
 from ._connecting import connecting_to
+from ._transport import ConnectOptions, ListenOptions, Opening, Transport
+
+if TYPE_CHECKING:
+    from ._addresses import Address
 
 PIPE_BYTES: Final = 64 * 1024
 """Unread bytes in one direction, as a Unix pipe has."""
@@ -164,7 +169,7 @@ class MemoryListener(Listener):
         self._connect, self._incoming = trio.open_memory_channel[MemoryStream](_BACKLOG)
 
     @property
-    def address(self) -> MemoryAddress:
+    def bound(self) -> MemoryAddress:
         """The name to connect to."""
         return self._address
 
@@ -218,20 +223,52 @@ def open_memory_listener(name: str) -> MemoryListener:
     return listener
 
 
-async def connect_memory(name: str, *, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> MemoryStream:
+async def connect_memory(
+    name: str, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
+) -> MemoryStream:
     """A connection to the listener of that name. If cancelled, there is none.
 
     Raises:
         ChannelBroken: nobody listens under that name, or 1,024 connections are waiting there and
-            none was accepted for ``limits.connect_seconds``.
+            none was accepted for ``seconds``.
         ConfigurationError: the name is empty.
     """
     address = MemoryAddress(name)
-    listener = _listeners().get(name)
-    if listener is None:
-        await trio.lowlevel.checkpoint()
-        raise ChannelBroken(f"cannot connect to {address}: nobody listens there")
-    ours, theirs = memory_stream_pair()
-    with connecting_to(address, limits):
+    with connecting_to(address, seconds):
+        listener = _listeners().get(name)
+        if listener is None:
+            await trio.lowlevel.checkpoint()
+            raise ChannelBroken(f"cannot connect to {address}: no listener has that name")
+        ours, theirs = memory_stream_pair()
         await listener._enqueue(theirs)
     return ours
+
+
+@final
+class MemoryTransport(Transport):
+    """Streams inside this process, by name; both ends are in one ``trio.run``."""
+
+    name = "memory"
+
+    def parse(self, address: str) -> MemoryAddress:
+        """The address that ``memory:name`` names. Raises ConfigurationError."""
+        return parse_memory_address(address)
+
+    def listen(self, options: ListenOptions) -> Opening[MemoryListener]:
+        """Listen for as long as the block runs; see :func:`open_memory_listener`."""
+        return Opening(self._listen, options)
+
+    async def _listen(self, options: ListenOptions) -> MemoryListener:
+        await trio.lowlevel.checkpoint()
+        address = options.address or MemoryAddress(options.name)
+        return open_memory_listener(_own(address).name)
+
+    def connect(self, address: Address, options: ConnectOptions) -> Opening[MemoryStream]:
+        """A connection for as long as the block runs; see :func:`connect_memory`."""
+        return Opening(partial(connect_memory, _own(address).name, seconds=options.seconds))
+
+
+def _own(address: Address) -> MemoryAddress:
+    if not isinstance(address, MemoryAddress):
+        raise ConfigurationError(f"{address} is no address inside a process: write memory:name")
+    return address

@@ -186,30 +186,38 @@ class SocketListener(Listener):
 
     Args:
         sock: bound and listening.
-        address: what others connect to.
+        bound: its address.
+        advertised: the address at which others reach it, if it is another one.
         on_close: runs once, when the listener is closed by the process that made it.
     """
 
-    __slots__ = ("_address", "_on_close", "_pid", "_socket")
+    __slots__ = ("_advertised", "_bound", "_on_close", "_pid", "_socket")
 
     def __init__(
         self,
         sock: socket.socket,
-        address: UnixAddress | TcpAddress,
+        bound: UnixAddress | TcpAddress,
         *,
+        advertised: UnixAddress | TcpAddress | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         own_socket(sock)
         self._socket = sock
-        self._address = address
+        self._bound = bound
+        self._advertised = advertised or bound
         self._on_close = on_close
         self._pid = os.getpid()
 
     @property
-    def address(self) -> UnixAddress | TcpAddress:
-        """Where to connect, with the port that was really bound."""
-        return self._address
+    def bound(self) -> UnixAddress | TcpAddress:
+        """The address that it listens on, with the port that was really bound."""
+        return self._bound
+
+    @property
+    def advertised(self) -> UnixAddress | TcpAddress:
+        """The address at which instances reach it."""
+        return self._advertised
 
     async def accept(self) -> SocketStream:
         """The next connection. If cancelled, it stays queued. See :meth:`Listener.accept`."""

@@ -6,8 +6,10 @@ import os
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, final, overload
 
+import attrs
 import trio
 
 from spear._errors import (
@@ -17,17 +19,20 @@ from spear._errors import (
     ConfigurationError,
     SpearError,
 )
-from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
+from spear._limits import DEFAULT_WIRE_LIMITS
 
 from ._abc import ByteStream, Listener, Refused
-from ._addresses import TcpAddress
+from ._addresses import TcpAddress, parse_tcp_address
 from ._connecting import connecting_to
 from ._reasons import Reason
 from ._socket_stream import LISTEN_BACKLOG, SocketListener, SocketStream
 from ._tls import HANDSHAKE_RECORD, TlsClient, TlsServer, TlsStream
+from ._transport import ConnectOptions, ListenOptions, Opening, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ._addresses import Address
 
 _Candidate: TypeAlias = tuple[socket.AddressFamily, str]
 
@@ -36,17 +41,29 @@ _Candidate: TypeAlias = tuple[socket.AddressFamily, str]
 class TlsListener(Listener):
     """Accepts from another listener, and makes each connection secure."""
 
-    __slots__ = ("_address", "_context", "_plain")
+    __slots__ = ("_advertised", "_bound", "_context", "_plain")
 
-    def __init__(self, plain: SocketListener, address: TcpAddress, context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        plain: SocketListener,
+        bound: TcpAddress,
+        advertised: TcpAddress,
+        context: ssl.SSLContext,
+    ) -> None:
         self._plain = plain
-        self._address = address
+        self._bound = bound
+        self._advertised = advertised
         self._context = context
 
     @property
-    def address(self) -> TcpAddress:
-        """Where to connect, with the port that was really bound."""
-        return self._address
+    def bound(self) -> TcpAddress:
+        """The address that it listens on, with the port that was really bound."""
+        return self._bound
+
+    @property
+    def advertised(self) -> TcpAddress:
+        """The address at which instances reach it."""
+        return self._advertised
 
     async def accept(self) -> SocketStream:
         """The next connection, not yet secure. See :meth:`Listener.accept`."""
@@ -87,11 +104,20 @@ class TlsListener(Listener):
 
 @overload
 async def open_tcp_listener(
-    host: str = ..., port: int | range = ..., *, tls: None = None, allow_plaintext: bool = ...
+    host: str = ...,
+    port: int | range = ...,
+    *,
+    tls: None = None,
+    allow_plaintext: bool = ...,
+    advertised_host: str | None = ...,
 ) -> SocketListener: ...
 @overload
 async def open_tcp_listener(
-    host: str = ..., port: int | range = ..., *, tls: TlsServer
+    host: str = ...,
+    port: int | range = ...,
+    *,
+    tls: TlsServer,
+    advertised_host: str | None = ...,
 ) -> TlsListener: ...
 async def open_tcp_listener(
     host: str = "127.0.0.1",
@@ -99,6 +125,7 @@ async def open_tcp_listener(
     *,
     tls: TlsServer | None = None,
     allow_plaintext: bool = False,
+    advertised_host: str | None = None,
 ) -> SocketListener | TlsListener:
     """A listener on one address of ``host``.
 
@@ -108,29 +135,35 @@ async def open_tcp_listener(
         host: a name or an address; without ``tls`` it must be on the loopback interface.
         port: 0 for any free one, or a range to take the first free one of.
         tls: our certificate; connections then speak TLS.
-        allow_plaintext: listen beyond the loopback interface without it: whoever says so knows why.
+        allow_plaintext: listen beyond the loopback interface without TLS. The caller has a reason.
+        advertised_host: the name or the address at which clients reach ``host``, if it is another one.
 
     Raises:
         ConfigurationError: the address is taken, not ours, or would expose plain text.
     """
-    if isinstance(port, range):
-        if not port:
-            raise ConfigurationError(f"the range of ports for {host!r} is empty")
-        TcpAddress(host, min(port))
-        address, ports = TcpAddress(host, max(port)), port
-    else:
-        address = TcpAddress(host, port)
-        ports = range(port, port + 1)
+    ports = _check_ports(host, port)
+    address = TcpAddress(host, ports[0])
     context = None if tls is None else tls.make_context()
     candidates = await _resolve(address)
     if context is None and not allow_plaintext:
         _check_loopback(address, candidates)
     sock = _bind(address, ports, candidates)
-    bound_port: int = sock.getsockname()[1]
-    plain = SocketListener(sock, TcpAddress(host, bound_port))
-    if context is None:
-        return plain
-    return TlsListener(plain, TcpAddress(host, bound_port, tls=True), context)
+    bound = TcpAddress(host, sock.getsockname()[1], tls=context is not None)
+    advertised = bound if advertised_host is None else attrs.evolve(bound, host=advertised_host)
+    plain = SocketListener(sock, bound, advertised=advertised)
+    return plain if context is None else TlsListener(plain, bound, advertised, context)
+
+
+def _check_ports(host: str, port: int | range) -> range:
+    """The ports to try. Raises ConfigurationError for a host or ports that no address can have."""
+    if not isinstance(port, range):
+        TcpAddress(host, port)
+        return range(port, port + 1)
+    if not port:
+        raise ConfigurationError(f"the range of ports for {host!r} is empty")
+    TcpAddress(host, min(port))
+    TcpAddress(host, max(port))
+    return port
 
 
 async def _resolve(address: TcpAddress) -> list[_Candidate]:
@@ -180,23 +213,23 @@ def _describe(ports: Sequence[int]) -> str:
 
 
 async def connect_tcp(
-    host: str, port: int, *, limits: WireLimits = DEFAULT_WIRE_LIMITS
+    host: str, port: int, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
 ) -> SocketStream:
     """A plain connection to ``host``, by whichever of its addresses answers first.
 
     If cancelled, nothing stays open.
 
     Raises:
-        ChannelBroken: nobody answered within ``limits.connect_seconds``, or nobody listens there.
+        ChannelBroken: no host answered within ``seconds``, or no program listens there.
         ConfigurationError: that is not a host and a port.
     """
     address = TcpAddress(host, port)
-    with connecting_to(address, limits):
+    with connecting_to(address, seconds):
         return await _connect(host, port)
 
 
 async def connect_tls(
-    host: str, port: int, tls: TlsClient, *, limits: WireLimits = DEFAULT_WIRE_LIMITS
+    host: str, port: int, tls: TlsClient, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
 ) -> TlsStream:
     """A connection to ``host`` after its TLS handshake; the listener has proved who it is.
 
@@ -207,12 +240,12 @@ async def connect_tls(
 
     Raises:
         AuthenticationFailed: the listener's certificate is not one that we trust for this name.
-        ChannelBroken: no connection or no TLS handshake within ``limits.connect_seconds``.
+        ChannelBroken: no connection or no TLS handshake within ``seconds``.
         ConfigurationError: that is not a host and a port, or ``tls`` names unusable files.
     """
     address = TcpAddress(host, port, tls=True)
     context = tls.make_context()
-    with connecting_to(address, limits):
+    with connecting_to(address, seconds):
         plain = await _connect(host, port)
         try:
             # https_compatible: see TlsListener.secure.
@@ -245,3 +278,78 @@ def _handshake_error(address: TcpAddress, error: trio.BrokenResourceError) -> Sp
         # Here we are the side that refuses, so our caller may know why.
         return AuthenticationFailed(f"{address} is not who it should be: {cause.verify_message}")
     return ChannelBroken(f"no TLS handshake with {address}: {cause or error}")
+
+
+@final
+@attrs.frozen(kw_only=True, repr=False)
+class TcpTransport(Transport):
+    """TCP, with TLS if there is a certificate.
+
+    Attributes:
+        host: the name or the address to listen on. Without ``tls`` it must be on the loopback interface.
+        port: 0 for any free port, or a range of ports. A single port has room for one instance.
+        tls: our certificate; all connections then speak TLS.
+        advertised_host: the name or the address at which instances reach ``host``, if it is another one,
+            such as the name of a service.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | range = 0
+    tls: TlsServer | None = None
+    advertised_host: str | None = None
+
+    name = "tcp"
+    schemes = ("tcp", "tls")
+
+    def __attrs_post_init__(self) -> None:
+        _check_ports(self.host, self.port)
+        if self.advertised_host is not None:
+            _check_ports(self.advertised_host, 0)
+
+    def parse(self, address: str) -> TcpAddress:
+        """The address that ``tcp:host:port`` or ``tls:host:port`` names. Raises ConfigurationError."""
+        return parse_tcp_address(address)
+
+    def listen(self, options: ListenOptions) -> Opening[SocketListener | TlsListener]:
+        """Listen for as long as the block runs; see :func:`open_tcp_listener`."""
+        return Opening(self._listen, options)
+
+    async def _listen(self, options: ListenOptions) -> SocketListener | TlsListener:
+        host, port = self.host, self.port
+        if options.address is not None:
+            address = _own(options.address)
+            # Neither guess is safe: plain text where TLS was configured, or TLS without a certificate.
+            if address.tls and self.tls is None:
+                raise ConfigurationError(
+                    f"{address} needs a certificate: give TcpTransport(tls=TlsServer(...))"
+                )
+            if self.tls is not None and not address.tls:
+                raise ConfigurationError(
+                    f"{address} does not speak TLS: leave tls out, or write tls:..."
+                )
+            host, port = address.host, address.port
+        if self.tls is None:
+            return await open_tcp_listener(host, port, advertised_host=self.advertised_host)
+        return await open_tcp_listener(
+            host, port, tls=self.tls, advertised_host=self.advertised_host
+        )
+
+    def connect(
+        self, address: Address, options: ConnectOptions
+    ) -> Opening[SocketStream] | Opening[TlsStream]:
+        """A connection for as long as the block runs; see :func:`connect_tcp`, :func:`connect_tls`."""
+        own, seconds = _own(address), options.seconds
+        if own.tls:
+            tls = options.tls or TlsClient()
+            return Opening(partial(connect_tls, own.host, own.port, tls, seconds=seconds))
+        if options.tls is not None:
+            raise ConfigurationError(
+                f"{address} does not speak TLS: leave tls out, or write tls:..."
+            )
+        return Opening(partial(connect_tcp, own.host, own.port, seconds=seconds))
+
+
+def _own(address: Address) -> TcpAddress:
+    if not isinstance(address, TcpAddress):
+        raise ConfigurationError(f"{address} is no address of TCP: write tcp:host:port")
+    return address

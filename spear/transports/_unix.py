@@ -12,24 +12,56 @@ import socket
 import stat
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from spear._errors import CannotListen, ConfigurationError
-from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
+from spear._errors import CannotListen, ChannelBroken, ConfigurationError
+from spear._limits import DEFAULT_WIRE_LIMITS
 
-from ._addresses import UnixAddress
+from ._addresses import UnixAddress, parse_unix_address
 from ._connecting import connecting_to
 from ._socket_stream import LISTEN_BACKLOG, SocketListener, SocketStream
+from ._transport import ConnectOptions, ListenOptions, Opening, Transport
 
 if TYPE_CHECKING:
+    from ._addresses import Address
     from ._private_directory import StrPath
 
 _PRIVATE_SOCKET_MODE: Final = 0o600
 
 _FIRST_RETRY_SECONDS: Final = 0.001
 _LONGEST_RETRY_SECONDS: Final = 0.05
+
+
+@final
+class UnixTransport(Transport):
+    """Unix sockets in a directory that only we can enter. The kernel says who the peer is."""
+
+    name = "unix"
+
+    def parse(self, address: str) -> UnixAddress:
+        """The address that ``unix:/path`` names. Raises ConfigurationError."""
+        return parse_unix_address(address)
+
+    def listen(self, options: ListenOptions) -> Opening[SocketListener]:
+        """Listen for as long as the block runs; see :func:`open_unix_listener`."""
+        return Opening(self._listen, options)
+
+    async def _listen(self, options: ListenOptions) -> SocketListener:
+        await trio.lowlevel.checkpoint()
+        address = options.address or UnixAddress(f"{options.get_directory()}/{options.name}.sock")
+        return open_unix_listener(_own(address).path)
+
+    def connect(self, address: Address, options: ConnectOptions) -> Opening[SocketStream]:
+        """A connection for as long as the block runs; see :func:`connect_unix`."""
+        return Opening(partial(connect_unix, _own(address).path, seconds=options.seconds))
+
+
+def _own(address: Address) -> UnixAddress:
+    if not isinstance(address, UnixAddress):
+        raise ConfigurationError(f"{address} is no address of a Unix socket: write unix:/path")
+    return address
 
 
 def open_unix_listener(path: StrPath) -> SocketListener:
@@ -78,22 +110,29 @@ def _unlink_socket(path: str, identity: tuple[int, int]) -> None:
             os.unlink(path)
 
 
-async def connect_unix(path: StrPath, *, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> SocketStream:
+async def connect_unix(
+    path: StrPath, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
+) -> SocketStream:
     """A connection to the Unix socket at ``path``.
 
     If cancelled, nothing stays open.
 
     Raises:
-        ChannelBroken: nobody listens there, we may not connect, or the listener's queue stayed
-            full for ``limits.connect_seconds``.
+        ChannelBroken: no program listens there (then its code is ``no_listener``), we may not connect, or
+            the listener's queue stayed full for ``seconds``.
         ConfigurationError: the path cannot be a socket's.
     """
     address = UnixAddress(os.fspath(path))
-    with connecting_to(address, limits):
+    with connecting_to(address, seconds):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             await _connect(sock, address.path)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            sock.close()
+            raise ChannelBroken(
+                f"cannot connect to {address}: {error.strerror}", code="no_listener"
+            ) from error
         except BaseException:
             sock.close()
             raise

@@ -42,7 +42,7 @@ from spear.transports import (
     UnixAddress,
     connect,
     make_private_directory,
-    open_listener,
+    open_tcp_listener,
     open_unix_listener,
 )
 
@@ -93,7 +93,7 @@ class Relay:
         if self.deaf:
             await trio.aclose_forcefully(near)
             return
-        async with near, await connect(self._target) as far, trio.open_nursery() as nursery:
+        async with near, connect(self._target) as far, trio.open_nursery() as nursery:
             self._ends.append((near, far))
             nursery.start_soon(self._pump, near, far)
             nursery.start_soon(self._pump, far, near)
@@ -132,7 +132,7 @@ async def hosting(directory: str, limits: WireLimits = LIMITS) -> AsyncIterator[
         manager.open_endpoint(INSTANCE, listener) as endpoint,
         trio.open_nursery() as nursery,
     ):
-        relay = Relay(relay_listener.address, endpoint.address)
+        relay = Relay(relay_listener.bound, endpoint.address)
         nursery.start_soon(trio.serve_listeners, relay.serve, [relay_listener])
         yield Host(manager, endpoint, relay)
         nursery.cancel_scope.cancel()
@@ -462,9 +462,8 @@ async def test_r12_a_missing_unix_socket_is_not_waited_for(
 
 
 async def test_a_tcp_host_may_come_back_later(autojump_clock: trio.testing.MockClock) -> None:
-    listener = await open_listener(TcpAddress("127.0.0.1", 0))
-    address = listener.address
-    await listener.aclose()
+    async with await open_tcp_listener() as listener:
+        address = listener.bound
     begun = trio.current_time()
     with pytest.raises(ChannelBroken, match="cannot connect"):
         await serve(Agent(), address, Secret(bytes(32)), INSTANCE, limits=LIMITS)
@@ -498,7 +497,7 @@ async def test_what_is_no_spear_host_is_tried_once(directory: str) -> None:
 
         nursery.start_soon(trio.serve_listeners, greet, [listener])
         with pytest.raises(RemoteProtocolError):
-            await serve(Agent(), listener.address, Secret(bytes(32)), INSTANCE)
+            await serve(Agent(), listener.bound, Secret(bytes(32)), INSTANCE)
         assert served == 1
         nursery.cancel_scope.cancel()
 
@@ -511,17 +510,17 @@ async def test_a_host_that_says_nothing_is_given_up(
         nursery.start_soon(trio.serve_listeners, lambda stream: speak(stream, b""), [listener])
         begun = trio.current_time()
         with pytest.raises(ChannelBroken, match="did not finish the handshake"):
-            await serve(Agent(), listener.address, Secret(bytes(32)), INSTANCE, limits=LIMITS)
+            await serve(Agent(), listener.bound, Secret(bytes(32)), INSTANCE, limits=LIMITS)
         longest = LIMITS.reconnect_seconds + LIMITS.handshake_seconds
         assert LIMITS.handshake_seconds < trio.current_time() - begun <= longest
         nursery.cancel_scope.cancel()
 
 
-async def test_settings_that_cannot_work_are_not_tried_again(directory: str) -> None:
+async def test_settings_that_cannot_work_are_not_tried_again() -> None:
     with pytest.raises(ConfigurationError, match="does not speak TLS"):
         await serve(
             Agent(),
-            UnixAddress(f"{directory}/x"),
+            TcpAddress("127.0.0.1", 1),
             Secret(bytes(32)),
             INSTANCE,
             tls=TlsClient(),

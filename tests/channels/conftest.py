@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spear.testing import OpenPair
-from spear.transports import UnixAddress, make_private_directory
+from spear.transports import UnixAddress, UnixTransport, make_private_directory
 
 from .helpers import MEMORY_STREAM, Carrier, Certificate, open_in_memory
 from .helpers import tcp as tcp_carrier
@@ -25,7 +25,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @pytest.fixture
 def unix() -> Iterator[Carrier]:
     with make_private_directory() as path:
-        yield Carrier(UnixAddress(f"{path}/socket"))
+        yield Carrier(UnixTransport(), UnixAddress(f"{path}/socket"))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,15 +28,19 @@ from spear.channels import (
 from spear.testing import OpenPair, RawPeer
 from spear.transports import (
     Address,
+    ConnectOptions,
     Listener,
+    ListenOptions,
     MemoryAddress,
+    MemoryTransport,
     TcpAddress,
+    TcpTransport,
     TlsClient,
     TlsServer,
+    Transport,
     UnixAddress,
-    connect,
+    UnixTransport,
     make_private_directory,
-    open_listener,
 )
 
 if TYPE_CHECKING:
@@ -66,16 +70,16 @@ class Certificate:
 class Carrier:
     """A byte stream that carries channels."""
 
+    transport: Transport
     address: Address
-    certificate: Certificate | None = None
+    client: TlsClient | None = None
 
-    async def listen(self) -> Listener:
-        return await open_listener(
-            self.address, tls=self.certificate.server if self.certificate else None
-        )
+    def listen(self) -> AbstractAsyncContextManager[Listener]:
+        return self.transport.listen(ListenOptions(address=self.address))
 
     async def connect(self, address: Address) -> trio.abc.Stream:
-        return await connect(address, tls=self.certificate.client if self.certificate else None)
+        """A connection that its caller closes: none of these transports has tasks."""
+        return await self.transport.connect(address, ConnectOptions(tls=self.client)).__aenter__()
 
     @asynccontextmanager
     async def open_host(
@@ -84,7 +88,7 @@ class Carrier:
         """A host that waits for one instance."""
         async with (
             open_connection_manager(HostLimits(wire=limits)) as manager,
-            await self.listen() as listener,
+            self.listen() as listener,
             manager.open_endpoint(INSTANCE, listener, service=service) as endpoint,
         ):
             yield manager, endpoint
@@ -152,9 +156,9 @@ class Carrier:
             await peer.admit(secret)
             admitted.set()
 
-        async with await self.listen() as listener, open_private_nursery() as nursery:
+        async with self.listen() as listener, open_private_nursery() as nursery:
             nursery.start_soon(admit)
-            stream = await self.connect(listener.address)
+            stream = await self.connect(listener.advertised)
             async with connect_channel(
                 stream, INSTANCE, secret, service=service, functions=functions, limits=limits
             ) as (channel, _):
@@ -163,7 +167,7 @@ class Carrier:
                     yield channel, peer
 
 
-MEMORY_STREAM = Carrier(MemoryAddress("here"))
+MEMORY_STREAM = Carrier(MemoryTransport(), MemoryAddress("here"))
 """Bytes without a kernel: works in virtual time."""
 
 open_in_memory: OpenPair = partial(open_memory_channels, INSTANCE)
@@ -173,15 +177,16 @@ open_in_memory: OpenPair = partial(open_memory_channels, INSTANCE)
 @asynccontextmanager
 async def open_unix(directory: str | None = None) -> AsyncIterator[Carrier]:
     with make_private_directory(directory) as path:
-        yield Carrier(UnixAddress(f"{path}/socket"))
+        yield Carrier(UnixTransport(), UnixAddress(f"{path}/socket"))
 
 
 def tcp() -> Carrier:
-    return Carrier(TcpAddress("127.0.0.1", 0))
+    return Carrier(TcpTransport(), TcpAddress("127.0.0.1", 0))
 
 
 def tls(certificate: Certificate) -> Carrier:
-    return Carrier(TcpAddress("localhost", 0, tls=True), certificate)
+    address = TcpAddress("localhost", 0, tls=True)
+    return Carrier(TcpTransport(tls=certificate.server), address, certificate.client)
 
 
 async def park() -> None:

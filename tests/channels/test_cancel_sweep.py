@@ -481,14 +481,16 @@ async def open_factory_with_agents() -> AsyncIterator[CommunicationFactory]:
             for endpoint in factory.manager.endpoints:
                 if endpoint.channel is None:
                     try:
-                        stream = await connect(endpoint.address)
-                        async with connect_channel(
-                            stream,
-                            INSTANCE,
-                            endpoint.secret,
-                            service=functions,
-                            functions=functions.names,
-                        ) as (channel, _):
+                        async with (
+                            connect(endpoint.address) as stream,
+                            connect_channel(
+                                stream,
+                                INSTANCE,
+                                endpoint.secret,
+                                service=functions,
+                                functions=functions.names,
+                            ) as (channel, _),
+                        ):
                             await channel.closed.wait()
                     except SpearError:
                         pass  # the endpoint has gone again

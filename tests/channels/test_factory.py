@@ -29,9 +29,15 @@ from spear.channels import (
 )
 from spear.testing import Functions
 from spear.transports import (
+    Address,
+    ConnectOptions,
     Listener,
+    ListenOptions,
     MemoryAddress,
+    Opening,
     TcpAddress,
+    TcpTransport,
+    Transport,
     UnixAddress,
     connect,
     open_memory_listener,
@@ -40,13 +46,14 @@ from spear.transports import (
 from .helpers import INSTANCE, Certificate, echo, park
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from trio.testing import MockClock
 
 OTHER = InstanceId("process", "other")
 UNIX_AND_TCP = ChannelConfig(transports=("unix", "tcp"))
+OVER_TCP = ChannelConfig(transports=("tcp",))
 
 
 @asynccontextmanager
@@ -55,14 +62,17 @@ async def log_in(
 ) -> AsyncIterator[CommunicationChannel]:
     """The agent's channel."""
     functions = Functions({"echo": echo})
-    stream = await connect(endpoint.address, tls=certificate.client if certificate else None)
-    async with connect_channel(
-        stream,
-        endpoint.instance_id,
-        endpoint.secret,
-        service=functions,
-        functions=functions.names,
-    ) as (channel, _):
+    options = ConnectOptions(tls=certificate.client if certificate else None)
+    async with (
+        connect(endpoint.address, options) as stream,
+        connect_channel(
+            stream,
+            endpoint.instance_id,
+            endpoint.secret,
+            service=functions,
+            functions=functions.names,
+        ) as (channel, _),
+    ):
         yield channel
 
 
@@ -72,19 +82,36 @@ async def stay(endpoint: Endpoint) -> None:
         await channel.closed.wait()
 
 
-async def open_in_memory(
-    instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
-) -> Listener:
-    """A transport that works in virtual time."""
-    await trio.lowlevel.checkpoint()
-    return open_memory_listener(instance.name)
+class OwnTransport(Transport):
+    """Memory, under a name of its own; what is to happen first can be said."""
+
+    name = "own"
+
+    def __init__(self, before: Callable[[ListenOptions], Awaitable[object]]) -> None:
+        self._before = before
+
+    def parse(self, address: str) -> MemoryAddress:
+        raise NotImplementedError  # nobody looks an address up by this scheme
+
+    def listen(self, options: ListenOptions) -> Opening[Listener]:
+        return Opening(self._listen, options)
+
+    async def _listen(self, options: ListenOptions) -> Listener:
+        await self._before(options)
+        return open_memory_listener(options.name)
+
+    def connect(self, address: Address, options: ConnectOptions) -> Opening[trio.abc.Stream]:
+        raise NotImplementedError
+
+
+def in_memory(name: str = "memory") -> dict[str, CommunicationStrategy]:
+    """Strategies by which processes are reached in virtual time."""
+    return {"process": CommunicationStrategy((name,))}
 
 
 @asynccontextmanager
 async def open_memory_factory() -> AsyncIterator[CommunicationFactory]:
-    async with open_communication_factory() as factory:
-        factory.register_transport("mem", open_in_memory)
-        factory.register_strategy("process", CommunicationStrategy(("mem",)))
+    async with open_communication_factory(strategies=in_memory()) as factory:
         yield factory
 
 
@@ -97,10 +124,7 @@ async def test_the_default_strategies() -> None:
         assert factory.strategy("kubernetes").transports == ("grpc", "websocket", "tcp")
         assert factory.strategy("wasm").transports == ("memory",)
         assert factory.strategy("memory").transports == ("memory",)
-        assert factory.is_supported("process", "unix")
-        assert not factory.is_supported("kubernetes", "unix")
-        assert not factory.is_supported("kubernetes", "grpc")
-        assert factory.is_supported("kubernetes", "tcp")
+        assert factory.strategy("container").transports == ("unix", "tcp")
     with pytest.raises(ValueError, match="Length of 'transports' must be >= 1"):
         CommunicationStrategy(())
 
@@ -185,41 +209,37 @@ async def test_a_socket_file_that_is_taken_makes_it_tcp() -> None:
 
 
 async def test_an_error_lists_every_attempt_with_its_reason() -> None:
-    config = ChannelConfig(transports=("grpc", "websocket", "memory", "pigeon"))
+    config = ChannelConfig(transports=("grpc", "websocket", "pigeon"))
     async with open_communication_factory() as factory:
         with pytest.raises(ChannelCreationFailed) as caught:
             await factory.open_endpoint(INSTANCE, config=config).__aenter__()
         attempts = dict(caught.value.attempts)
-        assert list(attempts) == ["grpc", "websocket", "memory", "pigeon"]
+        assert list(attempts) == ["grpc", "websocket", "pigeon"]
         for extra in ("grpc", "websocket"):
             assert f"'{extra}' cannot be used: this release does not have it" in attempts[extra]
             assert f"a later one will, in spearlet[{extra}]" in attempts[extra]
-        assert "use open_memory_channels()" in attempts["memory"]
-        assert "known are tcp, unix" in attempts["pigeon"]
+        assert "known are memory, tcp, unix" in attempts["pigeon"]
         for reason in attempts.values():
             assert reason in str(caught.value)
         assert str(INSTANCE) in str(caught.value)
         assert not factory.manager.endpoints
         with pytest.raises(ChannelCreationFailed):
-            await factory.get_or_create(InstanceId("wasm", "module"))
+            await factory.get_or_create(INSTANCE, config=config)
 
 
 async def test_a_strategy_and_a_transport_of_ones_own() -> None:
-    opened: list[InstanceId] = []
+    opened: list[str] = []
 
-    async def open_own(
-        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
-    ) -> Listener:
-        opened.append(instance)
+    async def before(options: ListenOptions) -> None:
+        opened.append(options.name)
         if len(opened) == 1:
             raise OSError("not today")
-        assert get_directory() == get_directory()
-        return await open_in_memory(instance, config, get_directory)
+        assert options.get_directory() == options.get_directory()
 
-    async with open_communication_factory() as factory:
-        factory.register_transport("own", open_own)
-        factory.register_strategy("wasm", CommunicationStrategy(("own",)))
-        assert factory.is_supported("wasm", "own")
+    async with open_communication_factory(
+        transports=(OwnTransport(before),), strategies={"wasm": CommunicationStrategy(("own",))}
+    ) as factory:
+        assert factory.strategy("process").transports == ("unix", "tcp")
         module = InstanceId("wasm", "module")
         with pytest.raises(ChannelCreationFailed, match="own: not today"):
             await factory.open_endpoint(module).__aenter__()
@@ -227,7 +247,13 @@ async def test_a_strategy_and_a_transport_of_ones_own() -> None:
             assert endpoint.transport == "own"
             assert isinstance(endpoint.address, MemoryAddress)
             assert (await endpoint.wait_connected()).is_connected
-    assert opened == [module, module]
+    assert opened == ["module-1", "module-1"]
+
+
+async def test_two_transports_cannot_have_one_name() -> None:
+    opening = open_communication_factory(transports=(TcpTransport(), TcpTransport(host="::1")))
+    with pytest.raises(ConfigurationError, match="there are two transports 'tcp'"):
+        await opening.__aenter__()
 
 
 # -- configuration ----------------------------------------------------------------------------------
@@ -248,16 +274,16 @@ async def test_an_address_of_ones_own(tmp_path: Path) -> None:
 
 
 async def test_s12_tcp_beyond_loopback_needs_tls() -> None:
-    config = ChannelConfig(transports=("tcp",), tcp_host="0.0.0.0")
-    async with open_communication_factory() as factory:
-        with pytest.raises(ChannelCreationFailed, match="tcp: "):
-            await factory.open_endpoint(INSTANCE, config=config).__aenter__()
+    transport = TcpTransport(host="0.0.0.0")
+    async with open_communication_factory(transports=(transport,)) as factory:
+        with pytest.raises(ChannelCreationFailed, match="can be reached from other machines"):
+            await factory.open_endpoint(INSTANCE, config=OVER_TCP).__aenter__()
 
 
 async def test_s12_tcp_with_tls(certificate: Certificate) -> None:
-    config = ChannelConfig(transports=("tcp",), tcp_host="localhost", tls=certificate.server)
+    config, transport = OVER_TCP, TcpTransport(host="localhost", tls=certificate.server)
     async with (
-        open_communication_factory() as factory,
+        open_communication_factory(transports=(transport,)) as factory,
         factory.open_endpoint(INSTANCE, config=config) as endpoint,
         log_in(endpoint, certificate),
     ):
@@ -387,16 +413,16 @@ async def test_closing_wakes_those_who_wait_for_a_login() -> None:
 async def test_closing_while_the_transport_is_being_opened() -> None:
     opening = trio.Event()
 
-    async def open_slowly(
-        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
-    ) -> Listener:
+    async def wait_for_ever(_: ListenOptions) -> None:
         opening.set()
         await trio.sleep_forever()
-        raise AssertionError
 
-    async with open_communication_factory() as factory, trio.open_nursery() as nursery:
-        factory.register_transport("slow", open_slowly)
-        factory.register_strategy("process", CommunicationStrategy(("slow",)))
+    async with (
+        open_communication_factory(
+            transports=(OwnTransport(wait_for_ever),), strategies=in_memory("own")
+        ) as factory,
+        trio.open_nursery() as nursery,
+    ):
 
         async def expect_closed() -> None:
             with pytest.raises(ChannelClosed, match="is being stopped"):
@@ -408,14 +434,12 @@ async def test_closing_while_the_transport_is_being_opened() -> None:
 
 
 async def test_a_bug_in_a_transport_reaches_the_one_who_asked() -> None:
-    async def open_wrongly(
-        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
-    ) -> Listener:
+    async def fail(_: ListenOptions) -> None:
         raise ZeroDivisionError
 
-    async with open_communication_factory() as factory:
-        factory.register_transport("wrong", open_wrongly)
-        factory.register_strategy("process", CommunicationStrategy(("wrong",)))
+    async with open_communication_factory(
+        transports=(OwnTransport(fail),), strategies=in_memory("own")
+    ) as factory:
         with pytest.raises(ZeroDivisionError):
             await factory.get_or_create(INSTANCE)
         async with factory.open_endpoint(OTHER, config=UNIX_AND_TCP):

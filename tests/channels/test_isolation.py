@@ -105,7 +105,7 @@ async def converse(script: list[Step]) -> list[Side]:
                     service=Functions({"g": side.handle_for_host}),
                 )
             )
-            stream = await connect(endpoint.address)
+            stream = await stack.enter_async_context(connect(endpoint.address))
             agent, _ = await stack.enter_async_context(
                 connect_channel(
                     stream,
@@ -173,7 +173,7 @@ async def live_beside(script: list[bytes]) -> None:
         ]
         agent, _ = await stack.enter_async_context(
             connect_channel(
-                await connect(endpoints[0].address),
+                await stack.enter_async_context(connect(endpoints[0].address)),
                 endpoints[0].instance_id,
                 endpoints[0].secret,
                 service=Functions({"f": honest.handle}),
@@ -181,7 +181,7 @@ async def live_beside(script: list[bytes]) -> None:
             )
         )
         host = await endpoints[0].wait_connected()
-        async with await connect(endpoints[1].address) as stream, trio.open_nursery() as nursery:
+        async with connect(endpoints[1].address) as stream, trio.open_nursery() as nursery:
             peer = RawPeer(stream)
             await peer.log_in(endpoints[1].instance_id, endpoints[1].secret)
             neighbour = await endpoints[1].wait_connected()

@@ -306,7 +306,7 @@ async def test_a_listener_that_breaks_is_logged_and_what_is_connected_goes_on(
 
         def __init__(self) -> None:
             self._listener = open_memory_listener("here")
-            self.address = self._listener.address
+            self.bound = self.advertised = self._listener.bound
             self.secure = self._listener.secure
             self.close = self._listener.close
             self._accepted = False

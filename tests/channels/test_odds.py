@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 import pytest
@@ -22,20 +22,28 @@ from spear.channels import (
 from spear.channels._memory_pipe import memory_pipes
 from spear.channels._pipes import SocketPipe, _behind
 from spear.testing import Functions
-from spear.transports import Listener, MemoryListener, SocketStream, open_memory_listener
+from spear.transports import (
+    Address,
+    ConnectOptions,
+    Listener,
+    ListenOptions,
+    MemoryListener,
+    Opening,
+    SocketStream,
+    Transport,
+    open_memory_listener,
+)
 from spear.wire import Connection, FrameType, Head, Role, encode_head, pack_prefix
 
 from .helpers import INSTANCE, MEMORY_STREAM, echo, open_in_memory, park
 from .pipes import stream_pipes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
     from trio.testing import MockClock
 
-    from spear import InstanceId
-    from spear.channels import ChannelConfig, InboundCall
+    from spear.channels import InboundCall
     from spear.channels._pipes import Pipe
 
 
@@ -215,7 +223,7 @@ async def test_an_interrupt_in_a_handler_ends_the_process(is_alone: bool) -> Non
 async def test_a_bug_of_a_listener_is_not_hidden() -> None:
     class Buggy:
         def __init__(self, listener: MemoryListener) -> None:
-            self.address = listener.address
+            self.bound = self.advertised = listener.bound
             self.close = listener.close
             self._opened = trio.Event()
 
@@ -229,15 +237,23 @@ async def test_a_bug_of_a_listener_is_not_hidden() -> None:
         async def __aexit__(self, *_: object) -> None:
             self.close()
 
-    async def open_buggy(
-        instance: InstanceId, config: ChannelConfig, get_directory: Callable[[], Path]
-    ) -> Listener:
-        return Buggy(open_memory_listener("x"))  # type: ignore[return-value]  # enough of one
+    class BuggyTransport(Transport):
+        name = "buggy"
+
+        def parse(self, address: str) -> Address:
+            raise NotImplementedError
+
+        def listen(self, options: ListenOptions) -> AbstractAsyncContextManager[Listener]:
+            return Buggy(open_memory_listener("x"))  # type: ignore[return-value]  # enough of one
+
+        def connect(self, address: Address, options: ConnectOptions) -> Opening[trio.abc.Stream]:
+            raise NotImplementedError
 
     async def use() -> None:
-        async with open_communication_factory() as factory:
-            factory.register_transport("buggy", open_buggy)
-            factory.register_strategy("process", CommunicationStrategy(("buggy",)))
+        async with open_communication_factory(
+            transports=(BuggyTransport(),),
+            strategies={"process": CommunicationStrategy(("buggy",))},
+        ) as factory:
             await factory.get_or_create(INSTANCE)
 
     with pytest.raises(ExceptionGroup) as caught:

@@ -376,15 +376,12 @@ import sys, trio
 sys.path.insert(0, {str(HERE)!r})
 from worker import identity, read_record
 from spear.channels import connect_channel
-from spear.transports import connect, parse_address
+from spear.transports import connect
 async def main():
     address, instance, secret = identity(read_record(int(sys.argv[1])))
-    async def log_in():
-        stream = await connect(parse_address(address))
-        return connect_channel(stream, instance, secret)
-    async with await log_in() as (channel, _):
+    async with connect(address) as stream, connect_channel(stream, instance, secret) as (channel, _):
         try:
-            async with await log_in():
+            async with connect(address) as again, connect_channel(again, instance, secret):
                 pass
         except Exception as error:
             print(repr(error), file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ import trio
 from spear._ids import InstanceId, Secret
 from spear._limits import WireLimits
 from spear.channels import connect_channel
-from spear.transports import connect, parse_address
+from spear.transports import connect
 from spear.wire import Head, decode_head_untrusted
 
 if TYPE_CHECKING:
@@ -176,15 +176,18 @@ async def main() -> None:
     address, instance, secret = identity(record)
     functions, resumes = Functions(), False
     while True:
-        async with connect_channel(
-            await connect(parse_address(address)),
-            instance,
-            secret,
-            service=functions,
-            functions=NAMES,
-            limits=WireLimits(**cast("dict[str, int]", record["limits"])),
-            resumes=resumes,
-        ) as (channel, login):
+        async with (
+            connect(address) as stream,
+            connect_channel(
+                stream,
+                instance,
+                secret,
+                service=functions,
+                functions=NAMES,
+                limits=WireLimits(**cast("dict[str, int]", record["limits"])),
+                resumes=resumes,
+            ) as (channel, login),
+        ):
             await channel.peer_leaving.wait()
             if not channel.closed.is_set():
                 await channel.drain(5)

@@ -399,8 +399,8 @@ def test_tasks_of_a_crashed_instance_connect_to_nothing() -> None:
             network = Network(Random(1), nursery, lambda *_: None, LATENCY, 0.0)
             site = Site(network, InstanceId("memory", "shop"))
             async with site.listen() as listener:
-                assert isinstance(listener.address, MemoryAddress)
-                stream = await connect_memory(listener.address.name)
+                assert isinstance(listener.bound, MemoryAddress)
+                stream = await connect_memory(listener.bound.name)
                 site.crash()
                 nursery.start_soon(listener.accept)
                 assert await stream.receive_some() == b""

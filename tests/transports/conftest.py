@@ -8,14 +8,17 @@ import pytest
 
 from spear.transports import (
     MemoryAddress,
+    MemoryTransport,
     TcpAddress,
+    TcpTransport,
     TlsClient,
     TlsServer,
     UnixAddress,
+    UnixTransport,
     make_private_directory,
 )
 
-from .helpers import Certificates, Transport
+from .helpers import Carrier, Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,39 +42,39 @@ def private_directory() -> Iterator[str]:
 
 
 @pytest.fixture
-def unix(private_directory: str) -> Transport:
-    return Transport(UnixAddress(f"{private_directory}/socket"))
+def unix(private_directory: str) -> Carrier:
+    return Carrier(UnixTransport(), UnixAddress(f"{private_directory}/socket"))
 
 
 @pytest.fixture
-def tcp() -> Transport:
-    return Transport(TcpAddress("127.0.0.1", 0))
+def tcp() -> Carrier:
+    return Carrier(TcpTransport(), TcpAddress("127.0.0.1", 0))
 
 
 @pytest.fixture
-def tls(certificates: Certificates) -> Transport:
+def tls(certificates: Certificates) -> Carrier:
     # A name would be looked up in a thread, and virtual time passes meanwhile.
-    return Transport(
+    return Carrier(
+        TcpTransport(tls=TlsServer(certificate=certificates.issue("127.0.0.1"))),
         TcpAddress("127.0.0.1", 0, tls=True),
-        TlsServer(certificate=certificates.issue("127.0.0.1")),
         TlsClient(ca=certificates.ca),
     )
 
 
 @pytest.fixture
-def memory() -> Transport:
-    return Transport(MemoryAddress("here"))
+def memory() -> Carrier:
+    return Carrier(MemoryTransport(), MemoryAddress("here"))
 
 
 @pytest.fixture(params=["unix", "tcp", "tls", "memory"])
-def transport(request: pytest.FixtureRequest) -> Transport:
+def transport(request: pytest.FixtureRequest) -> Carrier:
     """Each of the four."""
-    found: Transport = request.getfixturevalue(request.param)
+    found: Carrier = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture(params=["unix", "tcp", "memory"])
-def plain(request: pytest.FixtureRequest) -> Transport:
+def plain(request: pytest.FixtureRequest) -> Carrier:
     """Each without TLS, whose streams are Trio's."""
-    found: Transport = request.getfixturevalue(request.param)
+    found: Carrier = request.getfixturevalue(request.param)
     return found

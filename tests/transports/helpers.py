@@ -14,13 +14,13 @@ from spear._errors import RemoteProtocolError
 from spear.transports import (
     Acceptor,
     Address,
+    ConnectOptions,
     Handler,
     IncomingConnection,
     Listener,
+    ListenOptions,
     TlsClient,
-    TlsServer,
-    connect,
-    open_listener,
+    Transport,
 )
 
 if TYPE_CHECKING:
@@ -49,18 +49,21 @@ class Certificates:
 
 
 @attrs.frozen
-class Transport:
-    """How to listen and connect over one transport."""
+class Carrier:
+    """How to listen and connect over one transport, whose streams and listeners have no tasks."""
 
+    transport: Transport
     address: Address
-    tls_server: TlsServer | None = None
     tls_client: TlsClient | None = None
 
     async def listen(self) -> Listener:
-        return await open_listener(self.address, tls=self.tls_server)
+        """A listener that its caller closes."""
+        return await self.transport.listen(ListenOptions(address=self.address)).__aenter__()
 
     async def connect(self, listener: Listener) -> trio.abc.Stream:
-        return await connect(listener.address, tls=self.tls_client)
+        """A connection that its caller closes."""
+        options = ConnectOptions(tls=self.tls_client)
+        return await self.transport.connect(listener.advertised, options).__aenter__()
 
     async def pair(self) -> tuple[trio.abc.Stream, trio.abc.Stream]:
         """Two connected streams, from a listener that is closed again."""
@@ -69,7 +72,7 @@ class Transport:
 
 
 async def connected_pair(
-    transport: Transport, listener: Listener
+    transport: Carrier, listener: Listener
 ) -> tuple[trio.abc.Stream, trio.abc.Stream]:
     accepted: list[trio.abc.Stream] = []
 

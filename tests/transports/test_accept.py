@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from spear.transports import IncomingConnection
 
-    from .helpers import Transport
+    from .helpers import Carrier
 
 NOBODY = 65534
 
@@ -94,7 +94,7 @@ async def test_a_listener_that_is_closed_as_a_connection_comes_is_not_broken() -
 # -- the life of a connection -----------------------------------------------------------------
 
 
-async def test_connections_are_counted(transport: Transport) -> None:
+async def test_connections_are_counted(transport: Carrier) -> None:
     acceptor = Acceptor()
     assert acceptor.statistics() == AcceptorStatistics(
         accepted=0, open=0, unauthenticated=0, refused={}, failed=0, pauses=0
@@ -138,7 +138,7 @@ async def test_serving_ends_with_the_last_connection_after_the_listener_is_close
 
 
 async def test_cancelling_closes_every_connection_and_counts_none_as_refused(
-    transport: Transport,
+    transport: Carrier,
 ) -> None:
     acceptor = Acceptor()
     async with serving(acceptor, await transport.listen()) as listener:
@@ -151,7 +151,7 @@ async def test_cancelling_closes_every_connection_and_counts_none_as_refused(
     assert (acceptor.statistics().open, acceptor.statistics().refused) == (0, {})
 
 
-async def test_several_listeners_share_one_acceptor(unix: Transport, memory: Transport) -> None:
+async def test_several_listeners_share_one_acceptor(unix: Carrier, memory: Carrier) -> None:
     acceptor = Acceptor(HostLimits(max_connections=1))
     async with (
         serving(acceptor, await unix.listen()) as one,
@@ -164,7 +164,7 @@ async def test_several_listeners_share_one_acceptor(unix: Transport, memory: Tra
         assert acceptor.statistics().refused == {Reason.TOO_MANY: 1}
 
 
-async def test_handlers_know_whom_they_talk_to(unix: Transport, tcp: Transport) -> None:
+async def test_handlers_know_whom_they_talk_to(unix: Carrier, tcp: Carrier) -> None:
     seen: list[tuple[int, str, str, PeerCredentials | None]] = []
 
     async def note(connection: IncomingConnection) -> None:
@@ -382,7 +382,7 @@ def test_s2_processes_that_cannot_be_seen_are_not_let_in() -> None:
 
 
 async def test_s2_a_check_that_fails_lets_nobody_in(
-    unix: Transport, caplog: pytest.LogCaptureFixture
+    unix: Carrier, caplog: pytest.LogCaptureFixture
 ) -> None:
     def crash(credentials: PeerCredentials) -> bool:
         raise KeyError("a bug")
@@ -405,7 +405,7 @@ async def test_s2_a_check_that_fails_lets_nobody_in(
 
 
 async def test_s4_slow_drip_ends_at_the_deadline(
-    autojump_clock: trio.testing.MockClock, transport: Transport
+    autojump_clock: trio.testing.MockClock, transport: Carrier
 ) -> None:
     acceptor = Acceptor(HostLimits(wire=WireLimits(handshake_seconds=2.0)))
     async with serving(acceptor, await transport.listen()) as listener:
@@ -426,12 +426,12 @@ async def test_s4_slow_drip_ends_at_the_deadline(
 
 
 async def test_s4_a_tls_client_that_says_nothing_is_cut_too(
-    autojump_clock: trio.testing.MockClock, tls: Transport
+    autojump_clock: trio.testing.MockClock, tls: Carrier
 ) -> None:
     acceptor = Acceptor()
     async with serving(acceptor, await tls.listen()) as listener:
-        assert isinstance(listener.address, TcpAddress)
-        async with await connect_tcp("127.0.0.1", listener.address.port) as stream:
+        assert isinstance(listener.bound, TcpAddress)
+        async with await connect_tcp("127.0.0.1", listener.bound.port) as stream:
             await expect_end(stream)
         assert trio.current_time() == pytest.approx(WireLimits().handshake_seconds)
         assert acceptor.statistics().refused == {Reason.HANDSHAKE_TIMEOUT: 1}
@@ -552,7 +552,7 @@ async def send_garbage(stream: trio.abc.Stream, seed: random.Random) -> None:
 
 
 async def endure_garbage(
-    transport: Transport,
+    transport: Carrier,
     connect_badly: Callable[[Listener], Awaitable[trio.abc.Stream]],
     seed: random.Random,
 ) -> None:
@@ -596,10 +596,10 @@ async def endure_garbage(
 
 
 @pytest.mark.slow
-async def test_s5_garbage_hurts_nobody_else(transport: Transport, seed: random.Random) -> None:
+async def test_s5_garbage_hurts_nobody_else(transport: Carrier, seed: random.Random) -> None:
     async def connect_badly(listener: Listener) -> trio.abc.Stream:
-        if isinstance(listener.address, TcpAddress):
-            return await connect_tcp("127.0.0.1", listener.address.port)
+        if isinstance(listener.bound, TcpAddress):
+            return await connect_tcp("127.0.0.1", listener.bound.port)
         return await transport.connect(listener)
 
     await endure_garbage(transport, connect_badly, seed)
@@ -607,7 +607,7 @@ async def test_s5_garbage_hurts_nobody_else(transport: Transport, seed: random.R
 
 @pytest.mark.slow
 @pytest.mark.repetitive
-async def test_s5_garbage_inside_tls_hurts_nobody_else(tls: Transport, seed: random.Random) -> None:
+async def test_s5_garbage_inside_tls_hurts_nobody_else(tls: Carrier, seed: random.Random) -> None:
     await endure_garbage(tls, tls.connect, seed)
 
 
@@ -627,7 +627,7 @@ class Faulty(Listener):
         self.accepts: list[float] = []
 
     @property
-    def address(self) -> Address:
+    def bound(self) -> Address:
         return MemoryAddress("faulty")
 
     async def accept(self) -> ByteStream:
@@ -729,7 +729,7 @@ async def test_accept_reports_what_is_wrong_with_the_listener(
             (await listener.accept()).close()
 
 
-async def test_closing_a_listener_wakes_accept(transport: Transport) -> None:
+async def test_closing_a_listener_wakes_accept(transport: Carrier) -> None:
     listener = await transport.listen()
 
     async def accept() -> None:

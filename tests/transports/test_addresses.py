@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from spear._errors import ConfigurationError, UnsupportedTransport
-from spear.transports import Address, MemoryAddress, TcpAddress, UnixAddress, parse_address
+from spear.transports import (
+    Address,
+    MemoryAddress,
+    Reach,
+    TcpAddress,
+    UnixAddress,
+    parse_address,
+)
 
 GOOD: list[tuple[str, Address]] = [
     ("unix:/run/spear/a", UnixAddress("/run/spear/a")),
@@ -67,6 +74,26 @@ def test_what_is_no_address_is_explained(text: str, complaint: str) -> None:
 
 
 def test_unknown_transports_have_an_error_of_their_own() -> None:
-    with pytest.raises(UnsupportedTransport, match="known are unix, tcp, tls and memory") as caught:
+    with pytest.raises(UnsupportedTransport, match="known are memory, tcp, unix") as caught:
         parse_address("carrier-pigeon:loft")
     assert caught.value.transport == "carrier-pigeon"
+
+
+@pytest.mark.parametrize(
+    ("text", "reach"),
+    [
+        ("memory:here", Reach.PROCESS),
+        ("unix:/run/spear/a", Reach.MACHINE),
+        ("tcp:127.0.0.1:1", Reach.MACHINE),
+        ("tcp:127.8.8.8:1", Reach.MACHINE),
+        ("tls:LocalHost:1", Reach.MACHINE),
+        ("tls:[::1]:1", Reach.MACHINE),
+        ("tls:0.0.0.0:1", Reach.MACHINE),
+        ("tls:[::]:1", Reach.MACHINE),
+        ("tls:10.0.0.1:1", Reach.NETWORK),
+        ("tls:[2001:db8::1]:1", Reach.NETWORK),
+        ("tls:spear.example.org:1", Reach.NETWORK),
+    ],
+)
+def test_an_address_tells_from_how_far_away_it_can_be_reached(text: str, reach: Reach) -> None:
+    assert parse_address(text).reach is reach

@@ -7,22 +7,31 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, final
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from spear._errors import AuthenticationFailed, ConfigurationError
-from spear.transports import Acceptor, TcpAddress, connect, open_listener
+from spear.transports import (
+    Acceptor,
+    ConnectOptions,
+    ListenOptions,
+    TcpAddress,
+    TcpTransport,
+    UnixTransport,
+    connect,
+)
 
 from .helpers import receive_exactly, serving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .helpers import Transport
+    from .helpers import Carrier
 
 
-async def test_every_transport_is_reached_by_its_address(transport: Transport) -> None:
+async def test_every_transport_is_reached_by_its_address(transport: Carrier) -> None:
     one, other = await transport.pair()
     async with one, other:
         await one.send_all(b"there")
@@ -32,22 +41,85 @@ async def test_every_transport_is_reached_by_its_address(transport: Transport) -
 
 
 async def test_a_certificate_goes_with_a_tls_address_and_with_no_other(
-    transport: Transport, tls: Transport
+    tcp: Carrier, tls: Carrier
 ) -> None:
     with pytest.raises(ConfigurationError, match="needs a certificate"):
-        await open_listener(TcpAddress("127.0.0.1", 0, tls=True))
-    if transport.tls_client is not None:
-        return
+        await tcp.transport.listen(ListenOptions(address=tls.address)).__aenter__()
     with pytest.raises(ConfigurationError, match="does not speak TLS"):
-        await open_listener(transport.address, tls=tls.tls_server)
+        await tls.transport.listen(ListenOptions(address=tcp.address)).__aenter__()
     with pytest.raises(ConfigurationError, match="does not speak TLS"):
-        await connect(transport.address, tls=tls.tls_client)
+        await connect(tcp.address, ConnectOptions(tls=tls.tls_client)).__aenter__()
 
 
-async def test_without_settings_a_tls_client_trusts_the_system(tls: Transport) -> None:
+async def test_an_address_of_another_transport_is_refused(
+    transport: Carrier, unix: Carrier, memory: Carrier
+) -> None:
+    wrong = memory.address if transport.address == unix.address else unix.address
+    with pytest.raises(ConfigurationError, match=f"{wrong} is no address"):
+        await transport.transport.listen(ListenOptions(address=wrong)).__aenter__()
+    with pytest.raises(ConfigurationError, match=f"{wrong} is no address"):
+        transport.transport.connect(wrong, ConnectOptions())
+
+
+async def test_a_transport_chooses_an_address_by_the_name_of_the_listener(
+    transport: Carrier, private_directory: str
+) -> None:
+    options = ListenOptions(name="shop-1", get_directory=lambda: private_directory)
+    async with transport.transport.listen(options) as listener:
+        parsed = transport.transport.parse(str(listener.advertised))
+        assert parsed == listener.advertised == listener.bound
+        connecting = transport.transport.connect(parsed, ConnectOptions(tls=transport.tls_client))
+        async with trio.open_nursery() as nursery:
+
+            async def accept() -> None:
+                async with await listener.secure(await listener.accept()) as accepted:
+                    await accepted.send_all(b"there")
+
+            nursery.start_soon(accept)
+            async with connecting as stream:
+                assert await receive_exactly(stream, 5) == b"there"
+
+
+async def test_a_unix_socket_needs_an_address_or_a_directory() -> None:
+    with pytest.raises(ConfigurationError, match="give ListenOptions an address"):
+        await UnixTransport().listen(ListenOptions(name="shop-1")).__aenter__()
+
+
+async def test_another_host_than_the_bound_one_can_be_advertised(tls: Carrier) -> None:
+    assert isinstance(tls.transport, TcpTransport)
+    for transport, scheme in (
+        (TcpTransport(advertised_host="node-7"), "tcp"),
+        (attrs.evolve(tls.transport, advertised_host="node-7"), "tls"),
+    ):
+        async with transport.listen(ListenOptions()) as listener:
+            assert isinstance(listener.bound, TcpAddress)
+            assert listener.bound.host == "127.0.0.1"
+            assert str(listener.advertised) == f"{scheme}:node-7:{listener.bound.port}"
+
+
+async def test_what_a_block_of_a_connection_raises_comes_out_of_it(transport: Carrier) -> None:
+    async with serving(Acceptor(), await transport.listen()) as listener:
+        block = transport.transport.connect(
+            listener.advertised, ConnectOptions(tls=transport.tls_client)
+        )
+        streams: list[trio.abc.Stream] = []
+
+        async def use() -> None:
+            async with block as stream:
+                streams.append(stream)
+                scope.cancel()
+                raise KeyError
+
+        with trio.CancelScope() as scope, pytest.raises(KeyError):
+            await use()
+        with pytest.raises(trio.ClosedResourceError):
+            await streams[0].send_all(b"x")
+
+
+async def test_without_settings_a_tls_client_trusts_the_system(tls: Carrier) -> None:
     async with serving(Acceptor(), await tls.listen()) as listener:
         with pytest.raises(AuthenticationFailed):
-            await connect(listener.address)
+            await connect(listener.bound).__aenter__()
 
 
 @final
@@ -85,7 +157,7 @@ def open_files() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
 
 
-async def test_r4_a_cancelled_connect_leaves_nothing_open(transport: Transport) -> None:
+async def test_r4_a_cancelled_connect_leaves_nothing_open(transport: Carrier) -> None:
     async with serving(Acceptor(), await transport.listen()) as listener:
         await trio.testing.wait_all_tasks_blocked()
         before = open_files()
@@ -97,7 +169,7 @@ async def test_r4_a_cancelled_connect_leaves_nothing_open(transport: Transport) 
         assert step > 1
 
 
-async def test_r4_a_cancelled_listen_leaves_nothing_open(transport: Transport) -> None:
+async def test_r4_a_cancelled_listen_leaves_nothing_open(transport: Carrier) -> None:
     before = open_files()
     step = 1
     while await cancelled_at(step, transport.listen):

@@ -20,13 +20,11 @@ from spear.transports import (
     PeerCredentials,
     SocketStream,
     TcpAddress,
-    connect,
     connect_memory,
     connect_tcp,
     connect_tls,
     connect_unix,
     memory_stream_pair,
-    open_listener,
     open_tcp_listener,
     open_unix_listener,
 )
@@ -36,19 +34,19 @@ from .helpers import echo, receive_exactly
 if TYPE_CHECKING:
     from spear.transports import Listener
 
-    from .helpers import Transport
+    from .helpers import Carrier
 
 Pair = tuple[SocketStream, SocketStream]
 
 
-async def socket_pair(transport: Transport) -> Pair:
+async def socket_pair(transport: Carrier) -> Pair:
     one, other = await transport.pair()
     assert isinstance(one, SocketStream)
     assert isinstance(other, SocketStream)
     return one, other
 
 
-async def clogged_pair(transport: Transport) -> Pair:
+async def clogged_pair(transport: Carrier) -> Pair:
     one, other = await socket_pair(transport)
     for end in one, other:
         with suppress(BlockingIOError):
@@ -57,19 +55,19 @@ async def clogged_pair(transport: Transport) -> Pair:
     return one, other
 
 
-async def test_r7_unix_streams_keep_the_contract(unix: Transport) -> None:
+async def test_r7_unix_streams_keep_the_contract(unix: Carrier) -> None:
     await trio.testing.check_half_closeable_stream(
         lambda: socket_pair(unix), lambda: clogged_pair(unix)
     )
 
 
-async def test_r7_tcp_streams_keep_the_contract(tcp: Transport) -> None:
+async def test_r7_tcp_streams_keep_the_contract(tcp: Carrier) -> None:
     # The kernel moves bytes between the buffers of two TCP sockets when it likes, so none is ever
     # clogged for certain. It is the same class as for Unix sockets.
     await trio.testing.check_half_closeable_stream(lambda: socket_pair(tcp), None)
 
 
-async def test_r7_tls_streams_keep_the_contract(tls: Transport) -> None:
+async def test_r7_tls_streams_keep_the_contract(tls: Carrier) -> None:
     await trio.testing.check_two_way_stream(tls.pair, None)
 
 
@@ -92,11 +90,11 @@ async def test_r7_memory_streams_keep_the_contract() -> None:
     await trio.testing.check_half_closeable_stream(memory_pair, clogged_memory_pair)
 
 
-async def test_r7_memory_connections_keep_the_contract(memory: Transport) -> None:
+async def test_r7_memory_connections_keep_the_contract(memory: Carrier) -> None:
     await trio.testing.check_two_way_stream(memory.pair, None)
 
 
-async def test_a_closed_stream_says_so_whatever_is_asked_of_it(memory: Transport) -> None:
+async def test_a_closed_stream_says_so_whatever_is_asked_of_it(memory: Carrier) -> None:
     one, other = await memory.pair()
     assert isinstance(one, MemoryStream)
     await one.aclose()
@@ -117,7 +115,7 @@ async def test_memory_streams_hold_no_more_than_64_kib() -> None:
     assert len(await other.receive_some(1 << 20)) == 64 * 1024
 
 
-async def test_a_cancelled_receive_loses_nothing(transport: Transport) -> None:
+async def test_a_cancelled_receive_loses_nothing(transport: Carrier) -> None:
     one, other = await transport.pair()
     async with one, other:
         with trio.CancelScope() as scope:
@@ -127,7 +125,7 @@ async def test_a_cancelled_receive_loses_nothing(transport: Transport) -> None:
         assert await receive_exactly(other, 4) == b"kept"
 
 
-async def test_the_plain_socket_can_be_used_beside_the_stream(unix: Transport) -> None:
+async def test_the_plain_socket_can_be_used_beside_the_stream(unix: Carrier) -> None:
     one, other = await socket_pair(unix)
     async with one, other:
         assert one.socket.send(b"direct") == 6
@@ -143,7 +141,7 @@ def option(sock: socket.socket, level: int, name: int) -> int | None:
     return None
 
 
-async def test_socket_options(unix: Transport, tcp: Transport) -> None:
+async def test_socket_options(unix: Carrier, tcp: Carrier) -> None:
     """What the system makes of them is its affair: another socket shows it."""
     size = socket.SOL_SOCKET, socket.SO_SNDBUF
     for each in await socket_pair(unix):
@@ -163,7 +161,7 @@ async def test_socket_options(unix: Transport, tcp: Transport) -> None:
 
 
 async def test_a_system_without_our_socket_options_will_do(
-    unix: Transport, tcp: Transport, monkeypatch: pytest.MonkeyPatch
+    unix: Carrier, tcp: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: set[int] = set()
     set_option = socket.socket.setsockopt
@@ -184,7 +182,7 @@ async def test_a_system_without_our_socket_options_will_do(
     assert refused >= {socket.SO_SNDBUF, socket.TCP_NODELAY, socket.TCP_NOTSENT_LOWAT}
 
 
-async def test_peers_are_described(unix: Transport, tcp: Transport, memory: Transport) -> None:
+async def test_peers_are_described(unix: Carrier, tcp: Carrier, memory: Carrier) -> None:
     for each in await socket_pair(unix):
         async with each:
             assert each.peer_credentials() == PeerCredentials(
@@ -203,7 +201,7 @@ async def test_peers_are_described(unix: Transport, tcp: Transport, memory: Tran
         stream.close()
 
 
-async def test_a_reset_connection_is_broken(tcp: Transport) -> None:
+async def test_a_reset_connection_is_broken(tcp: Carrier) -> None:
     one, other = await socket_pair(tcp)
     async with one, other:
         await one.send_all(b"never read")
@@ -214,22 +212,22 @@ async def test_a_reset_connection_is_broken(tcp: Transport) -> None:
         assert isinstance(caught.value.__cause__, OSError)
 
 
-async def test_r6_streams_and_listeners_checkpoint(transport: Transport) -> None:
+async def test_r6_streams_and_listeners_checkpoint(transport: Carrier) -> None:
     with trio.testing.assert_checkpoints():
-        listener = await open_listener(transport.address, tls=transport.tls_server)
+        listener = await transport.listen()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_accept_with_checkpoint, listener)
         with trio.testing.assert_checkpoints():
-            stream = await connect(listener.address, tls=transport.tls_client)
+            stream = await transport.connect(listener)
     with trio.testing.assert_no_checkpoints():
-        str(listener.address)
+        str(listener.bound)
         repr(stream)
     for resource in stream, listener:
         with trio.testing.assert_checkpoints():
             await resource.aclose()
 
 
-async def test_r6_streams_checkpoint(plain: Transport) -> None:
+async def test_r6_streams_checkpoint(plain: Carrier) -> None:
     one, other = await plain.pair()
     assert isinstance(one, ByteStream)
     with trio.testing.assert_checkpoints():
@@ -253,27 +251,27 @@ async def test_r6_streams_checkpoint(plain: Transport) -> None:
 
 
 async def test_r6_connecting_checkpoints(
-    private_directory: str, tls: Transport, memory: Transport
+    private_directory: str, tls: Carrier, memory: Carrier
 ) -> None:
     path = f"{private_directory}/socket"
     async with open_unix_listener(path), await memory.listen() as listener:
         with trio.testing.assert_checkpoints():
             (await connect_unix(path)).close()
-        assert isinstance(listener.address, MemoryAddress)
+        assert isinstance(listener.bound, MemoryAddress)
         with trio.testing.assert_checkpoints():
-            (await connect_memory(listener.address.name)).close()
+            (await connect_memory(listener.bound.name)).close()
     with trio.testing.assert_checkpoints():
         plain = await open_tcp_listener()
     async with plain:
-        assert isinstance(plain.address, TcpAddress)
+        assert isinstance(plain.bound, TcpAddress)
         with trio.testing.assert_checkpoints():
-            (await connect_tcp(plain.address.host, plain.address.port)).close()
+            (await connect_tcp(plain.bound.host, plain.bound.port)).close()
     async with await tls.listen() as secure, trio.open_nursery() as nursery:
         nursery.start_soon(_accept_with_checkpoint, secure)
-        assert isinstance(secure.address, TcpAddress)
+        assert isinstance(secure.bound, TcpAddress)
         assert tls.tls_client is not None
         with trio.testing.assert_checkpoints():
-            stream = await connect_tls(secure.address.host, secure.address.port, tls.tls_client)
+            stream = await connect_tls(secure.bound.host, secure.bound.port, tls.tls_client)
         await trio.aclose_forcefully(stream)
     plain.close()
     with trio.testing.assert_checkpoints():  # even if the listener is closed already

@@ -31,7 +31,7 @@ from .helpers import PASSWORD, expect_end, say, serving
 if TYPE_CHECKING:
     from spear.transports import IncomingConnection
 
-    from .helpers import Certificates, Transport
+    from .helpers import Carrier, Certificates
 
 
 # As Trio declares it.
@@ -96,10 +96,10 @@ async def test_s12_a_name_may_not_lead_beyond_loopback_either() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 async def test_plain_text_on_loopback(host: str) -> None:
     async with await open_tcp_listener(host) as listener:
-        assert isinstance(listener.address, TcpAddress)
-        assert listener.address == TcpAddress(host, listener.address.port)
-        assert listener.address.port != 0
-        stream = await connect_tcp(host, listener.address.port)
+        assert isinstance(listener.bound, TcpAddress)
+        assert listener.bound == TcpAddress(host, listener.bound.port)
+        assert listener.bound.port != 0
+        stream = await connect_tcp(host, listener.bound.port)
         async with stream, await listener.accept() as accepted:
             await stream.send_all(b"x")
             assert await accepted.receive_some() == b"x"
@@ -112,32 +112,32 @@ async def test_with_tls_all_addresses_may_be_listened_on(
     server = TlsServer(certificate=certificates.issue("localhost"))
     async with await open_tcp_listener(host, tls=server) as listener:
         assert isinstance(listener, TlsListener)
-        assert listener.address == TcpAddress(host, listener.address.port, tls=True)
+        assert listener.bound == TcpAddress(host, listener.bound.port, tls=True)
         # "::" takes IPv4 too.
-        async with await connect_tcp("127.0.0.1", listener.address.port):
+        async with await connect_tcp("127.0.0.1", listener.bound.port):
             (await listener.accept()).close()
 
 
 async def test_the_first_free_port_of_a_range_is_taken() -> None:
     async with await open_tcp_listener() as occupied:
-        assert isinstance(occupied.address, TcpAddress)
-        port = occupied.address.port
+        assert isinstance(occupied.bound, TcpAddress)
+        port = occupied.bound.port
         with pytest.raises(ConfigurationError, match=rf"port {port}: .*in use"):
             await open_tcp_listener("127.0.0.1", port)
         async with await open_tcp_listener("127.0.0.1", range(port, port + 20)) as listener:
-            assert isinstance(listener.address, TcpAddress)
-            assert port < listener.address.port < port + 20
+            assert isinstance(listener.bound, TcpAddress)
+            assert port < listener.bound.port < port + 20
             with pytest.raises(ConfigurationError, match=rf"ports {port} to {port}: |port {port}"):
                 await open_tcp_listener("127.0.0.1", range(port, port + 1))
 
 
 async def test_several_taken_ports_are_named() -> None:
     async with await open_tcp_listener() as first:
-        assert isinstance(first.address, TcpAddress)
-        port = first.address.port
+        assert isinstance(first.bound, TcpAddress)
+        port = first.bound.port
         async with await open_tcp_listener("127.0.0.1", range(port, port + 20)) as second:
-            assert isinstance(second.address, TcpAddress)
-            taken = range(port, second.address.port + 1, second.address.port - port)
+            assert isinstance(second.bound, TcpAddress)
+            taken = range(port, second.bound.port + 1, second.bound.port - port)
             with pytest.raises(ConfigurationError, match=f"ports {port} to {taken[-1]}: "):
                 await open_tcp_listener("127.0.0.1", taken)
 
@@ -159,8 +159,8 @@ async def test_what_cannot_be_listened_on_is_explained() -> None:
 
 async def test_nobody_listens() -> None:
     async with await open_tcp_listener() as listener:
-        assert isinstance(listener.address, TcpAddress)
-        port = listener.address.port
+        assert isinstance(listener.bound, TcpAddress)
+        port = listener.bound.port
     with pytest.raises(ChannelBroken, match=f"cannot connect to tcp:127.0.0.1:{port}: "):
         await connect_tcp("127.0.0.1", port)
     with pytest.raises(ChannelBroken, match=f"cannot connect to tls:127.0.0.1:{port}: "):
@@ -176,17 +176,12 @@ async def test_a_name_that_leads_nowhere() -> None:
 
 
 async def test_a_listener_that_never_answers(
-    tcp: Transport, autojump_clock: trio.testing.MockClock
+    tcp: Carrier, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with await tcp.listen() as listener:
-        assert isinstance(listener.address, TcpAddress)
+        assert isinstance(listener.bound, TcpAddress)
         with pytest.raises(ChannelBroken, match="within 3 s"):
-            await connect_tls(
-                "127.0.0.1",
-                listener.address.port,
-                TlsClient(),
-                limits=WireLimits(connect_seconds=3),
-            )
+            await connect_tls("127.0.0.1", listener.bound.port, TlsClient(), seconds=3)
         assert trio.current_time() == pytest.approx(3)
 
 
@@ -195,7 +190,7 @@ async def test_a_listener_that_never_answers(
 
 async def expect_tls(listener: TlsListener, client: TlsClient, host: str = "localhost") -> str:
     """Connect, talk to the echo, and say which version of TLS that was."""
-    async with await connect_tls(host, listener.address.port, client) as stream:
+    async with await connect_tls(host, listener.bound.port, client) as stream:
         await stream.send_all(PASSWORD)
         await say(stream, b"hello")
         version = stream.version()
@@ -255,7 +250,7 @@ async def test_s12_mutual_tls(
         await expect_tls(listener, known)
         for client in unknown, anonymous:
             # TLS 1.3: the client is done before the listener has judged its certificate.
-            async with await connect_tls("localhost", listener.address.port, client) as stream:
+            async with await connect_tls("localhost", listener.bound.port, client) as stream:
                 await expect_end(stream)
         assert acceptor.statistics().refused == {Reason.TLS_FAILED: 2}
 
@@ -270,12 +265,12 @@ async def test_s12_tls_1_2_must_be_allowed_by_both(
     context.maximum_version = ssl.TLSVersion.TLSv1_2
 
     async with await open_tcp_listener(tls=lenient) as listener, serving(acceptor, listener):
-        plain = await connect_tcp("127.0.0.1", listener.address.port)
+        plain = await connect_tcp("127.0.0.1", listener.bound.port)
         async with plain, trio.SSLStream(plain, context, server_hostname="localhost") as stream:
             await stream.do_handshake()
             assert stream.version() == "TLSv1.2"
     async with await open_tcp_listener(tls=strict) as listener, serving(acceptor, listener):
-        plain = await connect_tcp("127.0.0.1", listener.address.port)
+        plain = await connect_tcp("127.0.0.1", listener.bound.port)
         stream = trio.SSLStream(plain, context, server_hostname="localhost")
         with pytest.raises(trio.BrokenResourceError):
             await stream.do_handshake()
@@ -286,23 +281,23 @@ async def test_s12_tls_1_2_must_be_allowed_by_both(
 
 
 async def test_s12_plain_text_on_a_tls_port_is_known_by_its_first_byte(
-    acceptor: Acceptor, tls: Transport
+    acceptor: Acceptor, tls: Carrier
 ) -> None:
     async with await tls.listen() as listener, serving(acceptor, listener):
-        assert isinstance(listener.address, TcpAddress)
-        async with await connect_tcp("127.0.0.1", listener.address.port) as stream:
+        assert isinstance(listener.bound, TcpAddress)
+        async with await connect_tcp("127.0.0.1", listener.bound.port) as stream:
             await stream.send_all(b"G")
             await expect_end(stream)
         assert acceptor.statistics().refused == {Reason.PLAINTEXT_ON_TLS: 1}
 
 
 async def test_a_tls_client_that_leaves_is_no_failure_of_tls(
-    acceptor: Acceptor, tls: Transport
+    acceptor: Acceptor, tls: Carrier
 ) -> None:
     async with await tls.listen() as listener, serving(acceptor, listener):
-        assert isinstance(listener.address, TcpAddress)
-        (await connect_tcp("127.0.0.1", listener.address.port)).close()
-        stream = await connect_tcp("127.0.0.1", listener.address.port)
+        assert isinstance(listener.bound, TcpAddress)
+        (await connect_tcp("127.0.0.1", listener.bound.port)).close()
+        stream = await connect_tcp("127.0.0.1", listener.bound.port)
         # Closing at once with this option is a reset.
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         stream.close()
@@ -310,7 +305,7 @@ async def test_a_tls_client_that_leaves_is_no_failure_of_tls(
         assert acceptor.statistics().refused == {Reason.LEFT: 2}
 
 
-async def test_s12_tls_on_a_plain_port_is_known_by_its_first_bytes(tcp: Transport) -> None:
+async def test_s12_tls_on_a_plain_port_is_known_by_its_first_bytes(tcp: Carrier) -> None:
     first: list[bytes] = []
 
     async def speak_first(connection: IncomingConnection) -> None:
@@ -318,9 +313,9 @@ async def test_s12_tls_on_a_plain_port_is_known_by_its_first_bytes(tcp: Transpor
         await connection.stream.send_all(b"\x40\0\0\0\0\0\0\0a frame of ours")
 
     async with await tcp.listen() as listener, serving(Acceptor(), listener, speak_first):
-        assert isinstance(listener.address, TcpAddress)
+        assert isinstance(listener.bound, TcpAddress)
         with pytest.raises(ChannelBroken, match=r"no TLS handshake with tls:.*WRONG_VERSION"):
-            await connect_tls("127.0.0.1", listener.address.port, TlsClient())
+            await connect_tls("127.0.0.1", listener.bound.port, TlsClient())
     assert looks_like_tls(first[0])
 
 
@@ -339,7 +334,7 @@ def test_no_small_frame_looks_like_tls() -> None:
 
 
 async def test_a_failed_handshake_leaves_no_socket(
-    acceptor: Acceptor, tls: Transport, monkeypatch: pytest.MonkeyPatch
+    acceptor: Acceptor, tls: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[SocketStream] = []
     close = SocketStream.close
@@ -350,10 +345,10 @@ async def test_a_failed_handshake_leaves_no_socket(
 
     monkeypatch.setattr(SocketStream, "close", note)
     async with await tls.listen() as listener:  # and nobody accepts
-        assert isinstance(listener.address, TcpAddress)
+        assert isinstance(listener.bound, TcpAddress)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(connect_tls, "127.0.0.1", listener.address.port, TlsClient())
+                nursery.start_soon(connect_tls, "127.0.0.1", listener.bound.port, TlsClient())
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
     assert [each.socket.fileno() for each in closed] == [-1]

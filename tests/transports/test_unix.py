@@ -18,7 +18,6 @@ import trio.testing
 
 from spear._directories import OwnedDirectory
 from spear._errors import ChannelBroken, ConfigurationError
-from spear._limits import WireLimits
 from spear.transports import (
     SocketListener,
     UnixAddress,
@@ -269,7 +268,7 @@ async def test_s1_another_user_never_connects_though_the_directory_is_open(
 async def test_the_socket_file_goes_with_its_listener(private_directory: str) -> None:
     path = f"{private_directory}/socket"
     first = open_unix_listener(path)
-    assert first.address == UnixAddress(path)
+    assert first.bound == UnixAddress(path)
     os.unlink(path)
     async with open_unix_listener(path):
         first.close()
@@ -342,5 +341,5 @@ async def test_connecting_does_not_wait_for_ever(
     path = f"{private_directory}/socket"
     with full_queue(path):
         with pytest.raises(ChannelBroken, match=r"within 2\.5 s"):
-            await connect_unix(path, limits=WireLimits(connect_seconds=2.5))
+            await connect_unix(path, seconds=2.5)
         assert trio.current_time() == pytest.approx(2.5)

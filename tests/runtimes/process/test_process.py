@@ -435,12 +435,15 @@ async def test_a_program_of_another_kind_finds_all_in_its_environment() -> None:
 import os, trio
 from spear._ids import InstanceId, Secret
 from spear.channels import connect_channel
-from spear.transports import connect, parse_address
+from spear.transports import connect
 async def main():
-    stream = await connect(parse_address(os.environ["SERVICE_ADDR"]))
     assert os.environ["SPEAR_INSTANCE"] == "process:worker#1"
+    instance = InstanceId("process", "worker")
     secret = Secret(bytes.fromhex(os.environ["SECRET"]))
-    async with connect_channel(stream, InstanceId("process", "worker"), secret) as (channel, _):
+    async with (
+        connect(os.environ["SERVICE_ADDR"]) as stream,
+        connect_channel(stream, instance, secret) as (channel, _),
+    ):
         await channel.closed.wait()
 trio.run(main)
 """

@@ -153,8 +153,9 @@ async def test_s2_only_the_process_itself_may_connect() -> None:
         assert endpoint is not None
         # Of the same user, with the right secret: refused before it is asked for anything.
         with pytest.raises(SpearError):
-            async with connect_channel(
-                await connect(endpoint.address), instance.id, endpoint.secret
+            async with (
+                connect(endpoint.address) as stream,
+                connect_channel(stream, instance.id, endpoint.secret),
             ):
                 pass
         acceptor = host.factory.manager.statistics().acceptor
@@ -170,9 +171,8 @@ async def test_s2_nobody_may_connect_before_the_process_is_known(
 
     async def intrude(host: Host) -> None:
         (endpoint,) = host.factory.manager.endpoints
-        stream = await connect(endpoint.address)
-        assert await stream.receive_some(1) == b""
-        await stream.aclose()
+        async with connect(endpoint.address) as stream:
+            assert await stream.receive_some(1) == b""
         refused.append(host.factory.manager.statistics().acceptor.refused["wrong_process"])
 
     async with open_host() as host:
@@ -233,8 +233,9 @@ async def test_s3_the_secret_is_void_when_the_startup_deadline_is_over(
         async with host.factory.open_endpoint(InstanceId("process", "late")) as endpoint:
             mock_clock.jump(InstanceTimeouts().startup_seconds + 0.001)
             with pytest.raises(AuthenticationFailed):
-                async with connect_channel(
-                    await connect(endpoint.address), endpoint.instance_id, endpoint.secret
+                async with (
+                    connect(endpoint.address) as stream,
+                    connect_channel(stream, endpoint.instance_id, endpoint.secret),
                 ):
                     pass
         assert host.factory.manager.statistics().refused_logins == {"secret_expired": 1}

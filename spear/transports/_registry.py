@@ -1,0 +1,150 @@
+"""Which transports there are: those given to a host, Spear's own, and those of other distributions.
+
+Each transport is imported where it is chosen: a function's process needs one of them, and waits for all
+that is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from spear._entry_points import load_entry_point, names_of_entry_points
+from spear._errors import ConfigurationError, UnsupportedTransport
+
+from ._addresses import Address, split_scheme
+from ._transport import ConnectOptions, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    import trio
+
+GROUP: Final = "spear.transports"
+"""The group of entry points."""
+
+_DEFAULT_OPTIONS: Final = ConnectOptions()
+
+
+def _unix() -> Transport:
+    from ._unix import UnixTransport
+
+    return UnixTransport()
+
+
+def _tcp() -> Transport:
+    from ._tcp import TcpTransport
+
+    return TcpTransport()
+
+
+def _memory() -> Transport:
+    from ._memory import MemoryTransport
+
+    return MemoryTransport()
+
+
+_OWN: Final = {"memory": _memory, "tcp": _tcp, "unix": _unix}
+_NAMES: Final = {"tls": "tcp"}
+"""The names of transports of ours that have further schemes."""
+
+_LATER: Final = {"grpc": "grpc", "websocket": "websocket"}
+"""Transports whose code is not part of this release, and the extra that will bring it."""
+
+
+@final
+class TransportRegistry:
+    """The transports that can be used here, by name, and by the schemes of their addresses.
+
+    Args:
+        transports: go before Spear's own, and before entry points.
+
+    Raises:
+        ConfigurationError: two of them have one name or scheme, or one is no transport.
+    """
+
+    def __init__(self, transports: Iterable[Transport] = ()) -> None:
+        self._by_name: dict[str, Transport] = {}
+        self._by_scheme: dict[str, Transport] = {}
+        for each in transports:
+            if not isinstance(each, Transport):
+                raise ConfigurationError(f"{each!r} is no spear.transports.Transport")
+            taken = [scheme for scheme in each.schemes if scheme in self._by_scheme]
+            if taken or each.name in self._by_name:
+                raise ConfigurationError(f"there are two transports {(taken or [each.name])[0]!r}")
+            self._add(each)
+
+    def _add(self, transport: Transport) -> None:
+        self._by_name[transport.name] = transport
+        for scheme in transport.schemes:
+            self._by_scheme.setdefault(scheme, transport)
+
+    def find(self, name: str) -> Transport:
+        """The transport of that name. It is loaded when it is first asked for.
+
+        Raises:
+            UnsupportedTransport: there is none.
+            BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            found = _load(name)
+            if found is None:
+                raise UnsupportedTransport(name, self._why_not(name))
+            self._add(found)
+        return found
+
+    def parse(self, address: str) -> Address:
+        """The address that ``address`` names.
+
+        Raises:
+            UnsupportedTransport: there is no transport for its scheme.
+            BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
+            ConfigurationError: what follows the scheme is not an address.
+        """
+        return self._find_by_scheme(address).parse(address)
+
+    def connect(
+        self, address: Address | str, options: ConnectOptions = _DEFAULT_OPTIONS
+    ) -> AbstractAsyncContextManager[trio.abc.Stream]:
+        """A connection for as long as the block runs; see :meth:`Transport.connect`.
+
+        Raises:
+            UnsupportedTransport, BrokenEntryPoint, ConfigurationError: as :meth:`parse` does.
+        """
+        transport = self._find_by_scheme(str(address))
+        parsed = transport.parse(address) if isinstance(address, str) else address
+        return transport.connect(parsed, options)
+
+    def _find_by_scheme(self, address: str) -> Transport:
+        scheme, _ = split_scheme(address)
+        found = self._by_scheme.get(scheme)
+        return found or self.find(_NAMES.get(scheme, scheme))
+
+    def _why_not(self, name: str) -> str:
+        if name in _LATER:
+            return f"this release does not have it; a later one will, in spearlet[{_LATER[name]}]"
+        known = {*_OWN, *self._by_name, *names_of_entry_points(GROUP)}
+        return f"known are {', '.join(sorted(known))}"
+
+
+def _load(name: str) -> Transport | None:
+    if own := _OWN.get(name):
+        return own()
+    return load_entry_point(GROUP, name, Transport)  # type: ignore[type-abstract]  # is not called
+
+
+_registry: Final = TransportRegistry()
+"""For those who were given no transports: agents, above all."""
+
+
+def parse_address(text: str) -> Address:
+    """The address that ``text`` names; see :meth:`TransportRegistry.parse`."""
+    return _registry.parse(text)
+
+
+def connect(
+    address: Address | str, options: ConnectOptions = _DEFAULT_OPTIONS
+) -> AbstractAsyncContextManager[trio.abc.Stream]:
+    """A connection for as long as the block runs; see :meth:`TransportRegistry.connect`."""
+    return _registry.connect(address, options)

@@ -1,0 +1,169 @@
+"""What a way of moving bytes is: one object that parses addresses, listens and connects.
+
+Whoever opens a listener or a connection does it as a block, so that a transport may own tasks: a reader
+of WebSocket frames, an HTTP/2 connection that carries many streams. Transports of sockets need none, and
+use :class:`Opening`.
+
+This module knows no concrete transport.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, TypeVarTuple, Unpack, final
+
+import attrs
+import trio
+
+from spear._errors import ConfigurationError
+from spear._limits import DEFAULT_WIRE_LIMITS, expect_seconds
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._abc import Listener
+    from ._addresses import Address
+    from ._tls import TlsClient
+
+Resource = TypeVar("Resource", bound=trio.abc.AsyncResource)
+Args = TypeVarTuple("Args")
+
+GetDirectory: TypeAlias = Callable[[], str]
+"""Makes a directory that only we can enter, or finds the one made before; ConfigurationError if that
+cannot be."""
+
+
+def _no_directory() -> str:
+    raise ConfigurationError("there is no directory for a socket: give ListenOptions an address")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ListenOptions:
+    """What one listener is opened with. Settings of all listeners of a transport belong to the transport.
+
+    Attributes:
+        name: a name for the listener that no other open one of this host has; letters, digits, ``-`` and
+            ``_``. Transports that choose an address themselves derive it from this name.
+        address: listen here; None lets the transport choose.
+        get_directory: makes the private directory in which transports put files, or finds it.
+    """
+
+    name: str = ""
+    address: Address | None = None
+    get_directory: GetDirectory = _no_directory
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ConnectOptions:
+    """What one connection is opened with.
+
+    Attributes:
+        seconds: to resolve a name, connect, and finish the transport's own handshake.
+        tls: how to check who listens. None trusts what the system trusts. Unix sockets and memory need no
+            TLS and ignore it; TCP without TLS refuses it.
+    """
+
+    seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
+    tls: TlsClient | None = None
+
+    def __attrs_post_init__(self) -> None:
+        expect_seconds("seconds", self.seconds)
+
+
+class Transport(ABC):
+    """A way of moving bytes between a host and its instances.
+
+    A host finds transports by name: among those that ``open_spearlet(transports=...)`` was given, Spear's
+    own, and the entry points ``spear.transports`` of installed distributions. An agent finds them by the
+    scheme of an address, in the same way; a scheme that is no name needs an entry point of its own.
+
+    Attributes:
+        name: what strategies call it; letters, digits, ``-`` and ``_``.
+        schemes: what its addresses begin with. By default the name alone.
+    """
+
+    name: str
+    schemes: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Let the name be the only scheme of a transport that names none."""
+        super().__init_subclass__()
+        if not cls.schemes and hasattr(cls, "name"):
+            cls.schemes = (cls.name,)
+
+    @abstractmethod
+    def parse(self, address: str) -> Address:
+        """Return the address that the text names; its scheme is one of :attr:`schemes`.
+
+        Opens nothing. ``parse(str(address)) == address`` for every address of this transport.
+
+        Raises:
+            ConfigurationError: what follows the scheme is not an address.
+        """
+
+    @abstractmethod
+    def listen(self, options: ListenOptions) -> AbstractAsyncContextManager[Listener]:
+        """Listen for as long as the block runs; leaving it closes the listener.
+
+        What the block raises comes out as it is, not in a group. If entering is cancelled, nothing stays
+        open.
+
+        Raises:
+            ConfigurationError: the address is taken, unsafe, or not ours. CannotListen is one.
+            OSError: the system refuses.
+        """
+
+    @abstractmethod
+    def connect(
+        self, address: Address, options: ConnectOptions
+    ) -> AbstractAsyncContextManager[trio.abc.Stream]:
+        """A connection that is ready to speak on, for as long as the block runs; leaving it closes it.
+
+        What the block raises comes out as it is, not in a group. If entering is cancelled, nothing stays
+        open.
+
+        Raises:
+            ChannelBroken: no program listens there, or there was no connection within
+                ``options.seconds``. With the code ``no_listener`` if no program will ever listen there
+                again, as at a socket file that is gone.
+            AuthenticationFailed: the listener is not who it should be.
+            ConfigurationError: this address and these options cannot work.
+        """
+
+
+@final
+class Opening(AbstractAsyncContextManager[Resource], Generic[Resource]):
+    """A block around a listener or a stream that needs no tasks: opens it, and closes it at the end.
+
+    Args:
+        function: opens it; called as ``await function(*args)``.
+    """
+
+    __slots__ = ("_open", "_resource")
+
+    def __init__(
+        self, function: Callable[[Unpack[Args]], Awaitable[Resource]], *args: *Args
+    ) -> None:
+        self._open: Callable[[], Awaitable[Resource]] = partial(function, *args)
+        self._resource: Resource
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Resource:
+        self._resource = await self._open()
+        return self._resource
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Shielded: a checkpoint in a cancelled scope would replace the exception that ends the block.
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._resource)

@@ -1,0 +1,169 @@
+"""Finding transports: those that a host was given, Spear's own, and those of other distributions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from spear import BrokenEntryPoint, ConfigurationError, UnsupportedTransport
+from spear.transports import (
+    Address,
+    ConnectOptions,
+    Listener,
+    ListenOptions,
+    MemoryAddress,
+    MemoryTransport,
+    Opening,
+    TcpTransport,
+    Transport,
+    TransportRegistry,
+    UnixTransport,
+    parse_address,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Pigeon(Transport):
+    """Brings nothing anywhere."""
+
+    name = "secure"
+
+    def parse(self, address: str) -> Address:
+        raise NotImplementedError
+
+    def listen(self, options: ListenOptions) -> Opening[Listener]:
+        raise NotImplementedError
+
+    def connect(self, address: Address, options: ConnectOptions) -> Opening[trio.abc.Stream]:
+        raise NotImplementedError
+
+
+PIGEONS = """
+from spear.transports import MemoryAddress, Transport
+
+class Pigeon(Transport):
+    name = "pigeon"
+
+    def parse(self, address):
+        return MemoryAddress(address.partition(":")[2])
+
+    def listen(self, options):
+        raise NotImplementedError
+
+    def connect(self, address, options):
+        raise NotImplementedError
+
+made = Pigeon()
+
+class Hollow(Transport):
+    name = "hollow"
+
+nothing = None
+text = str
+"""
+
+
+@pytest.fixture
+def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution ``spear-pigeons`` as an installer leaves it, with good and bad entry points."""
+    (tmp_path / "spear_pigeons.py").write_text(PIGEONS)
+    info = tmp_path / "spear_pigeons-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: spear-pigeons\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[spear.transports]\n"
+        "pigeon = spear_pigeons:Pigeon\n"
+        "tame = spear_pigeons:made\n"
+        "hollow = spear_pigeons:Hollow\n"
+        "text = spear_pigeons:text\n"
+        "nothing = spear_pigeons:nothing\n"
+        "away = spear_pigeons:Away\n"
+        "absent = spear_no_pigeons:Pigeon\n"
+        "unix = spear_pigeons:Pigeon\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_transports_of_spear_are_found_by_name_and_by_scheme() -> None:
+    registry = TransportRegistry()
+    for name, kind in ("unix", UnixTransport), ("tcp", TcpTransport), ("memory", MemoryTransport):
+        assert isinstance(registry.find(name), kind)
+        assert registry.find(name) is registry.find(name)
+        assert registry.find(name).name == name
+    assert registry.parse("tls:127.0.0.1:1") == parse_address("tls:127.0.0.1:1")
+    with pytest.raises(UnsupportedTransport, match="known are memory, tcp, unix"):
+        registry.find("tls")  # a scheme of tcp
+
+
+def test_a_transport_that_was_given_goes_first(distribution: None) -> None:
+    tcp, unix = TcpTransport(host="::1"), UnixTransport()
+    registry = TransportRegistry((tcp, unix))
+    assert registry.find("tcp") is tcp
+    assert registry.find("unix") is unix
+
+
+def test_a_registry_takes_nothing_but_different_transports() -> None:
+    with pytest.raises(ConfigurationError, match="there are two transports 'unix'"):
+        TransportRegistry((UnixTransport(), UnixTransport()))
+    with pytest.raises(ConfigurationError, match="is no spear"):
+        TransportRegistry((UnixTransport,))  # type: ignore[arg-type]  # the mistake
+
+    class Secure(Pigeon):
+        schemes = ("tls",)
+
+    with pytest.raises(ConfigurationError, match="there are two transports 'tls'"):
+        TransportRegistry((TcpTransport(), Secure()))
+
+
+def test_an_installed_distribution_can_bring_a_transport(distribution: None) -> None:
+    """Its entry point names a class, or a transport; its addresses are found by their scheme."""
+    registry = TransportRegistry()
+    pigeon = registry.find("pigeon")
+    assert isinstance(pigeon, Transport)
+    assert type(pigeon).__name__ == "Pigeon"
+    assert registry.find("pigeon") is pigeon
+    assert registry.find("tame").name == "pigeon"
+    assert registry.parse("pigeon:loft") == MemoryAddress("loft")
+    assert isinstance(registry.find("unix"), UnixTransport)  # Spear's own, whoever has it, too
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("hollow", "spear_pigeons:Hollow cannot be loaded: TypeError: Can't instantiate abstract"),
+        ("text", "spear_pigeons:text is no Transport, but a str"),
+        ("nothing", "spear_pigeons:nothing cannot be loaded: TypeError: 'NoneType'"),
+        ("away", "spear_pigeons:Away cannot be loaded: AttributeError: .*Away"),
+        ("absent", "spear_no_pigeons:Pigeon cannot be loaded: ModuleNotFoundError: .*no_pigeons"),
+    ],
+)
+def test_an_entry_point_that_cannot_be_used_names_its_distribution(
+    distribution: None, name: str, complaint: str
+) -> None:
+    with pytest.raises(
+        BrokenEntryPoint, match=f"of spear-pigeons cannot be used: {complaint}"
+    ) as it:
+        TransportRegistry().find(name)
+    assert (it.value.group, it.value.name) == ("spear.transports", name)
+    assert it.value.distribution == "spear-pigeons"
+    with pytest.raises(BrokenEntryPoint):
+        parse_address(f"{name}:x")
+
+
+def test_unknown_names_are_told_the_known_ones(distribution: None) -> None:
+    known = "absent, away, hollow, memory, nothing, pigeon, tame, tcp, text, unix"
+    with pytest.raises(UnsupportedTransport, match=f"known are {known}") as caught:
+        TransportRegistry().find("dove")
+    assert caught.value.transport == "dove"
+
+
+@pytest.mark.parametrize("name", ["grpc", "websocket"])
+def test_names_of_later_releases_are_known(name: str) -> None:
+    with pytest.raises(UnsupportedTransport, match=rf"a later one will, in spearlet\[{name}\]"):
+        TransportRegistry().find(name)
+    with pytest.raises(UnsupportedTransport, match="this release does not have it"):
+        parse_address(f"{name}:example.org:443")
