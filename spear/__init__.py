@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from spear.spearlet import Scale as Scale
     from spear.spearlet import Spearlet as Spearlet
     from spear.spearlet import open_spearlet as open_spearlet
+    from spear.telemetry import Instrument as Instrument
     from spear.transports import SharedBuffer as SharedBuffer
 
 _ERRORS = (
@@ -88,6 +89,7 @@ _HOMES = {
     **dict.fromkeys(_ERRORS, "spear._errors"),
     "HostLimits": "spear._host_limits",
     "InstanceId": "spear._ids",
+    "Instrument": "spear.telemetry",
     "InstanceTimeouts": "spear._host_limits",
     "WireLimits": "spear._limits",
     "SharedBuffer": "spear.transports",

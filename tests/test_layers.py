@@ -54,8 +54,8 @@ BELOW_LEAVES: Final = {
 LAYERS: dict[str, frozenset[str]] = {
     "wire": frozenset(),
     "transports": frozenset(),
-    "channels": frozenset({"wire", "transports"}),
-    "runtimes": frozenset({"channels", "wire", "transports"}),
+    "channels": frozenset({"wire", "transports", "telemetry"}),
+    "runtimes": frozenset({"channels", "wire", "transports", "telemetry"}),
     "agent": frozenset({"wire", "transports", "channels"}),
     "calls": frozenset({"wire", "channels", "telemetry"}),
     "spearlet": frozenset(
@@ -68,6 +68,7 @@ LAYERS: dict[str, frozenset[str]] = {
             "requests",
             "discovery",
             "events",
+            "telemetry",
         }
     ),
     "gateway": frozenset({"spearlet", "calls", "channels", "transports", "wire", "telemetry"}),

@@ -27,7 +27,7 @@ LAZY = ["spear", "spear.agent", "spear.channels", "spear.transports"]
 
 PACKAGES = [
     *LAZY, "spear.calls", "spear.cli", "spear.config", "spear.gateway", "spear.runtimes",
-    "spear.spearlet", "spear.testing", "spear.wire",
+    "spear.spearlet", "spear.telemetry", "spear.testing", "spear.wire",
 ]  # fmt: skip
 
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from ._heartbeat import machine_clock as machine_clock
     from ._interrupts import call_unprotected as call_unprotected
     from ._interrupts import notify as notify
+    from ._interrupts import notify_all as notify_all
     from ._interrupts import protected_block as protected_block
     from ._interrupts import protected_class as protected_class
     from ._interrupts import protected_exit as protected_exit
-    from ._manager import ConnectionEvent as ConnectionEvent
     from ._manager import ConnectionManager as ConnectionManager
     from ._manager import Endpoint as Endpoint
     from ._manager import ManagerStatistics as ManagerStatistics
@@ -49,7 +49,6 @@ _HOMES = {
     "CommunicationChannel": "._channel",
     "CommunicationFactory": "._factory",
     "CommunicationStrategy": "._factory",
-    "ConnectionEvent": "._manager",
     "ConnectionManager": "._manager",
     "Endpoint": "._manager",
     "ExecutionResponse": "._response",
@@ -65,6 +64,7 @@ _HOMES = {
     "connect_channel": "._connect",
     "machine_clock": "._heartbeat",
     "notify": "._interrupts",
+    "notify_all": "._interrupts",
     "open_communication_factory": "._factory",
     "open_connection_manager": "._manager",
     "open_memory_channels": "._connect",

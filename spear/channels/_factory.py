@@ -36,6 +36,7 @@ from ._nursery import open_private_nursery
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
+    from spear.telemetry import Instruments
     from spear.transports import Address, GetDirectory, Listener, Transport
 
     from ._handlers import Service
@@ -314,6 +315,7 @@ async def open_communication_factory(
     *,
     transports: Iterable[Transport] = (),
     strategies: Mapping[str, CommunicationStrategy] | None = None,
+    instruments: Instruments | None = None,
 ) -> AsyncIterator[CommunicationFactory]:
     """A factory for as long as the block runs; leaving it closes every channel.
 
@@ -321,6 +323,7 @@ async def open_communication_factory(
         limits: for every connection.
         transports: are found before those of Spear and of installed distributions, by their names.
         strategies: by runtime type, instead of the default ones.
+        instruments: told of connections, and of what else the host shares the factory with.
 
     Raises:
         ConfigurationError: two transports have one name.
@@ -332,5 +335,8 @@ async def open_communication_factory(
         def get_directory() -> str:
             return stack.enter_context(make_private_directory())
 
-        async with open_connection_manager(limits) as manager, open_private_nursery() as nursery:
+        async with (
+            open_connection_manager(limits, instruments=instruments) as manager,
+            open_private_nursery() as nursery,
+        ):
             yield CommunicationFactory(manager, get_directory, nursery, registry, strategies or {})

@@ -145,3 +145,11 @@ def notify(
         raise
     except BaseException:
         logger.exception("the callback %s raised", whose)
+
+
+def notify_all(
+    logger: Logger, observers: tuple[Callable[[Unpack[Ts]], object], ...], *args: *Ts
+) -> None:
+    """Call hooks of instruments, as :func:`notify` calls an observer. None keeps the next one from it."""
+    for each in observers:
+        notify(logger, getattr(each, "__qualname__", each), each, *args)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
@@ -26,48 +26,25 @@ import trio
 from spear._errors import ChannelBroken, ChannelClosed, SpearError
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
 from spear._ids import InstanceId, Secret
+from spear.telemetry import ConnectionEvent, Instruments
 from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials, Reason
 from spear.wire import Connection, FrameTooLarge, Role
 
 from ._channel import CommunicationChannel
 from ._handshake import Login, LoginRefused, admit_agent
-from ._interrupts import protected_block, protected_class
+from ._interrupts import notify_all, protected_block, protected_class
 from ._nursery import open_private_nursery
 from ._pipes import Pipe, open_pipe
 from ._timers import Timers, open_timers
 
 if TYPE_CHECKING:
+    from spear.telemetry import ConnectionEventKind
     from spear.transports import Address, IncomingConnection, Listener
     from spear.wire import AuthRequest
 
     from ._handlers import Service
 
 logger: Final = logging.getLogger("spear.channels")
-
-EventKind: TypeAlias = Literal[
-    "connected", "authenticated", "disconnected", "heartbeat_lost", "authentication_failed"
-]
-
-MAX_EVENTS: Final = 1024
-"""Unread events of one subscriber; further ones are counted as lost."""
-
-
-@final
-@attrs.frozen
-class ConnectionEvent:
-    """Something happened to a connection.
-
-    Attributes:
-        kind: what.
-        instance: whose connection; None if that is not known.
-        connection: its number, counted by the manager.
-        reason: why, for what went wrong.
-    """
-
-    kind: EventKind
-    instance: InstanceId | None
-    connection: int
-    reason: str = ""
 
 
 @final
@@ -81,7 +58,6 @@ class ManagerStatistics:
     refused_logins: Mapping[str, int]
     """By reason."""
     heartbeats_lost: int
-    events_lost: int
     acceptor: AcceptorStatistics
 
 
@@ -264,18 +240,18 @@ class ConnectionManager:
     Attributes:
         limits: those of ``wire`` are for every connection.
         timers: shared by all channels.
+        instruments: told of connections, instances and calls.
     """
 
-    def __init__(self, limits: HostLimits, timers: Timers) -> None:
+    def __init__(self, limits: HostLimits, timers: Timers, instruments: Instruments) -> None:
         self.limits = limits
+        self.instruments = instruments
         self.timers = timers
         self._acceptor = Acceptor(limits)
         self._endpoints: dict[InstanceId, Endpoint] = {}
-        self._subscribers: list[trio.MemorySendChannel[ConnectionEvent]] = []
         self._logins = 0
         self._refused: Counter[str] = Counter()
         self._heartbeats_lost = 0
-        self._events_lost = 0
 
     @protected_block
     async def open_endpoint(
@@ -339,34 +315,18 @@ class ConnectionManager:
 
     # -- events -------------------------------------------------------------------------------
 
-    @protected_block
-    async def subscribe(self) -> AsyncIterator[trio.MemoryReceiveChannel[ConnectionEvent]]:
-        """What happens to connections while the block runs.
-
-        A subscriber that does not read loses events, counted in the statistics; nobody waits.
-        """
-        sender, receiver = trio.open_memory_channel[ConnectionEvent](MAX_EVENTS)
-        self._subscribers.append(sender)
-        async with receiver:
-            try:
-                yield receiver
-            finally:
-                self._subscribers.remove(sender)
-                sender.close()
-
     def tell(
-        self, kind: EventKind, instance: InstanceId | None, connection: int, reason: str = ""
+        self,
+        kind: ConnectionEventKind,
+        instance: InstanceId | None,
+        connection: int,
+        reason: str = "",
     ) -> None:
-        """Publish an event."""
+        """Log what has happened to a connection, and tell the instruments."""
         whose = "" if instance is None else f" of {instance}"
         logger.debug("connection %d%s: %s %s", connection, whose, kind, reason)
-        if self._subscribers:
-            event = ConnectionEvent(kind, instance, connection, reason)
-            for subscriber in self._subscribers:
-                try:
-                    subscriber.send_nowait(event)
-                except trio.WouldBlock:
-                    self._events_lost += 1
+        if hooks := self.instruments.connection_changed:
+            notify_all(logger, hooks, ConnectionEvent(kind, instance, connection, reason))
 
     def logged_in(self, instance: InstanceId, connection: int) -> None:
         """A login succeeded."""
@@ -394,15 +354,14 @@ class ConnectionManager:
             logins=self._logins,
             refused_logins=dict(self._refused),
             heartbeats_lost=self._heartbeats_lost,
-            events_lost=self._events_lost,
             acceptor=self._acceptor.statistics(),
         )
 
 
 @protected_block
 async def open_connection_manager(
-    limits: HostLimits = DEFAULT_HOST_LIMITS,
+    limits: HostLimits = DEFAULT_HOST_LIMITS, *, instruments: Instruments | None = None
 ) -> AsyncIterator[ConnectionManager]:
     """A manager for as long as the block runs; its endpoints must be closed before it ends."""
     async with open_timers() as timers:
-        yield ConnectionManager(limits, timers)
+        yield ConnectionManager(limits, timers, instruments or Instruments())

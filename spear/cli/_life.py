@@ -21,8 +21,8 @@ from ._error_lines import ErrorLines
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear.runtimes import InstanceEvent
     from spear.spearlet import Execution
+    from spear.telemetry import InstanceEvent
 
 logger: Final = logging.getLogger("spear.cli")
 

@@ -13,11 +13,8 @@ from ._instance import InstanceHealth as InstanceHealth
 from ._instance import Launch as Launch
 from ._instance import host_instance as host_instance
 from ._logs import LogBook as LogBook
-from ._logs import LogLine as LogLine
 from ._logs import OnLine as OnLine
 from ._registry import RuntimeRegistry as RuntimeRegistry
-from ._states import InstanceEvent as InstanceEvent
-from ._states import InstanceState as InstanceState
 from ._states import OnEvent as OnEvent
 from .process import ProcessRuntime as ProcessRuntime
 from .process import ProcessSettings as ProcessSettings

@@ -23,10 +23,10 @@ from spear._errors import ConfigurationError, SpawnFailed
 from spear._ids import check_runtime_name
 from spear._limits import expect_whole
 from spear.channels import call_unprotected, protected_block, protected_class
+from spear.telemetry import InstanceEvent, InstanceState
 
 from ._body import RuntimeSettings
 from ._instance import host_instance
-from ._states import InstanceEvent, InstanceState
 
 if TYPE_CHECKING:
     from spear.channels import ChannelConfig, CommunicationFactory, Endpoint

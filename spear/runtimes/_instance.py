@@ -29,9 +29,10 @@ from spear.channels import (
     protected_class,
     run_to_its_end,
 )
+from spear.telemetry import InstanceEvent, InstanceState, LogLine
 
-from ._logs import LogBook, LogLine
-from ._states import GONE, InstanceEvent, InstanceState, Lifecycle
+from ._logs import LogBook
+from ._states import GONE, Lifecycle
 
 if TYPE_CHECKING:
     from spear._errors import ChannelBroken, ChannelClosed
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         CommunicationFactory,
         Endpoint,
     )
+    from spear.telemetry import Instruments
 
     from ._body import InstanceBody, InstanceMetrics, InstanceSpec
 
@@ -114,12 +116,12 @@ class Instance(metaclass=NoPublicConstructor):
             another one.
     """
 
-    def __init__(self, spec: InstanceSpec, limits: HostLimits) -> None:
+    def __init__(self, spec: InstanceSpec, limits: HostLimits, instruments: Instruments) -> None:
         self.id: InstanceId = spec.instance_id
         self.channel: CommunicationChannel | None = None
         self._limits = limits
-        self._log_book = LogBook(spec.instance_id, limits, spec.on_line)
-        self._lifecycle = Lifecycle(spec.instance_id, spec.on_event)
+        self._log_book = LogBook(spec.instance_id, limits, spec.on_line, instruments)
+        self._lifecycle = Lifecycle(spec.instance_id, spec.on_event, instruments)
         self._body: InstanceBody | None = None  # from STARTING on
         self._begun = trio.current_time()
         self._cpu_seconds = 0.0  # used when we last looked whether it is busy
@@ -454,7 +456,7 @@ async def host_instance(
     spec: InstanceSpec, factory: CommunicationFactory, config: ChannelConfig, launch: Launch
 ) -> AsyncIterator[Instance]:
     """The whole life of an instance; see :meth:`InstanceTemplate.open_instance`."""
-    instance = Instance._create(spec, factory.manager.limits)
+    instance = Instance._create(spec, factory.manager.limits, factory.manager.instruments)
     caught: list[BaseException] = []
     try:
         async with open_private_nursery() as nursery:

@@ -11,47 +11,27 @@ import heapq
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-import attrs
-
-from spear.channels import notify
+from spear.channels import notify, notify_all
+from spear.telemetry import Instruments, LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spear._host_limits import HostLimits
     from spear._ids import InstanceId
+    from spear.telemetry import OutputName
 
 logger: Final = logging.getLogger("spear.instances")
 
 LINE_OVERHEAD_BYTES: Final = 64
 """What a kept line counts besides its text, so that a million empty lines are not free."""
 
-StreamName: TypeAlias = Literal["stdout", "stderr"]
-
 # C0 and C1 controls but the tab, and the separators that some viewers take for a line's end.
 _ESCAPES: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\t")
 } | {0x2028: "\\u2028", 0x2029: "\\u2029"}
-
-
-@final
-@attrs.frozen
-class LogLine:
-    """A line that an instance wrote.
-
-    Attributes:
-        number: counts the lines of one instance, of both streams together.
-        stream: where it wrote it.
-        time: when we read it, in seconds since the epoch.
-        text: the line, shortened if it was too long, with control characters escaped.
-    """
-
-    number: int
-    stream: StreamName
-    time: float
-    text: str
 
 
 OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
@@ -63,17 +43,22 @@ class LogBook:
     """Everything one instance wrote lately."""
 
     def __init__(
-        self, instance_id: InstanceId, limits: HostLimits, on_line: OnLine | None = None
+        self,
+        instance_id: InstanceId,
+        limits: HostLimits,
+        on_line: OnLine | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         self._instance_id = instance_id
+        self._instruments = instruments or Instruments()
         self._on_line = on_line
         self._count = 0
-        self._tails: dict[StreamName, LogTail] = {
+        self._tails: dict[OutputName, LogTail] = {
             "stdout": LogTail(self, "stdout", limits),
             "stderr": LogTail(self, "stderr", limits),
         }
 
-    def tail(self, stream: StreamName) -> LogTail:
+    def tail(self, stream: OutputName) -> LogTail:
         """What it wrote to one stream."""
         return self._tails[stream]
 
@@ -82,7 +67,7 @@ class LogBook:
         kept = (tail.lines for tail in self._tails.values())
         return tuple(heapq.merge(*kept, key=lambda line: line.number))
 
-    def enter(self, stream: StreamName, text: str) -> LogLine:
+    def enter(self, stream: OutputName, text: str) -> LogLine:
         """Make a line of ``text``, and log it."""
         self._count += 1
         logger.info("%s %s: %s", self._instance_id, stream, text)
@@ -90,6 +75,8 @@ class LogBook:
         if self._on_line is not None:
             name = f"on_line of {self._instance_id}"
             notify(logger, name, self._on_line, self._instance_id, line)
+        if hooks := self._instruments.line_written:
+            notify_all(logger, hooks, self._instance_id, line)
         return line
 
 
@@ -97,7 +84,7 @@ class LogBook:
 class LogTail:
     """One stream of an instance: takes bytes, gives lines, keeps the last of them."""
 
-    def __init__(self, book: LogBook, stream: StreamName, limits: HostLimits) -> None:
+    def __init__(self, book: LogBook, stream: OutputName, limits: HostLimits) -> None:
         self.lines: deque[LogLine] = deque()
         self._book = book
         self._stream = stream

@@ -8,17 +8,16 @@ exited, and exited before it was deleted.
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-import attrs
 import trio
 
 from spear._errors import SpearError
-from spear.channels import notify
+from spear.channels import notify, notify_all
+from spear.telemetry import InstanceEvent, InstanceState, Instruments
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
@@ -27,20 +26,6 @@ logger: Final = logging.getLogger("spear.runtimes")
 
 MAX_HISTORY: Final = 64
 """Moves that are remembered; an unstable connection could make more of them for ever."""
-
-
-class InstanceState(enum.Enum):
-    """Where an instance stands."""
-
-    CREATED = "created"  # an idea: nothing of it runs yet
-    STARTING = "starting"  # it runs, and has yet to log in
-    READY = "ready"  # it takes calls
-    UNHEALTHY = "unhealthy"  # it runs, but its channel is lost
-    DRAINING = "draining"  # it finishes the calls it has, and takes no new ones
-    STOPPING = "stopping"  # it was told to end, or is being killed
-    EXITED = "exited"  # it runs no more
-    FAILED = "failed"  # it could not even be started
-    DELETED = "deleted"  # nothing of it is left: no socket, no directory, no descriptor
 
 
 _S = InstanceState
@@ -62,24 +47,6 @@ GONE: Final = frozenset({_S.EXITED, _S.FAILED, _S.DELETED})
 """The states in which nothing runs, and nothing ever will."""
 
 
-@final
-@attrs.frozen
-class InstanceEvent:
-    """An instance came into another state.
-
-    Attributes:
-        instance_id: which one.
-        state: the state it is in now.
-        time: of Trio's clock.
-        reason: why, if there is something to say.
-    """
-
-    instance_id: InstanceId
-    state: InstanceState
-    time: float
-    reason: str = ""
-
-
 OnEvent: TypeAlias = Callable[[InstanceEvent], None]
 
 
@@ -91,9 +58,15 @@ class Lifecycle:
         state: where it stands.
     """
 
-    def __init__(self, instance_id: InstanceId, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        instance_id: InstanceId,
+        on_event: OnEvent | None = None,
+        instruments: Instruments | None = None,
+    ) -> None:
         self.state = InstanceState.CREATED
         self._instance_id = instance_id
+        self._instruments = instruments or Instruments()
         self._on_event = on_event
         self._history: deque[InstanceEvent] = deque(maxlen=MAX_HISTORY)
         self._moved = trio.Event()
@@ -127,6 +100,8 @@ class Lifecycle:
         if self._on_event is not None:
             # Its bug must not keep a process alive.
             notify(logger, f"on_event of {self._instance_id}", self._on_event, event)
+        if hooks := self._instruments.instance_changed:
+            notify_all(logger, hooks, event)
 
     async def wait_for(self, *states: InstanceState) -> InstanceState:
         """Wait until it is in one of these states, or gone; returns the state. A checkpoint."""

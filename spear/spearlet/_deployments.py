@@ -17,7 +17,7 @@ from spear._failures import first_line
 from spear._limits import expect_seconds, expect_whole
 from spear._util import NoPublicConstructor, did_you_mean
 from spear.channels import call_unprotected, protected_class, protected_exit
-from spear.runtimes import InstanceState
+from spear.telemetry import InstanceState
 
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from spear._host_limits import HostLimits
     from spear.channels import CommunicationChannel
-    from spear.runtimes import InstanceEvent, OnEvent
+    from spear.runtimes import OnEvent
+    from spear.telemetry import InstanceEvent
 
     from ._host import Host
     from ._replicas import Replica

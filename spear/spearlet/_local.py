@@ -24,7 +24,8 @@ from spear.channels import (
     protected_block,
     protected_class,
 )
-from spear.runtimes import InstanceHealth, InstanceState
+from spear.runtimes import InstanceHealth
+from spear.telemetry import InstanceState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

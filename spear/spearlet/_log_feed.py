@@ -14,7 +14,7 @@ from spear.channels import protected_block, protected_class
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear.runtimes import LogLine
+    from spear.telemetry import LogLine
 
 LINE_OVERHEAD_BYTES: Final = 200
 """What a kept line counts besides its text."""

@@ -9,7 +9,8 @@ from spear.calls import Callee
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.channels import CommunicationChannel
-    from spear.runtimes import InstanceHealth, InstanceMetrics, InstanceState, LogLine
+    from spear.runtimes import InstanceHealth, InstanceMetrics
+    from spear.telemetry import InstanceState, LogLine
 
 
 class Replica(Protocol):

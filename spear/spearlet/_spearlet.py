@@ -24,6 +24,7 @@ from spear.channels import (
     protected_class,
 )
 from spear.runtimes import RuntimeRegistry
+from spear.telemetry import Instruments
 
 from ._callbacks import Callbacks
 from ._deployment_status import DeploymentStatistics
@@ -34,7 +35,8 @@ from ._sources import Sources, Target, check_name
 
 if TYPE_CHECKING:
     from spear.channels import CommunicationStrategy
-    from spear.runtimes import InstanceEvent, Runtime
+    from spear.runtimes import Runtime
+    from spear.telemetry import InstanceEvent, Instrument
     from spear.transports import Transport
 
     from ._execution_table import Executions
@@ -78,6 +80,7 @@ class Spearlet(metaclass=NoPublicConstructor):
 
     Attributes:
         limits: for everything in it.
+        instruments: told of what happens in it; others can be added.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         runtimes: RuntimeRegistry,
     ) -> None:
         self.limits = limits
+        self.instruments = factory.manager.instruments
         self._state = SpearletState.RUNNING
         self._factory = factory
         self._nursery = nursery  # of deployments and executions; ends with open_spearlet's block
@@ -285,6 +289,7 @@ async def open_spearlet(
     runtimes: Iterable[Runtime] = (),
     transports: Iterable[Transport] = (),
     strategies: Mapping[str, CommunicationStrategy] | None = None,
+    instruments: Iterable[Instrument] = (),
 ) -> AsyncIterator[Spearlet]:
     """A spearlet for as long as the block runs.
 
@@ -301,17 +306,23 @@ async def open_spearlet(
         transports: the same for ways to reach instances, or settings of Spear's own, such as
             ``TcpTransport(tls=...)``.
         strategies: the transports of the instances of a runtime, by the runtime's name, best first.
+        instruments: told of what happens in it; see :class:`spear.Instrument`.
 
     Raises:
         ConfigurationError: an instance calls this while its functions are loaded, it is not Trio that
-            runs, or two runtimes or transports have one name.
+            runs, an instrument is none, or two runtimes or transports have one name.
     """
     _expect_a_program()
     _check_limits(limits)
     registry = RuntimeRegistry(runtimes)
     rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
     async with open_private_nursery() as nursery:
-        factory = open_communication_factory(limits, transports=transports, strategies=strategies)
+        factory = open_communication_factory(
+            limits,
+            transports=transports,
+            strategies=strategies,
+            instruments=Instruments(instruments),
+        )
         spearlet: Spearlet = await nursery.start(_hold, factory, on_call, rng, registry)
         try:
             yield spearlet

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from spear._host_limits import HostLimits
     from spear._ids import InstanceId
     from spear.channels import CommunicationFactory, Endpoint
-    from spear.runtimes import InstanceEvent, OnLine
+    from spear.runtimes import OnLine
+    from spear.telemetry import InstanceEvent
 
 START_SECONDS: Final = (0.02, 0.2)
 """Least and most time from a start to the connection; a process takes 0.1 s or so."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from watching import WatchedConnections
 
 from spear import (
     AuthenticationFailed,
@@ -217,21 +218,15 @@ ATTEMPTS: dict[str, Callable[[ConnectionManager, Endpoint], Awaitable[bytes]]] =
 async def test_s3_every_refusal_reads_the_same(name: str, autojump_clock: MockClock) -> None:
     reason = name.split()[0]
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
-        async with manager.subscribe() as events:
-            expected = await wrong_proof(manager, endpoint)
-            said = await ATTEMPTS[name](manager, endpoint)
-            assert said == expected
-            assert len(said) < 200
-            await park()
-            seen = []
-            while True:
-                try:
-                    seen.append(events.receive_nowait())
-                except trio.WouldBlock:
-                    break
+        watched = WatchedConnections(manager.instruments)
+        expected = await wrong_proof(manager, endpoint)
+        said = await ATTEMPTS[name](manager, endpoint)
+        assert said == expected
+        assert len(said) < 200
+        await park()
         refused = manager.statistics().refused_logins
         assert refused.get(reason, 0) >= 1 + (reason == "bad_proof")
-        failures = [event.reason for event in seen if event.kind == "authentication_failed"]
+        failures = watched.refusals
         assert failures[0] == "bad_proof"
         assert failures[-1] == reason
         assert sum(refused.values()) == len(failures)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from watching import WatchedConnections
 
 from spear import (
     AuthenticationFailed,
@@ -23,7 +24,6 @@ from spear import (
 from spear._ids import Secret
 from spear.channels import (
     CommunicationChannel,
-    ConnectionEvent,
     ConnectionManager,
     Endpoint,
     connect_channel,
@@ -62,31 +62,18 @@ async def log_in(
         yield channel, login.session
 
 
-def told(events: trio.MemoryReceiveChannel[ConnectionEvent]) -> list[tuple[str, int, str]]:
-    """(kind, connection, reason) of what has been published until now."""
-    found: list[tuple[str, int, str]] = []
-    while True:
-        try:
-            event = events.receive_nowait()
-        except trio.WouldBlock:
-            return found
-        found.append((event.kind, event.connection, event.reason))
-
-
 # -- events -----------------------------------------------------------------------------------------
 
 
 async def test_events_come_in_order(autojump_clock: MockClock) -> None:
-    async with (
-        MEMORY_STREAM.open_host() as (manager, endpoint),
-        manager.subscribe() as events,
-    ):
+    async with MEMORY_STREAM.open_host() as (manager, endpoint):
+        watched = WatchedConnections(manager.instruments)
         with pytest.raises(AuthenticationFailed):
             await log_in(endpoint, Secret.generate()).__aenter__()
         async with log_in(endpoint):
             await endpoint.wait_connected()
         await park()
-        assert told(events) == [
+        assert watched.told == [
             ("connected", 1, ""),
             ("authentication_failed", 1, "bad_proof"),
             ("connected", 2, ""),
@@ -96,25 +83,19 @@ async def test_events_come_in_order(autojump_clock: MockClock) -> None:
 
 
 async def test_an_event_names_its_instance() -> None:
-    async with (
-        MEMORY_STREAM.open_host() as (manager, endpoint),
-        manager.subscribe() as events,
-        log_in(endpoint),
-    ):
-        assert (await events.receive()).instance is None
-        assert (await events.receive()).instance == INSTANCE
+    async with MEMORY_STREAM.open_host() as (manager, endpoint):
+        watched = WatchedConnections(manager.instruments)
+        async with log_in(endpoint):
+            assert [each.instance for each in watched.events] == [None, INSTANCE]
 
 
-async def test_a_subscriber_that_does_not_read_loses_events_and_holds_up_nobody() -> None:
+async def test_an_instrument_that_is_removed_hears_no_more() -> None:
     async with open_connection_manager() as manager:
-        async with manager.subscribe() as lazy, manager.subscribe() as quick:
-            for number in range(1500):
-                manager.tell("connected", INSTANCE, number)
-                assert (await quick.receive()).connection == number
-            assert manager.statistics().events_lost == 1500 - 1024
-            assert len(told(lazy)) == 1024
-        manager.tell("connected", INSTANCE, 0)
-        assert manager.statistics().events_lost == 1500 - 1024
+        watched = WatchedConnections(manager.instruments)
+        manager.tell("connected", INSTANCE, 1)
+        manager.instruments.remove(watched)
+        manager.tell("connected", INSTANCE, 2)
+    assert watched.told == [("connected", 1, "")]
 
 
 # -- endpoints --------------------------------------------------------------------------------------
@@ -341,8 +322,8 @@ async def test_r11_a_frozen_peer_is_found_after_three_intervals(
     async with (
         MEMORY_STREAM.open_host(limits=limits) as (manager, endpoint),
         await MEMORY_STREAM.connect(endpoint.address) as stream,
-        manager.subscribe() as events,
     ):
+        watched = WatchedConnections(manager.instruments)
         peer = RawPeer(stream)
         await peer.log_in(INSTANCE, endpoint.secret)
         channel = await endpoint.wait_connected()
@@ -361,7 +342,7 @@ async def test_r11_a_frozen_peer_is_found_after_three_intervals(
             (FrameType.HEALTH_CHECK, 1), (FrameType.HEALTH_CHECK, 2),
         ]  # fmt: skip
         await park()
-        kinds = [kind for kind, _, _ in told(events)]
+        kinds = [each.kind for each in watched.events]
         assert kinds == ["connected", "authenticated", "heartbeat_lost", "disconnected"]
         assert manager.statistics().heartbeats_lost == 1
 

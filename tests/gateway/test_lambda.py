@@ -23,8 +23,8 @@ import spear
 from spear._ids import InstanceId
 from spear.gateway import GatewaySettings, open_gateway
 from spear.gateway._lambda import _log_tail, _message, is_outcome
-from spear.runtimes import LogLine
 from spear.spearlet import Answer, FollowedLines, InstanceLine
+from spear.telemetry import LogLine
 
 from .helpers import KNOWN, TOKEN, Site, ask, closing_clients, open_site, wait_until
 

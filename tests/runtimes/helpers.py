@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spear.channels import Service
-    from spear.runtimes import Instance, InstanceEvent, ProcessTemplate, RuntimeSettings
+    from spear.runtimes import Instance, ProcessTemplate, RuntimeSettings
+    from spear.telemetry import InstanceEvent
 
 HERE = Path(__file__).parent
 WORKER = str(HERE / "worker.py")

@@ -13,6 +13,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from watching import WatchedConnections
 
 from spear import HostLimits, InstanceTimeouts
 from spear._errors import CallFailed, ChannelClosed, SpawnFailed, WorkerDied
@@ -20,7 +21,8 @@ from spear._ids import InstanceId
 from spear._limits import WireLimits
 from spear._util import leaves_of
 from spear.channels import ChannelConfig
-from spear.runtimes import InstanceSpec, InstanceState
+from spear.runtimes import InstanceSpec
+from spear.telemetry import InstanceState
 
 from .helpers import (
     HERE,
@@ -41,7 +43,8 @@ from .helpers import (
 if TYPE_CHECKING:
     import random
 
-    from spear.runtimes import Instance, InstanceEvent, ProcessSettings
+    from spear.runtimes import Instance, ProcessSettings
+    from spear.telemetry import InstanceEvent
 
 NOISE_SECONDS = 1.0
 """What a bound on time gets on top, on a machine that does other things as well."""
@@ -428,17 +431,13 @@ def _never_ready(host: Host) -> list[str]:
 
 
 async def test_r16_a_second_login_with_the_same_secret_is_refused() -> None:
-    async with open_host() as host, host.factory.manager.subscribe() as told:
+    async with open_host() as host:
+        watched = WatchedConnections(host.factory.manager.instruments)
         with listening() as lines:
             async with host.ready(python(LOGS_IN_TWICE)) as instance:
                 await lines.wait_for("AuthenticationFailed")
                 assert instance.health().is_connected  # the first one is none the worse for it
-        refused = []
-        for _ in range(told.statistics().current_buffer_used):
-            event = told.receive_nowait()
-            if event.kind == "authentication_failed":
-                refused.append(event.reason)
-    assert refused == ["second_login"]
+    assert watched.refusals == ["second_login"]
 
 
 # -- R28: order -------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ import trio.testing
 
 from spear._errors import SpearError
 from spear._ids import InstanceId
-from spear.runtimes import InstanceEvent, InstanceState
 from spear.runtimes._states import GONE, MAX_HISTORY, MOVES, Lifecycle
+from spear.telemetry import InstanceEvent, InstanceState
 
 from .helpers import listening
 

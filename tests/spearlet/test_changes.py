@@ -22,7 +22,7 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.runtimes import InstanceState
+from spear.telemetry import InstanceState
 
 from .helpers import WORKERS, Probe, deployed
 from .test_supervision import until

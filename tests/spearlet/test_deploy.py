@@ -26,11 +26,12 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.runtimes import InstanceEvent, InstanceState, ProcessSettings
+from spear.runtimes import ProcessSettings
 from spear.runtimes.process._runtime import _search_path
 from spear.spearlet import Deployment
 from spear.spearlet._settings import MAX_REPLICAS
 from spear.spearlet._sources import MAX_NAME, _name_of
+from spear.telemetry import InstanceEvent, InstanceState
 from spear.testing import cancel_sweep
 
 from .helpers import PATIENCE_SECONDS, WORKERS, Probe, deployed, instance, pid, write

@@ -31,9 +31,10 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.runtimes import InstanceEvent, InstanceState, ProcessSettings
+from spear.runtimes import ProcessSettings
 from spear.spearlet import CallRecord, DeploymentState
 from spear.spearlet._restarts import RestartBudget
+from spear.telemetry import InstanceEvent, InstanceState
 
 from .helpers import CRASHING, PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write
 

@@ -21,7 +21,8 @@ from trio.testing import wait_all_tasks_blocked
 import spear
 from spear import Agent, ConfigurationError, SpawnFailed, WorkerDied
 from spear._ids import InstanceId
-from spear.runtimes import InstanceSpec, InstanceState, RuntimeSettings
+from spear.runtimes import InstanceSpec, RuntimeSettings
+from spear.telemetry import InstanceState
 from spear.testing import SimulatedSettings, Simulation, SimulationReport, simulate
 from spear.testing._simulated_network import Network, Site
 from spear.testing._simulation import FAULTS

@@ -17,9 +17,10 @@ import trio.testing
 from spear import HostLimits, InstanceTimeouts
 from spear._errors import SpawnFailed
 from spear._ids import InstanceId
-from spear.runtimes import InstanceState, ProcessSettings
+from spear.runtimes import ProcessSettings
 from spear.runtimes.process import _template as template
 from spear.runtimes.process._zygote import MOST_ATTEMPTS, ForkedStart
+from spear.telemetry import InstanceState
 
 from ..helpers import (
     PATIENCE_SECONDS,

@@ -28,11 +28,11 @@ from spear._limits import WireLimits
 from spear.channels import ChannelConfig, InboundCall
 from spear.runtimes import (
     InstanceSpec,
-    InstanceState,
     ProcessSettings,
     ResourceLimits,
     RuntimeSettings,
 )
+from spear.telemetry import InstanceState
 
 from ..helpers import (
     PATIENCE_SECONDS,

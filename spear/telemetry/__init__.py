@@ -1,0 +1,10 @@
+"""What happens in a host, for those who watch it: instruments, and the records that they are given."""
+
+from ._instruments import Instrument as Instrument
+from ._instruments import Instruments as Instruments
+from ._records import ConnectionEvent as ConnectionEvent
+from ._records import ConnectionEventKind as ConnectionEventKind
+from ._records import InstanceEvent as InstanceEvent
+from ._records import InstanceState as InstanceState
+from ._records import LogLine as LogLine
+from ._records import OutputName as OutputName

@@ -1,0 +1,89 @@
+"""Instruments: objects whose hooks are called when something happens in a host. The word is Trio's.
+
+A host looks each hook up in a table of its own, which is empty if no instrument has overridden that hook.
+So what nobody watches costs the look at an empty tuple, and not even the record is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from spear._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from spear._ids import InstanceId
+
+    from ._records import ConnectionEvent, InstanceEvent, LogLine
+
+
+class Instrument:
+    """A watcher of a host: override the hooks that you want; here they do nothing.
+
+    Hooks are called in the host's own tasks, between two of its steps, so they must neither block nor
+    take long. What a hook raises is logged, and concerns nobody else; Ctrl-C may interrupt a hook. Hand
+    an instrument to ``open_spearlet(instruments=...)``, or to ``spearlet.instruments.add()`` later.
+    """
+
+    def instance_changed(self, event: InstanceEvent) -> None:
+        """An instance came into another state. The events of one instance come in order."""
+
+    def line_written(self, instance: InstanceId, line: LogLine) -> None:
+        """An instance, or the template that it is forked from, wrote a line to stdout or stderr."""
+
+    def connection_changed(self, event: ConnectionEvent) -> None:
+        """A connection was made, logged in, was refused, fell silent or ended."""
+
+
+HOOKS: Final = tuple(name for name in vars(Instrument) if not name.startswith("_"))
+
+
+@final
+class Instruments:
+    """The instruments of one host, as a table for each hook.
+
+    Each attribute has the bound methods of the hook of its name: those that an instrument has overridden,
+    in the order in which the instruments were added.
+    """
+
+    __slots__ = ("_each", *HOOKS)
+
+    instance_changed: tuple[Callable[[InstanceEvent], object], ...]
+    line_written: tuple[Callable[[InstanceId, LogLine], object], ...]
+    connection_changed: tuple[Callable[[ConnectionEvent], object], ...]
+
+    def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
+        self._use(())
+        for each in instruments:
+            self.add(each)
+
+    def add(self, instrument: Instrument) -> None:
+        """Call its hooks from now on.
+
+        Raises:
+            ConfigurationError: it is no :class:`Instrument`, or it is there already.
+        """
+        if not isinstance(instrument, Instrument):
+            raise ConfigurationError(
+                f"an instrument must be a spear.Instrument, not {instrument!r}"
+            )
+        if any(each is instrument for each in self._each):
+            raise ConfigurationError(f"{instrument!r} is an instrument of this host already")
+        self._use((*self._each, instrument))
+
+    def remove(self, instrument: Instrument) -> None:
+        """Call its hooks no more. Does nothing if it is not there."""
+        self._use(tuple(each for each in self._each if each is not instrument))
+
+    def _use(self, instruments: tuple[Instrument, ...]) -> None:
+        self._each: tuple[Instrument, ...] = instruments
+        for name in HOOKS:
+            idle = getattr(Instrument, name)
+            hooks = (getattr(each, name) for each in instruments)
+            setattr(self, name, tuple(each for each in hooks if not _is_bound(each, idle)))
+
+
+def _is_bound(hook: object, function: object) -> bool:
+    """Whether a hook is a bound method of this very function."""
+    return getattr(hook, "__func__", None) is function

@@ -1,0 +1,32 @@
+"""Instruments that remember what they are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from spear import Instrument
+
+if TYPE_CHECKING:
+    from spear.telemetry import ConnectionEvent, Instruments
+
+
+@final
+class WatchedConnections(Instrument):
+    """What has happened to the connections of a host, in order."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self.events: list[ConnectionEvent] = []
+        instruments.add(self)
+
+    def connection_changed(self, event: ConnectionEvent) -> None:
+        self.events.append(event)
+
+    @property
+    def told(self) -> list[tuple[str, int, str]]:
+        """(kind, connection, reason) of each."""
+        return [(each.kind, each.connection, each.reason) for each in self.events]
+
+    @property
+    def refusals(self) -> list[str]:
+        """The reasons of the logins that were refused."""
+        return [each.reason for each in self.events if each.kind == "authentication_failed"]
