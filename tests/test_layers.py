@@ -101,6 +101,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "trio_websocket": (),  # until there is a transport that needs them
     "h11": ("spear/gateway/*.py",),
     "wsproto": ("spear/gateway/*.py",),
+    "argparse._*": (),  # private: spear.cli keeps what it has told a parser
     "asyncio": ("spear/agent/*.py",),
     # protected_block instead, so that Ctrl-C cannot leave a block without its end.
     "contextlib.asynccontextmanager": ("spear/channels/_interrupts.py",),
@@ -449,6 +450,7 @@ BREACHES: list[tuple[Rule, str, str]] = [
     (stays_in_its_place, "spear/spearlet/_x.py", "import trio\ntrio.lowlevel.open_process([])"),
     (stays_in_its_place, "spear/runtimes/process/_x.py", "import os\nos.system('x')"),
     (stays_in_its_place, "spear/channels/_x.py", "import asyncio"),
+    (stays_in_its_place, "spear/cli/_x.py", "import argparse\nargparse._SubParsersAction"),
     (stays_in_its_place, "spear/channels/_x.py", "import importlib\nimportlib.import_module(x)"),
     (stays_in_its_place, "spear/channels/_x.py", "import importlib.util"),
     # loads_no_code

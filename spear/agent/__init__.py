@@ -13,10 +13,10 @@ from spear._lazy import lazily
 if TYPE_CHECKING:
     from ._app import Agent as Agent
     from ._context import CallContext as CallContext
-    from ._context import Items as Items
     from ._context import call as call
     from ._context import call_once as call_once
     from ._context import context as context
+    from ._items import Items as Items
     from ._loader import LoadFailed as LoadFailed
     from ._loader import load_agent as load_agent
     from ._serve import serve as serve
@@ -28,7 +28,7 @@ _HOMES = {
     "AgentService": "._service",
     "CallContext": "._context",
     "RegisteredFunctionStatistics": "._statistics",
-    "Items": "._context",
+    "Items": "._items",
     "LoadFailed": "._loader",
     "call": "._context",
     "call_once": "._context",

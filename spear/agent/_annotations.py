@@ -39,7 +39,7 @@ from typing import Final, TypeAlias, final
 from spear._util import did_you_mean, text_of
 
 from ._as_written import annotations_of, signature_of
-from ._context import Items
+from ._items import Items
 from ._mismatch import Mismatch
 
 Convert: TypeAlias = Callable[[object], object]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 from collections.abc import AsyncIterator, Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final, overload
@@ -307,9 +308,9 @@ class Agent:
         For ``if __name__ == "__main__"``. The variables are ``SERVICE_ADDR``, ``SECRET`` and
         ``SPEAR_INSTANCE``; the exit statuses are those of ``python -m spear.agent``.
         """
-        from ._main import run_agent
+        from ._launch import launch_agent
 
-        run_agent(self)
+        sys.exit(launch_agent(self, os.path.basename(sys.argv[0])))
 
 
 @protected_block

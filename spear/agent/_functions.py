@@ -21,9 +21,9 @@ from spear.channels import protected_class
 from spear.wire import NONE
 
 from ._arguments import AnyFunction, Binder, decode_arguments_untrusted, make_binder
-from ._context import Items
 from ._encoding import encode_outcome
 from ._failures import about_call
+from ._items import Items
 
 if TYPE_CHECKING:
     from spear.channels import InboundCall

@@ -1,8 +1,7 @@
-"""From a program and a bootstrap to an exit status."""
+"""From an agent and a bootstrap to an exit status."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from spear._errors import AuthenticationFailed, ConfigurationError, SpearError
-from spear._targets import GUARD, NEEDS_GUARD, being_loaded, loading
+from spear._targets import GUARD, NEEDS_GUARD, being_loaded
 from spear._util import leaves_of, summary_of
 
-from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, parse_record, take_environment
+from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, take_environment
 from ._children import WATCHED, keep_from_children, remember_handlers
 from ._failures import traceback_of
 from ._serve import NOT_ITS_OWN, serve
@@ -44,56 +43,22 @@ LOG_FORMAT: Final = "{levelname:.1} {name}[{call}]: {message}"
 """One letter, the logger, the call's number if there is one: the host adds time and instance."""
 
 
-def launch(target: str, record: bytes | None) -> int:
-    """Load a program and serve its agent; returns the exit status.
-
-    Args:
-        target: see :func:`load_agent`.
-        record: the bootstrap record; None to read the environment.
-    """
-    try:
-        bootstrap = _from_environment(target) if record is None else parse_record(record)
-    except ConfigurationError as error:
-        sys.stderr.write(f"spear: {error}\n")
-        return CANNOT_START
-    agent = load(target, debug=bootstrap.debug)
-    if agent is None:
-        return CANNOT_START
-    # What is there now stays: no collection needs to look at it again.
-    gc.freeze()
-    gc.enable()
-    return run(agent, partial(_return, bootstrap))
-
-
-def load(target: str, *, debug: bool = False) -> Agent | None:
-    """Load a program, with its output set up; None if that cannot be, and then stderr has the reason."""
-    from ._loader import LoadFailed, load_agent
-
-    _set_up_output(debug=debug)
-    sys.argv[:] = [target]  # the rest was for us
-    try:
-        with loading(target):
-            return load_agent(target)
-    except LoadFailed as error:
-        sys.stderr.write(f"{error.details}spear: {error}\n")
-    return None
-
-
 def launch_agent(agent: Agent, program: str) -> int:
     """Serve an agent of this process to the host that the environment names."""
     if program_being_loaded := being_loaded():
         message = f"run() while {program_being_loaded} is loaded: {GUARD}"
         raise ConfigurationError(message, code=NEEDS_GUARD)
     try:
-        bootstrap = _from_environment(program)
+        bootstrap = bootstrap_from_environment(program)
     except ConfigurationError as error:
         sys.stderr.write(f"spear: {error}\n")
         return CANNOT_START
-    _set_up_output(debug=agent.debug)
-    return run(agent, partial(_return, bootstrap))
+    set_up_output(debug=agent.debug)
+    return run(agent, partial(return_bootstrap, bootstrap))
 
 
-def _from_environment(program: str) -> Bootstrap:
+def bootstrap_from_environment(program: str) -> Bootstrap:
+    """Return the bootstrap that environment variables describe. Raises ConfigurationError."""
     bootstrap = take_environment(os.environ)
     if bootstrap is None:
         raise ConfigurationError(
@@ -103,7 +68,7 @@ def _from_environment(program: str) -> Bootstrap:
     return bootstrap
 
 
-def _set_up_output(*, debug: bool) -> None:
+def set_up_output(*, debug: bool) -> None:
     """Logs go to stderr; what is printed arrives line by line, though stdout is a pipe."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LOG_FORMAT, style="{", defaults={"call": "-"}))
@@ -150,7 +115,8 @@ def run(agent: Agent, take: Take) -> int:
     return REFUSED if isinstance(failure, AuthenticationFailed) else LOST
 
 
-async def _return(bootstrap: Bootstrap) -> Bootstrap:
+async def return_bootstrap(bootstrap: Bootstrap) -> Bootstrap:
+    """Return what is known already: a :data:`Take` without a wait."""
     return bootstrap
 
 

@@ -1,18 +1,14 @@
 """``python -m spear.agent``, up to the point where something heavy has to be imported.
 
 First the arguments and the lifeline, so that from its first milliseconds on this process cannot outlive
-its host; all else is in ``_launch``.
+its host; all else is in ``_program``.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from ._app import Agent
+from typing import NoReturn
 
 USAGE = """\
 usage: python -m spear.agent FILE.py[:NAME] | MODULE[:NAME] [--bootstrap-fd N]
@@ -62,16 +58,9 @@ def main() -> NoReturn:
             record = take_record(fd)
         except (OSError, ValueError) as error:
             fail(f"file descriptor {fd} is no bootstrap pipe: {error}")
-    from ._launch import launch
+    from ._program import launch
 
     sys.exit(launch(target, record))
-
-
-def run_agent(agent: Agent) -> NoReturn:
-    """Serve an agent as the environment says, and exit."""
-    from ._launch import launch_agent
-
-    sys.exit(launch_agent(agent, os.path.basename(sys.argv[0])))
 
 
 def _parse(arguments: list[str]) -> tuple[str, int | None, int | None]:

@@ -45,8 +45,9 @@ import trio
 
 from ._bootstrap import Bootstrap, parse_record
 from ._forkable import Files, find_obstacle, open_descriptors
-from ._launch import CANNOT_START, load, run
+from ._launch import CANNOT_START, run
 from ._lifeline import HOST_GONE, take_record
+from ._program import load
 from ._rehearsal import prepare, rehearse, settle
 from ._warm_up import warm_up
 

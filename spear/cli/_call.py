@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from spear.runtimes import ProcessSettings
     from spear.spearlet import Deployment, Function
 
+    from ._parser import CommandParser
+
 
 DESCRIPTION: Final = """\
 Start a function in a process of its own, call it, print the result, stop.
@@ -70,34 +72,30 @@ USAGE_SECONDS: Final = 2.0
 """To ask how a function is called, after it was called wrongly."""
 
 
-def define_call(parser: argparse.ArgumentParser) -> None:
+def define_call(parser: CommandParser) -> None:
     """Say what the command understands."""
-    parser.description = DESCRIPTION
-    parser.usage = USAGE
-    parser.epilog = EPILOG + describe_statuses()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
-    parser.add_argument("--replicas", type=whole, default=1, metavar="N", help="processes to start")
-    parser.add_argument(
+    parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG + describe_statuses())
+    parser.add("--replicas", type=whole, default=1, metavar="N", help="processes to start")
+    parser.add(
         "--timeout",
         type=number,
         default=math.inf,
         metavar="SECONDS",
         help="for the call (default: as long as it takes)",
     )
-    parser.add_argument(
+    parser.add(
         "--env", action="append", default=[], metavar="NAME[=VALUE]",
         help="a variable for the function, with this value or the one that it has here",
     )  # fmt: skip
-    parser.add_argument("--verbose", action="store_true", help="show the life of the call")
-    parser.add_argument("--debug", action="store_true", help="show the function's tracebacks")
-    parser.add_argument(
+    parser.add("--verbose", action="store_true", help="show the life of the call")
+    parser.add("--debug", action="store_true", help="show the function's tracebacks")
+    parser.add(
         "words",
         nargs=argparse.REMAINDER,
         metavar="FILE.py:FUNCTION ...",
         help="a file or a module, its function, and the arguments",
     )
-    parser.set_defaults(run=run_call, parser=parser, shows_lines=True)
+    parser.set_run(run_call, shows_lines=True)
 
 
 def run_call(options: argparse.Namespace) -> int:

@@ -10,20 +10,14 @@ import attrs
 from spear._errors import ConfigurationError
 from spear._targets import split_call
 
-from ._values import number, parse_value, read_input, split_arguments, whole
-from ._words import OurOptions
+from ._words import read_words
 
 if TYPE_CHECKING:
     import argparse
 
-USAGE: Final = "spear call [options] FILE.py:FUNCTION [argument | --name value ...]"
+    from ._parser import CommandParser
 
-OURS: Final = OurOptions(
-    usage=USAGE,
-    numbers={"--replicas": whole, "--timeout": number},
-    flags=("--verbose", "--debug", "--help"),
-    lists=("--env",),
-)
+USAGE: Final = "spear call [options] FILE.py:FUNCTION [argument | --name value ...]"
 
 
 @final
@@ -51,23 +45,21 @@ class CallCommand:
 
 def understand(options: argparse.Namespace) -> CallCommand:
     """The options that argparse has found, and the words that it has left. Raises ConfigurationError."""
-    words, ours = OURS.take(options)
-    if not words:
-        raise OURS.wrong("say what to call: spear call FILE.py:FUNCTION")
-    target, function = split_call(words[0])
+    parser: CommandParser = options.command_parser
+    words = read_words(options, "say what to call: spear call FILE.py:FUNCTION")
+    target, function = split_call(words.target)
     if not target:
-        raise OURS.wrong(f"{words[0]!r} does not say which file: write FILE.py:FUNCTION")
+        parser.error(f"{words.target!r} does not say which file: write FILE.py:FUNCTION")
     if not options.timeout > 0:
-        raise OURS.wrong("--timeout must be more than 0 seconds")
-    wants_help = "help" in ours
-    positional, keywords = split_arguments([] if wants_help or not function else words[1:])
+        parser.error("--timeout must be more than 0 seconds")
+    positional, keywords = ([], {}) if words.wants_help or not function else words.arguments()
     return CallCommand(
         target=target,
         function=function,
-        wants_help=wants_help,
-        options=ours,
-        arguments=[parse_value(word, read_input) for word in positional],
-        keywords={name: parse_value(word, read_input) for name, word in keywords.items()},
+        wants_help=words.wants_help,
+        options=words.options,
+        arguments=positional,
+        keywords=keywords,
         environment=dict(read_variable(each, USAGE) for each in options.env),
         replicas=options.replicas,
         timeout=options.timeout,

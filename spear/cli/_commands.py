@@ -1,14 +1,9 @@
-"""Every command: its name, what it is for, and how to say what it understands.
-
-A command's module is loaded when the command is used. Those that ask a running host must begin at once,
-and the others load what runs functions.
-"""
+"""Every command: its name, and what it is for."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from typing import Final
 
 COMMANDS: Final[dict[str, str]] = {
@@ -25,33 +20,3 @@ COMMANDS: Final[dict[str, str]] = {
     "drain": "let what runs finish, then stop a host",
     "completion": "what makes a shell complete these commands",
 }
-
-
-def define(name: str, parser: argparse.ArgumentParser) -> None:
-    """Say what a command understands."""
-    match name:
-        case "call":
-            from ._call import define_call as define_it
-        case "serve":
-            from ._serve import define_serve as define_it
-        case "invoke":
-            from ._invoke import define_invoke as define_it
-        case "result":
-            from ._result import define_result as define_it
-        case "ps":
-            from ._ps import define_ps as define_it
-        case "top":
-            from ._top import define_top as define_it
-        case "logs":
-            from ._logs import define_logs as define_it
-        case "scale":
-            from ._operate import define_scale as define_it
-        case "restart":
-            from ._operate import define_restart as define_it
-        case "stop":
-            from ._operate import define_stop as define_it
-        case "drain":
-            from ._operate import define_drain as define_it
-        case _:
-            from ._completion import define_completion as define_it
-    define_it(parser)

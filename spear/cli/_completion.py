@@ -20,10 +20,11 @@ from ._text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Final
 
     from ._documents import Document
+    from ._parser import CommandParser
 
 SHELLS: Final[dict[str, str]] = {
     "bash": """\
@@ -68,71 +69,87 @@ ANSWER_SECONDS: Final = 1.0
 _TAKE_DEPLOYMENTS: Final = ("logs", "scale", "restart", "stop")
 
 
-def define_completion(parser: argparse.ArgumentParser) -> None:
+def define_completion(parser: CommandParser) -> None:
     """Say what the command understands."""
-    parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("shell", nargs="?", choices=sorted(SHELLS), help="whose")
-    parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run_completion, parser=parser)
+    parser.parser.epilog = EPILOG
+    parser.parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add("shell", nargs="?", choices=sorted(SHELLS), help="whose")
+    parser.add("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.set_run(run_completion)
 
 
 def run_completion(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if options.words is not None:
-        for each in candidates(options.words):
+        line: list[str] = options.line  # argparse would take a "--" out
+        words = line[line.index("--words") + 1 :]
+        for each in candidates(words, options.parser_of):
             say(each)
     elif options.shell is None:
-        options.parser.error("say which shell: bash, fish or zsh")
+        options.command_parser.error("say which shell: bash, fish or zsh")
     else:
         say(SHELLS[options.shell].removesuffix("\n"))
     return 0
 
 
-def candidates(words: list[str]) -> list[str]:
-    """What the last of these words may become; nothing where a file is wanted, or anything."""
+def candidates(words: list[str], parser_of: Callable[[str], CommandParser]) -> list[str]:
+    """Return the words that the last of these may become; none where a file or any text may stand.
+
+    Args:
+        words: of the command line, behind ``spear``.
+        parser_of: returns the parser of a command.
+    """
     *before, last = words or [""]
     command = next((each for each in before if each in COMMANDS), None)
     if command is None:
         found = [*COMMANDS, "--help", "--version"]
-    elif command in ("call", "invoke") and _names(before, command):
-        found = []  # what is a function's, only it knows
-    elif last.startswith("-"):
-        found = _options(command)
     else:
-        found = list(_values(command, before))
+        parser = parser_of(command)
+        arguments = _arguments(before[before.index(command) + 1 :], parser)
+        if command in ("call", "invoke") and arguments:
+            found = []  # what is a function's, only it knows
+        elif last.startswith("-"):
+            found = parser.flags
+        elif before[-1].startswith("--") and parser.takes_value(before[-1]):
+            found = list(_values(before[-1], parser))
+        else:
+            found = list(_names(command, arguments))
     return sorted({each for each in found if each.startswith(last)})
 
 
-def _names(before: list[str], command: str) -> list[str]:
-    """The words behind the command that are no options, nor values of some."""
-    takes = {each for each in _options(command) if _takes_value(command, each)}
-    names: list[str] = []
-    rest = before[before.index(command) + 1 :]
+def _arguments(words: list[str], parser: CommandParser) -> list[str]:
+    """The words that are neither options nor the values of some."""
+    arguments: list[str] = []
+    rest = list(words)
     while rest:
         word = rest.pop(0)
-        if word in takes:
+        if parser.takes_value(word):
             rest = rest[1:]
         elif not word.startswith("-"):
-            names.append(word)
-    return names
+            arguments.append(word)
+    return arguments
 
 
-def _values(command: str, before: list[str]) -> Iterator[str]:
-    if before and before[-1] == "--host":
+def _values(flag: str, parser: CommandParser) -> Iterator[str]:
+    """The values that an option may have."""
+    if flag == "--host":
         with suppress(SpearError):
             yield from (printable(each, keep="") for each in running())
-    elif before and before[-1].startswith("--") and _takes_value(command, before[-1]):
-        action = _action(command, before[-1])
-        yield from (str(each) for each in (action and action.choices) or ())
-    elif command == "completion":
+        return
+    option = parser.option(flag)
+    yield from (str(each) for each in (option and option.choices) or ())
+
+
+def _names(command: str, arguments: list[str]) -> Iterator[str]:
+    """The names that a command may take behind these arguments."""
+    if command == "completion":
         yield from SHELLS
     elif command in _TAKE_DEPLOYMENTS:
-        if command != "scale" or not _names(before, command):
+        if command != "scale" or not arguments:
             yield from _deployed("deployments")
     elif command == "invoke":
         yield from _deployed("functions")
-    elif command == "result" and not _names(before, command):
+    elif command == "result" and not arguments:
         yield from _executions()
 
 
@@ -161,36 +178,3 @@ def _ask(what: str) -> list[Document]:
         return several(remote.get(f"/v1/{what}"), what)
     except SpearError:
         return []
-
-
-# -- what the parser knows ----------------------------------------------------------------------
-
-
-def _parser(command: str) -> argparse.ArgumentParser:
-    from ._main import make_parser
-
-    subparsers = next(
-        each
-        for each in make_parser(command)._actions
-        if isinstance(each, argparse._SubParsersAction)
-    )
-    found: argparse.ArgumentParser = subparsers.choices[command]
-    return found
-
-
-def _options(command: str) -> list[str]:
-    return [
-        flag
-        for action in _parser(command)._actions
-        if action.help != argparse.SUPPRESS
-        for flag in action.option_strings
-    ]
-
-
-def _action(command: str, flag: str) -> argparse.Action | None:
-    return _parser(command)._option_string_actions.get(flag)
-
-
-def _takes_value(command: str, flag: str) -> bool:
-    action = _action(command, flag)
-    return action is not None and action.nargs != 0

@@ -20,27 +20,20 @@ from ._values import (
     HOST_DIGITS,
     long_integers,
     number,
-    parse_value,
-    read_input,
     show_value,
-    split_arguments,
 )
-from ._words import OurOptions
+from ._words import read_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from ._parser import CommandParser
     from ._remote import HostResponse
 
 USAGE: Final = "spear invoke [options] NAME [argument | --name value ...]"
 
-OURS: Final = OurOptions(
-    usage=USAGE,
-    numbers={"--timeout": number},
-    flags=("--async", "--help"),
-    texts=("--host", "--key", "--session", "--token-file"),
-)
+DESCRIPTION: Final = "Call a function of a running host, and print the result as `spear call` does."
 
 EPILOG: Final = """\
 arguments:
@@ -62,59 +55,44 @@ GRACE_SECONDS: Final = 5.0
 """Beyond a call's own timeout, which the host keeps, before its host counts as silent."""
 
 
-def define_invoke(parser: argparse.ArgumentParser) -> None:
+def define_invoke(parser: CommandParser) -> None:
     """Say what the command understands."""
-    parser.description = (
-        "Call a function of a running host, and print the result as `spear call` does."
-    )
-    parser.usage = USAGE
-    parser.epilog = EPILOG + describe_statuses()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
+    parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG + describe_statuses())
     define_host(parser)
-    parser.add_argument(
+    parser.add(
         "--timeout", type=number, metavar="SECONDS", help="for the call (default: the deployment's)"
     )
-    parser.add_argument(
-        "--key", help="names what the call does: the same again gives the same outcome"
-    )
-    parser.add_argument("--session", help="calls of one session go to the same instance")
-    parser.add_argument(
-        "--async", action="store_true", help="do not wait: print the id, for spear result"
-    )
-    parser.add_argument(
+    parser.add("--key", help="names what the call does: the same again gives the same outcome")
+    parser.add("--session", help="calls of one session go to the same instance")
+    parser.add("--async", action="store_true", help="do not wait: print the id, for spear result")
+    parser.add(
         "words", nargs=argparse.REMAINDER, metavar="NAME ...", help="the function and its arguments"
     )
-    parser.set_defaults(run=run_invoke, parser=parser)
+    parser.set_run(run_invoke)
 
 
 def run_invoke(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     with long_integers():
-        words, ours = OURS.take(options)
-        if not words:
-            raise OURS.wrong("say what to call: spear invoke NAME")
+        words = read_words(options, "say what to call: spear invoke NAME")
         if options.timeout is not None and not options.timeout > 0:
-            raise OURS.wrong("--timeout must be more than 0 seconds")
-        remote, name = Remote(options), words[0]
+            options.command_parser.error("--timeout must be more than 0 seconds")
+        remote, name = Remote(options), words.target
         path = f"/v1/functions/{part_of_path(name, 'a function')}"
-        if "help" in ours:
+        if words.wants_help:
             say(text(remote.get(path), "signature") or name)
             return 0
-        content, body = _arguments(words[1:])
+        content, body = _body(*words.arguments())
         try:
             _call(remote, path, content, body, options)
         except InvalidArguments as error:
             usage = _usage(remote, path)
-            raise explained(error, usage, ours) from None
+            raise explained(error, usage, words.options) from None
     return 0
 
 
-def _arguments(words: list[str]) -> tuple[str, bytes]:
+def _body(values: list[object], named: dict[str, object]) -> tuple[str, bytes]:
     """(content type, body) of a call with these arguments."""
-    positional, keywords = split_arguments(words)
-    values = [parse_value(word, read_input) for word in positional]
-    named = {name: parse_value(word, read_input) for name, word in keywords.items()}
     if len(values) == 1 and not named and isinstance(values[0], bytes):
         return "application/octet-stream", values[0]
     try:

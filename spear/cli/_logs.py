@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Final, TypeAlias
 
     from ._documents import Document
+    from ._parser import CommandParser
 
     LineArrival: TypeAlias = Document | SpearError | None
     """A line; or what ended the lines of a deployment, None if they just ended."""
@@ -31,26 +32,24 @@ if TYPE_CHECKING:
 TAIL_LINES: Final = 100
 
 
-def define_logs(parser: argparse.ArgumentParser) -> None:
+def define_logs(parser: CommandParser) -> None:
     """Say what the command understands."""
     define_host(parser)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="of deployments (default: all of them)"
-    )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
-    parser.add_argument(
+    parser.add("names", nargs="*", metavar="NAME", help="of deployments (default: all of them)")
+    parser.add("-f", "--follow", action="store_true", help="go on with what comes")
+    parser.add(
         "-n", "--tail", type=whole, default=TAIL_LINES, metavar="N",
         help=f"so many lines of each that were written before (default: {TAIL_LINES})",
     )  # fmt: skip
-    parser.add_argument("--instance", metavar="ID", help="of this instance only")
-    parser.add_argument("--json", action="store_true", help="print each line as JSON")
-    parser.set_defaults(run=run_logs, parser=parser)
+    parser.add("--instance", metavar="ID", help="of this instance only")
+    parser.add("--json", action="store_true", help="print each line as JSON")
+    parser.set_run(run_logs)
 
 
 def run_logs(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if options.tail < 0:
-        options.parser.error("--tail must not be negative")
+        options.command_parser.error("--tail must not be negative")
     remote = Remote(options)
     names = options.names or [
         text(each, "name") for each in several(remote.get("/v1/deployments"), "deployments")

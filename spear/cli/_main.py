@@ -6,39 +6,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from spear._errors import ConfigurationError, SpawnFailed, SpearError, WorkerDied
-from spear._version import __version__
 
-from ._commands import COMMANDS, define
-from ._say import complain, expect_output, say
+from ._commands import COMMANDS
+from ._parser import CommandParser, make_parser
+from ._say import complain, expect_output
 from ._status import BROKEN_PIPE, INTERRUPTED, exit_status, is_refusal
 from ._text import printable
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(f"{message}\n{self.format_usage().strip()}")
-
-    def _print_message(self, message: str, file: object = None) -> None:
-        say(message.rstrip("\n"))  # help and version; argparse does not ask whether it works
-
-
-def make_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser of all commands, complete for one of them."""
-    parser = _Parser(prog="spear", description="Host functions in processes of their own.")
-    parser.add_argument("--version", action="version", version=f"spear {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, says in COMMANDS.items():
-        one = commands.add_parser(name, help=says, description=f"{says[0].upper()}{says[1:]}.")
-        if name == command:
-            one.set_defaults(parser=one)
-            define(name, one)
-    return parser
-
-
-def load(words: Sequence[str]) -> argparse.ArgumentParser | SpearError:
+def load(words: Sequence[str]) -> CommandParser | SpearError:
     """The parser for a command line, with all loaded that its command needs to be understood.
 
     Or the reason why that cannot be loaded.
@@ -49,19 +27,20 @@ def load(words: Sequence[str]) -> argparse.ArgumentParser | SpearError:
         return error
 
 
-def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> int:
+def run(parser: CommandParser | SpearError, words: Sequence[str]) -> int:
     """Run the command line; returns the exit status."""
     options = argparse.Namespace()
     options.fails_as_json = _wants_json(words)
+    options.line = list(words)
     if isinstance(parser, SpearError):
         return _report(parser, options)
     try:
         _expect_a_command_first(parser, words)
-        _, unknown = parser.parse_known_args(list(words) or ["--help"], options)
+        _, unknown = parser.parser.parse_known_args(list(words) or ["--help"], options)
         if unknown:
-            of_command = getattr(options, "parser", parser)
-            meant = _meant(of_command, unknown)
-            of_command.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+            one: CommandParser = getattr(options, "command_parser", parser)
+            meant = one.did_you_mean(unknown)
+            one.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         if options.command != "serve":  # a host needs no output to serve
             expect_output()
         return int(options.run(options))
@@ -82,7 +61,7 @@ def run(parser: argparse.ArgumentParser | SpearError, words: Sequence[str]) -> i
         return _report_group(group, options)
 
 
-def _expect_a_command_first(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def _expect_a_command_first(parser: CommandParser, words: Sequence[str]) -> None:
     """Say where an option goes that stands in front of its command."""
     command = next((each for each in words if each in COMMANDS), None)
     if command is None or not words[0].startswith("-"):
@@ -90,21 +69,6 @@ def _expect_a_command_first(parser: argparse.ArgumentParser, words: Sequence[str
     option = words[0].partition("=")[0]
     if not any(each.startswith(option) for each in ("-h", "--help", "--version")):
         parser.error(f"{option} goes behind the command: spear {command} {option} ...")
-
-
-def _meant(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
-    """The end of a message about options that nobody knows."""
-    from difflib import get_close_matches
-
-    known = [
-        flag
-        for action in parser._actions
-        if action.help != argparse.SUPPRESS
-        for flag in action.option_strings
-    ]
-    words = [each.partition("=")[0] for each in unknown if each.startswith("-")]
-    close = [flag for each in words for flag in get_close_matches(each, known, 1)]
-    return f"; did you mean {' and '.join(dict.fromkeys(close))}?" if close else ""
 
 
 def _wants_json(words: Sequence[str]) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from ._parser import CommandParser
+
 ROLLING_SECONDS: Final = 3600.0
 """For a host to replace all instances of a deployment, one after the other."""
 
@@ -30,13 +32,13 @@ LOOK_SECONDS: Final = 0.1
 _SCALE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
-def define_scale(parser: argparse.ArgumentParser) -> None:
+def define_scale(parser: CommandParser) -> None:
     """Say what the command understands."""
     define_host(parser)
-    parser.add_argument("name", metavar="NAME", help="of the deployment")
-    parser.add_argument("replicas", metavar="N|MIN-MAX", help="how many, or between which numbers")
+    parser.add("name", metavar="NAME", help="of the deployment")
+    parser.add("replicas", metavar="N|MIN-MAX", help="how many, or between which numbers")
     _define_json(parser, "print the deployment as JSON")
-    parser.set_defaults(run=run_scale)
+    parser.set_run(run_scale)
 
 
 def run_scale(options: argparse.Namespace) -> int:
@@ -54,12 +56,12 @@ def run_scale(options: argparse.Namespace) -> int:
     return 0
 
 
-def define_restart(parser: argparse.ArgumentParser) -> None:
+def define_restart(parser: CommandParser) -> None:
     """Say what the command understands."""
     define_host(parser)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="of deployments")
+    parser.add("names", nargs="+", metavar="NAME", help="of deployments")
     _define_json(parser, "print the deployments as JSON")
-    parser.set_defaults(run=run_restart)
+    parser.set_run(run_restart)
 
 
 def run_restart(options: argparse.Namespace) -> int:
@@ -68,12 +70,12 @@ def run_restart(options: argparse.Namespace) -> int:
     return 0
 
 
-def define_stop(parser: argparse.ArgumentParser) -> None:
+def define_stop(parser: CommandParser) -> None:
     """Say what the command understands."""
     define_host(parser)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="of deployments")
+    parser.add("names", nargs="+", metavar="NAME", help="of deployments")
     _define_json(parser, "print the deployments as JSON, as they were left")
-    parser.set_defaults(run=run_stop)
+    parser.set_run(run_stop)
 
 
 def run_stop(options: argparse.Namespace) -> int:
@@ -82,16 +84,16 @@ def run_stop(options: argparse.Namespace) -> int:
     return 0
 
 
-def define_drain(parser: argparse.ArgumentParser) -> None:
+def define_drain(parser: CommandParser) -> None:
     """Say what the command understands."""
     define_host(parser)
-    parser.add_argument(
+    parser.add(
         "--seconds", type=read_number, metavar="SECONDS",
         help="for what runs (default: the host's shutdown_seconds)",
     )  # fmt: skip
-    parser.add_argument("--no-wait", action="store_true", help="do not wait until the host is gone")
+    parser.add("--no-wait", action="store_true", help="do not wait until the host is gone")
     _define_json(parser, "print the host's state as JSON")
-    parser.set_defaults(run=run_drain)
+    parser.set_run(run_drain)
 
 
 def run_drain(options: argparse.Namespace) -> int:
@@ -122,8 +124,8 @@ def _pid(remote: Remote) -> float | None:
         return None
 
 
-def _define_json(parser: argparse.ArgumentParser, says: str) -> None:
-    parser.add_argument("--json", action="store_true", help=says)
+def _define_json(parser: CommandParser, says: str) -> None:
+    parser.add("--json", action="store_true", help=says)
 
 
 def _operate(remote: Remote, name: str, what: str, body: dict[str, int] | None = None) -> object:

@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from typing import Final
 
     from ._documents import Document
+    from ._parser import CommandParser
 
 HEALTHY: Final = ("ready", "starting", "idle")
 TAIL_LINES: Final = 12
 """Of what an unhealthy deployment has written last."""
 
 
-def define_ps(parser: argparse.ArgumentParser) -> None:
+def define_ps(parser: CommandParser) -> None:
     """Say what the command understands."""
     define_host(parser)
-    parser.add_argument("-i", "--instances", action="store_true", help="show the instances, too")
-    parser.add_argument("--json", action="store_true", help="print all of it, and more, as JSON")
-    parser.set_defaults(run=run_ps)
+    parser.add("-i", "--instances", action="store_true", help="show the instances, too")
+    parser.add("--json", action="store_true", help="print all of it, and more, as JSON")
+    parser.set_run(run_ps)
 
 
 def run_ps(options: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from ._documents import Document
+    from ._parser import CommandParser
 
 ANSWER_SECONDS: Final = 60.0
 """For what a host answers by itself. Calls have their own time."""
@@ -45,10 +46,10 @@ PIECE_BYTES: Final = 64 << 10
 HOST_HELP: Final = "which one: a name, a socket's path, or an http(s):// URL (or SPEAR_HOST)"
 
 
-def define_host(parser: argparse.ArgumentParser) -> None:
+def define_host(parser: CommandParser) -> None:
     """The options that say which host is meant."""
-    parser.add_argument("--host", metavar="HOST", help=HOST_HELP)
-    parser.add_argument(
+    parser.add("--host", metavar="HOST", help=HOST_HELP)
+    parser.add(
         "--token-file",
         metavar="FILE",
         help="a file with the token that a URL needs (or SPEAR_TOKEN_FILE, or SPEAR_TOKEN itself)",

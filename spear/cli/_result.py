@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import argparse
     from typing import Final
 
+    from ._parser import CommandParser
+
 WAIT_SECONDS: Final = 30.0
 """For one answer: less than a host has to answer at all. Then it is asked again."""
 
@@ -28,28 +30,26 @@ ACCEPTED: Final = 202
 """The status of an answer that tells of a call which has not ended."""
 
 
-def define_result(parser: argparse.ArgumentParser) -> None:
+def define_result(parser: CommandParser) -> None:
     """Say what the command understands."""
-    parser.description = (
+    parser.parser.description = (
         "Wait for the end of a call that `spear invoke --async` has submitted, and print the result as "
         "`spear invoke` does."
     )
     define_host(parser)
-    parser.add_argument("id", metavar="ID", help="of the execution, as it was printed")
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument(
-        "--status", action="store_true", help="print how it stands, and do not wait"
-    )
-    instead.add_argument("--cancel", action="store_true", help="end it, and print how it stands")
-    parser.add_argument(
+    parser.add("id", metavar="ID", help="of the execution, as it was printed")
+    instead = parser.alternatives()
+    instead.add("--status", action="store_true", help="print how it stands, and do not wait")
+    instead.add("--cancel", action="store_true", help="end it, and print how it stands")
+    parser.add(
         "--timeout", type=read_number, default=math.inf, metavar="SECONDS",
         help="to wait for its end, which it does not bring about (default: as long as it takes)",
     )  # fmt: skip
-    parser.add_argument(
+    parser.add(
         "--json", action="store_true",
         help="print also bytes as JSON; with --status or --cancel, the execution",
     )  # fmt: skip
-    parser.set_defaults(run=run_result)
+    parser.set_run(run_result)
 
 
 def run_result(options: argparse.Namespace) -> int:

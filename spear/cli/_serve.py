@@ -37,6 +37,10 @@ from ._say import complain, say
 from ._status import exit_status
 from ._text import printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._parser import CommandParser, OptionGroup
+
 CONFIG_FILE: Final = "spear.toml"
 """Read if the command line names nothing to serve."""
 
@@ -61,51 +65,47 @@ examples:
 """
 
 
-def define_serve(parser: argparse.ArgumentParser) -> None:
+def define_serve(parser: CommandParser) -> None:
     """Say what the command understands."""
-    parser.usage = USAGE
-    parser.description = DESCRIPTION
-    parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
-    parser.add_argument("sources", nargs="*", metavar="[NAME=]FILE.py", help="what to serve")
-    parser.add_argument(
+    parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
+    parser.add("sources", nargs="*", metavar="[NAME=]FILE.py", help="what to serve")
+    parser.add(
         "--config", metavar="FILE",
         help=f"the configuration (or SPEAR_CONFIG; {CONFIG_FILE} if nothing is named)",
     )  # fmt: skip
-    parser.add_argument(
+    parser.add(
         "--check", action="store_true", help="find out what is wrong with it all, and do not start"
     )
-    parser.add_argument(
+    parser.add(
         "--show-config", nargs="?", const="toml", choices=("toml", "json"),
         help="print what is in effect, without secrets, and do not start",
     )  # fmt: skip
-    parser.add_argument(
+    parser.add(
         "--json",
         action="store_true",
         help="say what is served as a line of JSON; with --check, what is wrong",
     )
-    _define_keys(parser.add_argument_group("the host"), HostConfiguration, is_function=False)
-    functions = parser.add_argument_group("every function")
+    _define_keys(parser.group("the host"), HostConfiguration, is_function=False)
+    functions = parser.group("every function")
     _define_keys(functions, FunctionConfiguration, is_function=True)
-    functions.add_argument(
+    functions.add(
         "--env", action="append", default=[], metavar="NAME[=VALUE]",
         help="a variable for the functions, with this value or the one that it has here",
     )  # fmt: skip
-    parser.add_argument(
+    parser.add(
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="any other key: --set limits.wire.max_calls=200",
     )  # fmt: skip
-    parser.set_defaults(run=run_serve, parser=parser)
+    parser.set_run(run_serve)
 
 
-def _define_keys(group: argparse._ArgumentGroup, table: type, *, is_function: bool) -> None:
+def _define_keys(group: OptionGroup, table: type, *, is_function: bool) -> None:
     """A flag for each key of a table; of a function's, for those that are made for it."""
     kinds = fields(table)
     for each in _keys_with_flags(table, is_function=is_function):
         says = each.metadata["says"].replace("`", "").replace("%", "%%")
         if isinstance(each.default, bool):
-            group.add_argument(
+            group.add(
                 flag_of(each.name), action=argparse.BooleanOptionalAction, default=None, help=says
             )
         else:
@@ -113,7 +113,7 @@ def _define_keys(group: argparse._ArgumentGroup, table: type, *, is_function: bo
                 get_args(kinds[each.name]) if get_origin(kinds[each.name]) is Literal else None
             )
             name = None if choices else each.name.upper()
-            group.add_argument(flag_of(each.name), metavar=name, choices=choices, help=says)
+            group.add(flag_of(each.name), metavar=name, choices=choices, help=says)
 
 
 def run_serve(options: argparse.Namespace) -> int:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Final, TypeAlias
 
     from ._documents import Document
+    from ._parser import CommandParser
 
     StatusArrival: TypeAlias = Document | Exception
 
@@ -62,17 +63,17 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 KEYS: Final = "  ".join(f"{key} {name}" for key, name in SORTS.items())
 
 
-def define_top(parser: argparse.ArgumentParser) -> None:
+def define_top(parser: CommandParser) -> None:
     """Say what the command understands."""
     define_host(parser)
-    parser.epilog = f"keys: q ends it; these sort: {KEYS}"
-    parser.add_argument(
+    parser.parser.epilog = f"keys: q ends it; these sort: {KEYS}"
+    parser.add(
         "--interval", type=number, default=1.0, metavar="SECONDS", help="0.2 to 60 (default: 1)"
     )
-    parser.add_argument("--once", action="store_true", help="print it once, as text, and end")
-    parser.add_argument("--json", action="store_true", help="print each snapshot as a line of JSON")
-    parser.add_argument("--sort", choices=sorted(SORTS.values()), default="name", help="by what")
-    parser.set_defaults(run=run_top)
+    parser.add("--once", action="store_true", help="print it once, as text, and end")
+    parser.add("--json", action="store_true", help="print each snapshot as a line of JSON")
+    parser.add("--sort", choices=sorted(SORTS.values()), default="name", help="by what")
+    parser.set_run(run_top)
 
 
 def run_top(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, TypeAlias
 
@@ -122,36 +122,6 @@ def _read_file(path: str) -> object:
         return load_json(content)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not JSON that can be read: {error}") from error
-
-
-def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """(positional, keywords) of a function's words: ``--name value``, ``--name=value``, or plain.
-
-    Negative numbers are values. Raises ConfigurationError for a name without a value.
-    """
-    positional: list[str] = []
-    keywords: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--") or len(word) == 2:
-            positional.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise ConfigurationError(
-                    f"--{name} needs a value: --{name} true if it is a flag, --{name}=VALUE for a "
-                    "value that begins with --"
-                )
-            value = rest.pop(0)
-        name = name.replace("-", "_")
-        if name in keywords:
-            raise ConfigurationError(f"--{name} is given twice")
-        keywords[name] = value
-    if [*positional, *keywords.values()].count("-") > 1:
-        raise ConfigurationError("standard input, -, can be read only once")
-    return positional, keywords
 
 
 def show_value(value: object) -> bytes:

@@ -1,86 +1,126 @@
-"""Options of ours among the words of a function's arguments.
+"""The command-line arguments of ``spear call`` and ``spear invoke`` that belong to a function.
 
-The words behind a function's name are the function's, but for our own options, which may stand among them
-up to a ``--``. There argparse has swallowed them, so they are taken out here.
+All words behind a function's name are the function's, except for options of the command. These may stand
+among the function's arguments, too, unless a ``--`` precedes them. Only this module decides which word is
+what: argparse leaves the words as they are.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
-
-import attrs
-
 from spear._errors import ConfigurationError
 
+from ._values import parse_value, read_input
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Sequence
+
+    from ._parser import CommandParser
 
 
-@final
-@attrs.frozen(kw_only=True)
-class OurOptions:
-    """The options of a command that calls a function.
+class FunctionWords:
+    """The part of a command line from the function's name on.
 
     Attributes:
-        usage: of the command, for error messages.
-        numbers: options with a number, and what reads it, or raises ValueError.
-        flags: options without a value.
-        texts: options with a text.
-        lists: options with a text that may be given several times.
+        target: the first word, which names the function.
+        options: the names, without dashes, of the command's options that stood among the words.
     """
 
-    usage: str
-    numbers: Mapping[str, Callable[[str], float]]
-    flags: tuple[str, ...]
-    texts: tuple[str, ...] = ()
-    lists: tuple[str, ...] = ()
+    def __init__(self, target: str, words: list[str], options: frozenset[str]) -> None:
+        self.target = target
+        self.options = options
+        self._words = words
 
-    def wrong(self, message: str) -> ConfigurationError:
-        """The error for a command line that makes no sense."""
-        return ConfigurationError(f"{message}\nusage: {self.usage}")
+    @property
+    def wants_help(self) -> bool:
+        """Whether the function is to be described instead of called."""
+        return "help" in self.options
 
-    def take(self, options: argparse.Namespace) -> tuple[list[str], frozenset[str]]:
-        """(the words that are not ours, the names of our options among the others).
-
-        What ours say is set in ``options``.
+    def arguments(self) -> tuple[list[object], dict[str, object]]:
+        """Return the function's arguments: (positional, keywords). Reads the files that they name.
 
         Raises:
-            ConfigurationError: one of ours has no value, or one that makes no sense.
+            ConfigurationError: a name has no value or is given twice, or a file cannot be used.
+            InvalidArguments: a file is too large for a call.
         """
-        words: list[str] = []
-        ours: set[str] = set()
-        rest = list(options.words)
-        while rest:
-            word = rest.pop(0)
-            if word == "--":
-                words += rest
-                break
-            name, equals, value = word.partition("=")
-            if name in (*self.flags, *self.lists, *self.texts, *self.numbers):
-                ours.add(name[2:])
-            if name in self.flags:
-                if equals:
-                    raise self.wrong(f"{name} takes no value; behind a -- it is the function's")
-                setattr(options, name[2:], True)
-            elif name in (*self.lists, *self.texts, *self.numbers):
-                if not equals:
-                    if not rest:
-                        raise self.wrong(f"{name} needs a value")
-                    value = rest.pop(0)
-                self._set(options, name, value)
-            else:
-                words.append(word)
-        return words, frozenset(ours)
+        positional, keywords = split_arguments(self._words)
+        return (
+            [parse_value(word, read_input) for word in positional],
+            {name: parse_value(word, read_input) for name, word in keywords.items()},
+        )
 
-    def _set(self, options: argparse.Namespace, name: str, value: str) -> None:
-        key = name[2:].replace("-", "_")
-        if name in self.lists:
-            getattr(options, key).append(value)
-        elif name in self.texts:
-            setattr(options, key, value)
-        else:
-            try:
-                setattr(options, key, self.numbers[name](value))
-            except ValueError:
-                raise self.wrong(f"{name} needs a number, not {value!r}") from None
+
+def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
+    """Return the function's words, and set the command's options among them in ``options``.
+
+    Args:
+        options: as argparse has left them; ``options.words`` is the rest of the command line.
+        missing: the message for a command line without a function.
+
+    Raises:
+        ConfigurationError: there is no function, or an option has no value or a wrong one.
+    """
+    parser: CommandParser = options.command_parser
+    words: list[str] = []
+    found: set[str] = set()
+    rest = list(options.words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            words += rest
+            break
+        flag, equals, value = word.partition("=")
+        option = parser.option(flag) if flag.startswith("--") else None
+        if option is None:
+            words.append(word)
+            continue
+        found.add(flag[2:])
+        if option.nargs == 0:
+            if equals:
+                parser.error(f"{flag} takes no value; behind a -- it is the function's")
+            if flag != "--help":  # which describes the function
+                option(parser.parser, options, [], flag)
+            continue
+        if not equals:
+            if not rest:
+                parser.error(f"{flag} needs a value")
+            value = rest.pop(0)
+        try:
+            converted = option.type(value) if callable(option.type) else value
+        except ValueError:
+            parser.error(f"{flag} needs a number, not {value!r}")
+        option(parser.parser, options, converted, flag)  # type: ignore[arg-type]  # no file
+    if not words:
+        parser.error(missing)
+    return FunctionWords(words[0], words[1:], frozenset(found))
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Split a function's words into (positional, keywords): ``--name value``, ``--name=value``, or plain.
+
+    Negative numbers are values. Raises ConfigurationError for a name without a value.
+    """
+    positional: list[str] = []
+    keywords: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            positional.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigurationError(
+                    f"--{name} needs a value: --{name} true if it is a flag, --{name}=VALUE for a "
+                    "value that begins with --"
+                )
+            value = rest.pop(0)
+        name = name.replace("-", "_")
+        if name in keywords:
+            raise ConfigurationError(f"--{name} is given twice")
+        keywords[name] = value
+    if [*positional, *keywords.values()].count("-") > 1:
+        raise ConfigurationError("standard input, -, can be read only once")
+    return positional, keywords

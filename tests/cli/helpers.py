@@ -43,6 +43,13 @@ class Run(Protocol):
     def __call__(self, *words: str, stdin: bytes = b"") -> Finished: ...
 
 
+def completions(run: Run, *words: str) -> list[str]:
+    """What a shell is told that the last of these words may become."""
+    done = run("completion", "--words", *words)
+    assert (done.status, done.errors) == (0, "")
+    return done.output.decode().splitlines()
+
+
 @attrs.frozen
 class Terminal:
     """Runs ``spear`` in a directory, as a process."""

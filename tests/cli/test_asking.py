@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from spear.cli._completion import candidates
-
-from .helpers import COMMAND, NO_OUTPUT, PATIENCE_SECONDS, Run, read_until
+from .helpers import COMMAND, NO_OUTPUT, PATIENCE_SECONDS, Run, completions, read_until
 from .serving import TILL, Host, serving, wait_until
 
 if TYPE_CHECKING:
@@ -352,19 +350,19 @@ def test_new_ones_instead_of_the_old(host: Host, run: Run) -> None:
     (host.place / "shop.py").write_text(SHOP)
 
 
-def test_names_are_completed(host: Host) -> None:
-    assert candidates(["restart", ""]) == ["shop", "till"]
-    assert candidates(["restart", "shop", "t"]) == ["till"]
-    assert candidates(["scale", "s"]) == ["shop"]
-    assert candidates(["scale", "shop", ""]) == []
-    assert candidates(["invoke", "pri"]) == ["price"]
-    assert candidates(["invoke", "--timeout", "2", "till.c"]) == [
+def test_names_are_completed(host: Host, run: Run) -> None:
+    assert completions(run, "restart", "") == ["shop", "till"]
+    assert completions(run, "restart", "shop", "t") == ["till"]
+    assert completions(run, "scale", "s") == ["shop"]
+    assert completions(run, "scale", "shop", "") == []
+    assert completions(run, "invoke", "pri") == ["price"]
+    assert completions(run, "invoke", "--timeout", "2", "till.c") == [
         "till.chatter",
         "till.count",
         "till.crash",
     ]
-    assert candidates(["logs", "-f", ""]) == ["shop", "till"]
-    assert candidates(["ps", "--host", ""]) == ["default"]
+    assert completions(run, "logs", "-f", "") == ["shop", "till"]
+    assert completions(run, "ps", "--host", "") == ["default"]
 
 
 def test_the_end_of_a_deployment_and_of_a_host(

@@ -8,39 +8,39 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear.cli._commands import COMMANDS
-from spear.cli._completion import candidates
-
-from .helpers import Run
+from .helpers import Run, completions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_commands_and_options(here: Path) -> None:
-    assert candidates([]) == sorted([*COMMANDS, "--help", "--version"])
-    assert candidates(["re"]) == ["restart", "result"]
-    assert candidates(["--v"]) == ["--version"]
-    assert candidates(["top", "--"]) == [
+def test_commands_and_options(run: Run) -> None:
+    assert completions(run) == [
+        "--help", "--version", "call", "completion", "drain", "invoke", "logs", "ps", "restart", "result",
+        "scale", "serve", "stop", "top",
+    ]  # fmt: skip
+    assert completions(run, "re") == ["restart", "result"]
+    assert completions(run, "--v") == ["--version"]
+    assert completions(run, "top", "--") == [
         "--help", "--host", "--interval", "--json", "--once", "--sort", "--token-file",
     ]  # fmt: skip
-    assert candidates(["top", "--sort", "c"]) == ["calls/s"]
-    assert candidates(["serve", "--repl"]) == ["--replicas"]
-    assert candidates(["serve", "--show-config", ""]) == ["json", "toml"]
-    assert candidates(["completion", ""]) == ["bash", "fish", "zsh"]
+    assert completions(run, "top", "--sort", "c") == ["calls/s"]
+    assert completions(run, "serve", "--repl") == ["--replicas"]
+    assert completions(run, "serve", "--show-config", "") == ["json", "toml"]
+    assert completions(run, "completion", "") == ["bash", "fish", "zsh"]
 
 
-def test_what_is_a_functions_only_it_knows(here: Path) -> None:
-    assert candidates(["invoke", "--timeout", "3", "price", "--"]) == []
-    assert candidates(["call", "shop.py:price", "--cur"]) == []
-    assert "--timeout" in candidates(["invoke", "--key", "price", "--"])
-    assert candidates(["serve", "sh"]) == []  # a file
-    assert candidates(["ps", ""]) == []
+def test_what_is_a_functions_only_it_knows(run: Run) -> None:
+    assert completions(run, "invoke", "--timeout", "3", "price", "--") == []
+    assert completions(run, "call", "shop.py:price", "--cur") == []
+    assert "--timeout" in completions(run, "invoke", "--key", "price", "--")
+    assert completions(run, "serve", "sh") == []  # a file
+    assert completions(run, "ps", "") == []
 
 
-def test_without_a_host_no_names(here: Path) -> None:
+def test_without_a_host_no_names(run: Run) -> None:
     for command in ("logs", "scale", "restart", "stop", "invoke", "result"):
-        assert candidates([command, ""]) == []
+        assert completions(run, command, "") == []
 
 
 def test_each_shell_has_its_part(run: Run) -> None:

@@ -27,7 +27,6 @@ from spear import (
     SpawnFailed,
     WorkerDied,
 )
-from spear.cli import _main as main_module
 from spear.cli import main
 from spear.cli._error_lines import ErrorLines
 from spear.cli._say import say
@@ -36,8 +35,9 @@ from spear.cli._status import EXIT_STATUSES, describe_statuses, exit_status
 from .helpers import COMMAND, NO_OUTPUT, PATIENCE_SECONDS, Terminal
 
 if TYPE_CHECKING:
-    import argparse
     from pathlib import Path
+
+    from spear.cli._parser import CommandParser
 
 
 def test_without_words_it_shows_its_help(capfd: pytest.CaptureFixture[str]) -> None:
@@ -222,13 +222,13 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     """What the command raises."""
     errors: list[BaseException] = []
 
-    def define(name: str, parser: argparse.ArgumentParser) -> None:
+    def define(name: str, parser: CommandParser) -> None:
         def run(options: object) -> int:
             raise errors[0]
 
-        parser.set_defaults(run=run, shows_lines=name == "call")
+        parser.set_run(run, shows_lines=name == "call")
 
-    monkeypatch.setattr(main_module, "define", define)
+    monkeypatch.setattr("spear.cli._parser.define", define)
     return errors
 
 
@@ -351,10 +351,10 @@ def test_a_bug_shows_its_traceback(raising: list[BaseException], error: Exceptio
 def test_no_descriptor_is_left_to_read_modules_with(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def define(name: str, parser: argparse.ArgumentParser) -> None:
+    def define(name: str, parser: CommandParser) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(main_module, "define", define)
+    monkeypatch.setattr("spear.cli._parser.define", define)
     assert main(["call"]) == 71
     assert capfd.readouterr().err == "spear: the system refuses: [Errno 24] Too many open files\n"
     monkeypatch.setattr(sys, "stderr", None)

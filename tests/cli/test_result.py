@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear.cli._completion import candidates
-
-from .helpers import Run
+from .helpers import Run, completions
 from .serving import Host, serving, wait_until
 
 if TYPE_CHECKING:
@@ -62,8 +60,8 @@ def test_results_are_those_of_a_call(host: Host, run: Run) -> None:
     data = submit(run, "reverse", "-", stdin=b"\x00\xff\n")
     assert run("result", data).output == b"\n\xff\x00"
     assert json.loads(run("result", data, "--json").output) == {"$bytes": "Cv8A"}
-    assert data in candidates(["result", ""])
-    assert candidates(["result", data, ""]) == []
+    assert data in completions(run, "result", "")
+    assert completions(run, "result", data, "") == []
 
 
 def test_failures_are_those_of_a_call(host: Host, run: Run) -> None:

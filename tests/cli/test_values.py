@@ -15,9 +15,9 @@ from spear.cli._values import (
     number,
     parse_value,
     show_value,
-    split_arguments,
     whole,
 )
+from spear.cli._words import split_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,114 @@
+"""Items of a stream as a function receives them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
+
+import trio
+
+from spear._errors import CallFailed, InvalidArguments
+from spear.channels import protected_class
+from spear.wire import decode_result
+
+from ._failures import about_call
+from ._mismatch import Mismatch
+
+if TYPE_CHECKING:
+    from ._asyncio_bridge import BridgedCall
+
+T = TypeVar("T")
+
+
+@final
+@protected_class
+class Items(Generic[T]):
+    """A stream of items that arrive from the other side, decoded.
+
+    ``async for`` in Trio and asyncio code, ``for`` in the thread of a plain function. A function gets the
+    items that its caller sends by a parameter with this annotation, as in
+    ``async def total(prices: Items[float])``, or from :attr:`CallContext.items`.
+    """
+
+    __slots__ = ("_bridge", "_check", "_count", "_is_callers", "_name", "_receive")
+
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[tuple[bytes, bool]]],
+        name: str,
+        *,
+        check: Callable[[object], object] | None = None,
+        bridge: BridgedCall | None = None,
+        is_callers: bool = False,
+    ) -> None:
+        self._receive = receive
+        self._name = name
+        self._check = check
+        self._bridge = bridge
+        self._is_callers = is_callers
+        self._count = 0
+
+    async def receive(self) -> T:
+        """The next item.
+
+        If cancelled, no item is lost. A checkpoint at least every 64 items.
+
+        Raises:
+            trio.EndOfChannel: there will be none.
+            InvalidArguments: the item is not what the annotation asks for.
+            SpearError: the stream failed.
+        """
+        if self._bridge is not None:
+            payload, is_cbor = await self._bridge.run_in_trio(self._receive)
+        else:
+            payload, is_cbor = await self._receive()
+        try:
+            item: object = decode_result(payload, is_cbor)
+        except ValueError as error:
+            raise self._undecodable(error) from error
+        if self._check is not None:
+            item = self._checked(self._check, item)
+        self._count += 1
+        return cast("T", item)
+
+    def _undecodable(self, error: ValueError) -> CallFailed:
+        if self._is_callers:
+            return self._invalid(Mismatch(str(error)), code=None)
+        return CallFailed(f"{self._name}: what came is {error}", delivered="yes")
+
+    def _checked(self, check: Callable[[object], object], item: object) -> object:
+        try:
+            return check(item)
+        except Mismatch as mismatch:
+            raise self._invalid(mismatch, code="argument_type") from None
+
+    def _invalid(self, fault: Mismatch, *, code: str | None) -> InvalidArguments:
+        parameter = f"items[{self._count}]{fault.path}"
+        return about_call(
+            InvalidArguments(
+                f"{self._name}({parameter}): {fault}",
+                parameter=parameter,
+                expected=fault.expected,
+                got=fault.got,
+                code=code,
+                delivered="yes",
+            )
+        )
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return trio.from_thread.run(self.receive)
+        except trio.EndOfChannel:
+            raise StopIteration from None

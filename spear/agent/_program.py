@@ -1,0 +1,57 @@
+"""From a program's name and a bootstrap to an exit status."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from spear._errors import ConfigurationError
+from spear._targets import loading
+
+from ._bootstrap import parse_record
+from ._launch import (
+    CANNOT_START,
+    bootstrap_from_environment,
+    return_bootstrap,
+    run,
+    set_up_output,
+)
+from ._loader import LoadFailed, load_agent
+
+if TYPE_CHECKING:
+    from ._app import Agent
+
+
+def launch(target: str, record: bytes | None) -> int:
+    """Load a program and serve its agent; returns the exit status.
+
+    Args:
+        target: see :func:`load_agent`.
+        record: the bootstrap record; None to read the environment.
+    """
+    try:
+        bootstrap = bootstrap_from_environment(target) if record is None else parse_record(record)
+    except ConfigurationError as error:
+        sys.stderr.write(f"spear: {error}\n")
+        return CANNOT_START
+    agent = load(target, debug=bootstrap.debug)
+    if agent is None:
+        return CANNOT_START
+    # What is there now stays: no collection needs to look at it again.
+    gc.freeze()
+    gc.enable()
+    return run(agent, partial(return_bootstrap, bootstrap))
+
+
+def load(target: str, *, debug: bool = False) -> Agent | None:
+    """Load a program, with its output set up; None if that cannot be, and then stderr has the reason."""
+    set_up_output(debug=debug)
+    sys.argv[:] = [target]  # the rest was for us
+    try:
+        with loading(target):
+            return load_agent(target)
+    except LoadFailed as error:
+        sys.stderr.write(f"{error.details}spear: {error}\n")
+    return None
