@@ -8,9 +8,10 @@ policy chooses it has one when its call starts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 from random import Random
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, get_args
+
+from ._ring import HashRing, hash_of
 
 if TYPE_CHECKING:
     from ._attributes import CallAttributes
@@ -40,10 +41,14 @@ SchedulingPolicy: TypeAlias = Literal[
 * ``random``: any.
 * ``power-of-two``: the one with fewer calls, of two that are drawn (Mitzenmacher 2001).
 * ``sticky``: calls of the same ``session`` go to the same one as long as it is there and has a free slot;
-  few sessions move when replicas come and go (rendezvous hashing). Without a session, as ``round-robin``.
+  few sessions move when replicas come and go (consistent hashing). Without a session, as ``round-robin``.
 """
 
 POLICIES: Final[tuple[SchedulingPolicy, ...]] = get_args(SchedulingPolicy)
+
+
+MOST_LOOKS: Final = 8
+"""Candidates that a policy with its own order looks at, before it takes any that has a free slot."""
 
 
 @final
@@ -56,14 +61,22 @@ class RoundRobin:
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return the next candidate that has a free slot."""
         members, turn = candidates.all, self._turn
-        for _ in members:
+        for _ in range(min(len(members), MOST_LOOKS)):
             turn += 1
             if turn >= len(members):
                 turn = 0
-            if members[turn].has_capacity:
+            # Not Candidate.has_capacity, which costs every call another step.
+            candidate = members[turn]
+            target, limit = candidate.target, candidate._limit
+            if (
+                target is not None
+                and target.has_capacity
+                and (limit is None or target.calls_in_flight < limit)
+            ):
                 self._turn = turn
-                return members[turn]
-        return None
+                return candidate
+        self._turn = turn
+        return candidates.at(turn)
 
 
 @final
@@ -71,16 +84,11 @@ class LeastLoaded:
     """The one with the fewest calls; of several, each in its turn."""
 
     def __init__(self, _: Random) -> None:
-        self._turn = 0
+        pass
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return the least loaded candidate that has a free slot."""
-        free = candidates.free()
-        if not free:
-            return None
-        # Otherwise idle replicas would all be passed over for the first of them.
-        self._turn = turn = (self._turn + 1) % len(free)
-        return min([*free[turn:], *free[:turn]], key=_load)
+        return candidates.least_loaded()
 
 
 @final
@@ -92,8 +100,7 @@ class AnyOne:
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return a candidate that is drawn from those with a free slot."""
-        free = candidates.free()
-        return self._rng.choice(free) if free else None
+        return candidates.draw(self._rng)
 
 
 @final
@@ -105,10 +112,11 @@ class PowerOfTwo:
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return the better of two that have a free slot; the only one, if there is but one."""
-        free = candidates.free()
-        if len(free) < 2:
-            return free[0] if free else None
-        return min(self._rng.sample(free, 2), key=_load)
+        one = candidates.draw(self._rng)
+        if one is None or len(candidates) == 1:
+            return one
+        other = candidates.draw(self._rng, but=one)
+        return one if other is None or one.calls_in_flight <= other.calls_in_flight else other
 
 
 @final
@@ -117,24 +125,31 @@ class Sticky:
 
     def __init__(self, rng: Random) -> None:
         self._others = RoundRobin(rng)
+        self._ring = HashRing()
+        self._changes = -1  # of the candidates, when these were looked at:
+        self._by_name: dict[str, list[Candidate]] = {}
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
-        """Return the candidate that ranks first for this session among those with a free slot."""
+        """Return the first candidate behind the session's place on the ring that has a free slot."""
         session = call.session
         if session is None:
             return self._others.choose(candidates, call)
-        free = candidates.free()
+        if candidates.changes != self._changes:
+            self._look_at(candidates)
+        number = hash_of(session)
+        for name in self._ring.behind(number, MOST_LOOKS):
+            for candidate in self._by_name[name]:
+                if candidate.has_capacity:
+                    return candidate
+        return candidates.at(number)
+
+    def _look_at(self, candidates: Candidates) -> None:
         # By name, not by incarnation: a replica that is restarted keeps its sessions.
-        return max(free, key=lambda each: _rank(session, each.name)) if free else None
-
-
-def _load(candidate: Candidate) -> int:
-    return candidate.calls_in_flight
-
-
-def _rank(session: str, name: str) -> bytes:
-    """Thaler and Ravishankar's rendezvous hashing: the highest rank wins, and each name has its own."""
-    return blake2b(f"{name}\0{session}".encode(), digest_size=8).digest()
+        self._by_name = {}
+        for each in candidates.all:
+            self._by_name.setdefault(each.name, []).append(each)
+        self._ring.have(self._by_name)
+        self._changes = candidates.changes
 
 
 _POLICIES: Final[dict[SchedulingPolicy, PolicyFactory]] = {

@@ -46,6 +46,8 @@ class CallTarget(Protocol):
     def when_free(self, call: Callable[[], None] | None) -> None:
         """Have a function called whenever a call has ended whose slot no caller at the target waits for.
 
+        The function replaces the one before. A target belongs to one group of candidates.
+
         Args:
             call: must neither block nor raise; None for no more.
         """

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from spear.runtimes import OnEvent
     from spear.telemetry import InstanceEvent
 
+    from ._autoscaler import Load
     from ._host import Host
     from ._replicas import Replica
     from ._sources import Source, Sources, Target
@@ -91,7 +92,7 @@ class Deployment(metaclass=NoPublicConstructor):
         self._rng = rng
         self._by_name: dict[str, Function] = {}
         self._pool = ReplicaPool(name, settings, limits.wire.call_seconds, rng)
-        self._pool.on_demand = self._follow_load
+        self._pool.on_demand = self._follow_demand
         first = max(settings.replicas.min, 1)
         self._autoscaler = Autoscaler(settings.replicas, first, trio.current_time())
         self._feed = LogFeed(limits.deployment_log_bytes)
@@ -266,11 +267,15 @@ class Deployment(metaclass=NoPublicConstructor):
             raise SpearError(f"{self.name} is being stopped, or has been")
         return self._supervisor
 
-    def _follow_load(self) -> None:
+    def _follow_demand(self) -> None:
+        """Look whether there is another number of replicas to be, because a call has to wait."""
+        self._follow_load(self._pool.load(is_full=True))
+
+    def _follow_load(self, load: Load) -> None:
         """Look whether there is another number of replicas to be."""
         if self._supervisor is None or self._stopping.is_set():
             return
-        if self._autoscaler.look(trio.current_time(), self._pool.load()):
+        if self._autoscaler.look(trio.current_time(), load):
             decision = self._autoscaler.decisions[-1]
             logger.info(
                 "%s: %d replicas instead of %d: %s",
@@ -460,7 +465,7 @@ async def _start(deployment: Deployment) -> Supervisor:
 def follow_load(deployment: Deployment) -> None:
     """See whether a deployment has too few replicas for its load, or too many."""
     if not deployment.settings.replicas.is_fixed:
-        deployment._follow_load()
+        deployment._follow_load(deployment._pool.load())
 
 
 def _stopped() -> WorkerDied:

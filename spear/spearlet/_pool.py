@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from random import Random
 
     from spear.calls import CallAttributes, Candidate, Choice
-    from spear.channels import CommunicationChannel
 
     from ._replicas import Replica, ServingReplica
     from ._settings import DeploymentSettings
@@ -90,7 +89,9 @@ class ReplicaPool:
         """Do as these settings say from now on."""
         self._policy = make_policy(settings.policy, self._rng)
         self._most = settings.concurrency
-        self._candidates.limit(settings.concurrency)
+        self._candidates.set_limit(settings.concurrency)
+        for replica in self._members:
+            self.look_again(replica)
         self._queue = settings.queue
         self.keep_seconds = settings.dedup_seconds
         self.call_seconds = self._default_seconds if settings.timeout is None else settings.timeout
@@ -116,8 +117,6 @@ class ReplicaPool:
             return False
         del self._replicas[candidate]
         self._candidates.remove(candidate)
-        if replica.channel is not None:
-            replica.channel.when_free(None)
         return True
 
     # -- choosing -----------------------------------------------------------------------------
@@ -207,15 +206,11 @@ class ReplicaPool:
         if wanted is not self._is_listening:
             self._is_listening = wanted
             if wanted:
-                self._pace.begin(self._capacity())
+                self._pace.begin(self._candidates.capacity or 1)
+                self._candidates.when_free(self._invite_one)
             else:
-                self._pace.end(self._capacity())
-            for replica in self._members:
-                self._listen_to(replica)
-
-    def _listen_to(self, replica: ServingReplica) -> None:
-        if replica.channel is not None:
-            replica.channel.when_free(self._invite_one if self._is_listening else None)
+                self._pace.end(self._candidates.capacity or 1)
+                self._candidates.when_free(None)
 
     def _invite_one(self) -> None:
         if self._waiting:
@@ -226,8 +221,7 @@ class ReplicaPool:
         candidate = self._members.get(replica)
         if candidate is None:
             return
-        candidate.target = replica.channel
-        self._listen_to(replica)
+        self._candidates.refresh(candidate, replica.channel)
         if candidate.has_capacity:
             for _ in range(candidate.max_calls - candidate.calls_in_flight):
                 self._invite_one()
@@ -286,7 +280,7 @@ class ReplicaPool:
         """How long the line would take, if it went on moving as it did."""
         seconds = self._pace.measured()
         if seconds is None:
-            seconds = self._pace.estimate(self._capacity(), self._usual_seconds())
+            seconds = self._pace.estimate(self._candidates.capacity or 1, self._usual_seconds())
         estimate = seconds * (self._in_line + 1)
         return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
 
@@ -296,14 +290,7 @@ class ReplicaPool:
         seconds = sum(each.seconds for each in self._counters.values())
         return seconds / succeeded if succeeded else None
 
-    def _capacity(self) -> int:
-        """Calls that are taken at a time."""
-        return sum(each.max_calls for each in self._candidates.all) or 1
-
     # -- numbers ------------------------------------------------------------------------------
-
-    def _channels(self) -> list[CommunicationChannel]:
-        return [each.channel for each in self._members if each.channel is not None]
 
     def counters(self, function: str) -> FunctionCounters:
         """Where the calls of a function are counted."""
@@ -316,14 +303,19 @@ class ReplicaPool:
         """How the calls of each function went."""
         return {name: each.snapshot() for name, each in self._counters.items()}
 
-    def load(self) -> Load:
-        """What there is to do now."""
-        channels = self._channels()
-        takes = [each.max_calls for each in channels if each.is_connected]
-        if takes:
-            self._takes = min(takes)
+    def load(self, *, is_full: bool = False) -> Load:
+        """Return what there is to do now.
+
+        Args:
+            is_full: whether a call waits because all slots are taken. The slots need not be counted then.
+        """
+        if is_full:
+            in_flight = self._candidates.capacity
+        else:
+            in_flight = sum(each.calls_in_flight for each in self._candidates.all)
+        self._takes = self._candidates.smallest or self._takes
         return Load(
-            in_flight=sum(each.calls_in_flight for each in channels) - self.questions,
+            in_flight=in_flight - self.questions,
             waiting=self._in_line,
             concurrency=self._takes if self._most is None else min(self._takes, self._most),
         )

@@ -42,16 +42,16 @@ async def test_instances_get_no_more_calls_than_they_are_limited_to(
     name: SchedulingPolicy,
 ) -> None:
     async with open_bench(policy(name), "ab") as bench:
-        bench.candidates.limit(2)
+        bench.candidates.set_limit(2)
         await bench.occupy("a", 2)
         assert set(await bench.ask(20) + await bench.ask(20, "s")) == {"b"}
         await bench.occupy("b", 2)
         assert bench.choose() is None
-        bench.candidates.limit(3)
+        bench.candidates.set_limit(3)
         assert set(await bench.ask(20)) <= {"a", "b"}
-        bench.candidates.limit(2)
+        bench.candidates.set_limit(2)
         assert bench.choose() is None
-        bench.candidates.limit(None)
+        bench.candidates.set_limit(None)
         assert bench.choose() is not None
 
 

@@ -28,7 +28,7 @@ from spear.spearlet._pool import ReplicaPool
 from spear.spearlet._settings import DeploymentSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from spear.channels import Service
     from spear.wire import Head
@@ -72,6 +72,7 @@ class Bench:
     def __init__(self, nursery: trio.Nursery, settings: DeploymentSettings) -> None:
         self.pool = ReplicaPool("bench", settings, 60.0, random.Random(1))
         self.host = Host(HostLimits(), nursery, None)
+        self.nursery = nursery  # outside of the replicas' blocks
         self.services: list[Answering] = []
         self.replicas: list[LocalReplica] = []
         self.agents: list[CommunicationChannel] = []
@@ -121,11 +122,11 @@ class Bench:
 
 @asynccontextmanager
 async def open_bench(
-    count: int, calls: int = 100, settings: DeploymentSettings | None = None
+    names: Iterable[str] | int, calls: int = 100, settings: DeploymentSettings | None = None
 ) -> AsyncIterator[Bench]:
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         bench = Bench(nursery, settings or DeploymentSettings())
-        for name in "abcdefgh"[:count]:
+        for name in "abcdefgh"[:names] if isinstance(names, int) else names:
             await bench.add(stack, name, calls=calls)
         yield bench
         nursery.cancel_scope.cancel()

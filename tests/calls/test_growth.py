@@ -1,0 +1,154 @@
+"""With hundreds of replicas a call costs its host no more than twice as much as with one.
+
+Work is counted, not timed: the functions that run in the host and the agents, as the interpreter reports
+them to a profiler. A loop over all replicas that calls anything for each of them shows up as hundreds.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import pytest
+import trio
+import trio.testing
+from spearlet.bench import Bench, open_bench
+
+from spear import DeploymentSettings
+from spear.calls import POLICIES, SchedulingPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from random import Random
+    from types import FrameType
+
+    from spear.calls import CallAttributes, Candidate, Candidates, PolicyFactory
+    from spear.spearlet import Function
+
+MANY = 300
+MOST_TIMES = 2.0
+CALLS = 200
+
+
+class Counter:
+    """Counts the functions that are called while the block runs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _see(self, frame: FrameType, event: str, argument: object) -> None:
+        self.count += event in ("call", "c_call")
+
+
+Scene: TypeAlias = "Callable[[Bench], Awaitable[float]]"
+"""Makes calls, and returns how many functions were called for each of them."""
+
+
+@asynccontextmanager
+async def replicas(
+    count: int, policy: SchedulingPolicy | PolicyFactory, calls: int
+) -> AsyncIterator[Bench]:
+    settings = DeploymentSettings(policy=policy, queue=10 * MANY)
+    names = [f"r-{number}" for number in range(count)]
+    async with open_bench(names, calls, settings) as bench:
+        yield bench
+
+
+async def ask(bench: Bench, calls: int, sessions: int) -> None:
+    for number in range(calls):
+        function = bench.function
+        if sessions:
+            function = function.options(session=f"user {number % sessions}")
+        await function()
+
+
+async def idle(bench: Bench) -> float:
+    """Every replica has free slots, and calls follow each other."""
+    await ask(bench, 2 * len(bench.replicas), sessions=7)
+    with Counter() as counter:
+        await ask(bench, CALLS, sessions=7)
+    return counter.count / CALLS
+
+
+async def strangers(bench: Bench) -> float:
+    """Each call has a session that no other call has had."""
+    with Counter() as counter:
+        await ask(bench, CALLS, sessions=CALLS)
+    return counter.count / CALLS
+
+
+async def crowded(bench: Bench) -> float:
+    """Of hundreds of replicas all but one are full."""
+    async with trio.open_nursery() as nursery:
+        await bench.occupy(nursery, *range(1, len(bench.replicas)))
+        await ask(bench, 10, sessions=7)
+        with Counter() as counter:
+            await ask(bench, CALLS, sessions=7)
+        for service in bench.services:
+            service.release.set()
+    return counter.count / CALLS
+
+
+async def ask_again(function: Function, times: int) -> None:
+    for _ in range(times):
+        await function()
+
+
+async def full(bench: Bench) -> float:
+    """All replicas are full, and calls wait."""
+    callers = len(bench.replicas) * 2 + 32
+    each = max(2 * CALLS // callers, 2)
+    async with trio.open_nursery() as nursery:
+        with Counter() as counter:
+            for number in range(callers):
+                function = bench.function.options(session=f"user {number % 7}")
+                nursery.start_soon(ask_again, function, each)
+            await trio.testing.wait_all_tasks_blocked()
+    return counter.count / (callers * each)
+
+
+async def work_of(scene: Scene, count: int, policy: SchedulingPolicy | PolicyFactory) -> float:
+    found: list[float] = []
+
+    async def play() -> None:
+        found.append(await scene(bench))
+        done.set()
+
+    done = trio.Event()
+    async with replicas(count, policy, calls=2) as bench:
+        # In a task of its own: this one is inside of a cancel scope of each replica.
+        bench.nursery.start_soon(play)
+        await done.wait()
+    return found[0]
+
+
+@pytest.mark.parametrize("scene", [idle, strangers, crowded, full])
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_call_costs_no_more_than_twice_as_much(
+    policy: SchedulingPolicy, scene: Scene
+) -> None:
+    one, many = await work_of(scene, 1, policy), await work_of(scene, MANY, policy)
+    assert many <= MOST_TIMES * one
+
+
+class LookAtAll:
+    """The policy that the rule forbids."""
+
+    def __init__(self, _: Random) -> None:
+        pass
+
+    def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
+        return next(iter([each for each in candidates.all if each.has_capacity]), None)
+
+
+async def test_the_count_notices_a_policy_that_looks_at_all_replicas() -> None:
+    one, many = await work_of(idle, 1, LookAtAll), await work_of(idle, MANY, LookAtAll)
+    assert many > MOST_TIMES * one
