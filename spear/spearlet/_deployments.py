@@ -16,8 +16,8 @@ from spear._errors import NotFound, SpearError, WorkerDied
 from spear._failures import first_line
 from spear._limits import expect_seconds, expect_whole
 from spear._util import NoPublicConstructor, did_you_mean
-from spear.channels import call_unprotected, protected_class, protected_exit
-from spear.telemetry import InstanceState
+from spear.channels import notify_all, protected_class, protected_exit
+from spear.telemetry import DeploymentEvent, InstanceState
 
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
     from spear._host_limits import HostLimits
     from spear.channels import CommunicationChannel
-    from spear.runtimes import OnEvent
-    from spear.telemetry import InstanceEvent
+    from spear.telemetry import DeploymentEventKind, InstanceEvent
 
     from ._autoscaler import Load
     from ._host import Host
@@ -72,7 +71,6 @@ class Deployment(metaclass=NoPublicConstructor):
         host: Host,
         sources: Sources,
         limits: HostLimits,
-        on_event: OnEvent | None,
         rng: Random,
     ) -> None:
         self.name = name
@@ -88,7 +86,6 @@ class Deployment(metaclass=NoPublicConstructor):
         self._host = host
         self._sources = sources
         self._limits = limits
-        self._on_event = on_event
         self._rng = rng
         self._by_name: dict[str, Function] = {}
         self._pool = ReplicaPool(name, settings, limits.wire.call_seconds, rng)
@@ -174,6 +171,7 @@ class Deployment(metaclass=NoPublicConstructor):
         self.settings = attrs.evolve(self.settings, replicas=scale)
         self._autoscaler.change(trio.current_time(), scale, "it was asked for")
         supervisor.want(self._autoscaler.wanted)
+        self._tell("scaled", "it was asked for")
         await supervisor.wait_settled()
 
     async def restart(
@@ -220,6 +218,7 @@ class Deployment(metaclass=NoPublicConstructor):
             if each is not starter:
                 each.retire()
         self._source, self.target = source, source.text
+        self._tell("restarted")
         if settings.replicas == before.replicas:  # it may have been scaled, meanwhile
             settings = attrs.evolve(settings, replicas=self.settings.replicas)
         if settings != self.settings:
@@ -243,6 +242,7 @@ class Deployment(metaclass=NoPublicConstructor):
         if seconds is not None:
             expect_seconds("seconds", seconds)
         if not self._stopping.is_set():
+            self._tell("stopping")
             self._stop_seconds = self._limits.timeouts.drain_seconds if seconds is None else seconds
         self._pool.close()
         self._stopping.set()
@@ -282,6 +282,15 @@ class Deployment(metaclass=NoPublicConstructor):
                 self.name, decision.after, decision.before, decision.reason,
             )  # fmt: skip
             self._supervisor.want(decision.after)
+            self._tell("scaled", decision.reason)
+
+    def _tell(self, kind: DeploymentEventKind, reason: str = "") -> None:
+        if hooks := self._host.instruments.deployment_changed:
+            event = DeploymentEvent(self.name, kind, self._autoscaler.wanted, reason)
+            notify_all(logger, hooks, event)
+
+    def _on_given_up(self, reason: str) -> None:
+        self._tell("given_up", reason)
 
     # -- what its replicas tell ---------------------------------------------------------------
 
@@ -308,8 +317,6 @@ class Deployment(metaclass=NoPublicConstructor):
             for replica in self._supervisor.instances:
                 if replica.id == event.instance_id:
                     self._pool.look_again(replica)  # it may have been away
-        if self._on_event is not None:
-            call_unprotected(self._on_event, event)
 
     def _on_ready(self, channel: CommunicationChannel) -> None:
         functions, streams = tuple(channel.functions), channel.streams
@@ -415,6 +422,7 @@ async def run_deployment(
         SpearError: one of them did not become ready; the others have been killed.
     """
     failures: list[SpearError] = []
+    deployment._tell("starting")
     try:
         with deployment._scope:
             async with trio.open_nursery() as nursery:
@@ -423,8 +431,10 @@ async def run_deployment(
                     supervisor = await _start(deployment)
                 except SpearError as failure:
                     failures.append(failure)
+                    deployment._tell("failed", first_line(failure))
                     nursery.cancel_scope.cancel()
                 else:
+                    deployment._tell("ready")
                     task_status.started()
                     await deployment._stopping.wait()
                     deadline = trio.current_time() + deployment._stop_seconds
@@ -438,6 +448,7 @@ async def run_deployment(
         deployment._pool.give_up(_stopped())
         deployment._feed.end()
         deployment._stopped.set()
+        deployment._tell("stopped")
     if failures:
         raise failures[0]
 

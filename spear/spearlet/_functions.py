@@ -29,13 +29,15 @@ from spear.calls import (
     first_of,
     perform,
 )
-from spear.channels import notify, protected_block, protected_class
+from spear.channels import notify_all, protected_block, protected_class
+from spear.telemetry import CallRecord, Instruments
 from spear.wire import encode_call
 
 from ._answers import FunctionDescription, read_descriptions
 from ._bound import BoundCall
 from ._counters import FunctionCounters
-from ._host import CallRecord, logger
+from ._host import logger
+from ._watched import WatchedCall
 
 if TYPE_CHECKING:
     from spear.calls import Placed
@@ -52,6 +54,7 @@ DESCRIBE: Final = "spear.describe"
 
 
 _NO_OPTIONS: Final = CallOptions()
+_NOBODY: Final = Instruments()
 
 
 @final
@@ -89,7 +92,7 @@ class Function(metaclass=NoPublicConstructor):
         # Calls that Spear makes for itself are neither counted nor reported.
         is_question = name == DESCRIBE
         self._counters = FunctionCounters() if is_question else pool.counters(name)
-        self._on_call = None if is_question else host.on_call
+        self._instruments = _NOBODY if is_question else host.instruments
 
     def __repr__(self) -> str:
         return f"<Function {self.name} on {len(self._pool.ready)} replicas>"
@@ -272,20 +275,25 @@ class Function(metaclass=NoPublicConstructor):
         """Wait for the outcome of the key, whose execution runs in another task."""
         pool, options = self._pool, self._options
         begun = pool.clock()
+        deadline = self._deadline(timeout, begun)
+        watched = self._watch(execution) if self._instruments.watches_calls else None
+        if watched is not None:
+            execution = watched
         call = KeyedCall(
             name=(self.deployment, self.name, key),
             payload=payload,
-            deadline=self._deadline(timeout, begun),
+            deadline=deadline,
             execution=execution,
             reports=None if options.on_progress is None else Reports(options.on_progress),
         )
-        execute = partial(execute_shared, pool, self._attributes, payload, is_cbor, options)
+        attributes = self._attributes if watched is None else watched.attributes
+        execute = partial(execute_shared, pool, attributes, payload, is_cbor, options)
         try:
             response = await self._host.outcomes.once(call, pool.keep_seconds, execute)
         except BaseException as error:
-            self._ended(begun, error)
+            self._ended(begun, watched, error)
             raise
-        self._ended(begun)
+        self._ended(begun, watched)
         return response
 
     async def _perform(
@@ -297,36 +305,53 @@ class Function(metaclass=NoPublicConstructor):
         deadline = self._deadline(timeout, begun)
         if deadline <= begun:  # not DeadlineExceeded: `move_on_after` is to move on
             await trio.lowlevel.checkpoint()
+        attributes, watched = self._attributes, None
+        if self._instruments.watches_calls:
+            execution = watched = self._watch(execution)
+            attributes = watched.attributes
         try:
             response = await perform(
-                self._pool, self._attributes, payload, is_cbor, begun, deadline,
+                self._pool, attributes, payload, is_cbor, begun, deadline,
                 reports=reports, execution=execution,
             )  # fmt: skip
         except BaseException as error:
-            self._ended(begun, error)
+            self._ended(begun, watched, error)
             raise
-        # As _ended() does, which would cost every call a hundredth of its rate.
-        seconds = self._pool.clock() - begun
-        self._counters.answered(seconds)
-        if self._on_call is not None:
-            self._tell(seconds, None)
+        if (
+            watched is None
+        ):  # what _ended() does, which would cost every call a hundredth of its rate
+            self._counters.answered(self._pool.clock() - begun)
+        else:
+            self._ended(begun, watched)
         return response
 
-    def _ended(self, begun: float, failure: BaseException | None = None) -> None:
-        """Count a call, and tell of it."""
+    def _watch(self, execution: Placed | None, *, is_stream: bool = False) -> WatchedCall:
+        """Tell the instruments that a call starts."""
+        options = self._options
+        record = CallRecord(
+            self.deployment,
+            self.name,
+            is_stream=is_stream,
+            session=options.session,
+            key=options.key,
+            metadata=options.metadata,
+        )
+        notify_all(logger, self._instruments.call_started, record)
+        return WatchedCall(record, self._attributes, execution)
+
+    def _ended(
+        self, begun: float, watched: WatchedCall | None, failure: BaseException | None = None
+    ) -> None:
+        """Count a call, and tell the instruments of its end."""
         seconds = self._pool.clock() - begun
         if failure is None:
             self._counters.answered(seconds)
         else:
             self._counters.failed(failure)
-        if self._on_call is not None:
-            self._tell(seconds, failure)
-
-    def _tell(self, seconds: float, failure: BaseException | None) -> None:
-        assert self._on_call is not None
-        metadata = self._options.metadata
-        record = CallRecord(self.deployment, self.name, seconds, failure, metadata)
-        notify(logger, "on_call", self._on_call, record)
+        if watched is not None:
+            record = watched.record
+            record.seconds, record.failure = seconds, failure
+            notify_all(logger, self._instruments.call_ended, record)
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""
@@ -397,14 +422,20 @@ class Function(metaclass=NoPublicConstructor):
         deadline = self._deadline(timeout, begun)
         if deadline <= begun:  # as above
             await trio.lowlevel.checkpoint()
+        attributes, watched = self._attributes, None
+        if self._instruments.watches_calls:
+            watched = self._watch(None, is_stream=True)
+            attributes = watched.attributes
         stream: FunctionStream | None = None
         failure: BaseException | None = None
         try:
             async with AsyncExitStack() as stack:
                 stream = await enter_stream(
-                    stack, self._pool, self._attributes, payload, is_cbor, begun, deadline,
+                    stack, self._pool, attributes, payload, is_cbor, begun, deadline,
                     sends_items=sends_items,
                 )  # fmt: skip
+                if watched is not None:
+                    watched.place(stream.instance)
                 yield stream
         except BaseException as error:
             failure = first_of(error)
@@ -413,7 +444,7 @@ class Function(metaclass=NoPublicConstructor):
             # What its caller makes of its failure, or does behind its end, does not concern it.
             if stream is not None and (stream.has_ended or stream.failure):
                 failure = stream.failure
-            self._ended(begun, failure)
+            self._ended(begun, watched, failure)
             # Its traceback has this frame: no circle may keep the arguments.
             failure = None
             if stream is not None:

@@ -1,12 +1,9 @@
-"""What deployments and functions share with their spearlet: where calls are recorded, and how names are
-found.
-"""
+"""What deployments and functions share with their spearlet: submitted calls, outcomes, and names."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from spear._errors import NotFound, SpearError
 from spear._util import did_you_mean
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
     import trio
 
     from spear._host_limits import HostLimits
-    from spear.channels import Metadata
+    from spear.telemetry import Instruments
 
     from ._bound import OnEnd
     from ._deployments import Deployment
@@ -35,31 +32,6 @@ _Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
 
 
 @final
-class CallRecord(NamedTuple):
-    """A call has ended.
-
-    A tuple, because one is made for each call: that takes a third of the time.
-
-    Attributes:
-        deployment: where it went.
-        function: what was called.
-        seconds: from the call to its end, waiting included.
-        failure: what it ended with, if not with a result; ``trio.Cancelled`` if its caller gave up.
-        metadata: what its caller has sent along.
-    """
-
-    deployment: str
-    function: str
-    seconds: float
-    failure: BaseException | None
-    metadata: Metadata | None
-
-
-OnCall: TypeAlias = Callable[[CallRecord], None]
-"""Receives the record of each call that has ended. Must not block; what it raises is logged."""
-
-
-@final
 @protected_class
 class Host:
     """One for each spearlet.
@@ -68,15 +40,15 @@ class Host:
         deployments: by name.
         executions: submitted calls.
         outcomes: of calls with keys.
-        on_call: told of every call that has ended.
+        instruments: told of every call.
         is_open: whether new work is taken.
     """
 
-    def __init__(self, limits: HostLimits, nursery: trio.Nursery, on_call: OnCall | None) -> None:
+    def __init__(self, limits: HostLimits, nursery: trio.Nursery, instruments: Instruments) -> None:
         self.deployments: dict[str, Deployment] = {}
         self.executions = Executions(limits)
         self.outcomes = Outcomes(limits, nursery)
-        self.on_call = on_call
+        self.instruments = instruments
         self.is_open = True
         self._nursery = nursery  # of executions; ends with open_spearlet's block
         self._index: _Index | None = None  # made when it is needed

@@ -29,7 +29,8 @@ from spear.telemetry import Instruments
 from ._callbacks import Callbacks
 from ._deployment_status import DeploymentStatistics
 from ._deployments import Deployment, follow_load, run_deployment
-from ._host import Host, OnCall
+from ._host import Host
+from ._observers import CallObserver, EventObserver, OnCall
 from ._settings import DeploymentSettings, Scale
 from ._sources import Sources, Target, check_name
 
@@ -88,7 +89,6 @@ class Spearlet(metaclass=NoPublicConstructor):
         limits: HostLimits,
         factory: CommunicationFactory,
         nursery: trio.Nursery,
-        on_call: OnCall | None,
         rng: random.Random,
         runtimes: RuntimeRegistry,
     ) -> None:
@@ -97,7 +97,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         self._state = SpearletState.RUNNING
         self._factory = factory
         self._nursery = nursery  # of deployments and executions; ends with open_spearlet's block
-        self._host = Host(limits, nursery, on_call)
+        self._host = Host(limits, nursery, self.instruments)
         self._rng = rng
         callbacks = Callbacks(self._host.find_function)
         self._sources = Sources(runtimes, callbacks, factory)
@@ -153,17 +153,26 @@ class Spearlet(metaclass=NoPublicConstructor):
             raise ConfigurationError(f"there is a deployment {name!r} already: choose another name")
         self._expect_running()
         deployment: Deployment = Deployment._create(
-            name, source, settings, self._host, self._sources, self.limits, on_event, self._rng
+            name, source, settings, self._host, self._sources, self.limits, self._rng
         )
         self._names.add(name)
-        await self._nursery.start(self._run, deployment)
+        observer = None if on_event is None else EventObserver(name, on_event)
+        await self._nursery.start(self._run, deployment, observer)
         if not self._is_looking:
             self._is_looking = True
             self._nursery.start_soon(self._look)
         return deployment
 
-    async def _run(self, deployment: Deployment, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run(
+        self,
+        deployment: Deployment,
+        observer: EventObserver | None,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
         deployments = self._host.deployments
+        if observer is not None:
+            self.instruments.add(observer)
         try:
             # Among the others from the beginning, so that it can be seen starting.
             deployments[deployment.name] = deployment
@@ -171,6 +180,8 @@ class Spearlet(metaclass=NoPublicConstructor):
         finally:
             del deployments[deployment.name]
             self._names.discard(deployment.name)
+            if observer is not None:
+                self.instruments.remove(observer)
             self._host.has_changed()
 
     async def _look(self) -> None:
@@ -306,7 +317,8 @@ async def open_spearlet(
         transports: the same for ways to reach instances, or settings of Spear's own, such as
             ``TcpTransport(tls=...)``.
         strategies: the transports of the instances of a runtime, by the runtime's name, best first.
-        instruments: told of what happens in it; see :class:`spear.Instrument`.
+        instruments: told of what happens in it; see :class:`spear.Instrument`, of which ``on_call`` is a
+            short form.
 
     Raises:
         ConfigurationError: an instance calls this while its functions are loaded, it is not Trio that
@@ -315,15 +327,18 @@ async def open_spearlet(
     _expect_a_program()
     _check_limits(limits)
     registry = RuntimeRegistry(runtimes)
+    watching = Instruments(instruments)
+    if on_call is not None:
+        watching.add(CallObserver(on_call))
     rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
     async with open_private_nursery() as nursery:
         factory = open_communication_factory(
             limits,
             transports=transports,
             strategies=strategies,
-            instruments=Instruments(instruments),
+            instruments=watching,
         )
-        spearlet: Spearlet = await nursery.start(_hold, factory, on_call, rng, registry)
+        spearlet: Spearlet = await nursery.start(_hold, factory, rng, registry)
         try:
             yield spearlet
             await spearlet.stop()
@@ -334,7 +349,6 @@ async def open_spearlet(
 @trio.lowlevel.enable_ki_protection
 async def _hold(
     opening: AbstractAsyncContextManager[CommunicationFactory],
-    on_call: OnCall | None,
     rng: random.Random,
     runtimes: RuntimeRegistry,
     task_status: trio.TaskStatus[Spearlet],
@@ -346,5 +360,5 @@ async def _hold(
     """
     async with opening as factory, open_private_nursery() as nursery:
         limits = factory.manager.limits
-        task_status.started(Spearlet._create(limits, factory, nursery, on_call, rng, runtimes))
+        task_status.started(Spearlet._create(limits, factory, nursery, rng, runtimes))
         await trio.sleep_forever()

@@ -108,6 +108,7 @@ class Supervisor:
         restarts: replicas that were started to replace one that was lost or did not start.
         open_replica: starts one, where there was none before.
         on_ready: told of each replica that has become ready, before it takes calls.
+        on_given_up: told why a replica was restarted too often.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Supervisor:
     ) -> None:
         self.started = self.lost = self.restarts = 0
         self.on_ready: Callable[[CommunicationChannel], None] | None = None
+        self.on_given_up: Callable[[str], None] | None = None
         self._name = name
         self._runtime = runtime
         self.open_replica = open_replica
@@ -298,6 +300,8 @@ class Supervisor:
             self._name, place.number, policy.intensity, policy.period_seconds, first_line(failure),
             failure.code,
         )  # fmt: skip
+        if self.on_given_up is not None:
+            self.on_given_up(f"{self._name}-{place.number}: {first_line(failure)}")
         if not self.ready and not self._is_one_coming():
             self._pool.give_up(_verdict(policy, failure))
         return delay

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from spear._ids import InstanceId
 
-    from ._records import ConnectionEvent, InstanceEvent, LogLine
+    from ._records import CallRecord, ConnectionEvent, DeploymentEvent, InstanceEvent, LogLine
 
 
 class Instrument:
@@ -35,6 +35,15 @@ class Instrument:
     def connection_changed(self, event: ConnectionEvent) -> None:
         """A connection was made, logged in, was refused, fell silent or ended."""
 
+    def deployment_changed(self, event: DeploymentEvent) -> None:
+        """A deployment starts, is ready, scaled, restarted, given up, or ends."""
+
+    def call_started(self, call: CallRecord) -> None:
+        """A caller has called a function. What is put into ``call.carrier`` travels with the call."""
+
+    def call_ended(self, call: CallRecord) -> None:
+        """The same call has ended: with a result, or with ``call.failure``."""
+
 
 HOOKS: Final = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 
@@ -45,13 +54,19 @@ class Instruments:
 
     Each attribute has the bound methods of the hook of its name: those that an instrument has overridden,
     in the order in which the instruments were added.
+
+    Attributes:
+        watches_calls: whether there is a hook for starts or ends of calls.
     """
 
-    __slots__ = ("_each", *HOOKS)
+    __slots__ = ("_each", "watches_calls", *HOOKS)
 
     instance_changed: tuple[Callable[[InstanceEvent], object], ...]
     line_written: tuple[Callable[[InstanceId, LogLine], object], ...]
     connection_changed: tuple[Callable[[ConnectionEvent], object], ...]
+    deployment_changed: tuple[Callable[[DeploymentEvent], object], ...]
+    call_started: tuple[Callable[[CallRecord], object], ...]
+    call_ended: tuple[Callable[[CallRecord], object], ...]
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._use(())
@@ -82,6 +97,7 @@ class Instruments:
             idle = getattr(Instrument, name)
             hooks = (getattr(each, name) for each in instruments)
             setattr(self, name, tuple(each for each in hooks if not _is_bound(each, idle)))
+        self.watches_calls: bool = bool(self.call_started or self.call_ended)
 
 
 def _is_bound(hook: object, function: object) -> bool:

@@ -27,7 +27,8 @@ from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
 from spear._limits import expect_seconds
 from spear._util import NoPublicConstructor
 from spear.channels import machine_clock, open_private_nursery
-from spear.spearlet import CallRecord, open_spearlet
+from spear.spearlet import open_spearlet
+from spear.telemetry import CallRecord
 
 from ._simulated_network import Network, SimulatedTransport, check_loss
 from ._simulated_runtime import START_SECONDS, SimulatedRuntime, SimulatedSettings, here

@@ -26,6 +26,7 @@ from spear.spearlet._host import Host
 from spear.spearlet._local import LocalReplica
 from spear.spearlet._pool import ReplicaPool
 from spear.spearlet._settings import DeploymentSettings
+from spear.telemetry import Instruments
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -71,7 +72,7 @@ class Bench:
 
     def __init__(self, nursery: trio.Nursery, settings: DeploymentSettings) -> None:
         self.pool = ReplicaPool("bench", settings, 60.0, random.Random(1))
-        self.host = Host(HostLimits(), nursery, None)
+        self.host = Host(HostLimits(), nursery, Instruments())
         self.nursery = nursery  # outside of the replicas' blocks
         self.services: list[Answering] = []
         self.replicas: list[LocalReplica] = []

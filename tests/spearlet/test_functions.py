@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     from spear.calls import Result
     from spear.channels import InboundCall
-    from spear.spearlet import CallRecord, Deployment
+    from spear.spearlet import Deployment
+    from spear.telemetry import CallRecord
 
 
 # -- finding ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import trio.testing
 import spear
 from spear import DeploymentSettings, FunctionRaised, Rejected, WorkerDied, open_spearlet
 from spear.calls import KeyedCall, Outcomes
-from spear.spearlet import CallRecord
+from spear.telemetry import CallRecord
 
 from .bench import open_bench
 from .helpers import Probe, deployed, pid, write

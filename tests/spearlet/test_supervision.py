@@ -32,9 +32,9 @@ from spear import (
     open_spearlet,
 )
 from spear.runtimes import ProcessSettings
-from spear.spearlet import CallRecord, DeploymentState
+from spear.spearlet import DeploymentState
 from spear.spearlet._restarts import RestartBudget
-from spear.telemetry import InstanceEvent, InstanceState
+from spear.telemetry import CallRecord, InstanceEvent, InstanceState
 
 from .helpers import CRASHING, PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write
 

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 import spear
-from spear import ConfigurationError, Instrument, open_spearlet
+from spear import Agent, ConfigurationError, Instrument, open_spearlet
 from spear.channels import notify_all
 from spear.telemetry import InstanceEvent, InstanceState, Instruments
 from spear.telemetry._instruments import HOOKS
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from spear import InstanceId
-    from spear.telemetry import ConnectionEvent, LogLine
+    from spear.telemetry import CallRecord, ConnectionEvent, DeploymentEvent, LogLine
 
 logger = logging.getLogger("tests.telemetry")
 
@@ -110,3 +111,140 @@ async def test_an_instrument_of_a_spearlet_hears_of_a_whole_life(tmp_path: Path)
     assert seen.texts == ["hello"]
     assert seen.kinds == ["connected", "authenticated", "disconnected"]
     assert late.texts == []
+
+
+# -- calls and deployments ------------------------------------------------------------------------
+
+
+class Calls(Instrument):
+    """Notes starts and ends of calls, and hands a trace on."""
+
+    def __init__(self, carrier: dict[str, str] | None = None) -> None:
+        self.carrier = carrier or {}
+        self.started: list[CallRecord] = []
+        self.ended: list[CallRecord] = []
+
+    def call_started(self, call: CallRecord) -> None:
+        assert (call.instance, call.seconds, call.failure) == (None, 0.0, None)
+        call.carrier.update(self.carrier)
+        self.started.append(call)
+
+    def call_ended(self, call: CallRecord) -> None:
+        self.ended.append(call)
+
+
+def traced() -> Agent:
+    agent = Agent("shop")
+
+    @agent.function
+    async def trace(fails: bool = False) -> object:
+        if fails:
+            raise ValueError("as asked")
+        return dict(spear.context().metadata)
+
+    @agent.function
+    async def traces() -> AsyncIterator[object]:
+        yield dict(spear.context().metadata)
+
+    return agent
+
+
+async def test_a_call_carries_what_an_instrument_adds() -> None:
+    calls = Calls({"traceparent": "00-1-2-01"})
+    async with (
+        open_spearlet(instruments=[calls]) as spearlet,
+        await spearlet.deploy(traced()) as shop,
+    ):
+        trace = shop.trace.options(metadata={"user": "ada"}, session="s")
+        assert await trace() == {"user": "ada", "traceparent": "00-1-2-01"}
+        (call,) = calls.ended
+        assert calls.started == [call]
+        assert (call.deployment, call.function, call.session) == ("shop", "trace", "s")
+        assert call.metadata == {"user": "ada"}
+        assert call.instance == shop.instances[0].id
+        assert call.seconds > 0
+        assert call.failure is None
+        assert repr(call) == "<CallRecord shop.trace>"
+
+
+async def test_failures_streams_and_calls_with_keys_are_watched_too() -> None:
+    calls = Calls({"traceparent": "x"})
+    async with (
+        open_spearlet(instruments=[calls]) as spearlet,
+        await spearlet.deploy(traced()) as shop,
+    ):
+        with pytest.raises(spear.FunctionRaised) as raised:
+            await shop.trace(fails=True)
+        assert calls.ended.pop().failure is raised.value
+        async with shop.traces.stream() as stream:
+            assert [item async for item in stream] == [{"traceparent": "x"}]
+        streamed = calls.ended.pop()
+        assert (streamed.is_stream, streamed.instance) == (True, shop.instances[0].id)
+        once = shop.trace.options(key="k")
+        assert await once() == await once() == {"traceparent": "x"}
+        first, second = calls.ended
+        assert (first.key, first.instance) == ("k", shop.instances[0].id)
+        assert (second.key, second.instance) == (
+            "k",
+            None,
+        )  # which got the outcome of the first
+        assert len(calls.started) == 4
+
+
+async def test_what_spear_calls_for_itself_is_not_watched() -> None:
+    calls = Calls()
+    async with (
+        open_spearlet(instruments=[calls]) as spearlet,
+        await spearlet.deploy(traced()) as shop,
+    ):
+        assert await shop.trace.signature()
+    assert calls.started == []
+
+
+async def test_a_carrier_that_cannot_travel_harms_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    calls = Calls({"good": "yes", "bad": object()})  # type: ignore[dict-item]  # the mistake
+    async with (
+        open_spearlet(instruments=[calls]) as spearlet,
+        await spearlet.deploy(traced()) as shop,
+    ):
+        assert await shop.trace() == {"good": "yes"}
+    assert "carrier may hold texts only" in caplog.text
+
+
+async def test_the_life_of_a_deployment_is_told() -> None:
+    class Deployments(Instrument):
+        def __init__(self) -> None:
+            self.told: list[tuple[str, str, int]] = []
+
+        def deployment_changed(self, event: DeploymentEvent) -> None:
+            self.told.append((event.deployment, event.kind, event.replicas))
+
+    told = Deployments()
+    async with (
+        open_spearlet(instruments=[told]) as spearlet,
+        await spearlet.deploy(traced()) as shop,
+    ):
+        await shop.restart()
+    assert told.told == [
+        ("shop", "starting", 1), ("shop", "ready", 1), ("shop", "restarted", 1),
+        ("shop", "stopping", 1), ("shop", "stopped", 1),
+    ]  # fmt: skip
+
+
+async def test_a_deployment_that_does_not_start_says_why(tmp_path: Path) -> None:
+    class Failures(Instrument):
+        def __init__(self) -> None:
+            self.reasons: list[str] = []
+
+        def deployment_changed(self, event: DeploymentEvent) -> None:
+            if event.kind == "failed":
+                self.reasons.append(event.reason)
+
+    program = tmp_path / "broken.py"
+    program.write_text("raise SystemExit(3)\n")
+    failures = Failures()
+    async with open_spearlet(instruments=[failures]) as spearlet:
+        with pytest.raises(spear.SpawnFailed):
+            await spearlet.deploy(program)
+    (reason,) = failures.reasons
+    assert "broken-1#1 did not start: it exited" in reason

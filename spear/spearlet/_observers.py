@@ -1,0 +1,43 @@
+"""Instruments made of one function each: ``on_call`` of a spearlet, ``on_event`` of a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, final
+
+from spear.telemetry import CallRecord, InstanceEvent, Instrument
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+
+OnCall: TypeAlias = Callable[[CallRecord], None]
+"""Receives the record of each call that has ended. Must not block; what it raises is logged."""
+
+
+@final
+class CallObserver(Instrument):
+    """Hands on the record of each call that has ended."""
+
+    def __init__(self, on_call: OnCall) -> None:
+        self._on_call = on_call
+
+    def call_ended(self, call: CallRecord) -> None:
+        self._on_call(call)
+
+
+@final
+class EventObserver(Instrument):
+    """Hands on each state that an instance of one deployment comes to."""
+
+    def __init__(self, deployment: str, on_event: Callable[[InstanceEvent], None]) -> None:
+        self._deployment = deployment
+        self._on_event = on_event
+
+    def instance_changed(self, event: InstanceEvent) -> None:
+        if deployment_of(event.instance_id) == self._deployment:
+            self._on_event(event)
+
+
+def deployment_of(instance: InstanceId) -> str:
+    """Return the name of the deployment that an instance is a replica of."""
+    return instance.name.rpartition("-")[0]  # a supervisor has put the number there

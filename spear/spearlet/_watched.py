@@ -1,0 +1,60 @@
+"""A call that instruments watch: its record, and what the record makes of the call."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+from spear.channels import protected_class
+
+if TYPE_CHECKING:
+    from spear._ids import InstanceId
+    from spear.calls import CallAttributes, Placed
+    from spear.telemetry import CallRecord
+
+logger: Final = logging.getLogger("spear.spearlet")
+
+
+@final
+@protected_class
+class WatchedCall:
+    """A call with a record of it. Notes the instance that gets the call, and tells whoever else asked.
+
+    Attributes:
+        record: what instruments are given.
+        attributes: the call, with what instruments have put into the carrier added to its metadata.
+    """
+
+    __slots__ = ("_execution", "attributes", "record")
+
+    def __init__(
+        self, record: CallRecord, attributes: CallAttributes, execution: Placed | None
+    ) -> None:
+        self.record = record
+        self.attributes = attributes
+        carried = {name: text for name, text in record.carrier.items() if _can_travel(name, text)}
+        if len(carried) < len(record.carrier):
+            logger.error(
+                "%r: an instrument's carrier may hold texts only: the rest is left out", record
+            )
+        if carried:
+            metadata = {**(attributes.metadata or {}), **carried}
+            self.attributes = attrs.evolve(attributes, metadata=metadata)
+        self._execution = execution
+
+    @property
+    def is_promised(self) -> bool:
+        """See :class:`spear.calls.Placed`."""
+        return self._execution is not None and self._execution.is_promised
+
+    def place(self, instance: InstanceId) -> None:
+        """Note the instance."""
+        self.record.instance = instance
+        if self._execution is not None:
+            self._execution.place(instance)
+
+
+def _can_travel(name: object, text: object) -> bool:
+    return isinstance(name, str) and isinstance(text, str)
