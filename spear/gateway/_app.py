@@ -48,18 +48,34 @@ _PATHS: Final = ": GET /openapi.json tells the paths"
 
 @final
 @attrs.frozen
-class Route:
-    """Who answers at a path.
+class Operation:
+    """One method of a path.
 
     Attributes:
-        actions: by method.
+        action: answers the request.
+        summary: for ``/openapi.json``, which leaves out an operation without a summary.
+        query: the parameters of the query.
+    """
+
+    action: Action
+    summary: str = ""
+    query: tuple[str, ...] = ()
+
+
+@final
+@attrs.frozen
+class Route:
+    """What can be done at a path.
+
+    Attributes:
+        operations: by method.
         socket: for WebSockets, if it has any.
         is_open: whether it needs no token.
         is_control: whether it is for operators.
         is_foreign: whether it tells errors in its own way, and asks for credentials itself.
     """
 
-    actions: Mapping[str, Action]
+    operations: Mapping[str, Operation]
     socket: SocketAction | None = None
     is_open: bool = False
     is_control: bool = False
@@ -68,8 +84,8 @@ class Route:
     @property
     def allow(self) -> bytes:
         """The methods that can be used there, for ``Allow``."""
-        methods = ["GET", "HEAD"] if "GET" in self.actions else []
-        methods += [each for each in self.actions if each != "GET"]
+        methods = ["GET", "HEAD"] if "GET" in self.operations else []
+        methods += [each for each in self.operations if each != "GET"]
         return ", ".join([*methods, "OPTIONS"]).encode()
 
 
@@ -80,6 +96,7 @@ class App:
     Attributes:
         spearlet: what they are about.
         settings: of the gateway.
+        routes: by path, with a star for a name.
         catalogue: what functions look like.
         budgets: what clients hold.
         requests: how many there were.
@@ -100,6 +117,7 @@ class App:
     ) -> None:
         self.spearlet = spearlet
         self.settings = settings
+        self.routes = routes
         self.guard = AccessGuard(settings)
         self.catalogue = Catalogue()
         self.budgets = make_budgets(settings)
@@ -109,7 +127,6 @@ class App:
         self.begun = trio.current_time()
         self.on_drain = on_drain
         self.connections = Connections()
-        self._routes = routes
         self._nursery = nursery  # of what goes on though its client leaves
 
     @property
@@ -140,7 +157,7 @@ class App:
         self.guard.check_place(request)
         self.guard.expect_known(request)
         name, pattern = _split(request.path)
-        route = self._routes.get(pattern)
+        route = self.routes.get(pattern)
         if route is None or route.socket is None:
             raise Problem(
                 404, "NoSuchPath", f"there is no WebSocket at {request.path[:200]}{_PATHS}"
@@ -154,7 +171,7 @@ class App:
             await request.respond(204, b"", b"", ((b"allow", b"GET, HEAD, POST, OPTIONS"),))
             return
         name, pattern = _split(request.path)
-        route = self._routes.get(pattern)
+        route = self.routes.get(pattern)
         if route is None:
             raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}{_PATHS}")
         if (
@@ -163,8 +180,8 @@ class App:
             await request.respond(204, b"", b"", ((b"allow", route.allow),))
             return
         method = "GET" if request.method == "HEAD" else request.method
-        action = route.actions.get(method)
-        if action is None:
+        operation = route.operations.get(method)
+        if operation is None:
             raise Problem(
                 405,
                 "MethodNotAllowed",
@@ -175,7 +192,7 @@ class App:
             self.guard.expect_known(request)
         if route.is_control:
             self.guard.expect_operator(request)
-        await action(self, request, name)
+        await operation.action(self, request, name)
 
     def may_know_all(self, request: Request) -> bool:
         """Whether a request comes from somebody who may see what instances write."""

@@ -14,11 +14,11 @@ from ._exchange import respond_json
 from ._schemas import Schema, parse_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from spear.spearlet import FunctionDescription
 
-    from ._app import App
+    from ._app import App, Route
     from ._request import Request
 
 _ERROR: Final[Schema] = {
@@ -68,32 +68,6 @@ _BYTES: Final[Schema] = {
     "description": "Bytes inside of JSON.",
 }
 
-# (method, path, summary, parameters): what does not depend on the functions.
-_FIXED: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
-    ("get", "/healthz", "Whether the host's loop turns.", ()),
-    ("get", "/readyz", "Whether calls are taken.", ("deployment",)),
-    ("get", "/v1/functions", "All functions.", ()),
-    ("get", "/v1/functions/{name}", "One function.", ()),
-    ("get", "/v1/functions/{name}/socket", "A WebSocket: items in both directions.", ()),
-    ("get", "/v1/executions", "Submitted calls, newest first.", ("function", "status", "most")),
-    ("get", "/v1/executions/{name}", "One of them, by its id.", ()),
-    ("get", "/v1/executions/{name}/result", "What it has returned.", ("wait",)),
-    ("post", "/v1/executions/{name}/cancel", "Stop it.", ()),
-    ("get", "/v1/deployments", "All deployments.", ()),
-    ("get", "/v1/deployments/{name}", "One deployment.", ()),
-    ("get", "/v1/deployments/{name}/logs", "What it wrote.", ("tail", "follow", "instance")),
-    ("post", "/v1/deployments/{name}/scale", "Another number of replicas.", ()),
-    ("post", "/v1/deployments/{name}/restart", "New instances, one by one.", ()),
-    ("post", "/v1/deployments/{name}/stop", "Stop it.", ()),
-    ("get", "/v1/instances", "All instances.", ()),
-    ("get", "/v1/statistics", "A snapshot of everything.", ()),
-    ("get", "/v1/watch", "Snapshots, as time goes by.", ("interval",)),
-    ("post", "/v1/drain", "Let what runs finish, and stop the host.", ()),
-    ("post", "/2015-03-31/functions/{name}/invocations", "AWS Lambda's Invoke.", ()),
-)
-
-_OPEN: Final = ("/healthz", "/readyz")
-
 _HEADERS: Final = (
     "Spear-Timeout",
     "Idempotency-Key",
@@ -125,21 +99,27 @@ def _parameter(name: str, place: str) -> Schema:
     }
 
 
-def _fixed_paths() -> dict[str, Schema]:
+def _fixed_paths(routes: Mapping[str, Route]) -> dict[str, Schema]:
+    """The paths that do not depend on the functions."""
     paths: dict[str, Schema] = {}
-    for method, path, summary, query in _FIXED:
-        parameters = [_parameter(each, "query") for each in query]
-        if "{name}" in path:
-            parameters.insert(0, _parameter("name", "path"))
-        operation: Schema = {
-            "summary": summary,
-            "operationId": f"{method}{path}".translate(str.maketrans("/-{}", "____")).strip("_"),
-            "parameters": parameters,
-            "responses": {"2XX": {"description": "As it should be."}, "default": _failures()},
-        }
-        if path in _OPEN:
-            operation["security"] = []
-        paths.setdefault(path, {})[method] = operation
+    for pattern, route in routes.items():
+        path = pattern.replace("*", "{name}")
+        for method, each in route.operations.items():
+            if not each.summary:
+                continue
+            parameters = [_parameter(name, "query") for name in each.query]
+            if "*" in pattern:
+                parameters.insert(0, _parameter("name", "path"))
+            words = f"{method.lower()}{path}".translate(str.maketrans("/-{}", "____"))
+            operation: Schema = {
+                "summary": each.summary,
+                "operationId": words.strip("_"),
+                "parameters": parameters,
+                "responses": {"2XX": {"description": "As it should be."}, "default": _failures()},
+            }
+            if route.is_open:
+                operation["security"] = []
+            paths.setdefault(path, {})[method.lower()] = operation
     return paths
 
 
@@ -192,7 +172,7 @@ def _function_paths(
 
 async def get_openapi(app: App, request: Request, _: str) -> None:
     """``GET /openapi.json``."""
-    paths = _fixed_paths()
+    paths = _fixed_paths(app.routes)
     deployments = app.spearlet.deployments.values()
     names = Counter(name for deployment in deployments for name in deployment.functions)
     for deployment in deployments:

@@ -1,10 +1,10 @@
-"""Every path of the gateway, and who answers there."""
+"""Every path of the gateway, who answers there, and what ``/openapi.json`` says of it."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from ._app import Route
+from ._app import Operation, Route
 from ._calls import call, get_function, list_functions, submit, upgrade_required
 from ._executions import cancel_execution, get_execution, get_result, list_executions
 from ._lambda import invoke
@@ -28,33 +28,63 @@ from ._sockets import serve_socket
 from ._streams import stream
 
 ROUTES: Final = {
-    "/": Route({"GET": get_page}, is_open=True),
-    "/dashboard/app.js": Route({"GET": get_script}, is_open=True),
-    "/dashboard/style.css": Route({"GET": get_style}, is_open=True),
-    "/dashboard/icon.svg": Route({"GET": get_icon}, is_open=True),
-    "/healthz": Route({"GET": healthz}, is_open=True),
-    "/readyz": Route({"GET": readyz}, is_open=True),
-    "/openapi.json": Route({"GET": get_openapi}),
-    "/v1/functions": Route({"GET": list_functions}),
-    "/v1/functions/*": Route({"GET": get_function}),
-    "/v1/functions/*/call": Route({"POST": call}),
-    "/v1/functions/*/stream": Route({"POST": stream}),
-    "/v1/functions/*/submit": Route({"POST": submit}),
-    "/v1/functions/*/socket": Route({"GET": upgrade_required}, serve_socket),
-    "/v1/executions": Route({"GET": list_executions}),
-    "/v1/executions/*": Route({"GET": get_execution}),
-    "/v1/executions/*/result": Route({"GET": get_result}),
-    "/v1/executions/*/cancel": Route({"POST": cancel_execution}),
-    "/v1/deployments": Route({"GET": list_deployments}),
-    "/v1/deployments/*": Route({"GET": get_deployment}),
-    "/v1/deployments/*/logs": Route({"GET": get_logs}),
-    "/v1/deployments/*/scale": Route({"POST": scale}, is_control=True),
-    "/v1/deployments/*/restart": Route({"POST": restart}, is_control=True),
-    "/v1/deployments/*/stop": Route({"POST": stop}, is_control=True),
-    "/v1/instances": Route({"GET": list_instances}),
-    "/v1/statistics": Route({"GET": get_statistics}),
-    "/v1/watch": Route({"GET": watch}),
-    "/2015-03-31/functions/*/invocations": Route({"POST": invoke}, is_foreign=True),
-    "/v1/drain": Route({"POST": drain}, is_control=True),
+    "/": Route({"GET": Operation(get_page)}, is_open=True),
+    "/dashboard/app.js": Route({"GET": Operation(get_script)}, is_open=True),
+    "/dashboard/style.css": Route({"GET": Operation(get_style)}, is_open=True),
+    "/dashboard/icon.svg": Route({"GET": Operation(get_icon)}, is_open=True),
+    "/healthz": Route({"GET": Operation(healthz, "Whether the host answers.")}, is_open=True),
+    "/readyz": Route(
+        {"GET": Operation(readyz, "Whether calls are taken.", ("deployment",))}, is_open=True
+    ),
+    "/openapi.json": Route({"GET": Operation(get_openapi)}),
+    "/v1/functions": Route({"GET": Operation(list_functions, "All functions.")}),
+    "/v1/functions/*": Route({"GET": Operation(get_function, "One function.")}),
+    "/v1/functions/*/call": Route({"POST": Operation(call)}),
+    "/v1/functions/*/stream": Route({"POST": Operation(stream)}),
+    "/v1/functions/*/submit": Route({"POST": Operation(submit)}),
+    "/v1/functions/*/socket": Route(
+        {"GET": Operation(upgrade_required, "A WebSocket: items in both directions.")}, serve_socket
+    ),
+    "/v1/executions": Route(
+        {
+            "GET": Operation(
+                list_executions, "Submitted calls, newest first.", ("function", "status", "most")
+            )
+        }
+    ),
+    "/v1/executions/*": Route({"GET": Operation(get_execution, "A submitted call, by its id.")}),
+    "/v1/executions/*/result": Route(
+        {"GET": Operation(get_result, "The result of a submitted call.", ("wait",))}
+    ),
+    "/v1/executions/*/cancel": Route(
+        {"POST": Operation(cancel_execution, "Cancel a submitted call.")}
+    ),
+    "/v1/deployments": Route({"GET": Operation(list_deployments, "All deployments.")}),
+    "/v1/deployments/*": Route({"GET": Operation(get_deployment, "One deployment.")}),
+    "/v1/deployments/*/logs": Route(
+        {
+            "GET": Operation(
+                get_logs, "Lines that the instances wrote.", ("tail", "follow", "instance")
+            )
+        }
+    ),
+    "/v1/deployments/*/scale": Route(
+        {"POST": Operation(scale, "Set the number of replicas.")}, is_control=True
+    ),
+    "/v1/deployments/*/restart": Route(
+        {"POST": Operation(restart, "Replace the instances one by one.")}, is_control=True
+    ),
+    "/v1/deployments/*/stop": Route(
+        {"POST": Operation(stop, "Stop a deployment.")}, is_control=True
+    ),
+    "/v1/instances": Route({"GET": Operation(list_instances, "All instances.")}),
+    "/v1/statistics": Route({"GET": Operation(get_statistics, "A snapshot of everything.")}),
+    "/v1/watch": Route({"GET": Operation(watch, "Snapshots, as time goes by.", ("interval",))}),
+    "/2015-03-31/functions/*/invocations": Route(
+        {"POST": Operation(invoke, "AWS Lambda's Invoke.")}, is_foreign=True
+    ),
+    "/v1/drain": Route(
+        {"POST": Operation(drain, "Let what runs finish, and stop the host.")}, is_control=True
+    ),
 }
 """By path; a star stands for a name."""

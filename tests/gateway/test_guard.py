@@ -183,7 +183,7 @@ async def test_s19_a_token_is_needed_for_all_but_little() -> None:
         closed = {path: route for path, route in ROUTES.items() if not route.is_open}
         assert len(closed) > 15
         for path, route in closed.items():
-            method = next(iter(route.actions))
+            method = next(iter(route.operations))
             for headers in (
                 {},
                 {"authorization": "Bearer another-token-0123456789"},

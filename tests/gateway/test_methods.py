@@ -9,7 +9,7 @@ from spear.gateway._routes import ROUTES
 
 from .helpers import KNOWN, TOKEN, Site, ask, connect, open_site
 
-GETS = [path for path, route in ROUTES.items() if "GET" in route.actions]
+GETS = [path for path, route in ROUTES.items() if "GET" in route.operations]
 VARIES = {"date", "x-request-id", "content-length"}
 """Headers of which two requests may have different values."""
 
@@ -68,7 +68,7 @@ async def test_head_of_what_never_ends_takes_no_stream() -> None:
 async def test_options_and_unknown_methods_tell_the_methods(pattern: str) -> None:
     """Neither needs a token, and neither says that a page of another site may call."""
     route = ROUTES[pattern]
-    methods = {*route.actions, "OPTIONS"} | ({"HEAD"} if "GET" in route.actions else set())
+    methods = {*route.operations, "OPTIONS"} | ({"HEAD"} if "GET" in route.operations else set())
     async with open_site(GatewaySettings(token=TOKEN)) as site:
         client = await connect(site.gateway)
         path = pattern.replace("*", "anything")
