@@ -36,6 +36,7 @@ LEAVES = frozenset(
         "_paths",
         "_segments",
         "_sendable",
+        "_signatures",
         "_stalls",
         "_targets",
         "_util",

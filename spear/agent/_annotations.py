@@ -25,6 +25,7 @@ the rest of the agent avoids at start-up.
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import re
 import types
@@ -36,6 +37,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Final, TypeAlias, final
 
+from spear._signatures import ITEMS, LISTS, MAPS, SETS
 from spear._util import did_you_mean, text_of
 
 from ._as_written import annotations_of, signature_of
@@ -48,6 +50,12 @@ MakeSet: TypeAlias = Callable[[Iterable[object]], abc.Set[object]]
 
 class _Never:
     """The exact type of a check that has to look at every value."""
+
+
+def _classes(names: Iterable[str]) -> frozenset[object]:
+    """The classes of these names: built in, or of ``collections.abc``."""
+    found = (getattr(builtins, name, None) or getattr(abc, name, None) for name in names)
+    return frozenset(each for each in found if each is not None)
 
 
 @final
@@ -104,7 +112,7 @@ def _first_impossible(parts: Iterable[Check | None]) -> type | None:
     return next((part.impossible for part in parts if part and part.impossible), None)
 
 
-_ITEMS: Final = re.compile(r"(\w+\.)*(Items|AsyncIterable|AsyncIterator)\b")
+_ITEMS: Final = re.compile(rf"(\w+\.)*({'|'.join(ITEMS)})\b")
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,999}")  # int() also takes "01", "+1", " 1", "1_0"
 
 
@@ -128,7 +136,7 @@ def resolve_hints(thing: object) -> dict[str, object]:
 def is_items(hint: object) -> bool:
     """Whether a parameter takes the stream of items that the caller sends."""
     origin = typing.get_origin(hint) or hint
-    return origin in (Items, abc.AsyncIterable, abc.AsyncIterator)
+    return origin is Items or origin in _classes(ITEMS)
 
 
 def item_check(hint: object) -> Check | None:
@@ -265,15 +273,10 @@ def _shown(value: object) -> str:
 
 # -- containers -----------------------------------------------------------------------------------------
 
-_LISTS: Final[frozenset[object]] = frozenset(
-    {list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable}
-)
-_MAPS: Final[frozenset[object]] = frozenset({dict, abc.Mapping, abc.MutableMapping})
-_SETS: Final[dict[type, MakeSet]] = {
-    set: set,
-    abc.Set: frozenset,
-    abc.MutableSet: set,
-    frozenset: frozenset,
+_LISTS: Final = _classes(LISTS)
+_MAPS: Final = _classes(MAPS)
+_SETS: Final[dict[object, MakeSet]] = {
+    cls: set if cls in (set, abc.MutableSet) else frozenset for cls in _classes(SETS)
 }
 
 

@@ -12,6 +12,8 @@ import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
 
+from spear._signatures import MAX_SIGNATURE
+
 from ._as_written import signature_of
 from ._functions import AsyncFunction, RegisteredFunction
 
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.agent")
 
 DESCRIBE: Final = "spear.describe"
-
-MAX_SIGNATURE: Final = 4000
-"""Characters; hosts leave out the description of a function with a longer signature."""
 
 _OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
 """Where a class of ours is written, which is not where it is imported from."""

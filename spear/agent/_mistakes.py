@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from spear._errors import ConfigurationError
 from spear._sendable import names_of
+from spear._signatures import SCALARS
 from spear._util import did_you_mean
 
 from ._as_written import annotations_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ._functions import RegisteredFunction
 
 _PLAIN: Final = (str, int, float, bool, bytes, None)
-_PLAIN_TEXTS: Final = ("str", "int", "float", "bool", "bytes", "None", "object")
+_PLAIN_TEXTS: Final = (*SCALARS, "bytes", "object")
 
 
 def check_annotations(functions: Iterable[RegisteredFunction]) -> None:

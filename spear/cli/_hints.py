@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from copy import copy
 from typing import Final
 
 from spear._errors import InvalidArguments
+from spear._signatures import parse_signature_untrusted
 
 _BYTES: Final = "@FILE stands for the bytes of a file, - for standard input"
 _QUOTES: Final = "text that could be JSON needs quotes of its own: '\"7\"'"
@@ -38,8 +38,11 @@ def _hints(error: InvalidArguments, usage: str, options: Iterable[str]) -> Itera
     for expected, gots, hint in _HINTS:
         if error.expected == expected and error.got in gots:
             yield f"hint: {hint}"
-    if error.code == "too_many_arguments" and "Items[" in usage:
+    signature = parse_signature_untrusted(usage)
+    if signature is None:
+        return
+    if error.code == "too_many_arguments" and signature.takes_items:
         yield "hint: a command line sends no items: what takes Items is called by a program, or over HTTP"
     for option in options:
-        if re.search(rf"\b{option}\b *[:=,)]", usage):
+        if option.replace("-", "_") in {each.name for each in signature.parameters}:
             yield f"hint: --{option} was taken for spear's own; behind a -- it is the function's"

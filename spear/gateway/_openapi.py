@@ -11,7 +11,7 @@ import trio
 from spear._version import __version__
 
 from ._exchange import respond_json
-from ._schemas import Schema, parse_signature
+from ._schemas import Schema, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -128,7 +128,7 @@ def _function_paths(
 ) -> Iterable[tuple[str, Schema]]:
     """(path, item) of each way to call a function."""
     text = description.signature if description else None
-    signature = parse_signature(text)
+    signature = schema_of(text)
     body: dict[str, object] = {}
     result: Schema = {}
     if signature is None:

@@ -13,27 +13,34 @@ from typing import Final, TypeAlias, final
 
 import attrs
 
+from spear._signatures import (
+    ANYTHING,
+    BYTES,
+    LISTS,
+    MAPS,
+    SETS,
+    TUPLES,
+    name_of,
+    parse_signature_untrusted,
+)
+
 Schema: TypeAlias = dict[str, object]
 
-MAX_SIGNATURE: Final = 4000
 MAX_LEVELS: Final = 16
 MAX_INTEGER: Final = 2**63
 
-_SCALARS: Final[dict[str, Schema]] = {
+_BYTES: Final[Schema] = {"$ref": "#/components/schemas/Bytes"}
+
+_BY_NAME: Final[dict[str, Schema]] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},
     "float": {"type": "number"},
     "bool": {"type": "boolean"},
     "None": {"type": "null"},
-    "bytes": {"$ref": "#/components/schemas/Bytes"},
-    "dict": {"type": "object"},
-    "Mapping": {"type": "object"},
-    "list": {"type": "array"},
-    "tuple": {"type": "array"},
-    "Sequence": {"type": "array"},
-    "set": {"type": "array"},
-    "object": {},
-    "Any": {},
+    **dict.fromkeys(BYTES, _BYTES),
+    **{name: {"type": "array"} for name in (*LISTS, *SETS, *TUPLES)},
+    **{name: {"type": "object"} for name in MAPS},
+    **{name: {} for name in ANYTHING},
 }
 
 
@@ -105,79 +112,37 @@ class FunctionSchema:
     def takes_bytes(self) -> bool:
         """Whether the body may be raw bytes."""
         first = next((each for each in self.parameters if each.is_positional), None)
-        return first is None or first.schema in ({}, _SCALARS["bytes"])
+        return first is None or first.schema in ({}, _BYTES)
 
 
-def parse_signature(text: str | None) -> FunctionSchema | None:
-    """What a signature says; None if it cannot be understood."""
-    if text is None or len(text) > MAX_SIGNATURE:
+def schema_of(text: str | None) -> FunctionSchema | None:
+    """Return the schemas of a function, from its signature; None if it cannot be understood."""
+    signature = parse_signature_untrusted(text)
+    if signature is None:
         return None
-    try:
-        (function,) = ast.parse(f"def {text}: ...").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    assert isinstance(function, ast.FunctionDef)  # or there were several
-    given = function.args
-    plain = [*given.posonlyargs, *given.args]
-    first_default = len(plain) - len(given.defaults)
-    parameters = [
+    parameters = tuple(
         ParameterSchema(
-            name=each.arg,
+            name=each.name,
             schema=_schema(each.annotation),
-            is_positional=True,
-            is_named=index >= len(given.posonlyargs),
-            is_required=index < first_default,
+            is_positional=each.is_positional,
+            is_named=each.is_named,
+            is_required=each.is_required,
         )
-        for index, each in enumerate(plain)
-        if not _is_items(each.annotation)
-    ]
-    parameters += [
-        ParameterSchema(
-            name=each.arg,
-            schema=_schema(each.annotation),
-            is_positional=False,
-            is_named=True,
-            is_required=default is None,
-        )
-        for each, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
-        if not _is_items(each.annotation)
-    ]
-    takes_more = given.vararg is not None or given.kwarg is not None
-    return FunctionSchema(tuple(parameters), _schema(_item_of(function.returns)), takes_more)
-
-
-def _name_of(node: ast.expr | None) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    if isinstance(node, ast.Constant) and node.value is None:
-        return "None"
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _is_items(node: ast.expr | None) -> bool:
-    """Whether it stands for the items that a caller sends, which are no argument."""
-    return _name_of(node.value if isinstance(node, ast.Subscript) else node) == "Items"
-
-
-def _item_of(node: ast.expr | None) -> ast.expr | None:
-    """What a stream gives, one by one."""
-    if isinstance(node, ast.Subscript) and "Iter" in _name_of(node.value):
-        return node.slice
-    if isinstance(node, ast.Subscript) and "Generator" in _name_of(node.value):
-        return node.slice.elts[0] if isinstance(node.slice, ast.Tuple) else node.slice
-    return node
+        for each in signature.parameters
+    )
+    return FunctionSchema(parameters, _schema(signature.result), signature.takes_more)
 
 
 def _schema(node: ast.expr | None, levels: int = MAX_LEVELS) -> Schema:
     if node is None or not levels:
         return {}
-    name = _name_of(node)
+    name = name_of(node)
     if name:
-        return dict(_SCALARS[name]) if name in _SCALARS else {"description": name}
+        return dict(_BY_NAME[name]) if name in _BY_NAME else {"description": name}
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return {"anyOf": [_schema(node.left, levels - 1), _schema(node.right, levels - 1)]}
     if isinstance(node, ast.Subscript):
-        return _generic(_name_of(node.value), node.slice, levels - 1)
+        return _generic(name_of(node.value), node.slice, levels - 1)
     try:
         return {"description": ast.unparse(node)[:200]}
     except (ValueError, RecursionError):  # an integer of too many digits; too many terms
@@ -201,8 +166,8 @@ def _generic(name: str, inside: ast.expr, levels: int) -> Schema:
         values = [each.value for each in parts if isinstance(each, ast.Constant)]
         if len(values) == len(parts) and all(map(_is_json, values)):
             return {"enum": values}
-    if name in ("list", "Sequence", "set") and len(parts) == 1:
+    if name in (*LISTS, *SETS) and len(parts) == 1:
         return {"type": "array", "items": _schema(inside, levels)}
-    if name in ("dict", "Mapping") and len(parts) == 2:
+    if name in MAPS and len(parts) == 2:
         return {"type": "object", "additionalProperties": _schema(parts[1], levels)}
-    return dict(_SCALARS.get(name, {"description": name[:200]}))
+    return dict(_BY_NAME.get(name, {"description": name[:200]}))

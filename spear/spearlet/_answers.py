@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from spear._signatures import MAX_SIGNATURE, MAX_SUMMARY
+
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.calls import Result
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("spear.spearlet")
 
-MAX_SIGNATURE: Final = 4000
-MAX_SUMMARY: Final = 400
 """Characters that are kept of a function's description; a longer signature is left out."""
 
 

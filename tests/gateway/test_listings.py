@@ -11,7 +11,7 @@ import pytest
 import spear
 from spear.agent._functions import AsyncFunction
 from spear.gateway._openapi import _function_paths
-from spear.gateway._schemas import parse_signature
+from spear.gateway._schemas import schema_of
 
 from .helpers import ask, items_of, open_site
 
@@ -200,7 +200,7 @@ async def test_random_descriptions_break_no_listing(seed: random.Random) -> None
 def test_of_any_signature_a_schema_is_json_or_there_is_none(seed: random.Random) -> None:
     understood = 0
     for _ in range(3_000):
-        signature = parse_signature(draw_signature(seed))
+        signature = schema_of(draw_signature(seed))
         if signature is not None:
             understood += 1
             schemas = [signature.result, signature.by_name(), signature.by_position()]

@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING
 import pytest
 from openapi_spec_validator import validate
 
+from spear._signatures import (
+    ANYTHING,
+    LISTS,
+    MAPS,
+    MAX_SIGNATURE,
+    SCALARS,
+    SETS,
+    TUPLES,
+)
+from spear._signatures import (
+    BYTES as BYTES_NAMES,
+)
 from spear.gateway import GatewaySettings
 from spear.gateway._openapi import _function_paths
 from spear.gateway._routes import ROUTES
-from spear.gateway._schemas import MAX_SIGNATURE, parse_signature
+from spear.gateway._schemas import schema_of
 
 from .helpers import KNOWN, TOKEN, Probe, ask, open_site
 
@@ -117,7 +129,7 @@ BYTES = {"$ref": "#/components/schemas/Bytes"}
     ],
 )
 def test_annotations_become_schemas(annotation: str, schema: object) -> None:
-    signature = parse_signature(f"f(x: {annotation}) -> {annotation}")
+    signature = schema_of(f"f(x: {annotation}) -> {annotation}")
     assert signature is not None
     (parameter,) = signature.parameters
     assert parameter.schema == signature.result
@@ -125,8 +137,33 @@ def test_annotations_become_schemas(annotation: str, schema: object) -> None:
         assert parameter.schema == schema
 
 
+@pytest.mark.parametrize("name", [*SCALARS, *BYTES_NAMES, *LISTS, *SETS, *TUPLES, *MAPS, *ANYTHING])
+def test_every_annotation_that_agents_check_has_a_schema(name: str) -> None:
+    schema = schema_of(f"f(x: {name})")
+    assert schema is not None
+    (parameter,) = schema.parameters
+    assert "description" not in parameter.schema
+    assert (parameter.schema == {}) == (name in ANYTHING)
+
+
+@pytest.mark.parametrize("name", LISTS + SETS)
+def test_lists_and_sets_have_a_schema_for_their_elements(name: str) -> None:
+    schema = schema_of(f"f(x: {name}[int])")
+    assert schema is not None
+    assert schema.parameters[0].schema == {"type": "array", "items": {"type": "integer"}}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps_have_a_schema_for_their_values(name: str) -> None:
+    schema = schema_of(f"f(x: {name}[str, int])")
+    assert schema is not None
+    assert schema.parameters[0].schema == {
+        "type": "object", "additionalProperties": {"type": "integer"},
+    }  # fmt: skip
+
+
 def test_parameters_can_be_given_in_several_ways() -> None:
-    signature = parse_signature("f(a: int, /, b: str, c=1, *, d: float, e=None)")
+    signature = schema_of("f(a: int, /, b: str, c=1, *, d: float, e=None)")
     assert signature is not None
     found = [
         (each.name, each.is_positional, each.is_named, each.is_required)
@@ -145,11 +182,11 @@ def test_parameters_can_be_given_in_several_ways() -> None:
 
 
 def test_items_are_no_argument_and_streams_give_one_by_one() -> None:
-    signature = parse_signature("f(numbers: spear.Items[int], plus: int = 0) -> AsyncIterator[str]")
+    signature = schema_of("f(numbers: spear.Items[int], plus: int = 0) -> AsyncIterator[str]")
     assert signature is not None
     assert [each.name for each in signature.parameters] == ["plus"]
     assert signature.result == {"type": "string"}
-    signature = parse_signature("f(*rest, **more) -> AsyncGenerator[int, None]")
+    signature = schema_of("f(*rest, **more) -> AsyncGenerator[int, None]")
     assert signature is not None
     assert (signature.result, signature.takes_more) == ({"type": "integer"}, True)
     assert "maxItems" not in signature.by_position()
@@ -165,6 +202,7 @@ def test_items_are_no_argument_and_streams_give_one_by_one() -> None:
         "",
         "f(",
         "f(x): pass\ndef g()",
+        "f(): pass\nx",
         "f(x) -> (",
         "\0",
         "f(" + "(" * 500,
@@ -172,12 +210,12 @@ def test_items_are_no_argument_and_streams_give_one_by_one() -> None:
     ],
 )
 def test_what_an_instance_says_may_be_anything(text: str | None) -> None:
-    assert parse_signature(text) is None
+    assert schema_of(text) is None
 
 
 @pytest.mark.parametrize("name", ["f(x: int)", "f(*, x: dict[str, list[int]])"])
 def test_schemas_are_json(name: str) -> None:
-    signature = parse_signature(name)
+    signature = schema_of(name)
     assert signature is not None
     schemas = [signature.by_name(), signature.by_position(), *signature.alone()]
     assert json.loads(json.dumps(schemas)) == schemas

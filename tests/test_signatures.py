@@ -1,0 +1,129 @@
+"""What the text of a signature says, and that agents check what the names promise."""
+
+from __future__ import annotations
+
+import builtins
+from collections import abc
+from typing import Any
+
+import pytest
+
+from spear import Agent, InvalidArguments
+from spear._signatures import (
+    ANYTHING,
+    BYTES,
+    ITEMS,
+    LISTS,
+    MAPS,
+    MAX_SIGNATURE,
+    SCALARS,
+    SETS,
+    STREAMS,
+    TUPLES,
+    name_of,
+    parse_signature_untrusted,
+)
+from spear.spearlet import open_spearlet
+
+SAMPLES: dict[str, object] = {
+    "str": "a", "int": 1, "float": 0.5, "bool": True, "None": None,
+    **dict.fromkeys(BYTES, b"a"),
+    **{name: [1] for name in (*LISTS, *SETS, *TUPLES)},
+    **{name: {"a": 1} for name in MAPS},
+}  # fmt: skip
+"""A value that fits each annotation, by name."""
+
+
+def class_of(name: str) -> object:
+    """The annotation of this name."""
+    if name in ("None", "Any"):
+        return None if name == "None" else Any
+    return getattr(builtins, name, None) or getattr(abc, name)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+async def test_agents_check_every_annotation_of_the_grammar(name: str) -> None:
+    agent = Agent("grammar")
+
+    async def take(value: object) -> bool:
+        return True
+
+    take.__annotations__["value"] = class_of(name)
+    agent.function(take)
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(agent)
+        function = deployment.function("take")
+        for sample in SAMPLES.values():
+            fits = await accepts(function.call, sample)
+            similar = type(sample) is type(SAMPLES[name]) or (name, type(sample)) == ("float", int)
+            assert fits is similar, sample
+
+
+async def accepts(call: abc.Callable[[object], abc.Awaitable[object]], value: object) -> bool:
+    try:
+        await call(value)
+    except InvalidArguments:
+        return False
+    return True
+
+
+def test_parameters_and_result() -> None:
+    signature = parse_signature_untrusted(
+        "f(a: int, /, b: shop.Order, c=1, *rest, d: None, e: str = '', **more) -> list[int]"
+    )
+    assert signature is not None
+    found = [
+        (each.name, name_of(each.annotation), each.is_positional, each.is_named, each.is_required)
+        for each in signature.parameters
+    ]
+    assert found == [
+        ("a", "int", True, False, True),
+        ("b", "Order", True, True, True),
+        ("c", "", True, True, False),
+        ("d", "None", False, True, True),
+        ("e", "str", False, True, False),
+    ]
+    assert signature.takes_more
+    assert not signature.takes_items
+    assert name_of(signature.result) == ""  # a list of something has no name of its own
+
+
+@pytest.mark.parametrize("name", ITEMS)
+@pytest.mark.parametrize("form", ["{}", "spear.{}", "{}[int]", "spear.{}[int]"])
+def test_items_are_no_argument(name: str, form: str) -> None:
+    signature = parse_signature_untrusted(f"f(a, items: {form.format(name)}, *, b=1)")
+    assert signature is not None
+    assert [each.name for each in signature.parameters] == ["a", "b"]
+    assert signature.takes_items
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("form", ["{}[int]", "abc.{}[int, None]", "{}[int, None, str]"])
+def test_the_result_of_a_stream_is_one_item(name: str, form: str) -> None:
+    signature = parse_signature_untrusted(f"f() -> {form.format(name)}")
+    assert signature is not None
+    assert name_of(signature.result) == "int"
+
+
+def test_a_stream_of_nothing_known_is_its_own_result() -> None:
+    for text in ("Iterator", "Iterator[()]", "list[int]"):
+        signature = parse_signature_untrusted(f"f() -> {text}")
+        assert signature is not None
+        assert signature.result is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, "", "f(", "f(x) -> (", "f(x): pass\ndef g()", "f(): pass\nx", "\0", "f(x, x)\udc80(",
+        "f(" + "(" * 500, "f(x)" + " " * MAX_SIGNATURE,
+    ],
+)  # fmt: skip
+def test_text_that_is_no_signature(text: str | None) -> None:
+    assert parse_signature_untrusted(text) is None
+
+
+def test_no_name_means_two_things() -> None:
+    names = [*SCALARS, *BYTES, *ANYTHING, *LISTS, *SETS, *TUPLES, *MAPS]
+    assert len(names) == len(set(names))
+    assert set(SAMPLES) | set(ANYTHING) == set(names)
