@@ -25,6 +25,14 @@ class Figure(enum.StrEnum):
     CHANNEL_MEMORY = "channel_memory"
     HEARTBEAT_CPU = "heartbeat_cpu"
     IDLE_CPU = "idle_cpu"
+    CPU_ROUND_ROBIN = "cpu_round_robin"
+    CPU_LEAST_LOADED = "cpu_least_loaded"
+    CPU_RANDOM = "cpu_random"
+    CPU_POWER_OF_TWO = "cpu_power_of_two"
+    CPU_STICKY = "cpu_sticky"
+    DEPLOY = "deploy"
+    REPLACE = "replace"
+    RESTART = "restart"
 
 
 UNITS = {
@@ -39,6 +47,14 @@ UNITS = {
     Figure.CHANNEL_MEMORY: "bytes",
     Figure.HEARTBEAT_CPU: "µs",
     Figure.IDLE_CPU: "% of a core",
+    Figure.CPU_ROUND_ROBIN: "µs/msg",
+    Figure.CPU_LEAST_LOADED: "µs/msg",
+    Figure.CPU_RANDOM: "µs/msg",
+    Figure.CPU_POWER_OF_TWO: "µs/msg",
+    Figure.CPU_STICKY: "µs/msg",
+    Figure.DEPLOY: "ms",
+    Figure.REPLACE: "ms",
+    Figure.RESTART: "ms",
 }
 
 Sample = dict[Figure, float]
@@ -55,6 +71,8 @@ class Kind(enum.StrEnum):
     START = "start"  # from spawning a process to its first answer: START
     BURST = "burst"  # `count` of them at once, the time of all divided by their number: START
     IDLE_INSTANCE = "idle-instance"  # one that has answered and waits: UNIQUE_MEMORY
+    REPLICAS = "replicas"  # 64 calls in flight, to `count` replicas: CPU of the host by policy
+    LIFE = "replicas-life"  # `count` of them deployed, killed and restarted: time of each
     IDLE = "idle"  # `count` channels open, doing nothing: the figures about idle channels
 
 

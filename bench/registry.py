@@ -83,6 +83,13 @@ _OURS = (
         "bench.many:idle_instances",
         (Kind.IDLE_INSTANCE,),
     ),
+    Peer(
+        "spear-replicas",
+        "Spear Function.call to many replicas",
+        "bench.replicas:calls",
+        (Kind.REPLICAS,),
+    ),
+    Peer("spear-life", "Spear replicas", "bench.replicas:life", (Kind.LIFE,)),
     Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Kind.IDLE,)),
     Peer(
         "spear-gateway",

@@ -74,6 +74,16 @@ _START = Load(Kind.START)
 _BURST = Load(Kind.BURST, count=16)
 _IDLE_INSTANCE = Load(Kind.IDLE_INSTANCE)
 _IDLE = Load(Kind.IDLE, count=10_000)
+REPLICAS = (100, 300)
+_LIFE_OF_SOME, _LIFE_OF_MANY = Load(Kind.LIFE, count=16), Load(Kind.LIFE, count=300)
+
+_BY_POLICY = {
+    "round-robin": Figure.CPU_ROUND_ROBIN,
+    "least-loaded": Figure.CPU_LEAST_LOADED,
+    "random": Figure.CPU_RANDOM,
+    "power-of-two": Figure.CPU_POWER_OF_TWO,
+    "sticky": Figure.CPU_STICKY,
+}
 
 
 def _point(peer: str, load: Load, figure: Figure) -> Point:
@@ -112,6 +122,39 @@ def _segments_row(size: int, label: str) -> Row:
         Bound.AT_MOST,
         must=1.1,
         aim=1.0,
+    )
+
+
+def _replicas(count: int) -> Load:
+    return Load(Kind.REPLICAS, 1 << 10, count)
+
+
+def _replicas_rows() -> list[Row]:
+    """Return what a call costs its host with many replicas, beside what it costs with one."""
+    return [
+        Row(
+            f"replicas-{count}-{policy}/1",
+            f"CPU of the host for a call, {policy}, {count} replicas",
+            _point("spear-replicas", _replicas(count), figure),
+            _point("spear-replicas", _replicas(1), figure),
+            Bound.AT_MOST,
+            must=2,
+            aim=1.5,
+        )
+        for count in REPLICAS
+        for policy, figure in _BY_POLICY.items()
+    ]
+
+
+def _life_row(what: str, figure: Figure) -> Row:
+    return Row(
+        f"replicas-{figure}-300/16",
+        f"{what} 300 replicas, each",
+        _point("spear-life", _LIFE_OF_MANY, figure),
+        _point("spear-life", _LIFE_OF_SOME, figure),
+        Bound.AT_MOST,
+        must=2,
+        aim=1,
     )
 
 
@@ -327,6 +370,10 @@ ROWS = (
         must=1 / 4,
         aim=1 / 5,
     ),
+    *_replicas_rows(),
+    _life_row("deploy", Figure.DEPLOY),
+    _life_row("kill and replace", Figure.REPLACE),
+    _life_row("restart, one after the other,", Figure.RESTART),
     _idle_row(
         "idle-channel-memory/16KiB",
         "memory of one idle authenticated channel in the host",
