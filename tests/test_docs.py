@@ -48,7 +48,7 @@ DOCUMENTS: Final = {
 
 PACKAGES: Final = (
     "spear", "spear.agent", "spear.calls", "spear.channels", "spear.gateway", "spear.runtimes",
-    "spear.spearlet", "spear.testing", "spear.transports", "spear.wire",
+    "spear.spearlet", "spear.telemetry", "spear.testing", "spear.transports", "spear.wire",
 )  # fmt: skip
 """Where public names live."""
 
