@@ -29,8 +29,19 @@ class InstanceTimeouts:
     drain_seconds: float = DRAIN_SECONDS
     """Stop ladder, first step: running calls may finish."""
 
+    farewell_seconds: float = 0.2
+    """From our CLOSE to the CLOSE of an idle instance, if it sends one: a round trip and some work. One
+    that does not is asked to end (SIGTERM)."""
+
     terminate_seconds: float = 2.0
     """Stop ladder, second step: from being asked to end (SIGTERM) to being killed (SIGKILL)."""
+
+    kill_seconds: float = 2.0
+    """To have an instance killed, and again from then to its end. Only a process that the kernel keeps (a
+    dead disk) takes longer; a Pod is deleted by an API server that may be busy."""
+
+    exit_seconds: float = 0.2
+    """An error about a lost instance waits for its exit status so long: usually a millisecond."""
 
     def __attrs_post_init__(self) -> None:
         check_limits(self)

@@ -24,7 +24,7 @@ from runtimes.helpers import call, children, descriptors, open_host, private_fil
 
 from spear import SharedBuffer
 from spear._forks import close, own, own_socket
-from spear.runtimes import ProcessSettings
+from spear.runtimes import ProcessSettings, ProcessTemplate
 
 
 def in_a_child(function: Callable[[], object]) -> object:
@@ -53,6 +53,7 @@ async def a_host_and_its_child() -> None:
         ) as template,
         host.ready(worker()) as instance,
     ):
+        assert isinstance(template, ProcessTemplate)
         with SharedBuffer(1000) as buffer:
             with trio.fail_after(15):
                 # Until everything that is being started has been.

@@ -187,7 +187,16 @@ def test_the_version_is_that_of_the_package() -> None:
 
 # What users implement, and Spear calls; what lives as long as the connection that it serves; and what
 # each runtime's `open_instance` consists of.
-OTHERS = {"handle", "watch", "serve", "run_alone", "host_instance", "launch"}
+OTHERS = {
+    "handle",
+    "watch",
+    "serve",
+    "run_alone",
+    "host_instance",
+    "launch",
+    "prepare",
+    "terminate",
+}
 
 
 def is_async(thing: object) -> bool:

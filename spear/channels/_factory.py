@@ -25,7 +25,7 @@ from spear._errors import (
     DeadlineExceeded,
     SpearError,
 )
-from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
+from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
 from spear._limits import expect_seconds
 from spear.transports import ListenOptions, TransportRegistry, make_private_directory
 
@@ -126,10 +126,17 @@ class CommunicationFactory:
         *,
         service: Service | None = None,
         config: ChannelConfig | None = None,
+        timeouts: InstanceTimeouts | None = None,
     ) -> AsyncIterator[Endpoint]:
         """A place where the instance can log in, for as long as the block runs.
 
         The block belongs to whoever owns the instance; leaving it closes listener and channel.
+
+        Args:
+            instance: whose place.
+            service: what the host offers to it.
+            config: how to talk to it, if not as the strategy says.
+            timeouts: of the instance; by default those of the limits.
 
         Raises:
             ChannelCreationFailed: no transport could be opened.
@@ -148,6 +155,7 @@ class CommunicationFactory:
                     transport=transport,
                     service=service,
                     low_latency=config.low_latency,
+                    timeouts=timeouts,
                 )
             )
             yield endpoint

@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from spear._errors import ChannelBroken, ChannelClosed, SpearError
-from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
+from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
 from spear._ids import InstanceId, Secret
 from spear.telemetry import ConnectionEvent, Instruments
 from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials, Reason
@@ -84,6 +84,7 @@ class Endpoint:
         transport: str,
         service: Service | None,
         low_latency: bool,
+        timeouts: InstanceTimeouts,
     ) -> None:
         self.instance_id = instance_id
         self.address = address
@@ -95,7 +96,7 @@ class Endpoint:
         self._manager = manager
         self._service = service
         self._low_latency = low_latency
-        self._expires = trio.current_time() + manager.limits.timeouts.startup_seconds
+        self._expires = trio.current_time() + timeouts.startup_seconds
         self._session: Secret | None = None
         # How the last login was made (resumes, key), until the instance has shown that it knows of it.
         self._unconfirmed: tuple[bool, Secret] | None = None
@@ -262,11 +263,12 @@ class ConnectionManager:
         transport: str = "",
         service: Service | None = None,
         low_latency: bool = False,
+        timeouts: InstanceTimeouts | None = None,
     ) -> AsyncIterator[Endpoint]:
         """Let one instance log in at ``listener``, for as long as the block runs.
 
         Leaving the block closes the listener and the channel. If cancelled, the channel's peer is
-        not told why.
+        not told why. The secret is void after ``timeouts.startup_seconds``.
 
         Raises:
             SpearError: the instance has an endpoint already.
@@ -280,6 +282,7 @@ class ConnectionManager:
             transport=transport,
             service=service,
             low_latency=low_latency,
+            timeouts=timeouts or self.limits.timeouts,
         )
         self._endpoints[instance_id] = endpoint
         try:

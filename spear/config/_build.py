@@ -51,8 +51,16 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
         if not isinstance(table, Mapping):
             faults.add(path, f"must be a table: [functions.{name}]")
             continue
-        functions[name] = read_function(name, table, faults)
+        functions[name] = read_function(name, _inherit(table, limits), faults)
     return Configuration(spearlet=spearlet, gateway=gateway, limits=limits, functions=functions)
+
+
+def _inherit(table: Mapping[str, object], limits: HostLimits) -> Mapping[str, object]:
+    """Let timeouts that a deployment does not say be those of the host."""
+    timeouts = table.get("timeouts")
+    if not isinstance(timeouts, Mapping):
+        return table
+    return {**table, "timeouts": {**attrs.asdict(limits.timeouts), **timeouts}}
 
 
 def _table(said: Mapping[str, object], name: str, faults: Faults) -> Mapping[str, object]:
@@ -120,6 +128,7 @@ def deployment_settings(function: FunctionConfiguration) -> DeploymentSettings:
         health=function.health,
         timeout=function.timeout,
         dedup_seconds=function.dedup_seconds,
+        timeouts=function.timeouts,
     )
 
 

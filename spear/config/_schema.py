@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, TypeVar, final
 
 import attrs
 
-from spear._host_limits import HostLimits
+from spear._host_limits import HostLimits, InstanceTimeouts
 from spear.calls import SchedulingPolicy
 from spear.gateway import GatewaySettings
 from spear.runtimes import StartMethod
@@ -117,6 +117,9 @@ class FunctionConfiguration:
     )
     health: HealthPolicy = _key(
         HealthPolicy(), "how instances are asked whether they are well: a table"
+    )
+    timeouts: InstanceTimeouts | None = _key(
+        None, "of its instances' lives: a table; `limits.timeouts` where not given"
     )
     python: str | None = _key(None, "the interpreter; that of the host if not given", path=True)
     python_path: tuple[str, ...] = _key((), "directories to look for modules in, first", path=True)

@@ -24,7 +24,7 @@ from ._exchange import (
     respond_json,
     whole_in,
 )
-from ._show import show_deployment, show_instances, show_line
+from ._show import show_deployments, show_instances, show_line
 from ._streams import send_head, send_items
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ async def list_deployments(app: App, request: Request, _: str) -> None:
     """``GET /v1/deployments``."""
     tell_all = app.may_know_all(request)
     deployments = app.spearlet.deployments.values()
-    shown = [show_deployment(each, tell_all=tell_all) for each in deployments]
+    shown = await show_deployments(*deployments, tell_all=tell_all)
     await respond_json(request, {"deployments": shown})
 
 
@@ -108,16 +108,18 @@ async def get_deployment(app: App, request: Request, name: str) -> None:
 
 async def _respond_deployment(app: App, request: Request, deployment: Deployment) -> None:
     tell_all = app.may_know_all(request)
-    await respond_json(request, show_deployment(deployment, tell_all=tell_all))
+    (shown,) = await show_deployments(deployment, tell_all=tell_all)
+    await respond_json(request, shown)
 
 
 async def list_instances(app: App, request: Request, _: str) -> None:
     """``GET /v1/instances``."""
-    await respond_json(request, {"instances": show_instances(app.spearlet.deployments)})
+    found = await show_instances(*app.spearlet.deployments.values())
+    await respond_json(request, {"instances": [each for some in found for each in some]})
 
 
-def snapshot(app: App, request: Request) -> dict[str, object]:
-    """Everything, now."""
+async def snapshot(app: App, request: Request) -> dict[str, object]:
+    """Everything, now. A checkpoint."""
     statistics = app.spearlet.statistics()
     tell_all = app.may_know_all(request)
     return {
@@ -130,15 +132,15 @@ def snapshot(app: App, request: Request) -> dict[str, object]:
         "executions": statistics.executions,
         "refused_connections": dict(statistics.refused_connections),
         "gateway": attrs.asdict(app.statistics()),
-        "deployments": [
-            show_deployment(each, tell_all=tell_all) for each in app.spearlet.deployments.values()
-        ],
+        "deployments": await show_deployments(
+            *app.spearlet.deployments.values(), tell_all=tell_all
+        ),
     }
 
 
 async def get_statistics(app: App, request: Request, _: str) -> None:
     """``GET /v1/statistics``."""
-    await respond_json(request, snapshot(app, request))
+    await respond_json(request, await snapshot(app, request))
 
 
 @final
@@ -159,7 +161,7 @@ class _Snapshots:
         await trio.sleep_until(self._next)
         # Whoever is slow gets fewer, and those are new.
         self._next = max(self._next + self._interval, trio.current_time())
-        return snapshot(self._app, self._request)
+        return await snapshot(self._app, self._request)
 
 
 async def watch(app: App, request: Request, _: str) -> None:

@@ -1,6 +1,7 @@
 """What there is, as JSON: functions, executions, deployments, instances, lines.
 
-Takes snapshots of objects, and neither waits nor changes anything.
+Takes snapshots of objects, and changes nothing. Only what instances use is asked of their runtimes, which
+may have to wait for an answer; all of them are asked at once.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import trio
 from ._errors import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spear.spearlet import (
         Deployment,
         Execution,
@@ -79,10 +78,32 @@ def show_execution(execution: Execution, *, tell_all: bool = False) -> dict[str,
     }
 
 
-def show_instance(deployment: str, replica: Replica) -> dict[str, object]:
-    """An instance."""
+async def show_instances(
+    *deployments: Deployment,
+) -> list[list[dict[str, object]]]:
+    """Return the instances of each deployment. A checkpoint."""
+    usage: dict[int, dict[str, object]] = {}
+
+    async def ask(replica: Replica) -> None:
+        metrics = await replica.metrics()
+        usage[id(replica)] = {} if metrics is None else attrs.asdict(metrics)
+
+    await trio.lowlevel.checkpoint()
+    found = [(each.name, each.instances) for each in deployments]
+    async with trio.open_nursery() as nursery:
+        for _, replicas in found:
+            for replica in replicas:
+                nursery.start_soon(ask, replica)
+    return [
+        [_show_instance(name, each, usage[id(each)]) for each in replicas]
+        for name, replicas in found
+    ]
+
+
+def _show_instance(
+    deployment: str, replica: Replica, usage: dict[str, object]
+) -> dict[str, object]:
     health = replica.health()
-    usage = replica.metrics()
     return {
         "id": str(replica.id),
         "deployment": deployment,
@@ -96,24 +117,25 @@ def show_instance(deployment: str, replica: Replica) -> dict[str, object]:
         "heartbeats_missed": health.heartbeats_missed,
         "calls_in_flight": health.calls_in_flight,
         "age_seconds": health.age_seconds,
-        "cpu_seconds": usage and usage.cpu_seconds,
-        "memory_bytes": usage and usage.memory_bytes,
-        "descriptors": usage and usage.descriptors,
-        "threads": usage and usage.threads,
+        "cpu_seconds": usage.get("cpu_seconds"),
+        "memory_bytes": usage.get("memory_bytes"),
+        "descriptors": usage.get("descriptors"),
+        "threads": usage.get("threads"),
     }
 
 
-def show_instances(deployments: Mapping[str, Deployment]) -> list[object]:
-    """All of them."""
+async def show_deployments(*deployments: Deployment, tell_all: bool) -> list[dict[str, object]]:
+    """Return deployments with their instances. A checkpoint."""
+    instances = await show_instances(*deployments)
     return [
-        show_instance(name, replica)
-        for name, deployment in deployments.items()
-        for replica in deployment.instances
+        _show_deployment(each, its_instances, tell_all=tell_all)
+        for each, its_instances in zip(deployments, instances, strict=True)
     ]
 
 
-def show_deployment(deployment: Deployment, *, tell_all: bool) -> dict[str, object]:
-    """A deployment with its instances."""
+def _show_deployment(
+    deployment: Deployment, instances: list[dict[str, object]], *, tell_all: bool
+) -> dict[str, object]:
     health = deployment.health()
     statistics = attrs.asdict(deployment.statistics(), recurse=False)
     functions = statistics.pop("functions")
@@ -134,7 +156,7 @@ def show_deployment(deployment: Deployment, *, tell_all: bool) -> dict[str, obje
         "decisions": [
             {**attrs.asdict(each), "time": wall_clock(each.time)} for each in deployment.decisions
         ],
-        "instances": [show_instance(deployment.name, replica) for replica in deployment.instances],
+        "instances": instances,
     }
 
 

@@ -4,12 +4,13 @@ from ._abc import InstanceTemplate as InstanceTemplate
 from ._abc import Runtime as Runtime
 from ._abc import RuntimeCapabilities as RuntimeCapabilities
 from ._abc import RuntimeStatistics as RuntimeStatistics
+from ._abc import TemplateSpec as TemplateSpec
 from ._body import InstanceBody as InstanceBody
 from ._body import InstanceMetrics as InstanceMetrics
 from ._body import InstanceSpec as InstanceSpec
 from ._body import RuntimeSettings as RuntimeSettings
+from ._health import InstanceHealth as InstanceHealth
 from ._instance import Instance as Instance
-from ._instance import InstanceHealth as InstanceHealth
 from ._instance import Launch as Launch
 from ._instance import host_instance as host_instance
 from ._logs import LogBook as LogBook

@@ -13,15 +13,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 import attrs
+import trio
 
-from spear._errors import ConfigurationError, SpawnFailed
+from spear._errors import ConfigurationError, SpawnFailed, SpearError
 from spear._ids import check_runtime_name
 from spear._limits import expect_whole
+from spear._util import summary_of
 from spear.channels import call_unprotected, protected_block, protected_class
 from spear.telemetry import InstanceEvent, InstanceState
 
@@ -29,12 +31,16 @@ from ._body import RuntimeSettings
 from ._instance import host_instance
 
 if TYPE_CHECKING:
+    from spear._host_limits import HostLimits, InstanceTimeouts
     from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
 
     from ._body import InstanceBody, InstanceSpec
     from ._instance import Instance
     from ._logs import LogBook, OnLine
     from ._states import OnEvent
+
+
+T = TypeVar("T")
 
 
 @final
@@ -130,26 +136,24 @@ class Runtime(ABC):
         Raises:
             ConfigurationError: no; the message says what to change.
         """
-        for problem in self._own(settings).problems():
-            raise problem
-
-    def _own(self, settings: RuntimeSettings) -> RuntimeSettings:
         if not isinstance(settings, self.settings_class):
             raise ConfigurationError(
                 f"the runtime {self.name!r} needs {self.settings_class.__name__}, not "
                 f"{type(settings).__name__}"
             )
-        return settings
+        for problem in settings.problems():
+            raise problem
 
-    @abstractmethod
-    def open_template(
+    @protected_block
+    async def open_template(
         self,
         settings: RuntimeSettings,
         factory: CommunicationFactory,
         *,
         several: bool = False,
+        timeouts: InstanceTimeouts | None = None,
         on_line: OnLine | None = None,
-    ) -> AbstractAsyncContextManager[InstanceTemplate]:
+    ) -> AsyncIterator[InstanceTemplate]:
         """What starts instances of one program, for as long as the block runs.
 
         Instances must end before the block is left, unless the runtime says otherwise. What the block
@@ -159,11 +163,30 @@ class Runtime(ABC):
             settings: of :attr:`settings_class`; of all instances.
             factory: opens the channels to the instances; its limits are theirs.
             several: whether more than one instance is expected, so that preparation pays.
+            timeouts: of the instances whose specs have none; by default those of the factory's limits.
             on_line: receives each line that is written while instances are prepared; must neither block
                 nor raise.
 
         Raises:
             ConfigurationError: see :meth:`validate`.
+            SpawnFailed: the runtime cannot prepare instances.
+        """
+        self.validate(settings)
+        await trio.lowlevel.checkpoint()
+        limits = factory.manager.limits
+        if timeouts is not None:
+            limits = attrs.evolve(limits, timeouts=timeouts)
+        spec = TemplateSpec(
+            settings=settings, factory=factory, limits=limits, several=several, on_line=on_line
+        )
+        async with _blaming(self.name, self.prepare(spec)) as template:
+            yield template
+
+    @abstractmethod
+    def prepare(self, spec: TemplateSpec) -> AbstractAsyncContextManager[InstanceTemplate]:
+        """Do what instances need before they start; leaving the block undoes it.
+
+        :meth:`open_template` calls this, and has checked the settings.
         """
 
     def statistics(self) -> RuntimeStatistics:
@@ -196,20 +219,40 @@ class Runtime(ABC):
             call_unprotected(on_event, event)
 
 
+@final
+@attrs.frozen(kw_only=True)
+class TemplateSpec:
+    """A template that is wanted.
+
+    Attributes:
+        settings: of its instances; of the runtime's ``settings_class``.
+        factory: opens the channels to the instances.
+        limits: of the host, with the timeouts of these instances.
+        several: whether more than one instance is expected.
+        on_line: receives each line that is written while instances are prepared.
+    """
+
+    settings: RuntimeSettings
+    factory: CommunicationFactory
+    limits: HostLimits
+    several: bool = False
+    on_line: OnLine | None = None
+
+
 @protected_class
 class InstanceTemplate(ABC):
     """What makes many instances of one program cheap: a zygote, a compiled module, a Pod template.
 
-    Made by :meth:`Runtime.open_template`.
+    Opened by :meth:`Runtime.open_template`.
 
-    Args:
-        runtime: counts its instances.
-        factory: opens the channels to the instances.
+    Attributes:
+        runtime: has made it, and counts its instances.
+        spec: what was wanted.
     """
 
-    def __init__(self, runtime: Runtime, factory: CommunicationFactory) -> None:
-        self._runtime = runtime
-        self._factory = factory
+    def __init__(self, runtime: Runtime, spec: TemplateSpec) -> None:
+        self.runtime = runtime
+        self.spec = spec
 
     @property
     def obstacle(self) -> str:
@@ -222,7 +265,7 @@ class InstanceTemplate(ABC):
 
     @abstractmethod
     def launch(
-        self, endpoint: Endpoint, book: LogBook
+        self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
     ) -> AbstractAsyncContextManager[InstanceBody]:
         """Start what an instance runs in; leaving the block releases all that it holds.
 
@@ -232,6 +275,7 @@ class InstanceTemplate(ABC):
         Args:
             endpoint: where the instance logs in.
             book: keeps what the instance writes.
+            timeouts: of this instance.
 
         Raises:
             SpawnFailed: it could not be started.
@@ -254,7 +298,27 @@ class InstanceTemplate(ABC):
             SpearError: there is an instance of that id.
         """
         config = self.configure_channel(spec.channel)
-        with self._runtime._counting(spec) as counted:
-            opening = host_instance(counted, self._factory, config, self.launch)
+        if spec.timeouts is None:
+            spec = attrs.evolve(spec, timeouts=self.spec.limits.timeouts)
+        with self.runtime._counting(spec) as counted:
+            opening = host_instance(counted, self.spec.factory, config, self._launch)
             async with opening as instance:
                 yield instance
+
+    def _launch(
+        self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+    ) -> AbstractAsyncContextManager[InstanceBody]:
+        return _blaming(self.runtime.name, self.launch(endpoint, book, timeouts))
+
+
+@protected_block
+async def _blaming(name: str, opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Enter a block of a runtime. Its bugs fail a deployment or an instance, and not the host."""
+    async with AsyncExitStack() as stack:
+        try:
+            opened = await stack.enter_async_context(opening)
+        except SpearError:
+            raise
+        except Exception as error:
+            raise SpawnFailed(f"the runtime {name!r} has failed: {summary_of(error)}") from error
+        yield opened

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, final
 
 import attrs
+import trio
 
 from spear.channels import ChannelConfig
 
 if TYPE_CHECKING:
     from spear._errors import ConfigurationError
+    from spear._host_limits import InstanceTimeouts
     from spear._ids import InstanceId
     from spear.channels import Service
 
@@ -55,6 +57,7 @@ class InstanceSpec:
         instance_id: its name and incarnation; no other instance of the host may have it.
         service: what the host offers to it.
         channel: how to talk to it, if not as the strategy of its runtime says.
+        timeouts: of its life, if not those of its template.
         on_event: told of every state it comes to, in order; must neither block nor raise.
         on_line: told of every line it writes; must neither block nor raise.
     """
@@ -62,6 +65,7 @@ class InstanceSpec:
     instance_id: InstanceId
     service: Service | None = None
     channel: ChannelConfig = attrs.field(factory=ChannelConfig)
+    timeouts: InstanceTimeouts | None = None
     on_event: OnEvent | None = None
     on_line: OnLine | None = None
 
@@ -69,25 +73,28 @@ class InstanceSpec:
 @final
 @attrs.frozen(kw_only=True)
 class InstanceMetrics:
-    """What an instance uses now; itself, without processes that it has started.
+    """What an instance uses now; None is what its runtime cannot tell.
+
+    Of a process, it is the process itself, without others that it has started.
 
     Attributes:
         cpu_seconds: of all its threads, since it started.
         memory_bytes: that it has in physical memory, shared pages included.
         descriptors: that it has open.
         threads: that it has.
-        is_runnable: whether one of its threads runs, or waits for a processor.
     """
 
-    cpu_seconds: float
-    memory_bytes: int
-    descriptors: int
-    threads: int
-    is_runnable: bool = False
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    descriptors: int | None = None
+    threads: int | None = None
 
 
 class InstanceBody(ABC):
     """The handle on what a runtime has started. Only :class:`Instance` uses it.
+
+    ``terminate`` and ``kill`` do what they can do at once in their first step, before any checkpoint: a
+    signal is sent even if they are cancelled. :class:`Instance` limits their time.
 
     Attributes:
         description: for log lines, such as "pid 17".
@@ -110,16 +117,27 @@ class InstanceBody(ABC):
 
     @abstractmethod
     async def watch(self) -> None:
-        """Do what has to be done while it runs, such as reading what it writes."""
+        """Do what has to be done while it runs, such as reading what it writes.
+
+        Cancelled when the instance has ended, or could not be killed.
+        """
 
     @abstractmethod
-    def terminate(self) -> None:
-        """Ask it to end. Does nothing if it has ended."""
+    async def terminate(self) -> None:
+        """Ask it to end. Does nothing if it has ended. May be called again."""
 
     @abstractmethod
-    def kill(self) -> None:
-        """End it, whatever it is doing. Does nothing if it has ended."""
+    async def kill(self) -> None:
+        """End it, whatever it is doing. Does nothing if it has ended. May be called again."""
 
-    @abstractmethod
-    def metrics(self) -> InstanceMetrics | None:
-        """What it uses now; None if it has ended."""
+    async def metrics(self) -> InstanceMetrics | None:
+        """What it uses now; None if it has ended, or the runtime cannot tell. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        return None
+
+    def is_busy(self) -> bool:
+        """Whether it is seen to compute, or waits for a processor, since this was last asked.
+
+        Asked when a heartbeat is missing: one that is busy is not taken for dead. Must not block.
+        """
+        return False

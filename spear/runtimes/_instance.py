@@ -14,10 +14,8 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from math import inf
-from signal import Signals
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-import attrs
 import trio
 
 from spear._errors import SpawnFailed, SpearError, WorkerDied
@@ -31,12 +29,13 @@ from spear.channels import (
 )
 from spear.telemetry import InstanceEvent, InstanceState, LogLine
 
+from ._health import InstanceHealth, describe_exit
 from ._logs import LogBook
 from ._states import GONE, Lifecycle
 
 if TYPE_CHECKING:
     from spear._errors import ChannelBroken, ChannelClosed
-    from spear._host_limits import HostLimits
+    from spear._host_limits import HostLimits, InstanceTimeouts
     from spear._ids import InstanceId
     from spear.channels import (
         ChannelConfig,
@@ -50,59 +49,15 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("spear.runtimes")
 
-EXIT_STATUS_SECONDS: Final = 0.2
-"""From the end of a channel to the exit status of its process: usually a millisecond."""
-
-LATE_SECONDS: Final = 0.15
-"""How long after the startup deadline a starter that cannot be killed is waited for."""
-
-FAREWELL_SECONDS: Final = 0.2
-"""How soon a peer that knows how to leave answers our farewell with its own, once it is idle."""
-
-KILL_SECONDS: Final = 2.0
-"""From SIGKILL to its effect: only a process that the kernel keeps (a dead disk) takes longer."""
-
-BUSY_SECONDS: Final = 0.005
-"""Who has used the processor for longer than this since the last heartbeat that was due is at work."""
+METRICS_SECONDS: Final = 1.0
+"""A runtime that takes longer to tell what an instance uses is not waited for."""
 
 _STOPPED: Final = "it was stopped"
 
-Launch: TypeAlias = "Callable[[Endpoint, LogBook], AbstractAsyncContextManager[InstanceBody]]"
+Launch: TypeAlias = (
+    "Callable[[Endpoint, LogBook, InstanceTimeouts], AbstractAsyncContextManager[InstanceBody]]"
+)
 """Starts what an instance runs in; the block's end releases all it holds."""
-
-
-@final
-@attrs.frozen(kw_only=True)
-class InstanceHealth:
-    """How an instance is.
-
-    Attributes:
-        state: where it stands.
-        reason: why it came there, if there is something to say.
-        is_connected: whether it takes calls.
-        heartbeats_missed: how many of the last it has not answered.
-        calls_in_flight: that it has not finished.
-        age_seconds: since it was asked for.
-    """
-
-    state: InstanceState
-    reason: str
-    is_connected: bool
-    heartbeats_missed: int
-    calls_in_flight: int
-    age_seconds: float
-
-
-def describe_exit(exit_status: int | None) -> str:
-    """What an exit status says, as the end of a sentence."""
-    if exit_status is None:
-        return "ended, nobody knows how"
-    if exit_status >= 0:
-        return f"exited with status {exit_status}"
-    try:
-        return f"was killed by {Signals(-exit_status).name}"
-    except ValueError:
-        return f"was killed by signal {-exit_status}"
 
 
 @final
@@ -116,18 +71,27 @@ class Instance(metaclass=NoPublicConstructor):
             another one.
     """
 
-    def __init__(self, spec: InstanceSpec, limits: HostLimits, instruments: Instruments) -> None:
+    def __init__(
+        self,
+        spec: InstanceSpec,
+        limits: HostLimits,
+        timeouts: InstanceTimeouts,
+        instruments: Instruments,
+    ) -> None:
         self.id: InstanceId = spec.instance_id
         self.channel: CommunicationChannel | None = None
         self._limits = limits
+        self._timeouts = timeouts
         self._log_book = LogBook(spec.instance_id, limits, spec.on_line, instruments)
         self._lifecycle = Lifecycle(spec.instance_id, spec.on_event, instruments)
         self._body: InstanceBody | None = None  # from STARTING on
         self._begun = trio.current_time()
-        self._cpu_seconds = 0.0  # used when we last looked whether it is busy
         self._was_ready = False
         self._end_reason = ""  # why we ended it, if we did
         self._stopping = trio.Lock()
+        # Of the task that watches the body. Shielded: the body is put down before it is cancelled.
+        self._watching = trio.CancelScope(shield=True)
+        self._is_watched = False
 
     def __repr__(self) -> str:
         body = f" ({self._body.description})" if self._body else ""
@@ -176,9 +140,13 @@ class Instance(metaclass=NoPublicConstructor):
             age_seconds=trio.current_time() - self._begun,
         )
 
-    def metrics(self) -> InstanceMetrics | None:
-        """What it uses now; None if it does not run."""
-        return self._body.metrics() if self._body else None
+    async def metrics(self) -> InstanceMetrics | None:
+        """What it uses now; None if it does not run, or its runtime cannot tell. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if self._body is not None and self.state not in GONE:
+            with trio.move_on_after(METRICS_SECONDS):
+                return await self._body.metrics()
+        return None
 
     # -- waiting ------------------------------------------------------------------------------
 
@@ -192,7 +160,7 @@ class Instance(metaclass=NoPublicConstructor):
                 latest.
             WorkerDied: it was ready once.
         """
-        deadline = self._begun + self._limits.timeouts.startup_seconds + LATE_SECONDS
+        deadline = self._begun + self._timeouts.startup_seconds + self._timeouts.exit_seconds
         with trio.move_on_at(inf if self._was_ready else deadline):
             while await self._lifecycle.wait_for(InstanceState.READY) not in GONE:
                 if self.channel is not None:
@@ -233,7 +201,7 @@ class Instance(metaclass=NoPublicConstructor):
             if self.state is InstanceState.DRAINING and channel is not None:
                 await self._drain(
                     channel,
-                    self._limits.timeouts.drain_seconds if drain_seconds is None else drain_seconds,
+                    self._timeouts.drain_seconds if drain_seconds is None else drain_seconds,
                 )
                 if channel.peer_leaving.is_set() and self.state not in GONE:
                     logger.warning("%s has left, and takes too long to end: SIGTERM", self.id)
@@ -244,7 +212,7 @@ class Instance(metaclass=NoPublicConstructor):
         """Let it finish its calls, and end by itself if it is of the kind that does."""
         with trio.move_on_after(seconds):
             await channel.drain(seconds)
-            with trio.move_on_after(FAREWELL_SECONDS) as farewell:
+            with trio.move_on_after(self._timeouts.farewell_seconds) as farewell:
                 await channel.peer_leaving.wait()
             if not farewell.cancelled_caught:
                 # Spear's agents end now. SIGTERM would only spoil their exit status.
@@ -252,33 +220,49 @@ class Instance(metaclass=NoPublicConstructor):
                     await self.wait_exited()
 
     async def _terminate(self, channel: CommunicationChannel | None) -> None:
-        seconds = self._limits.timeouts.terminate_seconds
+        seconds = self._timeouts.terminate_seconds
         if self._begin_to_end(_STOPPED) and self._body is not None:
-            self._body.terminate()
             with trio.move_on_after(seconds):
+                await self._body.terminate()
                 if channel is not None:
                     await channel.aclose("the instance is being stopped")
                 await self.wait_exited()
         if self.state not in GONE:
             logger.warning("%s went on for %g s after SIGTERM: killed", self.id, seconds)
-            self.kill(f"it went on for {seconds:g} s after SIGTERM")
-            with trio.move_on_after(KILL_SECONDS):
+            await self.kill(f"it went on for {seconds:g} s after SIGTERM")
+            with trio.move_on_after(self._timeouts.kill_seconds):
                 await self.wait_exited()
 
-    def kill(self, reason: str = "kill() was called") -> None:
-        """End it at once, and all processes of its group. Does nothing if it does not run.
+    async def kill(self, reason: str = "kill() was called") -> None:
+        """End it at once, with all processes of its group. A checkpoint. Does nothing if it does not run.
+
+        Returns when it has been told, for which its runtime has ``kill_seconds`` of its timeouts; then
+        wait for its end with :meth:`wait_exited`. It is killed also if this is cancelled.
 
         Args:
             reason: for the log, and for the errors of calls that it does not finish.
         """
+        await self._kill(reason)
+        await trio.lowlevel.checkpoint()
+
+    async def _kill(self, reason: str) -> None:
         body = self._body
-        if body is None or self.state in GONE:
-            return
-        logger.info("%r: killed, because %s", self, reason)
-        try:
-            self._begin_to_end(reason)
-        finally:  # Ctrl-C may have interrupted an observer of the state
-            body.kill()
+        if body is not None and self.state not in GONE:
+            logger.info("%r: killed, because %s", self, reason)
+            try:
+                self._begin_to_end(reason)
+            finally:  # Ctrl-C may have interrupted an observer of the state
+                await self._kill_body(body)
+
+    async def _kill_body(self, body: InstanceBody) -> None:
+        seconds = self._timeouts.kill_seconds
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
+            try:
+                await body.kill()
+            except Exception:
+                logger.exception("%r cannot be killed", self)
+        if scope.cancelled_caught:
+            logger.error("%r could not be killed within %g s (kill_seconds)", self, seconds)
 
     def _begin_to_end(self, reason: str) -> bool:
         """Whether there is still something to end."""
@@ -295,9 +279,9 @@ class Instance(metaclass=NoPublicConstructor):
         """What to raise for a call that was lost with its channel: how the instance died.
 
         The exit status is known a moment after the channel is lost; this waits for it, for at most
-        0.2 s. A checkpoint.
+        ``exit_seconds`` of its timeouts. A checkpoint.
         """
-        with trio.move_on_after(EXIT_STATUS_SECONDS):
+        with trio.move_on_after(self._timeouts.exit_seconds):
             await self.wait_exited()
         story = self._story() if self.state in GONE else f"is lost: {error}"
         return self._worker_died(story, error)
@@ -335,6 +319,17 @@ class Instance(metaclass=NoPublicConstructor):
         self._body = body
         self._lifecycle.move(InstanceState.STARTING, body.description)
 
+    async def _watch(self, body: InstanceBody) -> None:
+        """Watch the body until it has ended, and further, if it still has to be read."""
+        try:
+            with self._watching:
+                async with open_private_nursery() as nursery:
+                    nursery.start_soon(self._watch_exit, body)
+                    await body.watch()
+                    await trio.sleep_forever()
+        finally:
+            self._is_watched = False
+
     async def _watch_exit(self, body: InstanceBody) -> None:
         await body.wait_exited()
         self._exited()
@@ -346,9 +341,9 @@ class Instance(metaclass=NoPublicConstructor):
 
     async def _follow(self, endpoint: Endpoint) -> None:
         """Follow the connection of the instance, and declare it dead if that is how it looks."""
-        limits = self._limits
-        deadline = self._begun + limits.timeouts.startup_seconds
-        omission = f"did not log in within {limits.timeouts.startup_seconds:g} s (startup_seconds)"
+        seconds = self._timeouts.startup_seconds
+        deadline = self._begun + seconds
+        omission = f"did not log in within {seconds:g} s (startup_seconds)"
         while channel := await _next_channel(endpoint, deadline):
             self._connected(channel)
             await channel.peer_leaving.wait()
@@ -360,21 +355,21 @@ class Instance(metaclass=NoPublicConstructor):
                 await self._see_off()
                 return
             if channel.fell_silent:
-                self.kill(f"it gave {channel.closed_by}")
+                await self.kill(f"it gave {channel.closed_by}")
                 return
             self._lifecycle.move(InstanceState.UNHEALTHY, str(channel.closed_by))
-            deadline = trio.current_time() + limits.wire.reconnect_seconds
+            deadline = trio.current_time() + self._limits.wire.reconnect_seconds
             omission = "lost its connection and did not reconnect within "
-            omission += f"{limits.wire.reconnect_seconds:g} s (reconnect_seconds)"
+            omission += f"{self._limits.wire.reconnect_seconds:g} s (reconnect_seconds)"
         if not self._stopping.locked():
-            self.kill(f"it {omission}")
+            await self.kill(f"it {omission}")
 
     async def _see_off(self) -> None:
         """It has left of its own will: let it end."""
         if not self._stopping.locked():
-            with trio.move_on_after(self._limits.timeouts.terminate_seconds):
+            with trio.move_on_after(self._timeouts.terminate_seconds):
                 await self.wait_exited()
-            self.kill("it left its host and did not end")
+            await self.kill("it left its host and did not end")
 
     def _connected(self, channel: CommunicationChannel) -> None:
         self.channel = channel
@@ -384,26 +379,25 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.READY)
 
     def _is_busy(self) -> bool:
-        """Whether it has used the processor since this was last asked, or waits for it now."""
-        metrics = None if self._body is None else self._body.metrics()
-        if metrics is None:
-            return False
-        before, self._cpu_seconds = self._cpu_seconds, metrics.cpu_seconds
-        return metrics.is_runnable or metrics.cpu_seconds - before > BUSY_SECONDS
+        return self._body is not None and self._body.is_busy()
 
     # -- the end ------------------------------------------------------------------------------
 
     async def _put_down(self, body: InstanceBody) -> None:
-        """See that it does not run any more, even if we are cancelled."""
+        """See that it does not run any more, even if we are cancelled; then watch it no more."""
         try:
-            self.kill("its owner has left it")
+            await self._kill("its owner has left it")
         finally:  # Ctrl-C may have interrupted an observer of the state
+            deadline = trio.current_time() + self._timeouts.kill_seconds
             try:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
-                    if self.state not in GONE:
+                with trio.CancelScope(shield=True, deadline=deadline):
+                    if self._is_watched:
+                        await self._lifecycle.wait_for()
+                    elif self.state not in GONE:  # what watched it has failed
                         await body.wait_exited()
                         self._exited()
             finally:
+                self._watching.cancel()
                 if self.state not in GONE:
                     if not body.has_ended:
                         logger.error("%r does not end, though it was killed", self)
@@ -456,21 +450,26 @@ async def host_instance(
     spec: InstanceSpec, factory: CommunicationFactory, config: ChannelConfig, launch: Launch
 ) -> AsyncIterator[Instance]:
     """The whole life of an instance; see :meth:`InstanceTemplate.open_instance`."""
-    instance = Instance._create(spec, factory.manager.limits, factory.manager.instruments)
+    manager = factory.manager
+    timeouts = spec.timeouts or manager.limits.timeouts
+    instance = Instance._create(spec, manager.limits, timeouts, manager.instruments)
     caught: list[BaseException] = []
     try:
         async with open_private_nursery() as nursery:
             with _catch(caught):
                 async with factory.open_endpoint(
-                    spec.instance_id, service=spec.service, config=config
+                    spec.instance_id,
+                    service=spec.service,
+                    config=config,
+                    timeouts=timeouts,
                 ) as endpoint:
                     with _catch(caught):
-                        async with launch(endpoint, instance._log_book) as body:
+                        async with launch(endpoint, instance._log_book, timeouts) as body:
                             try:
                                 with _catch(caught):
                                     instance._launched(body)
-                                    nursery.start_soon(instance._watch_exit, body)
-                                    nursery.start_soon(body.watch)
+                                    instance._is_watched = True
+                                    nursery.start_soon(instance._watch, body)
                                     nursery.start_soon(instance._follow, endpoint)
                                     yield instance
                                     await instance.stop()

@@ -166,7 +166,8 @@ class Deployment(metaclass=NoPublicConstructor):
         if not self.settings.replicas.is_several and scale.is_several:
             async with self._changing:
                 supervisor = self._running()
-                starter = await self._open_starter(self._source, scale)
+                settings = attrs.evolve(self.settings, replicas=scale)
+                starter = await self._open_starter(self._source, settings)
                 supervisor.open_replica = starter.open_replica
         self.settings = attrs.evolve(self.settings, replicas=scale)
         self._autoscaler.change(trio.current_time(), scale, "it was asked for")
@@ -205,7 +206,7 @@ class Deployment(metaclass=NoPublicConstructor):
     async def _replace_all(self, source: Source, settings: DeploymentSettings | None) -> None:
         supervisor, before, current = self._running(), self.settings, self._starter
         settings = before if settings is None else settings
-        starter = await self._open_starter(source, settings.replicas)
+        starter = await self._open_starter(source, settings)
         try:
             await supervisor.replace_all(starter.open_replica, settings)
         except BaseException:
@@ -234,7 +235,7 @@ class Deployment(metaclass=NoPublicConstructor):
         No new call is taken. If cancelled, they are being stopped all the same, but nobody waits for it.
 
         Args:
-            seconds: for what runs; by default ``HostLimits.timeouts.drain_seconds``.
+            seconds: for what runs; by default ``drain_seconds`` of its timeouts.
 
         Raises:
             ConfigurationError: that is no number of seconds; nothing is stopped.
@@ -243,7 +244,8 @@ class Deployment(metaclass=NoPublicConstructor):
             expect_seconds("seconds", seconds)
         if not self._stopping.is_set():
             self._tell("stopping")
-            self._stop_seconds = self._limits.timeouts.drain_seconds if seconds is None else seconds
+            timeouts = self.settings.timeouts or self._limits.timeouts
+            self._stop_seconds = timeouts.drain_seconds if seconds is None else seconds
         self._pool.close()
         self._stopping.set()
         await self._stopped.wait()
@@ -294,16 +296,16 @@ class Deployment(metaclass=NoPublicConstructor):
 
     # -- what its replicas tell ---------------------------------------------------------------
 
-    async def _open_starter(self, source: Source, scale: Scale) -> Starter:
+    async def _open_starter(self, source: Source, settings: DeploymentSettings) -> Starter:
         """Have replicas of a source started from now on; returns what starts them."""
-        starter: Starter = await self._nursery.start(self._keep_starter, source, scale)
+        starter: Starter = await self._nursery.start(self._keep_starter, source, settings)
         self._starter = starter
         return starter
 
     async def _keep_starter(
-        self, source: Source, scale: Scale, *, task_status: trio.TaskStatus[Starter]
+        self, source: Source, settings: DeploymentSettings, *, task_status: trio.TaskStatus[Starter]
     ) -> None:
-        async with source.open(scale.is_several, self._feed.put) as launcher:
+        async with source.open(settings, self._feed.put) as launcher:
             starter = Starter(launcher, self._on_instance_event, self._feed.put)
             self._starters.append(starter)
             try:
@@ -456,7 +458,7 @@ async def run_deployment(
 async def _start(deployment: Deployment) -> Supervisor:
     """Start the replicas; returns when all take calls. Raises SpearError if one does not."""
     source, settings = deployment._source, deployment.settings
-    starter = await deployment._open_starter(source, settings.replicas)
+    starter = await deployment._open_starter(source, settings)
     supervisor = deployment._supervisor = Supervisor(
         deployment.name,
         source.runtime,

@@ -123,9 +123,10 @@ class LocalReplica:
         self.drain_seconds = 0.0
         await self.channel.drain(seconds)
 
-    def kill(self, reason: str = "") -> None:
+    async def kill(self, reason: str = "") -> None:
         """Leave its calls no time when its block is left; there is no process that could be killed."""
         self.drain_seconds = 0.0
+        await trio.lowlevel.checkpoint()
 
     def health(self) -> InstanceHealth:
         """How it is now."""
@@ -140,8 +141,9 @@ class LocalReplica:
             age_seconds=trio.current_time() - self._begun,
         )
 
-    def metrics(self) -> None:
+    async def metrics(self) -> None:
         """What it uses is what this process uses."""
+        await trio.lowlevel.checkpoint()
 
     def logs(self) -> tuple[()]:
         """It writes where this process writes."""

@@ -39,8 +39,8 @@ class Replica(Protocol):
     def health(self) -> InstanceHealth:
         """How it is now, as far as the host can tell without asking it."""
 
-    def metrics(self) -> InstanceMetrics | None:
-        """What it uses now; None if it does not run, or has no process of its own."""
+    async def metrics(self) -> InstanceMetrics | None:
+        """What it uses now; None if it does not run, or its runtime cannot tell. A checkpoint."""
 
     def logs(self) -> tuple[LogLine, ...]:
         """What is kept of its stdout and stderr; nothing if it has no process of its own."""

@@ -11,6 +11,7 @@ from typing import Final, TypeGuard, final
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._host_limits import InstanceTimeouts
 from spear._limits import MAX_WHOLE, expect_whole, shown
 from spear.calls import POLICIES, PolicyFactory, SchedulingPolicy
 
@@ -166,6 +167,7 @@ class DeploymentSettings:
         health: how they are asked whether they are well.
         timeout: seconds for a call that names none; by default ``HostLimits.wire.call_seconds``.
         dedup_seconds: how long the outcome of a call with a key is remembered.
+        timeouts: of its instances; by default ``HostLimits.timeouts``.
 
     Raises:
         ConfigurationError: a value cannot be used; the message names it.
@@ -179,6 +181,7 @@ class DeploymentSettings:
     health: HealthPolicy = attrs.field(factory=HealthPolicy)
     timeout: float | None = None
     dedup_seconds: float = 600.0
+    timeouts: InstanceTimeouts | None = None
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.restart, RestartPolicy):
@@ -188,6 +191,10 @@ class DeploymentSettings:
         if not isinstance(self.health, HealthPolicy):
             raise ConfigurationError.about(
                 "health", f"must be HealthPolicy(...), not {self.health!r}"
+            )
+        if self.timeouts is not None and not isinstance(self.timeouts, InstanceTimeouts):
+            raise ConfigurationError.about(
+                "timeouts", f"must be InstanceTimeouts(...), not {self.timeouts!r}"
             )
         if self.concurrency is not None:
             expect_whole("concurrency", self.concurrency, 1, 1_000_000)

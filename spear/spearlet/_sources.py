@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spear.runtimes import InstanceTemplate, OnEvent, OnLine, RuntimeRegistry
 
     from ._callbacks import Callbacks
+    from ._settings import DeploymentSettings
     from ._supervisor import StartedReplica
 
 MAX_NAME: Final = 48
@@ -56,14 +57,14 @@ class Source:
         runtime: the name of what runs its replicas.
         name: a name for it, if nobody gives another.
         text: for people.
-        open: what starts them, for as long as a block runs; told whether there may be several, and who is
-            told of the lines that are written before there are any.
+        open: what starts them, for as long as a block runs; told how the deployment is kept, and who
+            receives the lines that are written before there are any.
     """
 
     runtime: str
     name: str
     text: str
-    open: Callable[[bool, OnLine], AbstractAsyncContextManager[Launcher]]
+    open: Callable[[DeploymentSettings, OnLine], AbstractAsyncContextManager[Launcher]]
 
 
 @final
@@ -133,9 +134,15 @@ class Sources:
         name = _name_of(title) if title else runtime.name
 
         @protected_block
-        async def open_launcher(several: bool, on_line: OnLine) -> AsyncIterator[Launcher]:
+        async def open_launcher(
+            kept: DeploymentSettings, on_line: OnLine
+        ) -> AsyncIterator[Launcher]:
             opening = runtime.open_template(
-                settings, self._factory, several=several, on_line=on_line
+                settings,
+                self._factory,
+                several=kept.replicas.is_several,
+                timeouts=kept.timeouts,
+                on_line=on_line,
             )
             async with opening as template:
                 yield _TemplateLauncher(template, self._callbacks)
@@ -144,7 +151,7 @@ class Sources:
 
     def _local(self, agent: LocalAgent, debug: bool) -> Source:
         @protected_block
-        async def open_launcher(_: bool, __: OnLine) -> AsyncIterator[Launcher]:
+        async def open_launcher(_: DeploymentSettings, __: OnLine) -> AsyncIterator[Launcher]:
             yield _LocalLauncher(agent, debug, self._callbacks, self._factory.manager)
 
         return Source("memory", _name_of(agent.name), repr(agent), open_launcher)

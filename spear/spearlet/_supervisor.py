@@ -57,8 +57,8 @@ class StartedReplica(ServingReplica, Protocol):
     async def stop(self, drain_seconds: float | None = None) -> object:
         """End it as gently as it lets us."""
 
-    def kill(self, reason: str = "") -> None:
-        """End it at once, if it can be; otherwise let its block end it."""
+    async def kill(self, reason: str = "") -> None:
+        """End it at once, if it can be; otherwise let its block end it. A checkpoint."""
 
 
 OpenReplica: TypeAlias = Callable[[InstanceId], AbstractAsyncContextManager[StartedReplica]]
@@ -332,7 +332,7 @@ class Supervisor:
                     return None
                 self.lost += 1
                 if complaint:
-                    replica.kill(complaint)
+                    await replica.kill(complaint)
                 loss = ChannelBroken(complaint or "the connection ended")
                 return await replica.explain_loss(loss)
         except SpearError as failure:

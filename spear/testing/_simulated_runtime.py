@@ -32,15 +32,16 @@ from spear.runtimes import (
     LogBook,
     Runtime,
     RuntimeSettings,
+    TemplateSpec,
 )
 
 from ._simulated_network import Network, Site
 
 if TYPE_CHECKING:
-    from spear._host_limits import HostLimits
+    from spear._host_limits import InstanceTimeouts
     from spear._ids import InstanceId
-    from spear.channels import CommunicationFactory, Endpoint
-    from spear.runtimes import OnLine
+    from spear._limits import WireLimits
+    from spear.channels import Endpoint
     from spear.telemetry import InstanceEvent
 
 START_SECONDS: Final = (0.02, 0.2)
@@ -91,19 +92,11 @@ class SimulatedRuntime(Runtime):
     bodies: dict[InstanceId, SimulatedBody] = attrs.field(factory=dict, init=False)
 
     @protected_block
-    async def open_template(
-        self,
-        settings: RuntimeSettings,
-        factory: CommunicationFactory,
-        *,
-        several: bool = False,
-        on_line: OnLine | None = None,
-    ) -> AsyncIterator[SimulatedTemplate]:
-        """What starts simulated instances; see :meth:`Runtime.open_template`."""
-        settings = self._own(settings)
-        assert isinstance(settings, SimulatedSettings)  # _own has seen to it
+    async def prepare(self, spec: TemplateSpec) -> AsyncIterator[SimulatedTemplate]:
+        """What starts simulated instances."""
+        assert isinstance(spec.settings, SimulatedSettings)  # open_template has seen to it
         await trio.lowlevel.checkpoint()
-        yield SimulatedTemplate(self, settings, factory)
+        yield SimulatedTemplate(self, spec, spec.settings)
 
 
 @final
@@ -111,9 +104,12 @@ class SimulatedTemplate(InstanceTemplate):
     """Starts simulated instances."""
 
     def __init__(
-        self, runtime: SimulatedRuntime, settings: SimulatedSettings, factory: CommunicationFactory
+        self,
+        runtime: SimulatedRuntime,
+        spec: TemplateSpec,
+        settings: SimulatedSettings,
     ) -> None:
-        super().__init__(runtime, factory)
+        super().__init__(runtime, spec)
         self._simulated = runtime
         self._settings = settings
 
@@ -135,14 +131,17 @@ class SimulatedTemplate(InstanceTemplate):
             on_event(event)
 
     @protected_block
-    async def launch(self, endpoint: Endpoint, book: LogBook) -> AsyncIterator[SimulatedBody]:
+    async def launch(
+        self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+    ) -> AsyncIterator[SimulatedBody]:
         """Start a simulated process; see :meth:`InstanceTemplate.launch`."""
         runtime, instance = self._simulated, endpoint.instance_id
         site = runtime.network.sites[f"{instance.name}-{instance.incarnation}"]
         rng = Random(f"{instance} {runtime.seed}")  # noqa: S311  # reproduces, protects nothing
         body = SimulatedBody(self._settings, site, book, rng)
         runtime.bodies[instance] = body
-        runtime.network.nursery.start_soon(body.run, endpoint, self._factory.manager.limits)
+        wire = self.spec.limits.wire
+        runtime.network.nursery.start_soon(body.run, endpoint, wire, timeouts)
         try:
             yield body
         finally:
@@ -170,7 +169,7 @@ class SimulatedBody(InstanceBody):
         # Shielded: what ends a process is its own end or a signal, and the signal closes its site first.
         self._scope = trio.CancelScope(shield=True)
 
-    async def run(self, endpoint: Endpoint, limits: HostLimits) -> None:
+    async def run(self, endpoint: Endpoint, limits: WireLimits, timeouts: InstanceTimeouts) -> None:
         """Do what the process does, from its start to its end."""
         here.set(self.site)
         settings = self._settings
@@ -185,8 +184,8 @@ class SimulatedBody(InstanceBody):
                     endpoint.address,
                     endpoint.secret,
                     self.site.instance,
-                    limits=limits.wire,
-                    drain_seconds=limits.timeouts.drain_seconds,
+                    limits=limits,
+                    drain_seconds=timeouts.drain_seconds,
                     debug=settings.debug,
                     stop=self._stop,
                     rng=self._rng,
@@ -210,11 +209,12 @@ class SimulatedBody(InstanceBody):
     async def watch(self) -> None:
         """Return at once: a simulated process writes nothing to a pipe."""
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
         """Let it drain and end; a frozen one does so when it goes on."""
         self._is_asked_to_end = True
         if not self.site.is_frozen:
             self._stop.set()
+        await trio.lowlevel.checkpoint()
 
     def freeze(self, frozen: bool) -> None:
         """Stop it, or let it go on, as SIGSTOP and SIGCONT do."""
@@ -222,15 +222,17 @@ class SimulatedBody(InstanceBody):
         if self._is_asked_to_end and not frozen:
             self._stop.set()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """End it at once."""
+        self.kill_now()
+        await trio.lowlevel.checkpoint()
+
+    def kill_now(self) -> None:
+        """End it."""
         if not self.has_ended:
             self.site.crash()  # before any of its tasks unwinds
             self._end(-SIGKILL)
             self._scope.cancel()
-
-    def metrics(self) -> None:
-        """Return None: a silent instance must not count as busy."""
 
 
 def _expect_repeatable(agent: Agent) -> None:

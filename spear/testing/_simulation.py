@@ -238,7 +238,7 @@ class Simulation(metaclass=NoPublicConstructor):
         Its connections end before its tasks unwind, so nothing that ``finally`` blocks do reaches the
         host; nor do its notes count any more.
         """
-        self._body(instance, "crash").kill()
+        self._body(instance, "crash").kill_now()
 
     async def disturb(
         self,

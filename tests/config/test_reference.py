@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Union, get_args, get_origin
 import attrs
 import pytest
 
-from spear._limits import WireLimits
+from spear import InstanceTimeouts, WireLimits
 from spear.config import FunctionConfiguration, HostConfiguration, flag_of
 from spear.config._schema import GATEWAY_ELSEWHERE
 from spear.config._toml import show_toml_value
@@ -80,7 +80,7 @@ def test_every_key_is_there_as_the_schema_has_it(table: type) -> None:
     assert DOCUMENT[start:].startswith("\n".join(wanted) + "\n\n"), "\n".join(wanted)
 
 
-@pytest.mark.parametrize("table", [Scale, RestartPolicy, HealthPolicy])
+@pytest.mark.parametrize("table", [Scale, RestartPolicy, HealthPolicy, InstanceTimeouts])
 def test_every_key_of_an_inner_table_is_there(table: type) -> None:
     assert attrs.has(table)
     starts = [f"| `{each.name}` | {default_of(each)} | " for each in attrs.fields(table)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import ConfigurationError, HostLimits, WireLimits
+from spear import ConfigurationError, HostLimits, InstanceTimeouts, WireLimits
 from spear.config import (
     Configuration,
     Flags,
@@ -125,6 +125,41 @@ def test_a_file_says_everything(read: Read, tmp_path: Path) -> None:
 )
 def test_how_many_replicas(read: Read, said: str, scale: Scale) -> None:
     assert read(f"{SHOP}replicas = {said}").shop.replicas == scale
+
+
+def test_timeouts_of_a_deployment_are_those_of_the_host_where_nothing_else_is_said(
+    read: Read,
+) -> None:
+    outcome = read(
+        f"""
+        [limits.timeouts]
+        startup_seconds = 30
+        kill_seconds = 9
+
+        {SHOP}
+        timeouts = {{ startup_seconds = 60.5 }}
+
+        [functions.other]
+        source = "shop.py"
+        """
+    )
+    assert outcome.lines == []
+    functions = outcome.configuration.functions
+    assert deployment_settings(functions["shop"]).timeouts == InstanceTimeouts(
+        startup_seconds=60.5, kill_seconds=9.0
+    )
+    assert deployment_settings(functions["other"]).timeouts is None
+
+
+def test_a_timeout_that_cannot_be_is_a_fault_of_its_key(read: Read) -> None:
+    outcome = read(f"{SHOP}timeouts = {{ startup_seconds = 0, kil_seconds = 1 }}\n")
+    assert outcome.lines == [
+        (
+            "spear.toml:3: functions.shop.timeouts.kil_seconds: there is no such key; did you mean "
+            "'kill_seconds'?"
+        ),
+        "spear.toml:3: functions.shop.timeouts.startup_seconds: must be above 0, and is 0.0",
+    ]
 
 
 def test_flags_before_environment_before_file(read: Read) -> None:

@@ -23,13 +23,13 @@ from spear import HostLimits
 from spear._errors import ChannelBroken
 from spear._ids import InstanceId
 from spear.channels import CommunicationFactory, open_communication_factory
-from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings
+from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings, ProcessTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spear.channels import Service
-    from spear.runtimes import Instance, ProcessTemplate, RuntimeSettings
+    from spear.runtimes import Instance, InstanceTemplate, RuntimeSettings
     from spear.telemetry import InstanceEvent
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ class Host:
     @asynccontextmanager
     async def start(self, settings: RuntimeSettings, spec: InstanceSpec) -> AsyncIterator[Instance]:
         async with AsyncExitStack() as stack:
-            template = self.template
+            template: InstanceTemplate | None = self.template
             if template is None:
                 opening = self.runtime.open_template(settings, self.factory)
                 template = await stack.enter_async_context(opening)
@@ -98,6 +98,7 @@ class Host:
         """Everything that is run in the block is forked."""
         opening = self.runtime.open_template(settings, self.factory, several=True)
         async with opening as template:
+            assert isinstance(template, ProcessTemplate)
             self.template = template
             try:
                 yield template

@@ -25,7 +25,7 @@ import trio
 from runtimes.helpers import call, listening, open_host, shell, worker
 from spear import HostLimits, InstanceTimeouts
 from spear._limits import WireLimits
-from spear.runtimes import Instance, ProcessSettings
+from spear.runtimes import Instance, ProcessSettings, ProcessTemplate
 
 AGENT = """
 import os, re
@@ -120,6 +120,7 @@ async def main() -> None:
         host = await stack.enter_async_context(open_host(limits))
         opening = host.runtime.open_template(program, host.factory, several=True)
         template = await stack.enter_async_context(opening)
+        assert isinstance(template, ProcessTemplate)
         # They become busy last, so that they do not slow down those that are still starting.
         busy: list[tuple[Instance, str]] = []
         for kind in sorted((kinds * count)[:count], key=lambda kind: kind == "foreign"):

@@ -9,7 +9,7 @@ from trio.testing import assert_checkpoints, assert_no_checkpoints
 
 from spear._errors import ChannelBroken
 from spear._ids import InstanceId
-from spear.runtimes import InstanceSpec, ProcessSettings
+from spear.runtimes import InstanceSpec, ProcessSettings, ProcessTemplate
 
 from .helpers import PATIENCE_SECONDS, open_host, worker
 
@@ -40,6 +40,7 @@ async def test_r6_instances() -> None:
             preparing = host.runtime.open_template(worker(), host.factory)
         with assert_checkpoints():
             template = await preparing.__aenter__()
+        assert isinstance(template, ProcessTemplate)
         with assert_no_checkpoints():
             template.refresh()
             template.statistics()
@@ -53,13 +54,16 @@ async def test_r6_instances() -> None:
             host.runtime.statistics()
             repr(instance)
             instance.health()
-            instance.metrics()
             instance.logs()
             assert instance.stderr_tail == ""
             assert instance.exit_status is None
+        with assert_checkpoints():
+            await instance.metrics()
         await _end(instance)
-        with assert_no_checkpoints():
-            instance.kill()
+        with assert_checkpoints():
+            await instance.kill()
+        with assert_checkpoints():
+            await instance.metrics()
         with assert_checkpoints():
             await opening.__aexit__(None, None, None)
         await preparing.__aexit__(None, None, None)
@@ -74,6 +78,7 @@ async def test_r6_zygotes(tmp_path: Path) -> None:
             opening = host.runtime.open_template(settings, host.factory, several=True)
         with assert_checkpoints():
             template = await opening.__aenter__()
+        assert isinstance(template, ProcessTemplate)
         with assert_no_checkpoints():
             template.refresh()
             template.statistics()

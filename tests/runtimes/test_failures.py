@@ -89,7 +89,7 @@ async def test_an_interrupted_observer_of_a_state_leaves_no_process_behind(
                 async with host.start(worker(), spec) as instance:
                     await instance.wait_ready()
                     if state is InstanceState.STOPPING:
-                        instance.kill()
+                        await instance.kill()
             assert {type(each) for each in leaves_of(caught.value)} == {KeyboardInterrupt}
             assert state in seen
             assert seen[-1] is InstanceState.DELETED
@@ -454,7 +454,7 @@ async def live_some_life(host: Host, name: str, seed: random.Random) -> None:
                 if kind in ("exit", "crash"):
                     await instance.wait_exited()
                 elif kind == "kill":
-                    instance.kill()
+                    await instance.kill()
                 elif kind == "stop":
                     await instance.stop()
                 elif kind == "cancel":
@@ -463,7 +463,7 @@ async def live_some_life(host: Host, name: str, seed: random.Random) -> None:
                 elif kind == "raise":
                     raise ZeroDivisionError
                 elif kind == "start":
-                    instance.kill()
+                    await instance.kill()
                     with pytest.raises(SpawnFailed):
                         await instance.wait_ready()
         except ZeroDivisionError:

@@ -23,8 +23,9 @@ from spear._ids import InstanceId
 from spear._limits import WireLimits
 from spear.channels import ChannelConfig, open_communication_factory
 from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec
-from spear.runtimes._instance import KILL_SECONDS, LATE_SECONDS, describe_exit, host_instance
-from spear.runtimes.process._metrics import read_metrics
+from spear.runtimes._health import describe_exit
+from spear.runtimes._instance import METRICS_SECONDS, host_instance
+from spear.runtimes.process._metrics import Pulse, is_runnable, read_metrics
 
 from .helpers import listening, nothing_left, open_host, python, worker
 
@@ -36,41 +37,73 @@ if TYPE_CHECKING:
 class Body(InstanceBody):
     """Ends when it is killed, if it can be."""
 
-    def __init__(self, *, can_die: bool = True) -> None:
+    def __init__(self, *, can_die: bool = True, kill_takes: float = 0.0) -> None:
         self.description = "a body"
         self.signals: list[str] = []
+        self.is_watched = False
         self._can_die = can_die
+        self._kill_takes = kill_takes
         self._ended = trio.Event()
 
     async def wait_exited(self) -> None:
         await self._ended.wait()
 
     async def watch(self) -> None:
-        await trio.sleep_forever()
+        self.is_watched = True
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.is_watched = False
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
         self.signals.append("terminate")
+        await trio.lowlevel.checkpoint()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         self.signals.append("kill")
+        await trio.sleep(self._kill_takes)
         if self._can_die:
             self.end(-signal.SIGKILL)
 
     def end(self, exit_status: int | None) -> None:
         self.exit_status = exit_status
+        self.has_ended = True
         self._ended.set()
 
-    def metrics(self) -> InstanceMetrics | None:
-        return None
+
+class RemoteBody(Body):
+    """Learns of its end by watching, as a Pod does; whatever it is asked takes a while."""
+
+    def __init__(self, *, kill_takes: float = 0.5) -> None:
+        super().__init__(kill_takes=kill_takes)
+        self._is_deleted = trio.Event()
+
+    async def kill(self) -> None:
+        self.signals.append("kill")
+        await trio.sleep(self._kill_takes)
+        self._is_deleted.set()
+
+    async def watch(self) -> None:
+        await self._is_deleted.wait()
+        await trio.sleep(0.5)
+        self.end(None)
+
+    async def metrics(self) -> InstanceMetrics:
+        await trio.sleep_forever()
+        return InstanceMetrics()
 
 
 @asynccontextmanager
-async def living(body: Body, limits: HostLimits | None = None) -> AsyncIterator[Instance]:
+async def living(
+    body: Body, limits: HostLimits | None = None, timeouts: InstanceTimeouts | None = None
+) -> AsyncIterator[Instance]:
     @asynccontextmanager
-    async def launch(endpoint: Endpoint, book: LogBook) -> AsyncIterator[Body]:
+    async def launch(
+        endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+    ) -> AsyncIterator[Body]:
         yield body
 
-    spec = InstanceSpec(instance_id=InstanceId("process", "fake"))
+    spec = InstanceSpec(instance_id=InstanceId("process", "fake"), timeouts=timeouts)
     async with (
         open_communication_factory(limits or HostLimits()) as factory,
         host_instance(spec, factory, ChannelConfig(), launch) as instance,
@@ -81,25 +114,128 @@ async def living(body: Body, limits: HostLimits | None = None) -> AsyncIterator[
 async def test_a_body_that_cannot_die_holds_up_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    limits = HostLimits()
+    timeouts = HostLimits().timeouts
     with listening("spear.runtimes") as lines:
         begun = trio.current_time()
         async with living(Body(can_die=False)) as instance:
             with pytest.raises(SpawnFailed, match="does not end, because it did not log in within"):
                 await instance.wait_ready()
-            assert trio.current_time() - begun == limits.timeouts.startup_seconds + LATE_SECONDS
+            assert trio.current_time() - begun == timeouts.startup_seconds + timeouts.exit_seconds
             assert not instance.health().is_connected
             begun = trio.current_time()
             assert await instance.stop() is None
-            assert trio.current_time() - begun == limits.timeouts.terminate_seconds + KILL_SECONDS
+            assert trio.current_time() - begun == timeouts.terminate_seconds + timeouts.kill_seconds
             begun = trio.current_time()
-        assert (
-            trio.current_time() - begun < limits.timeouts.terminate_seconds + 2 * KILL_SECONDS + 0.1
-        )
+        most = timeouts.terminate_seconds + 2 * timeouts.kill_seconds + 0.1
+        assert trio.current_time() - begun < most
     assert any("does not end, though it was killed" in text for text in lines.texts)
     assert [each.state.value for each in instance.history] == [
         "created", "starting", "stopping", "exited", "deleted",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["left", "raised", "cancelled"])
+async def test_a_body_that_learns_of_its_end_by_watching_is_watched_until_it_is_down(
+    way: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    body = RemoteBody()
+    with listening("spear.runtimes") as lines, trio.CancelScope() as scope:
+        try:
+            async with living(body) as instance:
+                await trio.testing.wait_all_tasks_blocked()
+                begun = trio.current_time()
+                if way == "raised":
+                    raise KeyError("tea")
+                if way == "cancelled":
+                    scope.cancel()
+                    await trio.sleep_forever()
+        except KeyError:
+            assert way == "raised"
+    assert scope.cancelled_caught == (way == "cancelled")
+    took = trio.current_time() - begun
+    assert took == 1 + (HostLimits().timeouts.terminate_seconds if way == "left" else 0)
+    assert body.has_ended
+    assert not [text for text in lines.texts if "does not end" in text]
+    assert [each.state.value for each in instance.history][-2:] == ["exited", "deleted"]
+
+
+async def test_a_body_whose_killing_takes_for_ever_holds_up_nobody(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    body = RemoteBody(kill_takes=1000.0)
+    with listening("spear.runtimes") as lines, trio.CancelScope() as scope:
+        async with living(body, timeouts=InstanceTimeouts(kill_seconds=3)):
+            begun = trio.current_time()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert trio.current_time() - begun == 6
+    assert body.signals == ["kill"]
+    assert any("could not be killed within 3 s (kill_seconds)" in text for text in lines.texts)
+    assert any("does not end, though it was killed" in text for text in lines.texts)
+
+
+async def test_a_kill_that_is_cancelled_is_told_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    body = RemoteBody()
+    async with living(body) as instance:
+        with trio.move_on_after(0.1) as scope:
+            await instance.kill()
+        assert scope.cancelled_caught
+        assert await instance.wait_exited() is None
+    assert body.signals == ["kill"]
+
+
+async def test_a_runtime_that_cannot_kill_hides_no_failure_of_the_block() -> None:
+    class Broken(Body):
+        async def kill(self) -> None:
+            self.end(None)
+            raise OSError("the API server refuses")
+
+    with listening("spear.runtimes") as lines, pytest.raises(KeyError, match="tea"):
+        async with living(Broken()):
+            raise KeyError("tea")
+    assert any("cannot be killed" in text for text in lines.texts)
+
+
+async def test_a_runtime_that_cannot_watch_ends_the_instance_and_says_why() -> None:
+    class Blind(Body):
+        async def watch(self) -> None:
+            raise OSError("the watch was cut")
+
+    body = Blind()
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="the watch was cut")):
+        async with living(body) as instance:
+            await trio.sleep_forever()
+    assert body.signals == ["kill"]
+    assert instance.exit_status == -signal.SIGKILL
+
+
+async def test_each_instance_has_timeouts_of_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    patient = InstanceTimeouts(startup_seconds=60, terminate_seconds=7, exit_seconds=0.5)
+    body = Body()
+    async with living(body, timeouts=patient) as instance:
+        begun = trio.current_time()
+        with pytest.raises(SpawnFailed, match=r"did not log in within 60 s \(startup_seconds\)"):
+            await instance.wait_ready()
+        assert trio.current_time() - begun == 60
+    body = Body()
+    async with living(body, timeouts=patient) as instance:
+        begun = trio.current_time()
+        await instance.stop()
+        assert trio.current_time() - begun == 7
+
+
+async def test_metrics_that_do_not_come_are_not_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with living(RemoteBody()) as instance:
+        begun = trio.current_time()
+        assert await instance.metrics() is None
+        assert trio.current_time() - begun == METRICS_SECONDS
 
 
 async def test_stopping_during_the_start_is_not_cut_short_by_its_deadline(
@@ -167,13 +303,10 @@ def test_exit_statuses_are_told_in_words(exit_status: int | None, words: str) ->
 
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
-    assert read_metrics(2**22 + 1) is None  # more than the largest pid
-
-
-def is_runnable(pid: int) -> bool:
-    metrics = read_metrics(pid)
-    assert metrics is not None
-    return metrics.is_runnable
+    gone = 2**22 + 1  # more than the largest pid
+    assert read_metrics(gone) is None
+    assert not is_runnable(gone)
+    assert not Pulse(gone).is_busy()
 
 
 def test_a_process_that_waits_for_a_processor_is_runnable_and_one_that_waits_for_input_is_not() -> (
@@ -245,7 +378,9 @@ async def test_an_endpoint_is_not_left_behind_by_a_failed_launch() -> None:
     async with open_communication_factory() as factory:
 
         @asynccontextmanager
-        async def launch(endpoint: Endpoint, book: LogBook) -> AsyncIterator[Body]:
+        async def launch(
+            endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+        ) -> AsyncIterator[Body]:
             raise SpawnFailed("no reason")
             yield Body()
 

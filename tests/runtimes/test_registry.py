@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from spear import ConfigurationError, open_spearlet
-from spear._errors import BrokenEntryPoint, UnsupportedRuntime
+from spear._errors import BrokenEntryPoint, SpawnFailed, UnsupportedRuntime
 from spear._ids import InstanceId
 from spear.channels import open_communication_factory
 from spear.runtimes import (
@@ -22,15 +22,13 @@ from spear.runtimes import (
     Runtime,
     RuntimeRegistry,
     RuntimeSettings,
+    TemplateSpec,
 )
 
 from .helpers import worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from spear.channels import CommunicationFactory
-    from spear.runtimes import OnLine
 
 
 @attrs.frozen(kw_only=True)
@@ -51,15 +49,8 @@ class Abacus(Runtime):
         return super().takes(target)
 
     @asynccontextmanager
-    async def open_template(
-        self,
-        settings: RuntimeSettings,
-        factory: CommunicationFactory,
-        *,
-        several: bool = False,
-        on_line: OnLine | None = None,
-    ) -> AsyncIterator[InstanceTemplate]:
-        raise ConfigurationError("it counts nothing")
+    async def prepare(self, spec: TemplateSpec) -> AsyncIterator[InstanceTemplate]:
+        raise OSError("it counts nothing")
         yield
 
 
@@ -214,7 +205,7 @@ async def test_a_target_that_no_runtime_takes_is_refused() -> None:
             with pytest.raises(ConfigurationError, match="No runtime takes it; there are process"):
                 await spearlet.deploy(target)  # type: ignore[arg-type]  # as above
     async with open_spearlet(runtimes=[Abacus()]) as spearlet:
-        with pytest.raises(ConfigurationError, match="counts nothing"):
+        with pytest.raises(SpawnFailed, match="'abacus' has failed: OSError: it counts nothing"):
             await spearlet.deploy(AbacusSettings(beads="x"))
 
 

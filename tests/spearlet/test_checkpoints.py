@@ -29,7 +29,6 @@ async def test_r6_spearlets_and_deployments() -> None:
             deployment.statistics()
             (replica,) = deployment.replicas
             replica.health()
-            replica.metrics()
             replica.logs()
             deployment.health()
             deployment.logs()
@@ -37,6 +36,8 @@ async def test_r6_spearlets_and_deployments() -> None:
             assert deployment.decisions == ()
             assert spearlet.state.value == "running"
             assert list(spearlet.executions) == []
+        with assert_checkpoints():
+            await replica.metrics()
         with assert_checkpoints():
             await deployment.scale(2)
         with assert_checkpoints():

@@ -634,7 +634,7 @@ async def test_a_replica_tells_the_same_whatever_it_lives_in(target: Path | type
         (replica,) = deployment.replicas
         assert replica.state is InstanceState.READY
         assert (replica.pid is not None, replica.exit_status) == (is_process, None)
-        assert (replica.metrics() is not None) == is_process
+        assert (await replica.metrics() is not None) == is_process
         assert replica.logs() == ()
         health = replica.health()
         assert (health.state, health.reason, health.is_connected) == (InstanceState.READY, "", True)

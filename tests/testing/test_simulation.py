@@ -618,8 +618,8 @@ def test_the_runtime_starts_instances_without_a_deployment() -> None:
             channel = await opened.wait_ready()
             assert list(channel.functions) == ["nap"]
             body = runtime.bodies[instance]
-            body.kill()
-            body.kill()
+            await body.kill()
+            await body.kill()
             assert await opened.wait_exited() == -SIGKILL
 
     run(program)

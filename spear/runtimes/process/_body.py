@@ -29,7 +29,7 @@ from spear._forks import close, own
 from spear.channels import protected_class
 
 from .._body import InstanceBody, InstanceMetrics
-from ._metrics import read_metrics
+from ._metrics import Pulse, read_metrics
 from ._orphans import expect_exit, forget_exit
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class ProcessBody(InstanceBody):
         expect_exit(pid)
         self._outputs = outputs
         self._is_collected = False
+        self._pulse = Pulse(pid)
 
     async def wait_exited(self) -> None:
         """Wait until it has ended, collect it, and take the rest of what it wrote."""
@@ -81,11 +82,17 @@ class ProcessBody(InstanceBody):
             for output in self._outputs:
                 nursery.start_soon(output.drain)
 
-    def terminate(self) -> None:
-        """SIGTERM to the group."""
+    async def terminate(self) -> None:
+        """SIGTERM to the group, at once."""
         self._signal(signal.SIGTERM)
+        await trio.lowlevel.checkpoint()
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
+        """SIGKILL to the group, at once."""
+        self.kill_now()
+        await trio.lowlevel.checkpoint()
+
+    def kill_now(self) -> None:
         """SIGKILL to the group."""
         self._signal(signal.SIGKILL)
 
@@ -93,9 +100,14 @@ class ProcessBody(InstanceBody):
     def _signal(self, number: signal.Signals) -> None:
         """A signal to the group, if that is still its own."""
 
-    def metrics(self) -> InstanceMetrics | None:
+    async def metrics(self) -> InstanceMetrics | None:
         """What the process uses, without its children."""
+        await trio.lowlevel.checkpoint()
         return None if self._is_collected else read_metrics(self.pid)
+
+    def is_busy(self) -> bool:
+        """Whether it has used the processor since this was last asked, or waits for it now."""
+        return not self._is_collected and self._pulse.is_busy()
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -124,7 +136,7 @@ class SpawnedBody(ProcessBody):
 
     async def _collect(self) -> None:
         if not self._is_collected:
-            self.kill()
+            self.kill_now()
             self.exit_status = self._process.wait()  # at once: it has ended
             self._is_collected = True
 
@@ -153,7 +165,7 @@ class ForkedBody(ProcessBody):
 
     async def _collect(self) -> None:
         # The zygote kills the group, too; but it may be dead.
-        self.kill()
+        self.kill_now()
         self.exit_status = await self._ask_to_collect(self.pid)
         if self.exit_status is None:
             self.exit_status = _adopted_status(self._pidfd)

@@ -28,7 +28,6 @@ from spear.channels import protected_block
 from spear.transports import process_or_its_session
 from spear.wire import encode_head
 
-from .._instance import KILL_SECONDS
 from ._body import SpawnedBody
 from ._directory import open_working_directory
 from ._oom import prefer_to_host
@@ -103,7 +102,7 @@ async def launch_process(
 
     Args:
         settings: what to start.
-        limits: what the process is to know of ours.
+        limits: the host's, with the timeouts of this instance.
         starters: bounds how many are being started.
         guard: kills it if this process dies.
         endpoint: where it may log in.
@@ -161,8 +160,9 @@ async def _start(
             try:
                 _prepare(body.pid, settings, limits, endpoint, plumbing)
             except BaseException:
-                body.kill()
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
+                body.kill_now()
+                deadline = trio.current_time() + limits.timeouts.kill_seconds
+                with trio.CancelScope(shield=True, deadline=deadline):
                     await body.wait_exited()
                 raise
         await ours.enter_async_context(attempt.pop_all())

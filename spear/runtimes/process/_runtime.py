@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, final
 
 import attrs
-import trio
 
 from spear._paths import absolute, working_directory
 from spear.channels import protected_block, protected_class
 
-from .._abc import InstanceTemplate, Runtime, RuntimeCapabilities
+from .._abc import InstanceTemplate, Runtime, RuntimeCapabilities, TemplateSpec
 from .._body import RuntimeSettings
 from ._children import HostChildren
 from ._launch import launch_process
@@ -28,9 +27,10 @@ from ._settings import ProcessSettings, is_certain
 from ._zygote import Zygote, ZygoteStatistics, open_zygote
 
 if TYPE_CHECKING:
-    from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
+    from spear._host_limits import InstanceTimeouts
+    from spear.channels import ChannelConfig, Endpoint
 
-    from .._logs import LogBook, OnLine
+    from .._logs import LogBook
     from ._body import ProcessBody
 
 
@@ -76,36 +76,26 @@ class ProcessRuntime(Runtime):
         return settings
 
     @protected_block
-    async def open_template(
-        self,
-        settings: RuntimeSettings,
-        factory: CommunicationFactory,
-        *,
-        several: bool = False,
-        on_line: OnLine | None = None,
-    ) -> AsyncIterator[ProcessTemplate]:
-        """What starts processes of one program; see :meth:`Runtime.open_template`.
+    async def prepare(self, spec: TemplateSpec) -> AsyncIterator[ProcessTemplate]:
+        """What starts processes of one program.
 
         If there may be several, or ``settings.start`` is ``zygote``, the program is being loaded from now
         on, to be forked; no task has to wait for that. Instances that outlive the block live on, but how
-        they end is not known. Leaving the block takes no longer than
-        ``limits.timeouts.terminate_seconds`` and is not cut short if cancelled.
+        they end is not known. Leaving the block takes no longer than ``terminate_seconds`` and is not cut
+        short if cancelled.
         """
-        settings = self._own(settings)
-        assert isinstance(settings, ProcessSettings)  # _own has seen to it
+        settings = spec.settings
+        assert isinstance(settings, ProcessSettings)  # open_template has seen to it
         settings = settings.made_absolute()
-        settings.validate()
-        await trio.lowlevel.checkpoint()
         async with AsyncExitStack() as stack:
             zygote: Zygote | None = None
             # For one instance alone, a zygote would load the program once too often.
-            if settings.start == "zygote" or (several and not settings.command):
-                children = HostChildren.of(factory)
-                guard = await children.get_guard(factory)
-                limits = factory.manager.limits
-                opening = open_zygote(settings, limits, children.starters, guard, on_line)
+            if settings.start == "zygote" or (spec.several and not settings.command):
+                children = HostChildren.of(spec.factory)
+                guard = await children.get_guard(spec.factory)
+                opening = open_zygote(settings, spec.limits, children.starters, guard, spec.on_line)
                 zygote = await stack.enter_async_context(opening)
-            yield ProcessTemplate(self, settings, factory, zygote)
+            yield ProcessTemplate(self, spec, settings, zygote)
 
 
 @final
@@ -116,11 +106,11 @@ class ProcessTemplate(InstanceTemplate):
     def __init__(
         self,
         runtime: ProcessRuntime,
+        spec: TemplateSpec,
         settings: ProcessSettings,
-        factory: CommunicationFactory,
         zygote: Zygote | None,
     ) -> None:
-        super().__init__(runtime, factory)
+        super().__init__(runtime, spec)
         self._settings = settings
         self._zygote = zygote
 
@@ -154,16 +144,19 @@ class ProcessTemplate(InstanceTemplate):
         return attrs.evolve(config, low_latency=True) if self._settings.low_latency else config
 
     @protected_block
-    async def launch(self, endpoint: Endpoint, book: LogBook) -> AsyncIterator[ProcessBody]:
+    async def launch(
+        self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+    ) -> AsyncIterator[ProcessBody]:
         """Fork or spawn a process; see :meth:`InstanceTemplate.launch`."""
-        factory, settings = self._factory, self._settings
+        factory, settings = self.spec.factory, self._settings
         if self._zygote is None:
             settings.validate()
         else:  # and the program is loaded already
             settings.validate_surroundings()
         children = HostChildren.of(factory)
         await children.sweep()
-        limits, guard = factory.manager.limits, await children.get_guard(factory)
+        limits = attrs.evolve(self.spec.limits, timeouts=timeouts)
+        guard = await children.get_guard(factory)
         async with launch_process(
             settings, limits, children.starters, guard, endpoint, book, self._zygote
         ) as body:

@@ -25,7 +25,7 @@ import trio
 from spear._forks import own_socket
 from spear.channels import protected_class
 
-from .._instance import KILL_SECONDS, describe_exit
+from .._health import describe_exit
 from .._logs import LogBook
 from ._body import ForkedBody, SpawnedBody
 from ._directory import open_working_directory
@@ -243,8 +243,8 @@ class Template:
                 with trio.move_on_after(self._limits.timeouts.terminate_seconds):
                     await body.wait_exited()
                     return
-            body.kill()
-            with trio.move_on_after(KILL_SECONDS):
+            body.kill_now()
+            with trio.move_on_after(self._limits.timeouts.kill_seconds):
                 await body.wait_exited()
 
     def _close(self) -> None:

@@ -245,7 +245,7 @@ class Zygote(metaclass=NoPublicConstructor):
             template.settled.is_set() and not template.failure
         )  # which comes at the same time
         does = "was not forked" if has_loaded else "did not load its program"
-        seconds = f"{self._limits.timeouts.startup_seconds:g} s (startup_seconds)"
+        seconds = f"{start.seconds:g} s (startup_seconds)"
         return SpawnFailed(
             f"{start.instance_id} did not start: it {does} within {seconds}",
             stderr_tail=template.stderr_tail,

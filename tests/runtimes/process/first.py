@@ -42,7 +42,7 @@ async def main() -> None:
     async with open_host() as host:
         async with host.ready(worker()) as instance:
             child = int(await call(instance, "grandchild"))
-            instance.kill()
+            await instance.kill()
             await instance.wait_exited()
             assert instance.exit_status == -9
         with listening() as lines:

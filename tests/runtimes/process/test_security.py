@@ -124,7 +124,7 @@ async def test_s15_a_process_gets_its_pipes_and_nothing_else(
             assert os.getsid(instance.pid) == os.getpgid(instance.pid) == instance.pid
             cwd = os.readlink(f"/proc/{instance.pid}/cwd")
             assert Path(cwd).name.startswith("spear-")
-            instance.kill()  # stopped as it is, it would not notice SIGTERM
+            await instance.kill()  # stopped as it is, it would not notice SIGTERM
 
 
 @pytest.mark.slow

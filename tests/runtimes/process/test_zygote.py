@@ -162,8 +162,9 @@ async def test_s15_a_forked_instance_finds_what_a_spawned_one_does(
                 assert open_files(forked) == files
                 assert zygote.statistics().forked == 1
                 assert repr(zygote).endswith("program.py: forks>")
-                metrics = forked.metrics()
+                metrics = await forked.metrics()
                 assert metrics is not None
+                assert metrics.cpu_seconds is not None
                 assert metrics.cpu_seconds < 0.1
             assert forked.exit_status == 0
             # What the program has registered runs at the end of each instance, and what was printed when
@@ -278,7 +279,7 @@ async def test_instances_live_on_when_their_zygote_dies(program: ProcessSettings
                 async with host.ready(program, "second") as second:
                     assert await call(second, "echo", 2) == 2
                 assert second.exit_status == 0
-                first.kill()
+                await first.kill()
                 with trio.fail_after(PATIENCE_SECONDS):
                     await first.wait_exited()
                     await wait_dead(pidfd)
@@ -640,11 +641,11 @@ async def test_a_fork_is_signalled_also_where_groups_cannot_be(
 
     with subprocess.Popen(["sleep", "1000"]) as process:
         body = ForkedBody(process.pid, os.pidfd_open(process.pid), (), nobody_knows)
-        body.terminate()
+        await body.terminate()
         with trio.fail_after(PATIENCE_SECONDS):
             await body.wait_exited()
         assert body.exit_status == -signal.SIGTERM
-        assert body.metrics() is None
-        body.kill()
+        assert await body.metrics() is None
+        await body.kill()
         body.close()
         process.returncode = body.exit_status  # it has been collected
