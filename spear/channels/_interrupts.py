@@ -152,4 +152,9 @@ def notify_all(
 ) -> None:
     """Call hooks of instruments, as :func:`notify` calls an observer. None keeps the next one from it."""
     for each in observers:
-        notify(logger, getattr(each, "__qualname__", each), each, *args)
+        try:
+            call_unprotected(each, *args)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            logger.exception("the callback %s raised", getattr(each, "__qualname__", each))

@@ -336,7 +336,8 @@ class Function(metaclass=NoPublicConstructor):
             key=options.key,
             metadata=options.metadata,
         )
-        notify_all(logger, self._instruments.call_started, record)
+        if hooks := self._instruments.call_started:
+            notify_all(logger, hooks, record)
         return WatchedCall(record, self._attributes, execution)
 
     def _ended(
@@ -351,7 +352,8 @@ class Function(metaclass=NoPublicConstructor):
         if watched is not None:
             record = watched.record
             record.seconds, record.failure = seconds, failure
-            notify_all(logger, self._instruments.call_ended, record)
+            if hooks := self._instruments.call_ended:
+                notify_all(logger, hooks, record)
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""

@@ -34,6 +34,12 @@ class WatchedCall:
     ) -> None:
         self.record = record
         self.attributes = attributes
+        self._execution = execution
+        if record.carrier:
+            self._carry(record)
+
+    def _carry(self, record: CallRecord) -> None:
+        attributes = self.attributes
         carried = {name: text for name, text in record.carrier.items() if _can_travel(name, text)}
         if len(carried) < len(record.carrier):
             logger.error(
@@ -42,7 +48,6 @@ class WatchedCall:
         if carried:
             metadata = {**(attributes.metadata or {}), **carried}
             self.attributes = attrs.evolve(attributes, metadata=metadata)
-        self._execution = execution
 
     @property
     def is_promised(self) -> bool:
