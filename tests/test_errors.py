@@ -13,29 +13,27 @@ from pathlib import Path
 import pytest
 
 import spear
-from spear import DeadlineExceeded
-from spear._errors import (
-    CASES,
+from spear import (
     BrokenEntryPoint,
     CallFailed,
     CannotListen,
     ChannelCreationFailed,
     ConfigurationError,
+    DeadlineExceeded,
     Delivered,
     FunctionRaised,
     InvalidArguments,
     NotInCall,
     Overloaded,
-    ProtocolError,
     RemoteProtocolError,
     SpawnFailed,
     SpearError,
     UnsupportedRuntime,
     UnsupportedTransport,
     WorkerDied,
-    is_case,
 )
-from spear.agent._loader import LoadFailed
+from spear._errors import CASES, ProtocolError, is_case
+from spear.agent import LoadFailed
 from spear.channels._handshake import LoginRefused
 from spear.cli._failures import SYSTEM_REFUSES
 from spear.gateway._errors import INTERNAL_ERROR, PROBLEM_CODES

@@ -22,6 +22,7 @@ import trio
 import spear
 from spear import (
     HostLimits,
+    InstanceId,
     InstanceTimeouts,
     ResourceLimits,
     RestartPolicy,
@@ -29,7 +30,7 @@ from spear import (
     SpearError,
     WireLimits,
 )
-from spear._ids import InstanceId, Secret
+from spear._ids import Secret
 from spear.agent import serve
 from spear.calls import CallOptions
 from spear.channels import ChannelConfig, LatencyHistogram

@@ -4,6 +4,7 @@ Nothing here knows a socket, a clock, a task or a random number, so every rule c
 and used by an agent in any concurrency style. ``docs/wire.md`` is the normative text.
 """
 
+from ._calls import MESSAGES_ID as MESSAGES_ID
 from ._calls import Call as Call
 from ._calls import CalleeSide as CalleeSide
 from ._calls import CallerSide as CallerSide
@@ -24,8 +25,11 @@ from ._credit import Windows as Windows
 from ._failures import FAILURE_NUMBERS as FAILURE_NUMBERS
 from ._failures import decode_failure_untrusted as decode_failure_untrusted
 from ._failures import encode_failure as encode_failure
+from ._frames import BATCH as BATCH
 from ._frames import CBOR as CBOR
+from ._frames import FRAGMENT as FRAGMENT
 from ._frames import LAST as LAST
+from ._frames import MORE as MORE
 from ._frames import NO_DEADLINE as NO_DEADLINE
 from ._frames import REPLY_STREAM as REPLY_STREAM
 from ._frames import SHARED as SHARED
@@ -62,6 +66,8 @@ from ._states import ConnectionState as ConnectionState
 from ._states import Kind as Kind
 from ._states import Role as Role
 from ._strikes import RateLimit as RateLimit
+from ._values import MAX_VALUE_DEPTH as MAX_VALUE_DEPTH
+from ._values import MAX_VALUE_ITEMS as MAX_VALUE_ITEMS
 from ._values import TooManyItems as TooManyItems
 from ._values import Value as Value
 from ._values import decode_value_untrusted as decode_value_untrusted

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from spear._ids import InstanceId
+from spear import InstanceId
 from spear.agent import Agent
 from spear.channels import open_memory_channels
 from spear.wire import decode_result, encode_arguments, encode_result
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from spear._limits import WireLimits
+    from spear import WireLimits
     from spear.channels import CallStream, CommunicationChannel, Metadata, OnProgress, Service
 
 INSTANCE = InstanceId("memory", "tested")

@@ -31,7 +31,7 @@ from typing import (
 import attrs
 import pytest
 
-from spear._errors import InvalidArguments
+from spear import InvalidArguments
 from spear.agent._annotations import build_check, resolve_hints
 from spear.agent._arguments import decode_arguments_untrusted, make_binder
 from spear.wire import (

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 import spear
-from spear.agent import Agent
+from spear.agent import Agent, load_agent
 from spear.agent._describe import DESCRIBE
-from spear.agent._loader import load_agent
 
 from .helpers import calling
 

@@ -13,10 +13,10 @@ import attrs
 import pytest
 
 from spear import InstanceTimeouts, WireLimits
-from spear.config import FunctionConfiguration, HostConfiguration, flag_of
+from spear.config import FunctionConfiguration, HostConfiguration, fields, flag_of
 from spear.config._schema import GATEWAY_ELSEWHERE
 from spear.config._toml import show_toml_value
-from spear.config._values import fields, table_in
+from spear.config._values import table_in
 from spear.gateway import GatewaySettings
 from spear.runtimes import ProcessSettings, ResourceLimits
 from spear.spearlet import DeploymentSettings, HealthPolicy, RestartPolicy, Scale

@@ -20,7 +20,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 import spear
-from spear._ids import InstanceId
+from spear import InstanceId
 from spear.gateway import GatewaySettings, open_gateway
 from spear.gateway._lambda import _log_tail, _message, is_outcome
 from spear.spearlet import Answer, FollowedLines, InstanceLine

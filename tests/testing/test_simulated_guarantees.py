@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear._errors import ChannelBroken, ChannelClosed, Rejected
+from spear import ChannelBroken, ChannelClosed, Rejected
 from spear._util import leaves_of
 from spear.testing import simulate
 

@@ -19,8 +19,7 @@ from trio.lowlevel import Abort, wait_task_rescheduled
 from trio.testing import wait_all_tasks_blocked
 
 import spear
-from spear import Agent, ConfigurationError, SpawnFailed, WorkerDied
-from spear._ids import InstanceId
+from spear import Agent, ConfigurationError, InstanceId, SpawnFailed, WorkerDied
 from spear.runtimes import InstanceSpec, RuntimeSettings
 from spear.telemetry import InstanceState
 from spear.testing import SimulatedSettings, Simulation, SimulationReport, simulate

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
-from spear._errors import CallCancelled, FunctionRaised
-from spear._ids import InstanceId, Secret
-from spear._limits import KIB, MIB, WireLimits
+from spear import CallCancelled, FunctionRaised, InstanceId, WireLimits
+from spear._ids import Secret
+from spear._limits import KIB, MIB
 from spear._segments import SharedBytes
 from spear.testing import WireEnd
 from spear.wire import (

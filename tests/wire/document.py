@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 import cbor2
 
-from spear._limits import WireLimits
+from spear import WireLimits
 from spear.wire import FAILURE_NUMBERS, ITEM_OVERHEAD_BYTES, FrameType, HeadValue, Kind, Role
 from spear.wire._handshake import _ANNOUNCED, _ANNOUNCED_SEGMENTS, LEAST_FRAGMENT_BYTES
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from spear._limits import KIB, WireLimits
+from spear import WireLimits
+from spear._limits import KIB
 from spear._segments import Loan, Segment, SharedBytes
 from spear.testing import ConnectionPair, WireEnd
 from spear.wire import (
+    FRAGMENT,
+    MORE,
     NO_DEADLINE,
+    REPLY_STREAM,
     STREAM,
     Buffer,
     Call,
@@ -26,7 +30,6 @@ from spear.wire import (
     encode_head,
     pack_prefix,
 )
-from spear.wire._frames import FRAGMENT, MORE, REPLY_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

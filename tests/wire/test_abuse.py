@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from spear._errors import CallCancelled, NotFound
-from spear._limits import KIB, WireLimits
+from spear import CallCancelled, NotFound, WireLimits
+from spear._limits import KIB
 from spear.testing import ConnectionPair, WireEnd
 from spear.wire import LAST, CalleeSide, FrameType, Kind, Role
 

@@ -14,8 +14,13 @@ import cbor2
 import pytest
 
 from spear._limits import MIB
-from spear.wire import TooManyItems, decode_value_untrusted, encode_value
-from spear.wire._values import MAX_VALUE_DEPTH, MAX_VALUE_ITEMS
+from spear.wire import (
+    MAX_VALUE_DEPTH,
+    MAX_VALUE_ITEMS,
+    TooManyItems,
+    decode_value_untrusted,
+    encode_value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from spear._errors import (
+from spear import (
     CallCancelled,
     CallFailed,
     ChannelClosed,

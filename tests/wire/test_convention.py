@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import attrs
 import pytest
 
-from spear.wire import decode_value_untrusted
-from spear.wire._convention import (
+from spear.wire import (
     NO_ARGUMENTS,
     NONE,
     decode_result,
+    decode_value_untrusted,
     encode_arguments,
     encode_result,
-    unfold,
 )
+from spear.wire._convention import unfold
 
 
 @attrs.frozen

@@ -9,8 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from spear._errors import (
-    CASES,
+from spear import (
     CallCancelled,
     CallFailed,
     DeadlineExceeded,
@@ -22,6 +21,7 @@ from spear._errors import (
     Rejected,
     WorkerDied,
 )
+from spear._errors import CASES
 from spear._limits import KIB
 from spear.wire import (
     FAILURE_NUMBERS,

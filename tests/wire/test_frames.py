@@ -11,13 +11,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from spear._errors import RemoteProtocolError
-from spear._limits import KIB, WireLimits
+from spear import RemoteProtocolError, WireLimits
+from spear._limits import KIB
 from spear.testing import Cut, random_cuts
-from spear.wire import Frame, FrameType, Head, Outbox, pack_prefix
+from spear.wire import FRAGMENT, Frame, FrameType, Head, Outbox, pack_prefix
 from spear.wire._frames import (
     BYTES_BYTES,
-    FRAGMENT,
     HEAD_OFFSET,
     LENGTH,
     MANDATORY,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from spear._errors import FunctionRaised
+from spear import FunctionRaised
 from spear._limits import KIB, MIB
 from spear.testing import ConnectionPair, Cut, WireEnd, byte_cuts, random_cuts, uncut
 from spear.wire import (

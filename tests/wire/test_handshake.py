@@ -13,9 +13,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from spear._errors import AuthenticationFailed, LocalProtocolError, RemoteProtocolError
-from spear._ids import InstanceId, Secret
-from spear._limits import KIB, WireLimits
+from spear import (
+    AuthenticationFailed,
+    InstanceId,
+    LocalProtocolError,
+    RemoteProtocolError,
+    WireLimits,
+)
+from spear._ids import Secret
+from spear._limits import KIB
 from spear.testing import ConnectionPair, Cut
 from spear.wire import (
     NONCE_BYTES,

@@ -13,7 +13,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from spear._limits import KIB, MIB, WireLimits
+from spear import WireLimits
+from spear._limits import KIB, MIB
 from spear.testing import Cut
 from spear.wire import Head, HeadValue, decode_head_untrusted, encode_head
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS, Truncated, skip_item_untrusted

@@ -5,13 +5,15 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from spear._errors import LocalProtocolError, RemoteProtocolError
-from spear._limits import KIB, MIB, WireLimits
+from spear import LocalProtocolError, RemoteProtocolError, WireLimits
+from spear._limits import KIB, MIB
 from spear.testing import ConnectionPair, Cut, WireEnd
 from spear.wire import (
+    BATCH,
     CBOR,
     ITEM_OVERHEAD_BYTES,
     LAST,
+    MESSAGES_ID,
     REPLY_STREAM,
     STREAM,
     Call,
@@ -20,8 +22,7 @@ from spear.wire import (
     FrameType,
     Role,
 )
-from spear.wire._calls import MESSAGES_ID
-from spear.wire._frames import BATCH, pack_items
+from spear.wire._frames import pack_items
 
 from .helpers import (
     BOTH_STREAMS,

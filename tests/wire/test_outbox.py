@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear._limits import KIB, MIB, WireLimits
+from spear import WireLimits
+from spear._limits import KIB, MIB
 from spear.wire import (
+    BATCH,
     CBOR,
+    FRAGMENT,
     ITEM_OVERHEAD_BYTES,
     LAST,
+    MORE,
     Frame,
     FrameType,
     Outbox,
 )
-from spear.wire._frames import BATCH, FRAGMENT, MORE, unpack_items_untrusted
+from spear.wire._frames import unpack_items_untrusted
 from spear.wire._outbox import (
     BATCH_BYTES,
     BATCHED_BYTES,

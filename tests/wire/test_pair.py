@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from spear._errors import AuthenticationFailed, RemoteProtocolError
+from spear import AuthenticationFailed, RemoteProtocolError
 from spear._ids import Secret
 from spear.testing import ConnectionPair, byte_cuts, random_cuts, uncut
 from spear.wire import FrameType, Kind

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear._errors import RemoteProtocolError
-from spear._limits import KIB, MIB, WireLimits
+from spear import RemoteProtocolError, WireLimits
+from spear._limits import KIB, MIB
 from spear.testing import Cut
-from spear.wire import Frame, FrameType, Head, Receiver, encode_head, pack_prefix
+from spear.wire import FRAGMENT, MORE, Frame, FrameType, Head, Receiver, encode_head, pack_prefix
 from spear.wire import _receiver as receiver_module
 from spear.wire._assembly import uncleared
-from spear.wire._frames import FRAGMENT, MORE, PLAIN_BYTES
+from spear.wire._frames import PLAIN_BYTES
 from spear.wire._heads import load_map_untrusted
 from spear.wire._receiver import DIRECT_BYTES
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import cbor2
 import pytest
 
-from spear._errors import CallCancelled, LocalProtocolError, Overloaded
-from spear._limits import KIB, MIB, WireLimits
+from spear import CallCancelled, LocalProtocolError, Overloaded, WireLimits
+from spear._limits import KIB, MIB
 from spear._segments import Segment, SharedBytes
 from spear.testing import Cut, WireEnd, random_cuts
 from spear.wire import (
     CBOR,
+    FRAGMENT,
+    MORE,
     NO_DEADLINE,
     SHARED,
     CalleeSide,
@@ -22,7 +24,6 @@ from spear.wire import (
     LendingFrame,
     Role,
 )
-from spear.wire._frames import FRAGMENT, MORE
 from spear.wire._handshake import learn_limits_untrusted
 
 from .helpers import (

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from spear._errors import ChannelClosed, FunctionRaised, LocalProtocolError, RemoteProtocolError
+from spear import ChannelClosed, FunctionRaised, LocalProtocolError, RemoteProtocolError
 from spear._limits import KIB
 from spear.testing import WireEnd
 from spear.wire import (

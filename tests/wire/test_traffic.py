@@ -25,12 +25,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from spear._errors import FunctionRaised
+from spear import FunctionRaised
 from spear._limits import KIB
 from spear.testing import ConnectionPair, WireEnd
 from spear.wire import (
     ITEM_OVERHEAD_BYTES,
     LAST,
+    MESSAGES_ID,
     REPLY_STREAM,
     STREAM,
     Call,
@@ -42,7 +43,6 @@ from spear.wire import (
     Kind,
     Role,
 )
-from spear.wire._calls import MESSAGES_ID
 
 from .helpers import SMALL, start
 

@@ -12,8 +12,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from spear.wire import TooManyItems, decode_value_untrusted, encode_value
-from spear.wire._values import MAX_VALUE_DEPTH, MAX_VALUE_ITEMS
+from spear.wire import (
+    MAX_VALUE_DEPTH,
+    MAX_VALUE_ITEMS,
+    TooManyItems,
+    decode_value_untrusted,
+    encode_value,
+)
 
 from .test_heads import TAGS
 

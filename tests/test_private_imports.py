@@ -1,0 +1,143 @@
+"""Tests use what users use: imports of private modules are counted, and the numbers only fall.
+
+A test of a private module ties that module to its shape: whoever rearranges a package has to rewrite the
+tests with it, and then nothing shows that the behaviour is the same. So a test goes through a public
+surface where one exists. Private modules that tests need nevertheless are counted here.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MOST = {
+    "": 4,
+    "agent": 13,
+    "calls": 1,
+    "channels": 15,
+    "cli": 23,
+    "config": 5,
+    "gateway": 18,
+    "messages": 1,
+    "runtimes": 21,
+    "spearlet": 21,
+    "telemetry": 1,
+    "testing": 3,
+    "transports": 1,
+    "wire": 20,
+}
+"""How often the tests of a folder import a private module; lower a number that has fallen."""
+
+MAY_GO_AROUND = {"runtimes", "spearlet", "transports", "calls"}
+"""Folders that still import public names from the private modules that define them."""
+
+
+def private_imports(tree: ast.Module) -> Iterator[tuple[int, str, list[str]]]:
+    """The imports of private modules of Spear: (line, module, names)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("spear"):
+            names = [alias.name for alias in node.names]
+            if is_private(node.module):
+                yield node.lineno, node.module, names
+            else:
+                modules = [each for each in names if is_private(f"{node.module}.{each}")]
+                yield from ((node.lineno, f"{node.module}.{each}", []) for each in modules)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("spear.") and is_private(alias.name):
+                    yield node.lineno, alias.name, []
+
+
+def is_private(module: str) -> bool:
+    return any(each.startswith("_") and not each.endswith("__") for each in module.split("."))
+
+
+def package_of(module: str) -> str:
+    """The package that a private module belongs to: "spear" for a leaf."""
+    parts = module.split(".")
+    return ".".join(parts[: next(i for i, each in enumerate(parts) if each.startswith("_"))])
+
+
+def public_names(package: str) -> set[str]:
+    """The names that a package exports: ``from ._x import name as name``."""
+    file = importlib.import_module(package).__file__
+    assert file is not None
+    return {
+        alias.name
+        for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    }
+
+
+@cache
+def imports_of_tests() -> list[tuple[str, str, int, str, list[str]]]:
+    """(folder, path, line, private module, names) of each import in the tests."""
+    found: list[tuple[str, str, int, str, list[str]]] = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        place = path.relative_to(ROOT)
+        folder = place.parts[1] if len(place.parts) > 2 else ""
+        imports = private_imports(ast.parse(path.read_text(encoding="utf-8")))
+        found += [(folder, str(place), *each) for each in imports]
+    return found
+
+
+def test_private_modules_are_imported_ever_more_rarely() -> None:
+    counts = Counter(
+        folder for folder, _, _, module, _ in imports_of_tests() if package_of(module) != "spear"
+    )
+    assert {folder: count for folder, count in counts.items() if count > MOST.get(folder, 0)} == {}
+
+
+def test_public_names_are_imported_from_where_they_are_public() -> None:
+    around = [
+        f"{path}:{line}: {name} is public in {package_of(module)}"
+        for folder, path, line, module, names in imports_of_tests()
+        if folder not in MAY_GO_AROUND
+        for name in names
+        if name in public_names(package_of(module))
+    ]
+    assert around == []
+
+
+def test_every_exception_is_needed() -> None:
+    around = {
+        folder
+        for folder, _, _, module, names in imports_of_tests()
+        if public_names(package_of(module)) & set(names)
+    }
+    assert around >= MAY_GO_AROUND
+
+
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("from spear.wire._frames import LAST", "spear.wire._frames"),
+        ("from spear.wire import _frames", "spear.wire._frames"),
+        ("import spear.wire._frames", "spear.wire._frames"),
+        ("def f():\n    from spear.wire._frames import LAST", "spear.wire._frames"),
+        ("from spear.runtimes.process._zygote import Zygote", "spear.runtimes.process._zygote"),
+        ("from spear import _ids", "spear._ids"),
+    ],
+)
+def test_private_imports_are_found(line: str, module: str) -> None:
+    assert [each[1] for each in private_imports(ast.parse(line))] == [module]
+
+
+@pytest.mark.parametrize(
+    "line", ["import spear", "from spear.wire import LAST", "from spear import __version__"]
+)
+def test_public_imports_are_not_found(line: str) -> None:
+    assert list(private_imports(ast.parse(line))) == []
