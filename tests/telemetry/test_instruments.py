@@ -113,6 +113,16 @@ async def test_an_instrument_of_a_spearlet_hears_of_a_whole_life(tmp_path: Path)
     assert late.texts == []
 
 
+async def test_what_is_written_while_a_program_is_loaded_is_heard_too(tmp_path: Path) -> None:
+    program = tmp_path / "loud.py"
+    program.write_text("import spear\nagent = spear.Agent()\nprint('loading', flush=True)\n")
+    lines = Lines()
+    settings = spear.ProcessSettings(target=str(program), start="zygote")
+    async with open_spearlet(instruments=[lines]) as spearlet, await spearlet.deploy(settings):
+        pass
+    assert lines.texts == ["loading"]
+
+
 # -- calls and deployments ------------------------------------------------------------------------
 
 

@@ -93,7 +93,10 @@ class ProcessRuntime(Runtime):
             if settings.start == "zygote" or (spec.several and not settings.command):
                 children = HostChildren.of(spec.factory)
                 guard = await children.get_guard(spec.factory)
-                opening = open_zygote(settings, spec.limits, children.starters, guard, spec.on_line)
+                instruments = spec.factory.manager.instruments
+                opening = open_zygote(
+                    settings, spec.limits, children.starters, guard, spec.on_line, instruments
+                )
                 zygote = await stack.enter_async_context(opening)
             yield ProcessTemplate(self, spec, settings, zygote)
 

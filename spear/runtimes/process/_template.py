@@ -35,6 +35,7 @@ from ._spawn import Plumbing, spawn
 if TYPE_CHECKING:
     from spear._host_limits import HostLimits
     from spear._ids import InstanceId
+    from spear.telemetry import Instruments
 
     from .._logs import OnLine
     from ._guard import Guard
@@ -120,7 +121,13 @@ class Template:
         pid: of the process, while it runs.
     """
 
-    def __init__(self, name: InstanceId, limits: HostLimits, on_line: OnLine | None = None) -> None:
+    def __init__(
+        self,
+        name: InstanceId,
+        limits: HostLimits,
+        on_line: OnLine | None = None,
+        instruments: Instruments | None = None,
+    ) -> None:
         self.name = name
         self.settled = trio.Event()
         self.obstacle = ""
@@ -129,7 +136,7 @@ class Template:
         self.is_current = True
         self.pid: int | None = None
         self._limits = limits
-        self._book = LogBook(name, limits, on_line)
+        self._book = LogBook(name, limits, on_line, instruments)
         self._sock: socket.socket | None = None
         self._sending = trio.Lock()
         self._answers: deque[_Answer] = deque()  # those that have not come, in order

@@ -28,6 +28,7 @@ from ._template import Template
 
 if TYPE_CHECKING:
     from spear._host_limits import HostLimits
+    from spear.telemetry import Instruments
 
     from .._logs import OnLine
     from ._body import ForkedBody
@@ -109,6 +110,7 @@ class Zygote(metaclass=NoPublicConstructor):
         guard: Guard,
         nursery: trio.Nursery,
         on_line: OnLine | None,
+        instruments: Instruments,
     ) -> None:
         self._settings = settings
         self._limits = limits
@@ -116,6 +118,7 @@ class Zygote(metaclass=NoPublicConstructor):
         self._guard = guard
         self._nursery = nursery  # of the templates; ends with the block of open_zygote
         self._on_line = on_line
+        self._instruments = instruments
         self._is_open = True
         self._template: Template | None = None
         self._obstacle = ""
@@ -163,7 +166,7 @@ class Zygote(metaclass=NoPublicConstructor):
     def _load(self) -> Template:
         self._loaded += 1
         name = InstanceId("process", f"{_name_of(self._settings)}-zygote", self._loaded)
-        self._template = template = Template(name, self._limits, self._on_line)
+        self._template = template = Template(name, self._limits, self._on_line, self._instruments)
         self._nursery.start_soon(template.run, self._settings, self._starters, self._guard)
         return template
 
@@ -264,11 +267,14 @@ async def open_zygote(
     starters: trio.CapacityLimiter,
     guard: Guard,
     on_line: OnLine | None,
+    instruments: Instruments,
 ) -> AsyncIterator[Zygote]:
     """What forks instances of one program; see :meth:`ProcessRuntime.open_template`."""
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
-        zygote: Zygote = Zygote._create(settings, limits, starters, guard, nursery, on_line)
+        zygote: Zygote = Zygote._create(
+            settings, limits, starters, guard, nursery, on_line, instruments
+        )
         try:
             yield zygote
         finally:
