@@ -66,8 +66,8 @@ KINDS: Final = {
 }
 """Names of errors and the like that exist over HTTP, or in JSON of the command, only."""
 
-FILES: Final = {"spear.service", "spear.toml"}
-"""Files that are named as a part of the package could be."""
+FILES: Final = {"spear.describe", "spear.service", "spear.toml"}
+"""Files, and a function of agents, that are named as a part of the package could be."""
 
 FENCE = re.compile(r"( *)(`{3,})([\w-]*)(.*)")
 FILE_NAME = re.compile(r"# ([\w-]+\.py)\b")

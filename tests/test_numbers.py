@@ -33,7 +33,7 @@ from spear import (
 from spear._ids import Secret
 from spear.agent import serve
 from spear.calls import CallOptions
-from spear.channels import ChannelConfig, LatencyHistogram
+from spear.channels import ChannelConfig, CommunicationStrategy, LatencyHistogram
 from spear.gateway import GatewaySettings
 from spear.runtimes import Instance
 from spear.spearlet import SpearletState
@@ -77,7 +77,7 @@ MADE_BY_SPEAR: Final = frozenset(
 """Records and handles: their numbers come from Spear, and go to programs."""
 
 CALLED_BY_SPEAR: Final = re.compile(
-    r"AgentService\.|ConnectionManager\.|Service\.refuse|Timers\.|ProcessSettings\.\w+_command"
+    r"AgentService\.|HostAddresses\.|ConnectionManager\.|Service\.refuse|Timers\.|ProcessSettings\.\w+_command"
     r"|DeadlineExceeded\.of_call|process_or_its_session|descriptors_in|examine|make_memory_file"
     r"|send_with_descriptor|FunctionConfiguration\("  # whose fields are read by a schema
     r"|\w+Stream\.receive_some"  # as Trio's streams have it
@@ -224,6 +224,9 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     ),
     "CommunicationChannel.request(timeout)": (
         lambda w, v: channel(w).request("echo", b"", timeout=v), NO_TIMEOUTS,
+    ),
+    "CommunicationStrategy(most)": (
+        made(CommunicationStrategy, "most", transports=("unix",)), (*NO_COUNTS, 0),
     ),
     "ConnectOptions(seconds)": (made(ConnectOptions, "seconds"), NO_SECONDS),
     "Deployment.logs(most)": (lambda w, v: w.deployment.logs(v), NO_COUNTS),

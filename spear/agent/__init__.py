@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._items import Items as Items
     from ._loader import LoadFailed as LoadFailed
     from ._loader import load_agent as load_agent
+    from ._reaching import HostAddresses as HostAddresses
     from ._serve import serve as serve
     from ._service import AgentService as AgentService
     from ._statistics import RegisteredFunctionStatistics as RegisteredFunctionStatistics
@@ -28,6 +29,7 @@ _HOMES = {
     "AgentService": "._service",
     "CallContext": "._context",
     "RegisteredFunctionStatistics": "._statistics",
+    "HostAddresses": "._reaching",
     "Items": "._items",
     "LoadFailed": "._loader",
     "call": "._context",

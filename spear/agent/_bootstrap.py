@@ -1,25 +1,19 @@
-"""What an agent has to know before it can reach its host, and the two ways in which it is told.
+"""How an agent that something else than Spear has started is told where its host is.
 
-A host of ours hands over a record on the lifeline pipe: a 4-byte little-endian length and a CBOR map
-with ``address`` (text), ``secret`` (32 bytes), ``runtime``, ``instance`` and ``incarnation``, and, if
-wanted, ``limits`` (a map from the fields of ``WireLimits`` to numbers), ``drain_seconds`` (how long calls
-may go on that run when a signal ends the agent), ``debug`` and ``low_latency``.
-
-An agent that something else starts reads its environment: ``SERVICE_ADDR`` (an address as text),
-``SECRET`` (64 hexadecimal digits) and ``SPEAR_INSTANCE`` (``process:name#incarnation``). A secret in
-the environment can be read by whoever may read ``/proc/<pid>/environ``: prefer the pipe. The variables
-are removed as soon as they are read, so that child processes do not inherit them.
+It reads its environment: ``SERVICE_ADDR`` (an address as text), ``SECRET`` (64 hexadecimal digits) and
+``SPEAR_INSTANCE`` (``process:name#incarnation``). A secret in the environment can be read by whoever may
+read ``/proc/<pid>/environ``: prefer the record on a pipe (see ``spear.wire.BootstrapRecord``). The
+variables are removed as soon as they are read, so that child processes do not inherit them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 from spear._errors import ConfigurationError
 from spear._ids import InstanceId, Secret
-from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, is_number
-from spear.transports import Address, parse_address
-from spear.wire import HeadValue, decode_head_untrusted
+from spear.transports import parse_address
+from spear.wire import BootstrapRecord, OfferedAddress
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -27,101 +21,7 @@ if TYPE_CHECKING:
 ADDRESS, SECRET, INSTANCE = VARIABLES = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTANCE")
 
 
-@final
-class Bootstrap:
-    """Where the host is, who we are, and how to prove it."""
-
-    __slots__ = (
-        "address",
-        "debug",
-        "drain_seconds",
-        "instance_id",
-        "limits",
-        "low_latency",
-        "secret",
-    )
-
-    def __init__(
-        self,
-        address: Address,
-        secret: Secret,
-        instance_id: InstanceId,
-        *,
-        limits: WireLimits = DEFAULT_WIRE_LIMITS,
-        drain_seconds: float = DRAIN_SECONDS,
-        debug: bool = False,
-        low_latency: bool = False,
-    ) -> None:
-        self.address = address
-        self.secret = secret
-        self.instance_id = instance_id
-        self.limits = limits
-        self.drain_seconds = drain_seconds
-        self.debug = debug
-        self.low_latency = low_latency
-
-    def __repr__(self) -> str:
-        return f"<Bootstrap {self.instance_id} at {self.address}>"
-
-
-def parse_record(record: bytes) -> Bootstrap:
-    """What a bootstrap record says.
-
-    Raises:
-        ConfigurationError: it is not one; the message names the field, never the secret.
-    """
-    try:
-        fields = decode_head_untrusted(record)
-        runtime, name = _text(fields, "runtime"), _text(fields, "instance")
-        secret, incarnation = fields.get("secret"), fields.get("incarnation")
-        if not isinstance(secret, bytes):
-            raise ValueError("secret must be bytes")
-        if type(incarnation) is not int:
-            raise ValueError("incarnation must be a number")
-        return Bootstrap(
-            parse_address(_text(fields, "address")),
-            Secret(secret),
-            InstanceId(runtime, name, incarnation),
-            limits=_limits(fields.get("limits")),
-            drain_seconds=_seconds(fields, "drain_seconds", DRAIN_SECONDS),
-            debug=fields.get("debug") is True,
-            low_latency=fields.get("low_latency") is True,
-        )
-    except (ValueError, ConfigurationError) as error:
-        raise ConfigurationError(f"the bootstrap record cannot be used: {error}") from error
-
-
-def _text(fields: dict[str, HeadValue], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be text")
-    return value
-
-
-def _seconds(fields: dict[str, HeadValue], name: str, default: float) -> float:
-    value = fields.get(name, default)
-    if not is_number(value) or value <= 0:
-        raise ValueError(f"{name} must be a number of seconds above 0")
-    return value
-
-
-def _limits(changes: HeadValue) -> WireLimits:
-    if changes is None or changes == {}:
-        return DEFAULT_WIRE_LIMITS
-    if not isinstance(changes, dict):
-        raise ValueError("limits must be a map")
-    values: dict[str, float] = {}
-    for name, value in changes.items():
-        default = getattr(DEFAULT_WIRE_LIMITS, name, None)
-        if not isinstance(default, int | float):  # a host newer than we may know other limits
-            continue
-        if not isinstance(value, int | float):
-            raise ValueError(f"limit {name} must be a number, not {value!r}")
-        values[name] = value
-    return WireLimits(**values)  # type: ignore[arg-type]  # each has the type of its default, or it says
-
-
-def take_environment(environ: MutableMapping[str, str]) -> Bootstrap | None:
+def take_environment(environ: MutableMapping[str, str]) -> BootstrapRecord | None:
     """What the environment says, and remove it there; None if it does not say where the host is.
 
     Raises:
@@ -148,4 +48,7 @@ def take_environment(environ: MutableMapping[str, str]) -> Bootstrap | None:
         instance_id = InstanceId(runtime, name, int(incarnation))
     except (ValueError, ConfigurationError) as error:
         raise ConfigurationError(f"{INSTANCE}={text!r}: {error}") from None
-    return Bootstrap(parse_address(str(values[ADDRESS])), secret, instance_id)
+    address = str(parse_address(str(values[ADDRESS])))  # or it raises, before anything is loaded
+    return BootstrapRecord(
+        addresses=(OfferedAddress(address),), secret=secret, instance_id=instance_id
+    )

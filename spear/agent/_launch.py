@@ -15,10 +15,12 @@ import trio
 from spear._errors import AuthenticationFailed, ConfigurationError, SpearError
 from spear._targets import GUARD, NEEDS_GUARD, being_loaded
 from spear._util import leaves_of, summary_of
+from spear.wire import BootstrapRecord
 
-from ._bootstrap import ADDRESS, INSTANCE, SECRET, Bootstrap, take_environment
+from ._bootstrap import ADDRESS, INSTANCE, SECRET, take_environment
 from ._children import WATCHED, keep_from_children, remember_handlers
 from ._failures import traceback_of
+from ._reaching import HostAddresses
 from ._serve import NOT_ITS_OWN, serve
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from ._app import Agent
 
-Take: TypeAlias = Callable[[], Awaitable[Bootstrap]]
+Take: TypeAlias = Callable[[], Awaitable[BootstrapRecord]]
 """Tells where the host is, as soon as that is known."""
 
 DRAINED: Final = 0
@@ -57,7 +59,7 @@ def launch_agent(agent: Agent, program: str) -> int:
     return run(agent, partial(return_bootstrap, bootstrap))
 
 
-def bootstrap_from_environment(program: str) -> Bootstrap:
+def bootstrap_from_environment(program: str) -> BootstrapRecord:
     """Return the bootstrap that environment variables describe. Raises ConfigurationError."""
     bootstrap = take_environment(os.environ)
     if bootstrap is None:
@@ -115,7 +117,7 @@ def run(agent: Agent, take: Take) -> int:
     return REFUSED if isinstance(failure, AuthenticationFailed) else LOST
 
 
-async def return_bootstrap(bootstrap: Bootstrap) -> Bootstrap:
+async def return_bootstrap(bootstrap: BootstrapRecord) -> BootstrapRecord:
     """Return what is known already: a :data:`Take` without a wait."""
     return bootstrap
 
@@ -127,7 +129,7 @@ async def _take_and_serve(agent: Agent, take: Take) -> tuple[InstanceId, BaseExc
     return bootstrap.instance_id, await serve_bootstrap(agent, bootstrap)
 
 
-async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> BaseException | None:
+async def serve_bootstrap(agent: Agent, bootstrap: BootstrapRecord) -> BaseException | None:
     """Serve until the host or a signal ends it; returns what went wrong."""
     # Returned, because the nursery would wrap it in a group.
     failure: BaseException | None = None
@@ -137,7 +139,7 @@ async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> BaseException |
         try:
             await serve(
                 agent,
-                bootstrap.address,
+                HostAddresses(bootstrap.addresses, report=partial(_report, bootstrap.instance_id)),
                 bootstrap.secret,
                 bootstrap.instance_id,
                 limits=bootstrap.limits,
@@ -153,6 +155,16 @@ async def serve_bootstrap(agent: Agent, bootstrap: Bootstrap) -> BaseException |
             failure = error
         nursery.cancel_scope.cancel()
     return failure
+
+
+def _report(instance_id: InstanceId, text: str) -> None:
+    """Write to stderr, at once: the host may kill us soon, and then shows what stderr has.
+
+    Not a log line, because the program may have turned those off.
+    """
+    with suppress(AttributeError, OSError, ValueError):  # there is no stderr, or it is closed
+        sys.stderr.write(f"spear: {instance_id}: {text}\n")
+        sys.stderr.flush()
 
 
 async def watch_signals(

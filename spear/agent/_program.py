@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from spear._errors import ConfigurationError
 from spear._targets import loading
+from spear.wire import BootstrapRecord
 
-from ._bootstrap import parse_record
 from ._launch import (
     CANNOT_START,
     bootstrap_from_environment,
@@ -32,7 +32,9 @@ def launch(target: str, record: bytes | None) -> int:
         record: the bootstrap record; None to read the environment.
     """
     try:
-        bootstrap = bootstrap_from_environment(target) if record is None else parse_record(record)
+        bootstrap = (
+            bootstrap_from_environment(target) if record is None else BootstrapRecord.decode(record)
+        )
     except ConfigurationError as error:
         sys.stderr.write(f"spear: {error}\n")
         return CANNOT_START

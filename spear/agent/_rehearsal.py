@@ -23,10 +23,10 @@ import trio
 
 from spear.channels import open_connection_manager
 from spear.transports import make_private_directory, open_unix_listener
+from spear.wire import BootstrapRecord
 
 from . import _annotations as _annotations
 from ._app import Agent
-from ._bootstrap import parse_record
 from ._launch import serve_bootstrap
 from ._warm_up import INSTANCE, record, stand_in, warm_up
 
@@ -64,7 +64,9 @@ async def _rehearse() -> None:
             manager.open_endpoint(INSTANCE, listener) as endpoint,
             trio.open_nursery() as nursery,
         ):
-            bootstrap = parse_record(record(str(endpoint.address), endpoint.secret.reveal()))
+            bootstrap = BootstrapRecord.decode(
+                record(str(endpoint.address), endpoint.secret.reveal())
+            )
             nursery.start_soon(serve_bootstrap, stand_in, bootstrap)
             channel = await endpoint.wait_connected()
             await channel.request("echo", b"", timeout=ROUND_SECONDS)

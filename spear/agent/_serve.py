@@ -25,11 +25,13 @@ from spear._errors import (
 )
 from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, expect_seconds
 from spear.channels import CommunicationChannel, connect_channel
-from spear.transports import Address, ConnectOptions, connect
+from spear.transports import Address
+from spear.wire import OfferedAddress
+
+from ._reaching import HostAddresses, unreachable
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId, Secret
-    from spear.transports import TlsClient
 
     from ._app import Agent
 
@@ -49,13 +51,12 @@ NOT_ITS_OWN: Final = "has the program cancelled tasks, or closed descriptors, th
 
 async def serve(
     agent: Agent,
-    address: Address,
+    addresses: Address | HostAddresses,
     secret: Secret,
     instance_id: InstanceId,
     *,
     limits: WireLimits = DEFAULT_WIRE_LIMITS,
     drain_seconds: float = DRAIN_SECONDS,
-    tls: TlsClient | None = None,
     low_latency: bool = False,
     debug: bool = False,
     stop: trio.Event | None = None,
@@ -67,17 +68,18 @@ async def serve(
     for the host to say if it began this, and ``drain_seconds`` otherwise. A broken connection is
     made again, and the calls that ran on it are cancelled; plain functions run to their end.
 
+    A round of attempts has ``limits.connect_seconds`` and ``limits.handshake_seconds`` for all addresses.
+
     If cancelled, running calls are cancelled, and the connection is closed without a word. A
     checkpoint.
 
     Args:
         agent: whose functions.
-        address: where the host listens.
+        addresses: where the host listens.
         secret: what the host gave this instance; good for one login.
         instance_id: who we are.
         limits: ours; the agent's ``concurrency`` is applied to them.
         drain_seconds: for calls that run when ``stop`` is set.
-        tls: for a ``tls:`` address.
         low_latency: look for input for a moment before going to sleep.
         debug: send tracebacks with errors.
         stop: set it to begin draining.
@@ -88,18 +90,19 @@ async def serve(
         ChannelBroken: there is no connection, and there was none for ``limits.reconnect_seconds``.
         RemoteProtocolError: there is no Spear host at that address.
         SpearError: functions cannot be run any more, because no thread can be started, for one.
-        ConfigurationError: this address and these arguments cannot work.
+        ConfigurationError: these addresses and these arguments cannot work.
     """
+    if isinstance(addresses, Address):
+        addresses = HostAddresses((OfferedAddress(str(addresses)),))
     expect_seconds("drain_seconds", drain_seconds)
     async with agent.running(limits, debug=debug):
         session = _Session(
             agent,
-            address,
+            addresses,
             secret,
             instance_id,
             agent.limits(limits),
             drain_seconds,
-            tls=tls,
             low_latency=low_latency,
             debug=agent.debug or debug,
             stop=trio.Event() if stop is None else stop,
@@ -126,26 +129,24 @@ class _Session:
     def __init__(
         self,
         agent: Agent,
-        address: Address,
+        addresses: HostAddresses,
         secret: Secret,
         instance_id: InstanceId,
         limits: WireLimits,
         drain_seconds: float,
         *,
-        tls: TlsClient | None,
         low_latency: bool,
         debug: bool,
         stop: trio.Event,
         rng: random.Random,
     ) -> None:
         self._agent = agent
-        self._address = address
+        self._addresses = addresses
         self._secret = secret
         self._resumes = False
         self._instance_id = instance_id
         self._limits = limits
         self._drain_seconds = drain_seconds
-        self._tls = tls
         self._low_latency = low_latency
         self._debug = debug
         self._stop = stop
@@ -202,25 +203,62 @@ class _Session:
         if self._resumes:
             await trio.sleep(next(delays))
         while True:
-            try:
-                channel: CommunicationChannel = await nursery.start(self._hold)
+            failures: list[tuple[OfferedAddress, SpearError]] = []
+            channel = await self._try_each(nursery, failures)
+            if channel is not None:
                 return channel
-            except SpearError as error:
-                failure = error
-            absences = absences + 1 if failure.code == "no_listener" else 0
-            if self._is_final(failure) or absences >= MAX_ABSENCES:
+            failure = unreachable(failures)
+            is_absent = all(each.code == "no_listener" for _, each in failures)
+            absences = absences + 1 if is_absent else 0
+            if all(self._is_final(each) for _, each in failures) or absences >= MAX_ABSENCES:
                 return failure
             delay = next(delays)
             if trio.current_time() + delay >= give_up:
                 return _lost(failure)
-            logger.info("%s: %s [%s]", self._instance_id, failure, failure.code)
+            self._addresses.failed(*failures[-1])
             await trio.sleep(delay)
 
-    async def _hold(self, task_status: trio.TaskStatus[CommunicationChannel]) -> None:
+    async def _try_each(
+        self, nursery: trio.Nursery, failures: list[tuple[OfferedAddress, SpearError]]
+    ) -> CommunicationChannel | None:
+        """A channel by the first address that leads to one; None if none does, and why for each."""
+        offered = self._addresses.in_order()
+        deadline = (
+            trio.current_time() + self._limits.connect_seconds + self._limits.handshake_seconds
+        )
+        for number, each in enumerate(offered):
+            if failures:
+                self._addresses.failed(
+                    *failures[-1]
+                )  # the last of all is reported if it is not final
+            share = (deadline - trio.current_time()) / (len(offered) - number)
+            try:
+                channel = await self._attempt(nursery, each, share)
+            except SpearError as error:
+                failures.append((each, error))
+            else:
+                self._addresses.worked(each)
+                return channel
+        return None
+
+    async def _attempt(
+        self, nursery: trio.Nursery, offered: OfferedAddress, seconds: float
+    ) -> CommunicationChannel:
+        """Connect to one address, and log in."""
+        with trio.move_on_after(seconds):
+            channel: CommunicationChannel = await nursery.start(self._hold, offered, seconds)
+            return channel
+        raise ChannelBroken(f"no login within {seconds:.3g} s")
+
+    async def _hold(
+        self,
+        offered: OfferedAddress,
+        seconds: float,
+        task_status: trio.TaskStatus[CommunicationChannel],
+    ) -> None:
         """Hold one connection, until it has ended and its handlers have."""
-        options = ConnectOptions(seconds=self._limits.connect_seconds, tls=self._tls)
         async with (
-            connect(self._address, options) as stream,
+            self._addresses.connect(offered, min(seconds, self._limits.connect_seconds)) as stream,
             connect_channel(
                 stream,
                 self._instance_id,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import socket
 from os import urandom
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
-from spear._ids import InstanceId
+from spear._ids import InstanceId, Secret
 from spear.channels import connect_channel
 from spear.transports import SocketStream
 from spear.wire import (
@@ -22,9 +22,11 @@ from spear.wire import (
     NONCE_BYTES,
     AuthAccepted,
     AuthRequest,
+    BootstrapRecord,
     Challenge,
     FrameType,
     Head,
+    OfferedAddress,
     Receiver,
     encode_head,
     host_text,
@@ -32,11 +34,7 @@ from spear.wire import (
 )
 
 from ._app import Agent
-from ._bootstrap import parse_record
 from ._launch import watch_signals
-
-if TYPE_CHECKING:
-    from ._bootstrap import Bootstrap
 
 MOST_SECONDS: Final = 1.0
 """It takes some milliseconds."""
@@ -62,23 +60,14 @@ async def echo(body: bytes) -> bytes:
 
 def record(address: str, secret: bytes) -> bytes:
     """A bootstrap record as a host would make it."""
-    return encode_head(
-        {
-            "address": address,
-            "secret": secret,
-            "runtime": INSTANCE.runtime,
-            "instance": INSTANCE.name,
-            "incarnation": INSTANCE.incarnation,
-            "limits": {},
-            "debug": False,
-            "low_latency": False,
-        }
-    )
+    return BootstrapRecord(
+        addresses=(OfferedAddress(address),), secret=Secret(secret), instance_id=INSTANCE
+    ).encode()
 
 
 async def warm_up() -> None:
     """Log in and answer a call, so that the next time is faster. Raises whatever goes wrong."""
-    bootstrap = parse_record(record("unix:/nowhere", urandom(SECRET_BYTES)))
+    bootstrap = BootstrapRecord.decode(record("unix:/nowhere", urandom(SECRET_BYTES)))
     ours, other = socket.socketpair()
     with ours, other, trio.fail_after(MOST_SECONDS):
         async with trio.open_nursery() as nursery:
@@ -88,7 +77,7 @@ async def warm_up() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _serve(sock: socket.socket, bootstrap: Bootstrap) -> None:
+async def _serve(sock: socket.socket, bootstrap: BootstrapRecord) -> None:
     async with (
         stand_in.running(bootstrap.limits),
         connect_channel(
@@ -103,7 +92,7 @@ async def _serve(sock: socket.socket, bootstrap: Bootstrap) -> None:
         await channel.closed.wait()
 
 
-async def _play_host(sock: socket.socket, bootstrap: Bootstrap) -> None:
+async def _play_host(sock: socket.socket, bootstrap: BootstrapRecord) -> None:
     nonce = bytes(NONCE_BYTES)
     sock.sendall(_frame(FrameType.CHALLENGE, Challenge(nonce).to_head()))
     await trio.lowlevel.wait_readable(sock)

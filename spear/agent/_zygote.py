@@ -43,7 +43,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
 import trio
 
-from ._bootstrap import Bootstrap, parse_record
+from spear.wire import BootstrapRecord
+
 from ._forkable import Files, find_obstacle, open_descriptors
 from ._launch import CANNOT_START, run
 from ._lifeline import HOST_GONE, take_record
@@ -231,7 +232,7 @@ class _Zygote:
         except BaseException:  # pragma: no cover  # what could it be?
             _fail()
 
-    async def take_request(self) -> Bootstrap:
+    async def take_request(self) -> BootstrapRecord:
         """Wait for a request, and become an instance."""
         assert self._requests is not None
         try:
@@ -247,7 +248,7 @@ class _Zygote:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
             os.chdir(request[1:])
-            return parse_record(take_record(lifeline))
+            return BootstrapRecord.decode(take_record(lifeline))
         except Exception:
             _fail()
 

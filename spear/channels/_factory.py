@@ -26,8 +26,8 @@ from spear._errors import (
     SpearError,
 )
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
-from spear._limits import expect_seconds
-from spear.transports import ListenOptions, TransportRegistry, make_private_directory
+from spear._limits import expect_seconds, expect_whole
+from spear.transports import ListenOptions, Reach, TransportRegistry, make_private_directory
 
 from ._channel import CommunicationChannel
 from ._interrupts import protected_block, protected_class
@@ -49,14 +49,30 @@ T = TypeVar("T")
 @final
 @attrs.frozen
 class CommunicationStrategy:
-    """The transports of one runtime type, best first."""
+    """How the instances of one runtime are reached.
+
+    Attributes:
+        transports: their names, best first. Each one that can be opened has a listener and an address of
+            its own for every instance, which tries them in this order.
+        reach: from how far away instances connect. An address that cannot be reached from there is not
+            offered: one on the loopback interface is none for a Pod.
+        most: how many addresses are offered; None for as many as can be opened. Further transports then
+            are tried only in place of one that cannot be opened.
+    """
 
     transports: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
+    reach: Reach = attrs.field(default=Reach.PROCESS, kw_only=True)
+    most: int | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.most is not None:
+            expect_whole("most", self.most, 1)
 
 
 DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
-    "process": CommunicationStrategy(("unix", "tcp")),
-    "kubernetes": CommunicationStrategy(("grpc", "websocket", "tcp")),
+    # A socket that was bound can be reached by a child of this process, and a second one has its price.
+    "process": CommunicationStrategy(("unix", "tcp"), reach=Reach.MACHINE, most=1),
+    "kubernetes": CommunicationStrategy(("grpc", "websocket", "tcp"), reach=Reach.NETWORK),
     "wasm": CommunicationStrategy(("memory",)),
     "memory": CommunicationStrategy(("memory",)),
 }
@@ -68,7 +84,8 @@ class ChannelConfig:
     """What one instance wants other than the strategy says.
 
     Attributes:
-        transports: use these, in this order, instead of the strategy's.
+        transports: use these, in this order, instead of the strategy's; each that can be opened is
+            offered.
         address: listen here; goes with exactly one transport.
         low_latency: look for input for a moment before going to sleep: costs CPU, saves a wake-up.
         connect_seconds: how long :meth:`CommunicationFactory.get_or_create` waits for the instance.
@@ -147,12 +164,11 @@ class CommunicationFactory:
             raise SpearError(f"{instance} has an endpoint already")
         config = config or ChannelConfig()
         async with AsyncExitStack() as stack:
-            transport, listener = await self._listen(instance, config, stack)
+            listeners = await self._listen(instance, config, stack)
             endpoint = await stack.enter_async_context(
                 self.manager.open_endpoint(
                     instance,
-                    listener,
-                    transport=transport,
+                    *listeners,
                     service=service,
                     low_latency=config.low_latency,
                     timeouts=timeouts,
@@ -162,21 +178,32 @@ class CommunicationFactory:
 
     async def _listen(
         self, instance: InstanceId, config: ChannelConfig, stack: AsyncExitStack
-    ) -> tuple[str, Listener]:
+    ) -> list[Listener]:
+        """Open the listeners of a strategy, best first and at least one; ``stack`` closes them."""
+        strategy = self.strategy(instance.runtime)
+        if config.transports is not None:
+            strategy = attrs.evolve(strategy, transports=config.transports, most=None)
+        listeners: list[Listener] = []
         attempts: list[tuple[str, str]] = []
         options = ListenOptions(
             name=f"{instance.name}-{instance.incarnation}",
             address=config.address,
             get_directory=self._get_directory,
         )
-        for name in config.transports or self.strategy(instance.runtime).transports:
+        for name in strategy.transports:
+            if len(listeners) == strategy.most:
+                break
             try:
                 opening = self.transports.find(name).listen(options)
-                return name, await stack.enter_async_context(opening)
+                listener = await stack.enter_async_context(opening)
+                _check_reach(listener, strategy.reach)
+                listeners.append(listener)
             except (SpearError, OSError) as error:
                 attempts.append((name, str(error)))
                 logger.info("%s: no %s: %s", instance, name, error)
-        raise ChannelCreationFailed(str(instance), attempts)
+        if not listeners:
+            raise ChannelCreationFailed(str(instance), attempts)
+        return listeners
 
     async def get_or_create(
         self,
@@ -296,6 +323,19 @@ class CommunicationFactory:
     async def _close_if_open(self, instance: InstanceId) -> None:
         with suppress(ChannelClosed):  # somebody else was faster
             await self.close(instance)
+
+
+def _check_reach(listener: Listener, reach: Reach) -> None:
+    """Close a listener that instances cannot reach, and raise ConfigurationError."""
+    if listener.advertised.reach < reach:
+        listener.close()
+        raise ConfigurationError(
+            f"{listener.advertised} cannot be reached from {_PLACES[reach]}: let the transport listen "
+            "there, or advertise an address that leads to it"
+        )
+
+
+_PLACES: Final = {Reach.MACHINE: "other processes", Reach.NETWORK: "other machines"}
 
 
 @final

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -28,7 +29,7 @@ from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
 from spear._ids import InstanceId, Secret
 from spear.telemetry import ConnectionEvent, Instruments
 from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials, Reason
-from spear.wire import Connection, FrameTooLarge, Role
+from spear.wire import Connection, FrameTooLarge, OfferedAddress, Role
 
 from ._channel import CommunicationChannel
 from ._handshake import Login, LoginRefused, admit_agent
@@ -68,9 +69,9 @@ class Endpoint:
 
     Attributes:
         instance_id: whose.
-        address: where the instance connects.
+        offered: the addresses at which the instance may connect, best first; hand them over.
+        address: the one by which it has logged in last; before that, the best one.
         secret: what it proves itself with; hand it over, never log it.
-        transport: the name of the transport that was chosen.
         channel: the instance's channel, None until it has announced its functions: before that
             nothing may be sent to it. After a reconnection it is another one.
     """
@@ -79,16 +80,15 @@ class Endpoint:
         self,
         manager: ConnectionManager,
         instance_id: InstanceId,
-        address: Address,
+        listeners: Sequence[Listener],
         *,
-        transport: str,
         service: Service | None,
         low_latency: bool,
         timeouts: InstanceTimeouts,
     ) -> None:
         self.instance_id = instance_id
-        self.address = address
-        self.transport = transport
+        self.offered = tuple(map(_offer, listeners))
+        self.address: Address = listeners[0].advertised
         self.secret = Secret.generate()
         self.channel: CommunicationChannel | None = None
         self.allow_peer: PeerCheck | None = None
@@ -159,8 +159,8 @@ class Endpoint:
             return (), "nothing_to_resume" if request.resumes else "secret_expired"
         return tuple(keys), ""
 
-    async def serve(self, incoming: IncomingConnection) -> None:
-        """Handle one connection from its first byte to its last."""
+    async def serve(self, address: Address, incoming: IncomingConnection) -> None:
+        """Handle one connection, to a listener of that address, from its first byte to its last."""
         manager, limits = self._manager, self._manager.limits.wire
         manager.tell("connected", None, incoming.number)
         async with trio.open_nursery() as nursery:
@@ -181,6 +181,7 @@ class Endpoint:
                         incoming.refuse(Reason.CUT_SHORT)
                     raise
                 incoming.promote()
+                self.address = address
                 await self._run(pipe, connection, nursery, incoming.number)
             finally:
                 pipe.close()
@@ -233,6 +234,13 @@ class Endpoint:
             await trio.lowlevel.checkpoint()
 
 
+def _offer(listener: Listener) -> OfferedAddress:
+    address, trust = str(listener.advertised), listener.trust
+    if trust is None:
+        return OfferedAddress(address)
+    return OfferedAddress(address, trust.server_name or "", trust.ca_data or "")
+
+
 @final
 @protected_class
 class ConnectionManager:
@@ -258,17 +266,16 @@ class ConnectionManager:
     async def open_endpoint(
         self,
         instance_id: InstanceId,
-        listener: Listener,
-        *,
-        transport: str = "",
+        *listeners: Listener,
         service: Service | None = None,
         low_latency: bool = False,
         timeouts: InstanceTimeouts | None = None,
     ) -> AsyncIterator[Endpoint]:
-        """Let one instance log in at ``listener``, for as long as the block runs.
+        """Let one instance log in, for as long as the block runs.
 
-        Leaving the block closes the listener and the channel. If cancelled, the channel's peer is
-        not told why. The secret is void after ``timeouts.startup_seconds``.
+        The instance may connect to any of the listeners, of which the first is the best. All of them
+        together let it in once. Leaving the block closes the listeners and the channel. If cancelled, the
+        channel's peer is not told why. The secret is void after ``timeouts.startup_seconds``.
 
         Raises:
             SpearError: the instance has an endpoint already.
@@ -278,8 +285,7 @@ class ConnectionManager:
         endpoint = Endpoint(
             self,
             instance_id,
-            listener.advertised,
-            transport=transport,
+            listeners,
             service=service,
             low_latency=low_latency,
             timeouts=timeouts or self.limits.timeouts,
@@ -287,11 +293,13 @@ class ConnectionManager:
         self._endpoints[instance_id] = endpoint
         try:
             async with open_private_nursery() as nursery:
-                nursery.start_soon(self._serve, listener, endpoint)
+                for listener in listeners:
+                    nursery.start_soon(self._serve, listener, endpoint)
                 try:
                     yield endpoint
                 finally:
-                    listener.close()
+                    for listener in listeners:
+                        listener.close()
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
                         await endpoint.aclose()
         finally:
@@ -302,9 +310,10 @@ class ConnectionManager:
             return endpoint.allow_peer is None or endpoint.allow_peer(credentials)
 
         try:
-            await self._acceptor.serve(listener, endpoint.serve, allow_peer=allow)
+            handler = partial(endpoint.serve, listener.advertised)
+            await self._acceptor.serve(listener, handler, allow_peer=allow)
         except ChannelBroken as error:
-            # What is connected goes on; a reconnection will not be possible.
+            # What is connected goes on; a reconnection will not be possible by this address.
             logger.error("%s: %s", endpoint.instance_id, error)
 
     def endpoint(self, instance_id: InstanceId) -> Endpoint | None:

@@ -17,6 +17,7 @@ import trio
 if TYPE_CHECKING:
     from ._addresses import Address
     from ._credentials import PeerCredentials
+    from ._tls import TlsClient
 
 
 class ByteStream(trio.abc.HalfCloseableStream):
@@ -60,6 +61,11 @@ class Listener(trio.abc.Listener[ByteStream]):
     def advertised(self) -> Address:
         """The address at which instances reach it; by default the one that is bound."""
         return self.bound
+
+    @property
+    def trust(self) -> TlsClient | None:
+        """How instances check who listens; None if by what their system trusts, or not at all."""
+        return None
 
     @abstractmethod
     async def accept(self) -> ByteStream:

@@ -41,7 +41,7 @@ _Candidate: TypeAlias = tuple[socket.AddressFamily, str]
 class TlsListener(Listener):
     """Accepts from another listener, and makes each connection secure."""
 
-    __slots__ = ("_advertised", "_bound", "_context", "_plain")
+    __slots__ = ("_advertised", "_bound", "_context", "_plain", "_trust")
 
     def __init__(
         self,
@@ -49,11 +49,13 @@ class TlsListener(Listener):
         bound: TcpAddress,
         advertised: TcpAddress,
         context: ssl.SSLContext,
+        trust: TlsClient | None,
     ) -> None:
         self._plain = plain
         self._bound = bound
         self._advertised = advertised
         self._context = context
+        self._trust = trust
 
     @property
     def bound(self) -> TcpAddress:
@@ -64,6 +66,11 @@ class TlsListener(Listener):
     def advertised(self) -> TcpAddress:
         """The address at which instances reach it."""
         return self._advertised
+
+    @property
+    def trust(self) -> TlsClient | None:
+        """How instances check who listens; None if by what their system trusts."""
+        return self._trust
 
     async def accept(self) -> SocketStream:
         """The next connection, not yet secure. See :meth:`Listener.accept`."""
@@ -143,7 +150,7 @@ async def open_tcp_listener(
     """
     ports = _check_ports(host, port)
     address = TcpAddress(host, ports[0])
-    context = None if tls is None else tls.make_context()
+    context, trust = (None, None) if tls is None else (tls.make_context(), tls.make_trust())
     candidates = await _resolve(address)
     if context is None and not allow_plaintext:
         _check_loopback(address, candidates)
@@ -151,7 +158,7 @@ async def open_tcp_listener(
     bound = TcpAddress(host, sock.getsockname()[1], tls=context is not None)
     advertised = bound if advertised_host is None else attrs.evolve(bound, host=advertised_host)
     plain = SocketListener(sock, bound, advertised=advertised)
-    return plain if context is None else TlsListener(plain, bound, advertised, context)
+    return plain if context is None else TlsListener(plain, bound, advertised, context, trust)
 
 
 def _check_ports(host: str, port: int | range) -> range:

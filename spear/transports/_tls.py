@@ -50,12 +50,30 @@ class TlsServer:
         key: its private key; None if it is in the same file.
         client_ca: if given, clients must show a certificate signed by one of these (mutual TLS).
         allow_tls_1_2: accept TLS 1.2 besides 1.3.
+        ca: what has signed our certificate. Instances are told to trust it, and nothing else; without it
+            they trust what their system trusts.
+        server_name: the name in our certificate, for instances that connect to an address without it.
     """
 
     certificate: str
     key: str | None = None
     client_ca: str | None = None
     allow_tls_1_2: bool = False
+    ca: str | None = None
+    server_name: str | None = None
+
+    def make_trust(self) -> TlsClient | None:
+        """How instances check our certificate; None if what they have will do.
+
+        Raises:
+            ConfigurationError: ``ca`` cannot be read, or is no certificate.
+        """
+        if self.ca is None:
+            return TlsClient(server_name=self.server_name) if self.server_name else None
+        with _reading("TLS server"), open(self.ca, encoding="ascii", errors="replace") as file:
+            trust = TlsClient(ca_data=file.read(), server_name=self.server_name)
+        trust.make_context()
+        return trust
 
     def make_context(self) -> ssl.SSLContext:
         """The context for a listener.
@@ -81,6 +99,7 @@ class TlsClient:
 
     Attributes:
         ca: trust what these have signed and nothing else; None trusts the system's list.
+        ca_data: the same as text, in place of a file.
         certificate: ours, for mutual TLS, followed by intermediate ones.
         key: its private key; None if it is in the same file.
         server_name: what the listener's certificate must say, if not the host we connect to.
@@ -88,6 +107,7 @@ class TlsClient:
     """
 
     ca: str | None = None
+    ca_data: str | None = attrs.field(default=None, repr=False)
     certificate: str | None = None
     key: str | None = None
     server_name: str | None = None
@@ -99,8 +119,14 @@ class TlsClient:
         Raises:
             ConfigurationError: a file is missing or not what it should be.
         """
+        if self.ca_data == "":  # with which Python would trust the system's list
+            raise ConfigurationError(
+                "TLS client settings: ca_data is empty; None trusts the system's"
+            )
         with _reading("TLS client"):
-            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ca)
+            context = ssl.create_default_context(
+                ssl.Purpose.SERVER_AUTH, cafile=self.ca, cadata=self.ca_data
+            )
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
         return _restrict(context, allow_tls_1_2=self.allow_tls_1_2)

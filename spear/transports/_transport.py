@@ -91,9 +91,9 @@ class Transport(ABC):
     schemes: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
-        """Let the name be the only scheme of a transport that names none."""
+        """Let the name be the only scheme of a class that gives a name alone."""
         super().__init_subclass__()
-        if not cls.schemes and hasattr(cls, "name"):
+        if "name" in cls.__dict__ and "schemes" not in cls.__dict__:
             cls.schemes = (cls.name,)
 
     @abstractmethod

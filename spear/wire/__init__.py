@@ -4,6 +4,9 @@ Nothing here knows a socket, a clock, a task or a random number, so every rule c
 and used by an agent in any concurrency style. ``docs/wire.md`` is the normative text.
 """
 
+from ._bootstrap import BOOTSTRAP_VERSION as BOOTSTRAP_VERSION
+from ._bootstrap import BootstrapRecord as BootstrapRecord
+from ._bootstrap import OfferedAddress as OfferedAddress
 from ._calls import MESSAGES_ID as MESSAGES_ID
 from ._calls import Call as Call
 from ._calls import CalleeSide as CalleeSide

@@ -9,10 +9,9 @@ import pytest
 
 from spear import ConfigurationError, InstanceId, WireLimits
 from spear._ids import Secret
-from spear.agent._bootstrap import parse_record, take_environment
+from spear.agent._bootstrap import take_environment
 from spear.agent._lifeline import MAX_RECORD_BYTES, take_record
-from spear.transports import TcpAddress, UnixAddress
-from spear.wire import encode_head
+from spear.wire import BootstrapRecord, OfferedAddress, encode_head
 
 if TYPE_CHECKING:
     from spear.wire import HeadValue
@@ -20,7 +19,11 @@ if TYPE_CHECKING:
 KEY = bytes(range(32))
 
 FIELDS: dict[str, HeadValue] = {
-    "address": "unix:/run/spear/a.sock",
+    "version": 1,
+    "addresses": [
+        {"address": "unix:/run/spear/a.sock"},
+        {"address": "tls:spear.example.org:7000", "server_name": "spear", "ca": "PEM"},
+    ],
     "secret": KEY,
     "runtime": "process",
     "instance": "shop-1",
@@ -35,21 +38,27 @@ ENVIRONMENT = {
 
 
 def test_a_record_says_all_that_is_needed() -> None:
-    found = parse_record(encode_head(FIELDS))
-    assert found.address == UnixAddress("/run/spear/a.sock")
+    found = BootstrapRecord.decode(encode_head(FIELDS))
+    assert found.addresses == (
+        OfferedAddress("unix:/run/spear/a.sock"),
+        OfferedAddress("tls:spear.example.org:7000", server_name="spear", ca="PEM"),
+    )
     assert found.secret == Secret(KEY)
     assert found.instance_id == InstanceId("process", "shop-1", 3)
     assert found.limits == WireLimits()
     assert not found.debug
     assert not found.low_latency
-    assert repr(found) == "<Bootstrap process:shop-1#3 at unix:/run/spear/a.sock>"
+    assert repr(found) == (
+        "<BootstrapRecord of process:shop-1#3 at unix:/run/spear/a.sock, tls:spear.example.org:7000>"
+    )
+    assert BootstrapRecord.decode(found.encode()) == found
 
 
 def test_a_record_may_say_more() -> None:
     limits: HeadValue = {"max_calls": 5, "call_seconds": 1.5, "from_2030": "x"}
     more = {"drain_seconds": 2, "debug": True, "low_latency": True, "new": 1}
     record = encode_head({**FIELDS, "limits": limits, **more})
-    found = parse_record(record)
+    found = BootstrapRecord.decode(record)
     assert found.limits == WireLimits(max_calls=5, call_seconds=1.5)
     assert found.drain_seconds == 2
     assert found.debug
@@ -59,8 +68,17 @@ def test_a_record_may_say_more() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"address": None}, "address must be text"),
-        ({"address": "nowhere"}, "'nowhere' is not an address"),
+        ({"version": None}, "it has version None, and this agent knows version 1"),
+        ({"version": 2, "addresses": None, "secret": 5}, "it has version 2, and this agent knows"),
+        ({"version": True}, "it has version True"),
+        ({"version": "1" * 100}, "it has version '1{39}, and"),
+        ({"addresses": None}, "addresses must be a list of 1 to 16"),
+        ({"addresses": []}, "addresses must be a list of 1 to 16"),
+        ({"addresses": [{"address": "unix:/x"}] * 17}, "addresses must be a list of 1 to 16"),
+        ({"addresses": ["unix:/x"]}, "addresses must hold maps"),
+        ({"addresses": [{}]}, "address must be text"),
+        ({"addresses": [{"address": "unix:/x", "ca": b"PEM"}]}, "ca must be text"),
+        ({"addresses": [{"address": "unix:/x", "server_name": 5}]}, "server_name must be text"),
         ({"secret": "text"}, "secret must be bytes"),
         ({"secret": b"short"}, "a secret is 32 bytes"),
         ({"runtime": "Magic!"}, "'Magic!' cannot name a runtime"),
@@ -80,14 +98,26 @@ def test_a_record_may_say_more() -> None:
 )
 def test_a_bad_record_says_which_field(change: dict[str, HeadValue], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as raised:
-        parse_record(encode_head({**FIELDS, **change}))
+        BootstrapRecord.decode(encode_head({**FIELDS, **change}))
     assert KEY.hex() not in str(raised.value)
 
 
 @pytest.mark.parametrize("record", [b"", b"\xff", b"\x80", encode_head(FIELDS) + b"x"])
 def test_what_is_no_record_is_refused(record: bytes) -> None:
     with pytest.raises(ConfigurationError, match="the bootstrap record cannot be used"):
-        parse_record(record)
+        BootstrapRecord.decode(record)
+
+
+def test_a_record_that_fits_into_no_pipe_is_not_made() -> None:
+    record = BootstrapRecord(
+        addresses=(OfferedAddress("tls:a.example.org:1", ca="x" * 65536),),
+        secret=Secret(KEY),
+        instance_id=InstanceId("process", "shop-1", 3),
+    )
+    with pytest.raises(ConfigurationError, match="of process:shop-1#3 cannot be made") as raised:
+        record.encode()
+    assert KEY.hex() not in str(raised.value)
+    assert "xxx" not in repr(record)
 
 
 # -- the pipe, as far as it can be tried without being killed ------------------------------------------
@@ -124,7 +154,7 @@ def test_s3_the_environment_is_read_once_and_cleared() -> None:
     environ = {**ENVIRONMENT, "HOME": "/root"}
     found = take_environment(environ)
     assert found is not None
-    assert found.address == TcpAddress("127.0.0.1", 7000)
+    assert found.addresses == (OfferedAddress("tcp:127.0.0.1:7000"),)
     assert found.secret == Secret(KEY)
     assert found.instance_id == InstanceId("process", "shop-1", 3)
     assert environ == {"HOME": "/root"}

@@ -101,7 +101,8 @@ def record_of(fields: Mapping[str, HeadValue]) -> bytes:
 def nowhere(directory: Path) -> dict[str, HeadValue]:
     """What leads to no host."""
     return {
-        "address": f"unix:{directory}/nobody",
+        "version": 1,
+        "addresses": [{"address": f"unix:{directory}/nobody"}],
         "secret": bytes(32),
         "runtime": "process",
         "instance": "shop",
@@ -187,7 +188,8 @@ async def hosted(
     async with factory.open_endpoint(instance) as endpoint:
         record = record_of(
             {
-                "address": str(endpoint.address),
+                "version": 1,
+                "addresses": [{"address": str(endpoint.address)}],
                 "secret": endpoint.secret.reveal(),
                 "runtime": instance.runtime,
                 "instance": instance.name,
@@ -386,7 +388,8 @@ async def main():
         async with factory.open_endpoint(instance) as endpoint:
             read_end, write_end = os.pipe()
             os.write(write_end, record_of({
-                "address": str(endpoint.address), "secret": endpoint.secret.reveal(),
+                "version": 1, "addresses": [{"address": str(endpoint.address)}],
+                "secret": endpoint.secret.reveal(),
                 "runtime": "process", "instance": "shop", "incarnation": 1,
             }))
             command = [sys.executable, "-m", "spear.agent", sys.argv[1], "--bootstrap-fd", str(read_end)]
@@ -563,9 +566,15 @@ async def test_what_is_no_bootstrap_pipe_is_said(tmp_path: Path) -> None:
     run = await started("a.py", "--bootstrap-fd", "99")
     assert run.returncode == 2
     assert b"spear: file descriptor 99 is no bootstrap pipe: [Errno 9]" in run.stderr
-    run = await started_with({}, tmp_path / "a.py")
+    run = await started_with({**nowhere(tmp_path), "runtime": 5}, tmp_path / "a.py")
     assert run.returncode == 2
-    assert run.stderr == (b"spear: the bootstrap record cannot be used: runtime must be text\n")
+    assert run.stderr == b"spear: the bootstrap record cannot be used: runtime must be text\n"
+    run = await started_with({**nowhere(tmp_path), "version": 2}, tmp_path / "a.py")
+    assert run.returncode == 2
+    assert run.stderr == (
+        b"spear: the bootstrap record cannot be used: it has version 2, and this agent knows version 1: "
+        b"use the same release of Spear for host and function\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -612,8 +621,33 @@ async def test_a_host_that_is_not_there(worker: Path, tmp_path: Path) -> None:
     )
 
 
+async def test_several_hosts_that_are_not_there(worker: Path, tmp_path: Path) -> None:
+    """Each is tried, and what is no address for this agent is one failure among others."""
+    texts = [f"unix:{tmp_path}/nobody", "pigeon:loft", f"unix:{tmp_path}/nobody-else"]
+    addresses: list[HeadValue] = [{"address": each} for each in texts]
+    run = await started_with({**nowhere(tmp_path), "addresses": addresses}, worker)
+    assert run.returncode == 1
+    said = run.stderr.decode().splitlines()
+    missing = "cannot connect to {}: No such file or directory"
+    pigeon = "transport 'pigeon' cannot be used: known are memory, tcp, unix"
+    assert said[0] == (
+        f"spear: process:shop#1: cannot reach the host at {texts[0]}: {missing.format(texts[0])} "
+        "[no_listener]"
+    )
+    assert said[1] == (
+        f"spear: process:shop#1: cannot reach the host at {texts[1]}: {pigeon} [unsupported_transport]"
+    )
+    assert said[-1] == (
+        "spear: process:shop#1: none of the host's 3 addresses can be reached: "
+        f"{texts[0]}: {missing.format(texts[0])}; {texts[1]}: {pigeon}; "
+        f"{texts[2]}: {missing.format(texts[2])}"
+    )
+
+
 async def test_an_address_that_cannot_be_one(worker: Path, tmp_path: Path) -> None:
-    run = await started_with({**nowhere(tmp_path), "address": f"tcp:{'x' * 70}:1"}, worker)
+    run = await started_with(
+        {**nowhere(tmp_path), "addresses": [{"address": f"tcp:{'x' * 70}:1"}]}, worker
+    )
     assert run.returncode == 2
     assert b"not a host name" in run.stderr
 
@@ -622,8 +656,8 @@ async def test_a_host_that_refuses(worker: Path) -> None:
     async with open_communication_factory() as factory:
         instance = InstanceId("process", "shop")
         async with factory.open_endpoint(instance) as endpoint:
-            fields = {**nowhere(worker.parent), "address": str(endpoint.address)}
-            run = await started_with(fields, worker)
+            addresses: list[HeadValue] = [{"address": str(endpoint.address)}]
+            run = await started_with({**nowhere(worker.parent), "addresses": addresses}, worker)
     assert run.returncode == 3
     assert run.stderr == (
         b"spear: process:shop#1: the host refused this instance; its log says why\n"

@@ -28,7 +28,7 @@ from spear import (
     WireLimits,
 )
 from spear._ids import Secret
-from spear.agent import serve
+from spear.agent import HostAddresses, serve
 from spear.agent._serve import (
     FIRST_DELAY_SECONDS,
     LONGEST_DELAY_SECONDS,
@@ -37,7 +37,6 @@ from spear.agent._serve import (
 )
 from spear.channels import open_connection_manager
 from spear.transports import (
-    TcpAddress,
     TlsClient,
     UnixAddress,
     connect,
@@ -45,6 +44,7 @@ from spear.transports import (
     open_tcp_listener,
     open_unix_listener,
 )
+from spear.wire import OfferedAddress
 
 from .helpers import Caller
 
@@ -517,14 +517,9 @@ async def test_a_host_that_says_nothing_is_given_up(
 
 
 async def test_settings_that_cannot_work_are_not_tried_again() -> None:
+    addresses = HostAddresses([OfferedAddress("tcp:127.0.0.1:1")], tls=TlsClient())
     with pytest.raises(ConfigurationError, match="does not speak TLS"):
-        await serve(
-            Agent(),
-            TcpAddress("127.0.0.1", 1),
-            Secret(bytes(32)),
-            INSTANCE,
-            tls=TlsClient(),
-        )
+        await serve(Agent(), addresses, Secret(bytes(32)), INSTANCE)
 
 
 async def test_stopping_ends_attempts_to_connect(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
 from spear import (
+    AuthenticationFailed,
+    ChannelBroken,
     ChannelClosed,
     ChannelCreationFailed,
     ConfigurationError,
@@ -35,19 +40,20 @@ from spear.transports import (
     ListenOptions,
     MemoryAddress,
     Opening,
+    Reach,
     TcpAddress,
     TcpTransport,
     Transport,
     UnixAddress,
     connect,
     open_memory_listener,
+    parse_address,
 )
 
 from .helpers import INSTANCE, Certificate, echo, park
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -56,15 +62,23 @@ UNIX_AND_TCP = ChannelConfig(transports=("unix", "tcp"))
 OVER_TCP = ChannelConfig(transports=("tcp",))
 
 
+def transport_of(endpoint: Endpoint) -> str:
+    return str(endpoint.address).partition(":")[0]
+
+
+def schemes_of(endpoint: Endpoint) -> list[str]:
+    return [each.address.partition(":")[0] for each in endpoint.offered]
+
+
 @asynccontextmanager
 async def log_in(
-    endpoint: Endpoint, certificate: Certificate | None = None
+    endpoint: Endpoint, certificate: Certificate | None = None, address: Address | None = None
 ) -> AsyncIterator[CommunicationChannel]:
     """The agent's channel."""
     functions = Functions({"echo": echo})
     options = ConnectOptions(tls=certificate.client if certificate else None)
     async with (
-        connect(endpoint.address, options) as stream,
+        connect(address or endpoint.address, options) as stream,
         connect_channel(
             stream,
             endpoint.instance_id,
@@ -135,7 +149,7 @@ async def test_a_process_gets_a_unix_socket_that_only_we_can_reach() -> None:
         factory.open_endpoint(INSTANCE) as endpoint,
         factory.open_endpoint(INSTANCE.next_incarnation()) as next_life,
     ):
-        assert endpoint.transport == "unix"
+        assert transport_of(endpoint) == "unix"
         assert isinstance(endpoint.address, UnixAddress)
         found = os.stat(endpoint.address.path)
         assert found.st_mode & 0o777 == 0o600
@@ -148,16 +162,110 @@ async def test_a_process_gets_a_unix_socket_that_only_we_can_reach() -> None:
     assert not os.path.exists(directory)
 
 
-async def test_kubernetes_falls_back_to_tcp_until_its_transports_come() -> None:
-    pod = InstanceId("kubernetes", "pod")
+async def test_a_process_is_offered_one_address_if_nobody_asks_for_more() -> None:
+    asked = {"process": CommunicationStrategy(("unix", "tcp"))}
     async with (
         open_communication_factory() as factory,
-        factory.open_endpoint(pod) as endpoint,
-        log_in(endpoint),
+        factory.open_endpoint(INSTANCE) as endpoint,
+        factory.open_endpoint(OTHER, config=UNIX_AND_TCP) as configured,
+        open_communication_factory(strategies=asked) as with_strategy,
+        with_strategy.open_endpoint(INSTANCE) as by_strategy,
     ):
-        assert endpoint.transport == "tcp"
-        channel = await endpoint.wait_connected()
-        assert (await channel.request("echo", b"x")).payload == b"x"
+        assert schemes_of(endpoint) == ["unix"]
+        assert schemes_of(configured) == schemes_of(by_strategy) == ["unix", "tcp"]
+        assert str(configured.address) == configured.offered[0].address
+
+
+async def test_an_instance_may_use_any_address_and_is_let_in_once() -> None:
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(INSTANCE, config=UNIX_AND_TCP) as endpoint,
+    ):
+        unix, tcp = (parse_address(each.address) for each in endpoint.offered)
+        async with log_in(endpoint, address=tcp):
+            channel = await endpoint.wait_connected()
+            assert endpoint.address == tcp
+            assert (await channel.request("echo", b"x")).payload == b"x"
+            for address in unix, tcp:
+                with pytest.raises(AuthenticationFailed):
+                    await log_in(endpoint, address=address).__aenter__()
+            assert channel.is_connected
+        assert factory.manager.statistics().refused_logins == {"second_login": 2}
+        await park()
+        for address in unix, tcp:
+            with pytest.raises(AuthenticationFailed):
+                await log_in(endpoint, address=address).__aenter__()
+        assert factory.manager.statistics().refused_logins == {
+            "second_login": 2, "secret_spent": 2
+        }  # fmt: skip
+    for address in unix, tcp:
+        with pytest.raises(ChannelBroken, match="cannot connect"):
+            await connect(address).__aenter__()
+
+
+async def test_an_address_that_cannot_be_opened_is_left_out() -> None:
+    config = ChannelConfig(transports=("websocket", "tcp", "pigeon", "unix"))
+    async with (
+        open_communication_factory() as factory,
+        factory.open_endpoint(INSTANCE, config=config) as endpoint,
+    ):
+        assert schemes_of(endpoint) == ["tcp", "unix"]
+
+
+async def test_an_address_that_an_instance_cannot_reach_is_not_offered(
+    certificate: Certificate,
+) -> None:
+    """Loopback is none for a Pod, an address in front of it may be one."""
+    pod = InstanceId("kubernetes", "pod")
+    async with open_communication_factory() as factory:
+        with pytest.raises(ChannelCreationFailed) as caught:
+            await factory.open_endpoint(pod).__aenter__()
+        attempts = dict(caught.value.attempts)
+        assert list(attempts) == ["grpc", "websocket", "tcp"]
+        assert "cannot be reached from other machines" in attempts["tcp"]
+        (address,) = re.findall(r"tcp:127\.0\.0\.1:\d+", attempts["tcp"])
+        with pytest.raises(ChannelBroken, match="cannot connect"):  # it is closed again
+            await connect(address).__aenter__()
+    transport = TcpTransport(tls=certificate.server, advertised_host="spear.example.org")
+    async with (
+        open_communication_factory(transports=(transport,)) as factory,
+        factory.open_endpoint(pod) as endpoint,
+    ):
+        (offered,) = endpoint.offered
+        assert re.fullmatch(r"tls:spear\.example\.org:\d+", offered.address)
+    reachable = {"process": CommunicationStrategy(("memory", "unix"), reach=Reach.MACHINE)}
+    async with (
+        open_communication_factory(strategies=reachable) as factory,
+        factory.open_endpoint(INSTANCE) as endpoint,
+    ):
+        assert schemes_of(endpoint) == ["unix"]
+
+
+async def test_what_is_needed_to_trust_a_listener_is_offered_with_its_address(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    assert certificate.client.ca is not None
+    authority = Path(certificate.client.ca).read_text()
+    trusted = attrs.evolve(certificate.server, ca=certificate.client.ca, server_name="spear")
+    for server, expected in (
+        (certificate.server, ("", "")),
+        (trusted, ("spear", authority)),
+        (attrs.evolve(trusted, ca=None), ("spear", "")),
+    ):
+        async with (
+            open_communication_factory(transports=(TcpTransport(tls=server),)) as factory,
+            factory.open_endpoint(INSTANCE, config=OVER_TCP) as endpoint,
+        ):
+            (offered,) = endpoint.offered
+            assert (offered.server_name, offered.ca) == expected
+    for text, complaint in ("", "TLS client settings"), (None, "No such file"):
+        path = tmp_path / "empty.pem" if text is not None else tmp_path / "missing.pem"
+        if text is not None:
+            path.write_text(text)
+        server = attrs.evolve(certificate.server, ca=str(path))
+        async with open_communication_factory(transports=(TcpTransport(tls=server),)) as factory:
+            with pytest.raises(ChannelCreationFailed, match=complaint):
+                await factory.open_endpoint(INSTANCE, config=OVER_TCP).__aenter__()
 
 
 async def test_a_socket_path_that_is_too_long_makes_it_tcp(
@@ -171,7 +279,7 @@ async def test_a_socket_path_that_is_too_long_makes_it_tcp(
         factory.open_endpoint(INSTANCE) as endpoint,
         log_in(endpoint),
     ):
-        assert endpoint.transport == "tcp"
+        assert transport_of(endpoint) == "tcp"
         assert isinstance(endpoint.address, TcpAddress)
         assert endpoint.address.host == "127.0.0.1"
         assert endpoint.address.port > 0
@@ -186,7 +294,7 @@ async def test_a_directory_that_cannot_be_made_makes_it_tcp(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing, too"))
     async with open_communication_factory() as factory:
         async with factory.open_endpoint(INSTANCE) as endpoint:
-            assert endpoint.transport == "tcp"
+            assert transport_of(endpoint) == "tcp"
         with pytest.raises(ChannelCreationFailed, match=r"unix: .*missing"):
             await factory.open_endpoint(
                 INSTANCE, config=ChannelConfig(transports=("unix",))
@@ -202,10 +310,10 @@ async def test_a_socket_file_that_is_taken_makes_it_tcp() -> None:
         with open(path, "w"):
             pass
         async with factory.open_endpoint(INSTANCE) as endpoint:
-            assert endpoint.transport == "tcp"
+            assert transport_of(endpoint) == "tcp"
         os.unlink(path)
         async with factory.open_endpoint(INSTANCE) as endpoint:
-            assert endpoint.transport == "unix"
+            assert transport_of(endpoint) == "unix"
 
 
 async def test_an_error_lists_every_attempt_with_its_reason() -> None:
@@ -244,8 +352,7 @@ async def test_a_strategy_and_a_transport_of_ones_own() -> None:
         with pytest.raises(ChannelCreationFailed, match="own: not today"):
             await factory.open_endpoint(module).__aenter__()
         async with factory.open_endpoint(module) as endpoint, log_in(endpoint):
-            assert endpoint.transport == "own"
-            assert isinstance(endpoint.address, MemoryAddress)
+            assert endpoint.address == MemoryAddress("module-1")
             assert (await endpoint.wait_connected()).is_connected
     assert opened == ["module-1", "module-1"]
 

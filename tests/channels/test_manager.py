@@ -105,12 +105,12 @@ async def test_each_instance_has_an_endpoint_of_its_own() -> None:
     other = InstanceId("process", "other")
     async with (
         MEMORY_STREAM.open_host() as (manager, endpoint),
-        manager.open_endpoint(other, open_memory_listener("there"), transport="x") as second,
+        manager.open_endpoint(other, open_memory_listener("there")) as second,
     ):
         assert manager.endpoints == (endpoint, second)
         assert manager.endpoint(INSTANCE) is endpoint
         assert manager.endpoint(other) is second
-        assert second.transport == "x"
+        assert [each.address for each in second.offered] == ["memory:there"]
         assert second.secret != endpoint.secret
         assert repr(second) == "<Endpoint process:other#1 at memory:there>"
         async with log_in(endpoint):
@@ -288,6 +288,7 @@ async def test_a_listener_that_breaks_is_logged_and_what_is_connected_goes_on(
         def __init__(self) -> None:
             self._listener = open_memory_listener("here")
             self.bound = self.advertised = self._listener.bound
+            self.trust = None
             self.secure = self._listener.secure
             self.close = self._listener.close
             self._accepted = False

@@ -224,6 +224,7 @@ async def test_a_bug_of_a_listener_is_not_hidden() -> None:
     class Buggy:
         def __init__(self, listener: MemoryListener) -> None:
             self.bound = self.advertised = listener.bound
+            self.trust = None
             self.close = listener.close
             self._opened = trio.Event()
 

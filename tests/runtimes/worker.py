@@ -168,7 +168,8 @@ def identity(record: dict[str, object]) -> tuple[str, InstanceId, Secret]:
         cast("str", record["instance"]),
         cast("int", record["incarnation"]),
     )
-    return cast("str", record["address"]), instance, Secret(cast("bytes", record["secret"]))
+    addresses = cast("list[dict[str, str]]", record["addresses"])
+    return addresses[0]["address"], instance, Secret(cast("bytes", record["secret"]))
 
 
 async def main() -> None:

@@ -16,7 +16,16 @@ import attrs
 import cbor2
 
 from spear import WireLimits
-from spear.wire import FAILURE_NUMBERS, ITEM_OVERHEAD_BYTES, FrameType, HeadValue, Kind, Role
+from spear.wire import (
+    FAILURE_NUMBERS,
+    ITEM_OVERHEAD_BYTES,
+    BootstrapRecord,
+    FrameType,
+    HeadValue,
+    Kind,
+    OfferedAddress,
+    Role,
+)
 from spear.wire._handshake import _ANNOUNCED, _ANNOUNCED_SEGMENTS, LEAST_FRAGMENT_BYTES
 from spear.wire._heads import MAX_BYTES, MAX_DEPTH, MAX_ITEMS
 from spear.wire._states import (
@@ -45,6 +54,16 @@ from .conversation import (
 )
 
 DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "wire.md"
+
+RECORD: Final = BootstrapRecord(
+    addresses=(
+        OfferedAddress("unix:/run/spear/example-1.sock"),
+        OfferedAddress("tls:10.0.0.1:7000", server_name="spear.example.org", ca="-----BEGIN ..."),
+    ),
+    secret=SECRET,
+    instance_id=INSTANCE,
+    limits=WireLimits(max_calls=10, heartbeat_seconds=0.5),
+)
 
 COLUMNS: Final = 96
 """Where hexadecimal lines break: 48 bytes."""
@@ -146,6 +165,22 @@ MEANINGS: Final = {
 }
 
 
+def record_limits_table() -> str:
+    return table(
+        ("key", "default"),
+        *((f"`{name}`", number(value)) for name, value in attrs.asdict(WireLimits()).items()),
+    )
+
+
+def golden_record() -> str:
+    encoded = RECORD.encode()
+    length = len(encoded).to_bytes(4, "little")
+    explained = textwrap.wrap(
+        diagnostic(cbor2.loads(encoded)), COLUMNS, initial_indent="  = ", subsequent_indent="    "
+    )
+    return "\n".join(["```text", *hexadecimal(length + encoded), *explained, "```"])
+
+
 def fixed_table() -> str:
     limits = WireLimits()
 
@@ -233,6 +268,8 @@ def parts() -> dict[str, str]:
         "announced limits": announced_table(),
         "fixed limits": fixed_table(),
         "proofs": proofs(),
+        "bootstrap limits": record_limits_table(),
+        "bootstrap record": golden_record(),
         "golden handshake": golden(handshake()),
         "golden conversation": golden(converse()),
         "golden variants": golden(in_other_shapes()),

@@ -12,6 +12,7 @@ from spear.testing import Cut
 from spear.wire import (
     AuthAccepted,
     AuthRequest,
+    BootstrapRecord,
     Challenge,
     FrameType,
     Role,
@@ -36,7 +37,7 @@ from .conversation import (
     to_text,
     with_segments,
 )
-from .document import DOCUMENT, explained, parts, remade
+from .document import DOCUMENT, RECORD, explained, parts, remade
 from .helpers import BOTH_STREAMS, open_end, open_receiver, plain, receive, start
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -80,6 +81,15 @@ def test_golden_frames_are_those_of_the_code_and_plain_cbor() -> None:
         assert type(first) is int
         # A line that was broken lost nothing but its break.
         assert text.replace(" ", "") == f"={explained(each)}".replace(" ", "")
+
+
+def test_the_bootstrap_record_of_the_document_is_read_by_an_agent() -> None:
+    """A change of it that an agent of this version cannot read is another version of the record."""
+    (shown,) = re.findall(r"<!-- made: bootstrap record -->\n```text\n((?:[0-9a-f]+\n)+)", TEXT)
+    data = bytes.fromhex(shown)
+    assert int.from_bytes(data[:4], "little") == len(data) - 4
+    assert BootstrapRecord.decode(data[4:]) == RECORD
+    assert (CORPUS / "bootstrap-record-1.hex").read_text(encoding="ascii") == shown
 
 
 def test_golden_frames_show_every_type() -> None:

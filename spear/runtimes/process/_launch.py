@@ -19,14 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import attrs
 import trio
 
 from spear._errors import SpawnFailed
-from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.channels import protected_block
 from spear.transports import process_or_its_session
-from spear.wire import encode_head
+from spear.wire import BootstrapRecord
 
 from ._body import SpawnedBody
 from ._directory import open_working_directory
@@ -48,37 +46,25 @@ if TYPE_CHECKING:
 Fork: TypeAlias = "Callable[[Plumbing], Awaitable[ForkedBody | None]]"
 """Forks the instance if that can be; see ``Zygote._fork``."""
 
-_LIMITS: Final = tuple(field.name for field in attrs.fields(WireLimits))
-
 _GATE: Final = Path(__file__).with_name("_gate.py")
 
 
 def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: HostLimits) -> bytes:
-    """What an agent must know to log in: 4 bytes of length, little-endian, and a CBOR map."""
-    instance = endpoint.instance_id
-    changed = {
-        name: value
-        for name in _LIMITS
-        if (value := getattr(limits.wire, name)) != getattr(DEFAULT_WIRE_LIMITS, name)
-    }
-    record = encode_head(
-        {
-            "address": str(endpoint.address),
-            "secret": endpoint.secret.reveal(),
-            "runtime": instance.runtime,
-            "instance": instance.name,
-            "incarnation": instance.incarnation,
-            "limits": changed,
-            "drain_seconds": limits.timeouts.drain_seconds,
-            "debug": settings.debug,
-            "low_latency": settings.low_latency,
-        }
-    )
+    """The bootstrap record as a pipe carries it: 4 bytes of length, little-endian, and the record."""
+    record = BootstrapRecord(
+        addresses=endpoint.offered,
+        secret=endpoint.secret,
+        instance_id=endpoint.instance_id,
+        limits=limits.wire,
+        drain_seconds=limits.timeouts.drain_seconds,
+        debug=settings.debug,
+        low_latency=settings.low_latency,
+    ).encode()
     return len(record).to_bytes(4, "little") + record
 
 
 def handover_environment(endpoint: Endpoint) -> dict[str, str]:
-    """The same for a program that looks into its environment."""
+    """The best address, the secret and the id, for a program that looks into its environment."""
     return {
         "SERVICE_ADDR": str(endpoint.address),
         "SECRET": endpoint.secret.reveal().hex(),
