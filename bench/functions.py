@@ -6,5 +6,11 @@ app = spear.Agent()
 
 
 @app.function
+def plain_echo(body: bytes) -> bytes:
+    """The same in a worker thread, as every function without `async`."""
+    return body
+
+
+@app.function
 async def echo(body: bytes) -> bytes:
     return body

@@ -236,13 +236,18 @@ _FUNCTIONS = Path(__file__).with_name("functions.py")
 
 def function(load: Load, effort: Effort) -> Sample:
     """`Function.call`: the whole path from a spearlet to an instance and back."""
-    return trio.run(_drive_function, load, effort)
+    return trio.run(_drive_function, load, effort, "echo")
 
 
-async def _drive_function(load: Load, effort: Effort) -> Sample:
+def plain_function(load: Load, effort: Effort) -> Sample:
+    """The same of a function without `async`, which runs in a thread of its instance."""
+    return trio.run(_drive_function, load, effort, "plain_echo")
+
+
+async def _drive_function(load: Load, effort: Effort, name: str) -> Sample:
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(_FUNCTIONS)
-        echo = deployment.function("echo")
+        echo = deployment.function(name)
 
         async def call(body: bytes) -> bytes:
             result = await echo.call(body)

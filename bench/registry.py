@@ -21,6 +21,13 @@ _OURS = (
         matrix=True,
     ),
     Peer("spear-function", "Spear Function.call", "bench.ours:function", _CALLS, matrix=True),
+    Peer(
+        "spear-plain",
+        "Spear Function.call of a plain function",
+        "bench.ours:plain_function",
+        _CALLS,
+        matrix=True,
+    ),
     Peer("spear-stream", "Spear stream", "bench.ours:stream", (Kind.STREAM,)),
     Peer("spear-memory", "Spear in-memory channel", "bench.ours:memory_channel", _CALLS),
     Peer(
@@ -104,6 +111,12 @@ _OURS = (
 _OTHERS = (
     Peer("c", "C", "bench.peers.c_echo:measure", _CALLS, matrix=True),
     Peer(
+        "c-spinning",
+        "C, both sides spinning",
+        "bench.peers.c_echo:measure_spinning",
+        (Kind.SEQUENTIAL,),
+    ),
+    Peer(
         "blocking-python",
         "blocking Python",
         "bench.peers.blocking:measure",
@@ -125,6 +138,12 @@ _OTHERS = (
         _CALLS,
     ),
     Peer(
+        "textbook-heartbeats",
+        "two Trio tasks for each connection",
+        "bench.peers.textbook_heartbeats:measure",
+        (Kind.IDLE, Kind.IDLE_INSTANCE),
+    ),
+    Peer(
         "stream-naive",
         "one send_all per item",
         "bench.peers.stream_naive:measure",
@@ -138,9 +157,27 @@ _OTHERS = (
         matrix=True,
     ),
     Peer(
+        "asyncio-protocol-uvloop",
+        "asyncio Protocol on uvloop",
+        "bench.peers.asyncio_protocol:measure_uvloop",
+        _CALLS,
+        requires=("uvloop",),
+        extra="bench",
+        matrix=True,
+    ),
+    Peer(
         "grpc-aio",
         "grpc.aio unary",
         "bench.peers.grpc_unary:measure",
+        _CALLS,
+        requires=("grpc",),
+        extra="bench",
+        matrix=True,
+    ),
+    Peer(
+        "grpc-sync",
+        "gRPC with threads, unary",
+        "bench.peers.grpc_unary:measure_sync",
         _CALLS,
         requires=("grpc",),
         extra="bench",
@@ -161,6 +198,15 @@ _OTHERS = (
         "bench.peers.nats_request:measure",
         _CALLS,
         requires=("nats",),
+        extra="bench",
+        matrix=True,
+    ),
+    Peer(
+        "nats-uvloop",
+        "NATS request/reply on uvloop",
+        "bench.peers.nats_request:measure_uvloop",
+        _CALLS,
+        requires=("nats", "uvloop"),
         extra="bench",
         matrix=True,
     ),

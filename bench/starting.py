@@ -33,7 +33,7 @@ _FUNCTIONS = Path(__file__).with_name("functions.py")
 _SETTINGS = ProcessSettings(target=str(_FUNCTIONS))
 
 _PAUSE_SECONDS = 0.3
-"""Between two starts. Cold ones are rare: a zygote has had the time to fork one instance ahead."""
+"""Before each burst, and before memory is read; `drive` makes the pauses between single starts."""
 
 _BURSTS = 4
 
@@ -73,6 +73,7 @@ async def _drive_cold_calls(effort: Effort) -> Sample:
             await _wait_cold(deployment)
 
         await _wait_cold(deployment)
+        await trio.sleep(_PAUSE_SECONDS)
         async with call():  # byte-code caches; the zygote
             pass
         return await drive.starts_with_trio(call, effort)
@@ -86,11 +87,10 @@ def _expect_forked(deployment: Deployment) -> None:
 
 
 async def _wait_cold(deployment: Deployment) -> None:
-    """Until no instance is left, and the zygote has had the time to fork one ahead."""
+    """Until no instance is left."""
     with trio.fail_after(_PATIENCE_SECONDS):
         while deployment.health().state is not DeploymentState.IDLE or deployment.instances:
             await trio.sleep(_LOOK_SECONDS)
-    await trio.sleep(_PAUSE_SECONDS)
 
 
 @attrs.frozen
@@ -108,20 +108,19 @@ class _Starter:
             yield instance
 
     @asynccontextmanager
-    async def start_and_pause(self) -> AsyncIterator[None]:
+    async def answered(self) -> AsyncIterator[None]:
         async with self.start():
             yield
-        await trio.sleep(_PAUSE_SECONDS)
 
 
 async def _drive(load: Load, effort: Effort, forks: bool) -> Sample:
     async with open_communication_factory() as factory, AsyncExitStack() as stack:
         opening = ProcessRuntime().open_template(_SETTINGS, factory, several=forks)
         starter = _Starter(await stack.enter_async_context(opening))
-        async with starter.start_and_pause():  # warm-up: the zygote, byte-code caches
+        async with starter.answered():  # warm-up: the zygote, byte-code caches
             pass
         if load.kind is Kind.START:
-            return await drive.starts_with_trio(starter.start_and_pause, effort)
+            return await drive.starts_with_trio(starter.answered, effort)
         if load.kind is Kind.BURST:
             return {Figure.START: await _burst(starter, load.count)}
         async with starter.start() as instance:
@@ -133,8 +132,8 @@ async def _burst(starter: _Starter, amount: int) -> float:
     """Milliseconds for each of them."""
     times = []
     for _ in range(_BURSTS):
-        times.append(await _time_burst(starter, amount) * 1e3 / amount)
         await trio.sleep(_PAUSE_SECONDS)
+        times.append(await _time_burst(starter, amount) * 1e3 / amount)
     return statistics.median(times)
 
 

@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
-from bench import drive
+from bench import drive, loops
 from bench.model import Effort, Load, Sample
 from bench.process import connected_pair, inherited_socket, serving
 
@@ -87,12 +87,18 @@ class _FrameProtocol(asyncio.Protocol):
 
 
 def measure(load: Load, effort: Effort) -> Sample:
-    return asyncio.run(_measure(load, effort))
+    """Measure the event loop of the standard library."""
+    return loops.run(_measure(load, effort, loops.ASYNCIO), loops.ASYNCIO)
 
 
-async def _measure(load: Load, effort: Effort) -> Sample:
+def measure_uvloop(load: Load, effort: Effort) -> Sample:
+    """Measure uvloop at both ends."""
+    return loops.run(_measure(load, effort, loops.UVLOOP), loops.UVLOOP)
+
+
+async def _measure(load: Load, effort: Effort, kind: str) -> Sample:
     here, there = connected_pair()
-    with serving("bench.peers.asyncio_protocol:serve", sock=there) as server:
+    with serving("bench.peers.asyncio_protocol:serve", kind, sock=there) as server:
         loop = asyncio.get_running_loop()
         waiting: dict[int, asyncio.Future[bytes]] = {}
         last_id = 0
@@ -117,8 +123,8 @@ async def _measure(load: Load, effort: Effort) -> Sample:
         return sample
 
 
-def serve(descriptor: str) -> None:
-    asyncio.run(_serve(descriptor))
+def serve(kind: str, descriptor: str) -> None:
+    loops.run(_serve(descriptor), kind)
 
 
 async def _serve(descriptor: str) -> None:

@@ -1,10 +1,12 @@
 /* What the kernel alone can carry: an echo over a unix socket pair, without any interpreter.
  *
  *     echo pingpong  SIZE 1        WARMUP_SECONDS SECONDS
+ *     echo spinning  SIZE 1        WARMUP_SECONDS SECONDS
  *     echo pipelined SIZE INFLIGHT WARMUP_SECONDS SECONDS
  *
  * Frames are a 4-byte header and SIZE bytes. In ping-pong both sides block; the server returns each
- * frame when it has all of it. Pipelined, the server returns bytes as they come: it is the limit,
+ * frame when it has all of it. Spinning is the same with each side on a core of its own, where it
+ * asks for bytes until there are some: no wake-up, and so no scheduler, is in the figure. Pipelined, the server returns bytes as they come: it is the limit,
  * not a fair fight. Replies are compared with what was sent during the whole warm-up. Prints one
  * line of JSON; any failure goes to stderr with status 1.
  */
@@ -12,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,11 +55,31 @@ static double cpu_of(pid_t pid)
     return seconds(clock);
 }
 
+static int receive_flags = 0;
+
+/* Run on the first or the last of the cores that we may use. */
+static void move_to(int last)
+{
+    cpu_set_t allowed, one;
+    int chosen = -1;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) < 0)
+        fail("sched_getaffinity");
+    for (int cpu = 0; cpu < CPU_SETSIZE && (last || chosen < 0); cpu++)
+        if (CPU_ISSET(cpu, &allowed))
+            chosen = cpu;
+    CPU_ZERO(&one);
+    CPU_SET(chosen, &one);
+    if (sched_setaffinity(0, sizeof one, &one) < 0)
+        fail("sched_setaffinity");
+}
+
 /* Return 0 on end of file before the first byte, 1 when `size` bytes have come. */
 static int receive_exactly(int fd, char *buffer, size_t size)
 {
     for (size_t have = 0; have < size;) {
-        ssize_t n = recv(fd, buffer + have, size - have, 0);
+        ssize_t n = recv(fd, buffer + have, size - have, receive_flags);
+        if (n < 0 && receive_flags && errno == EAGAIN)
+            continue;
         if (n == 0 && have == 0)
             return 0;
         if (n <= 0)
@@ -194,7 +217,8 @@ int main(int argc, char **argv)
 {
     if (argc != 6)
         return 2;
-    int blocking = strcmp(argv[1], "pingpong") == 0;
+    int spinning = strcmp(argv[1], "spinning") == 0;
+    int blocking = spinning || strcmp(argv[1], "pingpong") == 0;
     size_t frame = strtoul(argv[2], NULL, 10) + HEADER, inflight = strtoul(argv[3], NULL, 10);
     double warmup = atof(argv[4]), window = atof(argv[5]);
     /* Several frames in a row, so that many small ones leave with one send. */
@@ -206,12 +230,16 @@ int main(int argc, char **argv)
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
         fail("socketpair");
+    if (spinning)
+        receive_flags = MSG_DONTWAIT;
     pid_t server = fork();
     if (server < 0)
         fail("fork");
     if (server == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(pair[0]);
+        if (spinning)
+            move_to(1);
         if (blocking)
             serve_frames(pair[1], frame);
         else
@@ -219,6 +247,8 @@ int main(int argc, char **argv)
         _exit(0);
     }
     close(pair[1]);
+    if (spinning)
+        move_to(0);
     if (blocking)
         ping_pong(pair[0], server, sent, frame, warmup, window);
     else

@@ -16,7 +16,7 @@ import time
 import nats
 from nats.aio.msg import Msg
 
-from bench import drive
+from bench import drive, loops
 from bench.model import BenchError, Effort, Load, Sample, Unavailable
 from bench.process import announce, serving
 
@@ -33,14 +33,24 @@ logfile: "{directory}/log"
 
 
 def measure(load: Load, effort: Effort) -> Sample:
+    """Measure the event loop of the standard library."""
+    return _measure_on(loops.ASYNCIO, load, effort)
+
+
+def measure_uvloop(load: Load, effort: Effort) -> Sample:
+    """Measure uvloop at both ends, as nats-py advises."""
+    return _measure_on(loops.UVLOOP, load, effort)
+
+
+def _measure_on(kind: str, load: Load, effort: Effort) -> Sample:
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         config = directory / "nats.conf"
         config.write_text(_CONFIG.format(directory=directory))
         with serving("exec", str(_program()), "-c", str(config)) as broker:
             url = _wait_for_url(directory)
-            with serving("bench.peers.nats_request:serve", url, announces=True) as server:
-                return asyncio.run(_measure(url, load, effort, [broker.pid, server.pid]))
+            with serving("bench.peers.nats_request:serve", url, kind, announces=True) as server:
+                return loops.run(_measure(url, load, effort, [broker.pid, server.pid]), kind)
 
 
 def _program() -> str:
@@ -77,8 +87,8 @@ async def _measure(url: str, load: Load, effort: Effort, server_pids: list[int])
     return sample
 
 
-def serve(url: str) -> None:
-    asyncio.run(_serve(url))
+def serve(url: str, kind: str) -> None:
+    loops.run(_serve(url), kind)
 
 
 async def _serve(url: str) -> None:
