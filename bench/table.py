@@ -102,11 +102,30 @@ def _rate_row(peer: str, must: float, aim: float) -> Row:
     )
 
 
-def _idle_row(
-    metric: str, what: str, figure: Figure, limit: float, aim: float | None = None
-) -> Row:
-    ours = _point("spear-idle", _IDLE, figure)
-    return Row(metric, what, ours, limit, Bound.AT_MOST, 1.0, aim)
+def _idle_row(metric: str, what: str, figure: Figure, ours: Case) -> Row:
+    """Return what it costs to do nothing, beside the same number of connections of Trio tasks."""
+    return Row(
+        f"{metric}/textbook-heartbeats",
+        what,
+        Point(ours, figure),
+        _point("textbook-heartbeats", ours.load, figure),
+        Bound.AT_MOST,
+        must=1 / 3,
+        aim=1 / 6,
+    )
+
+
+def _plain_row(peer: str, must: float, aim: float) -> Row:
+    """Return calls of a function without `async`, beside another way to run one in a thread."""
+    return Row(
+        f"plain-1KiB-x64/{peer}",
+        "a plain function, in threads, 1 KiB, 64 in flight, rate",
+        _point("spear-plain", _CALLS_1K, Figure.RATE),
+        _point(peer, _CALLS_1K, Figure.RATE),
+        Bound.AT_LEAST,
+        must,
+        aim,
+    )
 
 
 def _handover(size: int) -> Load:
@@ -170,10 +189,13 @@ def handover_cases() -> list[Case]:
 
 ROWS = (
     _rate_row("grpc-aio", must=8, aim=14),
+    _rate_row("grpc-sync", must=8, aim=14),
     _rate_row("ray", must=15, aim=25),
     _rate_row("nats", must=2.5, aim=4),
+    _rate_row("nats-uvloop", must=2, aim=3),
     _rate_row("textbook-trio", must=4, aim=6),
     _rate_row("asyncio-protocol", must=0.8, aim=1),
+    _rate_row("asyncio-protocol-uvloop", must=0.4, aim=0.6),
     Row(
         "cpu-1KiB-x64/textbook-trio",
         "CPU per message, both sides together",
@@ -193,13 +215,22 @@ ROWS = (
         aim=1.6,
     ),
     Row(
-        "p50-1KiB-low-latency/c",
-        "p50, 1 KiB, unpinned, opt-in low-latency mode",
-        _point("spear-low-latency", _UNPINNED_1K, Figure.P50),
-        _point("c", _UNPINNED_1K, Figure.P50),
+        "p50-1KiB-one-core/c",
+        "p50, 1 KiB, both processes on one core",
+        _point("spear-channel", _ONE_CORE_1K, Figure.P50),
+        _point("c", _ONE_CORE_1K, Figure.P50),
         Bound.AT_MOST,
-        must=1,
-        aim=0.6,
+        must=16,
+        aim=10,
+    ),
+    Row(
+        "p50-1KiB-low-latency/c-spinning",
+        "p50, 1 KiB, opt-in low-latency mode, a core for each process",
+        _point("spear-low-latency", _UNPINNED_1K, Figure.P50),
+        _point("c-spinning", _UNPINNED_1K, Figure.P50),
+        Bound.AT_MOST,
+        must=20,
+        aim=10,
     ),
     Row(
         "rate-1MiB-x64/c",
@@ -246,6 +277,8 @@ ROWS = (
         must=0.9,
         aim=1,
     ),
+    _plain_row("grpc-sync", must=0.6, aim=1),
+    _plain_row("process-pool", must=0.6, aim=1),
     Row(
         "handover-1GiB/bytes",
         "1 GiB that lies in a `SharedBuffer`, one way, p50",
@@ -374,24 +407,32 @@ ROWS = (
     _life_row("deploy", Figure.DEPLOY),
     _life_row("kill and replace", Figure.REPLACE),
     _life_row("restart, one after the other,", Figure.RESTART),
-    _idle_row(
+    Row(
         "idle-channel-memory/16KiB",
         "memory of one idle authenticated channel in the host",
-        Figure.CHANNEL_MEMORY,
-        limit=16 << 10,
-        aim=1 / 4,
-    ),
-    _idle_row("heartbeat/20us", "one heartbeat, by one wheel", Figure.HEARTBEAT_CPU, limit=20),
-    _idle_row(
-        "idle-cpu/5percent", "CPU of 10,000 idle channels with heartbeats", Figure.IDLE_CPU, limit=5
-    ),
-    Row(
-        "idle-instances-cpu/5percent",
-        "CPU of a host whose 1,000 instances have nothing to do",
-        _point("spear-idle-instances", Load(Kind.IDLE_INSTANCE, count=1000), Figure.IDLE_CPU),
-        5.0,
+        _point("spear-idle", _IDLE, Figure.CHANNEL_MEMORY),
+        float(16 << 10),
         Bound.AT_MOST,
         must=1,
+        aim=1 / 4,
+    ),
+    _idle_row(
+        "heartbeat",
+        "one heartbeat, by one wheel",
+        Figure.HEARTBEAT_CPU,
+        Case(PEERS["spear-idle"], _IDLE),
+    ),
+    _idle_row(
+        "idle-cpu",
+        "CPU of 10,000 idle channels with heartbeats",
+        Figure.IDLE_CPU,
+        Case(PEERS["spear-idle"], _IDLE),
+    ),
+    _idle_row(
+        "idle-instances-cpu",
+        "CPU of a host whose 1,000 instances have nothing to do",
+        Figure.IDLE_CPU,
+        Case(PEERS["spear-idle-instances"], Load(Kind.IDLE_INSTANCE, count=1000)),
     ),
 )
 

@@ -118,5 +118,6 @@ async def _serve(path: Path, amount: int) -> None:
                 await stream.send_all(data)
 
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)  # until we are stopped
         for _ in range(amount):
             nursery.start_soon(answer)
