@@ -9,7 +9,8 @@ whoever waited for what has come runs in this very pass. Measured, with 1 KiB ea
 * One call at a time: 0.75 of the instructions of a task that reads (which needs a pass of its own).
 * A heartbeat of an idle channel: a third of the time of a task that reads.
 
-What is to be read is known to one epoll of our own; Trio waits for that, through one task of ours.
+One epoll of our own knows what is to be read, and Trio's epoll waits for ours. If there is one socket
+only, as in an agent, it is read without asking.
 
 The same moments serve the low-latency mode: before the process goes to sleep, look for a moment whether
 an answer is already coming. Waking a sleeping core costs more than that.
@@ -27,6 +28,8 @@ from typing import Final, Protocol, final
 import trio
 
 from spear._errors import ChannelBroken
+
+from ._trio_epoll import TrioEpoll, trio_epoll
 
 SPIN_SECONDS: Final = 150e-6
 """How long to look: longer than the peer needs for a small call, or both sides fall asleep each time. A
@@ -52,6 +55,7 @@ class Pump(trio.abc.Instrument):
         self.pending: list[Flushable] = []
         self._users = 0
         self._epoll: select.epoll  # while there are users
+        self._trio_epoll: TrioEpoll | None  # likewise; None: a task makes Trio wait for ours
         self._readers: dict[int, Callable[[], None]] = {}
         self._spinning_users = 0
 
@@ -72,6 +76,10 @@ class Pump(trio.abc.Instrument):
     def after_io_wait(self, timeout: float) -> None:
         """Read for everybody for whom something is there."""
         readers = self._readers
+        if len(readers) == 1:
+            (read,) = readers.values()
+            read()
+            return
         for fileno, _ in self._epoll.poll(0):
             on_readable = readers.get(fileno)
             if on_readable is not None:  # or what came before has ended that one
@@ -115,7 +123,11 @@ class Pump(trio.abc.Instrument):
                 self._epoll = select.epoll()
             except OSError as error:
                 raise ChannelBroken(f"cannot watch sockets: {error}", delivered="no") from error
-            trio.lowlevel.spawn_system_task(self._wake_up, self._epoll, name="spear pump")
+            self._trio_epoll = trio_epoll()
+            if self._trio_epoll is not None:
+                self._trio_epoll.register(self._epoll.fileno())
+            else:
+                trio.lowlevel.spawn_system_task(self._wake_up, self._epoll, name="spear pump")
             trio.lowlevel.add_instrument(self)
         self._users += 1
 
@@ -126,7 +138,10 @@ class Pump(trio.abc.Instrument):
             with suppress(KeyError):  # Trio takes away an instrument that has failed
                 trio.lowlevel.remove_instrument(self)
             self.pending.clear()  # of pipes that are closed
-            trio.lowlevel.notify_closing(self._epoll)
+            if self._trio_epoll is not None:
+                self._trio_epoll.unregister(self._epoll.fileno())
+            else:
+                trio.lowlevel.notify_closing(self._epoll)
             self._epoll.close()
 
 

@@ -6,11 +6,13 @@ import contextlib
 import os
 import resource
 import threading
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, final
 
 import pytest
 import trio
 import trio.testing
+from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from spear import ChannelBroken
 from spear.channels._pipes import open_pipe
@@ -40,7 +42,65 @@ async def test_the_pump_is_there_while_somebody_uses_it() -> None:
         assert len(await receive(peer, 1)) == 1
 
 
-async def test_the_pump_leaves_no_task_and_no_descriptor() -> None:
+@pytest.fixture(params=["private", "public"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How Trio is woken: through its epoll, or by a task if Trio's private names are others."""
+    if request.param == "public":
+        monkeypatch.setattr("spear.channels._pump.trio_epoll", lambda: None)
+    return str(request.param)
+
+
+async def test_this_release_of_trio_has_the_private_names() -> None:
+    async with socket_pipes():
+        assert current_pump()._trio_epoll is not None
+
+
+@pytest.mark.parametrize("missing", ["epoll", "manager"])
+async def test_without_the_private_names_a_task_waits(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pump, runner = current_pump(), GLOBAL_RUN_CONTEXT.runner
+    with monkeypatch.context() as patch:  # in which no task runs
+        if missing == "epoll":
+            patch.setattr(runner.io_manager, "_epoll", object())
+        else:
+            patch.delattr(runner, "io_manager")
+        pump.acquire()
+    assert pump._trio_epoll is None
+    async with socket_pipes() as (pipe, peer):
+        push(pipe, 1)
+        assert len(await receive(peer, 1)) == 1
+    pump.release()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_trio_is_woken_by_what_comes_either_way(way: str, others: int) -> None:
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    got: list[Frame] = []
+    async with AsyncExitStack() as stack:
+        for _ in range(others):  # several readers: our epoll says which
+            await stack.enter_async_context(socket_pipes())
+        pipe, peer = await stack.enter_async_context(socket_pipes())
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        other, _ = await stack.enter_async_context(socket_pipes())
+        if others:
+            nursery.start_soon(other.serve, got.extend)
+        nursery.start_soon(peer.serve, got.extend)
+        await trio.testing.wait_all_tasks_blocked()
+        extra = trio.lowlevel.current_statistics().tasks_living - tasks
+        assert extra == (way == "public") + 1 + others
+        for number in range(3):
+            push(pipe, number)
+            pipe.flush()
+            with trio.fail_after(5):
+                while len(got) <= number:
+                    await trio.sleep(0.0005 if number else 0)
+        nursery.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_the_pump_leaves_no_task_and_no_descriptor(way: str) -> None:
     def held() -> tuple[int, int]:
         descriptors = len(os.listdir("/proc/self/fd"))
         return trio.lowlevel.current_statistics().tasks_living, descriptors
@@ -230,7 +290,12 @@ async def test_a_socket_that_was_closed_under_its_pipe_can_be_served_no_more() -
     def ignore(frames: list[Frame]) -> None:
         pass
 
-    async with socket_pipes() as (pipe, _), trio.open_nursery() as nursery:
+    async with (
+        socket_pipes() as (pipe, _),
+        socket_pipes() as (third, _),  # a pipe that is alone is read without asking
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(third.serve, ignore)
         nursery.start_soon(pipe.serve, ignore)
         await trio.testing.wait_all_tasks_blocked()
         fileno = pipe._stream.socket.fileno()
@@ -248,6 +313,22 @@ async def test_a_socket_that_was_closed_under_its_pipe_can_be_served_no_more() -
             while not got:
                 await trio.lowlevel.checkpoint()
             reading.cancel_scope.cancel()
+
+
+async def test_a_socket_that_was_closed_under_the_only_pipe_ends_its_serving() -> None:
+    ended = trio.Event()
+
+    async def serve() -> None:
+        with pytest.raises(ChannelBroken, match="connection lost"):
+            await pipe.serve(lambda frames: None)
+        ended.set()
+
+    async with socket_pipes() as (pipe, _), trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        pipe._stream.close()
+        await trio.lowlevel.checkpoint()  # a pass of the scheduler, in which the pump reads
+        await ended.wait()
 
 
 async def test_the_end_of_the_connection_ends_the_serving() -> None:
