@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 MOST = {
     "": 4,
-    "agent": 13,
+    "agent": 11,
     "calls": 1,
     "channels": 15,
-    "cli": 23,
+    "cli": 20,
     "config": 5,
     "gateway": 18,
     "messages": 1,

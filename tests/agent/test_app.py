@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import sys
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -15,7 +16,6 @@ import trio
 import spear
 from spear import Agent, ConfigurationError, WireLimits
 from spear.agent import RegisteredFunctionStatistics
-from spear.agent._app import MAX_THREADS
 
 from .helpers import calling
 
@@ -141,7 +141,7 @@ def test_threads_become_a_limit_of_the_channel_if_each_call_needs_one() -> None:
     def items() -> Iterator[int]:
         yield 1
 
-    assert app.limits().max_calls == MAX_THREADS
+    assert app.limits().max_calls == min(32, (os.cpu_count() or 1) + 4)
     assert app.limits(WireLimits(max_calls=3)).max_calls == 3
     app.service.runs_inline = True  # without threads, whose number depends on the machine
     assert app.limits().max_calls == WireLimits().max_calls

@@ -9,7 +9,6 @@ import pytest
 
 import spear
 from spear.agent import Agent, load_agent
-from spear.agent._describe import DESCRIBE
 
 from .helpers import calling
 
@@ -60,7 +59,7 @@ async def f(a: Thing, b: int) -> Thing:
         assert await caller.call("f", "x", 2) == ["x", 2]
         with pytest.raises(spear.InvalidArguments, match=r"f\(b=\.\.\.\): expected int, got str"):
             await caller.call("f", 1, "x")
-        described = cast("list[dict[str, str]]", await caller.call(DESCRIBE))
+        described = cast("list[dict[str, str]]", await caller.call("spear.describe"))
         assert [each["signature"] for each in described] == ["f(a: Thing, b: int) -> Thing"]
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spear.cli import main
-from spear.cli._top import ENTER, LEAVE
 
 from .helpers import COMMAND, PATIENCE_SECONDS
 from .screens import COLUMNS, LINES, on_screen
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
+
+ENTER = b"\x1b[?1049h\x1b[?25l"
+"""To the other screen of a terminal, without a cursor."""
+LEAVE = b"\x1b[0m\x1b[?25h\x1b[?1049l"
+"""Back, with the usual colours and the cursor."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def test_a_screen_that_lives(host: Host) -> None:
             "q quit   sort by: c calls/s  e errors/s  l latency  u CPU"
         )
         assert "n [name]" in screen.lines[-1]
-        assert screen.raw.startswith(ENTER.encode())
+        assert screen.raw.startswith(ENTER)
         assert screen.attributes() != screen.before  # keys come one by one
         assert not screen.is_plain()
         # Calls are seen, and sorted by.
@@ -69,7 +73,7 @@ def test_a_screen_that_lives(host: Host) -> None:
         screen.type("x\x1a")  # mean nothing
         screen.type("q")
         assert screen.wait_ended() == 0
-        assert screen.raw.endswith(LEAVE.encode())
+        assert screen.raw.endswith(LEAVE)
 
 
 def test_in_the_background_it_can_be_ended(host: Host) -> None:
@@ -99,7 +103,7 @@ def test_a_signal_gives_the_terminal_back(host: Host, number: signal.Signals, st
         else:
             os.kill(screen.process.pid, number)
         assert screen.wait_ended() == status
-        assert screen.raw.endswith(LEAVE.encode())
+        assert screen.raw.endswith(LEAVE)
         assert screen.attributes() == screen.before
 
 
@@ -109,7 +113,7 @@ def test_the_end_of_the_host_gives_the_terminal_back(tmp_path: Path) -> None:
             screen.wait_until(lambda text: "till.greet" in text)
             host.process.kill()
             assert screen.wait_ended() == 10
-            said = screen.raw.rpartition(LEAVE.encode())[2].decode()
+            said = screen.raw.rpartition(LEAVE)[2].decode()
             assert "the spearlet 'default' has ended" in said
             assert screen.attributes() == screen.before
         status = subprocess.run(
@@ -122,7 +126,7 @@ def test_the_end_of_the_host_gives_the_terminal_back(tmp_path: Path) -> None:
 def test_a_host_that_is_not_there(tmp_path: Path) -> None:
     with on_screen("top", "--host", str(tmp_path / "s"), environment={}) as screen:
         assert screen.wait_ended() == 10
-        assert b"does not run" in screen.raw.rpartition(LEAVE.encode())[2]
+        assert b"does not run" in screen.raw.rpartition(LEAVE)[2]
 
 
 def test_a_terminal_that_is_closed(host: Host) -> None:
@@ -142,7 +146,7 @@ def test_a_bug_gives_the_terminal_back(host: Host) -> None:
     command = [sys.executable, "-c", code]
     with on_screen(environment=host.environment, command=command) as screen:
         assert screen.wait_ended() == 1
-        assert b"ZeroDivisionError" in screen.raw.rpartition(LEAVE.encode())[2]
+        assert b"ZeroDivisionError" in screen.raw.rpartition(LEAVE)[2]
         assert screen.attributes() == screen.before
 
 
