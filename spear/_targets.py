@@ -6,6 +6,7 @@ Whoever takes such a name splits it here, so that all of them mean the same. Not
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -26,6 +27,18 @@ def split_target(target: str) -> tuple[str, str]:
     """(program, agent's name): a colon may also be part of a path, and then the name is empty."""
     program, colon, name = target.rpartition(":")
     return (program, name) if colon and name.isidentifier() else (target, "")
+
+
+def stem_of(target: str) -> str:
+    """What a target is called: its file without ``.py``, its directory, or the last part of a module."""
+    program = split_target(target)[0].rstrip("/")
+    name = os.path.basename(program)
+    return name.removesuffix(".py") if name.endswith(".py") else re.split(r"[./]", program)[-1]
+
+
+def name_of(target: str) -> str:
+    """The name of a target, of A-Z a-z 0-9 _ - only; empty if nothing of it is left."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem_of(target)).strip("-_")
 
 
 def split_call(text: str) -> tuple[str, str]:

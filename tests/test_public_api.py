@@ -194,6 +194,7 @@ OTHERS = {
     "run_alone",
     "host_instance",
     "launch",
+    "launch_command",
     "prepare",
     "terminate",
 }

@@ -37,14 +37,22 @@ def tie_to(fd: int) -> None:
 def take_record(fd: int) -> bytes:
     """The bootstrap record from the pipe's read end ``fd``, which from then on is the lifeline.
 
-    Exits at once if the host has died meanwhile.
+    If ``fd`` is 0, a standard input without content takes its place, for the program to read. Exits at
+    once if the host has died meanwhile.
 
     Raises:
         OSError: ``fd`` is no pipe that we can read.
         ValueError: what it holds is no record.
     """
-    if not stat.S_ISFIFO(os.fstat(fd).st_mode):  # anything else may never send the signal
+    mode = os.fstat(fd).st_mode
+    # sshd connects its children by sockets. Anything else may never send the signal.
+    if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
         raise ValueError("it is not the end of a pipe")
+    if fd == 0:
+        fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
     # Our children die with the process group, not by this.
     os.set_inheritable(own(fd), False)
     record = _read_record(fd)

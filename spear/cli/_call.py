@@ -31,7 +31,7 @@ from ._status import describe_statuses
 from ._values import long_integers, number, show_value, whole
 
 if TYPE_CHECKING:
-    from spear.runtimes import ProcessSettings
+    from spear.runtimes import RuntimeSettings
     from spear.spearlet import Deployment, Function
 
     from ._parser import CommandParser
@@ -189,16 +189,30 @@ async def _describe(deployment: Deployment, call: CallCommand, output: StandardO
     await output.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def _settings(call: CallCommand) -> ProcessSettings:
-    from spear.runtimes import ProcessSettings
+def _settings(call: CallCommand) -> RuntimeSettings:
+    """The settings with which the runtime that takes the target runs it.
 
-    here = working_directory()
-    settings = ProcessSettings(
-        target=call.target, working_directory=here, environment=call.environment
-    )
-    if here and settings.split_target()[0] is None:  # a module: `python -m` looks for it here, too
-        settings = attrs.evolve(settings, python_path=(here,))
-    return settings
+    Settings that have fields of these names have the meaning that those of processes have.
+    """
+    from spear.runtimes import ProcessSettings, RuntimeRegistry
+
+    runtime, settings = RuntimeRegistry().resolve(call.target)
+    here, known = working_directory(), attrs.fields_dict(type(settings))
+    changes: dict[str, object] = {}
+    if "working_directory" in known:
+        changes["working_directory"] = here
+    if "environment" in known:
+        changes["environment"] = call.environment
+    elif call.environment:
+        raise ConfigurationError(
+            f"--env: instances of the runtime {runtime.name!r} have no environment variables",
+            key="environment",
+            code="no_environment",
+        )
+    if here and isinstance(settings, ProcessSettings) and settings.split_target()[0] is None:
+        # A module: `python -m` looks for it here, too.
+        changes["python_path"] = (here, *settings.python_path)
+    return attrs.evolve(settings, **changes)  # type: ignore[arg-type]  # of fields that it has
 
 
 async def _print_items(

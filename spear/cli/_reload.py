@@ -23,8 +23,8 @@ from spear.config import (
     FunctionConfiguration,
     Loaded,
     deployment_settings,
-    process_settings,
     source_file,
+    target_settings,
 )
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Applied:
     async def deploy(self, name: str, part: Part) -> None:
         """A new deployment. Raises what :meth:`Spearlet.deploy` does."""
         await self.spearlet.deploy(
-            process_settings(part.function), name=name, settings=deployment_settings(part.function)
+            target_settings(part.function), name=name, settings=deployment_settings(part.function)
         )
         self.parts[name] = part
         self.unsettled.discard(name)
@@ -134,7 +134,7 @@ class Applied:
             return "scaled"
         instances = {each.id for each in deployment.instances}
         try:
-            await deployment.restart(process_settings(part.function), settings)
+            await deployment.restart(target_settings(part.function), settings)
         except BaseException:
             if {each.id for each in deployment.instances} - instances:
                 self.parts[name] = None
@@ -212,6 +212,7 @@ class Reloader:
                 spearlet=self._loaded.configuration.spearlet,
                 gateway=self._loaded.configuration.gateway,
                 limits=self._loaded.configuration.limits,
+                runtimes=self._loaded.configuration.runtimes,
             ),
         )
         if not failed:
@@ -276,6 +277,10 @@ def _warn_of_the_rest(before: Configuration, after: Configuration) -> bool:
         for key in _changed(section, getattr(before, section), getattr(after, section)):
             count += 1
             logger.warning("reload: %s takes effect when the host is started again", key)
+    for name in {**before.runtimes, **after.runtimes}:
+        if before.runtimes.get(name) != after.runtimes.get(name):
+            count += 1
+            logger.warning("reload: runtimes.%s takes effect when the host is started again", name)
     return count > 0
 
 

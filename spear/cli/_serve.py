@@ -16,7 +16,7 @@ import attrs
 
 from spear._errors import ConfigurationError
 from spear._paths import absolute
-from spear._targets import split_target
+from spear._targets import name_of, split_target, stem_of
 from spear.config import (
     Faults,
     Flags,
@@ -228,21 +228,19 @@ def _source(text: str) -> tuple[str, str]:
         raise ConfigurationError(
             f"{source} is a configuration, not a program: spear serve --config {source}"
         )
-    return name or name_of(source), source
+    return name or deployment_name(source), source
 
 
-def name_of(source: str) -> str:
+def deployment_name(source: str) -> str:
     """What a deployment is called, if nobody says: as its file, directory or module.
 
     Raises:
         ConfigurationError: it has letters that a deployment's name cannot have, or none at all.
     """
-    program, _ = split_target(source)
-    path = Path(program)
-    name = path.stem if program.endswith(".py") else re.split(r"[./]", program.rstrip("/"))[-1]
+    name = stem_of(source)
     if not name:  # . and ..
-        name = Path(absolute(program)).resolve().name
-    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
+        name = Path(absolute(split_target(source)[0])).resolve().name
+    cleaned = name_of(name)
     if not cleaned or not name.isascii():
         raise ConfigurationError(
             f"{source!r} gives no name that a deployment can have: say one, as in NAME={source}"

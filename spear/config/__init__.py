@@ -3,12 +3,14 @@
 from ._build import deployment_settings as deployment_settings
 from ._build import process_settings as process_settings
 from ._build import source_file as source_file
+from ._build import target_settings as target_settings
 from ._check import check_configuration as check_configuration
 from ._check import read_token as read_token
 from ._check import split_listen as split_listen
 from ._faults import Faults as Faults
 from ._load import Loaded as Loaded
 from ._load import load_configuration as load_configuration
+from ._runtimes import make_runtimes as make_runtimes
 from ._schema import Configuration as Configuration
 from ._schema import FunctionConfiguration as FunctionConfiguration
 from ._schema import HostConfiguration as HostConfiguration

@@ -17,10 +17,11 @@ from spear._errors import ConfigurationError
 from spear._host_limits import HostLimits
 from spear._targets import is_file, split_target
 from spear.gateway import GatewaySettings
-from spear.runtimes import ProcessSettings, ResourceLimits
+from spear.runtimes import ProcessSettings, ResourceLimits, RuntimeSettings
 from spear.spearlet import DeploymentSettings
 
 from ._faults import Faults
+from ._runtimes import COMMON, PROCESS, read_runtimes, read_settings
 from ._schema import (
     GATEWAY_ELSEWHERE,
     Configuration,
@@ -45,6 +46,7 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
     )
     gateway = _read_gateway(_table(said, "gateway", faults), faults)
     limits = read_table(HostLimits, _table(said, "limits", faults), ("limits",), faults)
+    runtimes = read_runtimes(_table(said, "runtimes", faults), faults)
     functions: dict[str, FunctionConfiguration] = {}
     for name, table in _table(said, "functions", faults).items():
         path = ("functions", name)
@@ -52,7 +54,9 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
             faults.add(path, f"must be a table: [functions.{name}]")
             continue
         functions[name] = read_function(name, _inherit(table, limits), faults)
-    return Configuration(spearlet=spearlet, gateway=gateway, limits=limits, functions=functions)
+    return Configuration(
+        spearlet=spearlet, gateway=gateway, limits=limits, runtimes=runtimes, functions=functions
+    )
 
 
 def _inherit(table: Mapping[str, object], limits: HostLimits) -> Mapping[str, object]:
@@ -82,6 +86,8 @@ def _read_gateway(said: Mapping[str, object], faults: Faults) -> GatewaySettings
 def read_function(name: str, said: Mapping[str, object], faults: Faults) -> FunctionConfiguration:
     """One deployment's table."""
     path = ("functions", name)
+    if said.get("runtime", PROCESS) != PROCESS:
+        return _read_other(name, said, faults)
     values = read_keys(FunctionConfiguration, said, path, faults)
     function = FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has seen to it
     if bool(function.source) == bool(function.command):
@@ -95,6 +101,17 @@ def read_function(name: str, said: Mapping[str, object], faults: Faults) -> Func
         process["source"] = function.source
     build(_CheckedProcess, process, path, faults)
     return function
+
+
+def _read_other(name: str, said: Mapping[str, object], faults: Faults) -> FunctionConfiguration:
+    """The table of a deployment that is not one of processes."""
+    path = ("functions", name)
+    common = {key: value for key, value in said.items() if key in COMMON}
+    values = read_keys(FunctionConfiguration, common, path, faults)
+    build(DeploymentSettings, _only(values, _DEPLOYMENT_KEYS), path, faults)
+    if "runtime" in values:  # or that has been told
+        values["settings"] = read_settings(name, said, values, faults)
+    return FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has seen to it
 
 
 class _CheckedProcess:
@@ -153,6 +170,15 @@ def process_settings(function: FunctionConfiguration) -> ProcessSettings:
         environment_handover=function.environment_handover,
         start=function.start,
     )
+
+
+def target_settings(function: FunctionConfiguration) -> RuntimeSettings:
+    """The target of its deployment. Raises ConfigurationError for what has been told already."""
+    if function.runtime == PROCESS:
+        return process_settings(function)
+    if function.settings is None:
+        raise ConfigurationError("it cannot be made")
+    return function.settings
 
 
 def source_file(function: FunctionConfiguration) -> Path | None:

@@ -18,6 +18,7 @@ from spear._targets import ARTIFACT_FILE
 from ._build import process_settings, source_file
 from ._faults import Faults
 from ._programs import program_problems
+from ._runtimes import PROCESS
 from ._schema import NOT_LISTENING, Configuration, FunctionConfiguration, HostConfiguration
 
 MAX_NAME: Final = 48
@@ -72,7 +73,12 @@ def check_configuration(configuration: Configuration, faults: Faults) -> None:
                 f"cannot name a deployment: 1 to {MAX_NAME} of A-Z a-z 0-9 _ -, the first a letter or "
                 "digit",
             )
-        if function.source or function.command:
+        if function.settings is not None:
+            for problem in function.settings.problems():
+                key = "source" if problem.key == "target" else problem.key
+                path = ("functions", name, key) if key else ("functions", name)
+                faults.add(path, problem.summary)
+        elif function.runtime == PROCESS and (function.source or function.command):
             _check_function(name, function, faults)
 
 

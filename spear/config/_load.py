@@ -57,8 +57,10 @@ def load_configuration(
         said = read_file(file, flags.directory)
         said = attrs.evolve(said, tables=resolve_paths(said.tables, os.path.dirname(file)))
     by_flags = read_flags(flags, _functions(said), faults)
-    names = {**_functions(said), **_functions(by_flags)}
-    by_environment = read_environment(environment, names, faults)
+    names = merge(_functions(said), _functions(by_flags))
+    runtimes = said.tables.get("runtimes")
+    known = runtimes if isinstance(runtimes, Mapping) else {}
+    by_environment = read_environment(environment, names, known, faults)
     tables = said.tables
     origins = dict(said.origins)
     for later in (by_environment, by_flags):

@@ -19,7 +19,7 @@ import attrs
 from spear._host_limits import HostLimits, InstanceTimeouts
 from spear.calls import SchedulingPolicy
 from spear.gateway import GatewaySettings
-from spear.runtimes import StartMethod
+from spear.runtimes import RuntimeSettings, StartMethod
 from spear.spearlet import HealthPolicy, RestartPolicy, Scale
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class FunctionConfiguration:
         "a program and its arguments, instead of `source`; `{bootstrap_fd}` stands for the descriptor "
         "with its address and secret",
     )
-    runtime: Literal["process"] = _key("process", "what runs it")
+    runtime: str = _key("process", "the name of [what runs it](#runtimes)")
     replicas: Scale = _key(
         Scale(),
         'how many: a number, `"1-8"` for as many as the load needs, or a table',
@@ -140,6 +140,10 @@ class FunctionConfiguration:
     )
     start: StartMethod = _key("auto", "fork what can be forked, only fork, or never fork")
     debug: bool = _key(False, "send tracebacks with errors", flag=True)
+    settings: RuntimeSettings | None = attrs.field(
+        default=None, metadata={"says": "", "path": False, "flag": False, "key": False}
+    )
+    """Those of a runtime that is not the process runtime."""
 
 
 GATEWAY_ELSEWHERE: Final = {
@@ -159,9 +163,10 @@ GATEWAY_ELSEWHERE: Final = {
 @final
 @attrs.frozen(kw_only=True)
 class Configuration:
-    """All of it: ``[spearlet]``, ``[gateway]``, ``[limits]`` and ``[functions.NAME]``."""
+    """All of it: ``[spearlet]``, ``[gateway]``, ``[limits]``, ``[runtimes.*]``, ``[functions.*]``."""
 
     spearlet: HostConfiguration = attrs.field(factory=HostConfiguration)
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
     limits: HostLimits = attrs.field(factory=HostLimits)
+    runtimes: Mapping[str, Mapping[str, object]] = attrs.field(factory=dict)
     functions: Mapping[str, FunctionConfiguration] = attrs.field(factory=dict)

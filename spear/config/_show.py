@@ -8,7 +8,8 @@ from math import isfinite
 
 import attrs
 
-from ._schema import GATEWAY_ELSEWHERE, Configuration
+from ._runtimes import COMMON, PROCESS
+from ._schema import GATEWAY_ELSEWHERE, Configuration, FunctionConfiguration
 from ._toml import show_toml
 
 HIDDEN = "<hidden>"
@@ -21,8 +22,18 @@ def as_tables(configuration: Configuration) -> dict[str, object]:
         "spearlet": _as_table(configuration.spearlet),
         "gateway": {name: gateway[name] for name in gateway if name not in GATEWAY_ELSEWHERE},
         "limits": _as_table(configuration.limits),
-        "functions": {name: _as_table(each) for name, each in configuration.functions.items()},
+        "runtimes": {name: dict(each) for name, each in configuration.runtimes.items()},
+        "functions": {name: _as_function(each) for name, each in configuration.functions.items()},
     }
+
+
+def _as_function(function: FunctionConfiguration) -> dict[str, object]:
+    table = _as_table(function)
+    if function.runtime == PROCESS:
+        return table
+    table = {name: table[name] for name in COMMON}
+    own = {} if function.settings is None else _as_table(function.settings)
+    return table | {name: each for name, each in own.items() if name != "target"}
 
 
 def _as_table(value: object) -> dict[str, object]:
@@ -30,6 +41,8 @@ def _as_table(value: object) -> dict[str, object]:
     kind = type(value)
     assert attrs.has(kind)
     for each in attrs.fields(kind):
+        if not each.metadata.get("key", True):
+            continue
         inner: object = getattr(value, each.name)
         if each.metadata.get("secret") and isinstance(inner, Mapping):
             inner = dict.fromkeys(inner, HIDDEN)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final, TypeAlias, final, get_origin
 
@@ -20,6 +20,7 @@ from spear._targets import is_file, split_target
 from spear.gateway import GatewaySettings
 
 from ._faults import Faults, KeyPath, Said
+from ._runtimes import PROCESS, own_kinds, runtime_kinds
 from ._schema import GATEWAY_ELSEWHERE, FunctionConfiguration, HostConfiguration
 from ._values import fields, parse_text, table_in
 
@@ -27,6 +28,9 @@ PREFIX: Final = "SPEAR_"
 
 OTHERS: Final = frozenset({"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN"})
 """Variables that say something else, or say it to others."""
+
+MEANT: Final = ("SPEAR_GATEWAY_", "SPEAR_LIMITS_", "SPEAR_FUNCTIONS_", "SPEAR_RUNTIMES_")
+"""Beginnings of variables that are certainly meant for us."""
 
 SECTIONS: Final[dict[str, type]] = {
     "spearlet": HostConfiguration,
@@ -66,6 +70,8 @@ class Flags:
 def kind_at(path: KeyPath) -> object:
     """The type of a key, wherever it is; None if there is none."""
     match path:
+        case ("runtimes", name, key):
+            return runtime_kinds(name).get(key)
         case ("functions", _, *rest):
             kind: object = FunctionConfiguration
         case (section, *rest) if section in SECTIONS:
@@ -106,17 +112,29 @@ def merge(earlier: Mapping[str, object], later: Mapping[str, object]) -> Tables:
 # -- the environment ------------------------------------------------------------------------------
 
 
-def variables(functions: Mapping[str, object]) -> dict[str, list[KeyPath]]:
-    """Every variable that says something, and what; of functions only if they are there."""
+def variables(
+    functions: Mapping[str, object], runtimes: Iterable[str] = ()
+) -> dict[str, list[KeyPath]]:
+    """Every variable that says something, and what; of functions and runtimes only if they are there."""
     found: dict[str, list[KeyPath]] = {}
     for path in (
         *(("spearlet", each) for each in fields(HostConfiguration)),
         *(("gateway", each) for each in fields(GatewaySettings) if each not in GATEWAY_ELSEWHERE),
         *_paths_in(HostLimits, ("limits",)),
         *(each for name in functions for each in _paths_in(FunctionConfiguration, ("functions", name))),
+        *(("functions", name, each) for name in functions for each in _own_keys(functions[name])),
+        *(("runtimes", name, each) for name in runtimes for each in runtime_kinds(name)),
     ):  # fmt: skip
-        found.setdefault(variable_of(path), []).append(path)
+        known = found.setdefault(variable_of(path), [])
+        if path not in known:
+            known.append(path)
     return found
+
+
+def _own_keys(table: object) -> Iterator[str]:
+    """Yield the keys of a deployment that its runtime brings."""
+    if isinstance(table, Mapping):
+        yield from own_kinds(table.get("runtime", PROCESS))
 
 
 def _paths_in(table: type, path: KeyPath) -> Iterator[KeyPath]:
@@ -134,17 +152,21 @@ def variable_of(path: KeyPath) -> str:
 
 
 def read_environment(
-    environment: Mapping[str, str], functions: Mapping[str, object], faults: Faults
+    environment: Mapping[str, str],
+    functions: Mapping[str, object],
+    runtimes: Iterable[str],
+    faults: Faults,
 ) -> Said:
     """What the environment says.
 
     Args:
         environment: all of it.
-        functions: those that are there, by name.
+        functions: those that are there, by name, with their tables.
+        runtimes: the names of those that have tables.
         faults: gets those that nobody knows, if it is clear that they are meant for us. A cluster may set
             variables that begin like ours, such as ``SPEAR_PORT`` for a service of that name.
     """
-    known = variables(functions)
+    known = variables(functions, runtimes)
     tables: Tables = {}
     origins: dict[KeyPath, str] = {}
     for name in sorted(environment):
@@ -159,7 +181,7 @@ def read_environment(
             faults.add_line(f"{name} may mean {both}: say it in the file")
         elif close := get_close_matches(name, known, 1, 0.85):
             faults.add_line(f"there is no such variable; did you mean {close[0]}?", name)
-        elif name.startswith(("SPEAR_GATEWAY_", "SPEAR_LIMITS_", "SPEAR_FUNCTIONS_")):
+        elif name.startswith(MEANT):
             faults.add_line("there is no such variable; only functions of the file have some", name)
     return Said(tables, origins)
 
@@ -235,7 +257,7 @@ def _resolve(kind: type, table: Mapping[str, object], base: str | None) -> Table
     resolved = dict(table)
     for each in attrs.fields(kind):
         value = table.get(each.name)
-        if not each.metadata["path"]:
+        if not each.metadata.get("path"):
             continue
         is_list = isinstance(each.default, tuple)
         if isinstance(value, str) and not is_list:
@@ -255,7 +277,9 @@ def _resolve_function(table: Mapping[str, object], base: str | None) -> Tables:
         if is_file(program) or (base and os.path.isfile(os.path.join(base, program))):
             program = _absolute(program, base)
             resolved["source"] = f"{program}:{agent}" if agent else program
-        elif base:  # a module: `python -m` looks for it here, too
+        elif (
+            base and table.get("runtime", PROCESS) == PROCESS
+        ):  # a module: `python -m` looks for it here, too
             resolved.setdefault("python_path", [base])
     if isinstance(command, list) and command and isinstance(command[0], str):
         resolved["command"] = [_absolute(command[0], base, is_program=True), *command[1:]]

@@ -40,7 +40,8 @@ class Unusable(Exception):
 def fields(table: type) -> dict[str, object]:
     """The keys of a table of the schema, and the type of each."""
     hints = get_type_hints(table)
-    return {each.name: hints[each.name] for each in attrs.fields(table)}
+    known = [each for each in attrs.fields(table) if each.init and each.metadata.get("key", True)]
+    return {each.name: hints[each.name] for each in known}
 
 
 def table_in(kind: object) -> type | None:
@@ -100,6 +101,8 @@ def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> ob
 
 
 def _read_plain(kind: object, value: object) -> object:
+    if kind not in _KINDS:  # of a class of another distribution
+        raise Unusable(f"a {getattr(kind, '__name__', kind)}, which no configuration can say")
     if kind is float and type(value) is int and abs(value) <= MAX_WHOLE:
         return float(value)
     if type(value) is not kind or (isinstance(value, float) and isnan(value)):

@@ -23,4 +23,6 @@ from .process import ProcessTemplate as ProcessTemplate
 from .process import ResourceLimits as ResourceLimits
 from .process import StartMethod as StartMethod
 from .process import ZygoteStatistics as ZygoteStatistics
+from .process import find_command as find_command
+from .process import launch_command as launch_command
 from .process import own_all_children as own_all_children

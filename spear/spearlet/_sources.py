@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 import attrs
 
 from spear._errors import ConfigurationError
-from spear._targets import split_target
+from spear._targets import name_of
 from spear.channels import protected_block
 from spear.runtimes import InstanceSpec, RuntimeSettings
 
@@ -131,7 +131,7 @@ class Sources:
         settings = attrs.evolve(settings, debug=debug or settings.debug)
         runtime.validate(settings)
         title = target.title if isinstance(target, RuntimeSettings) else str(target)
-        name = _name_of(title) if title else runtime.name
+        name = _default_name(title) if title else runtime.name
 
         @protected_block
         async def open_launcher(
@@ -154,7 +154,7 @@ class Sources:
         async def open_launcher(_: DeploymentSettings, __: OnLine) -> AsyncIterator[Launcher]:
             yield _LocalLauncher(agent, debug, self._callbacks, self._factory.manager)
 
-        return Source("memory", _name_of(agent.name), repr(agent), open_launcher)
+        return Source("memory", _default_name(agent.name), repr(agent), open_launcher)
 
 
 def check_name(name: object) -> None:
@@ -166,8 +166,6 @@ def check_name(name: object) -> None:
         )
 
 
-def _name_of(target: str) -> str:
-    """A name for instances, out of a path, a module's name or an agent's."""
-    program = split_target(target)[0].rstrip("/")
-    name = Path(program).stem if program.endswith(".py") else re.split(r"[./]", program)[-1]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:MAX_NAME] or "functions"
+def _default_name(title: str) -> str:
+    """A name for a deployment, out of a path, a module's name or an agent's."""
+    return name_of(title)[:MAX_NAME] or "functions"

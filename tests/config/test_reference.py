@@ -65,6 +65,8 @@ def rows(table: type) -> Iterator[str]:
     kinds = fields(table)
     for each in attrs.fields(table):
         metadata = each.metadata
+        if each.name not in kinds:
+            continue
         kind = kind_of(kinds[each.name], path=metadata["path"])
         has_flag = metadata["flag"] or table is HostConfiguration
         flag = f"`{flag_of(each.name)}`" if has_flag else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 import pytest
+from entry_points import Install
 
 from spear import ConfigurationError, open_spearlet
 from spear._errors import BrokenEntryPoint, SpawnFailed, UnsupportedRuntime
@@ -63,24 +63,7 @@ class Nameless(Abacus):
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs distributions, each with one module and one entry point."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    return Install(tmp_path, monkeypatch)
-
-
-@attrs.frozen
-class Install:
-    place: Path
-    monkeypatch: pytest.MonkeyPatch
-
-    def __call__(self, name: str, source: str, thing: str = "thing") -> None:
-        module = f"brought_{name.replace('-', '_')}"
-        (self.place / f"{module}.py").write_text(source)
-        metadata = self.place / f"spear_{name}-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: spear-{name}\nVersion: 1.0\n"
-        )
-        (metadata / "entry_points.txt").write_text(f"[spear.runtimes]\n{name} = {module}:{thing}\n")
-        self.monkeypatch.delitem(sys.modules, module, raising=False)
+    return Install(tmp_path, monkeypatch, "spear.runtimes")
 
 
 ABACUS = "from runtimes.test_registry import Abacus as thing"

@@ -26,11 +26,12 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
+from spear._targets import name_of
 from spear.runtimes import ProcessSettings
 from spear.runtimes.process._runtime import _search_path
 from spear.spearlet import Deployment
 from spear.spearlet._settings import MAX_REPLICAS
-from spear.spearlet._sources import MAX_NAME, _name_of
+from spear.spearlet._sources import MAX_NAME, _default_name
 from spear.telemetry import InstanceEvent, InstanceState
 from spear.testing import cancel_sweep
 
@@ -118,7 +119,7 @@ async def test_any_program_that_speaks_the_protocol() -> None:
     )
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(settings)
-        assert deployment.name == _name_of(sys.executable)
+        assert deployment.name == name_of(sys.executable)
         assert await deployment.echo(1) == 1
 
 
@@ -182,7 +183,7 @@ async def test_replicas_start_at_the_same_time() -> None:
     ],
 )  # fmt: skip
 def test_names_come_from_targets(target: str, name: str) -> None:
-    assert _name_of(target) == name
+    assert _default_name(target) == name
 
 
 @pytest.mark.slow

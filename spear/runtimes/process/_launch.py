@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spear._host_limits import HostLimits
     from spear.channels import Endpoint
 
+    from .._body import RuntimeSettings
     from .._logs import LogBook
     from ._body import ForkedBody, ProcessBody
     from ._guard import Guard
@@ -49,7 +50,7 @@ Fork: TypeAlias = "Callable[[Plumbing], Awaitable[ForkedBody | None]]"
 _GATE: Final = Path(__file__).with_name("_gate.py")
 
 
-def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: HostLimits) -> bytes:
+def bootstrap_record(endpoint: Endpoint, settings: RuntimeSettings, limits: HostLimits) -> bytes:
     """The bootstrap record as a pipe carries it: 4 bytes of length, little-endian, and the record."""
     record = BootstrapRecord(
         addresses=endpoint.offered,
@@ -58,7 +59,7 @@ def bootstrap_record(endpoint: Endpoint, settings: ProcessSettings, limits: Host
         limits=limits.wire,
         drain_seconds=limits.timeouts.drain_seconds,
         debug=settings.debug,
-        low_latency=settings.low_latency,
+        low_latency=getattr(settings, "low_latency", False) is True,
     ).encode()
     return len(record).to_bytes(4, "little") + record
 

@@ -45,8 +45,9 @@ class Plumbing:
         lifeline_end: ours.
         stdout, stderr: the process's ends.
         outputs: ours.
-        gate: the doorman's end, or the number that stands for /dev/null.
+        gate: standard input: the doorman's end, the lifeline, or the number that stands for /dev/null.
         gate_end: ours, if there is a doorman.
+        handed_on: descriptors that the process gets under their numbers.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Plumbing:
         guard: Guard,
         *,
         has_gate: bool = False,
+        reads_lifeline: bool = False,
     ) -> None:
         self.lifeline, self.lifeline_end = _pipe()
         theirs.callback(close, self.lifeline)
@@ -67,8 +69,9 @@ class Plumbing:
         self.stdout, self.stderr = (
             self._output(ours, theirs, book.tail(stream)) for stream in ("stdout", "stderr")
         )
-        self.gate: int = subprocess.DEVNULL
+        self.gate: int = self.lifeline if reads_lifeline else subprocess.DEVNULL
         self.gate_end: int | None = None
+        self.handed_on = () if reads_lifeline else (self.lifeline,)
         if has_gate:
             self.gate, self.gate_end = _pipe()
             theirs.callback(close, self.gate)
@@ -137,7 +140,7 @@ async def spawn(
                 stderr=plumbing.stderr,
                 env=environment,
                 cwd=directory,
-                pass_fds=(plumbing.lifeline, *more),
+                pass_fds=(*plumbing.handed_on, *more),
                 start_new_session=True,
             ),
             limiter=starters,

@@ -9,10 +9,8 @@ is given up.
 from __future__ import annotations
 
 import logging
-import re
 from collections import deque
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -20,6 +18,7 @@ import trio
 
 from spear._errors import ConfigurationError, SpawnFailed
 from spear._ids import InstanceId
+from spear._targets import name_of
 from spear._util import NoPublicConstructor
 from spear.channels import open_private_nursery, protected_block, protected_class
 
@@ -165,7 +164,8 @@ class Zygote(metaclass=NoPublicConstructor):
 
     def _load(self) -> Template:
         self._loaded += 1
-        name = InstanceId("process", f"{_name_of(self._settings)}-zygote", self._loaded)
+        program = name_of(self._settings.title)[:40] or "program"
+        name = InstanceId("process", f"{program}-zygote", self._loaded)
         self._template = template = Template(name, self._limits, self._on_line, self._instruments)
         self._nursery.start_soon(template.run, self._settings, self._starters, self._guard)
         return template
@@ -253,11 +253,6 @@ class Zygote(metaclass=NoPublicConstructor):
             f"{start.instance_id} did not start: it {does} within {seconds}",
             stderr_tail=template.stderr_tail,
         )
-
-
-def _name_of(settings: ProcessSettings) -> str:
-    stem = Path(settings.target or "").stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:40] or "program"
 
 
 @protected_block

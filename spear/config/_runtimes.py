@@ -1,0 +1,176 @@
+"""Runtimes by their names: what one can be told, and what a deployment of it can.
+
+The keys of ``[runtimes.NAME]`` are the fields of the runtime's class. A deployment has, beside the keys
+that every deployment has, the fields of the runtime's settings class; its ``source`` is the field
+``target``. The process runtime has its keys in the schema, because they have flags and a table in the
+documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from spear._errors import ConfigurationError
+from spear._util import summary_of
+from spear.runtimes import ProcessRuntime, Runtime, RuntimeRegistry, RuntimeSettings
+from spear.spearlet import DeploymentSettings
+
+from ._faults import Faults, KeyPath
+from ._schema import Configuration
+from ._values import Unusable, fields, read_value
+
+PROCESS: Final = ProcessRuntime.name
+
+COMMON: Final = (
+    "source",
+    "runtime",
+    *(each.name for each in attrs.fields(DeploymentSettings)),
+    "debug",
+)
+"""Keys of each deployment, whatever runs it."""
+
+
+def _kinds(table: type) -> Mapping[str, object]:
+    """The keys of a class of attrs, and their types. Raises ConfigurationError if they cannot be told."""
+    try:
+        return fields(table)
+    except Exception as error:  # of another distribution
+        raise ConfigurationError(
+            f"the types of {table.__name__} cannot be told: {summary_of(error)}"
+        ) from error
+
+
+def own_kinds(runtime: object) -> Mapping[str, object]:
+    """The keys that deployments of a runtime have beside :data:`COMMON`, and the type of each.
+
+    There are none for a name that no runtime has: what is wrong with that is told elsewhere.
+    """
+    if runtime == PROCESS or not isinstance(runtime, str):
+        return {}
+    try:
+        kinds = _kinds(RuntimeRegistry().find(runtime).settings_class)
+    except ConfigurationError:
+        return {}
+    return {name: kind for name, kind in kinds.items() if name not in ("target", "debug")}
+
+
+def runtime_kinds(name: str) -> Mapping[str, object]:
+    """The keys of ``[runtimes.NAME]``, and the type of each; none for a name that no runtime has."""
+    try:
+        return _kinds(type(RuntimeRegistry().find(name)))
+    except ConfigurationError:
+        return {}
+
+
+# -- deployments --------------------------------------------------------------------------------
+
+
+def read_settings(
+    name: str, said: Mapping[str, object], common: Mapping[str, object], faults: Faults
+) -> RuntimeSettings | None:
+    """The settings of a deployment that is not one of processes; None if they cannot be made.
+
+    Args:
+        name: of the deployment.
+        said: its table.
+        common: those of its keys that every deployment has, read.
+        faults: gets what is wrong.
+    """
+    path = ("functions", name)
+    try:
+        cls = RuntimeRegistry().find(str(common["runtime"])).settings_class
+        kinds = _kinds(cls)
+    except ConfigurationError as error:
+        faults.add((*path, "runtime"), error.summary)
+        return None
+    own = {each: kind for each, kind in kinds.items() if each not in ("target", "debug")}
+    has_source = "target" in kinds
+    known = [*(each for each in COMMON if has_source or each != "source"), *own]
+    faults.expect_known(path, said, known)
+    values = _read(own, said, path, faults)
+    if has_source and common.get("source") is not None:
+        values["target"] = common["source"]
+    values["debug"] = common.get("debug", False)
+    missing = [
+        "source" if each.name == "target" else each.name
+        for each in attrs.fields(cls)
+        if each.init and each.default is attrs.NOTHING and each.name not in values
+    ]
+    for each in missing:
+        if each not in said:  # or that has been told
+            faults.add(path, f"needs {each}, for the runtime {common['runtime']!r}")
+    return None if missing else _make(cls, values, path, faults)
+
+
+def _read(
+    kinds: Mapping[str, object], said: Mapping[str, object], path: KeyPath, faults: Faults
+) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for each, kind in kinds.items():
+        if each in said:
+            try:
+                values[each] = read_value(kind, said[each], (*path, each), faults)
+            except Unusable as error:
+                faults.add((*path, each), f"must be {error}")
+    return values
+
+
+def _make(
+    cls: type[RuntimeSettings], values: Mapping[str, object], path: KeyPath, faults: Faults
+) -> RuntimeSettings | None:
+    try:
+        return cls(**values)  # type: ignore[arg-type]  # they have been read by their types
+    except ConfigurationError as error:
+        key = "source" if error.key == "target" else error.key
+        faults.add((*path, key) if key else path, error.summary)
+    except Exception as error:  # of another distribution
+        faults.add(path, f"cannot be settings of its runtime: {summary_of(error)}")
+    return None
+
+
+# -- runtimes -----------------------------------------------------------------------------------
+
+
+def read_runtimes(said: Mapping[str, object], faults: Faults) -> dict[str, Mapping[str, object]]:
+    """What each of ``[runtimes.NAME]`` says, as far as it can be used."""
+    found: dict[str, Mapping[str, object]] = {}
+    for name, table in said.items():
+        path = ("runtimes", name)
+        if not isinstance(table, Mapping):
+            faults.add(path, f"must be a table: [runtimes.{name}]")
+            continue
+        try:
+            runtime = RuntimeRegistry().find(name)
+            kinds = _kinds(type(runtime))
+        except ConfigurationError as error:
+            faults.add(path, error.summary)
+            continue
+        faults.expect_known(path, table, kinds)
+        values = _read(kinds, table, path, faults)
+        try:
+            _configured(runtime, values)
+        except ConfigurationError as error:
+            faults.add((*path, error.key) if error.key else path, error.summary)
+        else:
+            found[name] = values
+    return found
+
+
+def make_runtimes(configuration: Configuration) -> list[Runtime]:
+    """The runtimes that a configuration says something about, for :func:`open_spearlet`."""
+    return [
+        _configured(RuntimeRegistry().find(name), values)
+        for name, values in configuration.runtimes.items()
+    ]
+
+
+def _configured(runtime: Runtime, values: Mapping[str, object]) -> Runtime:
+    try:
+        return attrs.evolve(runtime, **values)  # type: ignore[arg-type]  # read by their types
+    except ConfigurationError:
+        raise
+    except Exception as error:  # of another distribution
+        raise ConfigurationError(f"cannot be configured: {summary_of(error)}") from error

@@ -1,0 +1,243 @@
+"""Deployments of runtimes that other distributions bring, and these runtimes, in a configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+import pytest
+from entry_points import Install
+from runtimes.test_registry import Abacus
+
+from spear import ConfigurationError, DeploymentSettings, Scale
+from spear.config import (
+    deployment_settings,
+    make_runtimes,
+    show_as_json,
+    show_as_toml,
+    target_settings,
+)
+from spear.runtimes import RuntimeSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .conftest import Read
+
+
+@attrs.frozen(kw_only=True)
+class FrameSettings(RuntimeSettings):
+    target: str
+    beads: int = 10
+    colours: tuple[str, ...] = ()
+    environment: Mapping[str, str] = attrs.field(factory=dict, metadata={"secret": True})
+
+    def __attrs_post_init__(self) -> None:
+        if self.beads < 1:
+            raise ConfigurationError.about("beads", f"must be at least 1, not {self.beads}")
+        if self.target.endswith(".txt"):
+            raise ConfigurationError.about("target", "is no program")
+        if "grey" in self.colours:
+            raise ValueError("grey is no colour")
+
+    def problems(self) -> Iterator[ConfigurationError]:
+        if self.beads > 100:
+            yield ConfigurationError.about("beads", "do not fit on this table")
+        if self.target.endswith(".pl"):
+            yield ConfigurationError.about("target", "cannot be counted with")
+        if "nothing" in self.target:
+            yield ConfigurationError("the table is too small")
+
+
+@attrs.define(eq=False, kw_only=True)
+class Frame(Abacus):
+    name: ClassVar[str] = "frame"
+    settings_class: ClassVar[type[RuntimeSettings]] = FrameSettings
+
+    wood: str = "beech"
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if self.wood == "balsa":
+            raise ConfigurationError.about("wood", "is too soft")
+        if self.wood == "plastic":
+            raise ValueError("that is no wood")
+
+
+@attrs.frozen(kw_only=True)
+class OddSettings(RuntimeSettings):
+    made_of: Frame | None = None
+
+
+@attrs.define(eq=False, kw_only=True)
+class Odd(Abacus):
+    name: ClassVar[str] = "odd"
+    settings_class: ClassVar[type[RuntimeSettings]] = OddSettings
+
+
+@attrs.frozen(kw_only=True)
+class UntoldSettings(RuntimeSettings):
+    unknown: NowhereToBeFound  # type: ignore[name-defined]  # noqa: F821  # as a mistake would be
+
+
+@attrs.define(eq=False, kw_only=True)
+class Untold(Abacus):
+    name: ClassVar[str] = "untold"
+    settings_class: ClassVar[type[RuntimeSettings]] = UntoldSettings
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    place: Path = tmp_path_factory.mktemp("installed")
+    monkeypatch.syspath_prepend(str(place))
+    install = Install(place, monkeypatch, "spear.runtimes")
+    for name in ("frame", "odd", "untold"):
+        install(name, f"from config.test_runtimes import {name.title()} as thing")
+    install("broken", "1 / 0")
+
+
+SHOP = '[functions.shop]\nruntime = "frame"\nsource = "shop.py"\n'
+
+
+def test_a_deployment_has_the_keys_of_its_runtime(read: Read, tmp_path: Path) -> None:
+    outcome = read(
+        SHOP + 'beads = 17\ncolours = ["red", "blue"]\nreplicas = "1-3"\ndebug = true\n', check=True
+    )
+    assert outcome.lines == []
+    assert target_settings(outcome.shop) == FrameSettings(
+        target=str(tmp_path / "shop.py"), beads=17, colours=("red", "blue"), debug=True
+    )
+    assert deployment_settings(outcome.shop) == DeploymentSettings(replicas=Scale(min=1, max=3))
+
+
+def test_variables_and_flags_say_them_too(read: Read) -> None:
+    from spear.config import Flags
+
+    outcome = read(
+        SHOP,
+        environment={
+            "SPEAR_FUNCTIONS_SHOP_BEADS": "18",
+            "SPEAR_FUNCTIONS_SHOP_COLOURS": '["red"]',
+            "SPEAR_RUNTIMES_FRAME_WOOD": "oak",
+        },
+        flags=Flags(
+            settings=(("functions.shop.beads", "19"), ("runtimes.frame.max_instances", "4")),
+            environment={"COLOUR": "blue"},
+        ),
+    )
+    # Only runtimes that the file names have variables.
+    assert len(outcome.lines) == 1, outcome.lines
+    (line,) = outcome.lines
+    assert line.startswith("SPEAR_RUNTIMES_FRAME_WOOD: there is no such variable")
+    settings = target_settings(outcome.shop)
+    assert isinstance(settings, FrameSettings)
+    assert (settings.beads, settings.colours) == (19, ("red",))
+    assert settings.environment == {"COLOUR": "blue"}
+    (runtime,) = make_runtimes(outcome.configuration)
+    assert (runtime.name, runtime.max_instances) == ("frame", 4)
+    outcome = read(SHOP + "[runtimes.frame]\n", environment={"SPEAR_RUNTIMES_FRAME_WOOD": "oak"})
+    (runtime,) = make_runtimes(outcome.configuration)
+    assert isinstance(runtime, Frame)
+    assert (outcome.lines, runtime.wood) == ([], "oak")
+
+
+def test_what_is_shown_means_the_same(read: Read) -> None:
+    said = SHOP + 'beads = 3\nenvironment = { KEY = "secret" }\n[runtimes.frame]\nwood = "oak"\n'
+    configuration = read(said).configuration
+    shown = json.loads(show_as_json(configuration))
+    assert shown["runtimes"] == {"frame": {"wood": "oak"}}
+    assert shown["functions"]["shop"]["beads"] == 3
+    assert shown["functions"]["shop"]["environment"] == {"KEY": "<hidden>"}
+    assert not {"memory_bytes", "python", "target", "settings"} & shown["functions"]["shop"].keys()
+    again = read(show_as_toml(configuration).replace("<hidden>", "secret"))
+    assert (again.lines, again.configuration) == ([], configuration)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("bead = 1", "functions.shop.bead: there is no such key; did you mean 'beads'?"),
+        ("memory_bytes = 1", "functions.shop.memory_bytes: there is no such key; there are "),
+        ('beads = "many"', 'functions.shop.beads: must be a whole number, not "many"'),
+        ("beads = 0", "functions.shop.beads: must be at least 1, not 0"),
+        ("beads = 101", "functions.shop.beads: do not fit on this table"),
+        (
+            'colours = ["grey"]',
+            "functions.shop: cannot be settings of its runtime: ValueError: grey",
+        ),
+        ("queue = -1", "functions.shop.queue: must be from 0"),
+    ],
+)
+def test_what_is_wrong_is_told_by_key(read: Read, said: str, line: str) -> None:
+    (told,) = read(f"{SHOP}{said}\n", check=True).lines
+    assert told.startswith((f"spear.toml:4: {line}", f"spear.toml:1: {line}"))
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("shop.txt", "functions.shop.source: is no program"),
+        ("shop.pl", "functions.shop.source: cannot be counted with"),
+        ("nothing", "functions.shop: the table is too small"),
+    ],
+)
+def test_a_source_that_a_runtime_cannot_use(read: Read, source: str, line: str) -> None:
+    (told,) = read(f'[functions.shop]\nruntime = "frame"\nsource = "{source}"\n', check=True).lines
+    assert told.endswith(line)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ('runtime = "frame"', "functions.shop: needs source, for the runtime 'frame'"),
+        (
+            'runtime = "fram"',
+            "functions.shop.runtime: runtime 'fram' cannot be used: there is none ",
+        ),
+        (
+            'runtime = "broken"',
+            "functions.shop.runtime: the entry point 'broken' (spear.runtimes) of ",
+        ),
+        ("runtime = 17", "functions.shop.runtime: must be text, in quotes, not 17"),
+        ('runtime = "odd"\nsource = "x"', "functions.shop.source: there is no such key"),
+        ('runtime = "odd"\nmade_of = 3', "functions.shop.made_of: must be a table, not 3"),
+        (
+            'runtime = "untold"',
+            "functions.shop.runtime: the types of UntoldSettings cannot be told",
+        ),
+        ('runtime = "abacus"', "functions.shop.runtime: runtime 'abacus' cannot be used"),
+    ],
+)
+def test_a_runtime_that_cannot_be_used(read: Read, said: str, line: str) -> None:
+    (told,) = read(f"[functions.shop]\n{said}\n", check=True).lines
+    assert line in told
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("runtimes.frame = 3", "runtimes.frame: must be a table: [runtimes.frame]"),
+        ("runtimes.fram.wood = 'oak'", "runtimes.fram: runtime 'fram' cannot be used"),
+        (
+            "runtimes.frame.wod = 'oak'",
+            "runtimes.frame.wod: there is no such key; did you mean 'wood'",
+        ),
+        ("runtimes.frame.wood = 3", "runtimes.frame.wood: must be text, in quotes, not 3"),
+        ("runtimes.frame.wood = 'balsa'", "runtimes.frame.wood: is too soft"),
+        ("runtimes.frame.wood = 'plastic'", "runtimes.frame: cannot be configured: ValueError"),
+        ("runtimes.process.max_instances = 0", "runtimes.process.max_instances: must be from 1"),
+    ],
+)
+def test_a_runtime_that_cannot_be_configured_so(read: Read, said: str, line: str) -> None:
+    outcome = read(said + "\n")
+    (told,) = outcome.lines
+    assert line in told
+
+
+def test_processes_have_a_table_too(read: Read) -> None:
+    outcome = read("[runtimes.process]\nmax_instances = 8\n")
+    (runtime,) = make_runtimes(outcome.configuration)
+    assert (outcome.lines, runtime.name, runtime.max_instances) == ([], "process", 8)

@@ -1,0 +1,33 @@
+"""Distributions that are installed for one test."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+@attrs.frozen
+class Install:
+    """Installs distributions, each with one module and one entry point of a group."""
+
+    place: Path
+    monkeypatch: pytest.MonkeyPatch
+    group: str
+
+    def __call__(self, name: str, source: str, thing: str = "thing") -> None:
+        module = f"brought_{name.replace('-', '_')}"
+        (self.place / f"{module}.py").write_text(source)
+        metadata = self.place / f"spear_{name}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: spear-{name}\nVersion: 1.0\n"
+        )
+        (metadata / "entry_points.txt").write_text(f"[{self.group}]\n{name} = {module}:{thing}\n")
+        self.monkeypatch.delitem(sys.modules, module, raising=False)
