@@ -93,11 +93,12 @@ class Binder:
 
     Attributes:
         raw: the type that the first positional argument should have; None if that is not simply a type.
+        takes_bytes: whether a single argument that is bytes fits as it is.
     """
 
     __slots__ = (
         "_by_name", "_enough", "_exact", "_function", "_most", "_other", "_positional", "_required",
-        "_rest", "raw",
+        "_rest", "raw", "takes_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +123,9 @@ class Binder:
         self.raw = first.check.exact if first is not None and first.check is not None else None
         # What type a positional argument has that needs no further look; None: any type.
         self._exact = [each.check.exact if each.check else None for each in self._positional]
+        self.takes_bytes = (
+            bool(self._exact) and self._exact[0] in (None, bytes) and self._enough <= 1
+        )
 
     def bind(self, positional: list[object], keywords: dict[str, object]) -> None:
         """Check the arguments, and convert them in place to what the annotations say.

@@ -19,6 +19,7 @@ from ._payloads import decode_result_untrusted as decode_result_untrusted
 from ._payloads import encode_item as encode_item
 from ._payloads import expect_bytes as expect_bytes
 from ._payloads import heap_bytes as heap_bytes
+from ._placing import CallTally as CallTally
 from ._placing import Place as Place
 from ._placing import Placed as Placed
 from ._policies import POLICIES as POLICIES
@@ -26,6 +27,7 @@ from ._policies import ChoicePolicy as ChoicePolicy
 from ._policies import PolicyFactory as PolicyFactory
 from ._policies import SchedulingPolicy as SchedulingPolicy
 from ._policies import make_policy as make_policy
+from ._scopes import effective_deadline as effective_deadline
 from ._streams import FunctionStream as FunctionStream
 from ._streams import first_of as first_of
 from ._target import Callee as Callee

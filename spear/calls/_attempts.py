@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
+from trio.lowlevel import checkpoint, enable_ki_protection, wait_task_rescheduled
+
 from spear._errors import (
     ChannelBroken,
     ChannelClosed,
@@ -24,7 +26,8 @@ from spear.channels import call_unprotected, protected_class
 
 from ._options import cannot_be_sent
 from ._payloads import Result, decode_result_untrusted
-from ._streams import FunctionStream, explain_loss, leave_it_to_scope
+from ._scopes import leave_it_to_scope
+from ._streams import FunctionStream, explain_loss
 
 if TYPE_CHECKING:
     from spear._errors import Delivered
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from spear.wire import Payload
 
     from ._attributes import CallAttributes
-    from ._placing import Placed
+    from ._placing import CallTally, Placed
     from ._target import Callee, CallTarget, Choice, Chooser
 
 MAX_ATTEMPTS: Final = 3
@@ -56,6 +59,7 @@ def may_try_again(
     return isinstance(error, ChannelBroken | ChannelClosed | Rejected)
 
 
+@enable_ki_protection
 async def perform(
     chooser: Chooser,
     call: CallAttributes,
@@ -63,7 +67,7 @@ async def perform(
     is_cbor: bool,
     begun: float,
     deadline: float,
-    *,
+    tally: CallTally,
     reports: Reports | None = None,
     execution: Placed | None = None,
 ) -> ExecutionResponse:
@@ -78,6 +82,7 @@ async def perform(
         is_cbor: whether the payload is CBOR or raw.
         begun: when the call began, in Trio's time.
         deadline: when its time is up, in Trio's time.
+        tally: is notified of the end, whatever it is.
         reports: is handed reports of progress.
         execution: is notified of the instance.
 
@@ -85,35 +90,49 @@ async def perform(
         SpearError: as :meth:`spear.spearlet.Function.call`.
     """
     attempts, now = 0, begun
-    while True:
-        choice = chooser.pick(call)
-        if choice is None:
-            is_promised = execution is not None and execution.is_promised
-            choice = await wait_for_capacity(
-                chooser, call, begun, deadline, is_promised=is_promised
-            )
-            now = chooser.clock()
-        callee, target = choice
-        if execution is not None:
-            execution.place(callee.id)
-        try:
-            return await target.request(
-                call.function,
-                payload,
-                timeout=deadline - now,
-                is_cbor=is_cbor,
-                metadata=call.metadata,
-                on_progress=reports,
-            )
-        except SpearError as error:
-            attempts += 1
-            if not may_try_again(error, target, attempts):
-                arrived = reports is not None and reports.arrived
-                await explain(
-                    chooser, call.function, error, callee, begun, deadline, has_reported=arrived
+    try:
+        if deadline <= begun:  # not DeadlineExceeded: `move_on_after` is to move on
+            await checkpoint()
+        while True:
+            choice = chooser.pick(call)
+            if choice is None:
+                is_promised = execution is not None and execution.is_promised
+                choice = await wait_for_capacity(
+                    chooser, call, begun, deadline, is_promised=is_promised
                 )
-                raise
-            now = chooser.clock()
+                now = chooser.clock()
+            callee, target = choice
+            if execution is not None:
+                execution.place(callee.id)
+            try:
+                started = None
+                if reports is None and call.metadata is None:
+                    started = target.start_request(
+                        call.function, payload, now, deadline, is_cbor=is_cbor
+                    )
+                response: ExecutionResponse
+                if started is not None:
+                    response = await wait_task_rescheduled(started.abort)
+                else:
+                    response = await target.request(
+                        call.function, payload, timeout=deadline - now, is_cbor=is_cbor,
+                        metadata=call.metadata, on_progress=reports,
+                    )  # fmt: skip
+                break
+            except SpearError as error:
+                attempts += 1
+                if not may_try_again(error, target, attempts):
+                    arrived = reports is not None and reports.arrived
+                    await explain(
+                        chooser, call.function, error, callee, begun, deadline, has_reported=arrived
+                    )
+                    raise
+                now = chooser.clock()
+    except BaseException as error:
+        tally.ended(chooser.clock() - begun, error)
+        raise
+    tally.ended(chooser.clock() - begun, None)
+    return response
 
 
 async def enter_stream(

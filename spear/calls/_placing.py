@@ -19,6 +19,18 @@ class Placed(Protocol):
         """Note the instance. Called again if the call was lost there and runs elsewhere."""
 
 
+class CallTally(Protocol):
+    """Counts calls, or records them: is notified of the end of each."""
+
+    def ended(self, seconds: float, failure: BaseException | None) -> None:
+        """Note that the call has ended. Must neither block nor raise.
+
+        Args:
+            seconds: from the call to its end, time in a queue included.
+            failure: what the caller gets instead of a result; ``trio.Cancelled`` if it gave up.
+        """
+
+
 @final
 class Place:
     """Remembers where a call ran."""

@@ -60,21 +60,17 @@ class RoundRobin:
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return the next candidate that has a free slot."""
-        members, turn = candidates.all, self._turn
-        for _ in range(min(len(members), MOST_LOOKS)):
-            turn += 1
+        members, turn = candidates.all, self._turn + 1
+        looks = 0
+        while looks < MOST_LOOKS and members:
             if turn >= len(members):
                 turn = 0
-            # Not Candidate.has_capacity, which costs every call another step.
             candidate = members[turn]
-            target, limit = candidate.target, candidate._limit
-            if (
-                target is not None
-                and target.has_capacity
-                and (limit is None or target.calls_in_flight < limit)
-            ):
+            if candidate.has_capacity:
                 self._turn = turn
                 return candidate
+            turn += 1
+            looks += 1
         self._turn = turn
         return candidates.at(turn)
 

@@ -17,6 +17,7 @@ from spear._util import NoPublicConstructor
 from spear.channels import protected_class
 
 from ._payloads import Result, decode_result_untrusted, encode_item
+from ._scopes import leave_it_to_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
     from spear.channels import CallStream, ExecutionResponse
 
     from ._target import Callee
-
-
-async def leave_it_to_scope(deadline: float) -> None:
-    """If the time that is up is that of a surrounding scope, have the scope end the waiting.
-
-    The other side may notice a moment before this one does; ``move_on_after`` has to move on all the
-    same.
-    """
-    if trio.current_effective_deadline() <= deadline:
-        await trio.sleep_until(deadline)
 
 
 async def explain_loss(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import trio
+    from trio.lowlevel import Abort, RaiseCancelT
 
     from spear._errors import CallFailed, ChannelBroken, ChannelClosed, DeadlineExceeded, Delivered
     from spear._ids import InstanceId
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from spear.wire import Payload
 
     from ._attributes import CallAttributes
+
+
+class StartedRequest(Protocol):
+    """A call that has started; its task is about to park."""
+
+    def abort(self, raise_cancel: RaiseCancelT, /) -> Abort:
+        """Cancel the call, because its task is cancelled."""
 
 
 class CallTarget(Protocol):
@@ -50,6 +58,25 @@ class CallTarget(Protocol):
 
         Args:
             call: must neither block nor raise; None for no more.
+        """
+
+    def start_request(
+        self, function: str, payload: Payload, now: float, deadline: float, *, is_cbor: bool
+    ) -> StartedRequest | None:
+        """Start a plain call without waiting, if that is possible now; None: use :meth:`request`.
+
+        The calling task then parks with ``trio.lowlevel.wait_task_rescheduled(started.abort)``, before it
+        does anything else, and gets the response. A target that has no shorter way returns None always.
+
+        Args:
+            function: the function's name.
+            payload: the arguments' bytes.
+            now: Trio's time.
+            deadline: when the time of the call is up, in Trio's time.
+            is_cbor: whether the payload is CBOR or raw.
+
+        Raises:
+            SpearError: as :meth:`request`; the call was not started.
         """
 
     async def request(

@@ -150,6 +150,35 @@ class CallingHalf:
         response: ExecutionResponse = await wait_task_rescheduled(call.abort)
         return response
 
+    def start_request(
+        self, function: str, payload: Payload, now: float, deadline: float, *, is_cbor: bool
+    ) -> OutboundCall | None:
+        """Start a plain call, for which the current task then parks; None: use :meth:`request`.
+
+        The task has to go on with ``wait_task_rescheduled(call.abort)``, which returns the response.
+
+        Args:
+            function: its name.
+            payload: the arguments' bytes.
+            now: Trio's time.
+            deadline: when the call's time is up.
+            is_cbor: whether the payload is CBOR or raw.
+
+        Raises:
+            As :meth:`request`, before the call has started.
+        """
+        connection = self.connection
+        if (
+            type(payload) is not bytes
+            or function not in self.functions
+            or connection.outbound_open >= connection.peer.max_calls
+            or self._slots.waiting
+        ):
+            return None
+        call = OutboundCall(self, current_task(), function, now, deadline)
+        self._start(call, function, now, deadline, payload, CBOR if is_cbor else 0, None)
+        return call
+
     @protected_block
     async def open_stream(
         self,

@@ -40,8 +40,12 @@ class FunctionCounters:
         self.buckets = [0] * _BUCKETS
         self.failures: dict[str, int] = {}
 
-    def answered(self, seconds: float) -> None:
-        """Count a call that succeeded."""
+    def ended(self, seconds: float, failure: BaseException | None) -> None:
+        """Count a call; see :class:`spear.calls.CallTally`."""
+        if failure is not None:
+            kind = type(failure).__name__
+            self.failures[kind] = self.failures.get(kind, 0) + 1
+            return
         self.succeeded += 1
         self.seconds += seconds
         micros = int(seconds * 1e6)
@@ -49,11 +53,6 @@ class FunctionCounters:
             shift = micros.bit_length() - 3
             micros = (shift << 2) + (micros >> shift)
         self.buckets[micros if micros < _BUCKETS else -1] += 1
-
-    def failed(self, error: BaseException) -> None:
-        """Count a call that did not."""
-        kind = type(error).__name__
-        self.failures[kind] = self.failures.get(kind, 0) + 1
 
     def snapshot(self) -> FunctionStatistics:
         """The numbers now."""

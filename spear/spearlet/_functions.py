@@ -24,6 +24,7 @@ from spear.calls import (
     Reports,
     Result,
     decode_result_untrusted,
+    effective_deadline,
     enter_stream,
     execute_shared,
     first_of,
@@ -40,7 +41,7 @@ from ._host import logger
 from ._watched import WatchedCall
 
 if TYPE_CHECKING:
-    from spear.calls import Placed
+    from spear.calls import CallTally, Placed
     from spear.channels import ExecutionResponse, Metadata
     from spear.wire import Payload
 
@@ -184,7 +185,9 @@ class Function(metaclass=NoPublicConstructor):
         payload, is_cbor = self._encode(arguments, keywords)
         del arguments, keywords  # decoded, they can take 64 times the memory
         response = await self._request(payload, is_cbor, timeout)
-        return decode_result_untrusted(response.payload, response.is_cbor)
+        if not response.is_cbor:
+            return response.payload
+        return decode_result_untrusted(response.payload, True)
 
     __call__ = call
 
@@ -276,9 +279,11 @@ class Function(metaclass=NoPublicConstructor):
         pool, options = self._pool, self._options
         begun = pool.clock()
         deadline = self._deadline(timeout, begun)
-        watched = self._watch(execution) if self._instruments.watches_calls else None
-        if watched is not None:
-            execution = watched
+        attributes: CallAttributes = self._attributes
+        tally: CallTally = self._counters
+        if self._instruments.watches_calls:
+            execution = tally = watched = self._watch(execution)
+            attributes = watched.attributes
         call = KeyedCall(
             name=(self.deployment, self.name, key),
             payload=payload,
@@ -286,47 +291,34 @@ class Function(metaclass=NoPublicConstructor):
             execution=execution,
             reports=None if options.on_progress is None else Reports(options.on_progress),
         )
-        attributes = self._attributes if watched is None else watched.attributes
         execute = partial(execute_shared, pool, attributes, payload, is_cbor, options)
         try:
             response = await self._host.outcomes.once(call, pool.keep_seconds, execute)
         except BaseException as error:
-            self._ended(begun, watched, error)
+            tally.ended(pool.clock() - begun, error)
             raise
-        self._ended(begun, watched)
+        tally.ended(pool.clock() - begun, None)
         return response
 
-    async def _perform(
+    def _perform(
         self, payload: Payload, is_cbor: bool, timeout: float | None, execution: Placed | None
-    ) -> ExecutionResponse:
-        options = self._options
-        reports = None if options.on_progress is None else Reports(options.on_progress)
+    ) -> Coroutine[object, object, ExecutionResponse]:
+        on_progress = self._options.on_progress
         begun = self._pool.clock()
         deadline = self._deadline(timeout, begun)
-        if deadline <= begun:  # not DeadlineExceeded: `move_on_after` is to move on
-            await trio.lowlevel.checkpoint()
-        attributes, watched = self._attributes, None
+        attributes: CallAttributes = self._attributes
+        tally: CallTally = self._counters
         if self._instruments.watches_calls:
-            execution = watched = self._watch(execution)
+            execution = tally = watched = self._watch(execution)
             attributes = watched.attributes
-        try:
-            response = await perform(
-                self._pool, attributes, payload, is_cbor, begun, deadline,
-                reports=reports, execution=execution,
-            )  # fmt: skip
-        except BaseException as error:
-            self._ended(begun, watched, error)
-            raise
-        if (
-            watched is None
-        ):  # what _ended() does, which would cost every call a hundredth of its rate
-            self._counters.answered(self._pool.clock() - begun)
-        else:
-            self._ended(begun, watched)
-        return response
+        return perform(
+            self._pool, attributes, payload, is_cbor, begun, deadline, tally,
+            None if on_progress is None else Reports(on_progress),
+            execution,
+        )  # fmt: skip
 
     def _watch(self, execution: Placed | None, *, is_stream: bool = False) -> WatchedCall:
-        """Tell the instruments that a call starts."""
+        """Notify the instruments that a call starts; the result notifies them of its end."""
         options = self._options
         record = CallRecord(
             self.deployment,
@@ -338,22 +330,7 @@ class Function(metaclass=NoPublicConstructor):
         )
         if hooks := self._instruments.call_started:
             notify_all(logger, hooks, record)
-        return WatchedCall(record, self._attributes, execution)
-
-    def _ended(
-        self, begun: float, watched: WatchedCall | None, failure: BaseException | None = None
-    ) -> None:
-        """Count a call, and tell the instruments of its end."""
-        seconds = self._pool.clock() - begun
-        if failure is None:
-            self._counters.answered(seconds)
-        else:
-            self._counters.failed(failure)
-        if watched is not None:
-            record = watched.record
-            record.seconds, record.failure = seconds, failure
-            if hooks := self._instruments.call_ended:
-                notify_all(logger, hooks, record)
+        return WatchedCall(record, self._attributes, execution, self._counters, self._instruments)
 
     def _deadline(self, timeout: float | None, now: float) -> float:
         """In Trio's time; see :class:`CallOptions`."""
@@ -363,7 +340,7 @@ class Function(metaclass=NoPublicConstructor):
             timeout = self._pool.call_seconds
         else:
             expect_timeout(timeout)
-        return min(now + timeout, trio.current_effective_deadline())
+        return min(now + timeout, effective_deadline())
 
     # -- streams ------------------------------------------------------------------------------
 
@@ -424,9 +401,11 @@ class Function(metaclass=NoPublicConstructor):
         deadline = self._deadline(timeout, begun)
         if deadline <= begun:  # as above
             await trio.lowlevel.checkpoint()
-        attributes, watched = self._attributes, None
+        attributes: CallAttributes = self._attributes
+        tally: CallTally = self._counters
+        watched: WatchedCall | None = None
         if self._instruments.watches_calls:
-            watched = self._watch(None, is_stream=True)
+            tally = watched = self._watch(None, is_stream=True)
             attributes = watched.attributes
         stream: FunctionStream | None = None
         failure: BaseException | None = None
@@ -446,7 +425,7 @@ class Function(metaclass=NoPublicConstructor):
             # What its caller makes of its failure, or does behind its end, does not concern it.
             if stream is not None and (stream.has_ended or stream.failure):
                 failure = stream.failure
-            self._ended(begun, watched, failure)
+            tally.ended(self._pool.clock() - begun, failure)
             # Its traceback has this frame: no circle may keep the arguments.
             failure = None
             if stream is not None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
-from spear.channels import protected_class
+from spear.channels import notify_all, protected_class
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear.calls import CallAttributes, Placed
-    from spear.telemetry import CallRecord
+    from spear.calls import CallAttributes, CallTally, Placed
+    from spear.telemetry import CallRecord, Instruments
 
 logger: Final = logging.getLogger("spear.spearlet")
 
@@ -27,14 +27,21 @@ class WatchedCall:
         attributes: the call, with what instruments have put into the carrier added to its metadata.
     """
 
-    __slots__ = ("_execution", "attributes", "record")
+    __slots__ = ("_counters", "_execution", "_instruments", "attributes", "record")
 
     def __init__(
-        self, record: CallRecord, attributes: CallAttributes, execution: Placed | None
+        self,
+        record: CallRecord,
+        attributes: CallAttributes,
+        execution: Placed | None,
+        counters: CallTally,
+        instruments: Instruments,
     ) -> None:
         self.record = record
         self.attributes = attributes
         self._execution = execution
+        self._counters = counters
+        self._instruments = instruments
         if record.carrier:
             self._carry(record)
 
@@ -59,6 +66,14 @@ class WatchedCall:
         self.record.instance = instance
         if self._execution is not None:
             self._execution.place(instance)
+
+    def ended(self, seconds: float, failure: BaseException | None) -> None:
+        """Count the call, and notify the instruments of its end."""
+        self._counters.ended(seconds, failure)
+        record = self.record
+        record.seconds, record.failure = seconds, failure
+        if hooks := self._instruments.call_ended:
+            notify_all(logger, hooks, record)
 
 
 def _can_travel(name: object, text: object) -> bool:

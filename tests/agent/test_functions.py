@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 from contextvars import ContextVar
@@ -98,6 +99,64 @@ async def test_plain_functions_run_in_a_thread(caller: Caller) -> None:
     assert isinstance(found, list)
     assert found[0] == "x"
     assert found[1] != threading.current_thread().name
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("any_type", b"raw"),
+        ("optional", b"raw"),
+        ("rest", b"raw"),
+        ("union", b"raw"),
+        ("text", "data=...): expected str, got bytes"),
+        ("two", "two() needs 'other'"),
+        ("none", "none() takes no arguments by position, not 1"),
+        ("by_name", "takes no arguments by position, not 1"),
+    ],
+)
+async def test_one_raw_argument_is_bound_as_any_other(name: str, outcome: object) -> None:
+    """The first call finds out what the parameters ask for, the second one has a shorter way."""
+    app = Agent()
+
+    @app.function
+    async def any_type(data) -> object:  # type: ignore[no-untyped-def]  # so it is
+        return data
+
+    @app.function
+    async def optional(data: bytes = b"", *, more: int = 1) -> object:
+        return data
+
+    @app.function
+    async def rest(*data: bytes) -> object:
+        return data[0]
+
+    @app.function
+    async def union(data: bytes | None) -> object:
+        return data
+
+    @app.function
+    async def text(data: str) -> object:
+        return data
+
+    @app.function
+    async def two(data: bytes, other: int) -> object:
+        return data
+
+    @app.function
+    async def none() -> object:
+        return b"raw"
+
+    @app.function
+    async def by_name(*, data: bytes = b"") -> object:
+        return data
+
+    async with calling(app) as caller:
+        for _ in range(2):
+            if isinstance(outcome, bytes):
+                assert await caller.call(name, b"raw") == outcome
+            else:
+                with pytest.raises(InvalidArguments, match=re.escape(str(outcome))):
+                    await caller.call(name, b"raw")
 
 
 async def test_raw_bytes_are_neither_wrapped_nor_copied() -> None:

@@ -49,6 +49,11 @@ class Slots:
         if self.on_free is not None:
             self.on_free()
 
+    def start_request(
+        self, function: str, payload: object, now: float, deadline: float, *, is_cbor: bool
+    ) -> None:
+        raise NotImplementedError
+
     async def request(self, function: str, payload: object = b"", **_: object) -> ExecutionResponse:
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ from spear.spearlet._counters import FunctionCounters
 def test_quantiles_are_upper_bounds_within_a_quarter(micros: list[int], share: float) -> None:
     counters = FunctionCounters()
     for each in micros:
-        counters.answered(each / 1e6)
+        counters.ended(each / 1e6, None)
     latency = counters.snapshot().latency
     assert latency.count == len(micros)
     wanted = share * len(micros)
@@ -25,9 +25,9 @@ def test_quantiles_are_upper_bounds_within_a_quarter(micros: list[int], share: f
 
 def test_what_took_longer_than_two_minutes_is_in_the_last_bucket() -> None:
     counters = FunctionCounters()
-    counters.answered(10_000.0)
-    counters.failed(NotFound("no"))
-    counters.failed(NotFound("no"))
+    counters.ended(10_000.0, None)
+    counters.ended(0.1, NotFound("no"))
+    counters.ended(0.1, NotFound("no"))
     found = counters.snapshot()
     assert (found.calls, found.failures) == (3, {"NotFound": 2})
     assert 120 < found.latency.quantile_seconds(0.5) < 140
