@@ -3,6 +3,9 @@
 For the wire protocol there is :class:`ConnectionPair`, two ends of a connection that exchange real
 bytes without any I/O, so that every order of events and every way of cutting bytes can be tested.
 
+For transports there is :func:`check_transport`, for byte streams alone :func:`check_streams`: Trio's
+suite, and what Spear relies on beyond it.
+
 For channels there is :func:`check_channel`, which a channel over a new transport must pass;
 :class:`RawPeer`, an instance that can be made to do anything; and :class:`Functions`, a service made
 of handlers. For everything that waits there are :func:`cancel_sweep` and :func:`interrupt_sweep`; for
@@ -35,6 +38,12 @@ from ._simulation import SimulatedProgram as SimulatedProgram
 from ._simulation import Simulation as Simulation
 from ._simulation import SimulationReport as SimulationReport
 from ._simulation import simulate as simulate
+from ._streams import STREAM_CASES as STREAM_CASES
+from ._streams import OpenStreams as OpenStreams
+from ._streams import check_streams as check_streams
+from ._transports import TRANSPORT_CASES as TRANSPORT_CASES
+from ._transports import TransportSubject as TransportSubject
+from ._transports import check_transport as check_transport
 from ._wire import ConnectionPair as ConnectionPair
 from ._wire import Cut as Cut
 from ._wire import WireEnd as WireEnd

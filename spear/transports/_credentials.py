@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import final
+import socket
+import struct
+from typing import Final, Protocol, final
 
 import attrs
+
+_UCRED: Final = struct.Struct("=iII")
+
+
+class HasOptions(Protocol):
+    """A socket, of the standard library or of Trio."""
+
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
+        """As a socket's method."""
 
 
 @final
@@ -15,3 +26,9 @@ class PeerCredentials:
     pid: int
     uid: int
     gid: int
+
+    @classmethod
+    def of(cls, sock: HasOptions) -> PeerCredentials:
+        """What the kernel says of the peer of a connected Unix socket. Raises OSError of any other."""
+        packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return cls(*_UCRED.unpack(packed))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, final
 
@@ -25,7 +24,7 @@ from ._abc import ByteStream, Listener
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ._addresses import TcpAddress, UnixAddress
+    from ._addresses import Address
     from ._credentials import PeerCredentials
 
 UNIX_SEND_BUFFER_BYTES: Final = 1024 * 1024
@@ -61,8 +60,6 @@ _IGNORED_ERRNOS: Final = frozenset(
         errno.ETIMEDOUT,
     }
 )
-
-_UCRED = struct.Struct("=iII")
 
 
 @contextmanager
@@ -166,8 +163,7 @@ class SocketStream(ByteStream):
             return None
         from ._credentials import PeerCredentials
 
-        packed = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        return PeerCredentials(*_UCRED.unpack(packed))
+        return PeerCredentials.of(self.socket)
 
     def describe_peer(self) -> str:
         """The peer, for log lines."""
@@ -189,17 +185,19 @@ class SocketListener(Listener):
         bound: its address.
         advertised: the address at which others reach it, if it is another one.
         on_close: runs once, when the listener is closed by the process that made it.
+        make_stream: makes a stream of an accepted socket.
     """
 
-    __slots__ = ("_advertised", "_bound", "_on_close", "_pid", "_socket")
+    __slots__ = ("_advertised", "_bound", "_make_stream", "_on_close", "_pid", "_socket")
 
     def __init__(
         self,
         sock: socket.socket,
-        bound: UnixAddress | TcpAddress,
+        bound: Address,
         *,
-        advertised: UnixAddress | TcpAddress | None = None,
+        advertised: Address | None = None,
         on_close: Callable[[], None] | None = None,
+        make_stream: Callable[[socket.socket], ByteStream] = SocketStream,
     ) -> None:
         sock.setblocking(False)
         own_socket(sock)
@@ -207,19 +205,20 @@ class SocketListener(Listener):
         self._bound = bound
         self._advertised = advertised or bound
         self._on_close = on_close
+        self._make_stream = make_stream
         self._pid = os.getpid()
 
     @property
-    def bound(self) -> UnixAddress | TcpAddress:
+    def bound(self) -> Address:
         """The address that it listens on, with the port that was really bound."""
         return self._bound
 
     @property
-    def advertised(self) -> UnixAddress | TcpAddress:
+    def advertised(self) -> Address:
         """The address at which instances reach it."""
         return self._advertised
 
-    async def accept(self) -> SocketStream:
+    async def accept(self) -> ByteStream:
         """The next connection. If cancelled, it stays queued. See :meth:`Listener.accept`."""
         while True:
             if self._socket.fileno() == -1:
@@ -239,7 +238,7 @@ class SocketListener(Listener):
                 if exc.errno not in _IGNORED_ERRNOS:
                     raise trio.BrokenResourceError(f"cannot accept: {exc}") from exc
             else:
-                return SocketStream(sock)
+                return self._make_stream(sock)
 
     def close(self) -> None:
         """Stop accepting at once; a blocked ``accept`` gets ``trio.ClosedResourceError``."""

@@ -72,7 +72,7 @@ class TlsListener(Listener):
         """How instances check who listens; None if by what their system trusts."""
         return self._trust
 
-    async def accept(self) -> SocketStream:
+    async def accept(self) -> ByteStream:
         """The next connection, not yet secure. See :meth:`Listener.accept`."""
         return await self._plain.accept()
 

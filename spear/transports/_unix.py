@@ -12,21 +12,26 @@ import socket
 import stat
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final, overload
 
 import trio
 
 from spear._errors import CannotListen, ChannelBroken, ConfigurationError
 from spear._limits import DEFAULT_WIRE_LIMITS
 
+from ._abc import ByteStream
 from ._addresses import UnixAddress, parse_unix_address
 from ._connecting import connecting_to
 from ._socket_stream import LISTEN_BACKLOG, SocketListener, SocketStream
 from ._transport import ConnectOptions, ListenOptions, Opening, Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._addresses import Address
     from ._private_directory import StrPath
+
+AnyStream = TypeVar("AnyStream", bound=ByteStream)
 
 _PRIVATE_SOCKET_MODE: Final = 0o600
 
@@ -55,7 +60,10 @@ class UnixTransport(Transport):
 
     def connect(self, address: Address, options: ConnectOptions) -> Opening[SocketStream]:
         """A connection for as long as the block runs; see :func:`connect_unix`."""
-        return Opening(partial(connect_unix, _own(address).path, seconds=options.seconds))
+        return Opening(self._connect, _own(address).path, options.seconds)
+
+    async def _connect(self, path: str, seconds: float) -> SocketStream:
+        return await connect_unix(path, seconds=seconds)
 
 
 def _own(address: Address) -> UnixAddress:
@@ -64,10 +72,22 @@ def _own(address: Address) -> UnixAddress:
     return address
 
 
-def open_unix_listener(path: StrPath) -> SocketListener:
+def open_unix_listener(
+    path: StrPath,
+    *,
+    bound: Address | None = None,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    make_stream: Callable[[socket.socket], ByteStream] = SocketStream,
+) -> SocketListener:
     """A listener at ``path``, in a directory that must be private; its socket is born 0600.
 
     The socket file is removed when the listener is closed.
+
+    Args:
+        path: of the socket.
+        bound: the address that the listener tells, if it is none of :class:`UnixTransport`.
+        kind: of the socket.
+        make_stream: makes a stream of an accepted socket of that kind.
 
     Raises:
         ConfigurationError: the path is too long or taken, or the directory is not private.
@@ -76,12 +96,15 @@ def open_unix_listener(path: StrPath) -> SocketListener:
 
     address = UnixAddress(os.fspath(path))
     check_private_directory(os.path.dirname(address.path))
-    sock, identity = _bind_private_socket(address.path)
-    return SocketListener(sock, address, on_close=partial(_unlink_socket, address.path, identity))
+    sock, identity = _bind_private_socket(address.path, kind)
+    on_close = partial(_unlink_socket, address.path, identity)
+    return SocketListener(sock, bound or address, on_close=on_close, make_stream=make_stream)
 
 
-def _bind_private_socket(path: str) -> tuple[socket.socket, tuple[int, int]]:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _bind_private_socket(
+    path: str, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> tuple[socket.socket, tuple[int, int]]:
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         # Linux gives the file the mode of the unbound socket, less the umask. The usual way, a
         # umask of 0177 around bind, is process-wide: a process that a worker thread starts at that
@@ -110,12 +133,32 @@ def _unlink_socket(path: str, identity: tuple[int, int]) -> None:
             os.unlink(path)
 
 
+@overload
+async def connect_unix(path: StrPath, *, seconds: float = ...) -> SocketStream: ...
+@overload
 async def connect_unix(
-    path: StrPath, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
-) -> SocketStream:
+    path: StrPath,
+    *,
+    seconds: float = ...,
+    kind: socket.SocketKind,
+    make_stream: Callable[[socket.socket], AnyStream],
+) -> AnyStream: ...
+async def connect_unix(
+    path: StrPath,
+    *,
+    seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    make_stream: Callable[[socket.socket], ByteStream] = SocketStream,
+) -> ByteStream:
     """A connection to the Unix socket at ``path``.
 
     If cancelled, nothing stays open.
+
+    Args:
+        path: of the socket.
+        seconds: to connect.
+        kind: of the socket.
+        make_stream: makes a stream of a connected socket of that kind.
 
     Raises:
         ChannelBroken: no program listens there (then its code is ``no_listener``), we may not connect, or
@@ -124,7 +167,7 @@ async def connect_unix(
     """
     address = UnixAddress(os.fspath(path))
     with connecting_to(address, seconds):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, kind)
         try:
             sock.setblocking(False)
             await _connect(sock, address.path)
@@ -136,7 +179,7 @@ async def connect_unix(
         except BaseException:
             sock.close()
             raise
-        return SocketStream(sock)
+        return make_stream(sock)
 
 
 async def _connect(sock: socket.socket, path: str) -> None:

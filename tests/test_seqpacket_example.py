@@ -1,0 +1,96 @@
+"""A transport of another distribution, as it is installed: examples/seqpacket."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spear import ProcessSettings, open_spearlet
+from spear.channels import CommunicationStrategy
+from spear.testing import TransportSubject, check_channel, check_transport
+from spear.transports import TransportRegistry, make_private_directory
+
+if TYPE_CHECKING:
+    from spear.transports import Transport
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "seqpacket"
+PATIENCE_SECONDS = 50.0
+
+SHOP = """
+import spear
+
+app = spear.Agent()
+
+
+@app.function
+async def price(item: str) -> int:
+    return len(item)
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the package is installed; from a copy, without the network."""
+    source = tmp_path_factory.mktemp("source") / "seqpacket"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__py*"))
+    place = tmp_path_factory.mktemp("installed")
+    pip = ["install", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(place)]
+    run = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *pip, str(source)],
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return place
+
+
+@pytest.fixture
+def transport(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Transport:
+    monkeypatch.syspath_prepend(str(installed))
+    return TransportRegistry().find("seqpacket")
+
+
+def test_it_is_as_short_as_it_says() -> None:
+    lines = (EXAMPLE / "spear_seqpacket.py").read_text().splitlines()
+    assert sum(bool(each.strip()) for each in lines) <= 100
+
+
+@pytest.mark.slow
+def test_it_is_found_by_its_entry_point(transport: Transport) -> None:
+    assert type(transport).__name__ == "SeqpacketTransport"
+    (found,) = entry_points(group="spear.transports", name="seqpacket")
+    assert found.dist is not None
+    assert found.dist.name == "spear-seqpacket"
+    assert str(TransportRegistry().parse("seqpacket:/run/x")) == "seqpacket:/run/x"
+
+
+@pytest.mark.slow
+async def test_it_passes_the_suite_of_transports(transport: Transport) -> None:
+    await check_transport(transport)  # raises nothing
+
+
+@pytest.mark.slow
+async def test_channels_over_it_pass_their_suite(transport: Transport) -> None:
+    with make_private_directory() as directory:
+        subject = TransportSubject(transport, lambda: directory)
+        await check_channel(subject.open_channels)  # raises nothing
+
+
+@pytest.mark.slow
+async def test_instances_are_reached_over_it(
+    transport: Transport, installed: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "shop.py"
+    program.write_text(SHOP)
+    settings = ProcessSettings(target=str(program), python_path=(str(installed),))
+    strategies = {"process": CommunicationStrategy(("seqpacket",))}
+    async with open_spearlet(strategies=strategies) as spearlet:
+        deployment = await spearlet.deploy(settings, replicas=2)
+        assert await deployment.price("tea") == 3
+        endpoints = spearlet._factory.manager.endpoints
+        assert [str(each.address).partition(":")[0] for each in endpoints] == ["seqpacket"] * 2
