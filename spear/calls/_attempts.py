@@ -61,19 +61,13 @@ def may_try_again(
 
 @enable_ki_protection
 async def perform(
-    chooser: Chooser,
-    call: CallAttributes,
-    payload: Payload,
-    is_cbor: bool,
-    begun: float,
-    deadline: float,
-    tally: CallTally,
-    reports: Reports | None = None,
+    chooser: Chooser, call: CallAttributes, payload: Payload, is_cbor: bool, begun: float,
+    deadline: float, tally: CallTally, reports: Reports | None = None,
     execution: Placed | None = None,
-) -> ExecutionResponse:
+) -> ExecutionResponse:  # fmt: skip
     """Make a call that has no key, at the next instance if it certainly was not executed at one.
 
-    If cancelled, so is the function.
+    If cancelled, so is the function. Raises as :meth:`spear.spearlet.Function.call`.
 
     Args:
         chooser: gives each attempt an instance.
@@ -85,9 +79,6 @@ async def perform(
         tally: is notified of the end, whatever it is.
         reports: is handed reports of progress.
         execution: is notified of the instance.
-
-    Raises:
-        SpearError: as :meth:`spear.spearlet.Function.call`.
     """
     attempts, now = 0, begun
     try:
@@ -96,10 +87,7 @@ async def perform(
         while True:
             choice = chooser.pick(call)
             if choice is None:
-                is_promised = execution is not None and execution.is_promised
-                choice = await wait_for_capacity(
-                    chooser, call, begun, deadline, is_promised=is_promised
-                )
+                choice = await wait_for_capacity(chooser, call, begun, deadline, execution)
                 now = chooser.clock()
             callee, target = choice
             if execution is not None:
@@ -123,11 +111,9 @@ async def perform(
                 attempts += 1
                 if not may_try_again(error, target, attempts):
                     arrived = reports is not None and reports.arrived
-                    await explain(
-                        chooser, call.function, error, callee, begun, deadline, has_reported=arrived
-                    )
+                    await explain(chooser, call.function, error, callee, begun, deadline, arrived)
                     raise
-                now = chooser.clock()
+            now = chooser.clock()
     except BaseException as error:
         tally.ended(chooser.clock() - begun, error)
         raise
@@ -192,10 +178,10 @@ async def wait_for_capacity(
     call: CallAttributes,
     begun: float,
     deadline: float,
-    *,
-    is_promised: bool = False,
+    execution: Placed | None = None,
 ) -> Choice:
     """:meth:`Chooser.wait_for_capacity`, with errors that name the function."""
+    is_promised = execution is not None and execution.is_promised
     try:
         return await chooser.wait_for_capacity(call, deadline, is_promised=is_promised)
     except DeadlineExceeded as error:
@@ -213,7 +199,6 @@ async def explain(
     callee: Callee,
     begun: float,
     deadline: float,
-    *,
     has_reported: bool = False,
 ) -> None:
     """Raise ``error`` as a failure that does not mention channels; return if it already is one.

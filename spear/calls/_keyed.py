@@ -64,9 +64,7 @@ async def execute_shared(
         while True:
             choice = chooser.pick(call)
             if choice is None:
-                choice = await wait_for_capacity(
-                    chooser, call, begun, deadline, is_promised=shared.is_promised
-                )
+                choice = await wait_for_capacity(chooser, call, begun, deadline, shared)
             callee, target = choice
             shared.place(callee.id)
             try:
@@ -89,9 +87,8 @@ async def execute_shared(
                 if not _goes_on(error, target, attempts, shared):
                     has_reported = shared.has_reported
                     await explain(
-                        chooser, call.function, error, callee, begun, deadline,
-                        has_reported=has_reported,
-                    )  # fmt: skip
+                        chooser, call.function, error, callee, begun, deadline, has_reported
+                    )
                     raise
     except SpearError as failure:
         if may_have_run and failure.delivered == "no":
