@@ -229,8 +229,8 @@ ROWS = (
         _point("spear-low-latency", _UNPINNED_1K, Figure.P50),
         _point("c-spinning", _UNPINNED_1K, Figure.P50),
         Bound.AT_MOST,
-        must=20,
-        aim=10,
+        must=30,
+        aim=15,
     ),
     Row(
         "rate-1MiB-x64/c",

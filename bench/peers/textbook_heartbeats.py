@@ -22,6 +22,7 @@ from bench.model import BenchError, Effort, Figure, Kind, Load, Sample
 from bench.process import allow_descriptors, resident_bytes, serving, settle_gc
 
 _BEAT = bytes(45)  # as long as one of Spear's
+_WELCOME = b"!"
 _SECONDS = {Kind.IDLE: 5.0, Kind.IDLE_INSTANCE: 1.0}
 """Between two beats: as Spear is measured with."""
 _MISSES = 3
@@ -58,6 +59,7 @@ class _Host:
                 self.beats += len(data) // len(_BEAT)
             raise BenchError("a connection was lost")
 
+        await stream.send_all(_WELCOME)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             await trio.sleep(random.uniform(0, self.interval))
@@ -113,6 +115,9 @@ async def _serve(path: Path, amount: int) -> None:
     async def answer() -> None:
         async with connecting:
             stream = await trio.open_unix_socket(path)
+            # Accepted: no connection may find the listener's queue full, which looks like success.
+            if await stream.receive_some(len(_WELCOME)) != _WELCOME:
+                raise BenchError("the host has not accepted the connection")
         with suppress(trio.BrokenResourceError):
             async for data in stream:
                 await stream.send_all(data)
