@@ -24,6 +24,8 @@ class CallObserver(Instrument):
     def call_ended(self, call: CallRecord) -> None:
         self._on_call(call)
 
+    call_ended.__qualname__ = "on_call"  # as the user calls it, in log lines
+
 
 @final
 class EventObserver(Instrument):
@@ -36,6 +38,8 @@ class EventObserver(Instrument):
     def instance_changed(self, event: InstanceEvent) -> None:
         if deployment_of(event.instance_id) == self._deployment:
             self._on_event(event)
+
+    instance_changed.__qualname__ = "on_event"
 
 
 def deployment_of(instance: InstanceId) -> str:
