@@ -147,13 +147,14 @@ def notify(
         logger.exception("the callback %s raised", whose)
 
 
+@disable_ki_protection
 def notify_all(
     logger: Logger, observers: tuple[Callable[[Unpack[Ts]], object], ...], *args: *Ts
 ) -> None:
     """Call hooks of instruments, as :func:`notify` calls an observer. None keeps the next one from it."""
     for each in observers:
         try:
-            call_unprotected(each, *args)
+            each(*args)
         except KeyboardInterrupt:
             raise
         except BaseException:

@@ -144,7 +144,6 @@ class CallRecord:
         self,
         deployment: str,
         function: str,
-        *,
         is_stream: bool = False,
         session: str | None = None,
         key: str | None = None,
