@@ -73,7 +73,7 @@ LAYERS: dict[str, frozenset[str]] = {
         }
     ),
     "gateway": frozenset({"spearlet", "calls", "channels", "transports", "wire", "telemetry"}),
-    "config": frozenset({"spearlet", "calls", "runtimes", "gateway"}),
+    "config": frozenset({"spearlet", "calls", "runtimes", "channels", "transports", "gateway"}),
     "discovery": frozenset(),
     "requests": frozenset({"discovery", "calls", "channels", "kv"}),
     "events": frozenset(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cli.serving import serving
 
 from spear import ProcessSettings, open_spearlet
 from spear.channels import CommunicationStrategy
@@ -94,3 +95,28 @@ async def test_instances_are_reached_over_it(
         assert await deployment.price("tea") == 3
         endpoints = spearlet._factory.manager.endpoints
         assert [str(each.address).partition(":")[0] for each in endpoints] == ["seqpacket"] * 2
+
+
+# -- a host that is told to use it ----------------------------------------------------------------
+
+FUNCTIONS = """
+[functions.shop]
+source = "shop.py"
+pass_environment = ["PYTHONPATH"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["file", "flag", "variable"])
+def test_a_host_is_told_by_file_flag_or_variable(installed: Path, tmp_path: Path, way: str) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    told = {"file": '\n[runtimes.process]\ntransports = ["seqpacket"]\n', "flag": ""}
+    (tmp_path / "spear.toml").write_text(FUNCTIONS + told.get(way, "\n[runtimes.process]\n"))
+    flags = ["--set", 'runtimes.process.transports=["seqpacket"]'] if way == "flag" else []
+    environment = {"PYTHONPATH": str(installed)}
+    if way == "variable":
+        environment["SPEAR_RUNTIMES_PROCESS_TRANSPORTS"] = "seqpacket"
+    with serving(tmp_path, "--config", "spear.toml", *flags, environment=environment) as host:
+        assert [each.suffix for each in tmp_path.rglob("shop-*.*")] == [".packets"]
+        with host.invoke("shop.price", "tea") as call:
+            assert call.communicate(timeout=PATIENCE_SECONDS)[0].strip() == b"3"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._factory import ChannelConfig as ChannelConfig
     from ._factory import CommunicationFactory as CommunicationFactory
     from ._factory import CommunicationStrategy as CommunicationStrategy
+    from ._factory import default_strategy as default_strategy
     from ._factory import open_communication_factory as open_communication_factory
     from ._handlers import Service as Service
     from ._handshake import Login as Login
@@ -62,6 +63,7 @@ _HOMES = {
     "Timers": "._timers",
     "call_unprotected": "._interrupts",
     "connect_channel": "._connect",
+    "default_strategy": "._factory",
     "machine_clock": "._heartbeat",
     "notify": "._interrupts",
     "notify_all": "._interrupts",

@@ -78,6 +78,11 @@ DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
 }
 
 
+def default_strategy(runtime: str) -> CommunicationStrategy:
+    """How the instances of a runtime are reached if nobody says; for most as processes are."""
+    return DEFAULT_STRATEGIES.get(runtime, DEFAULT_STRATEGIES["process"])
+
+
 @final
 @attrs.frozen(kw_only=True)
 class ChannelConfig:
@@ -125,14 +130,14 @@ class CommunicationFactory:
         self.transports = transports
         self._get_directory = get_directory
         self._nursery = nursery  # of get_or_create's endpoints; it ends with the factory's block
-        self._strategies = {**DEFAULT_STRATEGIES, **strategies}
+        self._strategies = strategies
         self._kept: dict[InstanceId, _KeptEndpoint] = {}
 
     # -- strategies ---------------------------------------------------------------------------
 
     def strategy(self, runtime: str) -> CommunicationStrategy:
-        """The strategy in force for a runtime type; that of processes if none was given for it."""
-        return self._strategies.get(runtime) or self._strategies["process"]
+        """The strategy in force for the instances of a runtime."""
+        return self._strategies.get(runtime) or default_strategy(runtime)
 
     # -- endpoints ----------------------------------------------------------------------------
 

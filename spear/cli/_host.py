@@ -19,7 +19,7 @@ import trio
 
 from spear._errors import CannotListen, ConfigurationError
 from spear.channels import open_private_nursery, protected_block
-from spear.config import Faults, Loaded, make_runtimes
+from spear.config import Faults, Loaded, make_runtimes, make_strategies
 from spear.gateway import open_gateway
 from spear.runtimes import own_all_children
 from spear.spearlet import open_spearlet
@@ -91,7 +91,9 @@ class _Host:
         configuration = self._loaded.configuration
         settings = gateway_settings(configuration)
         async with open_spearlet(
-            limits=configuration.limits, runtimes=make_runtimes(configuration)
+            limits=configuration.limits,
+            runtimes=make_runtimes(configuration),
+            strategies=make_strategies(configuration),
         ) as spearlet:
             applied = Applied(spearlet)
             reloader = Reloader(applied, self._load, self._loaded)

@@ -11,6 +11,7 @@ from ._faults import Faults as Faults
 from ._load import Loaded as Loaded
 from ._load import load_configuration as load_configuration
 from ._runtimes import make_runtimes as make_runtimes
+from ._runtimes import make_strategies as make_strategies
 from ._schema import Configuration as Configuration
 from ._schema import FunctionConfiguration as FunctionConfiguration
 from ._schema import HostConfiguration as HostConfiguration

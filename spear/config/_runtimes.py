@@ -1,9 +1,9 @@
 """Runtimes by their names: what one can be told, and what a deployment of it can.
 
-The keys of ``[runtimes.NAME]`` are the fields of the runtime's class. A deployment has, beside the keys
-that every deployment has, the fields of the runtime's settings class; its ``source`` is the field
-``target``. The process runtime has its keys in the schema, because they have flags and a table in the
-documentation.
+The keys of ``[runtimes.NAME]`` are the fields of the runtime's class, and ``transports``. A deployment
+has, beside the keys that every deployment has, the fields of the runtime's settings class; its ``source``
+is the field ``target``. The process runtime has its keys in the schema, because they have flags and a
+table in the documentation.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import attrs
 
 from spear._errors import ConfigurationError
 from spear._util import summary_of
+from spear.channels import CommunicationStrategy, default_strategy
 from spear.runtimes import ProcessRuntime, Runtime, RuntimeRegistry, RuntimeSettings
 from spear.spearlet import DeploymentSettings
+from spear.transports import TransportRegistry
 
 from ._faults import Faults, KeyPath
 from ._schema import Configuration
@@ -57,12 +59,21 @@ def own_kinds(runtime: object) -> Mapping[str, object]:
     return {name: kind for name, kind in kinds.items() if name not in ("target", "debug")}
 
 
+TRANSPORTS: Final = "transports"
+"""How the instances of a runtime are reached: a key of each ``[runtimes.NAME]``, no field of its class."""
+
+
 def runtime_kinds(name: str) -> Mapping[str, object]:
     """The keys of ``[runtimes.NAME]``, and the type of each; none for a name that no runtime has."""
     try:
-        return _kinds(type(RuntimeRegistry().find(name)))
+        return _kinds_of(RuntimeRegistry().find(name))
     except ConfigurationError:
         return {}
+
+
+def _kinds_of(runtime: Runtime) -> Mapping[str, object]:
+    """See :func:`runtime_kinds`. Raises ConfigurationError if they cannot be told."""
+    return {**_kinds(type(runtime)), TRANSPORTS: tuple[str, ...]}
 
 
 # -- deployments --------------------------------------------------------------------------------
@@ -144,12 +155,13 @@ def read_runtimes(said: Mapping[str, object], faults: Faults) -> dict[str, Mappi
             continue
         try:
             runtime = RuntimeRegistry().find(name)
-            kinds = _kinds(type(runtime))
+            kinds = _kinds_of(runtime)
         except ConfigurationError as error:
             faults.add(path, error.summary)
             continue
         faults.expect_known(path, table, kinds)
         values = _read(kinds, table, path, faults)
+        _check_transports(values, path, faults)
         try:
             _configured(runtime, values)
         except ConfigurationError as error:
@@ -167,9 +179,35 @@ def make_runtimes(configuration: Configuration) -> list[Runtime]:
     ]
 
 
+def make_strategies(configuration: Configuration) -> dict[str, CommunicationStrategy]:
+    """How a configuration wants the instances of runtimes to be reached, for :func:`open_spearlet`."""
+    strategies: dict[str, CommunicationStrategy] = {}
+    for name, values in configuration.runtimes.items():
+        transports = values.get(TRANSPORTS)
+        if isinstance(transports, tuple):
+            strategies[name] = attrs.evolve(
+                default_strategy(name), transports=transports, most=None
+            )
+    return strategies
+
+
+def _check_transports(values: Mapping[str, object], path: KeyPath, faults: Faults) -> None:
+    names = values.get(TRANSPORTS)
+    if names == ():
+        faults.add((*path, TRANSPORTS), "must name at least one transport")
+    if isinstance(names, tuple):
+        registry = TransportRegistry()
+        for each in names:
+            try:
+                registry.find(each)
+            except ConfigurationError as error:
+                faults.add((*path, TRANSPORTS), error.summary)
+
+
 def _configured(runtime: Runtime, values: Mapping[str, object]) -> Runtime:
+    own = {name: value for name, value in values.items() if name != TRANSPORTS}
     try:
-        return attrs.evolve(runtime, **values)  # type: ignore[arg-type]  # read by their types
+        return attrs.evolve(runtime, **own)  # type: ignore[arg-type]  # read by their types
     except ConfigurationError:
         raise
     except Exception as error:  # of another distribution

@@ -12,9 +12,11 @@ from entry_points import Install
 from runtimes.test_registry import Abacus
 
 from spear import ConfigurationError, DeploymentSettings, Scale
+from spear.channels import default_strategy
 from spear.config import (
     deployment_settings,
     make_runtimes,
+    make_strategies,
     show_as_json,
     show_as_toml,
     target_settings,
@@ -241,3 +243,54 @@ def test_processes_have_a_table_too(read: Read) -> None:
     outcome = read("[runtimes.process]\nmax_instances = 8\n")
     (runtime,) = make_runtimes(outcome.configuration)
     assert (outcome.lines, runtime.name, runtime.max_instances) == ([], "process", 8)
+
+
+# -- how their instances are reached --------------------------------------------------------------
+
+
+def test_the_transports_of_a_runtime(read: Read) -> None:
+    outcome = read(
+        '[runtimes.process]\ntransports = ["unix", "tcp"]\nmax_instances = 7\n'
+        '[runtimes.frame]\nwood = "oak"\ntransports = ["tcp"]\n'
+    )
+    assert outcome.lines == []
+    strategies = make_strategies(outcome.configuration)
+    assert strategies["process"].transports == ("unix", "tcp")
+    assert strategies["process"].most is None
+    assert strategies["process"].reach is default_strategy("process").reach
+    assert strategies["frame"].transports == ("tcp",)
+    process, frame = make_runtimes(outcome.configuration)
+    assert process.max_instances == 7
+    assert isinstance(frame, Frame)
+    assert frame.wood == "oak"
+    shown = json.loads(show_as_json(outcome.configuration))
+    assert shown["runtimes"]["frame"] == {"wood": "oak", "transports": ["tcp"]}
+    assert make_strategies(read("").configuration) == {}
+
+
+@pytest.mark.parametrize(
+    ("transports", "wrong"),
+    [
+        ('"unix"', "must be a list of texts"),
+        ("[]", "must name at least one transport"),
+        ('["unix", "pigeon"]', "transport 'pigeon' cannot be used: known are memory, tcp, unix"),
+        ('["grpc"]', "transport 'grpc' cannot be used: this release does not have it"),
+    ],
+)
+def test_transports_that_cannot_be_used(read: Read, transports: str, wrong: str) -> None:
+    outcome = read(f"[runtimes.process]\ntransports = {transports}\n")
+    (line,) = outcome.lines
+    assert f"runtimes.process.transports: {wrong}" in line
+
+
+def test_variables_and_flags_say_transports_too(read: Read) -> None:
+    from spear.config import Flags
+
+    said = "[runtimes.process]\nmax_instances = 7\n"
+    outcome = read(said, environment={"SPEAR_RUNTIMES_PROCESS_TRANSPORTS": "tcp"})
+    assert outcome.lines == []
+    assert make_strategies(outcome.configuration)["process"].transports == ("tcp",)
+    flags = Flags(settings=(("runtimes.process.transports", '["unix", "tcp"]'),))
+    outcome = read("", flags=flags)
+    assert outcome.lines == []
+    assert make_strategies(outcome.configuration)["process"].transports == ("unix", "tcp")
