@@ -60,7 +60,7 @@ def own_kinds(runtime: object) -> Mapping[str, object]:
 
 
 TRANSPORTS: Final = "transports"
-"""How the instances of a runtime are reached: a key of each ``[runtimes.NAME]``, no field of its class."""
+"""How instances of a runtime are reached: a key of each ``[runtimes.NAME]``, no field of its class."""
 
 
 def runtime_kinds(name: str) -> Mapping[str, object]:
