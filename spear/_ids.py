@@ -19,6 +19,21 @@ MAX_INCARNATION: Final = 2**64 - 1
 _RUNTIME = re.compile(rf"[a-z][a-z0-9_-]{{0,{MAX_RUNTIME_NAME - 1}}}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
+MAX_DEPLOYMENT_NAME: Final = 48
+"""Characters. An instance's name, which is its deployment's and a number, has at most 63."""
+
+_DEPLOYMENT = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_DEPLOYMENT_NAME - 1}}}")
+
+
+def problem_of_deployment_name(name: object) -> str:
+    """Return why this cannot name a deployment, as the end of "it ..."; empty if it can."""
+    if isinstance(name, str) and _DEPLOYMENT.fullmatch(name):
+        return ""
+    return (
+        f"cannot name a deployment: 1 to {MAX_DEPLOYMENT_NAME} of A-Z a-z 0-9 _ -, the first a letter "
+        "or digit"
+    )
+
 
 def check_runtime_name(name: object) -> None:
     """Raise ConfigurationError for what cannot name a runtime, as the part of an id before the colon."""

@@ -17,6 +17,12 @@ MAX_SIGNATURE: Final = 4000
 MAX_SUMMARY: Final = 400
 """Characters of a summary that hosts keep."""
 
+DESCRIBE: Final = "spear.describe"
+"""The function that describes an agent's functions, as a list of maps. No agent announces it."""
+
+HEALTH: Final = "spear.health"
+"""The health check of an agent that has one: it returns if all is well, and raises if not."""
+
 SCALARS: Final = ("str", "int", "float", "bool", "None")
 BYTES: Final = ("bytes", "bytearray", "memoryview")
 ANYTHING: Final = ("object", "Any")

@@ -2,7 +2,8 @@
 
 A reader who searches for a name must find one definition, and an import must not need a second look.
 Type variables are exempt, because their names have no meaning outside a signature; a class may not be
-named like one.
+named like one. Nor do two constants have the same name and the same value: they would have to change
+together, and so should be one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ALLOWED: dict[str, str] = {}
 """Names that may be defined more than once, each with the reason."""
+
+SAME_BY_CHANCE: dict[str, str] = {
+    "ATTEMPTS": "of two searches for a free name, in a directory and for a host",
+    "BATCH": "the conformance suites spell flags out, as a peer in another language does",
+    "FRAGMENT": "likewise",
+    "F_SETSIG": "missing in Python's fcntl; agents and hosts share no module that knows files",
+    "JOIN_SECONDS": "of two kinds of threads",
+    "MESSAGES_ID": "as BATCH",
+    "MORE": "likewise",
+    "MOST_BYTES": "of three kinds of messages between a template and its host",
+    "NO_MORE": "ends two kinds of sweeps",
+    "RETRY_SECONDS": "advice for a caller of functions, and for a client of HTTP",
+    "SWEEP_SECONDS": "of two sweeps",
+    "TYPE_CHECKING": "importing typing takes ten times as long",
+}
+"""Constants of the same name and value that are not one constant, each with the reason."""
 
 TYPE_VARIABLES = ("TypeVar", "TypeVarTuple", "ParamSpec")
 
@@ -76,6 +93,48 @@ def test_no_two_concepts_share_a_name() -> None:
 
 def test_every_allowed_name_is_still_shared() -> None:
     assert set(ALLOWED) <= set(shared_names(spear()))
+
+
+def repeated_constants(sources: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Constants that several modules define with the same literal value, with the paths."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for path, text in sources:
+        for node in ast.parse(text, path).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else None
+            if isinstance(node, ast.AnnAssign):
+                target = node.target
+            if isinstance(target, ast.Name) and target.id.strip("_").isupper():
+                value = getattr(node, "value", None)
+                if value is not None and is_literal(value):
+                    key = target.id.strip("_"), ast.unparse(value)
+                    places.setdefault(key, []).append(path)
+    return {name: paths for (name, _), paths in places.items() if len(paths) > 1}
+
+
+def is_literal(value: ast.expr) -> bool:
+    """Whether an expression consists of literals, such as ``64 * 1024``."""
+    kinds = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Tuple, ast.Load)
+    return all(isinstance(each, kinds) for each in ast.walk(value))
+
+
+def test_no_constant_is_defined_twice() -> None:
+    repeated = {
+        name: paths
+        for name, paths in repeated_constants(spear()).items()
+        if name not in SAME_BY_CHANCE
+    }
+    assert repeated == {}, "\n".join(f"{name}: {', '.join(at)}" for name, at in repeated.items())
+
+
+def test_every_constant_that_may_be_the_same_is() -> None:
+    assert set(SAME_BY_CHANCE) <= set(repeated_constants(spear()))
+
+
+def test_repeated_constants_are_found() -> None:
+    first = ("a.py", "MOST: Final = 64 * 1024")
+    assert repeated_constants([first, ("b.py", "_MOST = 64 * 1024")]) == {"MOST": ["a.py", "b.py"]}
+    for other in ("MOST = 65", "LEAST = 64 * 1024", "MOST = limit()", "most = 64 * 1024"):
+        assert repeated_constants([first, ("b.py", other)]) == {}
 
 
 def test_shared_names_are_found() -> None:

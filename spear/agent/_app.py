@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final, overload
 
 from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits, shown
+from spear._signatures import HEALTH
 from spear.channels import protected_block
 
 from ._describe import describe
@@ -47,9 +48,6 @@ MAX_CONCURRENCY: Final = 1_000_000
 
 RESERVED: Final = "spear."
 """Names that begin so are ours. ``spear.describe`` tells what functions there are."""
-
-HEALTH: Final = "spear.health"
-"""The health check, for hosts that ask for it."""
 
 
 @final

@@ -12,7 +12,7 @@ import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
 
-from spear._signatures import MAX_SIGNATURE
+from spear._signatures import DESCRIBE, MAX_SIGNATURE
 
 from ._as_written import signature_of
 from ._functions import AsyncFunction, RegisteredFunction
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ._arguments import AnyFunction
 
 logger: Final = logging.getLogger("spear.agent")
-
-DESCRIBE: Final = "spear.describe"
 
 _OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
 """Where a class of ours is written, which is not where it is imported from."""

@@ -27,8 +27,9 @@ from ._error_lines import IMPATIENT_SECONDS
 from ._hints import explained
 from ._life import Story, show_event, showing
 from ._output import StandardOutput
-from ._status import describe_statuses
+from ._status import SIGNALLED, describe_statuses
 from ._values import long_integers, number, show_value, whole
+from ._words import ARGUMENTS_HELP
 
 if TYPE_CHECKING:
     from spear.runtimes import RuntimeSettings
@@ -44,13 +45,6 @@ The result goes to standard output: bytes as they are, everything else as JSON, 
 one by one as they come. What the function itself prints or logs goes to standard error."""
 
 EPILOG: Final = """\
-arguments:
-  tea 3 '[1, 2]'     JSON; what is not JSON is text
-  @photo.png         the bytes of a file; @order.json what its JSON says
-  -                  the bytes of standard input
-  --currency GBP     a keyword argument, also as --currency=GBP
-  -- --timeout 3     behind a -- nothing is an option of spear's
-
 "spear call FILE.py:FUNCTION --help" says how a function is called, "spear call FILE.py" what functions
 there are.
 
@@ -65,16 +59,15 @@ examples:
 """
 
 
-SIGNALLED: Final = 128
-"""Exit statuses from here on tell which signal it was."""
-
 USAGE_SECONDS: Final = 2.0
 """To ask how a function is called, after it was called wrongly."""
 
 
 def define_call(parser: CommandParser) -> None:
     """Say what the command understands."""
-    parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG + describe_statuses())
+    parser.describe(
+        usage=USAGE, description=DESCRIPTION, epilog=ARGUMENTS_HELP + EPILOG + describe_statuses()
+    )
     parser.add("--replicas", type=whole, default=1, metavar="N", help="processes to start")
     parser.add(
         "--timeout",

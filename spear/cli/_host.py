@@ -30,6 +30,7 @@ from ._gateway import control_socket, gateway_settings
 from ._notify import notify, notify_reloading
 from ._reload import Applied, Reloader
 from ._serve_log import showing_log
+from ._status import SIGNALLED
 from ._text import printable
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.cli")
 
 LoadConfiguration: TypeAlias = Callable[[], tuple[Loaded, Faults]]
-
-SIGNALLED: Final = 128
-"""Exit statuses from here on tell which signal it was."""
 
 
 def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:

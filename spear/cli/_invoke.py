@@ -22,7 +22,7 @@ from ._values import (
     number,
     show_value,
 )
-from ._words import read_words
+from ._words import ARGUMENTS_HELP, read_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,13 +36,6 @@ USAGE: Final = "spear invoke [options] NAME [argument | --name value ...]"
 DESCRIPTION: Final = "Call a function of a running host, and print the result as `spear call` does."
 
 EPILOG: Final = """\
-arguments:
-  tea 3 '[1, 2]'     JSON; what is not JSON is text
-  @photo.png         the bytes of a file; @order.json what its JSON says
-  -                  the bytes of standard input
-  --currency GBP     a keyword argument, also as --currency=GBP
-  -- --timeout 3     behind a -- nothing is an option of spear's
-
 NAME is that of a function, or DEPLOYMENT.FUNCTION if several have it; "spear ps" shows them.
 
 examples:
@@ -57,7 +50,9 @@ GRACE_SECONDS: Final = 5.0
 
 def define_invoke(parser: CommandParser) -> None:
     """Say what the command understands."""
-    parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG + describe_statuses())
+    parser.describe(
+        usage=USAGE, description=DESCRIPTION, epilog=ARGUMENTS_HELP + EPILOG + describe_statuses()
+    )
     define_host(parser)
     parser.add(
         "--timeout", type=number, metavar="SECONDS", help="for the call (default: the deployment's)"

@@ -35,6 +35,9 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
 )
 
 
+SIGNALLED: Final = 128
+"""Exit statuses from here on tell which signal it was."""
+
 SOFTWARE: Final = 70
 """EX_SOFTWARE of ``sysexits.h``: what has no status of its own."""
 

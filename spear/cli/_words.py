@@ -15,8 +15,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import Final
 
     from ._parser import CommandParser
+
+ARGUMENTS_HELP: Final = """\
+arguments:
+  tea 3 '[1, 2]'     JSON; what is not JSON is text
+  @photo.png         the bytes of a file; @order.json what its JSON says
+  -                  the bytes of standard input
+  --currency GBP     a keyword argument, also as --currency=GBP
+  -- --timeout 3     behind a -- nothing is an option of spear's
+
+"""
+"""The part of a command's help that says how arguments are written."""
 
 
 class FunctionWords:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from spear._errors import ConfigurationError
+from spear._ids import problem_of_deployment_name
 from spear._targets import ARTIFACT_FILE
 
 from ._build import process_settings, source_file
@@ -21,8 +22,6 @@ from ._programs import program_problems
 from ._runtimes import PROCESS
 from ._schema import NOT_LISTENING, Configuration, FunctionConfiguration, HostConfiguration
 
-MAX_NAME: Final = 48
-_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
@@ -67,17 +66,13 @@ def check_configuration(configuration: Configuration, faults: Faults) -> None:
     if not configuration.functions:
         faults.add_line("there are no functions to serve: name a file, or write [functions.NAME]")
     for name, function in configuration.functions.items():
-        if not _NAME.fullmatch(name):
-            faults.add(
-                ("functions", name),
-                f"cannot name a deployment: 1 to {MAX_NAME} of A-Z a-z 0-9 _ -, the first a letter or "
-                "digit",
-            )
+        if problem := problem_of_deployment_name(name):
+            faults.add(("functions", name), problem)
         if function.settings is not None:
-            for problem in function.settings.problems():
-                key = "source" if problem.key == "target" else problem.key
+            for each in function.settings.problems():
+                key = "source" if each.key == "target" else each.key
                 path = ("functions", name, key) if key else ("functions", name)
-                faults.add(path, problem.summary)
+                faults.add(path, each.summary)
         elif function.runtime == PROCESS and (function.source or function.command):
             _check_function(name, function, faults)
 

@@ -15,6 +15,7 @@ import trio
 from spear._errors import NotFound, SpearError, WorkerDied
 from spear._failures import first_line
 from spear._limits import expect_seconds, expect_whole
+from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor, did_you_mean
 from spear.channels import notify_all, protected_class, protected_exit
 from spear.telemetry import DeploymentEvent, InstanceState
@@ -22,7 +23,7 @@ from spear.telemetry import DeploymentEvent, InstanceState
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
-from ._functions import DESCRIBE, Function, describe_functions
+from ._functions import Function, describe_functions
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
 from ._settings import DeploymentSettings, Scale, as_scale

@@ -15,6 +15,7 @@ from spear._errors import (
     Rejected,
 )
 from spear._limits import expect_timeout
+from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor
 from spear.calls import (
     CallAttributes,
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     from ._executions import Execution
     from ._host import Host
     from ._pool import ReplicaPool
-
-DESCRIBE: Final = "spear.describe"
-"""The function that each of Spear's agents has: a list of maps, one for each of its others."""
 
 
 _NO_OPTIONS: Final = CallOptions()

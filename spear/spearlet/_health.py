@@ -13,6 +13,7 @@ import trio
 
 from spear._errors import ChannelBroken, ChannelClosed, NotFound, SpearError
 from spear._failures import first_line
+from spear._signatures import HEALTH
 from spear.wire import encode_arguments
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from ._settings import HealthPolicy
 
 logger: Final = logging.getLogger("spear.spearlet")
-
-HEALTH: Final = "spear.health"
-"""The function of an agent that has one: it returns if all is well, and raises if not."""
 
 
 _NO_ARGUMENTS, _ = encode_arguments((), {})

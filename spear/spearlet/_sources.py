@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._ids import MAX_DEPLOYMENT_NAME, problem_of_deployment_name
 from spear._targets import name_of
 from spear.channels import protected_block
 from spear.runtimes import InstanceSpec, RuntimeSettings
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from ._callbacks import Callbacks
     from ._settings import DeploymentSettings
     from ._supervisor import StartedReplica
-
-MAX_NAME: Final = 48
-"""Of a deployment: an instance's name, which is this and a number, has at most 63 characters."""
-
-_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
 
 Target: TypeAlias = str | Path | RuntimeSettings | LocalAgent
 """A Python file; a module's dotted name; settings of processes or of another runtime; or an Agent."""
@@ -159,13 +154,10 @@ class Sources:
 
 def check_name(name: object) -> None:
     """Raise ConfigurationError for what cannot name a deployment."""
-    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        raise ConfigurationError(
-            f"{name!r} cannot name a deployment: 1 to {MAX_NAME} of A-Z a-z 0-9 _ -, the first a "
-            "letter or digit"
-        )
+    if problem := problem_of_deployment_name(name):
+        raise ConfigurationError(f"{name!r} {problem}")
 
 
 def _default_name(title: str) -> str:
     """A name for a deployment, out of a path, a module's name or an agent's."""
-    return name_of(title)[:MAX_NAME] or "functions"
+    return name_of(title)[:MAX_DEPLOYMENT_NAME] or "functions"

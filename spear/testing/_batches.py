@@ -26,7 +26,7 @@ from spear.wire import FrameType, Head
 
 from ._conformance import HANG_SECONDS, echo
 from ._misbehaviour import UNKNOWN_MANDATORY_TYPE, UNKNOWN_TYPE, OpenRaw
-from ._raw import RawPeer
+from ._raw import BATCH, FRAGMENT, MESSAGES_ID, MORE, RawPeer
 from ._services import Functions
 from ._wire import Cut, byte_cuts, random_cuts, uncut
 
@@ -37,14 +37,6 @@ TIMEOUT_SECONDS: Final = 1.0
 """The timeout of each call; a call that ends with the connection ends well before."""
 
 MAX_CALLS: Final = 6
-
-MESSAGES_ID: Final = 0xFFFF_FFFF_FFFF_FFFF
-"""The call id of one-way messages."""
-
-# Flags of frames, spelled out as in ``_misbehaviour``.
-FRAGMENT: Final = 0x01
-MORE: Final = 0x02
-BATCH: Final = 0x40
 
 REJECTED: Final = 7
 """The code of a failure; see `docs/wire.md`."""

@@ -17,14 +17,10 @@ from spear.channels import CommunicationChannel, ExecutionResponse, Service
 from spear.wire import FrameType
 
 from ._conformance import HANG_SECONDS, caught, pattern, wait_until
-from ._raw import RawPeer
+from ._raw import FRAGMENT, MORE, RawPeer
 
 UNKNOWN_TYPE: Final = 0x55
 UNKNOWN_MANDATORY_TYPE: Final = 0xD5
-
-# Flags of frames; the suite spells them out, because a peer in another language does.
-FRAGMENT: Final = 0x01
-MORE: Final = 0x02
 
 
 class OpenRaw(Protocol):

@@ -41,6 +41,14 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 64 * 1024
 
+MESSAGES_ID: Final = 0xFFFF_FFFF_FFFF_FFFF
+"""The call id of one-way messages."""
+
+# Flags of frames; the suites spell them out, because a peer in another language does.
+FRAGMENT: Final = 0x01
+MORE: Final = 0x02
+BATCH: Final = 0x40
+
 
 @final
 class RawPeer:

@@ -26,12 +26,13 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
+from spear._ids import MAX_DEPLOYMENT_NAME
 from spear._targets import name_of
 from spear.runtimes import ProcessSettings
 from spear.runtimes.process._runtime import _search_path
 from spear.spearlet import Deployment
 from spear.spearlet._settings import MAX_REPLICAS
-from spear.spearlet._sources import MAX_NAME, _default_name
+from spear.spearlet._sources import _default_name
 from spear.telemetry import InstanceEvent, InstanceState
 from spear.testing import cancel_sweep
 
@@ -178,7 +179,7 @@ async def test_replicas_start_at_the_same_time() -> None:
     [
         ("shop.py", "shop"), ("a/b/shop.py", "shop"), ("shop.py:app", "shop"), ("company.shop", "shop"),
         ("company.shop:app", "shop"), ("größe.py", "gr-e"), ("商店.py", "functions"), ("", "functions"),
-        ("_private.py", "private"), ("a b.py", "a-b"), ("x" * 99 + ".py", "x" * MAX_NAME),
+        ("_private.py", "private"), ("a b.py", "a-b"), ("x" * 99 + ".py", "x" * MAX_DEPLOYMENT_NAME),
         ("/usr/bin/python3", "python3"),
     ],
 )  # fmt: skip
@@ -251,7 +252,9 @@ async def test_limits_that_are_none() -> None:
             raise AssertionError
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a b", "a.b", "a/b", "ü", "x" * (MAX_NAME + 1), "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a b", "a.b", "a/b", "ü", "x" * (MAX_DEPLOYMENT_NAME + 1), "a\n"]
+)
 async def test_a_name_that_cannot_be_one(name: str) -> None:
     async with open_spearlet() as spearlet:
         with pytest.raises(ConfigurationError, match="cannot name a deployment"):
@@ -262,7 +265,7 @@ async def test_a_name_that_cannot_be_one(name: str) -> None:
 
 
 async def test_a_longest_name_with_the_most_replicas_is_a_name() -> None:
-    name = f"{'x' * MAX_NAME}-{MAX_REPLICAS}"
+    name = f"{'x' * MAX_DEPLOYMENT_NAME}-{MAX_REPLICAS}"
     assert str(spear.InstanceId("process", name)) == f"process:{name}#1"
 
 
