@@ -35,7 +35,7 @@ UNEXPLAINED_IGNORE = re.compile(r"# type: ignore(?!\[[^]]+\]\s+# \w)")
 LOOKS = {
     "raises", "warns", "fail", "RaisesGroup", "assert_checkpoints", "assert_no_checkpoints",
     "check_half_closeable_stream", "check_two_way_stream", "run_state_machine_as_test", "cancel_sweep",
-    "check_channel_with_bad_batches", "interrupt_sweep",
+    "check_channel_with_bad_batches", "check_transport", "interrupt_sweep",
     "CHANNEL_CASES", "PEER_CASES", "wait", "until",
 }  # fmt: skip
 """Names whose use makes a test fail that finds something else than it should, or whose time is up."""
