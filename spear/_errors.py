@@ -400,6 +400,7 @@ def _with_stderr(message: str, tail: str) -> str:
 CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "needs_guard": (ConfigurationError,),
     "no_environment": (ConfigurationError,),
+    "one_process": (ConfigurationError,),
     "no_listener": (ChannelBroken,),
     "too_many_arguments": (InvalidArguments,),
     "missing_argument": (InvalidArguments,),

@@ -87,7 +87,7 @@ LAYERS[""] = frozenset(LAYERS)  # spear/__init__.py
 LAYERS["cli"] = frozenset(LAYERS)  # with spear/__main__.py
 LAYERS["testing"] = frozenset(LAYERS)  # and nobody may import it: it is for tests, ours and others'
 
-INNER = ("spear.runtimes.process",)
+INNER = ("spear.runtimes.memory", "spear.runtimes.process")
 """Packages inside of packages."""
 
 PUT_TOGETHER = ("spear/runtimes/__init__.py", "spear/runtimes/_registry.py")

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from cli.serving import serving, wait_until
 
+from spear.runtimes import RuntimeRegistry
+from spear.testing import RUNTIME_CASES, RUNTIME_PROGRAM, RuntimeUnderTest
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "prefix"
 PATIENCE_SECONDS = 50.0
@@ -99,6 +102,24 @@ def configuration(most: int) -> str:
         environment = {{ COLOUR = "blue" }}
         replicas = 2
         """
+
+
+@pytest.mark.parametrize("case", RUNTIME_CASES)
+async def test_it_passes_the_suite_that_every_runtime_must_pass(
+    case: str, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+
+    def make() -> RuntimeUnderTest:
+        runtime = RuntimeRegistry().find("prefix")
+        settings = runtime.settings_class(  # of a class that only the installed package has
+            target=RUNTIME_PROGRAM,
+            prefix=("nice", "-n", "3"),
+            python=sys.executable,  # type: ignore[call-arg]  # its class is not known here
+        )
+        return RuntimeUnderTest(runtime=runtime, settings=settings)
+
+    await RUNTIME_CASES[case](make)
 
 
 def test_a_deployment_of_a_file_can_name_it(place: Path, installed: Path) -> None:

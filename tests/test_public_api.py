@@ -197,6 +197,7 @@ OTHERS = {
     "launch_command",
     "prepare",
     "terminate",
+    "wait_unable",
 }
 
 

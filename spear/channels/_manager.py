@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -27,6 +27,7 @@ import trio
 from spear._errors import ChannelBroken, ChannelClosed, SpearError
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
 from spear._ids import InstanceId, Secret
+from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
 from spear.telemetry import ConnectionEvent, Instruments
 from spear.transports import Acceptor, AcceptorStatistics, PeerCheck, PeerCredentials, Reason
 from spear.wire import Connection, FrameTooLarge, OfferedAddress, Role
@@ -130,6 +131,48 @@ class Endpoint:
             if self._changed is None:
                 self._changed = trio.Event()
             await self._changed.wait()
+
+    @protected_block
+    async def attach(
+        self,
+        *,
+        service: Service | None = None,
+        functions: Sequence[str] = (),
+        streams: Collection[str] = (),
+        limits: WireLimits = DEFAULT_WIRE_LIMITS,
+        debug: bool = False,
+    ) -> AsyncIterator[CommunicationChannel]:
+        """Connect an instance of this process, without a transport, for as long as the block runs.
+
+        Yields the instance's end. There is nobody to authenticate. The arguments are those of
+        :func:`open_memory_channels`.
+
+        Raises:
+            SpearError: the instance is connected already, or is being stopped.
+        """
+        from ._connect import open_memory_channels
+
+        await trio.lowlevel.checkpoint()
+        if self._closed or (self._newest is not None and not self._newest.closed.is_set()):
+            raise SpearError(f"{self.instance_id} is connected already, or is being stopped")
+        manager = self._manager
+        try:
+            async with open_memory_channels(
+                self.instance_id,
+                host_service=self._service,
+                agent_service=service,
+                functions=functions,
+                streams=streams,
+                limits=limits,
+                debug=debug,
+                timers=manager.timers,
+            ) as (host, agent):
+                self._newest = self.channel = host
+                manager.logged_in(self.instance_id, 0)
+                self._announce_change()
+                yield agent
+        finally:
+            self._announce_change()
 
     def expect_peer(self, check: PeerCheck) -> None:
         """From now on, let in only processes that ``check`` accepts (Unix sockets)."""

@@ -40,6 +40,9 @@ class RuntimeSettings:
         """What is run, for people; a deployment's default name is taken from it. May be empty."""
         return ""
 
+    def check_replicas(self, most: int) -> None:
+        """Raise ConfigurationError if a deployment cannot have so many replicas."""
+
     def problems(self) -> Iterator[ConfigurationError]:
         """Yield an error for each reason why this machine cannot start the program.
 
@@ -101,12 +104,14 @@ class InstanceBody(ABC):
         pid: of its process, if it has one on this machine.
         exit_status: as ``subprocess`` counts it, None while it runs or if it is not known.
         has_ended: whether it is known to run no more, though its exit status may still come.
+        failure: why it has ended, as the end of "it ...", if the runtime knows more than an exit status.
     """
 
     description: str
     pid: int | None = None
     exit_status: int | None = None
     has_ended: bool = False
+    failure: str = ""
 
     @abstractmethod
     async def wait_exited(self) -> None:

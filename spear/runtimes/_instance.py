@@ -204,7 +204,9 @@ class Instance(metaclass=NoPublicConstructor):
                     self._timeouts.drain_seconds if drain_seconds is None else drain_seconds,
                 )
                 if channel.peer_leaving.is_set() and self.state not in GONE:
-                    logger.warning("%s has left, and takes too long to end: SIGTERM", self.id)
+                    logger.warning(
+                        "%s has left, and takes too long to end: it is asked to", self.id
+                    )
             await self._terminate(channel)
         return self.exit_status
 
@@ -228,8 +230,10 @@ class Instance(metaclass=NoPublicConstructor):
                     await channel.aclose("the instance is being stopped")
                 await self.wait_exited()
         if self.state not in GONE:
-            logger.warning("%s went on for %g s after SIGTERM: killed", self.id, seconds)
-            await self.kill(f"it went on for {seconds:g} s after SIGTERM")
+            logger.warning(
+                "%s went on for %g s after it was asked to end: killed", self.id, seconds
+            )
+            await self.kill(f"it went on for {seconds:g} s after it was asked to end")
             with trio.move_on_after(self._timeouts.kill_seconds):
                 await self.wait_exited()
 
@@ -306,8 +310,11 @@ class Instance(metaclass=NoPublicConstructor):
         return died
 
     def _story(self) -> str:
-        has_ended = self.state in GONE or (self._body is not None and self._body.has_ended)
-        if self.exit_status is None and not has_ended:
+        body = self._body
+        has_ended = self.state in GONE or (body is not None and body.has_ended)
+        if body is not None and body.failure:
+            how = body.failure
+        elif self.exit_status is None and not has_ended:
             how = "does not end"
         else:
             how = describe_exit(self.exit_status)

@@ -16,12 +16,16 @@ from spear._util import did_you_mean
 
 from ._abc import Runtime
 from ._body import RuntimeSettings
+from .memory import MemoryRuntime
 from .process import ProcessRuntime, ProcessSettings
 
 GROUP: Final = "spear.runtimes"
 """The group of entry points."""
 
-_OWN: Final[dict[str, Callable[[], Runtime]]] = {ProcessRuntime.name: ProcessRuntime}
+_OWN: Final[dict[str, Callable[[], Runtime]]] = {
+    ProcessRuntime.name: ProcessRuntime,
+    MemoryRuntime.name: MemoryRuntime,
+}
 
 
 @final

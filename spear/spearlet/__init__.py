@@ -14,7 +14,6 @@ from ._execution_table import Executions as Executions
 from ._executions import Execution as Execution
 from ._executions import ExecutionStatus as ExecutionStatus
 from ._functions import Function as Function
-from ._local import LocalAgent as LocalAgent
 from ._log_feed import FollowedLines as FollowedLines
 from ._log_feed import InstanceLine as InstanceLine
 from ._replicas import Replica as Replica

@@ -163,6 +163,7 @@ class Deployment(metaclass=NoPublicConstructor):
             SpawnFailed: a new one did not start. It is tried again, as if it had ended.
         """
         scale = as_scale(replicas)
+        self._source.check_replicas(scale.max)
         supervisor = self._running()
         if not self.settings.replicas.is_several and scale.is_several:
             async with self._changing:
@@ -201,6 +202,7 @@ class Deployment(metaclass=NoPublicConstructor):
         """
         self._running()
         new = None if target is None else self._sources.resolve(target, debug=debug)
+        (new or self._source).check_replicas((settings or self.settings).replicas.max)
         async with self._changing:
             await self._replace_all(new or self._source, settings)
 

@@ -13,13 +13,11 @@ from spear._errors import ConfigurationError
 from spear._ids import MAX_DEPLOYMENT_NAME, problem_of_deployment_name
 from spear._targets import name_of
 from spear.channels import protected_block
-from spear.runtimes import InstanceSpec, RuntimeSettings
-
-from ._local import LocalAgent, open_local_replica
+from spear.runtimes import InstanceSpec, LocalAgent, RuntimeSettings
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear.channels import CommunicationFactory, ConnectionManager, Service
+    from spear.channels import CommunicationFactory, Service
     from spear.runtimes import InstanceTemplate, OnEvent, OnLine, RuntimeRegistry
 
     from ._callbacks import Callbacks
@@ -52,6 +50,7 @@ class Source:
         runtime: the name of what runs its replicas.
         name: a name for it, if nobody gives another.
         text: for people.
+        check_replicas: raises ConfigurationError if there cannot be so many replicas.
         open: what starts them, for as long as a block runs; told how the deployment is kept, and who
             receives the lines that are written before there are any.
     """
@@ -59,6 +58,7 @@ class Source:
     runtime: str
     name: str
     text: str
+    check_replicas: Callable[[int], None]
     open: Callable[[DeploymentSettings, OnLine], AbstractAsyncContextManager[Launcher]]
 
 
@@ -84,24 +84,6 @@ class _TemplateLauncher:
 
 
 @final
-@attrs.frozen
-class _LocalLauncher:
-    """Runs an agent in this process."""
-
-    agent: LocalAgent
-    debug: bool
-    service: Service
-    manager: ConnectionManager
-
-    obstacle = ""
-
-    def open_replica(
-        self, instance_id: InstanceId, on_event: OnEvent, on_line: OnLine
-    ) -> AbstractAsyncContextManager[StartedReplica]:
-        return open_local_replica(self.agent, self.debug, instance_id, self.service, self.manager)
-
-
-@final
 class Sources:
     """Understands targets, for one spearlet."""
 
@@ -120,12 +102,10 @@ class Sources:
         """
         if target == "":
             raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
-        if isinstance(target, LocalAgent):
-            return self._local(target, debug)
         runtime, settings = self._runtimes.resolve(target)
         settings = attrs.evolve(settings, debug=debug or settings.debug)
         runtime.validate(settings)
-        title = target.title if isinstance(target, RuntimeSettings) else str(target)
+        title = str(target) if isinstance(target, str | Path) else settings.title
         name = _default_name(title) if title else runtime.name
 
         @protected_block
@@ -142,14 +122,9 @@ class Sources:
             async with opening as template:
                 yield _TemplateLauncher(template, self._callbacks)
 
-        return Source(runtime.name, name, title or repr(settings), open_launcher)
-
-    def _local(self, agent: LocalAgent, debug: bool) -> Source:
-        @protected_block
-        async def open_launcher(_: DeploymentSettings, __: OnLine) -> AsyncIterator[Launcher]:
-            yield _LocalLauncher(agent, debug, self._callbacks, self._factory.manager)
-
-        return Source("memory", _default_name(agent.name), repr(agent), open_launcher)
+        return Source(
+            runtime.name, name, title or repr(settings), settings.check_replicas, open_launcher
+        )
 
 
 def check_name(name: object) -> None:

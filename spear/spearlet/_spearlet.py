@@ -147,6 +147,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         if replicas is not None:
             settings = attrs.evolve(settings, replicas=replicas)
         source = self._sources.resolve(target, debug=debug)
+        source.check_replicas(settings.replicas.max)
         name = source.name if name is None else name
         check_name(name)
         if name in self._names:

@@ -11,6 +11,8 @@ For channels there is :func:`check_channel`, which a channel over a new transpor
 of handlers. For everything that waits there are :func:`cancel_sweep` and :func:`interrupt_sweep`; for
 everything that lives long, :class:`TrioStateMachine`, which needs Hypothesis.
 
+For runtimes there is :func:`check_runtime`, which a runtime must pass.
+
 For programs of several instances there is :func:`simulate`: a spearlet, its instances and a network that
 fails, in one Trio run that a seed repeats.
 """
@@ -30,6 +32,11 @@ from ._misbehaviour import PEER_CASES as PEER_CASES
 from ._misbehaviour import OpenRaw as OpenRaw
 from ._misbehaviour import check_channel_with_bad_peers as check_channel_with_bad_peers
 from ._raw import RawPeer as RawPeer
+from ._runtimes import RUNTIME_CASES as RUNTIME_CASES
+from ._runtimes import RUNTIME_PROGRAM as RUNTIME_PROGRAM
+from ._runtimes import MakeRuntime as MakeRuntime
+from ._runtimes import RuntimeUnderTest as RuntimeUnderTest
+from ._runtimes import check_runtime as check_runtime
 from ._services import CallHandler as CallHandler
 from ._services import Functions as Functions
 from ._simulated_runtime import SimulatedSettings as SimulatedSettings

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints
 
-from spear import InstanceId
+from spear import InstanceId, SpearError
 from spear.channels import (
     ChannelConfig,
     Timers,
@@ -200,6 +200,14 @@ async def test_r6_endpoints() -> None:
             assert not endpoint.is_connected
             repr(endpoint)
             endpoint.expect_peer(lambda credentials: True)
+        attaching = endpoint.attach(service=functions, functions=functions.names)
+        with assert_checkpoints():
+            await attaching.__aenter__()
+        with assert_checkpoints(), pytest.raises(SpearError, match="is connected already"):
+            async with endpoint.attach():
+                pass
+        with assert_checkpoints():
+            await attaching.__aexit__(None, None, None)
         connecting = connect_channel(
             await MEMORY_STREAM.connect(endpoint.address),
             INSTANCE,

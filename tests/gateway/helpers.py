@@ -17,6 +17,7 @@ import trio
 import spear
 from spear.agent import Items
 from spear.gateway import GatewaySettings, open_gateway
+from spear.runtimes import MemorySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -347,7 +348,7 @@ async def open_site(
         closing_clients(),
         spear.open_spearlet(limits=limits or spear.HostLimits()) as spearlet,
     ):
-        await spearlet.deploy(probe.agent)
+        await spearlet.deploy(MemorySettings(agent=probe.agent, shares_process=True))
         async with open_gateway(spearlet, settings) as gateway:
             yield Site(gateway, spearlet, probe)
 

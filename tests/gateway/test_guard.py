@@ -18,6 +18,7 @@ import spear
 from spear.gateway import GatewaySettings, open_gateway
 from spear.gateway._guard import is_loopback
 from spear.gateway._serve import _remove_abandoned
+from spear.runtimes import MemorySettings
 
 from .helpers import (
     KNOWN,
@@ -317,7 +318,7 @@ async def test_the_control_socket_needs_no_token_and_is_for_operators(
     settings = GatewaySettings(host=None, control_socket=path, token=TOKEN)
     probe = Probe()
     async with closing_clients(), spear.open_spearlet() as spearlet:
-        await spearlet.deploy(probe.agent)
+        await spearlet.deploy(MemorySettings(agent=probe.agent, shares_process=True))
         async with open_gateway(spearlet, settings) as gateway:
             assert (gateway.urls, gateway.control_socket) == ((), path)
             assert stat.S_IMODE(os.stat(path).st_mode) == 0o600

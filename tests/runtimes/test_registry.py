@@ -85,7 +85,7 @@ def test_processes_are_found_without_a_look_at_what_is_installed(
 def test_an_entry_point_is_found_by_its_name(install: Install) -> None:
     install("abacus", ABACUS)
     registry = RuntimeRegistry()
-    assert registry.names == ("abacus", "process")
+    assert registry.names == ("abacus", "memory", "process")
     assert registry.find("abacus").name == "abacus"
     assert registry.find("abacus") is registry.find("abacus")
 
@@ -135,7 +135,7 @@ def test_an_unknown_name_is_refused_with_a_hint(install: Install) -> None:
     with pytest.raises(UnsupportedRuntime, match="did you mean 'abacus'") as caught:
         RuntimeRegistry().find("abakus")
     assert (caught.value.runtime, caught.value.key) == ("abakus", "runtime")
-    with pytest.raises(UnsupportedRuntime, match="known are abacus, process"):
+    with pytest.raises(UnsupportedRuntime, match="known are abacus, memory, process"):
         RuntimeRegistry().find("quantum")
 
 
@@ -185,7 +185,7 @@ def test_what_is_no_runtime_is_refused() -> None:
 async def test_a_target_that_no_runtime_takes_is_refused() -> None:
     async with open_spearlet() as spearlet:
         for target in (17, RuntimeSettings()):
-            with pytest.raises(ConfigurationError, match="No runtime takes it; there are process"):
+            with pytest.raises(ConfigurationError, match="takes it; there are memory, process"):
                 await spearlet.deploy(target)  # type: ignore[arg-type]  # as above
     async with open_spearlet(runtimes=[Abacus()]) as spearlet:
         with pytest.raises(SpawnFailed, match="'abacus' has failed: OSError: it counts nothing"):

@@ -11,27 +11,27 @@ import trio
 import trio.testing
 
 from spear import (
-    Agent,
     CallFailed,
     ChannelBroken,
     ChannelClosed,
     HostLimits,
     Rejected,
     WireLimits,
+    WorkerDied,
 )
 from spear._ids import InstanceId
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
 from spear.spearlet import Function
 from spear.spearlet._host import Host
-from spear.spearlet._local import LocalReplica
 from spear.spearlet._pool import ReplicaPool
 from spear.spearlet._settings import DeploymentSettings
-from spear.telemetry import Instruments
+from spear.telemetry import InstanceState, Instruments
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from spear.channels import Service
+    from spear.runtimes import InstanceHealth
     from spear.wire import Head
 
 OCCUPY = b"occupy"
@@ -67,6 +67,39 @@ class Answering:
         return self.name.encode()
 
 
+class BenchReplica:
+    """A replica that is a channel, and nothing else."""
+
+    pid = None
+    exit_status = None
+
+    def __init__(self, channel: CommunicationChannel) -> None:
+        self.id = channel.instance_id
+        self.channel = channel
+
+    @property
+    def state(self) -> InstanceState:
+        if self.channel.closed.is_set():
+            return InstanceState.EXITED
+        return InstanceState.READY if self.channel.is_connected else InstanceState.DRAINING
+
+    async def wait_exited(self) -> None:
+        await self.channel.closed.wait()
+
+    def health(self) -> InstanceHealth:
+        raise NotImplementedError
+
+    async def metrics(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def logs(self) -> tuple[()]:
+        return ()
+
+    async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
+        await trio.lowlevel.checkpoint()
+        return WorkerDied(f"{self.id} is gone: {error}", delivered=error.delivered)
+
+
 class Bench:
     """Replicas, and what can be done to them."""
 
@@ -75,7 +108,7 @@ class Bench:
         self.host = Host(HostLimits(), nursery, Instruments())
         self.nursery = nursery  # outside of the replicas' blocks
         self.services: list[Answering] = []
-        self.replicas: list[LocalReplica] = []
+        self.replicas: list[BenchReplica] = []
         self.agents: list[CommunicationChannel] = []
         self.function: Function = Function._create(
             "where", "bench", self.pool, self.host, is_stream=False
@@ -96,7 +129,7 @@ class Bench:
         host, agent = await stack.enter_async_context(channels)
         self.services.append(service)
         self.agents.append(agent)
-        self.replicas.append(LocalReplica(host.instance_id, Agent(), (host, agent), 0.0))
+        self.replicas.append(BenchReplica(host))
         self.pool.add(self.replicas[-1])
 
     def leave(self, number: int) -> None:

@@ -10,7 +10,7 @@ import trio
 
 import spear
 from spear.agent import Items
-from spear.runtimes import Instance
+from spear.runtimes import Instance, MemorySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -131,7 +131,14 @@ async def deployed(
 ) -> AsyncIterator[Deployment]:
     """A deployment with a spearlet of its own."""
     async with spear.open_spearlet(limits=limits or spear.HostLimits()) as spearlet:
-        yield await spearlet.deploy(target, replicas=replicas)
+        yield await spearlet.deploy(shared(target), replicas=replicas)
+
+
+def shared(target: str | Path | spear.Agent) -> str | Path | MemorySettings:
+    """The same, though several replicas of an agent share this process."""
+    if isinstance(target, spear.Agent):
+        return MemorySettings(agent=target, shares_process=True)
+    return target
 
 
 def instance(replica: Replica) -> Instance:

@@ -23,7 +23,7 @@ from spear import (
 from spear.spearlet import DeploymentState
 from spear.spearlet._autoscaler import MAX_DECISIONS, Autoscaler, Load
 
-from .helpers import PATIENCE_SECONDS, WORKERS
+from .helpers import PATIENCE_SECONDS, WORKERS, shared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,7 +140,7 @@ class Slow:
 
 async def deploy(spearlet: spear.Spearlet, slow: Slow, **values: float) -> Deployment:
     scale = Scale(target=1.0, **values)  # type: ignore[arg-type]  # numbers, all of them
-    return await spearlet.deploy(slow.agent, settings=DeploymentSettings(replicas=scale))
+    return await spearlet.deploy(shared(slow.agent), settings=DeploymentSettings(replicas=scale))
 
 
 async def test_a_deployment_grows_with_its_calls_and_shrinks_without(

@@ -81,7 +81,7 @@ async def test_r15_for_as_long_as_calls_have_that_name_no_deadline(
 
         @nursery.start_soon
         async def sleep_too_long() -> None:
-            with pytest.raises(WorkerDied, match="memory:slow-1#1 is gone"):
+            with pytest.raises(WorkerDied, match="memory:slow-1#1 has ended"):
                 await deployment.nap.options(timeout=inf).call(1000)
 
         await trio.testing.wait_all_tasks_blocked()

@@ -10,7 +10,7 @@ from trio.testing import assert_checkpoints, assert_no_checkpoints
 import spear
 from spear.wire import encode_arguments
 
-from .helpers import Probe
+from .helpers import Probe, shared
 
 
 async def test_r6_spearlets_and_deployments() -> None:
@@ -19,7 +19,7 @@ async def test_r6_spearlets_and_deployments() -> None:
             pass
     async with spear.open_spearlet() as spearlet:
         with assert_checkpoints():
-            deployment = await spearlet.deploy(Probe().agent)
+            deployment = await spearlet.deploy(shared(Probe().agent))
         with assert_no_checkpoints():
             assert spearlet.deployments == {"probe": deployment}
             assert spearlet.find_function("echo") is deployment.function("echo")

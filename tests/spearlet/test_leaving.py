@@ -10,7 +10,7 @@ import trio.testing
 
 import spear
 from spear import DeploymentSettings, Scale, open_spearlet
-from spear.spearlet._local import LocalReplica
+from spear.runtimes import Instance
 
 from .helpers import Probe, deployed
 
@@ -28,14 +28,14 @@ class Lingering:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.leaving = trio.Event()
         self.may_go = trio.Event()
-        stop = LocalReplica.stop
+        stop = Instance.stop
 
-        async def linger(replica: LocalReplica, drain_seconds: float | None = None) -> None:
+        async def linger(replica: Instance, drain_seconds: float | None = None) -> int | None:
             self.leaving.set()
             await self.may_go.wait()
-            await stop(replica, drain_seconds)
+            return await stop(replica, drain_seconds)
 
-        monkeypatch.setattr(LocalReplica, "stop", linger)
+        monkeypatch.setattr(Instance, "stop", linger)
 
 
 @pytest.fixture

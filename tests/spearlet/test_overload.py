@@ -18,7 +18,7 @@ import spear
 from spear import DeploymentSettings, Overloaded, Scale, WorkerDied, open_spearlet
 from spear.spearlet._pace import Pace
 
-from .helpers import WORKERS
+from .helpers import WORKERS, shared
 
 if TYPE_CHECKING:
     from spear.spearlet import Deployment
@@ -65,7 +65,7 @@ async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
     tally = Tally()
     async with open_spearlet() as spearlet:
         settings = DeploymentSettings(replicas=Scale(min=REPLICAS, max=REPLICAS), queue=QUEUE)
-        deployment = await spearlet.deploy(app, settings=settings)
+        deployment = await spearlet.deploy(shared(app), settings=settings)
         begun, seconds = trio.current_time(), 30.0
         async with trio.open_nursery() as nursery:
             for _ in range(int(seconds * CAPACITY * 10)):
@@ -106,7 +106,7 @@ async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
 
     async with open_spearlet() as spearlet:
         settings = DeploymentSettings(replicas=replicas, queue=queue, timeout=10_000)
-        deployment = await spearlet.deploy(app, settings=settings)
+        deployment = await spearlet.deploy(shared(app), settings=settings)
         for _ in range(3):
             await deployment.work()  # so that it is known what one takes
         running = [deployment.work.submit() for _ in range(2 * replicas + queue)]
@@ -148,7 +148,7 @@ async def test_r21_of_1500_calls_at_once_the_refused_are_told_what_the_line_take
         await trio.sleep(seconds)
 
     async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(app, replicas=2)
+        deployment = await spearlet.deploy(shared(app), replicas=2)
         for _ in range(before):
             await deployment.work(bursts[0])
         for seconds in bursts:

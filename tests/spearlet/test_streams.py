@@ -219,9 +219,9 @@ async def test_a_stream_that_is_lost_says_so() -> None:
             assert channel is not None
             await channel.aclose()
             for use in (stream.__anext__, stream.result, other.__anext__):
-                with pytest.raises(WorkerDied, match="memory:probe-1#1 is gone"):
+                with pytest.raises(WorkerDied, match="memory:probe-1#1 has ended"):
                     await use()
-            with pytest.raises(WorkerDied, match="memory:probe-1#1 is gone"):
+            with pytest.raises(WorkerDied, match="memory:probe-1#1 has ended"):
                 await other.send(1)
             await other.send_eof()
 

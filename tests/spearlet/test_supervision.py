@@ -36,7 +36,17 @@ from spear.spearlet import DeploymentState
 from spear.spearlet._restarts import RestartBudget
 from spear.telemetry import CallRecord, InstanceEvent, InstanceState
 
-from .helpers import CRASHING, PATIENCE_SECONDS, WORKERS, Probe, instance, number, pid, write
+from .helpers import (
+    CRASHING,
+    PATIENCE_SECONDS,
+    WORKERS,
+    Probe,
+    instance,
+    number,
+    pid,
+    shared,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -339,7 +349,7 @@ async def test_r11_a_frozen_worker_is_replaced_and_fenced() -> None:
 async def test_r15_a_new_one_is_ready_before_an_old_one_leaves() -> None:
     probe = Probe()
     async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(probe.agent, replicas=2)
+        deployment = await spearlet.deploy(shared(probe.agent), replicas=2)
         running = deployment.wait.submit()
         await probe.begun.wait()
         ready: list[int] = []
@@ -368,7 +378,7 @@ async def test_r15_a_new_one_is_ready_before_an_old_one_leaves() -> None:
 async def test_r15_a_restart_that_fails_changes_nothing() -> None:
     fragile = Fragile()
     async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(fragile.agent(), replicas=2)
+        deployment = await spearlet.deploy(shared(fragile.agent()), replicas=2)
         fragile.fails = True
         with pytest.raises(SpawnFailed, match="no database"):
             await deployment.restart()
@@ -425,7 +435,7 @@ async def test_a_restart_can_be_an_update() -> None:
         function = deployment.version
         assert await function() == 1
         settings = DeploymentSettings(replicas=spear.Scale(min=2, max=2), policy="random")
-        await deployment.restart(two, settings)
+        await deployment.restart(shared(two), settings)
         assert (await function(), await deployment.more()) == (2, "more")
         assert await spearlet.find_function("more")() == "more"
         assert len(deployment.replicas) == 2
@@ -625,7 +635,7 @@ async def test_stopping_in_the_middle_of_a_restart_ends_both() -> None:
 
 async def test_two_may_wait_for_the_same_replicas() -> None:
     async with open_spearlet() as spearlet:
-        deployment = await spearlet.deploy(Probe().agent)
+        deployment = await spearlet.deploy(shared(Probe().agent))
         async with trio.open_nursery() as nursery:
             for replicas in (2, 3, 4):
                 nursery.start_soon(deployment.scale, replicas)

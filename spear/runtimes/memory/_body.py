@@ -1,0 +1,173 @@
+"""An instance that is a task of its host: an agent's lifespan, and a channel to it.
+
+A task cannot be killed as a process is. It is cancelled, and has ended when its ``finally`` blocks have.
+What its agent raises is the instance's end, and not the host's.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from math import inf
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from spear._errors import SpawnFailed, SpearError
+from spear._util import leaves_of, summary_of
+from spear.channels import connect_channel, protected_block, protected_class
+from spear.transports import MemoryAddress, connect
+
+from .._body import InstanceBody
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spear._host_limits import InstanceTimeouts
+    from spear._limits import WireLimits
+    from spear.channels import CommunicationChannel, Endpoint
+
+    from ._agent import LocalAgent
+
+_NOT_ITS_OWN: Final = (trio.Cancelled, KeyboardInterrupt)
+
+
+@final
+@protected_class
+class MemoryBody(InstanceBody):
+    """The task of an agent.
+
+    Args:
+        agent: whose functions.
+        endpoint: where it logs in.
+        limits: of the host.
+        timeouts: of the instance.
+        debug: send tracebacks with errors.
+    """
+
+    description = "in this process"
+
+    def __init__(
+        self,
+        agent: LocalAgent,
+        endpoint: Endpoint,
+        limits: WireLimits,
+        timeouts: InstanceTimeouts,
+        *,
+        debug: bool,
+    ) -> None:
+        self._agent = agent
+        self._endpoint = endpoint
+        self._limits = limits
+        self._timeouts = timeouts
+        self._debug = debug or agent.debug
+        self._is_asked_to_end = trio.Event()
+        self._ended = trio.Event()
+        self._scope = trio.CancelScope()
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Start, say so, and serve until the host ends it, or it can run no functions any more.
+
+        Raises:
+            SpawnFailed: the agent's lifespan has raised or called ``sys.exit()`` before its ``yield``.
+            SpearError: it cannot be started so.
+        """
+        is_started = False
+        try:
+            with self._scope:
+                async with self._agent.running(self._limits, debug=self._debug):
+                    is_started = True
+                    task_status.started()
+                    async with self._connected() as channel:
+                        await self._serve(channel)
+            self.failure = self.failure or "has ended"
+        except BaseException as error:
+            is_ours = any(issubclass(type(each), _NOT_ITS_OWN) for each in leaves_of(error))
+            if is_ours or (isinstance(error, SpearError) and not is_started):
+                raise
+            if not is_started:
+                name = self._endpoint.instance_id
+                raise SpawnFailed(f"{name} did not start: {_story(error)}") from error
+            self.failure = f"has failed: {_story(error)}"
+        finally:
+            self.has_ended = True
+            self._ended.set()
+
+    def _connected(self) -> AbstractAsyncContextManager[CommunicationChannel]:
+        if isinstance(self._endpoint.address, MemoryAddress):
+            return self._attached()
+        return self._logged_in()
+
+    @protected_block
+    async def _attached(self) -> AsyncIterator[CommunicationChannel]:
+        """A channel whose two ends hand objects to each other: there is nobody to authenticate."""
+        agent, endpoint = self._agent, self._endpoint
+        async with endpoint.attach(
+            service=agent.service,
+            functions=agent.functions,
+            streams=agent.streams,
+            limits=agent.limits(self._limits),
+            debug=self._debug,
+        ) as channel:
+            yield channel
+
+    @protected_block
+    async def _logged_in(self) -> AsyncIterator[CommunicationChannel]:
+        """A channel over another transport that the strategy names."""
+        agent, endpoint = self._agent, self._endpoint
+        async with (
+            connect(endpoint.address) as stream,
+            connect_channel(
+                stream,
+                endpoint.instance_id,
+                endpoint.secret,
+                service=agent.service,
+                functions=agent.functions,
+                streams=agent.streams,
+                limits=agent.limits(self._limits),
+                debug=self._debug,
+            ) as (channel, _),
+        ):
+            yield channel
+
+    async def _serve(self, channel: CommunicationChannel) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_unable)
+            nursery.start_soon(_set_after, channel.peer_leaving, self._is_asked_to_end)
+            await self._is_asked_to_end.wait()
+            nursery.cancel_scope.cancel()
+        # The host knows how long it waits, if it has begun this.
+        seconds = inf if channel.peer_leaving.is_set() else self._timeouts.drain_seconds
+        await channel.drain(seconds)
+        await channel.aclose(self.failure or "drained")
+
+    async def _end_when_unable(self) -> None:
+        self.failure = await self._agent.wait_unable()
+        self._is_asked_to_end.set()
+
+    async def wait_exited(self) -> None:
+        """Wait until its task has ended."""
+        await self._ended.wait()
+
+    async def watch(self) -> None:
+        """Return at once: it writes where this process writes."""
+        await trio.lowlevel.checkpoint()
+
+    async def terminate(self) -> None:
+        """Let it finish its calls."""
+        self._is_asked_to_end.set()
+        await trio.lowlevel.checkpoint()
+
+    async def kill(self) -> None:
+        """Cancel it."""
+        self._scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+
+async def _set_after(first: trio.Event, then: trio.Event) -> None:
+    await first.wait()
+    then.set()
+
+
+@trio.lowlevel.enable_ki_protection  # see text_of
+def _story(error: BaseException) -> str:
+    return summary_of(next(leaves_of(error)))

@@ -1,0 +1,108 @@
+"""The memory runtime: each instance is a task of its host.
+
+Several instances of one agent share the interpreter, and the objects of the program. So a deployment of
+an agent has one replica, unless its settings say that this is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, ClassVar, final
+
+import attrs
+import trio
+
+from spear._errors import ConfigurationError
+from spear.channels import open_private_nursery, protected_block, protected_class
+
+from .._abc import InstanceTemplate, Runtime, TemplateSpec
+from .._body import RuntimeSettings
+from ._agent import LocalAgent
+from ._body import MemoryBody
+
+if TYPE_CHECKING:
+    from spear._host_limits import InstanceTimeouts
+    from spear.channels import Endpoint
+
+    from .._logs import LogBook
+
+
+@final
+@attrs.frozen(kw_only=True)
+class MemorySettings(RuntimeSettings):
+    """An agent that runs inside the host's process.
+
+    Attributes:
+        agent: a :class:`spear.Agent`.
+        shares_process: several replicas may share this process. They share its interpreter, its memory
+            and the objects of the program: they add slots for calls, and no processor.
+    """
+
+    agent: LocalAgent
+    shares_process: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.agent, LocalAgent):
+            raise ConfigurationError.about("agent", f"must be a spear.Agent, not {self.agent!r}")
+
+    @property
+    def title(self) -> str:
+        """The agent's name."""
+        return self.agent.name or "functions"
+
+    def check_replicas(self, most: int) -> None:
+        """Raise ConfigurationError for several replicas that would share this process unnoticed."""
+        if most > 1 and not self.shares_process:
+            raise ConfigurationError(
+                f"{most} replicas of an Agent would all run inside this process: deploy its file, as in "
+                'deploy("shop.py"), for processes; or MemorySettings(agent=..., shares_process=True), if '
+                "that is what you want",
+                key="replicas",
+                code="one_process",
+            )
+
+
+@final
+@protected_class
+@attrs.define(eq=False, kw_only=True)
+class MemoryRuntime(Runtime):
+    """Runs agents inside this process."""
+
+    name: ClassVar[str] = "memory"
+    settings_class: ClassVar[type[RuntimeSettings]] = MemorySettings
+
+    def takes(self, target: object) -> RuntimeSettings | None:
+        """Return settings for an agent."""
+        if isinstance(target, LocalAgent):
+            return MemorySettings(agent=target)
+        return super().takes(target)
+
+    @protected_block
+    async def prepare(self, spec: TemplateSpec) -> AsyncIterator[MemoryTemplate]:
+        """Prepare nothing: the program has been loaded."""
+        assert isinstance(spec.settings, MemorySettings)  # open_template has seen to it
+        await trio.lowlevel.checkpoint()
+        yield MemoryTemplate(self, spec, spec.settings)
+
+
+@final
+@protected_class
+class MemoryTemplate(InstanceTemplate):
+    """Starts tasks that run one agent."""
+
+    def __init__(
+        self, runtime: MemoryRuntime, spec: TemplateSpec, settings: MemorySettings
+    ) -> None:
+        super().__init__(runtime, spec)
+        self._settings = settings
+
+    @protected_block
+    async def launch(
+        self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+    ) -> AsyncIterator[MemoryBody]:
+        """Start a task; see :meth:`InstanceTemplate.launch`."""
+        settings, limits = self._settings, self.spec.limits.wire
+        body = MemoryBody(settings.agent, endpoint, limits, timeouts, debug=settings.debug)
+        async with open_private_nursery() as nursery:
+            await nursery.start(body.run)
+            yield body
