@@ -172,6 +172,7 @@ class ReplicaPool:
     async def _stand_in_line(self, call: CallAttributes) -> Choice:
         self._in_line += 1
         self._listen()
+        choice: Choice | None = None
         try:
             place = len(self._waiting)
             while True:
@@ -187,6 +188,8 @@ class ReplicaPool:
                 place = 0  # who was woken in vain keeps its place
         finally:
             self._in_line -= 1
+            if choice is None:  # the policy may have free slots for the next one in line
+                self._invite_one()
             self._listen()
             self.tell_if_served()
 

@@ -6,8 +6,10 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+import trio.testing
 
-from spear import ConfigurationError, DeploymentSettings, RestartPolicy
+from spear import Agent, ConfigurationError, DeploymentSettings, RestartPolicy, open_spearlet
 
 from .bench import open_bench
 
@@ -76,3 +78,39 @@ def test_r17_the_same_seed_draws_the_same_delays_and_another_others(seed: random
     number = seed.random()
     assert draw(number) == draw(number)
     assert not set(draw(number)) & set(draw(number + 1))
+
+
+async def test_who_gives_up_at_the_head_of_the_line_lets_the_next_one_look(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Picky:
+        """Lets calls of the session "never" wait, though there are free slots."""
+
+        def __init__(self, rng: random.Random) -> None:
+            self._rng = rng
+
+        def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
+            return None if call.session == "never" else candidates.draw(self._rng)
+
+    agent = Agent("shop")
+
+    @agent.function
+    async def twice(number: int) -> int:
+        return 2 * number
+
+    async def wait_in_vain() -> None:
+        with trio.move_on_after(3) as patience:
+            await shop.twice.options(session="never")(1, timeout=60)
+        assert patience.cancelled_caught
+
+    settings = DeploymentSettings(policy=Picky)
+    async with (
+        open_spearlet() as spearlet,
+        await spearlet.deploy(agent, settings=settings) as shop,
+        trio.open_nursery() as nursery,
+    ):
+        begun = trio.current_time()
+        nursery.start_soon(wait_in_vain)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await shop.twice(2, timeout=60) == 4
+        assert 3 <= trio.current_time() - begun < 4
