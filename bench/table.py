@@ -211,7 +211,7 @@ ROWS = (
         _point("spear-channel", _ONE_CORE_1K, Figure.P50),
         _point("trio-lowlevel", _ONE_CORE_1K, Figure.P50),
         Bound.AT_MOST,
-        must=2.5,
+        must=1.75,
         aim=1.6,
     ),
     Row(
@@ -265,7 +265,7 @@ ROWS = (
         _point("spear-function", _CALLS_1K, Figure.RATE),
         _point("spear-channel", _CALLS_1K, Figure.RATE),
         Bound.AT_LEAST,
-        must=0.6,
+        must=0.8,
         aim=0.85,
     ),
     Row(
