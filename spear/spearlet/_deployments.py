@@ -297,6 +297,71 @@ class Deployment(metaclass=NoPublicConstructor):
     def _on_given_up(self, reason: str) -> None:
         self._tell("given_up", reason)
 
+    # -- its life, for its spearlet ----------------------------------------------------------
+
+    async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start the replicas, say so when all are ready, and keep them until they are to be stopped.
+
+        If cancelled, they are killed.
+
+        Raises:
+            SpearError: one of them did not become ready; the others have been killed.
+        """
+        failures: list[SpearError] = []
+        self._tell("starting")
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    try:
+                        supervisor = await self._start()
+                    except SpearError as failure:
+                        failures.append(failure)
+                        self._tell("failed", first_line(failure))
+                        nursery.cancel_scope.cancel()
+                    else:
+                        self._tell("ready")
+                        task_status.started()
+                        await self._stopping.wait()
+                        deadline = trio.current_time() + self._stop_seconds
+                        with trio.move_on_at(deadline):
+                            await self._pool.wait_served()
+                        await supervisor.stop(max(deadline - trio.current_time(), 0.0))
+                        for starter in self._starters:
+                            starter.retire()
+        finally:
+            self._pool.close()
+            self._pool.give_up(_stopped())
+            self._feed.end()
+            self._stopped.set()
+            self._tell("stopped")
+        if failures:
+            raise failures[0]
+
+    async def _start(self) -> Supervisor:
+        """Start the replicas; returns when all take calls. Raises SpearError if one does not."""
+        source, settings = self._source, self.settings
+        starter = await self._open_starter(source, settings)
+        supervisor = self._supervisor = Supervisor(
+            self.name,
+            source.runtime,
+            starter.open_replica,
+            settings,
+            self._limits.wire.call_seconds,
+            self._pool,
+            self._nursery,
+            self._rng,
+        )
+        supervisor.on_ready = self._on_ready
+        supervisor.want(self._autoscaler.wanted)
+        await supervisor.wait_settled()
+        return supervisor
+
+    def _look_at_load(self) -> None:
+        """See whether there are too few replicas for the load, or too many."""
+        if not self.settings.replicas.is_fixed:
+            self._follow_load(self._pool.load())
+
     # -- what its replicas tell ---------------------------------------------------------------
 
     async def _open_starter(self, source: Source, settings: DeploymentSettings) -> Starter:
@@ -414,74 +479,6 @@ class Deployment(metaclass=NoPublicConstructor):
         It ends when the deployment has been stopped.
         """
         return self._feed.follow()
-
-
-async def run_deployment(
-    deployment: Deployment, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Start the replicas, say so when all are ready, and keep them until they are to be stopped.
-
-    If cancelled, they are killed.
-
-    Raises:
-        SpearError: one of them did not become ready; the others have been killed.
-    """
-    failures: list[SpearError] = []
-    deployment._tell("starting")
-    try:
-        with deployment._scope:
-            async with trio.open_nursery() as nursery:
-                deployment._nursery = nursery
-                try:
-                    supervisor = await _start(deployment)
-                except SpearError as failure:
-                    failures.append(failure)
-                    deployment._tell("failed", first_line(failure))
-                    nursery.cancel_scope.cancel()
-                else:
-                    deployment._tell("ready")
-                    task_status.started()
-                    await deployment._stopping.wait()
-                    deadline = trio.current_time() + deployment._stop_seconds
-                    with trio.move_on_at(deadline):
-                        await deployment._pool.wait_served()
-                    await supervisor.stop(max(deadline - trio.current_time(), 0.0))
-                    for starter in deployment._starters:
-                        starter.retire()
-    finally:
-        deployment._pool.close()
-        deployment._pool.give_up(_stopped())
-        deployment._feed.end()
-        deployment._stopped.set()
-        deployment._tell("stopped")
-    if failures:
-        raise failures[0]
-
-
-async def _start(deployment: Deployment) -> Supervisor:
-    """Start the replicas; returns when all take calls. Raises SpearError if one does not."""
-    source, settings = deployment._source, deployment.settings
-    starter = await deployment._open_starter(source, settings)
-    supervisor = deployment._supervisor = Supervisor(
-        deployment.name,
-        source.runtime,
-        starter.open_replica,
-        settings,
-        deployment._limits.wire.call_seconds,
-        deployment._pool,
-        deployment._nursery,
-        deployment._rng,
-    )
-    supervisor.on_ready = deployment._on_ready
-    supervisor.want(deployment._autoscaler.wanted)
-    await supervisor.wait_settled()
-    return supervisor
-
-
-def follow_load(deployment: Deployment) -> None:
-    """See whether a deployment has too few replicas for its load, or too many."""
-    if not deployment.settings.replicas.is_fixed:
-        deployment._follow_load(deployment._pool.load())
 
 
 def _stopped() -> WorkerDied:

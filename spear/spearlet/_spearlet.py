@@ -28,7 +28,7 @@ from spear.telemetry import Instruments
 
 from ._callbacks import Callbacks
 from ._deployment_status import DeploymentStatistics
-from ._deployments import Deployment, follow_load, run_deployment
+from ._deployments import Deployment
 from ._host import Host
 from ._observers import CallObserver, EventObserver, OnCall
 from ._settings import DeploymentSettings, Scale
@@ -177,7 +177,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         try:
             # Among the others from the beginning, so that it can be seen starting.
             deployments[deployment.name] = deployment
-            await run_deployment(deployment, task_status=task_status)
+            await deployment._run(task_status=task_status)
         finally:
             del deployments[deployment.name]
             self._names.discard(deployment.name)
@@ -190,7 +190,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         while True:
             await trio.sleep(LOOK_SECONDS)
             for deployment in list(self._host.deployments.values()):
-                follow_load(deployment)
+                deployment._look_at_load()
 
     @property
     def deployments(self) -> dict[str, Deployment]:
