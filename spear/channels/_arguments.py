@@ -40,7 +40,7 @@ class Arguments(CalleeSide):
         received = self._received
         if not isinstance(received, Segment):
             return received
-        most = self._channel._limits.max_message_bytes
+        most = self._channel.limits.max_message_bytes
         if len(received) > most and not self._channel.connection.trusts_peer:
             raise Rejected(f"shared arguments of {len(received)} bytes; as bytes, {most} are taken")
         try:

@@ -32,7 +32,7 @@ from ._peer import Peer
 from ._response import ExecutionResponse
 from ._slots import SlotQueue
 from ._statistics import Counters
-from ._streams import wake_all
+from ._streams import ItemOutlet, wake_all
 
 if TYPE_CHECKING:
     from spear._limits import WireLimits
@@ -50,12 +50,14 @@ class CallingHalf:
 
     Attributes:
         functions: the names the peer has announced, and their numbers.
+        limits: those of this side.
+        outlet: where items of streams leave.
         closed: set when the channel is gone; :attr:`closed_by` then says why.
     """
 
     __slots__ = (
-        "_clock", "_counters", "_deadlines", "_limits", "_peer", "_pipe", "_slots", "closed",
-        "closed_by", "connection", "credit_waiters", "functions",
+        "_clock", "_counters", "_deadlines", "_peer", "_pipe", "_slots", "closed", "closed_by",
+        "connection", "functions", "limits", "outlet",
     )  # fmt: skip
 
     def __init__(
@@ -63,10 +65,10 @@ class CallingHalf:
     ) -> None:
         self.connection = connection
         self._pipe = pipe
-        self.credit_waiters = pipe.waiters
-        self._limits = limits
+        self.limits = limits
         self._clock = trio.lowlevel.current_clock().current_time
         self._counters = Counters()
+        self.outlet = ItemOutlet(connection, pipe, limits, self._counters)
         self._slots = SlotQueue(connection)
         self._deadlines = Deadlines(connection, timers)
         self._peer = Peer(limits.max_functions)
@@ -224,7 +226,7 @@ class CallingHalf:
     def _seconds(self, timeout: float | None) -> float:
         """The time for a call. Raises InvalidArguments."""
         if timeout is None:
-            return self._limits.call_seconds
+            return self.limits.call_seconds
         expect_timeout(timeout)
         return timeout
 
@@ -303,4 +305,4 @@ class CallingHalf:
 
     def wake_senders(self) -> None:
         """There may be credit, or there never will be."""
-        wake_all(self.credit_waiters)
+        wake_all(self.outlet.waiters)

@@ -209,7 +209,7 @@ class CallStream(OutboundCall):
     ) -> None:
         super().__init__(channel, None, function, started, deadline)
         self._queue = ItemQueue(channel.connection, self)
-        self._sender = ItemSender(channel, self)
+        self._sender = ItemSender(channel.outlet, self)
         self._done = trio.Event()
 
     async def send(self, item: Payload, *, is_cbor: bool = False) -> None:
@@ -404,7 +404,7 @@ class InboundCall(Arguments):
             LocalProtocolError: the caller takes no items.
         """
         if self._sender is None:
-            self._sender = ItemSender(self._channel, self)
+            self._sender = ItemSender(self._channel.outlet, self)
         try:
             await self._sender.send(item, CBOR if is_cbor else 0)
         except LocalProtocolError:

@@ -182,7 +182,7 @@ class CommunicationChannel(CallingHalf):
         """
         await trio.lowlevel.checkpoint()
         if self._sender is None:
-            self._sender = ItemSender(self, self.connection.messages)
+            self._sender = ItemSender(self.outlet, self.connection.messages)
         if self.connection.state is not _OPEN:
             raise self._not_open()
         try:
@@ -297,7 +297,7 @@ class CommunicationChannel(CallingHalf):
                 self._messages().put(payload, flags)
             return
         if type_ == FrameType.ERROR and isinstance(call, OutboundCall):
-            failure = decode_failure_untrusted(flags, a, b, head, self._limits.error_message_bytes)
+            failure = decode_failure_untrusted(flags, a, b, head, self.limits.error_message_bytes)
             self.fail_call(call, failure)
             self._slots.free()
             return

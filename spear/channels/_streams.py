@@ -20,7 +20,10 @@ from spear.wire import CBOR, ITEM_OVERHEAD_BYTES, Call, Connection, Kind, Payloa
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._calling import CallingHalf
+    from spear._limits import WireLimits
+
+    from ._pipes import Pipe
+    from ._statistics import Counters
 
 CHECKPOINT_EVERY: Final = 64
 """An iteration over items that are there already lets other tasks run after this many. One
@@ -144,23 +147,52 @@ class ItemQueue:
 
 
 @final
-class ItemSender:
-    """The sending half: waits for credit, and for the pipe to take what was sent before.
+class ItemOutlet:
+    """Where the items of all streams of a channel leave it.
 
     Credit alone is no bound. The peer says how large its window is, and may give credit back for what
-    it has not even read.
+    it has not even read. So an item also waits until the pipe has taken what was sent before.
+
+    Attributes:
+        connection: of the channel.
+        counters: of the channel.
+        waiters: senders that wait for credit or for the pipe. All of them are woken, because credit may
+            arrive for one stream or for all.
     """
 
-    __slots__ = ("_call", "_connection", "_counters", "_most_unsent", "_pipe", "_since", "_waiters")
+    __slots__ = ("_most_unsent", "_pipe", "connection", "counters", "waiters")
 
-    def __init__(self, channel: CallingHalf, call: Call) -> None:
-        self._connection = channel.connection
+    def __init__(
+        self, connection: Connection, pipe: Pipe, limits: WireLimits, counters: Counters
+    ) -> None:
+        self.connection = connection
+        self.counters = counters
+        self.waiters = pipe.waiters
+        self._pipe = pipe
+        self._most_unsent = limits.connection_window_bytes
+
+    def takes_item(self, call: Call) -> bool:
+        """Whether the peer has given credit for an item, and the pipe has room."""
+        return self.connection.may_send_item(call) and self._has_room()
+
+    def _has_room(self) -> bool:
+        pipe, most = self._pipe, self._most_unsent
+        if pipe.unsent_bytes > most:
+            pipe.flush()
+        return pipe.unsent_bytes <= most
+
+
+@final
+class ItemSender:
+    """The sending half: waits for credit, and for the pipe to take what was sent before."""
+
+    __slots__ = ("_call", "_connection", "_counters", "_outlet", "_since")
+
+    def __init__(self, outlet: ItemOutlet, call: Call) -> None:
+        self._outlet = outlet
+        self._connection = outlet.connection
+        self._counters = outlet.counters
         self._call = call
-        self._pipe = channel._pipe
-        self._most_unsent = channel._limits.connection_window_bytes
-        # Shared by all streams of the channel: credit may arrive for one stream or for all.
-        self._waiters = channel.credit_waiters
-        self._counters = channel._counters
         self._since = 0  # cost of the items sent since the last checkpoint
 
     async def send(self, item: Payload, flags: int) -> None:
@@ -178,25 +210,19 @@ class ItemSender:
 
     async def _wait(self) -> None:
         self._since = 0
-        call = self._call
+        call, outlet = self._call, self._outlet
         await trio.lowlevel.checkpoint()
         # A call that takes no items, or no more of them, is not worth waiting for.
         while (
             call.windows is not None
             and Kind.ITEM in call.sends[call.state]
-            and not (self._connection.may_send_item(call) and self._has_room())
+            and not outlet.takes_item(call)
         ):
             task = current_task()
-            self._waiters.append(task)
+            outlet.waiters.append(task)
 
             def abort(_: object, task: Task = task) -> Abort:
-                self._waiters.remove(task)
+                outlet.waiters.remove(task)
                 return Abort.SUCCEEDED
 
             await wait_task_rescheduled(abort)
-
-    def _has_room(self) -> bool:
-        pipe, most = self._pipe, self._most_unsent
-        if pipe.unsent_bytes > most:
-            pipe.flush()
-        return pipe.unsent_bytes <= most

@@ -256,7 +256,7 @@ async def expect_clean(pair: Pair) -> None:
         assert not connection.incomplete
         assert (connection.outbound_open, connection.inbound_open) == (0, 0)
         assert connection.request_bytes == 0
-        assert not channel.credit_waiters
+        assert not channel.outlet.waiters
         found = channel.statistics()
         assert (found.callers_waiting, found.unsent_bytes, found.buffered_bytes) == (0, 0, 0)
         window = connection.windows.receive

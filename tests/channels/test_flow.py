@@ -184,7 +184,7 @@ async def test_r19_messages_that_nobody_takes_stop_their_sender(open_pair: OpenP
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
-            while not host.credit_waiters:
+            while not host.outlet.waiters:
                 await trio.sleep(0.001)
             nursery.cancel_scope.cancel()
         window = LIMITS.stream_window_bytes
@@ -212,11 +212,11 @@ async def test_r19_a_function_that_ends_before_its_caller_frees_the_caller() -> 
         ):
             nursery.start_soon(_push_until_the_end, stream)
             await park()
-            assert len(host.credit_waiters) == 1
+            assert len(host.outlet.waiters) == 1
             gate.set()
             assert (await stream.result()).payload == b"enough"
         await park()
-        assert not host.credit_waiters
+        assert not host.outlet.waiters
         assert windows_are_whole(host, agent)
 
 
@@ -259,9 +259,9 @@ async def test_r19_credit_waiters_can_be_cancelled() -> None:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(push)
                     await park()
-                    assert len(host.credit_waiters) == 1
+                    assert len(host.outlet.waiters) == 1
                     nursery.cancel_scope.cancel()
-                assert not host.credit_waiters
+                assert not host.outlet.waiters
         await host.aclose()
         with pytest.raises(ChannelClosed):
             await host.send(b"")
@@ -307,7 +307,7 @@ async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind
         alone = await measure()
         async with host.open_stream("pour", timeout=60):
             await measure()  # until what the window holds is through
-            assert agent.credit_waiters
+            assert agent.outlet.waiters
             stalled = await measure()
         assert stalled[989] <= 1.2 * alone[989]
         assert stalled[-1] <= alone[-1] + 2
@@ -360,7 +360,7 @@ async def time_beside_a_stall(
         for _ in range(rounds):
             alone = await measure()
             async with host.open_stream("pour", timeout=60):
-                while not agent.credit_waiters:
+                while not agent.outlet.waiters:
                     await trio.sleep(0.001)
                 found.append((alone, await measure()))
         return found

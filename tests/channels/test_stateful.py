@@ -338,7 +338,7 @@ class ChannelMachine(TrioStateMachine):
             assert (await channel.request("echo", b"alive")).payload == b"alive"
         await trio.testing.wait_all_tasks_blocked()
         for one, other in (self.pair, reversed(self.pair)):
-            assert not one.credit_waiters
+            assert not one.outlet.waiters
             assert list(one.connection.calls.values()) == [one.connection.messages]
             unread = other._queue._cost if other._queue else 0
             assert (
