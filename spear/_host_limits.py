@@ -37,11 +37,13 @@ class InstanceTimeouts:
     """Stop ladder, second step: from being asked to end (SIGTERM) to being killed (SIGKILL)."""
 
     kill_seconds: float = 2.0
-    """To have an instance killed, and again from then to its end. Only a process that the kernel keeps (a
-    dead disk) takes longer; a Pod is deleted by an API server that may be busy."""
+    """How long a runtime may take to kill an instance, and after that how long the instance may take to
+    end. Only a process that the kernel keeps (a dead disk) takes longer; a Pod is deleted by an API
+    server that may be busy. A host then goes on without waiting, and logs an error."""
 
     exit_seconds: float = 0.2
-    """An error about a lost instance waits for its exit status so long: usually a millisecond."""
+    """How long an error about a lost instance waits for its exit status, which usually takes a
+    millisecond."""
 
     def __attrs_post_init__(self) -> None:
         check_limits(self)
@@ -71,7 +73,8 @@ class HostLimits:
 
     # -- what a spearlet keeps --------------------------------------------------------------------
     max_submitted: int = 10_000
-    """Submitted calls that have not ended; each holds its arguments."""
+    """Submitted calls that have not ended; each holds its arguments. Above it ``submit`` raises
+    Overloaded."""
 
     submitted_bytes: int = 256 * MIB
     """Encoded arguments of all submitted calls that have not ended; above it ``submit`` raises
@@ -80,16 +83,21 @@ class HostLimits:
     not copied, and has limits of its own."""
 
     max_executions: int = 10_000
+    """Ended executions that are kept; the oldest are forgotten first."""
+
     execution_seconds: float = 3600.0
+    """How long an ended execution is kept."""
+
     execution_bytes: int = 256 * MIB
-    """Encoded results and failures of all ended executions that are kept. If their count, age or bytes
-    exceed these three limits, the oldest executions are forgotten. A single larger result is forgotten
-    at once, and can be read only through an ``Execution`` that the caller holds. Each execution costs
-    about 1 KiB more, which is not counted."""
+    """Encoded results and failures of all ended executions that are kept. A single larger result is
+    forgotten at once, and can be read only through an ``Execution`` that the caller holds. Each execution
+    costs about 1 KiB more, which is not counted."""
 
     max_outcomes: int = 10_000
+    """Outcomes of calls with keys that are kept."""
+
     outcome_bytes: int = 64 * MIB
-    """Outcomes of calls with keys are kept so many, and with so many bytes of results and failures."""
+    """Encoded results and failures of all outcomes that are kept."""
 
     deployment_log_bytes: int = 256 * KIB
     """What is kept of what all instances of a deployment wrote."""
@@ -103,8 +111,10 @@ class HostLimits:
 
     # -- logs -----------------------------------------------------------------------------------
     log_line_bytes: int = 8 * KIB
+    """One line that an instance writes. A longer line is cut, and says how many bytes are missing."""
+
     log_tail_bytes: int = 64 * KIB
-    """What is kept of an instance's stdout and stderr for error messages."""
+    """What is kept of each of an instance's outputs, stdout and stderr."""
 
     def __attrs_post_init__(self) -> None:
         for name, kind in (("wire", WireLimits), ("timeouts", InstanceTimeouts)):

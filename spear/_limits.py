@@ -25,7 +25,7 @@ DRAIN_SECONDS: Final = 5.0
 """How long calls that run may go on when an instance ends, if nobody says (Dynamo: 5 s)."""
 
 _MAY_BE_ZERO: Final = frozenset({"max_segment_bytes"})
-"""Of all others, nothing means that nothing works."""
+"""Limits that may be 0. With 0 for any other limit, no connection would work."""
 
 
 def check_limits(limits: attrs.AttrsInstance) -> None:
@@ -67,7 +67,7 @@ class WireLimits:
     # -- sizes ------------------------------------------------------------------------------
     fragment_bytes: int = 1 * MIB
     """Payloads above this travel in several frames, so that a heartbeat or a small call waits for
-    at most one of them: 0.25 ms on a local socket, 9 ms at 1 Gbit/s. A quarter of it costs a third
+    at most one of them: 0.25 ms on a local socket, 9 ms at 1 Gbit/s. Fragments of 256 KiB take a third
     of the throughput of large payloads, because every frame is a pass of the scheduler."""
 
     max_message_bytes: int = 32 * MIB
@@ -133,7 +133,7 @@ class WireLimits:
     has stood still and reads many at once."""
 
     max_strikes: int = 2
-    """So many times over a rate, and the connection is closed (gRPC's ping strikes)."""
+    """The connection is closed when a peer has exceeded a rate so many times (gRPC's ping strikes)."""
 
     # -- flow control -------------------------------------------------------------------------
     stream_window_bytes: int = 256 * KIB
@@ -153,15 +153,17 @@ class WireLimits:
     """A peer that takes no byte for so long is cut (NATS: 10 s)."""
 
     heartbeat_seconds: float = 1.0
+    """Between two heartbeats of a connection on which nothing else is sent."""
+
     heartbeat_misses: int = 3
     """A peer silent for this many heartbeats is treated as dead."""
 
     busy_seconds: float = 60.0
-    """Unless its process is seen to compute: then it is left alone for so long. A function may hold the
-    interpreter's lock in C, as sorting eight million numbers does for seconds."""
+    """A silent peer whose process is seen to compute is treated as dead after so long. A function may
+    hold the interpreter's lock in C, as sorting eight million numbers does for seconds."""
 
     reconnect_seconds: float = 10.0
-    """How long a broken session may be resumed by the same incarnation."""
+    """How long a connection that broke may be resumed by the same incarnation."""
 
     call_seconds: float = 60.0
     """The deadline of a call that names none. Ask for ``math.inf`` to wait for ever."""
@@ -196,7 +198,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def expect_timeout(timeout: object, name: str = "timeout") -> None:
-    """Raise InvalidArguments for what is no time for a call; none may be left."""
+    """Raise InvalidArguments for what is no number of seconds. Zero, less, and infinity are numbers."""
     if not is_number(timeout):
         message = f"{name} must be a number of seconds, not {shown(timeout)}"
         raise InvalidArguments(message, parameter=name)

@@ -25,7 +25,10 @@ class ChoicePolicy(Protocol):
     """
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
-        """Return a candidate that has a free slot; None if none has. Must neither block nor raise."""
+        """Return a candidate that has a free slot, or None to let the call wait in the queue.
+
+        Must not block. What it raises is raised to the caller of the function.
+        """
 
 
 PolicyFactory: TypeAlias = Callable[[Random], ChoicePolicy]
@@ -53,7 +56,7 @@ MOST_LOOKS: Final = 8
 
 @final
 class RoundRobin:
-    """Each in its turn."""
+    """A policy that takes the candidates in turn."""
 
     def __init__(self, _: Random) -> None:
         self._turn = -1
@@ -77,7 +80,7 @@ class RoundRobin:
 
 @final
 class LeastLoaded:
-    """The one with the fewest calls; of several, each in its turn."""
+    """A policy that takes the candidate with the fewest calls; several such candidates in turn."""
 
     def __init__(self, _: Random) -> None:
         pass
@@ -89,7 +92,7 @@ class LeastLoaded:
 
 @final
 class AnyOne:
-    """Any."""
+    """A policy that draws a candidate."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -101,7 +104,7 @@ class AnyOne:
 
 @final
 class PowerOfTwo:
-    """The less loaded of two that are drawn."""
+    """A policy that draws two candidates, and takes the one with fewer calls."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -117,7 +120,7 @@ class PowerOfTwo:
 
 @final
 class Sticky:
-    """The same one for the same session."""
+    """A policy that sends the calls of one session to one candidate."""
 
     def __init__(self, rng: Random) -> None:
         self._others = RoundRobin(rng)

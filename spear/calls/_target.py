@@ -1,6 +1,6 @@
 """The other side of a call: a target that takes it, and the instance behind the target.
 
-Protocols only. A channel is a :class:`CallTarget`, and so may be a way to a remote node.
+Protocols only. Channels implement :class:`CallTarget`; connections to remote nodes may do so, too.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class CallTarget(Protocol):
         """Calls that the target takes at a time."""
 
     def when_free(self, call: Callable[[], None] | None) -> None:
-        """Have a function called whenever a call has ended whose slot no caller at the target waits for.
+        """Call a function whenever a slot becomes free that no caller takes who waits at the target.
 
-        The function replaces the one before. A target belongs to one group of candidates.
+        A target has one such function: a new one replaces it.
 
         Args:
-            call: must neither block nor raise; None for no more.
+            call: the function, which must neither block nor raise; None removes it.
         """
 
     def start_request(
@@ -73,7 +73,7 @@ class CallTarget(Protocol):
             payload: the arguments' bytes.
             now: Trio's time.
             deadline: when the time of the call is up, in Trio's time.
-            is_cbor: whether the payload is CBOR or raw.
+            is_cbor: whether the payload is CBOR; if not, it is raw bytes.
 
         Raises:
             SpearError: as :meth:`request`; the call was not started.
@@ -143,12 +143,13 @@ class Chooser(Protocol):
     async def wait_for_capacity(
         self, call: CallAttributes, deadline: float, *, is_promised: bool = False
     ) -> Choice:
-        """Wait for an instance with a free slot. A checkpoint.
+        """Wait for an instance with a free slot. A checkpoint. If cancelled, no slot is taken.
 
         Args:
             call: the call.
             deadline: when the caller gives up, in Trio's time.
-            is_promised: whether the call was accepted before, and so is not new.
+            is_promised: whether the call was accepted before; such a call is not rejected when new calls
+                are not accepted any more.
 
         Raises:
             Overloaded: too many calls wait.

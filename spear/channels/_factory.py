@@ -1,8 +1,8 @@
 """Which transport an instance gets.
 
-Each runtime type has a strategy: transports in order of preference. The first one that can really be
-opened is taken, each tried at an address of its own; if none can, the error names every attempt and
-its reason.
+Each runtime has a strategy: transports in order of preference. The factory opens a listener for each
+transport that can be opened, as many as the strategy wants, and offers all addresses to the instance. If
+none can be opened, the error names every attempt and its reason.
 
 The factory also keeps the books: which instances have an endpoint, which of them are connected.
 """
@@ -79,7 +79,7 @@ DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
 
 
 def default_strategy(runtime: str) -> CommunicationStrategy:
-    """How the instances of a runtime are reached if nobody says; for most as processes are."""
+    """The strategy of Spear for a runtime: that of processes, if it has none of its own."""
     return DEFAULT_STRATEGIES.get(runtime, DEFAULT_STRATEGIES["process"])
 
 
@@ -92,8 +92,9 @@ class ChannelConfig:
         transports: use these, in this order, instead of the strategy's; each that can be opened is
             offered.
         address: listen here; goes with exactly one transport.
-        low_latency: look for input for a moment before going to sleep: costs CPU, saves a wake-up.
-        connect_seconds: how long :meth:`CommunicationFactory.get_or_create` waits for the instance.
+        low_latency: poll for input for a moment before blocking: costs CPU, saves a wake-up.
+        connect_seconds: how long :meth:`CommunicationFactory.get_or_create` waits for the login of the
+            instance; None for ``startup_seconds`` of the host's limits.
     """
 
     transports: tuple[str, ...] | None = None
@@ -136,7 +137,7 @@ class CommunicationFactory:
     # -- strategies ---------------------------------------------------------------------------
 
     def strategy(self, runtime: str) -> CommunicationStrategy:
-        """The strategy in force for the instances of a runtime."""
+        """The strategy for the instances of a runtime: the one given for it, or else that of Spear."""
         return self._strategies.get(runtime) or default_strategy(runtime)
 
     # -- endpoints ----------------------------------------------------------------------------
@@ -150,12 +151,12 @@ class CommunicationFactory:
         config: ChannelConfig | None = None,
         timeouts: InstanceTimeouts | None = None,
     ) -> AsyncIterator[Endpoint]:
-        """A place where the instance can log in, for as long as the block runs.
+        """An endpoint, where the instance can log in for as long as the block runs.
 
         The block belongs to whoever owns the instance; leaving it closes listener and channel.
 
         Args:
-            instance: whose place.
+            instance: the instance that may log in.
             service: what the host offers to it.
             config: how to talk to it, if not as the strategy says.
             timeouts: of the instance; by default those of the limits.
@@ -218,6 +219,8 @@ class CommunicationFactory:
         config: ChannelConfig | None = None,
     ) -> CommunicationChannel:
         """The instance's channel; opens an endpoint if there is none, and waits for the login.
+
+        If the instance has an endpoint already, ``service`` and ``config.transports`` change nothing.
 
         An endpoint that is opened here lives until :meth:`close` or until the factory's block is left;
         but if everybody who waits for its first login gives up or is cancelled, it is closed again.
@@ -304,6 +307,8 @@ class CommunicationFactory:
     async def close(self, instance: InstanceId) -> None:
         """Close the instance's channel and let it log in no more. A checkpoint.
 
+        Calls that run on the channel fail with ChannelClosed. If cancelled, the channel is closed too.
+
         Raises:
             ChannelClosed: it has no endpoint.
         """
@@ -375,8 +380,8 @@ async def open_communication_factory(
     Args:
         limits: for every connection.
         transports: are found before those of Spear and of installed distributions, by their names.
-        strategies: by runtime type, instead of the default ones.
-        instruments: told of connections, and of what else the host shares the factory with.
+        strategies: by runtime; each takes the place of Spear's own for that runtime.
+        instruments: hear of connections, and of the instances that use the factory.
 
     Raises:
         ConfigurationError: two transports have one name.

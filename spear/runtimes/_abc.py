@@ -71,7 +71,7 @@ class RuntimeStatistics:
     Attributes:
         instances: those that exist now, in whatever state.
         started: how many were started.
-        failed: how many could not even be started.
+        failed: how many could not be started; they do not count as started.
         exited: how many that were started run no more.
     """
 
@@ -256,11 +256,14 @@ class InstanceTemplate(ABC):
 
     @property
     def obstacle(self) -> str:
-        """Why each instance is started from nothing, as the end of "it ..."; empty if it is not."""
+        """The reason that preparation does not speed up starts, as a predicate: "has but one instance".
+
+        Empty if it does.
+        """
         return ""
 
     def configure_channel(self, config: ChannelConfig) -> ChannelConfig:
-        """Return how to talk to an instance, for what its spec says."""
+        """Return the channel's configuration for an instance; ``config`` is the one in its spec."""
         return config
 
     @abstractmethod

@@ -78,7 +78,9 @@ class RuntimeRegistry:
         return found
 
     def resolve(self, target: object) -> tuple[Runtime, RuntimeSettings]:
-        """The runtime that takes a target, and the settings with which it runs it.
+        """The first runtime that takes a target, and the settings with which it runs the target.
+
+        The host's own runtimes are asked first, then Spear's, then those of entry points.
 
         Raises:
             ConfigurationError: no runtime takes it, or the one that does cannot use it.

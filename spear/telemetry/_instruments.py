@@ -1,7 +1,7 @@
 """Instruments: objects whose hooks are called when something happens in a host. The word is Trio's.
 
-A host looks each hook up in a table of its own, which is empty if no instrument has overridden that hook.
-So what nobody watches costs the look at an empty tuple, and not even the record is made.
+A host has a tuple of functions for each hook. A hook that no instrument overrides costs the look at an
+empty tuple; its record is not even made.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class Instrument:
     """A watcher of a host: override the hooks that you want; here they do nothing.
 
-    Hooks are called in the host's own tasks, between two of its steps, so they must neither block nor
-    take long. What a hook raises is logged, and concerns nobody else; Ctrl-C may interrupt a hook. Hand
-    an instrument to ``open_spearlet(instruments=...)``, or to ``spearlet.instruments.add()`` later.
+    The host calls hooks synchronously in its own tasks, so a hook must neither block nor take long. An
+    exception of a hook is logged, also SystemExit; the host and other instruments go on. Ctrl-C may
+    interrupt a hook, and raises KeyboardInterrupt in the host's task. Hand an instrument to
+    ``open_spearlet(instruments=...)``, or to ``spearlet.instruments.add()`` later.
     """
 
     def instance_changed(self, event: InstanceEvent) -> None:
@@ -36,10 +37,14 @@ class Instrument:
         """A connection was made, logged in, was refused, fell silent or ended."""
 
     def deployment_changed(self, event: DeploymentEvent) -> None:
-        """A deployment starts, is ready, scaled, restarted, given up, or ends."""
+        """Something happened to a deployment: it is ready, or scaled; see :class:`DeploymentEvent`."""
 
     def call_started(self, call: CallRecord) -> None:
-        """A caller has called a function. What is put into ``call.carrier`` travels with the call."""
+        """A caller has called a function, and no instance is chosen yet.
+
+        Texts that this hook puts into ``call.carrier`` are sent as metadata, in place of those of the
+        caller that have the same keys. Later changes of the carrier are not sent.
+        """
 
     def call_ended(self, call: CallRecord) -> None:
         """The same call has ended: with a result, or with ``call.failure``."""
@@ -74,7 +79,7 @@ class Instruments:
             self.add(each)
 
     def add(self, instrument: Instrument) -> None:
-        """Call its hooks from now on.
+        """Call the instrument's hooks from now on. Of calls that run already, it does not hear the end.
 
         Raises:
             ConfigurationError: it is no :class:`Instrument`, or it is there already.
@@ -88,7 +93,7 @@ class Instruments:
         self._use((*self._each, instrument))
 
     def remove(self, instrument: Instrument) -> None:
-        """Call its hooks no more. Does nothing if it is not there."""
+        """Call the instrument's hooks no more. Does nothing if it was not added."""
         self._use(tuple(each for each in self._each if each is not instrument))
 
     def _use(self, instruments: tuple[Instrument, ...]) -> None:

@@ -1,6 +1,6 @@
 """What instruments are given: records of what has happened.
 
-The packages that make these records import them from here, because they may not be imported by this one.
+The records live here, and not in the packages that make them, because this package must not import those.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class InstanceEvent:
     Attributes:
         instance_id: which one.
         state: the state it is in now.
-        time: of Trio's clock.
+        time: when, in seconds of Trio's clock; not to be compared with that of a :class:`LogLine`.
         reason: why, if there is something to say.
     """
 

@@ -110,7 +110,8 @@ class TransportRegistry:
         """A connection for as long as the block runs; see :meth:`Transport.connect`.
 
         Raises:
-            UnsupportedTransport, BrokenEntryPoint, ConfigurationError: as :meth:`parse` does.
+            UnsupportedTransport, BrokenEntryPoint, ConfigurationError: as :meth:`parse` does. Entering
+                the block raises as :meth:`Transport.connect` does.
         """
         transport = self._find_by_scheme(str(address))
         parsed = transport.parse(address) if isinstance(address, str) else address

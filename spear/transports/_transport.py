@@ -80,7 +80,8 @@ class Transport(ABC):
 
     A host finds transports by name: among those that ``open_spearlet(transports=...)`` was given, Spear's
     own, and the entry points ``spear.transports`` of installed distributions. An agent finds them by the
-    scheme of an address, in the same way; a scheme that is no name needs an entry point of its own.
+    scheme of an address, in the same way: a scheme that differs from the transport's name needs an entry
+    point named after the scheme, too.
 
     Attributes:
         name: what strategies call it; letters, digits, ``-`` and ``_``.
@@ -114,7 +115,8 @@ class Transport(ABC):
         open.
 
         Raises:
-            ConfigurationError: the address is taken, unsafe, or not ours. CannotListen is one.
+            ConfigurationError: the address is unsafe; CannotListen, a subclass, if it is taken or not
+                ours.
             OSError: the system refuses.
         """
 

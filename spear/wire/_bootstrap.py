@@ -53,7 +53,7 @@ class BootstrapRecord:
         limits: what the instance accepts, and how long it waits.
         drain_seconds: for calls that run when a signal ends the instance.
         debug: send tracebacks with errors.
-        low_latency: look for input for a moment before going to sleep.
+        low_latency: poll for input for a moment before blocking.
     """
 
     addresses: tuple[OfferedAddress, ...]
