@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from spear.calls import CallAttributes, Candidate, Candidates, PolicyFactory
     from spear.spearlet import Function
 
+pytestmark = pytest.mark.slow
+
 MANY = 300
 MOST_TIMES = 2.0
 CALLS = 200

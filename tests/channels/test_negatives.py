@@ -95,6 +95,7 @@ async def test_r7_the_suites_say_in_which_case_a_channel_fails() -> None:
     assert caught.value.__notes__ == [f"in the case {next(iter(PEER_CASES))!r}"]
 
 
+@pytest.mark.slow
 async def test_r8_each_call_ends_by_its_deadline_whatever_stands_in_front_of_its_answer(
     autojump_clock: trio.testing.MockClock, seed: random.Random
 ) -> None:

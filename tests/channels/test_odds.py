@@ -119,6 +119,7 @@ async def test_kinds_of_items() -> None:
             await stream.receive_item()
 
 
+@pytest.mark.slow
 @pytest.mark.repetitive
 async def test_a_call_of_eighty_minutes(autojump_clock: MockClock) -> None:
     """Longer than a response can tell."""

@@ -73,6 +73,7 @@ def test_one_line_is_kept_even_if_it_is_larger_than_all() -> None:
     assert fed(b"x" * 100 + b"\n", limits=limits) == ["x" * 100]
 
 
+@pytest.mark.slow
 @pytest.mark.repetitive
 @pytest.mark.parametrize("flood", [b"\n", b"x", b"\x00", b"\xff"])
 def test_a_flood_costs_no_memory(flood: bytes) -> None:
