@@ -10,6 +10,9 @@ Invariants:
   the peer ends up in :attr:`Connection.error`, after the events of all frames before it.
 * A call is in :attr:`Connection.calls` from its request to its final frame, and counts as long.
 * Credit is spent and returned for every item, also for those nobody will read.
+
+# Size: sending and receiving move the same calls through the same tables, and spend and return the same
+credit. What can be understood alone is in parts of its own: signals, a peer's conduct, windows of credit.
 """
 
 from __future__ import annotations
@@ -17,41 +20,53 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias, final
 
-from spear._errors import CallCancelled, CallFailed, Rejected, RemoteProtocolError
+from spear._errors import (
+    CallCancelled,
+    CallFailed,
+    ChannelClosed,
+    LocalProtocolError,
+    Rejected,
+    RemoteProtocolError,
+)
 from spear._limits import WireLimits
 from spear._segments import Segment
 
-from ._calls import Call, CalleeSide
+from ._calls import Call, CalleeSide, CallerSide, MessageStream
+from ._conduct import PeerConduct
 from ._credit import ITEM_OVERHEAD_BYTES, Windows
-from ._failures import overloaded
+from ._failures import encode_failure, overloaded
 from ._frames import (
     BATCH,
     BYTES_BYTES,
     LAST,
     MANDATORY,
+    REPLY_STREAM,
     SEGMENT,
     SHARED,
     STREAM,
+    Buffer,
     Frame,
     FrameType,
+    Payload,
     Received,
     unpack_items_untrusted,
 )
 from ._heads import Head
 from ._outbox import Outbox
 from ._receiver import Receiver
-from ._sending import STREAMS, SendingHalf, signal_cost
+from ._signals import SignalQueue, signal_cost
 from ._sink import Sink
 from ._states import (
     CALL_RECEIVES,
+    CALL_SENDS,
     CONNECTION_RECEIVES,
+    CONNECTION_SENDS,
     CallState,
     ConnectionState,
     Kind,
     Role,
     kind_of,
 )
-from ._strikes import RateLimit
 
 # Plain numbers: an attribute of an enum costs as much as three comparisons on the hot path.
 _REQUEST: Final = int(FrameType.EXECUTION_REQUEST)
@@ -70,9 +85,11 @@ _CANCELLING: Final = CallState.CANCELLING
 _OF_CONNECTION: Final = frozenset(
     {Kind.ANNOUNCE, Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE, Kind.CLOSE, Kind.LEND}
 )
+_STREAMS: Final = STREAM | REPLY_STREAM
 _IN_PARTS: Final = frozenset({_REQUEST, _RESPONSE, _ITEM})
 
 # Where a plain request leads, looked up once and for all.
+_REQUEST_SENT: Final = CALL_SENDS[Role.CALLER][_IDLE][Kind.REQUEST]
 _REQUEST_RECEIVED: Final = CALL_RECEIVES[Role.CALLEE][_IDLE][Kind.REQUEST]
 
 Event: TypeAlias = tuple[Call | None, int, int, int, int, Head | None, Received | list[bytes]]
@@ -87,8 +104,16 @@ def _accept_all(function: int, head: Head | None) -> CallFailed | None:
     return None
 
 
+def _in_bytes(payload: Payload) -> Buffer:
+    """The same payload with a length in bytes. Raises TypeError for what is none, before it counts."""
+    if isinstance(payload, Segment):
+        return payload.as_view()
+    # A view of a bytearray would keep its owner from ever resizing it.
+    return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
+
+
 @final
-class Connection(SendingHalf):
+class Connection:
     """The protocol's state at one end.
 
     Args:
@@ -99,13 +124,25 @@ class Connection(SendingHalf):
         trusted: do not count strikes against the peer (an agent trusts its host).
 
     Attributes:
+        state: where the connection stands.
+        peer: the peer's limits.
+        calls: those that are open, by id; from the request to the final frame.
+        incomplete: calls of the peer whose request is still coming in.
+        outbound_open: how many of the open calls are ours.
+        inbound_open: how many are the peer's.
+        request_bytes: what is held of the peer's requests.
+        refused: calls of the peer that ended before a handler began.
+        messages: the stream of one-way messages.
+        windows: the credit that all streams share.
         error: what the peer did wrong; there is no more to be received then.
         unknown_frames: of kinds that a later version of the protocol may have.
     """
 
     __slots__ = (
-        "_accepts", "_calls_mark", "_cancels", "_controls", "_finals_mark", "_heard", "_new_call",
-        "_on_incomplete", "_policed", "error", "unknown_frames",
+        "_accepts", "_begun_items", "_conduct", "_finals", "_finals_mark", "_heard", "_limits",
+        "_new_call", "_next_id", "_on_incomplete", "_peer_last_id", "_receiver", "_refunded", "_role",
+        "_signals", "_sink", "calls", "error", "inbound_open", "incomplete", "messages",
+        "outbound_open", "peer", "refused", "request_bytes", "state", "unknown_frames", "windows",
     )  # fmt: skip
 
     def __init__(
@@ -117,23 +154,41 @@ class Connection(SendingHalf):
         receiver: Receiver | None = None,
         trusted: bool = False,
     ) -> None:
-        super().__init__(role, limits, sink, receiver=receiver)
+        self._role = role
+        self._limits = limits
+        self.peer = limits
+        self._sink = sink
+        self._receiver = receiver
+        self._signals = SignalQueue(sink)
+        self._conduct = PeerConduct(limits, is_trusted=trusted)
+        self.state = ConnectionState.START
+        self.error: RemoteProtocolError | None = None
+        self.unknown_frames = 0
+        self.calls: dict[int, Call] = {}
+        self.incomplete: dict[int, CalleeSide] = {}
+        self.outbound_open = 0
+        self.inbound_open = 0
+        self.request_bytes = 0
+        self.refused = 0
+        # The host's calls are odd, the agent's are even.
+        self._next_id = 1 if role is Role.HOST else 2
+        self._peer_last_id = 0 if role is Role.HOST else -1
+        self.windows = self._connection_windows()
+        # One-way messages are the items of a stream that is always there.
+        self.messages = MessageStream()
+        self._begun_items: dict[int, int] = {}  # call id -> cost of the item that is half here
+        self._refunded = 0  # credit of items never sent, about which nobody has been told yet
+        self._finals = 0  # final frames pushed since the last look at whether the peer reads
+        self._finals_mark = 0  # the sink's frame before the final frames that are counted
+        self._heard = float("-inf")  # when frames arrived last
         self._new_call: Callable[[], CalleeSide] = CalleeSide
         self._accepts: Accepts = _accept_all
         self._on_incomplete: Callable[[CalleeSide, int], None] | None = None
-        self.error: RemoteProtocolError | None = None
-        self.unknown_frames = 0
-        self._calls_mark = self._next_id  # of the next call of ours when signals were last counted
-        self._finals_mark = 0  # the sink's frame before the final frames that are counted
-        self._heard = float("-inf")  # when frames arrived last
-        self._policed = not trusted
-        self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
-        self._controls = RateLimit(limits.control_frames_per_second, limits.control_frame_burst)
 
     @property
     def trusts_peer(self) -> bool:
         """Whether the peer may cost us what it likes: a function's host may."""
-        return not self._policed
+        return self._conduct.is_trusted
 
     @classmethod
     def opened(cls, role: Role, limits: WireLimits, sink: Sink) -> Connection:
@@ -180,6 +235,221 @@ class Connection(SendingHalf):
         self._new_call = new_call
         self._accepts = accepts
         self._on_incomplete = on_incomplete
+
+    # -- the connection itself ------------------------------------------------------------------
+
+    def send_control(self, kind: Kind, *, a: int = 0, b: int = 0, head: Head | None = None) -> None:
+        """Send a frame that concerns the connection: handshake, announcement, heartbeat, close.
+
+        Raises:
+            LocalProtocolError: the table does not allow it now.
+            ValueError: a head cannot carry this.
+        """
+        state = CONNECTION_SENDS[self._role][self.state].get(kind)
+        if state is None:
+            raise LocalProtocolError(f"cannot send {kind.name} while {self.state.name}")
+        type_ = int(kind) & 0xFF
+        if kind in (Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE):
+            self._sink.push_latest(type_, 0, a, b, b"", head)
+        else:
+            self._sink.push(type_, 0, 0, a, b, b"", head)
+        self.state = state
+
+    def lose(self) -> None:
+        """The transport is gone: nothing goes out or comes in any more, and every call is over."""
+        self.state = _CLOSED
+        for call in self.calls.values():
+            call.state = CallState.DONE
+        self.calls.clear()
+        self._signals.clear()
+        self.incomplete.clear()
+        self.outbound_open = self.inbound_open = self.request_bytes = 0
+
+    @property
+    def last_peer_call(self) -> int:
+        """The newest call of the peer that we took: what CLOSE reports."""
+        return max(self._peer_last_id, 0)
+
+    # -- calls that we make ---------------------------------------------------------------------
+
+    def start_call(
+        self,
+        call: CallerSide,
+        function: int,
+        deadline_ms: int,
+        flags: int,
+        payload: Payload,
+        head: Head | None = None,
+    ) -> None:
+        """Send a request.
+
+        Raises:
+            ChannelClosed: one of the two sides is leaving.
+            LocalProtocolError: the peer takes no payload of that size, or no further call now, or
+                this call was started before.
+            ValueError: a head cannot carry this.
+        """
+        if self.state is not _OPEN:
+            raise ChannelClosed("this connection takes no new calls")
+        if call.state is not _IDLE:
+            raise LocalProtocolError(f"cannot start a call that is {call.state.name}")
+        peer = self.peer
+        if self.outbound_open >= peer.max_calls:
+            raise LocalProtocolError(f"{peer.max_calls} calls are open, the peer takes no more")
+        if type(payload) is not bytes:
+            payload, flags = self._to_be_pushed(payload, flags)
+        if len(payload) > peer.max_message_bytes and not isinstance(payload, Segment):
+            raise LocalProtocolError(
+                f"a payload of {len(payload)} bytes; the peer takes {peer.max_message_bytes}",
+                code="payload_too_large",
+            )
+        sink, call_id = self._sink, self._next_id
+        sink.push(_REQUEST, flags, call_id, function, deadline_ms, payload, head)
+        call.sequence = sink.pushed
+        call.state = _REQUEST_SENT
+        if flags & _STREAMS:
+            self._open_windows(call)
+            if flags & STREAM:
+                call.state = call.sends[_IDLE][Kind.STREAM_REQUEST]
+        call.id = call_id
+        self._next_id = call_id + 2
+        self.calls[call_id] = call
+        self.outbound_open += 1
+
+    def cancel(self, call: CallerSide, reason: int = 0) -> bool:
+        """Give up a call of ours; True if it was never sent and is over at once.
+
+        Otherwise it stays open until the peer's final frame: its handler has to end first.
+        """
+        state = call.sends[call.state].get(Kind.CANCEL)
+        if state is None:  # it is over, or cancelled already
+            return call.state is CallState.DONE
+        if self._sink.retract(call.id, call.sequence):
+            call.state = CallState.DONE
+            self._end_outbound(call)
+            return True
+        call.state = state
+        self._sink.abandon(call.id)
+        self._sink.push(_CANCEL, 0, call.id, reason, 0)
+        return False
+
+    def is_unsent(self, call: CallerSide) -> bool:
+        """Whether no byte of a call of ours has been sent."""
+        return self._sink.is_unsent(call.id, call.sequence)
+
+    # -- calls that the peer makes ----------------------------------------------------------------
+
+    def respond(self, call: CalleeSide, payload: Payload, flags: int, micros: int) -> None:
+        """Send the result: the final frame of a call. If it was cancelled, nobody wants the payload.
+
+        Raises:
+            LocalProtocolError: the call has had its final frame, or the peer takes no payload of
+                that size; the call is then still open.
+        """
+        if call.state is _CANCELLING:
+            payload = b""
+        if type(payload) is not bytes:
+            payload, flags = self._to_be_pushed(payload, flags)
+        if len(payload) > self.peer.max_message_bytes and not isinstance(payload, Segment):
+            raise LocalProtocolError(
+                f"a result of {len(payload)} bytes; the peer takes {self.peer.max_message_bytes}",
+                code="payload_too_large",
+            )
+        self._end_inbound(call, _RESPONSE)
+        self._sink.push(_RESPONSE, flags, call.id, micros, 0, payload)
+        self._finals += 1
+
+    def _to_be_pushed(self, payload: Payload, flags: int) -> tuple[Payload, int]:
+        """What is not bytes, as the sink takes it, and the flags that go with it."""
+        if not isinstance(payload, Segment):
+            return _in_bytes(payload), flags
+        lent = payload if self._sink.may_lend(payload) else payload.as_view()
+        return lent, flags | SHARED
+
+    def fail(self, call: CalleeSide, failure: CallFailed) -> None:
+        """Send a failure: the final frame of a call. Raises LocalProtocolError as `respond` does."""
+        self._end_inbound(call, _ERROR)
+        if self.incomplete.pop(call.id, None) is not None and self._receiver is not None:
+            self._receiver.refuse(call.id)
+            self.refused += 1
+        self._refuse(call.id, failure)
+
+    def signal(self, call: CalleeSide, payload: Payload, flags: int, now: float) -> bool:
+        """Tell the caller how far the call is; an unsent earlier signal is replaced.
+
+        At most ``SIGNALS_PER_SECOND`` are sent, because the peer cuts who sends more.
+
+        Returns:
+            False if the signal is held back: :meth:`send_signals` is to be called a moment later.
+
+        Raises:
+            LocalProtocolError: the call is over or cancelled, or the payload above a fragment.
+        """
+        if call.sends[call.state].get(Kind.SIGNAL) is None:
+            raise LocalProtocolError(f"cannot report progress of a call that is {call.state.name}")
+        report = payload if type(payload) is bytes else _in_bytes(payload)
+        size = len(report)
+        if size > self.peer.fragment_bytes:
+            raise LocalProtocolError(
+                f"a report of {size} bytes; the peer takes {self.peer.fragment_bytes}",
+                code="payload_too_large",
+            )
+        return self._signals.send(call.id, report, flags, now)
+
+    def send_signals(self, now: float) -> bool:
+        """Send signals that were held back, as many as may be sent now; False if some are left."""
+        return self._signals.send_held(self.calls, now)
+
+    # -- items of streams ---------------------------------------------------------------------------
+
+    def may_send_item(self, call: Call) -> bool:
+        """Whether the peer has lent enough credit for an item to begin."""
+        windows = call.windows
+        return (
+            windows is not None and windows.send.available > 0 and self.windows.send.available > 0
+        )
+
+    def send_item(self, call: Call, payload: Payload, flags: int) -> int:
+        """Send one item, returns the credit it costs; the caller has asked :meth:`may_send_item`.
+
+        Raises:
+            LocalProtocolError: the call is over or does not stream, or the item is too large.
+        """
+        kind = Kind.LAST_ITEM if flags & LAST else Kind.ITEM
+        state = call.sends[call.state].get(kind)
+        windows = call.windows
+        if state is None or windows is None:
+            raise LocalProtocolError(f"cannot send an item of a call that is {call.state.name}")
+        item = payload if type(payload) is bytes else _in_bytes(payload)
+        size = len(item)
+        if size > self.peer.max_message_bytes:
+            raise LocalProtocolError(
+                f"an item of {size} bytes; the peer takes {self.peer.max_message_bytes}",
+                code="payload_too_large",
+            )
+        call.state = state
+        cost = size + ITEM_OVERHEAD_BYTES
+        windows.send.available -= cost
+        self.windows.send.available -= cost
+        self._sink.push_item(flags, call.id, item)
+        return cost
+
+    def end_items(self, call: Call) -> None:
+        """Say that no further item will come. Raises LocalProtocolError if that was said before."""
+        state = call.sends[call.state].get(Kind.LAST_ITEM)
+        if state is None:
+            raise LocalProtocolError(f"cannot end the items of a call that is {call.state.name}")
+        call.state = state
+        self._sink.push(_ITEM, LAST, call.id, 0, 0)
+
+    def consumed(self, call: Call, cost: int) -> None:
+        """The application has taken items that cost so much: give the credit back."""
+        windows = call.windows
+        if windows is not None and call.state is not CallState.DONE:
+            credit = windows.receive.consume(cost)
+            if credit and call.sends[call.state].get(Kind.CREDIT) is not None:
+                self._sink.push_credit(call.id, credit)
+        self._return_credit(cost)
 
     # -- what comes in ----------------------------------------------------------------------------
 
@@ -277,7 +547,7 @@ class Connection(SendingHalf):
         call = self._new_call()
         call.id = call_id
         call.state = _REQUEST_RECEIVED
-        if flags & STREAMS:
+        if flags & _STREAMS:
             self._open_windows(call)
             if flags & STREAM:
                 call.state = call.receives[_IDLE][Kind.STREAM_REQUEST]
@@ -318,7 +588,7 @@ class Connection(SendingHalf):
         if known is None:
             if type_ == _ITEM and self._is_over(call_id):
                 self._return_credit(cost)
-                self._count_late_untrusted(cost, self._heard)
+                self._conduct.late_items_untrusted(cost, self._heard)
                 return False
             raise RemoteProtocolError(f"a payload for no call ({call_id})")
         if known.receives[known.state].get(kind_of(type_, flags)) is None:
@@ -340,12 +610,12 @@ class Connection(SendingHalf):
             if type_ & MANDATORY:
                 raise RemoteProtocolError(f"frame {type_:#x} while {self.state.name}")
             self.unknown_frames += 1
-            self._count_control_untrusted(now)
+            self._conduct.control_untrusted(now)
         elif type_ in _OF_CONNECTION:
             if call_id:
                 raise RemoteProtocolError(f"frame {type_:#x} names a call ({call_id})")
             self.state = state
-            self._count_control_untrusted(now)
+            self._conduct.control_untrusted(now)
             if type_ == Kind.HEALTH_CHECK:
                 self.send_control(Kind.HEALTH_RESPONSE, a=a, b=self.inbound_open)
             return (None, type_, flags, a, b, head, payload)
@@ -390,7 +660,7 @@ class Connection(SendingHalf):
         call = self.calls.get(call_id)
         if call is None and self._is_over(call_id):
             self._return_credit(cost)
-            self._count_late_untrusted(cost, now)
+            self._conduct.late_items_untrusted(cost, now)
             return None
         call = self._moved_untrusted(call_id, kind)
         if count and not is_begun:
@@ -402,8 +672,7 @@ class Connection(SendingHalf):
 
     def _receive_cancel_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, flags, call_id, a, b, head, payload = frame
-        if self._policed and self._cancels.hit(now) >= self._limits.max_strikes:
-            raise RemoteProtocolError("too many cancelled calls")
+        self._conduct.cancel_untrusted(now)
         call = self.calls.get(call_id)
         if isinstance(call, CalleeSide):
             self._moved_untrusted(call_id, Kind.CANCEL)
@@ -419,7 +688,7 @@ class Connection(SendingHalf):
         elif self._sink.abandon(call_id):
             self._refuse(call_id, CallCancelled("cancelled", delivered="yes"))
         else:
-            self._count_control_untrusted(now)  # it crossed the final frame
+            self._conduct.control_untrusted(now)  # it crossed the final frame
         return None
 
     def _receive_credit_untrusted(self, frame: Frame, now: float) -> Event | None:
@@ -428,7 +697,7 @@ class Connection(SendingHalf):
         windows: Windows | None = self.windows
         if call_id:
             if call_id not in self.calls and self._is_over(call_id):
-                self._count_control_untrusted(now)
+                self._conduct.control_untrusted(now)
                 return None
             call = self._moved_untrusted(call_id, Kind.CREDIT)
             windows = call.windows
@@ -436,14 +705,12 @@ class Connection(SendingHalf):
             raise RemoteProtocolError(f"more credit than was spent (call {call_id})")
         if credit * 4 < windows.send.size:
             # Small change. Credit in proper portions cannot flood us: we have spent it before.
-            self._count_control_untrusted(now)
+            self._conduct.control_untrusted(now)
         return (call, type_, flags, credit, b, head, payload)
 
     def _receive_signal_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, _, call_id, flags, b, head, payload = frame
-        self._controls.allow((self._next_id - self._calls_mark) // 2)  # one for each call of ours
-        self._calls_mark = self._next_id
-        self._count_control_untrusted(now, signal_cost(len(payload)))
+        self._conduct.signal_untrusted(signal_cost(len(payload)), (self._next_id - 1) // 2, now)
         if not call_id:  # reserved for what may concern a connection some day
             self.unknown_frames += 1
             return None
@@ -454,7 +721,7 @@ class Connection(SendingHalf):
             return None
         return (call, type_, flags, 0, b, head, payload)
 
-    # -- shared steps -------------------------------------------------------------------------------
+    # -- steps of both directions ------------------------------------------------------------------
 
     def _moved_untrusted(self, call_id: int, kind: int) -> Call:
         """The call, moved by what came in."""
@@ -487,13 +754,59 @@ class Connection(SendingHalf):
             raise RemoteProtocolError("starts calls and does not read the answers")
         self._finals, self._finals_mark = 0, self._sink.pushed
 
-    def _count_late_untrusted(self, cost: int, now: float) -> None:
-        """Count items for a call that is over as control frames, beyond the credit that it had left."""
-        self._late_credit -= max(cost, ITEM_OVERHEAD_BYTES)
-        if self._late_credit < 0:
-            self._late_credit = 0
-            self._count_control_untrusted(now)
+    def _end_outbound(self, call: Call) -> None:
+        """A call of ours has had its final frame, or was never sent."""
+        self._abandon_incoming(call.id)
+        if self._sink.abandon(call.id):
+            # The peer must learn that the rest of this payload will not come.
+            self._sink.push(_CANCEL, 0, call.id, 0, 0)
+        del self.calls[call.id]
+        self.outbound_open -= 1
 
-    def _count_control_untrusted(self, now: float, count: int = 1) -> None:
-        if self._policed and self._controls.hit(now, count) >= self._limits.max_strikes:
-            raise RemoteProtocolError("too many control frames")
+    def _end_inbound(self, call: CalleeSide, kind: int) -> None:
+        before = call.state
+        state = call.sends[before].get(kind)
+        if state is None:
+            raise LocalProtocolError(f"call {call.id} has had its final frame")
+        if self._signals:
+            self._signals.send_last(call)
+        if before is _CANCELLING:
+            self._sink.abandon(call.id)  # items nobody waits for
+        if call.windows is not None:
+            self._conduct.expect_late_items(call.windows.receive.available)
+        call.state = state
+        del self.calls[call.id]
+        self.inbound_open -= 1
+        self.request_bytes -= call.request_bytes
+
+    def _refuse(self, call_id: int, failure: CallFailed) -> None:
+        flags, a, b, head = encode_failure(failure, self._limits.error_message_bytes)
+        self._sink.push(_ERROR, flags, call_id, a, b, b"", head)
+        self._finals += 1
+
+    def _abandon_incoming(self, call_id: int) -> bool:
+        """The rest of a payload will not come; True if there was one under way."""
+        if self._receiver is None or not self._receiver.abandon(call_id):
+            return False
+        self._return_credit(self._begun_items.pop(call_id, 0))
+        return True
+
+    def _open_windows(self, call: Call) -> None:
+        call.windows = Windows(self.peer.stream_window_bytes, self._limits.stream_window_bytes)
+
+    def _connection_windows(self) -> Windows:
+        return Windows(
+            self.peer.connection_window_bytes,
+            self._limits.connection_window_bytes,
+            overdraft=self._limits.max_message_bytes + ITEM_OVERHEAD_BYTES,
+        )
+
+    def _refund(self, credit: int) -> None:
+        """Items were dropped before a byte of them was sent."""
+        self.windows.send.available += credit
+        self._refunded += credit
+
+    def _return_credit(self, cost: int) -> None:
+        credit = self.windows.receive.consume(cost)
+        if credit and self.state is not _CLOSED:
+            self._sink.push_credit(0, credit)

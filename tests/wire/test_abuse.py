@@ -403,7 +403,7 @@ class TestFloods:
             end.feed(item)
         end.feed(frame(FrameType.STREAM_DATA, LAST, call.id))
         assert end.error is None
-        assert end.connection._controls.tokens == 1
+        assert end.connection._conduct.controls.tokens == 1
         end.feed(item * 4)
         assert str(end.error) == "too many control frames"
 

@@ -39,7 +39,7 @@ from spear.wire import (
     Role,
     decode_failure_untrusted,
 )
-from spear.wire._sending import SIGNAL_BURST, SIGNALS_PER_SECOND
+from spear.wire._signals import SIGNAL_BURST, SIGNALS_PER_SECOND
 
 from .helpers import (
     BOTH_STREAMS,
