@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from spear.agent import context as context
     from spear.calls import FunctionStream as FunctionStream
     from spear.calls import Result as Result
+    from spear.channels import SharedBuffer as SharedBuffer
     from spear.runtimes import ProcessSettings as ProcessSettings
     from spear.runtimes import ResourceLimits as ResourceLimits
     from spear.spearlet import Deployment as Deployment
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from spear.spearlet import Spearlet as Spearlet
     from spear.spearlet import open_spearlet as open_spearlet
     from spear.telemetry import Instrument as Instrument
-    from spear.transports import SharedBuffer as SharedBuffer
 
 _ERRORS = (
     "AuthenticationFailed", "BrokenEntryPoint", "CallCancelled", "CallFailed", "CannotListen",
@@ -92,7 +92,7 @@ _HOMES = {
     "Instrument": "spear.telemetry",
     "InstanceTimeouts": "spear._host_limits",
     "WireLimits": "spear._limits",
-    "SharedBuffer": "spear.transports",
+    "SharedBuffer": "spear.channels",
     **dict.fromkeys(_OF_FUNCTIONS, "spear.agent"),
     **dict.fromkeys(_OF_CALLERS, "spear.calls"),
     **dict.fromkeys(_OF_HOSTS, "spear.spearlet"),

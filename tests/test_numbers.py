@@ -66,8 +66,8 @@ PACKAGES: Final = (
 
 MADE_BY_SPEAR: Final = frozenset(
     {
-        "AcceptorStatistics", "Answer", "BorrowedFile", "CallStream", "ChannelStatistics",
-        "ConnectionEvent", "DeploymentStatistics", "Descriptor", "ExecutionResponse",
+        "AcceptorStatistics", "Answer", "CallStream", "ChannelStatistics",
+        "ConnectionEvent", "DeploymentStatistics", "ExecutionResponse",
         "FunctionStatistics", "GatewayStatistics", "InboundCall", "IncomingConnection",
         "InstanceEvent", "InstanceHealth", "InstanceMetrics", "LogLine", "ManagerStatistics",
         "PeerCredentials", "RuntimeCapabilities", "RegisteredFunctionStatistics",
@@ -78,8 +78,8 @@ MADE_BY_SPEAR: Final = frozenset(
 
 CALLED_BY_SPEAR: Final = re.compile(
     r"AgentService\.|HostAddresses\.|ConnectionManager\.|Service\.refuse|Timers\.|ProcessSettings\.\w+_command"
-    r"|DeadlineExceeded\.of_call|process_or_its_session|descriptors_in|examine|make_memory_file"
-    r"|send_with_descriptor|FunctionConfiguration\("  # whose fields are read by a schema
+    r"|DeadlineExceeded\.of_call|process_or_its_session"
+    r"|FunctionConfiguration\("  # whose fields are read by a schema
     r"|\w+Stream\.receive_some"  # as Trio's streams have it
     r"|LatencyHistogram\((counts|total_seconds)"
     r"|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ._statistics import LatencyHistogram as LatencyHistogram
     from ._timers import Timers as Timers
     from ._timers import open_timers as open_timers
+    from .segments import SharedBuffer as SharedBuffer
 
 _HOMES = {
     "CallStream": "._calls",
@@ -62,6 +63,7 @@ _HOMES = {
     "Service": "._handlers",
     "Timers": "._timers",
     "call_unprotected": "._interrupts",
+    "SharedBuffer": ".segments",
     "connect_channel": "._connect",
     "default_strategy": "._factory",
     "machine_clock": "._heartbeat",

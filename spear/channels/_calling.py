@@ -232,7 +232,7 @@ class CallingHalf:
 
     async def _get_ready(self, payload: Segment, deadline: float) -> float:
         """Wait until a segment can be handed over, if ever it can; returns the time."""
-        lender = self._pipe.lender
+        lender = self._pipe.segments.lender
         if lender is not None and len(payload) >= lender.least_bytes:
             with trio.CancelScope(deadline=deadline):
                 await lender.get_ready()

@@ -115,7 +115,7 @@ class CommunicationChannel(CallingHalf):
         self._opened = self._clock()
         self._timers = timers
         self._holds_reports = False
-        pipe.keep_time(timers)
+        pipe.segments.keep_time(timers)
         self._heartbeat = Heartbeat(connection, timers, limits, self._on_silence)
         self._on_heartbeat_lost = on_heartbeat_lost
         self._is_announced = False
@@ -124,7 +124,12 @@ class CommunicationChannel(CallingHalf):
         self._sender: ItemSender | None = None
         service = service or NoService()
         self._handlers = Handlers(
-            service, connection, self._counters, self._clock, lender=pipe.lender, debug=debug
+            service,
+            connection,
+            self._counters,
+            self._clock,
+            lender=pipe.segments.lender,
+            debug=debug,
         )
         connection.serve(partial(InboundCall, self), service.refuse, self._on_incomplete)
 
@@ -307,7 +312,7 @@ class CommunicationChannel(CallingHalf):
         elif type_ == FrameType.CREDIT:
             self.wake_senders()
         elif type_ == FrameType.LEND:
-            self._pipe.on_lend(is_answer=bool(a))
+            self._pipe.segments.on_lend(is_answer=bool(a))
         elif type_ == FrameType.SIGNAL and isinstance(call, OutboundCall):
             assert isinstance(payload, bytes)  # wire says so
             call.on_progress_report(payload, flags)
@@ -446,7 +451,7 @@ class CommunicationChannel(CallingHalf):
     def statistics(self) -> ChannelStatistics:
         """What has happened on this channel so far."""
         counters, connection, pipe = self._counters, self.connection, self._pipe
-        receiver, lender, borrower = pipe.receiver, pipe.lender, pipe.borrower
+        receiver, segments = pipe.receiver, pipe.segments
         return ChannelStatistics(
             messages_sent=counters.messages_sent + connection.refused,
             messages_received=counters.messages_received + connection.refused,
@@ -461,9 +466,9 @@ class CommunicationChannel(CallingHalf):
             failures=dict(counters.failures),
             unsent_bytes=pipe.unsent_bytes,
             buffered_bytes=0 if receiver is None else receiver.buffered_bytes,
-            lent_bytes=0 if lender is None else lender.lent_bytes,
-            borrowed_bytes=0 if borrower is None else borrower.borrowed_bytes,
-            kept_bytes=0 if lender is None else lender.kept_bytes,
+            lent_bytes=segments.lent_bytes,
+            borrowed_bytes=segments.borrowed_bytes,
+            kept_bytes=segments.kept_bytes,
             heartbeats_missed=self._heartbeat.misses,
             unknown_frames=connection.unknown_frames,
             uptime_seconds=self._clock() - self._opened,

@@ -21,8 +21,8 @@ from spear.wire import CBOR, Connection, ConnectionState, Head, Payload
 
 if TYPE_CHECKING:
     from ._calls import InboundCall
-    from ._lending import SegmentLender
     from ._statistics import Counters
+    from .segments import SegmentLender
 
 MAX_MICROS: Final = 0xFFFF_FFFF
 """72 minutes: the longest execution time that a response can tell."""

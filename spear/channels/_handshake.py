@@ -108,7 +108,7 @@ async def admit_agent(
         pipe.flush()
         connection.open(request.limits)
         if SEGMENTS in features:
-            pipe.share(request.limits, trusts=False)
+            pipe.segments.agree(request.limits, trusts=False)
         return Login(request, proven[0], derive_session(proven[0], nonce, request.nonce))
     connection.send_control(Kind.AUTH_REFUSED, head=REFUSAL)
     await pipe.drain()
@@ -181,13 +181,13 @@ async def _log_in(
     connection.receive_control_untrusted(Kind.AUTH_ACCEPTED)
     connection.open(accepted.limits)
     if SEGMENTS in accepted.features and SEGMENTS in request.features:
-        pipe.share(accepted.limits, trusts=True)
+        pipe.segments.agree(accepted.limits, trusts=True)
     return Login(request, secret, derive_session(secret, challenge.nonce, nonce))
 
 
 def _features(pipe: Pipe) -> tuple[str, ...]:
     """What we know beyond what everybody knows."""
-    return (SEGMENTS,) if pipe.can_share else ()
+    return (SEGMENTS,) if pipe.segments.is_possible else ()
 
 
 async def _receive(

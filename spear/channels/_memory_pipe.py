@@ -23,12 +23,12 @@ from spear.wire import (
 )
 
 from ._interrupts import protected_class
-from ._unshared import Unshared
+from .segments import NO_SEGMENTS
 
 
 @final
 @protected_class
-class MemoryPipe(Unshared):
+class MemoryPipe:
     """Frames handed to a peer in the same process: no bytes, no copies, no encoding.
 
     What a peer receives are the very objects that were sent, if they are ``bytes``.
@@ -48,6 +48,7 @@ class MemoryPipe(Unshared):
     )
 
     can_fall_silent = False
+    segments = NO_SEGMENTS
 
     def __init__(self) -> None:
         self.sink: Sink = self

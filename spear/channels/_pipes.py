@@ -27,28 +27,19 @@ from trio.lowlevel import (
     wait_writable,
 )
 
-from spear._errors import ChannelBroken, RemoteProtocolError
-from spear.transports import (
-    ANCILLARY_BYTES,
-    CLOSE_ON_EXEC,
-    TRUNCATED,
-    SocketStream,
-    can_share_memory,
-    send_with_descriptor,
-)
+from spear._errors import ChannelBroken
+from spear.transports import SocketStream
 from spear.wire import Buffer, Frame, LendingFrame, Outbox, Receiver, Sink
 
-from ._borrowing import Borrower
 from ._interrupts import protected_class
-from ._lending import Lent, SegmentLender
 from ._pump import current_pump
 from ._stream_pipe import StreamPipe
 from ._streams import wake_all
+from .segments import Lent, SegmentHandover, SocketHandover
 
 if TYPE_CHECKING:
     from spear._limits import WireLimits
 
-    from ._timers import Timers
 
 READ_BYTES: Final = 130 * 1024
 """One read: all that 64 callers sent in a scheduler pass; or two payloads of 64 KiB, with their heads."""
@@ -93,33 +84,8 @@ class Pipe(Protocol):
         """What waits to be sent."""
 
     @property
-    def lender(self) -> SegmentLender | None:
-        """Hands out payloads in segments, once both ends have agreed on that."""
-
-    @property
-    def borrower(self) -> Borrower | None:
-        """Has the segments that the peer has handed out, once it has asked whether it may."""
-
-    @property
-    def can_share(self) -> bool:
-        """Whether descriptors can be passed."""
-
-    def share(self, peer: WireLimits, *, trusts: bool) -> None:
-        """From now on, descriptors may be passed.
-
-        Args:
-            peer: its limits.
-            trusts: whether we trust the peer. Then it does not trust us.
-        """
-
-    def keep_time(self, timers: Timers) -> None:
-        """See to it that segments are released and freed in time."""
-
-    def on_lend(self, *, is_answer: bool) -> None:
-        """The peer asks whether it may pass descriptors, or says that we may.
-
-        Raises RemoteProtocolError if that was not agreed on.
-        """
+    def segments(self) -> SegmentHandover:
+        """Payloads that are handed over instead of being sent."""
 
     async def receive(self) -> list[Frame]:
         """The next frames. Raises ChannelBroken when there will be none."""
@@ -156,9 +122,9 @@ class SocketPipe:
     __slots__ = (
         "_closed", "_drained", "_ended_by", "_failure", "_fileno", "_is_crowded", "_limits",
         "_low_latency",
-        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_timers", "_token", "_trusts",
-        "_unsent", "borrower",
-        "bytes_received", "bytes_sent", "lender", "receiver", "sink", "waiters",
+        "_nursery", "_on_frames", "_pump", "_server", "_stream", "_token",
+        "_unsent",
+        "bytes_received", "bytes_sent", "receiver", "segments", "sink", "waiters",
     )  # fmt: skip
 
     can_fall_silent = True
@@ -177,6 +143,7 @@ class SocketPipe:
         self._nursery = nursery
         self.receiver = Receiver(limits)
         self.sink = Outbox(limits, self._schedule, self.flush)
+        self.segments = SocketHandover(stream.socket, limits, self.receiver, self.sink)
         self._pump = current_pump()
         self._pump.acquire()
         self._low_latency = low_latency
@@ -193,48 +160,7 @@ class SocketPipe:
         self.waiters: list[Task] = []
         self.bytes_sent = 0
         self.bytes_received = 0
-        self.lender: SegmentLender | None = None
-        self.borrower: Borrower | None = None
-        self._trusts = False
-        self._timers: Timers | None = None
         self._is_crowded = False
-
-    # -- segments -----------------------------------------------------------------------------
-
-    @property
-    def can_share(self) -> bool:
-        """Whether descriptors can be passed."""
-        return (
-            self._stream.socket.family == socket.AF_UNIX
-            and self._limits.max_segment_bytes > 0
-            and can_share_memory()
-        )
-
-    def share(self, peer: WireLimits, *, trusts: bool) -> None:
-        """From now on, descriptors may be passed; see :class:`Pipe`."""
-        self._trusts = trusts
-        self.lender = SegmentLender(self._limits, peer, self.sink, seals=trusts)
-        self.sink.lend_through(self.lender)
-
-    def keep_time(self, timers: Timers) -> None:
-        """See to it that segments are released and freed in time."""
-        self._timers = timers
-        if self.lender is not None:
-            self.lender.keep_time(timers)
-
-    def on_lend(self, *, is_answer: bool) -> None:
-        """The peer asks whether it may pass descriptors, or says that we may; see :class:`Pipe`."""
-        if self.lender is None:
-            raise RemoteProtocolError("segments, which were not agreed on")
-        if is_answer:
-            self.lender.ready()
-            return
-        if self.borrower is None:
-            # Not before: a read that may bring descriptors costs 5 us more than a plain one.
-            self.borrower = Borrower(
-                self._limits, self.receiver, self.sink, self._timers, trusts=self._trusts
-            )
-        self.sink.push_lend(is_answer=True)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -293,12 +219,8 @@ class SocketPipe:
             target = receiver.direct
             if target is None:
                 size = READ_AHEAD_BYTES if receiver.assembling_bytes else READ_BYTES
-                if self.borrower is None:
-                    data = sock.recv(size)
-                else:
-                    data, ancillary, flags, _ = sock.recvmsg(size, ANCILLARY_BYTES, CLOSE_ON_EXEC)
-                    if ancillary or flags & TRUNCATED:
-                        self.borrower.take(ancillary, flags)
+                borrower = self.segments.borrower
+                data = sock.recv(size) if borrower is None else borrower.read(sock, size)
                 count = len(data)
                 frames = receiver.receive_data(data)
             else:
@@ -335,7 +257,7 @@ class SocketPipe:
         """Write what can be written without waiting. Never raises."""
         if self._unsent or self._closed or self._failure is not None:
             return
-        borrower = self.borrower
+        borrower = self.segments.borrower
         if borrower is not None and borrower.ended:
             borrower.give_back()
         try:
@@ -387,7 +309,7 @@ class SocketPipe:
                     assert isinstance(lent, Lent)  # by our lender
                     # Alone, so that the descriptor belongs to its first byte. Once that is sent, the rest
                     # is a view, and no LendingFrame any more.
-                    sent = send_with_descriptor(sock, first, lent.descriptor.fileno)
+                    sent = lent.send(sock, first)
                 else:
                     count = 1
                     for buffer in buffers[1:MAX_BUFFERS]:
@@ -462,10 +384,7 @@ class SocketPipe:
         self._stream.close()
         self._unsent = []
         self.receiver.detach()
-        if self.lender is not None:
-            self.lender.close()
-        if self.borrower is not None:
-            self.borrower.close()
+        self.segments.close()
         self._wake_drainers()
 
 

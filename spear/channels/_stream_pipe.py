@@ -16,7 +16,7 @@ from spear.wire import Buffer, Frame, Outbox, Receiver
 
 from ._interrupts import protected_class
 from ._streams import wake_all
-from ._unshared import Unshared
+from .segments import NO_SEGMENTS
 
 if TYPE_CHECKING:
     from spear._limits import WireLimits
@@ -29,7 +29,7 @@ WRITE_BYTES: Final = 256 * 1024
 
 @final
 @protected_class
-class StreamPipe(Unshared):
+class StreamPipe:
     """Frames over any Trio stream (TLS, WebSocket, a test's memory stream).
 
     Writing needs a task here, because only a task can wait inside ``send_all``.
@@ -41,6 +41,7 @@ class StreamPipe(Unshared):
     )  # fmt: skip
 
     can_fall_silent = True
+    segments = NO_SEGMENTS
 
     def __init__(self, stream: trio.abc.Stream, limits: WireLimits, nursery: trio.Nursery) -> None:
         self._stream = stream

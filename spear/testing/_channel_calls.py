@@ -23,8 +23,7 @@ from spear._errors import (
     WorkerDied,
 )
 from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
-from spear.channels import CommunicationChannel, InboundCall
-from spear.transports import SharedBuffer
+from spear.channels import CommunicationChannel, InboundCall, SharedBuffer
 
 from ._conformance import (
     REQUEST_BYTES,

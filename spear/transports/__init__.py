@@ -32,18 +32,6 @@ if TYPE_CHECKING:
     from ._memory import connect_memory as connect_memory
     from ._memory import memory_stream_pair as memory_stream_pair
     from ._memory import open_memory_listener as open_memory_listener
-    from ._memory_files import ANCILLARY_BYTES as ANCILLARY_BYTES
-    from ._memory_files import CLOSE_ON_EXEC as CLOSE_ON_EXEC
-    from ._memory_files import TRUNCATED as TRUNCATED
-    from ._memory_files import BorrowedFile as BorrowedFile
-    from ._memory_files import Descriptor as Descriptor
-    from ._memory_files import MemoryFile as MemoryFile
-    from ._memory_files import SharedBuffer as SharedBuffer
-    from ._memory_files import can_share_memory as can_share_memory
-    from ._memory_files import descriptors_in as descriptors_in
-    from ._memory_files import examine as examine
-    from ._memory_files import make_memory_file as make_memory_file
-    from ._memory_files import send_with_descriptor as send_with_descriptor
     from ._private_directory import check_private_directory as check_private_directory
     from ._private_directory import make_private_directory as make_private_directory
     from ._reasons import Reason as Reason
@@ -71,22 +59,17 @@ if TYPE_CHECKING:
     from ._unix import open_unix_listener as open_unix_listener
 
 _HOMES = {
-    "ANCILLARY_BYTES": "._memory_files",
     "Acceptor": "._accept",
     "AcceptorStatistics": "._accept",
     "Address": "._addresses",
-    "BorrowedFile": "._memory_files",
     "ByteStream": "._abc",
-    "CLOSE_ON_EXEC": "._memory_files",
     "ConnectOptions": "._transport",
-    "Descriptor": "._memory_files",
     "GetDirectory": "._transport",
     "Handler": "._accept",
     "IncomingConnection": "._accept",
     "ListenOptions": "._transport",
     "Listener": "._abc",
     "MemoryAddress": "._addresses",
-    "MemoryFile": "._memory_files",
     "MemoryListener": "._memory",
     "MemoryStream": "._memory",
     "MemoryTransport": "._memory",
@@ -95,10 +78,8 @@ _HOMES = {
     "PeerCredentials": "._credentials",
     "Reach": "._addresses",
     "Reason": "._reasons",
-    "SharedBuffer": "._memory_files",
     "SocketListener": "._socket_stream",
     "SocketStream": "._socket_stream",
-    "TRUNCATED": "._memory_files",
     "TcpAddress": "._addresses",
     "TcpTransport": "._tcp",
     "TlsClient": "._tls",
@@ -109,17 +90,13 @@ _HOMES = {
     "TransportRegistry": "._registry",
     "UnixAddress": "._addresses",
     "UnixTransport": "._unix",
-    "can_share_memory": "._memory_files",
     "check_private_directory": "._private_directory",
     "connect": "._registry",
     "connect_memory": "._memory",
     "connect_tcp": "._tcp",
     "connect_tls": "._tcp",
     "connect_unix": "._unix",
-    "descriptors_in": "._memory_files",
-    "examine": "._memory_files",
     "looks_like_tls": "._tls",
-    "make_memory_file": "._memory_files",
     "make_private_directory": "._private_directory",
     "memory_stream_pair": "._memory",
     "open_memory_listener": "._memory",
@@ -127,7 +104,6 @@ _HOMES = {
     "open_unix_listener": "._unix",
     "parse_address": "._registry",
     "process_or_its_session": "._accept",
-    "send_with_descriptor": "._memory_files",
 }
 
 __all__ = [*_HOMES]

@@ -15,7 +15,6 @@ import trio
 
 from spear import SharedBuffer
 from spear.testing import CHANNEL_CASES  # so that all is loaded before we may read no file
-from spear.transports import send_with_descriptor
 from spear.wire import FrameType, LendingFrame
 
 from .pipes import LIMITS, REQUEST, receive, socket_pipes
@@ -39,7 +38,7 @@ def crowd() -> list[socket.socket]:
     sockets[0].setblocking(False)
     while True:
         try:
-            send_with_descriptor(sockets[0], b"x", 0)
+            socket.send_fds(sockets[0], [b"x"], [0])
         except OSError as error:
             if error.errno != errno.ETOOMANYREFS:
                 raise
@@ -52,9 +51,9 @@ async def main() -> None:
         buffer.view[:3] = b"abc"
         async with socket_pipes() as (pipe, peer):
             for each in (pipe, peer):
-                each.share(LIMITS, trusts=each is peer)
-                each.on_lend(is_answer=False)
-                each.on_lend(is_answer=True)
+                each.segments.agree(LIMITS, trusts=each is peer)
+                each.segments.on_lend(is_answer=False)
+                each.segments.on_lend(is_answer=True)
             become_nobody()
             sockets = crowd()
             assert pipe.sink.may_lend(buffer)

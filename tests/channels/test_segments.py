@@ -30,10 +30,10 @@ from spear import (
     WireLimits,
 )
 from spear.channels import CommunicationChannel, connect_channel
-from spear.channels._lending import LEAST_SHARED_BYTES
-from spear.channels._segment_pool import WORTH_KEEPING
+from spear.channels.segments import LEAST_SHARED_BYTES, WORTH_KEEPING
+from spear.channels.segments._memory_files import Descriptor, make_memory_file
 from spear.testing import Functions, RawPeer, cancel_sweep
-from spear.transports import Descriptor, SocketStream, make_memory_file, send_with_descriptor
+from spear.transports import SocketStream
 from spear.wire import NO_DEADLINE, SEGMENTS, SHARED, FrameType, HeadValue
 
 from .helpers import INSTANCE, echo, open_in_memory, park, sleep
@@ -183,7 +183,7 @@ async def test_more_than_a_message_goes_by_descriptor_only(open_pair: OpenPair) 
 
 
 def _by_descriptor(channel: CommunicationChannel) -> bool:
-    return channel._pipe.lender is not None
+    return channel._pipe.segments.lender is not None
 
 
 async def test_in_memory_the_object_itself_is_handed_over() -> None:
@@ -502,10 +502,7 @@ def announcing(
 def pass_along(peer: RawPeer, data: bytes, *passed: Descriptor) -> None:
     assert isinstance(peer.stream, SocketStream)
     filenos = [each.fileno for each in passed]
-    if len(filenos) == 1:
-        assert send_with_descriptor(peer.stream.socket, data, filenos[0]) == len(data)
-    else:
-        assert socket.send_fds(peer.stream.socket, [data], filenos) == len(data)
+    assert socket.send_fds(peer.stream.socket, [data], filenos) == len(data)
 
 
 def sealed(size: int, seals: int, *, whole: int | None = None, beyond_end: int = 0) -> Descriptor:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import spear
-from spear.transports import (
-    ANCILLARY_BYTES,
-    CLOSE_ON_EXEC,
+from spear import SharedBuffer
+from spear.channels.segments._memory_files import (
     BorrowedFile,
     Descriptor,
-    SharedBuffer,
     descriptors_in,
     examine,
     make_memory_file,
+    receive_with_descriptors,
     send_with_descriptor,
 )
 
@@ -326,8 +325,9 @@ class TestPassing:
             left.send(b"behind")
             seen = []
             for _ in range(2):
-                data, ancillary, _, _ = right.recvmsg(100, ANCILLARY_BYTES, CLOSE_ON_EXEC)
-                seen.append((data, descriptors_in(ancillary)))
+                data, descriptors, is_cut = receive_with_descriptors(right, 100)
+                assert not is_cut
+                seen.append((data, descriptors))
         (first, found), (second, nothing) = seen
         assert (first, second) == (b"beforeframe", b"behind")
         assert nothing == []

@@ -37,13 +37,13 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>, Linux 5.1; Python has no name for it
 
 _INT: Final = Struct("i")
-ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size)
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size)
 """Room for one descriptor; a second one may fit into the padding."""
 
 
 # Plain numbers: calculating with the flags of `socket` costs 7 us, which is more than a read.
-CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-TRUNCATED: Final = int(socket.MSG_CTRUNC)
+_CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_TRUNCATED: Final = int(socket.MSG_CTRUNC)
 _RIGHTS: Final = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
 
 
@@ -385,6 +385,14 @@ class BorrowedFile(MemoryFile):
 def send_with_descriptor(sock: socket.socket, data: bytes, fileno: int) -> int:
     """Send the beginning of ``data``, and a descriptor with its first byte, without waiting."""
     return sock.sendmsg([data], [(*_RIGHTS, _INT.pack(fileno))])
+
+
+def receive_with_descriptors(
+    sock: socket.socket, size: int
+) -> tuple[bytes, list[Descriptor], bool]:
+    """Read without waiting: bytes, the descriptors beside them, and whether some of these are lost."""
+    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
+    return data, descriptors_in(ancillary) if ancillary else [], bool(flags & _TRUNCATED)
 
 
 def descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[Descriptor]:

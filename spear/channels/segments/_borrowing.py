@@ -15,15 +15,17 @@ import trio
 
 from spear._errors import RemoteProtocolError
 from spear._segments import Segment
-from spear.transports import TRUNCATED, BorrowedFile, Descriptor, descriptors_in, examine
+
+from ._memory_files import BorrowedFile, Descriptor, examine, receive_with_descriptors
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from spear._limits import WireLimits
     from spear.wire import Outbox, Receiver
 
-    from ._timers import Timers
+    from .._timers import Timers
 
 SPARE_BYTES: Final = 4096
 """Bytes that a file may have behind its payload and still be viewed: a sender may round up to a page. A
@@ -112,10 +114,18 @@ class Borrower:
 
     # -- arriving ---------------------------------------------------------------------------------
 
-    def take(self, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> None:
-        """Something has come beside bytes. Raises RemoteProtocolError."""
-        descriptors = descriptors_in(ancillary)
-        if flags & TRUNCATED:
+    def read(self, sock: socket.socket, size: int) -> bytes:
+        """Read without waiting, and keep the descriptor that comes beside the bytes.
+
+        Raises OSError as a socket does, and RemoteProtocolError.
+        """
+        data, descriptors, is_cut = receive_with_descriptors(sock, size)
+        if descriptors or is_cut:
+            self._take(descriptors, is_cut=is_cut)
+        return data
+
+    def _take(self, descriptors: Sequence[Descriptor], *, is_cut: bool) -> None:
+        if is_cut:
             # The kernel found no free descriptor. That is our fault, and must cost one call, not all. (Or
             # they were too many: then it costs the peer's call.)
             self._receiver.attach(_Arrived(self, None))

@@ -1,7 +1,7 @@
 """Segments that we hand to a peer: large payloads whose memory it may look at.
 
 Two kinds. A user's ``SharedBuffer`` is handed over as it is. And payloads of a few MiB that are bytes are
-copied into segments of our own: see ``_segment_pool``.
+copied into segments of our own: see ``_pool``.
 
 Most channels never hand over anything, and there may be ten thousand of them: what is needed for it is
 made when it is needed.
@@ -15,15 +15,23 @@ import trio
 
 from spear._errors import LocalProtocolError, Overloaded
 from spear._segments import Segment
-from spear.transports import BorrowedFile, Descriptor, MemoryFile, SharedBuffer
 
-from ._segment_pool import PooledSegment, SegmentPool
+from ._memory_files import (
+    BorrowedFile,
+    Descriptor,
+    MemoryFile,
+    SharedBuffer,
+    send_with_descriptor,
+)
+from ._pool import PooledSegment, SegmentPool
 
 if TYPE_CHECKING:
+    import socket
+
     from spear._limits import WireLimits
     from spear.wire import Buffer, Outbox
 
-    from ._timers import Timers
+    from .._timers import Timers
 
 LEAST_SHARED_BYTES: Final = 512 * 1024
 """Buffers of users below this are sent as bytes: handing them over takes 0.1 ms, whatever their size."""
@@ -55,6 +63,10 @@ class Lent:
         self.descriptor = descriptor
         self.size = size
         self.pooled = pooled
+
+    def send(self, sock: socket.socket, frame: bytes) -> int:
+        """Send the beginning of its frame, with the descriptor; returns how many bytes of it."""
+        return send_with_descriptor(sock, frame, self.descriptor.fileno)
 
     def withdraw(self) -> None:
         """The frame that should have told the peer of it will not be sent."""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from spear.transports import Descriptor, make_memory_file
+from ._memory_files import Descriptor, make_memory_file
 
 if TYPE_CHECKING:
     from mmap import mmap
 
     from spear._limits import WireLimits
 
-    from ._timers import Timers
+    from .._timers import Timers
 
 WORTH_KEEPING: Final = 8
 """So many payloads of about the same size, and it pays to make a segment for those to come."""
