@@ -16,12 +16,12 @@ from ._executions import ExecutionStatus as ExecutionStatus
 from ._functions import Function as Function
 from ._log_feed import FollowedLines as FollowedLines
 from ._log_feed import InstanceLine as InstanceLine
+from ._programs import Target as Target
 from ._replicas import Replica as Replica
 from ._settings import DeploymentSettings as DeploymentSettings
 from ._settings import HealthPolicy as HealthPolicy
 from ._settings import RestartPolicy as RestartPolicy
 from ._settings import Scale as Scale
-from ._sources import Target as Target
 from ._spearlet import Spearlet as Spearlet
 from ._spearlet import SpearletState as SpearletState
 from ._spearlet import SpearletStatistics as SpearletStatistics

@@ -14,7 +14,7 @@ from spear.calls import Place, decode_result_untrusted, heap_bytes
 from spear.channels import notify, protected_block, protected_class
 
 from ._answers import Answer
-from ._host import logger
+from ._registry import logger
 
 if TYPE_CHECKING:
     from spear.calls import FunctionStream
@@ -83,7 +83,7 @@ class BoundCall(metaclass=NoPublicConstructor):
 
         try:
             function._expect_stream(False)
-            return function._host.launch(
+            return function._registry.launch(
                 function.deployment,
                 function.name,
                 function._pool,

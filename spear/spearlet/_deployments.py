@@ -24,10 +24,10 @@ from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
 from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
 from ._functions import Function, describe_functions
+from ._held_template import HeldTemplate
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
 from ._pool import ReplicaPool
 from ._settings import DeploymentSettings, Scale, as_scale
-from ._starter import Starter
 from ._supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from spear.telemetry import DeploymentEventKind, InstanceEvent
 
     from ._autoscaler import Load
-    from ._host import Host
+    from ._programs import Program, Programs, Target
+    from ._registry import DeploymentRegistry
     from ._replicas import Replica
-    from ._sources import Source, Sources, Target
 
 logger: Final = logging.getLogger("spear.spearlet")
 
@@ -67,25 +67,27 @@ class Deployment(metaclass=NoPublicConstructor):
     def __init__(
         self,
         name: str,
-        source: Source,
+        program: Program,
         settings: DeploymentSettings,
-        host: Host,
-        sources: Sources,
+        registry: DeploymentRegistry,
+        programs: Programs,
         limits: HostLimits,
         rng: Random,
     ) -> None:
         self.name = name
         self.settings = settings
-        self.target = source.text
+        self.target = program.title
         self.functions: tuple[str, ...] = ()
         self.streams: frozenset[str] = frozenset()
-        self._source = source
-        self._starter: Starter | None = None  # of that source; while it runs
-        self._starters: list[Starter] = []  # that one, and those whose replicas are about to go
+        self._program = program
+        self._template: HeldTemplate | None = None  # of that program; while it runs
+        self._templates: list[
+            HeldTemplate
+        ] = []  # that one, and those whose replicas are about to go
         self._nursery: trio.Nursery  # of them, while it runs
         self._changing = trio.Lock()  # what runs
-        self._host = host
-        self._sources = sources
+        self._registry = registry
+        self._programs = programs
         self._limits = limits
         self._rng = rng
         self._by_name: dict[str, Function] = {}
@@ -119,7 +121,7 @@ class Deployment(metaclass=NoPublicConstructor):
             hint = did_you_mean(name, self.functions) or f"; it has {functions}"
             raise NotFound(f"{self.name} has no function {name!r}{hint}")
         function: Function = Function._create(
-            name, self.name, self._pool, self._host, is_stream=name in self.streams
+            name, self.name, self._pool, self._registry, is_stream=name in self.streams
         )
         self._by_name[name] = function
         return function
@@ -133,7 +135,7 @@ class Deployment(metaclass=NoPublicConstructor):
             CallFailed: as :meth:`Function.call`.
         """
         describe: Function = Function._create(
-            DESCRIBE, self.name, self._pool, self._host, is_stream=False
+            DESCRIBE, self.name, self._pool, self._registry, is_stream=False
         )
         return await describe_functions(describe)
 
@@ -163,14 +165,14 @@ class Deployment(metaclass=NoPublicConstructor):
             SpawnFailed: a new one did not start. It is tried again, as if it had ended.
         """
         scale = as_scale(replicas)
-        self._source.check_replicas(scale.max)
+        self._program.settings.check_replicas(scale.max)
         supervisor = self._running()
         if not self.settings.replicas.is_several and scale.is_several:
             async with self._changing:
                 supervisor = self._running()
                 settings = attrs.evolve(self.settings, replicas=scale)
-                starter = await self._open_starter(self._source, settings)
-                supervisor.open_replica = starter.open_replica
+                template = await self._open_template(self._program, settings)
+                supervisor.open_replica = template.open_replica
         self.settings = attrs.evolve(self.settings, replicas=scale)
         self._autoscaler.change(trio.current_time(), scale, "it was asked for")
         supervisor.want(self._autoscaler.wanted)
@@ -198,30 +200,32 @@ class Deployment(metaclass=NoPublicConstructor):
 
         Raises:
             ConfigurationError: the target cannot be used.
-            SpawnFailed: a new one did not start. The old ones go on, and so does the old source.
+            SpawnFailed: a new one did not start. The old ones go on, and so does the old program.
         """
         self._running()
-        new = None if target is None else self._sources.resolve(target, debug=debug)
-        (new or self._source).check_replicas((settings or self.settings).replicas.max)
+        program = self._program
+        if target is not None:
+            program = self._programs.resolve(target, debug=debug)
+        program.settings.check_replicas((settings or self.settings).replicas.max)
         async with self._changing:
-            await self._replace_all(new or self._source, settings)
+            await self._replace_all(program, settings)
 
-    async def _replace_all(self, source: Source, settings: DeploymentSettings | None) -> None:
-        supervisor, before, current = self._running(), self.settings, self._starter
+    async def _replace_all(self, program: Program, settings: DeploymentSettings | None) -> None:
+        supervisor, before, current = self._running(), self.settings, self._template
         settings = before if settings is None else settings
-        starter = await self._open_starter(source, settings)
+        template = await self._open_template(program, settings)
         try:
-            await supervisor.replace_all(starter.open_replica, settings)
+            await supervisor.replace_all(template.open_replica, settings)
         except BaseException:
-            self._starter = current
+            self._template = current
             # If some were replaced before, they go on with the new one, and both stay.
-            if not supervisor.uses(starter.open_replica):
-                starter.retire()
+            if not supervisor.uses(template.open_replica):
+                template.retire()
             raise
-        for each in self._starters:
-            if each is not starter:
+        for each in self._templates:
+            if each is not template:
                 each.retire()
-        self._source, self.target = source, source.text
+        self._program, self.target = program, program.title
         self._tell("restarted")
         if settings.replicas == before.replicas:  # it may have been scaled, meanwhile
             settings = attrs.evolve(settings, replicas=self.settings.replicas)
@@ -290,7 +294,7 @@ class Deployment(metaclass=NoPublicConstructor):
             self._tell("scaled", decision.reason)
 
     def _tell(self, kind: DeploymentEventKind, reason: str = "") -> None:
-        if hooks := self._host.instruments.deployment_changed:
+        if hooks := self._registry.instruments.deployment_changed:
             event = DeploymentEvent(self.name, kind, self._autoscaler.wanted, reason)
             notify_all(logger, hooks, event)
 
@@ -327,8 +331,8 @@ class Deployment(metaclass=NoPublicConstructor):
                         with trio.move_on_at(deadline):
                             await self._pool.wait_served()
                         await supervisor.stop(max(deadline - trio.current_time(), 0.0))
-                        for starter in self._starters:
-                            starter.retire()
+                        for template in self._templates:
+                            template.retire()
         finally:
             self._pool.close()
             self._pool.give_up(_stopped())
@@ -340,12 +344,12 @@ class Deployment(metaclass=NoPublicConstructor):
 
     async def _start(self) -> Supervisor:
         """Start the replicas; returns when all take calls. Raises SpearError if one does not."""
-        source, settings = self._source, self.settings
-        starter = await self._open_starter(source, settings)
+        program, settings = self._program, self.settings
+        template = await self._open_template(program, settings)
         supervisor = self._supervisor = Supervisor(
             self.name,
-            source.runtime,
-            starter.open_replica,
+            program.runtime.name,
+            template.open_replica,
             settings,
             self._limits.wire.call_seconds,
             self._pool,
@@ -364,23 +368,28 @@ class Deployment(metaclass=NoPublicConstructor):
 
     # -- what its replicas tell ---------------------------------------------------------------
 
-    async def _open_starter(self, source: Source, settings: DeploymentSettings) -> Starter:
-        """Have replicas of a source started from now on; returns what starts them."""
-        starter: Starter = await self._nursery.start(self._keep_starter, source, settings)
-        self._starter = starter
-        return starter
+    async def _open_template(self, program: Program, settings: DeploymentSettings) -> HeldTemplate:
+        """Have replicas of a program started from now on; returns what starts them."""
+        template: HeldTemplate = await self._nursery.start(self._keep_template, program, settings)
+        self._template = template
+        return template
 
-    async def _keep_starter(
-        self, source: Source, settings: DeploymentSettings, *, task_status: trio.TaskStatus[Starter]
+    async def _keep_template(
+        self,
+        program: Program,
+        settings: DeploymentSettings,
+        *,
+        task_status: trio.TaskStatus[HeldTemplate],
     ) -> None:
-        async with source.open(settings, self._feed.put) as launcher:
-            starter = Starter(launcher, self._on_instance_event, self._feed.put)
-            self._starters.append(starter)
+        async with self._programs.open_template(
+            program, settings, self._on_instance_event, self._feed.put
+        ) as template:
+            self._templates.append(template)
             try:
-                task_status.started(starter)
-                await starter.unused.wait()
+                task_status.started(template)
+                await template.unused.wait()
             finally:
-                self._starters.remove(starter)
+                self._templates.remove(template)
 
     def _on_instance_event(self, event: InstanceEvent) -> None:
         if event.state is InstanceState.READY and self._supervisor is not None:
@@ -393,7 +402,7 @@ class Deployment(metaclass=NoPublicConstructor):
         if functions != self.functions or streams != self.streams:
             self.functions, self.streams = functions, streams
             self._by_name.clear()
-            self._host.has_changed()
+            self._registry.has_changed()
 
     # -- what it is ---------------------------------------------------------------------------
 
@@ -456,7 +465,7 @@ class Deployment(metaclass=NoPublicConstructor):
             calls_in_flight=sum(each.calls_in_flight for each in channels) - pool.questions,
             waiting=pool.load().waiting,
             refused=pool.refused,
-            spawned_because=self._starter.obstacle if self._starter is not None else "",
+            spawned_because=self._template.obstacle if self._template is not None else "",
             functions=pool.function_statistics(),
         )
 

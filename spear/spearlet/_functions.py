@@ -38,7 +38,7 @@ from spear.wire import encode_call
 from ._answers import FunctionDescription, read_descriptions
 from ._bound import BoundCall
 from ._counters import FunctionCounters
-from ._host import logger
+from ._registry import logger
 from ._watched import WatchedCall
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
     from ._answers import Answer
     from ._executions import Execution
-    from ._host import Host
     from ._pool import ReplicaPool
+    from ._registry import DeploymentRegistry
 
 
 _NO_OPTIONS: Final = CallOptions()
@@ -74,7 +74,7 @@ class Function(metaclass=NoPublicConstructor):
         name: str,
         deployment: str,
         pool: ReplicaPool,
-        host: Host,
+        registry: DeploymentRegistry,
         options: CallOptions = _NO_OPTIONS,
         *,
         is_stream: bool,
@@ -83,7 +83,7 @@ class Function(metaclass=NoPublicConstructor):
         self.deployment = deployment
         self.is_stream = is_stream
         self._pool = pool
-        self._host = host
+        self._registry = registry
         self._options = options
         self._attributes = CallAttributes(
             function=name, session=options.session, key=options.key, metadata=options.metadata
@@ -91,7 +91,7 @@ class Function(metaclass=NoPublicConstructor):
         # Calls that Spear makes for itself are neither counted nor reported.
         is_question = name == DESCRIBE
         self._counters = FunctionCounters() if is_question else pool.counters(name)
-        self._instruments = _NOBODY if is_question else host.instruments
+        self._instruments = _NOBODY if is_question else registry.instruments
 
     def __repr__(self) -> str:
         return f"<Function {self.name} on {len(self._pool.ready)} replicas>"
@@ -103,7 +103,7 @@ class Function(metaclass=NoPublicConstructor):
 
     def _with(self, options: CallOptions, name: str, *, is_stream: bool) -> Function:
         function: Function = Function._create(
-            name, self.deployment, self._pool, self._host, options, is_stream=is_stream
+            name, self.deployment, self._pool, self._registry, options, is_stream=is_stream
         )
         return function
 
@@ -291,7 +291,7 @@ class Function(metaclass=NoPublicConstructor):
         )
         execute = partial(execute_shared, pool, attributes, payload, is_cbor, options)
         try:
-            response = await self._host.outcomes.once(call, pool.keep_seconds, execute)
+            response = await self._registry.outcomes.once(call, pool.keep_seconds, execute)
         except BaseException as error:
             tally.ended(pool.clock() - begun, error)
             raise

@@ -29,10 +29,10 @@ from spear.telemetry import Instruments
 from ._callbacks import Callbacks
 from ._deployment_status import DeploymentStatistics
 from ._deployments import Deployment
-from ._host import Host
 from ._observers import CallObserver, EventObserver, OnCall
+from ._programs import Programs, Target, check_name
+from ._registry import DeploymentRegistry
 from ._settings import DeploymentSettings, Scale
-from ._sources import Sources, Target, check_name
 
 if TYPE_CHECKING:
     from spear.channels import CommunicationStrategy
@@ -97,10 +97,10 @@ class Spearlet(metaclass=NoPublicConstructor):
         self._state = SpearletState.RUNNING
         self._factory = factory
         self._nursery = nursery  # of deployments and executions; ends with open_spearlet's block
-        self._host = Host(limits, nursery, self.instruments)
+        self._registry = DeploymentRegistry(limits, nursery, self.instruments)
         self._rng = rng
-        callbacks = Callbacks(self._host.find_function)
-        self._sources = Sources(runtimes, callbacks, factory)
+        callbacks = Callbacks(self._registry.find_function)
+        self._programs = Programs(runtimes, callbacks, factory)
         self._names: set[str] = set()  # of deployments that exist, or are about to
         self._is_looking = False
 
@@ -146,15 +146,15 @@ class Spearlet(metaclass=NoPublicConstructor):
             )
         if replicas is not None:
             settings = attrs.evolve(settings, replicas=replicas)
-        source = self._sources.resolve(target, debug=debug)
-        source.check_replicas(settings.replicas.max)
-        name = source.name if name is None else name
+        program = self._programs.resolve(target, debug=debug)
+        program.settings.check_replicas(settings.replicas.max)
+        name = program.name if name is None else name
         check_name(name)
         if name in self._names:
             raise ConfigurationError(f"there is a deployment {name!r} already: choose another name")
         self._expect_running()
         deployment: Deployment = Deployment._create(
-            name, source, settings, self._host, self._sources, self.limits, self._rng
+            name, program, settings, self._registry, self._programs, self.limits, self._rng
         )
         self._names.add(name)
         observer = None if on_event is None else EventObserver(name, on_event)
@@ -171,7 +171,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        deployments = self._host.deployments
+        deployments = self._registry.deployments
         if observer is not None:
             self.instruments.add(observer)
         try:
@@ -183,19 +183,19 @@ class Spearlet(metaclass=NoPublicConstructor):
             self._names.discard(deployment.name)
             if observer is not None:
                 self.instruments.remove(observer)
-            self._host.has_changed()
+            self._registry.has_changed()
 
     async def _look(self) -> None:
         """See that idle replicas end."""
         while True:
             await trio.sleep(LOOK_SECONDS)
-            for deployment in list(self._host.deployments.values()):
+            for deployment in list(self._registry.deployments.values()):
                 deployment._look_at_load()
 
     @property
     def deployments(self) -> dict[str, Deployment]:
         """The deployments by name."""
-        return dict(self._host.deployments)
+        return dict(self._registry.deployments)
 
     def find_function(self, name: str) -> Function:
         """A function by its name, or by ``deployment.name`` if several deployments have it.
@@ -203,12 +203,12 @@ class Spearlet(metaclass=NoPublicConstructor):
         Raises:
             NotFound: there is none, or there are several.
         """
-        return self._host.find_function(name)
+        return self._registry.find_function(name)
 
     @property
     def executions(self) -> Executions:
         """Submitted calls that have not ended, or not long ago."""
-        return self._host.executions
+        return self._registry.executions
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -253,23 +253,23 @@ class Spearlet(metaclass=NoPublicConstructor):
             expect_seconds("seconds", seconds)
         await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
-            for deployment in self._host.deployments.values():
+            for deployment in self._registry.deployments.values():
                 nursery.start_soon(deployment.stop, seconds)
 
     def statistics(self) -> SpearletStatistics:
         """The counters."""
         manager = self._factory.manager.statistics()
-        deployments, executions = self._host.deployments, self._host.executions
+        deployments, executions = self._registry.deployments, self._registry.executions
         return SpearletStatistics(
             deployments={name: each.statistics() for name, each in deployments.items()},
             executions=executions.unfinished,
-            argument_bytes=executions.argument_bytes + self._host.outcomes.argument_bytes,
+            argument_bytes=executions.argument_bytes + self._registry.outcomes.argument_bytes,
             refused_connections=dict(manager.acceptor.refused),
         )
 
     def _end(self) -> None:
         self._state = SpearletState.STOPPED
-        self._host.end()
+        self._registry.end()
 
 
 def _expect_a_program() -> None:

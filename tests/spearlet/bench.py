@@ -22,8 +22,8 @@ from spear import (
 from spear._ids import InstanceId
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
 from spear.spearlet import Function
-from spear.spearlet._host import Host
 from spear.spearlet._pool import ReplicaPool
+from spear.spearlet._registry import DeploymentRegistry
 from spear.spearlet._settings import DeploymentSettings
 from spear.telemetry import InstanceState, Instruments
 
@@ -105,7 +105,7 @@ class Bench:
 
     def __init__(self, nursery: trio.Nursery, settings: DeploymentSettings) -> None:
         self.pool = ReplicaPool("bench", settings, 60.0, random.Random(1))
-        self.host = Host(HostLimits(), nursery, Instruments())
+        self.host = DeploymentRegistry(HostLimits(), nursery, Instruments())
         self.nursery = nursery  # outside of the replicas' blocks
         self.services: list[Answering] = []
         self.replicas: list[BenchReplica] = []

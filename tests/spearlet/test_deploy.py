@@ -31,8 +31,8 @@ from spear._targets import name_of
 from spear.runtimes import ProcessSettings
 from spear.runtimes.process._runtime import _search_path
 from spear.spearlet import Deployment
+from spear.spearlet._programs import _default_name
 from spear.spearlet._settings import MAX_REPLICAS
-from spear.spearlet._sources import _default_name
 from spear.telemetry import InstanceEvent, InstanceState
 from spear.testing import cancel_sweep
 

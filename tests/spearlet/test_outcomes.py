@@ -420,7 +420,7 @@ async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> N
         for key in "abcdefgh":  # each fails with 4 KiB of text, which is held twice
             with pytest.raises(FunctionRaised):
                 await whine.options(key=key)(4000)
-        outcomes = deployment._host.outcomes
+        outcomes = deployment._registry.outcomes
         assert len(outcomes._kept) == 2
         assert 16_000 < outcomes._bytes <= 20_000
         for kept in outcomes._kept.values():

@@ -33,7 +33,7 @@ _Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
 
 @final
 @protected_class
-class Host:
+class DeploymentRegistry:
     """One for each spearlet.
 
     Attributes:

@@ -1,0 +1,80 @@
+"""The template of one program, for as long as it is wanted, or a replica of it exists.
+
+A replica that leaves may finish its calls, and meanwhile the deployment may run another program. Then
+what has started the replica (a zygote, whose child it is) must not go first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from spear.channels import protected_block
+from spear.runtimes import InstanceSpec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spear._ids import InstanceId
+    from spear.channels import Service
+    from spear.runtimes import InstanceTemplate, OnEvent, OnLine
+
+    from ._supervisor import StartedReplica
+
+
+@final
+class HeldTemplate:
+    """Starts replicas from a template, and knows when the template is not needed any more.
+
+    Args:
+        template: starts them.
+        service: what they can call at their host.
+        on_event: receives what happens to them.
+        on_line: receives what they write.
+
+    Attributes:
+        unused: set when no more replicas of it are wanted, and there are none.
+    """
+
+    def __init__(
+        self, template: InstanceTemplate, service: Service, on_event: OnEvent, on_line: OnLine
+    ) -> None:
+        self._template = template
+        self._service = service
+        self._on_event = on_event
+        self._on_line = on_line
+        self._replicas = 0
+        self._is_wanted = True
+        self.unused = trio.Event()
+
+    @property
+    def obstacle(self) -> str:
+        """Why each replica is started from nothing; see :attr:`InstanceTemplate.obstacle`."""
+        return self._template.obstacle
+
+    @protected_block
+    async def open_replica(self, instance_id: InstanceId) -> AsyncIterator[StartedReplica]:
+        """Start one, and stop it when the block is left. Raises what the template raises."""
+        self._replicas += 1
+        try:
+            spec = InstanceSpec(
+                instance_id=instance_id,
+                service=self._service,
+                on_event=self._on_event,
+                on_line=self._on_line,
+            )
+            async with self._template.open_instance(spec) as replica:
+                yield replica
+        finally:
+            self._replicas -= 1
+            self._see_whether_unused()
+
+    def retire(self) -> None:
+        """Start no more replicas."""
+        self._is_wanted = False
+        self._see_whether_unused()
+
+    def _see_whether_unused(self) -> None:
+        if not self._is_wanted and not self._replicas:
+            self.unused.set()
