@@ -410,7 +410,7 @@ class Deployment(metaclass=NoPublicConstructor):
     def replicas(self) -> tuple[Replica, ...]:
         """The replicas that take calls now.
 
-        One that is a process is a :class:`spear.runtimes.Instance`, which can do more.
+        Each is a :class:`spear.runtimes.Instance`, which can do more.
         """
         return self._pool.ready
 

@@ -163,6 +163,7 @@ class MemoryBody(InstanceBody):
         await trio.lowlevel.checkpoint()
 
 
+@trio.lowlevel.enable_ki_protection
 async def _set_after(first: trio.Event, then: trio.Event) -> None:
     await first.wait()
     then.set()
