@@ -37,7 +37,6 @@ from ._response import ExecutionResponse
 from ._streams import ItemQueue, ItemSender, without_frames
 
 if TYPE_CHECKING:
-    from ._calling import CallingHalf
     from ._channel import CommunicationChannel
 
 Metadata: TypeAlias = Mapping[str, HeadValue]
@@ -54,7 +53,7 @@ class OutboundCall(CallerSide):
 
     def __init__(
         self,
-        channel: CallingHalf,
+        channel: CommunicationChannel,
         task: Task | None,
         function: str,
         started: float,
@@ -138,7 +137,7 @@ class ReportedCall(OutboundCall):
 
     def __init__(
         self,
-        channel: CallingHalf,
+        channel: CommunicationChannel,
         task: Task,
         function: str,
         started: float,
@@ -205,7 +204,7 @@ class CallStream(OutboundCall):
     __slots__ = ("_done", "_queue", "_sender")
 
     def __init__(
-        self, channel: CallingHalf, function: str, started: float, deadline: float
+        self, channel: CommunicationChannel, function: str, started: float, deadline: float
     ) -> None:
         super().__init__(channel, None, function, started, deadline)
         self._queue = ItemQueue(channel.connection, self)
