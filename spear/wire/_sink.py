@@ -27,7 +27,10 @@ class Sink(Protocol):
         payload: Payload = b"",
         head: Head | None = None,
     ) -> None:
-        """Queue a frame."""
+        """Queue a frame.
+
+        By position, because every call comes through here twice: keywords cost 0.2 µs each time.
+        """
 
     def push_item(self, flags: int, call_id: int, item: Buffer) -> None:
         """Queue an item of a stream; small ones of the same stream may share a frame."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
-from spear import ChannelBroken, ChannelClosed, WireLimits, WorkerDied
-from spear._ids import InstanceId
+from spear import ChannelBroken, ChannelClosed, InstanceId, WireLimits, WorkerDied
 from spear.calls import CallAttributes, Candidates, ChoicePolicy
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
 

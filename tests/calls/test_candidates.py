@@ -9,7 +9,7 @@ import attrs
 import pytest
 import trio
 
-from spear._ids import InstanceId
+from spear import InstanceId
 from spear.calls import POLICIES, CallAttributes, Candidates, SchedulingPolicy, make_policy
 
 if TYPE_CHECKING:

@@ -19,9 +19,7 @@ import pytest
 import trio
 import trio.testing
 
-from spear import HostLimits
-from spear._errors import ChannelBroken
-from spear._ids import InstanceId
+from spear import ChannelBroken, HostLimits, InstanceId
 from spear.channels import CommunicationFactory, open_communication_factory
 from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings, ProcessTemplate
 

@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import trio
 
 from runtimes.helpers import call, listening, open_host, shell, worker
-from spear import HostLimits, InstanceTimeouts
-from spear._limits import WireLimits
+from spear import HostLimits, InstanceTimeouts, WireLimits
 from spear.runtimes import Instance, ProcessSettings, ProcessTemplate
 
 AGENT = """

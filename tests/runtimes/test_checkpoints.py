@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints
 
-from spear._errors import ChannelBroken
-from spear._ids import InstanceId
+from spear import ChannelBroken, InstanceId
 from spear.runtimes import InstanceSpec, ProcessSettings, ProcessTemplate
 
 from .helpers import PATIENCE_SECONDS, open_host, worker

@@ -15,10 +15,16 @@ import trio
 import trio.testing
 from watching import WatchedConnections
 
-from spear import HostLimits, InstanceTimeouts
-from spear._errors import CallFailed, ChannelClosed, SpawnFailed, WorkerDied
-from spear._ids import InstanceId
-from spear._limits import WireLimits
+from spear import (
+    CallFailed,
+    ChannelClosed,
+    HostLimits,
+    InstanceId,
+    InstanceTimeouts,
+    SpawnFailed,
+    WireLimits,
+    WorkerDied,
+)
 from spear._util import leaves_of
 from spear.channels import ChannelConfig
 from spear.runtimes import InstanceSpec

@@ -17,21 +17,18 @@ import pytest
 import trio
 import trio.testing
 
-from spear import HostLimits, InstanceTimeouts
-from spear._errors import SpawnFailed, SpearError
-from spear._ids import InstanceId
-from spear._limits import WireLimits
+from spear import HostLimits, InstanceId, InstanceTimeouts, SpawnFailed, SpearError, WireLimits
 from spear.channels import ChannelConfig, open_communication_factory
-from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec
+from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec, host_instance
 from spear.runtimes._health import describe_exit
-from spear.runtimes._instance import METRICS_SECONDS, host_instance
+from spear.runtimes._instance import METRICS_SECONDS
 from spear.runtimes.process._metrics import Pulse, is_runnable, read_metrics
 
 from .helpers import listening, nothing_left, open_host, python, worker
 
 if TYPE_CHECKING:
     from spear.channels import Endpoint
-    from spear.runtimes._logs import LogBook
+    from spear.runtimes import LogBook
 
 
 class Body(InstanceBody):

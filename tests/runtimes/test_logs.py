@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import HostLimits
-from spear._ids import InstanceId
-from spear.runtimes._logs import LINE_OVERHEAD_BYTES, LogBook
+from spear import HostLimits, InstanceId
+from spear.runtimes import LogBook
+from spear.runtimes._logs import LINE_OVERHEAD_BYTES
 
 from .helpers import listening
 

@@ -9,8 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from spear._errors import SpearError
-from spear._ids import InstanceId
+from spear import InstanceId, SpearError
 from spear.runtimes._states import GONE, MAX_HISTORY, MOVES, Lifecycle
 from spear.telemetry import InstanceEvent, InstanceState
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from spear._ids import InstanceId, Secret
-from spear._limits import WireLimits
+from spear import InstanceId, WireLimits
+from spear._ids import Secret
 from spear.channels import connect_channel
 from spear.transports import connect
 from spear.wire import Head, decode_head_untrusted

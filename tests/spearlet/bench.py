@@ -15,16 +15,15 @@ from spear import (
     ChannelBroken,
     ChannelClosed,
     HostLimits,
+    InstanceId,
     Rejected,
     WireLimits,
     WorkerDied,
 )
-from spear._ids import InstanceId
 from spear.channels import CommunicationChannel, InboundCall, open_memory_channels
-from spear.spearlet import Function
+from spear.spearlet import DeploymentSettings, Function
 from spear.spearlet._pool import ReplicaPool
 from spear.spearlet._registry import DeploymentRegistry
-from spear.spearlet._settings import DeploymentSettings
 from spear.telemetry import InstanceState, Instruments
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from spear.calls import Result
-    from spear.spearlet import Deployment
-    from spear.spearlet._replicas import Replica
+    from spear.spearlet import Deployment, Replica
 
 HERE = Path(__file__).parent
 WORKERS = HERE / "workers.py"

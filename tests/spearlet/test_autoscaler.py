@@ -28,8 +28,7 @@ from .helpers import PATIENCE_SECONDS, WORKERS, shared
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from spear.spearlet import Deployment
-    from spear.spearlet._replicas import Replica
+    from spear.spearlet import Deployment, Replica
 
 
 def load(calls: int, concurrency: int = 10) -> Load:

@@ -41,7 +41,7 @@ from .helpers import PATIENCE_SECONDS, WORKERS, Probe, deployed, instance, pid, 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from spear.spearlet._replicas import Replica
+    from spear.spearlet import Replica
 
 SMALL = """
 import spear

@@ -13,9 +13,15 @@ import attrs
 import pytest
 import trio
 
-from spear import HostLimits, InstanceTimeouts
-from spear._errors import CallFailed, ChannelClosed, FunctionRaised, SpawnFailed
-from spear._limits import WireLimits
+from spear import (
+    CallFailed,
+    ChannelClosed,
+    FunctionRaised,
+    HostLimits,
+    InstanceTimeouts,
+    SpawnFailed,
+    WireLimits,
+)
 from spear.runtimes import ProcessSettings
 from spear.wire import decode_result, encode_arguments
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from spear import HostLimits
-from spear._ids import InstanceId
-from spear.runtimes._logs import LogBook
+from spear import HostLimits, InstanceId
+from spear.runtimes import LogBook
 from spear.runtimes.process._guard import Guard
 from spear.runtimes.process._guard_program import WORD
 from spear.runtimes.process._spawn import Plumbing

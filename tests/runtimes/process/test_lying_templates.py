@@ -14,9 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from spear import HostLimits, InstanceTimeouts
-from spear._errors import SpawnFailed
-from spear._ids import InstanceId
+from spear import HostLimits, InstanceId, InstanceTimeouts, SpawnFailed
 from spear.runtimes import ProcessSettings
 from spear.runtimes.process import _template as template
 from spear.runtimes.process._zygote import MOST_ATTEMPTS, ForkedStart

@@ -14,9 +14,8 @@ import attrs
 import pytest
 import trio
 
-from spear import HostLimits
-from spear._ids import InstanceId
-from spear.runtimes._logs import LogBook
+from spear import HostLimits, InstanceId
+from spear.runtimes import LogBook
 from spear.runtimes.process._output import LAST_BYTES, LINES_AT_ONCE, READ_BYTES, Output
 
 if TYPE_CHECKING:

@@ -14,17 +14,18 @@ import pytest
 import trio
 import trio.testing
 
-from spear import HostLimits, InstanceTimeouts
-from spear._errors import (
+from spear import (
     ChannelBroken,
     ChannelCreationFailed,
     ConfigurationError,
+    HostLimits,
+    InstanceId,
+    InstanceTimeouts,
     SpawnFailed,
     SpearError,
+    WireLimits,
     WorkerDied,
 )
-from spear._ids import InstanceId
-from spear._limits import WireLimits
 from spear.channels import ChannelConfig, InboundCall
 from spear.runtimes import (
     InstanceSpec,

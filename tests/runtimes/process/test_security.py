@@ -14,9 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from spear import InstanceTimeouts
-from spear._errors import AuthenticationFailed, SpearError
-from spear._ids import InstanceId, Secret
+from spear import AuthenticationFailed, InstanceId, InstanceTimeouts, SpearError
+from spear._ids import Secret
 from spear.channels import connect_channel
 from spear.runtimes import ProcessSettings
 from spear.transports import connect

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear._errors import ConfigurationError
+from spear import ConfigurationError
 from spear.runtimes import ProcessSettings, ResourceLimits
 
 if TYPE_CHECKING:

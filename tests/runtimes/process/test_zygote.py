@@ -17,9 +17,14 @@ import pytest
 import trio
 import trio.testing
 
-from spear import HostLimits, InstanceTimeouts
-from spear._errors import ConfigurationError, SpawnFailed, WorkerDied
-from spear._ids import InstanceId
+from spear import (
+    ConfigurationError,
+    HostLimits,
+    InstanceId,
+    InstanceTimeouts,
+    SpawnFailed,
+    WorkerDied,
+)
 from spear.runtimes import ProcessSettings, ResourceLimits
 from spear.runtimes.process._body import ForkedBody
 from spear.runtimes.process._template import Template, TemplateDied, _Answer
@@ -259,7 +264,7 @@ async def test_r10_a_killed_fork_is_mourned_and_replaced(program: ProcessSetting
 
 
 async def call_and_explain(instance: Instance, function: str, *arguments: object) -> None:
-    from spear._errors import ChannelBroken
+    from spear import ChannelBroken
 
     try:
         await call(instance, function, *arguments)
