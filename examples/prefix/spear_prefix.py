@@ -7,8 +7,8 @@ A deployment names its program and the command in front of it::
     source = "/srv/shop.py"                    # where the command finds it
     prefix = ["docker", "run", "-i", "--rm", "-v", "/srv:/srv", "shop-image"]
 
-or, in Python and for ``spear call``, ``"nice -n 5 -- shop.py"``. The agent needs an address that it can
-reach: instances on other machines need a strategy with TCP and TLS.
+or, in Python and for ``spear call``, ``"nice -n 5 -- shop.py"``. The agent is offered a Unix socket and
+TCP on this machine. Instances on other machines need a strategy of their host's, with TCP and TLS.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import ClassVar
 import attrs
 
 from spear import ConfigurationError, InstanceTimeouts
-from spear.channels import Endpoint
+from spear.channels import CommunicationStrategy, Endpoint
 from spear.runtimes import (
     InstanceBody,
     InstanceTemplate,
@@ -33,6 +33,7 @@ from spear.runtimes import (
     find_command,
     launch_command,
 )
+from spear.transports import Reach
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +62,10 @@ class PrefixRuntime(Runtime):
 
     name: ClassVar[str] = "prefix"
     settings_class: ClassVar[type[RuntimeSettings]] = PrefixSettings
+    # Behind a command there may be another file system: the agent tries both.
+    strategy: ClassVar[CommunicationStrategy | None] = CommunicationStrategy(
+        ("unix", "tcp"), reach=Reach.MACHINE
+    )
 
     python: str = "python3"
 

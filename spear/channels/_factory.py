@@ -131,7 +131,7 @@ class CommunicationFactory:
         self.transports = transports
         self._get_directory = get_directory
         self._nursery = nursery  # of get_or_create's endpoints; it ends with the factory's block
-        self._strategies = strategies
+        self._strategies = dict(strategies)
         self._kept: dict[InstanceId, _KeptEndpoint] = {}
 
     # -- strategies ---------------------------------------------------------------------------
@@ -139,6 +139,10 @@ class CommunicationFactory:
     def strategy(self, runtime: str) -> CommunicationStrategy:
         """The strategy for the instances of a runtime: the one given for it, or else that of Spear."""
         return self._strategies.get(runtime) or default_strategy(runtime)
+
+    def suggest_strategy(self, runtime: str, strategy: CommunicationStrategy) -> None:
+        """Use a strategy for a runtime from now on, unless one was given for it."""
+        self._strategies.setdefault(runtime, strategy)
 
     # -- endpoints ----------------------------------------------------------------------------
 

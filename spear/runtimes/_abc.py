@@ -10,12 +10,13 @@ This module knows no concrete runtime.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, TypeVarTuple, Unpack, final
 
 import attrs
 import trio
@@ -24,7 +25,7 @@ from spear._errors import ConfigurationError, SpawnFailed, SpearError
 from spear._ids import check_runtime_name
 from spear._limits import expect_whole
 from spear._util import summary_of
-from spear.channels import call_unprotected, protected_block, protected_class
+from spear.channels import CommunicationStrategy, call_unprotected, protected_block, protected_class
 from spear.telemetry import InstanceEvent, InstanceState
 
 from ._body import RuntimeSettings
@@ -32,7 +33,11 @@ from ._instance import host_instance
 
 if TYPE_CHECKING:
     from spear._host_limits import HostLimits, InstanceTimeouts
-    from spear.channels import ChannelConfig, CommunicationFactory, Endpoint
+    from spear.channels import (
+        ChannelConfig,
+        CommunicationFactory,
+        Endpoint,
+    )
 
     from ._body import InstanceBody, InstanceSpec
     from ._instance import Instance
@@ -41,6 +46,9 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+logger: Final = logging.getLogger("spear.runtimes")
 
 
 @final
@@ -96,6 +104,8 @@ class Runtime(ABC):
     Attributes:
         name: the first part of the ids of its instances: 1 to 32 of ``a-z 0-9 _ -``, the first a letter.
         settings_class: the class of the settings of one deployment.
+        strategy: how its instances are reached, if the host was given no strategy for it. None is
+            Spear's own.
         max_instances: at the same time; None if there is no limit but the machine's.
 
     Raises:
@@ -104,6 +114,7 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     settings_class: ClassVar[type[RuntimeSettings]]
+    strategy: ClassVar[CommunicationStrategy | None] = None
 
     max_instances: int | None = None
     _instances: int = attrs.field(default=0, init=False)
@@ -173,13 +184,15 @@ class Runtime(ABC):
         """
         self.validate(settings)
         await trio.lowlevel.checkpoint()
+        if self.strategy is not None:
+            factory.suggest_strategy(self.name, self.strategy)
         limits = factory.manager.limits
         if timeouts is not None:
             limits = attrs.evolve(limits, timeouts=timeouts)
         spec = TemplateSpec(
             settings=settings, factory=factory, limits=limits, several=several, on_line=on_line
         )
-        async with _blaming(self.name, self.prepare(spec)) as template:
+        async with _blaming(self.name, self.prepare, spec) as template:
             yield template
 
     @abstractmethod
@@ -311,17 +324,37 @@ class InstanceTemplate(ABC):
     def _launch(
         self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
     ) -> AbstractAsyncContextManager[InstanceBody]:
-        return _blaming(self.runtime.name, self.launch(endpoint, book, timeouts))
+        return _blaming(self.runtime.name, self.launch, endpoint, book, timeouts)
 
 
 @protected_block
-async def _blaming(name: str, opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Enter a block of a runtime. Its bugs fail a deployment or an instance, and not the host."""
-    async with AsyncExitStack() as stack:
-        try:
-            opened = await stack.enter_async_context(opening)
-        except SpearError:
+async def _blaming(
+    name: str,
+    enter: Callable[[Unpack[Arguments]], AbstractAsyncContextManager[T]],
+    *args: *Arguments,
+) -> AsyncIterator[T]:
+    """A block of a runtime, whose bugs fail a deployment or an instance, and not the host.
+
+    What is raised in the block comes out as it is.
+    """
+    is_open, failure = False, None
+    try:
+        async with enter(*args) as opened:
+            is_open = True
+            try:
+                yield opened
+            except BaseException as error:
+                failure = error
+                raise
+    except SpearError:
+        raise
+    except Exception as error:
+        if error is failure or isinstance(failure, trio.Cancelled | KeyboardInterrupt):
             raise
-        except Exception as error:
-            raise SpawnFailed(f"the runtime {name!r} has failed: {summary_of(error)}") from error
-        yield opened
+        if failure is not None:
+            logger.exception("the runtime %r has failed at the end of a block", name)
+            raise failure from None
+        fault = f"the runtime {name!r} has failed: {summary_of(error)}"
+        raise (SpearError(fault) if is_open else SpawnFailed(fault)) from error
+    finally:
+        del failure  # it refers to this frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,10 +10,10 @@ import attrs
 import pytest
 from entry_points import Install
 
-from spear import ConfigurationError, open_spearlet
+from spear import ConfigurationError, SpearError, open_spearlet
 from spear._errors import BrokenEntryPoint, SpawnFailed, UnsupportedRuntime
 from spear._ids import InstanceId
-from spear.channels import open_communication_factory
+from spear.channels import CommunicationStrategy, open_communication_factory
 from spear.runtimes import (
     InstanceSpec,
     InstanceTemplate,
@@ -25,10 +25,14 @@ from spear.runtimes import (
     TemplateSpec,
 )
 
-from .helpers import worker
+from .helpers import listening, worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from spear import InstanceTimeouts
+    from spear.channels import Endpoint
+    from spear.runtimes import InstanceBody, LogBook
 
 
 @attrs.frozen(kw_only=True)
@@ -205,6 +209,57 @@ async def test_an_instance_is_of_the_runtime_that_starts_it() -> None:
         with pytest.raises(ConfigurationError, match="needs ProcessSettings, not AbacusSettings"):
             async with runtime.open_template(AbacusSettings(beads="x"), factory):
                 pass
+
+
+class Clumsy(InstanceTemplate):
+    """Breaks whatever a host asks of it."""
+
+    def launch(
+        self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+    ) -> AbstractAsyncContextManager[InstanceBody]:
+        raise ZeroDivisionError("no beads")
+
+
+@attrs.define(eq=False, kw_only=True)
+class Slipping(Abacus):
+    """Fails at the end of its blocks."""
+
+    strategy: ClassVar[CommunicationStrategy | None] = CommunicationStrategy(("tcp",))
+
+    @asynccontextmanager
+    async def prepare(self, spec: TemplateSpec) -> AsyncIterator[InstanceTemplate]:
+        try:
+            yield Clumsy(self, spec)
+        finally:
+            raise OSError("the beads fell down")
+
+
+async def test_bugs_of_a_runtime_fail_what_was_asked_of_it_and_not_the_host() -> None:
+    settings = AbacusSettings(beads="x")
+    spec = InstanceSpec(instance_id=InstanceId("abacus", "first"))
+    runtime = Slipping()
+    async with open_communication_factory() as factory:
+        opening = runtime.open_template(settings, factory)
+        template = await opening.__aenter__()
+        with pytest.raises(SpawnFailed, match="'abacus' has failed: ZeroDivisionError"):
+            async with template.open_instance(spec):
+                pass
+        with pytest.raises(SpearError, match="'abacus' has failed: OSError: the beads fell down"):
+            await opening.__aexit__(None, None, None)
+        with listening("spear.runtimes") as lines, pytest.raises(KeyError, match="tea"):
+            async with runtime.open_template(settings, factory):
+                raise KeyError("tea")
+        assert any("has failed at the end of a block" in text for text in lines.texts)
+
+
+async def test_a_runtime_says_how_it_is_reached_unless_its_host_does() -> None:
+    settings, mine = AbacusSettings(beads="x"), CommunicationStrategy(("unix",))
+    for given in {}, {"abacus": mine}:
+        async with open_communication_factory(strategies=given) as factory:
+            with pytest.raises(SpearError, match="fell down"):
+                async with Slipping().open_template(settings, factory):
+                    pass
+            assert factory.strategy("abacus") == given.get("abacus", Slipping.strategy)
 
 
 @pytest.mark.parametrize(
