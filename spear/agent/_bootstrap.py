@@ -1,9 +1,9 @@
 """How an agent that something else than Spear has started is told where its host is.
 
 It reads its environment: ``SERVICE_ADDR`` (an address as text), ``SECRET`` (64 hexadecimal digits) and
-``SPEAR_INSTANCE`` (``process:name#incarnation``). A secret in the environment can be read by whoever may
-read ``/proc/<pid>/environ``: prefer the record on a pipe (see ``spear.wire.BootstrapRecord``). The
-variables are removed as soon as they are read, so that child processes do not inherit them.
+``SPEAR_INSTANCE`` (``process:name#incarnation``). A secret in the environment can be read by any process
+that may read ``/proc/<pid>/environ``: prefer the record on a pipe (see ``spear.wire.BootstrapRecord``).
+The variables are removed as soon as they are read, so that child processes do not inherit them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ADDRESS, SECRET, INSTANCE = VARIABLES = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTAN
 
 
 def take_environment(environ: MutableMapping[str, str]) -> BootstrapRecord | None:
-    """What the environment says, and remove it there; None if it does not say where the host is.
+    """Take the record out of the environment; None if the environment names no host.
 
     Raises:
         ConfigurationError: a variable is missing or makes no sense; the message never shows the

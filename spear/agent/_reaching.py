@@ -104,7 +104,7 @@ class HostAddresses:
 
 
 def unreachable(failures: Failures) -> SpearError:
-    """One error for a round in which no address could be reached; of one address, its own.
+    """Return one error for a round of failures; the failure itself if there was one address.
 
     Its class is that of the failure that says most: a refusal, then a broken connection, which may be
     whole a moment later, then what will never be a host.

@@ -64,7 +64,7 @@ async def serve(
 ) -> None:
     """Serve an agent's functions to a host until the host or ``stop`` says that it is enough.
 
-    Then no further call is taken, those that run may finish, and this returns. How long they may take is
+    Then no further call is taken, running calls may finish, and this returns. How long they may take is
     for the host to say if it began this, and ``drain_seconds`` otherwise. A broken connection is
     made again, and the calls that ran on it are cancelled; plain functions run to their end.
 
@@ -124,7 +124,7 @@ def backoff_seconds(rng: random.Random) -> Iterator[float]:
 
 @final
 class _Session:
-    """One incarnation of one instance, over as many connections as it takes."""
+    """An incarnation of an instance, over as many connections as it takes."""
 
     def __init__(
         self,
@@ -301,12 +301,12 @@ class _Session:
         return broken
 
     async def _drain(self, channel: CommunicationChannel) -> None:
-        """Let running calls finish; those that do not are cancelled when the channel is closed."""
+        """Let running calls finish; the others are cancelled when the channel is closed."""
         logger.debug("%s: draining", self._instance_id)
         seconds = self._drain_seconds
         async with trio.open_nursery() as nursery:
             if not self._stop.is_set():
-                # The host began this, and knows how long it waits; whoever stops us now is in a hurry.
+                # The host began this, and knows how long it waits; a stop from here is in a hurry.
                 seconds = inf
                 nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
             await channel.drain(seconds)
@@ -323,7 +323,7 @@ class _Session:
 
 
 def _lost(failure: SpearError) -> SpearError:
-    """What to raise when time is up."""
+    """Return the error to raise when time is up."""
     if isinstance(failure, AuthenticationFailed | ChannelBroken):
         return failure
     lost = ChannelBroken(str(failure))

@@ -86,7 +86,7 @@ def default_strategy(runtime: str) -> CommunicationStrategy:
 @final
 @attrs.frozen(kw_only=True)
 class ChannelConfig:
-    """What one instance wants other than the strategy says.
+    """Deviations of one instance from its runtime's strategy.
 
     Attributes:
         transports: use these, in this order, instead of the strategy's; each that can be opened is
@@ -157,7 +157,7 @@ class CommunicationFactory:
     ) -> AsyncIterator[Endpoint]:
         """An endpoint, where the instance can log in for as long as the block runs.
 
-        The block belongs to whoever owns the instance; leaving it closes listener and channel.
+        The block belongs to the owner of the instance; leaving it closes listeners and channel.
 
         Args:
             instance: the instance that may log in.
@@ -174,7 +174,7 @@ class CommunicationFactory:
             raise SpearError(f"{instance} has an endpoint already")
         config = config or ChannelConfig()
         async with AsyncExitStack() as stack:
-            listeners = await self._listen(instance, config, stack)
+            listeners, failures = await self._listen(instance, config, stack)
             endpoint = await stack.enter_async_context(
                 self.manager.open_endpoint(
                     instance,
@@ -184,12 +184,16 @@ class CommunicationFactory:
                     timeouts=timeouts,
                 )
             )
+            endpoint.not_offered = tuple(failures)
             yield endpoint
 
     async def _listen(
         self, instance: InstanceId, config: ChannelConfig, stack: AsyncExitStack
-    ) -> list[Listener]:
-        """Open the listeners of a strategy, best first and at least one; ``stack`` closes them."""
+    ) -> tuple[list[Listener], list[tuple[str, str]]]:
+        """Open the listeners of a strategy, best first and at least one; ``stack`` closes them.
+
+        Returns them, and which transports failed, and why.
+        """
         strategy = self.strategy(instance.runtime)
         if config.transports is not None:
             strategy = attrs.evolve(strategy, transports=config.transports, most=None)
@@ -213,7 +217,7 @@ class CommunicationFactory:
                 logger.info("%s: no %s: %s", instance, name, error)
         if not listeners:
             raise ChannelCreationFailed(str(instance), attempts)
-        return listeners
+        return listeners, attempts
 
     async def get_or_create(
         self,
@@ -335,7 +339,7 @@ class CommunicationFactory:
                 nursery.start_soon(self._close_if_open, instance)
 
     async def _close_if_open(self, instance: InstanceId) -> None:
-        with suppress(ChannelClosed):  # somebody else was faster
+        with suppress(ChannelClosed):  # another task was faster
             await self.close(instance)
 
 

@@ -1,8 +1,8 @@
-"""The host's side of connections: who may log in where, and what becomes of it.
+"""The host's side of connections: endpoints, logins, and the channels that they lead to.
 
-An :class:`Endpoint` is one instance's place at the host: a listener of its own, a secret that only
+An :class:`Endpoint` is one instance's place at the host: listeners of its own, a secret that only
 this incarnation has, and, once the instance has logged in, its channel. It lives inside an
-``async with`` block of whoever owns the instance; when the block is left, all of it is gone.
+``async with`` block of the instance's owner; when the block is left, all of it is gone.
 
 The policy of logins:
 
@@ -66,11 +66,12 @@ class ManagerStatistics:
 @final
 @protected_class
 class Endpoint:
-    """One instance's place at the host.
+    """A place at the host for one instance.
 
     Attributes:
         instance_id: whose.
         offered: the addresses at which the instance may connect, best first; hand them over.
+        not_offered: transports of the strategy that have no address here, and why: (name, reason).
         address: the one by which it has logged in last; before that, the best one.
         secret: what it proves itself with; hand it over, never log it.
         channel: the instance's channel, None until it has announced its functions: before that
@@ -89,6 +90,7 @@ class Endpoint:
     ) -> None:
         self.instance_id = instance_id
         self.offered = tuple(map(_offer, listeners))
+        self.not_offered: tuple[tuple[str, str], ...] = ()
         self.address: Address = listeners[0].advertised
         self.secret = Secret.generate()
         self.channel: CommunicationChannel | None = None
@@ -102,7 +104,7 @@ class Endpoint:
         # How the last login was made (resumes, key), until the instance has shown that it knows of it.
         self._unconfirmed: tuple[bool, Secret] | None = None
         self._closed = False
-        self._changed: trio.Event | None = None  # somebody waits for a change
+        self._changed: trio.Event | None = None  # a task waits for a change
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.instance_id} at {self.address}>"

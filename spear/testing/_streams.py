@@ -58,7 +58,7 @@ async def check_streams(open_streams: OpenStreams) -> None:
 
 
 async def receive_exactly(stream: trio.abc.ReceiveStream, size: int, most: int = 65536) -> bytes:
-    """So many bytes, or AssertionError if the stream ends before."""
+    """Receive so many bytes. Raises AssertionError if the stream ends before."""
     received = bytearray()
     while len(received) < size:
         some = await stream.receive_some(min(most, size - len(received)))

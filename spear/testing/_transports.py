@@ -274,7 +274,7 @@ async def refuses_connections_when_it_is_closed(subject: TransportSubject) -> No
 
 
 class _Mine(Exception):
-    """What the block of a case raises."""
+    """An exception that the block of a case raises."""
 
 
 @_case

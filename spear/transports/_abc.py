@@ -1,4 +1,4 @@
-"""What every transport offers: a byte stream and a listener.
+"""The contracts of byte streams and listeners.
 
 Both are Trio's own contracts (``trio.testing.check_half_closeable_stream`` is the conformance
 suite) plus what the accept loop needs: closing without an await, knowing the peer, and putting a
@@ -38,7 +38,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
         """The peer, for log lines."""
 
     def peer_credentials(self) -> PeerCredentials | None:
-        """Who the kernel says the peer is, or None where it cannot say (anything but Unix)."""
+        """Return the peer's process as the kernel knows it; None for anything but Unix sockets."""
         return None
 
     async def aclose(self) -> None:
@@ -85,7 +85,7 @@ class Listener(trio.abc.Listener[ByteStream]):
         """Stop accepting at once; a blocked ``accept`` gets ``trio.ClosedResourceError``."""
 
     async def secure(self, stream: ByteStream) -> trio.abc.Stream:
-        """What to speak on, once an accepted stream is through this transport's own handshake.
+        """Return the stream to speak on, after this transport's own handshake.
 
         If cancelled, the connection is unusable.
 

@@ -57,7 +57,7 @@ _PEER_FAULTS: Final = (
 @final
 @attrs.define(eq=False, repr=False)
 class IncomingConnection:
-    """One accepted connection, as its handler sees it. The accept loop makes and closes it.
+    """A connection that was accepted, as its handler sees it. The accept loop makes and closes it.
 
     Attributes:
         stream: what to speak on; TLS, if any, is done.
@@ -82,7 +82,7 @@ class IncomingConnection:
         return self._raw.describe_peer()
 
     def promote(self) -> None:
-        """Say that the peer has proved who it is: no deadline any more, and nobody's place taken.
+        """Mark the peer as authenticated: it has no deadline any more, and takes no place of a stranger.
 
         Too late if the connection has been cut already; the handler's next checkpoint then raises
         ``trio.Cancelled``, as it would have without this call.
@@ -131,11 +131,11 @@ def process_or_its_session(pid: int) -> PeerCheck:
 @final
 @attrs.frozen(kw_only=True)
 class AcceptorStatistics:
-    """What an acceptor has seen.
+    """The counters of an acceptor.
 
     Attributes:
         accepted: connections taken from listeners, whatever became of them.
-        open: those that exist now.
+        open: connections that exist now.
         unauthenticated: those among them that have not been promoted.
         refused: how many were refused, by reason.
         failed: handlers that raised after their connection was promoted.

@@ -1,4 +1,4 @@
-"""What every connect has in common: one deadline, and errors that say where we wanted to go."""
+"""A frame for every attempt to connect: one deadline, and errors that name the address."""
 
 from __future__ import annotations
 

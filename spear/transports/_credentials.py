@@ -1,4 +1,4 @@
-"""Who is at the other end. Only those who accept ask for it, so it is a module of its own."""
+"""The process at the other end of a Unix socket. Agents do not load this module."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class HasOptions(Protocol):
     """A socket, of the standard library or of Trio."""
 
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
-        """As a socket's method."""
+        """Read an option, as a socket does."""
 
 
 @final
 @attrs.frozen
 class PeerCredentials:
-    """Who the kernel says is at the other end of a Unix socket, at the moment it connected."""
+    """The process at the other end of a Unix socket, as the kernel noted it when it connected."""
 
     pid: int
     uid: int
@@ -29,6 +29,6 @@ class PeerCredentials:
 
     @classmethod
     def of(cls, sock: HasOptions) -> PeerCredentials:
-        """What the kernel says of the peer of a connected Unix socket. Raises OSError of any other."""
+        """Return the peer of a connected Unix socket. Raises OSError for any other socket."""
         packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         return cls(*_UCRED.unpack(packed))

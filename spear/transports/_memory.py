@@ -32,7 +32,7 @@ _BACKLOG: Final = 1024
 
 @final
 class _Pipe:
-    """One direction: what is under way, and who waits for a change of it."""
+    """A direction of a stream: bytes under way, and tasks that wait for a change."""
 
     __slots__ = ("changed", "data", "ended", "refused")
 
@@ -46,7 +46,7 @@ class _Pipe:
 
 @final
 class MemoryStream(ByteStream):
-    """One end of a pair; see :func:`memory_stream_pair`."""
+    """An end of a pair; see :func:`memory_stream_pair`."""
 
     __slots__ = ("_closed", "_incoming", "_outgoing", "_receiving", "_sending")
 
@@ -181,10 +181,10 @@ class MemoryListener(Listener):
             raise trio.ClosedResourceError("this listener was closed") from None
 
     def close(self) -> None:
-        """Stop accepting at once; connections that nobody has accepted end."""
+        """Stop accepting at once; queued connections end."""
         if _listeners().get(self._address.name) is self:
             del _listeners()[self._address.name]
-        self._connect.close()  # first: whoever waits for room would get it by what follows
+        self._connect.close()  # first: a task that waits for room would get it below
         with suppress(trio.EndOfChannel, trio.ClosedResourceError):
             while True:
                 self._incoming.receive_nowait().close()
@@ -229,7 +229,7 @@ async def connect_memory(
     """A connection to the listener of that name. If cancelled, there is none.
 
     Raises:
-        ChannelBroken: nobody listens under that name, or 1,024 connections are waiting there and
+        ChannelBroken: no listener has that name, or 1,024 connections are waiting there and
             none was accepted for ``seconds``.
         ConfigurationError: the name is empty.
     """

@@ -1,4 +1,4 @@
-"""Directories that nobody but us can enter: where the sockets are that nobody else shall reach."""
+"""Directories that only our user can enter, for sockets that only our user may reach."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KIND: Final = "run"
 def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
     """A new directory that only we can enter; removed with its files when the block is left.
 
-    Those that were left behind beside it, by processes that were killed, are removed before.
+    Directories that killed processes have left beside it are removed first.
 
     Args:
         parent: where to make it; by default ``$XDG_RUNTIME_DIR`` if that can be used, or else the
@@ -50,7 +50,7 @@ def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
 
 
 def check_private_directory(path: StrPath) -> None:
-    """Make sure that nobody but us can enter the directory ``path``, or be what it points to.
+    """Make sure that only our user can enter or replace the directory ``path``.
 
     Raises:
         ConfigurationError: it is missing, a symbolic link, someone else's, or open to others.
@@ -80,7 +80,7 @@ def _default_parent() -> str:
 
 
 def _check_parent(path: str) -> None:
-    # Whoever may rename entries of the parent can put a directory of their own in place of ours.
+    # A user who may rename entries of the parent can replace our directory.
     found = _status(path, follow_symlinks=True)
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"{path} is not a directory")

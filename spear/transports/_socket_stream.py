@@ -158,7 +158,7 @@ class SocketStream(ByteStream):
             self.socket.close()
 
     def peer_credentials(self) -> PeerCredentials | None:
-        """Who the kernel says the peer is, or None where it cannot say (anything but Unix)."""
+        """Return the peer's process as the kernel knows it; None for anything but Unix sockets."""
         if self.socket.family != socket.AF_UNIX:
             return None
         from ._credentials import PeerCredentials
@@ -224,7 +224,7 @@ class SocketListener(Listener):
             if self._socket.fileno() == -1:
                 raise trio.ClosedResourceError("this listener was closed")
             # Linux looks for a free descriptor before it looks for a connection, so that accept()
-            # without waiting says EMFILE even when nobody has called.
+            # without waiting says EMFILE even when no connection is queued.
             await trio.lowlevel.wait_readable(self._socket)
             try:
                 sock, _ = self._socket.accept()

@@ -84,8 +84,8 @@ class TlsListener(Listener):
         """
         assert isinstance(stream, SocketStream)  # as accept() returned it
         await trio.lowlevel.wait_readable(stream.socket)
-        # A look at the first byte costs one system call, spares OpenSSL's 30 KiB for whoever does
-        # not speak TLS at all, and tells a wrong configuration from a wrong certificate.
+        # A look at the first byte costs one system call, spares OpenSSL's 30 KiB for a peer that
+        # does not speak TLS at all, and tells a wrong configuration from a wrong certificate.
         try:
             first = stream.socket.recv(1, socket.MSG_PEEK)
         except OSError:

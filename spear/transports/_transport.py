@@ -1,6 +1,6 @@
-"""What a way of moving bytes is: one object that parses addresses, listens and connects.
+"""The contract of transports: objects that parse addresses, listen and connect.
 
-Whoever opens a listener or a connection does it as a block, so that a transport may own tasks: a reader
+Listeners and connections are opened as blocks, so that a transport may own tasks: a reader
 of WebSocket frames, an HTTP/2 connection that carries many streams. Transports of sockets need none, and
 use :class:`Opening`.
 
@@ -43,7 +43,7 @@ def _no_directory() -> str:
 @final
 @attrs.frozen(kw_only=True)
 class ListenOptions:
-    """What one listener is opened with. Settings of all listeners of a transport belong to the transport.
+    """Options of one listener. Settings of all listeners of a transport belong to the transport.
 
     Attributes:
         name: a name for the listener that no other open one of this host has; letters, digits, ``-`` and
@@ -60,7 +60,7 @@ class ListenOptions:
 @final
 @attrs.frozen(kw_only=True)
 class ConnectOptions:
-    """What one connection is opened with.
+    """Options of one connection.
 
     Attributes:
         seconds: to resolve a name, connect, and finish the transport's own handshake.
@@ -78,8 +78,8 @@ class ConnectOptions:
 class Transport(ABC):
     """A way of moving bytes between a host and its instances.
 
-    A host finds transports by name: among those that ``open_spearlet(transports=...)`` was given, Spear's
-    own, and the entry points ``spear.transports`` of installed distributions. An agent finds them by the
+    A host finds transports by name: first those given to ``open_spearlet(transports=...)``, then Spear's
+    own, then the entry points ``spear.transports`` of installed distributions. An agent finds them by the
     scheme of an address, in the same way: a scheme that differs from the transport's name needs an entry
     point named after the scheme, too.
 

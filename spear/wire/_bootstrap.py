@@ -32,8 +32,8 @@ class OfferedAddress:
     Attributes:
         address: its text form.
         server_name: the name that the listener's certificate must have; empty for the address's host.
-        ca: PEM text of the certificates that may have signed the listener's; empty for those that the
-            system trusts.
+        ca: PEM text of the certificates that may have signed the listener's; empty for the
+            system's list.
     """
 
     address: str
@@ -103,7 +103,7 @@ class BootstrapRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> BootstrapRecord:
-        """What a record says.
+        """Decode a record.
 
         Raises:
             ConfigurationError: it is none, or of another version; the message names the field, never the

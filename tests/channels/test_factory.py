@@ -210,6 +210,8 @@ async def test_an_address_that_cannot_be_opened_is_left_out() -> None:
         factory.open_endpoint(INSTANCE, config=config) as endpoint,
     ):
         assert schemes_of(endpoint) == ["tcp", "unix"]
+        assert [name for name, _ in endpoint.not_offered] == ["websocket", "pigeon"]
+        assert "a later one will, in spearlet[websocket]" in endpoint.not_offered[0][1]
 
 
 async def test_an_address_that_an_instance_cannot_reach_is_not_offered(

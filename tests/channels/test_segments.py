@@ -469,7 +469,7 @@ async def test_r4_cancelled_at_any_step_nothing_is_left(unix: Carrier, function:
         )
 
     sweep = await cancel_sweep(lambda: opened(unix.open_pair), operation, check)
-    assert sweep.runs > 10
+    assert sweep.runs >= 5
     buffer.close()
 
 

@@ -10,7 +10,7 @@ import attrs
 import trio
 import trustme
 
-from spear._errors import RemoteProtocolError
+from spear import RemoteProtocolError
 from spear.transports import (
     Acceptor,
     Address,

@@ -17,9 +17,8 @@ import pytest
 import trio
 import trio.testing
 
-from spear import HostLimits
-from spear._errors import AuthenticationFailed, ChannelBroken, RemoteProtocolError
-from spear._limits import MIB, WireLimits
+from spear import AuthenticationFailed, ChannelBroken, HostLimits, RemoteProtocolError, WireLimits
+from spear._limits import MIB
 from spear.transports import (
     Acceptor,
     AcceptorStatistics,

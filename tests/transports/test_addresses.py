@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spear._errors import ConfigurationError, UnsupportedTransport
+from spear import ConfigurationError, UnsupportedTransport
 from spear.transports import (
     Address,
     MemoryAddress,

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from spear._errors import ChannelBroken, ConfigurationError
+from spear import ChannelBroken, ConfigurationError
 from spear.transports import MemoryStream, connect_memory, open_memory_listener
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from spear._errors import AuthenticationFailed, ConfigurationError
+from spear import AuthenticationFailed, ConfigurationError
 from spear.transports import (
     Acceptor,
     ConnectOptions,

@@ -10,8 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from spear._errors import AuthenticationFailed, ChannelBroken, ConfigurationError
-from spear._limits import WireLimits
+from spear import AuthenticationFailed, ChannelBroken, ConfigurationError, WireLimits
 from spear.transports import (
     Acceptor,
     Reason,

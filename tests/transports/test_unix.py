@@ -16,8 +16,8 @@ import pytest
 import trio
 import trio.testing
 
+from spear import ChannelBroken, ConfigurationError
 from spear._directories import OwnedDirectory
-from spear._errors import ChannelBroken, ConfigurationError
 from spear.transports import (
     SocketListener,
     UnixAddress,

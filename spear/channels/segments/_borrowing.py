@@ -76,7 +76,7 @@ class _Arrived:
 
 @final
 class Borrower:
-    """What we have of one peer's memory.
+    """The memory of one peer that we use.
 
     That something is not used any more is told with whatever we send next, or after a while: a frame of
     its own would wake up the peer, which costs more than the memory is worth.
@@ -85,12 +85,12 @@ class Borrower:
         limits: ours.
         receiver: gets what arrives.
         outbox: takes the news that something is not used any more.
-        timers: see to it that the peer gets to know what is not used any more even if nothing is sent.
+        timers: release unused segments in time, even if nothing else is sent.
         trusts: whether the peer may change what it has sent.
 
     Attributes:
         borrowed_bytes: what we hold of the peer's memory, by all that the files can hold.
-        ended: numbers of what is not used any more; filled in any thread, at any moment.
+        ended: numbers of segments that have come out of use; filled in any thread, at any moment.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Borrower:
     # -- giving back ------------------------------------------------------------------------------
 
     def give_back(self) -> None:
-        """Tell the peer what is not used any more, with what is sent next."""
+        """Release unused segments, with the next frames that are sent."""
         while self.ended:
             number = self.ended.pop()
             self.borrowed_bytes -= self._sizes.pop(number)

@@ -1,7 +1,7 @@
-"""What a connection has to do with segments: nothing, or what a Unix socket allows.
+"""The segments of a connection: only a Unix socket lets them pass.
 
-The two ends agree on it in their handshake. A peer that wants to pass its first descriptor asks before it
-does, so that nobody looks for descriptors on a connection that never passes any.
+The two ends agree in their handshake to hand over memory. A peer asks before it passes its first
+descriptor, so a connection that never passes any never looks for descriptors.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class SocketHandover(SegmentHandover):
         sock: the socket.
         limits: ours.
         receiver: gets what arrives.
-        outbox: takes what is handed out, and the news of what is not used any more.
+        outbox: sends payloads in segments, and releases.
     """
 
     __slots__ = (

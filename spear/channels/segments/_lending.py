@@ -75,7 +75,7 @@ class Lent:
 
 @final
 class SegmentLender:
-    """What one peer may have of our memory.
+    """Our memory that one peer may use.
 
     Args:
         limits: ours.
@@ -105,7 +105,7 @@ class SegmentLender:
         self._outbox = outbox
         self._has_asked = False
         self._is_ready = False  # the peer takes descriptors; or is gone
-        self._on_ready: trio.Event | None = None  # somebody waits for that
+        self._on_ready: trio.Event | None = None  # a task waits for that
         self._seals = seals
         self._timers: Timers | None = None
         self.least_bytes = min(LEAST_SHARED_BYTES, limits.segment_threshold_bytes)
@@ -114,7 +114,7 @@ class SegmentLender:
         self.pool: SegmentPool | None = None
 
     def keep_time(self, timers: Timers) -> None:
-        """Have segments of our own, and free those that were not used for a while."""
+        """Keep segments of our own, and free them after a while without use."""
         self._timers = timers
 
     @property
@@ -123,7 +123,7 @@ class SegmentLender:
         return 0 if self.pool is None else self.pool.kept_bytes
 
     async def get_ready(self) -> None:
-        """Wait until the peer takes descriptors; on a channel that passes none, nobody looks for them.
+        """Wait until the peer takes descriptors, which it does when it was asked.
 
         If cancelled, nothing has happened. A checkpoint, unless it is ready already.
         """
@@ -139,7 +139,7 @@ class SegmentLender:
             self._outbox.push_lend(is_answer=False)
 
     def ready(self) -> None:
-        """The peer takes descriptors; or is gone, and nobody need wait any more."""
+        """The peer takes descriptors, or has gone: wake the tasks that wait."""
         self._is_ready = True
         if self._on_ready is not None:
             self._on_ready.set()
@@ -155,7 +155,7 @@ class SegmentLender:
             or segment.descriptor.fileno < 0
             or size < self.least_bytes
             or size > peer.max_segment_bytes
-            # Somebody else's, who may write to it as soon as we say that we do not use it.
+            # A peer's, which the peer may write to once we have released it.
             or (isinstance(segment, BorrowedFile) and not segment.is_final)
         ):
             return False

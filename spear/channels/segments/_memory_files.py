@@ -1,8 +1,8 @@
 """Memory that two processes share: made, sealed, checked, mapped, and passed through a Unix socket.
 
 A *memory file* is a file without a name (memfd_create(2)). Its descriptor travels beside the bytes of a
-Unix socket, and its seals are kept by the kernel: one that can neither shrink nor grow cannot make who
-reads it die of SIGBUS, and one sealed against writing never changes again, whoever still has it.
+Unix socket, and its seals are kept by the kernel: a reader of one that can neither shrink nor grow never
+dies of SIGBUS, and one sealed against writing never changes again.
 
 This module does not know what is in such memory, nor who may have it for how long.
 """
@@ -98,7 +98,7 @@ def make_memory_file(size: int) -> tuple[Descriptor, mmap]:
     # The kernel refuses to map much more than there is, but fills such a file until it has to kill.
     _map(-1, size, is_private=True).close()
     descriptor = Descriptor(os.memfd_create("spear", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-    # All of it now: whoever touches a page for which there is no memory dies of SIGBUS.
+    # All of it now: touching a page for which there is no memory ends the process by SIGBUS.
     os.posix_fallocate(descriptor.fileno, 0, size)
     mapping = _map(descriptor.fileno, size, to_write=True)
     fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
@@ -141,13 +141,13 @@ class SharedBuffer(MemoryFile):
     """Memory that is handed to another process instead of being copied.
 
     Fill :attr:`view`, then pass the buffer as the only argument of a call, or return it from a function.
-    Whoever gets it gets a read-only ``memoryview`` of the same memory. Where memory cannot be handed over
+    The receiver gets a read-only ``memoryview`` of the same memory. Where memory cannot be handed over
     (another machine, TLS), its bytes are sent instead, as far as ``max_message_bytes`` allows.
 
     What a function hands over is sealed: it cannot be written to any more. A host may write to its buffer
     again when the call is over; a function that has kept a view of it sees that.
 
-    The memory is freed when nobody uses it any more, in either process. Leaving a ``with`` block, or
+    The memory is freed when neither process uses it any more. Leaving a ``with`` block, or
     :meth:`close`, gives up this process's share at once.
 
     Args:
@@ -198,10 +198,10 @@ class SharedBuffer(MemoryFile):
         return bytes(self.view)
 
     def seal(self) -> None:
-        """See that nobody can change what is in it, from now on.
+        """Make the memory read-only for all processes, for ever.
 
         Raises:
-            BufferError: somebody still has a writable view of it.
+            BufferError: a writable view of it still exists.
         """
         if self._is_sealed or self.descriptor.fileno < 0:
             return
@@ -242,7 +242,7 @@ class SharedBuffer(MemoryFile):
 
 
 class Condition(NamedTuple):
-    """What the kernel says of a descriptor that a peer has passed.
+    """The kernel's description of a file that a peer has passed.
 
     Attributes:
         size: of the file, in bytes.
@@ -309,7 +309,7 @@ class BorrowedFile(MemoryFile):
         descriptor: of its memory, which must be fixed; and whole and final if it can be viewed.
         file_bytes: the size of that.
         size: bytes of payload at its beginning.
-        is_final: nobody can change it any more.
+        is_final: no process can change it any more.
         on_end: called once, when we do not use it any more; perhaps in another thread, or while garbage
             is being collected.
         can_be_viewed: whether a view is safe; otherwise a view is one of a copy.
@@ -348,7 +348,7 @@ class BorrowedFile(MemoryFile):
             return memoryview(self.as_bytes())
         weakref.finalize(mapping, on_end).atexit = False
         self._on_end = None
-        self.descriptor = Descriptor(-1)  # whoever is handing it on has the other one
+        self.descriptor = Descriptor(-1)  # a call that hands it on has the other one
         return memoryview(mapping)
 
     def as_bytes(self) -> bytes:

@@ -25,7 +25,7 @@ WORTH_KEEPING: Final = 8
 
 @final
 class PooledSegment:
-    """One of them."""
+    """A segment that is kept."""
 
     # No attrs here: making such a class takes a millisecond of every function's start.
     __slots__ = ("descriptor", "idle_since", "mapping", "size")
