@@ -77,7 +77,8 @@ MADE_BY_SPEAR: Final = frozenset(
 """Records and handles: their numbers come from Spear, and go to programs."""
 
 CALLED_BY_SPEAR: Final = re.compile(
-    r"AgentService\.|HostAddresses\.|ConnectionManager\.|Service\.refuse|Timers\.|ProcessSettings\.\w+_command"
+    r"AgentService\.|CallTally\.|CommunicationChannel\.start_request|HostAddresses\."
+    r"|ConnectionManager\.|Service\.refuse|Timers\.|ProcessSettings\.\w+_command"
     r"|DeadlineExceeded\.of_call|process_or_its_session"
     r"|FunctionConfiguration\("  # whose fields are read by a schema
     r"|\w+Stream\.receive_some"  # as Trio's streams have it

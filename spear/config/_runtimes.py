@@ -185,9 +185,8 @@ def make_strategies(configuration: Configuration) -> dict[str, CommunicationStra
     for name, values in configuration.runtimes.items():
         transports = values.get(TRANSPORTS)
         if isinstance(transports, tuple):
-            strategies[name] = attrs.evolve(
-                default_strategy(name), transports=transports, most=None
-            )
+            usual = RuntimeRegistry().find(name).strategy or default_strategy(name)
+            strategies[name] = attrs.evolve(usual, transports=transports, most=None)
     return strategies
 
 
