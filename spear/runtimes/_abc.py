@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
+Ts = TypeVarTuple("Ts")
 
 logger: Final = logging.getLogger("spear.runtimes")
 
@@ -330,8 +330,8 @@ class InstanceTemplate(ABC):
 @protected_block
 async def _blaming(
     name: str,
-    enter: Callable[[Unpack[Arguments]], AbstractAsyncContextManager[T]],
-    *args: *Arguments,
+    enter: Callable[[Unpack[Ts]], AbstractAsyncContextManager[T]],
+    *args: *Ts,
 ) -> AsyncIterator[T]:
     """A block of a runtime, whose bugs fail a deployment or an instance, and not the host.
 
