@@ -20,7 +20,7 @@ import trio
 
 from spear._errors import SpawnFailed, SpearError, WorkerDied
 from spear._limits import expect_seconds
-from spear._util import NoPublicConstructor
+from spear._util import NoPublicConstructor, leaves_of, summary_of
 from spear.channels import (
     open_private_nursery,
     protected_block,
@@ -334,6 +334,11 @@ class Instance(metaclass=NoPublicConstructor):
                     nursery.start_soon(self._watch_exit, body)
                     await body.watch()
                     await trio.sleep_forever()
+        except Exception as error:  # of a runtime's bug, which must not end its host
+            logger.exception("%r cannot be watched any more", self)
+            first = next(iter(leaves_of(error)))
+            await self._kill(f"its runtime failed: {summary_of(first)}")
+            self._exited()
         finally:
             self._is_watched = False
 
@@ -386,7 +391,11 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.READY)
 
     def _is_busy(self) -> bool:
-        return self._body is not None and self._body.is_busy()
+        try:
+            return self._body is not None and self._body.is_busy()
+        except Exception:  # of a runtime's bug; the heartbeat must go on
+            logger.exception("%r cannot tell whether it is busy", self)
+            return False
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from spear.runtimes import Instance, InstanceBody, InstanceMetrics, InstanceSpec
 from spear.runtimes._health import describe_exit
 from spear.runtimes._instance import METRICS_SECONDS
 from spear.runtimes.process._metrics import Pulse, is_runnable, read_metrics
+from spear.telemetry import InstanceState
 
 from .helpers import listening, nothing_left, open_host, python, worker
 
@@ -194,19 +195,6 @@ async def test_a_runtime_that_cannot_kill_hides_no_failure_of_the_block() -> Non
         async with living(Broken()):
             raise KeyError("tea")
     assert any("cannot be killed" in text for text in lines.texts)
-
-
-async def test_a_runtime_that_cannot_watch_ends_the_instance_and_says_why() -> None:
-    class Blind(Body):
-        async def watch(self) -> None:
-            raise OSError("the watch was cut")
-
-    body = Blind()
-    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="the watch was cut")):
-        async with living(body) as instance:
-            await trio.sleep_forever()
-    assert body.signals == ["kill"]
-    assert instance.exit_status == -signal.SIGKILL
 
 
 async def test_each_instance_has_timeouts_of_its_own(
@@ -386,3 +374,45 @@ async def test_an_endpoint_is_not_left_behind_by_a_failed_launch() -> None:
             async with host_instance(spec, factory, ChannelConfig(), launch):
                 pass
         assert factory.manager.endpoints == ()
+
+
+class FaultyBody(Body):
+    """Has a bug in one of its methods."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+
+    async def wait_exited(self) -> None:
+        if self._where == "wait_exited":
+            raise ZeroDivisionError("a bug")
+        await super().wait_exited()
+
+    async def watch(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._where == "watch":
+            raise ZeroDivisionError("a bug")
+
+    def is_busy(self) -> bool:
+        raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize("where", ["wait_exited", "watch"])
+async def test_a_runtime_that_cannot_watch_ends_its_instance_and_nothing_else(
+    where: str, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = FaultyBody(where)
+    async with living(body) as instance:
+        with pytest.raises(SpawnFailed, match="its runtime failed: ZeroDivisionError: a bug"):
+            await instance.wait_ready()
+        assert instance.state is InstanceState.EXITED
+        assert body.signals == ["kill"]
+    assert "cannot be watched any more" in caplog.text
+
+
+async def test_a_body_that_cannot_tell_whether_it_is_busy_counts_as_idle(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with living(FaultyBody("is_busy")) as instance:
+        assert instance._is_busy() is False
+    assert "cannot tell whether it is busy" in caplog.text
