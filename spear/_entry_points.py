@@ -38,7 +38,7 @@ def load_entry_point(group: str, name: str, kind: type[T]) -> T | None:
         try:
             loaded = found.load()
             thing: object = loaded if isinstance(loaded, kind) else loaded()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BrokenEntryPoint(
                 group, name, distribution, f"{found.value} cannot be loaded: {summary_of(error)}"
             ) from error

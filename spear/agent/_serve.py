@@ -24,6 +24,7 @@ from spear._errors import (
     SpearError,
 )
 from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, expect_seconds
+from spear._util import summary_of
 from spear.channels import CommunicationChannel, connect_channel
 from spear.transports import Address
 from spear.wire import OfferedAddress
@@ -236,6 +237,10 @@ class _Session:
                 channel = await self._attempt(nursery, each, share)
             except SpearError as error:
                 failures.append((each, error))
+            except Exception as error:  # a fault of a transport of somebody else
+                failure = ChannelBroken(f"its transport failed: {summary_of(error)}")
+                failure.__cause__ = error
+                failures.append((each, failure))
             else:
                 self._addresses.worked(each)
                 return channel

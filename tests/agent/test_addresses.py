@@ -27,6 +27,7 @@ from spear.transports import (
     ConnectOptions,
     Listener,
     ListenOptions,
+    MemoryAddress,
     MemoryListener,
     MemoryStream,
     MemoryTransport,
@@ -136,6 +137,40 @@ async def test_a_reason_is_reported_once_however_often_it_is_tried(
     group = caught.value.__cause__
     assert isinstance(group, ExceptionGroup)
     assert [type(each) for each in group.exceptions] == [ChannelBroken, ChannelBroken]
+
+
+class Broken(Transport):
+    """Cannot connect, because of a bug or of the system."""
+
+    name = "broken"
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def parse(self, address: str) -> Address:
+        return MemoryAddress("there")
+
+    def listen(self, options: ListenOptions) -> Opening[Listener]:
+        raise NotImplementedError
+
+    def connect(self, address: Address, options: ConnectOptions) -> Opening[trio.abc.Stream]:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("a bug")], ids=repr)
+async def test_after_a_transport_that_fails_in_its_own_way_the_next_address_is_tried(
+    error: Exception, autojump_clock: trio.testing.MockClock
+) -> None:
+    said: list[str] = []
+    async with endpoint_at(open_memory_listener("here")) as (_, endpoint):
+        addresses = HostAddresses(
+            at("broken:there", "memory:here"),
+            transports=TransportRegistry([Broken(error)]),
+            report=said.append,
+        )
+        await serve_until_ready(endpoint, addresses)
+    (line,) = said
+    assert f"broken:there: its transport failed: {type(error).__name__}" in line
 
 
 async def test_what_will_never_work_is_tried_once_at_each_address() -> None:

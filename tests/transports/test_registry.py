@@ -64,6 +64,9 @@ class Hollow(Transport):
 
 nothing = None
 text = str
+
+def leave():
+    raise SystemExit(3)
 """
 
 
@@ -83,6 +86,7 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "nothing = spear_pigeons:nothing\n"
         "away = spear_pigeons:Away\n"
         "absent = spear_no_pigeons:Pigeon\n"
+        "leaves = spear_pigeons:leave\n"
         "unix = spear_pigeons:Pigeon\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -138,6 +142,7 @@ def test_an_installed_distribution_can_bring_a_transport(distribution: None) -> 
         ("text", "spear_pigeons:text is no Transport, but a str"),
         ("nothing", "spear_pigeons:nothing cannot be loaded: TypeError: 'NoneType'"),
         ("away", "spear_pigeons:Away cannot be loaded: AttributeError: .*Away"),
+        ("leaves", "spear_pigeons:leave cannot be loaded: SystemExit: 3"),
         ("absent", "spear_no_pigeons:Pigeon cannot be loaded: ModuleNotFoundError: .*no_pigeons"),
     ],
 )
@@ -155,7 +160,7 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
 
 
 def test_unknown_names_are_told_the_known_ones(distribution: None) -> None:
-    known = "absent, away, hollow, memory, nothing, pigeon, tame, tcp, text, unix"
+    known = "absent, away, hollow, leaves, memory, nothing, pigeon, tame, tcp, text, unix"
     with pytest.raises(UnsupportedTransport, match=f"known are {known}") as caught:
         TransportRegistry().find("dove")
     assert caught.value.transport == "dove"
