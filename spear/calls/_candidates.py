@@ -98,7 +98,7 @@ class Candidates:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self.all: list[Candidate] = []
+        self.all: tuple[Candidate, ...] = ()
         self.changes = 0
         self._limit = limit
         self._free: list[Candidate] = []  # in no order
@@ -118,14 +118,16 @@ class Candidates:
         """Let an instance have calls from now on."""
         candidate = Candidate(callee, target, self._limit)
         candidate._on_free = partial(self._freed, candidate)
-        insort(self.all, candidate, key=lambda each: (len(each.name), each.callee.id))
+        members = list(self.all)
+        insort(members, candidate, key=lambda each: (len(each.name), each.callee.id))
+        self.all = tuple(members)
         self.changes += 1
         self.refresh(candidate, target)
         return candidate
 
     def remove(self, candidate: Candidate) -> None:
         """Let an instance have no more calls."""
-        self.all.remove(candidate)
+        self.all = tuple(each for each in self.all if each is not candidate)
         self.changes += 1
         self._known_sizes = None
         self._forget(candidate)

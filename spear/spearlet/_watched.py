@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from spear.telemetry import CallRecord, Instruments
 
 logger: Final = logging.getLogger("spear.spearlet")
+
+MAX_ENTRIES: Final = 16
+"""Texts of a carrier that are sent: trace context has three, baggage included."""
+
+MAX_ENTRY_BYTES: Final = 2048
+"""One of these texts, with its key. All together leave half of a head to the caller's metadata."""
 
 
 @final
@@ -47,11 +54,13 @@ class WatchedCall:
 
     def _carry(self, record: CallRecord) -> None:
         attributes = self.attributes
-        carried = {name: text for name, text in record.carrier.items() if _can_travel(name, text)}
+        entries = islice(record.carrier.items(), MAX_ENTRIES)
+        carried = {name: text for name, text in entries if _can_travel(name, text)}
         if len(carried) < len(record.carrier):
             logger.error(
-                "%r: an instrument's carrier may hold texts only: the rest is left out", record
-            )
+                "%r: an instrument's carrier may hold %d texts of %d bytes: the rest is left out",
+                record, MAX_ENTRIES, MAX_ENTRY_BYTES,
+            )  # fmt: skip
         if carried:
             metadata = {**(attributes.metadata or {}), **carried}
             self.attributes = attrs.evolve(attributes, metadata=metadata)
@@ -77,4 +86,9 @@ class WatchedCall:
 
 
 def _can_travel(name: object, text: object) -> bool:
-    return isinstance(name, str) and isinstance(text, str)
+    if not isinstance(name, str) or not isinstance(text, str):
+        return False
+    try:
+        return len(name.encode()) + len(text.encode()) <= MAX_ENTRY_BYTES
+    except UnicodeEncodeError:  # a lone surrogate
+        return False

@@ -212,13 +212,19 @@ async def test_what_spear_calls_for_itself_is_not_watched() -> None:
 
 
 async def test_a_carrier_that_cannot_travel_harms_no_call(caplog: pytest.LogCaptureFixture) -> None:
-    calls = Calls({"good": "yes", "bad": object()})  # type: ignore[dict-item]  # the mistake
+    carrier: dict[str, str] = {"good": "yes", "large": "x" * 70_000, "cut": "\ud800"}
+    carrier["bad"] = object()  # type: ignore[assignment]  # the mistake
+    calls = Calls({**carrier, **{f"key {number}": "x" for number in range(2000)}})
     async with (
         open_spearlet(instruments=[calls]) as spearlet,
         await spearlet.deploy(traced()) as shop,
     ):
-        assert await shop.trace() == {"good": "yes"}
-    assert "carrier may hold texts only" in caplog.text
+        metadata = await shop.trace()
+        assert isinstance(metadata, dict)
+        assert metadata.keys() >= {"good"}
+        assert metadata.keys().isdisjoint({"large", "cut", "bad"})
+        assert len(metadata) <= 16
+    assert "carrier may hold 16 texts of 2048 bytes" in caplog.text
 
 
 async def test_the_life_of_a_deployment_is_told() -> None:
