@@ -28,7 +28,7 @@ from spear import (
 )
 from spear._ids import MAX_DEPLOYMENT_NAME
 from spear._targets import name_of
-from spear.runtimes import ProcessSettings
+from spear.runtimes import MemorySettings, ProcessSettings
 from spear.runtimes.process._runtime import _search_path
 from spear.spearlet import Deployment
 from spear.spearlet._programs import _default_name
@@ -444,7 +444,8 @@ async def test_a_deployment_that_is_cancelled_leaves_nothing(state: str) -> None
 @pytest.mark.slow
 async def test_cancelled_anywhere_a_deployment_leaves_nothing_behind() -> None:
     async def deploy(spearlet: spear.Spearlet) -> None:
-        deployment = await spearlet.deploy(Probe().agent, replicas=2)
+        several = MemorySettings(agent=Probe().agent, shares_process=True)
+        deployment = await spearlet.deploy(several, replicas=2)
         assert await deployment.add(1) == 2
         await deployment.stop()
 
