@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from contextlib import suppress
 from functools import partial
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -260,12 +261,20 @@ class MemoryTransport(Transport):
 
     async def _listen(self, options: ListenOptions) -> MemoryListener:
         await trio.lowlevel.checkpoint()
-        address = options.address or MemoryAddress(options.name)
-        return open_memory_listener(_own(address).name)
+        if options.address is not None:
+            return open_memory_listener(_own(options.address).name)
+        return open_memory_listener(_free_name(options.name))
 
     def connect(self, address: Address, options: ConnectOptions) -> Opening[MemoryStream]:
         """A connection for as long as the block runs; see :func:`connect_memory`."""
         return Opening(partial(connect_memory, _own(address).name, seconds=options.seconds))
+
+
+def _free_name(wanted: str) -> str:
+    """Return a name that no listener has. Two hosts in one ``trio.run`` may have the same instances."""
+    taken = _listeners()
+    others = (f"{wanted}.{number}" for number in count(2))
+    return next(each for each in chain([wanted], others) if each not in taken)
 
 
 def _own(address: Address) -> MemoryAddress:

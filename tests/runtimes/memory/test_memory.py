@@ -160,3 +160,11 @@ def test_what_is_no_agent_is_refused() -> None:
         MemorySettings(agent=17)  # type: ignore[arg-type]  # the mistake
     assert MemoryRuntime().takes(ProcessSettings(target="shop.py")) is None
     assert MemoryRuntime().takes("shop.py") is None
+
+
+async def test_two_hosts_in_one_program_may_have_the_same_instances() -> None:
+    async with spear.open_spearlet() as first, spear.open_spearlet() as second:
+        shops = [await each.deploy(teller(), name="shop") for each in (first, second)]
+        instances = [each.instances[0].id for each in shops]
+        assert instances == [spear.InstanceId("memory", "shop-1", 1)] * 2
+        assert [await each.echo(number) for number, each in enumerate(shops)] == [0, 1]
