@@ -21,12 +21,7 @@ import trio
 from spear._errors import SpawnFailed, SpearError, WorkerDied
 from spear._limits import expect_seconds
 from spear._util import NoPublicConstructor, leaves_of, summary_of
-from spear.channels import (
-    open_private_nursery,
-    protected_block,
-    protected_class,
-    run_to_its_end,
-)
+from spear.channels import open_private_nursery, protected_block, protected_class, run_to_its_end
 from spear.telemetry import InstanceEvent, InstanceState, LogLine
 
 from ._health import InstanceHealth, describe_exit
@@ -336,8 +331,7 @@ class Instance(metaclass=NoPublicConstructor):
                     await trio.sleep_forever()
         except Exception as error:  # of a runtime's bug, which must not end its host
             logger.exception("%r cannot be watched any more", self)
-            first = next(iter(leaves_of(error)))
-            await self._kill(f"its runtime failed: {summary_of(first)}")
+            await self._kill(f"its runtime failed: {summary_of(next(iter(leaves_of(error))))}")
             self._exited()
         finally:
             self._is_watched = False
@@ -395,7 +389,7 @@ class Instance(metaclass=NoPublicConstructor):
             return self._body is not None and self._body.is_busy()
         except Exception:  # of a runtime's bug; the heartbeat must go on
             logger.exception("%r cannot tell whether it is busy", self)
-            return False
+        return False
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -474,10 +468,7 @@ async def host_instance(
         async with open_private_nursery() as nursery:
             with _catch(caught):
                 async with factory.open_endpoint(
-                    spec.instance_id,
-                    service=spec.service,
-                    config=config,
-                    timeouts=timeouts,
+                    spec.instance_id, service=spec.service, config=config, timeouts=timeouts
                 ) as endpoint:
                     with _catch(caught):
                         async with launch(endpoint, instance._log_book, timeouts) as body:
