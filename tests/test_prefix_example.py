@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli.serving import serving, wait_until
+from installing import install_example
 
 from spear.runtimes import RuntimeRegistry
 from spear.testing import RUNTIME_CASES, RUNTIME_PROGRAM, RuntimeUnderTest
@@ -39,16 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the package is installed; from a copy, without the network."""
-    source = tmp_path_factory.mktemp("source") / "prefix"
-    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__py*"))
-    place = tmp_path_factory.mktemp("installed")
-    pip = ["install", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(place)]
-    run = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *pip, str(source)],
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return place
+    return install_example("prefix", tmp_path_factory)
 
 
 @pytest.fixture

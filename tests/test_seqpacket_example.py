@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from cli.serving import serving
+from installing import install_example
 
 from spear import ProcessSettings, open_spearlet
 from spear.channels import CommunicationStrategy
@@ -38,16 +36,7 @@ async def price(item: str) -> int:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the package is installed; from a copy, without the network."""
-    source = tmp_path_factory.mktemp("source") / "seqpacket"
-    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__py*"))
-    place = tmp_path_factory.mktemp("installed")
-    pip = ["install", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(place)]
-    run = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *pip, str(source)],
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    return place
+    return install_example("seqpacket", tmp_path_factory)
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""Installing the packages of ``examples/``, as a user would, but without the network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import pytest
+
+EXAMPLES: Final = Path(__file__).resolve().parent.parent / "examples"
+PATIENCE_SECONDS: Final = 60
+
+
+def install_example(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install a copy of ``examples/NAME``; returns the directory where its modules are."""
+    source = tmp_path_factory.mktemp("source") / name
+    unwanted = shutil.ignore_patterns("build", "*.egg-info", "__py*")
+    shutil.copytree(EXAMPLES / name, source, ignore=unwanted)
+    place = tmp_path_factory.mktemp("installed")
+    pip = ["install", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(place)]
+    run = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *pip, str(source)],
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return place
