@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ._connect import open_memory_channels as open_memory_channels
     from ._factory import ChannelConfig as ChannelConfig
     from ._factory import CommunicationFactory as CommunicationFactory
-    from ._factory import CommunicationStrategy as CommunicationStrategy
-    from ._factory import default_strategy as default_strategy
     from ._factory import open_communication_factory as open_communication_factory
     from ._handlers import Service as Service
     from ._handshake import Login as Login
@@ -40,6 +38,10 @@ if TYPE_CHECKING:
     from ._response import ExecutionResponse as ExecutionResponse
     from ._statistics import ChannelStatistics as ChannelStatistics
     from ._statistics import LatencyHistogram as LatencyHistogram
+    from ._strategy import CommunicationStrategy as CommunicationStrategy
+    from ._strategy import default_strategy as default_strategy
+    from ._strategy import place_of as place_of
+    from ._strategy import read_strategies as read_strategies
     from ._timers import Timers as Timers
     from ._timers import open_timers as open_timers
     from .segments import SharedBuffer as SharedBuffer
@@ -50,7 +52,7 @@ _HOMES = {
     "ChannelStatistics": "._statistics",
     "CommunicationChannel": "._channel",
     "CommunicationFactory": "._factory",
-    "CommunicationStrategy": "._factory",
+    "CommunicationStrategy": "._strategy",
     "ConnectionManager": "._manager",
     "Endpoint": "._manager",
     "ExecutionResponse": "._response",
@@ -65,7 +67,7 @@ _HOMES = {
     "call_unprotected": "._interrupts",
     "SharedBuffer": ".segments",
     "connect_channel": "._connect",
-    "default_strategy": "._factory",
+    "default_strategy": "._strategy",
     "machine_clock": "._heartbeat",
     "notify": "._interrupts",
     "notify_all": "._interrupts",
@@ -74,9 +76,11 @@ _HOMES = {
     "open_memory_channels": "._connect",
     "open_private_nursery": "._nursery",
     "open_timers": "._timers",
+    "place_of": "._strategy",
     "protected_block": "._interrupts",
     "protected_class": "._interrupts",
     "protected_exit": "._interrupts",
+    "read_strategies": "._strategy",
     "run_to_its_end": "._nursery",
 }
 

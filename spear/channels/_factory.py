@@ -26,61 +26,32 @@ from spear._errors import (
     SpearError,
 )
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
-from spear._limits import expect_seconds, expect_whole
-from spear.transports import ListenOptions, Reach, TransportRegistry, make_private_directory
+from spear._limits import expect_seconds
+from spear.transports import ListenOptions, TransportRegistry, make_private_directory
 
 from ._channel import CommunicationChannel
 from ._interrupts import protected_block, protected_class
 from ._manager import ConnectionManager, Endpoint, open_connection_manager
 from ._nursery import open_private_nursery
+from ._strategy import (
+    CommunicationStrategy,
+    default_strategy,
+    expect_strategy,
+    place_of,
+    read_strategies,
+    transport_names,
+)
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.telemetry import Instruments
-    from spear.transports import Address, GetDirectory, Listener, Transport
+    from spear.transports import Address, GetDirectory, Listener, Reach, Transport
 
     from ._handlers import Service
 
 logger: Final = logging.getLogger("spear.channels")
 
 T = TypeVar("T")
-
-
-@final
-@attrs.frozen
-class CommunicationStrategy:
-    """How the instances of one runtime are reached.
-
-    Attributes:
-        transports: their names, best first. Each one that can be opened has a listener and an address of
-            its own for every instance, which tries them in this order.
-        reach: from how far away instances connect. An address that cannot be reached from there is not
-            offered: one on the loopback interface is none for a Pod.
-        most: how many addresses are offered; None for as many as can be opened. Further transports then
-            are tried only in place of one that cannot be opened.
-    """
-
-    transports: tuple[str, ...] = attrs.field(validator=attrs.validators.min_len(1))
-    reach: Reach = attrs.field(default=Reach.PROCESS, kw_only=True)
-    most: int | None = attrs.field(default=None, kw_only=True)
-
-    def __attrs_post_init__(self) -> None:
-        if self.most is not None:
-            expect_whole("most", self.most, 1)
-
-
-DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
-    # A socket that was bound can be reached by a child of this process, and a second one has its price.
-    "process": CommunicationStrategy(("unix", "tcp"), reach=Reach.MACHINE, most=1),
-    "kubernetes": CommunicationStrategy(("grpc", "websocket", "tcp"), reach=Reach.NETWORK),
-    "wasm": CommunicationStrategy(("memory",)),
-    "memory": CommunicationStrategy(("memory",)),
-}
-
-
-def default_strategy(runtime: str) -> CommunicationStrategy:
-    """The strategy of Spear for a runtime: that of processes, if it has none of its own."""
-    return DEFAULT_STRATEGIES.get(runtime, DEFAULT_STRATEGIES["process"])
 
 
 @final
@@ -95,9 +66,14 @@ class ChannelConfig:
         low_latency: poll for input for a moment before blocking: costs CPU, saves a wake-up.
         connect_seconds: how long :meth:`CommunicationFactory.get_or_create` waits for the login of the
             instance; None for ``startup_seconds`` of the host's limits.
+
+    Raises:
+        ConfigurationError: a value cannot be used; ``key`` is its name.
     """
 
-    transports: tuple[str, ...] | None = None
+    transports: tuple[str, ...] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(transport_names)
+    )
     address: Address | None = None
     low_latency: bool = False
     connect_seconds: float | None = None
@@ -125,13 +101,13 @@ class CommunicationFactory:
         get_directory: GetDirectory,
         nursery: trio.Nursery,
         transports: TransportRegistry,
-        strategies: Mapping[str, CommunicationStrategy],
+        strategies: dict[str, CommunicationStrategy],
     ) -> None:
         self.manager = manager
         self.transports = transports
         self._get_directory = get_directory
         self._nursery = nursery  # of get_or_create's endpoints; it ends with the factory's block
-        self._strategies = dict(strategies)
+        self._strategies = strategies
         self._kept: dict[InstanceId, _KeptEndpoint] = {}
 
     # -- strategies ---------------------------------------------------------------------------
@@ -141,7 +117,12 @@ class CommunicationFactory:
         return self._strategies.get(runtime) or default_strategy(runtime)
 
     def suggest_strategy(self, runtime: str, strategy: CommunicationStrategy) -> None:
-        """Use a strategy for a runtime from now on, unless one was given for it."""
+        """Use a strategy for a runtime from now on, unless one was given for it.
+
+        Raises:
+            ConfigurationError: it is no strategy.
+        """
+        expect_strategy(runtime, strategy)
         self._strategies.setdefault(runtime, strategy)
 
     # -- endpoints ----------------------------------------------------------------------------
@@ -348,12 +329,9 @@ def _check_reach(listener: Listener, reach: Reach) -> None:
     if listener.advertised.reach < reach:
         listener.close()
         raise ConfigurationError(
-            f"{listener.advertised} cannot be reached from {_PLACES[reach]}: let the transport listen "
+            f"{listener.advertised} cannot be reached from {place_of(reach)}: let the transport listen "
             "there, or advertise an address that leads to it"
         )
-
-
-_PLACES: Final = {Reach.MACHINE: "other processes", Reach.NETWORK: "other machines"}
 
 
 @final
@@ -392,9 +370,10 @@ async def open_communication_factory(
         instruments: hear of connections, and of the instances that use the factory.
 
     Raises:
-        ConfigurationError: two transports have one name.
+        ConfigurationError: two transports have one name, or a strategy or a transport cannot be used.
     """
     registry = TransportRegistry(transports)
+    chosen = read_strategies(strategies)
     with ExitStack() as stack:
 
         @cache
@@ -405,4 +384,4 @@ async def open_communication_factory(
             open_connection_manager(limits, instruments=instruments) as manager,
             open_private_nursery() as nursery,
         ):
-            yield CommunicationFactory(manager, get_directory, nursery, registry, strategies or {})
+            yield CommunicationFactory(manager, get_directory, nursery, registry, chosen)

@@ -15,7 +15,7 @@ import attrs
 
 from spear._errors import ConfigurationError
 from spear._util import summary_of
-from spear.channels import CommunicationStrategy, default_strategy
+from spear.channels import CommunicationStrategy, default_strategy, place_of
 from spear.runtimes import ProcessRuntime, Runtime, RuntimeRegistry, RuntimeSettings
 from spear.spearlet import DeploymentSettings
 from spear.transports import TransportRegistry
@@ -161,7 +161,7 @@ def read_runtimes(said: Mapping[str, object], faults: Faults) -> dict[str, Mappi
             continue
         faults.expect_known(path, table, kinds)
         values = _read(kinds, table, path, faults)
-        _check_transports(values, path, faults)
+        _check_transports(runtime, values, path, faults)
         try:
             _configured(runtime, values)
         except ConfigurationError as error:
@@ -185,22 +185,32 @@ def make_strategies(configuration: Configuration) -> dict[str, CommunicationStra
     for name, values in configuration.runtimes.items():
         transports = values.get(TRANSPORTS)
         if isinstance(transports, tuple):
-            usual = RuntimeRegistry().find(name).strategy or default_strategy(name)
+            usual = _usual_strategy(RuntimeRegistry().find(name))
             strategies[name] = attrs.evolve(usual, transports=transports, most=None)
     return strategies
 
 
-def _check_transports(values: Mapping[str, object], path: KeyPath, faults: Faults) -> None:
+def _usual_strategy(runtime: Runtime) -> CommunicationStrategy:
+    return runtime.strategy or default_strategy(runtime.name)
+
+
+def _check_transports(
+    runtime: Runtime, values: Mapping[str, object], path: KeyPath, faults: Faults
+) -> None:
     names = values.get(TRANSPORTS)
     if names == ():
         faults.add((*path, TRANSPORTS), "must name at least one transport")
     if isinstance(names, tuple):
-        registry = TransportRegistry()
+        registry, reach = TransportRegistry(), _usual_strategy(runtime).reach
         for each in names:
             try:
-                registry.find(each)
+                farthest = registry.find(each).farthest
             except ConfigurationError as error:
                 faults.add((*path, TRANSPORTS), error.summary)
+            else:
+                if farthest < reach:
+                    fault = f"cannot have {each!r}: it cannot be reached from {place_of(reach)}"
+                    faults.add((*path, TRANSPORTS), fault)
 
 
 def _configured(runtime: Runtime, values: Mapping[str, object]) -> Runtime:

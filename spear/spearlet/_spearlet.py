@@ -22,6 +22,7 @@ from spear.channels import (
     open_private_nursery,
     protected_block,
     protected_class,
+    read_strategies,
 )
 from spear.runtimes import RuntimeRegistry
 from spear.telemetry import Instruments
@@ -323,7 +324,8 @@ async def open_spearlet(
 
     Raises:
         ConfigurationError: an instance calls this while its functions are loaded, it is not Trio that
-            runs, an instrument is none, or two runtimes or transports have one name.
+            runs, two runtimes or transports have one name, a strategy is for a runtime that does not
+            exist, or an argument is not what its type says.
     """
     _expect_a_program()
     _check_limits(limits)
@@ -331,6 +333,8 @@ async def open_spearlet(
     watching = Instruments(instruments)
     if on_call is not None:
         watching.add(CallObserver(on_call))
+    for name in read_strategies(strategies):
+        registry.find(name)
     rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
     async with open_private_nursery() as nursery:
         factory = open_communication_factory(

@@ -18,7 +18,7 @@ from spear._errors import ChannelBroken, ConfigurationError
 from spear._limits import DEFAULT_WIRE_LIMITS
 
 from ._abc import ByteStream, Listener
-from ._addresses import MemoryAddress, parse_memory_address
+from ._addresses import MemoryAddress, Reach, parse_memory_address
 from ._connecting import connecting_to
 from ._transport import ConnectOptions, ListenOptions, Opening, Transport
 
@@ -250,6 +250,7 @@ class MemoryTransport(Transport):
     """Streams inside this process, by name; both ends are in one ``trio.run``."""
 
     name = "memory"
+    farthest = Reach.PROCESS
 
     def parse(self, address: str) -> MemoryAddress:
         """The address that ``memory:name`` names. Raises ConfigurationError."""

@@ -12,7 +12,7 @@ from spear._entry_points import load_entry_point, names_of_entry_points
 from spear._errors import ConfigurationError, UnsupportedTransport
 
 from ._addresses import Address, split_scheme
-from ._transport import ConnectOptions, Transport
+from ._transport import ConnectOptions, Transport, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +60,8 @@ class TransportRegistry:
         transports: go before Spear's own, and before entry points.
 
     Raises:
-        ConfigurationError: two of them have one name or scheme, or one is no transport.
+        ConfigurationError: two of them have one name or scheme, or one is no transport or has no name
+            that could be one.
     """
 
     def __init__(self, transports: Iterable[Transport] = ()) -> None:
@@ -69,6 +70,7 @@ class TransportRegistry:
         for each in transports:
             if not isinstance(each, Transport):
                 raise ConfigurationError(f"{each!r} is no spear.transports.Transport")
+            check_names(each)
             taken = [scheme for scheme in each.schemes if scheme in self._by_scheme]
             if taken or each.name in self._by_name:
                 raise ConfigurationError(f"there are two transports {(taken or [each.name])[0]!r}")
@@ -85,12 +87,14 @@ class TransportRegistry:
         Raises:
             UnsupportedTransport: there is none.
             BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
+            ConfigurationError: its own name or schemes cannot be used.
         """
         found = self._by_name.get(name)
         if found is None:
             found = _load(name)
             if found is None:
                 raise UnsupportedTransport(name, self._why_not(name))
+            check_names(found)
             self._add(found)
         return found
 

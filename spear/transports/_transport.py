@@ -9,17 +9,20 @@ This module knows no concrete transport.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, TypeVarTuple, Unpack, final
 
 import attrs
 import trio
 
 from spear._errors import ConfigurationError
-from spear._limits import DEFAULT_WIRE_LIMITS, expect_seconds
+from spear._limits import DEFAULT_WIRE_LIMITS, expect_seconds, shown
+
+from ._addresses import Reach
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
 
 Resource = TypeVar("Resource", bound=trio.abc.AsyncResource)
 Args = TypeVarTuple("Args")
+
+MAX_TRANSPORT_NAME: Final = 32
+"""Characters, as in the name of a runtime."""
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_TRANSPORT_NAME}}}")
 
 GetDirectory: TypeAlias = Callable[[], str]
 """Makes a directory that only we can enter, or finds the one made before; ConfigurationError if that
@@ -84,12 +92,14 @@ class Transport(ABC):
     point named after the scheme, too.
 
     Attributes:
-        name: what strategies call it; letters, digits, ``-`` and ``_``.
-        schemes: what its addresses begin with. By default the name alone.
+        name: what strategies call it; 1 to 32 letters, digits, ``-`` and ``_``.
+        schemes: what its addresses begin with, of the same characters. By default the name alone.
+        farthest: from how far away its addresses can be reached at the most, whatever its settings are.
     """
 
     name: str
     schemes: tuple[str, ...] = ()
+    farthest: Reach = Reach.NETWORK
 
     def __init_subclass__(cls) -> None:
         """Let the name be the only scheme of a class that gives a name alone."""
@@ -136,6 +146,29 @@ class Transport(ABC):
             AuthenticationFailed: the listener is not who it should be.
             ConfigurationError: this address and these options cannot work.
         """
+
+
+def check_names(transport: Transport) -> None:
+    """Raise ConfigurationError for a transport whose name or schemes cannot be used."""
+    whose = type(transport).__qualname__
+    name = getattr(transport, "name", None)
+    schemes: object = transport.schemes
+    if not _is_name(name):
+        raise ConfigurationError(
+            f"{whose}.name must be 1 to {MAX_TRANSPORT_NAME} letters, digits, - and _, not {shown(name)}"
+        )
+    if not isinstance(schemes, tuple) or not all(map(_is_name, schemes)):
+        raise ConfigurationError(
+            f"{whose}.schemes must be a tuple of names, such as ({name!r},), not {shown(schemes)}"
+        )
+    if not isinstance(transport.farthest, Reach):
+        raise ConfigurationError(
+            f"{whose}.farthest must be a Reach, not {shown(transport.farthest)}"
+        )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 @final

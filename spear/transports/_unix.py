@@ -20,7 +20,7 @@ from spear._errors import CannotListen, ChannelBroken, ConfigurationError
 from spear._limits import DEFAULT_WIRE_LIMITS
 
 from ._abc import ByteStream
-from ._addresses import UnixAddress, parse_unix_address
+from ._addresses import Reach, UnixAddress, parse_unix_address
 from ._connecting import connecting_to
 from ._socket_stream import LISTEN_BACKLOG, SocketListener, SocketStream
 from ._transport import ConnectOptions, ListenOptions, Opening, Transport
@@ -44,6 +44,7 @@ class UnixTransport(Transport):
     """Unix sockets in a directory that only we can enter. The kernel says who the peer is."""
 
     name = "unix"
+    farthest = Reach.MACHINE
 
     def parse(self, address: str) -> UnixAddress:
         """The address that ``unix:/path`` names. Raises ConfigurationError."""

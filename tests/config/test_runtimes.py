@@ -275,12 +275,20 @@ def test_the_transports_of_a_runtime(read: Read) -> None:
         ("[]", "must name at least one transport"),
         ('["unix", "pigeon"]', "transport 'pigeon' cannot be used: known are memory, tcp, unix"),
         ('["grpc"]', "transport 'grpc' cannot be used: this release does not have it"),
+        ('["memory"]', "cannot have 'memory': it cannot be reached from other processes"),
+        ('["unix", "memory"]', "cannot have 'memory': it cannot be reached from other processes"),
     ],
 )
 def test_transports_that_cannot_be_used(read: Read, transports: str, wrong: str) -> None:
     outcome = read(f"[runtimes.process]\ntransports = {transports}\n")
     (line,) = outcome.lines
     assert f"runtimes.process.transports: {wrong}" in line
+
+
+def test_the_memory_runtime_is_reached_through_memory(read: Read) -> None:
+    outcome = read('[runtimes.memory]\ntransports = ["memory", "unix"]\n')
+    assert outcome.lines == []
+    assert make_strategies(outcome.configuration)["memory"].transports == ("memory", "unix")
 
 
 def test_variables_and_flags_say_transports_too(read: Read) -> None:

@@ -59,6 +59,9 @@ class Pigeon(Transport):
 
 made = Pigeon()
 
+class Unnamed(Pigeon):
+    name = "a b"
+
 class Hollow(Transport):
     name = "hollow"
 
@@ -80,6 +83,7 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "entry_points.txt").write_text(
         "[spear.transports]\n"
         "pigeon = spear_pigeons:Pigeon\n"
+        "unnamed = spear_pigeons:Unnamed\n"
         "tame = spear_pigeons:made\n"
         "hollow = spear_pigeons:Hollow\n"
         "text = spear_pigeons:text\n"
@@ -123,6 +127,47 @@ def test_a_registry_takes_nothing_but_different_transports() -> None:
         TransportRegistry((TcpTransport(), Secure()))
 
 
+@pytest.mark.parametrize("name", ["", "a b", "a:b", None, 3, "x" * 300], ids=repr)
+def test_a_name_that_no_transport_can_have_is_refused(name: object) -> None:
+    class Loft(Pigeon):
+        pass
+
+    Loft.name = name  # type: ignore[assignment]  # the mistake
+    with pytest.raises(ConfigurationError, match=r"Loft.name must be 1 to 32 letters, digits"):
+        TransportRegistry((Loft(),))
+
+
+@pytest.mark.parametrize("schemes", [3, "secure", ("a b",), ("",), (3,), None], ids=repr)
+def test_schemes_that_no_transport_can_have_are_refused(schemes: object) -> None:
+    class Loft(Pigeon):
+        pass
+
+    Loft.schemes = schemes  # type: ignore[assignment]  # the mistake
+    with pytest.raises(ConfigurationError, match=r"Loft.schemes must be a tuple of names"):
+        TransportRegistry((Loft(),))
+
+
+def test_a_transport_without_a_name_is_refused() -> None:
+    class Anonymous(Transport):
+        parse, listen, connect = Pigeon.parse, Pigeon.listen, Pigeon.connect
+
+    with pytest.raises(ConfigurationError, match=r"Anonymous.name must be .*, not None"):
+        TransportRegistry((Anonymous(),))
+
+
+def test_a_transport_that_reaches_nowhere_is_refused() -> None:
+    class Loft(Pigeon):
+        farthest = "network"  # type: ignore[assignment]  # the mistake
+
+    with pytest.raises(ConfigurationError, match=r"Loft.farthest must be a Reach, not 'network'"):
+        TransportRegistry((Loft(),))
+
+
+def test_an_installed_transport_is_asked_for_its_name_as_others_are(distribution: None) -> None:
+    with pytest.raises(ConfigurationError, match=r"Unnamed.name must be .*, not 'a b'"):
+        TransportRegistry().find("unnamed")
+
+
 def test_an_installed_distribution_can_bring_a_transport(distribution: None) -> None:
     """Its entry point names a class, or a transport; its addresses are found by their scheme."""
     registry = TransportRegistry()
@@ -160,7 +205,7 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
 
 
 def test_unknown_names_are_told_the_known_ones(distribution: None) -> None:
-    known = "absent, away, hollow, leaves, memory, nothing, pigeon, tame, tcp, text, unix"
+    known = "absent, away, hollow, leaves, memory, nothing, pigeon, tame, tcp, text, unix, unnamed"
     with pytest.raises(UnsupportedTransport, match=f"known are {known}") as caught:
         TransportRegistry().find("dove")
     assert caught.value.transport == "dove"

@@ -1,0 +1,115 @@
+"""How the instances of a runtime are reached: a value, checked when it is made, and Spear's own ones.
+
+This module opens nothing, and does not know which transports there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, final
+
+import attrs
+
+from spear._errors import ConfigurationError
+from spear._ids import check_runtime_name
+from spear._limits import expect_whole, shown
+from spear.transports import Reach
+
+_EXAMPLE: Final = 'CommunicationStrategy(("unix", "tcp"))'
+
+
+def transport_names(value: object) -> tuple[str, ...]:
+    """Return names of transports as a tuple, for a value that is a tuple or a list of names.
+
+    Raises:
+        ConfigurationError: it is something else, such as a single name, or empty.
+    """
+    if isinstance(value, tuple | list) and value:
+        names = tuple(each for each in value if isinstance(each, str) and each)
+        if len(names) == len(value):
+            return names
+    raise ConfigurationError.about(
+        "transports", f'must be a tuple of names, such as ("unix", "tcp"), not {shown(value)}'
+    )
+
+
+@final
+@attrs.frozen
+class CommunicationStrategy:
+    """How the instances of one runtime are reached.
+
+    Attributes:
+        transports: their names, best first. Each one that can be opened has a listener and an address of
+            its own for every instance, which tries them in this order.
+        reach: from how far away instances connect. An address that cannot be reached from there is not
+            offered: one on the loopback interface is none for a Pod.
+        most: how many addresses are offered; None for as many as can be opened. Further transports then
+            are tried only in place of one that cannot be opened.
+
+    Raises:
+        ConfigurationError: a value cannot be used; ``key`` is its name.
+    """
+
+    transports: tuple[str, ...] = attrs.field(converter=transport_names)
+    reach: Reach = attrs.field(default=Reach.PROCESS, kw_only=True)
+    most: int | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.reach, Reach):
+            known = ", ".join(f"Reach.{each.name}" for each in Reach)
+            raise ConfigurationError.about(
+                "reach", f"must be one of {known}, not {shown(self.reach)}"
+            )
+        if self.most is not None:
+            expect_whole("most", self.most, 1)
+
+
+DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
+    # A socket that was bound can be reached by a child of this process, and a second one has its price.
+    "process": CommunicationStrategy(("unix", "tcp"), reach=Reach.MACHINE, most=1),
+    "kubernetes": CommunicationStrategy(("grpc", "websocket", "tcp"), reach=Reach.NETWORK),
+    "wasm": CommunicationStrategy(("memory",)),
+    "memory": CommunicationStrategy(("memory",)),
+}
+
+
+def default_strategy(runtime: str) -> CommunicationStrategy:
+    """The strategy of Spear for a runtime: that of processes, if it has none of its own."""
+    return DEFAULT_STRATEGIES.get(runtime, DEFAULT_STRATEGIES["process"])
+
+
+def expect_strategy(runtime: str, strategy: object) -> None:
+    """Raise ConfigurationError for what cannot be the strategy of a runtime."""
+    if not isinstance(strategy, CommunicationStrategy):
+        raise ConfigurationError(
+            f"the strategy of {runtime!r} must be one like {_EXAMPLE}, not {shown(strategy)}"
+        )
+
+
+def read_strategies(
+    given: Mapping[str, CommunicationStrategy] | None,
+) -> dict[str, CommunicationStrategy]:
+    """Return the strategies that a program gives to a host, by the names of runtimes.
+
+    Raises:
+        ConfigurationError: one of them is no strategy, or a name can be none of a runtime.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"strategies must have the names of runtimes for its keys, as in "
+            f'{{"process": {_EXAMPLE}}}, not be {shown(given)}'
+        )
+    for runtime, strategy in given.items():
+        check_runtime_name(runtime)
+        expect_strategy(runtime, strategy)
+    return dict(given)
+
+
+_PLACES: Final = {Reach.MACHINE: "other processes", Reach.NETWORK: "other machines"}
+
+
+def place_of(reach: Reach) -> str:
+    """Where instances are that connect from so far away, for a message."""
+    return _PLACES[reach]
