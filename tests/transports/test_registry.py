@@ -103,7 +103,7 @@ def test_transports_of_spear_are_found_by_name_and_by_scheme() -> None:
         assert registry.find(name) is registry.find(name)
         assert registry.find(name).name == name
     assert registry.parse("tls:127.0.0.1:1") == parse_address("tls:127.0.0.1:1")
-    with pytest.raises(UnsupportedTransport, match="known are memory, tcp, unix"):
+    with pytest.raises(UnsupportedTransport, match=r"known are .*memory, .*tcp, .*unix"):
         registry.find("tls")  # a scheme of tcp
 
 
@@ -206,7 +206,9 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
 
 def test_unknown_names_are_told_the_known_ones(distribution: None) -> None:
     known = "absent, away, hollow, leaves, memory, nothing, pigeon, tame, tcp, text, unix, unnamed"
-    with pytest.raises(UnsupportedTransport, match=f"known are {known}") as caught:
+    # Other installed distributions may stand between them.
+    among = known.replace(", ", ", .*")
+    with pytest.raises(UnsupportedTransport, match=f"known are .*{among}") as caught:
         TransportRegistry().find("dove")
     assert caught.value.transport == "dove"
 
