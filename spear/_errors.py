@@ -402,6 +402,7 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "no_environment": (ConfigurationError,),
     "one_process": (ConfigurationError,),
     "no_listener": (ChannelBroken,),
+    "max_instances": (SpawnFailed,),
     "too_many_arguments": (InvalidArguments,),
     "missing_argument": (InvalidArguments,),
     "unknown_argument": (InvalidArguments,),

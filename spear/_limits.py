@@ -6,12 +6,15 @@ seconds, sizes are bytes. What only a host needs is in ``_host_limits``, which a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
-from typing import Final, TypeGuard, final
+from typing import Final, TypeGuard, TypeVar, final
 
 import attrs
 
 from ._errors import ConfigurationError, InvalidArguments
+
+T = TypeVar("T")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -208,6 +211,13 @@ def expect_seconds(name: str, value: object) -> None:
     """Raise ConfigurationError for what is no time to wait; it may be infinite."""
     if not is_number(value) or not value >= 0:
         raise ConfigurationError.about(name, f"must be a number of seconds, not {shown(value)}")
+
+
+def expect_several(name: str, values: Iterable[T]) -> Iterable[T]:
+    """Return what an argument lists. Raises ConfigurationError for one thing in place of several."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigurationError.about(name, f"must be a list, such as [...], not {values!r:.100}")
+    return values
 
 
 def expect_whole(name: str, value: object, least: int, most: int = MAX_WHOLE) -> None:

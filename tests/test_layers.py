@@ -127,7 +127,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     # A program is loaded in one place, from a path that its owner gave.
     "importlib.abc": LOADER,
     "importlib.import_module": (*LOADER, "spear/_lazy.py"),
-    "importlib.machinery": LOADER,
+    # That module looks where modules are, and loads none.
+    "importlib.machinery": (*LOADER, "spear/runtimes/process/_settings.py"),
     "importlib.metadata.entry_points": ("spear/_entry_points.py",),
     "importlib.reload": (),
     "importlib.util": LOADER,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import ClassVar
 
 import attrs
 
@@ -60,12 +59,10 @@ class PrefixSettings(RuntimeSettings):
 class PrefixRuntime(Runtime):
     """Runs each instance as ``PREFIX python -m spear.agent TARGET --bootstrap-fd 0``."""
 
-    name: ClassVar[str] = "prefix"
-    settings_class: ClassVar[type[RuntimeSettings]] = PrefixSettings
+    name = "prefix"
+    settings_class = PrefixSettings
     # Behind a command there may be another file system: the agent tries both.
-    strategy: ClassVar[CommunicationStrategy | None] = CommunicationStrategy(
-        ("unix", "tcp"), reach=Reach.MACHINE
-    )
+    strategy = CommunicationStrategy(("unix", "tcp"), reach=Reach.MACHINE)
 
     python: str = "python3"
 
@@ -75,7 +72,11 @@ class PrefixRuntime(Runtime):
         if not isinstance(target, str) or not separator:
             return super().takes(target)
         target = ProcessSettings(target=program).made_absolute().target or program
-        return PrefixSettings(target=target, prefix=tuple(shlex.split(prefix)), python=self.python)
+        try:
+            words = tuple(shlex.split(prefix))
+        except ValueError as error:  # a quotation that does not end
+            raise ConfigurationError.about("prefix", f"{prefix!r}: {error}") from error
+        return PrefixSettings(target=target, prefix=words, python=self.python)
 
     @asynccontextmanager
     async def prepare(self, spec: TemplateSpec) -> AsyncIterator[InstanceTemplate]:
@@ -92,8 +93,7 @@ class PrefixTemplate(InstanceTemplate):
         """Start a command, which hands on its standard input to the agent."""
         settings = self.spec.settings
         assert isinstance(settings, PrefixSettings)  # open_template has seen to it
-        agent = [settings.python, "-m", "spear.agent", settings.target, "--bootstrap-fd", "0"]
-        return launch_command(
-            [*settings.prefix, *agent], self.spec, endpoint, book, timeouts,
-            environment=settings.environment,
-        )  # fmt: skip
+        agent = (settings.python, "-m", "spear.agent", settings.target, "--bootstrap-fd", "0")
+        words = settings.prefix + agent
+        variables = settings.environment
+        return launch_command(words, self.spec, endpoint, book, timeouts, environment=variables)

@@ -187,7 +187,7 @@ def _settings(call: CallCommand) -> RuntimeSettings:
 
     Settings that have fields of these names have the meaning that those of processes have.
     """
-    from spear.runtimes import ProcessSettings, RuntimeRegistry
+    from spear.runtimes import ProcessSettings, RuntimeRegistry, blaming_runtime
 
     runtime, settings = RuntimeRegistry().resolve(call.target)
     here, known = working_directory(), attrs.fields_dict(type(settings))
@@ -205,7 +205,8 @@ def _settings(call: CallCommand) -> RuntimeSettings:
     if here and isinstance(settings, ProcessSettings) and settings.split_target()[0] is None:
         # A module: `python -m` looks for it here, too.
         changes["python_path"] = (here, *settings.python_path)
-    return attrs.evolve(settings, **changes)  # type: ignore[arg-type]  # of fields that it has
+    with blaming_runtime(runtime.name, "settings class"):
+        return attrs.evolve(settings, **changes)  # type: ignore[arg-type]  # of fields that it has
 
 
 async def _print_items(

@@ -15,6 +15,7 @@ from typing import Final
 from spear._errors import ConfigurationError
 from spear._ids import problem_of_deployment_name
 from spear._targets import ARTIFACT_FILE
+from spear.runtimes import problems_of
 
 from ._build import process_settings, source_file
 from ._faults import Faults
@@ -69,7 +70,7 @@ def check_configuration(configuration: Configuration, faults: Faults) -> None:
         if problem := problem_of_deployment_name(name):
             faults.add(("functions", name), problem)
         if function.settings is not None:
-            for each in function.settings.problems():
+            for each in problems_of(function.runtime, function.settings):
                 key = "source" if each.key == "target" else each.key
                 path = ("functions", name, key) if key else ("functions", name)
                 faults.add(path, each.summary)

@@ -9,6 +9,9 @@ from ._body import InstanceBody as InstanceBody
 from ._body import InstanceMetrics as InstanceMetrics
 from ._body import InstanceSpec as InstanceSpec
 from ._body import RuntimeSettings as RuntimeSettings
+from ._foreign import blaming_runtime as blaming_runtime
+from ._foreign import problems_of as problems_of
+from ._foreign import title_of as title_of
 from ._health import InstanceHealth as InstanceHealth
 from ._instance import Instance as Instance
 from ._instance import Launch as Launch

@@ -22,13 +22,13 @@ import attrs
 import trio
 
 from spear._errors import ConfigurationError, SpawnFailed, SpearError
-from spear._ids import check_runtime_name
 from spear._limits import expect_whole
 from spear._util import summary_of
 from spear.channels import CommunicationStrategy, call_unprotected, protected_block, protected_class
 from spear.telemetry import InstanceEvent, InstanceState
 
 from ._body import RuntimeSettings
+from ._foreign import blaming_runtime, expect_usable, problems_of
 from ._instance import host_instance
 
 if TYPE_CHECKING:
@@ -115,13 +115,14 @@ class Runtime(ABC):
     name: ClassVar[str]
     settings_class: ClassVar[type[RuntimeSettings]]
     strategy: ClassVar[CommunicationStrategy | None] = None
+    _replaces_own: ClassVar[bool] = False  # and may have the name of one of Spear's
 
     max_instances: int | None = None
     _instances: int = attrs.field(default=0, init=False)
     _seen: Counter[InstanceState] = attrs.field(factory=Counter, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        check_runtime_name(self.name)
+        expect_usable(self)
         if self.max_instances is not None:
             expect_whole("max_instances", self.max_instances, 1)
 
@@ -134,7 +135,8 @@ class Runtime(ABC):
 
         A target is settings of :attr:`settings_class`, or a text such as ``shop.py``, ``company.shop`` or
         ``filter.wasm``, or any other object. A runtime takes a text only if it is certain, because others
-        are asked too. The settings hold absolute paths only.
+        are asked too. The settings hold absolute paths only. Another exception than ConfigurationError,
+        or another result, fails the deployment and names the runtime.
 
         Raises:
             ConfigurationError: the target is for this runtime, and cannot be used.
@@ -152,7 +154,7 @@ class Runtime(ABC):
                 f"the runtime {self.name!r} needs {self.settings_class.__name__}, not "
                 f"{type(settings).__name__}"
             )
-        for problem in settings.problems():
+        for problem in problems_of(self.name, settings):
             raise problem
 
     @protected_block
@@ -182,7 +184,8 @@ class Runtime(ABC):
             ConfigurationError: see :meth:`validate`.
             SpawnFailed: the runtime cannot prepare instances.
         """
-        self.validate(settings)
+        with blaming_runtime(self.name, "validate"):
+            self.validate(settings)
         await trio.lowlevel.checkpoint()
         if self.strategy is not None:
             factory.suggest_strategy(self.name, self.strategy)
@@ -219,7 +222,11 @@ class Runtime(ABC):
                 "instance_id", f"{spec.instance_id} is of another runtime than {self.name!r}"
             )
         if self.max_instances is not None and self._instances >= self.max_instances:
-            raise SpawnFailed(f"{spec.instance_id} did not start: {self._instances} run already")
+            raise SpawnFailed(
+                f"{spec.instance_id} did not start: the runtime {self.name!r} has {self._instances} "
+                "instances, which is its max_instances",
+                code="max_instances",
+            )
         self._instances += 1
         try:
             yield attrs.evolve(spec, on_event=partial(self._count, spec.on_event))

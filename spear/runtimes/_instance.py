@@ -24,6 +24,7 @@ from spear._util import NoPublicConstructor, leaves_of, summary_of
 from spear.channels import open_private_nursery, protected_block, protected_class, run_to_its_end
 from spear.telemetry import InstanceEvent, InstanceState, LogLine
 
+from ._foreign import metrics_of
 from ._health import InstanceHealth, describe_exit
 from ._logs import LogBook
 from ._states import GONE, Lifecycle
@@ -80,6 +81,7 @@ class Instance(metaclass=NoPublicConstructor):
         self._log_book = LogBook(spec.instance_id, limits, spec.on_line, instruments)
         self._lifecycle = Lifecycle(spec.instance_id, spec.on_event, instruments)
         self._body: InstanceBody | None = None  # from STARTING on
+        self._told: set[str] = set()  # which faults of its runtime have been logged
         self._begun = trio.current_time()
         self._was_ready = False
         self._end_reason = ""  # why we ended it, if we did
@@ -140,7 +142,7 @@ class Instance(metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
         if self._body is not None and self.state not in GONE:
             with trio.move_on_after(METRICS_SECONDS):
-                return await self._body.metrics()
+                return await metrics_of(self.id, self._body, self._told)
         return None
 
     # -- waiting ------------------------------------------------------------------------------

@@ -6,23 +6,25 @@ and every host waits for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, final
 
 from spear._entry_points import load_entry_point, names_of_entry_points
 from spear._errors import BrokenEntryPoint, ConfigurationError, UnsupportedRuntime
+from spear._limits import expect_several
 from spear._util import did_you_mean
 
 from ._abc import Runtime
 from ._body import RuntimeSettings
+from ._foreign import expect_usable, settings_for
 from .memory import MemoryRuntime
 from .process import ProcessRuntime, ProcessSettings
 
 GROUP: Final = "spear.runtimes"
 """The group of entry points."""
 
-_OWN: Final[dict[str, Callable[[], Runtime]]] = {
+_OWN: Final[dict[str, type[Runtime]]] = {
     ProcessRuntime.name: ProcessRuntime,
     MemoryRuntime.name: MemoryRuntime,
 }
@@ -36,14 +38,22 @@ class RuntimeRegistry:
         runtimes: are found before Spear's own, and before entry points.
 
     Raises:
-        ConfigurationError: two of them have one name, or one is no runtime.
+        ConfigurationError: two of them have one name, one has the name of another one of Spear's, or
+            one is no runtime.
     """
 
     def __init__(self, runtimes: Iterable[Runtime] = ()) -> None:
         self._by_name: dict[str, Runtime] = {}
-        for each in runtimes:
+        for each in expect_several("runtimes", runtimes):
             if not isinstance(each, Runtime):
                 raise ConfigurationError(f"{each!r} is no spear.runtimes.Runtime")
+            expect_usable(each)
+            own = _OWN.get(each.name)
+            if own is not None and not isinstance(each, own) and not each._replaces_own:
+                raise ConfigurationError(
+                    f"{type(each).__name__} is named {each.name!r}, as one of Spear's own runtimes: "
+                    "give it another name"
+                )
             if each.name in self._by_name:
                 raise ConfigurationError(f"there are two runtimes {each.name!r}")
             self._by_name[each.name] = each
@@ -73,6 +83,10 @@ class RuntimeRegistry:
             names = self.names
             hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
             raise UnsupportedRuntime(name, f"there is none of that name{hint}")
+        try:
+            expect_usable(found)
+        except ConfigurationError as error:
+            raise UnsupportedRuntime(name, error.summary) from error
         if found.name != name:
             raise UnsupportedRuntime(name, f"its entry point names the runtime {found.name!r}")
         return found
@@ -87,13 +101,13 @@ class RuntimeRegistry:
         """
         broken: list[ConfigurationError] = []
         for runtime in self._candidates(broken):
-            settings = runtime.takes(target)
+            settings = settings_for(runtime, target)
             if settings is not None:
                 return runtime, settings
         if isinstance(target, str | Path) and str(target):
             runtime = self.find(ProcessRuntime.name)
             # Its complaint about a text that no runtime is certain of says best what is wrong.
-            settings = runtime.takes(ProcessSettings(target=str(target)))
+            settings = settings_for(runtime, ProcessSettings(target=str(target)))
             if settings is not None:
                 return runtime, settings
         if broken:

@@ -165,7 +165,7 @@ class Deployment(metaclass=NoPublicConstructor):
             SpawnFailed: a new one did not start. It is tried again, as if it had ended.
         """
         scale = as_scale(replicas)
-        self._program.settings.check_replicas(scale.max)
+        self._program.check_replicas(scale.max)
         supervisor = self._running()
         if not self.settings.replicas.is_several and scale.is_several:
             async with self._changing:
@@ -206,7 +206,7 @@ class Deployment(metaclass=NoPublicConstructor):
         program = self._program
         if target is not None:
             program = self._programs.resolve(target, debug=debug)
-        program.settings.check_replicas((settings or self.settings).replicas.max)
+        program.check_replicas((settings or self.settings).replicas.max)
         async with self._changing:
             await self._replace_all(program, settings)
 

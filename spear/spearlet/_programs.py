@@ -12,7 +12,7 @@ from spear._errors import ConfigurationError
 from spear._ids import MAX_DEPLOYMENT_NAME, problem_of_deployment_name
 from spear._targets import name_of
 from spear.channels import protected_block
-from spear.runtimes import LocalAgent, RuntimeSettings
+from spear.runtimes import LocalAgent, RuntimeSettings, blaming_runtime, title_of
 
 from ._held_template import HeldTemplate
 
@@ -43,6 +43,11 @@ class Program:
     name: str
     title: str
 
+    def check_replicas(self, most: int) -> None:
+        """Raise ConfigurationError if a deployment of it cannot have so many replicas."""
+        with blaming_runtime(self.runtime.name, "check_replicas"):
+            self.settings.check_replicas(most)
+
 
 @final
 class Programs:
@@ -70,11 +75,14 @@ class Programs:
         if target == "":
             raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
         runtime, settings = self._runtimes.resolve(target)
-        settings = attrs.evolve(settings, debug=debug or settings.debug)
-        runtime.validate(settings)
-        title = str(target) if isinstance(target, str | Path) else settings.title
+        with blaming_runtime(runtime.name, "settings class"):
+            settings = attrs.evolve(settings, debug=debug or settings.debug)
+        with blaming_runtime(runtime.name, "validate"):
+            runtime.validate(settings)
+        is_text = isinstance(target, str | Path)
+        title = str(target) if is_text else title_of(runtime.name, settings)
         name = _default_name(title) if title else runtime.name
-        return Program(runtime, settings, name, title or repr(settings))
+        return Program(runtime, settings, name, title or runtime.name)
 
     @protected_block
     async def open_template(

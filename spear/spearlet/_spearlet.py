@@ -148,7 +148,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         if replicas is not None:
             settings = attrs.evolve(settings, replicas=replicas)
         program = self._programs.resolve(target, debug=debug)
-        program.settings.check_replicas(settings.replicas.max)
+        program.check_replicas(settings.replicas.max)
         name = program.name if name is None else name
         check_name(name)
         if name in self._names:

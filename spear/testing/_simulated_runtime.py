@@ -86,6 +86,7 @@ class SimulatedRuntime(Runtime):
 
     name: ClassVar[str] = "memory"
     settings_class: ClassVar[type[RuntimeSettings]] = SimulatedSettings
+    _replaces_own: ClassVar[bool] = True
 
     network: Network
     seed: int

@@ -9,10 +9,10 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 import pytest
@@ -20,14 +20,27 @@ import trio
 import trio.testing
 
 from spear import ChannelBroken, HostLimits, InstanceId
-from spear.channels import CommunicationFactory, open_communication_factory
-from spear.runtimes import InstanceSpec, ProcessRuntime, ProcessSettings, ProcessTemplate
+from spear.channels import (
+    CommunicationFactory,
+    CommunicationStrategy,
+    open_communication_factory,
+)
+from spear.runtimes import (
+    InstanceSpec,
+    InstanceTemplate,
+    MemoryRuntime,
+    MemorySettings,
+    ProcessRuntime,
+    ProcessSettings,
+    ProcessTemplate,
+    Runtime,
+    RuntimeSettings,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from spear.channels import Service
-    from spear.runtimes import Instance, InstanceTemplate, RuntimeSettings
+    from spear import InstanceTimeouts
+    from spear.channels import Endpoint, Service
+    from spear.runtimes import Instance, InstanceBody, LogBook, TemplateSpec
     from spear.telemetry import InstanceEvent
 
 HERE = Path(__file__).parent
@@ -165,6 +178,36 @@ def listening(name: str = "spear.instances") -> Iterator[Lines]:
     finally:
         logger.setLevel(before)
         logger.removeHandler(lines)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Spoiled(Runtime):
+    """Runs agents in this process, as a runtime of another distribution with a fault in its bodies."""
+
+    name: ClassVar[str] = "spoiled"
+    settings_class: ClassVar[type[RuntimeSettings]] = MemorySettings
+    strategy: ClassVar[CommunicationStrategy | None] = CommunicationStrategy(("memory",))
+
+    spoil: Callable[[InstanceBody], None]
+
+    @asynccontextmanager
+    async def prepare(self, spec: TemplateSpec) -> AsyncIterator[InstanceTemplate]:
+        async with MemoryRuntime().prepare(spec) as template:
+            yield SpoiledTemplate(self, spec, template)
+
+
+class SpoiledTemplate(InstanceTemplate):
+    def __init__(self, runtime: Spoiled, spec: TemplateSpec, sound: InstanceTemplate) -> None:
+        super().__init__(runtime, spec)
+        self._spoil, self._sound = runtime.spoil, sound
+
+    @asynccontextmanager
+    async def launch(
+        self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
+    ) -> AsyncIterator[InstanceBody]:
+        async with self._sound.launch(endpoint, book, timeouts) as body:
+            self._spoil(body)
+            yield body
 
 
 MOST_SELECTED = 1024

@@ -60,7 +60,7 @@ class ProcessRuntime(Runtime):
     def takes(self, target: object) -> ProcessSettings | None:
         """Return settings for a Python file, a directory with a ``main.py``, or a module's dotted name.
 
-        A module is looked for where this process looks.
+        A module is looked for where this process looks, and is taken only if it is found there.
 
         Raises:
             ConfigurationError: a path is relative, and the working directory has been removed.

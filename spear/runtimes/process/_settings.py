@@ -11,6 +11,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
@@ -360,11 +361,26 @@ class ProcessSettings(RuntimeSettings):
 
 
 def is_certain(target: str) -> bool:
-    """Whether a target names Python code, and nothing else: a Python file, a directory, or a module."""
+    """Whether a target names Python code, and nothing else: a Python file, a directory, or a module.
+
+    A module counts if it is found where this process looks. Nothing is imported for that.
+    """
     program, _ = split_target(target)
     if os.path.isfile(program):
         return os.path.splitext(program)[1] in ("", ".py")
-    return os.path.isdir(program) or all(each.isidentifier() for each in program.split("."))
+    return os.path.isdir(program) or _is_module(program)
+
+
+def _is_module(name: str) -> bool:
+    """Whether this process would find a module; packages that it is in are not imported."""
+    found, place = "", None
+    for part in name.split("."):
+        found = f"{found}.{part}" if found else part
+        spec = PathFinder.find_spec(found, place) if part.isidentifier() else None
+        if spec is None:
+            return False
+        place = spec.submodule_search_locations or ()
+    return True
 
 
 _SPEAR_ROOT: Final = Path(__file__).resolve().parents[3]
