@@ -84,7 +84,7 @@ CALLED_BY_SPEAR: Final = re.compile(
     r"|\w+Stream\.receive_some"  # as Trio's streams have it
     r"|LatencyHistogram\((counts|total_seconds)"
     r"|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
-    r"|\w+Settings\.check_replicas|execute_shared|expect_bytes|may_try_again|perform"
+    r"|\w+Settings\.check_replicas|execute_shared|expect_bytes|may_try_again|open_extension|perform"
 )
 """What Spear itself calls, with numbers of its own."""
 

@@ -195,6 +195,7 @@ OTHERS = {
     "host_instance",
     "launch",
     "launch_command",
+    "open_extension",
     "prepare",
     "terminate",
     "wait_unable",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._channel import CommunicationChannel as CommunicationChannel
     from ._connect import connect_channel as connect_channel
     from ._connect import open_memory_channels as open_memory_channels
+    from ._extensions import open_extension as open_extension
     from ._factory import ChannelConfig as ChannelConfig
     from ._factory import CommunicationFactory as CommunicationFactory
     from ._factory import open_communication_factory as open_communication_factory
@@ -73,6 +74,7 @@ _HOMES = {
     "notify_all": "._interrupts",
     "open_communication_factory": "._factory",
     "open_connection_manager": "._manager",
+    "open_extension": "._extensions",
     "open_memory_channels": "._connect",
     "open_private_nursery": "._nursery",
     "open_timers": "._timers",

@@ -10,24 +10,28 @@ This module knows no concrete runtime.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, TypeVarTuple, Unpack, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import attrs
 import trio
 
-from spear._errors import ConfigurationError, SpawnFailed, SpearError
+from spear._errors import ConfigurationError, SpawnFailed
 from spear._limits import expect_whole
-from spear._util import summary_of
-from spear.channels import CommunicationStrategy, call_unprotected, protected_block, protected_class
+from spear.channels import (
+    CommunicationStrategy,
+    call_unprotected,
+    open_extension,
+    protected_block,
+    protected_class,
+)
 from spear.telemetry import InstanceEvent, InstanceState
 
-from ._body import RuntimeSettings
+from ._body import InstanceBody, RuntimeSettings
 from ._foreign import blaming_runtime, expect_usable, problems_of
 from ._instance import host_instance
 
@@ -39,16 +43,10 @@ if TYPE_CHECKING:
         Endpoint,
     )
 
-    from ._body import InstanceBody, InstanceSpec
+    from ._body import InstanceSpec
     from ._instance import Instance
     from ._logs import LogBook, OnLine
     from ._states import OnEvent
-
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
-
-logger: Final = logging.getLogger("spear.runtimes")
 
 
 @final
@@ -182,7 +180,8 @@ class Runtime(ABC):
 
         Raises:
             ConfigurationError: see :meth:`validate`.
-            SpawnFailed: the runtime cannot prepare instances.
+            SpawnFailed: the runtime cannot prepare instances, or not within ``startup_seconds``.
+            SpearError: a bug of the runtime has ended the block.
         """
         with blaming_runtime(self.name, "validate"):
             self.validate(settings)
@@ -195,14 +194,21 @@ class Runtime(ABC):
         spec = TemplateSpec(
             settings=settings, factory=factory, limits=limits, several=several, on_line=on_line
         )
-        async with _blaming(self.name, self.prepare, spec) as template:
+        async with open_extension(
+            f"the runtime {self.name!r}",
+            partial(self.prepare, spec),
+            InstanceTemplate,
+            limits.timeouts.startup_seconds,
+            make_error=SpawnFailed,
+        ) as template:
             yield template
 
     @abstractmethod
     def prepare(self, spec: TemplateSpec) -> AbstractAsyncContextManager[InstanceTemplate]:
         """Do what instances need before they start; leaving the block undoes it.
 
-        :meth:`open_template` calls this, and has checked the settings.
+        :meth:`open_template` calls this, and has checked the settings. Entering the block and leaving
+        it have ``startup_seconds`` of the timeouts each.
         """
 
     def statistics(self) -> RuntimeStatistics:
@@ -293,7 +299,9 @@ class InstanceTemplate(ABC):
         """Start what an instance runs in; leaving the block releases all that it holds.
 
         The instance has to log in at ``endpoint.address`` as ``endpoint.instance_id``, with
-        ``endpoint.secret``. Its body is killed before the block is left.
+        ``endpoint.secret``. Its body is killed before the block is left. Entering the block and leaving
+        it have a little more than ``startup_seconds`` each, so that a runtime may say itself what took
+        too long.
 
         Args:
             endpoint: where the instance logs in.
@@ -318,9 +326,10 @@ class InstanceTemplate(ABC):
             ConfigurationError: its id is of another runtime, or it cannot be started so.
             ChannelCreationFailed: there is no way to talk to it.
             SpawnFailed: it could not be started.
-            SpearError: there is an instance of that id.
+            SpearError: there is an instance of that id, or a bug of the runtime has ended the block.
         """
-        config = self.configure_channel(spec.channel)
+        with blaming_runtime(self.runtime.name, "configure_channel"):
+            config = self.configure_channel(spec.channel)
         if spec.timeouts is None:
             spec = attrs.evolve(spec, timeouts=self.spec.limits.timeouts)
         with self.runtime._counting(spec) as counted:
@@ -331,37 +340,14 @@ class InstanceTemplate(ABC):
     def _launch(
         self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
     ) -> AbstractAsyncContextManager[InstanceBody]:
-        return _blaming(self.runtime.name, self.launch, endpoint, book, timeouts)
+        return open_extension(
+            self._whose,
+            partial(self.launch, endpoint, book, timeouts),
+            InstanceBody,
+            timeouts.startup_seconds + timeouts.exit_seconds,
+            make_error=SpawnFailed,
+        )
 
-
-@protected_block
-async def _blaming(
-    name: str,
-    enter: Callable[[Unpack[Ts]], AbstractAsyncContextManager[T]],
-    *args: *Ts,
-) -> AsyncIterator[T]:
-    """A block of a runtime, whose bugs fail a deployment or an instance, and not the host.
-
-    What is raised in the block comes out as it is.
-    """
-    is_open, failure = False, None
-    try:
-        async with enter(*args) as opened:
-            is_open = True
-            try:
-                yield opened
-            except BaseException as error:
-                failure = error
-                raise
-    except SpearError:
-        raise
-    except Exception as error:
-        if error is failure or isinstance(failure, trio.Cancelled | KeyboardInterrupt):
-            raise
-        if failure is not None:
-            logger.exception("the runtime %r has failed at the end of a block", name)
-            raise failure from None
-        fault = f"the runtime {name!r} has failed: {summary_of(error)}"
-        raise (SpearError(fault) if is_open else SpawnFailed(fault)) from error
-    finally:
-        del failure  # it refers to this frame
+    @property
+    def _whose(self) -> str:
+        return f"the runtime {self.runtime.name!r}"

@@ -100,14 +100,14 @@ class InstanceBody(ABC):
     signal is sent even if they are cancelled. :class:`Instance` limits their time.
 
     Attributes:
-        description: for log lines, such as "pid 17".
+        description: for log lines, such as "pid 17"; may be empty.
         pid: of its process, if it has one on this machine.
         exit_status: as ``subprocess`` counts it, None while it runs or if it is not known.
         has_ended: whether it is known to run no more, though its exit status may still come.
         failure: why it has ended, as the end of "it ...", if the runtime knows more than an exit status.
     """
 
-    description: str
+    description: str = ""
     pid: int | None = None
     exit_status: int | None = None
     has_ended: bool = False

@@ -11,8 +11,8 @@ come back. What a runtime must bring is in ``_body``; this module knows no concr
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -24,6 +24,7 @@ from spear._util import NoPublicConstructor, leaves_of, summary_of
 from spear.channels import open_private_nursery, protected_block, protected_class, run_to_its_end
 from spear.telemetry import InstanceEvent, InstanceState, LogLine
 
+from ._caught import catching, most_urgent
 from ._foreign import metrics_of
 from ._health import InstanceHealth, describe_exit
 from ._logs import LogBook
@@ -89,6 +90,7 @@ class Instance(metaclass=NoPublicConstructor):
         # Of the task that watches the body. Shielded: the body is put down before it is cancelled.
         self._watching = trio.CancelScope(shield=True)
         self._is_watched = False
+        self._following = trio.CancelScope()  # of the task that follows the connection
 
     def __repr__(self) -> str:
         body = f" ({self._body.description})" if self._body else ""
@@ -349,6 +351,10 @@ class Instance(metaclass=NoPublicConstructor):
 
     async def _follow(self, endpoint: Endpoint) -> None:
         """Follow the connection of the instance, and declare it dead if that is how it looks."""
+        with self._following:
+            await self._follow_channels(endpoint)
+
+    async def _follow_channels(self, endpoint: Endpoint) -> None:
         seconds = self._timeouts.startup_seconds
         deadline = self._begun + seconds
         omission = f"did not log in within {seconds:g} s (startup_seconds)"
@@ -431,32 +437,6 @@ async def _next_channel(endpoint: Endpoint, deadline: float) -> CommunicationCha
     return None
 
 
-@contextmanager
-def _catch(caught: list[BaseException]) -> Iterator[None]:
-    """Keep an exception from the blocks around, which end under a cancelled scope.
-
-    The nursery would put the exception into a group, and a checkpoint there would replace it by
-    ``trio.Cancelled``. A cancellation goes on if it comes alone.
-    """
-    try:
-        yield
-    except (trio.Cancelled, GeneratorExit):
-        raise
-    except BaseExceptionGroup as group:
-        _, others = group.split(trio.Cancelled)
-        if others is None:
-            raise
-        caught.append(others)
-    except BaseException as error:
-        caught.append(error)
-
-
-def _most_urgent(caught: list[BaseException]) -> BaseException | None:
-    """Return the first of the exceptions, or None. A KeyboardInterrupt goes before others."""
-    interrupts = [each for each in caught if isinstance(each, KeyboardInterrupt)]
-    return next(iter(interrupts or caught), None)
-
-
 @protected_block
 async def host_instance(
     spec: InstanceSpec, factory: CommunicationFactory, config: ChannelConfig, launch: Launch
@@ -468,14 +448,14 @@ async def host_instance(
     caught: list[BaseException] = []
     try:
         async with open_private_nursery() as nursery:
-            with _catch(caught):
+            with catching(caught):
                 async with factory.open_endpoint(
                     spec.instance_id, service=spec.service, config=config, timeouts=timeouts
                 ) as endpoint:
-                    with _catch(caught):
+                    with catching(caught):
                         async with launch(endpoint, instance._log_book, timeouts) as body:
                             try:
-                                with _catch(caught):
+                                with catching(caught):
                                     instance._launched(body)
                                     instance._is_watched = True
                                     nursery.start_soon(instance._watch, body)
@@ -483,10 +463,11 @@ async def host_instance(
                                     yield instance
                                     await instance.stop()
                             finally:
-                                nursery.cancel_scope.cancel()
+                                # Not the nursery: its scope is around the end of the block of launch.
+                                instance._following.cancel()
                                 await run_to_its_end(instance._put_down, body)
     finally:
-        failure = _most_urgent(caught)
+        failure = most_urgent(caught)
         caught.clear()
         instance._delete(failure)
         if failure is not None:

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, final
 
 import attrs
 
+from spear._failures import first_line
+from spear.telemetry import InstanceState
+
 if TYPE_CHECKING:
+    from spear._errors import SpearError
+
     from ._counters import FunctionStatistics
+    from ._supervisor import Supervisor
 
 
 class DeploymentState(enum.Enum):
@@ -71,3 +77,38 @@ class DeploymentStatistics:
     refused: int
     spawned_because: str
     functions: Mapping[str, FunctionStatistics]
+
+
+def health_of(
+    supervisor: Supervisor, takes_calls: int, failure: SpearError | None
+) -> DeploymentHealth:
+    """Return how a deployment is that runs.
+
+    Args:
+        supervisor: keeps its replicas.
+        takes_calls: how many of these take calls now.
+        failure: the error that has ended the template of its replicas, if any.
+    """
+    trouble = supervisor.trouble
+    if trouble is None and failure is not None:
+        trouble = failure, False
+    if trouble is not None:
+        blamed, is_given_up = trouble
+        is_bad = is_given_up and not supervisor.ready
+        return DeploymentHealth(
+            state=DeploymentState.UNHEALTHY if is_bad else DeploymentState.DEGRADED,
+            reason=first_line(blamed),
+            code=blamed.code,
+            stderr_tail=getattr(blamed, "stderr_tail", ""),
+        )
+    if not supervisor.wanted:
+        return DeploymentHealth(state=DeploymentState.IDLE)
+    if takes_calls >= supervisor.wanted:
+        return DeploymentHealth(state=DeploymentState.READY)
+    if supervisor.ready == supervisor.wanted:
+        reason = "an instance has lost its connection"
+        for each in supervisor.instances:
+            if each.state is InstanceState.STOPPING:
+                reason = f"{each.id} is being ended, because {each.health().reason}"
+        return DeploymentHealth(state=DeploymentState.DEGRADED, reason=reason)
+    return DeploymentHealth(state=DeploymentState.STARTING)

@@ -22,7 +22,12 @@ from spear.telemetry import DeploymentEvent, InstanceState
 
 from ._answers import FunctionDescription
 from ._autoscaler import Autoscaler, ScalingDecision
-from ._deployment_status import DeploymentHealth, DeploymentState, DeploymentStatistics
+from ._deployment_status import (
+    DeploymentHealth,
+    DeploymentState,
+    DeploymentStatistics,
+    health_of,
+)
 from ._functions import Function, describe_functions
 from ._held_template import HeldTemplate
 from ._log_feed import FollowedLines, InstanceLine, LogFeed
@@ -381,15 +386,23 @@ class Deployment(metaclass=NoPublicConstructor):
         *,
         task_status: trio.TaskStatus[HeldTemplate],
     ) -> None:
-        async with self._programs.open_template(
-            program, settings, self._on_instance_event, self._feed.put
-        ) as template:
-            self._templates.append(template)
-            try:
-                task_status.started(template)
-                await template.unused.wait()
-            finally:
-                self._templates.remove(template)
+        template: HeldTemplate | None = None
+        try:
+            async with self._programs.open_template(
+                program, settings, self._on_instance_event, self._feed.put
+            ) as template:
+                self._templates.append(template)
+                try:
+                    task_status.started(template)
+                    await template.unused.wait()
+                finally:
+                    self._templates.remove(template)
+        except SpearError as failure:
+            if template is None:
+                raise
+            # Of a bug of the runtime. Replicas that run go on as far as they can without it.
+            logger.error("%s: %s", self.name, first_line(failure))
+            template.failure = failure
 
     def _on_instance_event(self, event: InstanceEvent) -> None:
         if event.state is InstanceState.READY and self._supervisor is not None:
@@ -433,24 +446,8 @@ class Deployment(metaclass=NoPublicConstructor):
             return DeploymentHealth(state=DeploymentState.STOPPING)
         if supervisor is None:
             return DeploymentHealth(state=DeploymentState.STARTING)
-        if supervisor.trouble is not None:
-            failure, is_given_up = supervisor.trouble
-            is_bad = is_given_up and not supervisor.ready
-            return DeploymentHealth(
-                state=DeploymentState.UNHEALTHY if is_bad else DeploymentState.DEGRADED,
-                reason=first_line(failure),
-                code=failure.code,
-                stderr_tail=getattr(failure, "stderr_tail", ""),
-            )
-        if not supervisor.wanted:
-            return DeploymentHealth(state=DeploymentState.IDLE)
-        if len(self.replicas) >= supervisor.wanted:
-            return DeploymentHealth(state=DeploymentState.READY)
-        if supervisor.ready == supervisor.wanted:
-            return DeploymentHealth(
-                state=DeploymentState.DEGRADED, reason="an instance has lost its connection"
-            )
-        return DeploymentHealth(state=DeploymentState.STARTING)
+        failure = self._template.failure if self._template is not None else None
+        return health_of(supervisor, len(self.replicas), failure)
 
     def statistics(self) -> DeploymentStatistics:
         """The counters."""

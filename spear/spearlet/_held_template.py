@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from spear._errors import SpawnFailed
+from spear._failures import first_line
+from spear._util import summary_of
 from spear.channels import protected_block
 from spear.runtimes import InstanceSpec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from spear._errors import SpearError
     from spear._ids import InstanceId
     from spear.channels import Service
     from spear.runtimes import InstanceTemplate, OnEvent, OnLine
@@ -34,6 +38,7 @@ class HeldTemplate:
         on_line: receives what they write.
 
     Attributes:
+        failure: the error of its runtime that has ended the template, if any; it starts no replicas then.
         unused: set when no more replicas of it are wanted, and there are none.
     """
 
@@ -46,16 +51,26 @@ class HeldTemplate:
         self._on_line = on_line
         self._replicas = 0
         self._is_wanted = True
+        self.failure: SpearError | None = None
         self.unused = trio.Event()
 
     @property
     def obstacle(self) -> str:
-        """Why each replica is started from nothing; see :attr:`InstanceTemplate.obstacle`."""
-        return self._template.obstacle
+        """The reason that each replica is started from nothing; see :attr:`InstanceTemplate.obstacle`."""
+        try:
+            return self._template.obstacle
+        except Exception as error:  # of another distribution
+            return f"has a runtime that cannot tell: {summary_of(error)}"
 
     @protected_block
     async def open_replica(self, instance_id: InstanceId) -> AsyncIterator[StartedReplica]:
-        """Start one, and stop it when the block is left. Raises what the template raises."""
+        """Start one, and stop it when the block is left. Raises what the template raises.
+
+        Raises:
+            SpawnFailed: the template has failed.
+        """
+        if self.failure is not None:
+            raise SpawnFailed(f"{instance_id} did not start: {first_line(self.failure)}")
         self._replicas += 1
         try:
             spec = InstanceSpec(

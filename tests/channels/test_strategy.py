@@ -1,4 +1,4 @@
-"""Strategies: what is wrong with one is said when it is made, or when a host is given it."""
+"""Faults of a strategy are reported when it is made, or when a host is given it."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ async def test_bugs_of_a_runtime_fail_what_was_asked_of_it_and_not_the_host() ->
                 pass
         with pytest.raises(SpearError, match="'abacus' has failed: OSError: the beads fell down"):
             await opening.__aexit__(None, None, None)
-        with listening("spear.runtimes") as lines, pytest.raises(KeyError, match="tea"):
+        with listening("spear.channels") as lines, pytest.raises(KeyError, match="tea"):
             async with runtime.open_template(settings, factory):
                 raise KeyError("tea")
         assert any("has failed at the end of a block" in text for text in lines.texts)

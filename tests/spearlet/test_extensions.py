@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NoReturn
 
-from spear import ConfigurationError, UnsupportedRuntime, open_spearlet
+import pytest
+import trio
+from gadgets import (
+    ClumsyTemplate,
+    GadgetRuntime,
+    GadgetSettings,
+    GadgetTemplate,
+    Launch,
+    Prepare,
+    launches,
+    prepares,
+)
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from spear import (
+    ConfigurationError,
+    HostLimits,
+    InstanceTimeouts,
+    SpawnFailed,
+    UnsupportedRuntime,
+    open_spearlet,
+)
 from spear.channels import CommunicationStrategy
+from spear.spearlet import DeploymentState
+
+from .helpers import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from spear.channels import Endpoint
+    from spear.runtimes import InstanceBody, InstanceTemplate
+    from spear.spearlet import Spearlet
 
 # -- what a host is given ---------------------------------------------------------------------------
 
@@ -29,3 +61,210 @@ async def test_strategies_that_are_no_mapping_are_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match="strategies must have the names of runtimes"):
         async with open_spearlet(strategies=3):  # type: ignore[arg-type]  # the mistake
             pass
+
+
+# -- runtimes ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def host(runtime: GadgetRuntime, limits: HostLimits | None = None) -> AsyncIterator[Spearlet]:
+    """A host with that runtime, which goes on at the end of the block as if nothing had been."""
+    async with open_spearlet(runtimes=[runtime], limits=limits or HostLimits()) as spearlet:
+        yield spearlet
+        probe = Probe()
+        other = await spearlet.deploy(probe.agent)
+        assert await other.echo("still here") == "still here"
+
+
+@asynccontextmanager
+async def yields_none(_: object) -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def cannot_open(_: object) -> AsyncIterator[NoReturn]:
+    raise ValueError("out of springs")
+    yield
+
+
+@asynccontextmanager
+async def opens_in_vain(_: object) -> AsyncIterator[NoReturn]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(break_a_spring)
+        await trio.sleep_forever()
+    yield
+
+
+@asynccontextmanager
+async def hangs(_: object) -> AsyncIterator[NoReturn]:
+    await trio.sleep_forever()
+    yield
+
+
+async def break_a_spring() -> None:
+    raise ValueError("out of springs")
+
+
+FAULTS = [
+    (yields_none, "the runtime 'gadget' has failed: TypeError: a .* is needed, not None"),
+    (lambda _: None, "the runtime 'gadget' has failed: (TypeError|AttributeError): .*NoneType"),
+    (cannot_open, "the runtime 'gadget' has failed: ValueError: out of springs"),
+    (opens_in_vain, "the runtime 'gadget' has failed: ValueError: out of springs"),
+    (hangs, r"the runtime 'gadget' has failed: .*did not open within .* s \(startup_seconds\)"),
+]
+NAMES = ["yields none", "no block", "raises", "a task of it raises", "awaits for ever"]
+
+
+@pytest.mark.parametrize(("way", "complaint"), FAULTS, ids=NAMES)
+async def test_a_launch_that_fails_is_a_failure_of_its_deployment(
+    way: Launch, complaint: str, autojump_clock: MockClock
+) -> None:
+    async with host(GadgetRuntime(how_launched=way)) as spearlet:
+        with pytest.raises(SpawnFailed, match=complaint):
+            await spearlet.deploy(GadgetSettings())
+        assert spearlet.deployments == {}
+
+
+@pytest.mark.parametrize(("way", "complaint"), FAULTS, ids=NAMES)
+async def test_a_preparation_that_fails_is_a_failure_of_its_deployment(
+    way: Prepare, complaint: str, autojump_clock: MockClock
+) -> None:
+    async with host(GadgetRuntime(how_prepared=way)) as spearlet:
+        with pytest.raises(SpawnFailed, match=complaint):
+            await spearlet.deploy(GadgetSettings())
+        assert spearlet.deployments == {}
+
+
+@pytest.mark.parametrize("step", ["how_prepared", "how_launched"])
+async def test_a_runtime_that_awaits_for_ever_has_startup_seconds(
+    step: str, autojump_clock: MockClock
+) -> None:
+    timeouts = InstanceTimeouts(startup_seconds=3, exit_seconds=0.5)
+    runtime = GadgetRuntime(**{step: hangs})  # type: ignore[arg-type]  # either is a block
+    async with host(runtime, HostLimits(timeouts=timeouts)) as spearlet:
+        begun = trio.current_time()
+        with pytest.raises(SpawnFailed, match="did not open within 3"):
+            await spearlet.deploy(GadgetSettings())
+        assert 3 <= trio.current_time() - begun <= 3.5
+
+
+async def test_a_channel_that_cannot_be_configured_is_a_failure_of_its_deployment(
+    autojump_clock: MockClock,
+) -> None:
+    async with host(GadgetRuntime(template_class=ClumsyTemplate)) as spearlet:
+        with pytest.raises(ConfigurationError, match="its configure_channel has raised ZeroDiv"):
+            await spearlet.deploy(GadgetSettings())
+
+
+def failing_at_the_end(fails: trio.Event) -> Prepare:
+    """A preparation that fails when its block is left, and one whose task fails at that event."""
+
+    @asynccontextmanager
+    async def fails_at_the_end(template: InstanceTemplate) -> AsyncIterator[InstanceTemplate]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_later)
+            yield template
+            raise ValueError("out of springs")
+
+    async def fail_later() -> None:
+        await fails.wait()
+        raise ValueError("out of springs")
+
+    return fails_at_the_end
+
+
+async def test_a_preparation_that_fails_when_it_is_left_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with host(GadgetRuntime(how_prepared=failing_at_the_end(trio.Event()))) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        await deployment.restart()
+        assert await deployment.echo(b"x") == b"x"
+        await deployment.stop()
+    told = "gadget: the runtime 'gadget' has failed: ValueError: out of springs"
+    assert caplog.messages.count(told) == 2
+
+
+async def test_a_template_that_fails_while_it_is_used_starts_no_more_replicas(
+    autojump_clock: MockClock,
+) -> None:
+    breaks = trio.Event()
+    runtime = GadgetRuntime(how_prepared=failing_at_the_end(breaks))
+    async with host(runtime) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings(), replicas=2)
+        breaks.set()
+        await wait_all_tasks_blocked()
+        health = deployment.health()
+        assert health.state is DeploymentState.DEGRADED
+        assert health.reason == "the runtime 'gadget' has failed: ValueError: out of springs"
+        assert await deployment.echo(b"x") == b"x"  # what runs goes on
+        with pytest.raises(SpawnFailed, match="gadget-3#1 did not start: the runtime 'gadget' has"):
+            await deployment.scale(3)
+        await deployment.scale(2)
+        runtime.how_prepared = prepares
+        await deployment.restart()
+        assert deployment.health().state is DeploymentState.READY
+
+
+async def test_a_launch_whose_task_fails_later_costs_its_instance(
+    autojump_clock: MockClock,
+) -> None:
+    breaks = trio.Event()
+    lives: list[Endpoint] = []
+
+    @asynccontextmanager
+    async def breaks_later(endpoint: Endpoint) -> AsyncIterator[InstanceBody]:
+        lives.append(endpoint)
+        async with trio.open_nursery() as nursery:
+            if len(lives) == 1:
+                nursery.start_soon(break_later)
+            async with launches(endpoint) as body:
+                yield body
+            nursery.cancel_scope.cancel()
+
+    async def break_later() -> None:
+        await breaks.wait()
+        raise ValueError("out of springs")
+
+    async with host(GadgetRuntime(how_launched=breaks_later)) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        breaks.set()
+        while not (health := deployment.health()).code:
+            await trio.sleep(0.01)
+        assert health.state is DeploymentState.DEGRADED
+        assert health.reason == "the runtime 'gadget' has failed: ValueError: out of springs"
+        assert await deployment.echo(b"x") == b"x"  # by the one that takes its place
+        assert [each.id.incarnation for each in deployment.replicas] == [2]
+
+
+@pytest.mark.parametrize("step", ["how_prepared", "how_launched"])
+async def test_a_block_of_a_runtime_that_is_never_left_does_not_hold_up_a_stop(
+    step: str, autojump_clock: MockClock
+) -> None:
+    @asynccontextmanager
+    async def never_leaves(argument: object) -> AsyncIterator[object]:
+        way = {"how_prepared": prepares, "how_launched": launches}[step]
+        async with way(argument) as opened:  # type: ignore[operator]  # each takes its own
+            yield opened
+            await trio.sleep_forever()
+
+    runtime = GadgetRuntime(**{step: never_leaves})  # type: ignore[arg-type]  # either is a block
+    async with host(runtime) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        begun = trio.current_time()
+        await deployment.stop()
+        assert trio.current_time() - begun < 2 * HostLimits().timeouts.startup_seconds
+
+
+async def test_an_obstacle_that_cannot_be_told_is_a_line_of_the_statistics(
+    autojump_clock: MockClock,
+) -> None:
+    class Speechless(GadgetTemplate):
+        @property
+        def obstacle(self) -> str:
+            raise ZeroDivisionError("no beads")
+
+    async with host(GadgetRuntime(template_class=Speechless)) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        told = deployment.statistics().spawned_because
+        assert told == "has a runtime that cannot tell: ZeroDivisionError: no beads"

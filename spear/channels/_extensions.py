@@ -1,0 +1,133 @@
+"""Where code of other distributions is entered: the blocks of runtimes and of transports.
+
+A bug there must cost one instance or one deployment. Neither an exception nor a hang of such a block may
+reach the tasks of the host, so every block of a runtime or a transport is opened by
+:func:`open_extension`. This module knows neither runtimes nor transports.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from math import inf
+from typing import Final, TypeVar
+
+import trio
+
+from spear._errors import SpearError
+from spear._limits import shown
+from spear._util import leaves_of, summary_of
+
+from ._interrupts import protected_block
+
+logger: Final = logging.getLogger("spear.channels")
+
+T = TypeVar("T")
+
+_NO_BUGS: Final = (trio.Cancelled, KeyboardInterrupt, GeneratorExit)
+
+
+@protected_block
+async def open_extension(
+    whose: str,
+    enter: Callable[[], AbstractAsyncContextManager[T]],
+    kind: type,
+    seconds: float,
+    *,
+    refusals: tuple[type[Exception], ...] = (SpearError,),
+    make_error: Callable[[str], SpearError] = SpearError,
+) -> AsyncIterator[T]:
+    """A block of an extension, whose bugs and hangs become errors of Spear.
+
+    Exceptions that are raised inside the block come out as they are. If the block is cancelled from
+    outside, or fails, a bug at its end is logged.
+
+    Args:
+        whose: the extension, for messages, such as "the transport 'unix'".
+        enter: returns the extension's context manager.
+        kind: the class of what it has to yield.
+        seconds: a limit for entering the block, and another one for leaving it.
+        refusals: exceptions by which the extension may refuse to open; they come out as they are.
+        make_error: makes the error of a block that did not open.
+
+    Raises:
+        SpearError: a bug of the extension, once its block was open.
+    """
+    is_open = False
+    failure: BaseException | None = None  # of the code inside the block
+    error: BaseException | None = None  # of the extension
+    scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+    try:
+        with scope:
+            async with enter() as opened:
+                if not isinstance(opened, kind):
+                    raise TypeError(f"a {kind.__name__} is needed, not {shown(opened)}")
+                if not scope.cancel_called:
+                    is_open, scope.deadline = True, inf
+                    try:
+                        yield opened
+                    except BaseException as raised:
+                        failure = raised
+                        raise
+                    finally:
+                        scope.deadline = trio.current_time() + seconds
+    except BaseException as raised:
+        if raised is failure:
+            raise
+        error = raised
+    try:
+        step = "end" if is_open else "open"
+        bugs = _bugs_of(error, failure)
+        if scope.cancelled_caught or not (is_open or error):
+            bugs.append(trio.TooSlowError(f"did not {step} within {seconds:g} s (startup_seconds)"))
+        await _raise_others_first(whose, error, failure, bugs)
+        if isinstance(error, SpearError if is_open else refusals):
+            raise error
+        if bugs or failure:
+            fault = summary_of(bugs[0]) if bugs else "its block was cancelled from inside"
+            raise (SpearError if is_open else make_error)(f"{whose} has failed: {fault}") from error
+    finally:
+        del error, failure, bugs  # they refer to this frame
+
+
+def _bugs_of(error: BaseException | None, failure: BaseException | None) -> list[BaseException]:
+    """Return the exceptions of an extension; an exception that was raised inside its block is none."""
+    inside = [] if failure is None else [*leaves_of(failure)]
+    leaves = [] if error is None else leaves_of(error)
+    return [
+        each
+        for each in leaves
+        if not isinstance(each, _NO_BUGS) and not any(each is known for known in inside)
+    ]
+
+
+async def _raise_others_first(
+    whose: str,
+    error: BaseException | None,
+    failure: BaseException | None,
+    bugs: list[BaseException],
+) -> None:
+    """Raise an interrupt, the failure of the code inside, or a cancellation; all go before bugs."""
+    failed = None if failure is None else _without_cancellations(failure)
+    leaves = [leaf for each in (error, failure) if each is not None for leaf in leaves_of(each)]
+    try:
+        interrupts = [each for each in leaves if isinstance(each, KeyboardInterrupt)]
+        is_cancelled = trio.current_effective_deadline() == -inf  # from outside
+        if bugs and (interrupts or failed is not None or is_cancelled):
+            logger.error("%s has failed at the end of a block", whose, exc_info=bugs[0])
+        if interrupts:
+            raise interrupts[0]
+        if failed is not None:
+            raise failed
+        if is_cancelled and (error or failure):
+            await trio.lowlevel.checkpoint_if_cancelled()
+    finally:
+        del error, failure, failed, leaves, interrupts  # they refer to this frame
+
+
+def _without_cancellations(failure: BaseException) -> BaseException | None:
+    """Return an exception without cancellations, which may belong to a scope of the extension."""
+    if isinstance(failure, BaseExceptionGroup):
+        return failure.split(trio.Cancelled)[1]
+    return None if isinstance(failure, trio.Cancelled) else failure
