@@ -46,11 +46,15 @@ class Fault:
 class Faults:
     """Collects what is wrong.
 
+    Args:
+        places: where each key that there is may stand, by its own name.
+
     Attributes:
         origins: who said what: by path, ``spear.toml:3``, ``SPEAR_LISTEN`` or ``--listen``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: Mapping[str, Iterable[KeyPath]] = MappingProxyType({})) -> None:
+        self._places = places
         self.origins: dict[KeyPath, str] = {}
         self._each: dict[Fault, None] = {}
 
@@ -98,14 +102,27 @@ class Faults:
         known = list(known)
         for name in names:
             if name not in known:
-                close = closest(name, [*known, *below])
-                if close is None:
-                    hint = f"there are {', '.join(sorted(known))}"
-                elif close in known:
-                    hint = f"did you mean {close!r}?"
-                else:
-                    hint = f"did you mean {show_path((*path, below[close]))}?"
+                hint = self._hint(path, name, known, below)
                 self.add((*path, name), f"there is no such key; {hint}")
+
+    def _hint(self, path: KeyPath, name: str, known: list[str], below: Mapping[str, str]) -> str:
+        """Return what may have been meant: the same name elsewhere, rather than another one here."""
+        if name not in below and (elsewhere := self._elsewhere(path, name)):
+            return f"did you mean {' or '.join(map(show_path, elsewhere))}?"
+        close = closest(name, [*known, *below])
+        if close is None:
+            return f"there are {', '.join(sorted(known))}"
+        if close in known:
+            return f"did you mean {close!r}?"
+        return f"did you mean {show_path((*path, below[close]))}?"
+
+    def _elsewhere(self, path: KeyPath, name: str) -> list[KeyPath]:
+        """Return where a key of that name stands: in the same section, if it does."""
+        found = list(self._places.get(name, ()))
+        if path[:1] == ("functions",):  # the same function is meant
+            found = [(*path[:2], *each[2:]) if each[0] == path[0] else each for each in found]
+        found = [each for each in found if each[:-1] != path]
+        return [each for each in found if each[:1] == path[:1]] or found
 
     def raise_if_any(self) -> None:
         """Raise ConfigurationError that lists them, if there are any."""

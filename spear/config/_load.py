@@ -16,7 +16,15 @@ from spear._paths import absolute
 from ._build import build_configuration
 from ._faults import Faults, KeyPath, Said
 from ._schema import Configuration
-from ._sources import Flags, merge, read_environment, read_flags, resolve_paths
+from ._sources import (
+    Flags,
+    merge,
+    places,
+    read_environment,
+    read_flags,
+    resolve_paths,
+    runtimes_of,
+)
 from ._toml import read_file
 
 
@@ -50,17 +58,19 @@ def load_configuration(
         ConfigurationError: the file cannot be read, or is not TOML; or a path is relative to a directory
             that has been removed.
     """
-    faults = Faults()
+    faults = Faults(places())
     said = Said({}, {})
     if file is not None:
         file = absolute(file, flags.directory)
         said = read_file(file, flags.directory)
         said = attrs.evolve(said, tables=resolve_paths(said.tables, os.path.dirname(file)))
-    by_flags = read_flags(flags, _functions(said), faults)
+    runs = runtimes_of(_functions(said), environment, flags)
+    by_flags = read_flags(flags, _functions(said), runs, faults)
     names = merge(_functions(said), _functions(by_flags))
     runtimes = said.tables.get("runtimes")
     known = runtimes if isinstance(runtimes, Mapping) else {}
-    by_environment = read_environment(environment, names, known, faults)
+    functions = {name: runs.get(name) for name in names}
+    by_environment = read_environment(environment, functions, known, faults)
     tables = said.tables
     origins = dict(said.origins)
     for later in (by_environment, by_flags):

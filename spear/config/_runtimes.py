@@ -22,7 +22,7 @@ from spear.transports import TransportRegistry
 
 from ._faults import Faults, KeyPath
 from ._schema import Configuration
-from ._values import Unusable, fields, read_value
+from ._values import fields, read_values, secrets_of
 
 PROCESS: Final = ProcessRuntime.name
 
@@ -35,16 +35,6 @@ COMMON: Final = (
 """Keys of each deployment, whatever runs it."""
 
 
-def _kinds(table: type) -> Mapping[str, object]:
-    """The keys of a class of attrs, and their types. Raises ConfigurationError if they cannot be told."""
-    try:
-        return fields(table)
-    except Exception as error:  # of another distribution
-        raise ConfigurationError(
-            f"the types of {table.__name__} cannot be told: {summary_of(error)}"
-        ) from error
-
-
 def own_kinds(runtime: object) -> Mapping[str, object]:
     """The keys that deployments of a runtime have beside :data:`COMMON`, and the type of each.
 
@@ -53,7 +43,7 @@ def own_kinds(runtime: object) -> Mapping[str, object]:
     if runtime == PROCESS or not isinstance(runtime, str):
         return {}
     try:
-        kinds = _kinds(RuntimeRegistry().find(runtime).settings_class)
+        kinds = fields(RuntimeRegistry().find(runtime).settings_class)
     except ConfigurationError:
         return {}
     return {name: kind for name, kind in kinds.items() if name not in ("target", "debug")}
@@ -71,9 +61,14 @@ def runtime_kinds(name: str) -> Mapping[str, object]:
         return {}
 
 
+def runtime_secrets(name: str) -> frozenset[str]:
+    """The keys of ``[runtimes.NAME]`` whose values are not to be shown."""
+    return secrets_of(type(RuntimeRegistry().find(name)))
+
+
 def _kinds_of(runtime: Runtime) -> Mapping[str, object]:
     """See :func:`runtime_kinds`. Raises ConfigurationError if they cannot be told."""
-    return {**_kinds(type(runtime)), TRANSPORTS: tuple[str, ...]}
+    return {**fields(type(runtime)), TRANSPORTS: tuple[str, ...]}
 
 
 # -- deployments --------------------------------------------------------------------------------
@@ -93,7 +88,7 @@ def read_settings(
     path = ("functions", name)
     try:
         cls = RuntimeRegistry().find(str(common["runtime"])).settings_class
-        kinds = _kinds(cls)
+        kinds = fields(cls)
     except ConfigurationError as error:
         faults.add((*path, "runtime"), error.summary)
         return None
@@ -101,7 +96,7 @@ def read_settings(
     has_source = "target" in kinds
     known = [*(each for each in COMMON if has_source or each != "source"), *own]
     faults.expect_known(path, said, known)
-    values = _read(own, said, path, faults)
+    values = read_values(own, secrets_of(cls), said, path, faults)
     if has_source and common.get("source") is not None:
         values["target"] = common["source"]
     values["debug"] = common.get("debug", False)
@@ -114,19 +109,6 @@ def read_settings(
         if each not in said:  # or that has been told
             faults.add(path, f"needs {each}, for the runtime {common['runtime']!r}")
     return None if missing else _make(cls, values, path, faults)
-
-
-def _read(
-    kinds: Mapping[str, object], said: Mapping[str, object], path: KeyPath, faults: Faults
-) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for each, kind in kinds.items():
-        if each in said:
-            try:
-                values[each] = read_value(kind, said[each], (*path, each), faults)
-            except Unusable as error:
-                faults.add((*path, each), f"must be {error}")
-    return values
 
 
 def _make(
@@ -160,7 +142,7 @@ def read_runtimes(said: Mapping[str, object], faults: Faults) -> dict[str, Mappi
             faults.add(path, error.summary)
             continue
         faults.expect_known(path, table, kinds)
-        values = _read(kinds, table, path, faults)
+        values = read_values(kinds, secrets_of(type(runtime)), table, path, faults)
         _check_transports(runtime, values, path, faults)
         try:
             _configured(runtime, values)

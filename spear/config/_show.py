@@ -8,7 +8,7 @@ from math import isfinite
 
 import attrs
 
-from ._runtimes import COMMON, PROCESS
+from ._runtimes import COMMON, PROCESS, runtime_secrets
 from ._schema import GATEWAY_ELSEWHERE, Configuration, FunctionConfiguration
 from ._toml import show_toml
 
@@ -22,9 +22,16 @@ def as_tables(configuration: Configuration) -> dict[str, object]:
         "spearlet": _as_table(configuration.spearlet),
         "gateway": {name: gateway[name] for name in gateway if name not in GATEWAY_ELSEWHERE},
         "limits": _as_table(configuration.limits),
-        "runtimes": {name: dict(each) for name, each in configuration.runtimes.items()},
+        "runtimes": {
+            name: _as_runtime(name, each) for name, each in configuration.runtimes.items()
+        },
         "functions": {name: _as_function(each) for name, each in configuration.functions.items()},
     }
+
+
+def _as_runtime(name: str, values: Mapping[str, object]) -> dict[str, object]:
+    secrets = runtime_secrets(name)
+    return {key: _shown(each, is_secret=key in secrets) for key, each in values.items()}
 
 
 def _as_function(function: FunctionConfiguration) -> dict[str, object]:
@@ -44,12 +51,16 @@ def _as_table(value: object) -> dict[str, object]:
         if not each.metadata.get("key", True):
             continue
         inner: object = getattr(value, each.name)
-        if each.metadata.get("secret") and isinstance(inner, Mapping):
-            inner = dict.fromkeys(inner, HIDDEN)
-        elif attrs.has(type(inner)):
-            inner = _as_table(inner)
-        table[each.name] = inner
+        table[each.name] = _shown(inner, is_secret=bool(each.metadata.get("secret")))
     return table
+
+
+def _shown(value: object, *, is_secret: bool) -> object:
+    if is_secret and value:  # without a value there is nothing to hide
+        if isinstance(value, Mapping):
+            return dict.fromkeys(value, HIDDEN)
+        return [HIDDEN] * len(value) if isinstance(value, list | tuple) else HIDDEN
+    return _as_table(value) if attrs.has(type(value)) else value
 
 
 def show_as_toml(configuration: Configuration) -> str:

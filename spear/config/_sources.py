@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Final, TypeAlias, final, get_origin
+from typing import Final, TypeAlias, final
 
 import attrs
 
@@ -22,7 +22,7 @@ from spear.gateway import GatewaySettings
 from ._faults import Faults, KeyPath, Said
 from ._runtimes import PROCESS, own_kinds, runtime_kinds
 from ._schema import GATEWAY_ELSEWHERE, FunctionConfiguration, HostConfiguration
-from ._values import fields, parse_text, table_in
+from ._values import fields, is_texts, parse_text, table_in
 
 PREFIX: Final = "SPEAR_"
 
@@ -67,23 +67,44 @@ class Flags:
 # -- paths of keys ------------------------------------------------------------------------------
 
 
-def kind_at(path: KeyPath) -> object:
-    """The type of a key, wherever it is; None if there is none."""
+def kind_at(path: KeyPath, runtimes: Mapping[str, object]) -> object:
+    """The type of a key, wherever it is; None if there is none.
+
+    ``runtimes`` has the runtime of each function, whose keys are beside those of all functions.
+    """
     match path:
-        case ("runtimes", name, key):
-            return runtime_kinds(name).get(key)
-        case ("functions", _, *rest):
-            kind: object = FunctionConfiguration
-        case (section, *rest) if section in SECTIONS:
-            kind = SECTIONS[section]
+        case ("runtimes", name, key, *rest):
+            kind = runtime_kinds(name).get(key)
+        case ("functions", name, key, *rest):
+            own = own_kinds(runtimes.get(name, PROCESS))
+            kind = {**fields(FunctionConfiguration), **own}.get(key)
+        case (section, key, *rest) if section in SECTIONS:
+            kind = fields(SECTIONS[section]).get(key)
         case _:
             return None
-    for name in rest:
+    for inner in rest:
         table = table_in(kind)
         if table is None:
-            return str if get_origin(kind) is Mapping else None
-        kind = fields(table).get(name)
+            return str if is_texts(kind) else None
+        kind = fields(table).get(inner)
     return kind
+
+
+def runtimes_of(
+    functions: Mapping[str, object], environment: Mapping[str, str], flags: Flags
+) -> dict[str, object]:
+    """The runtime of each function that the file or a flag names, whichever source says it."""
+    settings = dict(flags.settings)
+    paths = [text.split(".") for text in settings]
+    named = [path[1] for path in paths if path[0] == "functions" and len(path) > 2]
+    found: dict[str, object] = {}
+    for name in (*functions, *dict(flags.sources), *named):
+        path = ("functions", name, "runtime")
+        table = functions.get(name)
+        by_file = table.get("runtime", PROCESS) if isinstance(table, Mapping) else PROCESS
+        by_environment = environment.get(variable_of(path), by_file)
+        found[name] = settings.get(".".join(path), by_environment)
+    return found
 
 
 def put(tables: Tables, path: KeyPath, value: object) -> None:
@@ -115,14 +136,19 @@ def merge(earlier: Mapping[str, object], later: Mapping[str, object]) -> Tables:
 def variables(
     functions: Mapping[str, object], runtimes: Iterable[str] = ()
 ) -> dict[str, list[KeyPath]]:
-    """Every variable that says something, and what; of functions and runtimes only if they are there."""
+    """Every variable that says something, and what.
+
+    Args:
+        functions: the runtime of each function, by name.
+        runtimes: the names of those that have tables.
+    """
     found: dict[str, list[KeyPath]] = {}
     for path in (
         *(("spearlet", each) for each in fields(HostConfiguration)),
         *(("gateway", each) for each in fields(GatewaySettings) if each not in GATEWAY_ELSEWHERE),
         *_paths_in(HostLimits, ("limits",)),
         *(each for name in functions for each in _paths_in(FunctionConfiguration, ("functions", name))),
-        *(("functions", name, each) for name in functions for each in _own_keys(functions[name])),
+        *(("functions", name, each) for name in functions for each in own_kinds(functions[name])),
         *(("runtimes", name, each) for name in runtimes for each in runtime_kinds(name)),
     ):  # fmt: skip
         known = found.setdefault(variable_of(path), [])
@@ -131,10 +157,16 @@ def variables(
     return found
 
 
-def _own_keys(table: object) -> Iterator[str]:
-    """Yield the keys of a deployment that its runtime brings."""
-    if isinstance(table, Mapping):
-        yield from own_kinds(table.get("runtime", PROCESS))
+def places() -> dict[str, tuple[KeyPath, ...]]:
+    """Return the paths of each key of the schema, by the last part; functions are named NAME."""
+    tables: dict[KeyPath, type] = {(name,): table for name, table in SECTIONS.items()}
+    tables["functions", "NAME"] = FunctionConfiguration
+    found: dict[str, tuple[KeyPath, ...]] = {}
+    for above, table in tables.items():
+        for path in _paths_in(table, above):
+            if path[0] != "gateway" or path[1] not in GATEWAY_ELSEWHERE:
+                found[path[-1]] = (*found.get(path[-1], ()), path)
+    return found
 
 
 def _paths_in(table: type, path: KeyPath) -> Iterator[KeyPath]:
@@ -161,7 +193,7 @@ def read_environment(
 
     Args:
         environment: all of it.
-        functions: those that are there, by name, with their tables.
+        functions: the runtime of each function, by name.
         runtimes: the names of those that have tables.
         faults: gets those that nobody knows, if it is clear that they are meant for us. A cluster may set
             variables that begin like ours, such as ``SPEAR_PORT`` for a service of that name.
@@ -174,7 +206,7 @@ def read_environment(
             continue
         paths = known.get(name, [])
         if len(paths) == 1:
-            put(tables, paths[0], parse_text(kind_at(paths[0]), environment[name]))
+            put(tables, paths[0], parse_text(kind_at(paths[0], functions), environment[name]))
             origins[paths[0]] = name
         elif paths:
             both = " and ".join(".".join(each) for each in paths)
@@ -182,7 +214,9 @@ def read_environment(
         elif close := get_close_matches(name, known, 1, 0.85):
             faults.add_line(f"there is no such variable; did you mean {close[0]}?", name)
         elif name.startswith(MEANT):
-            faults.add_line("there is no such variable; only functions of the file have some", name)
+            faults.add_line(
+                "there is no such variable; only functions and runtimes of the file have some", name
+            )
     return Said(tables, origins)
 
 
@@ -194,14 +228,26 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def read_flags(flags: Flags, functions: Mapping[str, object], faults: Faults) -> Said:
-    """What the command line says; ``functions`` are those that are there already, by name."""
+def read_flags(
+    flags: Flags, functions: Mapping[str, object], runtimes: Mapping[str, object], faults: Faults
+) -> Said:
+    """What the command line says.
+
+    Args:
+        flags: of the command line.
+        functions: those that are there already, by name.
+        runtimes: of each function that is there, or that a flag names.
+        faults: gets what is wrong.
+    """
     tables: Tables = {}
     origins: dict[KeyPath, str] = {}
 
     def say(path: KeyPath, value: str | bool, origin: str) -> None:
         origins[path] = origin
-        put(tables, path, value if isinstance(value, bool) else parse_text(kind_at(path), value))
+        if isinstance(value, str):
+            put(tables, path, parse_text(kind_at(path, runtimes), value))
+        else:
+            put(tables, path, value)
 
     for name, source in flags.sources:
         path: KeyPath = ("functions", name, "source")
@@ -219,7 +265,7 @@ def read_flags(flags: Flags, functions: Mapping[str, object], faults: Faults) ->
             say(("functions", name, "environment", variable), value, "--env")
     for text, value in flags.settings:
         path = tuple(text.split("."))
-        if kind_at(path) is None and len(path) < 2:
+        if len(path) < 2 and text not in SECTIONS:
             faults.add_line(
                 "say which key, as in --set limits.wire.max_calls=200", f"--set {text}={value}"
             )

@@ -1,13 +1,14 @@
 """Values and types: whether what somebody wrote is what a key is for, and what it then is.
 
-Types are those of the schema: texts, numbers, truths, choices, lists and maps of texts, and tables, each
-of which is a class of attrs.
+Types are those of the schema: ``str``, ``int``, ``float``, ``bool``, ``Literal``, ``tuple[str, ...]``,
+``list[str]``, ``Mapping[str, str]``, tables, each of which is a class of attrs, and ``| None`` behind
+one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isnan
 from types import NoneType, UnionType
 from typing import Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -16,6 +17,7 @@ import attrs
 
 from spear._errors import ConfigurationError
 from spear._limits import MAX_WHOLE
+from spear._util import summary_of
 from spear.spearlet import Scale
 
 from ._faults import Faults, KeyPath
@@ -34,14 +36,64 @@ _KINDS: Final[dict[object, str]] = {
 
 
 class Unusable(Exception):
-    """A value is not of the type that is wanted; what is, is the message."""
+    """A value is not of the type that is wanted.
+
+    Attributes:
+        wanted: the type, for people.
+        got: the value, for people; empty if it is not to be shown.
+    """
+
+    def __init__(self, wanted: str, got: str = "") -> None:
+        super().__init__(wanted, got)
+        self.wanted, self.got = wanted, got
+
+    def fault(self, *, is_secret: bool) -> str:
+        """Return what is wrong, as the end of a sentence about the key."""
+        return f"must be {self.wanted}" + (
+            f", not {self.got}" if self.got and not is_secret else ""
+        )
 
 
 def fields(table: type) -> dict[str, object]:
-    """The keys of a table of the schema, and the type of each."""
-    hints = get_type_hints(table)
+    """The keys of a table of the schema, and the type of each; fields that begin with ``_`` are none.
+
+    Raises:
+        ConfigurationError: the table is a class of another distribution whose types cannot be told.
+    """
+    try:
+        hints = get_type_hints(table)
+    except Exception as error:
+        raise ConfigurationError(
+            f"the types of {table.__name__} cannot be told: {summary_of(error)}"
+        ) from error
     known = [each for each in attrs.fields(table) if each.init and each.metadata.get("key", True)]
-    return {each.name: hints[each.name] for each in known}
+    return {each.name: hints[each.name] for each in known if not each.name.startswith("_")}
+
+
+def secrets_of(table: type) -> frozenset[str]:
+    """The keys of a table whose values are not to be shown."""
+    return frozenset(each.name for each in attrs.fields(table) if each.metadata.get("secret"))
+
+
+def _without_none(kind: object) -> object:
+    """The type of a key that says something: ``str`` for ``str | None``."""
+    if get_origin(kind) in (Union, UnionType):
+        inner = [each for each in get_args(kind) if each is not NoneType]
+        return inner[0] if len(inner) == 1 else kind
+    return kind
+
+
+def _is_list(kind: object) -> bool:
+    return (get_origin(kind), get_args(kind)) in ((tuple, (str, ...)), (list, (str,)))
+
+
+def is_texts(kind: object) -> bool:
+    """Whether a key is a table of texts with names of its own, such as ``environment``."""
+    return get_origin(kind) in (Mapping, dict) and get_args(kind) == (str, str)
+
+
+def _is_choice(kind: object) -> bool:
+    return get_origin(kind) is Literal and all(isinstance(each, str) for each in get_args(kind))
 
 
 def table_in(kind: object) -> type | None:
@@ -58,13 +110,14 @@ def parse_text(kind: object, text: str) -> object:
     Where text is wanted it is text. Else it is what TOML says, or, for a list of texts, texts between
     commas; if it is none of that, it stays as it is, for others to refuse.
     """
-    if kind in (str, str | None) or get_origin(kind) is Literal:
+    kind = _without_none(kind)
+    if kind is str or _is_choice(kind):
         return text
     try:
         return load_toml(f"value = {text}")["value"]
     except ValueError:  # also if it is TOML, with a number that cannot be used
         pass
-    if get_origin(kind) is tuple:
+    if _is_list(kind):
         return [each.strip() for each in text.split(",") if each.strip()]
     return text
 
@@ -77,36 +130,37 @@ def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> ob
     Raises:
         Unusable: it is not of this type.
     """
-    origin = get_origin(kind)
-    if origin in (Union, UnionType):
-        inner = [each for each in get_args(kind) if each is not NoneType]
-        return read_value(inner[0], value, path, faults)
-    if origin is Literal:
+    kind = _without_none(kind)
+    if _is_choice(kind):
         if value not in get_args(kind):
-            raise Unusable(f"one of {', '.join(get_args(kind))}, not {_show(value)}")
+            raise Unusable(f"one of {', '.join(get_args(kind))}", _show(value))
         return value
-    if origin is tuple:
+    if _is_list(kind):
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise Unusable(f"a list of texts, not {_show(value)}")
-        return tuple(value)
-    if origin is not None:
+            raise Unusable("a list of texts", _show(value))
+        return value if get_origin(kind) is list else tuple(value)
+    if is_texts(kind):
         return _read_texts(value)
     if kind is Scale and isinstance(value, int | str):
         value = _read_scale(value)
     if isinstance(kind, type) and attrs.has(kind):
         if not isinstance(value, Mapping):
-            raise Unusable(f"a table, not {_show(value)}")
-        return read_table(kind, value, path, faults)
+            raise Unusable("a table", _show(value))
+        try:
+            return read_table(kind, value, path, faults)
+        except Exception as error:  # of a class of another distribution
+            raise Unusable(f"what {kind.__name__} takes: {summary_of(error)}") from error
     return _read_plain(kind, value)
 
 
 def _read_plain(kind: object, value: object) -> object:
-    if kind not in _KINDS:  # of a class of another distribution
-        raise Unusable(f"a {getattr(kind, '__name__', kind)}, which no configuration can say")
+    if not isinstance(kind, type) or kind not in _KINDS:  # of a class of another distribution
+        shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
+        raise Unusable(f"of the type {shown}, which no configuration can say")
     if kind is float and type(value) is int and abs(value) <= MAX_WHOLE:
         return float(value)
     if type(value) is not kind or (isinstance(value, float) and isnan(value)):
-        raise Unusable(f"{_KINDS[kind]}, not {_show(value)}")
+        raise Unusable(_KINDS[kind], _show(value))
     return value
 
 
@@ -123,10 +177,10 @@ def _read_scale(value: int | str) -> object:
     if isinstance(value, str):
         found = _RANGE.fullmatch(value.strip())
         if not found:
-            raise Unusable(f'a number, "MIN-MAX" or a table, not {_show(value)}')
+            raise Unusable('a number, "MIN-MAX" or a table', _show(value))
         return {"min": int(found[1]), "max": int(found[2])}
     if type(value) is bool:
-        raise Unusable(f'a number, "MIN-MAX" or a table, not {_show(value)}')
+        raise Unusable('a number, "MIN-MAX" or a table', _show(value))
     return {"min": value, "max": value}
 
 
@@ -148,13 +202,24 @@ def read_keys(
     """The values that a table says, as far as they can be used."""
     known = fields(table)
     faults.expect_known(path, said, known, _keys_below(known))
+    return read_values(known, secrets_of(table), said, path, faults)
+
+
+def read_values(
+    kinds: Mapping[str, object],
+    secrets: Collection[str],
+    said: Mapping[str, object],
+    path: KeyPath,
+    faults: Faults,
+) -> dict[str, object]:
+    """The values of some keys that a table says, as far as they can be used."""
     values: dict[str, object] = {}
-    for name, kind in known.items():
+    for name, kind in kinds.items():
         if name in said:
             try:
                 values[name] = read_value(kind, said[name], (*path, name), faults)
             except Unusable as error:
-                faults.add((*path, name), f"must be {error}")
+                faults.add((*path, name), error.fault(is_secret=name in secrets))
     return values
 
 

@@ -84,6 +84,20 @@ environment = { A = 1 }
         ("[limits]\nlog_line_bytes = 0", "limits.log_line_bytes: must be above 0, and is 0"),
         ("[limits]\nshutdown_seconds = 0", "limits.shutdown_seconds: must be above 0, and is 0.0"),
         ("[limits]\nmax_calls = 7", "there is no such key; did you mean limits.wire.max_calls?"),
+        (
+            "[limits.wire]\nstartup_seconds = 7",
+            "there is no such key; did you mean limits.timeouts.startup_seconds?",
+        ),
+        (
+            "[spearlet]\nwrite_seconds = 7",
+            "did you mean gateway.write_seconds or limits.wire.write_seconds?",
+        ),
+        ("[limits]\nqueue = 7", "limits.queue: there is no such key; did you mean functions.NAME.queue?"),
+        (
+            "[functions.a.restart]\nfailures = 7",
+            "there is no such key; did you mean functions.a.health.failures?",
+        ),
+        ("[functions.a]\nlisten = 7", "there is no such key; did you mean spearlet.listen?"),
         ("[limits]\nwire = 7", "spear.toml:2: limits.wire: must be a table, not 7"),
         ("limits = 7", "spear.toml:1: limits: must be a table: [limits]"),
         ("[gateway]\nport = 7", "spear.toml:2: gateway.port: say it in [spearlet]: listen"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 import pytest
@@ -14,6 +14,7 @@ from runtimes.test_registry import Abacus
 from spear import ConfigurationError, DeploymentSettings, Scale
 from spear.channels import default_strategy
 from spear.config import (
+    Flags,
     deployment_settings,
     make_runtimes,
     make_strategies,
@@ -46,6 +47,8 @@ class FrameSettings(RuntimeSettings):
             raise ValueError("grey is no colour")
 
     def problems(self) -> Iterator[ConfigurationError]:
+        if self.beads == 999:
+            raise ZeroDivisionError
         if self.beads > 100:
             yield ConfigurationError.about("beads", "do not fit on this table")
         if self.target.endswith(".pl"):
@@ -96,9 +99,45 @@ def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     place: Path = tmp_path_factory.mktemp("installed")
     monkeypatch.syspath_prepend(str(place))
     install = Install(place, monkeypatch, "spear.runtimes")
-    for name in ("frame", "odd", "untold"):
+    for name in ("frame", "odd", "untold", "locked"):
         install(name, f"from config.test_runtimes import {name.title()} as thing")
     install("broken", "1 / 0")
+
+
+@attrs.frozen(kw_only=True)
+class Wood:
+    kind: str
+    age: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        if self.age > 1000:
+            raise ValueError("no tree is so old")
+
+
+@attrs.frozen(kw_only=True)
+class LockedSettings(RuntimeSettings):
+    token: str = attrs.field(default="", metadata={"secret": True})
+    pins: tuple[str, ...] = attrs.field(default=(), metadata={"secret": True})
+    names: list[str] = attrs.field(factory=list)
+    labels: dict[str, str] = attrs.field(factory=dict)
+    label: str | None = None
+    owners: tuple[str, ...] | None = None
+    level: Literal["low", "high"] = "low"
+    number: Literal[1, 2] = 1
+    sizes: list[int] = attrs.field(factory=list)
+    either: int | str = 1
+    made_of: Wood | None = None
+    _hidden: int = 3
+
+
+@attrs.define(eq=False, kw_only=True)
+class Locked(Abacus):
+    name: ClassVar[str] = "locked"
+    settings_class: ClassVar[type[RuntimeSettings]] = LockedSettings
+
+    password: str | None = attrs.field(default=None, metadata={"secret": True})
+    hosts: tuple[str, ...] = ()
+    wood: Wood | None = None
 
 
 SHOP = '[functions.shop]\nruntime = "frame"\nsource = "shop.py"\n'
@@ -116,8 +155,6 @@ def test_a_deployment_has_the_keys_of_its_runtime(read: Read, tmp_path: Path) ->
 
 
 def test_variables_and_flags_say_them_too(read: Read) -> None:
-    from spear.config import Flags
-
     outcome = read(
         SHOP,
         environment={
@@ -292,8 +329,6 @@ def test_the_memory_runtime_is_reached_through_memory(read: Read) -> None:
 
 
 def test_variables_and_flags_say_transports_too(read: Read) -> None:
-    from spear.config import Flags
-
     said = "[runtimes.process]\nmax_instances = 7\n"
     outcome = read(said, environment={"SPEAR_RUNTIMES_PROCESS_TRANSPORTS": "tcp"})
     assert outcome.lines == []
@@ -302,3 +337,105 @@ def test_variables_and_flags_say_transports_too(read: Read) -> None:
     outcome = read("", flags=flags)
     assert outcome.lines == []
     assert make_strategies(outcome.configuration)["process"].transports == ("unix", "tcp")
+
+
+# -- keys of other distributions ------------------------------------------------------------------
+
+LOCKED = '[functions.shop]\nruntime = "locked"\n'
+
+
+def test_secrets_of_a_runtime_are_not_shown(read: Read) -> None:
+    said = (
+        LOCKED + 'token = "hush-1"\npins = ["hush-2", "hush-3"]\n'
+        '[runtimes.locked]\npassword = "hush-4"\nhosts = ["a"]\nwood = { kind = "oak" }\n'
+    )
+    outcome = read(said)
+    assert outcome.lines == []
+    shown = json.loads(show_as_json(outcome.configuration))
+    assert "hush" not in show_as_json(outcome.configuration) + show_as_toml(outcome.configuration)
+    assert shown["functions"]["shop"]["token"] == "<hidden>"
+    assert shown["functions"]["shop"]["pins"] == ["<hidden>", "<hidden>"]
+    assert shown["runtimes"]["locked"] == {
+        "password": "<hidden>", "hosts": ["a"], "wood": {"kind": "oak", "age": 1},
+    }  # fmt: skip
+    shown = json.loads(show_as_json(read(LOCKED).configuration))
+    assert (shown["functions"]["shop"]["token"], shown["functions"]["shop"]["pins"]) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("token = 4711", "functions.shop.token: must be text, in quotes"),
+        ('pins = "4711"', "functions.shop.pins: must be a list of texts"),
+    ],
+)
+def test_a_secret_of_a_wrong_type_is_not_shown(read: Read, said: str, line: str) -> None:
+    (told,) = read(f"{LOCKED}{said}\n").lines
+    assert told == f"spear.toml:3: {line}"
+
+
+def test_keys_of_a_runtime_are_read_by_their_types_wherever_they_are_said(read: Read) -> None:
+    values = {
+        "token": "1234", "pins": "1, 2", "names": "a,b", "label": "7", "owners": "x, y",
+        "level": "high", "labels.shelf": "3",
+    }  # fmt: skip
+    expected = LockedSettings(
+        token="1234", pins=("1", "2"), names=["a", "b"], label="7", owners=("x", "y"), level="high",
+        labels={"shelf": "3"},
+    )  # fmt: skip
+    by_flags = [(f"functions.shop.{key}", value) for key, value in values.items()]
+    runtime = ("functions.shop.runtime", "locked")
+    outcome = read(LOCKED, flags=Flags(settings=tuple(by_flags)))
+    assert (outcome.lines, target_settings(outcome.shop)) == ([], expected)
+    outcome = read("[functions.shop]\n", flags=Flags(settings=(*by_flags, runtime)))
+    assert (outcome.lines, target_settings(outcome.shop)) == ([], expected)
+    del values["labels.shelf"]
+    expected = attrs.evolve(expected, labels={})
+    variables = {f"SPEAR_FUNCTIONS_SHOP_{key.upper()}": value for key, value in values.items()}
+    outcome = read(LOCKED, environment=variables)
+    assert (outcome.lines, target_settings(outcome.shop)) == ([], expected)
+    variables["SPEAR_FUNCTIONS_SHOP_RUNTIME"] = "locked"
+    outcome = read(None, environment=variables, flags=Flags(settings=(runtime,)))
+    assert (outcome.lines, target_settings(outcome.shop)) == ([], expected)
+    outcome = read("[functions.shop]\n", environment=variables)
+    assert (outcome.lines, target_settings(outcome.shop)) == ([], expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("names = [1]", "functions.shop.names: must be a list of texts, not [1]"),
+        (
+            "labels = { shelf = 3 }",
+            "functions.shop.labels: must be a table of texts, in quotes, and",
+        ),
+        ("level = 'middle'", 'functions.shop.level: must be one of low, high, not "middle"'),
+        ("number = 2", "functions.shop.number: must be of the type typing.Literal[1, 2], which no"),
+        (
+            "sizes = [1]",
+            "functions.shop.sizes: must be of the type list[int], which no configuration",
+        ),
+        (
+            "either = 3",
+            "functions.shop.either: must be of the type int | str, which no configuration",
+        ),
+        ("made_of = {}", "functions.shop.made_of: must be what Wood takes: TypeError"),
+        (
+            "made_of = { kind = 'oak', age = 1001 }",
+            "functions.shop.made_of: must be what Wood takes: ValueError: no tree",
+        ),
+        ("_hidden = 3", "functions.shop._hidden: there is no such key"),
+    ],
+)
+def test_keys_of_a_runtime_that_cannot_be_said_so(read: Read, said: str, line: str) -> None:
+    (told,) = read(f"{LOCKED}{said}\n").lines
+    assert told.startswith(f"spear.toml:3: {line}")
+
+
+def test_a_bug_of_a_runtime_keeps_no_other_fault_from_being_found(read: Read) -> None:
+    said = (
+        SHOP + "beads = 999\n[functions.till]\nruntime = 'frame'\nsource = 'till.py'\nbeads = 101\n"
+    )
+    first, second = read(said, check=True).lines
+    assert "functions.shop: the runtime 'frame' is broken: its problems has raised Zero" in first
+    assert "functions.till.beads: do not fit on this table" in second

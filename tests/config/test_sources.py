@@ -298,14 +298,17 @@ def test_variables_of_others_are_left_alone(read: Read) -> None:
     assert read(SHOP, environment=environment).lines == []
 
 
+NO_VARIABLE = "there is no such variable; only functions and runtimes of the file have some"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("SPEAR_LISTN", "there is no such variable; did you mean SPEAR_LISTEN?"),
-        ("SPEAR_LIMITS_NEVER", "there is no such variable; only functions of the file have some"),
+        ("SPEAR_LIMITS_NEVER", NO_VARIABLE),
         (
             "SPEAR_FUNCTIONS_TILL_X",
-            "there is no such variable; only functions of the file have some",
+            NO_VARIABLE,
         ),
     ],
 )
