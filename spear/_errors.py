@@ -418,6 +418,7 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "key_reused": (Rejected,),
     "outcome_not_kept": (Rejected,),
     "result_too_large": (Rejected,),
+    "bad_choice": (CallFailed,),
     "queue_full": (Overloaded,),
     "too_many_calls": (Overloaded,),
     "too_many_bytes": (Overloaded,),

@@ -30,6 +30,7 @@ LEAVES = frozenset(
         "_errors",
         "_failures",
         "_forks",
+        "_hooks",
         "_ids",
         "_json",
         "_lazy",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
 from spear._errors import InvalidArguments, LocalProtocolError
+from spear._hooks import is_plain_function
 from spear._limits import expect_timeout
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class CallOptions:
 def _expect_plain_function(on_progress: object) -> None:
     if on_progress is None:
         return
-    if not callable(on_progress) or iscoroutinefunction(on_progress):
+    if not is_plain_function(on_progress):
         raise InvalidArguments(f"on_progress must be a plain function, not {on_progress!r:.60}")
 
 

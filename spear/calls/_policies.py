@@ -11,6 +11,10 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, get_args
 
+from spear._errors import ConfigurationError
+from spear._hooks import is_plain_function
+from spear._util import summary_of
+
 from ._ring import HashRing, hash_of
 
 if TYPE_CHECKING:
@@ -27,7 +31,8 @@ class ChoicePolicy(Protocol):
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return a candidate that has a free slot, or None to let the call wait in the queue.
 
-        Must not block. What it raises is raised to the caller of the function.
+        Must not block. What it raises is raised to the caller of the function. Another result fails the
+        call with CallFailed.
         """
 
 
@@ -166,6 +171,24 @@ def make_policy(policy: SchedulingPolicy | PolicyFactory, rng: Random) -> Choice
     Args:
         policy: one of :data:`POLICIES` by name, or a factory of the program's own.
         rng: the generator that the policy draws from, if it draws.
+
+    Raises:
+        ConfigurationError: the program's factory fails, or makes something else.
     """
-    factory = _POLICIES[policy] if isinstance(policy, str) else policy
-    return factory(rng)
+    if isinstance(policy, str):
+        return _POLICIES[policy](rng)
+    try:
+        made = policy(rng)
+    except Exception as error:  # of the program
+        raise _no_policy(policy, f"raises {summary_of(error)}") from error
+    if isinstance(made, type) or not is_plain_function(getattr(made, "choose", None)):
+        raise _no_policy(policy, f"makes {made!r:.100}")
+    return made
+
+
+def _no_policy(policy: PolicyFactory, fault: str) -> ConfigurationError:
+    return ConfigurationError.about(
+        "policy",
+        "must be a function that takes a random.Random and makes an object with a plain method "
+        f"choose(candidates, call), and {policy!r:.100} {fault}",
+    )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypeAlias, final
 
+from spear._errors import InvalidArguments
+from spear._hooks import is_plain_function
 from spear._util import NoPublicConstructor
 from spear.calls import Place, decode_result_untrusted, heap_bytes
 from spear.channels import notify, protected_block, protected_class
@@ -72,11 +74,14 @@ class BoundCall(metaclass=NoPublicConstructor):
                 cancel or a timeout. Its arguments then count against ``HostLimits.submitted_bytes``.
 
         Raises:
+            InvalidArguments: ``on_end`` is no plain function.
             Rejected: the function is a stream, or its deployment is closed.
             Overloaded: ``HostLimits.max_submitted`` or ``HostLimits.submitted_bytes`` is reached.
             SpearError: the spearlet has ended.
         """
         function, payload, is_cbor = self._function, self._payload, self._is_cbor
+        if on_end is not None and not is_plain_function(on_end):
+            raise InvalidArguments(f"on_end must be a plain function, not {on_end!r:.60}")
 
         async def work(execution: Execution) -> ExecutionResponse:
             return await function._request(payload, is_cbor, None, execution)

@@ -17,6 +17,7 @@ from spear._failures import first_line
 from spear._limits import expect_seconds, expect_whole
 from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor, did_you_mean
+from spear.calls import make_policy
 from spear.channels import notify_all, protected_class, protected_exit
 from spear.telemetry import DeploymentEvent, InstanceState
 
@@ -195,6 +196,7 @@ class Deployment(metaclass=NoPublicConstructor):
 
         Each new one takes calls before the one that it replaces leaves, which may finish what it runs:
         for as long as calls have that name no deadline. One with a later deadline may be cut short.
+        At the ``max_instances`` of the runtime, the old one leaves first, and calls may have to wait.
         If cancelled, those that were replaced remain so.
 
         Args:
@@ -218,6 +220,7 @@ class Deployment(metaclass=NoPublicConstructor):
     async def _replace_all(self, program: Program, settings: DeploymentSettings | None) -> None:
         supervisor, before, current = self._running(), self.settings, self._template
         settings = before if settings is None else settings
+        policy = make_policy(settings.policy, self._rng)
         template = await self._open_template(program, settings)
         try:
             await supervisor.replace_all(template.open_replica, settings)
@@ -236,7 +239,7 @@ class Deployment(metaclass=NoPublicConstructor):
             settings = attrs.evolve(settings, replicas=self.settings.replicas)
         if settings != self.settings:
             self.settings = settings
-            self._pool.configure(settings)
+            self._pool.configure(settings, policy)
             self._autoscaler.change(trio.current_time(), settings.replicas, "it was configured so")
             supervisor.want(self._autoscaler.wanted)
             await supervisor.wait_settled()

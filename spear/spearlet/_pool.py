@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
-from spear._errors import DeadlineExceeded, Overloaded, Rejected, WorkerDied
-from spear.calls import Candidates, make_policy
+from spear._errors import CallFailed, DeadlineExceeded, Overloaded, Rejected, WorkerDied
+from spear.calls import Candidate, Candidates, make_policy
 
 from ._autoscaler import Load
 from ._counters import FunctionCounters, FunctionStatistics
@@ -32,7 +32,7 @@ from ._stalls import Stalls
 if TYPE_CHECKING:
     from random import Random
 
-    from spear.calls import CallAttributes, Candidate, Choice
+    from spear.calls import CallAttributes, Choice, ChoicePolicy
 
     from ._replicas import Replica, ServingReplica
     from ._settings import DeploymentSettings
@@ -85,9 +85,9 @@ class ReplicaPool:
         self._is_closed = False
         self.configure(settings)
 
-    def configure(self, settings: DeploymentSettings) -> None:
-        """Do as these settings say from now on."""
-        self._policy = make_policy(settings.policy, self._rng)
+    def configure(self, settings: DeploymentSettings, policy: ChoicePolicy | None = None) -> None:
+        """Do as these settings say from now on; ``policy`` is theirs, if it has been made."""
+        self._policy = policy or make_policy(settings.policy, self._rng)
         self._most = settings.concurrency
         self._candidates.set_limit(settings.concurrency)
         for replica in self._members:
@@ -128,10 +128,18 @@ class ReplicaPool:
         return self._choose(call)
 
     def _choose(self, call: CallAttributes) -> Choice | None:
-        candidate = self._policy.choose(self._candidates, call)
-        if candidate is None or candidate.target is None:
+        candidate: object = self._policy.choose(self._candidates, call)
+        if candidate is None:
             return None
-        return candidate.callee, candidate.target
+        if type(candidate) is not Candidate or candidate not in self._replicas:
+            raise CallFailed(
+                f"the policy {type(self._policy).__name__} of {self._name} has chosen "
+                f"{candidate!r:.100}, not one of its candidates or None",
+                code="bad_choice",
+                delivered="no",
+            )
+        target = candidate.target
+        return None if target is None else (candidate.callee, target)
 
     async def wait_for_capacity(
         self, call: CallAttributes, deadline: float, *, is_promised: bool = False

@@ -157,8 +157,8 @@ class Spearlet(metaclass=NoPublicConstructor):
         deployment: Deployment = Deployment._create(
             name, program, settings, self._registry, self._programs, self.limits, self._rng
         )
-        self._names.add(name)
         observer = None if on_event is None else EventObserver(name, on_event)
+        self._names.add(name)
         await self._nursery.start(self._run, deployment, observer)
         if not self._is_looking:
             self._is_looking = True
@@ -293,6 +293,15 @@ def _check_limits(limits: HostLimits) -> None:
         raise ConfigurationError(f"limits must be spear.HostLimits(...), not {limits!r}")
 
 
+def _generator(rng: random.Random | None) -> random.Random:
+    """Return the generator to draw from; a new one by default."""
+    if rng is None:
+        return random.Random()  # noqa: S311  # spreads load, protects nothing
+    if not isinstance(rng, random.Random):
+        raise ConfigurationError.about("rng", f"must be a random.Random, not {rng!r:.100}")
+    return rng
+
+
 @protected_block
 async def open_spearlet(
     *,
@@ -335,7 +344,7 @@ async def open_spearlet(
         watching.add(CallObserver(on_call))
     for name in read_strategies(strategies):
         registry.find(name)
-    rng = rng or random.Random()  # noqa: S311  # spreads load, protects nothing
+    rng = _generator(rng)
     async with open_private_nursery() as nursery:
         factory = open_communication_factory(
             limits,

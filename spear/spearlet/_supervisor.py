@@ -8,7 +8,7 @@ say.
 Invariants:
 
 * A replica leaves the pool before it is asked to end, so that no call meets one that is leaving.
-* A replacement takes calls before the one that it replaces leaves.
+* A replacement takes calls before the one that it replaces leaves, if the runtime has room for both.
 * One that cannot be kept alive harms no other place.
 """
 
@@ -194,17 +194,25 @@ class Supervisor:
                 return
             await self._settling.wait()
 
-    def _begin(self, number: int) -> _Place:
-        timeout = self._settings.timeout
+    def _begin(
+        self,
+        number: int,
+        program: tuple[OpenReplica, DeploymentSettings] | None = None,
+        *,
+        after: trio.Event | None = None,
+    ) -> _Place:
+        """Start a replica, of the current program by default, at once or after an event."""
+        open_replica, settings = program or (self.open_replica, self._settings)
+        timeout = settings.timeout
         place = _Place(
             number=number,
-            open_replica=self.open_replica,
-            health=self._settings.health,
-            budget=RestartBudget(self._settings.restart, self._rng),
+            open_replica=open_replica,
+            health=settings.health,
+            budget=RestartBudget(settings.restart, self._rng),
             patience=self._call_seconds if timeout is None else timeout,
         )
         self._existing.append(place)
-        self._nursery.start_soon(self._keep, place, name=f"{self._name}-{number}")
+        self._nursery.start_soon(self._keep, place, after, name=f"{self._name}-{number}")
         return place
 
     def _retire(self, place: _Place, seconds: float | None = None) -> None:
@@ -222,7 +230,8 @@ class Supervisor:
     async def replace_all(self, open_replica: OpenReplica, settings: DeploymentSettings) -> None:
         """Replace every replica, one after the other: the new one is ready before the old one leaves.
 
-        To be called by one task at a time. If cancelled, those that were replaced remain so.
+        If the runtime has no room for both, the old one leaves first. To be called by one task at a time.
+        If cancelled, those that were replaced remain so.
 
         Raises:
             SpearError: a new one did not become ready; the old one, and those behind it, still serve.
@@ -234,21 +243,40 @@ class Supervisor:
             old = self._places.get(number)
             if old is None:  # it was not wanted any more, meanwhile
                 continue
-            new = self._begin(number)
             try:
-                await new.settled.wait()
-                if new.failure is not None:
-                    raise _again(new.failure)
+                await self._replace(old, before)
             except BaseException:
-                self._retire(new)
                 self.open_replica, self._settings = before
                 raise
-            if self._places.get(number) is old:
-                self._retire(old)
-                self._places[number] = new
-                await old.gone.wait()
-            else:
+
+    async def _replace(self, old: _Place, before: tuple[OpenReplica, DeploymentSettings]) -> None:
+        """Replace one replica; if the runtime has no room for both, the old one leaves first."""
+        number = old.number
+        new = self._begin(number)
+        try:
+            await new.settled.wait()
+            if new.failure is not None and new.failure.code == "max_instances":
                 self._retire(new)
+                new = self._begin(number, after=old.gone)
+                self._follow(old, new)
+                await new.settled.wait()
+            if new.failure is not None:
+                raise _again(new.failure)
+        except BaseException:
+            if self._places.get(number) is new:  # the old one has left, and is wanted again
+                self._places[number] = self._begin(number, before, after=new.gone)
+            self._retire(new)
+            raise
+        self._follow(old, new)
+        await old.gone.wait()
+
+    def _follow(self, old: _Place, new: _Place) -> None:
+        """Let a place take that of another one, unless none is wanted there any more."""
+        if self._places.get(old.number) is old:
+            self._retire(old)
+            self._places[old.number] = new
+        elif self._places.get(old.number) is not new:
+            self._retire(new)
 
     async def stop(self, seconds: float) -> None:
         """Let all of them leave, at once; what they run may finish for so long. A checkpoint.
@@ -264,9 +292,11 @@ class Supervisor:
 
     # -- one place ----------------------------------------------------------------------------
 
-    async def _keep(self, place: _Place) -> None:
+    async def _keep(self, place: _Place, after: trio.Event | None) -> None:
         """One replica after the other, until none is wanted."""
         try:
+            if after is not None:
+                await after.wait()
             while not place.leaving.is_set():
                 begun = trio.current_time()
                 failure = await self._live(place)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from spear._errors import ConfigurationError
+from spear._hooks import is_plain_function
+from spear._limits import expect_several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,19 +77,26 @@ class Instruments:
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._use(())
-        for each in instruments:
+        for each in expect_several("instruments", instruments):
             self.add(each)
 
     def add(self, instrument: Instrument) -> None:
         """Call the instrument's hooks from now on. Of calls that run already, it does not hear the end.
 
         Raises:
-            ConfigurationError: it is no :class:`Instrument`, or it is there already.
+            ConfigurationError: it is no :class:`Instrument`, one of its hooks is no plain function, or it
+                is there already.
         """
         if not isinstance(instrument, Instrument):
             raise ConfigurationError(
                 f"an instrument must be a spear.Instrument, not {instrument!r}"
             )
+        for name in HOOKS:
+            if not is_plain_function(getattr(instrument, name)):
+                raise ConfigurationError(
+                    f"{type(instrument).__name__}.{name} must be a plain function: hooks are called, and "
+                    "not awaited"
+                )
         if any(each is instrument for each in self._each):
             raise ConfigurationError(f"{instrument!r} is an instrument of this host already")
         self._use((*self._each, instrument))

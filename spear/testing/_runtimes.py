@@ -232,6 +232,18 @@ async def stopping_lets_calls_finish(tested: RuntimeUnderTest) -> None:
 
 
 @_case
+async def terminating_ends_it(tested: RuntimeUnderTest) -> None:
+    """An idle instance ends when its body is asked to: nothing kills it or closes its channel."""
+    async with tested.template() as template, _ready(template, tested.spec()) as (instance, _):
+        assert instance._body is not None
+        await instance._body.terminate()
+        with trio.move_on_after(tested.timeouts.terminate_seconds):
+            await instance.wait_exited()
+        state = instance.health().state.value
+        assert state == "exited", f"terminate() was called terminate_seconds ago, and it is {state}"
+
+
+@_case
 async def killing_ends_it_whatever_it_does(tested: RuntimeUnderTest) -> None:
     """A call in a killed instance fails and says that the instance has died; killing may be repeated."""
     async with (

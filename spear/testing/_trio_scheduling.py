@@ -1,4 +1,4 @@
-"""Seeded scheduling: the only module that uses private names of Trio.
+"""Seeded scheduling: the only module of this package that uses private names of Trio.
 
 Trio shuffles the tasks of each pass with a private generator, and orders them first only if a private
 flag is set. There is no public way; Trio's own plug-in for Hypothesis sets the same two. That is not all:

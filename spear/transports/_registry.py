@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from spear._entry_points import load_entry_point, names_of_entry_points
 from spear._errors import ConfigurationError, UnsupportedTransport
+from spear._limits import expect_several
 
 from ._addresses import Address, split_scheme
 from ._transport import ConnectOptions, Transport, check_names
@@ -67,7 +68,7 @@ class TransportRegistry:
     def __init__(self, transports: Iterable[Transport] = ()) -> None:
         self._by_name: dict[str, Transport] = {}
         self._by_scheme: dict[str, Transport] = {}
-        for each in transports:
+        for each in expect_several("transports", transports):
             if not isinstance(each, Transport):
                 raise ConfigurationError(f"{each!r} is no spear.transports.Transport")
             check_names(each)

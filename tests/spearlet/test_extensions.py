@@ -23,12 +23,15 @@ from spear import (
     ConfigurationError,
     HostLimits,
     InstanceTimeouts,
+    Instrument,
+    InvalidArguments,
     SpawnFailed,
     UnsupportedRuntime,
     open_spearlet,
 )
 from spear.channels import CommunicationStrategy
 from spear.spearlet import DeploymentState
+from spear.transports import UnixTransport
 
 from .helpers import Probe
 
@@ -268,3 +271,43 @@ async def test_an_obstacle_that_cannot_be_told_is_a_line_of_the_statistics(
         deployment = await spearlet.deploy(GadgetSettings())
         told = deployment.statistics().spawned_because
         assert told == "has a runtime that cannot tell: ZeroDivisionError: no beads"
+
+
+# -- arguments of open_spearlet -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["runtimes", "transports", "instruments"])
+async def test_one_thing_in_place_of_a_list_is_refused(name: str) -> None:
+    single = {
+        "runtimes": GadgetRuntime(), "transports": UnixTransport(), "instruments": Instrument(),
+    }[name]  # fmt: skip
+    for given in None, single, "process":
+        with pytest.raises(ConfigurationError, match=f"{name} must be a list, such as") as caught:
+            async with open_spearlet(**{name: given}):  # type: ignore[arg-type]  # the mistake
+                pass
+        assert caught.value.key == name
+
+
+async def test_a_generator_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"rng must be a random\.Random, not 17"):
+        async with open_spearlet(rng=17):  # type: ignore[arg-type]  # the mistake
+            pass
+
+
+async def test_functions_that_would_have_to_be_awaited_are_refused() -> None:
+    async def told(_: object) -> None:
+        """Is never run."""
+
+    probe = Probe()
+    for given in told, 17:
+        with pytest.raises(ConfigurationError, match="on_call must be a plain function") as caught:
+            async with open_spearlet(on_call=given):  # type: ignore[arg-type]  # the mistake
+                pass
+        assert caught.value.key == "on_call"
+        async with open_spearlet() as spearlet:
+            with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
+                await spearlet.deploy(probe.agent, on_event=given)  # type: ignore[arg-type]  # the mistake
+            deployment = await spearlet.deploy(probe.agent)
+            with pytest.raises(InvalidArguments, match="on_end must be a plain function"):
+                deployment.wait.bind().submit(on_end=given)  # type: ignore[arg-type]  # the mistake
+            assert spearlet.statistics().executions == 0

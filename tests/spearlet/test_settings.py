@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
-from spear import Agent, ConfigurationError, DeploymentSettings, RestartPolicy, open_spearlet
+from spear import (
+    Agent,
+    CallFailed,
+    ConfigurationError,
+    DeploymentSettings,
+    RestartPolicy,
+    open_spearlet,
+)
 
 from .bench import open_bench
 
 if TYPE_CHECKING:
-    from spear.calls import CallAttributes, Candidate, Candidates
+    from spear.calls import CallAttributes, Candidate, Candidates, PolicyFactory
 
 
 class Last:
@@ -31,6 +39,71 @@ class Last:
 async def test_a_policy_of_the_program() -> None:
     async with open_bench(3, settings=DeploymentSettings(policy=Last)) as bench:
         assert [await bench.where() for _ in range(3)] == ["c", "c", "c"]
+
+
+class Waits:
+    """A policy whose method cannot be called by a host."""
+
+    def __init__(self, _: random.Random) -> None:
+        pass
+
+    async def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        (lambda candidates, call: candidates.draw(call), "raises TypeError: .*missing 1 required"),
+        (lambda rng: None, "makes None"),
+        (lambda rng: rng, "makes <random.Random object"),
+        (lambda rng: Last, "makes <class .*Last"),
+        (Waits, "makes <.*Waits object"),
+    ],
+)
+async def test_a_policy_that_cannot_choose_is_refused_when_it_is_deployed(
+    policy: PolicyFactory, fault: str
+) -> None:
+    settings = DeploymentSettings(policy=policy)
+    async with open_spearlet() as spearlet:
+        with pytest.raises(ConfigurationError, match="policy must be a function that") as caught:
+            await spearlet.deploy(Agent("shop"), settings=settings)
+        assert caught.value.key == "policy"
+        assert re.search(fault, str(caught.value))
+        shop = await spearlet.deploy(Agent("shop"))
+        with pytest.raises(ConfigurationError, match="policy must be a function that"):
+            await shop.restart(settings=settings)
+        assert str(shop.replicas[0].id) == "memory:shop-1#1"
+
+
+async def test_a_policy_that_chooses_no_candidate_fails_the_call_alone(seed: random.Random) -> None:
+    chosen: list[object] = []
+
+    class Junk:
+        def __init__(self, _: random.Random) -> None:
+            pass
+
+        def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
+            return chosen[0] if chosen else candidates.draw(seed)  # type: ignore[return-value]  # the mistake
+
+    agent = Agent("shop")
+
+    @agent.function
+    async def price() -> int:
+        return 3
+
+    settings = DeploymentSettings(policy=Junk)
+    async with open_spearlet() as spearlet:
+        shop = await spearlet.deploy(agent, settings=settings)
+        other = await spearlet.deploy(agent, name="other", settings=settings)
+        mistakes: tuple[object, ...] = ("shop-1", [], other._pool._candidates.all[0])
+        for junk in mistakes:
+            chosen[:] = [junk]
+            with pytest.raises(CallFailed, match="the policy Junk of shop has chosen") as caught:
+                await shop.price()
+            assert (caught.value.code, caught.value.delivered) == ("bad_choice", "no")
+        chosen.clear()
+        assert await shop.price() == 3
 
 
 @pytest.mark.parametrize(

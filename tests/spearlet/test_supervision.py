@@ -31,7 +31,7 @@ from spear import (
     WorkerDied,
     open_spearlet,
 )
-from spear.runtimes import ProcessSettings
+from spear.runtimes import MemoryRuntime, ProcessSettings
 from spear.spearlet import DeploymentState
 from spear.spearlet._restarts import RestartBudget
 from spear.telemetry import CallRecord, InstanceEvent, InstanceState
@@ -388,6 +388,50 @@ async def test_r15_a_restart_that_fails_changes_nothing() -> None:
         ]  # fmt: skip
         assert deployment.health().state is DeploymentState.READY
         assert await deployment.echo(1) == 1
+
+
+async def test_a_restart_at_max_instances_replaces_one_at_a_time() -> None:
+    probe = Probe()
+    async with open_spearlet(runtimes=[MemoryRuntime(max_instances=2)]) as spearlet:
+        deployment = await spearlet.deploy(shared(probe.agent), replicas=2)
+        running = deployment.wait.submit()
+        await probe.begun.wait()
+        ready: list[int] = []
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def watch() -> None:
+                while True:
+                    ready.append(deployment.statistics().ready)
+                    await trio.lowlevel.checkpoint()
+
+            @nursery.start_soon
+            async def release() -> None:
+                await until(lambda: deployment.statistics().ready == 1)
+                probe.release.set()
+
+            await deployment.restart()
+            nursery.cancel_scope.cancel()
+        assert min(ready) == 1
+        assert await running.result() == "released"
+        assert deployment.statistics().started == 4
+        assert [each.id.name for each in deployment.replicas] == ["probe-1", "probe-2"]
+        with pytest.raises(SpawnFailed, match="'memory' has 2 instances, which is its max") as it:
+            await deployment.scale(3)
+        assert it.value.code == "max_instances"
+
+
+async def test_a_restart_at_max_instances_that_fails_brings_the_old_program_back() -> None:
+    old, new = Fragile(), Fragile(fails=True)
+    async with open_spearlet(runtimes=[MemoryRuntime(max_instances=1)]) as spearlet:
+        deployment = await spearlet.deploy(old.agent())
+        with pytest.raises(SpawnFailed, match="no database"):
+            await deployment.restart(new.agent())
+        await until(lambda: deployment.statistics().ready == 1)
+        assert (len(old.starts), len(new.starts)) == (2, 1)
+        assert await deployment.echo(1) == 1
+        await deployment.restart()
+        assert (len(old.starts), len(new.starts)) == (3, 1)
 
 
 UNFINISHED = """

@@ -78,6 +78,19 @@ def test_one_that_is_none_or_there_already_is_refused() -> None:
     assert instruments.line_written == (lines.line_written,)
 
 
+def test_hooks_that_would_have_to_be_awaited_are_refused() -> None:
+    class Patient(Instrument):
+        async def line_written(self, instance: InstanceId, line: LogLine) -> None:  # type: ignore[override]  # the mistake
+            """Is never run."""
+
+    class Empty(Instrument):
+        call_ended = None  # type: ignore[assignment]  # the mistake
+
+    for each, hook in (Patient(), "Patient.line_written"), (Empty(), "Empty.call_ended"):
+        with pytest.raises(ConfigurationError, match=f"{hook} must be a plain function"):
+            Instruments([each])
+
+
 def test_one_that_raises_is_logged_and_keeps_nothing_from_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
