@@ -1,4 +1,4 @@
-"""A runtime whose blocks do whatever a test wants to see survived. Its instances are tasks."""
+"""A runtime and a transport whose blocks do whatever a test wants to see survived."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import trio
 from spear.channels import CommunicationStrategy
 from spear.runtimes import InstanceBody, InstanceTemplate, Runtime, RuntimeSettings
 from spear.testing import Functions
+from spear.transports import Listener, Transport, open_memory_listener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from spear import InstanceTimeouts
     from spear.channels import ChannelConfig, CommunicationChannel, Endpoint, InboundCall
     from spear.runtimes import LogBook, TemplateSpec
+    from spear.transports import Address, ByteStream, ConnectOptions, ListenOptions
 
 Prepare: TypeAlias = "Callable[[InstanceTemplate], AbstractAsyncContextManager[InstanceTemplate]]"
 Launch: TypeAlias = "Callable[[Endpoint], AbstractAsyncContextManager[InstanceBody]]"
@@ -29,9 +31,9 @@ async def echo(call: InboundCall) -> bytes:
 
 
 class GadgetBody(InstanceBody):
-    """Runs until it is asked to end."""
+    """Runs until it is asked to end, or until its channel, if it has one, is closed."""
 
-    def __init__(self, channel: CommunicationChannel) -> None:
+    def __init__(self, channel: CommunicationChannel | None = None) -> None:
         self._channel = channel
         self._ended = trio.Event()
 
@@ -39,7 +41,7 @@ class GadgetBody(InstanceBody):
         await self._ended.wait()
 
     async def watch(self) -> None:
-        await self._channel.closed.wait()
+        await (self._channel.closed.wait() if self._channel else trio.sleep_forever())
         self.end(0)
 
     async def terminate(self) -> None:
@@ -108,3 +110,54 @@ class GadgetRuntime(Runtime):
 
     def prepare(self, spec: TemplateSpec) -> AbstractAsyncContextManager[InstanceTemplate]:
         return self.how_prepared(self.template_class(self, spec))
+
+
+# -- a transport --------------------------------------------------------------------------------------
+
+Listen: TypeAlias = "Callable[[ListenOptions], AbstractAsyncContextManager[Listener]]"
+
+
+class GadgetListener(Listener):
+    """A listener in memory; tests replace its methods."""
+
+    def __init__(self, name: str) -> None:
+        self.inner = open_memory_listener(name)
+
+    @property
+    def bound(self) -> Address:
+        return self.inner.bound
+
+    async def accept(self) -> ByteStream:
+        return await self.inner.accept()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@asynccontextmanager
+async def listens(
+    options: ListenOptions, make_listener: Callable[[str], Listener] = GadgetListener
+) -> AsyncIterator[Listener]:
+    async with make_listener(f"gadget-{options.name}") as listener:
+        yield listener
+
+
+class GadgetTransport(Transport):
+    """Memory under another name; it listens as a test wants."""
+
+    name = "gadget"
+    schemes = ()
+
+    def __init__(self, how: Listen = listens) -> None:
+        self._how = how
+
+    def parse(self, address: str) -> Address:
+        raise NotImplementedError
+
+    def listen(self, options: ListenOptions) -> AbstractAsyncContextManager[Listener]:
+        return self._how(options)
+
+    def connect(
+        self, address: Address, options: ConnectOptions
+    ) -> AbstractAsyncContextManager[trio.abc.Stream]:
+        raise NotImplementedError

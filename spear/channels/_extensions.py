@@ -35,19 +35,20 @@ async def open_extension(
     kind: type,
     seconds: float,
     *,
+    check: Callable[[T], object] = bool,
     refusals: tuple[type[Exception], ...] = (SpearError,),
     make_error: Callable[[str], SpearError] = SpearError,
 ) -> AsyncIterator[T]:
     """A block of an extension, whose bugs and hangs become errors of Spear.
 
-    Exceptions that are raised inside the block come out as they are. If the block is cancelled from
-    outside, or fails, a bug at its end is logged.
+    Exceptions that are raised inside the block come out as they are; a bug at its end is logged then.
 
     Args:
         whose: the extension, for messages, such as "the transport 'unix'".
         enter: returns the extension's context manager.
         kind: the class of what it has to yield.
         seconds: a limit for entering the block, and another one for leaving it.
+        check: raises if the object that the block yields cannot be used.
         refusals: exceptions by which the extension may refuse to open; they come out as they are.
         make_error: makes the error of a block that did not open.
 
@@ -55,14 +56,15 @@ async def open_extension(
         SpearError: a bug of the extension, once its block was open.
     """
     is_open = False
-    failure: BaseException | None = None  # of the code inside the block
-    error: BaseException | None = None  # of the extension
+    failure: BaseException | None = None
+    error: BaseException | None = None
     scope = trio.CancelScope(deadline=trio.current_time() + seconds)
     try:
         with scope:
             async with enter() as opened:
                 if not isinstance(opened, kind):
                     raise TypeError(f"a {kind.__name__} is needed, not {shown(opened)}")
+                check(opened)
                 if not scope.cancel_called:
                     is_open, scope.deadline = True, inf
                     try:
@@ -77,18 +79,21 @@ async def open_extension(
             raise
         error = raised
     try:
-        step = "end" if is_open else "open"
         bugs = _bugs_of(error, failure)
         if scope.cancelled_caught or not (is_open or error):
-            bugs.append(trio.TooSlowError(f"did not {step} within {seconds:g} s (startup_seconds)"))
-        await _raise_others_first(whose, error, failure, bugs)
-        if isinstance(error, SpearError if is_open else refusals):
-            raise error
+            bugs.append(_too_slow("end" if is_open else "open", seconds))
+        known = (SpearError,) if is_open else refusals
+        await _raise_others_first(whose, error, failure, bugs, known)
         if bugs or failure:
             fault = summary_of(bugs[0]) if bugs else "its block was cancelled from inside"
             raise (SpearError if is_open else make_error)(f"{whose} has failed: {fault}") from error
     finally:
         del error, failure, bugs  # they refer to this frame
+
+
+def _too_slow(step: str, seconds: float) -> trio.TooSlowError:
+    fault = f"did not {step} within {seconds:.3g} s, which startup_seconds allows"
+    return trio.TooSlowError(fault)
 
 
 def _bugs_of(error: BaseException | None, failure: BaseException | None) -> list[BaseException]:
@@ -107,8 +112,12 @@ async def _raise_others_first(
     error: BaseException | None,
     failure: BaseException | None,
     bugs: list[BaseException],
+    known: tuple[type[Exception], ...],
 ) -> None:
-    """Raise an interrupt, the failure of the code inside, or a cancellation; all go before bugs."""
+    """Raise an interrupt, the failure of the code inside, a cancellation, or an error of a known class.
+
+    All of them go before bugs, in this order.
+    """
     failed = None if failure is None else _without_cancellations(failure)
     leaves = [leaf for each in (error, failure) if each is not None for leaf in leaves_of(each)]
     try:
@@ -122,6 +131,8 @@ async def _raise_others_first(
             raise failed
         if is_cancelled and (error or failure):
             await trio.lowlevel.checkpoint_if_cancelled()
+        if isinstance(error, known):
+            raise error
     finally:
         del error, failure, failed, leaves, interrupts  # they refer to this frame
 

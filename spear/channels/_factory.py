@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import attrs
@@ -26,10 +26,18 @@ from spear._errors import (
     SpearError,
 )
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
-from spear._limits import expect_seconds
-from spear.transports import ListenOptions, TransportRegistry, make_private_directory
+from spear._limits import expect_seconds, shown
+from spear.transports import (
+    Address,
+    Listener,
+    ListenOptions,
+    TlsClient,
+    TransportRegistry,
+    make_private_directory,
+)
 
 from ._channel import CommunicationChannel
+from ._extensions import open_extension
 from ._interrupts import protected_block, protected_class
 from ._manager import ConnectionManager, Endpoint, open_connection_manager
 from ._nursery import open_private_nursery
@@ -45,7 +53,7 @@ from ._strategy import (
 if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.telemetry import Instruments
-    from spear.transports import Address, GetDirectory, Listener, Reach, Transport
+    from spear.transports import GetDirectory, Reach, Transport
 
     from ._handlers import Service
 
@@ -155,7 +163,8 @@ class CommunicationFactory:
             raise SpearError(f"{instance} has an endpoint already")
         config = config or ChannelConfig()
         async with AsyncExitStack() as stack:
-            listeners, failures = await self._listen(instance, config, stack)
+            seconds = (timeouts or self.manager.limits.timeouts).startup_seconds
+            listeners, failures = await self._listen(instance, config, seconds, stack)
             endpoint = await stack.enter_async_context(
                 self.manager.open_endpoint(
                     instance,
@@ -169,11 +178,12 @@ class CommunicationFactory:
             yield endpoint
 
     async def _listen(
-        self, instance: InstanceId, config: ChannelConfig, stack: AsyncExitStack
+        self, instance: InstanceId, config: ChannelConfig, seconds: float, stack: AsyncExitStack
     ) -> tuple[list[Listener], list[tuple[str, str]]]:
         """Open the listeners of a strategy, best first and at least one; ``stack`` closes them.
 
-        Returns them, and which transports failed, and why.
+        Each transport has a share of the seconds, so that one that hangs leaves time for the others and
+        for the instance. Returns the listeners, and which transports failed, and why.
         """
         strategy = self.strategy(instance.runtime)
         if config.transports is not None:
@@ -189,10 +199,15 @@ class CommunicationFactory:
             if len(listeners) == strategy.most:
                 break
             try:
-                opening = self.transports.find(name).listen(options)
-                listener = await stack.enter_async_context(opening)
-                _check_reach(listener, strategy.reach)
-                listeners.append(listener)
+                opening = open_extension(
+                    f"the transport {name!r}",
+                    partial(self.transports.find(name).listen, options),
+                    Listener,
+                    seconds / (len(strategy.transports) + 1),
+                    check=partial(_check_listener, strategy.reach),
+                    refusals=(SpearError, OSError),
+                )
+                listeners.append(await stack.enter_async_context(opening))
             except (SpearError, OSError) as error:
                 attempts.append((name, str(error)))
                 logger.info("%s: no %s: %s", instance, name, error)
@@ -263,9 +278,10 @@ class CommunicationFactory:
                     kept.opened.set()
                     await trio.sleep_forever()
         except Exception as error:
-            if kept.opened.is_set():
-                raise
-            kept.failure = error  # for those who wait
+            if kept.opened.is_set():  # a transport has failed later
+                logger.error("%s: %s", instance, error, exc_info=error)
+            else:
+                kept.failure = error  # for those who wait
         finally:
             del self._kept[instance]
             kept.opened.set()
@@ -324,10 +340,14 @@ class CommunicationFactory:
             await self.close(instance)
 
 
-def _check_reach(listener: Listener, reach: Reach) -> None:
-    """Close a listener that instances cannot reach, and raise ConfigurationError."""
+def _check_listener(reach: Reach, listener: Listener) -> None:
+    """Raise for a listener that cannot be offered, such as one that instances cannot reach."""
+    for each in (listener.bound, listener.advertised):
+        if not isinstance(each, Address):
+            raise TypeError(f"a listener needs an Address, not {shown(each)}")
+    if not isinstance(listener.trust, TlsClient | None):
+        raise TypeError(f"a listener's trust must be a TlsClient, not {shown(listener.trust)}")
     if listener.advertised.reach < reach:
-        listener.close()
         raise ConfigurationError(
             f"{listener.advertised} cannot be reached from {place_of(reach)}: let the transport listen "
             "there, or advertise an address that leads to it"

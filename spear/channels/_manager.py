@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 import trio
 
-from spear._errors import ChannelBroken, ChannelClosed, SpearError
+from spear._errors import ChannelBroken, ChannelClosed, ChannelCreationFailed, SpearError
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits, InstanceTimeouts
 from spear._ids import InstanceId, Secret
 from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits
@@ -90,6 +90,7 @@ class Endpoint:
     ) -> None:
         self.instance_id = instance_id
         self.offered = tuple(map(_offer, listeners))
+        self._lost: list[tuple[str, str]] = []  # listeners that cannot accept any more, and why
         self.not_offered: tuple[tuple[str, str], ...] = ()
         self.address: Address = listeners[0].advertised
         self.secret = Secret.generate()
@@ -122,6 +123,7 @@ class Endpoint:
 
         Raises:
             ChannelClosed: the endpoint was closed.
+            ChannelCreationFailed: there is no channel, and no listener that accepts connections.
         """
         await trio.lowlevel.checkpoint()
         while True:
@@ -130,6 +132,8 @@ class Endpoint:
             if self.is_connected:
                 assert self.channel is not None  # is_connected says so
                 return self.channel
+            if len(self._lost) == len(self.offered) and not self._has_newest():
+                raise ChannelCreationFailed(str(self.instance_id), self._lost)
             if self._changed is None:
                 self._changed = trio.Event()
             await self._changed.wait()
@@ -155,7 +159,7 @@ class Endpoint:
         from ._connect import open_memory_channels
 
         await trio.lowlevel.checkpoint()
-        if self._closed or (self._newest is not None and not self._newest.closed.is_set()):
+        if self._closed or self._has_newest():
             raise SpearError(f"{self.instance_id} is connected already, or is being stopped")
         manager = self._manager
         try:
@@ -176,6 +180,17 @@ class Endpoint:
         finally:
             self._announce_change()
 
+    def _has_newest(self) -> bool:
+        return self._newest is not None and not self._newest.closed.is_set()
+
+    def lose(self, listener: Listener, error: ChannelBroken) -> None:
+        """Offer a listener no more that cannot accept. A channel that was opened through it goes on."""
+        logger.error("%s: %s", self.instance_id, error)
+        scheme = str(listener.advertised).partition(":")[0]
+        self._lost.append((scheme, error.summary))
+        _close(listener)  # who connects is refused, and tries the next address
+        self._announce_change()
+
     def expect_peer(self, check: PeerCheck) -> None:
         """From now on, let in only processes that ``check`` accepts (Unix sockets)."""
         self.allow_peer = check
@@ -188,7 +203,7 @@ class Endpoint:
             return (), "wrong_instance"
         if self._closed:
             return (), "endpoint_closed"
-        if self._newest is not None and not self._newest.closed.is_set():
+        if self._has_newest():
             return (), "second_login"
         keys: list[Secret] = []
         if request.resumes:
@@ -279,6 +294,13 @@ class Endpoint:
             await trio.lowlevel.checkpoint()
 
 
+def _close(listener: Listener) -> None:
+    try:
+        listener.close()
+    except Exception:  # of a transport of another distribution
+        logger.exception("the listener at %s cannot be closed", listener.advertised)
+
+
 def _offer(listener: Listener) -> OfferedAddress:
     address, trust = str(listener.advertised), listener.trust
     if trust is None:
@@ -344,7 +366,7 @@ class ConnectionManager:
                     yield endpoint
                 finally:
                     for listener in listeners:
-                        listener.close()
+                        _close(listener)
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
                         await endpoint.aclose()
         finally:
@@ -358,8 +380,7 @@ class ConnectionManager:
             handler = partial(endpoint.serve, listener.advertised)
             await self._acceptor.serve(listener, handler, allow_peer=allow)
         except ChannelBroken as error:
-            # What is connected goes on; a reconnection will not be possible by this address.
-            logger.error("%s: %s", endpoint.instance_id, error)
+            endpoint.lose(listener, error)
 
     def endpoint(self, instance_id: InstanceId) -> Endpoint | None:
         """The instance's endpoint, if it has one."""

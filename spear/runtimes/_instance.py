@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from spear._errors import SpawnFailed, SpearError, WorkerDied
+from spear._errors import (
+    ChannelClosed,
+    ChannelCreationFailed,
+    SpawnFailed,
+    SpearError,
+    WorkerDied,
+)
 from spear._limits import expect_seconds
 from spear._util import NoPublicConstructor, leaves_of, summary_of
 from spear.channels import open_private_nursery, protected_block, protected_class, run_to_its_end
@@ -31,7 +37,7 @@ from ._logs import LogBook
 from ._states import GONE, Lifecycle
 
 if TYPE_CHECKING:
-    from spear._errors import ChannelBroken, ChannelClosed
+    from spear._errors import ChannelBroken
     from spear._host_limits import HostLimits, InstanceTimeouts
     from spear._ids import InstanceId
     from spear.channels import (
@@ -352,7 +358,10 @@ class Instance(metaclass=NoPublicConstructor):
     async def _follow(self, endpoint: Endpoint) -> None:
         """Follow the connection of the instance, and declare it dead if that is how it looks."""
         with self._following:
-            await self._follow_channels(endpoint)
+            try:
+                await self._follow_channels(endpoint)
+            except (ChannelClosed, ChannelCreationFailed) as error:
+                await self.kill(f"it cannot connect: {error}")
 
     async def _follow_channels(self, endpoint: Endpoint) -> None:
         seconds = self._timeouts.startup_seconds

@@ -27,6 +27,8 @@ from spear._errors import (
     RemoteProtocolError,
 )
 from spear._host_limits import DEFAULT_HOST_LIMITS, HostLimits
+from spear._limits import shown
+from spear._util import summary_of
 
 from ._abc import ByteStream, Listener, Refused
 from ._credentials import PeerCredentials
@@ -79,7 +81,7 @@ class IncomingConnection:
     @property
     def peer(self) -> str:
         """The peer, for log lines."""
-        return self._raw.describe_peer()
+        return _describe(self._raw)
 
     def promote(self) -> None:
         """Mark the peer as authenticated: it has no deadline any more, and takes no place of a stranger.
@@ -213,9 +215,11 @@ class Acceptor:
                     raw = await self._accept(listener)
                 except trio.ClosedResourceError:
                     break
-                except (trio.BrokenResourceError, OSError) as exc:
+                except Exception as exc:  # of a transport of another distribution, too
                     # The connections that exist are none the worse for it.
-                    broken = ChannelBroken(f"{listener.bound} cannot accept any more: {exc}")
+                    is_known = isinstance(exc, trio.BrokenResourceError | OSError)
+                    fault = exc if is_known else summary_of(exc)
+                    broken = ChannelBroken(f"{listener.bound} cannot accept any more: {fault}")
                     broken.__cause__ = exc
                     _logger.error("%s", broken)  # now, since they may go on for long
                 else:
@@ -231,7 +235,10 @@ class Acceptor:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await listener.accept()
+                raw: object = await listener.accept()
+                if isinstance(raw, ByteStream):
+                    return raw
+                raise TypeError(f"a ByteStream is needed, not {shown(raw)}")
             except OSError as exc:
                 if exc.errno not in CAPACITY_ERRNOS:
                     raise
@@ -242,10 +249,15 @@ class Acceptor:
 
     def _admit(self, raw: ByteStream, allow_peer: PeerCheck | None) -> IncomingConnection | None:
         self._accepted += 1
-        credentials = raw.peer_credentials()
-        if reason := self._objection(credentials, allow_peer):
-            self._count_refusal(reason, raw.describe_peer(), self._accepted)
-            raw.close()
+        try:
+            credentials = raw.peer_credentials()
+            reason = self._objection(credentials, allow_peer)
+        except Exception:  # of a transport of another distribution
+            _logger.exception("the credentials of %s cannot be told", _describe(raw))
+            credentials, reason = None, Reason.CRASHED
+        if reason:
+            self._count_refusal(reason, _describe(raw), self._accepted)
+            _close(raw)
             return None
         while len(self._unauthenticated) >= self._limits.max_unauthenticated:
             next(iter(self._unauthenticated))._cut(Reason.CROWDED_OUT)
@@ -299,7 +311,7 @@ class Acceptor:
             self._record_failure(connection, group)
         finally:
             self._dismiss(connection)
-            raw.close()
+            _close(raw)
 
     def _record_failure(
         self, connection: IncomingConnection, group: ExceptionGroup[Exception]
@@ -328,6 +340,20 @@ class Acceptor:
             _logger.debug("connection %d from %s left", number, peer)
         else:
             _logger.info("refused connection %d from %s: %s", number, peer, reason)
+
+
+def _describe(raw: ByteStream) -> str:
+    try:
+        return str(raw.describe_peer())
+    except Exception:  # as above
+        return f"a peer of {type(raw).__name__}"
+
+
+def _close(raw: ByteStream) -> None:
+    try:
+        raw.close()
+    except Exception:  # as above
+        _logger.exception("the connection from %s cannot be closed", _describe(raw))
 
 
 def _reason_of(failure: ExceptionGroup[Exception] | None) -> str:

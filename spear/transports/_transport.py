@@ -122,7 +122,7 @@ class Transport(ABC):
         """Listen for as long as the block runs; leaving it closes the listener.
 
         What the block raises comes out as it is, not in a group. If entering is cancelled, nothing stays
-        open.
+        open. A host gives entering a share of ``startup_seconds``, and tries another transport then.
 
         Raises:
             ConfigurationError: the address is unsafe; CannotListen, a subclass, if it is taken or not

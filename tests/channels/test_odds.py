@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -13,9 +13,7 @@ import trio
 from spear import ChannelBroken, DeadlineExceeded, LocalProtocolError, SpearError, WireLimits
 from spear.channels import (
     CommunicationChannel,
-    CommunicationStrategy,
     Timers,
-    open_communication_factory,
     open_memory_channels,
     open_timers,
 )
@@ -23,15 +21,7 @@ from spear.channels._memory_pipe import memory_pipes
 from spear.channels._pipes import SocketPipe, _behind
 from spear.testing import Functions
 from spear.transports import (
-    Address,
-    ConnectOptions,
-    Listener,
-    ListenOptions,
-    MemoryListener,
-    Opening,
     SocketStream,
-    Transport,
-    open_memory_listener,
 )
 from spear.wire import Connection, FrameType, Head, Role, encode_head, pack_prefix
 
@@ -219,48 +209,6 @@ async def test_an_interrupt_in_a_handler_ends_the_process(is_alone: bool) -> Non
         others = caught.value.__cause__
         assert isinstance(others, ExceptionGroup)
         assert others.subgroup(ValueError) is not None
-
-
-async def test_a_bug_of_a_listener_is_not_hidden() -> None:
-    class Buggy:
-        def __init__(self, listener: MemoryListener) -> None:
-            self.bound = self.advertised = listener.bound
-            self.trust = None
-            self.close = listener.close
-            self._opened = trio.Event()
-
-        async def accept(self) -> object:
-            await trio.lowlevel.checkpoint()
-            raise ZeroDivisionError
-
-        async def __aenter__(self) -> Self:
-            return self
-
-        async def __aexit__(self, *_: object) -> None:
-            self.close()
-
-    class BuggyTransport(Transport):
-        name = "buggy"
-
-        def parse(self, address: str) -> Address:
-            raise NotImplementedError
-
-        def listen(self, options: ListenOptions) -> AbstractAsyncContextManager[Listener]:
-            return Buggy(open_memory_listener("x"))  # type: ignore[return-value]  # enough of one
-
-        def connect(self, address: Address, options: ConnectOptions) -> Opening[trio.abc.Stream]:
-            raise NotImplementedError
-
-    async def use() -> None:
-        async with open_communication_factory(
-            transports=(BuggyTransport(),),
-            strategies={"process": CommunicationStrategy(("buggy",))},
-        ) as factory:
-            await factory.get_or_create(INSTANCE)
-
-    with pytest.raises(ExceptionGroup) as caught:
-        await use()
-    assert caught.group_contains(ZeroDivisionError)
 
 
 # -- a channel that was put together by hand ------------------------------------------------------

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import trio
 from gadgets import (
     ClumsyTemplate,
+    GadgetBody,
+    GadgetListener,
     GadgetRuntime,
     GadgetSettings,
     GadgetTemplate,
+    GadgetTransport,
     Launch,
+    Listen,
     Prepare,
     launches,
+    listens,
     prepares,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from spear import (
+    ChannelCreationFailed,
     ConfigurationError,
     HostLimits,
     InstanceTimeouts,
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from spear.channels import Endpoint
     from spear.runtimes import InstanceBody, InstanceTemplate
     from spear.spearlet import Spearlet
+    from spear.transports import ByteStream, Listener, ListenOptions
 
 # -- what a host is given ---------------------------------------------------------------------------
 
@@ -113,7 +121,7 @@ FAULTS = [
     (lambda _: None, "the runtime 'gadget' has failed: (TypeError|AttributeError): .*NoneType"),
     (cannot_open, "the runtime 'gadget' has failed: ValueError: out of springs"),
     (opens_in_vain, "the runtime 'gadget' has failed: ValueError: out of springs"),
-    (hangs, r"the runtime 'gadget' has failed: .*did not open within .* s \(startup_seconds\)"),
+    (hangs, "the runtime 'gadget' has failed: .*did not open within .* s, which startup_seconds"),
 ]
 NAMES = ["yields none", "no block", "raises", "a task of it raises", "awaits for ever"]
 
@@ -311,3 +319,106 @@ async def test_functions_that_would_have_to_be_awaited_are_refused() -> None:
             with pytest.raises(InvalidArguments, match="on_end must be a plain function"):
                 deployment.wait.bind().submit(on_end=given)  # type: ignore[arg-type]  # the mistake
             assert spearlet.statistics().executions == 0
+
+
+# -- transports -------------------------------------------------------------------------------------
+
+BY_GADGET = {"memory": CommunicationStrategy(("gadget",))}
+
+
+class Deaf(GadgetListener):
+    """A listener that cannot accept."""
+
+    async def accept(self) -> ByteStream:
+        raise ValueError("out of wire")
+
+
+@pytest.mark.parametrize(
+    ("way", "complaint"),
+    [
+        (yields_none, "gadget: the transport 'gadget' has failed: TypeErr"),
+        (cannot_open, "gadget: the transport 'gadget' has failed: ValueErr"),
+        (opens_in_vain, "'gadget' has failed: ValueError: out of springs"),
+        (hangs, "did not open within 5 s, which startup_seconds allows"),
+    ],
+    ids=["yields none", "raises", "a task of it raises", "awaits for ever"],
+)
+async def test_a_transport_that_cannot_listen_is_a_failure_of_its_deployment(
+    way: Listen, complaint: str, autojump_clock: MockClock
+) -> None:
+    transports = [GadgetTransport(way)]
+    probe = Probe()
+    runtime = GadgetRuntime()
+    async with open_spearlet(
+        runtimes=[runtime], transports=transports, strategies=BY_GADGET
+    ) as spearlet:
+        with pytest.raises(ChannelCreationFailed, match=complaint):
+            await spearlet.deploy(probe.agent)
+        assert spearlet.deployments == {}
+        other = await spearlet.deploy(GadgetSettings())
+        assert await other.echo(b"still here") == b"still here"
+
+
+async def test_an_instance_that_no_listener_accepts_fails_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    @asynccontextmanager
+    async def never_connects(_: Endpoint) -> AsyncIterator[InstanceBody]:
+        yield GadgetBody()
+
+    transports = [GadgetTransport(partial(listens, make_listener=Deaf))]
+    async with open_spearlet(
+        runtimes=[GadgetRuntime(how_launched=never_connects)],
+        transports=transports,
+        strategies={"gadget": CommunicationStrategy(("gadget",))},
+    ) as spearlet:
+        begun = trio.current_time()
+        with pytest.raises(SpawnFailed, match=r"it cannot connect: no channel .*: out of wire"):
+            await spearlet.deploy(GadgetSettings())
+        assert trio.current_time() - begun < HostLimits().timeouts.startup_seconds
+        probe = Probe()
+        other = await spearlet.deploy(probe.agent)
+        assert await other.echo("still here") == "still here"
+
+
+async def test_a_task_of_a_listener_that_fails_later_costs_its_instance(
+    autojump_clock: MockClock,
+) -> None:
+    breaks = trio.Event()
+    lives: list[ListenOptions] = []
+
+    @asynccontextmanager
+    async def breaks_later(options: ListenOptions) -> AsyncIterator[Listener]:
+        lives.append(options)
+        async with trio.open_nursery() as nursery:
+            if len(lives) == 1:
+                nursery.start_soon(cut_later)
+            async with listens(options) as listener:
+                yield listener
+            nursery.cancel_scope.cancel()
+
+    async def cut_later() -> None:
+        await breaks.wait()
+        raise ValueError("out of wire")
+
+    transports = [GadgetTransport(breaks_later)]
+    async with open_spearlet(transports=transports, strategies=BY_GADGET) as spearlet:
+        probe = Probe()
+        deployment = await spearlet.deploy(probe.agent)
+        breaks.set()
+        while not (health := deployment.health()).code:
+            await trio.sleep(0.01)
+        assert health.reason == "the transport 'gadget' has failed: ValueError: out of wire"
+        assert await deployment.echo("again") == "again"
+        assert [each.id.incarnation for each in deployment.replicas] == [2]
+
+
+async def test_an_instance_whose_endpoint_was_closed_is_replaced(autojump_clock: MockClock) -> None:
+    lives_on = partial(launches, make_body=lambda _: GadgetBody())
+    async with host(GadgetRuntime(how_launched=lives_on)) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        (replica,) = deployment.replicas
+        await spearlet._factory.close(replica.id)
+        while not deployment.health().code:
+            await trio.sleep(0.01)
+        assert await deployment.echo(b"x") == b"x"

@@ -90,6 +90,91 @@ async def test_a_listener_that_is_closed_as_a_connection_comes_is_not_broken() -
                 assert ours.recv(1) == b"x"
 
 
+class FaultyStream(ByteStream):
+    """A stream in memory, one method of which raises."""
+
+    def __init__(self, inner: ByteStream, fault: str) -> None:
+        self._inner = inner
+        self._fault = fault
+
+    def _slip(self, name: str) -> None:
+        if name == self._fault:
+            raise ValueError("the wire is cut")
+
+    def close(self) -> None:
+        self._inner.close()
+        self._slip("close")
+
+    def describe_peer(self) -> str:
+        self._slip("describe_peer")
+        return "somewhere"
+
+    def peer_credentials(self) -> PeerCredentials | None:
+        self._slip("peer_credentials")
+        return None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def send_eof(self) -> None:
+        await self._inner.send_eof()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._inner.receive_some(max_bytes)
+
+
+class BringingFaulty(Listener):
+    """A listener whose first connection has a fault."""
+
+    def __init__(self, fault: str) -> None:
+        self._inner = open_memory_listener("here")
+        self._fault = fault
+
+    @property
+    def bound(self) -> Address:
+        return self._inner.bound
+
+    async def accept(self) -> ByteStream:
+        stream, fault, self._fault = await self._inner.accept(), self._fault, ""
+        return FaultyStream(stream, fault)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize("fault", ["peer_credentials", "describe_peer", "close"])
+async def test_a_bug_of_a_stream_costs_its_own_connection(fault: str) -> None:
+    acceptor = Acceptor()
+    async with serving(acceptor, BringingFaulty(fault)):
+        async with await connect_memory("here") as first:
+            if fault == "peer_credentials":
+                await expect_end(first)
+            else:
+                await first.send_all(b"not the password")
+                await expect_end(first)
+        async with await connect_memory("here") as second:
+            await log_in(second)
+        statistics = await settled(acceptor)
+    assert (statistics.accepted, statistics.open) == (2, 0)
+    assert sum(statistics.refused.values()) == 1
+
+
+@pytest.mark.parametrize("fault", [ValueError("the wire is cut"), ExceptionGroup("x", [OSError()])])
+async def test_a_listener_that_raises_whatever_it_likes_is_broken(fault: Exception) -> None:
+    class Raising(BringingFaulty):
+        async def accept(self) -> ByteStream:
+            raise fault
+
+    listener = Raising("")
+    with pytest.raises(ChannelBroken, match="memory:here cannot accept any more: ") as caught:
+        await Acceptor().serve(listener, echo)
+    assert caught.value.__cause__ is fault
+    listener.close()
+
+
 # -- the life of a connection -----------------------------------------------------------------
 
 
