@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from typing import TypeVar
+
+from ._errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def expect_plain_function(name: str, function: T) -> T:
+    """Return a function of the program. Raises ConfigurationError for one that has to be awaited."""
+    if not is_plain_function(function):
+        raise ConfigurationError.about(
+            name,
+            f"must be a plain function, which is called and not awaited, not {function!r:.100}",
+        )
+    return function
 
 
 def is_plain_function(value: object) -> bool:

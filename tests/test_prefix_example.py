@@ -68,6 +68,12 @@ def test_it_is_as_short_as_it_says() -> None:
     assert len((EXAMPLE / "spear_prefix.py").read_text().splitlines()) <= 100
 
 
+def test_a_quotation_that_does_not_end_is_told(place: Path, installed: Path) -> None:
+    done = spear(place, installed, "call", "nice 'n -- shop.py:price", "tea")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == 'spear: prefix "nice \'n": No closing quotation\n'
+
+
 def test_its_targets_can_be_called_from_the_command_line(place: Path, installed: Path) -> None:
     # In place of python3, which is another interpreter, perhaps one without Spear.
     code = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"

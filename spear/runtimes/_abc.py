@@ -21,6 +21,7 @@ import attrs
 import trio
 
 from spear._errors import ConfigurationError, SpawnFailed
+from spear._hooks import expect_plain_function
 from spear._limits import expect_whole
 from spear.channels import (
     CommunicationStrategy,
@@ -179,12 +180,14 @@ class Runtime(ABC):
                 nor raise.
 
         Raises:
-            ConfigurationError: see :meth:`validate`.
+            ConfigurationError: see :meth:`validate`; or ``on_line`` is no plain function.
             SpawnFailed: the runtime cannot prepare instances, or not within ``startup_seconds``.
             SpearError: a bug of the runtime has ended the block.
         """
         with blaming_runtime(self.name, "validate"):
             self.validate(settings)
+        if on_line is not None:
+            expect_plain_function("on_line", on_line)
         await trio.lowlevel.checkpoint()
         if self.strategy is not None:
             factory.suggest_strategy(self.name, self.strategy)

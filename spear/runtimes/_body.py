@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 import trio
 
+from spear._hooks import expect_plain_function
 from spear.channels import ChannelConfig
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class InstanceSpec:
         timeouts: of its life, if not those of its template.
         on_event: told of every state it comes to, in order; must neither block nor raise.
         on_line: told of every line it writes; must neither block nor raise.
+
+    Raises:
+        ConfigurationError: ``on_event`` or ``on_line`` is no plain function.
     """
 
     instance_id: InstanceId
@@ -71,6 +75,12 @@ class InstanceSpec:
     timeouts: InstanceTimeouts | None = None
     on_event: OnEvent | None = None
     on_line: OnLine | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("on_event", "on_line"):
+            function = getattr(self, name)
+            if function is not None:
+                expect_plain_function(name, function)
 
 
 @final

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
-from spear._errors import ConfigurationError
-from spear._hooks import is_plain_function
+from spear._hooks import expect_plain_function
 from spear.telemetry import CallRecord, InstanceEvent, Instrument
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-
-T = TypeVar("T")
 
 OnCall: TypeAlias = Callable[[CallRecord], None]
 """Receives the record of each call that has ended. Must not block; what it raises is logged."""
@@ -23,7 +20,7 @@ class CallObserver(Instrument):
     """Hands on the record of each call that has ended."""
 
     def __init__(self, on_call: OnCall) -> None:
-        self._on_call = _plain("on_call", on_call)
+        self._on_call = expect_plain_function("on_call", on_call)
 
     def call_ended(self, call: CallRecord) -> None:
         self._on_call(call)
@@ -37,23 +34,13 @@ class EventObserver(Instrument):
 
     def __init__(self, deployment: str, on_event: Callable[[InstanceEvent], None]) -> None:
         self._deployment = deployment
-        self._on_event = _plain("on_event", on_event)
+        self._on_event = expect_plain_function("on_event", on_event)
 
     def instance_changed(self, event: InstanceEvent) -> None:
         if deployment_of(event.instance_id) == self._deployment:
             self._on_event(event)
 
     instance_changed.__qualname__ = "on_event"
-
-
-def _plain(name: str, function: T) -> T:
-    """Return a function of the program. Raises ConfigurationError for one that has to be awaited."""
-    if not is_plain_function(function):
-        raise ConfigurationError.about(
-            name,
-            f"must be a plain function, which is called and not awaited, not {function!r:.100}",
-        )
-    return function
 
 
 def deployment_of(instance: InstanceId) -> str:

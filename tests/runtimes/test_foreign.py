@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import attrs
 import pytest
+from entry_points import Install
 
-from spear import Agent, ConfigurationError, open_spearlet
+from spear import Agent, ConfigurationError, InstanceId, UnsupportedRuntime, open_spearlet
+from spear.channels import open_communication_factory
 from spear.runtimes import (
     InstanceBody,
     InstanceMetrics,
+    InstanceSpec,
     MemorySettings,
     Runtime,
     RuntimeRegistry,
@@ -124,13 +128,39 @@ def test_a_runtime_without_a_settings_class_is_refused(settings_class: object) -
         made({"settings_class": settings_class})
 
 
-def test_a_runtime_that_was_not_initialized_is_refused() -> None:
-    class Careless(Abacus):
-        def __init__(self) -> None:
-            pass
+class Careless(Abacus):
+    def __init__(self) -> None:
+        pass
 
-    with pytest.raises(ConfigurationError, match="'abacus' has not been initialized: decorate Car"):
+
+def test_a_runtime_that_was_not_initialized_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = "'abacus' has not been initialized: decorate Careless with @attrs.define"
+    with pytest.raises(ConfigurationError, match=fault):
         RuntimeRegistry([Careless()])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    install = Install(tmp_path, monkeypatch, "spear.runtimes")
+    install("abacus", "from runtimes.test_foreign import Careless as thing")
+    with pytest.raises(UnsupportedRuntime, match=fault) as caught:
+        RuntimeRegistry().find("abacus")
+    assert caught.value.runtime == "abacus"
+
+
+async def test_functions_that_a_runtime_would_have_to_await_are_refused() -> None:
+    for name in "on_event", "on_line":
+        with pytest.raises(ConfigurationError, match=f"{name} must be a plain function") as caught:
+            InstanceSpec(instance_id=InstanceId("abacus", "x"), **{name: answer})  # type: ignore[arg-type]  # the mistake
+        assert caught.value.key == name
+    runtime = Abacus()
+    async with open_communication_factory() as factory:
+        with pytest.raises(ConfigurationError, match="on_line must be a plain function"):
+            async with runtime.open_template(
+                AbacusSettings(beads="x"),
+                factory,
+                on_line=answer,  # type: ignore[arg-type]  # the mistake
+            ):
+                pass
 
 
 def test_a_runtime_with_the_name_of_one_of_spear_is_refused() -> None:
