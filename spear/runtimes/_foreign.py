@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.runtimes")
 
 
+BUGS: Final = (Exception, SystemExit, BaseExceptionGroup)
+"""Exceptions of a runtime's body. Cancellations and interrupts are never in a group there."""
+
+
+@contextmanager
+def logging_bugs(instance: object, fault: str) -> Iterator[None]:
+    """A block that enters a body of a runtime: log a bug of it, such as "cannot be killed"."""
+    try:
+        yield
+    except BUGS:
+        logger.exception("%r %s", instance, fault)
+
+
 @contextmanager
 def blaming_runtime(name: str, method: str) -> Iterator[None]:
     """Raise ConfigurationError, which names the runtime and its method, for whatever the block raises.

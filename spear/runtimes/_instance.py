@@ -31,7 +31,7 @@ from spear.channels import open_private_nursery, protected_block, protected_clas
 from spear.telemetry import InstanceEvent, InstanceState, LogLine
 
 from ._caught import catching, most_urgent
-from ._foreign import metrics_of
+from ._foreign import BUGS, logging_bugs, metrics_of
 from ._health import InstanceHealth, describe_exit
 from ._logs import LogBook
 from ._states import GONE, Lifecycle
@@ -56,6 +56,7 @@ METRICS_SECONDS: Final = 1.0
 """A runtime that takes longer to tell what an instance uses is not waited for."""
 
 _STOPPED: Final = "it was stopped"
+
 
 Launch: TypeAlias = (
     "Callable[[Endpoint, LogBook, InstanceTimeouts], AbstractAsyncContextManager[InstanceBody]]"
@@ -96,6 +97,7 @@ class Instance(metaclass=NoPublicConstructor):
         # Of the task that watches the body. Shielded: the body is put down before it is cancelled.
         self._watching = trio.CancelScope(shield=True)
         self._is_watched = False
+        self._killed = trio.Event()  # its runtime was told to kill it, as often as that took
         self._following = trio.CancelScope()  # of the task that follows the connection
 
     def __repr__(self) -> str:
@@ -230,7 +232,8 @@ class Instance(metaclass=NoPublicConstructor):
         seconds = self._timeouts.terminate_seconds
         if self._begin_to_end(_STOPPED) and self._body is not None:
             with trio.move_on_after(seconds):
-                await self._body.terminate()
+                with logging_bugs(self, "cannot be asked to end"):
+                    await self._body.terminate()
                 if channel is not None:
                     await channel.aclose("the instance is being stopped")
                 await self.wait_exited()
@@ -245,8 +248,9 @@ class Instance(metaclass=NoPublicConstructor):
     async def kill(self, reason: str = "kill() was called") -> None:
         """End it at once, with all processes of its group. A checkpoint. Does nothing if it does not run.
 
-        Returns when it has been told, for which its runtime has ``kill_seconds`` of its timeouts; then
-        wait for its end with :meth:`wait_exited`. It is killed also if this is cancelled.
+        Returns when its runtime has been told, which has ``kill_seconds`` of the timeouts for that; then
+        wait for the end with :meth:`wait_exited`. An instance that has not ended ``kill_seconds`` later
+        counts as ended. It is killed also if this is cancelled.
 
         Args:
             reason: for the log, and for the errors of calls that it does not finish.
@@ -265,13 +269,12 @@ class Instance(metaclass=NoPublicConstructor):
 
     async def _kill_body(self, body: InstanceBody) -> None:
         seconds = self._timeouts.kill_seconds
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
-            try:
-                await body.kill()
-            except Exception:
-                logger.exception("%r cannot be killed", self)
+        scope = trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
+        with scope, logging_bugs(self, "cannot be killed"):
+            await body.kill()
         if scope.cancelled_caught:
             logger.error("%r could not be killed within %g s (kill_seconds)", self, seconds)
+        self._killed.set()
 
     def _begin_to_end(self, reason: str) -> bool:
         """Whether there is still something to end."""
@@ -339,7 +342,7 @@ class Instance(metaclass=NoPublicConstructor):
                     nursery.start_soon(self._watch_exit, body)
                     await body.watch()
                     await trio.sleep_forever()
-        except Exception as error:  # of a runtime's bug, which must not end its host
+        except BUGS as error:  # which must not end the host
             logger.exception("%r cannot be watched any more", self)
             await self._kill(f"its runtime failed: {summary_of(next(iter(leaves_of(error))))}")
             self._exited()
@@ -349,6 +352,19 @@ class Instance(metaclass=NoPublicConstructor):
     async def _watch_exit(self, body: InstanceBody) -> None:
         await body.wait_exited()
         self._exited()
+
+    async def _give_up_killed(self) -> None:
+        """Declare an instance ended that was killed and does not end, so that it is replaced."""
+        await self._killed.wait()
+        with trio.move_on_after(self._timeouts.kill_seconds):
+            await self.wait_exited()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self.state not in GONE:
+            if self._body is not None and not self._body.has_ended:
+                logger.error("%r does not end, though it was killed", self)
+            self._exited()
 
     def _exited(self) -> None:
         if self.state not in GONE:
@@ -402,10 +418,8 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.READY)
 
     def _is_busy(self) -> bool:
-        try:
+        with logging_bugs(self, "cannot tell whether it is busy"):  # the heartbeat must go on
             return self._body is not None and self._body.is_busy()
-        except Exception:  # of a runtime's bug; the heartbeat must go on
-            logger.exception("%r cannot tell whether it is busy", self)
         return False
 
     # -- the end ------------------------------------------------------------------------------
@@ -425,10 +439,7 @@ class Instance(metaclass=NoPublicConstructor):
                         self._exited()
             finally:
                 self._watching.cancel()
-                if self.state not in GONE:
-                    if not body.has_ended:
-                        logger.error("%r does not end, though it was killed", self)
-                    self._exited()
+                self._give_up()
 
     def _delete(self, failure: BaseException | None) -> None:
         """Nothing of it is left."""
@@ -469,6 +480,7 @@ async def host_instance(
                                     instance._is_watched = True
                                     nursery.start_soon(instance._watch, body)
                                     nursery.start_soon(instance._follow, endpoint)
+                                    nursery.start_soon(instance._give_up_killed)
                                     yield instance
                                     await instance.stop()
                             finally:

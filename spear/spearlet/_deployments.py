@@ -408,10 +408,14 @@ class Deployment(metaclass=NoPublicConstructor):
             template.failure = failure
 
     def _on_instance_event(self, event: InstanceEvent) -> None:
-        if event.state is InstanceState.READY and self._supervisor is not None:
-            for replica in self._supervisor.instances:
-                if replica.id == event.instance_id:
+        if event.state not in (InstanceState.READY, InstanceState.STOPPING):
+            return
+        for replica in self._supervisor.instances if self._supervisor is not None else ():
+            if replica.id == event.instance_id:
+                if event.state is InstanceState.READY:
                     self._pool.look_again(replica)  # it may have been away
+                else:
+                    self._pool.remove(replica)  # it was killed, and may take long to end
 
     def _on_ready(self, channel: CommunicationChannel) -> None:
         functions, streams = tuple(channel.functions), channel.streams

@@ -37,6 +37,7 @@ from spear import (
     open_spearlet,
 )
 from spear.channels import CommunicationStrategy
+from spear.runtimes import Instance
 from spear.spearlet import DeploymentState
 from spear.transports import UnixTransport
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from spear.channels import Endpoint
     from spear.runtimes import InstanceBody, InstanceTemplate
     from spear.spearlet import Spearlet
+    from spear.telemetry import InstanceEvent
     from spear.transports import ByteStream, Listener, ListenOptions
 
 # -- what a host is given ---------------------------------------------------------------------------
@@ -421,4 +423,114 @@ async def test_an_instance_whose_endpoint_was_closed_is_replaced(autojump_clock:
         await spearlet._factory.close(replica.id)
         while not deployment.health().code:
             await trio.sleep(0.01)
+        assert await deployment.echo(b"x") == b"x"
+
+
+# -- bodies -----------------------------------------------------------------------------------------
+
+
+class Immortal(GadgetBody):
+    """A body whose runtime hangs when it is to be killed."""
+
+    async def terminate(self) -> None:
+        await trio.sleep_forever()
+
+    async def kill(self) -> None:
+        await trio.sleep_forever()
+
+
+class Slippery(GadgetBody):
+    """A body whose runtime raises whatever it is asked to do."""
+
+    async def terminate(self) -> None:
+        raise SystemExit("out of springs")
+
+    async def kill(self) -> None:
+        raise SystemExit("out of springs")
+
+
+def living_in(kind: type[GadgetBody]) -> Launch:
+    """A launch whose first body is of that kind, and lives on without a channel."""
+    left = [1]
+
+    @asynccontextmanager
+    async def launch(endpoint: Endpoint) -> AsyncIterator[InstanceBody]:
+        left[0] -= 1
+        make_body = GadgetBody if left[0] < 0 else lambda _: kind()
+        async with launches(endpoint, make_body) as body:
+            yield body
+
+    return launch
+
+
+@pytest.mark.parametrize("kind", [Immortal, Slippery])
+async def test_an_instance_that_cannot_be_killed_takes_no_calls_and_is_replaced(
+    kind: type[GadgetBody], autojump_clock: MockClock
+) -> None:
+    events: list[InstanceEvent] = []
+    async with host(GadgetRuntime(how_launched=living_in(kind))) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings(), on_event=events.append)
+        (replica,) = deployment.replicas
+        assert isinstance(replica, Instance)
+        begun = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(replica.kill, "it is a test")
+            await wait_all_tasks_blocked()
+            assert not deployment.replicas
+            health = deployment.health()
+            assert health.state is DeploymentState.DEGRADED
+            assert health.reason == "gadget:gadget-1#1 is being ended, because it is a test"
+            assert await deployment.echo(b"x") == b"x"  # by the one that takes its place
+        took = trio.current_time() - begun
+        assert took < 2 * HostLimits().timeouts.kill_seconds + 0.5
+        assert [each.id.incarnation for each in deployment.replicas] == [2]
+        assert deployment.health().state is DeploymentState.READY
+    told = [
+        (event.state.value, event.reason) for event in events if event.instance_id == replica.id
+    ]
+    assert ("stopping", "it is a test") in told
+    assert ("exited", "does not end, because it is a test") in told
+
+
+@pytest.mark.parametrize("kind", [Immortal, Slippery])
+async def test_an_instance_that_cannot_be_killed_holds_up_no_stop(
+    kind: type[GadgetBody], autojump_clock: MockClock
+) -> None:
+    async with host(GadgetRuntime(how_launched=living_in(kind))) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        begun = trio.current_time()
+        await deployment.stop()
+        timeouts = HostLimits().timeouts
+        most = timeouts.drain_seconds + timeouts.terminate_seconds + 2 * timeouts.kill_seconds
+        assert trio.current_time() - begun < most
+
+
+async def test_an_instance_that_is_not_well_and_cannot_be_killed_is_replaced(
+    autojump_clock: MockClock,
+) -> None:
+    """The instance has lost its connection, and does not come back."""
+    async with host(GadgetRuntime(how_launched=living_in(Immortal))) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        (replica,) = deployment.replicas
+        assert replica.channel is not None
+        await replica.channel.aclose()
+        assert await deployment.echo(b"x") == b"x"
+        assert [each.id.incarnation for each in deployment.replicas] == [2]
+
+
+async def test_a_body_that_exits_its_program_while_it_is_watched_costs_its_instance(
+    autojump_clock: MockClock,
+) -> None:
+    class Exiting(GadgetBody):
+        async def watch(self) -> None:
+            await breaks.wait()
+            raise SystemExit("out of springs")
+
+    breaks = trio.Event()
+    async with host(GadgetRuntime(how_launched=living_in(Exiting))) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        breaks.set()
+        while not (health := deployment.health()).code:
+            await trio.sleep(0.01)
+        assert "its runtime failed: SystemExit: out of springs" in health.reason
         assert await deployment.echo(b"x") == b"x"
