@@ -10,6 +10,7 @@ from ._body import InstanceMetrics as InstanceMetrics
 from ._body import InstanceSpec as InstanceSpec
 from ._body import RuntimeSettings as RuntimeSettings
 from ._foreign import blaming_runtime as blaming_runtime
+from ._foreign import call_runtime as call_runtime
 from ._foreign import problems_of as problems_of
 from ._foreign import title_of as title_of
 from ._health import InstanceHealth as InstanceHealth

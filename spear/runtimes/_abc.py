@@ -33,7 +33,7 @@ from spear.channels import (
 from spear.telemetry import InstanceEvent, InstanceState
 
 from ._body import InstanceBody, RuntimeSettings
-from ._foreign import blaming_runtime, expect_usable, problems_of
+from ._foreign import call_runtime, expect_usable, problems_of
 from ._instance import host_instance
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ class Runtime(ABC):
             SpawnFailed: the runtime cannot prepare instances, or not within ``startup_seconds``.
             SpearError: a bug of the runtime has ended the block.
         """
-        with blaming_runtime(self.name, "validate"):
-            self.validate(settings)
+        call_runtime(self.name, "validate", self.validate, settings)
         if on_line is not None:
             expect_plain_function("on_line", on_line)
         await trio.lowlevel.checkpoint()
@@ -331,8 +330,8 @@ class InstanceTemplate(ABC):
             SpawnFailed: it could not be started.
             SpearError: there is an instance of that id, or a bug of the runtime has ended the block.
         """
-        with blaming_runtime(self.runtime.name, "configure_channel"):
-            config = self.configure_channel(spec.channel)
+        name = self.runtime.name
+        config = call_runtime(name, "configure_channel", self.configure_channel, spec.channel)
         if spec.timeouts is None:
             spec = attrs.evolve(spec, timeouts=self.spec.limits.timeouts)
         with self.runtime._counting(spec) as counted:

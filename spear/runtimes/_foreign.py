@@ -7,10 +7,10 @@ the wrong type is refused here, where it is known who gave it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import iscoroutine
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
 from spear._errors import ConfigurationError
 from spear._ids import check_runtime_name
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from ._abc import Runtime
     from ._body import InstanceBody
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 logger: Final = logging.getLogger("spear.runtimes")
 
@@ -54,6 +57,20 @@ def blaming_runtime(name: str, method: str) -> Iterator[None]:
         raise _broken(name, method, f"has raised {summary_of(error)}") from error
 
 
+def call_runtime(name: str, method: str, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
+    """Return what a method of a runtime returns.
+
+    Raises:
+        ConfigurationError: the method raises, or would have to be awaited; or it has raised this itself.
+    """
+    with blaming_runtime(name, method):
+        answer = function(*args)
+    if iscoroutine(answer):
+        answer.close()  # or Python warns of it, somewhere else
+        raise _broken(name, method, "is an async function")
+    return answer
+
+
 def expect_usable(runtime: Runtime) -> None:
     """Raise ConfigurationError for a runtime whose class does not say what a host has to know."""
     cls = type(runtime).__name__
@@ -79,12 +96,9 @@ def settings_for(runtime: Runtime, target: object) -> RuntimeSettings | None:
     Raises:
         ConfigurationError: the target is for this runtime and cannot be used, or ``takes`` is broken.
     """
-    with blaming_runtime(runtime.name, "takes"):
-        taken: object = runtime.takes(target)
+    taken: object = call_runtime(runtime.name, "takes", runtime.takes, target)
     if taken is None or isinstance(taken, RuntimeSettings):
         return taken
-    if iscoroutine(taken):
-        taken.close()  # or Python warns of it, somewhere else
     expected = f"{runtime.settings_class.__name__} or None"
     raise _broken(runtime.name, "takes", f"has returned {taken!r:.100}, not {expected}")
 

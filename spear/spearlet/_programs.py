@@ -12,7 +12,7 @@ from spear._errors import ConfigurationError
 from spear._ids import MAX_DEPLOYMENT_NAME, problem_of_deployment_name
 from spear._targets import name_of
 from spear.channels import protected_block
-from spear.runtimes import LocalAgent, RuntimeSettings, blaming_runtime, title_of
+from spear.runtimes import LocalAgent, RuntimeSettings, blaming_runtime, call_runtime, title_of
 
 from ._held_template import HeldTemplate
 
@@ -45,8 +45,7 @@ class Program:
 
     def check_replicas(self, most: int) -> None:
         """Raise ConfigurationError if a deployment of it cannot have so many replicas."""
-        with blaming_runtime(self.runtime.name, "check_replicas"):
-            self.settings.check_replicas(most)
+        call_runtime(self.runtime.name, "check_replicas", self.settings.check_replicas, most)
 
 
 @final
@@ -77,8 +76,7 @@ class Programs:
         runtime, settings = self._runtimes.resolve(target)
         with blaming_runtime(runtime.name, "settings class"):
             settings = attrs.evolve(settings, debug=debug or settings.debug)
-        with blaming_runtime(runtime.name, "validate"):
-            runtime.validate(settings)
+        call_runtime(runtime.name, "validate", runtime.validate, settings)
         is_text = isinstance(target, str | Path)
         title = str(target) if is_text else title_of(runtime.name, settings)
         name = _default_name(title) if title else runtime.name

@@ -57,7 +57,8 @@ def made(runtime: dict[str, object], settings: dict[str, object] | None = None) 
         ("takes", broken(SystemExit(3)), "its takes has raised SystemExit: 3"),
         ("takes", giving("sums.beads"), "its takes has returned 'sums.beads', not MadeSettings or"),
         ("takes", giving(False), "its takes has returned False, not MadeSettings or None"),
-        ("takes", answer, "its takes has returned <coroutine"),
+        ("takes", answer, "its takes is an async function"),
+        ("validate", answer, "its validate is an async function"),
         ("validate", broken(KeyError("bead")), "its validate has raised KeyError: 'bead'"),
     ],
 )
@@ -78,6 +79,7 @@ async def test_a_broken_method_of_a_runtime_names_the_runtime(
         ("problems", broken(OSError("no table")), "its problems has raised OSError: no table"),
         ("problems", giving(None), "its problems has raised TypeError"),
         ("problems", giving(["wet"]), "its problems has yielded 'wet', not a Configuration"),
+        ("check_replicas", answer, "its check_replicas is an async function"),
         ("check_replicas", broken(IndexError()), "its check_replicas has raised IndexError"),
     ],
 )
