@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -26,10 +27,14 @@ from spear._ids import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
     from types import FrameType
 
 ON_CI = bool(os.environ.get("CI"))
+
+TESTS = Path(__file__).parent
+
+FOR_PROCESSES = "COVERAGE_PROCESS_CONFIG"
+"""The variable by which coverage is measured in processes that a test starts."""
 
 TIME_LIMIT_SECONDS = 20.0
 SLOW_FACTOR = 3  # for tests marked slow
@@ -39,6 +44,10 @@ busy data centre do for seconds, no alarm comes, and one comes afterwards."""
 
 CLEAN_UP_SECONDS = 10.0
 """What a test may still use, once its time is up, before the whole run ends."""
+
+MEASURED_THOUGH_SLOW = {"channels", "cli", "runtimes", "testing", "test_prefix_example.py"}
+"""Of tests/. Measuring coverage doubles the time of a test, and what is slow elsewhere runs hardly a line
+that these and all the quick ones do not."""
 
 LONGEST_DIRECTORY_BYTES = 48
 """Of temporary files. A socket's path may have 107, and those of tests are up to 55 longer than this."""
@@ -173,17 +182,35 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
     return result
 
 
+def is_measured(item: pytest.Item) -> bool:
+    """Whether the coverage of a test is worth its time."""
+    if item.get_closest_marker("repetitive"):
+        return False
+    room = item.path.relative_to(TESTS).parts[0]
+    return not item.get_closest_marker("slow") or room in MEASURED_THOUGH_SLOW
+
+
 @contextlib.contextmanager
 def unmeasured() -> Generator[None, None, None]:
-    """Do not measure the coverage of what the block runs."""
+    """Do not measure the coverage of what the block runs, here and in processes that it starts."""
     measuring = Coverage.current()
-    if measuring is not None:
-        measuring.stop()
+    if measuring is None:
+        yield
+        return
+    measuring.stop()
+    for_processes = os.environ.pop(FOR_PROCESSES, None)
     try:
         yield
     finally:
-        if measuring is not None:
-            measuring.start()
+        if for_processes is not None:
+            os.environ[FOR_PROCESSES] = for_processes
+        measuring.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with contextlib.nullcontext() if is_measured(item) else unmeasured():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -195,8 +222,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     __tracebackhide__ = True
-    with unmeasured() if item.get_closest_marker("repetitive") else contextlib.nullcontext():
-        return (yield from limited(item, "call"))
+    return (yield from limited(item, "call"))
 
 
 @pytest.hookimpl(wrapper=True)
