@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._statistics import LatencyHistogram as LatencyHistogram
     from ._strategy import CommunicationStrategy as CommunicationStrategy
     from ._strategy import default_strategy as default_strategy
+    from ._strategy import expect_strategy as expect_strategy
     from ._strategy import place_of as place_of
     from ._strategy import read_strategies as read_strategies
     from ._timers import Timers as Timers
@@ -69,6 +70,7 @@ _HOMES = {
     "SharedBuffer": ".segments",
     "connect_channel": "._connect",
     "default_strategy": "._strategy",
+    "expect_strategy": "._strategy",
     "machine_clock": "._heartbeat",
     "notify": "._interrupts",
     "notify_all": "._interrupts",

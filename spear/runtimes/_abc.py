@@ -26,6 +26,7 @@ from spear._limits import expect_whole
 from spear.channels import (
     CommunicationStrategy,
     call_unprotected,
+    expect_strategy,
     open_extension,
     protected_block,
     protected_class,
@@ -122,6 +123,8 @@ class Runtime(ABC):
 
     def __attrs_post_init__(self) -> None:
         expect_usable(self)
+        if self.strategy is not None:
+            expect_strategy(self.name, self.strategy)
         if self.max_instances is not None:
             expect_whole("max_instances", self.max_instances, 1)
 

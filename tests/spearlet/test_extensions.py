@@ -323,6 +323,14 @@ async def test_functions_that_would_have_to_be_awaited_are_refused() -> None:
             assert spearlet.statistics().executions == 0
 
 
+def test_a_runtime_whose_strategy_is_none_is_refused() -> None:
+    class Unreachable(GadgetRuntime):
+        strategy = ("unix",)  # type: ignore[assignment]  # the mistake
+
+    with pytest.raises(ConfigurationError, match="the strategy of 'gadget' must be one like"):
+        Unreachable()
+
+
 # -- transports -------------------------------------------------------------------------------------
 
 BY_GADGET = {"memory": CommunicationStrategy(("gadget",))}
