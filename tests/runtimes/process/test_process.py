@@ -368,7 +368,7 @@ async def test_the_number_of_instances_can_be_bounded() -> None:
     async with open_host() as host:
         host.runtime = ProcessRuntime(max_instances=1)
         async with host.run(worker(), "first"):
-            with pytest.raises(SpawnFailed, match="1 run already"):
+            with pytest.raises(SpawnFailed, match="has 1 instances, which is its max_instances"):
                 async with host.run(worker(), "second"):
                     pass
         async with host.run(worker(), "second"):
