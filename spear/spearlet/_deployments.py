@@ -356,7 +356,6 @@ class Deployment(metaclass=NoPublicConstructor):
         template = await self._open_template(program, settings)
         supervisor = self._supervisor = Supervisor(
             self.name,
-            program.runtime.name,
             template.open_replica,
             settings,
             self._limits.wire.call_seconds,

@@ -12,6 +12,7 @@ import trio
 
 from spear._errors import SpawnFailed
 from spear._failures import first_line
+from spear._ids import InstanceId
 from spear._util import summary_of
 from spear.channels import protected_block
 from spear.runtimes import InstanceSpec
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from spear._errors import SpearError
-    from spear._ids import InstanceId
     from spear.channels import Service
     from spear.runtimes import InstanceTemplate, OnEvent, OnLine
 
@@ -32,6 +32,7 @@ class HeldTemplate:
     """Starts replicas from a template, and knows when the template is not needed any more.
 
     Args:
+        runtime: the name of the runtime that has made the template.
         template: starts them.
         service: what they can call at their host.
         on_event: receives what happens to them.
@@ -43,8 +44,14 @@ class HeldTemplate:
     """
 
     def __init__(
-        self, template: InstanceTemplate, service: Service, on_event: OnEvent, on_line: OnLine
+        self,
+        runtime: str,
+        template: InstanceTemplate,
+        service: Service,
+        on_event: OnEvent,
+        on_line: OnLine,
     ) -> None:
+        self._runtime = runtime
         self._template = template
         self._service = service
         self._on_event = on_event
@@ -63,12 +70,13 @@ class HeldTemplate:
             return f"has a runtime that cannot tell: {summary_of(error)}"
 
     @protected_block
-    async def open_replica(self, instance_id: InstanceId) -> AsyncIterator[StartedReplica]:
+    async def open_replica(self, name: str, incarnation: int) -> AsyncIterator[StartedReplica]:
         """Start one, and stop it when the block is left. Raises what the template raises.
 
         Raises:
             SpawnFailed: the template has failed.
         """
+        instance_id = InstanceId(self._runtime, name, incarnation)
         if self.failure is not None:
             raise SpawnFailed(f"{instance_id} did not start: {first_line(self.failure)}")
         self._replicas += 1

@@ -109,7 +109,7 @@ class Programs:
             on_line=on_line,
         )
         async with opening as template:
-            yield HeldTemplate(template, self._service, on_event, on_line)
+            yield HeldTemplate(program.runtime.name, template, self._service, on_event, on_line)
 
 
 def check_name(name: object) -> None:

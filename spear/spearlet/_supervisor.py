@@ -25,7 +25,6 @@ import trio
 
 from spear._errors import ChannelBroken, SpawnFailed, SpearError, WorkerDied
 from spear._failures import first_line
-from spear._ids import InstanceId
 from spear.channels import protected_class
 
 from ._health import watch_health
@@ -61,8 +60,8 @@ class StartedReplica(ServingReplica, Protocol):
         """End it at once, if it can be; otherwise let its block end it. A checkpoint."""
 
 
-OpenReplica: TypeAlias = Callable[[InstanceId], AbstractAsyncContextManager[StartedReplica]]
-"""Starts a replica, and stops it when the block is left."""
+OpenReplica: TypeAlias = Callable[[str, int], AbstractAsyncContextManager[StartedReplica]]
+"""Starts a replica of a name and an incarnation, and stops it when the block is left."""
 
 
 @final
@@ -93,7 +92,6 @@ class Supervisor:
 
     Args:
         name: of the deployment.
-        runtime: the name of what runs its replicas.
         open_replica: starts one.
         settings: how they are restarted, and asked whether they are well.
         call_seconds: what calls have that name no deadline, and so what a replica that is replaced, or
@@ -114,7 +112,6 @@ class Supervisor:
     def __init__(
         self,
         name: str,
-        runtime: str,
         open_replica: OpenReplica,
         settings: DeploymentSettings,
         call_seconds: float,
@@ -126,7 +123,6 @@ class Supervisor:
         self.on_ready: Callable[[CommunicationChannel], None] | None = None
         self.on_given_up: Callable[[str], None] | None = None
         self._name = name
-        self._runtime = runtime
         self.open_replica = open_replica
         self._settings = settings
         self._call_seconds = call_seconds
@@ -342,13 +338,13 @@ class Supervisor:
     async def _live(self, place: _Place) -> SpearError | None:
         """One life; returns why it ended, if nobody had asked it to."""
         incarnation = self._incarnations[place.number] = self._incarnations.get(place.number, 0) + 1
-        instance_id = InstanceId(self._runtime, f"{self._name}-{place.number}", incarnation)
+        name = f"{self._name}-{place.number}"
         try:
             async with AsyncExitStack() as stack:
                 async with self._starting:
                     if place.leaving.is_set():
                         return None
-                    replica = await stack.enter_async_context(place.open_replica(instance_id))
+                    replica = await stack.enter_async_context(place.open_replica(name, incarnation))
                     place.replica = replica
                     if not await self._start(place, replica):
                         return None

@@ -251,6 +251,16 @@ async def test_a_change_of_number_during_a_restart_stays(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
+async def test_a_restart_may_change_the_runtime() -> None:
+    async with deployed(Probe().agent) as deployment:
+        await deployment.restart(WORKERS)
+        assert [str(each.id) for each in deployment.replicas] == ["process:probe-1#2"]
+        assert await deployment.echo(1) == 1
+        await deployment.restart(Probe().agent)
+        assert [str(each.id) for each in deployment.replicas] == ["memory:probe-1#3"]
+
+
 async def test_a_restart_that_changes_the_number_wins() -> None:
     async with deployed(Probe().agent, replicas=2) as deployment:
         await deployment.restart(settings=DeploymentSettings(replicas=Scale(min=1, max=1)))
