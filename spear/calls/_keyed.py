@@ -97,13 +97,15 @@ async def execute_shared(
 
 
 async def _is_gone(error: SpearError, callee: Callee, target: CallTarget, deadline: float) -> bool:
-    """Whether the process of a lost call is gone; waits for its exit if the channel has closed."""
+    """Whether the instance of a lost call has ended; waits for that if the channel has closed.
+
+    One that was killed and goes on all the same has not: the function may be running there.
+    """
     if target.is_connected or not isinstance(error, ChannelBroken | ChannelClosed | CallCancelled):
         return False
     with trio.move_on_at(deadline):
         await callee.wait_exited()
-        return True
-    return False
+    return callee.has_ended
 
 
 def _goes_on(error: SpearError, target: CallTarget, attempts: int, shared: Shared) -> bool:

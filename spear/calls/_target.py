@@ -112,8 +112,12 @@ class Callee(Protocol):
     def id(self) -> InstanceId:
         """Its name, which a replacement keeps, and its incarnation."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the instance, and all that it was doing, runs no more."""
+
     async def wait_exited(self) -> object:
-        """Wait until the instance is gone, and with it all that it was doing. A checkpoint."""
+        """Wait until the instance has ended, or nobody waits for that any more. A checkpoint."""
 
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
         """Return the failure of a call that was lost with the target. A checkpoint."""

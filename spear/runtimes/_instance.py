@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from spear._errors import (
-    ChannelClosed,
-    ChannelCreationFailed,
-    SpawnFailed,
-    SpearError,
-    WorkerDied,
-)
+from spear._errors import ChannelClosed, ChannelCreationFailed, SpawnFailed, SpearError, WorkerDied
 from spear._limits import expect_seconds
 from spear._util import NoPublicConstructor, leaves_of, summary_of
 from spear.channels import open_private_nursery, protected_block, protected_class, run_to_its_end
@@ -40,12 +34,7 @@ if TYPE_CHECKING:
     from spear._errors import ChannelBroken
     from spear._host_limits import HostLimits, InstanceTimeouts
     from spear._ids import InstanceId
-    from spear.channels import (
-        ChannelConfig,
-        CommunicationChannel,
-        CommunicationFactory,
-        Endpoint,
-    )
+    from spear.channels import ChannelConfig, CommunicationChannel, CommunicationFactory, Endpoint
     from spear.telemetry import Instruments
 
     from ._body import InstanceBody, InstanceMetrics, InstanceSpec
@@ -97,11 +86,13 @@ class Instance(metaclass=NoPublicConstructor):
         # Of the task that watches the body. Shielded: the body is put down before it is cancelled.
         self._watching = trio.CancelScope(shield=True)
         self._is_watched = False
+        self._was_given_up = False  # it has not ended, though it was killed
         self._killed = trio.Event()  # its runtime was told to kill it, as often as that took
         self._following = trio.CancelScope()  # of the task that follows the connection
 
     def __repr__(self) -> str:
-        body = f" ({self._body.description})" if self._body else ""
+        description = self._body.description if self._body else ""
+        body = f" ({description})" if description else ""
         return f"<Instance {self.id}{body} {self.state.value}>"
 
     # -- what it is ---------------------------------------------------------------------------
@@ -125,6 +116,11 @@ class Instance(metaclass=NoPublicConstructor):
     def exit_status(self) -> int | None:
         """As ``subprocess`` counts it: negative for a signal; None while it runs, or if unknown."""
         return self._body.exit_status if self._body else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it runs no more. False if it counts as exited because killing it had no effect."""
+        return self.state in GONE and not self._was_given_up
 
     @property
     def stderr_tail(self) -> str:
@@ -163,8 +159,8 @@ class Instance(metaclass=NoPublicConstructor):
         If cancelled, nothing changes.
 
         Raises:
-            SpawnFailed: it never became ready, and is dead. Comes at the startup deadline at the
-                latest.
+            SpawnFailed: it never became ready, and is dead. Comes at most ``exit_seconds`` after the
+                startup deadline.
             WorkerDied: it was ready once.
         """
         deadline = self._begun + self._timeouts.startup_seconds + self._timeouts.exit_seconds
@@ -175,7 +171,7 @@ class Instance(metaclass=NoPublicConstructor):
         raise self._obituary()
 
     async def wait_exited(self) -> int | None:
-        """Wait until it does not run any more; returns its exit status. A checkpoint.
+        """Wait until it has exited, or counts as exited; returns its exit status. A checkpoint.
 
         If cancelled, nothing changes.
         """
@@ -351,6 +347,7 @@ class Instance(metaclass=NoPublicConstructor):
 
     async def _watch_exit(self, body: InstanceBody) -> None:
         await body.wait_exited()
+        self._was_given_up = False
         self._exited()
 
     async def _give_up_killed(self) -> None:
@@ -363,6 +360,7 @@ class Instance(metaclass=NoPublicConstructor):
     def _give_up(self) -> None:
         if self.state not in GONE:
             if self._body is not None and not self._body.has_ended:
+                self._was_given_up = True
                 logger.error("%r does not end, though it was killed", self)
             self._exited()
 

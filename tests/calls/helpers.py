@@ -40,6 +40,10 @@ class Instance:
             await self.release.wait()
         return self.id.name.encode(), False
 
+    @property
+    def has_ended(self) -> bool:
+        return self.host.closed.is_set()
+
     async def wait_exited(self) -> None:
         await self.host.closed.wait()
 

@@ -66,6 +66,7 @@ class Slots:
 @attrs.define(eq=False)
 class Instance:
     id: InstanceId
+    has_ended: bool = False
 
     async def wait_exited(self) -> None:
         raise NotImplementedError

@@ -82,6 +82,10 @@ class BenchReplica:
             return InstanceState.EXITED
         return InstanceState.READY if self.channel.is_connected else InstanceState.DRAINING
 
+    @property
+    def has_ended(self) -> bool:
+        return self.channel.closed.is_set()
+
     async def wait_exited(self) -> None:
         await self.channel.closed.wait()
 

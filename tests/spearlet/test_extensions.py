@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -34,11 +35,14 @@ from spear import (
     InvalidArguments,
     SpawnFailed,
     UnsupportedRuntime,
+    WorkerDied,
     open_spearlet,
 )
 from spear.channels import CommunicationStrategy
 from spear.runtimes import Instance
 from spear.spearlet import DeploymentState
+from spear.telemetry import InstanceState
+from spear.testing import Functions
 from spear.transports import UnixTransport
 
 from .helpers import Probe
@@ -46,7 +50,7 @@ from .helpers import Probe
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from spear.channels import Endpoint
+    from spear.channels import Endpoint, InboundCall
     from spear.runtimes import InstanceBody, InstanceTemplate
     from spear.spearlet import Spearlet
     from spear.telemetry import InstanceEvent
@@ -511,6 +515,40 @@ async def test_an_instance_that_cannot_be_killed_holds_up_no_stop(
         timeouts = HostLimits().timeouts
         most = timeouts.drain_seconds + timeouts.terminate_seconds + 2 * timeouts.kill_seconds
         assert trio.current_time() - begun < most
+
+
+async def test_r14_a_key_is_not_started_anew_beside_an_instance_that_cannot_be_killed(
+    autojump_clock: MockClock,
+) -> None:
+    begun: list[bytes] = []
+
+    async def pay(call: InboundCall) -> NoReturn:
+        begun.append(call.payload)
+        await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def launch(endpoint: Endpoint) -> AsyncIterator[InstanceBody]:
+        functions = Functions({"pay": pay})
+        async with endpoint.attach(service=functions, functions=functions.names):
+            yield Immortal()
+
+    async def lose_the_instance(replica: Instance) -> None:
+        await wait_all_tasks_blocked()
+        assert replica.channel is not None
+        await replica.channel.aclose()
+
+    async with host(GadgetRuntime(how_launched=launch)) as spearlet:
+        deployment = await spearlet.deploy(GadgetSettings())
+        (replica,) = deployment.replicas
+        assert isinstance(replica, Instance)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose_the_instance, replica)
+            with pytest.raises(WorkerDied) as caught:
+                await deployment.pay.options(key="7")(b"", timeout=inf)
+        assert caught.value.delivered == "maybe"
+        assert replica.state is InstanceState.EXITED
+        assert not replica.has_ended
+        assert len(begun) == 1
 
 
 async def test_an_instance_that_is_not_well_and_cannot_be_killed_is_replaced(
