@@ -20,7 +20,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from bench.model import BenchError, Effort, Figure, Kind, Load, Sample, WrongAnswer
+from bench.model import BenchError, Effort, Figure, Pattern, Sample, Workload, WrongAnswer
 from bench.process import cpu_seconds, settle_gc
 
 Reply = bytes | bytearray | memoryview
@@ -56,7 +56,7 @@ def _filler(size: int) -> bytes:
     return (block * (size // max(len(block), 1) + 1))[:size]
 
 
-def _payloads(load: Load) -> list[bytes]:
+def _payloads(load: Workload) -> list[bytes]:
     return [payload(load.size, number) for number in range(1, load.count + 1)]
 
 
@@ -146,7 +146,9 @@ async def _repeat(call: Call, sent: bytes, seconds: float) -> list[float]:
     return times
 
 
-def blocking(call: BlockingCall, load: Load, effort: Effort, server_pids: Sequence[int]) -> Sample:
+def blocking(
+    call: BlockingCall, load: Workload, effort: Effort, server_pids: Sequence[int]
+) -> Sample:
     """Measure a blocking call, one after another."""
     sent = payload(load.size)
     _check(sent, call(sent))
@@ -172,7 +174,9 @@ def repeated(
     return _rates(before, tally.read()) | _latencies(times)
 
 
-async def _sequential(call: Call, load: Load, effort: Effort, server_pids: Sequence[int]) -> Sample:
+async def _sequential(
+    call: Call, load: Workload, effort: Effort, server_pids: Sequence[int]
+) -> Sample:
     """Measure an async call, one after another; works in any event loop."""
     sent = payload(load.size)
     _check(sent, await call(sent))
@@ -206,9 +210,11 @@ async def _checked_call(call: Call, sent: bytes) -> None:
     _check(sent, await call(sent))
 
 
-async def with_trio(call: Call, load: Load, effort: Effort, server_pids: Sequence[int]) -> Sample:
+async def with_trio(
+    call: Call, load: Workload, effort: Effort, server_pids: Sequence[int]
+) -> Sample:
     """Measure a Trio call, sequential or pipelined as the load says."""
-    if load.kind in (Kind.SEQUENTIAL, Kind.HANDOVER):
+    if load.kind in (Pattern.SEQUENTIAL, Pattern.HANDOVER):
         return await _sequential(call, load, effort, server_pids)
 
     async def check_all() -> None:
@@ -233,10 +239,10 @@ async def with_trio(call: Call, load: Load, effort: Effort, server_pids: Sequenc
 
 
 async def with_asyncio(
-    call: Call, load: Load, effort: Effort, server_pids: Sequence[int]
+    call: Call, load: Workload, effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
     """Measure an asyncio call, sequential or pipelined as the load says."""
-    if load.kind is Kind.SEQUENTIAL:
+    if load.kind is Pattern.SEQUENTIAL:
         return await _sequential(call, load, effort, server_pids)
 
     async def check_all() -> None:
@@ -261,10 +267,10 @@ async def with_asyncio(
 
 
 def futures(
-    submit: Callable[[bytes], Future], load: Load, effort: Effort, server_pids: Sequence[int]
+    submit: Callable[[bytes], Future], load: Workload, effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
     """Measure calls that hand out futures, sequential or with a window of them in flight."""
-    if load.kind is Kind.SEQUENTIAL:
+    if load.kind is Pattern.SEQUENTIAL:
         return blocking(lambda sent: submit(sent).result(), load, effort, server_pids)
 
     def check_all() -> None:
@@ -308,7 +314,7 @@ def stream_item(size: int, number: int) -> bytes:
 
 
 async def stream_with_trio(
-    items: AsyncIterable[Reply], load: Load, effort: Effort, server_pids: Sequence[int]
+    items: AsyncIterable[Reply], load: Workload, effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
     """Measure how fast the items of a stream reach `async for` in this process.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from bench import drive
-from bench.model import BenchError, Effort, Figure, Load, Sample, Unavailable
+from bench.model import BenchError, Effort, Figure, Sample, Unavailable, Workload
 from bench.process import allow_descriptors, settle_gc
 from spear import Agent
 from spear.spearlet import HealthPolicy, Spearlet, open_spearlet
@@ -20,12 +20,12 @@ _DESCRIPTORS_PER_INSTANCE = 8
 _SECONDS_PER_INSTANCE = 0.2
 
 
-def function(load: Load, effort: Effort) -> Sample:
+def function(load: Workload, effort: Effort) -> Sample:
     """`Function.call`, found by its name each time, while 999 other functions are deployed."""
     return trio.run(_drive_function, load, effort)
 
 
-async def _drive_function(load: Load, effort: Effort) -> Sample:
+async def _drive_function(load: Workload, effort: Effort) -> Sample:
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(_FUNCTIONS)
         for number in range(_NEIGHBOURS):
@@ -51,7 +51,7 @@ async def _deploy_neighbour(spearlet: Spearlet, number: int) -> None:
     await spearlet.deploy(agent)
 
 
-def idle_instances(load: Load, effort: Effort) -> Sample:
+def idle_instances(load: Workload, effort: Effort) -> Sample:
     """`load.count` processes that wait for calls: what their host is busy with.
 
     Never a share of them: the more there are, the more of their heartbeats are read at a time.

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from bench.model import Case, Figure, Load, size_label
+from bench.model import Case, Figure, Workload, size_label
 from bench.registry import PEERS
 from bench.report import Outcome, number, promise
 from bench.run import Results
@@ -90,7 +90,7 @@ def _promises(judged: Sequence[Outcome]) -> str:
 
 
 class _LoadOfSize(Protocol):
-    def __call__(self, size: int, /) -> Load: ...
+    def __call__(self, size: int, /) -> Workload: ...
 
 
 class _Cell(Protocol):

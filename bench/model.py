@@ -60,7 +60,7 @@ UNITS = {
 Sample = dict[Figure, float]
 
 
-class Kind(enum.StrEnum):
+class Pattern(enum.StrEnum):
     """What the client does, and so which figures come out."""
 
     SEQUENTIAL = "sequential"  # one call after another: P50, P99, RATE, CPU
@@ -77,10 +77,10 @@ class Kind(enum.StrEnum):
 
 
 @attrs.frozen
-class Load:
+class Workload:
     """The work of one measurement; equal loads are comparable."""
 
-    kind: Kind = attrs.field(converter=Kind)
+    kind: Pattern = attrs.field(converter=Pattern)
     size: int = 0
     count: int = 1
     pinned: bool = False  # client and server share one core
@@ -99,7 +99,7 @@ class Load:
         return json.dumps(attrs.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Load:
+    def from_json(cls, text: str) -> Workload:
         return cls(**json.loads(text))
 
 
@@ -130,7 +130,7 @@ class Peer:
     name: str
     title: str
     entry: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Pattern, ...]
     requires: tuple[str, ...] = ()  # modules that must be importable
     extra: str = ""  # the extra of pyproject.toml that brings them
     daemons: bool = False  # has processes whose CPU time cannot be told from other people's
@@ -142,7 +142,7 @@ class Case:
     """One thing to measure."""
 
     peer: Peer
-    load: Load
+    load: Workload
 
     def __str__(self) -> str:
         return f"{self.peer.name}/{self.load}"

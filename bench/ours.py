@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -18,9 +18,9 @@ from pathlib import Path
 import trio
 
 from bench import drive
-from bench.model import BenchError, Effort, Figure, Load, Sample, WrongAnswer
+from bench.model import BenchError, Effort, Figure, Sample, Workload, WrongAnswer
 from bench.process import allow_descriptors, resident_bytes, serving, settle_gc
-from spear import HostLimits, InstanceId, InstanceTimeouts, SharedBuffer, WireLimits
+from spear import HostLimits, InstanceId, InstanceTimeouts, Instrument, SharedBuffer, WireLimits
 from spear._ids import Secret
 from spear.channels import (
     ChannelConfig,
@@ -34,6 +34,7 @@ from spear.channels import (
 )
 from spear.runtimes import Instance
 from spear.spearlet import Deployment, open_spearlet
+from spear.telemetry import CallRecord
 from spear.testing import RawPeer
 from spear.transports import (
     connect,
@@ -127,23 +128,23 @@ async def _open_channel(
             yield await endpoint.wait_connected(), server.pid
 
 
-def channel(load: Load, effort: Effort) -> Sample:
+def channel(load: Workload, effort: Effort) -> Sample:
     """`channel.request` between two processes."""
     return trio.run(_drive_channel, load, effort, False)
 
 
-def low_latency_channel(load: Load, effort: Effort) -> Sample:
+def low_latency_channel(load: Workload, effort: Effort) -> Sample:
     """The same in the opt-in low-latency mode."""
     return trio.run(_drive_channel, load, effort, True)
 
 
-def channel_without_segments(load: Load, effort: Effort) -> Sample:
+def channel_without_segments(load: Workload, effort: Effort) -> Sample:
     """The same with segments switched off: what it costs that they are there."""
     return trio.run(_drive_channel, load, effort, False, "without")
 
 
 async def _drive_channel(
-    load: Load, effort: Effort, low_latency: bool, segments: str = ""
+    load: Workload, effort: Effort, low_latency: bool, segments: str = ""
 ) -> Sample:
     opening = _open_channel(low_latency=low_latency, segments=segments)
     async with opening as (channel, server_pid):
@@ -154,28 +155,28 @@ async def _drive_channel(
         return await drive.with_trio(call, load, effort, [server_pid])
 
 
-def hand_over_bytes(load: Load, effort: Effort) -> Sample:
+def hand_over_bytes(load: Workload, effort: Effort) -> Sample:
     """Large arguments, one way, through the socket."""
     return trio.run(_drive_handover, load, effort, "without", "copies")
 
 
-def hand_over_copied(load: Load, effort: Effort) -> Sample:
+def hand_over_copied(load: Workload, effort: Effort) -> Sample:
     """Likewise, copied into a segment, and looked at where they lie."""
     return trio.run(_drive_handover, load, effort, "all", "views")
 
 
-def hand_over_copied_twice(load: Load, effort: Effort) -> Sample:
+def hand_over_copied_twice(load: Workload, effort: Effort) -> Sample:
     """Likewise, and copied out of it."""
     return trio.run(_drive_handover, load, effort, "all", "copies")
 
 
-def hand_over_shared(load: Load, effort: Effort) -> Sample:
+def hand_over_shared(load: Workload, effort: Effort) -> Sample:
     """A buffer that holds them already."""
     return trio.run(_drive_handover, load, effort, "", "views", True)
 
 
 async def _drive_handover(
-    load: Load, effort: Effort, segments: str, look: str, shared: bool = False
+    load: Workload, effort: Effort, segments: str, look: str, shared: bool = False
 ) -> Sample:
     async with _open_channel(segments=segments, look=look) as (channel, server_pid):
         buffer = SharedBuffer(load.size) if shared else None
@@ -196,12 +197,12 @@ async def _drive_handover(
         return await drive.with_trio(call, load, effort, [server_pid])
 
 
-def stream(load: Load, effort: Effort) -> Sample:
+def stream(load: Workload, effort: Effort) -> Sample:
     """Small items one way, into `async for`."""
     return trio.run(_drive_stream, load, effort)
 
 
-async def _drive_stream(load: Load, effort: Effort) -> Sample:
+async def _drive_stream(load: Workload, effort: Effort) -> Sample:
     async with (
         _open_channel(low_latency=False) as (channel, server_pid),
         channel.open_stream("echo", b"%d" % load.size) as items,
@@ -212,12 +213,12 @@ async def _drive_stream(load: Load, effort: Effort) -> Sample:
 # --- one process ----------------------------------------------------------------------------------
 
 
-def memory_channel(load: Load, effort: Effort) -> Sample:
+def memory_channel(load: Workload, effort: Effort) -> Sample:
     """`channel.request` on the in-memory channel."""
     return trio.run(_drive_memory_channel, load, effort)
 
 
-async def _drive_memory_channel(load: Load, effort: Effort) -> Sample:
+async def _drive_memory_channel(load: Workload, effort: Effort) -> Sample:
     async with open_memory_channels(_INSTANCE, agent_service=_Echo(), functions=["echo"]) as (
         channel,
         _,
@@ -234,18 +235,38 @@ async def _drive_memory_channel(load: Load, effort: Effort) -> Sample:
 _FUNCTIONS = Path(__file__).with_name("functions.py")
 
 
-def function(load: Load, effort: Effort) -> Sample:
+def function(load: Workload, effort: Effort) -> Sample:
     """`Function.call`: the whole path from a spearlet to an instance and back."""
     return trio.run(_drive_function, load, effort, "echo")
 
 
-def plain_function(load: Load, effort: Effort) -> Sample:
+def watched_function(load: Workload, effort: Effort) -> Sample:
+    """`Function.call`, watched by an instrument that counts what it hears of calls."""
+    return trio.run(_drive_function, load, effort, "echo", [CountingInstrument()])
+
+
+def plain_function(load: Workload, effort: Effort) -> Sample:
     """The same of a function without `async`, which runs in a thread of its instance."""
     return trio.run(_drive_function, load, effort, "plain_echo")
 
 
-async def _drive_function(load: Load, effort: Effort, name: str) -> Sample:
-    async with open_spearlet() as spearlet:
+class CountingInstrument(Instrument):
+    """Counts calls, at their start and at their end."""
+
+    def __init__(self) -> None:
+        self.started = self.ended = 0
+
+    def call_started(self, call: CallRecord) -> None:
+        self.started += 1
+
+    def call_ended(self, call: CallRecord) -> None:
+        self.ended += 1
+
+
+async def _drive_function(
+    load: Workload, effort: Effort, name: str, instruments: Sequence[Instrument] = ()
+) -> Sample:
+    async with open_spearlet(instruments=instruments) as spearlet:
         deployment = await spearlet.deploy(_FUNCTIONS)
         echo = deployment.function(name)
 
@@ -309,7 +330,7 @@ def _resident_bytes() -> int:
     return resident_bytes(os.getpid())
 
 
-def idle_channels(load: Load, effort: Effort) -> Sample:
+def idle_channels(load: Workload, effort: Effort) -> Sample:
     """`load.count` authenticated channels, each with a listener of its own, and heartbeats.
 
     Or a share of them, or as many as this machine has descriptors for: the CPU that all would take is

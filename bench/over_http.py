@@ -16,7 +16,7 @@ from pathlib import Path
 from bench import drive
 from bench.http_client import HOST, Crowd
 from bench.http_servers import PIDS
-from bench.model import Effort, Load, Sample
+from bench.model import Effort, Sample, Workload
 from bench.process import serving
 
 
@@ -32,7 +32,7 @@ def serving_http(entry: str, *args: str) -> Iterator[tuple[int, list[int]]]:
             yield port, [int(each) for each in Path(pids.name).read_text().split()]
 
 
-def _measure(entry: str, load: Load, effort: Effort) -> Sample:
+def _measure(entry: str, load: Workload, effort: Effort) -> Sample:
     with serving_http(entry) as (port, pids):
         crowd = Crowd(port, load.size, load.count)
         sample = drive.repeated(crowd.run_for, effort, pids)
@@ -40,31 +40,31 @@ def _measure(entry: str, load: Load, effort: Effort) -> Sample:
         return sample
 
 
-def gateway(load: Load, effort: Effort) -> Sample:
+def gateway(load: Workload, effort: Effort) -> Sample:
     """A call through the gateway."""
     return _measure("gateway", load, effort)
 
 
-def starlette_call(load: Load, effort: Effort) -> Sample:
+def starlette_call(load: Workload, effort: Effort) -> Sample:
     """The same call in a handler of starlette."""
     return _measure("starlette_call", load, effort)
 
 
-def starlette_bare(load: Load, effort: Effort) -> Sample:
+def starlette_bare(load: Workload, effort: Effort) -> Sample:
     """A handler of starlette that calls nothing."""
     return _measure("starlette_bare", load, effort)
 
 
-def h11_call(load: Load, effort: Effort) -> Sample:
+def h11_call(load: Workload, effort: Effort) -> Sample:
     """The same call in a loop over h11."""
     return _measure("h11_call", load, effort)
 
 
-def h11_bare(load: Load, effort: Effort) -> Sample:
+def h11_bare(load: Workload, effort: Effort) -> Sample:
     """A loop over h11 that calls nothing."""
     return _measure("h11_bare", load, effort)
 
 
-def uvicorn_bare(load: Load, effort: Effort) -> Sample:
+def uvicorn_bare(load: Workload, effort: Effort) -> Sample:
     """An application on uvicorn that calls nothing."""
     return _measure("uvicorn_bare", load, effort)

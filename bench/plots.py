@@ -11,7 +11,7 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from bench.model import Case, Figure, Load, Peer
+from bench.model import Case, Figure, Peer, Workload
 from bench.registry import PEERS, is_ours
 from bench.run import Results
 from bench.table import IN_FLIGHT, pipelined, sequential
@@ -34,7 +34,7 @@ def draw(results: Results, directory: pathlib.Path) -> dict[str, str]:
     }
 
 
-def _measured(results: Results, load: Load, figure: Figure) -> list[tuple[Peer, float]]:
+def _measured(results: Results, load: Workload, figure: Figure) -> list[tuple[Peer, float]]:
     """Return the systems measured at `load`, the smallest figure first."""
     found = []
     for peer in PEERS.values():

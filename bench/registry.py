@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-from bench.model import Kind, Peer
+from bench.model import Pattern, Peer
 
-_CALLS = (Kind.SEQUENTIAL, Kind.PIPELINED)
-_CONNECTIONS = (Kind.CONNECTIONS,)
+_CALLS = (Pattern.SEQUENTIAL, Pattern.PIPELINED)
+_CONNECTIONS = (Pattern.CONNECTIONS,)
 
 _STARLETTE = ("hypercorn", "starlette")
 
@@ -17,7 +17,7 @@ _OURS = (
         "spear-low-latency",
         "Spear channel.request, low-latency mode",
         "bench.ours:low_latency_channel",
-        (Kind.SEQUENTIAL,),
+        (Pattern.SEQUENTIAL,),
         matrix=True,
     ),
     Peer("spear-function", "Spear Function.call", "bench.ours:function", _CALLS, matrix=True),
@@ -28,7 +28,13 @@ _OURS = (
         _CALLS,
         matrix=True,
     ),
-    Peer("spear-stream", "Spear stream", "bench.ours:stream", (Kind.STREAM,)),
+    Peer(
+        "spear-watched",
+        "Spear Function.call with a counting instrument",
+        "bench.ours:watched_function",
+        _CALLS,
+    ),
+    Peer("spear-stream", "Spear stream", "bench.ours:stream", (Pattern.STREAM,)),
     Peer("spear-memory", "Spear in-memory channel", "bench.ours:memory_channel", _CALLS),
     Peer(
         "spear-no-segments",
@@ -40,43 +46,43 @@ _OURS = (
         "spear-handover-bytes",
         "Spear, bytes through the socket",
         "bench.ours:hand_over_bytes",
-        (Kind.HANDOVER,),
+        (Pattern.HANDOVER,),
     ),
     Peer(
         "spear-handover-copied",
         "Spear, bytes copied into a segment, looked at there",
         "bench.ours:hand_over_copied",
-        (Kind.HANDOVER,),
+        (Pattern.HANDOVER,),
     ),
     Peer(
         "spear-handover-twice",
         "Spear, bytes copied into a segment, and out of it",
         "bench.ours:hand_over_copied_twice",
-        (Kind.HANDOVER,),
+        (Pattern.HANDOVER,),
     ),
     Peer(
         "spear-handover-shared",
         "Spear SharedBuffer",
         "bench.ours:hand_over_shared",
-        (Kind.HANDOVER,),
+        (Pattern.HANDOVER,),
     ),
     Peer(
         "spear-start",
         "Spear process instance",
         "bench.starting:spawned",
-        (Kind.START, Kind.BURST, Kind.IDLE_INSTANCE),
+        (Pattern.START, Pattern.BURST, Pattern.IDLE_INSTANCE),
     ),
     Peer(
         "spear-zygote",
         "Spear instance, forked by a zygote",
         "bench.starting:forked",
-        (Kind.START, Kind.BURST, Kind.IDLE_INSTANCE),
+        (Pattern.START, Pattern.BURST, Pattern.IDLE_INSTANCE),
     ),
     Peer(
         "spear-cold-call",
         "Spear Function.call, no instance",
         "bench.starting:cold_call",
-        (Kind.START,),
+        (Pattern.START,),
     ),
     Peer(
         "spear-crowded",
@@ -88,16 +94,16 @@ _OURS = (
         "spear-idle-instances",
         "Spear idle instances",
         "bench.many:idle_instances",
-        (Kind.IDLE_INSTANCE,),
+        (Pattern.IDLE_INSTANCE,),
     ),
     Peer(
         "spear-replicas",
         "Spear Function.call to many replicas",
         "bench.replicas:calls",
-        (Kind.REPLICAS,),
+        (Pattern.REPLICAS,),
     ),
-    Peer("spear-life", "Spear replicas", "bench.replicas:life", (Kind.LIFE,)),
-    Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Kind.IDLE,)),
+    Peer("spear-life", "Spear replicas", "bench.replicas:life", (Pattern.LIFE,)),
+    Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Pattern.IDLE,)),
     Peer(
         "spear-gateway",
         "Spear's HTTP gateway, a call",
@@ -114,20 +120,20 @@ _OTHERS = (
         "c-spinning",
         "C, both sides spinning",
         "bench.peers.c_echo:measure_spinning",
-        (Kind.SEQUENTIAL,),
+        (Pattern.SEQUENTIAL,),
     ),
     Peer(
         "blocking-python",
         "blocking Python",
         "bench.peers.blocking:measure",
-        (Kind.SEQUENTIAL,),
+        (Pattern.SEQUENTIAL,),
         matrix=True,
     ),
     Peer(
         "trio-lowlevel",
         "raw trio.lowlevel",
         "bench.peers.trio_raw:measure",
-        (Kind.SEQUENTIAL,),
+        (Pattern.SEQUENTIAL,),
         matrix=True,
     ),
     Peer("textbook-trio", "textbook Trio", "bench.peers.textbook:measure", _CALLS, matrix=True),
@@ -141,13 +147,13 @@ _OTHERS = (
         "textbook-heartbeats",
         "two Trio tasks for each connection",
         "bench.peers.textbook_heartbeats:measure",
-        (Kind.IDLE, Kind.IDLE_INSTANCE),
+        (Pattern.IDLE, Pattern.IDLE_INSTANCE),
     ),
     Peer(
         "stream-naive",
         "one send_all per item",
         "bench.peers.stream_naive:measure",
-        (Kind.STREAM,),
+        (Pattern.STREAM,),
     ),
     Peer(
         "asyncio-protocol",
@@ -231,7 +237,7 @@ _OTHERS = (
         "ray-cold",
         "Ray actor, cold",
         "bench.peers.ray_actor:measure_start",
-        (Kind.START,),
+        (Pattern.START,),
         requires=("ray",),
         extra="bench",
         daemons=True,
@@ -280,7 +286,7 @@ _OTHERS = (
         "bare-interpreter",
         "bare interpreter importing trio",
         "bench.peers.interpreter:measure",
-        (Kind.START,),
+        (Pattern.START,),
     ),
 )
 

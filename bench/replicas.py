@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from bench import drive
-from bench.model import Effort, Figure, Load, Sample, Unavailable
+from bench.model import Effort, Figure, Sample, Unavailable, Workload
 from bench.process import allow_descriptors, settle_gc
 from spear import DeploymentSettings, Scale
 from spear.calls import POLICIES, SchedulingPolicy
@@ -34,12 +34,12 @@ _FIGURES: dict[SchedulingPolicy, Figure] = {
 }
 
 
-def calls(load: Load, effort: Effort) -> Sample:
+def calls(load: Workload, effort: Effort) -> Sample:
     """`Function.call`, 64 at a time, to `load.count` replicas, under each policy."""
     return trio.run(_measure_calls, load, effort)
 
 
-async def _measure_calls(load: Load, effort: Effort) -> Sample:
+async def _measure_calls(load: Workload, effort: Effort) -> Sample:
     _expect_descriptors(load.count)
     sample: Sample = {}
     async with open_spearlet() as spearlet:
@@ -80,7 +80,7 @@ async def _host_cpu(functions: list[Function], size: int, effort: Effort) -> flo
     return used / completed * 1e6
 
 
-def life(load: Load, effort: Effort) -> Sample:
+def life(load: Workload, effort: Effort) -> Sample:
     """Deploy `load.count` replicas, kill all of them, restart all of them: milliseconds for each."""
     return trio.run(_measure_life, load.count)
 

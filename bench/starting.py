@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from bench import drive
-from bench.model import BenchError, Effort, Figure, Kind, Load, Sample
+from bench.model import BenchError, Effort, Figure, Pattern, Sample, Workload
 from spear import DeploymentSettings, InstanceId, Scale
 from spear.channels import open_communication_factory
 from spear.runtimes import (
@@ -42,17 +42,17 @@ _PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
 
 
-def spawned(load: Load, effort: Effort) -> Sample:
+def spawned(load: Workload, effort: Effort) -> Sample:
     """Each instance is an interpreter of its own."""
     return trio.run(_drive, load, effort, False)
 
 
-def forked(load: Load, effort: Effort) -> Sample:
+def forked(load: Workload, effort: Effort) -> Sample:
     """A zygote forks them; its own start is not on the clock."""
     return trio.run(_drive, load, effort, True)
 
 
-def cold_call(load: Load, effort: Effort) -> Sample:
+def cold_call(load: Workload, effort: Effort) -> Sample:
     """`Function.call`, when there is no instance: from the call to its result, as its caller sees it."""
     return trio.run(_drive_cold_calls, effort)
 
@@ -113,15 +113,15 @@ class _Starter:
             yield
 
 
-async def _drive(load: Load, effort: Effort, forks: bool) -> Sample:
+async def _drive(load: Workload, effort: Effort, forks: bool) -> Sample:
     async with open_communication_factory() as factory, AsyncExitStack() as stack:
         opening = ProcessRuntime().open_template(_SETTINGS, factory, several=forks)
         starter = _Starter(await stack.enter_async_context(opening))
         async with starter.answered():  # warm-up: the zygote, byte-code caches
             pass
-        if load.kind is Kind.START:
+        if load.kind is Pattern.START:
             return await drive.starts_with_trio(starter.answered, effort)
-        if load.kind is Kind.BURST:
+        if load.kind is Pattern.BURST:
             return {Figure.START: await _burst(starter, load.count)}
         async with starter.start() as instance:
             await trio.sleep(_PAUSE_SECONDS)

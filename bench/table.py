@@ -11,7 +11,7 @@ import enum
 
 import attrs
 
-from bench.model import Case, Figure, Kind, Load, Peer
+from bench.model import Case, Figure, Pattern, Peer, Workload
 from bench.registry import PEERS
 
 SIZES = (16, 1 << 10, 64 << 10, 1 << 20)
@@ -51,16 +51,16 @@ class Row:
     aim: float | None = None
 
 
-def pipelined(size: int) -> Load:
-    return Load(Kind.PIPELINED, size, IN_FLIGHT)
+def pipelined(size: int) -> Workload:
+    return Workload(Pattern.PIPELINED, size, IN_FLIGHT)
 
 
-def connections(count: int) -> Load:
-    return Load(Kind.CONNECTIONS, 1 << 10, count)
+def connections(count: int) -> Workload:
+    return Workload(Pattern.CONNECTIONS, 1 << 10, count)
 
 
-def sequential(size: int, *, pinned: bool = False) -> Load:
-    return Load(Kind.SEQUENTIAL, size, pinned=pinned)
+def sequential(size: int, *, pinned: bool = False) -> Workload:
+    return Workload(Pattern.SEQUENTIAL, size, pinned=pinned)
 
 
 _CALLS_1K = pipelined(1 << 10)
@@ -69,13 +69,13 @@ _ONE_CORE_1K = sequential(1 << 10, pinned=True)
 _UNPINNED_1K = sequential(1 << 10)
 _HTTP_X1, _HTTP_X16, _HTTP_X64 = map(connections, CONNECTIONS)
 _IN_MEMORY = pipelined(16)
-_STREAM = Load(Kind.STREAM, 16)
-_START = Load(Kind.START)
-_BURST = Load(Kind.BURST, count=16)
-_IDLE_INSTANCE = Load(Kind.IDLE_INSTANCE)
-_IDLE = Load(Kind.IDLE, count=10_000)
+_STREAM = Workload(Pattern.STREAM, 16)
+_START = Workload(Pattern.START)
+_BURST = Workload(Pattern.BURST, count=16)
+_IDLE_INSTANCE = Workload(Pattern.IDLE_INSTANCE)
+_IDLE = Workload(Pattern.IDLE, count=10_000)
 REPLICAS = (100, 300)
-_LIFE_OF_SOME, _LIFE_OF_MANY = Load(Kind.LIFE, count=16), Load(Kind.LIFE, count=300)
+_LIFE_OF_SOME, _LIFE_OF_MANY = Workload(Pattern.LIFE, count=16), Workload(Pattern.LIFE, count=300)
 
 _BY_POLICY = {
     "round-robin": Figure.CPU_ROUND_ROBIN,
@@ -86,7 +86,7 @@ _BY_POLICY = {
 }
 
 
-def _point(peer: str, load: Load, figure: Figure) -> Point:
+def _point(peer: str, load: Workload, figure: Figure) -> Point:
     return Point(Case(PEERS[peer], load), figure)
 
 
@@ -128,8 +128,8 @@ def _plain_row(peer: str, must: float, aim: float) -> Row:
     )
 
 
-def _handover(size: int) -> Load:
-    return Load(Kind.HANDOVER, size)
+def _handover(size: int) -> Workload:
+    return Workload(Pattern.HANDOVER, size)
 
 
 def _segments_row(size: int, label: str) -> Row:
@@ -144,8 +144,8 @@ def _segments_row(size: int, label: str) -> Row:
     )
 
 
-def _replicas(count: int) -> Load:
-    return Load(Kind.REPLICAS, 1 << 10, count)
+def _replicas(count: int) -> Workload:
+    return Workload(Pattern.REPLICAS, 1 << 10, count)
 
 
 def _replicas_rows() -> list[Row]:
@@ -183,7 +183,7 @@ def handover_cases() -> list[Case]:
         Case(peer, _handover(size))
         for size in HANDOVER_SIZES
         for peer in PEERS.values()
-        if Kind.HANDOVER in peer.kinds
+        if Pattern.HANDOVER in peer.kinds
     ]
 
 
@@ -269,8 +269,17 @@ ROWS = (
         aim=0.85,
     ),
     Row(
+        "function-1KiB-x64-watched/spear-channel",
+        "`Function.call` with an instrument that counts calls, rate",
+        _point("spear-watched", _CALLS_1K, Figure.RATE),
+        _point("spear-channel", _CALLS_1K, Figure.RATE),
+        Bound.AT_LEAST,
+        must=0.6,
+        aim=0.75,
+    ),
+    Row(
         "function-1KiB-x64-crowded/spear-function",
-        "the same with 1,000 functions deployed, each looked up by its name",
+        "`Function.call` with 1,000 functions deployed, each looked up by its name",
         _point("spear-crowded", _CALLS_1K, Figure.RATE),
         _point("spear-function", _CALLS_1K, Figure.RATE),
         Bound.AT_LEAST,
@@ -432,7 +441,7 @@ ROWS = (
         "idle-instances-cpu",
         "CPU of a host whose 1,000 instances have nothing to do",
         Figure.IDLE_CPU,
-        Case(PEERS["spear-idle-instances"], Load(Kind.IDLE_INSTANCE, count=1000)),
+        Case(PEERS["spear-idle-instances"], Workload(Pattern.IDLE_INSTANCE, count=1000)),
     ),
 )
 
@@ -443,7 +452,7 @@ def row_cases(rows: tuple[Row, ...]) -> list[Case]:
     return list(dict.fromkeys(point.case for point in points if isinstance(point, Point)))
 
 
-def matrix_loads() -> list[Load]:
+def matrix_loads() -> list[Workload]:
     """Return the loads at which a full run compares all systems."""
     return [
         load
@@ -464,4 +473,4 @@ def matrix_cases() -> list[Case]:
 
 def http_peers() -> list[Peer]:
     """Return the servers that are asked over HTTP."""
-    return [peer for peer in PEERS.values() if Kind.CONNECTIONS in peer.kinds]
+    return [peer for peer in PEERS.values() if Pattern.CONNECTIONS in peer.kinds]

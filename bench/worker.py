@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Protocol, cast
 
-from bench.model import BenchError, Effort, Load, Sample, Unavailable
+from bench.model import BenchError, Effort, Sample, Unavailable, Workload
 from bench.process import load_entry, pin_to_one_core
 from bench.registry import PEERS
 
@@ -17,12 +17,12 @@ from bench.registry import PEERS
 class Measure(Protocol):
     """What a peer's entry must be."""
 
-    def __call__(self, load: Load, effort: Effort) -> Sample: ...
+    def __call__(self, load: Workload, effort: Effort) -> Sample: ...
 
 
 def run(peer_name: str, load_text: str, effort_text: str) -> None:
     """Measure one case. The arguments are a peer's name, a load and an effort, as JSON."""
-    peer, load = PEERS[peer_name], Load.from_json(load_text)
+    peer, load = PEERS[peer_name], Workload.from_json(load_text)
     if load.pinned:
         pin_to_one_core()
     try:

@@ -8,6 +8,7 @@ can show of every rule that it does catch what it forbids.
 from __future__ import annotations
 
 import ast
+import re
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -384,6 +385,20 @@ def test_the_layers_have_no_circle() -> None:
         lowest = {name for name, allowed in below.items() if not allowed & below.keys()}
         assert lowest, f"a circle among {sorted(below)}"
         below = {name: allowed for name, allowed in below.items() if name not in lowest}
+
+
+def test_imports_follow_the_arrows_of_the_documented_diagram() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    diagram = text.partition("```mermaid\nflowchart")[2].partition("```")[0]
+    drawn = set(re.findall(r"(\w+)(?:\[[^]]*\])? --> (\w+)", diagram))
+    found = {
+        (module.package, name.split(".")[1])
+        for module in spear()
+        for _, name in module.imports
+        if name.startswith("spear.") and module.package in LAYERS.keys() - {"", "cli", "testing"}
+    }
+    between = {(above, below) for above, below in found if below in LAYERS and below != above}
+    assert between == {arrow for arrow in drawn if arrow[0] != "cli"}
 
 
 def test_every_package_has_a_front_door() -> None:

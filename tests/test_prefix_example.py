@@ -64,7 +64,7 @@ def spear(place: Path, installed: Path, *words: str) -> subprocess.CompletedProc
     return run(place, installed, "-m", "spear.cli", *words)
 
 
-def test_it_is_as_short_as_it_says() -> None:
+def test_it_is_at_most_a_hundred_lines() -> None:
     assert len((EXAMPLE / "spear_prefix.py").read_text().splitlines()) <= 100
 
 
@@ -83,7 +83,11 @@ def test_its_targets_can_be_called_from_the_command_line(place: Path, installed:
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert (answer["item"], answer["nice"], answer["colour"]) == ("tea", 5, "red")
+    assert (answer["item"], answer["nice"], answer["colour"]) == (
+        "tea",
+        min(os.nice(0) + 5, 19),
+        "red",
+    )
 
 
 def configuration(most: int) -> str:
@@ -139,7 +143,7 @@ def test_a_host_serves_it_and_warns_of_what_a_reload_cannot_change(
     with serving(place, "--config", "spear.toml", environment=environment) as host:
         with host.invoke("shop.price", "tea") as call:
             answer = json.loads(call.communicate(timeout=PATIENCE_SECONDS)[0])
-        assert (answer["nice"], answer["colour"]) == (7, "blue")
+        assert (answer["nice"], answer["colour"]) == (min(os.nice(0) + 7, 19), "blue")
         file.write_text(configuration(most=4))
         host.send(signal.SIGHUP)
         assert "runtimes.prefix takes effect when the host is started again" in host.hear(

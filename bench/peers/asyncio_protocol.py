@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from bench import drive, loops
-from bench.model import Effort, Load, Sample
+from bench.model import Effort, Sample, Workload
 from bench.process import connected_pair, inherited_socket, serving
 
 _HEAD = struct.Struct(">II")  # length of the body, call id
@@ -86,17 +86,17 @@ class _FrameProtocol(asyncio.Protocol):
             self._transport.write(b"".join(batch))
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     """Measure the event loop of the standard library."""
     return loops.run(_measure(load, effort, loops.ASYNCIO), loops.ASYNCIO)
 
 
-def measure_uvloop(load: Load, effort: Effort) -> Sample:
+def measure_uvloop(load: Workload, effort: Effort) -> Sample:
     """Measure uvloop at both ends."""
     return loops.run(_measure(load, effort, loops.UVLOOP), loops.UVLOOP)
 
 
-async def _measure(load: Load, effort: Effort, kind: str) -> Sample:
+async def _measure(load: Workload, effort: Effort, kind: str) -> Sample:
     here, there = connected_pair()
     with serving("bench.peers.asyncio_protocol:serve", kind, sock=there) as server:
         loop = asyncio.get_running_loop()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 
 from bench import drive
-from bench.model import Effort, Load, Sample
+from bench.model import Effort, Sample, Workload
 from bench.process import connected_pair, inherited_socket, serving
 
 _LENGTH_BYTES = 4
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     here, there = connected_pair()
     with here, serving("bench.peers.blocking:serve", str(load.size), sock=there) as server:
         received = bytearray(_LENGTH_BYTES + load.size)

@@ -14,25 +14,25 @@ import pathlib
 import shutil
 import subprocess
 
-from bench.model import BenchError, Effort, Figure, Kind, Load, Sample, Unavailable
+from bench.model import BenchError, Effort, Figure, Pattern, Sample, Unavailable, Workload
 from bench.process import BUILD, command
 
 _SOURCE = pathlib.Path(__file__).with_name("echo.c")
-_MODES = {Kind.SEQUENTIAL: "pingpong", Kind.PIPELINED: "pipelined"}
+_MODES = {Pattern.SEQUENTIAL: "pingpong", Pattern.PIPELINED: "pipelined"}
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     return _measure(_MODES[load.kind], load, effort)
 
 
-def measure_spinning(load: Load, effort: Effort) -> Sample:
+def measure_spinning(load: Workload, effort: Effort) -> Sample:
     """One call after another, and neither side ever sleeps."""
     if len(os.sched_getaffinity(0)) < 2:
         raise Unavailable("spinning needs two cores")
     return _measure("spinning", load, effort)
 
 
-def _measure(mode: str, load: Load, effort: Effort) -> Sample:
+def _measure(mode: str, load: Workload, effort: Effort) -> Sample:
     program = _build()
     arguments = (mode, load.size, load.count, effort.warmup_seconds, effort.seconds)
     done = subprocess.run(

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from bench import drive
-from bench.model import Effort, Kind, Load, Sample
+from bench.model import Effort, Pattern, Sample, Workload
 from bench.process import announce, serving
 
 # Default caps are 4 MiB; -1 means none.
@@ -25,7 +25,7 @@ _THREADS = 4
 """Of the server with threads: more of them only wait for each other's interpreter lock."""
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     """Measure grpc.aio at both ends."""
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -34,7 +34,7 @@ def measure(load: Load, effort: Effort) -> Sample:
         return asyncio.run(_measure(f"unix:{directory}/s", load, effort, server.pid))
 
 
-async def _measure(address: str, load: Load, effort: Effort, server_pid: int) -> Sample:
+async def _measure(address: str, load: Workload, effort: Effort, server_pid: int) -> Sample:
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
         echo = channel.unary_unary("/bench.Bench/Echo")
 
@@ -45,7 +45,7 @@ async def _measure(address: str, load: Load, effort: Effort, server_pid: int) ->
         return await drive.with_asyncio(call, load, effort, [server_pid])
 
 
-def measure_sync(load: Load, effort: Effort) -> Sample:
+def measure_sync(load: Workload, effort: Effort) -> Sample:
     """Measure the interface with threads at both ends."""
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -55,7 +55,7 @@ def measure_sync(load: Load, effort: Effort) -> Sample:
         grpc.insecure_channel(f"unix:{directory}/s", options=_OPTIONS) as channel,
     ):
         echo = channel.unary_unary("/bench.Bench/Echo")
-        if load.kind is Kind.SEQUENTIAL:
+        if load.kind is Pattern.SEQUENTIAL:
             return drive.blocking(echo, load, effort, [server.pid])
         return drive.futures(echo.future, load, effort, [server.pid])
 

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 
 from bench import drive
-from bench.model import BenchError, Effort, Load, Sample
+from bench.model import BenchError, Effort, Sample, Workload
 from bench.process import stop
 
 _PROGRAM = "import os, trio; os.write(1, b'!'); os.read(0, 1)"  # ends with its stdin, so with us
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     return drive.starts(_started, effort)
 
 

@@ -17,7 +17,7 @@ import nats
 from nats.aio.msg import Msg
 
 from bench import drive, loops
-from bench.model import BenchError, Effort, Load, Sample, Unavailable
+from bench.model import BenchError, Effort, Sample, Unavailable, Workload
 from bench.process import announce, serving
 
 _SUBJECT = "bench.echo"
@@ -32,17 +32,17 @@ logfile: "{directory}/log"
 """
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     """Measure the event loop of the standard library."""
     return _measure_on(loops.ASYNCIO, load, effort)
 
 
-def measure_uvloop(load: Load, effort: Effort) -> Sample:
+def measure_uvloop(load: Workload, effort: Effort) -> Sample:
     """Measure uvloop at both ends, as nats-py advises."""
     return _measure_on(loops.UVLOOP, load, effort)
 
 
-def _measure_on(kind: str, load: Load, effort: Effort) -> Sample:
+def _measure_on(kind: str, load: Workload, effort: Effort) -> Sample:
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         config = directory / "nats.conf"
@@ -74,7 +74,7 @@ def _wait_for_url(directory: pathlib.Path) -> str:
     raise BenchError("nats-server did not start:\n" + (directory / "log").read_text())
 
 
-async def _measure(url: str, load: Load, effort: Effort, server_pids: list[int]) -> Sample:
+async def _measure(url: str, load: Workload, effort: Effort, server_pids: list[int]) -> Sample:
     client = await nats.connect(url)
 
     async def call(sent: bytes) -> bytes:

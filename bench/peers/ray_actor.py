@@ -19,7 +19,7 @@ os.environ.update(
 import ray
 
 from bench import drive
-from bench.model import BenchError, Effort, Load, Sample
+from bench.model import BenchError, Effort, Sample, Workload
 from bench.process import settle_gc
 
 _OBJECT_STORE_BYTES = 300 << 20  # 64 MiB in flight each way, and room
@@ -65,14 +65,14 @@ def _cluster() -> Iterator[None]:
             ray.shutdown()
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     with _cluster():
         actor = ray.remote(_Echo).remote()
         pid = ray.get(actor.start.remote())
         return drive.futures(lambda sent: _Future(actor.echo.remote(sent)), load, effort, [pid])
 
 
-def measure_start(load: Load, effort: Effort) -> Sample:
+def measure_start(load: Workload, effort: Effort) -> Sample:
     """From asking for an actor to its first answer, when no worker process waits for one."""
     with _cluster():
         # Those that Ray starts ahead are taken first; each actor that stays keeps one of them.

@@ -8,20 +8,20 @@ import socket
 import trio
 
 from bench import drive
-from bench.model import Effort, Load, Sample
+from bench.model import Effort, Sample, Workload
 from bench.process import connected_pair, inherited_socket, serving
 
 _LENGTH_BYTES = 4
 _BUFFERED_ITEMS = 64
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     here, there = connected_pair()
     with serving("bench.peers.stream_naive:send", str(load.size), sock=there) as sender:
         return trio.run(_receive, here, load, effort, sender.pid)
 
 
-async def _receive(sock: socket.socket, load: Load, effort: Effort, sender_pid: int) -> Sample:
+async def _receive(sock: socket.socket, load: Workload, effort: Effort, sender_pid: int) -> Sample:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     send_items, items = trio.open_memory_channel[bytes](_BUFFERED_ITEMS)
 

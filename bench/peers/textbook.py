@@ -16,23 +16,23 @@ import trio
 import trio.testing
 
 from bench import drive
-from bench.model import Effort, Load, Sample
+from bench.model import Effort, Sample, Workload
 from bench.process import connected_pair, inherited_socket, serving
 
 _LENGTH_BYTES = 4
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     here, there = connected_pair()
     with serving("bench.peers.textbook:serve", sock=there) as server:
         return trio.run(_drive_client, _stream(here), load, effort, [server.pid])
 
 
-def measure_in_memory(load: Load, effort: Effort) -> Sample:
+def measure_in_memory(load: Workload, effort: Effort) -> Sample:
     return trio.run(_measure_in_memory, load, effort)
 
 
-async def _measure_in_memory(load: Load, effort: Effort) -> Sample:
+async def _measure_in_memory(load: Workload, effort: Effort) -> Sample:
     here, there = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_serve, there)
@@ -42,7 +42,7 @@ async def _measure_in_memory(load: Load, effort: Effort) -> Sample:
 
 
 async def _drive_client(
-    stream: trio.abc.Stream, load: Load, effort: Effort, server_pids: list[int]
+    stream: trio.abc.Stream, load: Workload, effort: Effort, server_pids: list[int]
 ) -> Sample:
     async with _open_client(stream) as client:
         return await drive.with_trio(client.call, load, effort, server_pids)

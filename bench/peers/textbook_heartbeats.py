@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 import attrs
 import trio
 
-from bench.model import BenchError, Effort, Figure, Kind, Load, Sample
+from bench.model import BenchError, Effort, Figure, Pattern, Sample, Workload
 from bench.process import allow_descriptors, resident_bytes, serving, settle_gc
 
 _BEAT = bytes(45)  # as long as one of Spear's
 _WELCOME = b"!"
-_SECONDS = {Kind.IDLE: 5.0, Kind.IDLE_INSTANCE: 1.0}
+_SECONDS = {Pattern.IDLE: 5.0, Pattern.IDLE_INSTANCE: 1.0}
 """Between two beats: as Spear is measured with."""
 _MISSES = 3
 _BACKLOG = 1024
@@ -31,8 +31,8 @@ _LOGINS_AT_ONCE = 64
 _DESCRIPTORS_TO_SPARE = 1000
 
 
-def measure(load: Load, effort: Effort) -> Sample:
-    amount = int(load.count * (effort.share if load.kind is Kind.IDLE else 1))
+def measure(load: Workload, effort: Effort) -> Sample:
+    amount = int(load.count * (effort.share if load.kind is Pattern.IDLE else 1))
     allowed = allow_descriptors(amount + _DESCRIPTORS_TO_SPARE)
     amount = min(amount, allowed - _DESCRIPTORS_TO_SPARE)
     sample = trio.run(_measure, amount, _SECONDS[load.kind], effort)

@@ -11,13 +11,13 @@ import trio
 from trio.lowlevel import wait_readable, wait_writable
 
 from bench import drive
-from bench.model import Effort, Load, Sample
+from bench.model import Effort, Sample, Workload
 from bench.process import connected_pair, inherited_socket, serving
 
 _LENGTH_BYTES = 4
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     here, there = connected_pair()
     with here, serving("bench.peers.trio_raw:serve", str(load.size), sock=there) as server:
         here.setblocking(False)

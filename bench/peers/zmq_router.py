@@ -11,13 +11,13 @@ import zmq.asyncio
 from zmq.constants import SocketType
 
 from bench import drive
-from bench.model import Effort, Load, Sample
+from bench.model import Effort, Sample, Workload
 from bench.process import announce, serving
 
 _ID_BYTES = 8
 
 
-def measure(load: Load, effort: Effort) -> Sample:
+def measure(load: Workload, effort: Effort) -> Sample:
     with (
         tempfile.TemporaryDirectory() as directory,
         serving("bench.peers.zmq_router:serve", f"ipc://{directory}/s", announces=True) as server,
@@ -25,7 +25,7 @@ def measure(load: Load, effort: Effort) -> Sample:
         return asyncio.run(_measure(f"ipc://{directory}/s", load, effort, server.pid))
 
 
-async def _measure(address: str, load: Load, effort: Effort, server_pid: int) -> Sample:
+async def _measure(address: str, load: Workload, effort: Effort, server_pid: int) -> Sample:
     with zmq.asyncio.Context() as context, context.socket(SocketType.DEALER) as dealer:
         dealer.connect(address)
         loop = asyncio.get_running_loop()

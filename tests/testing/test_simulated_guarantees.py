@@ -121,6 +121,11 @@ def ignore_cancels(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("spear.channels._calls.InboundCall.cancel", lambda *_: None)
 
 
+def forget_outcomes(patch: pytest.MonkeyPatch) -> None:
+    """Begin a key anew though its outcome is known."""
+    patch.setattr("spear.calls._outcomes.Outcomes._keep", lambda *_: None)
+
+
 def never_drain(patch: pytest.MonkeyPatch) -> None:
     """End an instance without waiting for its calls."""
 
@@ -137,7 +142,9 @@ def never_drain(patch: pytest.MonkeyPatch) -> None:
         (forget_delivered, pays_and_faults, 0.01),
         (claim_undelivered, pays_and_faults, 0.01),
         (claim_undelivered, programs.kills, 0.0),
+        (forget_outcomes, keys_and_faults, 0.01),
         (ignore_cancels, programs.cancels, 0.0),
+        (ignore_cancels, cancels_and_faults, 0.01),
         (never_drain, programs.restarts, 0.0),
         (never_drain, programs.leavings, 0.0),
     ],
