@@ -1,7 +1,8 @@
 """The executions of a spearlet: those that have not ended, and those that ended lately.
 
 An execution that was kept for ``execution_seconds``, or is too much by number or by the size of results
-and failures, is forgotten, the oldest first. Whoever holds an execution that was forgotten still has it.
+and failures, is forgotten, the oldest first. A single one that exceeds the size is forgotten at once, and
+earlier ones are kept. A program that holds an execution can still use it after it was forgotten.
 """
 
 from __future__ import annotations
@@ -119,8 +120,11 @@ class Executions:
     def _end(self, execution: Execution) -> None:
         """Move an execution to those that have ended."""
         self.argument_bytes -= execution.argument_bytes
-        self._ended.append((trio.current_time(), execution))
-        self._held_bytes += execution._held_bytes
+        if execution._held_bytes > self._limits.execution_bytes:
+            del self._by_id[execution.id]  # it would not fit if all others were forgotten
+        else:
+            self._ended.append((trio.current_time(), execution))
+            self._held_bytes += execution._held_bytes
         self._forget_old()
 
     def _close(self) -> None:

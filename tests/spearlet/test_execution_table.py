@@ -70,6 +70,22 @@ async def test_r18_those_that_have_ended_are_forgotten_by_age_number_and_size(
         assert small.status is ExecutionStatus.COMPLETED
 
 
+async def test_r18_a_single_result_above_the_limit_is_forgotten_and_earlier_ones_are_kept() -> None:
+    async with open_spearlet(limits=HostLimits(execution_bytes=1000)) as spearlet:
+        deployment = await spearlet.deploy(Probe().agent)
+        made = []
+        for size in (300, 1001, 300):
+            made.append(deployment.echo.submit(bytes(size)))
+            await made[-1].result()
+            await trio.testing.wait_all_tasks_blocked()
+        small, large, last = made
+        assert list(spearlet.executions) == [last, small]
+        assert spearlet.executions.unfinished == 0
+        with pytest.raises(NotFound):
+            spearlet.executions.get(large.id)
+        assert await large.result() == bytes(1001)  # for the program, which holds it
+
+
 async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> None:
     agent = spear.Agent("shop")
 
