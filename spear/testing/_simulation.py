@@ -58,7 +58,8 @@ class SimulatedEvent(NamedTuple):
 
     Attributes:
         seconds: since the start, in virtual time.
-        kind: what: a state of an instance, ``connect``, ``deliver``, ``call``, ``note``, or a fault.
+        kind: an instance state, ``connect``, ``disconnect``, ``deliver``, ``call``, ``note``, a fault, or
+            the end of one (``restore``, ``heal``, ``thaw``).
         subject: the instance or function, as text.
         detail: more of it.
     """
@@ -82,7 +83,7 @@ class SimulationReport:
         digest: of all events. Two runs with one seed have one digest, also in different processes.
         events: the last 10,000.
         notes: what the program and its instances have noted: (instance or "", values).
-        seconds: virtual time from the start to the end.
+        seconds: virtual time of the last event.
     """
 
     seed: int
@@ -114,7 +115,10 @@ class Simulation(metaclass=NoPublicConstructor):
         self._seconds = 0.0
 
     def generator(self, purpose: str) -> Random:
-        """Return a generator for one purpose, so that what others draw does not change its numbers."""
+        """Return a generator for one purpose.
+
+        Two generators of one purpose give the same numbers; draws from one do not affect the other.
+        """
         # A text, because Random hashes it without Python's own seed of hashes.
         return Random(f"{purpose} {self.seed}")  # noqa: S311  # reproduces, protects nothing
 
@@ -197,7 +201,7 @@ class Simulation(metaclass=NoPublicConstructor):
         self._body(instance, "delay").site.delay_seconds = seconds
 
     def drop(self, instance: InstanceId, probability: float = 0.3) -> None:
-        """Lose that part of the chunks between host and instance until :meth:`restore`.
+        """Lose each chunk between host and instance with this probability, until :meth:`restore`.
 
         A lost chunk is sent again after 0.2 s, as TCP does, and those behind it wait.
         """
@@ -223,8 +227,8 @@ class Simulation(metaclass=NoPublicConstructor):
     def freeze(self, instance: InstanceId) -> None:
         """Stop the instance at its edge until :meth:`thaw`, as SIGSTOP stops a process.
 
-        It receives and sends nothing, and obeys no request to end. Code that runs in it does run on;
-        nothing of that is seen before the thaw, but notes are.
+        A frozen instance receives and sends nothing, and obeys a request to end only after the thaw. Its
+        code keeps running: its notes are recorded at once, other effects appear after the thaw.
         """
         self._body(instance, "freeze").freeze(True)
 
@@ -254,7 +258,8 @@ class Simulation(metaclass=NoPublicConstructor):
                 "crash".
             pause_seconds: least and most time between two faults.
             fault_seconds: least and most time of a fault that lasts. Limits decide what it comes to: an
-                instance that is silent for longer than its heartbeats allow is killed.
+                instance that is silent for longer than its heartbeats allow is killed. Of overlapping
+                faults of one instance, the first to end may end the others.
 
         Raises:
             ConfigurationError: there is no fault of a name, or none was given.
@@ -270,6 +275,8 @@ class Simulation(metaclass=NoPublicConstructor):
                     nursery.start_soon(self._disturb, rng.choice(instances), fault, seconds)
 
     async def _disturb(self, instance: InstanceId, fault: str, seconds: float) -> None:
+        if instance not in self.instances:  # it has ended since it was drawn
+            return
         getattr(self, fault)(instance)
         if fault in ENDS:
             try:
@@ -350,8 +357,8 @@ def simulate(
         limits: of the host and its instances.
         latency_seconds: least and most time that bytes are under way. A connection carries one chunk at a
             time in each direction, so a slow network is also a narrow one.
-        loss: probability that a chunk has to be sent again, 0.2 s later; up to four further losses double
-            that.
+        loss: probability that a chunk has to be sent again, 0.2 s later. Each of up to four further
+            losses doubles the pause, so a chunk is at most 6.2 s late.
         seconds: of virtual time, after which the program is taken to hang.
 
     Raises:

@@ -565,6 +565,24 @@ def test_drawn_faults_come_one_after_the_other() -> None:
     assert {*FAULTS, "restore", "heal", "thaw"} <= seen
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_drawn_instance_that_ends_before_its_fault_is_ignored(seed: int) -> None:
+    async def program(simulation: Simulation) -> None:
+        await deploy(simulation, 1)
+        (instance,) = simulation.instances
+
+        async def crash() -> None:
+            await trio.sleep(0.1)  # wakes up with the task that draws
+            simulation.crash(instance)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crash)
+            with trio.move_on_after(0.15):
+                await simulation.disturb(faults=("cut",), pause_seconds=(0.1, 0.1))
+
+    run(program, seed)  # raises nothing
+
+
 # -- what cannot be -------------------------------------------------------------------------------
 
 
