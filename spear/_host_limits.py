@@ -30,8 +30,8 @@ class InstanceTimeouts:
     """Stop ladder, first step: running calls may finish."""
 
     farewell_seconds: float = 0.2
-    """From our CLOSE to the CLOSE of an idle instance, if it sends one: a round trip and some work. One
-    that does not is asked to end (SIGTERM)."""
+    """From our CLOSE to the CLOSE of an idle instance: a round trip and some work. An instance that sends
+    no CLOSE in this time gets SIGTERM."""
 
     terminate_seconds: float = 2.0
     """Stop ladder, second step: from being asked to end (SIGTERM) to being killed (SIGKILL)."""
@@ -43,7 +43,7 @@ class InstanceTimeouts:
 
     exit_seconds: float = 0.2
     """How long an error about a lost instance waits for its exit status, which usually takes a
-    millisecond."""
+    millisecond. Also added to ``startup_seconds`` for ``launch`` and ``wait_ready``."""
 
     def __attrs_post_init__(self) -> None:
         check_limits(self)
@@ -69,7 +69,7 @@ class HostLimits:
     timeouts: InstanceTimeouts = DEFAULT_TIMEOUTS
 
     shutdown_seconds: float = 30.0
-    """A spearlet that drains gives so long to all that runs and waits (Dynamo, Kubernetes: 30 s)."""
+    """Seconds that a draining spearlet gives to running and queued calls (Dynamo, Kubernetes: 30 s)."""
 
     # -- what a spearlet keeps --------------------------------------------------------------------
     max_submitted: int = 10_000
@@ -89,9 +89,9 @@ class HostLimits:
     """How long an ended execution is kept."""
 
     execution_bytes: int = 256 * MIB
-    """Encoded results and failures of all ended executions that are kept. A single larger result is
-    forgotten at once, and can be read only through an ``Execution`` that the caller holds. Each execution
-    costs about 1 KiB more, which is not counted."""
+    """Encoded results and failures of all ended executions that are kept. A single larger one is
+    forgotten at once, and can be read only through an ``Execution`` that the caller holds; earlier ones
+    are kept. Each execution costs about 1 KiB more, which is not counted."""
 
     max_outcomes: int = 10_000
     """Outcomes of calls with keys that are kept."""
@@ -100,21 +100,22 @@ class HostLimits:
     """Encoded results and failures of all outcomes that are kept."""
 
     deployment_log_bytes: int = 256 * KIB
-    """What is kept of what all instances of a deployment wrote."""
+    """Bytes of output kept for each deployment, over all its instances."""
 
     # -- listeners ------------------------------------------------------------------------------
     max_connections: int = 16_384
-    """Connections of one listener, authenticated or not."""
+    """Open connections of all instance listeners of a host together, authenticated or not; further ones
+    are refused."""
 
     max_unauthenticated: int = 64
-    """Connections that have not proved who they are; the oldest is cut for the newest."""
+    """Unauthenticated connections, of all these listeners together; a new one closes the oldest."""
 
     # -- logs -----------------------------------------------------------------------------------
     log_line_bytes: int = 8 * KIB
     """One line that an instance writes. A longer line is cut, and says how many bytes are missing."""
 
     log_tail_bytes: int = 64 * KIB
-    """What is kept of each of an instance's outputs, stdout and stderr."""
+    """Bytes kept of stdout, and as many of stderr, for each instance."""
 
     def __attrs_post_init__(self) -> None:
         for name, kind in (("wire", WireLimits), ("timeouts", InstanceTimeouts)):

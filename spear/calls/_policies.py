@@ -1,6 +1,7 @@
 """Choice policies: which of the instances that have a free slot gets the next call.
 
-A policy sees candidates and the attributes of the call. Queues, starts and losses are not its business.
+A policy sees candidates and the attributes of the call. A candidate is a replica's instance as a policy
+sees it. Queues, starts and losses are not its business.
 Looking and choosing are one step, in which no other task runs: a candidate that has a free slot when the
 policy chooses it has one when its call starts.
 """
@@ -31,8 +32,9 @@ class ChoicePolicy(Protocol):
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return a candidate that has a free slot, or None to let the call wait in the queue.
 
-        Must not block. What it raises is raised to the caller of the function. Another result fails the
-        call with CallFailed.
+        Must not block. What it raises is raised to the caller of the function. Spear does not
+        check for the free slot: a call for a full candidate waits at that instance. A value that is
+        neither a candidate nor None fails the call with CallFailed, code ``bad_choice``.
         """
 
 
@@ -46,7 +48,7 @@ SchedulingPolicy: TypeAlias = Literal[
 
 * ``round-robin``: each in its turn.
 * ``least-loaded``: the one with the fewest calls.
-* ``random``: any.
+* ``random``: one drawn at random.
 * ``power-of-two``: the one with fewer calls, of two that are drawn (Mitzenmacher 2001).
 * ``sticky``: calls of the same ``session`` go to the same one as long as it is there and has a free slot;
   few sessions move when replicas come and go (consistent hashing). Without a session, as ``round-robin``.
@@ -115,7 +117,10 @@ class PowerOfTwo:
         self._rng = rng
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
-        """Return the better of two that have a free slot; the only one, if there is but one."""
+        """Draw two candidates that have a free slot; return the one with fewer calls in flight.
+
+        If only one has a free slot, return that one.
+        """
         one = candidates.draw(self._rng)
         if one is None or len(candidates) == 1:
             return one
@@ -134,7 +139,11 @@ class Sticky:
         self._by_name: dict[str, list[Candidate]] = {}
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
-        """Return the first candidate behind the session's place on the ring that has a free slot."""
+        """Return the first replica after the session's point on the ring that has a free slot.
+
+        If the first 8 points lead to none, return any with a free slot, the same one while nothing
+        changes.
+        """
         session = call.session
         if session is None:
             return self._others.choose(candidates, call)
@@ -173,7 +182,8 @@ def make_policy(policy: SchedulingPolicy | PolicyFactory, rng: Random) -> Choice
         rng: the generator that the policy draws from, if it draws.
 
     Raises:
-        ConfigurationError: the program's factory fails, or makes something else.
+        ConfigurationError: the program's factory fails, or makes no object with a plain method
+            ``choose``.
     """
     if isinstance(policy, str):
         return _POLICIES[policy](rng)

@@ -52,7 +52,7 @@ class CallTarget(Protocol):
         """Calls that the target takes at a time."""
 
     def when_free(self, call: Callable[[], None] | None) -> None:
-        """Call a function whenever a slot becomes free that no caller takes who waits at the target.
+        """Register ``call``, which runs when a slot becomes free and no caller is queued at this target.
 
         A target has one such function: a new one replaces it.
 

@@ -79,7 +79,8 @@ class RuntimeStatistics:
     Attributes:
         instances: those that exist now, in whatever state.
         started: how many were started.
-        failed: how many could not be started; they do not count as started.
+        failed: instances whose endpoint or ``launch`` failed or was cancelled. An instance that never
+            logged in counts under ``started`` and ``exited``.
         exited: how many that were started run no more.
     """
 
@@ -136,9 +137,10 @@ class Runtime(ABC):
         """Return the settings that run a target; None if the target is not for this runtime.
 
         A target is settings of :attr:`settings_class`, or a text such as ``shop.py``, ``company.shop`` or
-        ``filter.wasm``, or any other object. A runtime takes a text only if it is certain, because others
-        are asked too. The settings hold absolute paths only. Another exception than ConfigurationError,
-        or another result, fails the deployment and names the runtime.
+        ``filter.wasm``, or any other object. Return settings for a text only if it is certainly
+        yours: the first runtime that returns settings gets the target. Make all paths in the settings
+        absolute; Spear does not check this. Another exception than ConfigurationError, or another result,
+        fails the deployment and names the runtime.
 
         Raises:
             ConfigurationError: the target is for this runtime, and cannot be used.
@@ -305,8 +307,8 @@ class InstanceTemplate(ABC):
 
         The instance has to log in at ``endpoint.address`` as ``endpoint.instance_id``, with
         ``endpoint.secret``. Its body is killed before the block is left. Entering the block and leaving
-        it have a little more than ``startup_seconds`` each, so that a runtime may say itself what took
-        too long.
+        it have ``startup_seconds`` and ``exit_seconds`` together each, so that a runtime may say itself
+        what took too long.
 
         Args:
             endpoint: where the instance logs in.
@@ -324,8 +326,9 @@ class InstanceTemplate(ABC):
 
         Wait for it with :meth:`Instance.wait_ready`. Leaving the block stops it with
         :meth:`Instance.stop` if it still runs; leaving by an exception, or cancelled, kills it at once.
-        Either way nothing of it is left afterwards. What the block raises comes out as it is, not in
-        a group.
+        Afterwards Spear holds nothing of the instance. An instance that does not end within
+        ``kill_seconds`` of being killed may still run; an error is logged. What the block raises comes
+        out as it is, not in a group.
 
         Raises:
             ConfigurationError: its id is of another runtime, or it cannot be started so.

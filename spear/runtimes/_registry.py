@@ -38,8 +38,8 @@ class RuntimeRegistry:
         runtimes: are found before Spear's own, and before entry points.
 
     Raises:
-        ConfigurationError: two of them have one name, one has the name of another one of Spear's, or
-            one is no runtime.
+        ConfigurationError: two of them have one name, one is named like a runtime of Spear but is not of
+            its class, or one is no runtime.
     """
 
     def __init__(self, runtimes: Iterable[Runtime] = ()) -> None:
@@ -67,7 +67,8 @@ class RuntimeRegistry:
         """The runtime of that name. It is loaded when it is first asked for.
 
         Raises:
-            UnsupportedRuntime: there is none.
+            UnsupportedRuntime: no runtime has this name, or its entry point yields a runtime that is
+                unusable or has another name.
             BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
         """
         found = self._by_name.get(name)
@@ -94,7 +95,8 @@ class RuntimeRegistry:
     def resolve(self, target: object) -> tuple[Runtime, RuntimeSettings]:
         """The first runtime that takes a target, and the settings with which it runs the target.
 
-        The host's own runtimes are asked first, then Spear's, then those of entry points.
+        The host's own runtimes are asked first, then Spear's, then those of entry points. A text or path
+        that no runtime takes is passed to the process runtime, whose error says what is missing.
 
         Raises:
             ConfigurationError: no runtime takes it, or the one that does cannot use it.

@@ -45,7 +45,9 @@ class Instrument:
         """A caller has called a function, and no instance is chosen yet.
 
         Texts that this hook puts into ``call.carrier`` are sent as metadata, in place of those of the
-        caller that have the same keys. Later changes of the carrier are not sent.
+        caller that have the same keys. Later changes of the carrier are not sent. At most 16 texts of
+        2,048 bytes each, key included, are sent; others are dropped, and an error is logged. Of calls
+        that share an idempotency key, only the first caller's texts are sent.
         """
 
     def call_ended(self, call: CallRecord) -> None:
@@ -81,7 +83,10 @@ class Instruments:
             self.add(each)
 
     def add(self, instrument: Instrument) -> None:
-        """Call the instrument's hooks from now on. Of calls that run already, it does not hear the end.
+        """Call the instrument's hooks from now on.
+
+        The instrument may receive ``call_ended`` of a running call without its ``call_started``, if
+        another instrument watched calls when that call started.
 
         Raises:
             ConfigurationError: it is no :class:`Instrument`, one of its hooks is no plain function, or it

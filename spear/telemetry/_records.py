@@ -37,7 +37,7 @@ class InstanceState(enum.Enum):
     STOPPING = "stopping"  # it was told to end, or is being killed
     EXITED = "exited"  # it runs no more
     FAILED = "failed"  # it could not even be started
-    DELETED = "deleted"  # nothing of it is left: no socket, no directory, no descriptor
+    DELETED = "deleted"  # the host holds no socket, directory or descriptor of it
 
 
 @final

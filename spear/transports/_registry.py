@@ -141,7 +141,7 @@ def _load(name: str) -> Transport | None:
 
 
 _registry: Final = TransportRegistry()
-"""For those who were given no transports: agents, above all."""
+"""Registry of processes that were given no transports, such as agents."""
 
 
 def parse_address(text: str) -> Address:

@@ -35,7 +35,7 @@ Resource = TypeVar("Resource", bound=trio.abc.AsyncResource)
 Args = TypeVarTuple("Args")
 
 MAX_TRANSPORT_NAME: Final = 32
-"""Characters, as in the name of a runtime."""
+"""Maximum length of a name, in characters; the same as for runtimes."""
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_TRANSPORT_NAME}}}")
 
@@ -122,11 +122,12 @@ class Transport(ABC):
         """Listen for as long as the block runs; leaving it closes the listener.
 
         What the block raises comes out as it is, not in a group. If entering is cancelled, nothing stays
-        open. A host gives entering a share of ``startup_seconds``, and tries another transport then.
+        open. A host gives entering a share of ``startup_seconds``. When that share has passed, or
+        ``listen`` fails, the host tries the next transport of the strategy.
 
         Raises:
-            ConfigurationError: the address is unsafe; CannotListen, a subclass, if it is taken or not
-                ours.
+            ConfigurationError: the address is unsafe; CannotListen, a subclass, if it is taken, or is
+                not an address of this machine.
             OSError: the system refuses.
         """
 

@@ -19,7 +19,7 @@ from ._heads import HeadRefused, HeadValue, decode_head_untrusted, encode_head
 BOOTSTRAP_VERSION: Final = 1
 
 MAX_ADDRESSES: Final = 16
-"""As many as a host may offer to an instance. Each of them can cost a start some seconds."""
+"""Addresses that an instance accepts in one record. Each of them can cost a start some seconds."""
 
 _LIMITS: Final = tuple(field.name for field in attrs.fields(WireLimits))
 
@@ -49,7 +49,7 @@ class BootstrapRecord:
     Attributes:
         addresses: where the host listens for this instance, best first.
         secret: proves who the instance is; good for one login.
-        instance_id: its name.
+        instance_id: id of the instance: runtime, name and incarnation.
         limits: what the instance accepts, and how long it waits.
         drain_seconds: for calls that run when a signal ends the instance.
         debug: send tracebacks with errors.
