@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from spear.testing import SimulatedProgram, Simulation
 
 ALL = ("delay", "drop", "cut", "partition", "freeze", "crash")
-SOAK = 100_000 // 6
-"""Seeds of each of six programs."""
+SOAK = -(-100_000 // 6)
+"""Seeds of each of six programs: 100,000 and two in all."""
 
 
 def soaked(seeds: int) -> pytest.MarkDecorator:
-    """So many seeds; in a soak, as many as make 100,000 together."""
+    """So many seeds; in a soak, SOAK."""
     long = pytest.param(SOAK, marks=pytest.mark.soak)
     return pytest.mark.parametrize("seeds", [seeds, long])
 
