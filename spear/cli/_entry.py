@@ -27,7 +27,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return os.EX_OSERR
     finally:
         _exchange(signal.SIG_DFL, signal.default_int_handler)
-    return run(parser, words)
+    status = run(parser, words)
+    _drop_unwritten()
+    return status
+
+
+def _drop_unwritten() -> None:
+    """Drop what standard error refuses: the interpreter would try again, and exit with status 120."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def _exchange(before: object, handler: signal._HANDLER) -> None:

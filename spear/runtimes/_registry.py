@@ -6,12 +6,13 @@ and every host waits for them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, final
 
 from spear._entry_points import load_entry_point, names_of_entry_points
-from spear._errors import BrokenEntryPoint, ConfigurationError, UnsupportedRuntime
+from spear._errors import ConfigurationError, UnsupportedRuntime
 from spear._limits import expect_several
 from spear._util import did_you_mean
 
@@ -20,6 +21,8 @@ from ._body import RuntimeSettings
 from ._foreign import expect_usable, settings_for
 from .memory import MemoryRuntime
 from .process import ProcessRuntime, ProcessSettings
+
+logger: Final = logging.getLogger("spear.runtimes")
 
 GROUP: Final = "spear.runtimes"
 """The group of entry points."""
@@ -44,6 +47,7 @@ class RuntimeRegistry:
 
     def __init__(self, runtimes: Iterable[Runtime] = ()) -> None:
         self._by_name: dict[str, Runtime] = {}
+        self._left_out: set[str] = set()
         for each in expect_several("runtimes", runtimes):
             if not isinstance(each, Runtime):
                 raise ConfigurationError(f"{each!r} is no spear.runtimes.Runtime")
@@ -81,7 +85,7 @@ class RuntimeRegistry:
             return own()
         found = load_entry_point(GROUP, name, Runtime)  # type: ignore[type-abstract]  # never called
         if found is None:
-            names = self.names
+            names = self._usable_names()
             hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
             raise UnsupportedRuntime(name, f"there is none of that name{hint}")
         try:
@@ -95,14 +99,14 @@ class RuntimeRegistry:
     def resolve(self, target: object) -> tuple[Runtime, RuntimeSettings]:
         """The first runtime that takes a target, and the settings with which it runs the target.
 
-        The host's own runtimes are asked first, then Spear's, then those of entry points. A text or path
-        that no runtime takes is passed to the process runtime, whose error says what is missing.
+        The host's own runtimes are asked first, then Spear's, then those of entry points. An entry point
+        that cannot be used is left out, with a warning in the log. A text or path that no runtime takes
+        is passed to the process runtime, whose error says what is missing.
 
         Raises:
             ConfigurationError: no runtime takes it, or the one that does cannot use it.
         """
-        broken: list[ConfigurationError] = []
-        for runtime in self._candidates(broken):
+        for runtime in self._candidates():
             settings = settings_for(runtime, target)
             if settings is not None:
                 return runtime, settings
@@ -112,25 +116,32 @@ class RuntimeRegistry:
             settings = settings_for(runtime, ProcessSettings(target=str(target)))
             if settings is not None:
                 return runtime, settings
-        if broken:
-            raise broken[0]
         raise ConfigurationError(
             f"{target!r} cannot be deployed: give a file, a module's name, settings of a runtime, or "
-            f"an Agent. No runtime takes it; there are {', '.join(self.names)}"
+            f"an Agent. No runtime takes it; there are {', '.join(self._usable_names())}"
         )
 
-    def _candidates(self, broken: list[ConfigurationError]) -> Iterator[Runtime]:
-        """Yield those given, Spear's own, and then all others; notes those that cannot be loaded."""
-        tried: set[str] = set()
-        for name in (*self._by_name, *_OWN):
-            if name not in tried:
-                tried.add(name)
-                yield self.find(name)
+    def _candidates(self) -> Iterator[Runtime]:
+        """Yield the runtimes given, Spear's own, and then those of entry points that can be used."""
+        first = dict.fromkeys((*self._by_name, *_OWN))
+        for name in first:
+            yield self.find(name)
         for name in names_of_entry_points(GROUP):
-            if name not in tried:
+            if name in _OWN:
+                self._leave_out(name, "Spear's own runtime has that name")
+            elif name not in first:
                 try:
                     found = self.find(name)
-                except (BrokenEntryPoint, UnsupportedRuntime) as error:
-                    broken.append(error)
+                except ConfigurationError as error:
+                    self._leave_out(name, error.summary)
                 else:
                     yield found
+
+    def _usable_names(self) -> list[str]:
+        """Return the names of all runtimes that can be used, sorted. Loads every entry point."""
+        return sorted(each.name for each in self._candidates())
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        if name not in self._left_out:
+            self._left_out.add(name)
+            logger.warning("the entry point %r (%s) is left out: %s", name, GROUP, reason)

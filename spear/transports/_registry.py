@@ -130,7 +130,8 @@ class TransportRegistry:
     def _why_not(self, name: str) -> str:
         if name in _LATER:
             return f"this release does not have it; a later one will, in spearlet[{_LATER[name]}]"
-        known = {*_OWN, *self._by_name, *names_of_entry_points(GROUP)}
+        others = (each for each in names_of_entry_points(GROUP) if _can_be_used(each))
+        known = {*_OWN, *self._by_name, *others}
         return f"known are {', '.join(sorted(known))}"
 
 
@@ -138,6 +139,16 @@ def _load(name: str) -> Transport | None:
     if own := _OWN.get(name):
         return own()
     return load_entry_point(GROUP, name, Transport)  # type: ignore[type-abstract]  # is not called
+
+
+def _can_be_used(name: str) -> bool:
+    try:
+        found = _load(name)
+        if found is not None:
+            check_names(found)
+    except ConfigurationError:
+        return False
+    return found is not None
 
 
 _registry: Final = TransportRegistry()

@@ -635,6 +635,8 @@ def test_without_standard_input_and_output(terminal: Terminal) -> None:
     done = run("> /dev/full", "shop.py:price", "tea")
     assert done.returncode == 70
     assert done.stderr == b"spear: cannot write to standard output: No space left on device\n"
+    assert run("2> /dev/full", "shop.py:boom").returncode == 1
+    assert run("2> /dev/full", "nosuch.py:boom").returncode == 2
 
 
 @pytest.mark.parametrize("module", ["spear", "spear.cli"])

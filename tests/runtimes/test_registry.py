@@ -196,9 +196,7 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
         registry.find("abacus")
     assert caught.value.distribution == "spear-abacus"
     assert (caught.value.group, caught.value.name) == ("spear.runtimes", "abacus")
-    # It is told to those who may have meant it, and keeps no other from being found.
-    with pytest.raises(BrokenEntryPoint):
-        registry.resolve(AbacusSettings(beads="x"))
+    # It keeps no other from being found.
     assert registry.resolve("shop.py")[0].name == "process"
 
 
@@ -206,6 +204,25 @@ def test_an_entry_point_has_the_name_of_its_runtime(install: Install) -> None:
     install("counter", ABACUS)
     with pytest.raises(UnsupportedRuntime, match="names the runtime 'abacus'"):
         RuntimeRegistry().find("counter")
+
+
+def test_a_runtime_that_cannot_be_used_is_left_out_with_one_warning(install: Install) -> None:
+    install("counter", ABACUS)
+    install("memory", ABACUS)
+    registry = RuntimeRegistry()
+    with listening("spear.runtimes") as lines:
+        for target in 3, None, b"shop.py", AbacusSettings(beads="x"):
+            with pytest.raises(
+                ConfigurationError, match="cannot be deployed: give a file"
+            ) as caught:
+                registry.resolve(target)
+            assert "there are memory, " in str(caught.value)
+            assert "counter" not in str(caught.value)
+    assert sum("'counter' (spear.runtimes) is left out" in each for each in lines.texts) == 1
+    assert sum("'memory' (spear.runtimes) is left out" in each for each in lines.texts) == 1
+    with pytest.raises(UnsupportedRuntime, match="known are ") as unknown:
+        registry.find("quantum")
+    assert "stranger" not in str(unknown.value)
 
 
 def test_what_is_no_runtime_is_refused() -> None:

@@ -204,13 +204,15 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
         parse_address(f"{name}:x")
 
 
-def test_unknown_names_are_told_the_known_ones(distribution: None) -> None:
-    known = "absent, away, hollow, leaves, memory, nothing, pigeon, tame, tcp, text, unix, unnamed"
+def test_unknown_names_are_told_the_usable_ones(distribution: None) -> None:
+    known = "memory, pigeon, tame, tcp, unix"
     # Other installed distributions may stand between them.
     among = known.replace(", ", ", .*")
     with pytest.raises(UnsupportedTransport, match=f"known are .*{among}") as caught:
         TransportRegistry().find("dove")
     assert caught.value.transport == "dove"
+    assert "absent" not in str(caught.value)
+    assert "unnamed" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["grpc", "websocket"])
