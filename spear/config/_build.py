@@ -28,7 +28,7 @@ from ._schema import (
     FunctionConfiguration,
     HostConfiguration,
 )
-from ._values import build, fields, read_keys, read_table
+from ._values import build, fields, read_keys, read_table, read_values, secrets_of
 
 _DEPLOYMENT_KEYS: Final = tuple(each.name for each in attrs.fields(DeploymentSettings))
 _RESOURCE_KEYS: Final = tuple(each.name for each in attrs.fields(ResourceLimits))
@@ -80,7 +80,11 @@ def _read_gateway(said: Mapping[str, object], faults: Faults) -> GatewaySettings
     for name in said.keys() & GATEWAY_ELSEWHERE:
         faults.add(("gateway", name), f"say it in [spearlet]: {GATEWAY_ELSEWHERE[name]}")
         del here[name]
-    return read_table(GatewaySettings, here, ("gateway",), faults)
+    path, kinds = ("gateway",), fields(GatewaySettings)
+    known = {name: kinds[name] for name in kinds if name not in GATEWAY_ELSEWHERE}
+    faults.expect_known(path, here, known)
+    values = read_values(known, secrets_of(GatewaySettings), here, path, faults)
+    return build(GatewaySettings, values, path, faults)
 
 
 def read_function(name: str, said: Mapping[str, object], faults: Faults) -> FunctionConfiguration:

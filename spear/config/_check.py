@@ -23,6 +23,7 @@ from ._programs import program_problems
 from ._runtimes import PROCESS
 from ._schema import NOT_LISTENING, Configuration, FunctionConfiguration, HostConfiguration
 
+MAX_PORT: Final = 65535
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
@@ -36,10 +37,12 @@ def split_listen(listen: str) -> tuple[str, int] | None:
         return None
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    is_number = port.isascii() and port.isdigit() and len(port) <= 5
-    if not colon or not host or not is_number or int(port) > 65535:
+    is_number = port.isascii() and port.isdigit()
+    is_too_large = is_number and (len(port) > 5 or int(port) > MAX_PORT)
+    if not colon or not host or not is_number or is_too_large:
+        why = f": a port is at most {MAX_PORT}" if is_too_large else ""
         raise ConfigurationError(
-            f"must be HOST:PORT or {NOT_LISTENING!r}, not {listen!r}", key="listen"
+            f"must be HOST:PORT or {NOT_LISTENING!r}, not {listen!r}{why}", key="listen"
         )
     return host, int(port)
 

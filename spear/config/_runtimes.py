@@ -22,7 +22,7 @@ from spear.transports import TransportRegistry
 
 from ._faults import Faults, KeyPath
 from ._schema import Configuration
-from ._values import fields, read_values, secrets_of
+from ._values import can_be_said, fields, of_no_type, read_values, secrets_of
 
 PROCESS: Final = ProcessRuntime.name
 
@@ -93,6 +93,15 @@ def read_settings(
         faults.add((*path, "runtime"), error.summary)
         return None
     own = {each: kind for each, kind in kinds.items() if each not in ("target", "debug")}
+    required = [each.name for each in attrs.fields(cls) if each.default is attrs.NOTHING]
+    for each in required:
+        if each in own and not can_be_said(own[each]):
+            faults.add(
+                (*path, "runtime"),
+                f"{cls.__name__} needs {each}, {of_no_type(own[each])}: its author has to give it a "
+                "default",
+            )
+            return None
     has_source = "target" in kinds
     known = [*(each for each in COMMON if has_source or each != "source"), *own]
     faults.expect_known(path, said, known)

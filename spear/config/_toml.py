@@ -23,6 +23,8 @@ from ._faults import KeyPath, Said, show_path
 MAX_FILE_BYTES: Final = 1 << 20
 """Of a configuration. Nobody writes so much; a wrong file may have any size."""
 
+_BYTE_ORDER_MARK: Final = "\ufeff"
+
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _KEYS: Final = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*")
 _ONE_KEY: Final = re.compile(_PART)
@@ -64,6 +66,10 @@ def read_file(path: str, here: str | None) -> Said:
                 f"{shown} has more than {MAX_FILE_BYTES} bytes: is it the right file?"
             )
         text = content.decode()
+        if text.startswith(_BYTE_ORDER_MARK):
+            raise ConfigurationError(
+                f"{shown}:1: begins with a byte order mark: save the file as UTF-8 without one"
+            )
         tables = load_toml(text)
     except OSError as error:
         raise ConfigurationError(f"cannot read {shown}: {error.strerror}") from error

@@ -155,13 +155,26 @@ def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> ob
 
 def _read_plain(kind: object, value: object) -> object:
     if not isinstance(kind, type) or kind not in _KINDS:  # of a class of another distribution
-        shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
-        raise Unusable(f"of the type {shown}, which no configuration can say")
+        raise Unusable(of_no_type(kind))
     if kind is float and type(value) is int and abs(value) <= MAX_WHOLE:
         return float(value)
     if type(value) is not kind or (isinstance(value, float) and isnan(value)):
         raise Unusable(_KINDS[kind], _show(value))
     return value
+
+
+def of_no_type(kind: object) -> str:
+    """Return what is wrong with the type of a key that no configuration can say."""
+    shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
+    return f"of the type {shown}, which no configuration can say"
+
+
+def can_be_said(kind: object) -> bool:
+    """Whether some value of a configuration is of this type."""
+    kind = _without_none(kind)
+    if isinstance(kind, type) and (kind in _KINDS or attrs.has(kind)):
+        return True
+    return _is_choice(kind) or _is_list(kind) or is_texts(kind)
 
 
 def _read_texts(value: object) -> object:

@@ -20,6 +20,7 @@ from spear.config import (
     split_listen,
 )
 from spear.config._programs import program_problems
+from spear.config._schema import GATEWAY_ELSEWHERE
 from spear.runtimes import ProcessSettings
 
 if TYPE_CHECKING:
@@ -141,6 +142,13 @@ def test_values_that_make_no_sense(read: Read, text: str, message: str) -> None:
     assert message in "\n".join(read(text).lines)
 
 
+def test_the_keys_of_a_gateway_that_are_listed_can_be_said(read: Read) -> None:
+    (told,) = read("[gateway]\nfoo = 1").lines
+    listed = told.partition("; there are ")[2].split(", ")
+    assert "max_streams" in listed
+    assert not GATEWAY_ELSEWHERE.keys() & set(listed)
+
+
 @pytest.mark.parametrize(
     ("said", "line"),
     [
@@ -245,6 +253,7 @@ def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
         (b"a = 1\nb = '''x\n", "spear.toml:3: this is not TOML"),
         (b"a = 1\na = 2\n", "spear.toml:2: this is not TOML: Cannot overwrite a value"),
         (b"a = 1\nb = \"\xff\"", "spear.toml:2: this is not UTF-8"),
+        (b"\xef\xbb\xbfa = 1\n", "spear.toml:1: begins with a byte order mark: save"),
         (b"#" * ((1 << 20) + 1), "spear.toml has more than 1048576 bytes: is it the right file?"),
         (b"a = 1\nb.c = 1e400", "spear.toml:2: b.c: this number cannot be used: 1e400 is a number"),
         (b"[a]\nb = [\n1e400]", "spear.toml:2: a.b: this number cannot be used: 1e400"),
@@ -440,6 +449,12 @@ def test_where_to_listen(listen: str, address: tuple[str, int] | None) -> None:
 def test_where_nobody_can_listen(listen: str) -> None:
     with pytest.raises(ConfigurationError, match="must be HOST:PORT or 'off'"):
         split_listen(listen)
+
+
+@pytest.mark.parametrize("port", ["65536", "99999", "100000"])
+def test_a_port_that_is_too_large_is_said_to_be(port: str) -> None:
+    with pytest.raises(ConfigurationError, match="a port is at most 65535"):
+        split_listen(f"127.0.0.1:{port}")
 
 
 def test_tokens(tmp_path: Path) -> None:

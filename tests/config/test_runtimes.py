@@ -94,12 +94,23 @@ class Untold(Abacus):
     settings_class: ClassVar[type[RuntimeSettings]] = UntoldSettings
 
 
+@attrs.frozen(kw_only=True)
+class UnsayableSettings(RuntimeSettings):
+    things: set[str]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Unsayable(Abacus):
+    name: ClassVar[str] = "unsayable"
+    settings_class: ClassVar[type[RuntimeSettings]] = UnsayableSettings
+
+
 @pytest.fixture(autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     place: Path = tmp_path_factory.mktemp("installed")
     monkeypatch.syspath_prepend(str(place))
     install = Install(place, monkeypatch, "spear.runtimes")
-    for name in ("frame", "odd", "untold", "locked"):
+    for name in ("frame", "odd", "untold", "locked", "unsayable"):
         install(name, f"from config.test_runtimes import {name.title()} as thing")
     install("broken", "1 / 0")
 
@@ -430,6 +441,15 @@ def test_keys_of_a_runtime_are_read_by_their_types_wherever_they_are_said(read: 
 def test_keys_of_a_runtime_that_cannot_be_said_so(read: Read, said: str, line: str) -> None:
     (told,) = read(f"{LOCKED}{said}\n").lines
     assert told.startswith(f"spear.toml:3: {line}")
+
+
+@pytest.mark.parametrize("said", ["", "things = ['a']\n"])
+def test_a_settings_class_that_no_configuration_can_make_is_at_fault(read: Read, said: str) -> None:
+    (told,) = read(f"[functions.shop]\nruntime = 'unsayable'\n{said}").lines
+    assert told == (
+        "spear.toml:2: functions.shop.runtime: UnsayableSettings needs things, of the type set[str], "
+        "which no configuration can say: its author has to give it a default"
+    )
 
 
 def test_a_bug_of_a_runtime_keeps_no_other_fault_from_being_found(read: Read) -> None:
