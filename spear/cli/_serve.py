@@ -15,8 +15,9 @@ from typing import Final, Literal, get_args, get_origin
 import attrs
 
 from spear._errors import ConfigurationError
+from spear._ids import problem_of_deployment_name
 from spear._paths import absolute
-from spear._targets import name_of, split_target, stem_of
+from spear._targets import is_file, name_of, split_target, stem_of
 from spear.config import (
     Faults,
     Flags,
@@ -223,6 +224,9 @@ def _source(text: str) -> tuple[str, str]:
     """(name, source) of a word of the command line."""
     name, equals, source = text.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+", name):
+        is_path = os.sep in name or os.path.exists(split_target(text)[0])
+        if equals and not is_path and is_file(split_target(source)[0]):
+            raise ConfigurationError(f"{name!r} {problem_of_deployment_name(name)}")
         name, source = "", text
     if source.endswith(".toml"):
         raise ConfigurationError(

@@ -171,6 +171,14 @@ def test_sources_that_give_no_name(run: Run, source: str) -> None:
     assert f" as in NAME={source}\n" in done.errors
 
 
+def test_a_name_before_a_source_that_cannot_name_a_deployment(run: Run, here: Path) -> None:
+    done = run("serve", "--show-config", "json", "a b=shop.py")
+    assert done.status == 2
+    assert "'a b' cannot name a deployment: " in done.errors
+    (here / "a b=shop.py").write_text("")
+    assert name_shown(run, "a b=shop.py") == "a-b-shop"
+
+
 def test_the_working_directory_as_a_source(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
