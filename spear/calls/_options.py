@@ -61,6 +61,9 @@ class CallOptions:
         metadata: object = self.metadata
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidArguments(f"metadata must be a small map, not {metadata!r:.60}")
+        keywords: object = self.keywords
+        if not isinstance(keywords, Mapping) or not all(isinstance(each, str) for each in keywords):
+            raise InvalidArguments(f"keywords must be a map by name, not {keywords!r:.60}")
         _expect_plain_function(self.on_progress)
         for name in ("key", "session"):
             value = getattr(self, name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from spear._limits import shown
 from spear.channels import notify_all, protected_class
 
 if TYPE_CHECKING:
@@ -49,14 +51,27 @@ class WatchedCall:
         self._execution = execution
         self._counters = counters
         self._instruments = instruments
-        if record.carrier:
+        if record.carrier or type(record.carrier) is not dict:
             self._carry(record)
 
     def _carry(self, record: CallRecord) -> None:
-        attributes = self.attributes
-        entries = islice(record.carrier.items(), MAX_ENTRIES)
+        attributes, carrier = self.attributes, record.carrier
+        if not isinstance(carrier, Mapping):
+            logger.error(
+                "%r: an instrument's carrier must be a dict, not %s", record, shown(carrier)
+            )
+            return
+        texts = {name: text for name, text in carrier.items() if _is_text(name, text)}
+        if len(texts) < len(carrier):
+            wrong = next(each for each in carrier.items() if not _is_text(*each))
+            logger.error(
+                "%r: an instrument's carrier holds texts by text, not %s: %s",
+                record,
+                *map(shown, wrong),
+            )
+        entries = islice(texts.items(), MAX_ENTRIES)
         carried = {name: text for name, text in entries if _can_travel(name, text)}
-        if len(carried) < len(record.carrier):
+        if len(carried) < len(texts):
             logger.error(
                 "%r: an instrument's carrier may hold %d texts of %d bytes: the rest is left out",
                 record, MAX_ENTRIES, MAX_ENTRY_BYTES,
@@ -85,9 +100,11 @@ class WatchedCall:
             notify_all(logger, hooks, record)
 
 
-def _can_travel(name: object, text: object) -> bool:
-    if not isinstance(name, str) or not isinstance(text, str):
-        return False
+def _is_text(name: object, text: object) -> bool:
+    return isinstance(name, str) and isinstance(text, str)
+
+
+def _can_travel(name: str, text: str) -> bool:
     try:
         return len(name.encode()) + len(text.encode()) <= MAX_ENTRY_BYTES
     except UnicodeEncodeError:  # a lone surrogate

@@ -370,6 +370,9 @@ async def test_metadata_that_is_no_map_is_refused_at_once() -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(InvalidArguments, match="metadata must be a small map, not 'trace'"):
             deployment.context.options(metadata="trace")  # type: ignore[arg-type]  # the mistake
+        for keywords in 3, {1: 2}:
+            with pytest.raises(InvalidArguments, match="keywords must be a map by name, not "):
+                deployment.context.options(keywords=keywords)  # type: ignore[arg-type]  # likewise
         with pytest.raises(InvalidArguments, match="timeout must be a number of seconds, not '5'"):
             await deployment.context(timeout="5")  # type: ignore[arg-type]  # likewise
 

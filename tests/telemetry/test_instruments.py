@@ -240,6 +240,31 @@ async def test_a_carrier_that_cannot_travel_harms_no_call(caplog: pytest.LogCapt
     assert "carrier may hold 16 texts of 2048 bytes" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("carrier", "said"),
+    [
+        ({1: "x"}, "carrier holds texts by text, not 1: 'x'"),
+        ({"a": 3}, "carrier holds texts by text, not 'a': 3"),
+        (None, "carrier must be a dict, not None"),
+    ],
+    ids=["key", "value", "none"],
+)
+async def test_a_carrier_of_another_type_is_said_to_be(
+    carrier: object, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Careless(Instrument):
+        def call_started(self, call: CallRecord) -> None:
+            call.carrier = carrier  # type: ignore[assignment]  # the mistake
+
+    async with (
+        open_spearlet(instruments=[Careless()]) as spearlet,
+        await spearlet.deploy(traced()) as shop,
+    ):
+        assert not await shop.trace()
+    assert said in caplog.text
+    assert "of 2048 bytes" not in caplog.text
+
+
 async def test_the_life_of_a_deployment_is_told() -> None:
     class Deployments(Instrument):
         def __init__(self) -> None:
