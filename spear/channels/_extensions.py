@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from inspect import iscoroutine
 from math import inf
 from typing import Final, TypeVar
 
@@ -61,9 +62,8 @@ async def open_extension(
     scope = trio.CancelScope(deadline=trio.current_time() + seconds)
     try:
         with scope:
-            async with enter() as opened:
-                if not isinstance(opened, kind):
-                    raise TypeError(f"a {kind.__name__} is needed, not {shown(opened)}")
+            async with _block_of(enter) as opened:
+                _expect_kind(kind, opened)
                 check(opened)
                 if not scope.cancel_called:
                     is_open, scope.deadline = True, inf
@@ -89,6 +89,29 @@ async def open_extension(
             raise (SpearError if is_open else make_error)(f"{whose} has failed: {fault}") from error
     finally:
         del error, failure, bugs  # they refer to this frame
+
+
+def _block_of(
+    enter: Callable[[], AbstractAsyncContextManager[T]],
+) -> AbstractAsyncContextManager[T]:
+    """Return the block of an extension. Raises TypeError for a method that returns something else."""
+    block = enter()
+    returned: object = block
+    if not isinstance(returned, AbstractAsyncContextManager):
+        if iscoroutine(returned):
+            returned.close()  # or Python warns of it, somewhere else
+        method = getattr(getattr(enter, "func", enter), "__name__", "it")
+        raise TypeError(
+            f"{method} must return an async context manager, as @asynccontextmanager makes one, not a "
+            f"value of type {type(returned).__name__!r}"
+        )
+    return block
+
+
+def _expect_kind(kind: type, opened: object) -> None:
+    if not isinstance(opened, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"{article} {kind.__name__} is needed, not {shown(opened)}")
 
 
 def _too_slow(step: str, seconds: float) -> trio.TooSlowError:

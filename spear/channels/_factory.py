@@ -117,6 +117,7 @@ class CommunicationFactory:
         self._nursery = nursery  # of get_or_create's endpoints; it ends with the factory's block
         self._strategies = strategies
         self._kept: dict[InstanceId, _KeptEndpoint] = {}
+        self._faulty: set[str] = set()
 
     # -- strategies ---------------------------------------------------------------------------
 
@@ -206,6 +207,7 @@ class CommunicationFactory:
                     seconds / (len(strategy.transports) + 1),
                     check=partial(_check_listener, strategy.reach),
                     refusals=(SpearError, OSError),
+                    make_error=partial(self._note_bug, name),
                 )
                 listeners.append(await stack.enter_async_context(opening))
             except (SpearError, OSError) as error:
@@ -214,6 +216,13 @@ class CommunicationFactory:
         if not listeners:
             raise ChannelCreationFailed(str(instance), attempts)
         return listeners, attempts
+
+    def _note_bug(self, transport: str, fault: str) -> SpearError:
+        """Return the error of a transport that has a bug, and log the first one of each transport."""
+        if transport not in self._faulty:
+            self._faulty.add(transport)
+            logger.warning("%s; instances are reached by other transports", fault)
+        return SpearError(fault)
 
     async def get_or_create(
         self,

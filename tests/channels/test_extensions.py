@@ -84,6 +84,39 @@ async def test_a_block_that_yields_none_is_an_error_and_is_left() -> None:
             pass
 
 
+class Apple:
+    """A thing with another article."""
+
+
+async def never_awaited() -> None: ...
+
+
+async def not_decorated() -> AsyncIterator[Apple]:
+    yield Apple()
+
+
+@pytest.mark.parametrize(
+    ("enter", "fault"),
+    [
+        (
+            never_awaited,
+            "TypeError: never_awaited must return an async .* type 'coroutine'",
+        ),
+        (
+            not_decorated,
+            "TypeError: not_decorated must return an async .* type 'async_gen",
+        ),
+        (nothing, "TypeError: an Apple is needed, not None"),
+    ],
+)
+async def test_a_method_that_returns_no_block_is_named(
+    enter: Callable[[], AbstractAsyncContextManager[Apple]], fault: str
+) -> None:
+    with pytest.raises(SpawnFailed, match=fault):
+        async with open_extension("the gadget 'x'", enter, Apple, SECONDS, make_error=SpawnFailed):
+            pass
+
+
 async def test_a_thing_that_its_user_refuses_is_an_error_and_is_left() -> None:
     left: list[str] = []
 

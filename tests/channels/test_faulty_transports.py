@@ -144,6 +144,18 @@ async def test_the_next_transport_is_tried_when_one_cannot_listen(
             assert (await channel.request("echo", b"x")).payload == b"x"
 
 
+async def test_a_bug_of_a_transport_is_logged_once_for_each_host(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with factory_of(raises, "memory") as factory:
+        for _ in range(2):
+            async with factory.open_endpoint(INSTANCE):
+                pass
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    (said,) = [each for each in warnings if "has failed" in each]
+    assert said.startswith("the transport 'gadget' has failed: ValueError: the wire is cut")
+
+
 @pytest.mark.parametrize(("way", "complaint"), FAULTS, ids=NAMES)
 async def test_an_error_names_each_transport_that_cannot_listen(
     way: Listen, complaint: str, autojump_clock: MockClock

@@ -123,7 +123,7 @@ async def break_a_spring() -> None:
 
 
 FAULTS = [
-    (yields_none, "the runtime 'gadget' has failed: TypeError: a .* is needed, not None"),
+    (yields_none, "the runtime 'gadget' has failed: TypeError: an .* is needed, not None"),
     (lambda _: None, "the runtime 'gadget' has failed: (TypeError|AttributeError): .*NoneType"),
     (cannot_open, "the runtime 'gadget' has failed: ValueError: out of springs"),
     (opens_in_vain, "the runtime 'gadget' has failed: ValueError: out of springs"),

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from spear._errors import SpawnFailed
+from spear._errors import ConfigurationError, SpawnFailed
+from spear._limits import expect_several
 from spear.channels import protected_block
 
 from .._body import InstanceBody
@@ -62,8 +63,11 @@ async def launch_command(
         environment: variables of the command, besides those that every instance inherits.
 
     Raises:
+        ConfigurationError: the command is empty, or no list.
         SpawnFailed: the command cannot be started.
     """
+    if not [*expect_several("command", command)]:
+        raise ConfigurationError.about("command", "must begin with a program; it is empty")
     children = HostChildren.of(spec.factory)
     await children.sweep()
     guard = await children.get_guard(spec.factory)
