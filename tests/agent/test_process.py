@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -629,7 +630,8 @@ async def test_several_hosts_that_are_not_there(worker: Path, tmp_path: Path) ->
     assert run.returncode == 1
     said = run.stderr.decode().splitlines()
     missing = "cannot connect to {}: No such file or directory"
-    pigeon = "transport 'pigeon' cannot be used: known are "
+    known = {"memory", "tcp", "unix", *entry_points(group="spear.transports").names}
+    pigeon = f"transport 'pigeon' cannot be used: known are {', '.join(sorted(known))}"
     assert said[0] == (
         f"spear: process:shop#1: cannot reach the host at {texts[0]}: {missing.format(texts[0])} "
         "[no_listener]"

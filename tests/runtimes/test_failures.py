@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import random
 
     from spear.runtimes import Instance, ProcessSettings
-    from spear.telemetry import InstanceEvent
+    from spear.telemetry import InstanceEvent, LogLine
 
 NOISE_SECONDS = 1.0
 """What a bound on time gets on top, on a machine that does other things as well."""
@@ -334,6 +334,31 @@ async def test_r13_a_function_that_holds_the_interpreter_in_c_is_not_taken_for_d
         seconds = float(await call(instance, "hold_gil_for", b"2"))
         assert seconds > 2 * 3 * 0.2
         assert await call(instance, "echo", b"still here") == b"still here"
+        assert host.factory.manager.statistics().heartbeats_lost == 0
+
+
+@pytest.mark.slow
+async def test_r13_a_worker_that_waits_for_its_host_to_read_its_output_is_not_taken_for_dead() -> (
+    None
+):
+    """Its write blocks its event loop, and at a full pipe it uses next to no processor."""
+    interval, misses = 0.2, 2
+    limits = HostLimits(wire=WireLimits(heartbeat_seconds=interval, heartbeat_misses=misses))
+
+    def take_time(instance: InstanceId, line: LogLine) -> None:
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+
+    async with open_host(limits) as host:
+        instance_id = InstanceId("process", "worker")
+        spec = InstanceSpec(instance_id=instance_id, on_line=take_time)
+        async with host.start(worker(), spec) as instance:
+            await instance.wait_ready()
+            begun = trio.current_time()
+            await call(instance, "write", 3000 * (60 * b"x" + b"\n"))  # a pipe takes a third
+            assert trio.current_time() - begun > 2 * misses * interval
+            assert await call(instance, "echo", b"still here") == b"still here"
         assert host.factory.manager.statistics().heartbeats_lost == 0
 
 

@@ -58,6 +58,7 @@ class ProcessBody(InstanceBody):
         self._pidfd = own(pidfd)
         expect_exit(pid)
         self._outputs = outputs
+        self._handled = 0  # bytes of them, when somebody last asked whether it is busy
         self._is_collected = False
         self._pulse = Pulse(pid)
 
@@ -106,8 +107,13 @@ class ProcessBody(InstanceBody):
         return None if self._is_collected else read_metrics(self.pid)
 
     def is_busy(self) -> bool:
-        """Whether it has used the processor since this was last asked, or waits for it now."""
-        return not self._is_collected and self._pulse.is_busy()
+        """Whether it has used the processor since this was last asked, or waits for it now.
+
+        It is busy, too, if the host has handled output of it meanwhile: a process that writes faster
+        than its host reads uses no processor, because it waits at a full pipe.
+        """
+        before, self._handled = self._handled, sum(each.handled for each in self._outputs)
+        return not self._is_collected and (self._pulse.is_busy() or self._handled != before)
 
     def close(self) -> None:
         """Release the descriptors."""

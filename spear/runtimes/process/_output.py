@@ -28,12 +28,17 @@ LAST_BYTES: Final = 1024 * 1024
 
 @final
 class Output:
-    """The end of a pipe into which a process writes. Owns its descriptor."""
+    """The end of a pipe into which a process writes. Owns its descriptor.
+
+    Attributes:
+        handled: bytes that were read and handled.
+    """
 
     def __init__(self, fd: int, tail: LogTail) -> None:
         os.set_blocking(fd, False)
         self._fd = own(fd)
         self._tail = tail
+        self.handled = 0
         self._rest = b""  # of what was read, what was not handled; never more than READ_BYTES
 
     @trio.lowlevel.enable_ki_protection
@@ -80,6 +85,7 @@ class Output:
         lines = data.split(b"\n", LINES_AT_ONCE)
         self._rest = lines[-1] if len(lines) > LINES_AT_ONCE else b""
         handled = len(data) - len(self._rest)
+        self.handled += handled
         self._tail.feed(data[:handled])
         return handled
 
