@@ -1,4 +1,4 @@
-"""What a call brings: its arguments, as bytes or where they lie."""
+"""The arguments of an incoming call: as bytes, or as a view of shared memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Arguments(CalleeSide):
-    """The part of a call that its handler decodes.
+    """The undecoded arguments of a call; the base class of :class:`InboundCall`.
 
     Attributes:
-        is_cbor: whether the arguments are CBOR.
-        is_shared: whether the caller has sent them to be viewed, not copied.
-        is_segment: whether a view of them is cheaper than their bytes, or was meant by the caller.
+        is_cbor: whether the arguments are CBOR; otherwise they are raw bytes.
+        is_shared: whether the caller sent a ``SharedBuffer``, of which the handler gets a view.
+        is_segment: whether to use :meth:`view`: the arguments are shared, or lie in shared memory.
     """
 
     __slots__ = ("_channel", "_received", "is_cbor", "is_segment", "is_shared")
@@ -31,11 +31,11 @@ class Arguments(CalleeSide):
 
     @property
     def payload(self) -> bytes:
-        """The arguments' bytes; a copy of those that came in a segment.
+        """The arguments as bytes. Arguments that arrived in shared memory are copied.
 
         Raises:
-            Overloaded: they came in a way that needs a descriptor, and none was left.
-            Rejected: they are more than this side takes as bytes.
+            Overloaded: the arguments are in shared memory, and no file descriptor was left to read it.
+            Rejected: the shared memory holds more than ``max_message_bytes``, from an untrusted peer.
         """
         received = self._received
         if not isinstance(received, Segment):
@@ -50,7 +50,7 @@ class Arguments(CalleeSide):
         return received
 
     def view(self) -> memoryview:
-        """The arguments' bytes where they lie, read-only. Call this once. Raises Overloaded."""
+        """Return a read-only view of the arguments. Call this at most once. Raises Overloaded."""
         received = self._received
         if not isinstance(received, Segment):
             return memoryview(received)
@@ -61,7 +61,7 @@ class Arguments(CalleeSide):
 
     @property
     def body(self) -> Payload:
-        """The arguments as they came: good for being sent once more, by somebody who does not look."""
+        """The undecoded arguments, for forwarding unchanged; shared arguments stay shared."""
         received = self._received
         if not self.is_shared:
             return self.payload

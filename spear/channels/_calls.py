@@ -1,7 +1,7 @@
-"""The two ends of a call, as the channel and its users see them.
+"""The two ends of a call: the caller's (:class:`OutboundCall`) and the handler's (:class:`InboundCall`).
 
-Each class answers the same few events from the channel's reader (``on_response``, ``on_failure``,
-``on_items`` ...), so that the reader need not know what kind of call it has before it.
+The channel's reader notifies a call of each event by a method (``on_response``, ``on_failure``,
+``on_items`` ...). Kinds of calls share these methods, so the reader need not tell them apart.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OnProgress: TypeAlias = Callable[[bytes, bool], None]
 
 
 class OutboundCall(CallerSide):
-    """A call that waits for its one answer."""
+    """A call to the peer, seen from the caller: one request and one response."""
 
     __slots__ = (
         "_channel", "_failure", "_flags", "_micros", "_payload", "deadline", "function", "started",
@@ -62,17 +62,17 @@ class OutboundCall(CallerSide):
         self.state = CallState.IDLE  # written out, not inherited: this runs for every call
         self.windows = None
         self._channel = channel
-        self.task = task  # parked in request(); None as soon as somebody has woken it
+        self.task = task  # parked in request(); None once it has been woken
         self.function = function
         self.started = started
         self.deadline = deadline
         self._failure: BaseException | None = None
 
     def unwrap(self) -> ExecutionResponse:
-        """The outcome: what the waiting task gets."""
+        """Return the response, or raise the failure. Trio calls this in the task that it resumes."""
         failure = self._failure
         if failure is not None:
-            # The frames of its traceback hold this call and the arguments: no circle may keep them.
+            # The traceback's frames refer to this call and its arguments: break the reference cycle.
             self._failure = None
             try:
                 raise failure
@@ -81,18 +81,18 @@ class OutboundCall(CallerSide):
         return ExecutionResponse(self._payload, self._flags, self._micros)
 
     def abort(self, _: object) -> Abort:
-        """The waiting task was cancelled: so is the call."""
+        """Cancel the call, because the waiting task was cancelled."""
         self.task = None
         self._channel.cancel_call(self)
         return Abort.SUCCEEDED
 
     @property
     def is_given_up(self) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether the caller has given up waiting for the response."""
         return self.state is CallState.CANCELLING
 
     def expire(self, now: float) -> None:
-        """The time is up."""
+        """Fail the call with DeadlineExceeded, and cancel it at the peer."""
         channel = self._channel
         failure = DeadlineExceeded(
             f"{self.function} took longer than {now - self.started:.3g} s",
@@ -102,19 +102,19 @@ class OutboundCall(CallerSide):
         channel.cancel_call(self)
 
     def on_response(self, payload: Received, flags: int, micros: int) -> None:
-        """The result is here."""
+        """Resume the waiting task with the result."""
         self._payload = payload
         self._flags = flags
         self._micros = micros
         task = self.task
         if task is not None:
             self.task = None
-            # Trio asks nothing of an outcome but unwrap(). Being it ourselves saves making an
+            # Trio only calls unwrap() on the outcome. Passing the call itself saves making an
             # outcome.Value for each call (0.6 us of 10).
             reschedule(task, self)  # type: ignore[arg-type]  # see above; a cast costs as much again
 
     def on_failure(self, failure: BaseException) -> bool:
-        """There will be no result; returns whether that is news (it is none after the deadline)."""
+        """Resume the waiting task with a failure; return False if no task waits (after the deadline)."""
         task, self.task = self.task, None
         if task is None:
             return False
@@ -123,14 +123,14 @@ class OutboundCall(CallerSide):
         return True
 
     def on_progress_report(self, payload: bytes, flags: int) -> None:
-        """The handler says how far it is; nobody wants to know."""
+        """Ignore the report: this caller has not asked for reports of progress."""
 
 
 @final
 class ReportedCall(OutboundCall):
-    """A call that waits for its answer and hands on reports of progress meanwhile.
+    """A call whose caller also receives reports of progress.
 
-    They are handed on in the caller's task, in front of the answer.
+    A callback receives the reports, in the caller's task and before the response.
     """
 
     __slots__ = ("_has_ended", "_on_progress", "_reports")
@@ -146,12 +146,12 @@ class ReportedCall(OutboundCall):
     ) -> None:
         super().__init__(channel, task, function, started, deadline)
         self._on_progress = on_progress
-        # No more than one read brings: the task takes them before the next.
+        # Holds at most the reports of one read: the task takes them before the next read.
         self._reports: list[tuple[bytes, bool]] = []
         self._has_ended = False
 
     async def follow(self) -> ExecutionResponse:
-        """Hand on reports until the answer is here. Raises what a report's callback raises."""
+        """Pass reports to the callback until the response arrives. Raises what the callback raises."""
         try:
             response: ExecutionResponse | None = await wait_task_rescheduled(self.abort)
             while response is None:
@@ -164,12 +164,12 @@ class ReportedCall(OutboundCall):
                 response = await wait_task_rescheduled(self.abort)
             return response
         finally:
-            if not self._has_ended:  # the callback has failed, or we are cancelled
+            if not self._has_ended:  # the callback raised, or this task was cancelled
                 self._has_ended = True
                 self._channel.cancel_call(self)
 
     def on_progress_report(self, payload: bytes, flags: int) -> None:
-        """The handler says how far it is."""
+        """Keep a report for the callback, and wake the caller's task."""
         if self._has_ended:
             return
         self._reports.append((payload, bool(flags & CBOR)))
@@ -178,12 +178,12 @@ class ReportedCall(OutboundCall):
             reschedule(task)
 
     def on_response(self, payload: Received, flags: int, micros: int) -> None:
-        """The result is here, perhaps while a report is being handed on."""
+        """Note the result, and resume the caller's task unless the callback is running in it."""
         self._has_ended = True
         super().on_response(payload, flags, micros)
 
     def on_failure(self, failure: BaseException) -> bool:
-        """There will be no result; likewise."""
+        """Note a failure, likewise resume the task; return False if the call has already ended."""
         if self._has_ended:
             return False
         self._has_ended = True
@@ -195,9 +195,9 @@ class ReportedCall(OutboundCall):
 @final
 @protected_class
 class CallStream(OutboundCall):
-    """A call with items in one or both directions, from the caller's side.
+    """A streaming call, seen from the caller: items flow in one or both directions.
 
-    Iterate over it for the items of the other side; each is ``bytes``. Made by
+    Iterate over it to receive the function's items as ``bytes``. Made by
     :meth:`CommunicationChannel.open_stream`.
     """
 
@@ -212,13 +212,13 @@ class CallStream(OutboundCall):
         self._done = trio.Event()
 
     async def send(self, item: Payload, *, is_cbor: bool = False) -> None:
-        """Send an item, as soon as the other side has room for it.
+        """Wait until the peer's window has room for an item, then send the item.
 
         If cancelled, the item was not sent. A checkpoint at least every 64 items.
 
         Raises:
             SpearError: the call has failed; see :meth:`result`.
-            LocalProtocolError: the call has ended, or its items have.
+            LocalProtocolError: the call has ended or takes no more items, or the item is too large.
         """
         try:
             await self._sender.send(item, CBOR if is_cbor else 0)
@@ -228,24 +228,24 @@ class CallStream(OutboundCall):
             raise
 
     async def send_eof(self) -> None:
-        """Say that no further item will be sent. A checkpoint."""
+        """Tell the function that no further item will be sent. A checkpoint."""
         await trio.lowlevel.checkpoint()
         if self.state is CallState.STREAMING:
             self._channel.connection.end_items(self)
 
     async def receive_item(self) -> tuple[bytes, bool]:
-        """The next item and whether it is CBOR.
+        """Return the function's next item, and whether it is CBOR.
 
         If cancelled, no item is lost. A checkpoint at least every 64 items.
 
         Raises:
-            trio.EndOfChannel: the other side has sent all of its items.
-            SpearError: the call failed, after the items in front of that.
+            trio.EndOfChannel: the function has sent all of its items.
+            SpearError: the call failed; raised after all items that arrived before.
         """
         return await self._queue.receive()
 
     async def receive(self) -> bytes:
-        """The next item's bytes; see :meth:`receive_item`."""
+        """Return the function's next item as bytes; see :meth:`receive_item`."""
         return (await self._queue.receive())[0]
 
     def __aiter__(self) -> CallStream:
@@ -258,27 +258,27 @@ class CallStream(OutboundCall):
             raise StopAsyncIteration from None
 
     async def result(self) -> ExecutionResponse:
-        """Wait for the call's end; returns what the function returned, usually nothing.
+        """Wait for the call's end; return the function's result, which usually is empty.
 
-        If cancelled, the call goes on. Raises what the call failed with.
+        If cancelled, the call goes on. Raises the failure if the call has failed.
         """
         await self._done.wait()
         failure = self._failure
         try:
             return self.unwrap()
         finally:
-            self._failure = failure  # for whoever asks next
+            self._failure = failure  # for the next call of result()
             del failure
 
     def on_response(self, payload: Received, flags: int, micros: int) -> None:
-        """The call is complete."""
+        """Keep the result, end the received items, and wake all tasks that use the stream."""
         self._payload, self._flags, self._micros = payload, flags, micros
         self._queue.end()
         self._done.set()
         self._channel.wake_senders()
 
     def on_failure(self, failure: BaseException) -> bool:
-        """The call failed."""
+        """Keep the failure, and wake all tasks; return False if the call has already ended."""
         if self._done.is_set():
             return False
         self._failure = failure
@@ -288,16 +288,16 @@ class CallStream(OutboundCall):
         return True
 
     def on_items(self, items: list[bytes], flags: int) -> None:
-        """Items arrived."""
+        """Queue items that arrived."""
         self._queue.put(items, flags)
 
     @property
     def is_done(self) -> bool:
-        """Whether the call has had its end, one way or another."""
+        """Whether the call has ended, with a result or a failure."""
         return self._done.is_set()
 
     def close(self) -> None:
-        """Nobody uses the stream any more: cancel what still runs, give credit back."""
+        """Cancel the call if it still runs, and return the credit of items that were not read."""
         if not self._done.is_set():
             self._channel.cancel_call(self)
             self.on_failure(CallCancelled("the stream was left"))
@@ -311,10 +311,10 @@ class InboundCall(Arguments):
     """A call that the peer made, as its handler sees it.
 
     Attributes:
-        function: its number, as we announced it; 0 if the caller named it in :attr:`head`.
-        wants_stream: whether the caller takes items.
-        head: what else came with the request.
-        deadline: in Trio's time; ``inf`` if there is none.
+        function: the number under which we announced the function; 0 if :attr:`head` has the name.
+        wants_stream: whether the call is a stream, so that items can be sent.
+        head: the map that came with the request: name, metadata and key; None without one.
+        deadline: when the call expires, in Trio's time; ``inf`` without a deadline.
     """
 
     __slots__ = (
@@ -329,14 +329,14 @@ class InboundCall(Arguments):
         self._queue: ItemQueue | None = None
         self._sender: ItemSender | None = None
         self._cancelled: CallFailed | None = None
-        self.scope: trio.CancelScope | None = None  # while a worker is at it
+        self.scope: trio.CancelScope | None = None  # while a worker runs the handler
         self.deadline = inf
         self.head: Head | None = None
 
     def begin(
         self, function: int, head: Head | None, payload: Received, flags: int, started: float
     ) -> None:
-        """The request is complete."""
+        """Fill in the request, now that all of it has arrived."""
         self.function = function
         self.head = head
         self._received = payload
@@ -347,33 +347,33 @@ class InboundCall(Arguments):
         self.started = started
 
     def unwrap(self) -> InboundCall:
-        """The outcome with which a parked worker is resumed; see :meth:`OutboundCall.on_response`."""
+        """Return the call, which is the outcome that resumes a parked worker; see :class:`Workers`."""
         return self
 
     @property
     def metadata(self) -> Metadata:
-        """What the caller sent along."""
+        """The map that the caller sent with the call; empty if none."""
         metadata = self.head.get("meta") if self.head else None
         return metadata if isinstance(metadata, dict) else {}
 
     @property
     def key(self) -> str | None:
-        """What the caller calls that which the call does: the same each time it is tried."""
+        """The idempotency key, which is the same each time the call is tried; None without one."""
         key = self.head.get("key") if self.head else None
         return key if isinstance(key, str) else None
 
     @property
     def channel(self) -> CommunicationChannel:
-        """The channel it came in on."""
+        """The channel on which the call arrived."""
         return self._channel
 
     @property
     def cancelled(self) -> CallFailed | None:
-        """Why the handler should stop, if it should."""
+        """The reason to stop the handler; None while there is none."""
         return self._cancelled
 
     def cancel(self, reason: CallFailed) -> None:
-        """Stop the handler, or see that it never starts."""
+        """Stop the handler, or keep it from starting."""
         if self._cancelled is None:
             self._cancelled = reason
             if self.scope is not None:
@@ -383,11 +383,11 @@ class InboundCall(Arguments):
 
     @property
     def is_given_up(self) -> bool:
-        """Whether its handler has been told to stop."""
+        """Whether the handler has been told to stop."""
         return self._cancelled is not None
 
     def expire(self, now: float) -> None:
-        """The time is up."""
+        """Fail the call if its request is incomplete; otherwise stop its handler."""
         connection = self._channel.connection
         if self.id in connection.incomplete:
             connection.fail(self, DeadlineExceeded("the call's time is up", delivered="no"))
@@ -395,12 +395,12 @@ class InboundCall(Arguments):
             self.cancel(DeadlineExceeded("the call's time is up", delivered="yes"))
 
     async def send(self, item: Payload, *, is_cbor: bool = False) -> None:
-        """Send an item to the caller, as soon as it has room for it.
+        """Wait until the caller's window has room for an item, then send the item.
 
         If cancelled, the item was not sent. A checkpoint at least every 64 items.
 
         Raises:
-            LocalProtocolError: the caller takes no items.
+            LocalProtocolError: the caller takes no items, or the item is too large.
         """
         if self._sender is None:
             self._sender = ItemSender(self._channel.outlet, self)
@@ -408,11 +408,11 @@ class InboundCall(Arguments):
             await self._sender.send(item, CBOR if is_cbor else 0)
         except LocalProtocolError:
             if self._cancelled is not None:
-                await trio.lowlevel.checkpoint()  # where the cancellation that is due is raised
+                await trio.lowlevel.checkpoint()  # raises the cancellation that is due
             raise
 
     async def receive(self) -> bytes:
-        """The caller's next item.
+        """Return the caller's next item as bytes.
 
         If cancelled, no item is lost. A checkpoint at least every 64 items.
 
@@ -422,7 +422,7 @@ class InboundCall(Arguments):
         return (await self.receive_item())[0]
 
     async def receive_item(self) -> tuple[bytes, bool]:
-        """The caller's next item, and whether it is CBOR; see :meth:`receive`."""
+        """Return the caller's next item, and whether it is CBOR; see :meth:`receive`."""
         return await self._items().receive()
 
     def __aiter__(self) -> InboundCall:
@@ -435,7 +435,7 @@ class InboundCall(Arguments):
             raise StopAsyncIteration from None
 
     def report_progress(self, payload: Payload, *, is_cbor: bool = False) -> None:
-        """Tell the caller how far the work is. Only the newest unsent report is kept."""
+        """Send the caller a report of progress, which replaces an older one that is still unsent."""
         if self.state in (CallState.STREAMING, CallState.RUNNING):
             self._channel.report(self, payload, is_cbor=is_cbor)
 
@@ -447,7 +447,7 @@ class InboundCall(Arguments):
         return self._queue
 
     def on_items(self, items: list[bytes], flags: int) -> None:
-        """Items of the caller arrived."""
+        """Queue items that the caller sent."""
         if self._queue is None:
             self._queue = ItemQueue(self._channel.connection, self)
         self._queue.put(items, flags)
@@ -455,6 +455,6 @@ class InboundCall(Arguments):
             self._queue.end()
 
     def discard_items(self) -> None:
-        """The handler has ended: nobody will take the rest."""
+        """Drop the items that the handler has not read, and return their credit."""
         if self._queue is not None:
             self._queue.discard()

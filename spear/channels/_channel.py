@@ -1,14 +1,14 @@
 """A channel: calls, streams and messages between a host and one instance.
 
-The pipe reads and writes. The rules are those of ``spear.wire.Connection``; a channel adds tasks (who
-waits for what) and numbers. Parts that can be understood alone are beside it: ``_deadlines`` and
-``_heartbeat`` have the time, ``_slots`` the callers that wait for the peer, ``_streams`` the items,
-``_workers`` and ``_handlers`` the peer's calls.
+The pipe reads and writes frames, and ``spear.wire.Connection`` knows the rules of the protocol. A channel
+adds the tasks that wait, and counters. Its parts are in other modules: ``_deadlines`` and ``_heartbeat``
+watch the time, ``_slots`` queues callers that wait for the peer, ``_streams`` queues items, ``_workers``
+and ``_handlers`` run the peer's calls.
 
 Invariants:
 
-* Whoever waits is woken: by an answer, by a deadline, or by the end of the channel.
-* A call's slot is free when its handler has ended, not when its caller has gone.
+* Every waiting task is woken: by an answer, by a deadline, or by the end of the channel.
+* A call's slot becomes free when its handler has ended, not when its caller has gone.
 """
 
 # Size: the table of calls, the slots, the deadlines and the counters change together with each frame that
@@ -88,24 +88,24 @@ HELD_SECONDS: Final = 0.01
 """Seconds between attempts to send progress reports that the rate limit held back."""
 
 CLOSE_SECONDS: Final = 1.0
-"""How long a channel that is being closed tries to say so to its peer."""
+"""Seconds that a closing channel has to write its CLOSE frame."""
 
 
 @final
 @protected_class
 class CommunicationChannel:
-    """The connection to one instance, after both sides have proved who they are.
+    """A connection between a host and one instance, after both ends have authenticated.
 
     Opened by :class:`ConnectionManager` (host), :func:`connect_channel` (agent) and
-    :func:`open_memory_channels`; never by hand.
+    :func:`open_memory_channels`; do not construct one directly.
 
     Attributes:
-        instance_id: whose channel it is, on both sides.
-        functions: the names the peer has announced, and their numbers.
-        limits: those of this side.
-        outlet: where items of streams leave.
-        on_announced: called once, when it has.
-        closed: set when the channel is gone; :attr:`closed_by` then says why.
+        instance_id: the instance at the agent's end; the same at both ends.
+        functions: the functions that the peer has announced: their numbers, by name.
+        limits: the limits of this end.
+        outlet: the gate through which items of all streams leave.
+        on_announced: called once, when the peer has announced all of its functions.
+        closed: set when the channel has ended; :attr:`closed_by` then is the reason.
     """
 
     __slots__ = (
@@ -183,24 +183,24 @@ class CommunicationChannel:
 
     @property
     def fell_silent(self) -> bool:
-        """Whether it has ended because the peer gave no sign of life."""
+        """Whether the channel has ended because the peer was silent for too long."""
         return self._heartbeat.is_lost
 
     @property
     def streams(self) -> frozenset[str]:
-        """Those of the peer's functions that send items."""
+        """The names of the peer's functions that send items."""
         return self._peer.streams
 
     @property
     def peer_leaving(self) -> trio.Event:
-        """Set when the peer takes no more calls, or the channel is gone."""
+        """An event, set when the peer takes no more calls or the channel has ended."""
         return self._peer.leaving(has_begun=self.connection.state in _PEER_LEFT)
 
     def excuse_silence(self, is_busy: Callable[[], bool]) -> None:
-        """Take a peer that says nothing for dead only if it does nothing, either (the host's side).
+        """Treat a silent peer as alive while it is busy, up to ``busy_seconds`` (the host's side).
 
         Args:
-            is_busy: whether it has been at work since this was last called; must not block.
+            is_busy: returns whether the peer has been busy since the last call; must not block.
         """
         self._heartbeat.is_busy = is_busy
 
@@ -208,19 +208,19 @@ class CommunicationChannel:
 
     @property
     def calls_in_flight(self) -> int:
-        """Calls of this side that have not had their final frame."""
+        """Calls of this end whose final frame has not arrived."""
         return self.connection.outbound_open
 
     @property
     def max_calls(self) -> int:
-        """Calls that the peer takes at a time."""
+        """The most calls that the peer takes at a time."""
         return self.connection.peer.max_calls
 
     def when_free(self, call: Callable[[], None] | None) -> None:
-        """Have a function called whenever the peer takes a further call that nobody here waits for.
+        """Register ``call``, which runs when the peer takes a further call and no caller is queued here.
 
         Args:
-            call: must neither block nor raise; None for no more.
+            call: the function, which must neither block nor raise; None removes it.
         """
         self._slots.on_free = call
 
@@ -235,30 +235,30 @@ class CommunicationChannel:
         key: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> ExecutionResponse:
-        """Call a function of the other side and wait for what it returns.
+        """Call a function of the peer and wait for its result.
 
-        If cancelled, so is the function; its slot is free again when it has ended. While the peer
-        takes no further call, this waits for its turn. ``payload`` must not change until it returns.
+        If cancelled, the function is cancelled, too; its slot is free when it has ended. While the peer
+        takes no further call, callers are queued. ``payload`` must not change before this returns.
 
         Args:
-            function: its name.
+            function: the function's name.
             payload: the arguments' bytes.
-            timeout: seconds; the remaining time travels with the call. Default is the limit
-                ``call_seconds``; ``math.inf`` must be asked for.
-            is_cbor: whether the payload is CBOR or raw.
+            timeout: seconds for the call; the peer receives the seconds that remain. The default is
+                the limit ``call_seconds``; pass ``math.inf`` to wait for ever.
+            is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
             metadata: a small map for the handler.
-            key: names this call for its handler, which may use it to do a repeated call only once.
-            on_progress: called in this task with (payload, is_cbor) of each report of progress that
-                arrives. If it raises, the call is cancelled, and this raises the same.
+            key: an idempotency key, by which the handler can recognize a repeated call.
+            on_progress: called in this task with (payload, is_cbor) for each report of progress that
+                arrives. If it raises, the call is cancelled, and this method raises the same.
 
         Raises:
-            DeadlineExceeded: the time was up.
-            InvalidArguments: ``timeout`` is no number of seconds.
-            FunctionRaised: it ran and raised.
-            CallFailed: another subclass says why it did not run.
-            LocalProtocolError: payload or metadata are more than the peer takes.
+            DeadlineExceeded: the call did not end in time.
+            InvalidArguments: ``timeout`` is not a number of seconds.
+            FunctionRaised: the function ran and raised.
+            CallFailed: the call failed for another reason, which the subclass names.
+            LocalProtocolError: the payload or the metadata exceed the peer's limits.
             ChannelClosed: one side has closed the channel.
-            ChannelBroken: the connection was lost; ``delivered`` says whether it may have run.
+            ChannelBroken: the connection was lost; ``delivered`` says whether the function may have run.
         """
         if type(timeout) is not float or timeout != timeout:  # NaN
             timeout = self._seconds(timeout)
@@ -285,19 +285,19 @@ class CommunicationChannel:
     def start_request(
         self, function: str, payload: Payload, now: float, deadline: float, *, is_cbor: bool
     ) -> OutboundCall | None:
-        """Start a plain call, for which the current task then parks; None: use :meth:`request`.
+        """Start a plain call without waiting; return None if :meth:`request` must be used instead.
 
-        The task has to go on with ``wait_task_rescheduled(call.abort)``, which returns the response.
+        The current task must then await ``wait_task_rescheduled(call.abort)`` for the response.
 
         Args:
-            function: its name.
+            function: the function's name.
             payload: the arguments' bytes.
-            now: Trio's time.
-            deadline: when the call's time is up.
-            is_cbor: whether the payload is CBOR or raw.
+            now: the current time, in Trio's time.
+            deadline: when the call expires, in Trio's time.
+            is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
 
         Raises:
-            As :meth:`request`, before the call has started.
+            SpearError: as :meth:`request`; the call was not started.
         """
         connection = self.connection
         if (
@@ -322,20 +322,20 @@ class CommunicationChannel:
         metadata: Metadata | None = None,
         sends_items: bool = False,
     ) -> AsyncIterator[CallStream]:
-        """Call a function that takes or gives a stream of items.
+        """Call a function that receives or sends a stream of items.
 
         Leaving the block before the stream's end cancels the function.
 
         Args:
-            function: its name.
+            function: the function's name.
             payload: the arguments' bytes.
             timeout: seconds for the whole stream; default as for :meth:`request`.
-            is_cbor: whether the payload is CBOR or raw.
+            is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
             metadata: a small map for the handler.
-            sends_items: whether items will be sent, too.
+            sends_items: whether the caller will send items, too.
 
         Raises:
-            As :meth:`request`, here or from the stream's methods.
+            SpearError: as :meth:`request`, here or from the stream's methods.
         """
         deadline = self._clock() + self._seconds(timeout)
         flags = (CBOR if is_cbor else 0) | (STREAM if sends_items else 0) | REPLY_STREAM
@@ -354,14 +354,14 @@ class CommunicationChannel:
             stream.close()
 
     def _seconds(self, timeout: float | None) -> float:
-        """The time for a call. Raises InvalidArguments."""
+        """Return the seconds for a call: a valid timeout, or the default. Raises InvalidArguments."""
         if timeout is None:
             return self.limits.call_seconds
         expect_timeout(timeout)
         return timeout
 
     async def _get_ready(self, payload: Segment, deadline: float) -> float:
-        """Wait until a segment can be handed over, if ever it can; returns the time."""
+        """Wait until a segment can be handed over, if the connection allows it; return Trio's time."""
         lender = self._pipe.segments.lender
         if lender is not None and len(payload) >= lender.least_bytes:
             with trio.CancelScope(deadline=deadline):
@@ -384,15 +384,15 @@ class CommunicationChannel:
                 raise self._not_open()
             if deadline <= now:
                 raise DeadlineExceeded(f"no time left to call {function}", delivered="no")
-            # Rounded up, but not for the noise of floating point: the other side must not lose
-            # patience first, nor may the time left grow while it is handed on and on.
+            # Rounded up, so that the peer does not time out first. Not by a whole millisecond: noise
+            # of floating point must not make the time grow each time that the call is forwarded.
             remaining = (deadline - now) * 1000 + 0.999
             remaining_ms = int(remaining) if remaining < NO_DEADLINE else NO_DEADLINE
             connection.start_call(
                 call, self.functions.get(function, 0), remaining_ms, flags, payload, head
             )
         except Exception as error:
-            self._slots.free()  # we do not need it: whoever waits behind us does
+            self._slots.free()  # pass the slot on to the next caller in the queue
             if isinstance(error, ValueError):
                 code = error.code if isinstance(error, HeadRefused) else None
                 raise LocalProtocolError(str(error), code=code) from error
@@ -422,30 +422,30 @@ class CommunicationChannel:
         return head
 
     def cancel_call(self, call: OutboundCall) -> None:
-        """Give up a call of ours; its slot is free when its handler has ended."""
-        # One that is done has had its final frame, which is still to be looked at.
+        """Cancel a call of ours. Its slot is free at once if it is unsent, else when its handler ends."""
+        # A call that is DONE has had its final frame, which is yet to be processed.
         if call.state is not CallState.DONE and self.connection.cancel(call):
             self._counters.messages_sent -= 1
             self._slots.free()
 
     def fail_call(self, call: OutboundCall, failure: BaseException) -> None:
-        """Tell whoever waits for a call of ours that there will be no answer."""
+        """Wake the caller of a call of ours with a failure, and count the failure."""
         if call.on_failure(failure):
             self._counters.failed(type(failure).__name__)
 
     def wake_senders(self) -> None:
-        """There may be credit, or there never will be."""
+        """Wake the tasks that wait to send items: credit may have arrived, or a call may have ended."""
         wake_all(self.outlet.waiters)
 
     # -- one-way messages ---------------------------------------------------------------------
 
     async def send(self, payload: Payload) -> None:
-        """Send a message that has no answer, as soon as the peer has room for it.
+        """Wait until the peer's window has room for a one-way message, then send the message.
 
-        If cancelled, it was not sent. A checkpoint.
+        If cancelled, the message was not sent. A checkpoint.
 
         Raises:
-            ChannelClosed, ChannelBroken: it was not sent.
+            ChannelClosed, ChannelBroken: the message was not sent.
         """
         await trio.lowlevel.checkpoint()
         if self._sender is None:
@@ -460,12 +460,12 @@ class CommunicationChannel:
             raise
 
     async def receive(self) -> bytes:
-        """The peer's next one-way message.
+        """Return the peer's next one-way message.
 
         If cancelled, no message is lost. A checkpoint.
 
         Raises:
-            ChannelClosed, ChannelBroken: there will be none.
+            ChannelClosed, ChannelBroken: no further message will arrive.
         """
         await trio.lowlevel.checkpoint()
         return (await self._messages().receive())[0]
@@ -480,9 +480,9 @@ class CommunicationChannel:
     # -- the reader ---------------------------------------------------------------------------
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Serve the connection until it ends; then everybody who waits has been told.
+        """Serve the connection until it ends, and wake every task that waits for the channel.
 
-        If cancelled, the channel is closed without a word to the peer.
+        If cancelled, the channel is closed without sending CLOSE to the peer.
 
         Args:
             nursery: where handlers run; it is cancelled at the end.
@@ -495,7 +495,7 @@ class CommunicationChannel:
         except RemoteProtocolError as error:
             await self._say_goodbye(f"protocol error: {error}")
             self._end(self._broken_by(error))
-        except Exception as bug:  # of ours: it costs this connection, not the host
+        except Exception as bug:  # a bug of Spear costs this connection, not the host
             logger.exception("%s: the channel failed", self.instance_id)
             self._end(ChannelBroken(f"an error in the channel: {bug!r}"))
         finally:
@@ -504,7 +504,7 @@ class CommunicationChannel:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def run_alone(self) -> None:
-        """The same with a nursery of its own."""
+        """Serve the connection as :meth:`run` does, in a new nursery."""
         async with trio.open_nursery() as nursery:
             await self.run(nursery)
 
@@ -515,24 +515,24 @@ class CommunicationChannel:
         return broken
 
     def _on_frames(self, frames: list[Frame]) -> None:
-        """Act on frames, one after the other. Raises RemoteProtocolError at the first that breaks a rule.
+        """Act on frames in their order. Raises RemoteProtocolError at the first that breaks a rule.
 
-        Whatever raises, the calls of the frames that were not acted on are still open, and end with the
+        After any exception, the calls of the remaining frames are still open, and end with the
         channel.
         """
         self._heartbeat.heard = now = self._clock()
         counters, connection = self._counters, self.connection
         for call, type_, flags, a, b, head, payload in connection.receive(frames, now):
             counters.messages_received += 1
-            # isinstance, because only it tells mypy, the reader and the interpreter the same.
+            # The types of calls are checked by isinstance(), which mypy understands.
             if type_ == _RESPONSE and isinstance(call, OutboundCall):
                 call.on_response(payload, flags, a)  # type: ignore[arg-type]  # bytes, but for items
                 counters.answered(now - call.started)
                 if self._slots.waiting or self._slots.on_free is not None:
                     self._slots.free()
             elif type_ == _REQUEST and isinstance(call, InboundCall):
-                call.begin(a, head, payload, flags, now)  # type: ignore[arg-type]  # as above
-                if b != NO_DEADLINE and call.deadline == inf:  # or its first part brought it
+                call.begin(a, head, payload, flags, now)  # type: ignore[arg-type]  # bytes, too
+                if b != NO_DEADLINE and call.deadline == inf:  # else its first fragment set it
                     call.deadline = now + b / 1000
                     if call.deadline < self._deadlines.next:
                         self._deadlines.arm(call.deadline)
@@ -554,7 +554,7 @@ class CommunicationChannel:
         head: Head | None,
         payload: object,
     ) -> None:
-        """Everything but requests and responses."""
+        """Act on a frame that is neither a complete request nor a response."""
         if type_ == FrameType.STREAM_DATA:
             assert isinstance(payload, list)  # wire says so
             self._counters.messages_received += len(payload) - 1
@@ -568,7 +568,7 @@ class CommunicationChannel:
             self.fail_call(call, failure)
             self._slots.free()
             return
-        self._counters.messages_received -= 1  # what follows is about calls, or the connection
+        self._counters.messages_received -= 1  # the frames below are control frames
         if type_ == FrameType.CANCEL and isinstance(call, InboundCall):
             call.cancel(CallCancelled("cancelled by the caller", delivered="yes"))
         elif type_ == FrameType.CREDIT:
@@ -580,7 +580,7 @@ class CommunicationChannel:
             call.on_progress_report(payload, flags)
         elif type_ == FrameType.ANNOUNCE:
             if self._peer.on_announce(head):
-                # Until now the host has sent nothing but its welcome.
+                # Until now the host has sent nothing but frames of the handshake.
                 self._is_announced = True
                 if self._pipe.can_fall_silent:
                     self._heartbeat.watch()
@@ -592,7 +592,7 @@ class CommunicationChannel:
             self._slots.free_all()
 
     def _on_incomplete(self, call: object, milliseconds: int) -> None:
-        """The first part of a request is here: its time runs from now on, not from the last part."""
+        """Set a call's deadline from the first fragment of its request, not from the last one."""
         assert isinstance(call, InboundCall)  # we have made it
         if milliseconds != NO_DEADLINE:
             call.deadline = self._clock() + milliseconds / 1000
@@ -607,7 +607,7 @@ class CommunicationChannel:
     # -- progress -----------------------------------------------------------------------------
 
     def report(self, call: InboundCall, payload: Payload, *, is_cbor: bool) -> None:
-        """Tell the caller of ``call`` how far it is, no more often than the caller takes."""
+        """Send a progress report to the caller of ``call``, no more often than the caller allows."""
         now, flags = self._clock(), CBOR if is_cbor else 0
         if not self.connection.signal(call, payload, flags, now) and not self._holds_reports:
             self._holds_reports = True
@@ -621,11 +621,11 @@ class CommunicationChannel:
     # -- announcing ---------------------------------------------------------------------------
 
     def announce(self, names: Sequence[str], streams: Collection[str] = ()) -> None:
-        """Tell the peer which functions we offer; they are numbered from 1 in this order.
+        """Announce our functions to the peer; they are numbered from 1 in this order.
 
         Args:
-            names: all of them.
-            streams: those among them that send items.
+            names: the names of all functions.
+            streams: the names of the functions that send items.
         """
         for head in announcements(names, streams):
             self.connection.send_control(Kind.ANNOUNCE, head=head)
@@ -636,12 +636,12 @@ class CommunicationChannel:
     # -- the end ------------------------------------------------------------------------------
 
     async def drain(self, seconds: float) -> None:
-        """Take and make no new calls, and wait until those that run have ended, at most so long.
+        """Accept and make no new calls, and wait up to ``seconds`` for running calls to end.
 
-        If cancelled, the channel stays as it is: open for what runs, closed for new calls.
+        If cancelled, the channel stays as it is: open for running calls, closed for new ones.
 
         Raises:
-            ConfigurationError: ``seconds`` is no number of seconds; nothing has changed.
+            ConfigurationError: ``seconds`` is not a number of seconds; nothing has changed.
         """
         expect_seconds("seconds", seconds)
         self._leave("drain")
@@ -654,8 +654,8 @@ class CommunicationChannel:
         await trio.lowlevel.checkpoint()
 
     async def _wait_for_change(self) -> None:
-        # A drain happens once in a channel's life: looking now and then costs less than an event
-        # that every call would have to set.
+        # A channel drains at most once, so polling costs less than an event that every call would
+        # have to set.
         await trio.sleep(0.01)
 
     def _leave(self, reason: str) -> None:
@@ -665,13 +665,13 @@ class CommunicationChannel:
             connection.send_control(Kind.CLOSE, head=head)
 
     async def aclose(self, reason: str = "closed") -> None:
-        """Close the channel. Calls that run end with ChannelClosed here, and are cancelled there.
+        """Close the channel. Our calls fail with ChannelClosed; running handlers are cancelled.
 
-        Tries for up to a second to tell the peer. If cancelled, it is closed all the same. A
-        checkpoint.
+        Takes up to a second to send CLOSE to the peer. If cancelled, the channel is closed all the
+        same. A checkpoint.
         """
         try:
-            # An agent that has just logged in does not expect a word before its announcement.
+            # An agent that has just logged in expects no frame before it has announced its functions.
             if self._is_announced and self.connection.state is not _CLOSED:
                 await self._say_goodbye(reason)
         finally:
@@ -684,7 +684,7 @@ class CommunicationChannel:
             await self._pipe.drain()
 
     def _end(self, error: SpearError) -> None:
-        """Nothing comes or goes any more: tell everybody who waits."""
+        """End the channel: fail our calls, stop handlers, wake waiting tasks, and close the pipe."""
         if self.closed.is_set():
             return
         self.closed_by = error
@@ -711,7 +711,7 @@ class CommunicationChannel:
     # -- numbers ------------------------------------------------------------------------------
 
     def statistics(self) -> ChannelStatistics:
-        """What has happened on this channel so far."""
+        """Return the channel's counters up to now."""
         counters, connection, pipe = self._counters, self.connection, self._pipe
         receiver, segments = pipe.receiver, pipe.segments
         return ChannelStatistics(

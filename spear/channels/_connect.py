@@ -1,4 +1,4 @@
-"""The other ways to a channel: dialling in (the agent's side), and both ends in one process."""
+"""Open a channel from an agent to its host, or with both ends in one process."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ async def connect_channel(
     low_latency: bool = False,
     debug: bool = False,
 ) -> AsyncIterator[tuple[CommunicationChannel, Login]]:
-    """Log in to a host over ``stream`` and serve it, for as long as the block runs.
+    """Log in to a host over ``stream``, and serve the channel for as long as the block runs.
 
     Leaving the block closes the channel and the stream. The channel may end earlier: watch
     :attr:`CommunicationChannel.closed`.
 
     Args:
-        stream: connected, and owned by this function from now on.
-        instance_id: who we are.
-        secret: what the host gave us, or the session key of the last login.
-        service: our functions.
-        functions: their names, announced in this order.
-        streams: those among them that send items.
-        limits: ours.
-        resumes: the secret is a session key.
-        low_latency: look for input for a moment before going to sleep.
-        debug: send tracebacks with errors.
+        stream: a connected stream, which this function owns from now on.
+        instance_id: the instance that logs in.
+        secret: the secret that the host issued, or the session key of the last login.
+        service: runs the functions that the host calls.
+        functions: the names of our functions, announced in this order.
+        streams: the names of the functions that send items.
+        limits: the limits of this end.
+        resumes: whether the secret is a session key.
+        low_latency: whether to poll for input for a moment before sleeping.
+        debug: whether to send tracebacks with errors.
 
     Raises:
-        AuthenticationFailed: the host refused us, or is not our host.
+        AuthenticationFailed: the host refused the login, or does not know the secret.
         DeadlineExceeded: the handshake took too long.
-        ChannelBroken, RemoteProtocolError: there is no Spear host at the other end.
+        ChannelBroken, RemoteProtocolError: the connection was lost, or the peer is not a Spear host.
     """
     try:
         async with open_timers() as timers, open_private_nursery() as nursery:
@@ -83,7 +83,7 @@ async def connect_channel(
             finally:
                 pipe.close()
     finally:
-        # Behind the cancelled nursery, where a checkpoint would replace the exception.
+        # Outside of the cancelled nursery, in which a checkpoint would replace the exception.
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
 
@@ -100,10 +100,10 @@ async def open_memory_channels(
     debug: bool = False,
     timers: Timers | None = None,
 ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
-    """(host's end, agent's end) of a channel inside this process, for as long as the block runs.
+    """Open both ends of a channel in this process, for as long as the block runs: (host's, agent's).
 
-    Payloads that are ``bytes`` arrive as the same object. There is nobody to authenticate. With
-    ``debug``, tracebacks go with errors. Channels that share ``timers``, such as those of a
+    Payloads that are ``bytes`` arrive as the same object. No authentication takes place. With
+    ``debug``, errors carry tracebacks. Channels that share ``timers``, such as those of a
     :class:`ConnectionManager`, wake up together.
     """
     pipes = memory_pipes()

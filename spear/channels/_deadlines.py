@@ -1,7 +1,7 @@
-"""Deadlines of the calls of one channel, its own and its peer's.
+"""Deadlines of the calls of one channel, in both directions.
 
-No call has a timer of its own: one that is answered in time, as nearly all are, then costs one
-comparison. When the earliest deadline comes, the calls that are open are looked at, a hundred at most.
+No call has a timer of its own, so a call that is answered in time, as nearly all are, costs one
+comparison. When the earliest deadline passes, all open calls are checked: 100 each way, by default.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @final
 class Deadlines:
-    """Sees that calls expire.
+    """A watch over one channel's calls, which expires them at their deadlines.
 
     Attributes:
-        next: the earliest deadline that is known; :meth:`arm` need be called for earlier ones only.
+        next: the earliest known deadline; :meth:`arm` need only be called for an earlier one.
     """
 
     __slots__ = ("_alarm", "_connection", "_timers", "next")
@@ -35,7 +35,7 @@ class Deadlines:
         self.next = inf
 
     def arm(self, deadline: float) -> None:
-        """There is a call that expires at ``deadline``, before all others."""
+        """Watch for ``deadline``, which is earlier than those of all other calls."""
         if self._alarm is None:
             self._alarm = Alarm(self._timers, self._expire)
         self.next = deadline
@@ -54,6 +54,6 @@ class Deadlines:
             self.arm(earliest)
 
     def close(self) -> None:
-        """Nothing expires any more."""
+        """Stop the watch: no call expires any more."""
         if self._alarm is not None:
             self._alarm.close()

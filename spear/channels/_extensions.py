@@ -1,7 +1,7 @@
-"""Where code of other distributions is entered: the blocks of runtimes and of transports.
+"""Isolation of third-party code: the async context managers of runtimes and of transports.
 
-A bug there must cost one instance or one deployment. Neither an exception nor a hang of such a block may
-reach the tasks of the host, so every block of a runtime or a transport is opened by
+A bug of third-party code must cost one instance or one deployment. Neither an exception nor a hang of a
+runtime's or a transport's block may reach the tasks of the host, so every such block is opened by
 :func:`open_extension`. This module knows neither runtimes nor transports.
 """
 
@@ -40,21 +40,21 @@ async def open_extension(
     refusals: tuple[type[Exception], ...] = (SpearError,),
     make_error: Callable[[str], SpearError] = SpearError,
 ) -> AsyncIterator[T]:
-    """A block of an extension, whose bugs and hangs become errors of Spear.
+    """Enter an extension's context manager, and turn its bugs and hangs into errors of Spear.
 
-    Exceptions that are raised inside the block come out as they are; a bug at its end is logged then.
+    Exceptions that are raised inside the block come out unchanged; a further bug at its end is logged.
 
     Args:
         whose: the extension, for messages, such as "the transport 'unix'".
         enter: returns the extension's context manager.
-        kind: the class of what it has to yield.
-        seconds: a limit for entering the block, and another one for leaving it.
+        kind: the class of the object that the context manager must yield.
+        seconds: the limit for entering the block, and once more for leaving it.
         check: raises if the object that the block yields cannot be used.
-        refusals: exceptions by which the extension may refuse to open; they come out as they are.
+        refusals: exceptions by which the extension may refuse to open; they come out unchanged.
         make_error: makes the error of a block that did not open.
 
     Raises:
-        SpearError: a bug of the extension, once its block was open.
+        SpearError: the extension has a bug, which showed after its block was open.
     """
     is_open = False
     failure: BaseException | None = None
@@ -99,7 +99,7 @@ def _block_of(
     returned: object = block
     if not isinstance(returned, AbstractAsyncContextManager):
         if iscoroutine(returned):
-            returned.close()  # or Python warns of it, somewhere else
+            returned.close()  # or Python warns later that it was never awaited
         method = getattr(getattr(enter, "func", enter), "__name__", "it")
         raise TypeError(
             f"{method} must return an async context manager, as @asynccontextmanager makes one, not a "
@@ -120,7 +120,7 @@ def _too_slow(step: str, seconds: float) -> trio.TooSlowError:
 
 
 def _bugs_of(error: BaseException | None, failure: BaseException | None) -> list[BaseException]:
-    """Return the exceptions of an extension; an exception that was raised inside its block is none."""
+    """Return the bugs in ``error``: neither cancellations and interrupts nor leaves of ``failure``."""
     inside = [] if failure is None else [*leaves_of(failure)]
     leaves = [] if error is None else leaves_of(error)
     return [
@@ -139,7 +139,7 @@ async def _raise_others_first(
 ) -> None:
     """Raise an interrupt, the failure of the code inside, a cancellation, or an error of a known class.
 
-    All of them go before bugs, in this order.
+    These take precedence over bugs, in this order. If there is none, return.
     """
     failed = None if failure is None else _without_cancellations(failure)
     leaves = [leaf for each in (error, failure) if each is not None for leaf in leaves_of(each)]
@@ -161,7 +161,7 @@ async def _raise_others_first(
 
 
 def _without_cancellations(failure: BaseException) -> BaseException | None:
-    """Return an exception without cancellations, which may belong to a scope of the extension."""
+    """Return an exception without its cancellations, which may belong to a scope of the extension."""
     if isinstance(failure, BaseExceptionGroup):
         return failure.split(trio.Cancelled)[1]
     return None if isinstance(failure, trio.Cancelled) else failure

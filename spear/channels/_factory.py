@@ -1,10 +1,10 @@
-"""Which transport an instance gets.
+"""The factory of channels, which chooses the transports of each instance.
 
 Each runtime has a strategy: transports in order of preference. The factory opens a listener for each
-transport that can be opened, as many as the strategy wants, and offers all addresses to the instance. If
+transport that can be opened, up to the strategy's limit, and offers all addresses to the instance. If
 none can be opened, the error names every attempt and its reason.
 
-The factory also keeps the books: which instances have an endpoint, which of them are connected.
+The factory also knows which instances have an endpoint, and which of them are connected.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ T = TypeVar("T")
 @final
 @attrs.frozen(kw_only=True)
 class ChannelConfig:
-    """Deviations of one instance from its runtime's strategy.
+    """A set of deviations of one instance from its runtime's strategy.
 
     Attributes:
-        transports: use these, in this order, instead of the strategy's; each that can be opened is
-            offered.
-        address: listen here; goes with exactly one transport.
-        low_latency: poll for input for a moment before blocking: costs CPU, saves a wake-up.
-        connect_seconds: how long :meth:`CommunicationFactory.get_or_create` waits for the login of the
-            instance; None for ``startup_seconds`` of the host's limits.
+        transports: names of transports, best first, instead of the strategy's; each transport that can
+            be opened is offered.
+        address: the address to listen at; requires exactly one transport.
+        low_latency: whether to poll for input for a moment before blocking: costs CPU, saves a wake-up.
+        connect_seconds: seconds that :meth:`CommunicationFactory.get_or_create` waits for the login of
+            the instance; None for ``startup_seconds`` of the host's limits.
 
     Raises:
         ConfigurationError: a value cannot be used; ``key`` is its name.
@@ -96,10 +96,10 @@ class ChannelConfig:
 @final
 @protected_class
 class CommunicationFactory:
-    """Opens endpoints and keeps the books; made by :func:`open_communication_factory`.
+    """A factory of endpoints and channels; made by :func:`open_communication_factory`.
 
     Attributes:
-        manager: who accepts and authenticates.
+        manager: accepts and authenticates connections.
         transports: the transports that can be used here.
     """
 
@@ -122,14 +122,14 @@ class CommunicationFactory:
     # -- strategies ---------------------------------------------------------------------------
 
     def strategy(self, runtime: str) -> CommunicationStrategy:
-        """The strategy for the instances of a runtime: the one given for it, or else that of Spear."""
+        """Return the strategy of a runtime: the one given for it, or else Spear's default."""
         return self._strategies.get(runtime) or default_strategy(runtime)
 
     def suggest_strategy(self, runtime: str, strategy: CommunicationStrategy) -> None:
         """Use a strategy for a runtime from now on, unless one was given for it.
 
         Raises:
-            ConfigurationError: it is no strategy.
+            ConfigurationError: the value is not a strategy.
         """
         expect_strategy(runtime, strategy)
         self._strategies.setdefault(runtime, strategy)
@@ -145,15 +145,15 @@ class CommunicationFactory:
         config: ChannelConfig | None = None,
         timeouts: InstanceTimeouts | None = None,
     ) -> AsyncIterator[Endpoint]:
-        """An endpoint, where the instance can log in for as long as the block runs.
+        """Open an endpoint, where the instance can log in for as long as the block runs.
 
-        The block belongs to the owner of the instance; leaving it closes listeners and channel.
+        The owner of the instance holds the block; leaving it closes the listeners and the channel.
 
         Args:
             instance: the instance that may log in.
-            service: what the host offers to it.
-            config: how to talk to it, if not as the strategy says.
-            timeouts: of the instance; by default those of the limits.
+            service: the functions that the host offers to the instance.
+            config: deviations from the strategy of the instance's runtime.
+            timeouts: the instance's timeouts; by default those of the host's limits.
 
         Raises:
             ChannelCreationFailed: no transport could be opened.
@@ -183,8 +183,8 @@ class CommunicationFactory:
     ) -> tuple[list[Listener], list[tuple[str, str]]]:
         """Open the listeners of a strategy, best first and at least one; ``stack`` closes them.
 
-        Each transport has a share of the seconds, so that one that hangs leaves time for the others and
-        for the instance. Returns the listeners, and which transports failed, and why.
+        Each transport has a share of the seconds, so that a transport that hangs leaves time for others
+        and for the instance. Returns the listeners, and (transport, reason) of each failure.
         """
         strategy = self.strategy(instance.runtime)
         if config.transports is not None:
@@ -231,12 +231,12 @@ class CommunicationFactory:
         service: Service | None = None,
         config: ChannelConfig | None = None,
     ) -> CommunicationChannel:
-        """The instance's channel; opens an endpoint if there is none, and waits for the login.
+        """Wait for the login of an instance, and return its channel; open an endpoint if it has none.
 
         If the instance has an endpoint already, ``service`` and ``config.transports`` change nothing.
 
-        An endpoint that is opened here lives until :meth:`close` or until the factory's block is left;
-        but if everybody who waits for its first login gives up or is cancelled, it is closed again.
+        An endpoint that is opened here stays open until :meth:`close`, or until the factory's block is
+        left. It is closed earlier if all callers give up, or are cancelled, before the first login.
 
         Raises:
             ChannelCreationFailed: no transport could be opened.
@@ -290,23 +290,23 @@ class CommunicationFactory:
             if kept.opened.is_set():  # a transport has failed later
                 logger.error("%s: %s", instance, error, exc_info=error)
             else:
-                kept.failure = error  # for those who wait
+                kept.failure = error  # for the tasks that wait
         finally:
             del self._kept[instance]
             kept.opened.set()
             kept.closed.set()
 
-    # -- what belongs to it -------------------------------------------------------------------
+    # -- background tasks ---------------------------------------------------------------------
 
     async def start(self, function: Callable[[trio.TaskStatus[T]], Awaitable[None]]) -> T:
         """Run ``function(task_status)`` until the factory's block is left, which cancels it.
 
-        Returns what it passes to ``task_status.started()``. If cancelled before that, so is the function.
+        Returns the value of ``task_status.started()``. If cancelled before, the function is cancelled.
         """
         started: T = await self._nursery.start(lambda *, task_status: function(task_status))
         return started
 
-    # -- books --------------------------------------------------------------------------------
+    # -- connected instances ------------------------------------------------------------------
 
     def has_channel(self, instance: InstanceId) -> bool:
         """Whether the instance is connected now."""
@@ -319,12 +319,12 @@ class CommunicationFactory:
         return tuple(each.instance_id for each in self.manager.endpoints if each.is_connected)
 
     async def close(self, instance: InstanceId) -> None:
-        """Close the instance's channel and let it log in no more. A checkpoint.
+        """Close the instance's channel, and refuse further logins. A checkpoint.
 
-        Calls that run on the channel fail with ChannelClosed. If cancelled, the channel is closed too.
+        Calls in flight on the channel fail with ChannelClosed. If cancelled, the channel is closed, too.
 
         Raises:
-            ChannelClosed: it has no endpoint.
+            ChannelClosed: the instance has no endpoint.
         """
         await trio.lowlevel.checkpoint()
         endpoint, kept = self.manager.endpoint(instance), self._kept.get(instance)
@@ -338,8 +338,8 @@ class CommunicationFactory:
                 await kept.aclose()
 
     async def close_all(self) -> None:
-        """Close every channel, all at once. A checkpoint."""
-        await trio.lowlevel.checkpoint()  # the nursery is none if it remains empty
+        """Close all channels, concurrently. A checkpoint."""
+        await trio.lowlevel.checkpoint()  # an empty nursery is no checkpoint
         async with trio.open_nursery() as nursery:
             for instance in {each.instance_id for each in self.manager.endpoints} | set(self._kept):
                 nursery.start_soon(self._close_if_open, instance)
@@ -366,17 +366,17 @@ def _check_listener(reach: Reach, listener: Listener) -> None:
 @final
 @attrs.define(eq=False)
 class _KeptEndpoint:
-    """An endpoint of :meth:`CommunicationFactory.get_or_create`, from before it is opened."""
+    """An endpoint that :meth:`CommunicationFactory.get_or_create` is opening, or has opened."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    opened: trio.Event = attrs.field(factory=trio.Event)  # or it never will be
+    opened: trio.Event = attrs.field(factory=trio.Event)  # or the endpoint has failed to open
     closed: trio.Event = attrs.field(factory=trio.Event)
     endpoint: Endpoint | None = None
     failure: Exception | None = None
-    waiting: int = 0  # how many wait for its first login
+    waiting: int = 0  # tasks that wait for a login
 
     async def aclose(self) -> None:
-        """Close it, even if cancelled; it takes as long as an endpoint takes to say goodbye."""
+        """Close the endpoint, even if cancelled. Takes as long as its channel takes to send CLOSE."""
         self.scope.cancel()
         with trio.CancelScope(shield=True):
             await self.closed.wait()
@@ -390,13 +390,13 @@ async def open_communication_factory(
     strategies: Mapping[str, CommunicationStrategy] | None = None,
     instruments: Instruments | None = None,
 ) -> AsyncIterator[CommunicationFactory]:
-    """A factory for as long as the block runs; leaving it closes every channel.
+    """Open a factory for as long as the block runs; leaving it closes every channel.
 
     Args:
-        limits: for every connection.
-        transports: are found before those of Spear and of installed distributions, by their names.
-        strategies: by runtime; each takes the place of Spear's own for that runtime.
-        instruments: hear of connections, and of the instances that use the factory.
+        limits: the host's limits, which apply to every connection.
+        transports: further transports; by name, they precede those of Spear and of distributions.
+        strategies: strategies by runtime; each replaces Spear's own strategy for the runtime.
+        instruments: are notified of connections, and of the instances that use the factory.
 
     Raises:
         ConfigurationError: two transports have one name, or a strategy or a transport cannot be used.

@@ -1,4 +1,4 @@
-"""Running the handlers of the peer's calls, and telling the peer how they ended."""
+"""Run the handlers of the peer's calls, and send the peer their results or failures."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
     from .segments import SegmentLender
 
 MAX_MICROS: Final = 0xFFFF_FFFF
-"""72 minutes: the longest execution time that a response can tell."""
+"""The longest execution time that a response can report: 72 minutes."""
 
 _CLOSED: Final = ConnectionState.CLOSED
 _CLOSING: Final = CallCancelled("this side is closing", delivered="yes")
 
 
 class Service(Protocol):
-    """What this side offers to the other: the handlers behind its function numbers and names."""
+    """A set of handlers that this end offers to its peer, by function number and name."""
 
     def refuse(self, function: int, head: Head | None) -> CallFailed | None:
-        """Why a call is refused before its arguments are read, or None to take it."""
+        """Return the reason to refuse a call before its arguments are read; None accepts the call."""
 
     async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
-        """The result's bytes, and whether they are CBOR. Raise CallFailed for a typed failure."""
+        """Run a call; return its result's bytes, and whether they are CBOR. May raise CallFailed."""
 
 
 @final
 class NoService:
-    """Offers nothing."""
+    """A service without functions."""
 
     def refuse(self, function: int, head: Head | None) -> CallFailed | None:
-        """Everything is refused."""
+        """Refuse every call."""
         return NotFound("this side of the channel offers no functions")
 
     async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
-        """Never reached."""
+        """Raise AssertionError: this service refuses every call before."""
         raise AssertionError("a refused call was handled")  # pragma: no cover
 
 
 @final
 class Handlers:
-    """Runs a service's handlers for one connection.
+    """A runner of a service's handlers for one connection.
 
     Args:
-        clock: reads Trio's time.
-        lender: hands over results that are segments; None if nothing can be handed over.
-        debug: send tracebacks with errors.
+        clock: returns Trio's time.
+        lender: hands over results that are segments; None if the connection passes no segments.
+        debug: whether to send tracebacks with errors.
     """
 
     __slots__ = ("_clock", "_connection", "_counters", "_debug", "_handle", "_lender")
@@ -84,7 +84,7 @@ class Handlers:
         self._debug = debug
 
     async def run(self, call: InboundCall) -> None:
-        """Run one handler and send its final frame.
+        """Run one handler, and send the final frame of its call.
 
         Raises nothing but Cancelled and KeyboardInterrupt, alone or in a group.
         """
@@ -102,7 +102,7 @@ class Handlers:
                     self._connection.respond(call, payload, CBOR if is_cbor else 0, micros)
                     self._counters.messages_sent += 1
                 except LocalProtocolError as error:
-                    # Nothing but the size of the result can be wrong here.
+                    # The only possible fault is the size of the result.
                     advice = f"{error}; send it in parts, as a stream"
                     self._fail(call, Rejected(advice, code="result_too_large", delivered="yes"))
         except CallFailed as failure:
@@ -126,7 +126,7 @@ class Handlers:
             call.discard_items()
 
     async def _get_ready(self, result: Segment) -> None:
-        """Wait until a segment can be handed over, if ever it can."""
+        """Wait until a segment can be handed over, if the connection allows it."""
         if self._lender is not None and len(result) >= self._lender.least_bytes:
             await self._lender.get_ready()
 
@@ -137,7 +137,7 @@ class Handlers:
 
     @trio.lowlevel.enable_ki_protection  # see text_of
     def _raised(self, error: BaseException) -> FunctionRaised:
-        """What the caller may know of an exception."""
+        """Return the failure that a caller receives for an exception of the handler."""
         trace = None
         if self._debug:
             import traceback

@@ -1,6 +1,6 @@
-"""Logging in: the frames of ``spear.wire``'s handshake over a pipe, from either side.
+"""Logging in: the handshake of ``spear.wire`` over a pipe, from both sides.
 
-Both functions leave the connection open, or raise.
+:func:`admit_agent` (host) and :func:`log_in` (agent) leave the connection open, or raise.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from ._pipes import Pipe
 
 Judge: TypeAlias = Callable[[AuthRequest], tuple[tuple[Secret, ...], str]]
-"""The keys of which one must have signed a login; or none, and the reason why it is refused."""
+"""Returns the keys of which one must have signed a login. For a refusal: no keys, and the reason."""
 
-# Signing with this takes as long as signing with a real one, so that an unknown instance cannot be
-# told from a wrong proof by the time the refusal takes.
+# Verifying with this key takes as long as with a real one, so the time of a refusal does not reveal
+# whether the instance is unknown or the proof is wrong.
 _NOBODY: Final = Secret(bytes(32))
 
 
@@ -50,9 +50,9 @@ class Login:
     """A handshake that succeeded.
 
     Attributes:
-        request: what the agent said of itself; on the agent's side, what it said.
-        key: what it was signed with.
-        session: the key that resumes the session when this connection is gone.
+        request: the request that the agent sent.
+        key: the key that signed the request.
+        session: the key that resumes the session after this connection has broken.
     """
 
     request: AuthRequest
@@ -64,8 +64,8 @@ class LoginRefused(AuthenticationFailed):
     """The host refused a login.
 
     Attributes:
-        reason: for our log and counters, never for the peer.
-        instance: whom the peer claimed to be.
+        reason: the reason, for our log and counters; never sent to the peer.
+        instance: the instance that the peer claimed to be, if any.
     """
 
     def __init__(self, reason: str, instance: InstanceId | None) -> None:
@@ -77,14 +77,14 @@ class LoginRefused(AuthenticationFailed):
 async def admit_agent(
     pipe: Pipe, connection: Connection, limits: WireLimits, judge: Judge
 ) -> Login:
-    """The host's side: challenge, check the proof, answer. Runs under its caller's deadline.
+    """Challenge an agent, check its proof, and answer (the host's side). The caller sets a deadline.
 
     If cancelled, the connection is unusable.
 
     Raises:
-        LoginRefused: and the peer has been told, as far as it can be.
-        RemoteProtocolError: it does not speak our protocol.
-        ChannelBroken: it has left.
+        LoginRefused: the login was refused, and the refusal was sent if the peer still reads.
+        RemoteProtocolError: the peer does not speak our protocol.
+        ChannelBroken: the connection was lost.
     """
     nonce = urandom(NONCE_BYTES)
     features = _features(pipe)
@@ -124,15 +124,15 @@ async def log_in(
     *,
     resumes: bool = False,
 ) -> Login:
-    """The agent's side: answer the challenge, check that the host knows the secret, too.
+    """Answer the host's challenge, and check that the host knows the secret, too (the agent's side).
 
     If cancelled, the connection is unusable.
 
     Raises:
-        DeadlineExceeded: the host takes too long.
-        AuthenticationFailed: we were refused, or this is not our host.
-        RemoteProtocolError: the peer speaks something else.
-        ChannelBroken: it has left.
+        DeadlineExceeded: the handshake took longer than ``handshake_seconds``.
+        AuthenticationFailed: the host refused the login, or does not know the secret.
+        RemoteProtocolError: the peer does not speak our protocol.
+        ChannelBroken: the connection was lost.
     """
     with trio.move_on_after(limits.handshake_seconds):
         return await _log_in(pipe, connection, limits, instance, secret, resumes=resumes)
@@ -186,14 +186,14 @@ async def _log_in(
 
 
 def _features(pipe: Pipe) -> tuple[str, ...]:
-    """What we know beyond what everybody knows."""
+    """Return the optional features of the protocol that this end can use on the pipe."""
     return (SEGMENTS,) if pipe.segments.is_possible else ()
 
 
 async def _receive(
     pipe: Pipe, connection: Connection, type_: FrameType, kind: Kind | None
 ) -> Head | None:
-    """The head of the one frame that must come now."""
+    """Wait for the one frame that must come next; return its head."""
     frames = await pipe.receive()
     if pipe.receiver is not None and pipe.receiver.error is not None:
         raise pipe.receiver.error

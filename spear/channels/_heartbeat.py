@@ -1,9 +1,9 @@
 """Heartbeats: how a host knows that the other end of a channel is alive.
 
-An agent says "still here" a little more often than its host looks, and the host, which may hold ten
-thousand channels, only looks at when it has last heard anything at all. It asks (HEALTH_CHECK) where
-that is too long ago: of an agent that has gone, or one that never speaks by itself. To ask every time
-would cost the host twice as much for each heartbeat.
+An agent sends heartbeats by itself, a little more often than its host checks. The host, which may hold
+ten thousand channels, only checks when it last received any frame. A peer that has been silent for too
+long may be dead, or may not send heartbeats by itself, so the host asks it (HEALTH_CHECK). Asking every
+time would double the host's cost of a heartbeat.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
     from ._timers import Timers
 
 BEATS_PER_TICK: Final = 10
-"""Heartbeats may be late by this part of their interval."""
+"""Ticks in an interval. Times are rounded to ticks, so a heartbeat's check may be late by one tick."""
 
 SPOKEN_AFTER: Final = 0.95
-"""The part of the host's interval after which an agent speaks by itself: before it would be asked."""
+"""The part of the host's interval after which an agent sends a heartbeat: just before the host asks."""
 
 machine_clock: Final[trio.lowlevel.RunVar[Callable[[], float]]] = trio.lowlevel.RunVar(
     "spear machine clock", monotonic
 )
-"""A clock that all processes of a machine share, as they do not share Trio's. A run in virtual time sets
-another one."""
+"""A clock that all processes of a machine share, unlike Trio's clock. A run in virtual time replaces
+it."""
 
 LEAST_SECONDS: Final = 0.01
-"""No host can make an agent speak more often than this."""
+"""The shortest interval at which a host can make an agent send heartbeats."""
 
 
 @final
 class Heartbeat:
-    """Watches the peer of one channel.
+    """A watch over the peer of one channel (host), or a sender of heartbeats (agent).
 
     Args:
-        on_lost: called with the seconds of silence after which the peer is taken for dead.
+        on_lost: called with the seconds of silence when the peer is treated as dead.
 
     Attributes:
-        heard: when the peer last said anything; the channel's reader keeps it.
-        misses: intervals of silence in a row.
-        is_lost: the peer has been taken for dead.
-        is_busy: asked with every interval of silence whether the peer has been at work since it was last
-            asked. One that has is not dead, for as long as the limits allow.
+        heard: when the peer's last frame arrived, in Trio's time; the channel's reader sets it.
+        misses: consecutive intervals in which the peer was silent.
+        is_lost: whether the peer has been treated as dead.
+        is_busy: called after every silent interval; returns whether the peer has been busy since the
+            last call. A busy peer is treated as dead only after ``busy_seconds`` of silence.
     """
 
     __slots__ = (
@@ -78,12 +78,12 @@ class Heartbeat:
         self.is_busy: Callable[[], bool] | None = None
 
     def watch(self) -> None:
-        """Watch the peer from now on (the host's side)."""
+        """Start to watch the peer (the host's side)."""
         self._look_at(self.heard + self._interval)
 
     def _look_at(self, when: float) -> None:
-        # On a common grid, so that the looks at many channels share a pass of the scheduler: alone,
-        # each costs 75 us, together 15.
+        # On a common grid, so that checks of many channels share a scheduler pass: a check alone costs
+        # 75 us, a check among others 15 us.
         tick = self._interval / BEATS_PER_TICK
         self._timers.call_at(ceil(when / tick - 1e-6) * tick, self._look)
 
@@ -92,13 +92,13 @@ class Heartbeat:
         if connection.state is ConnectionState.CLOSED:
             return
         silent = now - heard
-        # One more at most, however late this is: if we stood still ourselves (a blocked loop, a paused
-        # machine), the peer has not been asked, and must not be declared dead for that.
+        # At most one more miss, however late this check is. If this process stood still (a blocked loop,
+        # a paused machine), it has not asked the peer, which must not be declared dead for that.
         most = 1 if heard > self._last_look else self.misses + 1
         self.misses = min(int(silent / interval + 1e-6), most)
         self._last_look = now
         if self.misses:
-            # Asked at every miss, so that the last answer is about the last interval.
+            # Called at every miss, so that the last answer covers only the last interval.
             is_busy = self.is_busy is not None and self.is_busy()
             if self.misses >= self._max_misses and not (is_busy and silent < self._busy_seconds):
                 self.is_lost = True
@@ -106,19 +106,19 @@ class Heartbeat:
                 return
             self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
             connection.send_control(Kind.HEALTH_CHECK, a=self._sequence)
-        # Counted from the last sign of life, so that a peer that stops is found after exactly
-        # `heartbeat_misses` intervals, whenever it stops. If we are late, a moment from now would be too
-        # soon: it needs time to answer, or to do something that can be seen.
+        # Counted from the last frame, so that a peer that stops is found after exactly
+        # `heartbeat_misses` intervals, whenever it stops. After a late check, the next one must leave the
+        # peer time to answer, or to use CPU time.
         due = heard + interval * (self.misses + 1)
         self._look_at(max(due, now + interval / 2) if due > now else now + interval)
 
     def speak(self) -> None:
-        """Tell the peer, as often as it likes to hear, that we are alive (the agent's side)."""
+        """Start to send heartbeats, at the interval that the peer has asked for (the agent's side)."""
         self._speak_next(trio.current_time())
 
     def _speak_next(self, now: float) -> None:
-        # On a grid, as the host's looks, but one that all processes of a machine have in common: a host
-        # then wakes up once for the beats of many agents. Alone, each costs three times as much.
+        # On a grid that all processes of a machine share, so that a host wakes up once for the heartbeats
+        # of many agents. A heartbeat that arrives alone costs the host three times as much.
         interval = max(self._connection.peer.heartbeat_seconds, LEAST_SECONDS)
         tick, clock = interval / BEATS_PER_TICK, machine_clock.get()()
         due = (clock + interval * SPOKEN_AFTER) // tick * tick

@@ -1,13 +1,13 @@
 """Where Ctrl-C may raise KeyboardInterrupt, and where it has to wait.
 
 Trio raises KeyboardInterrupt between any two steps of unprotected code. Inside Spear an interrupt would
-leave a task registered that no longer waits, or a slot that is never freed. So Spear is
+leave a task registered that no longer waits, or a slot that is never freed. Spear is therefore
 protected (:func:`trio.lowlevel.enable_ki_protection`): Trio raises the interrupt at the main task's next
 checkpoint instead.
 
-Trio asks the innermost function on the stack that is marked. So it is enough to mark what is entered
-from outside: public methods, public blocks, and the functions that tasks begin with. Callables of the
-user are marked the other way, by :func:`call_unprotected`, so that Ctrl-C ends a loop in them.
+Trio goes by the innermost function on the stack that is marked. It is enough to mark the entry points:
+public methods, public blocks, and the functions that tasks begin with. Callables of the user are marked
+as unprotected, by :func:`call_unprotected`, so that Ctrl-C ends a loop in them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _call_exit(
 def protected_exit(method: T) -> T:
     """Protect an ``__aexit__`` from the moment at which ``async with`` calls it.
 
-    CPython handles signals behind each call that is no plain function's. ``async with`` calls the bound
+    CPython handles signals after each call of anything but a plain function. ``async with`` calls a bound
     method, so an interrupt could be raised in the user's frame, and the coroutine be dropped unawaited.
     """
     assert isinstance(method, FunctionType)
@@ -98,7 +98,7 @@ class ProtectedBlock(AbstractAsyncContextManager[T]):
         traceback: TracebackType | None,
     ) -> bool | None:
         manager = self._manager
-        # Dropped in here: Python swallows interrupts in callbacks of weak references to the generator.
+        # Dropped in this frame: Python swallows interrupts in weak-reference callbacks of the generator.
         del self._manager
         try:
             return await manager.__aexit__(kind, error, traceback)
@@ -109,10 +109,10 @@ class ProtectedBlock(AbstractAsyncContextManager[T]):
 def protected_block(
     function: Callable[P, AsyncIterator[T]],
 ) -> Callable[P, AbstractAsyncContextManager[T]]:
-    """Make a block of an asynchronous generator, as :func:`contextlib.asynccontextmanager` does.
+    """Turn an asynchronous generator into a block, as :func:`contextlib.asynccontextmanager` does.
 
     Ctrl-C cannot interrupt the generator. With ``contextlib``, an interrupt between the generator's
-    ``yield`` and the first line of the block would keep the code behind the ``yield`` from running.
+    ``yield`` and the first line of the block would keep the code after the ``yield`` from running.
     """
     make = asynccontextmanager(function)
 
@@ -151,7 +151,7 @@ def notify(
 def notify_all(
     logger: Logger, observers: tuple[Callable[[Unpack[Ts]], object], ...], *args: *Ts
 ) -> None:
-    """Call hooks of instruments, as :func:`notify` calls an observer. None keeps the next one from it."""
+    """Call all hooks of instruments, as :func:`notify` calls an observer, even if one of them raises."""
     for each in observers:
         try:
             each(*args)

@@ -1,16 +1,16 @@
 """The host's side of connections: endpoints, logins, and the channels that they lead to.
 
-An :class:`Endpoint` is one instance's place at the host: listeners of its own, a secret that only
-this incarnation has, and, once the instance has logged in, its channel. It lives inside an
-``async with`` block of the instance's owner; when the block is left, all of it is gone.
+An :class:`Endpoint` is where one instance logs in. It has listeners of its own, a secret for this
+incarnation only, and, once the instance has logged in, the channel. The owner of the instance opens
+the endpoint by an ``async with`` block; leaving the block closes all of it.
 
 The policy of logins:
 
-* The secret is good for one login, and only until the startup deadline.
-* While the instance's channel lives, every other login is refused, whatever it can prove.
+* The secret is valid for one login, and only until the startup deadline.
+* While the instance's channel is open, every other login is refused, even with a valid proof.
 * When the channel has broken, the same incarnation may resume within ``reconnect_seconds``, with the
   session key that both sides derived from its last login.
-* A login of which the instance may not have learned that it succeeded may be repeated as it was.
+* An instance that may not have learned of its successful login may repeat the login unchanged.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ManagerStatistics:
     connected: int
     logins: int
     refused_logins: Mapping[str, int]
-    """By reason."""
+    """Number of refused logins, by reason."""
     heartbeats_lost: int
     acceptor: AcceptorStatistics
 
@@ -66,16 +66,16 @@ class ManagerStatistics:
 @final
 @protected_class
 class Endpoint:
-    """A place at the host for one instance.
+    """A place at the host where one instance logs in: its listeners, its secret and its channel.
 
     Attributes:
-        instance_id: whose.
-        offered: the addresses at which the instance may connect, best first; hand them over.
-        not_offered: transports of the strategy that have no address here, and why: (name, reason).
-        address: the one by which it has logged in last; before that, the best one.
-        secret: what it proves itself with; hand it over, never log it.
-        channel: the instance's channel, None until it has announced its functions: before that
-            nothing may be sent to it. After a reconnection it is another one.
+        instance_id: the instance that may log in.
+        offered: the addresses at which the instance may connect, best first; pass them to it.
+        not_offered: transports of the strategy that could not be opened, and why: (name, reason).
+        address: the address of the last login; before a login, the best address.
+        secret: the key by which the instance proves its identity; pass it on, never log it.
+        channel: the instance's channel; None until the instance has announced its functions, before
+            which nothing may be sent to it. A reconnection makes a new channel.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class Endpoint:
         self.secret = Secret.generate()
         self.channel: CommunicationChannel | None = None
         self.allow_peer: PeerCheck | None = None
-        self._newest: CommunicationChannel | None = None  # from its login on
+        self._newest: CommunicationChannel | None = None  # the last channel, from its login on
         self._manager = manager
         self._service = service
         self._low_latency = low_latency
         self._expires = trio.current_time() + timeouts.startup_seconds
         self._session: Secret | None = None
-        # How the last login was made (resumes, key), until the instance has shown that it knows of it.
+        # The last login (resumes, key), until an announcement shows that the instance knows of it.
         self._unconfirmed: tuple[bool, Secret] | None = None
         self._closed = False
         self._changed: trio.Event | None = None  # a task waits for a change
@@ -116,14 +116,14 @@ class Endpoint:
         return self.channel is not None and self.channel.is_connected
 
     async def wait_connected(self) -> CommunicationChannel:
-        """Wait for a channel that is ready: logged in, and its functions announced.
+        """Wait until the instance has logged in and announced its functions; return its channel.
 
-        If cancelled, nothing changes. Waits for ever; put it under a deadline, and watch the
-        instance's process meanwhile.
+        If cancelled, nothing changes. The wait has no limit: set a deadline, and watch the instance's
+        process meanwhile.
 
         Raises:
             ChannelClosed: the endpoint was closed.
-            ChannelCreationFailed: there is no channel, and no listener that accepts connections.
+            ChannelCreationFailed: there is no channel, and no listener accepts connections any more.
         """
         await trio.lowlevel.checkpoint()
         while True:
@@ -150,7 +150,7 @@ class Endpoint:
     ) -> AsyncIterator[CommunicationChannel]:
         """Connect an instance of this process, without a transport, for as long as the block runs.
 
-        Yields the instance's end. There is nobody to authenticate. The arguments are those of
+        Yields the instance's end. No authentication takes place. The arguments are those of
         :func:`open_memory_channels`.
 
         Raises:
@@ -184,21 +184,21 @@ class Endpoint:
         return self._newest is not None and not self._newest.closed.is_set()
 
     def lose(self, listener: Listener, error: ChannelBroken) -> None:
-        """Offer a listener no more that cannot accept. A channel that was opened through it goes on."""
+        """Close a listener that cannot accept any more. Channels that were opened through it go on."""
         logger.error("%s: %s", self.instance_id, error)
         scheme = str(listener.advertised).partition(":")[0]
         self._lost.append((scheme, error.summary))
-        _close(listener)  # who connects is refused, and tries the next address
+        _close(listener)  # connections are now refused, so the instance tries the next address
         self._announce_change()
 
     def expect_peer(self, check: PeerCheck) -> None:
-        """From now on, let in only processes that ``check`` accepts (Unix sockets)."""
+        """Accept only processes for which ``check`` returns true from now on (Unix sockets)."""
         self.allow_peer = check
 
     # -- logins -------------------------------------------------------------------------------
 
     def judge(self, request: AuthRequest) -> tuple[tuple[Secret, ...], str]:
-        """The keys of which one must have signed a login; or none, and why it is refused."""
+        """Return the keys of which one must have signed a login; or no keys, and why it is refused."""
         if request.instance != self.instance_id:
             return (), "wrong_instance"
         if self._closed:
@@ -220,7 +220,7 @@ class Endpoint:
         return tuple(keys), ""
 
     async def serve(self, address: Address, incoming: IncomingConnection) -> None:
-        """Handle one connection, to a listener of that address, from its first byte to its last."""
+        """Handle one connection until it ends; ``address`` is that of its listener."""
         manager, limits = self._manager, self._manager.limits.wire
         manager.tell("connected", None, incoming.number)
         async with trio.open_nursery() as nursery:
@@ -285,7 +285,7 @@ class Endpoint:
             changed.set()
 
     async def aclose(self) -> None:
-        """Close the channel, if there is one, and let no further login in. A checkpoint."""
+        """Close the channel, if there is one, and refuse further logins. A checkpoint."""
         self._closed = True
         self._announce_change()
         if self._newest is not None:
@@ -297,7 +297,7 @@ class Endpoint:
 def _close(listener: Listener) -> None:
     try:
         listener.close()
-    except Exception:  # of a transport of another distribution
+    except Exception:  # a bug of a third-party transport
         logger.exception("the listener at %s cannot be closed", listener.advertised)
 
 
@@ -311,12 +311,12 @@ def _offer(listener: Listener) -> OfferedAddress:
 @final
 @protected_class
 class ConnectionManager:
-    """All endpoints of a host; made by :func:`open_connection_manager`.
+    """A keeper of all endpoints of a host; made by :func:`open_connection_manager`.
 
     Attributes:
-        limits: those of ``wire`` are for every connection.
-        timers: shared by all channels.
-        instruments: told of connections, instances and calls.
+        limits: the host's limits, of which ``wire`` applies to every connection.
+        timers: the timers that all channels share.
+        instruments: the host's instruments, which are notified of connections, instances and calls.
     """
 
     def __init__(self, limits: HostLimits, timers: Timers, instruments: Instruments) -> None:
@@ -340,9 +340,9 @@ class ConnectionManager:
     ) -> AsyncIterator[Endpoint]:
         """Let one instance log in, for as long as the block runs.
 
-        The instance may connect to any of the listeners, of which the first is the best. All of them
-        together let it in once. Leaving the block closes the listeners and the channel. If cancelled, the
-        channel's peer is not told why. The secret is void after ``timeouts.startup_seconds``.
+        The instance may connect to any of the listeners, of which the first is the best, but has only
+        one channel at a time. Leaving the block closes the listeners and the channel. If cancelled, the
+        peer is not sent a reason. The secret expires after ``timeouts.startup_seconds``.
 
         Raises:
             SpearError: the instance has an endpoint already.
@@ -383,7 +383,7 @@ class ConnectionManager:
             endpoint.lose(listener, error)
 
     def endpoint(self, instance_id: InstanceId) -> Endpoint | None:
-        """The instance's endpoint, if it has one."""
+        """Return the instance's endpoint; None if it has none."""
         return self._endpoints.get(instance_id)
 
     @property
@@ -400,19 +400,19 @@ class ConnectionManager:
         connection: int,
         reason: str = "",
     ) -> None:
-        """Log what has happened to a connection, and tell the instruments."""
+        """Log an event of a connection, and notify the instruments."""
         whose = "" if instance is None else f" of {instance}"
         logger.debug("connection %d%s: %s %s", connection, whose, kind, reason)
         if hooks := self.instruments.connection_changed:
             notify_all(logger, hooks, ConnectionEvent(kind, instance, connection, reason))
 
     def logged_in(self, instance: InstanceId, connection: int) -> None:
-        """A login succeeded."""
+        """Count a successful login, and notify the instruments."""
         self._logins += 1
         self.tell("authenticated", instance, connection)
 
     def refused(self, refusal: LoginRefused, connection: int) -> None:
-        """A login failed."""
+        """Count and log a refused login, and notify the instruments."""
         self._refused[refusal.reason] += 1
         logger.warning(
             "connection %d: login as %s refused: %s", connection, refusal.instance, refusal.reason
@@ -420,12 +420,12 @@ class ConnectionManager:
         self.tell("authentication_failed", refusal.instance, connection, refusal.reason)
 
     def heartbeat_lost(self, instance: InstanceId, connection: int) -> None:
-        """A peer went silent."""
+        """Count a channel whose peer went silent, and notify the instruments."""
         self._heartbeats_lost += 1
         self.tell("heartbeat_lost", instance, connection)
 
     def statistics(self) -> ManagerStatistics:
-        """The counters."""
+        """Return the counters up to now."""
         return ManagerStatistics(
             endpoints=len(self._endpoints),
             connected=sum(endpoint.is_connected for endpoint in self._endpoints.values()),
@@ -440,6 +440,6 @@ class ConnectionManager:
 async def open_connection_manager(
     limits: HostLimits = DEFAULT_HOST_LIMITS, *, instruments: Instruments | None = None
 ) -> AsyncIterator[ConnectionManager]:
-    """A manager for as long as the block runs; its endpoints must be closed before it ends."""
+    """Open a manager for as long as the block runs; its endpoints must be closed before it ends."""
     async with open_timers() as timers:
         yield ConnectionManager(limits, timers, instruments or Instruments())

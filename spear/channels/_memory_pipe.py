@@ -1,4 +1,4 @@
-"""Moving frames between two ends in the same process."""
+"""A pipe between two ends of a channel in the same process."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .segments import NO_SEGMENTS
 @final
 @protected_class
 class MemoryPipe:
-    """Frames handed to a peer in the same process: no bytes, no copies, no encoding.
+    """A pipe that hands frames to a peer in the same process, without encoding them.
 
-    What a peer receives are the very objects that were sent, if they are ``bytes``.
+    Payloads that are ``bytes`` or segments arrive as the same objects; others are copied.
     """
 
     __slots__ = (
@@ -53,7 +53,7 @@ class MemoryPipe:
     def __init__(self) -> None:
         self.sink: Sink = self
         self.receiver: Receiver | None = None
-        self.peer: MemoryPipe | None = None  # None: the other end is closed
+        self.peer: MemoryPipe | None = None  # None: either end is closed
         self._inbox: list[Frame] = []
         self._reader: trio.lowlevel.Task | None = None
         self.pushed = 0
@@ -65,7 +65,7 @@ class MemoryPipe:
     # -- the reader ---------------------------------------------------------------------------
 
     async def receive(self) -> list[Frame]:
-        """The next frames. Raises ChannelBroken when there will be none."""
+        """Wait for frames and return them. Raises ChannelBroken when no more will come."""
         while not self._inbox:
             if self.peer is None:
                 raise ChannelBroken("connection lost: closed by the peer")
@@ -75,7 +75,7 @@ class MemoryPipe:
         return frames
 
     async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        """Hand over all frames that come; ends as :meth:`receive` does, or with what it raises."""
+        """Pass all frames to ``on_frames``, until that or :meth:`receive` raises."""
         while True:
             on_frames(await self.receive())
 
@@ -92,7 +92,7 @@ class MemoryPipe:
 
     @property
     def unsent_bytes(self) -> int:
-        """Nothing waits."""
+        """Zero: frames are delivered at once."""
         return 0
 
     def push(
@@ -105,15 +105,15 @@ class MemoryPipe:
         payload: Payload = b"",
         head: Head | None = None,
     ) -> None:
-        """Put a frame before the peer's reader."""
+        """Deliver a frame to the peer's reader; drop it if the pipe is closed."""
         peer = self.peer
         if peer is None:
             return
         if type(payload) is not bytes and not isinstance(payload, Segment):
             payload = bytes(payload)
         if head is not None:
-            # A copy, so that neither side sees what the other does to it; and no head passes here
-            # that another transport would refuse.
+            # A copy, so that neither side sees later changes by the other. Encoding refuses a head
+            # that another transport would refuse, too.
             head = decode_head_untrusted(encode_head(head))
         self.pushed += 1
         self.bytes_sent += len(payload)
@@ -124,7 +124,7 @@ class MemoryPipe:
             peer._reader = None
 
     def push_item(self, flags: int, call_id: int, item: Buffer) -> None:
-        """Put an item before the peer's reader."""
+        """Deliver an item to the peer's reader."""
         self.push(FrameType.STREAM_DATA, flags, call_id, 1, 0, item)
 
     def push_latest(
@@ -136,23 +136,23 @@ class MemoryPipe:
         payload: Buffer = b"",
         head: Head | None = None,
     ) -> None:
-        """The peer's reader runs in the next pass, so nothing piles up that could be replaced."""
+        """Deliver a frame. The peer reads it in the next pass, so older ones need not be replaced."""
         self.push(type_, 0, call_id, a, b, payload, head)
 
     def push_credit(self, call_id: int, credit: int) -> None:
-        """Give credit back."""
+        """Return credit to the peer."""
         self.push(FrameType.CREDIT, 0, call_id, credit, 0)
 
     def may_lend(self, segment: Segment) -> bool:
-        """The object itself is handed over."""
+        """Whether a segment can be delivered: always, because the object itself is."""
         return True
 
     def released(self, number: int) -> bool:
-        """Nothing is ever handed over by number."""
+        """Return False: no segment has a number here."""
         return False
 
     def retract(self, call_id: int, sequence: int) -> bool:
-        """Take back the newest frame, if the peer has not seen it."""
+        """Take back the newest frame if the peer has not read it; return whether that was done."""
         peer = self.peer
         if peer is None or sequence != self.pushed or not peer._inbox:
             return False
@@ -162,22 +162,22 @@ class MemoryPipe:
         return True
 
     def abandon(self, call_id: int) -> bool:
-        """Nothing is ever half sent."""
+        """Return False: no payload is ever partly sent."""
         return False
 
     def is_unsent(self, call_id: int, sequence: int) -> bool:
-        """Everything pushed is with the peer."""
+        """Whether a frame is unsent: never, because all frames are delivered at once."""
         return False
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: frames are delivered at once."""
 
     async def drain(self) -> None:
-        """Nothing waits."""
+        """Return: frames are delivered at once. A checkpoint."""
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Part from the peer, which will see the end after what it has not read yet."""
+        """Disconnect from the peer, which first reads the frames that were delivered."""
         if self.peer is not None:
             peer, self.peer = self.peer, None
             peer.peer = None
@@ -186,7 +186,7 @@ class MemoryPipe:
 
 
 def memory_pipes() -> tuple[MemoryPipe, MemoryPipe]:
-    """Two pipes, each the other's peer."""
+    """Return two pipes, each of which is the other's peer."""
     left, right = MemoryPipe(), MemoryPipe()
     left.peer, right.peer = right, left
     return left, right

@@ -1,8 +1,8 @@
-"""Nurseries that users need not know of.
+"""Nurseries that users do not see, because they do not wrap the block's exception in a group.
 
-A channel, an endpoint, a factory: each of these blocks has tasks, hence a nursery inside. Trio's
-nurseries wrap whatever leaves them in a group; were that visible, the ``except ChannelClosed`` around
-a block of ours would miss the ChannelClosed that left it.
+Channels, endpoints and factories are blocks with tasks, so each of them has a nursery inside. Trio's
+nurseries wrap exceptions that leave them in a group. The ``except ChannelClosed`` around a block of
+Spear would then miss the ChannelClosed that left the block.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Ts = TypeVarTuple("Ts")
 
 @protected_block
 async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery that is cancelled when the block is left, and lets its exception through as it is.
+    """Open a nursery that is cancelled when the block is left, and does not wrap the block's exception.
 
-    Exceptions of other tasks still make a group. A KeyboardInterrupt never is in one: it is raised as it
-    is, and what else failed is its cause.
+    Exceptions of other tasks still make a group. A KeyboardInterrupt is never raised in a group: it is
+    raised alone, with the other exceptions as its cause.
     """
     failure: BaseException | None = None
     try:
@@ -42,17 +42,17 @@ async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
         try:
             raise failure
         finally:
-            failure.__context__ = context  # not the group around itself
+            failure.__context__ = context  # and not the group that contains the failure
     finally:
-        del failure  # it refers to this frame
+        del failure  # its traceback refers to this frame
 
 
 async def run_to_its_end(function: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> None:
     """Await a clean-up in a task of its own, where Ctrl-C does not cut it short.
 
     Trio raises KeyboardInterrupt in the main task, and a clean-up that awaits there would end half-way.
-    This raises the interrupt when the clean-up has ended. If cancelled, ``function`` is cancelled, unless
-    it shields itself.
+    Here the interrupt is raised after the clean-up has ended. If cancelled, ``function`` is cancelled,
+    unless it shields itself.
     """
     try:
         async with trio.open_nursery() as nursery:
@@ -70,8 +70,8 @@ def _raise_interrupt(group: BaseExceptionGroup[BaseException]) -> None:
 
 
 def _is_all(group: BaseExceptionGroup[BaseException], failure: BaseException) -> bool:
-    # By the leaves: a nursery that was cancelled makes groups inside its group anew. If the block was
-    # cancelled at the moment at which it failed, other tasks may have been, too.
+    # Compares leaves, because a cancelled nursery rebuilds the groups inside its group. Cancellations do
+    # not count: if the block was cancelled when it failed, other tasks may have been cancelled, too.
     _, others = group.split(trio.Cancelled)
     return others is None or _leaves(others) <= _leaves(failure)
 

@@ -1,4 +1,4 @@
-"""What a channel knows of its peer: what it offers, and whether it is about to leave."""
+"""The peer of a channel: the functions that it has announced, and whether it shuts down."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from spear._errors import ChannelBroken, ChannelClosed, RemoteProtocolError, Spe
 from spear.wire import Head, HeadValue
 
 FAREWELL_CHARACTERS: Final = 200
-"""What is kept of the reason why a peer leaves."""
+"""Characters that are kept of the reason in a peer's CLOSE."""
 
 MOST_NAME_CHARACTERS: Final = 256
 
 NAMES_PER_FRAME: Final = 200
-"""Names of functions in one announcement; a head holds that many of any sensible length."""
+"""Function names in one announcement. A frame's head has room for that many of any sensible length."""
 
 
 @final
 class Peer:
-    """The other end of one channel, as it describes itself.
+    """A record of what the peer of one channel has announced.
 
     Attributes:
-        functions: the names it has announced, and their numbers.
-        streams: those among them that send items.
-        farewell: why it leaves; empty while it does not.
+        functions: the announced functions: their numbers, by name.
+        streams: the names of the functions that send items.
+        farewell: the reason in the peer's CLOSE; empty until CLOSE has arrived.
     """
 
     __slots__ = (
@@ -41,13 +41,13 @@ class Peer:
         self.streams: frozenset[str] = frozenset()
         self.farewell = ""
         self._leaving: trio.Event | None = None
-        self._took: float = inf  # the newest of our calls that it has begun, as it says
+        self._took: float = inf  # the newest of our calls that the peer took, as its CLOSE says
 
     def on_announce(self, head: Head | None) -> bool:
-        """It offers more functions; returns whether these were the last.
+        """Note functions that the peer announces; return whether the announcement is complete.
 
         Raises:
-            RemoteProtocolError: they are too many, or come after the last.
+            RemoteProtocolError: a name is too long, there are too many, or the last one has come before.
         """
         if self._has_announced:
             raise RemoteProtocolError("an announcement after the last one")
@@ -67,23 +67,23 @@ class Peer:
         return self._has_announced
 
     def on_close(self, head: Head | None) -> None:
-        """It takes no new calls, and goes when those that run are done."""
+        """Note the peer's CLOSE: it takes no new calls, and closes when its running calls have ended."""
         head = head or {}
         reason, last = head.get("reason"), head.get("last")
         if type(last) is int:
             self._took = last
-        # It ends up in messages and logs: one line, no control characters.
+        # The reason appears in messages and logs: keep it on one line, without control characters.
         words = "".join(filter(str.isprintable, reason)) if isinstance(reason, str) else ""
         self.farewell = words[:FAREWELL_CHARACTERS] or "closed"
         self.on_gone()
 
     def on_gone(self) -> None:
-        """It is leaving, or has left without a word."""
+        """Set the event of :meth:`leaving`: the peer shuts down, or the channel has ended."""
         if self._leaving is not None:
             self._leaving.set()
 
     def leaving(self, *, has_begun: bool) -> trio.Event:
-        """Set when it leaves; made with the first question."""
+        """Return the event that is set when the peer shuts down; set it at once if that has begun."""
         if self._leaving is None:
             self._leaving = trio.Event()
             if has_begun:
@@ -91,11 +91,11 @@ class Peer:
         return self._leaving
 
     def has_never_begun(self, call_id: int) -> bool:
-        """Whether it has said, by leaving, that it will not run this call of ours."""
+        """Whether the peer's CLOSE says that this call of ours will not run."""
         return call_id > self._took
 
     def as_farewell(self, broken: ChannelBroken) -> SpearError:
-        """What the end of the connection means, if the peer had announced that it leaves."""
+        """Return why the connection was lost: ChannelClosed after the peer's CLOSE, else ``broken``."""
         if not self.farewell:
             return broken
         closed = ChannelClosed(f"the peer has closed the channel: {self.farewell}")
@@ -104,11 +104,11 @@ class Peer:
 
 
 def announcements(names: Sequence[str], streams: Collection[str]) -> list[Head]:
-    """The heads that tell a peer what we offer, numbered from 1 in this order.
+    """Return the heads that announce our functions, which are numbered from 1 in this order.
 
     Args:
-        names: all functions.
-        streams: those among them that send items.
+        names: the names of all functions.
+        streams: the names of the functions that send items.
     """
     heads: list[Head] = []
     for start in range(0, max(len(names), 1), NAMES_PER_FRAME):

@@ -1,10 +1,10 @@
-"""Moving frames: between a connection's outbox and a socket, a stream, or a peer in the same process.
+"""Pipes: they move frames between a connection and a socket, a stream, or a peer in the same process.
 
-A pipe is one connection's reader and writer. Exactly one of each exists (a second writer could be
-cancelled in the middle of a frame), and the reader never waits for anything but input.
+A pipe is the only reader and the only writer of a connection (a second writer could be cancelled in the
+middle of a frame). The reader never waits for anything but input.
 
-This module and the frame loop of ``spear.wire`` are the hot path; calls and their meaning are not
-its business.
+This module and the frame loop of ``spear.wire`` are the hot path. This module knows frames, but not
+calls.
 """
 
 from __future__ import annotations
@@ -42,81 +42,81 @@ if TYPE_CHECKING:
 
 
 READ_BYTES: Final = 130 * 1024
-"""One read: all that 64 callers sent in a scheduler pass; or two payloads of 64 KiB, with their heads."""
+"""Most bytes of one read: all that 64 callers sent in a pass; or two payloads of 64 KiB, with heads."""
 
 READ_AHEAD_BYTES: Final = 4 * 1024
-"""One read while a large payload is coming in: its next head, and little that has to be moved. See
-``OPENING_BYTES`` in ``spear.wire``."""
+"""Most bytes of one read while a large payload arrives: its next head, and little that must be copied.
+See ``OPENING_BYTES`` in ``spear.wire``."""
 
 MAX_READS: Final = 4
-"""Reads in a row before other tasks get their turn. A pass of the scheduler for each, of which a payload
-of 64 KiB needs one or two, costs a third of the rate of such payloads."""
+"""Reads in a row before other tasks run. A payload of 64 KiB needs one or two reads; a scheduler pass for
+each read would cost a third of the rate of such payloads."""
 
 CROWDED_SECONDS: Final = 0.01
-"""Until a descriptor that the kernel did not take is offered again."""
+"""Seconds until a descriptor that the kernel did not take is sent again."""
 
 MAX_BUFFERS: Final = 512
-"""Buffers handed to one sendmsg; Linux allows 1024."""
+"""Most buffers in one sendmsg(2); Linux allows 1024."""
 
 
 class Pipe(Protocol):
-    """What a channel needs of whatever carries its frames."""
+    """A carrier of frames, as a channel uses it."""
 
     bytes_sent: int
     bytes_received: int
     waiters: list[Task]
-    """Tasks that wait for credit or room; those at work on the pipe wake them when there is room."""
+    """Tasks that wait for credit or for room in the pipe. The pipe wakes them when it has room."""
 
     @property
     def can_fall_silent(self) -> bool:
-        """Whether the other end may be dead without our noticing: only then heartbeats are of use."""
+        """Whether the peer may die unnoticed, so that heartbeats are needed."""
 
     @property
     def sink(self) -> Sink:
-        """Where frames go."""
+        """The queue of outgoing frames."""
 
     @property
     def receiver(self) -> Receiver | None:
-        """Where bytes arrive, if any do."""
+        """The parser of incoming bytes; None if frames arrive as objects."""
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits to be sent."""
+        """Bytes that are queued and not yet sent."""
 
     @property
     def segments(self) -> SegmentHandover:
-        """Payloads that are handed over instead of being sent."""
+        """The connection's use of shared memory for large payloads."""
 
     async def receive(self) -> list[Frame]:
-        """The next frames. Raises ChannelBroken when there will be none."""
+        """Wait for frames and return them. Raises ChannelBroken when no more will come."""
 
     async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        """Hand over all frames that come, until the pipe is closed.
+        """Pass all frames to ``on_frames``, until the pipe is closed.
 
-        ``on_frames`` may be called while no task runs. Raises ChannelBroken when the connection ends,
-        and what ``on_frames`` raises.
+        ``on_frames`` may be called outside of any task. Raises ChannelBroken when the connection ends,
+        and whatever ``on_frames`` raises.
         """
 
     def flush(self) -> None:
-        """Write what can be written without waiting."""
+        """Write as much as possible without waiting."""
 
     async def drain(self) -> None:
-        """Wait until all frames are written, or cannot be."""
+        """Wait until all frames are written, or cannot be written any more."""
 
     def close(self) -> None:
-        """Release everything, at once. Frames not yet written are lost."""
+        """Release all resources at once. Frames not yet written are lost."""
 
 
 @final
 @protected_class
 class SocketPipe:
-    """Frames over a plain socket.
+    """A pipe over a plain socket.
 
-    Reading and writing happen in :class:`spear.channels._pump.Pump`, without a task. Only what the
-    socket does not take at once is written by a task, which lives until it is done.
+    :class:`spear.channels._pump.Pump` reads and writes without a task. Only bytes that the socket does
+    not take at once are written by a task, which ends when all is written.
 
     Args:
-        nursery: where that task runs; it must not outlive the pipe's use.
+        nursery: where the writing task runs; it must not outlive the pipe's use.
     """
 
     __slots__ = (
@@ -138,7 +138,7 @@ class SocketPipe:
         low_latency: bool = False,
     ) -> None:
         self._stream = stream
-        self._fileno = stream.socket.fileno()  # known also when somebody has closed the socket
+        self._fileno = stream.socket.fileno()  # still needed once the socket has been closed
         self._limits = limits
         self._nursery = nursery
         self.receiver = Receiver(limits)
@@ -154,7 +154,7 @@ class SocketPipe:
         self._ended_by: BaseException | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._unsent: list[Buffer] = []  # not empty: the writing task is at work
-        self._drained: trio.Event | None = None  # somebody waits in drain()
+        self._drained: trio.Event | None = None  # while a task waits in drain()
         self._failure: Exception | None = None
         self._closed = False
         self.waiters: list[Task] = []
@@ -165,7 +165,7 @@ class SocketPipe:
     # -- reading ------------------------------------------------------------------------------
 
     async def receive(self) -> list[Frame]:
-        """The next frames. Raises ChannelBroken when there will be none."""
+        """Wait for frames and return them. Raises ChannelBroken when no more will come."""
         while True:
             try:
                 await wait_readable(self._stream.socket)
@@ -176,7 +176,7 @@ class SocketPipe:
                 return frames
 
     async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        """Hand over all frames that come, until the pipe is closed; see :class:`Pipe`."""
+        """Pass all frames to ``on_frames``, until the pipe is closed; see :class:`Pipe`."""
         self._on_frames = on_frames
         if self._closed:
             return
@@ -199,7 +199,7 @@ class SocketPipe:
                     self._on_frames(frames)
                 if not is_more or self._server is None:
                     break
-        except BaseException as error:  # of the connection, the peer, or ours: serve() raises it
+        except BaseException as error:  # lost connection, bad frame, or bug: serve() raises it
             self._end_serving(error)
 
     def _end_serving(self, error: BaseException | None = None) -> None:
@@ -210,7 +210,7 @@ class SocketPipe:
             reschedule(task)
 
     def _read(self) -> tuple[list[Frame], bool]:
-        """Read what is there: the frames that are complete, and whether there may be more.
+        """Read without waiting; return the complete frames, and whether there may be more input.
 
         Raises ChannelBroken.
         """
@@ -224,7 +224,7 @@ class SocketPipe:
                 count = len(data)
                 frames = receiver.receive_data(data)
             else:
-                # Into the payload's own memory.
+                # Straight into the memory of the payload.
                 size = len(target)
                 count = sock.recv_into(target)
         except BlockingIOError:
@@ -232,8 +232,8 @@ class SocketPipe:
         except OSError as error:
             raise ChannelBroken(f"connection lost: {self._failure or error}") from error
         finally:
-            # A view that lives on would make the finished payload a copy. It would live on in the
-            # traceback of an error, too, and CPython 3.13 complains when both are collected.
+            # While a view exists, the finished payload has to be copied. The traceback of an error
+            # would keep the view, too, and CPython 3.13 complains when both are collected.
             is_direct = target is not None
             del target
         if not count:
@@ -247,14 +247,14 @@ class SocketPipe:
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits to be sent."""
+        """Bytes that are queued and not yet sent."""
         return self.sink.pending_bytes + sum(map(len, self._unsent))
 
     def _schedule(self) -> None:
         self._pump.pending.append(self)
 
     def flush(self) -> None:
-        """Write what can be written without waiting. Never raises."""
+        """Write as much as possible without waiting. Never raises."""
         if self._unsent or self._closed or self._failure is not None:
             return
         borrower = self.segments.borrower
@@ -271,7 +271,7 @@ class SocketPipe:
                     self._token.run_sync_soon(self._start_writer)
                     break
                 buffers = self.sink.take() if self.sink.has_more else []
-        except Exception as error:  # a bug, or the socket; either way this connection's alone
+        except Exception as error:  # a bug or a socket's error costs only this connection
             self._fail(error)
 
     def _start_writer(self) -> None:
@@ -279,7 +279,7 @@ class SocketPipe:
             self._nursery.start_soon(self._write, name="spear channel writer")
 
     def _send(self, buffers: list[Buffer]) -> list[Buffer]:
-        """Send without waiting; returns what is left."""
+        """Send without waiting; return the buffers that are left."""
         sock = self._stream.socket
         if self.sink.has_lent:
             return self._send_lending(buffers)
@@ -299,16 +299,16 @@ class SocketPipe:
         return buffers
 
     def _send_lending(self, buffers: list[Buffer]) -> list[Buffer]:
-        """The same if there may be frames among them whose payload is in a segment."""
+        """Send as :meth:`_send` does, when payloads of some frames may be in segments."""
         sock = self._stream.socket
         while buffers:
             first = buffers[0]
             try:
                 if isinstance(first, LendingFrame):
                     lent = first.loan
-                    assert isinstance(lent, Lent)  # by our lender
-                    # Alone, so that the descriptor belongs to its first byte. Once that is sent, the rest
-                    # is a view, and no LendingFrame any more.
+                    assert isinstance(lent, Lent)  # made by our lender
+                    # Sent alone, so that the descriptor belongs to the frame's first byte. After a
+                    # partial send, the rest is a view and no LendingFrame any more.
                     sent = lent.send(sock, first)
                 else:
                     count = 1
@@ -322,8 +322,8 @@ class SocketPipe:
             except OSError as error:
                 if error.errno != errno.ETOOMANYREFS:
                     raise
-                # So many descriptors of this user are on their way that the kernel takes no more of them.
-                # Somebody will read some.
+                # So many descriptors of this user are in flight that the kernel takes no more. Try again
+                # when receivers have read some.
                 self._is_crowded = True
                 return buffers
             self.bytes_sent += sent
@@ -331,7 +331,7 @@ class SocketPipe:
         return buffers
 
     async def _write(self) -> None:
-        """Send what the socket did not take, and whatever comes until it is empty."""
+        """Send what the socket did not take, then all frames that are queued meanwhile."""
         limits = self._limits
         try:
             with trio.CancelScope() as scope:
@@ -352,7 +352,7 @@ class SocketPipe:
         self._wake_drainers()
 
     async def drain(self) -> None:
-        """Wait until all frames are written, or cannot be."""
+        """Wait until all frames are written, or cannot be written any more."""
         self.flush()
         while self._unsent and not self._closed:
             if self._drained is None:
@@ -366,14 +366,14 @@ class SocketPipe:
             drained.set()
 
     def _fail(self, error: Exception) -> None:
-        """Nothing can be written any more: make the reader notice."""
+        """Note that writing has failed, and shut the socket down, so that the reader notices."""
         self._failure = error
         self._unsent = []
         with suppress(OSError):  # the connection is gone already
             self._stream.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Release everything, at once."""
+        """Release all resources at once. Frames not yet written are lost."""
         if self._closed:
             return
         self._closed = True
@@ -389,7 +389,7 @@ class SocketPipe:
 
 
 def _behind(buffers: list[Buffer], sent: int) -> list[Buffer]:
-    """What follows the first ``sent`` bytes."""
+    """Return the buffers without their first ``sent`` bytes."""
     for index, buffer in enumerate(buffers):
         if sent < len(buffer):
             rest = buffers[index:]
@@ -403,7 +403,7 @@ def _behind(buffers: list[Buffer], sent: int) -> list[Buffer]:
 def open_pipe(
     stream: trio.abc.Stream, limits: WireLimits, nursery: trio.Nursery, *, low_latency: bool = False
 ) -> Pipe:
-    """The fastest pipe for this kind of stream."""
+    """Return the fastest pipe for this kind of stream."""
     if isinstance(stream, SocketStream) and hasattr(select, "epoll"):
         return SocketPipe(stream, limits, nursery, low_latency=low_latency)
     return StreamPipe(stream, limits, nursery)

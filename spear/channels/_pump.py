@@ -1,19 +1,19 @@
 """Reading and writing once per scheduler pass, without a task for each connection.
 
-Trio tells its instruments when all runnable tasks have run and it is about to wait for I/O: that is the
-moment to write. Sixty tasks that each sent a small frame then cost one system call. And it tells them
-when the wait is over, before it runs the tasks that became runnable: that is the moment to read, and
-whoever waited for what has come runs in this very pass. Measured, with 1 KiB each way:
+Trio calls its instruments when all runnable tasks have run and it is about to wait for I/O. This is the
+moment to write: sixty tasks that each sent a small frame then cost one system call. Trio calls them again
+when the wait is over, before it runs the tasks that became runnable. This is the moment to read: tasks
+that waited for the input run in the same pass. Measured, with 1 KiB each way:
 
 * 64 calls in flight: 1.4 times the rate of one send for each frame, 1.3 times that of a task that writes.
 * One call at a time: 0.75 of the instructions of a task that reads (which needs a pass of its own).
 * A heartbeat of an idle channel: a third of the time of a task that reads.
 
-One epoll of our own knows what is to be read, and Trio's epoll waits for ours. If there is one socket
-only, as in an agent, it is read without asking.
+One epoll of our own watches all sockets, and Trio's epoll watches ours. A single socket, as in an agent,
+is read without asking the epoll.
 
-The same moments serve the low-latency mode: before the process goes to sleep, look for a moment whether
-an answer is already coming. Waking a sleeping core costs more than that.
+The low-latency mode uses the same moments: before the process goes to sleep, the pump polls for a moment
+whether an answer is already there. Waking a sleeping core costs more than polling.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ from spear._errors import ChannelBroken
 from ._trio_epoll import TrioEpoll, trio_epoll
 
 SPIN_SECONDS: Final = 150e-6
-"""How long to look: longer than the peer needs for a small call, or both sides fall asleep each time. A
-round trip of 90 us took 215 with a limit of 60 us, and no less with one of 300."""
+"""Seconds of polling: more than the peer needs for a small call, or both sides fall asleep each time. A
+round trip of 90 us took 215 us with a limit of 60 us, and no less than 90 us with one of 300 us."""
 
 
 class Flushable(Protocol):
-    """Something with bytes to write."""
+    """A pipe with bytes to write."""
 
     def flush(self) -> None:
-        """Write what can be written without waiting. Must not raise."""
+        """Write as much as possible without waiting. Must not raise."""
 
 
 @final
 class Pump(trio.abc.Instrument):
-    """The one instrument of a Trio run that moves bytes for all sockets of channels in it.
+    """A Trio instrument that reads and writes for all sockets of channels in one Trio run.
 
     Attributes:
-        pending: what wants to be flushed in this pass; append to it.
+        pending: the pipes to flush in this pass; append to it.
     """
 
     def __init__(self) -> None:
         self.pending: list[Flushable] = []
         self._users = 0
         self._epoll: select.epoll  # while there are users
-        self._trio_epoll: TrioEpoll | None  # likewise; None: a task makes Trio wait for ours
+        self._trio_epoll: TrioEpoll | None  # likewise; None: a task makes Trio wait for our epoll
         self._readers: dict[int, Callable[[], None]] = {}
         self._spinning_users = 0
 
     # -- the two moments of a pass --------------------------------------------------------------
 
     def before_io_wait(self, timeout: float) -> None:
-        """Write for everything that asked since the last pass."""
+        """Flush all pending pipes; in low-latency mode, then poll for input before Trio sleeps."""
         if self.pending:
             pending, self.pending = self.pending, []
             for pipe in pending:
@@ -74,7 +74,7 @@ class Pump(trio.abc.Instrument):
                 pause()
 
     def after_io_wait(self, timeout: float) -> None:
-        """Read for everybody for whom something is there."""
+        """Call the readers of all descriptors that have input."""
         readers = self._readers
         if len(readers) == 1:
             (read,) = readers.values()
@@ -82,42 +82,42 @@ class Pump(trio.abc.Instrument):
             return
         for fileno, _ in self._epoll.poll(0):
             on_readable = readers.get(fileno)
-            if on_readable is not None:  # or what came before has ended that one
+            if on_readable is not None:  # or an earlier reader has stopped this one
                 on_readable()
 
     async def _wake_up(self, epoll: select.epoll) -> None:
-        """Make Trio end its wait when there is something to read; the reading is done above."""
+        """Make Trio end its wait when there is input, which :meth:`after_io_wait` then reads."""
         with suppress(trio.ClosedResourceError):
             while not epoll.closed:
                 await trio.lowlevel.wait_readable(epoll)
 
-    # -- who takes part -------------------------------------------------------------------------
+    # -- readers and users ----------------------------------------------------------------------
 
     def start_reading(self, fileno: int, on_readable: Callable[[], None]) -> None:
-        """From now on, call ``on_readable()`` when there is input.
+        """Call ``on_readable()`` whenever a descriptor has input, from now on.
 
-        No task runs then. It must not raise.
+        The function runs outside of any task. It must not raise.
         """
         self._epoll.register(fileno, select.EPOLLIN)
         self._readers[fileno] = on_readable
 
     def stop_reading(self, fileno: int, on_readable: Callable[[], None]) -> None:
-        """Stop that, if it was started; best before the descriptor is closed."""
-        if self._readers.get(fileno) == on_readable:  # and not one that got the same number later
+        """Stop calling ``on_readable()``, if that was started; best before the descriptor is closed."""
+        if self._readers.get(fileno) == on_readable:  # and not a later reader with the same number
             del self._readers[fileno]
-            with suppress(OSError):  # it was closed first, which is the same to the kernel
+            with suppress(OSError):  # the descriptor was closed, which has unregistered it, too
                 self._epoll.unregister(fileno)
 
     def start_spinning(self) -> None:
-        """From now on, look for input for a moment before going to sleep."""
+        """Poll for input for a moment before each sleep, on behalf of this caller."""
         self._spinning_users += 1
 
     def stop_spinning(self) -> None:
-        """Stop that, unless others want it, too."""
+        """Stop polling on behalf of this caller."""
         self._spinning_users -= 1
 
     def acquire(self) -> None:
-        """Somebody uses it: see that it runs. Raises ChannelBroken if there is no descriptor left."""
+        """Add a user; the first one starts the pump. Raises ChannelBroken if no descriptor is left."""
         if self._users == 0:
             try:
                 self._epoll = select.epoll()
@@ -132,10 +132,10 @@ class Pump(trio.abc.Instrument):
         self._users += 1
 
     def release(self) -> None:
-        """The opposite. The last one out takes the instrument away."""
+        """Release the pump. The last release removes the instrument."""
         self._users -= 1
         if self._users == 0:
-            with suppress(KeyError):  # Trio takes away an instrument that has failed
+            with suppress(KeyError):  # Trio removes an instrument that has failed
                 trio.lowlevel.remove_instrument(self)
             self.pending.clear()  # of pipes that are closed
             if self._trio_epoll is not None:
@@ -149,7 +149,7 @@ _pump: Final[trio.lowlevel.RunVar[Pump]] = trio.lowlevel.RunVar("spear-pump")
 
 
 def current_pump() -> Pump:
-    """The pump of this Trio run."""
+    """Return the pump of this Trio run; make it on the first call."""
     try:
         return _pump.get()
     except LookupError:

@@ -1,4 +1,4 @@
-"""What a call has brought."""
+"""The result of a call, undecoded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from spear.wire import CBOR, SHARED, Payload, Received
 
 @final
 class ExecutionResponse:
-    """What a function returned.
+    """The undecoded result of a call.
 
     Attributes:
-        is_cbor: whether the payload is CBOR, or the result itself.
+        is_cbor: whether the payload is CBOR; otherwise the bytes themselves are the result.
     """
 
     __slots__ = ("_flags", "_micros", "_received", "is_cbor")
@@ -27,10 +27,10 @@ class ExecutionResponse:
 
     @property
     def payload(self) -> bytes | memoryview:
-        """The result's bytes; a read-only view of them if the function has returned a ``SharedBuffer``.
+        """The result as bytes; a read-only view if the function returned a ``SharedBuffer``.
 
         Raises:
-            CallFailed: they came in a way that needs a descriptor, and none was left.
+            CallFailed: the result is in shared memory, and no file descriptor was left to read it.
         """
         received = self._received
         if type(received) is bytes and self._flags < SHARED:
@@ -48,7 +48,7 @@ class ExecutionResponse:
 
     @property
     def body(self) -> Payload:
-        """The same as it came: good for being sent once more, by somebody who does not look at it."""
+        """The undecoded result, for forwarding unchanged; a shared result stays shared."""
         received = self._received
         if not self._flags & SHARED:
             return self.payload
@@ -56,7 +56,7 @@ class ExecutionResponse:
 
     @property
     def execution_seconds(self) -> float:
-        """How long the handler took, as the other side measured it."""
+        """Seconds that the handler took, as measured by the peer."""
         return self._micros / 1e6
 
     def __repr__(self) -> str:

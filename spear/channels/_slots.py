@@ -1,4 +1,4 @@
-"""Who may start the next call, while the peer takes no more of them."""
+"""The queue of callers that wait until the peer takes another call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spear.wire import Connection, ConnectionState
 
 @final
 class SlotQueue:
-    """Callers that wait until the peer takes another call, in the order of arrival.
+    """A queue of callers that wait until the peer takes another call, in the order of arrival.
 
     Attributes:
-        waiting: their tasks; usually empty.
-        on_free: told of slots that nobody here waits for.
+        waiting: the tasks of the callers; usually empty.
+        on_free: called when a slot becomes free and no caller waits; may be None.
     """
 
     __slots__ = ("_connection", "on_free", "waiting")
@@ -43,7 +43,7 @@ class SlotQueue:
             ):
                 task = current_task()
                 waiting.insert(place, task)
-                place = 0  # who was woken in vain keeps its place
+                place = 0  # a task that was woken in vain stays at the front
 
                 def abort(_: object, task: Task = task) -> Abort:
                     waiting.remove(task)
@@ -54,13 +54,13 @@ class SlotQueue:
             raise DeadlineExceeded("the peer took no further call in time", delivered="no")
 
     def free(self) -> None:
-        """A slot is free, or is not needed by whom it was free for."""
+        """Wake the next caller, or else call ``on_free``: a slot is free, or its caller gave it up."""
         if self.waiting:
             reschedule(self.waiting.pop(0))
         elif self.on_free is not None:
             self.on_free()
 
     def free_all(self) -> None:
-        """Nobody need wait any more: there will be no slot."""
+        """Wake all callers, because the connection takes no more calls."""
         while self.waiting:
             self.free()

@@ -1,4 +1,4 @@
-"""What a channel counts."""
+"""Counters of a channel, and the statistics that are made of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BUCKETS: Final = 28
 @final
 @attrs.frozen
 class LatencyHistogram:
-    """How long answers took.
+    """A histogram of latencies: how long answers took.
 
-    Bucket ``i`` counts those that took at least ``2 ** (i - 1)`` and less than ``2 ** i``
-    microseconds; the last one takes all above a minute. If it is ``is_fine``, each of these, but for the
-    first two, is divided into four of the same width, and there is one for each microsecond below 4.
+    Bucket ``i`` counts answers that took at least ``2 ** (i - 1)`` and less than ``2 ** i``
+    microseconds; the last bucket counts all above a minute. If ``is_fine``, each bucket from 4
+    microseconds on is divided into four of the same width, and each microsecond below 4 has a bucket.
     """
 
     counts: tuple[int, ...]
@@ -29,12 +29,12 @@ class LatencyHistogram:
 
     @property
     def count(self) -> int:
-        """Answers in all."""
+        """The number of answers."""
         return sum(self.counts)
 
     @property
     def mean_seconds(self) -> float:
-        """The average; 0 if there was no answer."""
+        """The mean latency in seconds; 0 if there was no answer."""
         return self.total_seconds / self.count if self.count else 0.0
 
     def quantile_seconds(self, share: float) -> float:
@@ -45,7 +45,7 @@ class LatencyHistogram:
         Raises:
             ConfigurationError: ``share`` is negative, or not a number. (Above 1 the result is 0.)
         """
-        if not is_number(share) or share < 0:  # of more than all, there is nothing
+        if not is_number(share) or share < 0:
             raise ConfigurationError(f"share must be from 0 to 1, not {shown(share)}")
         wanted = share * self.count
         seen = 0
@@ -69,44 +69,44 @@ class ChannelStatistics:
     """A channel's counters since it was opened."""
 
     messages_sent: int
-    """Requests, responses, failures, items and one-way messages, each once however many frames it
-    took."""
+    """Messages sent: requests, responses, failures, items and one-way messages, each counted once
+    however many frames it took."""
     messages_received: int
-    """The same of the peer's, but for items that came after nobody wanted them any more."""
+    """Messages received, excluding items that arrived after their stream closed."""
     bytes_sent: int
-    """Bytes on the wire; in memory, bytes of payload."""
+    """Bytes on the wire; bytes of payload if the channel is in memory."""
     bytes_received: int
     calls_in_flight: int
-    """Calls that we made and that have not had their final frame."""
+    """Calls that we made and whose final frame has not arrived."""
     handlers_running: int
-    """Calls of the peer that have not had their final frame."""
+    """Calls of the peer whose final frame has not been sent."""
     calls_refused: int
     """Calls of the peer that ended before a handler began."""
     most_calls_in_flight: int
     callers_waiting: int
-    """Callers that wait because the peer takes no further call now."""
+    """Callers that are queued because the peer takes no further call now."""
     latency: LatencyHistogram
-    """Of our calls that were answered, from request to answer; also if the answer came too late."""
+    """Latencies of our answered calls, from request to answer, including answers after the deadline."""
     failures: Mapping[str, int]
-    """Our calls that failed, by kind of failure."""
+    """Number of our calls that failed, by kind of failure."""
     unsent_bytes: int
     buffered_bytes: int
-    """Of incomplete messages of the peer."""
+    """Bytes that have arrived of the peer's incomplete messages."""
     lent_bytes: int
-    """Memory that we have handed to the peer, and that it may still look at."""
+    """Bytes of our shared memory that the peer may still read."""
     borrowed_bytes: int
-    """The same of the peer's, as long as we use it."""
+    """Bytes of the peer's shared memory that we still use."""
     kept_bytes: int
-    """Memory that we keep for handing over large payloads, in use or not."""
+    """Bytes of shared memory that we keep for large payloads, in use or not."""
     heartbeats_missed: int
-    """In a row, up to now."""
+    """Consecutive heartbeats that the peer has missed up to now."""
     unknown_frames: int
     uptime_seconds: float
 
 
 @final
 class Counters:
-    """The mutable side: written by the channel, read by nobody else."""
+    """A channel's mutable counters, which only the channel uses."""
 
     __slots__ = (
         "buckets", "failures", "latency_seconds", "messages_received", "messages_sent", "most_calls",
@@ -117,13 +117,13 @@ class Counters:
         self.messages_received = 0
         self.most_calls = 0
         self.buckets: list[int] | None = (
-            None  # made with the first answer: 250 bytes per idle channel
+            None  # made with the first answer, which saves 250 bytes per idle channel
         )
         self.latency_seconds = 0.0
         self.failures: dict[str, int] = {}
 
     def answered(self, seconds: float) -> None:
-        """Count one answer."""
+        """Count one answer with its latency."""
         self.latency_seconds += seconds
         buckets = self.buckets
         if buckets is None:
@@ -132,9 +132,9 @@ class Counters:
         buckets[bucket if bucket < BUCKETS else -1] += 1
 
     def failed(self, kind: str) -> None:
-        """Count one failure."""
+        """Count one failure of this kind."""
         self.failures[kind] = self.failures.get(kind, 0) + 1
 
     def histogram(self) -> LatencyHistogram:
-        """A snapshot."""
+        """Return a snapshot of the latencies."""
         return LatencyHistogram(tuple(self.buckets or [0] * BUCKETS), self.latency_seconds)

@@ -1,6 +1,6 @@
-"""How the instances of a runtime are reached: a value, checked when it is made, and Spear's own ones.
+"""Strategies: which transports the instances of a runtime use; with the strategies of Spear.
 
-This module opens nothing, and does not know which transports there are.
+This module opens nothing, and does not know which transports exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def transport_names(value: object) -> tuple[str, ...]:
     """Return names of transports as a tuple, for a value that is a tuple or a list of names.
 
     Raises:
-        ConfigurationError: it is something else, such as a single name, or empty.
+        ConfigurationError: the value is something else, such as a single name, or empty.
     """
     if isinstance(value, tuple | list) and value:
         names = tuple(each for each in value if isinstance(each, str) and each)
@@ -36,15 +36,15 @@ def transport_names(value: object) -> tuple[str, ...]:
 @final
 @attrs.frozen
 class CommunicationStrategy:
-    """How the instances of one runtime are reached.
+    """A choice of transports for the instances of one runtime.
 
     Attributes:
-        transports: their names, best first. Each one that can be opened has a listener and an address of
-            its own for every instance, which tries them in this order.
+        transports: names of transports, best first. Each transport that can be opened has a listener and
+            an address for every instance. The instance tries the addresses in this order.
         reach: from how far away instances connect. An address that cannot be reached from there is not
-            offered: one on the loopback interface is none for a Pod.
-        most: how many addresses are offered; None for as many as can be opened. Further transports then
-            are tried only in place of one that cannot be opened.
+            offered, such as a loopback address to a Pod.
+        most: the most addresses to offer; None for as many as can be opened. With a limit, further
+            transports are tried only in place of one that cannot be opened.
 
     Raises:
         ConfigurationError: a value cannot be used; ``key`` is its name.
@@ -65,7 +65,7 @@ class CommunicationStrategy:
 
 
 DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
-    # A socket that was bound can be reached by a child of this process, and a second one has its price.
+    # Children of this process can reach every socket that was bound; a second one would only cost.
     "process": CommunicationStrategy(("unix", "tcp"), reach=Reach.MACHINE, most=1),
     "kubernetes": CommunicationStrategy(("grpc", "websocket", "tcp"), reach=Reach.NETWORK),
     "wasm": CommunicationStrategy(("memory",)),
@@ -74,12 +74,12 @@ DEFAULT_STRATEGIES: Final[Mapping[str, CommunicationStrategy]] = {
 
 
 def default_strategy(runtime: str) -> CommunicationStrategy:
-    """The strategy of Spear for a runtime: that of processes, if it has none of its own."""
+    """Return Spear's strategy for a runtime; an unknown runtime gets the strategy of processes."""
     return DEFAULT_STRATEGIES.get(runtime, DEFAULT_STRATEGIES["process"])
 
 
 def expect_strategy(runtime: str, strategy: object) -> None:
-    """Raise ConfigurationError for what cannot be the strategy of a runtime."""
+    """Raise ConfigurationError for a value that is not a strategy."""
     if not isinstance(strategy, CommunicationStrategy):
         raise ConfigurationError(
             f"the strategy of {runtime!r} must be one like {_EXAMPLE}, not {shown(strategy)}"
@@ -92,7 +92,7 @@ def read_strategies(
     """Return the strategies that a program gives to a host, by the names of runtimes.
 
     Raises:
-        ConfigurationError: one of them is no strategy, or a name can be none of a runtime.
+        ConfigurationError: a value is not a strategy, or a key cannot be the name of a runtime.
     """
     if given is None:
         return {}
@@ -111,5 +111,5 @@ _PLACES: Final = {Reach.MACHINE: "other processes", Reach.NETWORK: "other machin
 
 
 def place_of(reach: Reach) -> str:
-    """Where instances are that connect from so far away, for a message."""
+    """Return the place from which instances connect, in words for a message."""
     return _PLACES[reach]

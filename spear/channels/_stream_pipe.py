@@ -1,6 +1,6 @@
-"""Moving frames over any Trio stream: TLS, WebSocket, a test's memory stream.
+"""A pipe over any Trio stream: TLS, WebSocket, a test's memory stream.
 
-The counterpart of ``_pipes.SocketPipe`` for what cannot be written to without waiting.
+The counterpart of ``_pipes.SocketPipe`` for streams to which only a task can write.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 128 * 1024
 
 WRITE_BYTES: Final = 256 * 1024
-"""Handed to a stream at once: a peer that takes less than this in `write_seconds` is cut."""
+"""Most bytes of one ``send_all``. A peer that takes fewer within `write_seconds` is disconnected."""
 
 
 @final
 @protected_class
 class StreamPipe:
-    """Frames over any Trio stream (TLS, WebSocket, a test's memory stream).
+    """A pipe over any Trio stream (TLS, WebSocket, a test's memory stream).
 
-    Writing needs a task here, because only a task can wait inside ``send_all``.
+    Writing needs a task, because only a task can wait inside ``send_all``.
     """
 
     __slots__ = (
@@ -48,11 +48,11 @@ class StreamPipe:
         self._limits = limits
         self.receiver = Receiver(limits)
         self.sink = Outbox(limits, self.flush)
-        self._writer: trio.lowlevel.Task | None = None  # parked, if not None
-        self._busy = True  # the writer writes, or will see soon whether there is something to write
+        self._writer: trio.lowlevel.Task | None = None  # the writing task, while it is parked
+        self._busy = True  # the writer is writing, or is about to look for frames
         self._scope = trio.CancelScope()  # of the writer
-        self._taken_bytes = 0  # from the sink, and not sent yet
-        self._drained: trio.Event | None = None  # somebody waits in drain()
+        self._taken_bytes = 0  # taken from the sink, and not sent yet
+        self._drained: trio.Event | None = None  # while a task waits in drain()
         self._failure: Exception | None = None
         self.waiters: list[Task] = []
         self.bytes_sent = 0
@@ -60,7 +60,7 @@ class StreamPipe:
         nursery.start_soon(self._write, name="spear channel writer")
 
     async def receive(self) -> list[Frame]:
-        """The next frames. Raises ChannelBroken when there will be none."""
+        """Wait for frames and return them. Raises ChannelBroken when no more will come."""
         receiver = self.receiver
         while True:
             try:
@@ -75,17 +75,17 @@ class StreamPipe:
                 return frames
 
     async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        """Hand over all frames that come; ends as :meth:`receive` does, or with what it raises."""
+        """Pass all frames to ``on_frames``, until that or :meth:`receive` raises."""
         while True:
             on_frames(await self.receive())
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits to be sent."""
+        """Bytes that are queued and not yet sent."""
         return self.sink.pending_bytes + self._taken_bytes
 
     def flush(self) -> None:
-        """Let the writing task run."""
+        """Wake the writing task."""
         if self._writer is not None:
             self._busy = True
             reschedule(self._writer)
@@ -109,12 +109,12 @@ class StreamPipe:
                         self._taken_bytes -= len(part)
         except trio.TooSlowError:
             self._failure = ChannelBroken(f"the peer took no byte for {seconds:g} s")
-        except Exception as error:  # a bug, or the stream; either way this connection's alone
+        except Exception as error:  # a bug or a stream's error costs only this connection
             self._failure = error
         finally:
             self._rest()
-        # A frame may be half out: make both readers notice. (Not if we are cancelled from outside:
-        # then so is our reader, and must not think that the connection was lost.)
+        # A frame may be half written: close the stream, so that both readers notice. (Not if cancelled
+        # from outside: our reader is then cancelled, too, and must not report a lost connection.)
         await trio.aclose_forcefully(self._stream)
 
     async def _park(self) -> None:
@@ -132,7 +132,7 @@ class StreamPipe:
             drained.set()
 
     async def drain(self) -> None:
-        """Wait until all frames are written, or cannot be."""
+        """Wait until all frames are written, or cannot be written any more."""
         self.flush()
         while self._busy:
             if self._drained is None:
@@ -141,12 +141,12 @@ class StreamPipe:
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Release everything, as soon as the writing task runs."""
+        """Release all resources, as soon as the writing task runs."""
         self._scope.cancel()
 
 
 def _in_parts(buffers: list[Buffer]) -> Iterator[Buffer]:
-    """The same bytes, in parts small enough for a slow peer to take each in time."""
+    """Yield the bytes in parts that are small enough for a slow peer to take each of them in time."""
     for buffer in buffers:
         if len(buffer) <= WRITE_BYTES:
             yield buffer

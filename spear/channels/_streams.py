@@ -1,7 +1,7 @@
-"""The two halves of a stream of items inside a call.
+"""The two halves of a stream of items inside a call: the receiver's queue, and the sender.
 
-Items that arrive wait in an :class:`ItemQueue`; the credit they cost goes back to the sender as the
-application takes them. Items that leave wait for credit in an :class:`ItemSender`. The channel's
+Items that arrive wait in an :class:`ItemQueue`. As the application takes items, the credit that they
+cost returns to the peer. An :class:`ItemSender` waits for credit before it sends an item. The channel's
 reader fills the queue and wakes the sender; it never waits for either.
 """
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from ._statistics import Counters
 
 CHECKPOINT_EVERY: Final = 64
-"""An iteration over items that are there already lets other tasks run after this many. One
-checkpoint for each item would cost three times as much as the item."""
+"""Items that an iteration takes from a queue before it lets other tasks run. A checkpoint for each
+item would cost three times as much as the item."""
 
 ITEM_COST: Final = 1024
 CHECKPOINT_COST: Final = CHECKPOINT_EVERY * ITEM_COST
-"""Whoever sends lets others run after so many small items, or after 64 KiB."""
+"""Cost of the items that a task sends before it lets others run: 64 small items, or 64 KiB."""
 
 
 def wake_all(waiters: list[Task]) -> None:
-    """Resume every task that waits, once."""
+    """Resume every waiting task, and empty the list."""
     if waiters:
         woken = waiters[:]
         waiters.clear()
@@ -44,13 +44,13 @@ def wake_all(waiters: list[Task]) -> None:
 
 
 def without_frames(failure: BaseException | None) -> BaseException | None:
-    """A failure to keep, without its traceback, whose frames would hold the arguments."""
+    """Return a copy of a SpearError without its traceback, whose frames would hold the arguments."""
     return copy(failure) if isinstance(failure, SpearError) else failure
 
 
 @final
 class ItemQueue:
-    """Items that have arrived and were not yet taken."""
+    """A queue of items that have arrived and were not yet taken."""
 
     __slots__ = (
         "_call",
@@ -76,13 +76,13 @@ class ItemQueue:
     # -- filled by the channel's reader -----------------------------------------------------------
 
     def put(self, items: Iterable[bytes], flags: int) -> None:
-        """Items arrived, all raw or all CBOR."""
+        """Queue items that arrived: all of them raw, or all of them CBOR."""
         is_cbor = bool(flags & CBOR)
         self._items.extend([(item, is_cbor) for item in items])
         self._wake()
 
     def end(self, failure: BaseException | None = None) -> None:
-        """No further item will arrive, because the stream is complete or because it failed."""
+        """Note that no further item will arrive, because the stream is complete or has failed."""
         if not self.ended:
             self.ended = True
             self._failure = failure
@@ -96,13 +96,13 @@ class ItemQueue:
     # -- emptied by the application -----------------------------------------------------------------
 
     async def receive(self) -> tuple[bytes, bool]:
-        """The next item, and whether it is CBOR.
+        """Return the next item, and whether it is CBOR.
 
         If cancelled, no item is lost. A checkpoint at least every 64 items.
 
         Raises:
-            trio.EndOfChannel: there is none.
-            SpearError: the stream failed, after the items in front of that.
+            trio.EndOfChannel: no further item will arrive.
+            SpearError: the stream failed; raised after all items that arrived before.
             trio.BusyResourceError: another task is receiving.
         """
         self._since += 1
@@ -117,7 +117,7 @@ class ItemQueue:
         return item
 
     async def _wait(self) -> None:
-        """Give back credit and let others run; returns when there is an item or there will be none."""
+        """Return credit, and let other tasks run until an item is there or the stream has ended."""
         self._return_credit()
         self._since = 0
         await trio.lowlevel.checkpoint()
@@ -137,7 +137,7 @@ class ItemQueue:
             self._cost = 0
 
     def discard(self) -> None:
-        """Nobody will take the rest: give its credit back."""
+        """Drop the items that were not taken, and return their credit."""
         if self._items and self._failure is None:
             self._failure = CallCancelled("the stream was left before its end")
         self._failure = without_frames(self._failure)
@@ -148,16 +148,16 @@ class ItemQueue:
 
 @final
 class ItemOutlet:
-    """Where the items of all streams of a channel leave it.
+    """A gate through which the items of all streams leave a channel.
 
-    Credit alone is no bound. The peer says how large its window is, and may give credit back for what
-    it has not even read. So an item also waits until the pipe has taken what was sent before.
+    Credit alone is no bound: the peer chooses its window, and may return credit for items that it has
+    not read. An item therefore also waits until the pipe has sent enough of the bytes before it.
 
     Attributes:
-        connection: of the channel.
-        counters: of the channel.
-        waiters: senders that wait for credit or for the pipe. All of them are woken, because credit may
-            arrive for one stream or for all.
+        connection: the connection of the channel.
+        counters: the counters of the channel.
+        waiters: tasks that wait for credit or for the pipe. All of them are woken together, because
+            credit may arrive for one stream or for all.
     """
 
     __slots__ = ("_most_unsent", "_pipe", "connection", "counters", "waiters")
@@ -184,7 +184,7 @@ class ItemOutlet:
 
 @final
 class ItemSender:
-    """The sending half: waits for credit, and for the pipe to take what was sent before."""
+    """A sender of one stream's items, which waits for credit and for room in the pipe."""
 
     __slots__ = ("_call", "_connection", "_counters", "_outlet", "_since")
 
@@ -196,12 +196,12 @@ class ItemSender:
         self._since = 0  # cost of the items sent since the last checkpoint
 
     async def send(self, item: Payload, flags: int) -> None:
-        """Send an item, when there is credit. A checkpoint at least every 64 items.
+        """Wait for credit, then send an item. A checkpoint at least every 64 items.
 
         If cancelled, the item was not sent.
 
         Raises:
-            LocalProtocolError: the call takes no more items, or none of that size.
+            LocalProtocolError: the call takes no more items, or the item is too large.
         """
         if self._since >= CHECKPOINT_COST or not self._connection.may_send_item(self._call):
             await self._wait()
@@ -212,7 +212,7 @@ class ItemSender:
         self._since = 0
         call, outlet = self._call, self._outlet
         await trio.lowlevel.checkpoint()
-        # A call that takes no items, or no more of them, is not worth waiting for.
+        # Do not wait for a call that takes no items, or no more items: send_item() then raises.
         while (
             call.windows is not None
             and Kind.ITEM in call.sends[call.state]

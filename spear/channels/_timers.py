@@ -1,11 +1,11 @@
 """Many timers, one task.
 
-Deadlines of calls and heartbeats of channels do not get a task or a cancel scope each: entering a
-scope costs 7 us and a sleeping task 3 KiB. They get an entry in one heap, and one task sleeps until
-the first of them is due.
+Deadlines of calls and heartbeats of channels have no task or cancel scope of their own: entering a
+scope costs 7 us, and a sleeping task 3 KiB. Each of them is an entry in one heap, and one task sleeps
+until the first entry is due.
 
-Invariant: the heap holds no more than twice as many entries as there are functions to be called, and
-a few. Without that, a peer whose calls have ever shorter deadlines would fill it.
+Invariant: the heap holds at most twice as many entries as there are functions to be called, and a few
+more (:data:`FEW`). Otherwise a peer whose calls have ever shorter deadlines would fill the heap.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ._nursery import open_private_nursery
 logger: Final = logging.getLogger("spear.channels")
 
 FEW: Final = 64
-"""So many entries may be outdated before anybody counts."""
+"""Outdated entries that the heap may hold, however few other entries there are."""
 
 
 @final
 @protected_class
 class Timers:
-    """Calls functions at times of Trio's clock, in the task of :func:`open_timers`."""
+    """A scheduler of functions at times of Trio's clock, in the task of :func:`open_timers`."""
 
     __slots__ = ("_count", "_heap", "_next", "_outdated", "_scope")
 
@@ -42,9 +42,9 @@ class Timers:
         self._next = inf
 
     def call_at(self, when: float, function: Callable[[float], None]) -> None:
-        """Have ``function(now)`` called at ``when`` or very soon after. It must not raise.
+        """Schedule ``function(now)`` for ``when`` or very soon after. The function must not raise.
 
-        An entry cannot be taken back, unless the function is an :class:`Alarm`.
+        An entry cannot be cancelled, unless the function is an :class:`Alarm`.
         """
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, function))
@@ -54,11 +54,11 @@ class Timers:
 
     @property
     def entries(self) -> int:
-        """How many there are, those counted that are outdated."""
+        """The number of entries in the heap, including outdated ones."""
         return len(self._heap)
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Call the functions when they are due, for ever."""
         heap = self._heap
         while True:
             self._next = heap[0][0] if heap else inf
@@ -72,11 +72,11 @@ class Timers:
                 else:
                     try:
                         entry[2](now)
-                    except Exception:  # a bug of ours: it must not silence all the others
+                    except Exception:  # a bug in one function must not stop all others
                         logger.exception("a timer failed")
 
     def _forget(self) -> None:
-        """An entry is outdated: once they are in the majority, throw them all away."""
+        """Count an outdated entry; once these are in the majority, remove all of them."""
         self._outdated += 1
         heap = self._heap
         if self._outdated > FEW and self._outdated * 2 > len(heap):
@@ -87,23 +87,23 @@ class Timers:
 
 @final
 class Alarm:
-    """A function that is called at most once, at a time that can be changed."""
+    """A function with at most one scheduled call, whose time can be changed."""
 
     __slots__ = ("_function", "_number", "_timers")
 
     def __init__(self, timers: Timers, function: Callable[[float], None]) -> None:
         self._timers = timers
         self._function = function
-        self._number = 0  # of its entry; 0: it has none
+        self._number = 0  # of the alarm's entry in the heap; 0 if it has none
 
     def set(self, when: float) -> None:
-        """Call the function at ``when``, and not at the time that was set before."""
+        """Schedule the function for ``when``, instead of the time that was set before."""
         self._drop()
         self._timers.call_at(when, self)
         self._number = self._timers._count
 
     def close(self) -> None:
-        """Never call the function, and do not keep it alive."""
+        """Cancel the scheduled call, and drop the reference to the function."""
         self._drop()
         del self._function
 
@@ -113,7 +113,7 @@ class Alarm:
             self._timers._forget()
 
     def __call__(self, now: float) -> None:
-        """The time has come."""
+        """Call the function, because its time has come."""
         self._number = 0
         self._function(now)
 
@@ -125,7 +125,7 @@ def _is_outdated(entry: tuple[float, int, Callable[[float], None]]) -> bool:
 
 @protected_block
 async def open_timers() -> AsyncIterator[Timers]:
-    """Timers that run while the block does."""
+    """Open timers that run for as long as the block does."""
     async with open_private_nursery() as nursery:
         timers = Timers()
         nursery.start_soon(timers.run, name="spear timers")

@@ -1,8 +1,8 @@
-"""The epoll that Trio waits with: the only module of channels that uses private names of Trio.
+"""Access to the epoll that Trio waits with: the only module of channels that uses private names of Trio.
 
-Trio's public interface can only wake a task when a descriptor is readable. A task that waits for our
-epoll, again and again, costs each wake-up two system calls and a pass of the scheduler: a fifth of a call
-of 1 KiB on one core. Where a release of Trio has other names, such a task does it; see :class:`Pump`.
+Trio's public interface can only wake a task when a descriptor is readable. With a task that waits for our
+epoll, each wake-up costs two system calls and a scheduler pass: a fifth of a call of 1 KiB on one core.
+If a release of Trio has other private names, :class:`Pump` falls back to such a task.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import final
 
 @final
 class TrioEpoll:
-    """The epoll of this Trio run.
+    """A wrapper of the epoll that this Trio run waits with.
 
     Args:
-        epoll: the epoll itself.
+        epoll: the epoll object of Trio.
     """
 
     def __init__(self, epoll: select.epoll) -> None:
@@ -29,13 +29,13 @@ class TrioEpoll:
         self._epoll.register(fileno, select.EPOLLIN)
 
     def unregister(self, fileno: int) -> None:
-        """Stop that. Does nothing if Trio's run has ended."""
+        """Stop ending Trio's wait for a descriptor. Does nothing if Trio's run has ended."""
         with suppress(OSError, ValueError):
             self._epoll.unregister(fileno)
 
 
 def trio_epoll() -> TrioEpoll | None:
-    """Return the epoll of this Trio run; None if this release of Trio is made otherwise."""
+    """Return the epoll of this Trio run; None if this release of Trio has other private names."""
     try:
         from trio._core import _run
 
@@ -43,7 +43,8 @@ def trio_epoll() -> TrioEpoll | None:
     except (ImportError, AttributeError):
         return None
     epoll = getattr(manager, "_epoll", None)
-    # Trio looks each readable descriptor up in a table, which must not miss one without a task.
+    # Trio looks up each readable descriptor in this table, where our descriptor has no entry: only a
+    # defaultdict allows that.
     table = getattr(manager, "_registered", None)
     if isinstance(epoll, select.epoll) and isinstance(table, defaultdict):
         return TrioEpoll(epoll)

@@ -1,9 +1,9 @@
-"""Tasks that run handlers, kept and used again.
+"""Workers: tasks that run handlers, and are used again for further calls.
 
 A new task with a new cancel scope for every call costs 15 us; waking a parked task whose scope has
-been entered already costs 3. So a worker parks after its call and takes the next one, with the same
-scope, until that scope is cancelled. A call's context variables do not outlive it: before a worker
-parks it gets a fresh copy of the context in which the channel is served.
+been entered already costs 3 us. So a worker parks after its call and takes the next one, with the same
+scope, until the scope is cancelled. Context variables of a call do not outlive the call: before a worker
+parks, it gets a fresh copy of the context in which the channel is served.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ MAX_PARKED: Final = 64
 @final
 @protected_class
 class Workers:
-    """Runs ``handle(call)`` for each call, each in a task and a cancel scope of its own.
+    """A pool of tasks that run ``handle(call)`` for each call, under a cancel scope of its own.
 
     Args:
-        nursery: where the tasks live.
-        handle: must not raise anything but ``trio.Cancelled``.
+        nursery: where the tasks run.
+        handle: runs one call; must not raise anything but ``trio.Cancelled``.
     """
 
     __slots__ = ("_context", "_handle", "_nursery", "_parked")
@@ -49,7 +49,7 @@ class Workers:
             # See OutboundCall.on_response for why the call itself may be the outcome.
             reschedule(self._parked.pop(), call)  # type: ignore[arg-type]  # as there
         else:
-            # This may run outside of any task; a new one takes its context from here.
+            # This may run outside of any task, and a new task inherits the current context.
             self._context.run(self._spawn, call)
 
     def _spawn(self, call: InboundCall) -> None:
@@ -80,6 +80,6 @@ class Workers:
         return call
 
     def _abort(self, _: object) -> Abort:
-        """A parked worker was cancelled; only its nursery can be, so none of them takes further calls."""
+        """Forget all parked workers: only the nursery cancels one, so none takes further calls."""
         self._parked.clear()
         return Abort.SUCCEEDED

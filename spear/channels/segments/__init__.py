@@ -1,9 +1,9 @@
 """Memory that is handed to the other end of a connection instead of being copied.
 
 A payload in such memory is a *segment* (``spear._segments``). Its descriptor travels beside the bytes of
-a Unix socket; ``docs/wire.md`` says what the two ends may rely on. All that deals with descriptors,
-mappings and the kernel's flags is in here. The rest of ``spear.channels`` has a :class:`SegmentHandover`
-for each connection, and asks it.
+a Unix socket; ``docs/wire.md`` says what the two ends may rely on. Only this package deals with
+descriptors, mappings and the kernel's flags. The rest of ``spear.channels`` uses one
+:class:`SegmentHandover` for each connection.
 """
 
 from ._handover import NO_SEGMENTS as NO_SEGMENTS

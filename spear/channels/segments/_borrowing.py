@@ -1,7 +1,7 @@
-"""Segments that a peer hands to us: what arrives as descriptors beside the bytes of a socket.
+"""Segments that a peer hands to us: their descriptors arrive beside the bytes of a socket.
 
-A peer may pass anything, or nothing, or too much of it. Nothing is believed but what the kernel says.
-Every descriptor that arrives is owned by an object from the moment it is there, and closed with it.
+A peer may pass any kind of descriptor, too many, or none. Only what the kernel says of one is trusted.
+Every descriptor that arrives is owned by an object from the first moment, and closed with the object.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from .._timers import Timers
 
 SPARE_BYTES: Final = 4096
-"""Bytes that a file may have behind its payload and still be viewed: a sender may round up to a page. A
+"""Bytes that a file may have after its payload and still be viewed: a sender may round up to a page. A
 payload in a larger file is copied, unless we trust the peer."""
 
 LATEST_SECONDS: Final = 1.0
-"""When the peer hears of what we do not use any more, if we have nothing else to say."""
+"""Seconds until the release of an unused segment is sent, if no other frame is sent before."""
 
 
 @final
 class _Lost(Segment):
-    """A segment for which we had no descriptor left."""
+    """A segment whose descriptor was lost on arrival, because this process had no free one."""
 
     __slots__ = ("_ended", "_number", "_size")
 
@@ -61,7 +61,7 @@ class _Lost(Segment):
 
 @final
 class _Arrived:
-    """A descriptor that has come, before its frame has been read; None: it was lost on arrival."""
+    """A descriptor that has arrived, before its frame is read; None if it was lost on arrival."""
 
     __slots__ = ("_borrower", "_descriptor")
 
@@ -70,27 +70,27 @@ class _Arrived:
         self._descriptor = descriptor
 
     def claim(self, number: int, size: int) -> Segment:
-        """The segment of which a frame speaks. Raises ValueError."""
+        """Return the segment that a frame describes. Raises ValueError."""
         return self._borrower.borrow(self._descriptor, number, size)
 
 
 @final
 class Borrower:
-    """The memory of one peer that we use.
+    """A record of one peer's segments that we use.
 
-    That something is not used any more is told with whatever we send next, or after a while: a frame of
-    its own would wake up the peer, which costs more than the memory is worth.
+    The release of an unused segment is sent with the next frames, or after :data:`LATEST_SECONDS`. A
+    frame at once would wake up the peer, which costs more than the memory is worth.
 
     Args:
-        limits: ours.
-        receiver: gets what arrives.
-        outbox: takes the news that something is not used any more.
-        timers: release unused segments in time, even if nothing else is sent.
-        trusts: whether the peer may change what it has sent.
+        limits: the limits of this end.
+        receiver: is handed the descriptors that arrive.
+        outbox: sends the releases of unused segments.
+        timers: release unused segments in time, even if nothing else is sent; may be None.
+        trusts: whether the peer is trusted not to change memory that it has sent.
 
     Attributes:
-        borrowed_bytes: what we hold of the peer's memory, by all that the files can hold.
-        ended: numbers of segments that have come out of use; filled in any thread, at any moment.
+        borrowed_bytes: bytes of the peer's memory that we hold: the most that its files can hold.
+        ended: numbers of segments that are not used any more; filled in any thread, at any moment.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Borrower:
     # -- arriving ---------------------------------------------------------------------------------
 
     def read(self, sock: socket.socket, size: int) -> bytes:
-        """Read without waiting, and keep the descriptor that comes beside the bytes.
+        """Read without waiting; keep the descriptor that arrives beside the bytes, return the bytes.
 
         Raises OSError as a socket does, and RemoteProtocolError.
         """
@@ -126,8 +126,8 @@ class Borrower:
 
     def _take(self, descriptors: Sequence[Descriptor], *, is_cut: bool) -> None:
         if is_cut:
-            # The kernel found no free descriptor. That is our fault, and must cost one call, not all. (Or
-            # they were too many: then it costs the peer's call.)
+            # This process had no free descriptor, which must cost one call and not the connection. (Or
+            # the peer sent too many descriptors, which also costs it one call.)
             self._receiver.attach(_Arrived(self, None))
             return
         if len(descriptors) > 1:
@@ -136,7 +136,7 @@ class Borrower:
             self._receiver.attach(_Arrived(self, descriptor))
 
     def borrow(self, descriptor: Descriptor | None, number: int, size: int) -> Segment:
-        """The segment that a frame has announced. Raises ValueError."""
+        """Return the segment that a frame describes. Raises ValueError if its file is unfit."""
         limits = self._limits
         self.give_back()
         if number >= limits.max_segments or number in self._sizes:
@@ -151,7 +151,7 @@ class Borrower:
             raise ValueError("it is not sealed against shrinking and growing")
         if found.size < size:
             raise ValueError(f"it has {found.size} bytes, not {size}")
-        # A view keeps the whole file, and who keeps a view counts no more than its bytes.
+        # A view keeps the whole file in memory, but the limits of its users count only the view's bytes.
         is_full = found.size - size <= SPARE_BYTES
         can_be_viewed = found.is_whole and (self._trusts or (found.is_final and is_full))
         if size > limits.max_message_bytes and not can_be_viewed:
@@ -183,7 +183,7 @@ class Borrower:
     # -- giving back ------------------------------------------------------------------------------
 
     def give_back(self) -> None:
-        """Release unused segments, with the next frames that are sent."""
+        """Queue the releases of unused segments, which are sent with the next frames."""
         while self.ended:
             number = self.ended.pop()
             self.borrowed_bytes -= self._sizes.pop(number)
@@ -203,8 +203,8 @@ class Borrower:
             self._wait()
 
     def close(self) -> None:
-        """The peer is gone."""
+        """Forget all segments, because the peer is gone."""
         self._timers = None
         self._sizes.clear()
         self.borrowed_bytes = 0
-        self.ended = []  # what ends from now on does so in the other one
+        self.ended = []  # segments that are still in use will append to the old list

@@ -1,7 +1,7 @@
-"""The segments of a connection: only a Unix socket lets them pass.
+"""The segments of a connection, which only a Unix socket can pass.
 
 The two ends agree in their handshake to hand over memory. A peer asks before it passes its first
-descriptor, so a connection that never passes any never looks for descriptors.
+descriptor, so a connection that passes no descriptors never has to look for any.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class SegmentHandover:
-    """Segments of one connection. This class hands over none: payloads travel as bytes.
+    """A connection's handover of segments. This base class passes none: payloads travel as bytes.
 
     Attributes:
-        lender: hands out payloads in segments, once both ends have agreed on that.
-        borrower: has the segments that the peer has handed out, once it has asked whether it may.
+        lender: hands our payloads to the peer in segments; None until both ends have agreed.
+        borrower: holds the segments that the peer has passed; None until the peer asks whether it may.
     """
 
     __slots__ = ()
@@ -42,54 +42,54 @@ class SegmentHandover:
 
     @property
     def lent_bytes(self) -> int:
-        """Our memory that the peer has."""
+        """Bytes of our memory that the peer holds."""
         return 0 if self.lender is None else self.lender.lent_bytes
 
     @property
     def borrowed_bytes(self) -> int:
-        """The peer's memory that we have."""
+        """Bytes of the peer's memory that we hold."""
         return 0 if self.borrower is None else self.borrower.borrowed_bytes
 
     @property
     def kept_bytes(self) -> int:
-        """Segments of our own that are kept for payloads to come, in use or not."""
+        """Bytes of our own segments that are kept for further payloads, in use or not."""
         return 0 if self.lender is None else self.lender.kept_bytes
 
     def agree(self, peer: WireLimits, *, trusts: bool) -> None:
-        """From now on, descriptors may be passed.
+        """Allow descriptors to be passed from now on.
 
         Args:
-            peer: its limits.
-            trusts: whether we trust the peer. Then it does not trust us.
+            peer: the peer's limits.
+            trusts: whether we trust the peer; if so, the peer does not trust us.
         """
 
     def keep_time(self, timers: Timers) -> None:
-        """See to it that segments are released and freed in time."""
+        """Use timers to release and free segments in time."""
 
     def on_lend(self, *, is_answer: bool) -> None:
-        """The peer asks whether it may pass descriptors, or says that we may.
+        """Allow the peer to pass descriptors, or note that the peer allows us to.
 
-        Raises RemoteProtocolError if that was not agreed on.
+        Raises RemoteProtocolError if the handshake did not agree on segments.
         """
         raise RemoteProtocolError("segments, which were not agreed on")
 
     def close(self) -> None:
-        """The connection has ended: free what is ours, and forget what is the peer's."""
+        """Free our segments and forget the peer's, because the connection has ended."""
 
 
 NO_SEGMENTS: Final = SegmentHandover()
-"""For connections that pass no descriptors."""
+"""The handover of connections that pass no descriptors."""
 
 
 @final
 class SocketHandover(SegmentHandover):
-    """Segments over a Unix socket; over another socket, none.
+    """A handover of segments over a Unix socket; over another socket, none.
 
     Args:
         sock: the socket.
-        limits: ours.
-        receiver: gets what arrives.
-        outbox: sends payloads in segments, and releases.
+        limits: the limits of this end.
+        receiver: is handed the descriptors that arrive.
+        outbox: sends payloads in segments, and releases of segments.
     """
 
     __slots__ = (
@@ -118,33 +118,33 @@ class SocketHandover(SegmentHandover):
         )
 
     def agree(self, peer: WireLimits, *, trusts: bool) -> None:
-        """From now on, descriptors may be passed; see :class:`SegmentHandover`."""
+        """Allow descriptors to be passed from now on; see :class:`SegmentHandover`."""
         self._trusts = trusts
         self.lender = SegmentLender(self._limits, peer, self._outbox, seals=trusts)
         self._outbox.lend_through(self.lender)
 
     def keep_time(self, timers: Timers) -> None:
-        """See to it that segments are released and freed in time."""
+        """Use timers to release and free segments in time."""
         self._timers = timers
         if self.lender is not None:
             self.lender.keep_time(timers)
 
     def on_lend(self, *, is_answer: bool) -> None:
-        """The peer asks whether it may pass descriptors, or says that we may."""
+        """Allow the peer to pass descriptors, or note that the peer allows us to."""
         if self.lender is None:
             super().on_lend(is_answer=is_answer)
         elif is_answer:
             self.lender.ready()
         else:
             if self.borrower is None:
-                # Not before: a read that may bring descriptors costs 5 us more than a plain one.
+                # Made late, because a read that may bring descriptors costs 5 us more than a plain one.
                 self.borrower = Borrower(
                     self._limits, self._receiver, self._outbox, self._timers, trusts=self._trusts
                 )
             self._outbox.push_lend(is_answer=True)
 
     def close(self) -> None:
-        """The connection has ended: free what is ours, and forget what is the peer's."""
+        """Free our segments and forget the peer's, because the connection has ended."""
         if self.lender is not None:
             self.lender.close()
         if self.borrower is not None:

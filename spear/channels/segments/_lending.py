@@ -1,10 +1,10 @@
-"""Segments that we hand to a peer: large payloads whose memory it may look at.
+"""Segments that we hand to a peer: large payloads whose memory the peer may read.
 
-Two kinds. A user's ``SharedBuffer`` is handed over as it is. And payloads of a few MiB that are bytes are
-copied into segments of our own: see ``_pool``.
+Segments are of two kinds. A user's ``SharedBuffer`` is handed over as it is. Payloads of a few MiB that
+are bytes are copied into segments of our own: see ``_pool``.
 
-Most channels never hand over anything, and there may be ten thousand of them: what is needed for it is
-made when it is needed.
+Most channels never hand over a segment, and a host may have ten thousand channels, so objects for
+segments are only made when they are needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .._timers import Timers
 
 LEAST_SHARED_BYTES: Final = 512 * 1024
-"""Buffers of users below this are sent as bytes: handing them over takes 0.1 ms, whatever their size."""
+"""Users' buffers below this size are sent as bytes: handing one over takes 0.1 ms, whatever its size."""
 
 
 @final
@@ -42,10 +42,10 @@ class Lent:
     """A segment that the peer has, or is about to get.
 
     Attributes:
-        number: our name for it.
-        descriptor: of its memory.
-        size: of the file: what it counts for.
-        pooled: whether, and which of our own, it is.
+        number: our number for the segment.
+        descriptor: the descriptor of the segment's memory.
+        size: the size of the file in bytes, which counts against the limits.
+        pooled: the segment of our pool, if it is one; None for a user's buffer.
     """
 
     __slots__ = ("_lender", "descriptor", "number", "pooled", "size")
@@ -65,28 +65,28 @@ class Lent:
         self.pooled = pooled
 
     def send(self, sock: socket.socket, frame: bytes) -> int:
-        """Send the beginning of its frame, with the descriptor; returns how many bytes of it."""
+        """Send the beginning of the segment's frame, with the descriptor; return the bytes sent."""
         return send_with_descriptor(sock, frame, self.descriptor.fileno)
 
     def withdraw(self) -> None:
-        """The frame that should have told the peer of it will not be sent."""
+        """Take the segment back, because the frame that announces it will not be sent."""
         self._lender.released(self.number)
 
 
 @final
 class SegmentLender:
-    """Our memory that one peer may use.
+    """A lender of our memory to one peer.
 
     Args:
-        limits: ours.
-        peer: the peer's.
+        limits: the limits of this end.
+        peer: the peer's limits.
         outbox: asks the peer whether we may pass descriptors.
-        seals: whether what we send must never change again, because the peer does not trust us.
+        seals: whether memory must be sealed before it is sent, because the peer does not trust us.
 
     Attributes:
-        least_bytes: smaller payloads need not be offered.
-        lent_bytes: what the peer has.
-        pool: the segments of our own; None while there are none.
+        least_bytes: payloads below this size need not be offered.
+        lent_bytes: bytes of the segments that the peer has.
+        pool: the pool of our own segments; None until one is needed.
     """
 
     __slots__ = (
@@ -99,13 +99,13 @@ class SegmentLender:
     ) -> None:
         self._limits = limits
         self._peer = peer
-        # The peer says what it takes, and we how much of ours it may keep from being freed.
+        # The peer limits how much it takes; we limit how much of our memory it can keep.
         self._most_bytes = min(peer.mapped_segment_bytes, limits.mapped_segment_bytes)
         self._most = min(peer.max_segments, limits.max_segments)
         self._outbox = outbox
         self._has_asked = False
         self._is_ready = False  # the peer takes descriptors; or is gone
-        self._on_ready: trio.Event | None = None  # a task waits for that
+        self._on_ready: trio.Event | None = None  # while a task waits in get_ready()
         self._seals = seals
         self._timers: Timers | None = None
         self.least_bytes = min(LEAST_SHARED_BYTES, limits.segment_threshold_bytes)
@@ -114,18 +114,18 @@ class SegmentLender:
         self.pool: SegmentPool | None = None
 
     def keep_time(self, timers: Timers) -> None:
-        """Keep segments of our own, and free them after a while without use."""
+        """Enable the pool of our own segments; the timers free segments that stay unused."""
         self._timers = timers
 
     @property
     def kept_bytes(self) -> int:
-        """The segments of our own, in use or not."""
+        """Bytes of our own segments, in use or not."""
         return 0 if self.pool is None else self.pool.kept_bytes
 
     async def get_ready(self) -> None:
-        """Wait until the peer takes descriptors, which it does when it was asked.
+        """Ask the peer to take descriptors, and wait until it does.
 
-        If cancelled, nothing has happened. A checkpoint, unless it is ready already.
+        If cancelled, nothing is lost. A checkpoint, unless the peer takes descriptors already.
         """
         self._ask_once()
         if not self._is_ready:
@@ -139,7 +139,7 @@ class SegmentLender:
             self._outbox.push_lend(is_answer=False)
 
     def ready(self) -> None:
-        """The peer takes descriptors, or has gone: wake the tasks that wait."""
+        """Wake the waiting tasks, because the peer takes descriptors or is gone."""
         self._is_ready = True
         if self._on_ready is not None:
             self._on_ready.set()
@@ -155,11 +155,11 @@ class SegmentLender:
             or segment.descriptor.fileno < 0
             or size < self.least_bytes
             or size > peer.max_segment_bytes
-            # A peer's, which the peer may write to once we have released it.
+            # A peer's segment, which the peer may write to once we have released it.
             or (isinstance(segment, BorrowedFile) and not segment.is_final)
         ):
             return False
-        must = size > peer.max_message_bytes  # or it cannot be sent at all
+        must = size > peer.max_message_bytes  # too large to be sent as bytes
         if not self._has_room(segment.file_bytes):
             if must:
                 raise Overloaded(
@@ -171,7 +171,7 @@ class SegmentLender:
 
     def _can_seal(self, segment: MemoryFile, *, must: bool) -> bool:
         if not isinstance(segment, SharedBuffer):
-            return True  # which is final: see above
+            return True  # a peer's segment, which is final: see may_lend()
         try:
             segment.seal()
         except BufferError:
@@ -184,7 +184,7 @@ class SegmentLender:
         return True
 
     def lend(self, payload: Buffer | Segment) -> Lent | None:
-        """The payload as a segment; None if it should be sent as bytes."""
+        """Return the payload as a segment; None if it should be sent as bytes."""
         if isinstance(payload, MemoryFile):
             return self._hand_out(payload.descriptor, payload.file_bytes, None)
         if isinstance(payload, Segment) or len(payload) < self._limits.segment_threshold_bytes:
@@ -197,7 +197,7 @@ class SegmentLender:
         return self._hand_out(pooled.descriptor, pooled.size, pooled)
 
     def _take_pooled(self, payload_bytes: int) -> PooledSegment | None:
-        """A segment for so many bytes; None if there is none, and to make one would not pay."""
+        """Return a pooled segment for so many bytes; None if the payload should be sent as bytes."""
         size = 1 << (payload_bytes - 1).bit_length()
         if self._timers is None or size > self._peer.max_segment_bytes or not self._has_room(size):
             return None
@@ -217,7 +217,7 @@ class SegmentLender:
         return lent
 
     def released(self, number: int) -> bool:
-        """The peer does not use a segment any more; False if it has none of that number."""
+        """Note that the peer has released a segment; return False if it has none of that number."""
         lent = self._lent.pop(number, None)
         if lent is None:
             return False
@@ -227,7 +227,7 @@ class SegmentLender:
         return True
 
     def close(self) -> None:
-        """The peer is gone."""
+        """Forget all segments, free the pool and wake waiting tasks, because the peer is gone."""
         self._lent.clear()
         self.lent_bytes = 0
         self._timers = None

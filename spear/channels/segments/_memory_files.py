@@ -1,10 +1,10 @@
-"""Memory that two processes share: made, sealed, checked, mapped, and passed through a Unix socket.
+"""Shared memory of two processes: make, seal, check and map it, and pass it through a Unix socket.
 
 A *memory file* is a file without a name (memfd_create(2)). Its descriptor travels beside the bytes of a
-Unix socket, and its seals are kept by the kernel: a reader of one that can neither shrink nor grow never
-dies of SIGBUS, and one sealed against writing never changes again.
+Unix socket. The kernel enforces its seals: reading a file that can neither shrink nor grow never causes
+SIGBUS, and a file that is sealed against writing never changes again.
 
-This module does not know what is in such memory, nor who may have it for how long.
+This module knows neither the contents of such memory, nor how long a process may use it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MOST_READ_BYTES: Final = 1024 * 1024 * 1024
-"""One call of the system reads less than twice that."""
+"""Most bytes that are read by one system call, which cannot read 2 GiB."""
 
 _STAT_BLOCK_BYTES: Final = 512
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -38,7 +38,7 @@ _F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>, Linux 5.1; Python has no 
 
 _INT: Final = Struct("i")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size)
-"""Room for one descriptor; a second one may fit into the padding."""
+"""Buffer space for one descriptor; a second one may fit into the padding."""
 
 
 # Plain numbers: calculating with the flags of `socket` costs 7 us, which is more than a read.
@@ -54,10 +54,10 @@ def can_share_memory() -> bool:
 
 @final
 class Descriptor:
-    """A file descriptor that is closed with the last object that has it.
+    """A file descriptor that is closed with the last reference to this object.
 
     Attributes:
-        fileno: its number; -1 if it is closed.
+        fileno: the descriptor's number; -1 if it is closed.
     """
 
     __slots__ = ("fileno",)
@@ -66,7 +66,7 @@ class Descriptor:
         self.fileno = own(fileno) if fileno >= 0 else fileno
 
     def close(self) -> None:
-        """Close it now."""
+        """Close the descriptor now."""
         fileno, self.fileno = self.fileno, -1
         if fileno >= 0:
             close(fileno)
@@ -79,8 +79,8 @@ class MemoryFile(Segment):
     """A segment that has a descriptor.
 
     Attributes:
-        descriptor: of its memory.
-        file_bytes: the size of that; at least the payload's.
+        descriptor: the descriptor of the file.
+        file_bytes: the size of the file; at least the payload's.
     """
 
     __slots__ = ("descriptor", "file_bytes")
@@ -90,32 +90,32 @@ class MemoryFile(Segment):
 
 
 def make_memory_file(size: int) -> tuple[Descriptor, mmap]:
-    """A new memory file of this size, and the only mapping that can ever write to it.
+    """Make a memory file of this size; return it with the only mapping that can ever write to it.
 
     Raises:
         OSError: there is not enough memory, or no descriptor.
     """
-    # The kernel refuses to map much more than there is, but fills such a file until it has to kill.
+    # The kernel refuses a mapping that is far too large, but fills a file until it has to kill processes.
     _map(-1, size, is_private=True).close()
     descriptor = Descriptor(os.memfd_create("spear", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-    # All of it now: touching a page for which there is no memory ends the process by SIGBUS.
+    # Allocate all of it now: touching a page without memory kills the process by SIGBUS.
     os.posix_fallocate(descriptor.fileno, 0, size)
     mapping = _map(descriptor.fileno, size, to_write=True)
     fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    with suppress(OSError):  # an old kernel; then nothing but manners keeps the peer from writing
+    with suppress(OSError):  # an old kernel, which cannot keep the peer from writing
         fcntl.fcntl(descriptor.fileno, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
     return descriptor, mapping
 
 
 def _map(fileno: int, size: int, *, to_write: bool = False, is_private: bool = False) -> mmap:
-    # Here, because every function's process imports this module, and few have a use for that one.
+    # Imported here, because every function's process imports this module, and few need mmap.
     import mmap
 
     flags, protection = mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
     if is_private:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     elif not to_write:
-        # Linux before 6.7 refuses shared mappings of what is sealed against writing, even to read.
+        # Linux before 6.7 refuses shared mappings of files sealed against writing, even to read.
         flags, protection = mmap.MAP_PRIVATE, mmap.PROT_READ
     if sys.version_info >= (3, 13):
         return mmap.mmap(fileno, size, flags, protection, trackfd=False)
@@ -123,7 +123,7 @@ def _map(fileno: int, size: int, *, to_write: bool = False, is_private: bool = F
 
 
 def _make_memory(size: int) -> tuple[Descriptor, mmap]:
-    """A memory file; or memory that cannot be handed over, where the system has none or refuses them."""
+    """Return a memory file; or plain memory, if the system has no memory files or refuses them."""
     if can_share_memory():
         try:
             return make_memory_file(size)
@@ -133,7 +133,7 @@ def _make_memory(size: int) -> tuple[Descriptor, mmap]:
     return Descriptor(-1), _map(-1, size, to_write=True)
 
 
-# -- ours ---------------------------------------------------------------------------------------------
+# -- our memory ---------------------------------------------------------------------------------------
 
 
 @final
@@ -142,20 +142,20 @@ class SharedBuffer(MemoryFile):
 
     Fill :attr:`view`, then pass the buffer as the only argument of a call, or return it from a function.
     The receiver gets a read-only ``memoryview`` of the same memory. Where memory cannot be handed over
-    (another machine, TLS), its bytes are sent instead, as far as ``max_message_bytes`` allows.
+    (another machine, TLS), its bytes are sent instead, up to ``max_message_bytes``.
 
-    What a function hands over is sealed: it cannot be written to any more. A host may write to its buffer
-    again when the call is over; a function that has kept a view of it sees that.
+    A buffer that a function hands over is sealed: it cannot be written to any more. A host may write to
+    its buffer again when the call is over; a function that has kept a view of it sees the change.
 
     The memory is freed when neither process uses it any more. Leaving a ``with`` block, or
     :meth:`close`, gives up this process's share at once.
 
     Args:
-        size: in bytes. The memory is taken at once, which takes 0.4 s for a GiB, and filled with zeros.
+        size: in bytes. The memory is allocated at once, which takes 0.4 s for a GiB, and zeroed.
 
     Raises:
-        ValueError: the size is no whole number, or below 1.
-        MemoryError: there is not so much.
+        ValueError: the size is not a whole number, or below 1.
+        MemoryError: there is not enough memory.
     """
 
     __slots__ = ("_is_sealed", "_mapping", "_size", "_view")
@@ -190,11 +190,11 @@ class SharedBuffer(MemoryFile):
         return self._view
 
     def as_view(self) -> memoryview:
-        """The memory, read-only."""
+        """Return a read-only view of the memory."""
         return self.view.toreadonly()
 
     def as_bytes(self) -> bytes:
-        """A copy of what is in it."""
+        """Return a copy of the contents."""
         return bytes(self.view)
 
     def seal(self) -> None:
@@ -218,11 +218,11 @@ class SharedBuffer(MemoryFile):
         self._view = memoryview(self._mapping)
 
     def close(self) -> None:
-        """Give up the memory. What others have of it, also in this process, stays valid."""
+        """Give up the memory. It stays valid for views in this process, and for a peer that has it."""
         view, self._view = self._view, None
         if view is not None:
-            self.descriptor = Descriptor(-1)  # a call that is being sent has the other one
-            with suppress(BufferError):  # freed with the last view, then
+            self.descriptor = Descriptor(-1)  # a call that is being sent keeps the old one
+            with suppress(BufferError):  # views exist; the last one frees the memory
                 view.release()
                 self._mapping.close()
 
@@ -238,18 +238,18 @@ class SharedBuffer(MemoryFile):
         self.close()
 
 
-# -- a peer's -----------------------------------------------------------------------------------------
+# -- a peer's memory ----------------------------------------------------------------------------------
 
 
 class Condition(NamedTuple):
-    """The kernel's description of a file that a peer has passed.
+    """A description, by the kernel, of a file that a peer has passed.
 
     Attributes:
-        size: of the file, in bytes.
+        size: the size of the file, in bytes.
         held_bytes: the most memory that the file can hold as long as its descriptor is open.
-        is_fixed: it cannot shrink or grow.
-        is_final: it can never be written to again.
-        is_whole: all of its memory is there: reading it takes no more.
+        is_fixed: whether the file can neither shrink nor grow.
+        is_final: whether the file can never be written to again.
+        is_whole: whether all of the file's memory is allocated, so that reading it takes no more.
     """
 
     size: int
@@ -260,7 +260,7 @@ class Condition(NamedTuple):
 
 
 def examine(fileno: int) -> Condition:
-    """Look at what a peer has passed, and free what the file holds beyond its end.
+    """Describe a file that a peer has passed, and free memory that the file holds beyond its end.
 
     Raises ValueError if it is not a memory file of ordinary pages.
     """
@@ -272,7 +272,7 @@ def examine(fileno: int) -> Condition:
     except OSError as error:
         raise ValueError("it is not a memory file") from error
     if os.fstatvfs(fileno).f_bsize != _PAGE_BYTES:
-        # Such a mapping can only be unmapped in whole huge pages, so a view of a part would never go.
+        # Memory of huge pages can only be unmapped in whole pages, so a view of a part would never go.
         raise ValueError("it is a memory file of huge pages")
     fixed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
     is_fixed = seals & fixed == fixed
@@ -288,14 +288,14 @@ def examine(fileno: int) -> Condition:
 
 
 def _trim(fileno: int, size: int) -> bool:
-    """Free what a fixed file holds beyond its end; False if the descriptor does not allow that.
+    """Free memory beyond the end of a fixed file; return False if the descriptor does not allow that.
 
-    fallocate(2) can put memory there before the file is sealed. In st_blocks that memory makes up for
-    memory that is missing before the end. SEEK_HOLE and mincore(2) are no help: for both of them, memory
+    fallocate(2) can put memory there before the file is sealed. In st_blocks, that memory hides that
+    memory is missing before the end. SEEK_HOLE and mincore(2) are no help: for both of them, memory
     that was never written to is a hole.
     """
     try:
-        os.ftruncate(fileno, size)  # to the size that it has, which no seal forbids
+        os.ftruncate(fileno, size)  # to its present size, which no seal forbids
     except OSError:
         return False
     return True
@@ -306,13 +306,13 @@ class BorrowedFile(MemoryFile):
     """A segment that a peer has handed to us.
 
     Args:
-        descriptor: of its memory, which must be fixed; and whole and final if it can be viewed.
-        file_bytes: the size of that.
-        size: bytes of payload at its beginning.
-        is_final: no process can change it any more.
-        on_end: called once, when we do not use it any more; perhaps in another thread, or while garbage
-            is being collected.
-        can_be_viewed: whether a view is safe; otherwise a view is one of a copy.
+        descriptor: the descriptor of the file, which must be fixed; see :class:`Condition`.
+        file_bytes: the size of the file.
+        size: bytes of payload at the beginning of the file.
+        is_final: whether no process can change the file any more.
+        on_end: called once, when we do not use the segment any more; perhaps in another thread, or while
+            garbage is being collected.
+        can_be_viewed: whether a view of the file is safe; if not, :meth:`as_view` makes a copy.
     """
 
     __slots__ = ("_can_be_viewed", "_on_end", "_size", "is_final")
@@ -338,7 +338,7 @@ class BorrowedFile(MemoryFile):
         return self._size
 
     def as_view(self) -> memoryview:
-        """The payload where it lies; it is ours as long as a view of it lives. Call this once."""
+        """Return a view of the payload; the segment is in use while the view lives. Call this once."""
         if not self._can_be_viewed:
             return memoryview(self.as_bytes())
         on_end = self._expect_unused()
@@ -348,12 +348,12 @@ class BorrowedFile(MemoryFile):
             return memoryview(self.as_bytes())
         weakref.finalize(mapping, on_end).atexit = False
         self._on_end = None
-        self.descriptor = Descriptor(-1)  # a call that hands it on has the other one
+        self.descriptor = Descriptor(-1)  # a call that forwards the segment keeps the old one
         return memoryview(mapping)
 
     def as_bytes(self) -> bytes:
-        """A copy of the payload. Raises OSError."""
-        # Not through a mapping: that has a page fault for each 64 KiB, and holds the interpreter's lock.
+        """Return a copy of the payload, and release the segment. Raises OSError."""
+        # Without a mapping, which has a page fault for each 64 KiB, and holds the interpreter's lock.
         self._expect_unused()
         fileno, size = self.descriptor.fileno, self._size
         parts = [
@@ -369,8 +369,8 @@ class BorrowedFile(MemoryFile):
         return self._on_end
 
     def close(self) -> None:
-        """We do not use it any more."""
-        self.descriptor = Descriptor(-1)  # likewise
+        """Release the segment, because we do not use it any more."""
+        self.descriptor = Descriptor(-1)  # see as_view()
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
@@ -379,24 +379,24 @@ class BorrowedFile(MemoryFile):
         self.close()
 
 
-# -- on their way ---------------------------------------------------------------------------------------
+# -- passing descriptors --------------------------------------------------------------------------------
 
 
 def send_with_descriptor(sock: socket.socket, data: bytes, fileno: int) -> int:
-    """Send the beginning of ``data``, and a descriptor with its first byte, without waiting."""
+    """Send without waiting: the beginning of ``data``, and a descriptor with the first byte."""
     return sock.sendmsg([data], [(*_RIGHTS, _INT.pack(fileno))])
 
 
 def receive_with_descriptors(
     sock: socket.socket, size: int
 ) -> tuple[bytes, list[Descriptor], bool]:
-    """Read without waiting: bytes, the descriptors beside them, and whether some of these are lost."""
+    """Read without waiting; return the bytes, the descriptors beside them, and whether some are lost."""
     data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
     return data, descriptors_in(ancillary) if ancillary else [], bool(flags & _TRUNCATED)
 
 
 def descriptors_in(ancillary: Sequence[tuple[int, int, bytes]]) -> list[Descriptor]:
-    """The descriptors that have come beside the bytes of one read."""
+    """Return the descriptors that have arrived beside the bytes of one read."""
     return [
         Descriptor(number)
         for level, kind, data in ancillary

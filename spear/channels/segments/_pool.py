@@ -1,7 +1,7 @@
-"""Segments of our own, into which payloads of a few MiB are copied, and which are used again and again.
+"""A pool of our own segments: payloads of a few MiB are copied into them, and segments are used again.
 
-A new one costs a page fault for each 4 KiB of it, ten times as much as the copy. Those of one channel are
-never used for another one, because a peer may keep looking at what it says it has released.
+A new segment costs a page fault for each 4 KiB, ten times as much as the copy. Segments of one channel
+are never used for another, because a peer may go on reading a segment that it has released.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from .._timers import Timers
 
 WORTH_KEEPING: Final = 8
-"""So many payloads of about the same size, and it pays to make a segment for those to come."""
+"""Payloads of about the same size after which a segment is made for further ones."""
 
 
 @final
 class PooledSegment:
-    """A segment that is kept."""
+    """A segment of the pool."""
 
-    # No attrs here: making such a class takes a millisecond of every function's start.
+    # No attrs here: making such a class takes a millisecond at the start of every function's process.
     __slots__ = ("descriptor", "idle_since", "mapping", "size")
 
     def __init__(self, descriptor: Descriptor, mapping: mmap, size: int) -> None:
@@ -37,21 +37,21 @@ class PooledSegment:
         self.idle_since = 0.0
 
     def close(self) -> None:
-        """Free its memory, once the peer has let go of it, too."""
+        """Give up the memory, which is freed once the peer has released it, too."""
         self.mapping.close()
         self.descriptor.close()
 
 
 @final
 class SegmentPool:
-    """The segments for one peer.
+    """A pool of the segments for one peer.
 
     Args:
-        limits: ours.
-        timers: see to it that segments are freed that were not used for a while.
+        limits: the limits of this end.
+        timers: free segments that stay unused for ``segment_pool_seconds``.
 
     Attributes:
-        kept_bytes: of all segments, in use or not.
+        kept_bytes: bytes of all segments, in use or not.
     """
 
     __slots__ = ("_asked", "_idle", "_is_trimming", "_limits", "_timers", "kept_bytes")
@@ -65,14 +65,14 @@ class SegmentPool:
         self.kept_bytes = 0
 
     def is_worth(self, size: int) -> bool:
-        """Whether another payload of this size should travel in a segment."""
+        """Count a payload of this size; return whether it should travel in a segment."""
         if size * 2 > self._limits.segment_pool_bytes:
             return False
         self._asked[size] = asked = self._asked.get(size, 0) + 1
         return asked >= WORTH_KEEPING or bool(self._idle.get(size))
 
     def take(self, size: int) -> PooledSegment | None:
-        """A segment of this size; None if there cannot be one."""
+        """Return a segment of this size; None if the pool is full, or no segment can be made."""
         idle = self._idle.get(size)
         if idle:
             return idle.pop()
@@ -83,14 +83,14 @@ class SegmentPool:
                 return None
         try:
             descriptor, mapping = make_memory_file(size)
-        except OSError:  # no memory, or no descriptor: the socket will do
+        except OSError:  # no memory, or no descriptor: the payload goes through the socket
             self._asked[size] = 0
             return None
         self.kept_bytes += size
         return PooledSegment(descriptor, mapping, size)
 
     def put(self, segment: PooledSegment) -> None:
-        """The peer does not use it any more."""
+        """Take back a segment that the peer has released."""
         segment.idle_since = now = trio.current_time()
         self._idle.setdefault(segment.size, []).append(segment)
         self._trim_at(now + self._limits.segment_pool_seconds)
@@ -111,7 +111,7 @@ class SegmentPool:
             self._timers.call_at(when, self._trim)
 
     def _trim(self, now: float) -> None:
-        """Free what has not been used for a while."""
+        """Free segments that have not been used for ``segment_pool_seconds``."""
         self._is_trimming = False
         self._asked.clear()
         seconds = self._limits.segment_pool_seconds
@@ -123,7 +123,7 @@ class SegmentPool:
             self._trim_at(oldest + seconds)
 
     def close(self) -> None:
-        """The peer is gone: free all that are idle. What it still has is freed with its loans."""
+        """Free all idle segments, because the peer is gone. Lent segments are freed with their loans."""
         for idle in self._idle.values():
             while idle:
                 self._free(idle.pop())
