@@ -1,4 +1,4 @@
-"""What every caller needs, whatever it calls: deadlines, retries, idempotency keys, choice policies."""
+"""Calls at the caller's side: deadlines, retries, idempotency keys, choice policies."""
 
 from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
 from ._attempts import Reports as Reports

@@ -1,8 +1,8 @@
-"""The attempts of one call: the choice of an instance, the deadline, the retry by what is known.
+"""The attempts of one call: the choice of an instance, the deadline, and retries where they are safe.
 
 A call is repeated only if it certainly was not executed (``delivered`` is "no") and its target takes no
-more calls. Each attempt is another choice, under the same deadline. The error that the caller gets names
-functions and instances, not channels.
+more calls. Each attempt chooses an instance anew, under the same deadline. The error that the caller gets
+names functions and instances, not channels.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
     from ._target import Callee, CallTarget, Choice, Chooser
 
 MAX_ATTEMPTS: Final = 3
-"""The retry budget of one call: attempts in all, each at another instance if there is one."""
+"""The most attempts of one call, the first one included; each is at another instance if there is one."""
 
 
 def may_try_again(
     error: SpearError, target: CallTarget, attempts: int, budget: int = MAX_ATTEMPTS
 ) -> bool:
-    """Whether a call that certainly was not executed goes to another instance.
+    """Whether a failed call may go to another instance, because it certainly was not executed.
 
     Args:
-        error: how the attempt failed.
-        target: where it failed.
-        attempts: the attempts so far, this one included.
+        error: the failure of the last attempt.
+        target: the target of the last attempt.
+        attempts: the attempts so far, the last one included.
         budget: the most attempts that a call may have.
     """
     if target.is_connected or attempts >= budget or error.delivered != "no":
         return False
-    # Rejected: the call has crossed the message that the target shuts down.
+    # Rejected: the call and the target's CLOSE have crossed.
     return isinstance(error, ChannelBroken | ChannelClosed | Rejected)
 
 
@@ -65,24 +65,24 @@ async def perform(
     deadline: float, tally: CallTally, reports: Reports | None = None,
     execution: Placed | None = None,
 ) -> ExecutionResponse:  # fmt: skip
-    """Make a call that has no key, at the next instance if it certainly was not executed at one.
+    """Make a call without a key; try the next instance if the call certainly was not executed.
 
-    If cancelled, so is the function. Raises as :meth:`spear.spearlet.Function.call`.
+    If cancelled, the function is cancelled. Raises as :meth:`spear.spearlet.Function.call`.
 
     Args:
         chooser: gives each attempt an instance.
-        call: what is called, and what policies may know of the call.
+        call: the name of the function, and the attributes that policies may use.
         payload: the encoded arguments.
-        is_cbor: whether the payload is CBOR or raw.
+        is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
         begun: when the call began, in Trio's time.
-        deadline: when its time is up, in Trio's time.
-        tally: is notified of the end, whatever it is.
-        reports: is handed reports of progress.
-        execution: is notified of the instance.
+        deadline: when the call expires, in Trio's time.
+        tally: is notified of the end of the call, with or without a failure.
+        reports: is handed reports of progress; may be None.
+        execution: is notified of the instance that gets the call; may be None.
     """
     attempts, now = 0, begun
     try:
-        if deadline <= begun:  # not DeadlineExceeded: `move_on_after` is to move on
+        if deadline <= begun:  # a `move_on_after` around must move on: no DeadlineExceeded
             await checkpoint()
         while True:
             choice = chooser.pick(call)
@@ -132,17 +132,17 @@ async def enter_stream(
     *,
     sends_items: bool,
 ) -> FunctionStream:
-    """Begin a stream, at the next instance if it certainly did not begin at one.
+    """Begin a stream; try the next instance if the stream certainly did not begin.
 
     Args:
-        stack: ends the stream when it is closed.
+        stack: ends the stream when the stack is closed.
         chooser: gives each attempt an instance.
-        call: what is called, and what policies may know of the call.
+        call: the name of the function, and the attributes that policies may use.
         payload: the encoded arguments.
-        is_cbor: whether the payload is CBOR or raw.
+        is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
         begun: when the call began, in Trio's time.
-        deadline: when the time of the whole stream is up, in Trio's time.
-        sends_items: whether items will be sent to the function.
+        deadline: when the whole stream expires, in Trio's time.
+        sends_items: whether the caller will send items to the function.
     """
     attempts = 0
     while True:
@@ -180,7 +180,7 @@ async def wait_for_capacity(
     deadline: float,
     execution: Placed | None = None,
 ) -> Choice:
-    """:meth:`Chooser.wait_for_capacity`, with errors that name the function."""
+    """Wait as :meth:`Chooser.wait_for_capacity` does, but raise errors that name the function."""
     is_promised = execution is not None and execution.is_promised
     try:
         return await chooser.wait_for_capacity(call, deadline, is_promised=is_promised)
@@ -201,15 +201,15 @@ async def explain(
     deadline: float,
     has_reported: bool = False,
 ) -> None:
-    """Raise ``error`` as a failure that does not mention channels; return if it already is one.
+    """Raise ``error`` as a failure that does not mention channels; return if it mentions none.
 
     Args:
-        chooser: has given the call its instance.
+        chooser: the chooser that gave the call its instance.
         function: the function's name.
-        error: how the attempt failed.
-        callee: where it failed.
+        error: the failure of the last attempt.
+        callee: the instance of the last attempt.
         begun: when the call began, in Trio's time.
-        deadline: when its time is up.
+        deadline: when the call expires, in Trio's time.
         has_reported: whether a report of progress has arrived, so that the function has certainly begun.
     """
     if isinstance(error, LocalProtocolError):
@@ -225,10 +225,10 @@ async def explain(
 @final
 @protected_class
 class Reports:
-    """Hands on progress reports, and remembers whether there was one.
+    """A relay of progress reports to the caller's callback.
 
     Attributes:
-        arrived: whether there was.
+        arrived: whether a report has arrived.
     """
 
     def __init__(self, on_progress: Callable[[Result], None]) -> None:
@@ -236,6 +236,6 @@ class Reports:
         self.arrived = False
 
     def __call__(self, payload: bytes, is_cbor: bool) -> None:
-        """Hand on one report."""
+        """Decode one report, and pass it to the callback."""
         self.arrived = True
         call_unprotected(self._on_progress, decode_result_untrusted(payload, is_cbor))

@@ -1,4 +1,4 @@
-"""What a policy may know of a call before it chooses."""
+"""The attributes of a call by which a policy may choose its instance."""
 
 from __future__ import annotations
 

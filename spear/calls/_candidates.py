@@ -1,13 +1,13 @@
-"""The instances that a policy chooses from, and an index of those that have a free slot.
+"""The instances that a policy chooses from, and an index of the instances with a free slot.
 
 The cost of a choice must not grow with the number of instances, so no choice looks at all of them. The
 index is lazy: a call that starts changes nothing here. A candidate that is found full is dropped from the
-index, and its target is asked to report the next slot that becomes free. Then the candidate is back: each
-call pays for at most one drop and one return.
+index, and its target is asked to report the next free slot. The report puts the candidate back: each call
+pays for at most one drop and one return.
 
 Invariants:
 
-* Every candidate that has a free slot is in the index. One in the index may be full by now.
+* Every candidate that has a free slot is in the index. A candidate in the index may be full by now.
 * The target of a candidate that is not in the index reports its next free slot.
 * While ``on_free`` is set, all targets report all free slots.
 * Once loads are asked for, all targets report all free slots, and no load is higher in the index than at
@@ -47,9 +47,9 @@ class Candidate:
         self.name = callee.id.name
         self.target = target
         self._limit = limit
-        self._on_free: Callable[[], None]  # what the target reports to
-        self._position = _NOWHERE  # in the list of those that have a free slot
-        self._load = _NOWHERE  # as the index of loads has it
+        self._on_free: Callable[[], None]  # called by the target to report a free slot
+        self._position = _NOWHERE  # in the list of candidates with a free slot
+        self._load = _NOWHERE  # calls in flight, according to the index of loads
 
     def __repr__(self) -> str:
         return f"<Candidate {self.callee.id}: {self.calls_in_flight} of {self.max_calls} calls>"
@@ -61,7 +61,7 @@ class Candidate:
 
     @property
     def max_calls(self) -> int:
-        """Calls that the instance gets at a time; 0 if it takes none now."""
+        """The most calls that the instance gets at a time; 0 if it takes none now."""
         target, limit = self.target, self._limit
         if target is None or not target.is_connected:
             return 0
@@ -84,17 +84,17 @@ class Candidate:
 
 @final
 class Candidates:
-    """The instances that a policy chooses from.
+    """A set of instances that a policy chooses from.
 
-    A policy takes one by :meth:`draw`, :meth:`least_loaded` or :meth:`at`, whose cost does not depend on
-    how many there are, or looks at :attr:`all` of them.
+    A policy calls :meth:`draw`, :meth:`least_loaded` or :meth:`at`, whose cost does not depend on the
+    number of instances, or looks at :attr:`all` instances.
 
     Args:
-        limit: calls that each instance gets at a time, if fewer than it takes.
+        limit: the most calls that each instance gets at a time; None for as many as it takes.
 
     Attributes:
         all: every candidate, in the order of names: ``shop-2`` comes before ``shop-10``.
-        changes: a number that is another one after each change of :attr:`all`.
+        changes: a number that is different after each change of :attr:`all`.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -102,20 +102,20 @@ class Candidates:
         self.changes = 0
         self._limit = limit
         self._free: list[Candidate] = []  # in no order
-        # By calls in flight: those that had so many longest ago come first. Empty until asked for.
+        # One bucket for each number of calls in flight; oldest entries first. Empty until asked for.
         self._loads: list[OrderedDict[Candidate, None]] = []
         self._least = 0  # no candidate has a lower load
         self._tracks_loads = False
         self._on_free: Callable[[], None] | None = None
-        self._known_sizes: tuple[int, int] | None = None  # until something changes
+        self._known_sizes: tuple[int, int] | None = None  # (capacity, smallest), until a change
 
     def __len__(self) -> int:
         return len(self.all)
 
-    # -- which there are ------------------------------------------------------------------------
+    # -- members --------------------------------------------------------------------------------
 
     def add(self, callee: Callee, target: CallTarget | None) -> Candidate:
-        """Let an instance have calls from now on."""
+        """Add an instance, which may get calls from now on."""
         candidate = Candidate(callee, target, self._limit)
         candidate._on_free = partial(self._freed, candidate)
         members = list(self.all)
@@ -126,7 +126,7 @@ class Candidates:
         return candidate
 
     def remove(self, candidate: Candidate) -> None:
-        """Let an instance have no more calls."""
+        """Remove an instance, which gets no more calls."""
         self.all = tuple(each for each in self.all if each is not candidate)
         self.changes += 1
         self._known_sizes = None
@@ -134,7 +134,7 @@ class Candidates:
         candidate._report(None)
 
     def refresh(self, candidate: Candidate, target: CallTarget | None) -> None:
-        """Use another target of an instance from now on, or look at the same one again."""
+        """Set the target of an instance, which may be another one, or the same one after a change."""
         candidate.target = target
         self._known_sizes = None
         self._put(candidate)
@@ -142,7 +142,7 @@ class Candidates:
             candidate._report(candidate._on_free)
 
     def set_limit(self, limit: int | None) -> None:
-        """Give each instance so many calls at a time from now on; None for as many as it takes."""
+        """Set the most calls that each instance gets at a time; None for as many as it takes."""
         self._limit = limit
         for each in self.all:
             each._limit = limit
@@ -150,12 +150,12 @@ class Candidates:
 
     @property
     def capacity(self) -> int:
-        """Calls that all instances get at a time."""
+        """The most calls that all instances together get at a time."""
         return self._sizes()[0]
 
     @property
     def smallest(self) -> int:
-        """Calls that the instance gets at a time which takes the fewest; 0 if none takes any."""
+        """The smallest ``max_calls`` of all instances that take calls; 0 if no instance takes any."""
         return self._sizes()[1]
 
     def _sizes(self) -> tuple[int, int]:
@@ -165,14 +165,14 @@ class Candidates:
         return self._known_sizes
 
     def when_free(self, call: Callable[[], None] | None) -> None:
-        """Have a function called whenever a slot becomes free at any instance.
+        """Register ``call``, which runs whenever a slot becomes free at any instance.
 
         Args:
-            call: must neither block nor raise; None for no more.
+            call: the function, which must neither block nor raise; None removes it.
         """
         self._on_free = call
         if call is not None:
-            for each in self._free:  # the others report already
+            for each in self._free:  # the other candidates report already
                 each._report(each._on_free)
 
     # -- choosing -------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class Candidates:
 
         Args:
             rng: the generator.
-            but: a candidate that is not drawn.
+            but: a candidate to leave out.
         """
         free, draw = self._free, rng.random
         while True:
@@ -199,7 +199,7 @@ class Candidates:
             self._drop(candidate)
 
     def at(self, number: int) -> Candidate | None:
-        """Return a candidate with a free slot, for the same number the same as long as none changes."""
+        """Return a candidate with a free slot: the same for the same number, while none changes."""
         free = self._free
         while free:
             candidate = free[number % len(free)]
@@ -211,7 +211,7 @@ class Candidates:
     def least_loaded(self) -> Candidate | None:
         """Return the candidate with the fewest calls in flight; None if no candidate has a free slot.
 
-        Of several, the one comes first whose last call has ended longest ago.
+        Of several such candidates, return the one whose last call ended longest ago.
         """
         if not self._tracks_loads:
             self._tracks_loads = True
@@ -236,7 +236,7 @@ class Candidates:
     # -- the index ------------------------------------------------------------------------------
 
     def _freed(self, candidate: Candidate) -> None:
-        """A slot has become free."""
+        """Put a candidate back into the index, because a slot has become free."""
         self._put(candidate)
         if self._on_free is not None:
             self._on_free()
@@ -244,7 +244,7 @@ class Candidates:
             candidate._report(None)
 
     def _put(self, candidate: Candidate) -> None:
-        """Have a candidate in the index, which may be there already."""
+        """Put a candidate into the index, unless it is there already."""
         if candidate._position == _NOWHERE:
             candidate._position = len(self._free)
             self._free.append(candidate)
@@ -252,7 +252,7 @@ class Candidates:
             self._put_load(candidate)
 
     def _put_load(self, candidate: Candidate) -> None:
-        """Have a candidate behind the others of its load."""
+        """Move a candidate to the end of the bucket of its load."""
         loads, load = self._loads, candidate.calls_in_flight
         if candidate._load != _NOWHERE:
             del loads[candidate._load][candidate]
@@ -263,7 +263,7 @@ class Candidates:
         self._least = min(self._least, load)
 
     def _drop(self, candidate: Candidate) -> None:
-        """Take a candidate that is full, or cannot be reached, out of the index."""
+        """Remove a candidate that is full, or cannot be reached, from the index."""
         self._forget(candidate)
         if candidate.target is not None and not candidate.target.is_connected:
             self._known_sizes = None

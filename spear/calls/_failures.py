@@ -1,4 +1,4 @@
-"""Failures of calls that run in a task of their own, where nothing may exit."""
+"""Failures of calls that run in a task of their own, which SystemExit must not leave."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from spear._util import summary_of
 
 
 def as_failure(error: BaseException) -> Exception:
-    """Return the failure of a call that runs in a task of the spearlet, where nothing may exit.
+    """Return the failure of a call that runs in a task of the spearlet, as an ``Exception``.
 
-    What is no ``Exception``, such as ``SystemExit``, can only come from a handler of progress reports.
+    Other exceptions, such as ``SystemExit``, can only come from a handler of progress reports.
     """
     if isinstance(error, Exception):
         return error

@@ -1,8 +1,8 @@
 """The execution that all calls with one key share: its instance, its restarts and its deadline.
 
-It runs in a task of its own, under a deadline of its own, so that neither the deadline of a caller
-nor a cancelled scope around one reaches it. The function is started again only when the process that had
-it is gone: a process that lives may still do what it was asked for.
+The execution runs in a task of its own, under a deadline of its own, so that neither the deadline of a
+caller nor a cancelled scope around one reaches it. The function is started again only when the process
+that had it is gone: a live process may still be running the function.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Shared(Placed, Protocol):
-    """An execution as the callers of its key share it.
+    """An execution that all callers of one key share.
 
     Attributes:
         is_lost: whether every process that had begun the function is gone, so that it may start again.
@@ -37,7 +37,7 @@ class Shared(Placed, Protocol):
     has_reported: bool
 
     def report(self, payload: bytes, is_cbor: bool) -> None:
-        """Hand a report of progress to all who wait."""
+        """Hand a report of progress to all callers that wait."""
 
 
 async def execute_shared(
@@ -48,12 +48,12 @@ async def execute_shared(
     options: CallOptions,
     shared: Shared,
 ) -> ExecutionResponse:
-    """Execute a function under a key, with the deadline of the options or else of its deployment.
+    """Execute a function for a key, within ``options.key_seconds`` or else the deployment's timeout.
 
-    If cancelled, so is the function.
+    If cancelled, the function is cancelled.
 
     Raises:
-        SpearError: as :meth:`Function.call`. ``delivered`` is "no" only if no start was delivered.
+        SpearError: as :meth:`Function.call`. ``delivered`` is "no" only if it is so for all attempts.
     """
     begun = chooser.clock()
     deadline = begun + (
@@ -92,14 +92,14 @@ async def execute_shared(
                     raise
     except SpearError as failure:
         if may_have_run and failure.delivered == "no":
-            failure.delivered = "maybe"  # not this time, but perhaps before
+            failure.delivered = "maybe"  # not in this attempt, but perhaps in an earlier one
         raise
 
 
 async def _is_gone(error: SpearError, callee: Callee, target: CallTarget, deadline: float) -> bool:
-    """Whether the instance of a lost call has ended; waits for that if the channel has closed.
+    """Whether the instance of a lost call has ended; waits for its end if the channel has closed.
 
-    One that was killed and goes on all the same has not: the function may be running there.
+    An instance that was killed and still runs has not ended: the function may be running there.
     """
     if target.is_connected or not isinstance(error, ChannelBroken | ChannelClosed | CallCancelled):
         return False
@@ -109,7 +109,7 @@ async def _is_gone(error: SpearError, callee: Callee, target: CallTarget, deadli
 
 
 def _goes_on(error: SpearError, target: CallTarget, attempts: int, shared: Shared) -> bool:
-    """Whether an instance gets the function once more: it has not run, or may start again."""
+    """Whether to try the function once more: it has not run, or its process is gone."""
     if may_try_again(error, target, attempts):
         return True
     is_gone = shared.is_lost and isinstance(error, ChannelBroken | ChannelClosed)

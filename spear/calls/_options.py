@@ -1,4 +1,4 @@
-"""What a caller may say about a call besides its arguments."""
+"""The options of a call, besides its arguments."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ MAX_KEY_CHARACTERS: Final = 256
 @final
 @attrs.frozen(kw_only=True)
 class CallOptions:
-    """What a caller may say about a call besides its arguments.
+    """A set of options of a call, besides its arguments.
 
     Attributes:
-        timeout: seconds, by default that of the deployment; ``math.inf`` must be asked for. If less
-            is left of the surrounding cancel scopes, that counts.
+        timeout: seconds for the call; by default those of the deployment. Pass ``math.inf`` to wait for
+            ever. A surrounding cancel scope with an earlier deadline takes precedence.
         metadata: a small map for the handler.
-        key: a name for what the call does, the same each time it is tried. Calls of a function that have
-            the same key, within ``dedup_seconds`` of each other, are one call: it is executed once,
-            with the deadline of the deployment, and all get its outcome. If its process is lost
-            meanwhile, it is executed again. A caller that gives up waiting does not cancel it. It
-            travels with the call (``spear.context().key``).
-        key_seconds: the deadline of the execution that a call with a key begins; by default that of the
+        key: an idempotency key, which must be the same each time the call is tried. Calls of a function
+            with the same key, within ``dedup_seconds`` of each other, share one execution, with the
+            deadline of the deployment, and its outcome. If the process is lost meanwhile, the function
+            is executed again. A caller that gives up waiting does not cancel the execution. The function
+            can read the key as ``spear.context().key``.
+        key_seconds: seconds for the execution that a call with a key begins; by default those of the
             deployment.
-        key_restarts: whether that execution starts again if its process is lost. If not, the loss is an
+        key_restarts: whether the execution starts again if its process is lost. If not, the loss is an
             outcome that is kept like others.
-        session: calls of one session go to the same replica, with the policy ``sticky``.
+        session: the name of a session, whose calls go to the same replica with the policy ``sticky``.
         on_progress: called with each progress report that arrives, in the task that waits for the call.
             If it raises, the call is cancelled and raises the same.
-        keywords: more keyword arguments, for parameters whose names mean something to the methods of
-            :class:`Function` themselves, such as ``timeout``.
+        keywords: more keyword arguments of the function, for parameters whose names the methods of
+            :class:`Function` use themselves, such as ``timeout``.
     """
 
     timeout: float | None = None
@@ -89,11 +89,11 @@ _ADVICE: Final = {
         ": metadata has text, bytes, numbers up to 64 bits, booleans, None, lists and maps by text"
     ),
 }
-"""What to do about what the wire does not take, by the code of the error."""
+"""Advice on arguments and options that the wire refuses, by the code of the error."""
 
 
 def cannot_be_sent(function: str, error: LocalProtocolError) -> InvalidArguments:
-    """What a caller is told of arguments or options that the wire does not take."""
+    """Return the error for arguments or options that the wire refuses, with advice for the caller."""
     advice = _ADVICE.get(error.code)
     code = None if advice is None else error.code
     return InvalidArguments(f"{function}(): {error}{advice or ''}", code=code)

@@ -1,12 +1,12 @@
-"""Calls with a key: one execution for all that have the same, and its outcome for as long as it is kept.
+"""Calls with a key: all calls with the same key share one execution, whose outcome is kept for a while.
 
-The first caller of a key begins the execution and waits for it, as every caller does that comes while it
-runs; later callers get its outcome. The execution belongs to none of them: callers that give up, even
-all of them, do not end it. Otherwise no caller could know whether it had happened.
+The first caller of a key begins the execution. Every caller that comes while it runs waits for its end;
+later callers get the kept outcome. The execution belongs to no caller: it goes on even if all callers
+give up. Otherwise no caller could know whether the function had been executed.
 
-An outcome is kept, whatever it is, with two exceptions: a failure that certainly came before the function
-began, and the loss of every process that had begun it, if it may start again. After these, the next call
-of the key executes again.
+Every outcome is kept, with two exceptions: a failure that certainly came before the function began, and
+the loss of every process that had begun the function, if it may start again. After these, the next call
+of the key executes the function again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ._placing import Placed
 
 Name: TypeAlias = tuple[str, str, str]
-"""A deployment, a function of it, and a key."""
+"""The names of a deployment and of its function, and a key."""
 
 Execute: TypeAlias = "Callable[[Shared], Awaitable[ExecutionResponse]]"
 
@@ -71,7 +71,7 @@ class KeyedCall:
     _news: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def report(self, payload: bytes, is_cbor: bool) -> None:
-        """Have a report of progress handed on."""
+        """Queue a report of progress for the caller's task, if the caller wants reports."""
         if self.reports is not None:
             self._unread.append((payload, is_cbor))
             self._news.set()
@@ -81,7 +81,7 @@ class KeyedCall:
         self._news.set()
 
     async def wait_news(self) -> None:
-        """Wait until something has happened, and hand on what has been reported."""
+        """Wait for reports or an outcome, and pass the reports to the caller's callback."""
         await self._news.wait()
         self._news = trio.Event()
         unread, self._unread = self._unread, []
@@ -94,19 +94,19 @@ class KeyedCall:
 @protected_class
 @attrs.define(eq=False)
 class _Execution:
-    """An execution of a key that has not ended, and those who wait for it."""
+    """A running execution of a key, and the calls that wait for it."""
 
     digest: bytes
-    argument_bytes: int  # that it holds until it ends
+    argument_bytes: int  # bytes of arguments, which are held until the execution ends
     calls: set[KeyedCall] = attrs.field(factory=set)
-    instance: InstanceId | None = None  # where it runs now
-    is_lost: bool = False  # each process that has begun it is gone, so that it may start again
+    instance: InstanceId | None = None  # where the function runs now
+    is_lost: bool = False  # each process that began the function is gone, so it may start again
     has_reported: bool = False
-    outcome: _Outcome | None = None  # once it has ended
+    outcome: _Outcome | None = None  # once the execution has ended
 
     @property
     def is_promised(self) -> bool:
-        """Whether a submitted call waits for it."""
+        """Whether a submitted call waits for the execution."""
         executions = (each.execution for each in self.calls)
         return any(each is not None and each.is_promised for each in executions)
 
@@ -118,13 +118,13 @@ class _Execution:
                 call.execution.place(instance)
 
     def report(self, payload: bytes, is_cbor: bool) -> None:
-        """Hand a report of progress to all who wait."""
+        """Hand a report of progress to all waiting calls."""
         self.has_reported = True
         for call in self.calls:
             call.report(payload, is_cbor)
 
     def end(self, outcome: _Outcome) -> None:
-        """Wake all who wait."""
+        """Note the outcome, and wake all waiting calls."""
         self.outcome = outcome
         for call in self.calls:
             call.wake()
@@ -137,11 +137,11 @@ class _Outcome:
 
     digest: bytes
     result: ExecutionResponse | Exception
-    size: int = 0  # what it holds, in bytes
+    size: int = 0  # bytes of memory that the outcome holds
     expires: float = 0.0
 
     def unwrap(self) -> ExecutionResponse:
-        """The response; raises the failure."""
+        """Return the response, or raise the failure."""
         if isinstance(self.result, Exception):
             raise without_traceback(self.result)
         return self.result
@@ -150,10 +150,10 @@ class _Outcome:
 @final
 @protected_class
 class Outcomes:
-    """The outcomes of a spearlet's calls with keys.
+    """A store of the outcomes of a spearlet's calls with keys.
 
     Attributes:
-        argument_bytes: encoded arguments that the executions which have not ended hold.
+        argument_bytes: bytes of encoded arguments that the running executions hold.
     """
 
     def __init__(self, limits: HostLimits, nursery: trio.Nursery) -> None:
@@ -199,7 +199,7 @@ class Outcomes:
         return (await _wait(found, call)).unwrap()
 
     def _begin(self, name: Name, digest: bytes, argument_bytes: int) -> _Execution:
-        # They are not their callers': one that gives up leaves its arguments here.
+        # Executions hold their arguments even if their callers have given up.
         expect_bytes(
             "calls with keys", self.argument_bytes, argument_bytes, self._max_argument_bytes
         )
@@ -223,11 +223,11 @@ class Outcomes:
         result = CallCancelled("the spearlet has ended", delivered="maybe")
         try:
             result = await execute(execution)
-            size = len(result.payload)  # taken from wherever it came, which may fail
+            size = len(result.payload)  # maps or copies shared memory, which may fail
         except (trio.Cancelled, KeyboardInterrupt):
             raise
         except BaseException as error:
-            # Kept without a name of its own, which its traceback would hold, with the arguments.
+            # Not kept in a variable of its own, which its traceback would hold, with the arguments.
             result = without_traceback(as_failure(error))
             size = size_of(result)
         finally:
@@ -253,7 +253,7 @@ class Outcomes:
                 delivered="yes",
             )
             size = 0
-        # Another window than before may make them end in another order; then some stay too long.
+        # If ``keep_seconds`` has changed, outcomes may expire out of order; some then stay too long.
         self._kept[name] = _Outcome(digest, result, size, expires)
         self._bytes += size
         while self._bytes > self._max_bytes or len(self._kept) > self._max_outcomes:

@@ -1,4 +1,4 @@
-"""Arguments and results at the caller's side: the calling convention, with errors that callers know."""
+"""Encode arguments and decode results at the caller's side, with errors that callers know."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from spear.wire import Payload
 
 Result: TypeAlias = Value
-"""What a function can return: what JSON can say, bytes, and integers of any size; and a read-only view of
-what it has returned as a ``SharedBuffer``."""
+"""A result of a function: a value that JSON can express, bytes, or an integer of any size; or a read-only
+view, if the function has returned a ``SharedBuffer``."""
 
 
 RETRY_SECONDS: Final = 1.0
-"""Seconds until a caller may try again whose call the spearlet cannot keep."""
+"""Seconds after which a caller may repeat a call that the spearlet had no memory for."""
 
 
 def heap_bytes(payload: Payload) -> int:
     """Return the bytes of memory that a payload holds.
 
-    A segment holds none: its memory is the caller's, or a peer's, whose segments have their own bounds.
+    A segment counts as 0: its memory is the caller's, or a peer's, whose segments have their own bounds.
     """
     return 0 if isinstance(payload, Segment) else len(payload)
 
@@ -48,10 +48,10 @@ def expect_bytes(whose: str, held: int, more: int, most: int) -> None:
 
 
 def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR) of one item of a stream.
+    """Encode one item of a stream; return the payload, and whether it is CBOR.
 
     Raises:
-        InvalidArguments: it cannot be sent; the message names it and its type.
+        InvalidArguments: the item cannot be sent; the message names the item and its type.
     """
     try:
         return encode_sendable(item)
@@ -65,11 +65,11 @@ def encode_item(function: str, number: int, item: object) -> tuple[Payload, bool
 
 
 def decode_result_untrusted(payload: bytes | memoryview, is_cbor: bool) -> Result:
-    """What a function returned, or one item of its stream.
+    """Decode the result of a function, or one item of its stream.
 
     Raises:
-        Rejected: it is made of too many items.
-        RemoteProtocolError: it is not valid CBOR.
+        Rejected: the value is made of too many items.
+        RemoteProtocolError: the payload is not valid CBOR.
     """
     if not is_cbor:
         return payload

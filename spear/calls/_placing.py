@@ -1,4 +1,4 @@
-"""Where a call runs, for those who asked."""
+"""Observers of a call: of the instance that gets it, and of its end."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ if TYPE_CHECKING:
 
 
 class Placed(Protocol):
-    """Is notified of the instance that gets a call."""
+    """An observer that is notified of the instance that gets a call."""
 
     @property
     def is_promised(self) -> bool:
-        """Whether the call was accepted before, and so gets its turn though its deployment may drain."""
+        """Whether the call was accepted before, so that it may run while its deployment drains."""
 
     def place(self, instance: InstanceId) -> None:
-        """Note the instance. Called again if the call was lost there and runs elsewhere."""
+        """Note the instance. Called again if the call is repeated at another instance."""
 
 
 class CallTally(Protocol):
-    """Counts calls, or records them: is notified of the end of each."""
+    """A counter or recorder of calls, which is notified of the end of each call."""
 
     def ended(self, seconds: float, failure: BaseException | None) -> None:
         """Note that the call has ended. Must neither block nor raise.
 
         Args:
             seconds: from the call to its end, time in a queue included.
-            failure: what the caller gets instead of a result; ``trio.Cancelled`` if it gave up.
+            failure: the exception that the caller gets, if any; ``trio.Cancelled`` if it gave up.
         """
 
 
 @final
 class Place:
-    """Remembers where a call ran."""
+    """A record of the instance where a call ran."""
 
     __slots__ = ("instance",)
 

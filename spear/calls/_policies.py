@@ -1,9 +1,9 @@
 """Choice policies: which of the instances that have a free slot gets the next call.
 
-A policy sees candidates and the attributes of the call. A candidate is a replica's instance as a policy
-sees it. Queues, starts and losses are not its business.
-Looking and choosing are one step, in which no other task runs: a candidate that has a free slot when the
-policy chooses it has one when its call starts.
+A policy sees candidates and the attributes of the call, but no queues, starts or losses. A candidate is
+the instance of a replica.
+No other task runs between the policy's choice and the start of the call: a candidate that has a free slot
+when the policy chooses it has one when the call starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ChoicePolicy(Protocol):
-    """Chooses the instance that gets a call.
+    """A policy that chooses the instance for each call.
 
     A policy object belongs to one deployment, so it may keep what it has learned.
     """
@@ -32,14 +32,14 @@ class ChoicePolicy(Protocol):
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return a candidate that has a free slot, or None to let the call wait in the queue.
 
-        Must not block. What it raises is raised to the caller of the function. Spear does not
-        check for the free slot: a call for a full candidate waits at that instance. A value that is
+        Must not block. An exception is raised to the caller of the function. Spear does not check
+        for the free slot: a call for a full candidate is queued at that instance. A value that is
         neither a candidate nor None fails the call with CallFailed, code ``bad_choice``.
         """
 
 
 PolicyFactory: TypeAlias = Callable[[Random], ChoicePolicy]
-"""Makes a policy for one deployment. It gets the generator to draw from: simulations set its seed."""
+"""Makes a policy for one deployment, with the generator to draw from, whose seed simulations set."""
 
 SchedulingPolicy: TypeAlias = Literal[
     "round-robin", "least-loaded", "random", "power-of-two", "sticky"
@@ -99,7 +99,7 @@ class LeastLoaded:
 
 @final
 class AnyOne:
-    """A policy that draws a candidate."""
+    """A policy that draws a candidate at random."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -135,14 +135,14 @@ class Sticky:
     def __init__(self, rng: Random) -> None:
         self._others = RoundRobin(rng)
         self._ring = HashRing()
-        self._changes = -1  # of the candidates, when these were looked at:
+        self._changes = -1  # value of ``Candidates.changes`` when the names were read
         self._by_name: dict[str, list[Candidate]] = {}
 
     def choose(self, candidates: Candidates, call: CallAttributes) -> Candidate | None:
         """Return the first replica after the session's point on the ring that has a free slot.
 
-        If the first 8 points lead to none, return any with a free slot, the same one while nothing
-        changes.
+        If the first 8 points lead to none, return any replica with a free slot: the same one while
+        nothing changes.
         """
         session = call.session
         if session is None:

@@ -1,4 +1,4 @@
-"""Consistent hashing: which of some names a session belongs to, so that few move when names come and go.
+"""Consistent hashing: assign sessions to names, so that few sessions move when names come and go.
 
 Each name has :data:`POINTS` points on a ring (Karger and others, 1997). A session belongs to the name
 whose point follows the session's own hash. A look-up costs one hash and one binary search.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 POINTS: Final = 64
-"""Points of each name. The shares of names differ by an eighth (a standard deviation) with 64."""
+"""Points of each name. With 64, the shares of names differ by an eighth (a standard deviation)."""
 
 _IN_DIGEST: Final = 8  # numbers of 64 bits that one hash gives
 
@@ -27,7 +27,7 @@ def hash_of(text: str) -> int:
 
 @final
 class HashRing:
-    """Names on a ring."""
+    """A ring of names."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
@@ -35,7 +35,7 @@ class HashRing:
         self._owners: list[int] = []  # of each point, in the list of names
 
     def have(self, names: Collection[str]) -> None:
-        """Have these names on the ring, and no others. Cheap if they are the same as before."""
+        """Put exactly these names on the ring. Cheap if they are the same as before."""
         if len(names) == len(self._names) and all(each in names for each in self._names):
             return
         self._names = list(names)
@@ -49,7 +49,7 @@ class HashRing:
         self._owners = [owner for _, owner in points]
 
     def behind(self, number: int, most: int) -> Iterator[str]:
-        """Yield the names at the first ``most`` points behind a number, each once in a row."""
+        """Yield the names at the first ``most`` points after a number, each once in a row."""
         owners, last = self._owners, -1
         start = bisect(self._points, number)
         for index in range(start, start + min(most, len(owners))):

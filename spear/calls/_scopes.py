@@ -1,6 +1,6 @@
-"""What the cancel scopes around a caller say: the only module of calls that uses private names of Trio.
+"""Deadlines of the scopes around a caller: the only module of calls that uses private names of Trio.
 
-Every call asks for the effective deadline. Trio computes it by a recursion of properties, which takes 0.7
+Every call needs its effective deadline. Trio computes it by a recursion of properties, which takes 0.7
 to 4 µs for the scopes of a host; a loop takes a fifth. Under a Trio with other names, Trio computes it.
 """
 
@@ -39,10 +39,10 @@ def effective_deadline(task: Task | None = None) -> float:
 
 
 async def leave_it_to_scope(deadline: float) -> None:
-    """If the time that is up is that of a surrounding scope, have the scope end the waiting.
+    """Wait for a surrounding cancel scope to cancel the task, if one expires by ``deadline``.
 
-    The other side may notice a moment before this one does; ``move_on_after`` has to move on all the
-    same.
+    The peer may notice that the time is up a moment before this process does; ``move_on_after`` has to
+    move on all the same.
     """
     if effective_deadline() <= deadline:
         await trio.sleep_until(deadline)

@@ -38,7 +38,7 @@ async def explain_loss(
 
 
 def first_of(error: BaseException) -> BaseException:
-    """What ended a block that may have nurseries in it: a cancellation only if there is nothing else."""
+    """Return what ended a block with nurseries in it; a cancellation only if there is nothing else."""
     while isinstance(error, BaseExceptionGroup):
         error = (error.split(trio.Cancelled)[1] or error).exceptions[0]
     return error
@@ -52,9 +52,9 @@ class FunctionStream(metaclass=NoPublicConstructor):
     Made by :meth:`Function.stream`. Its methods raise as :meth:`Function.call` does.
 
     Attributes:
-        instance: where it runs.
-        has_ended: whether its last item, or its result, has been taken.
-        failure: why it will not come to that, if it is known.
+        instance: the instance where the function runs.
+        has_ended: whether the stream's end or the function's result has been taken.
+        failure: the error that ended the stream, if any.
     """
 
     def __init__(
@@ -75,23 +75,23 @@ class FunctionStream(metaclass=NoPublicConstructor):
         self._callee = callee
         self._sends_items = sends_items
         self._sent = 0
-        self._has_begun = False  # for certain: something of it has arrived
+        self._has_begun = False  # whether an item has arrived
         self.has_ended = False
         self.failure: CallFailed | None = None
 
     @property
     def delivered(self) -> Delivered:
-        """Whether the function has run: ``yes`` once something of it has arrived, ``maybe`` before."""
+        """The answer to whether the function has run: ``yes`` after an item or its end, else ``maybe``."""
         return "yes" if self._has_begun or self.has_ended else "maybe"
 
     async def send(self, item: object) -> None:
-        """Send an item to the function, as soon as it has room for it.
+        """Wait until the function's window has room for an item, then send the item.
 
         If cancelled, the item was not sent. A checkpoint at least every 64 items.
 
         Raises:
             InvalidArguments: the item cannot be sent.
-            LocalProtocolError: the call has ended, or its items have.
+            LocalProtocolError: the call has ended, or takes no more items.
         """
         payload, is_cbor = encode_item(self._function, self._sent, item)
         try:
@@ -109,16 +109,16 @@ class FunctionStream(metaclass=NoPublicConstructor):
         return f"to send items to it, call it as {self._function}.stream(..., sends_items=True)"
 
     async def send_eof(self) -> None:
-        """Say that no further item will be sent. A checkpoint."""
+        """Tell the function that no further item will be sent. A checkpoint."""
         await self._stream.send_eof()
 
     async def receive_item(self) -> tuple[bytes, bool]:
-        """The function's next item as it came, and whether it is CBOR.
+        """Return the function's next item undecoded, and whether it is CBOR.
 
         If cancelled, no item is lost. A checkpoint at least every 64 items.
 
         Raises:
-            trio.EndOfChannel: it has sent all of its items.
+            trio.EndOfChannel: the function has sent all of its items.
         """
         try:
             item = await self._stream.receive_item()
@@ -142,12 +142,12 @@ class FunctionStream(metaclass=NoPublicConstructor):
         return decode_result_untrusted(payload, is_cbor)
 
     async def result(self) -> Result:
-        """Wait for the function's end; returns what it returned. If cancelled, it goes on."""
+        """Wait for the function's end, and return its result. If cancelled, the function goes on."""
         response = await self.response()
         return decode_result_untrusted(response.payload, response.is_cbor)
 
     async def response(self) -> ExecutionResponse:
-        """:meth:`result` as it came."""
+        """Wait as :meth:`result` does, and return the undecoded result."""
         try:
             response = await self._stream.result()
         except (CallFailed, ChannelBroken, ChannelClosed) as error:
@@ -157,7 +157,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
         return response
 
     async def _fail(self, error: CallFailed | ChannelBroken | ChannelClosed) -> None:
-        """Note a failure; and raise what a caller is to be told of it, if that is not the same."""
+        """Note a failure; raise the error that the caller gets, unless that is ``error`` itself."""
         delivered = "yes" if self._has_begun else error.delivered
         if isinstance(error, DeadlineExceeded):
             await leave_it_to_scope(self._deadline)

@@ -1,4 +1,4 @@
-"""The other side of a call: a target that takes it, and the instance behind the target.
+"""The callee's side of a call: the target that takes the call, and the instance behind the target.
 
 Protocols only. Channels implement :class:`CallTarget`; connections to remote nodes may do so, too.
 """
@@ -29,11 +29,11 @@ class StartedRequest(Protocol):
 
 
 class CallTarget(Protocol):
-    """Whatever takes calls now: a channel to an instance, or a way to a remote node."""
+    """A destination of calls: a channel to an instance, or a connection to a remote node."""
 
     @property
     def closed(self) -> trio.Event:
-        """Set when the target is gone. A target never comes back: its owner gets another one."""
+        """An event, set when the target is gone. A target never comes back: its owner gets a new one."""
 
     @property
     def is_connected(self) -> bool:
@@ -49,7 +49,7 @@ class CallTarget(Protocol):
 
     @property
     def max_calls(self) -> int:
-        """Calls that the target takes at a time."""
+        """The most calls that the target takes at a time."""
 
     def when_free(self, call: Callable[[], None] | None) -> None:
         """Register ``call``, which runs when a slot becomes free and no caller is queued at this target.
@@ -63,16 +63,16 @@ class CallTarget(Protocol):
     def start_request(
         self, function: str, payload: Payload, now: float, deadline: float, *, is_cbor: bool
     ) -> StartedRequest | None:
-        """Start a plain call without waiting, if that is possible now; None: use :meth:`request`.
+        """Start a plain call without waiting; return None if :meth:`request` must be used instead.
 
-        The calling task then parks with ``trio.lowlevel.wait_task_rescheduled(started.abort)``, before it
-        does anything else, and gets the response. A target that has no shorter way returns None always.
+        The calling task must then await ``trio.lowlevel.wait_task_rescheduled(started.abort)``, before it
+        does anything else, for the response. A target that has no faster way always returns None.
 
         Args:
             function: the function's name.
             payload: the arguments' bytes.
             now: Trio's time.
-            deadline: when the time of the call is up, in Trio's time.
+            deadline: when the call expires, in Trio's time.
             is_cbor: whether the payload is CBOR; if not, it is raw bytes.
 
         Raises:
@@ -110,14 +110,14 @@ class Callee(Protocol):
 
     @property
     def id(self) -> InstanceId:
-        """Its name, which a replacement keeps, and its incarnation."""
+        """The instance's name, which a replacement keeps, and its incarnation."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether the instance, and all that it was doing, runs no more."""
+        """Whether the instance has ended, with all that it was doing."""
 
     async def wait_exited(self) -> object:
-        """Wait until the instance has ended, or nobody waits for that any more. A checkpoint."""
+        """Wait until the instance has ended, or counts as ended. A checkpoint."""
 
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> CallFailed:
         """Return the failure of a call that was lost with the target. A checkpoint."""
@@ -128,11 +128,11 @@ Choice: TypeAlias = "tuple[Callee, CallTarget]"
 
 
 class Chooser(Protocol):
-    """Gives each call an instance: a deployment's pool, or a router of remote nodes."""
+    """A chooser of an instance for each call: a deployment's pool, or a router of remote nodes."""
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Trio's time."""
+        """A function that returns Trio's time."""
 
     @property
     def call_seconds(self) -> float:
@@ -150,13 +150,13 @@ class Chooser(Protocol):
         """Wait for an instance with a free slot. A checkpoint. If cancelled, no slot is taken.
 
         Args:
-            call: the call.
+            call: the attributes of the call.
             deadline: when the caller gives up, in Trio's time.
             is_promised: whether the call was accepted before; such a call is not rejected when new calls
                 are not accepted any more.
 
         Raises:
-            Overloaded: too many calls wait.
+            Overloaded: too many calls are queued.
             DeadlineExceeded: no slot became free in time.
             Rejected: new calls are not accepted any more.
             WorkerDied: there is no instance, and none is to be expected.
