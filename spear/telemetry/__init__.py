@@ -1,4 +1,4 @@
-"""What happens in a host, for those who watch it: instruments, and the records that they are given."""
+"""Telemetry of a host: instruments, and the records that they receive."""
 
 from ._instruments import Instrument as Instrument
 from ._instruments import Instruments as Instruments

@@ -1,7 +1,7 @@
 """Instruments: objects whose hooks are called when something happens in a host. The word is Trio's.
 
-A host has a tuple of functions for each hook. A hook that no instrument overrides costs the look at an
-empty tuple; its record is not even made.
+A host has a tuple of functions for each hook. A hook that no instrument overrides costs one look at an
+empty tuple, and no record is made for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Instrument:
-    """A watcher of a host: override the hooks that you want; here they do nothing.
+    """A watcher of a host: override the hooks that you want. The hooks of this class do nothing.
 
     The host calls hooks synchronously in its own tasks, so a hook must neither block nor take long. An
     exception of a hook is logged, also SystemExit; the host and other instruments go on. Ctrl-C may
@@ -30,28 +30,28 @@ class Instrument:
     """
 
     def instance_changed(self, event: InstanceEvent) -> None:
-        """An instance came into another state. The events of one instance come in order."""
+        """Called when an instance has changed its state. The events of one instance come in order."""
 
     def line_written(self, instance: InstanceId, line: LogLine) -> None:
-        """An instance, or the template that it is forked from, wrote a line to stdout or stderr."""
+        """Called when an instance, or its fork template, has written a line to stdout or stderr."""
 
     def connection_changed(self, event: ConnectionEvent) -> None:
-        """A connection was made, logged in, was refused, fell silent or ended."""
+        """Called when a connection was made, logged in, was refused, fell silent or ended."""
 
     def deployment_changed(self, event: DeploymentEvent) -> None:
-        """Something happened to a deployment: it is ready, or scaled; see :class:`DeploymentEvent`."""
+        """Called when a deployment is ready, was scaled, or has ended; see :class:`DeploymentEvent`."""
 
     def call_started(self, call: CallRecord) -> None:
-        """A caller has called a function, and no instance is chosen yet.
+        """Called when a caller has called a function, before an instance is chosen.
 
-        Texts that this hook puts into ``call.carrier`` are sent as metadata, in place of those of the
-        caller that have the same keys. Later changes of the carrier are not sent. At most 16 texts of
+        Texts that this hook puts into ``call.carrier`` are sent as metadata, and replace texts of the
+        caller with the same keys. Later changes of the carrier are not sent. At most 16 texts of
         2,048 bytes each, key included, are sent; others are dropped, and an error is logged. Of calls
         that share an idempotency key, only the first caller's texts are sent.
         """
 
     def call_ended(self, call: CallRecord) -> None:
-        """The same call has ended: with a result, or with ``call.failure``."""
+        """Called when a call has ended: with a result, or with ``call.failure``."""
 
 
 HOOKS: Final = tuple(name for name in vars(Instrument) if not name.startswith("_"))
@@ -59,13 +59,13 @@ HOOKS: Final = tuple(name for name in vars(Instrument) if not name.startswith("_
 
 @final
 class Instruments:
-    """The instruments of one host, as a table for each hook.
+    """A host's instruments, as one table for each hook.
 
-    Each attribute has the bound methods of the hook of its name: those that an instrument has overridden,
-    in the order in which the instruments were added.
+    The attribute with the name of a hook holds the bound methods of all instruments that override the
+    hook, in the order in which the instruments were added.
 
     Attributes:
-        watches_calls: whether there is a hook for starts or ends of calls.
+        watches_calls: whether an instrument overrides ``call_started`` or ``call_ended``.
     """
 
     __slots__ = ("_each", "watches_calls", *HOOKS)
@@ -89,8 +89,8 @@ class Instruments:
         another instrument watched calls when that call started.
 
         Raises:
-            ConfigurationError: it is no :class:`Instrument`, one of its hooks is no plain function, or it
-                is there already.
+            ConfigurationError: the object is not an :class:`Instrument`, one of its hooks is not a plain
+                function, or it was added before.
         """
         if not isinstance(instrument, Instrument):
             raise ConfigurationError(
@@ -107,7 +107,7 @@ class Instruments:
         self._use((*self._each, instrument))
 
     def remove(self, instrument: Instrument) -> None:
-        """Call the instrument's hooks no more. Does nothing if it was not added."""
+        """Stop calling the instrument's hooks. Does nothing if the instrument was not added."""
         self._use(tuple(each for each in self._each if each is not instrument))
 
     def _use(self, instruments: tuple[Instrument, ...]) -> None:

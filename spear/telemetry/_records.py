@@ -1,6 +1,6 @@
-"""What instruments are given: records of what has happened.
+"""Records of events and calls, which instruments receive.
 
-The records live here, and not in the packages that make them, because this package must not import those.
+The records live here, and not in the packages that make them, because telemetry imports none of these.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ DeploymentEventKind: TypeAlias = Literal[
 
 
 class InstanceState(enum.Enum):
-    """Where an instance stands."""
+    """A state of an instance."""
 
-    CREATED = "created"  # an idea: nothing of it runs yet
-    STARTING = "starting"  # it runs, and has yet to log in
-    READY = "ready"  # it takes calls
-    UNHEALTHY = "unhealthy"  # it runs, but its channel is lost
-    DRAINING = "draining"  # it finishes the calls it has, and takes no new ones
-    STOPPING = "stopping"  # it was told to end, or is being killed
-    EXITED = "exited"  # it runs no more
-    FAILED = "failed"  # it could not even be started
-    DELETED = "deleted"  # the host holds no socket, directory or descriptor of it
+    CREATED = "created"  # nothing of the instance runs yet
+    STARTING = "starting"  # the instance runs, and has yet to log in
+    READY = "ready"  # the instance takes calls
+    UNHEALTHY = "unhealthy"  # the instance runs, but its channel is lost
+    DRAINING = "draining"  # the instance finishes its calls, and takes no new ones
+    STOPPING = "stopping"  # the instance was told to end, or is being killed
+    EXITED = "exited"  # the instance runs no more
+    FAILED = "failed"  # the instance could not be started
+    DELETED = "deleted"  # the host holds no socket, directory or descriptor of the instance
 
 
 @final
 @attrs.frozen
 class InstanceEvent:
-    """An instance came into another state.
+    """A change of an instance's state.
 
     Attributes:
-        instance_id: which one.
-        state: the state it is in now.
-        time: when, in seconds of Trio's clock; not to be compared with that of a :class:`LogLine`.
-        reason: why, if there is something to say.
+        instance_id: the instance.
+        state: the new state.
+        time: seconds of Trio's clock at the change; not to be compared with :attr:`LogLine.time`.
+        reason: the reason for the change; may be empty.
     """
 
     instance_id: InstanceId
@@ -64,9 +64,9 @@ class LogLine:
     """A line that an instance wrote.
 
     Attributes:
-        number: counts the lines of one instance, of both outputs together.
-        stream: the output that it wrote to.
-        time: when the host read it, in seconds since the epoch.
+        number: the number of the line, counted for both outputs of the instance together.
+        stream: the output to which the line was written.
+        time: when the host read the line, in seconds since the epoch.
         text: the line, shortened if it was too long, with control characters escaped.
     """
 
@@ -79,13 +79,13 @@ class LogLine:
 @final
 @attrs.frozen
 class ConnectionEvent:
-    """Something happened to a connection.
+    """An event of a connection.
 
     Attributes:
-        kind: what.
-        instance: whose connection; None if that is not known.
-        connection: its number, counted by the manager.
-        reason: why, for what went wrong.
+        kind: what has happened to the connection.
+        instance: the instance at its other end; None while the instance is not known.
+        connection: the number of the connection, counted by the manager.
+        reason: the reason, if something went wrong; else empty.
     """
 
     kind: ConnectionEventKind
@@ -97,16 +97,16 @@ class ConnectionEvent:
 @final
 @attrs.frozen
 class DeploymentEvent:
-    """Something happened to a deployment.
+    """An event of a deployment.
 
     Attributes:
-        deployment: its name.
+        deployment: the deployment's name.
         kind: ``starting``; ``ready``, all of its first replicas take calls; ``scaled``, another number
             of replicas is wanted; ``restarted``, every replica has been replaced; ``given_up``, a
             replica was restarted too often; ``failed``, its first replicas did not start; ``stopping``;
             ``stopped``.
-        replicas: how many replicas are wanted now.
-        reason: why, if there is something to say.
+        replicas: the number of replicas that are wanted now.
+        reason: the reason for the event; may be empty.
     """
 
     deployment: str
@@ -117,7 +117,7 @@ class DeploymentEvent:
 
 @final
 class CallRecord:
-    """A call of a function of a deployment: one object from its start to its end.
+    """A call of a function of a deployment: one object from the call's start to its end.
 
     Attributes:
         deployment: the deployment's name.
@@ -125,14 +125,14 @@ class CallRecord:
         is_stream: whether the caller has opened a stream.
         session: the session that the caller named, if any.
         key: the idempotency key that the caller named, if any.
-        metadata: what the caller sends along, if anything.
+        metadata: the map that the caller sends with the call, if any.
         carrier: texts that instruments add to the metadata while the call starts, for the instance to
-            find: trace context, for one.
-        instance: the instance that has got the call; None while it waits for one. Another one if the
-            call is repeated.
-        seconds: from the call to its end, waiting included; 0 until then.
-        failure: what the call ended with, if not with a result; ``trio.Cancelled`` if its caller gave
-            up. Its traceback holds what the call's frames hold, so it should not be kept.
+            read, such as a trace context.
+        instance: the instance that has got the call; None while the call waits for one. Changes if the
+            call is repeated at another instance.
+        seconds: seconds from the call to its end, waiting included; 0 until then.
+        failure: the exception that ended the call, if any; ``trio.Cancelled`` if the caller gave up.
+            The exception's traceback holds what the call's frames hold, so it should not be kept.
     """
 
     __slots__ = (
