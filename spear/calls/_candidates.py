@@ -244,7 +244,7 @@ class Candidates:
             candidate._report(None)
 
     def _put(self, candidate: Candidate) -> None:
-        """Put a candidate into the index, unless it is there already."""
+        """Put a candidate into the index, unless it is there, and renew its load if loads are tracked."""
         if candidate._position == _NOWHERE:
             candidate._position = len(self._free)
             self._free.append(candidate)

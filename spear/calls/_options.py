@@ -29,12 +29,12 @@ class CallOptions:
             ever. A surrounding cancel scope with an earlier deadline takes precedence.
         metadata: a small map for the handler.
         key: an idempotency key, which must be the same each time the call is tried. Calls of a function
-            with the same key, within ``dedup_seconds`` of each other, share one execution, with the
-            deadline of the deployment, and its outcome. If the process is lost meanwhile, the function
-            is executed again. A caller that gives up waiting does not cancel the execution. The function
-            can read the key as ``spear.context().key``.
-        key_seconds: seconds for the execution that a call with a key begins; by default those of the
-            deployment.
+            with the same key, within ``dedup_seconds`` of each other, share one execution and its
+            outcome. If the process is lost meanwhile, the function is executed again. A caller that
+            gives up waiting does not cancel the execution. The key travels with the call: the function
+            reads it as ``spear.context().key``.
+        key_seconds: seconds for the execution that a call with a key begins; by default the deadline of
+            the deployment.
         key_restarts: whether the execution starts again if its process is lost. If not, the loss is an
             outcome that is kept like others.
         session: the name of a session, whose calls go to the same replica with the policy ``sticky``.

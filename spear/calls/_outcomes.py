@@ -133,7 +133,7 @@ class _Execution:
 @final
 @attrs.frozen(eq=False)
 class _Outcome:
-    """The outcome of a key: a response or a failure."""
+    """An outcome of a key: a response or a failure."""
 
     digest: bytes
     result: ExecutionResponse | Exception

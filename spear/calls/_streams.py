@@ -81,7 +81,7 @@ class FunctionStream(metaclass=NoPublicConstructor):
 
     @property
     def delivered(self) -> Delivered:
-        """The answer to whether the function has run: ``yes`` after an item or its end, else ``maybe``."""
+        """The certainty that the function has run: ``yes`` after an item or its end, else ``maybe``."""
         return "yes" if self._has_begun or self.has_ended else "maybe"
 
     async def send(self, item: object) -> None:

@@ -106,7 +106,7 @@ class CallTarget(Protocol):
 
 
 class Callee(Protocol):
-    """The instance behind a target. It may lose its target and get another one."""
+    """An instance behind a target. The instance may lose its target and get another one."""
 
     @property
     def id(self) -> InstanceId:
@@ -124,7 +124,7 @@ class Callee(Protocol):
 
 
 Choice: TypeAlias = "tuple[Callee, CallTarget]"
-"""The instance that gets a call, and its target now."""
+"""The instance that gets a call, and the instance's present target."""
 
 
 class Chooser(Protocol):
@@ -141,7 +141,7 @@ class Chooser(Protocol):
     def pick(self, call: CallAttributes) -> Choice | None:
         """Choose an instance with a free slot; None if the call has to wait.
 
-        The caller starts its call before any other task runs: until then the slot is free.
+        The caller must start its call before any other task runs: the slot is free until then.
         """
 
     async def wait_for_capacity(
@@ -159,7 +159,7 @@ class Chooser(Protocol):
             Overloaded: too many calls are queued.
             DeadlineExceeded: no slot became free in time.
             Rejected: new calls are not accepted any more.
-            WorkerDied: there is no instance, and none is to be expected.
+            WorkerDied: there is no instance, and none will start.
         """
 
     def late(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Arguments(CalleeSide):
-    """The undecoded arguments of a call; the base class of :class:`InboundCall`.
+    """A call's undecoded arguments; the base class of :class:`InboundCall`.
 
     Attributes:
         is_cbor: whether the arguments are CBOR; otherwise they are raw bytes.

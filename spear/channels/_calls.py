@@ -183,7 +183,7 @@ class ReportedCall(OutboundCall):
         super().on_response(payload, flags, micros)
 
     def on_failure(self, failure: BaseException) -> bool:
-        """Note a failure, likewise resume the task; return False if the call has already ended."""
+        """Note a failure, and resume the task unless the callback runs; return False after the end."""
         if self._has_ended:
             return False
         self._has_ended = True

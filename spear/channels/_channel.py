@@ -148,7 +148,7 @@ class CommunicationChannel:
         self._heartbeat = Heartbeat(connection, timers, limits, self._on_silence)
         self._on_heartbeat_lost = on_heartbeat_lost
         self._is_announced = False
-        self._workers: Workers  # while it is served
+        self._workers: Workers  # while run() serves the channel
         self._queue: ItemQueue | None = None
         self._sender: ItemSender | None = None
         service = service or NoService()
@@ -593,7 +593,7 @@ class CommunicationChannel:
 
     def _on_incomplete(self, call: object, milliseconds: int) -> None:
         """Set a call's deadline from the first fragment of its request, not from the last one."""
-        assert isinstance(call, InboundCall)  # we have made it
+        assert isinstance(call, InboundCall)  # this channel has made it
         if milliseconds != NO_DEADLINE:
             call.deadline = self._clock() + milliseconds / 1000
             if call.deadline < self._deadlines.next:

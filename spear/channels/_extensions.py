@@ -120,7 +120,7 @@ def _too_slow(step: str, seconds: float) -> trio.TooSlowError:
 
 
 def _bugs_of(error: BaseException | None, failure: BaseException | None) -> list[BaseException]:
-    """Return the bugs in ``error``: neither cancellations and interrupts nor leaves of ``failure``."""
+    """Return the exceptions in ``error`` that neither cancel nor interrupt and are not in ``failure``."""
     inside = [] if failure is None else [*leaves_of(failure)]
     leaves = [] if error is None else leaves_of(error)
     return [

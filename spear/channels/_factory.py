@@ -394,7 +394,7 @@ async def open_communication_factory(
 
     Args:
         limits: the host's limits, which apply to every connection.
-        transports: further transports; by name, they precede those of Spear and of distributions.
+        transports: further transports, found by name before those of Spear and of distributions.
         strategies: strategies by runtime; each replaces Spear's own strategy for the runtime.
         instruments: are notified of connections, and of the instances that use the factory.
 

@@ -1,4 +1,4 @@
-"""Where Ctrl-C may raise KeyboardInterrupt, and where it has to wait.
+"""Protection from Ctrl-C: marks where KeyboardInterrupt may be raised, and where it has to wait.
 
 Trio raises KeyboardInterrupt between any two steps of unprotected code. Inside Spear an interrupt would
 leave a task registered that no longer waits, or a slot that is never freed. Spear is therefore

@@ -75,7 +75,7 @@ class MemoryPipe:
         return frames
 
     async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        """Pass all frames to ``on_frames``, until that or :meth:`receive` raises."""
+        """Pass all frames to ``on_frames``, until ``on_frames`` or :meth:`receive` raises."""
         while True:
             on_frames(await self.receive())
 
@@ -173,7 +173,7 @@ class MemoryPipe:
         """Do nothing: frames are delivered at once."""
 
     async def drain(self) -> None:
-        """Return: frames are delivered at once. A checkpoint."""
+        """Return at once, because no frame waits. A checkpoint."""
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ Ts = TypeVarTuple("Ts")
 
 @protected_block
 async def open_private_nursery() -> AsyncIterator[trio.Nursery]:
-    """Open a nursery that is cancelled when the block is left, and does not wrap the block's exception.
+    """Open a nursery that is cancelled when its block is left, and never wraps the block's exception.
 
     Exceptions of other tasks still make a group. A KeyboardInterrupt is never raised in a group: it is
     raised alone, with the other exceptions as its cause.

@@ -55,7 +55,7 @@ class Pump(trio.abc.Instrument):
         self.pending: list[Flushable] = []
         self._users = 0
         self._epoll: select.epoll  # while there are users
-        self._trio_epoll: TrioEpoll | None  # likewise; None: a task makes Trio wait for our epoll
+        self._trio_epoll: TrioEpoll | None  # while there are users; None: a task waits for ours
         self._readers: dict[int, Callable[[], None]] = {}
         self._spinning_users = 0
 

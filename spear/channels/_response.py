@@ -11,7 +11,7 @@ from spear.wire import CBOR, SHARED, Payload, Received
 
 @final
 class ExecutionResponse:
-    """The undecoded result of a call.
+    """A call's undecoded result.
 
     Attributes:
         is_cbor: whether the payload is CBOR; otherwise the bytes themselves are the result.

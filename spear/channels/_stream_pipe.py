@@ -75,7 +75,7 @@ class StreamPipe:
                 return frames
 
     async def serve(self, on_frames: Callable[[list[Frame]], None]) -> None:
-        """Pass all frames to ``on_frames``, until that or :meth:`receive` raises."""
+        """Pass all frames to ``on_frames``, until ``on_frames`` or :meth:`receive` raises."""
         while True:
             on_frames(await self.receive())
 

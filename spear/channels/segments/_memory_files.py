@@ -138,7 +138,7 @@ def _make_memory(size: int) -> tuple[Descriptor, mmap]:
 
 @final
 class SharedBuffer(MemoryFile):
-    """Memory that is handed to another process instead of being copied.
+    """A buffer whose memory is handed to another process instead of being copied.
 
     Fill :attr:`view`, then pass the buffer as the only argument of a call, or return it from a function.
     The receiver gets a read-only ``memoryview`` of the same memory. Where memory cannot be handed over
