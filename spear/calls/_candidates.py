@@ -101,7 +101,7 @@ class Candidates:
         self.all: tuple[Candidate, ...] = ()
         self.changes = 0
         self._limit = limit
-        self._free: list[Candidate] = []  # in no order
+        self._free: list[Candidate] = []  # the index of free slots, in no order
         # One bucket for each number of calls in flight; oldest entries first. Empty until asked for.
         self._loads: list[OrderedDict[Candidate, None]] = []
         self._least = 0  # no candidate has a lower load

@@ -160,7 +160,7 @@ class Outcomes:
         self._nursery = nursery  # of executions; ends with open_spearlet's block
         self._max_outcomes = limits.max_outcomes
         self._max_bytes = limits.outcome_bytes
-        self._kept: OrderedDict[Name, _Outcome] = OrderedDict()  # in the order of their ends
+        self._kept: OrderedDict[Name, _Outcome] = OrderedDict()  # the earliest end first
         self._running: dict[Name, _Execution] = {}
         self._bytes = 0
         self._max_argument_bytes = limits.submitted_bytes

@@ -189,7 +189,7 @@ def make_policy(policy: SchedulingPolicy | PolicyFactory, rng: Random) -> Choice
         return _POLICIES[policy](rng)
     try:
         made = policy(rng)
-    except Exception as error:  # of the program
+    except Exception as error:  # raised by the program's factory
         raise _no_policy(policy, f"raises {summary_of(error)}") from error
     if isinstance(made, type) or not is_plain_function(getattr(made, "choose", None)):
         raise _no_policy(policy, f"makes {made!r:.100}")

@@ -32,7 +32,7 @@ class HashRing:
     def __init__(self) -> None:
         self._names: list[str] = []
         self._points: list[int] = []  # in order
-        self._owners: list[int] = []  # of each point, in the list of names
+        self._owners: list[int] = []  # for each point, its name's index in the list of names
 
     def have(self, names: Collection[str]) -> None:
         """Put exactly these names on the ring. Cheap if they are the same as before."""

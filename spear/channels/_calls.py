@@ -59,7 +59,7 @@ class OutboundCall(CallerSide):
         started: float,
         deadline: float,
     ) -> None:
-        self.state = CallState.IDLE  # written out, not inherited: this runs for every call
+        self.state = CallState.IDLE  # no super().__init__(): this runs for every call
         self.windows = None
         self._channel = channel
         self.task = task  # parked in request(); None once it has been woken
@@ -323,7 +323,7 @@ class InboundCall(Arguments):
     )  # fmt: skip
 
     def __init__(self, channel: CommunicationChannel) -> None:
-        self.state = CallState.IDLE  # written out, not inherited: this runs for every call
+        self.state = CallState.IDLE  # no super().__init__(): this runs for every call
         self.windows = None
         self._channel = channel
         self._queue: ItemQueue | None = None

@@ -556,7 +556,7 @@ class CommunicationChannel:
     ) -> None:
         """Act on a frame that is neither a complete request nor a response."""
         if type_ == FrameType.STREAM_DATA:
-            assert isinstance(payload, list)  # wire says so
+            assert isinstance(payload, list)  # spear.wire guarantees it
             self._counters.messages_received += len(payload) - 1
             if isinstance(call, CallStream | InboundCall):
                 call.on_items(payload, flags)
@@ -576,7 +576,7 @@ class CommunicationChannel:
         elif type_ == FrameType.LEND:
             self._pipe.segments.on_lend(is_answer=bool(a))
         elif type_ == FrameType.SIGNAL and isinstance(call, OutboundCall):
-            assert isinstance(payload, bytes)  # wire says so
+            assert isinstance(payload, bytes)  # spear.wire guarantees it
             call.on_progress_report(payload, flags)
         elif type_ == FrameType.ANNOUNCE:
             if self._peer.on_announce(head):

@@ -88,7 +88,7 @@ async def open_extension(
             fault = summary_of(bugs[0]) if bugs else "its block was cancelled from inside"
             raise (SpearError if is_open else make_error)(f"{whose} has failed: {fault}") from error
     finally:
-        del error, failure, bugs  # they refer to this frame
+        del error, failure, bugs  # their tracebacks refer to this frame
 
 
 def _block_of(
@@ -157,7 +157,7 @@ async def _raise_others_first(
         if isinstance(error, known):
             raise error
     finally:
-        del error, failure, failed, leaves, interrupts  # they refer to this frame
+        del error, failure, failed, leaves, interrupts  # their tracebacks refer to this frame
 
 
 def _without_cancellations(failure: BaseException) -> BaseException | None:

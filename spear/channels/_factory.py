@@ -114,7 +114,7 @@ class CommunicationFactory:
         self.manager = manager
         self.transports = transports
         self._get_directory = get_directory
-        self._nursery = nursery  # of get_or_create's endpoints; it ends with the factory's block
+        self._nursery = nursery  # runs get_or_create's endpoints until the block is left
         self._strategies = strategies
         self._kept: dict[InstanceId, _KeptEndpoint] = {}
         self._faulty: set[str] = set()
@@ -287,7 +287,7 @@ class CommunicationFactory:
                     kept.opened.set()
                     await trio.sleep_forever()
         except Exception as error:
-            if kept.opened.is_set():  # a transport has failed later
+            if kept.opened.is_set():  # a transport has failed after it was opened
                 logger.error("%s: %s", instance, error, exc_info=error)
             else:
                 kept.failure = error  # for the tasks that wait
@@ -345,7 +345,7 @@ class CommunicationFactory:
                 nursery.start_soon(self._close_if_open, instance)
 
     async def _close_if_open(self, instance: InstanceId) -> None:
-        with suppress(ChannelClosed):  # another task was faster
+        with suppress(ChannelClosed):  # another task has closed it first
             await self.close(instance)
 
 

@@ -113,7 +113,7 @@ class Handlers:
         except BaseException as error:
             leaves = list(leaves_of(error))
             if any(issubclass(type(each), KeyboardInterrupt) for each in leaves):
-                raise  # it ends the process
+                raise  # the interrupt ends the process
             cancelled = [each for each in leaves if type(each) is trio.Cancelled]
             if not cancelled:
                 self._fail(call, self._raised(error))

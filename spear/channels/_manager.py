@@ -105,7 +105,7 @@ class Endpoint:
         # The last login (resumes, key), until an announcement shows that the instance knows of it.
         self._unconfirmed: tuple[bool, Secret] | None = None
         self._closed = False
-        self._changed: trio.Event | None = None  # a task waits for a change
+        self._changed: trio.Event | None = None  # while a task waits for a change
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.instance_id} at {self.address}>"
@@ -130,7 +130,7 @@ class Endpoint:
             if self._closed:
                 raise ChannelClosed(f"{self.instance_id} is being stopped")
             if self.is_connected:
-                assert self.channel is not None  # is_connected says so
+                assert self.channel is not None  # is_connected implies it
                 return self.channel
             if len(self._lost) == len(self.offered) and not self._has_newest():
                 raise ChannelCreationFailed(str(self.instance_id), self._lost)

@@ -287,7 +287,7 @@ class SocketPipe:
             try:
                 if len(buffers) == 1:
                     sent = sock.send(buffers[0])
-                    if sent == len(buffers[0]):  # as nearly always
+                    if sent == len(buffers[0]):  # the usual case
                         self.bytes_sent += sent
                         return []
                 else:

@@ -137,7 +137,7 @@ class Pump(trio.abc.Instrument):
         if self._users == 0:
             with suppress(KeyError):  # Trio removes an instrument that has failed
                 trio.lowlevel.remove_instrument(self)
-            self.pending.clear()  # of pipes that are closed
+            self.pending.clear()  # only closed pipes are left
             if self._trio_epoll is not None:
                 self._trio_epoll.unregister(self._epoll.fileno())
             else:

@@ -50,7 +50,7 @@ class StreamPipe:
         self.sink = Outbox(limits, self.flush)
         self._writer: trio.lowlevel.Task | None = None  # the writing task, while it is parked
         self._busy = True  # the writer is writing, or is about to look for frames
-        self._scope = trio.CancelScope()  # of the writer
+        self._scope = trio.CancelScope()  # around the writing task
         self._taken_bytes = 0  # taken from the sink, and not sent yet
         self._drained: trio.Event | None = None  # while a task waits in drain()
         self._failure: Exception | None = None

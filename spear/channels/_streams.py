@@ -67,7 +67,7 @@ class ItemQueue:
         self._connection = connection
         self._call = call
         self._items: deque[tuple[bytes, bool]] = deque()
-        self._cost = 0  # of items taken for which credit has not been returned
+        self._cost = 0  # cost of items taken, whose credit has not been returned
         self._since = 0  # items taken since the last checkpoint
         self._reader: Task | None = None
         self._failure: BaseException | None = None

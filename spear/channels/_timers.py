@@ -36,7 +36,7 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
-        self._count = 0  # makes entries of the same time comparable, and first in first out
+        self._count = 0  # orders entries of the same time: first in, first out
         self._outdated = 0  # entries of alarms that have been set to another time
         self._scope = trio.CancelScope()
         self._next = inf

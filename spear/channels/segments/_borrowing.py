@@ -106,9 +106,9 @@ class Borrower:
         self._receiver = receiver
         self._outbox = outbox
         self._trusts = trusts
-        self._sizes: dict[int, int] = {}  # number -> memory of the file
+        self._sizes: dict[int, int] = {}  # segment number -> bytes that its file can hold
         self._timers = timers
-        self._is_waiting = False  # for a timer
+        self._is_waiting = False  # whether a call of _on_time() is scheduled
         self.ended: list[int] = []
         self.borrowed_bytes = 0
 

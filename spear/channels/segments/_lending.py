@@ -104,7 +104,7 @@ class SegmentLender:
         self._most = min(peer.max_segments, limits.max_segments)
         self._outbox = outbox
         self._has_asked = False
-        self._is_ready = False  # the peer takes descriptors; or is gone
+        self._is_ready = False  # whether the peer takes descriptors, or is gone
         self._on_ready: trio.Event | None = None  # while a task waits in get_ready()
         self._seals = seals
         self._timers: Timers | None = None

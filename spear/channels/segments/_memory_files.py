@@ -128,7 +128,7 @@ def _make_memory(size: int) -> tuple[Descriptor, mmap]:
         try:
             return make_memory_file(size)
         except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.EPERM):  # what a seccomp filter answers
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # a seccomp filter
                 raise
     return Descriptor(-1), _map(-1, size, to_write=True)
 
@@ -361,7 +361,7 @@ class BorrowedFile(MemoryFile):
             for start in range(0, size, MOST_READ_BYTES)
         ]
         self.close()
-        return b"".join(parts)  # one part is not copied
+        return b"".join(parts)  # does not copy a single part
 
     def _expect_unused(self) -> Callable[[], None]:
         if self._on_end is None:

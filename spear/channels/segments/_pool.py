@@ -61,7 +61,7 @@ class SegmentPool:
         self._timers = timers
         self._is_trimming = False
         self._idle: dict[int, list[PooledSegment]] = {}  # by size
-        self._asked: dict[int, int] = {}  # size -> payloads that might have used one
+        self._asked: dict[int, int] = {}  # size -> payloads that could have used a segment
         self.kept_bytes = 0
 
     def is_worth(self, size: int) -> bool:
