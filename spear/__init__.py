@@ -1,8 +1,8 @@
-"""Spear: host functions in processes of their own, and call them as in one Trio nursery.
+"""Spear: host functions in separate processes, and call them under Trio's structured concurrency.
 
-Two kinds of programs import this. A function file needs ``Agent`` and little else, and each of its
-processes pays for the import; so names are loaded when they are first used, and the host's side is
-never loaded inside a function.
+Hosts and function files import this package. A function file needs little more than ``Agent``, and each
+of its processes pays for the import. So a name is loaded when it is first used, and the host's modules
+are never loaded in a function's process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from spear._lazy import lazily
 from spear._version import __version__ as __version__
 
-# Type checkers know the name. To import typing takes ten times as long as all else here.
+# Type checkers know this name. Importing typing takes ten times as long as the rest of this module.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``python -m spear`` is ``spear``."""
+"""The module that ``python -m spear`` runs: the same as the command ``spear``."""
 
 import sys
 

@@ -1,14 +1,14 @@
 """Temporary directories that do not outlive their owner, even if it is killed.
 
-A directory belongs to whoever holds its lock (flock): the process that made it, until it lets go or dies,
-however it dies. So a lock that can be had says that the owner is gone; a pid would not, where containers
-share a file system. Whoever makes a directory can look for abandoned ones beside it, which then are its
-own to remove.
+A process owns a directory while it holds the directory's lock (flock): until it releases the lock or
+dies, in whatever way. So a directory whose lock is free is abandoned. A pid would not prove this, because
+containers can share a file system without sharing pids. A process that makes a directory can look for
+abandoned ones beside it, lock them and remove them.
 
-Between its making and its locking a directory looks abandoned, too. If somebody takes it for that, its
-maker finds it locked or gone, and makes another.
+A new directory looks abandoned until it is locked. If another process takes it at that moment, the maker
+finds the directory locked or gone, and makes another one.
 
-A leaf: it knows of Spear its errors only.
+A leaf module: it imports only Spear's errors and ``_forks``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTEMPTS: Final = 100
-"""One will do, unless others look for abandoned directories all the time."""
+"""Attempts to make a directory. One is enough unless other processes look for abandoned ones nonstop."""
 
 
 def temporary_directory() -> str:
-    """Where temporary directories are made: ``$TMPDIR``, or else one of the system's.
+    """Return the parent of temporary directories: ``$TMPDIR``, or else one of the system's.
 
     Raises:
-        ConfigurationError: none of them can be written to.
+        ConfigurationError: none of them is writable.
     """
     try:
         return tempfile.gettempdir()
@@ -48,10 +48,10 @@ def temporary_directory() -> str:
 
 @final
 class OwnedDirectory:
-    """A directory that is ours alone, until it is released.
+    """A directory that belongs to this process until it is released.
 
     Attributes:
-        path: where it is.
+        path: the directory's path.
     """
 
     __slots__ = ("_descriptor", "path")
@@ -62,10 +62,10 @@ class OwnedDirectory:
 
     @classmethod
     def make(cls, parent: str, kind: str) -> OwnedDirectory:
-        """A new one that only we can enter; ``kind`` is a part of its name.
+        """Make and lock a directory that only this user can enter; ``kind`` is a part of its name.
 
         Raises:
-            OSError: that cannot be.
+            OSError: the directory cannot be made.
         """
         for _ in range(ATTEMPTS):
             path = os.path.join(parent, f"spear-{kind}-{os.urandom(6).hex()}")
@@ -74,7 +74,7 @@ class OwnedDirectory:
                 made = cls(path)
             except FileNotFoundError:
                 continue
-            except OSError:  # no descriptor is left
+            except OSError:  # this process has no free descriptor
                 with suppress(OSError):
                     os.rmdir(path)
                 raise
@@ -82,7 +82,7 @@ class OwnedDirectory:
                 made._lock()
             except BlockingIOError:
                 pass
-            except OSError:  # a file system without such locks: nobody can take it from us either
+            except OSError:  # a file system without such locks: no other process can lock it either
                 return made
             else:
                 if made.is_in_place():
@@ -94,24 +94,24 @@ class OwnedDirectory:
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def is_in_place(self) -> bool:
-        """Whether it is where it was made, and ours to remove; not in a forked child of its owner."""
+        """Whether the path still leads to this directory. False in a forked child of the owner."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Let go of it: whoever finds what is left of it may remove that."""
+        """Give up the lock: from now on any process may remove the directory if it still exists."""
         close(self._descriptor)
 
 
 def abandoned(parent: str, kind: str) -> Iterator[OwnedDirectory]:
-    """Those of our user whose owners are gone. Now they are ours: remove and release each."""
+    """Yield this user's abandoned directories, each of them locked: remove and release each."""
     wanted = re.compile(rf"spear-{kind}-[0-9a-f]{{12}}")
     for name in filter(wanted.fullmatch, os.listdir(parent)):
         try:
             found = OwnedDirectory(os.path.join(parent, name))
-        except OSError:  # no directory
+        except OSError:  # not a directory, or not there any more
             continue
         try:
             if os.fstat(found._descriptor).st_uid != os.geteuid():
@@ -119,7 +119,7 @@ def abandoned(parent: str, kind: str) -> Iterator[OwnedDirectory]:
             found._lock()
             if not found.is_in_place():
                 raise FileNotFoundError(found.path)
-        except OSError:  # another user's, or it has an owner, or somebody else has removed it
+        except OSError:  # it is another user's, has an owner, or was removed by another process
             found.release()
         else:
             yield found

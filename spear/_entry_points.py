@@ -1,7 +1,7 @@
-"""Parts of Spear that other distributions bring, found by entry point. A leaf.
+"""Parts of Spear that other distributions provide, found by entry point. A leaf module.
 
-Only what a program asks for by name is loaded, and the metadata of installed distributions is read only
-when a name is not one of Spear's own: reading it takes milliseconds.
+A part is loaded only when a program asks for it by name. The metadata of installed distributions is read
+only for names that are not Spear's own, because reading it takes milliseconds.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ T = TypeVar("T")
 
 
 def names_of_entry_points(group: str) -> tuple[str, ...]:
-    """The names of the entry points of a group, sorted; none of them is loaded."""
+    """Return the names of a group's entry points, sorted, without loading any of them."""
     from importlib.metadata import entry_points
 
     return tuple(sorted({each.name for each in entry_points(group=group)}))
 
 
 def load_entry_point(group: str, name: str, kind: type[T]) -> T | None:
-    """The object of an entry point; None if no installed distribution has one of that name.
+    """Return the object of an entry point; None if no installed distribution has one of that name.
 
-    An entry point names an object of class ``kind``, or what makes one when it is called without
-    arguments, such as the class. If several distributions have the name, the first one on
-    ``sys.path`` counts.
+    An entry point names an object of class ``kind``, or a callable without arguments that makes one,
+    such as the class. If several distributions have the name, the first one on ``sys.path`` counts.
 
     Raises:
-        BrokenEntryPoint: it cannot be loaded, or is something else.
+        BrokenEntryPoint: the entry point cannot be loaded, or gives an object of another class.
     """
     from importlib.metadata import entry_points
 

@@ -1,4 +1,4 @@
-"""Failures that are kept, to be raised later and perhaps several times."""
+"""Exceptions that are kept, to be raised later and perhaps several times."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from spear._errors import SpearError
 
 
 def first_line(failure: SpearError) -> str:
-    """Return what a failure says, for a log or a table: one line, without a traceback or stderr."""
+    """Return the first line of a failure's summary, for a log or a table: no traceback, no stderr."""
     return next(iter(failure.summary.splitlines()), "")
 
 
 def without_traceback(failure: Exception) -> Exception:
-    """The failure for one of those who get it: an exception must not be raised in several tasks.
+    """Return the failure as one caller may raise it: several tasks must not raise the same exception.
 
-    One of ours has no traceback, whose frames would hold the arguments for as long as it is kept.
+    A SpearError is copied without its traceback, whose frames would keep a call's arguments alive. Any
+    other exception is returned itself.
     """
     if isinstance(failure, SpearError):
         return copy(failure)
-    return failure  # a mistake in a callback, or of ours, which is looked for with its traceback
+    return failure  # a bug in a callback or in Spear: its traceback is needed to find it
 
 
 def forget_locals(failure: Exception) -> None:
-    """Free the local variables in the traceback of a failure that will be kept, of which none is counted.
+    """Clear the local variables in the tracebacks of a failure that is about to be kept.
 
-    The lines stay, to find the mistake by.
+    :func:`size_of` does not count such variables. The tracebacks keep their lines, for debugging.
     """
     chain: list[BaseException | None] = [failure]
     seen: set[int] = set()
@@ -43,6 +44,6 @@ def forget_locals(failure: Exception) -> None:
 
 
 def size_of(failure: Exception) -> int:
-    """Bytes that a failure holds: texts, most of which came from its function, and bytes."""
+    """Return how many bytes a failure's texts and byte strings hold; most come from the function."""
     held = {id(each): each for each in (*failure.args, *vars(failure).values())}
     return sum(getsizeof(each) for each in held.values() if isinstance(each, str | bytes))

@@ -1,14 +1,15 @@
-"""Descriptors that belong to this process alone, and are taken from the children that it forks.
+"""File descriptors that belong to this process alone, and are replaced in the children that it forks.
 
-A forked child has a copy of every descriptor. A copy of a lifeline keeps instances alive after their
-host, a copy of a connection can answer a call twice, a copy of a lock keeps a directory from being swept.
-So a child finds ``/dev/null`` under each of these numbers before any other code runs in it. Closing the
-numbers instead would free them for new files, which a stale object in the child would then use or close.
+A forked child has a copy of every descriptor. A copy of a lifeline (the pipe that ends with the host)
+keeps instances alive after their host, a copy of a connection can answer a call twice, and a copy of a
+lock keeps a directory from being swept. So a child finds ``/dev/null`` under each of these numbers before
+any other code runs in it. Closing the numbers instead would free them for new files, which a stale object
+in the child would then use or close.
 
-Only forks that Python makes are seen: ``os.fork``, ``multiprocessing``, ``preexec_fn``. Programs that are
-executed lose the descriptors because all of them are closed on exec.
+Only forks that Python makes are handled: ``os.fork``, ``multiprocessing``, ``preexec_fn``. An executed
+program does not inherit these descriptors, because all of them are close-on-exec.
 
-A leaf: it knows no other part of Spear.
+A leaf module: it imports no other part of Spear.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ def own(descriptor: int) -> int:
 def disown(descriptor: int) -> None:
     """Forget a descriptor that is about to be closed.
 
-    Before, not after: a closed number may belong to another thread's file at once.
+    Call this before closing it: once closed, its number may at once belong to another thread's file.
     """
     _numbers.discard(descriptor)
 
 
 def close(descriptor: int) -> None:
-    """Close a descriptor that :func:`own` was called with."""
+    """Close a descriptor for which :func:`own` was called."""
     disown(descriptor)
     os.close(descriptor)
 
 
 def own_socket(sock: socket.socket) -> None:
-    """Take a socket from forked children, for as long as it is open."""
+    """Replace the descriptor of a socket in forked children, for as long as the socket is open."""
     _sockets.add(sock)
 
 
@@ -57,7 +58,7 @@ def _replace_all() -> None:
     _sockets.clear()
     if not numbers:
         return
-    os.close(next(iter(numbers)))  # the table of descriptors may be full
+    os.close(next(iter(numbers)))  # makes room: the table of descriptors may be full
     numbers |= _epolls_that_watch(numbers)
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for number in numbers - {nothing}:
@@ -69,7 +70,7 @@ def _replace_all() -> None:
 def _epolls_that_watch(numbers: set[int]) -> set[int]:
     """Return the epolls that watch one of ``numbers``, or watch such an epoll; Trio's is one of them.
 
-    An epoll is shared with the parent: a child that registers or removes anything changes the parent's.
+    Parent and child share an epoll: a file that the child registers or removes changes for the parent.
     """
     watched: dict[int, set[int]] = {}
     with suppress(OSError):  # a system without /proc

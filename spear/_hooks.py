@@ -1,4 +1,4 @@
-"""Functions that a program hands over to be called by a host: whether they can be. A leaf."""
+"""Checks of the callbacks that a program gives to a host. A leaf module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def expect_plain_function(name: str, function: T) -> T:
-    """Return a function of the program. Raises ConfigurationError for one that has to be awaited."""
+    """Return ``function``. Raises ConfigurationError unless :func:`is_plain_function` is true of it."""
     if not is_plain_function(function):
         raise ConfigurationError.about(
             name,
@@ -21,9 +21,9 @@ def expect_plain_function(name: str, function: T) -> T:
 
 
 def is_plain_function(value: object) -> bool:
-    """Whether a value can be called and has done its work when it returns.
+    """Whether a value can be called, and has done its work when the call returns.
 
-    An async function or a generator would only make an object, whose body never runs.
+    An async function or a generator function would only return an object, and its body would never run.
     """
     call = getattr(type(value), "__call__", None)  # noqa: B004  # of an object with such a method
     kinds = (iscoroutinefunction, isasyncgenfunction, isgeneratorfunction)

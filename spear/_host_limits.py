@@ -1,7 +1,7 @@
-"""All limits of a host: of its connections, of its instances' lives, of what it keeps.
+"""All limits of a host: on its connections, on its instances' lives, and on the data that it keeps.
 
-A leaf beside ``_limits``, which has what both ends of a connection accept. Times are seconds, sizes are
-bytes.
+A leaf module beside ``_limits``, which has the limits of both ends of a connection. Times are seconds,
+sizes are bytes.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from ._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, KIB, MIB, WireLimits, c
 @final
 @attrs.frozen(kw_only=True)
 class InstanceTimeouts:
-    """How long each step of an instance's life may take.
+    """Time limits for the steps of an instance's life, in seconds.
 
     Raises:
         ConfigurationError: a value cannot be used; ``key`` is its name.
     """
 
     startup_seconds: float = 10.0
-    """From its start to ready (AWS Lambda: 10 s). The secret is void afterwards."""
+    """From an instance's start to ready (AWS Lambda: 10 s). After this time its secret is void."""
 
     drain_seconds: float = DRAIN_SECONDS
-    """Stop ladder, first step: running calls may finish."""
+    """First step of stopping an instance: time for its running calls to finish."""
 
     farewell_seconds: float = 0.2
-    """From our CLOSE to the CLOSE of an idle instance: a round trip and some work. An instance that sends
-    no CLOSE in this time gets SIGTERM."""
+    """Time for an idle instance to answer our CLOSE with its own: a round trip and some work. An instance
+    that sends no CLOSE in this time gets SIGTERM."""
 
     terminate_seconds: float = 2.0
-    """Stop ladder, second step: from being asked to end (SIGTERM) to being killed (SIGKILL)."""
+    """Second step of stopping an instance: from the request to end (SIGTERM) to the kill (SIGKILL)."""
 
     kill_seconds: float = 2.0
-    """How long a runtime may take to kill an instance, and after that how long the instance may take to
-    end. Only a process that the kernel keeps (a dead disk) takes longer; a Pod is deleted by an API
-    server that may be busy. A host then goes on without waiting, and logs an error."""
+    """Time for a runtime to kill an instance, and the same time again for the instance to end. After that
+    the host logs an error and stops waiting. A process that hangs in the kernel (a dead disk) takes
+    longer, and so may a Pod, which an API server deletes."""
 
     exit_seconds: float = 0.2
-    """How long an error about a lost instance waits for its exit status, which usually takes a
-    millisecond. Also added to ``startup_seconds`` for ``launch`` and ``wait_ready``."""
+    """Time that an error about a lost instance waits for the instance's exit status, which usually comes
+    within a millisecond. Also added to ``startup_seconds`` for ``launch`` and ``wait_ready``."""
 
     def __attrs_post_init__(self) -> None:
         check_limits(self)
@@ -58,8 +58,8 @@ class HostLimits:
     """All limits of a host.
 
     Attributes:
-        wire: of the connections with its instances; these get the same.
-        timeouts: of its instances.
+        wire: limits of the connections with its instances, at both ends.
+        timeouts: time limits for the lives of its instances.
 
     Raises:
         ConfigurationError: a value cannot be used; ``key`` is its name.
@@ -79,19 +79,19 @@ class HostLimits:
     submitted_bytes: int = 256 * MIB
     """Encoded arguments of all submitted calls that have not ended; above it ``submit`` raises
     Overloaded. Calls with keys, whose executions go on without their callers, have a second budget of
-    this size. A single larger call is allowed while it is alone. Segments do not count: their memory is
-    not copied, and has limits of its own."""
+    this size. A single larger call is allowed while it is alone. Segments are excluded: their memory is
+    not copied, and the limits of the wire bound it."""
 
     max_executions: int = 10_000
     """Ended executions that are kept; the oldest are forgotten first."""
 
     execution_seconds: float = 3600.0
-    """How long an ended execution is kept."""
+    """Seconds that an ended execution is kept."""
 
     execution_bytes: int = 256 * MIB
-    """Encoded results and failures of all ended executions that are kept. A single larger one is
-    forgotten at once, and can be read only through an ``Execution`` that the caller holds; earlier ones
-    are kept. Each execution costs about 1 KiB more, which is not counted."""
+    """Encoded results and failures of all ended executions that are kept. An execution with a larger
+    result is forgotten at once, and earlier ones are kept; its result can be read only through an
+    ``Execution`` that the caller holds. Each execution costs about 1 KiB more, which is not counted."""
 
     max_outcomes: int = 10_000
     """Outcomes of calls with keys that are kept."""
@@ -112,7 +112,7 @@ class HostLimits:
 
     # -- logs -----------------------------------------------------------------------------------
     log_line_bytes: int = 8 * KIB
-    """One line that an instance writes. A longer line is cut, and says how many bytes are missing."""
+    """Bytes of one line of output. A longer line is cut, and ends with the number of missing bytes."""
 
     log_tail_bytes: int = 64 * KIB
     """Bytes kept of stdout, and as many of stderr, for each instance."""
