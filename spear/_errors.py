@@ -1,8 +1,8 @@
-"""Every exception Spear raises, in one tree.
+"""The exceptions that Spear raises, in one tree.
 
-This module is a leaf: it knows no other part of Spear. An exception's name says who is at fault;
-its ``delivered`` says whether the work may have happened, which is what a caller needs to know
-before it tries again.
+A leaf module: it imports no other part of Spear. An exception's name says which side is at fault. Its
+attribute ``delivered`` says whether the work may have happened, which a caller needs to know before it
+tries again.
 
 A message is for people, and its words may change with any release. Code decides by class, by ``code``
 and by the other attributes, in Spear itself and elsewhere; ``docs/errors.md`` lists all codes.
@@ -20,11 +20,11 @@ Delivered: TypeAlias = Literal["no", "maybe", "yes"]
 
 
 class SpearError(Exception):
-    """The base of everything Spear raises on purpose.
+    """The base class of all exceptions that Spear raises on purpose.
 
     Attributes:
-        code: a stable name of the failure: that of its class, or of a case in :data:`CASES`.
-        summary: the message without what other attributes hold, such as the end of stderr.
+        code: a stable name of the failure: the code of its class, or a more precise one of :data:`CASES`.
+        summary: the message without the parts that other attributes hold, such as the end of stderr.
         delivered: whether the work that failed may have been executed.
     """
 
@@ -48,20 +48,20 @@ class SpearError(Exception):
             self.delivered = delivered
 
     def __reduce__(self) -> tuple[object, ...]:
-        # As BaseException does, but without __init__, whose parameters are not always `args`.
+        # Like BaseException, but without calling __init__, whose parameters are not always `args`.
         return _restore, (type(self), self.args), vars(self)
 
 
 def _restore(cls: type[SpearError], args: tuple[object, ...]) -> SpearError:
-    """Make an exception that was copied or pickled; the attributes are set by the caller."""
+    """Make an exception that is being copied or unpickled; the caller sets its attributes."""
     return cls.__new__(cls, *args)
 
 
 class ConfigurationError(SpearError):
-    """A setting, a path or an argument of ours cannot be used; the message says what to change.
+    """A setting, a path or an argument cannot be used; the message says what to change.
 
     Attributes:
-        key: the setting at fault, such as ``queue`` or ``replicas.min``; empty if none is.
+        key: the setting at fault, such as ``queue`` or ``replicas.min``; empty if no single one is.
     """
 
     code = "configuration_error"
@@ -80,12 +80,12 @@ class ConfigurationError(SpearError):
 
     @staticmethod
     def about(key: str, fault: str) -> ConfigurationError:
-        """Return the error whose message is the key and its fault; ``summary`` is the fault alone."""
+        """Return an error whose message is the key and its fault, and whose ``summary`` is the fault."""
         return ConfigurationError(f"{key} {fault}", key=key, summary=fault)
 
 
 class ProtocolError(SpearError):
-    """One side broke the rules of the wire protocol. Abstract: see the two subclasses."""
+    """A side of a connection broke the rules of the wire protocol. Abstract: see the two subclasses."""
 
     def __init__(
         self, message: str, *, code: str | None = None, delivered: Delivered | None = None
@@ -98,49 +98,49 @@ class ProtocolError(SpearError):
 
 
 class LocalProtocolError(ProtocolError):
-    """We asked for something the protocol does not allow in this state; nothing was sent."""
+    """This side asked for something that the protocol does not allow in this state; nothing was sent."""
 
     code = "local_protocol_error"
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent something the protocol does not allow; its connection is closed."""
+    """The peer sent something that the protocol does not allow; its connection is closed."""
 
     code = "remote_protocol_error"
 
 
 class AuthenticationFailed(SpearError):
-    """The two sides could not prove to each other who they are.
+    """The two sides of a connection could not prove their identities to each other.
 
-    The message never says why in detail: the side that refused has the reason in its log.
+    The message never gives the exact reason, which is in the log of the side that refused.
     """
 
     code = "authentication_failed"
 
 
 class ChannelClosed(SpearError):
-    """We closed this channel, or the peer announced that it takes no more calls."""
+    """This side closed the channel, or the peer announced that it takes no more calls."""
 
     code = "channel_closed"
 
 
 class ChannelBroken(SpearError):
-    """The connection failed from outside: peer gone, network error, missed heartbeats."""
+    """The connection failed: the peer is gone, the network failed, or heartbeats did not arrive."""
 
     code = "channel_broken"
 
 
 class NotInCall(SpearError, LookupError):
-    """What was asked for exists only while a function handles a call, and none does here."""
+    """A running call was needed, and no function handles a call here."""
 
     code = "not_in_call"
 
 
 class CannotListen(ConfigurationError):
-    """We cannot listen at an address: it is taken, it is not ours, or the system refuses.
+    """Listening at an address failed: it is taken, it is not this machine's, or the system refuses.
 
     Attributes:
-        transport: of the address: ``unix`` or ``tcp``.
+        transport: the address's transport: ``unix`` or ``tcp``.
     """
 
     code = "cannot_listen"
@@ -151,10 +151,10 @@ class CannotListen(ConfigurationError):
 
 
 class UnsupportedTransport(ConfigurationError):
-    """No transport of that name can be used here.
+    """No transport of the given name can be used here.
 
     Attributes:
-        transport: the name that was asked for.
+        transport: the given name.
     """
 
     code = "unsupported_transport"
@@ -165,11 +165,11 @@ class UnsupportedTransport(ConfigurationError):
 
 
 class BrokenEntryPoint(ConfigurationError):
-    """An installed distribution says that it has a part of Spear, but the part cannot be used.
+    """An installed distribution announces a part of Spear, but the part cannot be used.
 
     Attributes:
         group: the group of entry points, such as ``spear.transports``.
-        name: the name that was asked for.
+        name: the name of the entry point.
         distribution: the name of the distribution, such as ``spear-quic``; empty if it is unknown.
     """
 
@@ -189,7 +189,7 @@ class ChannelCreationFailed(SpearError):
     """Every transport that the strategy allows was tried, and none worked.
 
     Attributes:
-        attempts: (transport, reason) in the order in which they were tried.
+        attempts: (transport, reason) pairs, in the order of the attempts.
     """
 
     code = "channel_creation_failed"
@@ -201,10 +201,10 @@ class ChannelCreationFailed(SpearError):
 
 
 class UnsupportedRuntime(ConfigurationError):
-    """No runtime of that name can be used here.
+    """No runtime of the given name can be used here.
 
     Attributes:
-        runtime: the name that was asked for.
+        runtime: the given name.
     """
 
     code = "unsupported_runtime"
@@ -218,7 +218,7 @@ class SpawnFailed(SpearError):
     """An instance did not become ready.
 
     Attributes:
-        stderr_tail: the last lines the instance wrote, empty if there were none.
+        stderr_tail: the last lines that the instance wrote to stderr; empty if there were none.
     """
 
     code = "spawn_failed"
@@ -239,11 +239,11 @@ class FunctionRaised(CallFailed):
     """The function ran and raised.
 
     Attributes:
-        type_name: the exception's class at the other side, as text.
-        remote_message: what it said, at most 4 KiB.
-        remote_code: the code of what was raised, if that was an exception of Spear, such as the failure
-            of a call that the function made; else empty.
-        remote_traceback: text, only if the other side runs in debug mode.
+        type_name: the name of the exception's class at the other side.
+        remote_message: the exception's message, at most 4 KiB.
+        remote_code: the exception's code, if it was an exception of Spear, such as the failure of a call
+            that the function made; else empty.
+        remote_traceback: the traceback as text, if the other side runs in debug mode; else None.
     """
 
     code = "function_raised"
@@ -271,13 +271,13 @@ class FunctionRaised(CallFailed):
 
 
 class DeadlineExceeded(CallFailed):
-    """The call's time was up. The handler at the other side is cancelled."""
+    """The call's deadline has passed. The handler at the other side is cancelled."""
 
     code = "deadline_exceeded"
 
     @classmethod
     def of_call(cls, function: str, seconds: float, delivered: Delivered) -> DeadlineExceeded:
-        """The one of a call that had so many seconds, in the same words whoever noticed it first."""
+        """Return the error of a call that had so many seconds: the same words at either side."""
         if seconds <= 0:
             return cls(f"there was no time left to call {function}", delivered="no")
         if seconds < 1e-6:
@@ -290,16 +290,16 @@ class DeadlineExceeded(CallFailed):
 
 
 class CallCancelled(CallFailed):
-    """The other side cancelled the call while we still waited for it (it drains or shuts down)."""
+    """The call was cancelled while its caller still waited: the other side drains or shuts down."""
 
     code = "call_cancelled"
 
 
 class Overloaded(CallFailed):
-    """No capacity: refused before it was executed.
+    """The call was refused for lack of capacity, before it was executed.
 
     Attributes:
-        retry_after_seconds: when to try again, if the other side said so.
+        retry_after_seconds: seconds to wait before the next try; None if the other side gave none.
 
     Raises:
         ConfigurationError: ``retry_after_seconds`` is no number.
@@ -326,14 +326,14 @@ class Overloaded(CallFailed):
 
 
 class NotFound(CallFailed):
-    """There is no function of that name at the other side."""
+    """No function of the given name exists at the other side."""
 
     code = "not_found"
     delivered: Delivered = "no"
 
 
 class Rejected(CallFailed):
-    """The other side refused the call as it stands: wrong arguments, or it takes no more calls."""
+    """A call was refused as it stands: its arguments are wrong, or no more calls are taken."""
 
     code = "rejected"
     delivered: Delivered = "no"
@@ -344,9 +344,9 @@ class InvalidArguments(Rejected):
 
     Attributes:
         parameter: the parameter at fault, with the place inside its value, such as
-            ``order.items[2].sku``; empty if none is.
-        expected: the type that the parameter has, such as ``list[str]``; empty if the type is no fault.
-        got: the name of the type that came instead, such as ``int``.
+            ``order.items[2].sku``; empty if no single one is.
+        expected: the parameter's type, such as ``list[str]``; empty if the type is not the fault.
+        got: the name of the type that was given instead, such as ``int``.
     """
 
     code = "invalid_arguments"
@@ -371,8 +371,9 @@ class WorkerDied(CallFailed):
     """The instance that ran the call is gone.
 
     Attributes:
-        exit_status: as ``subprocess`` counts it: negative for a signal, None if unknown.
-        stderr_tail: the last lines the instance wrote.
+        exit_status: the instance's exit status as in ``subprocess``: negative for a signal, None if
+            unknown.
+        stderr_tail: the last lines that the instance wrote to stderr.
     """
 
     code = "worker_died"
@@ -431,5 +432,5 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
 
 
 def is_case(code: str, cls: type[SpearError]) -> bool:
-    """Whether a peer may say this code of a failure of this class."""
+    """Whether a peer may send this code with a failure of this class."""
     return issubclass(cls, CASES.get(code, ()))

@@ -89,9 +89,9 @@ class HostLimits:
     """Seconds that an ended execution is kept."""
 
     execution_bytes: int = 256 * MIB
-    """Encoded results and failures of all ended executions that are kept. An execution with a larger
-    result is forgotten at once, and earlier ones are kept; its result can be read only through an
-    ``Execution`` that the caller holds. Each execution costs about 1 KiB more, which is not counted."""
+    """Encoded results and failures of all ended executions that are kept. A single larger execution is
+    forgotten at once, and earlier ones are kept; its result can be read only through an ``Execution``
+    that the caller holds. Each execution costs about 1 KiB more, which is not counted."""
 
     max_outcomes: int = 10_000
     """Outcomes of calls with keys that are kept."""

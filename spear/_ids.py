@@ -1,4 +1,4 @@
-"""Value objects that name things. A leaf: it knows of Spear its errors only."""
+"""The ids and secrets of instances, and the rules for names. A leaf: it imports only Spear's errors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ._errors import ConfigurationError
 MAX_RUNTIME_NAME: Final = 32
 
 MAX_INCARNATION: Final = 2**64 - 1
-"""The largest whole number of CBOR's plain kind."""
+"""The largest integer that CBOR encodes without a tag."""
 
 _RUNTIME = re.compile(rf"[a-z][a-z0-9_-]{{0,{MAX_RUNTIME_NAME - 1}}}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 MAX_DEPLOYMENT_NAME: Final = 48
-"""Characters. An instance's name, which is its deployment's and a number, has at most 63."""
+"""Characters of a deployment's name. An instance adds a number to it, and has at most 63."""
 
 _DEPLOYMENT = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_DEPLOYMENT_NAME - 1}}}")
 
 
 def problem_of_deployment_name(name: object) -> str:
-    """Return why this cannot name a deployment, as the end of "it ..."; empty if it can."""
+    """Return why a value cannot name a deployment, as the end of "it ..."; empty if it can."""
     if isinstance(name, str) and _DEPLOYMENT.fullmatch(name):
         return ""
     return (
@@ -36,7 +36,7 @@ def problem_of_deployment_name(name: object) -> str:
 
 
 def check_runtime_name(name: object) -> None:
-    """Raise ConfigurationError for what cannot name a runtime, as the part of an id before the colon."""
+    """Raise ConfigurationError unless a value can name a runtime, in an id the part before the colon."""
     if not isinstance(name, str) or not _RUNTIME.fullmatch(name):
         raise ConfigurationError.about(
             "runtime",
@@ -79,15 +79,15 @@ def _check_incarnation(_: object, __: attrs.Attribute[int], value: int) -> None:
 @final
 @attrs.frozen(order=True)
 class InstanceId:
-    """Names one life of one function instance.
+    """A name for one life of one function instance, from its start to its end.
 
-    A restarted instance keeps its name and gets the next incarnation, so that whatever the old
+    A restarted instance keeps its name and gets the next incarnation, so that messages that the old
     process still sends can be told apart and refused.
 
     Attributes:
-        runtime: the name of what runs it, such as ``process``.
-        name: tells the instance from all others of its host.
-        incarnation: counts its lives, from 1.
+        runtime: the name of the runtime that runs the instance, such as ``process``.
+        name: the instance's name, unique in its host.
+        incarnation: the number of this life, from 1.
 
     Raises:
         ConfigurationError: a part cannot be used; ``key`` names it.
@@ -101,13 +101,13 @@ class InstanceId:
         return f"{self.runtime}:{self.name}#{self.incarnation}"
 
     def next_incarnation(self) -> InstanceId:
-        """The same instance, one life later."""
+        """Return the id of the instance after its next restart."""
         return attrs.evolve(self, incarnation=self.incarnation + 1)
 
 
 @final
 class Secret:
-    """256 random bits that prove an instance's identity; never shown, compared in constant time."""
+    """A secret of 256 random bits that proves an instance's identity; never shown by ``repr()``."""
 
     __slots__ = ("_value",)
 
@@ -118,19 +118,19 @@ class Secret:
 
     @classmethod
     def generate(cls) -> Secret:
-        """A fresh secret from the operating system's generator."""
+        """Make a new secret with the operating system's generator."""
         return cls(urandom(32))
 
     def reveal(self) -> bytes:
-        """The bytes themselves: for the one place that hands them to the instance."""
+        """Return the bytes, for the one place that hands them to the instance."""
         return self._value
 
     def prove(self, message: bytes) -> bytes:
-        """HMAC-SHA256 of ``message`` under this secret."""
+        """Return the HMAC-SHA256 of ``message`` under this secret."""
         return hmac.digest(self._value, message, "sha256")
 
     def verify(self, message: bytes, proof: bytes) -> bool:
-        """Whether ``proof`` was made from ``message`` with this secret, in constant time."""
+        """Whether ``proof`` was made from ``message`` with this secret. Takes constant time."""
         return hmac.compare_digest(self.prove(message), proof)
 
     def __repr__(self) -> str:

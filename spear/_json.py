@@ -1,9 +1,9 @@
-"""Values as JSON, and what JSON has no word for as a map with one key. A leaf.
+"""Values as JSON; a value that JSON cannot express becomes a map with one key. A leaf module.
 
-Bytes are ``{"$bytes": base64}``, what is no number is ``{"$float": "nan"}``, an integer of more digits
-than Python reads or writes (4300: decimals take time by the square of their length) is
-``{"$int": "0x1f"}``. All are understood on the way in, too. Results have what CBOR can say, and JSON says
-less; the command line and the gateway write the rest in the same way.
+Bytes are ``{"$bytes": base64}``, a float that is not finite is ``{"$float": "nan"}``, an integer of more
+digits than Python reads or writes (4300: conversion takes quadratic time) is ``{"$int": "0x1f"}``. Such
+maps are read back, too. Results may hold everything that CBOR can express, and JSON can express less; the
+command line and the gateway both write the rest in this way.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Final, NoReturn
 
 
 class _Unusable(ValueError):
-    """A text is JSON, and cannot be used."""
+    """A text that is JSON and cannot be used."""
 
 
 _HEXADECIMAL: Final = re.compile(r"-?0x[0-9a-fA-F]+")
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python takes it
+    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python accepts it
 
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -32,14 +32,14 @@ _INFINITIES: Final = ("inf", "infinity")
 
 
 def read_float(text: str, *, may_be_infinite: bool = False) -> float:
-    """Return the number that a text says.
+    """Return the number in a text.
 
     Args:
-        text: digits; not what else ``float()`` takes, such as "nan", "1_0" or digits of other scripts.
-        may_be_infinite: whether "inf" is taken, too.
+        text: a decimal number; not "nan", "1_0" or digits of other scripts, which ``float()`` accepts.
+        may_be_infinite: whether "inf" is accepted, too.
 
     Raises:
-        ValueError: it says none, or one so large or so small that ``float()`` makes it inf or zero.
+        ValueError: the text is no number, or so large or small that ``float()`` makes it inf or zero.
     """
     if may_be_infinite and text.lower() in _INFINITIES:
         return inf
@@ -54,9 +54,9 @@ def read_float(text: str, *, may_be_infinite: bool = False) -> float:
 
 
 def _float(text: str) -> float:
-    """A number in JSON, which is one."""
+    """Return the number in ``text``, whose syntax the JSON parser has checked."""
     number = float(text)
-    if number and -inf < number < inf:  # half the time of looking at the text
+    if number and -inf < number < inf:  # takes half the time of looking at the text
         return number
     return read_float(text)
 
@@ -71,7 +71,7 @@ def _map(pairs: list[tuple[str, object]]) -> object:
 
 
 def _from_json(key: str, value: object) -> object:
-    """A map with one key, or what :func:`dump_json` writes as such a map."""
+    """Return the value that :func:`dump_json` writes as this map with one key; any other map as it is."""
     if isinstance(value, str):
         if key == "$bytes":
             if not value.isascii():
@@ -80,18 +80,18 @@ def _from_json(key: str, value: object) -> object:
         if key == "$float" and value in ("nan", "inf", "-inf"):
             return float(value)
         if key == "$int" and _HEXADECIMAL.fullmatch(value):
-            return int(value, 16)  # in no more time than it takes to read it
+            return int(value, 16)  # takes linear time
     return {key: value}
 
 
 def load_json(text: str | bytes) -> object:
-    """What a text says.
+    """Return the value of a JSON text.
 
     Raises:
-        json.JSONDecodeError: it is not JSON.
-        ValueError: it is, and cannot be used: a key that stands there twice, too many digits, a number
-            that no float holds.
-        RecursionError: it is nested too deeply.
+        json.JSONDecodeError: the text is not JSON.
+        ValueError: the text is JSON and cannot be used: a map has a key twice, a number has too many
+            digits or fits no float, or ``$bytes`` is not Base64.
+        RecursionError: the text is nested too deeply.
     """
     try:
         return json.loads(
@@ -100,12 +100,12 @@ def load_json(text: str | bytes) -> object:
     except ValueError as error:
         if type(error) is not ValueError:
             raise
-        # Of int(): its own advice is for the author of this program, not for the author of the text.
+        # From int(), whose message advises the author of this program, not the author of the text.
         raise _Unusable(f'{too_many_digits()}: write it as {{"$int": "0x..."}}') from None
 
 
 def too_many_digits() -> str:
-    """Return why ``int()`` has refused a text whose form is that of a whole number."""
+    """Return the reason why ``int()`` has refused a text that has the form of a whole number."""
     return f"an integer has more than {sys.get_int_max_str_digits()} digits"
 
 
@@ -119,16 +119,16 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=
 
 
 def dump_json(value: object) -> str:
-    """Return the text of a value.
+    """Return the JSON text of a value.
 
     Raises:
-        TypeError: there is no JSON for something in it.
-        ValueError: two keys of a map, bytes and text, would be the same.
+        TypeError: a part of the value has a type that JSON cannot express.
+        ValueError: two keys of a map, one bytes and one text, would become the same.
     """
     try:
         return _ENCODER.encode(value)
     except (TypeError, ValueError):
-        # A key that is bytes; what is no number; an integer of too many digits.
+        # A key is bytes, a float is not finite, or an integer has too many digits.
         return _ENCODER.encode(_as_json(value))
 
 
@@ -140,7 +140,7 @@ def _as_json(value: object) -> object:
     if isinstance(value, list):
         return [_as_json(each) for each in value]
     if isinstance(value, dict):
-        # A key cannot be a map: bytes become the text of one.
+        # A JSON key must be text: bytes become the text of their map.
         pairs = [
             (key if isinstance(key, str) else _ENCODER.encode(key), _as_json(each))
             for key, each in value.items()

@@ -1,4 +1,4 @@
-"""Packages whose names are loaded when they are first used (PEP 562). A leaf, and a light one."""
+"""Packages whose names are loaded when they are first used (PEP 562). A leaf module, fast to import."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 def lazily(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package.
+    """Return ``__getattr__`` and ``__dir__`` for a package.
 
     Args:
-        package: its name.
-        homes: each public name, and the module that has it.
+        package: the package's name.
+        homes: the public names, each with the module that has it.
     """
 
     def load(name: str) -> object:

@@ -1,7 +1,7 @@
-"""What both ends of a connection accept, and how numbers are checked that a caller gives.
+"""The limits of both ends of a connection, and checks of numbers that a caller gives.
 
-A leaf: it knows of Spear its errors only. Whatever a peer can make grow has a bound here. Times are
-seconds, sizes are bytes. What only a host needs is in ``_host_limits``, which agents do not load.
+A leaf module: it imports only Spear's errors. Everything that a peer can make grow has a bound here.
+Times are seconds, sizes are bytes. ``_host_limits`` has limits for hosts only; agents do not load it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ KIB = 1024
 MIB = 1024 * KIB
 
 MAX_WHOLE: Final = 2**62
-"""The largest whole number that is taken: the wire has no room for a larger one, nor perhaps a float."""
+"""The largest whole number that is accepted. The wire, and perhaps a float, cannot hold a larger one."""
 
 LEAST_HEARTBEAT_SECONDS: Final = 0.001
 
 DRAIN_SECONDS: Final = 5.0
-"""How long calls that run may go on when an instance ends, if nobody says (Dynamo: 5 s)."""
+"""Default time for running calls to finish when an instance ends (Dynamo: 5 s)."""
 
 _MAY_BE_ZERO: Final = frozenset({"max_segment_bytes"})
 """Limits that may be 0. With 0 for any other limit, no connection would work."""
 
 
 def check_limits(limits: attrs.AttrsInstance) -> None:
-    """Check each number of an object of limits, whose class is one of attrs.
+    """Check each number in an attrs object of limits.
 
     Raises:
-        ConfigurationError: a value is not of its default's type, or not above 0; ``key`` is its name.
+        ConfigurationError: a value does not have the type of its default, is not above 0, or exceeds
+            ``MAX_WHOLE``; ``key`` is its name.
     """
-    # Every process makes one before it does anything: so it is one loop, and no validators.
+    # Every process checks limits when it starts: one loop is faster than attrs validators.
     for each in attrs.fields(type(limits)):
         name, value = each.name, getattr(limits, each.name)
         is_whole = type(each.default) is int
@@ -58,10 +59,10 @@ def check_limits(limits: attrs.AttrsInstance) -> None:
 @final
 @attrs.frozen(kw_only=True)
 class WireLimits:
-    """What one end of a connection accepts of the other, and how long it waits for it.
+    """Limits on the data that one end of a connection accepts from the other, and on its waits.
 
-    A host hands its own to its instances. Each end announces to the other what that has to keep; see
-    ``docs/wire.md``.
+    A host hands its limits to its instances. Each end announces the limits that the other end has to
+    keep; see ``docs/wire.md``.
 
     Raises:
         ConfigurationError: a value cannot be used; ``key`` is its name.
@@ -70,52 +71,52 @@ class WireLimits:
     # -- sizes ------------------------------------------------------------------------------
     fragment_bytes: int = 1 * MIB
     """Payloads above this travel in several frames, so that a heartbeat or a small call waits for
-    at most one of them: 0.25 ms on a local socket, 9 ms at 1 Gbit/s. Fragments of 256 KiB take a third
-    of the throughput of large payloads, because every frame is a pass of the scheduler."""
+    at most one of them: 0.25 ms on a local socket, 9 ms at 1 Gbit/s. Fragments of 256 KiB cost a third
+    of the throughput of large payloads, because every frame takes a pass of the scheduler."""
 
     max_message_bytes: int = 32 * MIB
     """One payload, all fragments together (precedents: Dynamo's TCP plane 32 MiB, NATS 1 MiB)."""
 
     max_head_bytes: int = 64 * KIB
-    """The optional head map of one frame. Metadata belongs here, data does not."""
+    """The optional head of one frame, a map. It is meant for metadata, not for data."""
 
     assembly_bytes: int = 4 * MIB
     """Total size of the fragmented payloads that one peer may have begun and not finished. A single
-    larger one is allowed while it is alone, so a peer holds at most ``max_message_bytes`` of ours."""
+    larger one is allowed while it is alone: a peer uses at most ``max_message_bytes`` of our memory."""
 
     handshake_frame_bytes: int = 4 * KIB
-    """All that an unauthenticated peer can make us buffer."""
+    """Bytes that an unauthenticated peer can make us buffer."""
 
     error_message_bytes: int = 4 * KIB
-    """What a remote error may say."""
+    """The message of a remote error."""
 
-    # -- segments: payloads on this machine that travel as descriptors -------------------------
+    # -- segments: payloads in shared memory, whose file descriptors are sent -------------------
     max_segment_bytes: int = 1024 * MIB
-    """One payload in a segment. It is not copied, so it costs us no memory of our own but address space.
-    More than a GiB is better cut up: nobody can begin to read it before all is there. 0: no segments."""
+    """One payload in a segment. It is not copied, so it costs address space, but no memory of our own.
+    Split payloads above a GiB: a receiver cannot begin to read before all has arrived. 0: no segments."""
 
     mapped_segment_bytes: int = 2048 * MIB
-    """All segments of one peer that we hold: twice the largest, so that one can be read while the next is
-    coming. As long as we hold them, their memory is not freed, even if the peer is gone."""
+    """All segments of one peer that this end holds: twice the largest, so that one can be read while the
+    next arrives. While this end holds them, their memory is not freed, even if the peer is gone."""
 
     max_segments: int = 32
-    """How many segments of one peer we hold: each is a descriptor of the 1,024 that a process usually may
-    have."""
+    """Segments of one peer that this end holds: each is one of the 1,024 file descriptors that a process
+    usually may have."""
 
     segment_threshold_bytes: int = 2 * MIB
-    """Payloads from here on are copied into a segment that is kept for that, instead of written to the
-    socket: the other side then copies them once, or not at all. Below, the socket is faster."""
+    """Payloads from this size on are copied into a segment of a pool, instead of being written to the
+    socket: the other side then copies them once, or not at all. Below this size the socket is faster."""
 
     segment_pool_bytes: int = 8 * MIB
-    """Segments kept for that, of one channel, in use or not; a single one takes half at most. Larger
-    payloads go through the socket: to copy them in one go would hold up everybody else."""
+    """All segments in the pool of one channel, in use or not; a single one takes half at most. Larger
+    payloads go through the socket, because copying them in one go would hold up all other tasks."""
 
     segment_pool_seconds: float = 10.0
-    """How long a segment is kept that nothing uses."""
+    """Time that an unused segment stays in the pool."""
 
     # -- counts -----------------------------------------------------------------------------
     max_calls: int = 100
-    """Calls one peer may have open; each counts until its handler has ended (h2's default of 100;
+    """Calls that one peer may have open; each counts until its handler has ended (100 is h2's default;
     ending the count at CANCEL is CVE-2023-44487)."""
 
     max_functions: int = 10_000
@@ -126,50 +127,50 @@ class WireLimits:
 
     cancels_per_second: float = 100.0
     cancel_burst: int = 1000
-    """A peer we do not trust may cancel this often for ever, and this often at once (CVE-2025-8671)."""
+    """Cancels of a peer that is not trusted: per second in the long run, and at once (CVE-2025-8671)."""
 
     control_frames_per_second: float = 1000.0
     control_frame_burst: int = 10_000
     """Heartbeats, credits, empty bodies, cancels of unknown calls, and reports of progress, together
     (CVE-2024-27316). A function that reports in a loop makes 30,000 to 70,000 reports a second. Its agent
-    sends 500 of them a second, and 1,000 at once: the rest is for the other frames, and for a host that
-    has stood still and reads many at once."""
+    sends 500 of them a second, and 1,000 at once. The remaining rate is for other frames, and for a host
+    that was stalled and then reads many frames at once."""
 
     max_strikes: int = 2
-    """The connection is closed when a peer has exceeded a rate so many times (gRPC's ping strikes)."""
+    """Times over a rate at which a peer's connection is closed (gRPC's ping strikes)."""
 
     # -- flow control -------------------------------------------------------------------------
     stream_window_bytes: int = 256 * KIB
-    """Unread bytes of one stream. Its receiver, not the socket, slows the sender down."""
+    """Unread bytes of one stream: the stream's receiver, not the socket, slows the sender down."""
 
     connection_window_bytes: int = 1 * MIB
     """Unread bytes of all streams of one connection."""
 
     # -- times --------------------------------------------------------------------------------
     connect_seconds: float = 5.0
-    """To resolve a name, connect, and finish TLS (NATS clients: 2 s, without name resolution)."""
+    """Time to resolve a name, connect, and finish TLS (NATS clients: 2 s, without name resolution)."""
 
     handshake_seconds: float = 2.0
-    """From accept to authenticated (NATS: 2 s). Slow-drip peers cost no more than this."""
+    """Time from accept to authenticated (NATS: 2 s). A peer that sends very slowly lasts no longer."""
 
     write_seconds: float = 10.0
-    """A peer that takes no byte for so long is cut (NATS: 10 s)."""
+    """Time without taking a byte, after which a peer is disconnected (NATS: 10 s)."""
 
     heartbeat_seconds: float = 1.0
-    """Between two heartbeats of a connection on which nothing else is sent."""
+    """Time between two heartbeats on a connection on which nothing else is sent."""
 
     heartbeat_misses: int = 3
-    """A peer silent for this many heartbeats is treated as dead."""
+    """Heartbeats for which a peer may be silent before it is treated as dead."""
 
     busy_seconds: float = 60.0
-    """A silent peer whose process is seen to compute is treated as dead after so long. A function may
-    hold the interpreter's lock in C, as sorting eight million numbers does for seconds."""
+    """Time after which a silent peer is treated as dead although its process uses the CPU. A function may
+    hold the interpreter's lock in C code: sorting eight million numbers takes seconds."""
 
     reconnect_seconds: float = 10.0
-    """How long a connection that broke may be resumed by the same incarnation."""
+    """Time in which the same incarnation may resume a broken connection."""
 
     call_seconds: float = 60.0
-    """The deadline of a call that names none. Ask for ``math.inf`` to wait for ever."""
+    """Default deadline of a call. Ask for ``math.inf`` to wait for ever."""
 
     def __attrs_post_init__(self) -> None:
         check_limits(self)
@@ -185,7 +186,7 @@ DEFAULT_WIRE_LIMITS: Final = WireLimits()
 
 
 def shown(value: object) -> str:
-    """A value that cannot be used, for a message."""
+    """Return the text of an unusable value for an error message, at most 60 characters."""
     try:
         text = repr(value)
     except Exception:  # a number of more than 4,300 digits, for one
@@ -194,34 +195,34 @@ def shown(value: object) -> str:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number that times can be reckoned with; it may be negative or infinite."""
+    """Whether a value is a number that can be added to a time; it may be negative or infinite."""
     if isinstance(value, float):
         return value == value  # a NaN is not
     return isinstance(value, int) and type(value) is not bool and abs(value) <= MAX_WHOLE
 
 
 def expect_timeout(timeout: object, name: str = "timeout") -> None:
-    """Raise InvalidArguments for what is no number of seconds. Zero, less, and infinity are numbers."""
+    """Raise InvalidArguments unless a value is a number of seconds; it may be negative or infinite."""
     if not is_number(timeout):
         message = f"{name} must be a number of seconds, not {shown(timeout)}"
         raise InvalidArguments(message, parameter=name)
 
 
 def expect_seconds(name: str, value: object) -> None:
-    """Raise ConfigurationError for what is no time to wait; it may be infinite."""
+    """Raise ConfigurationError unless a value is a time to wait: from 0 seconds to infinity."""
     if not is_number(value) or not value >= 0:
         raise ConfigurationError.about(name, f"must be a number of seconds, not {shown(value)}")
 
 
 def expect_several(name: str, values: Iterable[T]) -> Iterable[T]:
-    """Return what an argument lists. Raises ConfigurationError for one thing in place of several."""
+    """Return ``values``. Raises ConfigurationError if it is a text, or cannot be iterated over."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ConfigurationError.about(name, f"must be a list, such as [...], not {values!r:.100}")
     return values
 
 
 def expect_whole(name: str, value: object, least: int, most: int = MAX_WHOLE) -> None:
-    """Raise ConfigurationError for what is no whole number in a range."""
+    """Raise ConfigurationError unless a value is a whole number from ``least`` to ``most``."""
     if type(value) is not int:
         raise ConfigurationError.about(name, f"must be a whole number, not {shown(value)}")
     if not least <= value <= most:

@@ -1,8 +1,8 @@
-"""The working directory, against which relative paths are resolved. A leaf.
+"""The working directory, against which relative paths are resolved. A leaf module.
 
-The directory in which a process was started may be removed while the process runs, as a switch to a new
-release does. From then on relative paths cannot be resolved, and absolute paths can. Only this module
-asks for the working directory.
+The working directory may be removed while a process runs, for example by a switch to a new release. From
+then on relative paths cannot be resolved, and absolute paths can. All parts of Spear get the working
+directory from this module.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from spear._errors import ConfigurationError
 
 
 def working_directory() -> str | None:
-    """The directory of this process; None if it has been removed."""
+    """Return the working directory of this process; None if it has been removed."""
     try:
         return os.getcwd()
     except OSError:
@@ -21,9 +21,9 @@ def working_directory() -> str | None:
 
 
 def absolute(path: str, base: str | None = None) -> str:
-    """An absolute path as it is, a relative one joined to ``base``, by default the working directory.
+    """Return an absolute path as it is, and a relative one joined to ``base`` or the working directory.
 
-    ``..`` is resolved by name, as a shell does it, and not by what a symbolic link points to.
+    In a relative path ``..`` is resolved by name, as a shell does it, not through symbolic links.
 
     Raises:
         ConfigurationError: the path is relative, and the working directory has been removed.

@@ -1,8 +1,8 @@
-"""Payloads that lie in memory which can be handed to another process. A leaf: it knows no other part of
-Spear, and neither how such memory is made nor how it travels.
+"""Payloads in memory that can be handed to another process. A leaf module: it imports no other part of
+Spear, and knows neither how such memory is made nor how it travels.
 
-A *segment* is a payload that is not bytes yet and may never have to be: whoever needs bytes makes a copy,
-whoever can work on a view gets one. What the layers below need to know of one stands here.
+A *segment* is a payload in such memory. Code that needs bytes makes a copy, and code that can work on a
+view gets a view. This module has the interfaces of segments that the lower layers need.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Protocol, final
 
 
 class Segment:
-    """A payload in memory that can be handed over. Its length is that of the payload, in bytes.
+    """A payload in memory that can be handed over. Its ``len()`` is the payload's length in bytes.
 
-    No ``ABC``: every call asks several times whether its payload is one of these, and that takes 0.15 us
-    more each time with one.
+    No ``ABC``: each call checks several times whether its payload is a segment, and with an ABC every
+    check would take 0.15 us more.
     """
 
     __slots__ = ("__weakref__",)
 
     @abstractmethod
     def __len__(self) -> int:
-        """Bytes of payload."""
+        """Return the payload's length in bytes."""
 
     @abstractmethod
     def as_view(self) -> memoryview:
-        """The payload where it lies, read-only. It stays valid as long as the view lives."""
+        """Return a read-only view of the payload, not a copy. The payload lives as long as the view."""
 
     @abstractmethod
     def as_bytes(self) -> bytes:
-        """A copy of the payload. Call it once, and do not use the segment afterwards."""
+        """Return a copy of the payload. Call this once, and do not use the segment afterwards."""
 
     def __bytes__(self) -> bytes:
         return self.as_bytes()
@@ -38,7 +38,7 @@ class Segment:
 
 @final
 class SharedBytes(Segment):
-    """Bytes that their sender would have handed over, if that had been possible."""
+    """A payload of a ``SharedBuffer`` that has arrived as bytes: its memory was not handed over."""
 
     __slots__ = ("_payload",)
 
@@ -49,55 +49,55 @@ class SharedBytes(Segment):
         return len(self._payload)
 
     def as_view(self) -> memoryview:
-        """A view of them."""
+        """Return a view of the bytes."""
         return memoryview(self._payload)
 
     def as_bytes(self) -> bytes:
-        """Themselves."""
+        """Return the bytes, copied only if the payload is a view."""
         return bytes(self._payload)
 
 
 class Attachment(Protocol):
-    """Something that has come beside the bytes of a stream, before its frame has been read."""
+    """A segment's descriptor that has arrived beside the bytes of a stream, before its frame was read."""
 
     def claim(self, number: int, size: int) -> Segment:
-        """What it is, if a frame may speak of it as this.
+        """Return the segment that a frame announces.
 
         Args:
-            number: the sender's name for it, until we release it.
-            size: bytes of payload in it.
+            number: the sender's number for the segment, until we release the segment.
+            size: bytes of payload in the segment.
 
         Raises:
-            ValueError: it is not what the frame says; the message says why.
+            ValueError: the attachment is not what the frame announces; the message says why.
         """
 
 
 class Loan(Protocol):
-    """A payload that the peer is about to get in a segment."""
+    """A payload that is about to be sent to the peer in a segment."""
 
     number: int
-    """Our name for it, until the peer releases it."""
+    """Our number for the segment, until the peer releases the segment."""
 
     def withdraw(self) -> None:
-        """The frame that should have told the peer of it will not be sent."""
+        """Take the segment back, because the frame that announces it will not be sent."""
 
 
 class Lender(Protocol):
-    """Hands out payloads in segments, as far as the peer takes them."""
+    """A lender of segments to one peer, within the limits that the peer has announced."""
 
     least_bytes: int
-    """Payloads below this are better sent as they are."""
+    """Size below which payloads are better sent as bytes."""
 
     def may_lend(self, segment: Segment) -> bool:
         """Whether this segment can be handed over now.
 
         Raises:
-            LocalProtocolError: it must not change any more, and it cannot be kept from that.
-            Overloaded: the peer has not released enough of what it has.
+            LocalProtocolError: the segment's memory must be sealed against changes, and cannot be.
+            Overloaded: the peer still holds too many segments, or too many bytes in them.
         """
 
     def lend(self, payload: bytes | bytearray | memoryview | Segment) -> Loan | None:
-        """The payload as a segment; None if it should be sent as bytes."""
+        """Put a payload into a segment for the peer; None if it should be sent as bytes."""
 
     def released(self, number: int) -> bool:
-        """The peer does not use this segment any more; False if it has none of that number."""
+        """Take back a segment that the peer has released; False if it has none of this number."""

@@ -1,9 +1,9 @@
-"""What can be sent: the types that arguments, results and items may be made of. A leaf.
+"""The check whether a value can be sent, as an argument, a result or an item. A leaf module.
 
 CBOR libraries encode more than any peer here decodes: dates and decimals as tags, maps with numbers for
-keys, views of memory as lists of numbers. Looked at before it is encoded, such a value is refused where
-it was made, and its type and its place can be named. The rules are those of ``spear.wire``; a test holds
-the two together.
+keys, views of memory as lists of numbers. The check comes before the encoding, so such a value is refused
+where it was made, with an error that names its type and its place. The rules are those of ``spear.wire``;
+a test compares the two.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from enum import Enum
 from typing import Final, TypeAlias, final
 
 MAX_LEVELS: Final = 64
-"""Lists and maps in each other; a peer's decoder takes no more."""
+"""Levels of nested lists and maps; a peer's decoder accepts no more."""
 
 MAX_PATH: Final = 80
-"""Characters of a place in a value: of a longer one the beginning is kept."""
+"""Characters of a path to a place in a value; a longer path is cut at its end."""
 
 Skip: TypeAlias = frozenset[type]
-"""What values of exactly these types are need not be looked at."""
+"""Types whose values are not checked; values of their subclasses are."""
 
 _SCALARS: Final[Skip] = frozenset({type(None), bool, int, float, str, bytes, bytearray})
 _ALL_BUT_TEXT: Final = _SCALARS - {str}
@@ -53,25 +53,25 @@ _ADVICE: Final = {
     "pydantic.BaseModel": "a dict, such as .model_dump(mode='json')",
     "msgspec.Struct": "a dict, such as msgspec.to_builtins() of it",
 }
-"""What to send instead, by the package and the name of a class or one of its bases.
+"""Advice on what to send instead, by the package and the name of a class or one of its bases.
 
-By names, because the packages may not be loaded; with the package, because others use such names, too.
-"""
+The keys are names, because the packages may not be loaded. They include the package, because other
+packages may have classes of the same name."""
 
 _METHODS: Final = ("tolist", "to_list", "to_pylist", "to_dicts", "to_dict", "isoformat")
-"""What a class that is not in the table may have for the purpose."""
+"""Methods that may convert values of a class that is not in the table."""
 
 _ANYTHING: Final = "numbers, text, bytes, lists, dicts, attrs or dataclass objects"
 
 
 @final
 class CannotSend(Exception):
-    """There is no way to send a value.
+    """A value, or a part of it, has no representation on the wire.
 
     Attributes:
-        what: it, or a part of it, such as "a value of type date".
-        instead: what to send.
-        path: where in the value it is, as in ``['when'][0]``; empty if it is the value itself.
+        what: a description of the value or part, such as "a value of type date".
+        instead: advice on what to send instead.
+        path: the place of the part in the value, as in ``['when'][0]``; empty for the value itself.
     """
 
     def __init__(self, what: str, instead: str) -> None:
@@ -81,23 +81,23 @@ class CannotSend(Exception):
         self.path = ""
 
     def inside(self, step: str) -> CannotSend:
-        """The same, seen from one level further out."""
+        """Put a step in front of the path, seen from one level further out; returns this exception."""
         path = step + self.path
         self.path = path if len(path) <= MAX_PATH else f"{path[: MAX_PATH - 3]}..."
         return self
 
 
-# Written so that it takes a quarter of the time of encoding the value.
+# Written for speed: it takes a quarter of the time of encoding the value.
 def check_sendable(value: object, levels: int = MAX_LEVELS, skip: Skip = _SCALARS) -> None:
-    """See that a value can be sent; of its text see only that it is text.
+    """Check that a value can be sent, but not that its text is valid Unicode.
 
     Args:
         value: the value.
         levels: how deep lists and maps may be nested in it.
-        skip: what need not be looked at.
+        skip: types whose values are not checked.
 
     Raises:
-        CannotSend: it cannot.
+        CannotSend: the value, or a part of it, cannot be sent.
     """
     kind = type(value)
     if kind in skip:
@@ -111,28 +111,28 @@ def check_sendable(value: object, levels: int = MAX_LEVELS, skip: Skip = _SCALAR
 
 
 def check_text(value: object, levels: int = MAX_LEVELS) -> None:
-    """See that all text in a value is Unicode: for one that could not be encoded. Raises CannotSend."""
+    """Check that a value can be sent, its text included, after encoding has failed. Raises CannotSend."""
     check_sendable(value, levels, _ALL_BUT_TEXT)
 
 
 def check_arguments(
     positional: Sequence[object], keywords: Mapping[str, object], *, text: bool = False
 ) -> None:
-    """See that the arguments of a call can be sent.
+    """Check that the arguments of a call can be sent.
 
     Args:
-        positional: by position.
-        keywords: by name.
-        text: see :func:`check_text`.
+        positional: positional arguments.
+        keywords: keyword arguments.
+        text: whether text is checked, too, as by :func:`check_text`.
 
     Raises:
-        CannotSend: one cannot; its path begins with "argument 1" or the name.
+        CannotSend: an argument cannot be sent; the path begins with "argument 1" or with its name.
     """
     check = check_text if text else check_sendable
     for index, value in enumerate(positional):
         if text or type(value) not in _SCALARS:
             try:
-                check(value, MAX_LEVELS - 2)  # they travel as a list in a list
+                check(value, MAX_LEVELS - 2)  # arguments travel as a list in a list
             except CannotSend as fault:
                 raise fault.inside(f"argument {index + 1}") from None
     for name, value in keywords.items():
@@ -148,7 +148,7 @@ def check_arguments(
 def _check_items(items: Sequence[object], levels: int, skip: Skip) -> None:
     if not levels:
         raise _too_deep()
-    if len(items) > 16 and skip.issuperset(map(type, items)):  # from there on it pays
+    if len(items) > 16 and skip.issuperset(map(type, items)):  # slower for shorter lists
         return
     for index, item in enumerate(items):
         if type(item) not in skip:
@@ -190,7 +190,7 @@ def _check_unicode(text: str) -> None:
 
 
 def _check_other(value: object, levels: int, skip: Skip) -> None:
-    """What is of none of the usual types."""
+    """Check a value whose exact type is none of the usual ones."""
     if isinstance(value, str):
         _check_unicode(value)
     elif isinstance(value, _SCALAR_CLASSES) or value is None:
@@ -219,7 +219,7 @@ def _check_object(value: object, levels: int, skip: Skip) -> None:
 
 
 def _attributes_of(cls: type) -> Collection[str] | None:
-    """The attributes of a data class that are sent; None if it is none."""
+    """Return the names of a data class's attributes, all of which are sent; None for other classes."""
     fields = getattr(cls, "__attrs_attrs__", None)
     if fields is not None:
         return [field.name for field in fields]
@@ -231,7 +231,7 @@ def _attributes_of(cls: type) -> Collection[str] | None:
 
 
 def names_of(cls: type) -> Iterator[str]:
-    """Yield the names of a class and its bases, each behind its package: ``datetime.date``."""
+    """Yield the names of a class and its bases, each after the name of its package: ``datetime.date``."""
     for base in cls.__mro__:
         yield f"{base.__module__.partition('.')[0]}.{base.__name__}"
 
@@ -244,7 +244,7 @@ def _advice_for(value: object) -> str:
     for method in _METHODS:
         if hasattr(cls, method):
             return f"what .{method}() gives"
-    # Sets, generators, views of dicts and their like.
+    # For sets, generators, views of dicts and similar values.
     return "a list" if hasattr(cls, "__iter__") or hasattr(cls, "__aiter__") else _ANYTHING
 
 

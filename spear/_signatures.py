@@ -1,7 +1,7 @@
-"""Signatures of functions: the annotations that Spear understands, and what a signature's text says.
+"""Signatures of functions: the annotations that Spear understands, and a parser for a signature's text.
 
-An agent checks arguments by the annotations themselves. A gateway and a command have the signature as
-text only, which an instance has sent: it is parsed, never evaluated. All three take the names from here.
+An agent checks arguments by the annotations themselves. A gateway and a command have the signature only
+as text that an instance has sent: it is parsed, never evaluated. All three use the names listed here.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ MAX_SIGNATURE: Final = 4000
 """Characters of a signature. Agents leave out the description of a function with a longer one."""
 
 MAX_SUMMARY: Final = 400
-"""Characters of a summary that hosts keep."""
+"""Characters of a function's summary that a host keeps."""
 
 DESCRIBE: Final = "spear.describe"
 """The function that describes an agent's functions, as a list of maps. No agent announces it."""
 
 HEALTH: Final = "spear.health"
-"""The health check of an agent that has one: it returns if all is well, and raises if not."""
+"""The function that checks an agent's health, if the agent has a check: it raises if all is not well."""
 
 SCALARS: Final = ("str", "int", "float", "bool", "None")
 BYTES: Final = ("bytes", "bytearray", "memoryview")
@@ -30,22 +30,22 @@ ANYTHING: Final = ("object", "Any")
 LISTS: Final = ("list", "Sequence", "MutableSequence", "Collection", "Iterable")
 SETS: Final = ("set", "frozenset", "Set", "MutableSet")
 TUPLES: Final = ("tuple",)
-"""These three arrive as lists."""
+"""Names of types whose values arrive as lists, as do those of LISTS and SETS."""
 
 MAPS: Final = ("dict", "Mapping", "MutableMapping")
 
 ITEMS: Final = ("Items", "AsyncIterable", "AsyncIterator")
-"""A parameter that is no argument, but stands for the items that a caller sends."""
+"""Names of types of a parameter that is no argument, but takes the items that a caller sends."""
 
 STREAMS: Final = (
     "AsyncGenerator", "AsyncIterable", "AsyncIterator", "Generator", "Iterable", "Iterator",
 )  # fmt: skip
-"""A result that comes one by one."""
+"""Names of types of a result that is a stream of items."""
 
 
 @final
 class SignatureParameter:
-    """A parameter of a function, as the text of its signature has it.
+    """A parameter in the text of a function's signature.
 
     Attributes:
         name: the parameter's name.
@@ -74,7 +74,7 @@ class SignatureParameter:
 
 @final
 class Signature:
-    """The signature of a function.
+    """A parsed signature of a function.
 
     Attributes:
         parameters: the parameters that take arguments, without ``*args`` and ``**kwargs``.
@@ -112,7 +112,7 @@ class Signature:
 
 
 def parse_signature_untrusted(text: str | None) -> Signature | None:
-    """Return what the text of a signature says; None if it cannot be understood."""
+    """Parse the text of a signature. Returns None if the text is no signature, or too long."""
     import ast  # takes long to load, and most processes need no more than the names above
 
     if text is None or len(text) > MAX_SIGNATURE:
@@ -127,7 +127,7 @@ def parse_signature_untrusted(text: str | None) -> Signature | None:
 
 
 def name_of(annotation: ast.expr | None) -> str:
-    """Return the last name of an annotation that is a name: "Items" of ``spear.Items``; or nothing."""
+    """Return the last part of an annotation that is a name ("Items" of ``spear.Items``); else ""."""
     import ast
 
     if isinstance(annotation, ast.Attribute):
@@ -142,17 +142,17 @@ def _is_items(annotation: ast.expr | None) -> bool:
 
 
 def _origin(annotation: ast.expr | None) -> ast.expr | None:
-    """The ``list`` of ``list[int]``."""
+    """Return the ``list`` of ``list[int]``; an annotation without brackets as it is."""
     import ast
 
     return annotation.value if isinstance(annotation, ast.Subscript) else annotation
 
 
 def _item_of(annotation: ast.expr | None) -> ast.expr | None:
-    """The annotation of one item of a stream; any other annotation as it is."""
+    """Return the annotation of one item of a stream; any other annotation as it is."""
     import ast
 
     if not isinstance(annotation, ast.Subscript) or name_of(annotation.value) not in STREAMS:
         return annotation
-    inside = annotation.slice  # of a generator, there is also what is sent to it
+    inside = annotation.slice  # a generator's second parameter is the type of what is sent to it
     return inside.elts[0] if isinstance(inside, ast.Tuple) and inside.elts else inside

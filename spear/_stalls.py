@@ -1,4 +1,4 @@
-"""Instances that wait for themselves: the key and the words that agents and hosts share. A leaf."""
+"""Instances that wait for themselves: the key and texts that agents and hosts share. A leaf module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spear._errors import DeadlineExceeded
 STALLED: Final = "spear.stalled"
 """The key in a call's metadata by which an agent reports a stall to its host.
 
-The value is ``threads`` or ``calls``: what the calls that wait hold.
+The value names the resource that the waiting calls have used up: ``threads`` or ``calls`` (call slots).
 """
 
 ADVICE: Final = (
@@ -18,7 +18,7 @@ ADVICE: Final = (
 
 
 def because_of(stall: str, late: DeadlineExceeded) -> DeadlineExceeded:
-    """Return the DeadlineExceeded with the stall that explains it, if the text is not empty."""
+    """Return a DeadlineExceeded that names a stall as its reason; ``late`` if ``stall`` is empty."""
     if not stall:
         return late
     return DeadlineExceeded(f"{late}: {stall}", code="stalled", delivered=late.delivered)

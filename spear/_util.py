@@ -1,4 +1,4 @@
-"""Small tools that belong to no layer. A leaf: it knows no other part of Spear."""
+"""Small tools that belong to no layer. A leaf module: it imports no other part of Spear."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that nobody knows; nothing, if no known one is like it."""
+    """Return the end of a message about an unknown name; empty if no known name is like it."""
     close = closest(name, known)
     return f"; did you mean {close!r}?" if close else ""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like ``name``; None if none is like it."""
-    from difflib import get_close_matches  # takes a function's start 2 ms, and most never need it
+    """Return the known name that is most like ``name``; None if none is like it."""
+    from difflib import get_close_matches  # adds 2 ms to a function's start, and is rarely needed
 
     known, name = list(known), name[:100]
     longer = (each for each in known if each.startswith(f"{name}_"))
     return next(iter(get_close_matches(name, known, 1)), None) or next(longer, None)
 
 
-# -- what the user has written, called from where nothing of the user's may do harm ----------------------
+# -- exceptions of user code, read where user code must do no harm ---------------------------------------
 
-# Not as a subclass or a metaclass may have redefined them.
+# The original descriptors: a subclass or a metaclass may have redefined these attributes.
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 _qualname: Final = type.__dict__["__qualname__"].__get__
 
 
 def text_of(error: object) -> str:
-    """Return what an exception says, even if its own ``__str__`` raises or exits.
+    """Return the text of an exception, even if its ``__str__`` raises or exits.
 
-    In Trio's thread call this under ``enable_ki_protection``: then nothing that it swallows is Ctrl-C.
+    In Trio's thread, call this under ``enable_ki_protection``; otherwise it could swallow a Ctrl-C.
     """
     try:
         return str.__str__(str(error))  # not an instance of a subclass of str
     except BaseException:
-        return "<exception str() failed>"  # as tracebacks have it
+        return "<exception str() failed>"  # the same text as in tracebacks
 
 
 def name_of(error: BaseException) -> str:
@@ -47,14 +47,14 @@ def name_of(error: BaseException) -> str:
 
 
 def summary_of(error: BaseException) -> str:
-    """Return the name of an exception's class and what it says, in the same way."""
+    """Return the name of an exception's class and its text, as :func:`text_of` returns it."""
     name, text = name_of(error), text_of(error)
     return f"{name}: {text}" if text else name
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, and in the groups in it; or the exception, if it is no group."""
-    # By the type: isinstance() would ask the exception for its __class__.
+    """Yield the exceptions in a group and in the groups in it; or the exception, if it is no group."""
+    # issubclass() of the type, because isinstance() would ask the exception for its __class__.
     if issubclass(type(error), BaseExceptionGroup):
         for each in _members(error):
             yield from leaves_of(each)

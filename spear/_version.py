@@ -1,3 +1,3 @@
-"""The one place that states the version."""
+"""Spear's version, which no other file states."""
 
 __version__ = "0.1.0"
