@@ -1,4 +1,4 @@
-"""The host's side: deploy functions, call them, watch them."""
+"""The host's API: deploy functions, call them, watch them."""
 
 from ._answers import Answer as Answer
 from ._answers import FunctionDescription as FunctionDescription

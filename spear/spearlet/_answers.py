@@ -1,4 +1,4 @@
-"""What is known of a call besides its result, and of a function besides its name."""
+"""Results with details of their calls, and descriptions of functions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("spear.spearlet")
 
-"""Characters that are kept of a function's description; a longer signature is left out."""
-
 
 @final
 @attrs.frozen(kw_only=True)
 class Answer:
-    """A result, and how it came to be.
+    """A result, with details of its call.
 
     Attributes:
-        result: what the function returned.
-        instance: where it ran; None if the outcome of its key was known already.
-        execution_seconds: how long the function took, as its instance measured it.
+        result: the value that the function returned.
+        instance: the instance that ran it; None if the outcome of its key was known already.
+        execution_seconds: seconds that the function took, as its instance measured it.
     """
 
     result: Result
@@ -38,11 +36,11 @@ class Answer:
 @final
 @attrs.frozen(kw_only=True)
 class FunctionDescription:
-    """A function, for somebody who wants to call it.
+    """A description of a function, for its callers.
 
     Attributes:
-        signature: how it is called, as it was written: ``price(item: str) -> float``.
-        summary: the first line of its documentation; may be empty.
+        signature: the signature as in the source: ``price(item: str) -> float``.
+        summary: the first line of the docstring; may be empty.
     """
 
     signature: str
@@ -50,11 +48,11 @@ class FunctionDescription:
 
 
 def read_descriptions(value: Result, deployment: str) -> dict[str, FunctionDescription]:
-    """Return the functions by name, out of what an agent tells.
+    """Return the descriptions of an agent's functions, by name.
 
     Args:
         value: the result of ``spear.describe``; an agent may return anything.
-        deployment: its name, for the warning about descriptions that are left out.
+        deployment: the deployment's name, for the warning about descriptions that are left out.
     """
     found: dict[str, FunctionDescription] = {}
     left_out = 0

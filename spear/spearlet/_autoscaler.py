@@ -1,7 +1,7 @@
-"""How many replicas a deployment should have: pure arithmetic, given times and loads.
+"""The number of replicas that a deployment should have: pure arithmetic with times and loads.
 
-More are wanted at once, fewer only when the most that was needed in the last ``idle_seconds`` was less:
-to start one too late makes somebody wait, to keep one too long costs some memory.
+The number rises at once. It falls only to the highest number that was needed in the last
+``idle_seconds``: a replica started too late makes a caller wait, one kept too long costs some memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._settings import Scale
 
 MAX_DECISIONS: Final = 64
-"""That are remembered."""
+"""Decisions that are remembered."""
 
 _ROUNDING: Final = 1e-9  # 7 / (10 * 0.7) is a little above 1
 
@@ -24,12 +24,12 @@ _ROUNDING: Final = 1e-9  # 7 / (10 * 0.7) is a little above 1
 @final
 @attrs.frozen(kw_only=True)
 class Load:
-    """What a deployment has to do.
+    """The load of a deployment.
 
     Attributes:
         in_flight: calls that its replicas work on.
-        waiting: calls that wait for one.
-        concurrency: calls that a replica takes at a time.
+        waiting: calls that wait for a replica.
+        concurrency: calls that each replica takes at a time.
     """
 
     in_flight: int
@@ -40,13 +40,13 @@ class Load:
 @final
 @attrs.frozen
 class ScalingDecision:
-    """A number of replicas was changed.
+    """A change of the number of replicas that are wanted.
 
     Attributes:
-        time: of Trio's clock.
-        before: so many had been wanted.
-        after: so many are wanted now.
-        reason: why.
+        time: the time of the change, by Trio's clock.
+        before: number of replicas that were wanted before.
+        after: number of replicas that are wanted from then on.
+        reason: the reason, for people.
     """
 
     time: float
@@ -57,11 +57,11 @@ class ScalingDecision:
 
 @final
 class Autoscaler:
-    """Decides for one deployment.
+    """A calculator of the number of replicas that one deployment should have.
 
     Attributes:
-        scale: between which numbers, and how.
-        wanted: how many replicas there should be.
+        scale: the range of the number, and how it follows the load.
+        wanted: number of replicas that the deployment should have.
     """
 
     def __init__(self, scale: Scale, wanted: int, now: float) -> None:
@@ -73,18 +73,18 @@ class Autoscaler:
 
     @property
     def decisions(self) -> tuple[ScalingDecision, ...]:
-        """The last ones, oldest first."""
+        """The last decisions, oldest first."""
         return tuple(self._decisions)
 
     def needed(self, load: Load) -> int:
-        """How many replicas this load needs, whatever there is now."""
+        """Return how many replicas a load needs, regardless of how many there are."""
         scale = self.scale
         calls = load.in_flight + load.waiting
         needed = ceil(calls / (load.concurrency * scale.target) - _ROUNDING)
         return min(max(needed + scale.spare, scale.min), scale.max)
 
     def look(self, now: float, load: Load) -> bool:
-        """Take notice of a load; returns whether another number is wanted from now on."""
+        """Decide by a new load; returns whether the wanted number has changed."""
         needed, needs = self.needed(load), self._needs
         while needs and needs[-1][1] <= needed:
             needs.pop()
@@ -100,7 +100,7 @@ class Autoscaler:
         return False
 
     def change(self, now: float, scale: Scale, reason: str) -> None:
-        """Decide between other numbers from now on."""
+        """Use another scale from now on, and forget all earlier loads."""
         self.scale = scale
         wanted = min(max(self.wanted, scale.min), scale.max)
         self._needs = deque([(now, wanted)])

@@ -1,4 +1,4 @@
-"""What functions may ask of their host: to call other functions."""
+"""The service of a host to its instances: they may call other functions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @final
 class Callbacks:
-    """The service that a host offers to its instances.
+    """A service that calls functions of a host's deployments for its instances.
 
     Args:
-        find: looks a function up by "name" or "deployment.name"; raises NotFound.
+        find: returns a function by "name" or "deployment.name"; raises NotFound.
     """
 
     def __init__(self, find: Callable[[str], Function]) -> None:
         self._find = find
 
     def refuse(self, function: int, head: object) -> CallFailed | None:
-        """Refuse what no deployment has, before its arguments are read."""
+        """Return NotFound for a function that no deployment has, before its arguments are read."""
         name = head.get("function") if isinstance(head, dict) else None
         if not isinstance(name, str):
             return NotFound("a host's functions have no numbers: call them by name")
@@ -41,13 +41,13 @@ class Callbacks:
         return None
 
     async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
-        """Call it; arguments, items and result pass through as they are.
+        """Call a function for an instance; arguments, items and result pass through undecoded.
 
-        If cancelled, so is the function that was called.
+        If cancelled, the function is cancelled, too, unless the call has a key.
         """
         name = call.head["function"] if call.head else None
-        assert isinstance(name, str)  # refuse() has seen to it
-        # Who calls is for the host to say, not for the instance.
+        assert isinstance(name, str)  # refuse() has checked this
+        # The host sets the caller's name, because an instance could claim to be another one.
         caller = str(call.channel.instance_id)
         metadata = {**call.metadata, "caller": caller}
         stalled = metadata.pop(STALLED, None)

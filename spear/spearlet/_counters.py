@@ -1,4 +1,4 @@
-"""What is counted of a deployment's calls."""
+"""Counters of a deployment's calls."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BUCKETS: Final = 104  # of a fine LatencyHistogram, up to two minutes
 @final
 @attrs.frozen(kw_only=True)
 class FunctionStatistics:
-    """How the calls of one function went, since its deployment began.
+    """The counters of one function's calls, since its deployment began.
 
     Attributes:
-        calls: that have ended, streams among them.
-        failures: those among them that failed, by kind of error.
-        latency: of those that succeeded, from the call to its result, waiting included.
+        calls: calls that have ended, streams included.
+        failures: number of failed calls among them, by the name of the exception's class.
+        latency: durations of successful calls, from the call to its result, time in the queue included.
     """
 
     calls: int
@@ -30,7 +30,7 @@ class FunctionStatistics:
 
 @final
 class FunctionCounters:
-    """The mutable side: written by whoever calls, read for statistics."""
+    """The mutable counters of one function's calls: updated when a call ends, read for statistics."""
 
     __slots__ = ("buckets", "failures", "seconds", "succeeded")
 
@@ -55,7 +55,7 @@ class FunctionCounters:
         self.buckets[micros if micros < _BUCKETS else -1] += 1
 
     def snapshot(self) -> FunctionStatistics:
-        """The numbers now."""
+        """Return the present numbers."""
         return FunctionStatistics(
             calls=self.succeeded + sum(self.failures.values()),
             failures=dict(self.failures),

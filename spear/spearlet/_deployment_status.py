@@ -1,4 +1,4 @@
-"""What is said about a deployment: how it is, and what it has done."""
+"""The health and the statistics of a deployment."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 
 class DeploymentState(enum.Enum):
-    """How a deployment is, in a word."""
+    """The state of a deployment, in one word."""
 
-    STARTING = "starting"  # replicas are being started, and none is in trouble
-    READY = "ready"  # all replicas that are wanted take calls
-    DEGRADED = "degraded"  # some do not: they ended, and are being replaced
-    IDLE = "idle"  # there is no replica, because there is no call; the next one starts one
-    UNHEALTHY = "unhealthy"  # there is none, and starting it has failed too often
-    STOPPING = "stopping"  # what runs may finish
+    STARTING = "starting"  # replicas are being started, and none has failed
+    READY = "ready"  # all wanted replicas take calls
+    DEGRADED = "degraded"  # a wanted replica has failed, or takes no calls
+    IDLE = "idle"  # no replica is wanted, because no call is made; the next call starts one
+    UNHEALTHY = "unhealthy"  # no replica is ready, and one was given up after too many restarts
+    STOPPING = "stopping"  # running and queued calls may finish
     STOPPED = "stopped"
 
 
 @final
 @attrs.frozen(kw_only=True)
 class DeploymentHealth:
-    """How a deployment is.
+    """The health of a deployment.
 
     Attributes:
-        state: in a word.
-        reason: why, if something is wrong.
-        code: the code of the failure that is to blame; empty if none is.
-        stderr_tail: what the instance that is to blame wrote last.
+        state: the state, in one word.
+        reason: the reason, if something is wrong; else empty.
+        code: the code of the failure that is the reason; empty if no failure is.
+        stderr_tail: the last lines on stderr of the instance that failed, if any.
     """
 
     state: DeploymentState
@@ -51,20 +51,20 @@ class DeploymentHealth:
 @final
 @attrs.frozen(kw_only=True)
 class DeploymentStatistics:
-    """How a deployment is doing.
+    """The counters of a deployment.
 
     Attributes:
         ready: replicas that take calls now.
-        wanted: replicas that there are to be.
-        started: replicas that were started.
+        wanted: replicas that the deployment should have.
+        started: replicas that have become ready.
         lost: replicas that ended without being asked to.
-        restarts: replicas that were started in the place of one that ended or did not start.
-        calls_in_flight: calls that its replicas are working on, those that are leaving among them.
+        restarts: starts that replaced a replica which had ended or had not started.
+        calls_in_flight: calls that its replicas are working on, draining replicas included.
         waiting: calls that wait for a replica.
-        refused: calls for which there was no room in the queue.
-        spawned_because: why its processes are spawned one by one, as the end of "it ..."; empty if they
-            are forked from one that has loaded the program, or are none.
-        functions: what became of the calls of each function that was called.
+        refused: calls that were refused because the queue was full.
+        spawned_because: the reason that its processes are spawned one by one, as the end of "it ...";
+            empty if they are forked from one that has loaded the program, or it has no processes.
+        functions: statistics of each function that was called, by name.
     """
 
     ready: int
@@ -82,11 +82,11 @@ class DeploymentStatistics:
 def health_of(
     supervisor: Supervisor, takes_calls: int, failure: SpearError | None
 ) -> DeploymentHealth:
-    """Return how a deployment is that runs.
+    """Return the health of a deployment that runs.
 
     Args:
-        supervisor: keeps its replicas.
-        takes_calls: how many of these take calls now.
+        supervisor: the deployment's supervisor.
+        takes_calls: number of replicas that take calls now.
         failure: the error that has ended the template of its replicas, if any.
     """
     trouble = supervisor.trouble

@@ -1,8 +1,8 @@
-"""The executions of a spearlet: those that have not ended, and those that ended lately.
+"""The submitted calls (executions) of a spearlet: unfinished ones, and ones that have ended recently.
 
-An execution that was kept for ``execution_seconds``, or is too much by number or by the size of results
-and failures, is forgotten, the oldest first. A single one that exceeds the size is forgotten at once, and
-earlier ones are kept. A program that holds an execution can still use it after it was forgotten.
+An ended execution is forgotten after ``execution_seconds``. If there are too many by number, or by the
+size of results and failures, the oldest are forgotten first. A single one that exceeds the size is
+forgotten at once, and earlier ones are kept. A program that holds an execution can still use it then.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 @final
 @protected_class
 class Executions:
-    """Submitted calls, by their ids. Iterating gives them newest first.
+    """A table of submitted calls by id. Iteration yields the newest first.
 
     Attributes:
-        argument_bytes: bytes of arguments that those hold which have not ended.
+        argument_bytes: bytes of encoded arguments that unfinished executions hold.
     """
 
     def __init__(self, limits: HostLimits) -> None:
         self.argument_bytes = 0
         self._limits = limits
         self._by_id: dict[str, Execution] = {}  # in the order of their submission
-        self._ended: deque[tuple[float, Execution]] = deque()  # (when, which)
+        self._ended: deque[tuple[float, Execution]] = deque()  # (time of its end, execution)
         self._held_bytes = 0
         self._is_closed = False
 
@@ -52,14 +52,14 @@ class Executions:
 
     @property
     def unfinished(self) -> int:
-        """How many have not ended."""
+        """Number of executions that have not ended."""
         return len(self._by_id) - len(self._ended)
 
     def get(self, execution_id: str) -> Execution:
-        """One of them.
+        """Return an execution by its id.
 
         Raises:
-            NotFound: there is none of that id, or not any more.
+            NotFound: no execution has this id, or it was forgotten.
         """
         self._forget_old()
         try:
@@ -78,15 +78,15 @@ class Executions:
         status: ExecutionStatus | None = None,
         most: int = 100,
     ) -> tuple[Execution, ...]:
-        """Some of them, newest first.
+        """Return some executions, newest first.
 
         Args:
-            function: only those of this function, or of this ``deployment.function``.
-            status: only those that stand there.
-            most: not more than these.
+            function: only executions of this function, or of this ``deployment.function``.
+            status: only executions with this status.
+            most: the largest number of executions to return.
 
         Raises:
-            ConfigurationError: ``most`` is no such number.
+            ConfigurationError: ``most`` is no whole number, or is negative.
         """
         expect_whole("most", most, 0)
         found = (
@@ -101,7 +101,7 @@ class Executions:
         return tuple(islice(found, most))
 
     def _expect_capacity(self, argument_bytes: int) -> None:
-        """Raise Overloaded if one more execution, with such arguments, exceeds a limit."""
+        """Raise Overloaded if one more execution, with so many bytes of arguments, exceeds a limit."""
         if self.unfinished >= self._limits.max_submitted:
             raise Overloaded(
                 f"{self.unfinished} submitted calls have not ended, which is the limit "
@@ -118,17 +118,17 @@ class Executions:
         self.argument_bytes += execution.argument_bytes
 
     def _end(self, execution: Execution) -> None:
-        """Move an execution to those that have ended."""
+        """Move an execution to the ended ones."""
         self.argument_bytes -= execution.argument_bytes
         if execution._held_bytes > self._limits.execution_bytes:
-            del self._by_id[execution.id]  # it would not fit if all others were forgotten
+            del self._by_id[execution.id]  # it would not fit even if all others were forgotten
         else:
             self._ended.append((trio.current_time(), execution))
             self._held_bytes += execution._held_bytes
         self._forget_old()
 
     def _close(self) -> None:
-        """The spearlet has ended: keep none that has, nor any that will."""
+        """Forget all ended executions, and later each other one when it ends: the spearlet has ended."""
         self._is_closed = True
         self._forget_old()
 

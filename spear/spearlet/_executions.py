@@ -1,4 +1,4 @@
-"""One call of a function as a thing of its own: where it ran, how long, and what became of it."""
+"""A submitted call: its status, its result or failure, where it ran and how long."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ logger: Final = logging.getLogger("spear.spearlet")
 
 
 class ExecutionStatus(enum.Enum):
-    """Where an execution stands."""
+    """The status of an execution."""
 
     PENDING = "pending"  # it waits for a replica
-    RUNNING = "running"  # it was given to one
+    RUNNING = "running"  # it was given to a replica
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -42,7 +42,7 @@ class ExecutionStatus(enum.Enum):
 
 _S = ExecutionStatus
 
-# Every status an execution can have, and what may follow it.
+# Every status of an execution, each with the statuses that may follow it.
 STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
     _S.PENDING: frozenset({_S.RUNNING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.TIMEOUT}),
     _S.RUNNING: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.TIMEOUT}),
@@ -58,18 +58,18 @@ STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
 class Execution(metaclass=NoPublicConstructor):
     """A submitted call. Made by :meth:`Function.submit`.
 
-    One that fails, and is forgotten before anybody has asked why, is logged as a warning.
+    If it fails, and the program drops it without having asked for the failure, a warning is logged.
 
     Attributes:
-        id: unique, and not to be guessed.
-        deployment: where.
-        function: what was called.
-        status: where it stands.
-        instance: where it runs or ran, once that is known.
-        execution_seconds: how long the handler took, as the instance measured it.
-        submitted: when, in Trio's time.
-        argument_bytes: bytes that its encoded arguments hold until it ends; none for a ``SharedBuffer``.
-        result_bytes: the size of its result, encoded, which is how it is kept.
+        id: a unique text that cannot be guessed.
+        deployment: the name of the deployment.
+        function: the name of the function.
+        status: the present status.
+        instance: the instance that runs or ran it; None while there is none.
+        execution_seconds: seconds that the handler took, as the instance measured it; None before.
+        submitted: the time of its submission, in Trio's time.
+        argument_bytes: bytes that its encoded arguments hold until it ends; 0 for a ``SharedBuffer``.
+        result_bytes: size of its result, which is kept encoded.
     """
 
     def __init__(self, deployment: str, function: str, argument_bytes: int) -> None:
@@ -80,19 +80,19 @@ class Execution(metaclass=NoPublicConstructor):
         self.instance: InstanceId | None = None
         self.execution_seconds: float | None = None
         self._failure: Exception | None = None
-        self._traceback: TracebackType | None = None  # of a failure that is not one of ours
-        self._is_news = False  # it has failed, and nobody knows
+        self._traceback: TracebackType | None = None  # of a failure that is no SpearError
+        self._is_news = False  # it has failed, and the program has not asked for the failure
         self.submitted = trio.current_time()
         self._ended: float | None = None
         self.argument_bytes = argument_bytes
-        # The result is kept as it came: decoded, an empty list of one byte takes 64.
+        # The result is kept encoded: an empty list takes 1 byte encoded, and 64 bytes decoded.
         self._payload: bytes | memoryview = b""
         self._is_cbor = False
         self.result_bytes = 0
-        self._held_bytes = 0  # the same, or the size of its failure
-        self._pool: ReplicaPool | None = None  # that owes it a turn
+        self._held_bytes = 0  # result_bytes, or the size of its failure
+        self._pool: ReplicaPool | None = None  # the pool that counts it as promised, until its turn
         self._done = trio.Event()
-        self._scope = trio.CancelScope()  # everything that runs for it here
+        self._scope = trio.CancelScope()  # around everything that this process does for it
 
     def __repr__(self) -> str:
         return f"<Execution {self.id} of {self.function}: {self.status.value}>"
@@ -109,38 +109,38 @@ class Execution(metaclass=NoPublicConstructor):
 
     @property
     def failure(self) -> Exception | None:
-        """Why there is no result, if it failed."""
+        """The exception with which it failed, if it did. Once this was read, no warning is logged."""
         self._is_news = False
         return self._failure
 
     @property
     def duration_seconds(self) -> float:
-        """From submission to the end, or to now."""
+        """Seconds from submission to the end, or to now."""
         end = trio.current_time() if self._ended is None else self._ended
         return end - self.submitted
 
     def cancel(self) -> None:
-        """Stop it, and the function; one with a key goes on without it. Does nothing if it has ended."""
+        """Cancel the execution and its function, but no call with a key. Does nothing after the end."""
         self._scope.cancel()
 
     async def result(self) -> Result:
-        """Wait for the end; returns what the function returned. A checkpoint.
+        """Wait for the end, and return the function's result. A checkpoint.
 
-        If cancelled, the execution goes on. The result is decoded for each caller anew.
+        If cancelled, the execution goes on. Each caller gets the result decoded anew.
 
         Raises:
-            SpearError: what it failed with.
+            SpearError: the execution has failed; this is its :attr:`failure`.
             CallCancelled: :meth:`cancel` was called, or its spearlet has ended.
         """
         await self._done.wait()
         if failure := self.failure:
             raise without_traceback(failure).with_traceback(
                 self._traceback
-            )  # none of earlier callers
+            )  # without frames of earlier callers
         return decode_result_untrusted(self._payload, self._is_cbor)
 
     def _take(self, response: ExecutionResponse) -> None:
-        """Keep the result. Raises as :func:`decode_result_untrusted` for one that cannot be decoded."""
+        """Keep the result. Raises as :func:`decode_result_untrusted` if it cannot be decoded."""
         self.execution_seconds = response.execution_seconds
         payload, is_cbor = response.payload, response.is_cbor
         self.result_bytes = len(payload)
@@ -148,7 +148,7 @@ class Execution(metaclass=NoPublicConstructor):
         self._payload, self._is_cbor = payload, is_cbor
 
     def _move(self, status: ExecutionStatus) -> None:
-        """Go to the next status. Raises ValueError if that cannot follow."""
+        """Change the status. Raises ValueError if the new one cannot follow the present one."""
         if status not in STATUS_MOVES[self.status]:
             raise ValueError(f"{status.value} cannot follow {self.status.value}")
         self.status = status
@@ -164,22 +164,22 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
 
-    is_promised: Final = True  # its turn; see Placed
+    is_promised: Final = True  # it gets its turn even if its deployment drains; see Placed
 
     def _promise(self, pool: ReplicaPool) -> None:
-        """It will get its turn, though the pool may be closed meanwhile."""
+        """Promise it a turn: a closed pool still waits for it, until :meth:`_release`."""
         self._pool = pool
         pool.promised += 1
 
     def _release(self) -> None:
-        """It has had its turn, or wants none any more."""
+        """End the promise: it has had its turn, or needs none any more."""
         if self._pool is not None:
             self._pool.promised -= 1
             self._pool.tell_if_served()
             self._pool = None
 
     def place(self, instance: InstanceId) -> None:
-        """It runs there; once more, if it has run elsewhere and was lost there."""
+        """Note the instance that runs it. Called again if that instance is lost and another runs it."""
         self.instance = instance
         self._release()
         if self.status is ExecutionStatus.PENDING:
@@ -187,13 +187,13 @@ class Execution(metaclass=NoPublicConstructor):
 
 
 Work: TypeAlias = "Callable[[Execution], Awaitable[ExecutionResponse]]"
-"""What an execution does. Says where with :meth:`Execution.place`."""
+"""The call that an execution makes. It reports the instance with :meth:`Execution.place`."""
 
 
 async def run_execution(execution: Execution, work: Work) -> None:
-    """Lead an execution from its first status to its last. Raises nothing but Cancelled.
+    """Run an execution from its first status to its last. Raises only Cancelled and KeyboardInterrupt.
 
-    If cancelled, so is the work.
+    If cancelled, the work is cancelled, too.
     """
     with execution._scope:
         try:

@@ -1,7 +1,7 @@
-"""Asking replicas whether they are well, those whose agents can tell.
+"""Health checks of replicas whose agents have a check.
 
-Heartbeats show that a process lives and that its loop turns. Whether it can do its work (its database
-answers, its model is loaded) only its author knows.
+Heartbeats show that a process lives and that its event loop runs. Only a check that its author wrote can
+show whether the process can do its work: whether its database answers, or its model is loaded.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _NO_ARGUMENTS, _ = encode_arguments((), {})
 
 
 async def watch_health(replica: ServingReplica, policy: HealthPolicy, pool: ReplicaPool) -> str:
-    """Ask again and again; returns what was wrong as soon as that was so too often.
+    """Check a replica at intervals; returns the reason when too many checks in a row have failed.
 
-    Waits for ever if all is well, or if the replica cannot tell. If cancelled, nothing changes.
+    Waits for ever if all is well, or if the agent has no check. If cancelled, nothing changes.
 
     Args:
-        replica: who is asked.
-        policy: how often, and so on.
-        pool: where the questions are not to count as load.
+        replica: the replica.
+        policy: the interval, the timeout and the number of failures.
+        pool: the pool of the replica, whose load must not include these checks.
     """
     failures = 0
     while True:
         await trio.sleep(policy.interval_seconds)
         channel = replica.channel
         if channel is None or not channel.has_capacity:
-            continue  # others see to who has lost its channel; who is busy lives
-        pool.questions += 1  # otherwise an idle replica would never be idle
+            continue  # a lost channel is handled elsewhere, and a busy replica is alive
+        pool.questions += 1  # counted as load, checks would keep idle replicas from being idle
         try:
             await channel.request(
                 HEALTH, _NO_ARGUMENTS, is_cbor=True, timeout=policy.timeout_seconds

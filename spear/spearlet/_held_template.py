@@ -1,7 +1,7 @@
-"""The template of one program, for as long as it is wanted, or a replica of it exists.
+"""The template of one program, kept open while it is wanted, or a replica of it exists.
 
-A replica that leaves may finish its calls, and meanwhile the deployment may run another program. Then
-what has started the replica (a zygote, whose child it is) must not go first.
+A draining replica may finish its calls while the deployment already runs another program. The zygote
+that has started the replica as its child must not end before the replica.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 @final
 class HeldTemplate:
-    """Starts replicas from a template, and knows when the template is not needed any more.
+    """A template that starts replicas, and can tell when it is not needed any more.
 
     Args:
         runtime: the name of the runtime that has made the template.
-        template: starts them.
-        service: what they can call at their host.
-        on_event: receives what happens to them.
-        on_line: receives what they write.
+        template: starts the replicas.
+        service: the service that the replicas can call at their host.
+        on_event: receives the events of the replicas.
+        on_line: receives the lines that the replicas write.
 
     Attributes:
-        failure: the error of its runtime that has ended the template, if any; it starts no replicas then.
-        unused: set when no more replicas of it are wanted, and there are none.
+        failure: the error of the runtime that has ended the template, if any; no replica starts after it.
+        unused: set when no more replicas of the template are wanted, and none is left.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class HeldTemplate:
 
     @property
     def obstacle(self) -> str:
-        """The reason that each replica is started from nothing; see :attr:`InstanceTemplate.obstacle`."""
+        """The reason that each replica starts from scratch; see :attr:`InstanceTemplate.obstacle`."""
         try:
             return self._template.obstacle
-        except Exception as error:  # of another distribution
+        except Exception as error:  # the runtime may be of another distribution
             return f"has a runtime that cannot tell: {summary_of(error)}"
 
     @protected_block
     async def open_replica(self, name: str, incarnation: int) -> AsyncIterator[StartedReplica]:
-        """Start one, and stop it when the block is left. Raises what the template raises.
+        """Start a replica, and stop it when the block is left. Raises also what the template raises.
 
         Raises:
             SpawnFailed: the template has failed.
