@@ -1,7 +1,7 @@
-"""A deployed program: its functions, and how many replicas of it there are.
+"""A deployed program: its functions and its replicas.
 
-It brings together who takes calls (``_pool``), who keeps replicas alive (``_supervisor``) and who decides
-how many there are to be (``_autoscaler``); each of them knows nothing of the other two.
+A deployment connects a pool that gives calls to replicas (``_pool``), a supervisor that keeps replicas
+alive (``_supervisor``) and an autoscaler that decides how many there should be (``_autoscaler``).
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ logger: Final = logging.getLogger("spear.spearlet")
 @final
 @protected_class
 class Deployment(metaclass=NoPublicConstructor):
-    """A program, running in some replicas. Its functions are its attributes.
+    """A program that runs in replicas. Its functions are its attributes.
 
-    Made by :meth:`Spearlet.deploy`. A block of ``async with deployment`` stops it at its end; left by
-    an exception, or cancelled, it kills it at once.
+    Made by :meth:`Spearlet.deploy`. The end of an ``async with deployment`` block stops it. A block that
+    is left by an exception, or cancelled, kills its replicas at once.
 
     Attributes:
-        name: names its instances, too.
-        settings: how it is kept.
-        target: what it runs, for people.
-        functions: the names of its functions. One that has the name of an attribute listed here is
-            reached by :meth:`function`.
-        streams: the names of those among them that send items.
+        name: its name, from which its instances' names are made.
+        settings: its settings.
+        target: the name of the program that it runs, for people.
+        functions: the names of its functions. If an attribute listed here has the same name, use
+            :meth:`function`.
+        streams: the names of the functions that send items.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Deployment(metaclass=NoPublicConstructor):
         self.functions: tuple[str, ...] = ()
         self.streams: frozenset[str] = frozenset()
         self._program = program
-        self._template: HeldTemplate | None = None  # of that program; while it runs
+        self._template: HeldTemplate | None = None  # of the program, once it runs
         self._templates: list[
             HeldTemplate
-        ] = []  # that one, and those whose replicas are about to go
-        self._nursery: trio.Nursery  # of them, while it runs
-        self._changing = trio.Lock()  # what runs
+        ] = []  # the current template, and earlier ones whose replicas are draining
+        self._nursery: trio.Nursery  # of templates and replicas, once it runs
+        self._changing = trio.Lock()  # held while the template is changed
         self._registry = registry
         self._programs = programs
         self._limits = limits
@@ -102,8 +102,8 @@ class Deployment(metaclass=NoPublicConstructor):
         first = max(settings.replicas.min, 1)
         self._autoscaler = Autoscaler(settings.replicas, first, trio.current_time())
         self._feed = LogFeed(limits.deployment_log_bytes)
-        self._supervisor: Supervisor | None = None  # while it runs
-        self._scope = trio.CancelScope()  # of all that runs for it
+        self._supervisor: Supervisor | None = None  # once it runs
+        self._scope = trio.CancelScope()  # around all of its tasks
         self._stopping = trio.Event()
         self._stopped = trio.Event()
         self._stop_seconds = 0.0
@@ -114,10 +114,10 @@ class Deployment(metaclass=NoPublicConstructor):
     # -- functions ----------------------------------------------------------------------------
 
     def function(self, name: str) -> Function:
-        """One of its functions.
+        """Return a function by its name.
 
         Raises:
-            NotFound: it has none of that name; the message suggests one.
+            NotFound: the deployment has no such function; the message suggests one.
         """
         known = self._by_name.get(name)
         if known is not None:
@@ -133,9 +133,9 @@ class Deployment(metaclass=NoPublicConstructor):
         return function
 
     async def descriptions(self) -> dict[str, FunctionDescription]:
-        """What its functions look like, by name, as an instance tells. A checkpoint.
+        """Return descriptions of its functions by name, as an instance gives them. A checkpoint.
 
-        A function of which nothing is known is left out; all are, if their agent is not Spear's.
+        Functions without a description are left out; all are left out if the agent is not Spear's.
 
         Raises:
             CallFailed: as :meth:`Function.call`.
@@ -159,16 +159,16 @@ class Deployment(metaclass=NoPublicConstructor):
     # -- how many, and which ------------------------------------------------------------------
 
     async def scale(self, replicas: int | Scale) -> None:
-        """Have another number of replicas; returns when all that are wanted now take calls.
+        """Change the number of replicas; returns when all wanted replicas take calls.
 
-        Those that are too many leave: what runs there may finish. If cancelled, it goes on by itself.
+        Surplus replicas drain: their running calls may finish. If cancelled, scaling goes on by itself.
 
         Args:
-            replicas: a fixed number, or between which numbers it is to follow the load.
+            replicas: a fixed number, or a range in which the number follows the load.
 
         Raises:
-            ConfigurationError: no such number is possible.
-            SpawnFailed: a new one did not start. It is tried again, as if it had ended.
+            ConfigurationError: the number is not possible.
+            SpawnFailed: a new replica did not start. It is tried again, like a replica that has ended.
         """
         scale = as_scale(replicas)
         self._program.check_replicas(scale.max)
@@ -192,22 +192,22 @@ class Deployment(metaclass=NoPublicConstructor):
         *,
         debug: bool = False,
     ) -> None:
-        """Replace every replica, one after the other: no call fails, and none has to wait.
+        """Replace every replica, one after the other: no call fails, and no call has to wait.
 
-        Each new one takes calls before the one that it replaces leaves, which may finish what it runs:
-        for as long as calls have that name no deadline. One with a later deadline may be cut short.
-        At the ``max_instances`` of the runtime, the old one leaves first, and calls may have to wait.
-        If cancelled, those that were replaced remain so.
+        Each new replica takes calls before the old one drains. The old one has the default timeout of
+        calls to finish the calls that it runs; a call with a later deadline may be cut short. At the
+        ``max_instances`` of the runtime, the old replica ends first, and calls may have to wait. If
+        cancelled, replicas that were replaced so far stay replaced.
 
         Args:
-            target: run this from now on, as for :meth:`Spearlet.deploy`; by default, what it runs, as it
-                is on disk now.
-            settings: keep it so from now on.
+            target: the program to run from now on, as for :meth:`Spearlet.deploy`; by default the present
+                one, as it is on disk now.
+            settings: the settings from now on; by default the present ones.
             debug: send tracebacks with errors; goes with ``target``.
 
         Raises:
             ConfigurationError: the target cannot be used.
-            SpawnFailed: a new one did not start. The old ones go on, and so does the old program.
+            SpawnFailed: a new replica did not start. The other old ones go on with the old program.
         """
         self._running()
         program = self._program
@@ -226,7 +226,7 @@ class Deployment(metaclass=NoPublicConstructor):
             await supervisor.replace_all(template.open_replica, settings)
         except BaseException:
             self._template = current
-            # If some were replaced before, they go on with the new one, and both stay.
+            # Replicas that were replaced before keep the new template, so both templates stay.
             if not supervisor.uses(template.open_replica):
                 template.retire()
             raise
@@ -235,7 +235,7 @@ class Deployment(metaclass=NoPublicConstructor):
                 each.retire()
         self._program, self.target = program, program.title
         self._tell("restarted")
-        if settings.replicas == before.replicas:  # it may have been scaled, meanwhile
+        if settings.replicas == before.replicas:  # scale() may have been called meanwhile
             settings = attrs.evolve(settings, replicas=self.settings.replicas)
         if settings != self.settings:
             self.settings = settings
@@ -245,15 +245,15 @@ class Deployment(metaclass=NoPublicConstructor):
             await supervisor.wait_settled()
 
     async def stop(self, seconds: float | None = None) -> None:
-        """Stop all replicas: what runs may finish for a while. A checkpoint.
+        """Stop all replicas; running and queued calls may finish for a while. A checkpoint.
 
-        No new call is taken. If cancelled, they are being stopped all the same, but nobody waits for it.
+        No new call is accepted. If cancelled, stopping goes on by itself.
 
         Args:
-            seconds: for what runs; by default ``drain_seconds`` of its timeouts.
+            seconds: time for these calls; by default ``drain_seconds`` of its timeouts.
 
         Raises:
-            ConfigurationError: that is no number of seconds; nothing is stopped.
+            ConfigurationError: ``seconds`` is no number of seconds; nothing is stopped.
         """
         if seconds is not None:
             expect_seconds("seconds", seconds)
@@ -285,11 +285,11 @@ class Deployment(metaclass=NoPublicConstructor):
         return self._supervisor
 
     def _follow_demand(self) -> None:
-        """Look whether there is another number of replicas to be, because a call has to wait."""
+        """Update the wanted number of replicas, because a call has to wait."""
         self._follow_load(self._pool.load(is_full=True))
 
     def _follow_load(self, load: Load) -> None:
-        """Look whether there is another number of replicas to be."""
+        """Update the wanted number of replicas for a load."""
         if self._supervisor is None or self._stopping.is_set():
             return
         if self._autoscaler.look(trio.current_time(), load):
@@ -312,12 +312,12 @@ class Deployment(metaclass=NoPublicConstructor):
     # -- its life, for its spearlet ----------------------------------------------------------
 
     async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start the replicas, say so when all are ready, and keep them until they are to be stopped.
+        """Start the replicas, report when all are ready, and keep them until the deployment is stopped.
 
-        If cancelled, they are killed.
+        If cancelled, the replicas are killed.
 
         Raises:
-            SpearError: one of them did not become ready; the others have been killed.
+            SpearError: a replica did not become ready; the others have been killed.
         """
         failures: list[SpearError] = []
         self._tell("starting")
@@ -351,7 +351,7 @@ class Deployment(metaclass=NoPublicConstructor):
             raise failures[0]
 
     async def _start(self) -> Supervisor:
-        """Start the replicas; returns when all take calls. Raises SpearError if one does not."""
+        """Start the replicas; returns when all take calls. Raises SpearError if one does not start."""
         program, settings = self._program, self.settings
         template = await self._open_template(program, settings)
         supervisor = self._supervisor = Supervisor(
@@ -369,14 +369,14 @@ class Deployment(metaclass=NoPublicConstructor):
         return supervisor
 
     def _look_at_load(self) -> None:
-        """See whether there are too few replicas for the load, or too many."""
+        """Update the wanted number of replicas for the present load, unless the number is fixed."""
         if not self.settings.replicas.is_fixed:
             self._follow_load(self._pool.load())
 
-    # -- what its replicas tell ---------------------------------------------------------------
+    # -- templates, and events of replicas ----------------------------------------------------
 
     async def _open_template(self, program: Program, settings: DeploymentSettings) -> HeldTemplate:
-        """Have replicas of a program started from now on; returns what starts them."""
+        """Open a template that starts replicas of a program, and make it the current template."""
         template: HeldTemplate = await self._nursery.start(self._keep_template, program, settings)
         self._template = template
         return template
@@ -402,7 +402,7 @@ class Deployment(metaclass=NoPublicConstructor):
         except SpearError as failure:
             if template is None:
                 raise
-            # Of a bug of the runtime. Replicas that run go on as far as they can without it.
+            # The runtime has a bug. Running replicas go on as far as they can without the template.
             logger.error("%s: %s", self.name, first_line(failure))
             template.failure = failure
 
@@ -412,7 +412,7 @@ class Deployment(metaclass=NoPublicConstructor):
         for replica in self._supervisor.instances if self._supervisor is not None else ():
             if replica.id == event.instance_id:
                 if event.state is InstanceState.READY:
-                    self._pool.look_again(replica)  # it may have been away
+                    self._pool.look_again(replica)  # it may have a new connection
                 else:
                     self._pool.remove(replica)  # it was killed, and may take long to end
 
@@ -423,28 +423,28 @@ class Deployment(metaclass=NoPublicConstructor):
             self._by_name.clear()
             self._registry.has_changed()
 
-    # -- what it is ---------------------------------------------------------------------------
+    # -- state and statistics -----------------------------------------------------------------
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
         """The replicas that take calls now.
 
-        Each is a :class:`spear.runtimes.Instance`, which can do more.
+        Each is a :class:`spear.runtimes.Instance`, which has more methods.
         """
         return self._pool.ready
 
     @property
     def instances(self) -> tuple[Replica, ...]:
-        """All replicas that exist now, those that are starting or leaving among them."""
+        """All replicas that exist now, starting and draining ones included."""
         return self._supervisor.instances if self._supervisor is not None else ()
 
     @property
     def decisions(self) -> tuple[ScalingDecision, ...]:
-        """The last 64 changes of the number of replicas that are wanted, oldest first."""
+        """The last 64 changes of the wanted number of replicas, oldest first."""
         return self._autoscaler.decisions
 
     def health(self) -> DeploymentHealth:
-        """How it is now."""
+        """Return the present health."""
         supervisor = self._supervisor
         if self._stopped.is_set():
             return DeploymentHealth(state=DeploymentState.STOPPED)
@@ -456,7 +456,7 @@ class Deployment(metaclass=NoPublicConstructor):
         return health_of(supervisor, len(self.replicas), failure)
 
     def statistics(self) -> DeploymentStatistics:
-        """The counters."""
+        """Return the counters."""
         pool, supervisor = self._pool, self._supervisor
         channels = [each.channel for each in self.instances if each.channel is not None]
         return DeploymentStatistics(
@@ -473,22 +473,22 @@ class Deployment(metaclass=NoPublicConstructor):
         )
 
     def logs(self, most: int | None = None) -> tuple[InstanceLine, ...]:
-        """What its instances wrote last, those that are gone among them, oldest line first.
+        """Return the last lines that its instances wrote, ended instances included, oldest first.
 
         Args:
-            most: so many lines; by default all that are kept, ``HostLimits.deployment_log_bytes``.
+            most: number of lines; by default all that are kept (``HostLimits.deployment_log_bytes``).
 
         Raises:
-            ConfigurationError: that is no number of lines.
+            ConfigurationError: ``most`` is no number of lines.
         """
         if most is not None:
             expect_whole("most", most, 0)
         return self._feed.last(most)
 
     def follow_logs(self) -> AbstractAsyncContextManager[FollowedLines]:
-        """What its instances write from now on: an async iterator, for as long as the block runs.
+        """Open an async iterator over the lines that its instances write while the block runs.
 
-        It ends when the deployment has been stopped.
+        The iterator ends when the deployment has been stopped.
         """
         return self._feed.follow()
 

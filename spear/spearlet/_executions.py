@@ -120,7 +120,7 @@ class Execution(metaclass=NoPublicConstructor):
         return end - self.submitted
 
     def cancel(self) -> None:
-        """Cancel the execution and its function, but no call with a key. Does nothing after the end."""
+        """Cancel it and, unless the call has a key, its function. Does nothing after the end."""
         self._scope.cancel()
 
     async def result(self) -> Result:

@@ -59,14 +59,14 @@ _NOBODY: Final = Instruments()
 @final
 @protected_class
 class Function(metaclass=NoPublicConstructor):
-    """A function of a deployment. Call it like a function: ``await shop.price("tea")``.
+    """A function of a deployment. Call it like an async function: ``await shop.price("tea")``.
 
     Made by :meth:`Deployment.function` or by attribute access on a deployment.
 
     Attributes:
-        name: its name.
+        name: the function's name.
         deployment: the name of its deployment.
-        is_stream: whether it sends items: then use :meth:`stream`.
+        is_stream: whether it sends items; if so, call it with :meth:`stream`.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Function(metaclass=NoPublicConstructor):
 
     @property
     def timeout(self) -> float:
-        """Seconds for a call that names none."""
+        """Default timeout of a call, in seconds."""
         return self._pool.call_seconds if self._options.timeout is None else self._options.timeout
 
     def _with(self, options: CallOptions, name: str, *, is_stream: bool) -> Function:
@@ -119,10 +119,10 @@ class Function(metaclass=NoPublicConstructor):
         on_progress: Callable[[Result], None] | None = None,
         keywords: Mapping[str, object] | None = None,
     ) -> Function:
-        """The same function with other :class:`CallOptions`; what is not given stays as it was.
+        """Return the function with other :class:`CallOptions`; options that are not given stay.
 
         Raises:
-            InvalidArguments: one of them is not what it should be; the message says which.
+            InvalidArguments: an option has an unusable value; the message names the option.
         """
         now = self._options
         options = CallOptions(
@@ -138,10 +138,10 @@ class Function(metaclass=NoPublicConstructor):
         return self._with(options, self.name, is_stream=self.is_stream)
 
     async def signature(self) -> str:
-        """How it is called, as it was written: ``price(item: str) -> float``. A checkpoint.
+        """Return the signature as in the source: ``price(item: str) -> float``. A checkpoint.
 
         Raises:
-            NotFound: what runs it is not Spear's agent, and cannot tell.
+            NotFound: the agent is not Spear's, and describes no functions.
             CallFailed: as :meth:`call`.
         """
         timeout = self._options.timeout
@@ -161,21 +161,22 @@ class Function(metaclass=NoPublicConstructor):
     ) -> Result:
         """Call the function and wait for its result. A checkpoint.
 
-        While no replica has room, it waits for its turn. If cancelled, so is the function. A call that
-        certainly was not executed, because its replica was leaving, goes to the next replica, and so
-        does one with a key whose replica was lost; nothing else is ever repeated.
+        While no replica has a free slot, the call waits in a queue. If cancelled, the function is
+        cancelled, too, unless the call has a key. A call that certainly was not executed, because its
+        replica was draining, goes to the next replica, and so does a call with a key whose replica was
+        lost. No other call is ever repeated.
 
         Args:
-            arguments: positional arguments; one that is bytes travels uncopied.
+            arguments: positional arguments; a single argument that is bytes travels uncopied.
             timeout: seconds; see :class:`CallOptions`.
             keywords: keyword arguments.
 
         Raises:
-            FunctionRaised: it ran and raised.
+            FunctionRaised: the function ran and raised.
             InvalidArguments: the arguments do not fit; the message names the parameter.
-            DeadlineExceeded: the time was up.
+            DeadlineExceeded: the deadline has passed.
             Overloaded: too many calls wait already.
-            WorkerDied: the instance is gone, or none could be kept alive.
+            WorkerDied: the instance is gone, or no replica could be kept alive.
             CallFailed: see the other subclasses.
         """
         if self.is_stream:
@@ -190,10 +191,10 @@ class Function(metaclass=NoPublicConstructor):
     __call__ = call
 
     async def ask(self, /, *arguments: object, **keywords: object) -> Answer:
-        """:meth:`call`, and how the result came to be. A checkpoint."""
+        """Call the function as :meth:`call` does; returns the result with details. A checkpoint."""
         self._expect_stream(False)
         bound = self.bind(*arguments, **keywords)
-        del arguments, keywords  # as above
+        del arguments, keywords  # as in call()
         return await bound.ask()
 
     def submit(
@@ -201,8 +202,8 @@ class Function(metaclass=NoPublicConstructor):
     ) -> Execution:
         """Call the function without waiting; returns a handle with status, result and cancel.
 
-        The execution belongs to the spearlet: it is cancelled when that ends, and kept for a while after
-        its own end (:attr:`Spearlet.executions`).
+        The execution belongs to the spearlet, whose end cancels it. After its own end it is kept for a
+        while (:attr:`Spearlet.executions`).
 
         Raises:
             InvalidArguments: an argument has no representation, or ``timeout`` is no number of seconds.
@@ -215,7 +216,7 @@ class Function(metaclass=NoPublicConstructor):
         return function.bind(*arguments, **keywords).submit()
 
     def bind(self, /, *arguments: object, **keywords: object) -> BoundCall:
-        """Encode the arguments of a call that is made later; the objects themselves may then be freed.
+        """Encode the arguments of a later call, so that the objects themselves may be freed.
 
         The options of this function apply to the call. All keywords are arguments, ``timeout`` included.
 
@@ -230,9 +231,9 @@ class Function(metaclass=NoPublicConstructor):
     async def forward(
         self, payload: Payload, is_cbor: bool, timeout: float | None
     ) -> ExecutionResponse:
-        """Call with arguments that are encoded already, and leave the result as it comes.
+        """Call the function with encoded arguments, and return the result undecoded.
 
-        If cancelled, so is the function. Raises as :meth:`call`.
+        If cancelled, the function is cancelled, too, unless the call has a key. Raises as :meth:`call`.
         """
         self._expect_stream(False)
         return await self._request(payload, is_cbor, timeout)
@@ -243,7 +244,7 @@ class Function(metaclass=NoPublicConstructor):
         if self._options.keywords:
             keywords = {**self._options.keywords, **keywords}
         if len(positional) == 1 and not keywords and type(positional[0]) is bytes:
-            return positional[0], False  # what encode_call() would say, in a third of the time
+            return positional[0], False  # what encode_call() would return, in a third of the time
         return encode_call(self.name, positional, keywords)
 
     def _expect_stream(self, expected: bool) -> None:
@@ -318,7 +319,7 @@ class Function(metaclass=NoPublicConstructor):
     def _watch(self, execution: Placed | None, *, is_stream: bool = False) -> WatchedCall:
         """Notify the instruments that a call starts; the result notifies them of its end."""
         options = self._options
-        # Without keywords, which would take a tenth of a microsecond each.
+        # Positional arguments, because keywords would take a tenth of a microsecond each.
         record = CallRecord(
             self.deployment, self.name, is_stream, options.session, options.key, options.metadata
         )
@@ -327,7 +328,7 @@ class Function(metaclass=NoPublicConstructor):
         return WatchedCall(record, self._attributes, execution, self._counters, self._instruments)
 
     def _deadline(self, timeout: float | None, now: float) -> float:
-        """In Trio's time; see :class:`CallOptions`."""
+        """Return a call's deadline in Trio's time; see :class:`CallOptions`."""
         if timeout is None:
             timeout = self._options.timeout
         if timeout is None:
@@ -347,23 +348,23 @@ class Function(metaclass=NoPublicConstructor):
         sends_items: bool = False,
         **keywords: object,
     ) -> AsyncIterator[FunctionStream]:
-        """Call a function that streams; iterate over what this yields for its items.
+        """Open a stream: call a function that streams, and iterate over its items in the block.
 
-        Leaving the block before the end cancels the function.
+        Leaving the block before the end of the stream cancels the function.
 
         Args:
             arguments: positional arguments.
             timeout: seconds for the whole stream.
-            sends_items: whether items will be sent to the function, too. Also for a function that takes
-                items and gives one result: wait for it with :meth:`FunctionStream.result`.
+            sends_items: whether the caller sends items to the function, too. Also for a function that
+                takes items and gives one result: wait for it with :meth:`FunctionStream.result`.
             keywords: keyword arguments.
 
         Raises:
-            As :meth:`call`, here or from the stream.
+            CallFailed: as :meth:`call`, on entering the block or from the stream.
         """
         self._expect_items(sends_items=sends_items)
         payload, is_cbor = self._encode(arguments, keywords)
-        del arguments, keywords  # as for calls
+        del arguments, keywords  # as in call()
         async with self._open(payload, is_cbor, timeout, sends_items=sends_items) as stream:
             yield stream
 
@@ -377,7 +378,7 @@ class Function(metaclass=NoPublicConstructor):
     async def forward_stream(
         self, payload: Payload, is_cbor: bool, timeout: float | None
     ) -> AsyncIterator[FunctionStream]:
-        """:meth:`stream` with arguments that are encoded already."""
+        """Open a stream as :meth:`stream` does, with encoded arguments."""
         self._expect_stream(True)
         async with self._open(payload, is_cbor, timeout) as stream:
             yield stream
@@ -393,7 +394,7 @@ class Function(metaclass=NoPublicConstructor):
     ) -> AsyncIterator[FunctionStream]:
         begun = self._pool.clock()
         deadline = self._deadline(timeout, begun)
-        if deadline <= begun:  # as above
+        if deadline <= begun:  # an expired scope raises Cancelled here, not DeadlineExceeded later
             await trio.lowlevel.checkpoint()
         attributes: CallAttributes = self._attributes
         tally: CallTally = self._counters
@@ -416,20 +417,20 @@ class Function(metaclass=NoPublicConstructor):
             failure = first_of(error)
             raise
         finally:
-            # What its caller makes of its failure, or does behind its end, does not concern it.
+            # Count the stream's own outcome, not exceptions raised in the caller's block.
             if stream is not None and (stream.has_ended or stream.failure):
                 failure = stream.failure
             tally.ended(self._pool.clock() - begun, failure)
-            # Its traceback has this frame: no circle may keep the arguments.
+            # The failure's traceback has this frame: break the cycle, which keeps the arguments.
             failure = None
             if stream is not None:
                 stream.failure = None
 
 
 async def describe_functions(describe: Function) -> dict[str, FunctionDescription]:
-    """Return descriptions of functions by name, as :data:`DESCRIBE` returns them. A checkpoint.
+    """Return descriptions of functions by name, from a call of :data:`DESCRIBE`. A checkpoint.
 
-    Returns an empty dict if the agent has no such function. Raises as :meth:`Function.call`.
+    Returns an empty dict if the agent cannot describe functions. Raises as :meth:`Function.call`.
     """
     try:
         return read_descriptions(await describe(), describe.deployment)

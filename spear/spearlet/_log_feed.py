@@ -1,4 +1,4 @@
-"""What all instances of a deployment wrote lately, in one book, to be read or followed."""
+"""The last lines that all instances of a deployment wrote, to be read or followed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from spear.telemetry import LogLine
 
 LINE_OVERHEAD_BYTES: Final = 200
-"""What a kept line counts besides its text."""
+"""Bytes that each kept line counts in addition to its text."""
 
 MAX_UNREAD: Final = 1024
-"""Lines that a follower may be behind; what comes then is lost to it, and counted."""
+"""Lines that a follower may leave unread; further lines are dropped for this follower, and counted."""
 
 
 @final
 @attrs.frozen
 class InstanceLine:
-    """A line, and who wrote it."""
+    """A line, and the instance that wrote it."""
 
     instance: InstanceId
     line: LogLine
@@ -35,10 +35,10 @@ class InstanceLine:
 @final
 @protected_class
 class FollowedLines(metaclass=NoPublicConstructor):
-    """The lines of a deployment from now on: iterate over it. Made by :meth:`Deployment.follow_logs`.
+    """An async iterator over a deployment's new lines. Made by :meth:`Deployment.follow_logs`.
 
     Attributes:
-        lost: how many were not kept, because more than 1,024 were unread.
+        lost: number of lines that were dropped because 1,024 lines were unread.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class FollowedLines(metaclass=NoPublicConstructor):
         return self
 
     async def __anext__(self) -> InstanceLine:
-        """The next one. If cancelled, none is lost."""
+        """Return the next line. If cancelled, no line is lost."""
         await trio.lowlevel.checkpoint()
         while not self._unread:
             if self._has_ended:
@@ -75,10 +75,10 @@ class FollowedLines(metaclass=NoPublicConstructor):
 @final
 @protected_class
 class LogFeed:
-    """Keeps the last lines, and hands each to those who follow.
+    """A buffer of the last lines, which hands each new line to all followers.
 
     Args:
-        most_bytes: that are kept.
+        most_bytes: bytes of lines that are kept; the last line is kept in any case.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -89,7 +89,7 @@ class LogFeed:
         self._has_ended = False
 
     def put(self, instance: InstanceId, line: LogLine) -> None:
-        """An instance wrote a line."""
+        """Add a line that an instance wrote."""
         entry = InstanceLine(instance, line)
         self._lines.append(entry)
         self._bytes += len(line.text) + LINE_OVERHEAD_BYTES
@@ -99,13 +99,13 @@ class LogFeed:
             follower._put(entry)
 
     def last(self, most: int | None = None) -> tuple[InstanceLine, ...]:
-        """The last lines, oldest first."""
+        """Return the last lines, oldest first."""
         lines = tuple(self._lines)
         return lines if most is None else lines[max(len(lines) - most, 0) :]
 
     @protected_block
     async def follow(self) -> AsyncIterator[FollowedLines]:
-        """The lines from now on, until the block is left or there will be no more."""
+        """Open an iterator over new lines, for as long as the block runs."""
         follower: FollowedLines = FollowedLines._create()
         if self._has_ended:
             follower._end()
@@ -116,7 +116,7 @@ class LogFeed:
             self._followers.remove(follower)
 
     def end(self) -> None:
-        """There will be no more."""
+        """End all iterators once their lines are read, because no more lines will be written."""
         self._has_ended = True
         for follower in self._followers:
             follower._end()

@@ -1,4 +1,4 @@
-"""Instruments made of one function each: ``on_call`` of a spearlet, ``on_event`` of a deployment."""
+"""Instruments that call one function each: ``on_call`` of a spearlet, ``on_event`` of a deployment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
 
 OnCall: TypeAlias = Callable[[CallRecord], None]
-"""Receives the record of each call that has ended. Must not block; what it raises is logged."""
+"""Receives the record of each call that has ended. Must not block; its exceptions are logged."""
 
 
 @final
 class CallObserver(Instrument):
-    """Hands on the record of each call that has ended."""
+    """An instrument that passes on the record of each call that has ended."""
 
     def __init__(self, on_call: OnCall) -> None:
         self._on_call = expect_plain_function("on_call", on_call)
@@ -25,12 +25,12 @@ class CallObserver(Instrument):
     def call_ended(self, call: CallRecord) -> None:
         self._on_call(call)
 
-    call_ended.__qualname__ = "on_call"  # as the user calls it, in log lines
+    call_ended.__qualname__ = "on_call"  # the user's name for it, in log lines
 
 
 @final
 class EventObserver(Instrument):
-    """Hands on each state that an instance of one deployment comes to."""
+    """An instrument that passes on each change of state of one deployment's instances."""
 
     def __init__(self, deployment: str, on_event: Callable[[InstanceEvent], None]) -> None:
         self._deployment = deployment
@@ -45,4 +45,4 @@ class EventObserver(Instrument):
 
 def deployment_of(instance: InstanceId) -> str:
     """Return the name of the deployment that an instance is a replica of."""
-    return instance.name.rpartition("-")[0]  # a supervisor has put the number there
+    return instance.name.rpartition("-")[0]  # a supervisor has appended the number

@@ -32,7 +32,7 @@ STEPS: Final = 7
 
 @final
 class Pace:
-    """The pace of one deployment's line.
+    """A measurement of the pace of one deployment's queue.
 
     Attributes:
         seconds_of_one: mean time that a call held a slot while the previous queue lasted; None before the
@@ -73,8 +73,8 @@ class Pace:
             return
         observed = self._observed = trio.Event()
         try:
-            # Steps, not a time: after a thousand calls at once the next pass of the scheduler is a long
-            # one, in which there are no turns. What is measured begins behind it.
+            # Steps, not one long sleep: after a thousand calls at once, the next pass of the scheduler
+            # is a long one, without turns. The measurement begins after this pass.
             await trio.sleep(STEP_SECONDS)
             self._since, self._turns = trio.current_time(), 0.0
             for _ in range(STEPS):
@@ -85,7 +85,7 @@ class Pace:
             observed.set()
 
     def measured(self) -> float | None:
-        """Seconds from turn to turn; None if there were too few."""
+        """Return the seconds from turn to turn; None if there were too few turns."""
         # Until the last turn, not until now: a thousand refusals in one pass would each find more time
         # without a turn than the one before.
         passed = self._last - self._since
@@ -105,7 +105,7 @@ class Pace:
         passed = self._last - self._since
         if known is None:
             return passed / self._turns
-        # As if what is known were one turn more, unless that is too little. The first of many calls at
-        # once last until all have begun: after more turns, what is known may differ less from them.
+        # The known duration counts as one more turn, but as LEAST_TURNS / 2 mean turns at the most: the
+        # first of many calls at once last until all have begun. The measured mean is a lower bound.
         turn = min(known / capacity, passed * LEAST_TURNS / 2 / self._turns)
         return max((turn + passed) / (1 + self._turns), passed / self._turns)
