@@ -1,15 +1,15 @@
-"""The replicas that take a deployment's calls, and the calls that wait for them.
+"""The replicas that take a deployment's calls, and the queue of calls that wait for them.
 
-A call that finds room is given a replica at once, without waiting for anybody. Otherwise it joins one
-queue in front of all replicas, of bounded length, first come, first served; a slot that becomes free at
-any of them goes to the first in the queue. What starts and ends replicas is elsewhere; so is what a call
-does with the one it was given.
+A call gets a replica with a free slot at once, without waiting. If no slot is free, the call joins one
+queue of bounded length in front of all replicas: first come, first served. A slot that becomes free at
+any replica goes to the first call in the queue. Other modules start and end replicas, and make the calls
+at the chosen replicas.
 
 Invariants:
 
-* While anybody is in line, no call overtakes: who comes finds the line, and joins it.
-* Each free slot invites one; who was invited, and finds that the room is gone, keeps its place.
-* Whoever waits is woken: by room, by the deadline, or because there will never be any.
+* While the queue is not empty, no call overtakes: a new call joins the queue.
+* Each free slot wakes one queued call. A call that finds the slot taken keeps its position in the queue.
+* Each queued call is woken at last: by a free slot, by its deadline, or because none is to be expected.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
 
 SHORTEST_RETRY_SECONDS: Final = 0.05
 LONGEST_RETRY_SECONDS: Final = 60.0
-"""What a refused caller is told at the most."""
+"""Bounds of the ``retry_after_seconds`` of a refused call."""
 
 
 @final
 class ReplicaPool:
-    """The replicas of one deployment that take calls.
+    """A pool of one deployment's replicas that take calls, with the queue in front of them.
 
     Attributes:
-        clock: Trio's time.
-        call_seconds: the time for a call whose caller names none.
-        keep_seconds: how long outcomes of calls with keys are kept.
-        refused: calls for which there was no room in the queue.
+        clock: returns Trio's time.
+        call_seconds: default timeout of a call, in seconds.
+        keep_seconds: seconds that outcomes of calls with keys are kept.
+        refused: calls that were refused because the queue was full.
         promised: submitted calls that have not had their turn.
         questions: health-check calls in flight; excluded from the load.
-        stalls: when an instance waited for itself.
-        late: makes the error of a call whose time is up; see :class:`Chooser`.
-        on_demand: told when a call has to wait; must neither block nor raise.
+        stalls: the stalls of instances that waited for themselves.
+        late: returns the error of a call whose deadline has passed; see :class:`Chooser`.
+        on_demand: called when a call has to wait; must neither block nor raise.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class ReplicaPool:
         self._name = name
         self._rng = rng
         self._members: dict[ServingReplica, Candidate] = {}
-        self._replicas: dict[Candidate, ServingReplica] = {}  # the same pairs
+        self._replicas: dict[Candidate, ServingReplica] = {}  # the same pairs, reversed
         self._candidates = Candidates()
         self._counters: dict[str, FunctionCounters] = {}
-        self._waiting: deque[Task] = deque()  # those in line that were not invited yet
-        self._in_line = 0
+        self._waiting: deque[Task] = deque()  # tasks of queued calls that were not woken yet
+        self._in_line = 0  # queued calls
         self._pace = Pace()
         self.stalls = Stalls(self.clock)
         self.late = self.stalls.late
         self.promised = 0
         self.questions = 0
-        self._served: trio.Event | None = None  # somebody waits for the end of the line
+        self._served: trio.Event | None = None  # set when the queue is empty, for wait_served()
         self._is_listening = False
-        self._takes = 1  # calls at a time, each replica
-        self._verdict: WorkerDied | None = None  # why waiting is of no use
+        self._takes = 1  # calls that each replica takes at a time
+        self._verdict: WorkerDied | None = None  # why no replica is to be expected
         self._is_closed = False
         self.configure(settings)
 
     def configure(self, settings: DeploymentSettings, policy: ChoicePolicy | None = None) -> None:
-        """Do as these settings say from now on; ``policy`` is theirs, if it has been made."""
+        """Use other settings from now on; ``policy`` is their policy, if it has been made already."""
         self._policy = policy or make_policy(settings.policy, self._rng)
         self._most = settings.concurrency
         self._candidates.set_limit(settings.concurrency)
@@ -100,18 +100,18 @@ class ReplicaPool:
 
     @property
     def ready(self) -> tuple[Replica, ...]:
-        """Those that take calls now."""
+        """The replicas that take calls now."""
         return tuple(self._replicas[each] for each in self._candidates.all if each.max_calls)
 
     def add(self, replica: ServingReplica) -> None:
-        """It takes calls from now on."""
+        """Give calls to a replica from now on."""
         candidate = self._candidates.add(replica, replica.channel)
         self._members[replica], self._replicas[candidate] = candidate, replica
         self._verdict = None
         self.look_again(replica)
 
     def remove(self, replica: ServingReplica) -> bool:
-        """It takes no calls any more; returns whether it did until now."""
+        """Give no more calls to a replica; returns whether it was in the pool."""
         candidate = self._members.pop(replica, None)
         if candidate is None:
             return False
@@ -151,13 +151,13 @@ class ReplicaPool:
         Args:
             call: the call.
             deadline: in Trio's time.
-            is_promised: it was submitted before, and so it is not new.
+            is_promised: whether the call was submitted before; then a closed pool does not reject it.
 
         Raises:
-            Overloaded: too many wait already.
-            DeadlineExceeded: there was no room in time.
+            Overloaded: the queue is full.
+            DeadlineExceeded: no slot became free in time.
             Rejected: the deployment is being stopped.
-            WorkerDied: there is no replica, and none is to be expected.
+            WorkerDied: the pool has no replica, and none is to be expected.
         """
         await trio.lowlevel.checkpoint()
         if self._verdict is not None:
@@ -193,10 +193,10 @@ class ReplicaPool:
                     return choice
                 if self._verdict is not None:
                     raise self._refusal(self._verdict)
-                place = 0  # who was woken in vain keeps its place
+                place = 0  # the slot was taken meanwhile: wait at the head of the queue
         finally:
             self._in_line -= 1
-            if choice is None:  # the policy may have free slots for the next one in line
+            if choice is None:  # the policy may choose a free slot for the next call in the queue
                 self._invite_one()
             self._listen()
             self.tell_if_served()
@@ -212,7 +212,7 @@ class ReplicaPool:
         await wait_task_rescheduled(abort)
 
     def _listen(self) -> None:
-        """Be told of free slots as long as somebody is in line, which is rare."""
+        """Have free slots reported while the queue is not empty, which is rare."""
         wanted = self._in_line > 0
         if wanted is not self._is_listening:
             self._is_listening = wanted
@@ -228,7 +228,7 @@ class ReplicaPool:
             reschedule(self._waiting.popleft())
 
     def look_again(self, replica: ServingReplica) -> None:
-        """It may have another channel than before, or room: invite as many as that is for."""
+        """Use a replica's present channel, and wake a queued call for each of its free slots."""
         candidate = self._members.get(replica)
         if candidate is None:
             return
@@ -240,35 +240,35 @@ class ReplicaPool:
     # -- refusing -----------------------------------------------------------------------------
 
     def expect_open(self) -> None:
-        """Raise Rejected if new calls are not taken any more."""
+        """Raise Rejected if the pool takes no new calls any more."""
         if self._is_closed:
             message = f"{self._name} takes no new calls: it is being stopped"
             raise Rejected(message, code="draining")
 
     def close(self) -> None:
-        """Take no new calls; those that wait still get their turn."""
+        """Take no new calls; queued calls and promised ones still get their turn."""
         self._is_closed = True
 
     async def wait_served(self) -> None:
-        """Wait until nobody is in line, nor will be. A checkpoint."""
+        """Wait until the queue is empty, and no promised call may still join it. A checkpoint."""
         await trio.lowlevel.checkpoint()
         while self._in_line or self.promised:
             self._served = trio.Event()
             await self._served.wait()
 
     def tell_if_served(self) -> None:
-        """Wake who waits for the end of the line, if this is it."""
+        """Wake :meth:`wait_served` if the queue is empty and no call is promised a turn."""
         if self._served is not None and not self._in_line and not self.promised:
             self._served.set()
 
     def give_up(self, verdict: WorkerDied) -> None:
-        """Let nobody wait, because there is nothing to wait for, until a replica is added."""
+        """Fail all calls that have to wait, until a replica is added: none is to be expected."""
         self._verdict = verdict
         while self._waiting:
             self._invite_one()
 
     def _refusal(self, verdict: WorkerDied) -> WorkerDied:
-        """One for each caller: an exception must not be raised twice."""
+        """Return a new error for each caller: one exception must not be raised twice."""
         refusal = WorkerDied(
             f"{self._name} has no replica that takes calls: {verdict.summary}",
             exit_status=verdict.exit_status,
@@ -288,7 +288,7 @@ class ReplicaPool:
         )
 
     def _estimate_seconds(self) -> float:
-        """How long the line would take, if it went on moving as it did."""
+        """Return how long the queue and one more call would take at its present pace, within bounds."""
         seconds = self._pace.measured()
         if seconds is None:
             seconds = self._pace.estimate(self._candidates.capacity or 1, self._usual_seconds())
@@ -304,21 +304,21 @@ class ReplicaPool:
     # -- numbers ------------------------------------------------------------------------------
 
     def counters(self, function: str) -> FunctionCounters:
-        """Where the calls of a function are counted."""
+        """Return the counters of a function's calls."""
         counters = self._counters.get(function)
         if counters is None:
             counters = self._counters[function] = FunctionCounters()
         return counters
 
     def function_statistics(self) -> dict[str, FunctionStatistics]:
-        """How the calls of each function went."""
+        """Return the statistics of each function's calls, by name."""
         return {name: each.snapshot() for name, each in self._counters.items()}
 
     def load(self, *, is_full: bool = False) -> Load:
-        """Return what there is to do now.
+        """Return the present load.
 
         Args:
-            is_full: whether a call waits because all slots are taken. The slots need not be counted then.
+            is_full: whether a call waits because all slots are taken. Then calls need not be counted.
         """
         if is_full:
             in_flight = self._candidates.capacity

@@ -1,4 +1,4 @@
-"""What a target of ``deploy`` means: a program, which a runtime runs."""
+"""Targets of ``deploy``, and the programs that they mean, each with its runtime."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Target: TypeAlias = str | Path | RuntimeSettings | LocalAgent
 @final
 @attrs.frozen
 class Program:
-    """What a deployment runs.
+    """A program that a deployment runs.
 
     Attributes:
-        runtime: runs its instances.
-        settings: of them, and of that runtime.
-        name: a name for a deployment of it, if its caller gives none.
-        title: for people.
+        runtime: the runtime of its instances.
+        settings: the settings of the instances, of the runtime's ``settings_class``.
+        name: the default name of a deployment of the program.
+        title: a name for people.
     """
 
     runtime: Runtime
@@ -44,18 +44,18 @@ class Program:
     title: str
 
     def check_replicas(self, most: int) -> None:
-        """Raise ConfigurationError if a deployment of it cannot have so many replicas."""
+        """Raise ConfigurationError if a deployment of the program cannot have so many replicas."""
         call_runtime(self.runtime.name, "check_replicas", self.settings.check_replicas, most)
 
 
 @final
 class Programs:
-    """Understands targets, and opens templates, for one spearlet.
+    """A resolver of targets, and an opener of templates, for one spearlet.
 
     Args:
-        runtimes: are asked who takes a target.
-        service: what instances can call at their host.
-        factory: opens the channels to them.
+        runtimes: finds the runtime that takes a target.
+        service: the service that instances can call at their host.
+        factory: opens the channels to instances.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Programs:
         self._factory = factory
 
     def resolve(self, target: Target, *, debug: bool) -> Program:
-        """The program that a target means.
+        """Return the program that a target means.
 
         Raises:
-            ConfigurationError: it cannot be deployed.
+            ConfigurationError: the target cannot be deployed.
         """
         if target == "":
             raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
@@ -90,16 +90,16 @@ class Programs:
         on_event: OnEvent,
         on_line: OnLine,
     ) -> AsyncIterator[HeldTemplate]:
-        """What starts replicas of a program, for as long as the block runs.
+        """Open a template that starts replicas of a program, for as long as the block runs.
 
         Args:
-            program: is run.
-            settings: of the deployment.
-            on_event: receives what happens to the replicas.
-            on_line: receives what they write, and what is written before there are any.
+            program: the program.
+            settings: the deployment's settings.
+            on_event: receives the events of the replicas.
+            on_line: receives the lines of the replicas, and lines written before there are any.
 
         Raises:
-            SpearError: its runtime cannot prepare it.
+            SpearError: the runtime cannot prepare the program.
         """
         opening = program.runtime.open_template(
             program.settings,
@@ -113,11 +113,11 @@ class Programs:
 
 
 def check_name(name: object) -> None:
-    """Raise ConfigurationError for what cannot name a deployment."""
+    """Raise ConfigurationError unless ``name`` can name a deployment."""
     if problem := problem_of_deployment_name(name):
         raise ConfigurationError(f"{name!r} {problem}")
 
 
 def _default_name(title: str) -> str:
-    """A name for a deployment, out of a path, a module's name or an agent's."""
+    """Make a deployment's name from a path, a module's name or an agent's name."""
     return name_of(title)[:MAX_DEPLOYMENT_NAME] or "functions"

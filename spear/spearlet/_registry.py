@@ -1,4 +1,4 @@
-"""What deployments and functions share with their spearlet: submitted calls, outcomes, and names."""
+"""State that deployments and functions share with their spearlet: submitted calls, outcomes, names."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.spearlet")
 
 _Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
-"""Functions by every name that they have, each with its deployment and its own name."""
+"""Functions by each name that finds them: pairs of a deployment and the function's name in it."""
 
 
 @final
 @protected_class
 class DeploymentRegistry:
-    """One for each spearlet.
+    """A registry of the deployments and calls of one spearlet.
 
     Attributes:
-        deployments: by name.
-        executions: submitted calls.
-        outcomes: of calls with keys.
-        instruments: told of every call.
-        is_open: whether new work is taken.
+        deployments: the deployments, by name.
+        executions: the submitted calls.
+        outcomes: the outcomes of calls with keys.
+        instruments: the instruments that are notified of every call.
+        is_open: whether new submitted calls are accepted.
     """
 
     def __init__(self, limits: HostLimits, nursery: trio.Nursery, instruments: Instruments) -> None:
@@ -89,21 +89,21 @@ class DeploymentRegistry:
                 notify(logger, "on_end", on_end)
 
     def end(self) -> None:
-        """The spearlet has ended: nothing new begins."""
+        """Accept no new submitted calls, because the spearlet has ended."""
         self.is_open = False
         self.executions._close()
 
     # -- names --------------------------------------------------------------------------------
 
     def has_changed(self) -> None:
-        """Some deployment has come or gone, or has other functions than before."""
+        """Forget the index of functions: a deployment has come or gone, or has other functions."""
         self._index = None
 
     def find_function(self, name: str) -> Function:
-        """A function by its name, or by ``deployment.name``.
+        """Return a function by its name, or by ``deployment.name``.
 
         Raises:
-            NotFound: there is none, or there are several.
+            NotFound: no function has this name, or several have it.
         """
         index = self._index
         if index is None:

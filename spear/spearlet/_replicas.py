@@ -1,4 +1,4 @@
-"""What a replica of a deployment is, to those who look at it and to those who call it."""
+"""The interfaces of a deployment's replica: for observers, and for callers."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
 
 
 class Replica(Protocol):
-    """An instance of a deployment, whatever it lives in; see :attr:`Deployment.replicas`."""
+    """An instance of a deployment, in any runtime; see :attr:`Deployment.replicas`."""
 
     @property
     def id(self) -> InstanceId:
-        """Which one."""
+        """The id of the instance."""
 
     @property
     def state(self) -> InstanceState:
-        """Where it stands."""
+        """The state of the instance."""
 
     @property
     def channel(self) -> CommunicationChannel | None:
-        """Its channel now; None while it has none."""
+        """The present channel to the instance; None while there is none."""
 
     @property
     def pid(self) -> int | None:
-        """Of its process; None if it has none of its own."""
+        """The pid of the instance's process; None if it has no process of its own."""
 
     @property
     def exit_status(self) -> int | None:
-        """As ``subprocess`` counts it: negative for a signal; None while it runs, or if unknown."""
+        """The exit status as in ``subprocess``: negative for a signal; None while it runs, or unknown."""
 
     def health(self) -> InstanceHealth:
-        """How it is now, as far as the host can tell without asking it."""
+        """Return the instance's health, as far as the host can tell without asking the instance."""
 
     async def metrics(self) -> InstanceMetrics | None:
-        """What it uses now; None if it does not run, or its runtime cannot tell. A checkpoint."""
+        """Return present resource usage; None if it does not run, or is unknown. A checkpoint."""
 
     def logs(self) -> tuple[LogLine, ...]:
-        """What is kept of its stdout and stderr; nothing if it has no process of its own."""
+        """Return the kept lines of stdout and stderr; none if it has no process of its own."""
 
 
 class ServingReplica(Replica, Callee, Protocol):
-    """A replica, as those see it that call it."""
+    """A replica with the methods that callers of its functions need."""

@@ -1,4 +1,4 @@
-"""When to start again what has ended: pure arithmetic, given times and a source of chance."""
+"""The times at which an ended replica is restarted: pure arithmetic with times and random numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @final
 class RestartBudget:
-    """The restarts of one replica: how soon each may come, and when there have been too many.
+    """A budget for the restarts of one replica: the delay before each, and the limit of their number.
 
     Args:
         policy: see :class:`RestartPolicy`.
@@ -23,15 +23,15 @@ class RestartBudget:
     def __init__(self, policy: RestartPolicy, rng: Random) -> None:
         self._policy = policy
         self._rng = rng
-        self._restarts: deque[float] = deque()  # within the last period
+        self._restarts: deque[float] = deque()  # times of restarts within the last period
         self._failures = 0  # in a row
 
     def delay_seconds(self, now: float, lived_seconds: float) -> float | None:
-        """How long to wait before the next start; None if there have been too many.
+        """Return how long to wait before the next start; None if there have been too many restarts.
 
         Args:
-            now: when it ended.
-            lived_seconds: how long it had been ready; 0 if it never was.
+            now: the time at which the replica ended.
+            lived_seconds: seconds since its start; 0 if it was never ready.
         """
         policy = self._policy
         if lived_seconds >= policy.period_seconds:
@@ -45,13 +45,13 @@ class RestartBudget:
             policy.first_delay_seconds * 2.0 ** min(self._failures - 1, 64),
             policy.longest_delay_seconds,
         )
-        # Half of it is certain, or a loop could spin by chance; the rest is jitter.
+        # Half of the delay is fixed, so that no loop can spin by chance; the rest is jitter.
         delay = self._rng.uniform(longest / 2, longest)
         self._restarts.append(now + delay)
         return delay
 
     def give_up(self) -> float:
-        """How long to leave it alone; then all begins anew."""
+        """Forget all restarts; returns how long to wait before the replica is tried again."""
         self._restarts.clear()
         self._failures = 0
         return self._policy.retry_seconds

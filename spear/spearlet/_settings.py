@@ -1,6 +1,6 @@
-"""How a deployment is to be kept: how many replicas, how calls are spread, what happens to crashes.
+"""Settings of a deployment: how many replicas, how calls are spread, what happens after crashes.
 
-Values only; whoever acts on them is elsewhere. All that is wrong with one is said when it is made.
+Values only: other modules act on them. Each object checks its values when it is made.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from spear._limits import MAX_WHOLE, expect_whole, shown
 from spear.calls import POLICIES, PolicyFactory, SchedulingPolicy
 
 MAX_REPLICAS: Final = 1024
-"""Of one deployment: each costs a process, three descriptors and 3 to 15 MiB."""
+"""Replicas of one deployment: each costs a process, three descriptors and 3 to 15 MiB."""
 
 MAX_QUEUE: Final = 100_000
-"""Calls that wait for one deployment: each holds its arguments."""
+"""Queued calls of one deployment: each holds its arguments."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Scale:
-    """How many replicas a deployment has.
+    """A range for the number of replicas of a deployment.
 
-    Between ``min`` and ``max`` their number follows the load: more at once when calls wait or the
-    replicas are filled beyond ``target``; fewer when that number was not needed for ``idle_seconds``.
+    Between ``min`` and ``max`` the number follows the load. It rises at once when calls wait or the
+    replicas are filled beyond ``target``. It falls when it was not needed for ``idle_seconds``.
 
     Attributes:
-        min: at the least. With 0, the last one ends after ``idle_seconds`` without a call, and the
-            next call starts one.
-        max: at the most.
-        spare: so many more than the load needs, so that the call that needs one more finds it ready.
-        idle_seconds: how long a smaller number must have been enough.
-        target: the share of the calls that a replica takes at a time which is to be used.
+        min: the lowest number. With 0, the last replica ends after ``idle_seconds`` without a call, and
+            the next call starts one.
+        max: the highest number.
+        spare: replicas beyond the need of the present load, so that a higher load finds them ready.
+        idle_seconds: seconds for which a lower number must have been enough.
+        target: the share of each replica's call slots that should be in use, above 0 and at most 1.
 
     Raises:
-        ConfigurationError: these numbers contradict each other.
+        ConfigurationError: a number is out of its range, or the numbers contradict each other.
     """
 
     min: int = 1
@@ -67,20 +67,20 @@ class Scale:
 
     @property
     def is_several(self) -> bool:
-        """Whether instances come and go, or there are more than one."""
+        """Whether instances come and go, or there may be more than one."""
         return self.max > 1 or self.min == 0
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the load changes nothing."""
+        """Whether the number does not follow the load."""
         return self.min == self.max
 
 
 def as_scale(replicas: int | Scale) -> Scale:
-    """What ``replicas=`` means; a number is a fixed one.
+    """Return the scale for an argument ``replicas=``; a number means a fixed number of replicas.
 
     Raises:
-        ConfigurationError: it is no number of replicas.
+        ConfigurationError: ``replicas`` is no number of replicas.
     """
     if isinstance(replicas, Scale):
         return replicas
@@ -95,17 +95,17 @@ def as_scale(replicas: int | Scale) -> Scale:
 @final
 @attrs.frozen(kw_only=True)
 class RestartPolicy:
-    """How replicas that end without being asked to are replaced.
+    """A policy for restarting replicas that end without being asked to.
 
-    The intensity is that of Erlang's supervisors, for each replica; the delays double from one failure
-    to the next, with jitter, and begin anew when a replica has lived for ``period_seconds``.
+    Restarts of each replica are limited as by Erlang's supervisors. The delays double from one failure to
+    the next, with jitter, and start over when a replica has lived for ``period_seconds``.
 
     Attributes:
         intensity: restarts of a replica within ``period_seconds``; one more, and it is given up.
-        period_seconds: see above.
-        first_delay_seconds: before the first restart, at the most.
-        longest_delay_seconds: before any other.
-        retry_seconds: how long after a replica was given up it is tried again; ``math.inf`` for never.
+        period_seconds: the period in which restarts are counted.
+        first_delay_seconds: the longest delay before the first restart.
+        longest_delay_seconds: the longest delay before any other restart.
+        retry_seconds: seconds until a replica that was given up is tried again; ``math.inf`` for never.
 
     Raises:
         ConfigurationError: a number is out of its range.
@@ -128,14 +128,14 @@ class RestartPolicy:
 @final
 @attrs.frozen(kw_only=True)
 class HealthPolicy:
-    """How replicas are asked whether they are well, if their agent has a :meth:`Agent.health`.
+    """A policy for health checks of replicas, if their agent has a check (:meth:`Agent.health`).
 
-    That they live is known from their heartbeats anyway.
+    Heartbeats show in any case whether a replica is alive.
 
     Attributes:
-        interval_seconds: between two questions; one that has no room for a call is not asked.
-        timeout_seconds: for the answer.
-        failures: so many in a row, and it is replaced.
+        interval_seconds: seconds between two checks; a replica without a free slot is not checked.
+        timeout_seconds: seconds that each check may take.
+        failures: number of checks in a row that must fail before the replica is replaced.
 
     Raises:
         ConfigurationError: a number is out of its range.
@@ -154,20 +154,20 @@ class HealthPolicy:
 @final
 @attrs.frozen(kw_only=True)
 class DeploymentSettings:
-    """How a deployment is to be kept.
+    """The settings of a deployment.
 
     Attributes:
-        replicas: how many; a number, or between which numbers they follow the load.
+        replicas: the number of replicas, or a range in which the number follows the load.
         concurrency: calls that a replica gets at a time, if its agent does not want fewer; by default
             ``HostLimits.wire.max_calls``.
         queue: calls that may wait for a replica; the next one is refused with ``Overloaded``.
-        policy: which replica gets a call: the name of a policy, or a function that makes one
+        policy: the policy that chooses a replica for each call: its name, or a function that makes it
             (:data:`spear.calls.PolicyFactory`).
-        restart: what happens to those that end.
-        health: how they are asked whether they are well.
-        timeout: seconds for a call that names none; by default ``HostLimits.wire.call_seconds``.
-        dedup_seconds: how long the outcome of a call with a key is remembered.
-        timeouts: of its instances; by default ``HostLimits.timeouts``.
+        restart: the policy for restarting replicas that end.
+        health: the policy for health checks of replicas.
+        timeout: default timeout of a call, in seconds; by default ``HostLimits.wire.call_seconds``.
+        dedup_seconds: seconds that the outcome of a call with a key is remembered.
+        timeouts: time limits for the lives of its instances; by default ``HostLimits.timeouts``.
 
     Raises:
         ConfigurationError: a value cannot be used; the message names it.
@@ -211,7 +211,7 @@ class DeploymentSettings:
 
 
 def _expect_seconds(name: str, value: object, least: float) -> None:
-    # No more than the largest whole number, so that it can be added to a time.
+    # At most MAX_WHOLE, so that the value can be added to a time.
     if not _is_number(value) or not least <= value <= MAX_WHOLE:
         at_least = f"at least {least:g} " if least else ""
         raise ConfigurationError.about(name, f"must be {at_least}seconds, not {shown(value)}")

@@ -45,28 +45,28 @@ if TYPE_CHECKING:
     from ._functions import Function
 
 LOOK_SECONDS: Final = 1.0
-"""How often it is looked whether deployments have more replicas than they need. That one has too few is
-noticed with the call that has to wait."""
+"""Seconds between scale-down checks. Scaling up needs no such check, because each call that has to wait
+triggers it."""
 
 
 class SpearletState(enum.Enum):
-    """Where a spearlet stands."""
+    """The state of a spearlet."""
 
     RUNNING = "running"
-    DRAINING = "draining"  # it takes no new calls; those that run may finish
+    DRAINING = "draining"  # no new calls are taken; running and queued calls may finish
     STOPPED = "stopped"
 
 
 @final
 @attrs.frozen(kw_only=True)
 class SpearletStatistics:
-    """A spearlet's counters.
+    """The counters of a spearlet.
 
     Attributes:
-        deployments: by name, how they are doing.
+        deployments: the statistics of each deployment, by name.
         executions: submitted calls that have not ended.
-        argument_bytes: encoded arguments that these hold, and those of executions of calls with keys.
-        refused_connections: connections that were not let in, by reason.
+        argument_bytes: bytes of encoded arguments that these calls, and all calls with keys, hold.
+        refused_connections: number of refused connections, by reason.
     """
 
     deployments: dict[str, DeploymentStatistics]
@@ -78,11 +78,11 @@ class SpearletStatistics:
 @final
 @protected_class
 class Spearlet(metaclass=NoPublicConstructor):
-    """Hosts functions. Made by :func:`open_spearlet`.
+    """A host of functions. Made by :func:`open_spearlet`.
 
     Attributes:
-        limits: for everything in it.
-        instruments: told of what happens in it; others can be added.
+        limits: the limits of the host.
+        instruments: the instruments that are notified of events in the host; more can be added.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         self._rng = rng
         callbacks = Callbacks(self._registry.find_function)
         self._programs = Programs(runtimes, callbacks, factory)
-        self._names: set[str] = set()  # of deployments that exist, or are about to
+        self._names: set[str] = set()  # names of deployments, those that are starting included
         self._is_looking = False
 
     # -- deploying ----------------------------------------------------------------------------
@@ -117,27 +117,28 @@ class Spearlet(metaclass=NoPublicConstructor):
         debug: bool = False,
         on_event: Callable[[InstanceEvent], None] | None = None,
     ) -> Deployment:
-        """Start a program of functions; returns when all of its replicas take calls.
+        """Start replicas of a program; returns when all of them take calls.
 
-        If cancelled, what was started is killed. The deployment ends with the spearlet, with its own
+        If cancelled, the started replicas are killed. The deployment ends with the spearlet, with its own
         ``async with`` block, or with :meth:`Deployment.stop`.
 
         Args:
-            target: a Python file; a module's dotted name, which is looked for where this process
-                looks; settings of a runtime, or what else a runtime takes; or an Agent, which then runs
-                inside this process. A file or module with several agents needs the name of one, as in
-                ``shop.py:app``.
-            name: for the deployment and its instances; by default taken from the target.
-            replicas: how many, or between which numbers they follow the load; instead of that in
-                ``settings``. One that may have none is started all the same, and ends when it was idle.
-            settings: everything else about how it is to be kept.
+            target: a Python file; a module's dotted name, looked up on the import path of this process;
+                settings of a runtime, or another object that a runtime takes; or an Agent, which then
+                runs inside this process. A file or module with several agents needs the name of one, as
+                in ``shop.py:app``.
+            name: the name of the deployment, also part of its instances' names; by default taken from
+                the target.
+            replicas: the number of replicas, or a range in which it follows the load; replaces that of
+                ``settings``. One replica is started even if the range begins at 0.
+            settings: all other settings of the deployment.
             debug: send tracebacks with errors.
-            on_event: receives each state that a process comes to, in order. Must not block; what it
-                raises is logged.
+            on_event: receives each new state of an instance, in order. Must not block; its exceptions
+                are logged.
 
         Raises:
             ConfigurationError: the target, the name or a setting cannot be used.
-            SpawnFailed: a replica did not become ready; the message holds what it wrote last.
+            SpawnFailed: a replica did not become ready; the message holds the last lines that it wrote.
         """
         _expect_a_program()
         settings = DeploymentSettings() if settings is None else settings
@@ -176,7 +177,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         if observer is not None:
             self.instruments.add(observer)
         try:
-            # Among the others from the beginning, so that it can be seen starting.
+            # Listed from the beginning, so that its start can be observed.
             deployments[deployment.name] = deployment
             await deployment._run(task_status=task_status)
         finally:
@@ -187,7 +188,7 @@ class Spearlet(metaclass=NoPublicConstructor):
             self._registry.has_changed()
 
     async def _look(self) -> None:
-        """See that idle replicas end."""
+        """Update the wanted number of replicas of all deployments at intervals, so that idle ones end."""
         while True:
             await trio.sleep(LOOK_SECONDS)
             for deployment in list(self._registry.deployments.values()):
@@ -199,23 +200,23 @@ class Spearlet(metaclass=NoPublicConstructor):
         return dict(self._registry.deployments)
 
     def find_function(self, name: str) -> Function:
-        """A function by its name, or by ``deployment.name`` if several deployments have it.
+        """Return a function by its name, or by ``deployment.name`` if several deployments have it.
 
         Raises:
-            NotFound: there is none, or there are several.
+            NotFound: no function has this name, or several have it.
         """
         return self._registry.find_function(name)
 
     @property
     def executions(self) -> Executions:
-        """Submitted calls that have not ended, or not long ago."""
+        """The submitted calls: unfinished ones, and ones that have ended recently."""
         return self._registry.executions
 
     # -- the end ------------------------------------------------------------------------------
 
     @property
     def state(self) -> SpearletState:
-        """Where it stands."""
+        """The state of the spearlet."""
         return self._state
 
     def _expect_running(self) -> None:
@@ -223,15 +224,15 @@ class Spearlet(metaclass=NoPublicConstructor):
             raise SpearError(f"this spearlet is {self._state.value}")
 
     async def drain(self, seconds: float | None = None) -> None:
-        """Take no new calls, let those that run or wait finish, and stop all deployments. A checkpoint.
+        """Take no new calls, let running and queued calls finish, and stop all deployments. A checkpoint.
 
-        If cancelled, it takes no new calls all the same.
+        If cancelled, no new deployments are accepted all the same; see also :meth:`stop`.
 
         Args:
-            seconds: for the calls; by default ``HostLimits.shutdown_seconds``.
+            seconds: time for the calls; by default ``HostLimits.shutdown_seconds``.
 
         Raises:
-            ConfigurationError: that is no number of seconds; nothing is stopped.
+            ConfigurationError: ``seconds`` is no number of seconds; nothing is stopped.
         """
         seconds = self.limits.shutdown_seconds if seconds is None else seconds
         expect_seconds("seconds", seconds)
@@ -240,15 +241,15 @@ class Spearlet(metaclass=NoPublicConstructor):
         await self.stop(seconds)
 
     async def stop(self, seconds: float | None = None) -> None:
-        """Stop all deployments: what runs may finish for a while. A checkpoint.
+        """Stop all deployments; running and queued calls may finish for a while. A checkpoint.
 
-        If cancelled, they are being stopped all the same, but nobody waits for it.
+        If cancelled while it waits for the deployments, they go on stopping.
 
         Args:
-            seconds: for what runs; by default ``HostLimits.timeouts.drain_seconds``.
+            seconds: time for the calls; by default each deployment's ``drain_seconds``.
 
         Raises:
-            ConfigurationError: that is no number of seconds; nothing is stopped.
+            ConfigurationError: ``seconds`` is no number of seconds; nothing is stopped.
         """
         if seconds is not None:
             expect_seconds("seconds", seconds)
@@ -258,7 +259,7 @@ class Spearlet(metaclass=NoPublicConstructor):
                 nursery.start_soon(deployment.stop, seconds)
 
     def statistics(self) -> SpearletStatistics:
-        """The counters."""
+        """Return the counters."""
         manager = self._factory.manager.statistics()
         deployments, executions = self._registry.deployments, self._registry.executions
         return SpearletStatistics(
@@ -274,9 +275,9 @@ class Spearlet(metaclass=NoPublicConstructor):
 
 
 def _expect_a_program() -> None:
-    """Raise ConfigurationError where nothing can be hosted."""
+    """Raise ConfigurationError in an instance that loads its functions, and outside of Trio."""
     if program := being_loaded():
-        # It would start itself, and that one itself again.
+        # The instance would start a host with further instances, which would do the same.
         raise ConfigurationError(
             f"a spearlet is wanted while the functions of {program} are loaded: {GUARD}",
             code=NEEDS_GUARD,
@@ -288,13 +289,13 @@ def _expect_a_program() -> None:
 
 
 def _check_limits(limits: HostLimits) -> None:
-    """Raise ConfigurationError for what would only be noticed in the middle of a call."""
+    """Raise ConfigurationError for another class, which would only be noticed during a call."""
     if not isinstance(limits, HostLimits):
         raise ConfigurationError(f"limits must be spear.HostLimits(...), not {limits!r}")
 
 
 def _generator(rng: random.Random | None) -> random.Random:
-    """Return the generator to draw from; a new one by default."""
+    """Return the random generator of the host; a new one by default."""
     if rng is None:
         return random.Random()  # noqa: S311  # spreads load, protects nothing
     if not isinstance(rng, random.Random):
@@ -313,28 +314,28 @@ async def open_spearlet(
     strategies: Mapping[str, CommunicationStrategy] | None = None,
     instruments: Iterable[Instrument] = (),
 ) -> AsyncIterator[Spearlet]:
-    """A spearlet for as long as the block runs.
+    """Open a spearlet for as long as the block runs.
 
-    Leaving the block stops its deployments: calls that run may finish for
-    ``limits.timeouts.drain_seconds``. Leaving it by an exception, or cancelled, kills them at once.
-    Either way nothing is left. What the block raises comes out as it is, not in a group.
+    Leaving the block stops its deployments: running calls may finish for
+    ``limits.timeouts.drain_seconds``. Leaving the block by an exception, or cancelled, kills all replicas
+    at once. In both cases no replica is left. Exceptions of the block are not wrapped in a group.
 
     Args:
-        limits: for everything in it.
-        on_call: receives the record of each call that has ended. Must not block; what it raises is
+        limits: the limits of the host.
+        on_call: receives the record of each call that has ended. Must not block; its exceptions are
             logged.
-        rng: what delays, and the choices of policies that draw, are drawn from.
-        runtimes: are found before those of Spear and of installed distributions, by their names.
-        transports: the same for ways to reach instances, or settings of Spear's own, such as
+        rng: the random generator for restart delays, and for policies that choose at random.
+        runtimes: more runtimes, which take precedence over Spear's and installed ones of the same name.
+        transports: more transports, likewise; also Spear's own with other settings, such as
             ``TcpTransport(tls=...)``.
-        strategies: the transports of the instances of a runtime, by the runtime's name, best first.
-        instruments: told of what happens in it; see :class:`spear.Instrument`, of which ``on_call`` is a
-            short form.
+        strategies: the transports for a runtime's instances, best first, by the runtime's name.
+        instruments: objects that are notified of events in the host; see :class:`spear.Instrument`.
+            ``on_call`` is a short form of an instrument.
 
     Raises:
-        ConfigurationError: an instance calls this while its functions are loaded, it is not Trio that
-            runs, two runtimes or transports have one name, a strategy is for a runtime that does not
-            exist, or an argument is not what its type says.
+        ConfigurationError: an instance calls this while it loads its functions, the event loop is not
+            Trio's, two runtimes or transports have the same name, a strategy is for an unknown runtime,
+            or an argument does not have its declared type.
     """
     _expect_a_program()
     _check_limits(limits)
@@ -367,10 +368,10 @@ async def _hold(
     runtimes: RuntimeRegistry,
     task_status: trio.TaskStatus[Spearlet],
 ) -> None:
-    """A spearlet, in a task of its own.
+    """Keep a spearlet in a task of its own.
 
-    It has nurseries in nurseries. Around its user's block each of them would cost each call 0.25 us: the
-    deadline of a call is looked for in all that are around it.
+    A spearlet has nested nurseries. Around the user's block, each of them would cost each call 0.25 us,
+    because the deadline of a call is looked up in all surrounding cancel scopes.
     """
     async with opening as factory, open_private_nursery() as nursery:
         limits = factory.manager.limits

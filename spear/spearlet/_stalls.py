@@ -28,7 +28,7 @@ class Stalls:
     """The stalls of one deployment.
 
     Args:
-        clock: Trio's time.
+        clock: returns Trio's time.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -37,7 +37,7 @@ class Stalls:
         self._last, self._last_at = "", -inf
 
     def begin(self, instance: str, what: object) -> Stall | None:
-        """Return a block for a call that stalls its instance, as ``what`` reports; else None."""
+        """Return a context manager for a call whose instance reports a stall in ``what``; else None."""
         if isinstance(what, str) and what in SAYS:
             return Stall(self, f"{SAYS[what].format(instance)}: {ADVICE}")
         return None
@@ -56,11 +56,11 @@ class Stalls:
         return because_of(self.since(begun), late)
 
     def enter(self, text: str) -> None:
-        """Note the begin of a call that stalls its instance."""
+        """Note the start of a call that stalls its instance."""
         self._now.append(text)
 
     def leave(self, text: str, *, failed: bool) -> None:
-        """Note the end of such a call."""
+        """Note the end of a call that stalled its instance."""
         self._now.remove(text)
         if failed:
             self._last, self._last_at = text, self._clock()
@@ -68,7 +68,7 @@ class Stalls:
 
 @final
 class Stall:
-    """A block in which an instance may be stalled: until its call has a result."""
+    """A context manager around a call that stalls its instance until the call has a result."""
 
     __slots__ = ("_stalls", "_text")
 

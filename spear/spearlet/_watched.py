@@ -1,4 +1,4 @@
-"""A call that instruments watch: its record, and what the record makes of the call."""
+"""A call that instruments watch: its record, and the metadata that the record adds to the call."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ MAX_ENTRIES: Final = 16
 """Texts of a carrier that are sent: trace context has three, baggage included."""
 
 MAX_ENTRY_BYTES: Final = 2048
-"""One of these texts, with its key. All together leave half of a head to the caller's metadata."""
+"""Bytes of one such text and its key. All of them together leave half of a head for other metadata."""
 
 
 @final
 @protected_class
 class WatchedCall:
-    """A call with a record of it. Notes the instance that gets the call, and tells whoever else asked.
+    """A call with a record for instruments. Notes the instance of the call, also in its execution.
 
     Attributes:
-        record: what instruments are given.
-        attributes: the call, with what instruments have put into the carrier added to its metadata.
+        record: the record that instruments receive.
+        attributes: the call, with the texts that instruments put into the carrier as metadata.
     """
 
     __slots__ = ("_counters", "_execution", "_instruments", "attributes", "record")
@@ -82,11 +82,11 @@ class WatchedCall:
 
     @property
     def is_promised(self) -> bool:
-        """See :class:`spear.calls.Placed`."""
+        """Whether the call was accepted before; see :class:`spear.calls.Placed`."""
         return self._execution is not None and self._execution.is_promised
 
     def place(self, instance: InstanceId) -> None:
-        """Note the instance."""
+        """Note the instance that gets the call."""
         self.record.instance = instance
         if self._execution is not None:
             self._execution.place(instance)
