@@ -102,7 +102,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         self._rng = rng
         callbacks = Callbacks(self._registry.find_function)
         self._programs = Programs(runtimes, callbacks, factory)
-        self._names: set[str] = set()  # names of deployments, those that are starting included
+        self._names: set[str] = set()  # names of all deployments, starting ones included
         self._is_looking = False
 
     # -- deploying ----------------------------------------------------------------------------

@@ -1,15 +1,15 @@
-"""Keeps as many replicas of a deployment as are wanted, whatever becomes of them.
+"""The supervisor of a deployment: keeps as many replicas running as are wanted.
 
-Each replica has a place with a number, which gives it its name; whoever follows there has the same name
-and the next incarnation. A task for each place starts its replica, adds it to the pool, waits for its
-end, and starts the next one, within the restart policy. How many places there are to be is for others to
-say.
+A *place* holds one replica at a time. The place's number is part of the replica's name, and a successor
+has the same name and the next incarnation. A task for each place starts a replica, adds it to the pool,
+waits for the replica's end, and starts the next one, as the restart policy allows. The deployment decides
+how many places there are.
 
 Invariants:
 
-* A replica leaves the pool before it is asked to end, so that no call meets one that is leaving.
-* A replacement takes calls before the one that it replaces leaves, if the runtime has room for both.
-* One that cannot be kept alive harms no other place.
+* A replica leaves the pool before it is asked to end, so that a draining replica gets no new calls.
+* A replacement takes calls before the old replica drains, if the runtime has capacity for both.
+* A replica that cannot be kept alive does not affect other places.
 """
 
 from __future__ import annotations
@@ -43,70 +43,70 @@ logger: Final = logging.getLogger("spear.spearlet")
 
 
 MAX_STARTING: Final = 16
-"""Replicas of a deployment that are being started at a time. The processor is shared among them: of a
-thousand, none would be ready by its deadline."""
+"""Replicas of a deployment that are started at the same time. They share the CPU: if a thousand were
+started at once, none would be ready by its deadline."""
 
 
 class StartedReplica(ServingReplica, Protocol):
     """A replica that is being started, or has been."""
 
     async def wait_ready(self) -> CommunicationChannel:
-        """Wait until it takes calls. Raises SpawnFailed."""
+        """Wait until the replica takes calls. Raises SpawnFailed."""
 
     async def stop(self, drain_seconds: float | None = None) -> object:
-        """End it as gently as it lets us."""
+        """Stop the replica; its running calls may finish for ``drain_seconds``."""
 
     async def kill(self, reason: str = "") -> None:
-        """End it at once, if it can be; otherwise let its block end it. A checkpoint."""
+        """Kill the replica at once, if possible; otherwise the end of its block does. A checkpoint."""
 
 
 OpenReplica: TypeAlias = Callable[[str, int], AbstractAsyncContextManager[StartedReplica]]
-"""Starts a replica of a name and an incarnation, and stops it when the block is left."""
+"""Starts a replica with a name and an incarnation, and stops it when the block is left."""
 
 
 @final
 @attrs.define(eq=False, kw_only=True)
 class _Place:
-    """Where one replica lives, one incarnation after the other."""
+    """A numbered place for one replica, and for its successors."""
 
     number: int
     open_replica: OpenReplica
     health: HealthPolicy
     budget: RestartBudget
-    patience: float  # seconds for its calls, once it is to leave
+    patience: float  # seconds for running calls to finish, once the place is retired
     replica: StartedReplica | None = None
     is_ready: bool = False
-    was_ready: bool = False  # ever
+    was_ready: bool = False  # at any time
     settled: trio.Event = attrs.field(factory=trio.Event)  # the first start has succeeded or failed
-    leaving: trio.Event = attrs.field(factory=trio.Event)  # nothing is wanted here any more
-    farewell: trio.CancelScope = attrs.field(factory=trio.CancelScope)  # until its time is up
-    gone: trio.Event = attrs.field(factory=trio.Event)
-    failure: SpearError | None = None  # why there is none now
-    is_given_up: bool = False
+    leaving: trio.Event = attrs.field(factory=trio.Event)  # no replica is wanted here any more
+    farewell: trio.CancelScope = attrs.field(factory=trio.CancelScope)  # around the drain
+    gone: trio.Event = attrs.field(factory=trio.Event)  # the task of the place has ended
+    failure: SpearError | None = None  # why the place has no replica now
+    is_given_up: bool = False  # after too many restarts, until the next one succeeds
 
 
 @final
 @protected_class
 class Supervisor:
-    """The places of one deployment.
+    """A supervisor of the replicas of one deployment.
 
     Args:
-        name: of the deployment.
-        open_replica: starts one.
-        settings: how they are restarted, and asked whether they are well.
-        call_seconds: what calls have that name no deadline, and so what a replica that is replaced, or
-            not needed any more, has for those that it runs.
-        pool: where those that are ready take calls.
-        nursery: of a task for each place.
-        rng: spreads delays.
+        name: the deployment's name.
+        open_replica: starts a replica.
+        settings: the policies for restarts and health checks, and the default timeout of calls.
+        call_seconds: the default timeout of calls if the settings have none. A replica that is replaced,
+            or not needed any more, has the default timeout to finish its calls.
+        pool: the pool in which ready replicas take calls.
+        nursery: runs a task for each place.
+        rng: spreads the delays of restarts.
 
     Attributes:
-        started: replicas that were started.
+        started: replicas that have become ready.
         lost: replicas that ended without being asked to.
-        restarts: replicas that were started to replace one that was lost or did not start.
-        open_replica: starts one, where there was none before.
-        on_ready: told of each replica that has become ready, before it takes calls.
-        on_given_up: told why a replica was restarted too often.
+        restarts: starts that replaced a replica which was lost or had not started.
+        open_replica: starts a replica in a new place.
+        on_ready: called with the channel of each replica that has become ready, before it takes calls.
+        on_given_up: called with the reason when a replica was restarted too often.
     """
 
     def __init__(
@@ -129,45 +129,45 @@ class Supervisor:
         self._pool = pool
         self._nursery = nursery
         self._rng = rng
-        self._places: dict[int, _Place] = {}  # where a replica is wanted
-        self._existing: list[_Place] = []  # those, and others that are about to follow one or to go
+        self._places: dict[int, _Place] = {}  # places in which a replica is wanted
+        self._existing: list[_Place] = []  # all places with a task: also replacements and retired ones
         self._incarnations: dict[int, int] = {}
-        self._settling = trio.Event()  # for whoever waits for all of them
+        self._settling = trio.Event()  # set, and replaced, when a place settles; for wait_settled()
         self._starting = trio.Semaphore(MAX_STARTING)
 
     # -- what there is ------------------------------------------------------------------------
 
     @property
     def wanted(self) -> int:
-        """How many replicas there are to be."""
+        """Number of replicas that are wanted."""
         return len(self._places)
 
     @property
     def ready(self) -> int:
-        """How many of them take calls."""
+        """Number of wanted replicas that are ready."""
         return sum(place.is_ready for place in self._places.values())
 
     @property
     def instances(self) -> tuple[StartedReplica, ...]:
-        """All that exist now, by their numbers; those that are leaving come last."""
+        """All replicas that exist now, ordered by number; draining replicas come last."""
         places = sorted(self._existing, key=lambda each: (each.leaving.is_set(), each.number))
         return tuple(each.replica for each in places if each.replica is not None)
 
     @property
     def trouble(self) -> tuple[SpearError, bool] | None:
-        """Why there is no replica at some place, and whether that was given up."""
+        """The failure of a place that has no replica, and whether the place was given up; or None."""
         found = [each for each in self._places.values() if each.failure is not None]
         found.sort(key=lambda each: not each.is_given_up)
         return (found[0].failure, found[0].is_given_up) if found and found[0].failure else None
 
     def uses(self, open_replica: OpenReplica) -> bool:
-        """Whether a replica that is wanted is started by this."""
+        """Whether a wanted replica is started by ``open_replica``."""
         return any(place.open_replica == open_replica for place in self._places.values())
 
     # -- how many -----------------------------------------------------------------------------
 
     def want(self, number: int) -> None:
-        """Have so many replicas from now on: begins what is needed, and waits for nothing."""
+        """Set the number of wanted replicas; starts or retires places, and does not wait for them."""
         while len(self._places) > number:
             self._retire(min(self._places.values(), key=_worth))
         while len(self._places) < number:
@@ -175,10 +175,10 @@ class Supervisor:
             self._places[free] = self._begin(free)
 
     async def wait_settled(self) -> None:
-        """Wait until all that were begun are ready, or have been.
+        """Wait until the first start in every place has succeeded. A checkpoint.
 
         Raises:
-            SpearError: one has never become ready, and its first try has failed.
+            SpearError: a start has failed in a place that never had a ready replica.
         """
         await trio.lowlevel.checkpoint()
         places = list(self._places.values())
@@ -197,7 +197,7 @@ class Supervisor:
         *,
         after: trio.Event | None = None,
     ) -> _Place:
-        """Start a replica, of the current program by default, at once or after an event."""
+        """Start a new place, for the current program by default, at once or after an event."""
         open_replica, settings = program or (self.open_replica, self._settings)
         timeout = settings.timeout
         place = _Place(
@@ -212,7 +212,7 @@ class Supervisor:
         return place
 
     def _retire(self, place: _Place, seconds: float | None = None) -> None:
-        """Have it leave, within its own time or within so many seconds."""
+        """Let a place's replica drain and end, within ``seconds`` or else the place's own time."""
         if self._places.get(place.number) is place:
             del self._places[place.number]
         if place.replica is not None:
@@ -224,20 +224,20 @@ class Supervisor:
     # -- replacing ----------------------------------------------------------------------------
 
     async def replace_all(self, open_replica: OpenReplica, settings: DeploymentSettings) -> None:
-        """Replace every replica, one after the other: the new one is ready before the old one leaves.
+        """Replace every replica, one after the other: each new one is ready before the old one drains.
 
-        If the runtime has no room for both, the old one leaves first. To be called by one task at a time.
-        If cancelled, those that were replaced remain so.
+        If the runtime has no capacity for both, the old replica ends first. One task at a time may call
+        this. If cancelled, replicas that were replaced so far stay replaced.
 
         Raises:
-            SpearError: a new one did not become ready; the old one, and those behind it, still serve.
+            SpearError: a new replica did not become ready; the remaining old ones still serve.
         """
         await trio.lowlevel.checkpoint()
         before = self.open_replica, self._settings
         self.open_replica, self._settings = open_replica, settings
         for number in sorted(self._places):
             old = self._places.get(number)
-            if old is None:  # it was not wanted any more, meanwhile
+            if old is None:  # the place was retired meanwhile
                 continue
             try:
                 await self._replace(old, before)
@@ -246,7 +246,7 @@ class Supervisor:
                 raise
 
     async def _replace(self, old: _Place, before: tuple[OpenReplica, DeploymentSettings]) -> None:
-        """Replace one replica; if the runtime has no room for both, the old one leaves first."""
+        """Replace one replica; if the runtime has no capacity for both, the old one ends first."""
         number = old.number
         new = self._begin(number)
         try:
@@ -259,7 +259,7 @@ class Supervisor:
             if new.failure is not None:
                 raise _again(new.failure)
         except BaseException:
-            if self._places.get(number) is new:  # the old one has left, and is wanted again
+            if self._places.get(number) is new:  # the old one has ended: start its program again
                 self._places[number] = self._begin(number, before, after=new.gone)
             self._retire(new)
             raise
@@ -267,7 +267,7 @@ class Supervisor:
         await old.gone.wait()
 
     def _follow(self, old: _Place, new: _Place) -> None:
-        """Let a place take that of another one, unless none is wanted there any more."""
+        """Retire an old place in favour of a new one; if none is wanted any more, retire the new one."""
         if self._places.get(old.number) is old:
             self._retire(old)
             self._places[old.number] = new
@@ -275,9 +275,9 @@ class Supervisor:
             self._retire(new)
 
     async def stop(self, seconds: float) -> None:
-        """Let all of them leave, at once; what they run may finish for so long. A checkpoint.
+        """Stop all replicas at once; running calls may finish for ``seconds``. A checkpoint.
 
-        If cancelled, they are leaving all the same, but nobody waits for it.
+        If cancelled while it waits for the replicas, they go on stopping.
         """
         await trio.lowlevel.checkpoint()
         places = list(self._existing)
@@ -289,7 +289,7 @@ class Supervisor:
     # -- one place ----------------------------------------------------------------------------
 
     async def _keep(self, place: _Place, after: trio.Event | None) -> None:
-        """One replica after the other, until none is wanted."""
+        """Run one replica after the other in a place, until none is wanted there."""
         try:
             if after is not None:
                 await after.wait()
@@ -300,7 +300,7 @@ class Supervisor:
                     return
                 lived = trio.current_time() - begun if place.is_ready else 0.0
                 place.is_ready, place.failure = False, failure
-                is_first = not place.settled.is_set()  # whoever began it decides what comes of that
+                is_first = not place.settled.is_set()  # then _begin()'s caller decides what follows
                 self._settle(place)
                 delay = self._delay(place, lived, failure, is_first)
                 with trio.move_on_after(delay) if delay != inf else trio.CancelScope():
@@ -336,7 +336,7 @@ class Supervisor:
         return any(not each.is_given_up for each in self._places.values())
 
     async def _live(self, place: _Place) -> SpearError | None:
-        """One life; returns why it ended, if nobody had asked it to."""
+        """Run one incarnation; returns why it ended, or None if it was asked to end."""
         incarnation = self._incarnations[place.number] = self._incarnations.get(place.number, 0) + 1
         name = f"{self._name}-{place.number}"
         try:
@@ -369,7 +369,7 @@ class Supervisor:
                 place.replica = None
 
     async def _start(self, place: _Place, replica: StartedReplica) -> bool:
-        """Wait until it is ready; returns whether it is still wanted then."""
+        """Wait until a replica is ready, and add it to the pool; returns whether it is still wanted."""
         channels: list[CommunicationChannel] = []
 
         @trio.lowlevel.enable_ki_protection
@@ -389,7 +389,7 @@ class Supervisor:
         return True
 
     async def _serve(self, place: _Place, replica: StartedReplica) -> str:
-        """Wait until it ends, or is to end; returns what it is to end for, if it is not well."""
+        """Wait until a replica ends or is to end; returns the fault if its health checks failed."""
         complaints: list[str] = []
 
         @trio.lowlevel.enable_ki_protection
@@ -406,7 +406,7 @@ class Supervisor:
 
 
 async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
-    """Wait until one of them is done; the others are cancelled. Raises what it raises, ungrouped."""
+    """Wait until one of several waits is done, and cancel the others. Raises its SpearError ungrouped."""
     failures: list[SpearError] = []
 
     @trio.lowlevel.enable_ki_protection
@@ -425,14 +425,14 @@ async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
 
 
 def _worth(place: _Place) -> tuple[bool, int, int]:
-    """Who is missed least comes first: not ready, then with few calls, then with a high number."""
+    """Return a sort key that puts dispensable places first: not ready, few calls, high number."""
     channel = place.replica.channel if place.replica is not None else None
     calls = channel.calls_in_flight if channel is not None else 0
     return place.is_ready, calls, -place.number
 
 
 def _verdict(policy: RestartPolicy, failure: SpearError) -> WorkerDied:
-    """What callers are told when all have been given up."""
+    """Return the error for callers when all replicas have been given up."""
     verdict = WorkerDied(
         f"restarted {policy.intensity} times within {policy.period_seconds:g} s, and given up: "
         f"{first_line(failure)}",
@@ -445,5 +445,5 @@ def _verdict(policy: RestartPolicy, failure: SpearError) -> WorkerDied:
 
 
 def _again(failure: SpearError) -> SpearError:
-    """The same failure, to be raised once more: it has been raised, and may be again."""
+    """Return a failure without its traceback, to be raised once more."""
     return failure.with_traceback(None)
