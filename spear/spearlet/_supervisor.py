@@ -130,7 +130,7 @@ class Supervisor:
         self._nursery = nursery
         self._rng = rng
         self._places: dict[int, _Place] = {}  # places in which a replica is wanted
-        self._existing: list[_Place] = []  # all places with a task: also replacements and retired ones
+        self._existing: list[_Place] = []  # all places that have a task, retired ones included
         self._incarnations: dict[int, int] = {}
         self._settling = trio.Event()  # set, and replaced, when a place settles; for wait_settled()
         self._starting = trio.Semaphore(MAX_STARTING)
@@ -300,7 +300,7 @@ class Supervisor:
                     return
                 lived = trio.current_time() - begun if place.is_ready else 0.0
                 place.is_ready, place.failure = False, failure
-                is_first = not place.settled.is_set()  # then _begin()'s caller decides what follows
+                is_first = not place.settled.is_set()  # the caller of _begin() handles this failure
                 self._settle(place)
                 delay = self._delay(place, lived, failure, is_first)
                 with trio.move_on_after(delay) if delay != inf else trio.CancelScope():
