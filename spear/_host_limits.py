@@ -80,7 +80,7 @@ class HostLimits:
     """Encoded arguments of all submitted calls that have not ended; above it ``submit`` raises
     Overloaded. Calls with keys, whose executions go on without their callers, have a second budget of
     this size. A single larger call is allowed while it is alone. Segments are excluded: their memory is
-    not copied, and the limits of the wire bound it."""
+    not copied, and has limits of its own."""
 
     max_executions: int = 10_000
     """Ended executions that are kept; the oldest are forgotten first."""

@@ -9,7 +9,7 @@ import attrs
 
 from spear.channels import LatencyHistogram
 
-_BUCKETS: Final = 104  # of a fine LatencyHistogram, up to two minutes
+_BUCKETS: Final = 104  # buckets of a fine LatencyHistogram, up to two minutes
 
 
 @final

@@ -58,8 +58,8 @@ logger: Final = logging.getLogger("spear.spearlet")
 class Deployment(metaclass=NoPublicConstructor):
     """A program that runs in replicas. Its functions are its attributes.
 
-    Made by :meth:`Spearlet.deploy`. The end of an ``async with deployment`` block stops it. A block that
-    is left by an exception, or cancelled, kills its replicas at once.
+    Made by :meth:`Spearlet.deploy`. The end of an ``async with deployment`` block stops it. If the block
+    is left by an exception, or cancelled, the replicas are killed at once.
 
     Attributes:
         name: its name, from which its instances' names are made.

@@ -2,7 +2,7 @@
 
 An ended execution is forgotten after ``execution_seconds``. If there are too many by number, or by the
 size of results and failures, the oldest are forgotten first. A single one that exceeds the size is
-forgotten at once, and earlier ones are kept. A program that holds an execution can still use it then.
+forgotten at once, and earlier ones are kept. A program can still use a forgotten execution that it holds.
 """
 
 from __future__ import annotations

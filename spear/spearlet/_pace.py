@@ -95,7 +95,7 @@ class Pace:
         """Return the estimated seconds from turn to turn, if there were too few turns to measure.
 
         Args:
-            capacity: calls at a time.
+            capacity: call slots of all replicas together.
             usual_seconds: mean duration of calls so far; None if none has ended.
         """
         known = usual_seconds if self.seconds_of_one is None else self.seconds_of_one

@@ -9,7 +9,7 @@ Invariants:
 
 * While the queue is not empty, no call overtakes: a new call joins the queue.
 * Each free slot wakes one queued call. A call that finds the slot taken keeps its position in the queue.
-* Each queued call is woken at last: by a free slot, by its deadline, or because none is to be expected.
+* Each queued call is woken: by a free slot, by its deadline, or because no replica is to be expected.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class ReplicaPool:
 
         Args:
             call: the call.
-            deadline: in Trio's time.
+            deadline: when the caller gives up, in Trio's time.
             is_promised: whether the call was submitted before; then a closed pool does not reject it.
 
         Raises:
@@ -262,7 +262,7 @@ class ReplicaPool:
             self._served.set()
 
     def give_up(self, verdict: WorkerDied) -> None:
-        """Fail all calls that have to wait, until a replica is added: none is to be expected."""
+        """Fail all calls that have to wait, until a replica is added: no replica is to be expected."""
         self._verdict = verdict
         while self._waiting:
             self._invite_one()

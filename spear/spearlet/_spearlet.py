@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from ._functions import Function
 
 LOOK_SECONDS: Final = 1.0
-"""Seconds between scale-down checks. Scaling up needs no such check, because each call that has to wait
-triggers it."""
+"""Seconds between checks of the load, which end surplus replicas. Each call that has to wait triggers a
+check of its own, which starts missing replicas at once."""
 
 
 class SpearletState(enum.Enum):
@@ -65,7 +65,7 @@ class SpearletStatistics:
     Attributes:
         deployments: the statistics of each deployment, by name.
         executions: submitted calls that have not ended.
-        argument_bytes: bytes of encoded arguments that these calls, and all calls with keys, hold.
+        argument_bytes: bytes of their encoded arguments, and of those of executions with keys.
         refused_connections: number of refused connections, by reason.
     """
 
@@ -127,8 +127,7 @@ class Spearlet(metaclass=NoPublicConstructor):
                 settings of a runtime, or another object that a runtime takes; or an Agent, which then
                 runs inside this process. A file or module with several agents needs the name of one, as
                 in ``shop.py:app``.
-            name: the name of the deployment, also part of its instances' names; by default taken from
-                the target.
+            name: the name of the deployment and of its instances; by default taken from the target.
             replicas: the number of replicas, or a range in which it follows the load; replaces that of
                 ``settings``. One replica is started even if the range begins at 0.
             settings: all other settings of the deployment.

@@ -43,7 +43,7 @@ class Stalls:
         return None
 
     def since(self, begun: float) -> str:
-        """Return the text of a stall that lasts, or whose call has failed since ``begun``; else empty."""
+        """Return the text of a stall that goes on, or whose call failed after ``begun``; else empty."""
         if self._now:
             return self._now[-1]
         return self._last if self._last_at >= begun else ""

@@ -43,8 +43,8 @@ logger: Final = logging.getLogger("spear.spearlet")
 
 
 MAX_STARTING: Final = 16
-"""Replicas of a deployment that are started at the same time. They share the CPU: if a thousand were
-started at once, none would be ready by its deadline."""
+"""Replicas of a deployment that may start at the same time. They share the CPU: of a thousand replicas
+starting at once, none would be ready by its deadline."""
 
 
 class StartedReplica(ServingReplica, Protocol):
