@@ -1,4 +1,4 @@
-"""Instances of functions: starting them, watching them, stopping them."""
+"""Instances of functions: starting, watching and stopping them."""
 
 from ._abc import InstanceTemplate as InstanceTemplate
 from ._abc import Runtime as Runtime

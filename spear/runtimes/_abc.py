@@ -1,9 +1,9 @@
-"""What every runtime offers.
+"""The interface of a runtime.
 
-A :class:`Runtime` runs instances of one kind: it says which targets it takes, and opens an
-:class:`InstanceTemplate` for one, which starts its instances. The life of an instance (logging in, being
-watched, drained, stopped, explained) is the same everywhere and lives in ``_instance``; what a runtime
-brings is a way to start something, and a handle on what it has started, an ``InstanceBody``.
+A :class:`Runtime` runs instances of one kind. It decides which targets it accepts, and opens an
+:class:`InstanceTemplate` for a target; the template starts the instances. The life of an instance (login,
+supervision, drain, stop, error reports) is the same for all runtimes and is implemented in ``_instance``.
+A runtime implements how to start an instance, and an ``InstanceBody``, the handle on a started one.
 
 This module knows no concrete runtime.
 """
@@ -54,14 +54,14 @@ if TYPE_CHECKING:
 @final
 @attrs.frozen(kw_only=True)
 class RuntimeCapabilities:
-    """What can be asked of a runtime's instances.
+    """A description of what a runtime's instances support.
 
     Attributes:
-        can_limit_memory: a limit on memory is enforced.
-        can_limit_cpu: so is one on CPU time.
-        can_be_signalled: instances can be frozen, continued and signalled from outside.
-        can_drain: an instance may finish its calls before it is stopped.
-        can_run_any_program: not only functions written for Spear's SDK.
+        can_limit_memory: whether a limit on memory is enforced.
+        can_limit_cpu: whether a limit on CPU time is enforced.
+        can_be_signalled: whether instances can be frozen, continued and signalled from outside.
+        can_drain: whether an instance can finish its calls before it is stopped.
+        can_run_any_program: whether programs other than functions for Spear's SDK can run.
     """
 
     can_limit_memory: bool = False
@@ -77,11 +77,11 @@ class RuntimeStatistics:
     """A runtime's counters.
 
     Attributes:
-        instances: those that exist now, in whatever state.
-        started: how many were started.
+        instances: instances that exist now, in any state.
+        started: instances that were started.
         failed: instances whose endpoint or ``launch`` failed or was cancelled. An instance that never
             logged in counts under ``started`` and ``exited``.
-        exited: how many that were started run no more.
+        exited: instances that were started and have exited.
     """
 
     instances: int
@@ -93,21 +93,21 @@ class RuntimeStatistics:
 @protected_class
 @attrs.define(eq=False, kw_only=True)
 class Runtime(ABC):
-    """A way to run instances. An object serves one host, which finds it by its name.
+    """A way to run instances. Each object belongs to one host, which finds the runtime by name.
 
-    A host finds runtimes among those that ``open_spearlet(runtimes=...)`` was given, those of Spear, and
-    the entry points ``spear.runtimes`` of installed distributions. An entry point names a subclass, which
+    A host knows the runtimes passed to ``open_spearlet(runtimes=...)``, Spear's own runtimes, and the
+    entry points ``spear.runtimes`` of installed distributions. An entry point names a subclass, which
     is called without arguments, or an object.
 
-    A subclass is decorated with ``@attrs.define(eq=False, kw_only=True)``. Its fields are settings of the
-    runtime at one host: the keys of ``[runtimes.NAME]`` in a configuration.
+    A subclass is decorated with ``@attrs.define(eq=False, kw_only=True)``. The fields of a subclass are
+    settings of the runtime at one host: the keys of ``[runtimes.NAME]`` in a configuration.
 
     Attributes:
-        name: the first part of the ids of its instances: 1 to 32 of ``a-z 0-9 _ -``, the first a letter.
+        name: the first part of each instance id: 1 to 32 of ``a-z 0-9 _ -``, the first a letter.
         settings_class: the class of the settings of one deployment.
-        strategy: how its instances are reached, if the host was given no strategy for it. None is
-            Spear's own.
-        max_instances: at the same time; None if there is no limit but the machine's.
+        strategy: the strategy for channels to the instances, if the host was given none for this
+            runtime. None is Spear's default.
+        max_instances: most instances at the same time; None for no limit but the machine's.
 
     Raises:
         ConfigurationError: the name or a setting cannot be used.
@@ -116,7 +116,7 @@ class Runtime(ABC):
     name: ClassVar[str]
     settings_class: ClassVar[type[RuntimeSettings]]
     strategy: ClassVar[CommunicationStrategy | None] = None
-    _replaces_own: ClassVar[bool] = False  # and may have the name of one of Spear's
+    _replaces_own: ClassVar[bool] = False  # whether it may have the name of a runtime of Spear
 
     max_instances: int | None = None
     _instances: int = attrs.field(default=0, init=False)
@@ -130,17 +130,17 @@ class Runtime(ABC):
             expect_whole("max_instances", self.max_instances, 1)
 
     def capabilities(self) -> RuntimeCapabilities:
-        """What can be asked of its instances."""
+        """Return what the instances support."""
         return RuntimeCapabilities()
 
     def takes(self, target: object) -> RuntimeSettings | None:
         """Return the settings that run a target; None if the target is not for this runtime.
 
         A target is settings of :attr:`settings_class`, or a text such as ``shop.py``, ``company.shop`` or
-        ``filter.wasm``, or any other object. Return settings for a text only if it is certainly
-        yours: the first runtime that returns settings gets the target. Make all paths in the settings
-        absolute; Spear does not check this. Another exception than ConfigurationError, or another result,
-        fails the deployment and names the runtime.
+        ``filter.wasm``, or any other object. Return settings for a text only if the text certainly means
+        this runtime: the first runtime that returns settings gets the target. Make all paths in the
+        settings absolute; Spear does not check this. An exception other than ConfigurationError, or any
+        other result, fails the deployment with an error that names the runtime.
 
         Raises:
             ConfigurationError: the target is for this runtime, and cannot be used.
@@ -148,10 +148,10 @@ class Runtime(ABC):
         return target if isinstance(target, self.settings_class) else None
 
     def validate(self, settings: RuntimeSettings) -> None:
-        """Find out whether instances could be started so, without starting one.
+        """Check whether this machine can start instances with these settings, without starting one.
 
         Raises:
-            ConfigurationError: no; the message says what to change.
+            ConfigurationError: the machine cannot; the message says what to change.
         """
         if not isinstance(settings, self.settings_class):
             raise ConfigurationError(
@@ -171,21 +171,21 @@ class Runtime(ABC):
         timeouts: InstanceTimeouts | None = None,
         on_line: OnLine | None = None,
     ) -> AsyncIterator[InstanceTemplate]:
-        """What starts instances of one program, for as long as the block runs.
+        """Open a template, which starts instances of one program while the block runs.
 
-        Instances must end before the block is left, unless the runtime says otherwise. What the block
-        raises comes out as it is, not in a group.
+        Instances must end before the block is left, unless the runtime says otherwise. An exception of
+        the block is raised as it is, not in a group.
 
         Args:
-            settings: of :attr:`settings_class`; of all instances.
-            factory: opens the channels to the instances; its limits are theirs.
+            settings: the settings of all instances, of :attr:`settings_class`.
+            factory: opens the channels to the instances; its limits apply to them.
             several: whether more than one instance is expected, so that preparation pays.
-            timeouts: of the instances whose specs have none; by default those of the factory's limits.
+            timeouts: the timeouts of instances whose specs have none; by default the factory's.
             on_line: receives each line that is written while instances are prepared; must neither block
                 nor raise.
 
         Raises:
-            ConfigurationError: see :meth:`validate`; or ``on_line`` is no plain function.
+            ConfigurationError: see :meth:`validate`; or ``on_line`` is not a plain function.
             SpawnFailed: the runtime cannot prepare instances, or not within ``startup_seconds``.
             SpearError: a bug of the runtime has ended the block.
         """
@@ -212,14 +212,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def prepare(self, spec: TemplateSpec) -> AbstractAsyncContextManager[InstanceTemplate]:
-        """Do what instances need before they start; leaving the block undoes it.
+        """Prepare for starting instances; leaving the block undoes the preparation.
 
-        :meth:`open_template` calls this, and has checked the settings. Entering the block and leaving
-        it have ``startup_seconds`` of the timeouts each.
+        Only :meth:`open_template` calls this method, after it has checked the settings. Entering and
+        leaving the block may each take ``startup_seconds`` of the timeouts.
         """
 
     def statistics(self) -> RuntimeStatistics:
-        """The counters."""
+        """Return the counters."""
         return RuntimeStatistics(
             instances=self._instances,
             started=self._seen[InstanceState.STARTING],
@@ -229,7 +229,7 @@ class Runtime(ABC):
 
     @contextmanager
     def _counting(self, spec: InstanceSpec) -> Iterator[InstanceSpec]:
-        """Count an instance while the block runs, and every state that it comes to."""
+        """Count an instance while the block runs, and each state that it enters."""
         if spec.instance_id.runtime != self.name:
             raise ConfigurationError.about(
                 "instance_id", f"{spec.instance_id} is of another runtime than {self.name!r}"
@@ -255,12 +255,12 @@ class Runtime(ABC):
 @final
 @attrs.frozen(kw_only=True)
 class TemplateSpec:
-    """A template that is wanted.
+    """A request to open a template.
 
     Attributes:
-        settings: of its instances; of the runtime's ``settings_class``.
-        factory: opens the channels to the instances.
-        limits: of the host, with the timeouts of these instances.
+        settings: the settings of the instances, of the runtime's ``settings_class``.
+        factory: the factory of the channels to the instances.
+        limits: the limits of the host, with the timeouts of these instances.
         several: whether more than one instance is expected.
         on_line: receives each line that is written while instances are prepared.
     """
@@ -274,13 +274,13 @@ class TemplateSpec:
 
 @protected_class
 class InstanceTemplate(ABC):
-    """What makes many instances of one program cheap: a zygote, a compiled module, a Pod template.
+    """A preparation that makes starts of one program cheap: a zygote, a compiled module, a Pod template.
 
     Opened by :meth:`Runtime.open_template`.
 
     Attributes:
-        runtime: has made it, and counts its instances.
-        spec: what was wanted.
+        runtime: the runtime that has opened the template, and counts its instances.
+        spec: the request for the template.
     """
 
     def __init__(self, runtime: Runtime, spec: TemplateSpec) -> None:
@@ -289,52 +289,52 @@ class InstanceTemplate(ABC):
 
     @property
     def obstacle(self) -> str:
-        """The reason that preparation does not speed up starts, as a predicate: "has but one instance".
+        """The reason why preparation does not speed up starts, as a predicate: "has but one instance".
 
-        Empty if it does.
+        Empty if preparation does speed up starts.
         """
         return ""
 
     def configure_channel(self, config: ChannelConfig) -> ChannelConfig:
-        """Return the channel's configuration for an instance; ``config`` is the one in its spec."""
+        """Return the channel configuration of an instance, based on ``config`` from its spec."""
         return config
 
     @abstractmethod
     def launch(
         self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
     ) -> AbstractAsyncContextManager[InstanceBody]:
-        """Start what an instance runs in; leaving the block releases all that it holds.
+        """Start the body of an instance, such as a process; leaving the block releases all it holds.
 
         The instance has to log in at ``endpoint.address`` as ``endpoint.instance_id``, with
-        ``endpoint.secret``. Its body is killed before the block is left. Entering the block and leaving
-        it have ``startup_seconds`` and ``exit_seconds`` together each, so that a runtime may say itself
-        what took too long.
+        ``endpoint.secret``. Spear kills the body before it leaves the block. Entering and leaving the
+        block may each take ``startup_seconds`` plus ``exit_seconds``. A runtime can therefore enforce
+        ``startup_seconds`` itself, and name the step that took too long.
 
         Args:
             endpoint: where the instance logs in.
-            book: keeps what the instance writes.
-            timeouts: of this instance.
+            book: keeps the lines that the instance writes.
+            timeouts: the timeouts of this instance.
 
         Raises:
-            SpawnFailed: it could not be started.
-            ConfigurationError: it cannot be started so.
+            SpawnFailed: the instance could not be started.
+            ConfigurationError: the instance cannot be started with these settings.
         """
 
     @protected_block
     async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
-        """An instance that is starting; for as long as the block runs, it may live.
+        """Start an instance, which lives at most as long as the block runs.
 
-        Wait for it with :meth:`Instance.wait_ready`. Leaving the block stops it with
-        :meth:`Instance.stop` if it still runs; leaving by an exception, or cancelled, kills it at once.
-        Afterwards Spear holds nothing of the instance. An instance that does not end within
-        ``kill_seconds`` of being killed may still run; an error is logged. What the block raises comes
-        out as it is, not in a group.
+        Wait until it accepts calls with :meth:`Instance.wait_ready`. Leaving the block stops the instance
+        with :meth:`Instance.stop` if it still runs; an exception or a cancellation kills it at once.
+        Afterwards Spear holds no resource of the instance. An instance that does not exit within
+        ``kill_seconds`` of being killed may still run; an error is logged. An exception of the block is
+        raised as it is, not in a group.
 
         Raises:
-            ConfigurationError: its id is of another runtime, or it cannot be started so.
-            ChannelCreationFailed: there is no way to talk to it.
-            SpawnFailed: it could not be started.
-            SpearError: there is an instance of that id, or a bug of the runtime has ended the block.
+            ConfigurationError: the id names another runtime, or these settings cannot be used.
+            ChannelCreationFailed: no endpoint could be opened for the instance.
+            SpawnFailed: the instance could not be started.
+            SpearError: an instance of that id exists, or a bug of the runtime has ended the block.
         """
         name = self.runtime.name
         config = call_runtime(name, "configure_channel", self.configure_channel, spec.channel)

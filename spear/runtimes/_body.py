@@ -1,7 +1,7 @@
-"""What a runtime is given to start an instance, and what it gives back.
+"""The request to start an instance, and the handle on a started one.
 
-An :class:`InstanceSpec` says what is wanted; an :class:`InstanceBody` is the handle on what was started
-for it: a process, a WebAssembly module, a Pod. ``_instance`` knows instances by these two alone.
+An :class:`InstanceSpec` describes the instance to start. An :class:`InstanceBody` is the handle on what
+the runtime has started: a process, a WebAssembly module, a Pod. ``_instance`` uses only these two.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class RuntimeSettings:
-    """What a runtime has to know to start the instances of a deployment; each runtime has a subclass.
+    """The settings of one deployment's instances; each runtime has a subclass.
 
     Attributes:
-        debug: errors carry tracebacks.
+        debug: whether errors carry tracebacks.
     """
 
     debug: bool = False
 
     @property
     def title(self) -> str:
-        """What is run, for people; a deployment's default name is taken from it. May be empty."""
+        """The program's name for people, from which a deployment's default name is made; may be empty."""
         return ""
 
     def check_replicas(self, most: int) -> None:
-        """Raise ConfigurationError if a deployment cannot have so many replicas."""
+        """Raise ConfigurationError if a deployment cannot have ``most`` replicas."""
 
     def problems(self) -> Iterator[ConfigurationError]:
         """Yield an error for each reason why this machine cannot start the program.
 
-        Its ``key`` is the setting at fault; empty if the fault is the machine's.
+        The ``key`` of each error is the setting at fault; empty if the fault is the machine's.
         """
         yield from ()
 
@@ -55,18 +55,18 @@ class RuntimeSettings:
 @final
 @attrs.frozen(kw_only=True)
 class InstanceSpec:
-    """An instance that is wanted.
+    """A request to start an instance.
 
     Attributes:
-        instance_id: its name and incarnation; no other instance of the host may have it.
-        service: what the host offers to it.
-        channel: how to talk to it, if not as the strategy of its runtime says.
-        timeouts: of its life, if not those of its template.
-        on_event: told of every state it comes to, in order; must neither block nor raise.
-        on_line: told of every line it writes; must neither block nor raise.
+        instance_id: the runtime, name and incarnation; unique among the instances of the host.
+        service: the functions of the host that the instance may call.
+        channel: the channel's configuration; by default the strategy of the runtime decides.
+        timeouts: the timeouts of the instance; None for the timeouts of its template.
+        on_event: called with each state that the instance enters, in order; must neither block nor raise.
+        on_line: called with each line that the instance writes; must neither block nor raise.
 
     Raises:
-        ConfigurationError: ``on_event`` or ``on_line`` is no plain function.
+        ConfigurationError: ``on_event`` or ``on_line`` is not a plain function.
     """
 
     instance_id: InstanceId
@@ -86,15 +86,15 @@ class InstanceSpec:
 @final
 @attrs.frozen(kw_only=True)
 class InstanceMetrics:
-    """What an instance uses now; None is what its runtime cannot tell.
+    """The current resource usage of an instance; each None is a value that the runtime cannot tell.
 
-    Of a process, it is the process itself, without others that it has started.
+    For a process, the numbers exclude its child processes.
 
     Attributes:
-        cpu_seconds: of all its threads, since it started.
-        memory_bytes: that it has in physical memory, shared pages included.
-        descriptors: that it has open.
-        threads: that it has.
+        cpu_seconds: CPU time of all threads since the start.
+        memory_bytes: physical memory in use, shared pages included.
+        descriptors: open file descriptors.
+        threads: threads.
     """
 
     cpu_seconds: float | None = None
@@ -104,17 +104,17 @@ class InstanceMetrics:
 
 
 class InstanceBody(ABC):
-    """The handle on what a runtime has started. Only :class:`Instance` uses it.
+    """A handle on what a runtime has started. Only :class:`Instance` uses it.
 
-    ``terminate`` and ``kill`` do what they can do at once in their first step, before any checkpoint: a
-    signal is sent even if they are cancelled. :class:`Instance` limits their time.
+    ``terminate`` and ``kill`` act before their first checkpoint, so that a signal is sent even if they
+    are cancelled. :class:`Instance` limits their time.
 
     Attributes:
-        description: for log lines, such as "pid 17"; may be empty.
-        pid: of its process, if it has one on this machine.
-        exit_status: as ``subprocess`` counts it, None while it runs or if it is not known.
-        has_ended: whether it is known to run no more, though its exit status may still come.
-        failure: why it has ended, as the end of "it ...", if the runtime knows more than an exit status.
+        description: a name for log lines, such as "pid 17"; may be empty.
+        pid: the pid of the process, if there is one on this machine.
+        exit_status: the exit status as in ``subprocess``; None while running or if unknown.
+        has_ended: whether the body is known to have ended; the exit status may become known later.
+        failure: the reason of the end, as the end of "it ...", if it says more than an exit status.
     """
 
     description: str = ""
@@ -125,34 +125,34 @@ class InstanceBody(ABC):
 
     @abstractmethod
     async def wait_exited(self) -> None:
-        """Wait until it has ended, and all that it started with it. One waiter at a time.
+        """Wait until the body and everything that it started have ended. One waiter at a time.
 
-        If cancelled, nothing changes, and it can be waited for again.
+        Cancellation changes nothing; the method can be called again.
         """
 
     @abstractmethod
     async def watch(self) -> None:
-        """Do what has to be done while it runs, such as reading what it writes.
+        """Do the work that is necessary while the body runs, such as reading its output.
 
-        Cancelled when the instance has ended, or could not be killed.
+        Spear cancels this method when the instance has ended or could not be killed.
         """
 
     @abstractmethod
     async def terminate(self) -> None:
-        """Ask it to end. Does nothing if it has ended. May be called again."""
+        """Ask the body to end. Does nothing if it has ended. May be called again."""
 
     @abstractmethod
     async def kill(self) -> None:
-        """End it, whatever it is doing. Does nothing if it has ended. May be called again."""
+        """End the body by force. Does nothing if it has ended. May be called again."""
 
     async def metrics(self) -> InstanceMetrics | None:
-        """What it uses now; None if it has ended, or the runtime cannot tell. A checkpoint."""
+        """Return the current resource usage; None if it has ended or is unknown. A checkpoint."""
         await trio.lowlevel.checkpoint()
         return None
 
     def is_busy(self) -> bool:
-        """Whether it is seen to compute, or waits for a processor, since this was last asked.
+        """Return whether the body has used CPU time since the last call, or waits for a processor now.
 
-        Asked when a heartbeat is missing: one that is busy is not taken for dead. Must not block.
+        Called when a heartbeat is missing: a busy instance is not taken for dead. Must not block.
         """
         return False

@@ -1,4 +1,4 @@
-"""Exceptions that are kept while the blocks of an instance end under a cancelled scope."""
+"""Keeping exceptions while the blocks of an instance end under a cancelled scope."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import trio
 
 @contextmanager
 def catching(caught: list[BaseException]) -> Iterator[None]:
-    """Keep an exception from the blocks around, which end under a cancelled scope.
+    """Append an exception of the block to ``caught`` instead of raising it.
 
-    The nursery would put the exception into a group, and a checkpoint there would replace it by
-    ``trio.Cancelled``. A cancellation goes on if it comes alone.
+    The enclosing blocks end under a cancelled scope. There, a nursery would put the exception into a
+    group, and a checkpoint would replace it by ``trio.Cancelled``. A cancellation alone is raised as usual.
     """
     try:
         yield
@@ -29,6 +29,6 @@ def catching(caught: list[BaseException]) -> Iterator[None]:
 
 
 def most_urgent(caught: list[BaseException]) -> BaseException | None:
-    """Return the first of the exceptions, or None. A KeyboardInterrupt goes before others."""
+    """Return the first KeyboardInterrupt, or else the first exception, or None."""
     interrupts = [each for each in caught if isinstance(each, KeyboardInterrupt)]
     return next(iter(interrupts or caught), None)

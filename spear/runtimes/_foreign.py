@@ -1,7 +1,7 @@
-"""Entering code of a runtime that another distribution may have written.
+"""Calling the code of a runtime, which may come from another distribution.
 
-Its errors are the author's, and name the runtime: none comes out of a host as it was raised. An answer of
-the wrong type is refused here, where it is known who gave it.
+An exception of a runtime's code is replaced by a Spear error that names the runtime. A result of the wrong
+type is refused here as well, while the method that returned it is known.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ logger: Final = logging.getLogger("spear.runtimes")
 
 
 BUGS: Final = (Exception, SystemExit, BaseExceptionGroup)
-"""Exceptions of a runtime's body. Cancellations and interrupts are never in a group there."""
+"""The exceptions that are bugs of a runtime's body. A group there contains no cancellation or interrupt."""
 
 
 @contextmanager
 def logging_bugs(instance: object, fault: str) -> Iterator[None]:
-    """A block that enters a body of a runtime: log a bug of it, such as "cannot be killed"."""
+    """Log an exception of the block, which calls a runtime's body, with a fault such as "cannot be killed"."""
     try:
         yield
     except BUGS:
@@ -45,9 +45,9 @@ def logging_bugs(instance: object, fault: str) -> Iterator[None]:
 
 @contextmanager
 def blaming_runtime(name: str, method: str) -> Iterator[None]:
-    """Raise ConfigurationError, which names the runtime and its method, for whatever the block raises.
+    """Replace an exception of the block by a ConfigurationError that names the runtime and the method.
 
-    A ConfigurationError comes out as it is.
+    A ConfigurationError of the block is raised as it is.
     """
     try:
         yield
@@ -58,21 +58,21 @@ def blaming_runtime(name: str, method: str) -> Iterator[None]:
 
 
 def call_runtime(name: str, method: str, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-    """Return what a method of a runtime returns.
+    """Call a method of a runtime, and return its result.
 
     Raises:
-        ConfigurationError: the method raises, or would have to be awaited; or it has raised this itself.
+        ConfigurationError: the method has raised this or any other exception, or is an async function.
     """
     with blaming_runtime(name, method):
         answer = function(*args)
     if iscoroutine(answer):
-        answer.close()  # or Python warns of it, somewhere else
+        answer.close()  # or Python warns that it was never awaited
         raise _broken(name, method, "is an async function")
     return answer
 
 
 def expect_usable(runtime: Runtime) -> None:
-    """Raise ConfigurationError for a runtime whose class does not say what a host has to know."""
+    """Raise ConfigurationError for a runtime without a name, a settings class or an initialized base."""
     cls = type(runtime).__name__
     if not hasattr(runtime, "name"):
         raise ConfigurationError(f'{cls} has no name: give the class one, as in name = "docker"')
@@ -104,10 +104,10 @@ def settings_for(runtime: Runtime, target: object) -> RuntimeSettings | None:
 
 
 def title_of(runtime: str, settings: RuntimeSettings) -> str:
-    """Return what settings run, for people; may be empty.
+    """Return the title of settings; may be empty.
 
     Raises:
-        ConfigurationError: that is no text.
+        ConfigurationError: the title is not text, or the property raises.
     """
     with blaming_runtime(runtime, "title"):
         title: object = settings.title
@@ -117,7 +117,7 @@ def title_of(runtime: str, settings: RuntimeSettings) -> str:
 
 
 def problems_of(runtime: str, settings: RuntimeSettings) -> Iterator[ConfigurationError]:
-    """Yield the reasons why this machine cannot start a program; a bug of ``problems`` is one, too."""
+    """Yield the reasons why this machine cannot start a program, including a bug of ``problems``."""
     try:
         with blaming_runtime(runtime, "problems"):
             for each in settings.problems():
@@ -129,9 +129,9 @@ def problems_of(runtime: str, settings: RuntimeSettings) -> Iterator[Configurati
 async def metrics_of(
     instance: InstanceId, body: InstanceBody, told: set[str]
 ) -> InstanceMetrics | None:
-    """Return what an instance uses; None if its runtime cannot tell, or fails to.
+    """Return the resource usage of an instance; None if its runtime does not know it, or fails.
 
-    A failure is logged, unless ``told`` has it already.
+    The first failure is logged, and remembered in ``told``.
     """
     try:
         with blaming_runtime(instance.runtime, "metrics"):

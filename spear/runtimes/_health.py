@@ -1,4 +1,4 @@
-"""How an instance is, and how one has ended."""
+"""The health of an instance, and a description of its exit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 @final
 @attrs.frozen(kw_only=True)
 class InstanceHealth:
-    """How an instance is.
+    """The health of an instance, as the host sees it.
 
     Attributes:
-        state: where it stands.
-        reason: why it came there, if there is something to say.
-        is_connected: whether it takes calls.
-        heartbeats_missed: how many of the last it has not answered.
-        calls_in_flight: that it has not finished.
-        age_seconds: since it was asked for.
+        state: the current state.
+        reason: the reason for the state; may be empty.
+        is_connected: whether calls can be sent to the instance.
+        heartbeats_missed: the number of heartbeats missed in a row.
+        calls_in_flight: calls that the instance has not finished.
+        age_seconds: seconds since the instance was requested.
     """
 
     state: InstanceState
@@ -34,7 +34,7 @@ class InstanceHealth:
 
 
 def describe_exit(exit_status: int | None) -> str:
-    """What an exit status says, as the end of a sentence."""
+    """Return a description of an exit status, as a predicate such as "exited with status 3"."""
     if exit_status is None:
         return "ended, nobody knows how"
     if exit_status >= 0:

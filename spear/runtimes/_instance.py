@@ -1,11 +1,11 @@
-"""The life of an instance, whatever runtime it lives in.
+"""The life of an instance, the same for every runtime.
 
-From :func:`host_instance`'s block hangs everything that belongs to one instance: its endpoint, what
-runs it, and one nursery with the tasks that follow both. When the block ends, all of it has ended.
+The block of :func:`host_instance` owns everything that belongs to one instance: its endpoint, its body,
+and one nursery with the tasks that watch both. When the block ends, all of these have ended.
 
-Three things can end an instance, and each leads to the same state by the same code: it exits; it is
-stopped, step by step; or it is declared dead, and then killed, so that what was declared dead cannot
-come back. What a runtime must bring is in ``_body``; this module knows no concrete runtime.
+An instance ends in one of three ways, and the same code handles all of them: it exits by itself, it is
+stopped step by step, or it is declared dead and then killed, so that a dead instance cannot come back.
+``_body`` defines what a runtime has to implement; this module knows no concrete runtime.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.runtimes")
 
 METRICS_SECONDS: Final = 1.0
-"""A runtime that takes longer to tell what an instance uses is not waited for."""
+"""Seconds that a runtime has to report the resource usage of an instance."""
 
 _STOPPED: Final = "it was stopped"
 
@@ -50,7 +50,7 @@ _STOPPED: Final = "it was stopped"
 Launch: TypeAlias = (
     "Callable[[Endpoint, LogBook, InstanceTimeouts], AbstractAsyncContextManager[InstanceBody]]"
 )
-"""Starts what an instance runs in; the block's end releases all it holds."""
+"""Starts the body of an instance, such as a process; leaving the block releases all that it holds."""
 
 
 @final
@@ -59,9 +59,9 @@ class Instance(metaclass=NoPublicConstructor):
     """A running instance. Made by :meth:`InstanceTemplate.open_instance`, never by hand.
 
     Attributes:
-        id: its name and incarnation.
-        channel: how to call it; None while it cannot be talked to. After a reconnection it is
-            another one.
+        id: the runtime, name and incarnation of the instance.
+        channel: the channel for calls to the instance; None while it is not connected. A reconnection
+            may replace the channel.
     """
 
     def __init__(
@@ -78,61 +78,61 @@ class Instance(metaclass=NoPublicConstructor):
         self._log_book = LogBook(spec.instance_id, limits, spec.on_line, instruments)
         self._lifecycle = Lifecycle(spec.instance_id, spec.on_event, instruments)
         self._body: InstanceBody | None = None  # from STARTING on
-        self._told: set[str] = set()  # which faults of its runtime have been logged
+        self._told: set[str] = set()  # methods of the runtime whose faults have been logged
         self._begun = trio.current_time()
         self._was_ready = False
-        self._end_reason = ""  # why we ended it, if we did
+        self._end_reason = ""  # why the host ended the instance, if it did
         self._stopping = trio.Lock()
-        # Of the task that watches the body. Shielded: the body is put down before it is cancelled.
+        # The scope of the task that watches the body. Shielded: the body is killed before the cancel.
         self._watching = trio.CancelScope(shield=True)
         self._is_watched = False
-        self._was_given_up = False  # it has not ended, though it was killed
-        self._killed = trio.Event()  # its runtime was told to kill it, as often as that took
-        self._following = trio.CancelScope()  # of the task that follows the connection
+        self._was_given_up = False  # the instance was killed, and has not ended
+        self._killed = trio.Event()  # set when the runtime's kill() has returned or timed out
+        self._following = trio.CancelScope()  # the scope of the task that follows the connection
 
     def __repr__(self) -> str:
         description = self._body.description if self._body else ""
         body = f" ({description})" if description else ""
         return f"<Instance {self.id}{body} {self.state.value}>"
 
-    # -- what it is ---------------------------------------------------------------------------
+    # -- description --------------------------------------------------------------------------
 
     @property
     def state(self) -> InstanceState:
-        """Where it stands."""
+        """The current state."""
         return self._lifecycle.state
 
     @property
     def history(self) -> tuple[InstanceEvent, ...]:
-        """The last states it was in, this one included, oldest first."""
+        """The last states of the instance including the current one, oldest first."""
         return self._lifecycle.history
 
     @property
     def pid(self) -> int | None:
-        """Of its process, which also leads its group and session; None if it has none here."""
+        """The pid of the process, which leads its group and session; None if there is none here."""
         return self._body.pid if self._body else None
 
     @property
     def exit_status(self) -> int | None:
-        """As ``subprocess`` counts it: negative for a signal; None while it runs, or if unknown."""
+        """The exit status as in ``subprocess``: negative for a signal; None while running or unknown."""
         return self._body.exit_status if self._body else None
 
     @property
     def has_ended(self) -> bool:
-        """Whether it runs no more. False if it counts as exited because killing it had no effect."""
+        """Whether the instance has ended. False if it counts as exited but was killed without effect."""
         return self.state in GONE and not self._was_given_up
 
     @property
     def stderr_tail(self) -> str:
-        """The last lines that it wrote to stderr, at most ``limits.wire.error_message_bytes``."""
+        """The last lines written to stderr, at most ``limits.wire.error_message_bytes``."""
         return self._log_book.tail("stderr").text(self._limits.wire.error_message_bytes)
 
     def logs(self) -> tuple[LogLine, ...]:
-        """What is kept of stdout and stderr: the last ``limits.log_tail_bytes`` of each."""
+        """Return the last lines of stdout and stderr, at most ``limits.log_tail_bytes`` of each."""
         return self._log_book.lines()
 
     def health(self) -> InstanceHealth:
-        """How it is now, as far as the host can tell without asking it."""
+        """Return the current health, as far as the host knows it without asking the instance."""
         statistics = self.channel.statistics() if self.channel else None
         return InstanceHealth(
             state=self.state,
@@ -144,7 +144,7 @@ class Instance(metaclass=NoPublicConstructor):
         )
 
     async def metrics(self) -> InstanceMetrics | None:
-        """What it uses now; None if it does not run, or its runtime cannot tell. A checkpoint."""
+        """Return the current resource usage; None if not running or not known. A checkpoint."""
         await trio.lowlevel.checkpoint()
         if self._body is not None and self.state not in GONE:
             with trio.move_on_after(METRICS_SECONDS):
@@ -154,14 +154,14 @@ class Instance(metaclass=NoPublicConstructor):
     # -- waiting ------------------------------------------------------------------------------
 
     async def wait_ready(self) -> CommunicationChannel:
-        """Wait until it takes calls; returns its channel. A checkpoint.
+        """Wait until the instance accepts calls, and return its channel. A checkpoint.
 
-        If cancelled, nothing changes.
+        Cancellation changes nothing.
 
         Raises:
-            SpawnFailed: it never became ready, and is dead. Comes at most ``exit_seconds`` after the
+            SpawnFailed: the instance has ended, or was still not ready ``exit_seconds`` after the
                 startup deadline.
-            WorkerDied: it was ready once.
+            WorkerDied: the instance has ended after it was ready.
         """
         deadline = self._begun + self._timeouts.startup_seconds + self._timeouts.exit_seconds
         with trio.move_on_at(inf if self._was_ready else deadline):
@@ -171,27 +171,27 @@ class Instance(metaclass=NoPublicConstructor):
         raise self._obituary()
 
     async def wait_exited(self) -> int | None:
-        """Wait until it has exited, or counts as exited; returns its exit status. A checkpoint.
+        """Wait until the instance has or counts as exited, and return its exit status. A checkpoint.
 
-        If cancelled, nothing changes.
+        Cancellation changes nothing.
         """
         await self._lifecycle.wait_for()
         return self.exit_status
 
-    # -- ending it ----------------------------------------------------------------------------
+    # -- stop and kill ------------------------------------------------------------------------
 
     async def stop(self, drain_seconds: float | None = None) -> int | None:
-        """End it, as gently as it lets us; returns its exit status. A checkpoint.
+        """Drain, terminate and if necessary kill the instance; return its exit status. A checkpoint.
 
-        It takes no new calls, and those that run may finish; then it should end by itself. If it
-        does not, it is asked to (SIGTERM), and killed ``terminate_seconds`` later. If cancelled, it is
-        left as far as that has got, and can be stopped or killed again.
+        The instance gets no new calls, finishes its calls in flight and should then exit by itself. If
+        it does not, it is asked to exit (SIGTERM for a process), and killed ``terminate_seconds`` later.
+        Cancellation stops the procedure where it is; :meth:`stop` and :meth:`kill` can be called again.
 
         Args:
-            drain_seconds: for the first step; by default ``drain_seconds`` of its timeouts.
+            drain_seconds: the limit for draining; by default ``drain_seconds`` of the timeouts.
 
         Raises:
-            ConfigurationError: that is no number of seconds; nothing is stopped.
+            ConfigurationError: ``drain_seconds`` is invalid; nothing is stopped.
         """
         if drain_seconds is not None:
             expect_seconds("drain_seconds", drain_seconds)
@@ -214,13 +214,13 @@ class Instance(metaclass=NoPublicConstructor):
         return self.exit_status
 
     async def _drain(self, channel: CommunicationChannel, seconds: float) -> None:
-        """Let it finish its calls, and end by itself if it is of the kind that does."""
+        """Let the instance finish its calls, and exit by itself if it is an agent of Spear."""
         with trio.move_on_after(seconds):
             await channel.drain(seconds)
             with trio.move_on_after(self._timeouts.farewell_seconds) as farewell:
                 await channel.peer_leaving.wait()
             if not farewell.cancelled_caught:
-                # Spear's agents end now. SIGTERM would only spoil their exit status.
+                # Spear's agents exit now. A SIGTERM would only spoil their exit status.
                 with trio.move_on_after(self._limits.shutdown_seconds):
                     await self.wait_exited()
 
@@ -242,14 +242,14 @@ class Instance(metaclass=NoPublicConstructor):
                 await self.wait_exited()
 
     async def kill(self, reason: str = "kill() was called") -> None:
-        """End it at once, with all processes of its group. A checkpoint. Does nothing if it does not run.
+        """Kill the instance with its process group; do nothing if it does not run. A checkpoint.
 
-        Returns when its runtime has been told, which has ``kill_seconds`` of the timeouts for that; then
-        wait for the end with :meth:`wait_exited`. An instance that has not ended ``kill_seconds`` later
-        counts as ended. It is killed also if this is cancelled.
+        Returns when the runtime has sent the kill, for which it has ``kill_seconds`` of the timeouts;
+        then wait for the exit with :meth:`wait_exited`. An instance that has not exited ``kill_seconds``
+        later counts as exited. Cancellation does not prevent the kill.
 
         Args:
-            reason: for the log, and for the errors of calls that it does not finish.
+            reason: the reason for the log, and for the errors of the calls that are lost.
         """
         await self._kill(reason)
         await trio.lowlevel.checkpoint()
@@ -273,7 +273,7 @@ class Instance(metaclass=NoPublicConstructor):
         self._killed.set()
 
     def _begin_to_end(self, reason: str) -> bool:
-        """Whether there is still something to end."""
+        """Move to STOPPING, and return whether the instance is still running."""
         if self._body is None or self.state in GONE:
             return False
         self._end_reason = self._end_reason or reason
@@ -281,13 +281,13 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.STOPPING, reason)
         return True
 
-    # -- what became of it --------------------------------------------------------------------
+    # -- reasons of the end -------------------------------------------------------------------
 
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> WorkerDied:
-        """What to raise for a call that was lost with its channel: how the instance died.
+        """Return the error for a call that was lost with its channel: how the instance died.
 
-        The exit status is known a moment after the channel is lost; this waits for it, for at most
-        ``exit_seconds`` of its timeouts. A checkpoint.
+        The exit status is known a moment after the channel is lost. This method waits for the exit
+        status, for at most ``exit_seconds`` of the timeouts. A checkpoint.
         """
         with trio.move_on_after(self._timeouts.exit_seconds):
             await self.wait_exited()
@@ -295,11 +295,11 @@ class Instance(metaclass=NoPublicConstructor):
         return self._worker_died(story, error)
 
     def _obituary(self) -> SpearError:
-        """What to raise for an instance that is not there any more."""
+        """Return the error for waiting until an instance is ready that has ended or is too late."""
         if self._was_ready:
             return self._worker_died(self._story())
         story = self._story()
-        if self.exit_status == 0 and not self._end_reason:  # it seems content
+        if self.exit_status == 0 and not self._end_reason:  # the program saw no error
             story += " before it logged in"
         return SpawnFailed(f"{self.id} did not start: it {story}", stderr_tail=self.stderr_tail)
 
@@ -324,21 +324,21 @@ class Instance(metaclass=NoPublicConstructor):
             how = describe_exit(self.exit_status)
         return f"{how}, because {self._end_reason}" if self._end_reason else how
 
-    # -- the tasks of its nursery -------------------------------------------------------------
+    # -- tasks of the nursery -----------------------------------------------------------------
 
     def _launched(self, body: InstanceBody) -> None:
         self._body = body
         self._lifecycle.move(InstanceState.STARTING, body.description)
 
     async def _watch(self, body: InstanceBody) -> None:
-        """Watch the body until it has ended, and further, if it still has to be read."""
+        """Watch the body until :meth:`_put_down` cancels this, so that output is read to its end."""
         try:
             with self._watching:
                 async with open_private_nursery() as nursery:
                     nursery.start_soon(self._watch_exit, body)
                     await body.watch()
                     await trio.sleep_forever()
-        except BUGS as error:  # which must not end the host
+        except BUGS as error:  # a bug of the runtime must not end the host
             logger.exception("%r cannot be watched any more", self)
             await self._kill(f"its runtime failed: {summary_of(next(iter(leaves_of(error))))}")
             self._exited()
@@ -351,7 +351,7 @@ class Instance(metaclass=NoPublicConstructor):
         self._exited()
 
     async def _give_up_killed(self) -> None:
-        """Declare an instance ended that was killed and does not end, so that it is replaced."""
+        """Declare a killed instance that does not exit to be exited, so that it is replaced."""
         await self._killed.wait()
         with trio.move_on_after(self._timeouts.kill_seconds):
             await self.wait_exited()
@@ -370,7 +370,7 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.EXITED, self._story())
 
     async def _follow(self, endpoint: Endpoint) -> None:
-        """Follow the connection of the instance, and declare it dead if that is how it looks."""
+        """Follow the instance's connection, and kill the instance if it is silent or not connected."""
         with self._following:
             try:
                 await self._follow_channels(endpoint)
@@ -402,7 +402,7 @@ class Instance(metaclass=NoPublicConstructor):
             await self.kill(f"it {omission}")
 
     async def _see_off(self) -> None:
-        """It has left of its own will: let it end."""
+        """Let an instance exit that has closed its connection; kill it after ``terminate_seconds``."""
         if not self._stopping.locked():
             with trio.move_on_after(self._timeouts.terminate_seconds):
                 await self.wait_exited()
@@ -416,14 +416,14 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.READY)
 
     def _is_busy(self) -> bool:
-        with logging_bugs(self, "cannot tell whether it is busy"):  # the heartbeat must go on
+        with logging_bugs(self, "cannot tell whether it is busy"):  # heartbeats must continue
             return self._body is not None and self._body.is_busy()
         return False
 
     # -- the end ------------------------------------------------------------------------------
 
     async def _put_down(self, body: InstanceBody) -> None:
-        """See that it does not run any more, even if we are cancelled; then watch it no more."""
+        """Kill the instance if it still runs, even if cancelled; then stop watching the body."""
         try:
             await self._kill("its owner has left it")
         finally:  # Ctrl-C may have interrupted an observer of the state
@@ -432,7 +432,7 @@ class Instance(metaclass=NoPublicConstructor):
                 with trio.CancelScope(shield=True, deadline=deadline):
                     if self._is_watched:
                         await self._lifecycle.wait_for()
-                    elif self.state not in GONE:  # what watched it has failed
+                    elif self.state not in GONE:  # the task that watched it has failed
                         await body.wait_exited()
                         self._exited()
             finally:
@@ -440,12 +440,12 @@ class Instance(metaclass=NoPublicConstructor):
                 self._give_up()
 
     def _delete(self, failure: BaseException | None) -> None:
-        """Nothing of it is left."""
+        """Move to DELETED, after everything that belongs to the instance has been released."""
         try:
             if self.state is InstanceState.CREATED:
                 reason = str(failure or "it was not wanted any more")
                 self._lifecycle.move(InstanceState.FAILED, reason)
-        finally:  # as above
+        finally:  # Ctrl-C may have interrupted an observer of the state
             self._lifecycle.move(InstanceState.DELETED)
 
 
@@ -459,7 +459,7 @@ async def _next_channel(endpoint: Endpoint, deadline: float) -> CommunicationCha
 async def host_instance(
     spec: InstanceSpec, factory: CommunicationFactory, config: ChannelConfig, launch: Launch
 ) -> AsyncIterator[Instance]:
-    """The whole life of an instance; see :meth:`InstanceTemplate.open_instance`."""
+    """Run an instance from start to end; see :meth:`InstanceTemplate.open_instance`."""
     manager = factory.manager
     timeouts = spec.timeouts or manager.limits.timeouts
     instance = Instance._create(spec, manager.limits, timeouts, manager.instruments)
@@ -482,7 +482,7 @@ async def host_instance(
                                     yield instance
                                     await instance.stop()
                             finally:
-                                # Not the nursery: its scope is around the end of the block of launch.
+                                # Not the nursery's scope, which also covers the exit of launch.
                                 instance._following.cancel()
                                 await run_to_its_end(instance._put_down, body)
     finally:
@@ -493,6 +493,6 @@ async def host_instance(
             try:
                 raise failure  # in place of a Cancelled, whose scope ends the block anyway
             finally:
-                del failure  # it refers to this frame
-    # The nursery, which we cancelled ourselves, took a cancellation from outside for its own.
+                del failure  # its traceback refers to this frame
+    # The nursery cancels itself at the block's end, and so absorbs a cancellation from outside.
     await trio.lowlevel.checkpoint_if_cancelled()

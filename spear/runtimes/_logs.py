@@ -1,8 +1,8 @@
-"""What an instance writes: cut into lines, told to the log, and the end of it kept.
+"""The output of an instance: split into lines, logged, and its last lines kept.
 
-An instance is not trusted with our memory, our log file or our terminal. A line has a greatest length,
-what is kept has a greatest size, and what could control a terminal or fake a second line is escaped.
-This module knows bytes and lines; where they come from is not its business.
+An instance is not trusted with the host's memory, log file or terminal. The length of a line and the size
+of the kept lines are limited. Characters that could control a terminal or fake a line end are escaped.
+This module knows bytes and lines, not the pipe or socket from which they come.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.instances")
 
 LINE_OVERHEAD_BYTES: Final = 64
-"""What a kept line counts besides its text, so that a million empty lines are not free."""
+"""Bytes that a kept line counts in addition to its text, so that a million empty lines are not free."""
 
-# C0 and C1 controls but the tab, and the separators that some viewers take for a line's end.
+# C0 and C1 controls except the tab, and the separators that some viewers take for a line's end.
 _ESCAPES: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\t")
 } | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 OnLine: TypeAlias = "Callable[[InstanceId, LogLine], None]"
-"""Receives each line that an instance writes. Must not block; what it raises is logged."""
+"""A function called with each line that an instance writes. It must not block; its errors are logged."""
 
 
 @final
 class LogBook:
-    """Everything one instance wrote lately."""
+    """A log of the last lines that one instance has written."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class LogBook:
         }
 
     def tail(self, stream: OutputName) -> LogTail:
-        """What it wrote to one stream."""
+        """Return the log of one stream."""
         return self._tails[stream]
 
     def lines(self) -> tuple[LogLine, ...]:
-        """What is kept of both streams, in the order in which we read it."""
+        """Return the kept lines of both streams, in the order in which the host read them."""
         kept = (tail.lines for tail in self._tails.values())
         return tuple(heapq.merge(*kept, key=lambda line: line.number))
 
     def enter(self, stream: OutputName, text: str) -> LogLine:
-        """Make a line of ``text``, and log it."""
+        """Make a line of ``text``, log it, notify observers of it, and return it."""
         self._count += 1
         logger.info("%s %s: %s", self._instance_id, stream, text)
         line = LogLine(self._count, stream, time.time(), text)
@@ -82,7 +82,7 @@ class LogBook:
 
 @final
 class LogTail:
-    """One stream of an instance: takes bytes, gives lines, keeps the last of them."""
+    """A log of one output stream of an instance, which splits bytes into lines and keeps the last ones."""
 
     def __init__(self, book: LogBook, stream: OutputName, limits: HostLimits) -> None:
         self.lines: deque[LogLine] = deque()
@@ -91,11 +91,11 @@ class LogTail:
         self._line_bytes = limits.log_line_bytes
         self._tail_bytes = limits.log_tail_bytes
         self._kept_bytes = 0
-        self._partial = bytearray()  # of a line that has not ended, at most _line_bytes
-        self._skipped_bytes = 0  # of that line, beyond those
+        self._partial = bytearray()  # the start of an unfinished line, at most _line_bytes
+        self._skipped_bytes = 0  # bytes of the unfinished line beyond _line_bytes
 
     def feed(self, data: bytes) -> None:
-        """Take what was read."""
+        """Add bytes that were read from the stream."""
         *complete, rest = data.split(b"\n")
         for part in complete:
             self._extend(part)
@@ -103,7 +103,7 @@ class LogTail:
         self._extend(rest)
 
     def finish(self) -> None:
-        """There will be no more: what has no line end is a line, too."""
+        """End the stream; an unfinished line becomes a line."""
         if self._partial or self._skipped_bytes:
             self._end_line()
 
@@ -128,7 +128,7 @@ class LogTail:
         return f"{text} … {self._skipped_bytes} more bytes" if self._skipped_bytes else text
 
     def text(self, most_bytes: int) -> str:
-        """The last lines, one that has not ended included, that fit into so many bytes."""
+        """Return the last lines that fit into ``most_bytes``, an unfinished line included."""
         texts = [line.text for line in self.lines]
         if self._partial or self._skipped_bytes:
             texts.append(self._text())

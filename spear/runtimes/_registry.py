@@ -1,7 +1,7 @@
-"""Which runtimes there are: those given to a host, Spear's own, and those of other distributions.
+"""The runtimes of a host: runtimes passed to it, Spear's own, and runtimes of other distributions.
 
-A name that is one of Spear's costs no look at what is installed: reading the metadata takes milliseconds,
-and every host waits for them.
+To find one of Spear's runtimes, the metadata of installed distributions is not read: reading it takes
+milliseconds, for which every host would wait.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .process import ProcessRuntime, ProcessSettings
 logger: Final = logging.getLogger("spear.runtimes")
 
 GROUP: Final = "spear.runtimes"
-"""The group of entry points."""
+"""The entry point group of runtimes."""
 
 _OWN: Final[dict[str, type[Runtime]]] = {
     ProcessRuntime.name: ProcessRuntime,
@@ -35,14 +35,14 @@ _OWN: Final[dict[str, type[Runtime]]] = {
 
 @final
 class RuntimeRegistry:
-    """The runtimes that one host can use, by name.
+    """A collection of the runtimes that one host can use, by name.
 
     Args:
-        runtimes: are found before Spear's own, and before entry points.
+        runtimes: runtimes that take precedence over Spear's own and over entry points.
 
     Raises:
-        ConfigurationError: two of them have one name, one is named like a runtime of Spear but is not of
-            its class, or one is no runtime.
+        ConfigurationError: two of the runtimes have the same name, one has the name of a runtime of Spear
+            but not its class, or one is not a runtime.
     """
 
     def __init__(self, runtimes: Iterable[Runtime] = ()) -> None:
@@ -64,16 +64,16 @@ class RuntimeRegistry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all runtimes that there are, sorted. Entry points are not loaded."""
+        """The names of all known runtimes, sorted. Entry points are not loaded."""
         return tuple(sorted({*self._by_name, *_OWN, *names_of_entry_points(GROUP)}))
 
     def find(self, name: str) -> Runtime:
-        """The runtime of that name. It is loaded when it is first asked for.
+        """Return the runtime of that name. The first call for a name loads the runtime.
 
         Raises:
             UnsupportedRuntime: no runtime has this name, or its entry point yields a runtime that is
                 unusable or has another name.
-            BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
+            BrokenEntryPoint: the runtime's entry point cannot be loaded.
         """
         found = self._by_name.get(name)
         if found is None:
@@ -97,14 +97,14 @@ class RuntimeRegistry:
         return found
 
     def resolve(self, target: object) -> tuple[Runtime, RuntimeSettings]:
-        """The first runtime that takes a target, and the settings with which it runs the target.
+        """Return the first runtime that accepts a target, and the settings with which it runs the target.
 
-        The host's own runtimes are asked first, then Spear's, then those of entry points. An entry point
-        that cannot be used is left out, with a warning in the log. A text or path that no runtime takes
-        is passed to the process runtime, whose error says what is missing.
+        The runtimes passed to the host are asked first, then Spear's, then runtimes of entry points. An
+        entry point that cannot be used is skipped, with a warning in the log. A text or path that no
+        runtime accepts is passed to the process runtime, whose error says what is missing.
 
         Raises:
-            ConfigurationError: no runtime takes it, or the one that does cannot use it.
+            ConfigurationError: no runtime accepts the target, or the runtime that does cannot use it.
         """
         for runtime in self._candidates():
             settings = settings_for(runtime, target)
@@ -112,7 +112,7 @@ class RuntimeRegistry:
                 return runtime, settings
         if isinstance(target, str | Path) and str(target):
             runtime = self.find(ProcessRuntime.name)
-            # Its complaint about a text that no runtime is certain of says best what is wrong.
+            # The error of the process runtime says best what is wrong with the text.
             settings = settings_for(runtime, ProcessSettings(target=str(target)))
             if settings is not None:
                 return runtime, settings
@@ -122,7 +122,7 @@ class RuntimeRegistry:
         )
 
     def _candidates(self) -> Iterator[Runtime]:
-        """Yield the runtimes given, Spear's own, and then those of entry points that can be used."""
+        """Yield the runtimes passed to the host, Spear's own, and then usable runtimes of entry points."""
         first = dict.fromkeys((*self._by_name, *_OWN))
         for name in first:
             yield self.find(name)

@@ -1,9 +1,9 @@
-"""The states of an instance: one table, and the book that keeps to it.
+"""The states of an instance: the table of transitions, and the current state of one instance.
 
-Nothing outside this module decides what state may follow another, and this module knows nothing but
-states: no process, no channel. A move that is not in the table raises and changes nothing. Every move is
-recorded and told, in order, so that whatever an instance does, its observer sees it started before it
-exited, and exited before it was deleted.
+Only this module decides which state may follow another. It knows no processes and no channels. A
+transition that is not in the table raises and changes nothing. Every transition is recorded and reported
+to observers in order, so that an observer always sees an instance start before it exits, and exit before
+it is deleted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.runtimes")
 
 MAX_HISTORY: Final = 64
-"""Moves that are remembered; an unstable connection could make more of them for ever."""
+"""Most transitions that are kept; an unstable connection can cause any number of them."""
 
 
 _S = InstanceState
@@ -41,10 +41,10 @@ MOVES: Final[Mapping[InstanceState, frozenset[InstanceState]]] = {
     _S.FAILED: frozenset({_S.DELETED}),
     _S.DELETED: frozenset(),
 }
-"""Which states may follow each."""
+"""The states that may follow each state."""
 
 GONE: Final = frozenset({_S.EXITED, _S.FAILED, _S.DELETED})
-"""The states in which nothing runs, and nothing ever will."""
+"""The states in which an instance does not run, and will not run again."""
 
 
 OnEvent: TypeAlias = Callable[[InstanceEvent], None]
@@ -52,10 +52,10 @@ OnEvent: TypeAlias = Callable[[InstanceEvent], None]
 
 @final
 class Lifecycle:
-    """The state of one instance, and how it came there.
+    """A record of the state of one instance, and of its last transitions.
 
     Attributes:
-        state: where it stands.
+        state: the current state.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Lifecycle:
 
     @property
     def history(self) -> tuple[InstanceEvent, ...]:
-        """The last states it was in, this one included, oldest first."""
+        """The last states of the instance including the current one, oldest first."""
         return tuple(self._history)
 
     def move(self, to: InstanceState, reason: str = "") -> None:
-        """Go to another state, and tell whoever waits or observes.
+        """Change to another state, wake waiting tasks and notify observers.
 
         Raises:
-            SpearError: the table does not allow it; the state is as before.
+            SpearError: the table does not allow the transition; the state is unchanged.
         """
         if to not in MOVES[self.state]:
             raise SpearError(
@@ -98,13 +98,13 @@ class Lifecycle:
         self._history.append(event)
         logger.debug("%s is %s %s", self._instance_id, self.state.value, reason)
         if self._on_event is not None:
-            # Its bug must not keep a process alive.
+            # A bug of the observer must not keep a process alive.
             notify(logger, f"on_event of {self._instance_id}", self._on_event, event)
         if hooks := self._instruments.instance_changed:
             notify_all(logger, hooks, event)
 
     async def wait_for(self, *states: InstanceState) -> InstanceState:
-        """Wait until it is in one of these states, or gone; returns the state. A checkpoint."""
+        """Wait until the state is one of ``states`` or of :data:`GONE`, and return it. A checkpoint."""
         await trio.lowlevel.checkpoint()
         while self.state not in states and self.state not in GONE:
             await self._moved.wait()

@@ -1,4 +1,4 @@
-"""What the memory runtime needs of an agent, which belongs to a layer that runtimes do not know."""
+"""The interface of an agent for the memory runtime: runtimes must not import :mod:`spear.agent`."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class LocalAgent(Protocol):
-    """What is needed of a :class:`spear.Agent`."""
+    """A protocol with the members of :class:`spear.Agent` that the memory runtime uses."""
 
     @property
     def name(self) -> str:
-        """What it is called, or nothing."""
+        """The agent's name; may be empty."""
 
     @property
     def debug(self) -> bool:
-        """Whether it sends tracebacks with errors."""
+        """Whether errors carry tracebacks."""
 
     @property
     def service(self) -> Service:
-        """Its handlers."""
+        """The service that handles calls of the agent's functions."""
 
     @property
     def functions(self) -> Sequence[str]:
-        """Their names."""
+        """The names of the agent's functions."""
 
     @property
     def streams(self) -> Collection[str]:
-        """Those among them that send items."""
+        """The names of the functions that send a stream of items."""
 
     def running(
         self, limits: WireLimits, *, debug: bool = False
     ) -> AbstractAsyncContextManager[None]:
-        """Its lifespan around a block."""
+        """Run the agent's lifespan around a block."""
 
     async def wait_unable(self) -> str:
-        """Wait until it can run no functions any more; returns why."""
+        """Wait until the agent can no longer run functions, and return the reason."""
 
     def limits(self, base: WireLimits) -> WireLimits:
-        """Those of the host, with its own concurrency."""
+        """Return the limits ``base`` with the agent's own concurrency."""

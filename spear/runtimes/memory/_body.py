@@ -1,7 +1,7 @@
-"""An instance that is a task of its host: an agent's lifespan, and a channel to it.
+"""An instance that is a task of its host: the lifespan of an agent, and a channel to the agent.
 
-A task cannot be killed as a process is. It is cancelled, and has ended when its ``finally`` blocks have.
-What its agent raises is the instance's end, and not the host's.
+A task cannot be killed like a process. Instead the task is cancelled, and ends after its ``finally``
+blocks. An exception of the agent ends the instance, but not the host.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _NOT_ITS_OWN: Final = (trio.Cancelled, KeyboardInterrupt)
 @final
 @protected_class
 class MemoryBody(InstanceBody):
-    """The task of an agent.
+    """A handle on the task that runs an agent.
 
     Args:
-        agent: whose functions.
-        endpoint: where it logs in.
-        limits: of the host.
-        timeouts: of the instance.
-        debug: send tracebacks with errors.
+        agent: the agent to run.
+        endpoint: where the agent logs in.
+        limits: the limits of the host.
+        timeouts: the timeouts of the instance.
+        debug: whether errors carry tracebacks.
     """
 
     description = "in this process"
@@ -65,11 +65,11 @@ class MemoryBody(InstanceBody):
         self._scope = trio.CancelScope()
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Start, say so, and serve until the host ends it, or it can run no functions any more.
+        """Start the agent, and serve until the host ends it or it can no longer run functions.
 
         Raises:
             SpawnFailed: the agent's lifespan has raised or called ``sys.exit()`` before its ``yield``.
-            SpearError: it cannot be started so.
+            SpearError: Spear itself refuses to start the agent.
         """
         is_started = False
         try:
@@ -99,7 +99,7 @@ class MemoryBody(InstanceBody):
 
     @protected_block
     async def _attached(self) -> AsyncIterator[CommunicationChannel]:
-        """A channel whose two ends hand objects to each other: there is nobody to authenticate."""
+        """Open a channel whose two ends pass objects in memory, without a login."""
         agent, endpoint = self._agent, self._endpoint
         async with endpoint.attach(
             service=agent.service,
@@ -112,7 +112,7 @@ class MemoryBody(InstanceBody):
 
     @protected_block
     async def _logged_in(self) -> AsyncIterator[CommunicationChannel]:
-        """A channel over another transport that the strategy names."""
+        """Open a channel over another transport, named by the strategy."""
         agent, endpoint = self._agent, self._endpoint
         async with (
             connect(endpoint.address) as stream,
@@ -135,7 +135,7 @@ class MemoryBody(InstanceBody):
             nursery.start_soon(_set_after, channel.peer_leaving, self._is_asked_to_end)
             await self._is_asked_to_end.wait()
             nursery.cancel_scope.cancel()
-        # The host knows how long it waits, if it has begun this.
+        # If the host has begun the shutdown, the host limits its duration.
         seconds = inf if channel.peer_leaving.is_set() else self._timeouts.drain_seconds
         await channel.drain(seconds)
         await channel.aclose(self.failure or "drained")
@@ -145,20 +145,20 @@ class MemoryBody(InstanceBody):
         self._is_asked_to_end.set()
 
     async def wait_exited(self) -> None:
-        """Wait until its task has ended."""
+        """Wait until the task has ended."""
         await self._ended.wait()
 
     async def watch(self) -> None:
-        """Return at once: it writes where this process writes."""
+        """Return at once: the output of the agent goes to the output of this process."""
         await trio.lowlevel.checkpoint()
 
     async def terminate(self) -> None:
-        """Let it finish its calls."""
+        """Let the agent finish its calls and end."""
         self._is_asked_to_end.set()
         await trio.lowlevel.checkpoint()
 
     async def kill(self) -> None:
-        """Cancel it."""
+        """Cancel the task."""
         self._scope.cancel()
         await trio.lowlevel.checkpoint()
 

@@ -1,7 +1,7 @@
 """The memory runtime: each instance is a task of its host.
 
-Several instances of one agent share the interpreter, and the objects of the program. So a deployment of
-an agent has one replica, unless its settings say that this is meant.
+Several instances of one agent share the interpreter and the objects of the program. A deployment of an
+agent therefore has one replica, unless its settings allow more with ``shares_process``.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class MemorySettings(RuntimeSettings):
 
     Attributes:
         agent: a :class:`spear.Agent`.
-        shares_process: several replicas may share this process. They share its interpreter, its memory
-            and the objects of the program: they add slots for calls, and no processor.
+        shares_process: whether several replicas may share this process. They share the interpreter, the
+            memory and the objects of the program, so they add slots for calls but no processor.
     """
 
     agent: LocalAgent
@@ -51,7 +51,7 @@ class MemorySettings(RuntimeSettings):
         return self.agent.name or "functions"
 
     def check_replicas(self, most: int) -> None:
-        """Raise ConfigurationError for several replicas that would share this process unnoticed."""
+        """Raise ConfigurationError for several replicas without ``shares_process``."""
         if most > 1 and not self.shares_process:
             raise ConfigurationError(
                 f"{most} replicas of an Agent would all run inside this process: deploy its file, as in "
@@ -66,7 +66,7 @@ class MemorySettings(RuntimeSettings):
 @protected_class
 @attrs.define(eq=False, kw_only=True)
 class MemoryRuntime(Runtime):
-    """Runs agents inside this process."""
+    """A runtime that runs agents inside this process."""
 
     name: ClassVar[str] = "memory"
     settings_class: ClassVar[type[RuntimeSettings]] = MemorySettings
@@ -79,8 +79,8 @@ class MemoryRuntime(Runtime):
 
     @protected_block
     async def prepare(self, spec: TemplateSpec) -> AsyncIterator[MemoryTemplate]:
-        """Prepare nothing: the program has been loaded."""
-        assert isinstance(spec.settings, MemorySettings)  # open_template has seen to it
+        """Open a template without any preparation: the program is already loaded."""
+        assert isinstance(spec.settings, MemorySettings)  # checked by open_template
         await trio.lowlevel.checkpoint()
         yield MemoryTemplate(self, spec, spec.settings)
 
@@ -88,7 +88,7 @@ class MemoryRuntime(Runtime):
 @final
 @protected_class
 class MemoryTemplate(InstanceTemplate):
-    """Starts tasks that run one agent."""
+    """A template that starts tasks, each of which runs one agent."""
 
     def __init__(
         self, runtime: MemoryRuntime, spec: TemplateSpec, settings: MemorySettings
