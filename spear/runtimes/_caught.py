@@ -13,7 +13,7 @@ def catching(caught: list[BaseException]) -> Iterator[None]:
     """Append an exception of the block to ``caught`` instead of raising it.
 
     The enclosing blocks end under a cancelled scope. There, a nursery would put the exception into a
-    group, and a checkpoint would replace it by ``trio.Cancelled``. A cancellation alone is raised as usual.
+    group, and a checkpoint would replace it by ``trio.Cancelled``. A cancellation alone is raised.
     """
     try:
         yield

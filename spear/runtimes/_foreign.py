@@ -1,7 +1,7 @@
 """Calling the code of a runtime, which may come from another distribution.
 
-An exception of a runtime's code is replaced by a Spear error that names the runtime. A result of the wrong
-type is refused here as well, while the method that returned it is known.
+An exception of a runtime's code is replaced by a Spear error that names the runtime. A result of the
+wrong type is refused here as well, while the method that returned it is known.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ logger: Final = logging.getLogger("spear.runtimes")
 
 
 BUGS: Final = (Exception, SystemExit, BaseExceptionGroup)
-"""The exceptions that are bugs of a runtime's body. A group there contains no cancellation or interrupt."""
+"""Exceptions that are bugs of a runtime's body. A group of them has no cancellation or interrupt."""
 
 
 @contextmanager
 def logging_bugs(instance: object, fault: str) -> Iterator[None]:
-    """Log an exception of the block, which calls a runtime's body, with a fault such as "cannot be killed"."""
+    """Log an exception of the block with a description such as "cannot be killed"."""
     try:
         yield
     except BUGS:
@@ -45,7 +45,7 @@ def logging_bugs(instance: object, fault: str) -> Iterator[None]:
 
 @contextmanager
 def blaming_runtime(name: str, method: str) -> Iterator[None]:
-    """Replace an exception of the block by a ConfigurationError that names the runtime and the method.
+    """Replace an exception of the block by a ConfigurationError that names the runtime and method.
 
     A ConfigurationError of the block is raised as it is.
     """

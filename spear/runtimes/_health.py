@@ -20,7 +20,7 @@ class InstanceHealth:
         state: the current state.
         reason: the reason for the state; may be empty.
         is_connected: whether calls can be sent to the instance.
-        heartbeats_missed: the number of heartbeats missed in a row.
+        heartbeats_missed: consecutive heartbeat intervals without a message from the instance.
         calls_in_flight: calls that the instance has not finished.
         age_seconds: seconds since the instance was requested.
     """

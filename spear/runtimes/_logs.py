@@ -82,7 +82,7 @@ class LogBook:
 
 @final
 class LogTail:
-    """A log of one output stream of an instance, which splits bytes into lines and keeps the last ones."""
+    """A log of one output stream of an instance: splits bytes into lines, and keeps the last ones."""
 
     def __init__(self, book: LogBook, stream: OutputName, limits: HostLimits) -> None:
         self.lines: deque[LogLine] = deque()

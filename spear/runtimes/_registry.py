@@ -97,7 +97,7 @@ class RuntimeRegistry:
         return found
 
     def resolve(self, target: object) -> tuple[Runtime, RuntimeSettings]:
-        """Return the first runtime that accepts a target, and the settings with which it runs the target.
+        """Return the first runtime that accepts a target, and the settings with which to run it.
 
         The runtimes passed to the host are asked first, then Spear's, then runtimes of entry points. An
         entry point that cannot be used is skipped, with a warning in the log. A text or path that no
@@ -122,7 +122,7 @@ class RuntimeRegistry:
         )
 
     def _candidates(self) -> Iterator[Runtime]:
-        """Yield the runtimes passed to the host, Spear's own, and then usable runtimes of entry points."""
+        """Yield the runtimes of the host, then Spear's own, then usable runtimes of entry points."""
         first = dict.fromkeys((*self._by_name, *_OWN))
         for name in first:
             yield self.find(name)

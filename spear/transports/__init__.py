@@ -1,8 +1,8 @@
-"""Transports (Unix sockets, TCP with and without TLS, memory, and others' own), and the accept loop.
+"""Transports (Unix sockets, TCP with and without TLS, memory, third-party ones), and the accept loop.
 
-Everything here moves bytes and knows nothing of what they mean. Every function's process imports this
-package, and needs of it one way to connect: so names are loaded when they are first used, and no module
-here imports at its top what Trio has not imported already.
+This package moves bytes and does not interpret them. Every function's process imports the package, but
+uses one transport only. Names are therefore loaded on first use, and modules of the package import at
+their top only modules that Trio has already imported.
 """
 
 from __future__ import annotations

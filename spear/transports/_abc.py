@@ -1,8 +1,8 @@
 """The contracts of byte streams and listeners.
 
-Both are Trio's own contracts (``trio.testing.check_half_closeable_stream`` is the conformance
-suite) plus what the accept loop needs: closing without an await, knowing the peer, and putting a
-connection's security handshake outside ``accept``, where one slow peer would hold up all others.
+Both extend Trio's contracts (``trio.testing.check_half_closeable_stream`` is the conformance suite) with
+the needs of the accept loop: closing without an await, a description of the peer, and a security
+handshake outside ``accept``. Inside ``accept``, one slow peer would delay all others.
 
 This module knows no concrete transport.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class ByteStream(trio.abc.HalfCloseableStream):
     """A two-way stream of bytes with backpressure.
 
-    As with Trio's streams, a cancelled ``send_all`` may have sent any part of its data, so that
-    the stream is good for nothing but closing; a cancelled ``receive_some`` has taken nothing.
+    As with Trio's streams, a cancelled ``send_all`` may have sent any part of its data, so that the
+    stream can only be closed. A cancelled ``receive_some`` has received nothing.
     """
 
     __slots__ = ()
@@ -35,49 +35,49 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
     @abstractmethod
     def describe_peer(self) -> str:
-        """The peer, for log lines."""
+        """Return a description of the peer for log lines."""
 
     def peer_credentials(self) -> PeerCredentials | None:
-        """Return the peer's process as the kernel knows it; None for anything but Unix sockets."""
+        """Return the peer's process as the kernel knows it; None unless this is a Unix socket."""
         return None
 
     async def aclose(self) -> None:
-        """Close, even when cancelled; the only thing that waits is the checkpoint."""
+        """Close, even if cancelled. A checkpoint that does not block."""
         self.close()
         await trio.lowlevel.checkpoint()
 
 
 class Listener(trio.abc.Listener[ByteStream]):
-    """Accepts streams until it is closed."""
+    """A listener that accepts streams until it is closed."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def bound(self) -> Address:
-        """The address that it listens on, with the port that was really bound."""
+        """The address on which this listener listens, with the port that was actually bound."""
 
     @property
     def advertised(self) -> Address:
-        """The address at which instances reach it; by default the one that is bound."""
+        """The address at which instances reach this listener; by default :attr:`bound`."""
         return self.bound
 
     @property
     def trust(self) -> TlsClient | None:
-        """How instances check who listens; None if by what their system trusts, or not at all."""
+        """TLS settings for instances to verify this listener; None for their system's, or for no TLS."""
         return None
 
     @abstractmethod
     async def accept(self) -> ByteStream:
-        """The next connection, as it comes from the network; see :meth:`secure`.
+        """Return the next connection, before its security handshake; see :meth:`secure`.
 
-        If cancelled, no connection is lost: it stays queued.
+        Cancellation loses no connection: each stays queued until it is returned.
 
         Raises:
             trio.ClosedResourceError: the listener is closed.
-            trio.BrokenResourceError: it can never accept again.
-            OSError: no file descriptor or memory is left (errno in ``CAPACITY_ERRNOS``); the
-                connection stays queued, so try again a little later.
+            trio.BrokenResourceError: the listener can never accept again.
+            OSError: no file descriptor or memory is left (errno in ``CAPACITY_ERRNOS``). The connection
+                stays queued, so the caller may retry a little later.
         """
 
     @abstractmethod
@@ -85,9 +85,9 @@ class Listener(trio.abc.Listener[ByteStream]):
         """Stop accepting at once; a blocked ``accept`` gets ``trio.ClosedResourceError``."""
 
     async def secure(self, stream: ByteStream) -> trio.abc.Stream:
-        """Return the stream to speak on, after this transport's own handshake.
+        """Do this transport's own handshake, and return the stream for the protocol.
 
-        If cancelled, the connection is unusable.
+        After a cancellation, the connection is unusable.
 
         Raises:
             Refused: the peer failed the handshake.
@@ -95,16 +95,16 @@ class Listener(trio.abc.Listener[ByteStream]):
         return stream
 
     async def aclose(self) -> None:
-        """Close, even when cancelled."""
+        """Close, even if cancelled."""
         self.close()
         await trio.lowlevel.checkpoint()
 
 
 class Refused(Exception):
-    """A connection is not let in. Never leaves this package.
+    """A connection is refused. Never leaves this package.
 
     Attributes:
-        reason: what the refusal is counted under.
+        reason: the name under which the refusal is counted.
     """
 
     def __init__(self, reason: str, detail: object = "") -> None:

@@ -1,11 +1,12 @@
-"""The one accept loop: whatever a connection does, it hurts only itself.
+"""The accept loop of all listeners, in which a faulty connection affects no other connection.
 
-Every connection gets one task. Until its handler calls ``promote()`` it counts as unauthenticated:
-it has a deadline, and a bounded number of places that it shares with its like; the oldest goes
-first. Exceptions end at the connection that caused them, counted by reason. (A server that starts
-its handlers in a common nursery and lets them raise is ended by the first bad peer.)
+Every connection gets one task. A connection is unauthenticated until its handler calls ``promote()``. An
+unauthenticated connection has a deadline. The number of these connections is bounded; when the bound is
+reached, a new connection replaces the oldest one. An exception ends only the connection that caused it,
+and is counted by reason. (A server that starts its handlers in a common nursery and lets them raise is
+ended by the first bad peer.)
 
-This module knows listeners and streams, but neither the protocol spoken nor what a handler does.
+This module knows listeners and streams, but neither the protocol nor the work of a handler.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("spear.transports")
 
-# NATS's accept loop: short enough to go unnoticed, long enough not to spin.
+# The values of NATS's accept loop: short enough to go unnoticed, long enough not to spin.
 FIRST_PAUSE_SECONDS: Final = 0.01
 LONGEST_PAUSE_SECONDS: Final = 1.0
 
-# What a peer can make a handler raise. Anything else is a bug of ours and logged as one.
+# The exceptions that a peer can make a handler raise. Others are bugs of Spear, and logged as bugs.
 _PEER_FAULTS: Final = (
     AuthenticationFailed,
     ChannelBroken,
@@ -62,9 +63,9 @@ class IncomingConnection:
     """A connection that was accepted, as its handler sees it. The accept loop makes and closes it.
 
     Attributes:
-        stream: what to speak on; TLS, if any, is done.
-        credentials: who the kernel says the peer is; None if it cannot say (anything but Unix).
-        number: counts the connections of one acceptor, for log lines.
+        stream: the stream for the protocol, after a TLS handshake if any.
+        credentials: the peer's process as the kernel knows it; None unless this is a Unix socket.
+        number: the number of the connection within its acceptor, for log lines.
         is_authenticated: whether :meth:`promote` was called in time.
     """
 
@@ -73,21 +74,21 @@ class IncomingConnection:
     number: int
     _raw: ByteStream
     _unauthenticated: dict[IncomingConnection, None]
-    # Carries the deadline and the cut until the connection is promoted, and then never fires.
+    # The scope for the deadline and for :meth:`_cut`; not cancelled after the promotion.
     _scope: trio.CancelScope
     is_authenticated: bool = False
     _reason: str | None = None
 
     @property
     def peer(self) -> str:
-        """The peer, for log lines."""
+        """A description of the peer for log lines."""
         return _describe(self._raw)
 
     def promote(self) -> None:
-        """Mark the peer as authenticated: it has no deadline any more, and takes no place of a stranger.
+        """Mark the peer as authenticated: the deadline and the bound for strangers no longer apply.
 
-        Too late if the connection has been cut already; the handler's next checkpoint then raises
-        ``trio.Cancelled``, as it would have without this call.
+        Has no effect if the deadline has passed or a newer connection has replaced this one. The
+        handler's next checkpoint then raises ``trio.Cancelled``.
         """
         if not self._scope.cancel_called:
             self._scope.deadline = math.inf
@@ -95,9 +96,9 @@ class IncomingConnection:
             self.is_authenticated = True
 
     def refuse(self, reason: str) -> None:
-        """Count this connection under ``reason`` when it ends; the first reason stays.
+        """Count this connection under ``reason`` when it ends; only the first call has an effect.
 
-        The handler goes on until it returns or raises, so that it can tell the peer.
+        The handler runs on until it returns or raises, so that it can notify the peer.
         """
         if self._reason is None:
             self._reason = str(reason)
@@ -116,15 +117,15 @@ PeerCheck: TypeAlias = Callable[[PeerCredentials], bool]
 
 
 def process_or_its_session(pid: int) -> PeerCheck:
-    """A check that lets in the process ``pid``, and the session that it leads."""
+    """Return a check that accepts the process ``pid`` and all processes of the session that it leads."""
 
     def check(credentials: PeerCredentials) -> bool:
         if credentials.pid in (pid, 0):
-            # 0 is a process outside our namespace; getsid(0) would speak of ourselves.
+            # 0 is a process outside our namespace; getsid(0) would return our own session.
             return credentials.pid == pid
         try:
             return os.getsid(credentials.pid) == pid
-        except OSError:  # gone again
+        except OSError:  # the process has exited
             return False
 
     return check
@@ -136,12 +137,12 @@ class AcceptorStatistics:
     """The counters of an acceptor.
 
     Attributes:
-        accepted: connections taken from listeners, whatever became of them.
+        accepted: connections accepted from listeners, refused ones included.
         open: connections that exist now.
-        unauthenticated: those among them that have not been promoted.
-        refused: how many were refused, by reason.
+        unauthenticated: open connections that have not been promoted.
+        refused: the number of refused connections, by reason.
         failed: handlers that raised after their connection was promoted.
-        pauses: how often accepting paused because no descriptor or memory was left.
+        pauses: pauses of accepting because no file descriptor or memory was left.
     """
 
     accepted: int
@@ -154,14 +155,13 @@ class AcceptorStatistics:
 
 @final
 class Acceptor:
-    """Accepts for any number of listeners, which share its limits and its statistics.
-
-    Uses ``max_connections``, ``max_unauthenticated`` and ``handshake_seconds`` of the limits.
+    """An accept loop for any number of listeners, which share its limits and statistics.
 
     Args:
-        limits: see above.
-        make_room: called when there are ``max_connections``. Ends one of them soon and returns True, so
-            that another one is let in; or returns False.
+        limits: limits, of which ``max_connections``, ``max_unauthenticated`` and ``handshake_seconds``
+            apply.
+        make_room: called when ``max_connections`` are open. It must either schedule the end of one of
+            them and return True, so that the new connection is accepted, or return False.
     """
 
     def __init__(
@@ -171,14 +171,14 @@ class Acceptor:
         self._make_room = make_room
         self._accepted = 0
         self._open = 0
-        # A set in the order of arrival.
+        # Used as a set in order of arrival.
         self._unauthenticated: dict[IncomingConnection, None] = {}
         self._refused: dict[str, int] = {}
         self._failed = 0
         self._pauses = 0
 
     def statistics(self) -> AcceptorStatistics:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
         return AcceptorStatistics(
             accepted=self._accepted,
             open=self._open,
@@ -192,17 +192,17 @@ class Acceptor:
     async def serve(
         self, listener: Listener, handler: Handler, *, allow_peer: PeerCheck | None = None
     ) -> None:
-        """Run ``handler`` for every connection, until the listener is closed and all have ended.
+        """Run ``handler`` for every connection, until the listener is closed and all handlers have ended.
 
-        Each connection is closed when its handler returns or raises. Nothing that a peer or a
-        handler does ends this call. If cancelled, all connections are closed.
+        Each connection is closed when its handler returns or raises. No peer and no exception of a
+        handler ends this call. Cancellation closes all connections.
 
         Args:
-            listener: where to accept; the caller closes it.
+            listener: the listener to accept from; the caller closes it.
             handler: called as ``await handler(connection)``; authenticates the peer within
                 ``handshake_seconds``, calls ``connection.promote()``, and serves.
-            allow_peer: whether this process of our user may connect (Unix sockets; processes of
-                other users never may). Asked before a byte is read.
+            allow_peer: called with a peer's process before a byte is read; returns whether it may connect
+                (Unix sockets only). Processes of other users are always refused.
 
         Raises:
             ChannelBroken: the listener can never accept again.
@@ -215,16 +215,16 @@ class Acceptor:
                     raw = await self._accept(listener)
                 except trio.ClosedResourceError:
                     break
-                except Exception as exc:  # of a transport of another distribution, too
-                    # The connections that exist are none the worse for it.
+                except Exception as exc:  # also a bug of a transport of another distribution
+                    # Existing connections go on.
                     is_known = isinstance(exc, trio.BrokenResourceError | OSError)
                     fault = exc if is_known else summary_of(exc)
                     broken = ChannelBroken(f"{listener.bound} cannot accept any more: {fault}")
                     broken.__cause__ = exc
-                    _logger.error("%s", broken)  # now, since they may go on for long
+                    _logger.error("%s", broken)  # now, since existing connections may last long
                 else:
                     if connection := self._admit(raw, allow_peer):
-                        # One name for all: Trio would make a string for each.
+                        # The same task name for all connections: Trio would make a string for each.
                         nursery.start_soon(
                             self._run, listener, raw, connection, handler, name="spear connection"
                         )
@@ -252,7 +252,7 @@ class Acceptor:
         try:
             credentials = raw.peer_credentials()
             reason = self._objection(credentials, allow_peer)
-        except Exception:  # of a transport of another distribution
+        except Exception:  # a bug of a transport of another distribution
             _logger.exception("the credentials of %s cannot be told", _describe(raw))
             credentials, reason = None, Reason.CRASHED
         if reason:
@@ -336,7 +336,7 @@ class Acceptor:
 
     def _count_refusal(self, reason: str, peer: str, number: int) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1
-        if reason == Reason.LEFT:  # it asked for nothing, as those do who look whether we listen
+        if reason == Reason.LEFT:  # usually a health check of the port
             _logger.debug("connection %d from %s left", number, peer)
         else:
             _logger.info("refused connection %d from %s: %s", number, peer, reason)
@@ -345,14 +345,14 @@ class Acceptor:
 def _describe(raw: ByteStream) -> str:
     try:
         return str(raw.describe_peer())
-    except Exception:  # as above
+    except Exception:  # a bug of a transport of another distribution
         return f"a peer of {type(raw).__name__}"
 
 
 def _close(raw: ByteStream) -> None:
     try:
         raw.close()
-    except Exception:  # as above
+    except Exception:  # a bug of a transport of another distribution
         _logger.exception("the connection from %s cannot be closed", _describe(raw))
 
 

@@ -1,9 +1,9 @@
-"""Where a transport listens or connects: values, and their text form.
+"""Addresses, at which a transport listens or to which it connects, and their text form.
 
 ``unix:/run/spear/a`` · ``tcp:127.0.0.1:7000`` · ``tls:[2001:db8::1]:7000`` · ``memory:name``
 
-Opens no socket. Invariant: ``parse_address(str(address)) == address``. The text before the first colon is
-the scheme, by which a transport is found; what follows means something to that transport alone.
+This module opens no socket. Invariant: ``parse_address(str(address)) == address``. The text before the
+first colon is the scheme, which selects the transport; only this transport interprets the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spear._errors import ConfigurationError
 from spear._limits import shown
 
 MAX_UNIX_PATH_BYTES: Final = 107
-"""``sun_path`` is 108 bytes on Linux, the last one a NUL."""
+"""The longest path of a Unix socket: Linux's ``sun_path`` has 108 bytes, the last one a NUL."""
 
 _LOOPBACK_NAMES: Final = ("localhost", "ip6-localhost", "ip6-loopback")
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  # recognized, not bound
@@ -31,8 +31,8 @@ _IPV6 = re.compile(r"([0-9A-Fa-f:.]+)(?:%[A-Za-z0-9_.-]+)?")  # % names an inter
 
 
 def _check_path(_: object, __: attrs.Attribute[str], path: str) -> None:
-    # Neither the empty path (the kernel picks an abstract name) nor one that starts with NUL:
-    # abstract sockets have no permissions at all (CVE-2020-15257). The absolute path excludes both.
+    # Both an empty path (the kernel chooses an abstract name) and a path that starts with NUL would
+    # make an abstract socket, which has no permissions (CVE-2020-15257). Absolute paths exclude both.
     if not path.startswith("/") or "\0" in path:
         raise ConfigurationError(f"a unix address needs an absolute path, not {path!r}")
     length = len(os.fsencode(path))
@@ -49,7 +49,7 @@ def _check_host(_: object, __: attrs.Attribute[str], host: str) -> None:
 
 
 def _is_ipv6(host: str) -> bool:
-    # Not the ipaddress module: it takes as long to import as this whole package.
+    # Without the ipaddress module, which takes as long to import as this whole package.
     if not (found := _IPV6.fullmatch(host)):
         return False
     try:
@@ -71,37 +71,37 @@ def _check_name(_: object, __: attrs.Attribute[str], name: str) -> None:
 
 @final
 class Reach(IntEnum):
-    """From how far away an address can be connected to. A greater reach includes the smaller ones."""
+    """A range from which clients can connect to an address. A greater reach includes the smaller ones."""
 
     PROCESS = 0
-    """From this process."""
+    """Clients in this process."""
 
     MACHINE = 1
-    """From processes of this machine, in the same file system and network."""
+    """Clients on this machine, in the same file system and network."""
 
     NETWORK = 2
-    """From other machines."""
+    """Clients on other machines."""
 
 
 class Address(ABC):
-    """Where a listener can be connected to. Immutable, equal by value, and hashable."""
+    """An address of a listener. Immutable, equal by value, and hashable."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def reach(self) -> Reach:
-        """From how far away it can be connected to."""
+        """The range from which clients can connect."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """The text form ``scheme:...``, which :meth:`Transport.parse` reads."""
+        """Return the text form ``scheme:...``, which :meth:`Transport.parse` reads."""
 
 
 @final
 @attrs.frozen
 class UnixAddress(Address):
-    """A Unix socket in the file system; never an abstract one."""
+    """An address of a Unix socket in the file system, never of an abstract one."""
 
     path: str = attrs.field(validator=_check_path)
 
@@ -114,7 +114,7 @@ class UnixAddress(Address):
 @final
 @attrs.frozen
 class TcpAddress(Address):
-    """A host and a port; spoken to through TLS, or in plain text on the loopback interface."""
+    """An address of a host and a port, for TLS or for plain text on the loopback interface."""
 
     host: str = attrs.field(validator=_check_host)
     port: int = attrs.field(validator=_check_port)
@@ -122,7 +122,7 @@ class TcpAddress(Address):
 
     @property
     def reach(self) -> Reach:
-        """From how far away it can be connected to. A wildcard (0.0.0.0) leads to this machine only."""
+        """The range from which clients can connect. A wildcard (0.0.0.0) leads to this machine only."""
         return Reach.MACHINE if is_local(self.host) or self.host in _WILDCARDS else Reach.NETWORK
 
     def __str__(self) -> str:
@@ -133,7 +133,7 @@ class TcpAddress(Address):
 @final
 @attrs.frozen
 class MemoryAddress(Address):
-    """A name inside this process, valid within one ``trio.run``."""
+    """An address inside this process: a name, valid within one ``trio.run``."""
 
     name: str = attrs.field(validator=_check_name)
 
@@ -144,15 +144,15 @@ class MemoryAddress(Address):
 
 
 def is_local(host: str) -> bool:
-    """Whether a host name or an IP address is on the loopback interface, as far as its text tells."""
+    """Return whether the text of a host name or an IP address denotes the loopback interface."""
     return host.startswith("127.") or host == "::1" or host.lower() in _LOOPBACK_NAMES
 
 
 def split_scheme(address: str) -> tuple[str, str]:
-    """The scheme of an address, and what follows its colon.
+    """Return the scheme of an address, and the text after the first colon.
 
     Raises:
-        ConfigurationError: there is no colon.
+        ConfigurationError: the address has no colon.
     """
     scheme, colon, rest = address.partition(":")
     if not colon:
@@ -164,18 +164,18 @@ def split_scheme(address: str) -> tuple[str, str]:
 
 
 def parse_unix_address(text: str) -> UnixAddress:
-    """The address that ``unix:/path`` names. Raises ConfigurationError."""
+    """Parse ``unix:/path``. Raises ConfigurationError."""
     return UnixAddress(split_scheme(text)[1])
 
 
 def parse_tcp_address(text: str) -> TcpAddress:
-    """The address that ``tcp:host:port`` or ``tls:host:port`` names. Raises ConfigurationError."""
+    """Parse ``tcp:host:port`` or ``tls:host:port``. Raises ConfigurationError."""
     scheme, rest = split_scheme(text)
     return TcpAddress(*_parse_host_and_port(text, rest), tls=scheme == "tls")
 
 
 def parse_memory_address(text: str) -> MemoryAddress:
-    """The address that ``memory:name`` names. Raises ConfigurationError."""
+    """Parse ``memory:name``. Raises ConfigurationError."""
     return MemoryAddress(split_scheme(text)[1])
 
 
@@ -185,7 +185,7 @@ def _parse_host_and_port(text: str, rest: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise ConfigurationError(f"{text!r}: write an IPv6 address in brackets, as in tcp:[::1]:70")
-    # isdecimal() alone is true of digits that are not ASCII, which int() would accept too.
+    # isdecimal() alone is true for non-ASCII digits, which int() would accept, too.
     if not (colon and host and port.isascii() and port.isdecimal() and len(port) <= 20):
         raise ConfigurationError(f"{text!r}: write host:port, as in tcp:127.0.0.1:7000")
     return host, int(port)

@@ -1,4 +1,4 @@
-"""A frame for every attempt to connect: one deadline, and errors that name the address."""
+"""The deadline and the errors, which name the address, of every attempt to connect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connecting_to(address: Address, seconds: float) -> Iterator[None]:
-    """Bound the block by ``seconds`` and map what the operating system raises."""
+    """Limit the block to ``seconds``, and map exceptions of the operating system to Spear's errors."""
     expect_seconds("seconds", seconds)
     try:
         with trio.fail_after(seconds):

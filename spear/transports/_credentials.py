@@ -12,16 +12,16 @@ _UCRED: Final = struct.Struct("=iII")
 
 
 class HasOptions(Protocol):
-    """A socket, of the standard library or of Trio."""
+    """A socket of the standard library or of Trio."""
 
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
-        """Read an option, as a socket does."""
+        """Return the value of a socket option."""
 
 
 @final
 @attrs.frozen
 class PeerCredentials:
-    """The process at the other end of a Unix socket, as the kernel noted it when it connected."""
+    """A description of a Unix socket's peer process, recorded by the kernel at the connect."""
 
     pid: int
     uid: int

@@ -1,7 +1,7 @@
-"""Byte streams inside one process: no descriptor, no kernel, the same contract and backpressure.
+"""Byte streams inside one process, with the usual contract and back-pressure, but without the kernel.
 
-For functions that live in the host's own process, and for tests that need virtual time. Names are
-valid within one ``trio.run``; two runs in two threads never see each other's listeners.
+They serve functions that run in the host's process, and tests that need virtual time. Names are valid
+within one ``trio.run``; two runs in two threads never see each other's listeners.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from ._addresses import Address
 
 PIPE_BYTES: Final = 64 * 1024
-"""Unread bytes in one direction, as a Unix pipe has."""
+"""Most unread bytes in one direction, the same as for a pipe of Linux."""
 
 _BACKLOG: Final = 1024
 
 
 @final
 class _Pipe:
-    """A direction of a stream: bytes under way, and tasks that wait for a change."""
+    """A direction of a stream: the unread bytes, and the tasks that wait for a change."""
 
     __slots__ = ("changed", "data", "ended", "refused")
 
@@ -41,13 +41,13 @@ class _Pipe:
         self.data = bytearray()
         self.ended = False  # the sender sends no more
         self.refused = False  # the receiver is closed
-        # At most two wait, one per end, and never for the same thing.
+        # At most two tasks wait, one per end, and never for the same condition.
         self.changed = trio.lowlevel.ParkingLot()
 
 
 @final
 class MemoryStream(ByteStream):
-    """An end of a pair; see :func:`memory_stream_pair`."""
+    """An end of a pair of streams; see :func:`memory_stream_pair`."""
 
     __slots__ = ("_closed", "_incoming", "_outgoing", "_receiving", "_sending")
 
@@ -59,7 +59,7 @@ class MemoryStream(ByteStream):
         self._receiving = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send everything. If cancelled, any part of it may have been sent."""
+        """Send all of ``data``. After a cancellation, any part of it may have been sent."""
         self._begin_sending()
         try:
             await trio.lowlevel.checkpoint()
@@ -79,7 +79,7 @@ class MemoryStream(ByteStream):
             self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room for some data."""
+        """Wait until some data can be sent."""
         self._begin_sending()
         try:
             await trio.lowlevel.checkpoint()
@@ -91,7 +91,7 @@ class MemoryStream(ByteStream):
             self._sending = False
 
     async def send_eof(self) -> None:
-        """Tell the peer that nothing more comes; receiving goes on. May be repeated."""
+        """Signal the end of the data to the peer; receiving is still possible. May be repeated."""
         self._begin_sending()
         try:
             await trio.lowlevel.checkpoint()
@@ -100,7 +100,7 @@ class MemoryStream(ByteStream):
             self._sending = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """At least one byte, or ``b""`` after the peer's last. If cancelled, nothing is lost."""
+        """Return at least one byte, or ``b""`` after the peer's last. Cancellation loses no data."""
         max_bytes = PIPE_BYTES if max_bytes is None else operator.index(max_bytes)
         if max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
@@ -130,7 +130,7 @@ class MemoryStream(ByteStream):
         self._incoming.changed.unpark_all()
 
     def describe_peer(self) -> str:
-        """The peer, for log lines."""
+        """Return a description of the peer for log lines."""
         return "this process"
 
     def _begin_sending(self) -> None:
@@ -154,14 +154,14 @@ class MemoryStream(ByteStream):
 
 
 def memory_stream_pair() -> tuple[MemoryStream, MemoryStream]:
-    """Two connected streams; each holds at most 64 KiB that the other has not read."""
+    """Return two connected streams, each with a buffer of 64 KiB for unread data."""
     one, other = _Pipe(), _Pipe()
     return MemoryStream(one, other), MemoryStream(other, one)
 
 
 @final
 class MemoryListener(Listener):
-    """Accepts connections to a name; see :func:`open_memory_listener`."""
+    """A listener for connections to a name; see :func:`open_memory_listener`."""
 
     __slots__ = ("_address", "_connect", "_incoming")
 
@@ -171,21 +171,21 @@ class MemoryListener(Listener):
 
     @property
     def bound(self) -> MemoryAddress:
-        """The name to connect to."""
+        """The address with the name of this listener."""
         return self._address
 
     async def accept(self) -> MemoryStream:
-        """The next connection. If cancelled, it stays queued."""
+        """Return the next connection. After a cancellation, it stays queued."""
         try:
             return await self._incoming.receive()
         except trio.EndOfChannel:
             raise trio.ClosedResourceError("this listener was closed") from None
 
     def close(self) -> None:
-        """Stop accepting at once; queued connections end."""
+        """Stop accepting at once, and close queued connections."""
         if _listeners().get(self._address.name) is self:
             del _listeners()[self._address.name]
-        self._connect.close()  # first: a task that waits for room would get it below
+        self._connect.close()  # first: a blocked sender would get a slot of the queue below
         with suppress(trio.EndOfChannel, trio.ClosedResourceError):
             while True:
                 self._incoming.receive_nowait().close()
@@ -211,7 +211,7 @@ def _listeners() -> dict[str, MemoryListener]:
 
 
 def open_memory_listener(name: str) -> MemoryListener:
-    """A listener under ``name``, for this ``trio.run``.
+    """Return a listener under ``name``, for this ``trio.run``.
 
     Raises:
         ConfigurationError: the name is empty or taken.
@@ -227,11 +227,11 @@ def open_memory_listener(name: str) -> MemoryListener:
 async def connect_memory(
     name: str, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
 ) -> MemoryStream:
-    """A connection to the listener of that name. If cancelled, there is none.
+    """Connect to the listener of that name. Cancellation leaves no connection.
 
     Raises:
-        ChannelBroken: no listener has that name, or 1,024 connections are waiting there and
-            none was accepted for ``seconds``.
+        ChannelBroken: no listener has that name, or the listener's queue of 1,024 connections stayed
+            full for ``seconds``.
         ConfigurationError: the name is empty.
     """
     address = MemoryAddress(name)
@@ -247,17 +247,17 @@ async def connect_memory(
 
 @final
 class MemoryTransport(Transport):
-    """Streams inside this process, by name; both ends are in one ``trio.run``."""
+    """A transport inside this process, by name; both ends are in one ``trio.run``."""
 
     name = "memory"
     farthest = Reach.PROCESS
 
     def parse(self, address: str) -> MemoryAddress:
-        """The address that ``memory:name`` names. Raises ConfigurationError."""
+        """Parse ``memory:name``. Raises ConfigurationError."""
         return parse_memory_address(address)
 
     def listen(self, options: ListenOptions) -> Opening[MemoryListener]:
-        """Listen for as long as the block runs; see :func:`open_memory_listener`."""
+        """Listen while the block runs; see :func:`open_memory_listener`."""
         return Opening(self._listen, options)
 
     async def _listen(self, options: ListenOptions) -> MemoryListener:
@@ -267,12 +267,12 @@ class MemoryTransport(Transport):
         return open_memory_listener(_free_name(options.name))
 
     def connect(self, address: Address, options: ConnectOptions) -> Opening[MemoryStream]:
-        """A connection for as long as the block runs; see :func:`connect_memory`."""
+        """Keep a connection open while the block runs; see :func:`connect_memory`."""
         return Opening(partial(connect_memory, _own(address).name, seconds=options.seconds))
 
 
 def _free_name(wanted: str) -> str:
-    """Return a name that no listener has. Two hosts in one ``trio.run`` may have the same instances."""
+    """Return a free name. Two hosts in one ``trio.run`` may have instances of the same names."""
     taken = _listeners()
     others = (f"{wanted}.{number}" for number in count(2))
     return next(each for each in chain([wanted], others) if each not in taken)

@@ -1,4 +1,4 @@
-"""Directories that only our user can enter, for sockets that only our user may reach."""
+"""Directories that only this user can enter, for sockets to which only this user may connect."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _KIND: Final = "run"
 
 @contextmanager
 def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
-    """A new directory that only we can enter; removed with its files when the block is left.
+    """Make a directory that only this user can enter; leaving the block removes it with its files.
 
-    Directories that killed processes have left beside it are removed first.
+    Directories in ``parent`` that killed processes have left behind are removed first.
 
     Args:
-        parent: where to make it; by default ``$XDG_RUNTIME_DIR`` if that can be used, or else the
-            system's temporary directory. Keep it short: a socket's whole path has at most 107 bytes.
+        parent: the parent directory; by default ``$XDG_RUNTIME_DIR`` if usable, otherwise the system's
+            temporary directory. Keep it short: a socket's whole path has at most 107 bytes.
 
     Raises:
-        ConfigurationError: others could replace a directory in ``parent``, or we may not write
-            there.
+        ConfigurationError: other users could replace a directory in ``parent``, or this process may not
+            write there.
     """
     parent = absolute(_default_parent() if parent is None else os.fspath(parent))
     _check_parent(parent)
-    with suppress(OSError):  # we may make a directory there, but not look
+    with suppress(OSError):  # parent may be writable, but not readable
         for left_behind in abandoned(parent, _KIND):
             _remove(left_behind)
     try:
@@ -50,10 +50,11 @@ def make_private_directory(parent: StrPath | None = None) -> Iterator[str]:
 
 
 def check_private_directory(path: StrPath) -> None:
-    """Make sure that only our user can enter or replace the directory ``path``.
+    """Check that only this user can enter or replace the directory ``path``.
 
     Raises:
-        ConfigurationError: it is missing, a symbolic link, someone else's, or open to others.
+        ConfigurationError: the directory is missing, a symbolic link, owned by another user, or
+            accessible to others.
     """
     path = os.fspath(path)
     found = _status(path, follow_symlinks=False)
@@ -98,8 +99,8 @@ def _status(path: str, *, follow_symlinks: bool) -> os.stat_result:
 
 
 def _remove(directory: OwnedDirectory) -> None:
-    # Best effort: what cannot be removed (a file that is gone already, a directory that someone
-    # of our own user made inside) must not hide the exception that ends the block.
+    # Best effort: a failed removal (of a file that is already gone, of a directory that another
+    # program of this user made inside) must not hide the exception that ends the block.
     if directory.is_in_place():
         with suppress(OSError):
             for entry in os.listdir(directory.path):

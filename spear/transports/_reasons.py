@@ -1,4 +1,4 @@
-"""Why a connection was not let in: the names under which refusals are counted."""
+"""The reasons why a connection is refused, under which refusals are counted."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import final
 
 @final
 class Reason(StrEnum):
-    """The accept loop's own reasons. Handlers add theirs as plain strings.
+    """A reason of the accept loop for a refusal. Handlers use more reasons, as plain strings.
 
-    Only our code chooses reasons, never a peer, so a table of them stays small.
+    Only Spear's code chooses reasons, never a peer, so that a table by reason stays small.
     """
 
     TOO_MANY = "too_many_connections"
-    """``WireLimits.max_connections`` are open."""
+    """The number of open connections has reached ``HostLimits.max_connections``."""
 
     CROWDED_OUT = "crowded_out"
-    """The oldest of too many that had not authenticated; a newer one got its place."""
+    """The connection was the oldest of too many unauthenticated ones, and a newer one replaced it."""
 
     HANDSHAKE_TIMEOUT = "handshake_timeout"
-    """Not authenticated within ``WireLimits.handshake_seconds``."""
+    """The peer did not authenticate within ``WireLimits.handshake_seconds``."""
 
     WRONG_USER = "wrong_user"
-    """A process of another user (Unix sockets)."""
+    """The peer is a process of another user (Unix sockets)."""
 
     WRONG_PROCESS = "wrong_process"
-    """A process of ours, but not the one that was meant (Unix sockets)."""
+    """The peer is a process of the same user, but not the expected one (Unix sockets)."""
 
     PLAINTEXT_ON_TLS = "plaintext_on_tls"
     """The first byte was not TLS."""
 
     TLS_FAILED = "tls_failed"
-    """No common version, or no certificate that we accept."""
+    """The TLS handshake failed: no common version, or no acceptable certificate."""
 
     GARBAGE = "garbage"
     """The handler raised RemoteProtocolError before it had authenticated the peer."""
 
     OVERSIZED = "oversized"
-    """It began a frame larger than a stranger may send. (Handlers say so.)"""
+    """The peer began a frame larger than an unauthenticated peer may send. (Reported by handlers.)"""
 
     CUT_SHORT = "cut_short"
-    """The connection ended in the middle of its first frame. (Handlers say so.)"""
+    """The connection ended in the middle of its first frame. (Reported by handlers.)"""
 
     NOT_AUTHENTICATED = "not_authenticated"
     """The handler raised AuthenticationFailed."""
@@ -50,4 +50,4 @@ class Reason(StrEnum):
     """The connection ended, from either side, before it was authenticated."""
 
     CRASHED = "crashed"
-    """A bug of ours: the handler raised something unexpected before it had authenticated."""
+    """A bug: the handler raised an unexpected exception before it had authenticated the peer."""

@@ -1,7 +1,7 @@
-"""Which transports there are: those given to a host, Spear's own, and those of other distributions.
+"""The transports of a host: transports passed to it, Spear's own, and those of other distributions.
 
-Each transport is imported where it is chosen: a function's process needs one of them, and waits for all
-that is imported.
+Each transport is imported on first use: a function's process needs only one of them, and every import
+delays its start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import trio
 
 GROUP: Final = "spear.transports"
-"""The group of entry points."""
+"""The entry point group of transports."""
 
 _DEFAULT_OPTIONS: Final = ConnectOptions()
 
@@ -47,22 +47,22 @@ def _memory() -> Transport:
 
 _OWN: Final = {"memory": _memory, "tcp": _tcp, "unix": _unix}
 _NAMES: Final = {"tls": "tcp"}
-"""The names of transports of ours that have further schemes."""
+"""The name of the transport for each scheme that is not a transport's name."""
 
 _LATER: Final = {"grpc": "grpc", "websocket": "websocket"}
-"""Transports whose code is not part of this release, and the extra that will bring it."""
+"""Transports that this release does not contain, and the extra that will install each."""
 
 
 @final
 class TransportRegistry:
-    """The transports that can be used here, by name, and by the schemes of their addresses.
+    """A collection of usable transports, by name and by the schemes of their addresses.
 
     Args:
-        transports: go before Spear's own, and before entry points.
+        transports: transports that take precedence over Spear's own and over entry points.
 
     Raises:
-        ConfigurationError: two of them have one name or scheme, or one is no transport or has no name
-            that could be one.
+        ConfigurationError: two of the transports have the same name or scheme, or one is not a transport
+            or has an invalid name.
     """
 
     def __init__(self, transports: Iterable[Transport] = ()) -> None:
@@ -83,12 +83,12 @@ class TransportRegistry:
             self._by_scheme.setdefault(scheme, transport)
 
     def find(self, name: str) -> Transport:
-        """The transport of that name. It is loaded when it is first asked for.
+        """Return the transport of that name. The first call for a name loads the transport.
 
         Raises:
-            UnsupportedTransport: there is none.
-            BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
-            ConfigurationError: its own name or schemes cannot be used.
+            UnsupportedTransport: no transport has this name.
+            BrokenEntryPoint: the transport's entry point cannot be loaded.
+            ConfigurationError: the loaded transport has an invalid name or invalid schemes.
         """
         found = self._by_name.get(name)
         if found is None:
@@ -100,23 +100,23 @@ class TransportRegistry:
         return found
 
     def parse(self, address: str) -> Address:
-        """The address that ``address`` names.
+        """Parse the text form of an address.
 
         Raises:
-            UnsupportedTransport: there is no transport for its scheme.
-            BrokenEntryPoint: an installed distribution has it, but it cannot be loaded.
-            ConfigurationError: what follows the scheme is not an address.
+            UnsupportedTransport: no transport has the scheme of the address.
+            BrokenEntryPoint: the transport's entry point cannot be loaded.
+            ConfigurationError: the text after the scheme is not a valid address.
         """
         return self._find_by_scheme(address).parse(address)
 
     def connect(
         self, address: Address | str, options: ConnectOptions = _DEFAULT_OPTIONS
     ) -> AbstractAsyncContextManager[trio.abc.Stream]:
-        """A connection for as long as the block runs; see :meth:`Transport.connect`.
+        """Keep a connection open while the block runs; see :meth:`Transport.connect`.
 
         Raises:
-            UnsupportedTransport, BrokenEntryPoint, ConfigurationError: as :meth:`parse` does. Entering
-                the block raises as :meth:`Transport.connect` does.
+            UnsupportedTransport, BrokenEntryPoint, ConfigurationError: see :meth:`parse`. For errors on
+                entering the block, see :meth:`Transport.connect`.
         """
         transport = self._find_by_scheme(str(address))
         parsed = transport.parse(address) if isinstance(address, str) else address
@@ -152,16 +152,16 @@ def _can_be_used(name: str) -> bool:
 
 
 _registry: Final = TransportRegistry()
-"""Registry of processes that were given no transports, such as agents."""
+"""The registry for processes without further transports, such as agents."""
 
 
 def parse_address(text: str) -> Address:
-    """The address that ``text`` names; see :meth:`TransportRegistry.parse`."""
+    """Parse the text form of an address; see :meth:`TransportRegistry.parse`."""
     return _registry.parse(text)
 
 
 def connect(
     address: Address | str, options: ConnectOptions = _DEFAULT_OPTIONS
 ) -> AbstractAsyncContextManager[trio.abc.Stream]:
-    """A connection for as long as the block runs; see :meth:`TransportRegistry.connect`."""
+    """Keep a connection open while the block runs; see :meth:`TransportRegistry.connect`."""
     return _registry.connect(address, options)

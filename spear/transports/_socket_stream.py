@@ -1,8 +1,8 @@
-"""A Trio stream over a standard library socket, and the listener that accepts them.
+"""A Trio stream over a standard library socket, and a listener that accepts such streams.
 
-Trio's own SocketStream hides its socket behind Trio's wrapper. The channel layer's hot path calls
-``send`` and ``recv_into`` on the plain non-blocking socket, which is about twice as fast, so that
-socket is public here and the stream contract is implemented directly on it.
+Trio's own SocketStream hides the socket in a wrapper. The channel layer's hot path calls ``send`` and
+``recv_into`` on the plain non-blocking socket, which is about twice as fast. The stream of this module
+therefore has the socket as a public attribute, and implements the stream contract directly on it.
 
 This module does not know how sockets are bound or connected.
 """
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from ._credentials import PeerCredentials
 
 UNIX_SEND_BUFFER_BYTES: Final = 1024 * 1024
-"""Takes a third off the round trip of 1 MiB on a Unix socket (275 to 195 us), whose default of
-208 KiB makes the two processes take turns. A Unix socket has no receive buffer of its own, and on
-TCP a fixed size made the same round trip slower, because it switches the kernel's tuning off."""
+"""Send buffer of a Unix socket. This size makes the round trip of 1 MiB a third shorter (275 to 195 us);
+with the default of 208 KiB, the two processes take turns. A Unix socket has no receive buffer of its own.
+On TCP, a fixed size makes the same round trip slower, because it disables the kernel's tuning."""
 
 RECEIVE_BYTES: Final = 64 * 1024
 LISTEN_BACKLOG: Final = 1024
-"""Connections that wait in the kernel while the accept loop pauses."""
+"""Most connections queued in the kernel while the accept loop pauses."""
 
 CAPACITY_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""``accept`` failed because we have no room; the connection stays in the queue."""
+"""Errors of ``accept`` for lack of descriptors or memory; the connection stays in the queue."""
 
-# Linux reports from accept() whatever happened to that one connection before it was accepted.
-# Trio's list; see the literature review in trio/_highlevel_socket.py.
+# On Linux, accept() also reports errors of the one connection that occurred before it was accepted.
+# This is Trio's list; see the literature review in trio/_highlevel_socket.py.
 _IGNORED_ERRNOS: Final = frozenset(
     {
         errno.ECONNABORTED,
@@ -74,7 +74,7 @@ def _as_stream_errors() -> Iterator[None]:
 
 @final
 class SocketStream(ByteStream):
-    """A stream over a connected socket, which it owns from now on.
+    """A stream over a connected socket, of which the stream takes ownership.
 
     Attributes:
         socket: the socket, non-blocking. Reading and writing it directly with
@@ -86,7 +86,7 @@ class SocketStream(ByteStream):
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        # An option can fail on a connection that the peer has reset; the first read will say so.
+        # Setting an option can fail if the peer has reset the connection; the first read fails, too.
         with suppress(OSError):
             if sock.family == socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BUFFER_BYTES)
@@ -111,7 +111,7 @@ class SocketStream(ByteStream):
             self._sending = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send everything. If cancelled, any part of it may have been sent."""
+        """Send all of ``data``. After a cancellation, any part of it may have been sent."""
         with self._only_sender(), memoryview(data) as view:
             if self._eof_sent:
                 raise trio.ClosedResourceError("nothing can follow the end of the stream")
@@ -125,12 +125,12 @@ class SocketStream(ByteStream):
                     await trio.lowlevel.wait_writable(self.socket)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room for some data."""
+        """Wait until some data can be sent."""
         with self._only_sender():
             await trio.lowlevel.wait_writable(self.socket)
 
     async def send_eof(self) -> None:
-        """Tell the peer that nothing more comes; receiving goes on. May be repeated."""
+        """Signal the end of the data to the peer; receiving is still possible. May be repeated."""
         with self._only_sender():
             await trio.lowlevel.checkpoint()
             if not self._eof_sent:
@@ -138,7 +138,7 @@ class SocketStream(ByteStream):
                 self._eof_sent = True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """At least one byte, or ``b""`` after the peer's last. If cancelled, nothing is lost."""
+        """Return at least one byte, or ``b""`` after the peer's last. Cancellation loses no data."""
         if max_bytes is None:
             max_bytes = RECEIVE_BYTES
         elif max_bytes < 1:
@@ -158,7 +158,7 @@ class SocketStream(ByteStream):
             self.socket.close()
 
     def peer_credentials(self) -> PeerCredentials | None:
-        """Return the peer's process as the kernel knows it; None for anything but Unix sockets."""
+        """Return the peer's process as the kernel knows it; None unless this is a Unix socket."""
         if self.socket.family != socket.AF_UNIX:
             return None
         from ._credentials import PeerCredentials
@@ -166,7 +166,7 @@ class SocketStream(ByteStream):
         return PeerCredentials.of(self.socket)
 
     def describe_peer(self) -> str:
-        """The peer, for log lines."""
+        """Return a description of the peer for log lines."""
         try:
             if credentials := self.peer_credentials():
                 return f"pid {credentials.pid} of uid {credentials.uid}"
@@ -178,13 +178,13 @@ class SocketStream(ByteStream):
 
 @final
 class SocketListener(Listener):
-    """Accepts from a listening socket, which it owns from now on.
+    """A listener over a listening socket, of which the listener takes ownership.
 
     Args:
-        sock: bound and listening.
-        bound: its address.
-        advertised: the address at which others reach it, if it is another one.
-        on_close: runs once, when the listener is closed by the process that made it.
+        sock: a socket, bound and listening.
+        bound: the address of the socket.
+        advertised: the address at which clients reach the socket, if it differs from ``bound``.
+        on_close: called once, when the listener is closed in the process that made it.
         make_stream: makes a stream of an accepted socket.
     """
 
@@ -210,30 +210,30 @@ class SocketListener(Listener):
 
     @property
     def bound(self) -> Address:
-        """The address that it listens on, with the port that was really bound."""
+        """The address on which this listener listens, with the port that was actually bound."""
         return self._bound
 
     @property
     def advertised(self) -> Address:
-        """The address at which instances reach it."""
+        """The address at which instances reach this listener."""
         return self._advertised
 
     async def accept(self) -> ByteStream:
-        """The next connection. If cancelled, it stays queued. See :meth:`Listener.accept`."""
+        """Return the next connection; see :meth:`Listener.accept`."""
         while True:
             if self._socket.fileno() == -1:
                 raise trio.ClosedResourceError("this listener was closed")
-            # Linux looks for a free descriptor before it looks for a connection, so that accept()
-            # without waiting says EMFILE even when no connection is queued.
+            # Wait first: Linux looks for a free descriptor before it looks for a connection, so that
+            # accept() would fail with EMFILE even when no connection is queued.
             await trio.lowlevel.wait_readable(self._socket)
             try:
                 sock, _ = self._socket.accept()
             except BlockingIOError:
-                continue  # the caller is gone again
+                continue  # the client has closed its connection again
             except OSError as exc:
                 if exc.errno in CAPACITY_ERRNOS:
                     raise
-                if self._socket.fileno() == -1:  # closed as a connection came
+                if self._socket.fileno() == -1:  # the listener was closed when a connection came
                     continue
                 if exc.errno not in _IGNORED_ERRNOS:
                     raise trio.BrokenResourceError(f"cannot accept: {exc}") from exc

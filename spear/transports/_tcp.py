@@ -39,7 +39,7 @@ _Candidate: TypeAlias = tuple[socket.AddressFamily, str]
 
 @final
 class TlsListener(Listener):
-    """Accepts from another listener, and makes each connection secure."""
+    """A listener that accepts from another listener, and does a TLS handshake on each connection."""
 
     __slots__ = ("_advertised", "_bound", "_context", "_plain", "_trust")
 
@@ -59,33 +59,33 @@ class TlsListener(Listener):
 
     @property
     def bound(self) -> TcpAddress:
-        """The address that it listens on, with the port that was really bound."""
+        """The address on which this listener listens, with the port that was actually bound."""
         return self._bound
 
     @property
     def advertised(self) -> TcpAddress:
-        """The address at which instances reach it."""
+        """The address at which instances reach this listener."""
         return self._advertised
 
     @property
     def trust(self) -> TlsClient | None:
-        """How instances check who listens; None if by what their system trusts."""
+        """TLS settings for instances to verify this listener; None for their system's."""
         return self._trust
 
     async def accept(self) -> ByteStream:
-        """The next connection, not yet secure. See :meth:`Listener.accept`."""
+        """Return the next connection, before its TLS handshake. See :meth:`Listener.accept`."""
         return await self._plain.accept()
 
     async def secure(self, stream: ByteStream) -> TlsStream:
-        """The connection after its TLS handshake. If cancelled, it is unusable.
+        """Do the TLS handshake, and return the stream. A cancelled connection is unusable.
 
         Raises:
             Refused: the peer does not speak TLS, or failed the handshake.
         """
-        assert isinstance(stream, SocketStream)  # as accept() returned it
+        assert isinstance(stream, SocketStream)  # returned by accept()
         await trio.lowlevel.wait_readable(stream.socket)
-        # A look at the first byte costs one system call, spares OpenSSL's 30 KiB for a peer that
-        # does not speak TLS at all, and tells a wrong configuration from a wrong certificate.
+        # Reading the first byte costs one system call. It saves OpenSSL's 30 KiB for a peer that does
+        # not speak TLS, and distinguishes a wrong configuration from a wrong certificate.
         try:
             first = stream.socket.recv(1, socket.MSG_PEEK)
         except OSError:
@@ -94,13 +94,13 @@ class TlsListener(Listener):
             raise Refused(Reason.LEFT)
         if first[0] != HANDSHAKE_RECORD:
             raise Refused(Reason.PLAINTEXT_ON_TLS)
-        # https_compatible: no close_notify. Our own protocol says when it ends, so a cut-off
-        # stream is noticed, and closing never has to wait for a peer that does not read.
+        # https_compatible: no close_notify. Spear's protocol has its own end, so a truncated stream
+        # is detected without it, and closing never has to wait for a peer that does not read.
         tls = trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as exc:
-            # Trio does not send the alert that OpenSSL has prepared: only our log can say why.
+            # Trio does not send the alert of OpenSSL, so only the log of this process has the reason.
             raise Refused(Reason.TLS_FAILED, exc.__cause__ or exc) from exc
         return tls
 
@@ -134,19 +134,19 @@ async def open_tcp_listener(
     allow_plaintext: bool = False,
     advertised_host: str | None = None,
 ) -> SocketListener | TlsListener:
-    """A listener on one address of ``host``.
+    """Open a listener on one address of ``host``.
 
-    If cancelled, nothing stays open.
+    Cancellation leaves no socket open.
 
     Args:
         host: a name or an address; without ``tls`` it must be on the loopback interface.
-        port: 0 for any free one, or a range to take the first free one of.
-        tls: our certificate; connections then speak TLS.
-        allow_plaintext: listen beyond the loopback interface without TLS. The caller has a reason.
-        advertised_host: the name or the address at which clients reach ``host``, if it is another one.
+        port: a port, 0 for any free port, or a range, of which the first free port is taken.
+        tls: the certificate of the listener; connections then use TLS.
+        allow_plaintext: whether to listen beyond the loopback interface without TLS.
+        advertised_host: the name or address at which clients reach ``host``, if it is different.
 
     Raises:
-        ConfigurationError: the address is taken, not ours, or would expose plain text.
+        ConfigurationError: the address is taken, not of this machine, or would expose plain text.
     """
     ports = _check_ports(host, port)
     address = TcpAddress(host, ports[0])
@@ -162,7 +162,7 @@ async def open_tcp_listener(
 
 
 def _check_ports(host: str, port: int | range) -> range:
-    """The ports to try. Raises ConfigurationError for a host or ports that no address can have."""
+    """Return the ports to try. Raises ConfigurationError for an invalid host or port."""
     if not isinstance(port, range):
         TcpAddress(host, port)
         return range(port, port + 1)
@@ -198,8 +198,8 @@ def _bind(
     for port in ports:
         for family, ip in candidates:
             try:
-                # Sets SO_REUSEADDR: a port whose last connections linger in TIME_WAIT is free.
-                # "::" takes IPv4 as well.
+                # create_server sets SO_REUSEADDR: a port whose last connections are in TIME_WAIT is
+                # free. "::" accepts IPv4 as well.
                 return socket.create_server(
                     (ip, port),
                     family=family,
@@ -210,7 +210,7 @@ def _bind(
                 error = exc
     raise CannotListen(
         "tcp",
-        # The error's own text says the address once more.
+        # Without the error's own text, which repeats the address.
         f"cannot listen on {address.host!r}, {_describe(ports)}: {os.strerror(error.errno or 0)}",
     ) from error
 
@@ -222,13 +222,13 @@ def _describe(ports: Sequence[int]) -> str:
 async def connect_tcp(
     host: str, port: int, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
 ) -> SocketStream:
-    """A plain connection to ``host``, by whichever of its addresses answers first.
+    """Open a plain connection to the address of ``host`` that answers first.
 
-    If cancelled, nothing stays open.
+    Cancellation leaves no socket open.
 
     Raises:
         ChannelBroken: no host answered within ``seconds``, or no program listens there.
-        ConfigurationError: that is not a host and a port.
+        ConfigurationError: the host or the port is invalid.
     """
     address = TcpAddress(host, port)
     with connecting_to(address, seconds):
@@ -238,17 +238,17 @@ async def connect_tcp(
 async def connect_tls(
     host: str, port: int, tls: TlsClient, *, seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
 ) -> TlsStream:
-    """A connection to ``host`` after its TLS handshake; the listener has proved who it is.
+    """Open a connection to ``host`` with a TLS handshake that verifies the listener's identity.
 
-    With TLS 1.3 the listener judges our own certificate only after that. If it refuses, the stream
-    ends without a word; the reason is in the listener's log.
+    With TLS 1.3, the listener verifies the client certificate only after this handshake. If the listener
+    refuses the certificate, the stream ends without an error; the reason is in the listener's log.
 
-    If cancelled, nothing stays open.
+    Cancellation leaves no socket open.
 
     Raises:
-        AuthenticationFailed: the listener's certificate is not one that we trust for this name.
+        AuthenticationFailed: the listener's certificate is not trusted for this name.
         ChannelBroken: no connection or no TLS handshake within ``seconds``.
-        ConfigurationError: that is not a host and a port, or ``tls`` names unusable files.
+        ConfigurationError: the host or the port is invalid, or ``tls`` names unusable files.
     """
     address = TcpAddress(host, port, tls=True)
     context = tls.make_context()
@@ -271,10 +271,10 @@ async def connect_tls(
 
 async def _connect(host: str, port: int) -> SocketStream:
     found = await trio.open_tcp_stream(host, port)
-    # Trio's wrapper has no other way to hand over its socket.
+    # Trio's wrapper offers no other way to get its socket.
     sock = socket.socket(fileno=found.socket.detach())
-    # Undo Trio's 16 KiB: it makes a round trip of 1 MiB on loopback 45 % slower.
-    with suppress(OSError):  # not every system has it
+    # Undo Trio's limit of 16 KiB, which makes a round trip of 1 MiB on loopback 45 % slower.
+    with suppress(OSError):  # some systems lack the option
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
     return SocketStream(sock)
 
@@ -282,7 +282,7 @@ async def _connect(host: str, port: int) -> SocketStream:
 def _handshake_error(address: TcpAddress, error: trio.BrokenResourceError) -> SpearError:
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        # Here we are the side that refuses, so our caller may know why.
+        # The client refuses, so the reason can be passed to the caller.
         return AuthenticationFailed(f"{address} is not who it should be: {cause.verify_message}")
     return ChannelBroken(f"no TLS handshake with {address}: {cause or error}")
 
@@ -290,13 +290,13 @@ def _handshake_error(address: TcpAddress, error: trio.BrokenResourceError) -> Sp
 @final
 @attrs.frozen(kw_only=True, repr=False)
 class TcpTransport(Transport):
-    """TCP, with TLS if there is a certificate.
+    """A transport over TCP, with TLS if a certificate is given.
 
     Attributes:
         host: the name or the address to listen on. Without ``tls`` it must be on the loopback interface.
-        port: 0 for any free port, or a range of ports. A single port has room for one instance.
-        tls: our certificate; all connections then speak TLS.
-        advertised_host: the name or the address at which instances reach ``host``, if it is another one,
+        port: 0 for any free port, or a range of ports. A single port suffices for one instance only.
+        tls: the certificate of the host; all connections then use TLS.
+        advertised_host: the name or the address at which instances reach ``host``, if it is different,
             such as the name of a service.
     """
 
@@ -314,18 +314,18 @@ class TcpTransport(Transport):
             _check_ports(self.advertised_host, 0)
 
     def parse(self, address: str) -> TcpAddress:
-        """The address that ``tcp:host:port`` or ``tls:host:port`` names. Raises ConfigurationError."""
+        """Parse ``tcp:host:port`` or ``tls:host:port``. Raises ConfigurationError."""
         return parse_tcp_address(address)
 
     def listen(self, options: ListenOptions) -> Opening[SocketListener | TlsListener]:
-        """Listen for as long as the block runs; see :func:`open_tcp_listener`."""
+        """Listen while the block runs; see :func:`open_tcp_listener`."""
         return Opening(self._listen, options)
 
     async def _listen(self, options: ListenOptions) -> SocketListener | TlsListener:
         host, port = self.host, self.port
         if options.address is not None:
             address = _own(options.address)
-            # Neither guess is safe: plain text where TLS was configured, or TLS without a certificate.
+            # No guess is safe: neither plain text in spite of a certificate, nor TLS without one.
             if address.tls and self.tls is None:
                 raise ConfigurationError(
                     f"{address} needs a certificate: give TcpTransport(tls=TlsServer(...))"
@@ -344,7 +344,7 @@ class TcpTransport(Transport):
     def connect(
         self, address: Address, options: ConnectOptions
     ) -> Opening[SocketStream] | Opening[TlsStream]:
-        """A connection for as long as the block runs; see :func:`connect_tcp`, :func:`connect_tls`."""
+        """Keep a connection open while the block runs; see :func:`connect_tcp`, :func:`connect_tls`."""
         own, seconds = _own(address), options.seconds
         if own.tls:
             tls = options.tls or TlsClient()

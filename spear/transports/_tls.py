@@ -1,7 +1,7 @@
 """TLS settings and contexts.
 
-Both ends are ours, so TLS 1.3 is the default; 1.2 can be allowed for a foreign agent, and nothing
-older. Certificates and host names are always checked: there is no switch.
+Both ends are usually Spear, so TLS 1.3 is the default. TLS 1.2 can be allowed for a third-party agent;
+older versions cannot. Certificates and host names are always verified; no setting disables this.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ HANDSHAKE_RECORD: Final = 0x16
 
 
 def looks_like_tls(first_bytes: bytes) -> bool:
-    """Whether these bytes begin a TLS connection: for an honest error on a plaintext port.
+    """Return whether these bytes begin a TLS connection, for a helpful error on a plaintext port.
 
-    Never true of a frame that a peer may send before it has authenticated: read as a frame, the
-    same three bytes announce more than 64 KiB.
+    False for every frame that a peer may send before it has authenticated: read as the header of a
+    frame, the three bytes of TLS announce more than 64 KiB.
     """
     return (
         len(first_bytes) >= 3
@@ -43,16 +43,17 @@ def looks_like_tls(first_bytes: bytes) -> bool:
 @final
 @attrs.frozen(kw_only=True)
 class TlsServer:
-    """How a listener proves who it is, and whether its clients must. Paths of PEM files.
+    """The TLS settings of a listener. All files are PEM files, given by their paths.
 
     Attributes:
-        certificate: our certificate, followed by intermediate ones.
-        key: its private key; None if it is in the same file.
-        client_ca: if given, clients must show a certificate signed by one of these (mutual TLS).
-        allow_tls_1_2: accept TLS 1.2 besides 1.3.
-        ca: what has signed our certificate. Instances are told to trust it, and nothing else; without it
-            they trust what their system trusts.
-        server_name: the name in our certificate, for instances that connect to an address without it.
+        certificate: the file with the listener's certificate, followed by intermediate ones.
+        key: the file with the private key; None if ``certificate`` contains it.
+        client_ca: a file of certificate authorities; if given, clients must present a certificate signed
+            by one of them (mutual TLS).
+        allow_tls_1_2: whether to accept TLS 1.2 in addition to 1.3.
+        ca: the file with the authority that signed ``certificate``. Instances receive it and trust no
+            other authority; by default they trust the authorities of their system.
+        server_name: the name in the certificate, if instances connect to an address with another name.
     """
 
     certificate: str
@@ -63,10 +64,10 @@ class TlsServer:
     server_name: str | None = None
 
     def make_trust(self) -> TlsClient | None:
-        """How instances check our certificate; None if what they have will do.
+        """Return the settings for instances to verify the certificate; None for their system's.
 
         Raises:
-            ConfigurationError: ``ca`` cannot be read, or is no certificate.
+            ConfigurationError: ``ca`` cannot be read, or is not a certificate.
         """
         if self.ca is None:
             return TlsClient(server_name=self.server_name) if self.server_name else None
@@ -76,18 +77,17 @@ class TlsServer:
         return trust
 
     def make_context(self) -> ssl.SSLContext:
-        """The context for a listener.
+        """Return the context for a listener.
 
         Raises:
-            ConfigurationError: a file is missing or not what it should be.
+            ConfigurationError: a file is missing or invalid.
         """
         with _reading("TLS server"):
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
             context.load_cert_chain(self.certificate, self.key)
         if self.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
-        # We never resume sessions, so the tickets would only be bytes that a client which closes
-        # without reading answers with a reset.
+        # Spear never resumes sessions. A client that closes with a ticket unread would send a reset.
         context.num_tickets = 0
         return _restrict(context, allow_tls_1_2=self.allow_tls_1_2)
 
@@ -95,15 +95,15 @@ class TlsServer:
 @final
 @attrs.frozen(kw_only=True)
 class TlsClient:
-    """How a connection checks the listener's identity, and proves ours. Paths of PEM files.
+    """The TLS settings of a connection. All files are PEM files, given by their paths.
 
     Attributes:
-        ca: trust what these have signed and nothing else; None trusts the system's list.
-        ca_data: the same as text, in place of a file.
-        certificate: ours, for mutual TLS, followed by intermediate ones.
-        key: its private key; None if it is in the same file.
-        server_name: what the listener's certificate must say, if not the host we connect to.
-        allow_tls_1_2: accept TLS 1.2 besides 1.3.
+        ca: a file of certificate authorities, the only ones to trust; None trusts the system's list.
+        ca_data: the content of such a file, instead of ``ca``.
+        certificate: the file with the client's certificate, then intermediate ones, for mutual TLS.
+        key: the file with the private key; None if ``certificate`` contains it.
+        server_name: the name required in the listener's certificate; by default the host of the address.
+        allow_tls_1_2: whether to accept TLS 1.2 in addition to 1.3.
     """
 
     ca: str | None = None
@@ -114,12 +114,12 @@ class TlsClient:
     allow_tls_1_2: bool = False
 
     def make_context(self) -> ssl.SSLContext:
-        """The context for connections.
+        """Return the context for connections.
 
         Raises:
-            ConfigurationError: a file is missing or not what it should be.
+            ConfigurationError: a file is missing or invalid.
         """
-        if self.ca_data == "":  # with which Python would trust the system's list
+        if self.ca_data == "":  # Python would trust the system's list
             raise ConfigurationError(
                 "TLS client settings: ca_data is empty; None trusts the system's"
             )
@@ -134,14 +134,14 @@ class TlsClient:
 
 def _restrict(context: ssl.SSLContext, *, allow_tls_1_2: bool) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if allow_tls_1_2 else ssl.TLSVersion.TLSv1_3
-    # Renegotiation (TLS 1.2 only) lets a peer make us compute for ever (CVE-2011-1473).
+    # Renegotiation (TLS 1.2 only) lets a peer consume any amount of our CPU time (CVE-2011-1473).
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    # ssl.SSLError is an OSError, and strerror is all that either says about a file.
+    # ssl.SSLError is an OSError; for both, only strerror describes what is wrong with a file.
     try:
         yield
     except OSError as exc:

@@ -1,8 +1,8 @@
 """The contract of transports: objects that parse addresses, listen and connect.
 
-Listeners and connections are opened as blocks, so that a transport may own tasks: a reader
-of WebSocket frames, an HTTP/2 connection that carries many streams. Transports of sockets need none, and
-use :class:`Opening`.
+Listeners and connections are opened as ``async with`` blocks, so that a transport may own tasks: a reader
+of WebSocket frames, an HTTP/2 connection that carries many streams. Transports over sockets need no
+tasks, and use :class:`Opening`.
 
 This module knows no concrete transport.
 """
@@ -35,13 +35,13 @@ Resource = TypeVar("Resource", bound=trio.abc.AsyncResource)
 Args = TypeVarTuple("Args")
 
 MAX_TRANSPORT_NAME: Final = 32
-"""Maximum length of a name, in characters; the same as for runtimes."""
+"""Most characters of a transport's name; the same limit as for runtimes."""
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_TRANSPORT_NAME}}}")
 
 GetDirectory: TypeAlias = Callable[[], str]
-"""Makes a directory that only we can enter, or finds the one made before; ConfigurationError if that
-cannot be."""
+"""A function that returns a directory that only this user can enter, and makes it on the first call.
+Raises ConfigurationError if the directory cannot be made."""
 
 
 def _no_directory() -> str:
@@ -54,10 +54,10 @@ class ListenOptions:
     """Options of one listener. Settings of all listeners of a transport belong to the transport.
 
     Attributes:
-        name: a name for the listener that no other open one of this host has; letters, digits, ``-`` and
+        name: a name for the listener, unique among the host's open listeners; letters, digits, ``-`` and
             ``_``. Transports that choose an address themselves derive it from this name.
-        address: listen here; None lets the transport choose.
-        get_directory: makes the private directory in which transports put files, or finds it.
+        address: the address to listen on; None lets the transport choose.
+        get_directory: returns the private directory for the transports' files, made on the first call.
     """
 
     name: str = ""
@@ -71,9 +71,9 @@ class ConnectOptions:
     """Options of one connection.
 
     Attributes:
-        seconds: to resolve a name, connect, and finish the transport's own handshake.
-        tls: how to check who listens. None trusts what the system trusts. Unix sockets and memory need no
-            TLS and ignore it; TCP without TLS refuses it.
+        seconds: time limit to resolve a name, connect, and finish the transport's own handshake.
+        tls: settings to verify the listener. None trusts the system's authorities. Unix sockets and
+            memory use no TLS and ignore the settings; TCP without TLS refuses them.
     """
 
     seconds: float = DEFAULT_WIRE_LIMITS.connect_seconds
@@ -86,15 +86,15 @@ class ConnectOptions:
 class Transport(ABC):
     """A way of moving bytes between a host and its instances.
 
-    A host finds transports by name: first those given to ``open_spearlet(transports=...)``, then Spear's
-    own, then the entry points ``spear.transports`` of installed distributions. An agent finds them by the
-    scheme of an address, in the same way: a scheme that differs from the transport's name needs an entry
-    point named after the scheme, too.
+    A host finds transports by name: first the ones passed to ``open_spearlet(transports=...)``, then
+    Spear's own, then the entry points ``spear.transports`` of installed distributions. An agent finds
+    transports by the scheme of an address, in the same way: a scheme that differs from the transport's
+    name needs an entry point named after the scheme, too.
 
     Attributes:
-        name: what strategies call it; 1 to 32 letters, digits, ``-`` and ``_``.
-        schemes: what its addresses begin with, of the same characters. By default the name alone.
-        farthest: from how far away its addresses can be reached at the most, whatever its settings are.
+        name: the name in strategies; 1 to 32 letters, digits, ``-`` and ``_``.
+        schemes: the schemes of its addresses, of the same characters. By default the name alone.
+        farthest: the greatest :class:`Reach` of its addresses with any settings.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Transport(ABC):
     farthest: Reach = Reach.NETWORK
 
     def __init_subclass__(cls) -> None:
-        """Let the name be the only scheme of a class that gives a name alone."""
+        """Make the name the only scheme of a class that defines no schemes."""
         super().__init_subclass__()
         if "name" in cls.__dict__ and "schemes" not in cls.__dict__:
             cls.schemes = (cls.name,)
@@ -111,40 +111,40 @@ class Transport(ABC):
     def parse(self, address: str) -> Address:
         """Return the address that the text names; its scheme is one of :attr:`schemes`.
 
-        Opens nothing. ``parse(str(address)) == address`` for every address of this transport.
+        Opens no socket. ``parse(str(address)) == address`` for every address of this transport.
 
         Raises:
-            ConfigurationError: what follows the scheme is not an address.
+            ConfigurationError: the text after the scheme is not a valid address.
         """
 
     @abstractmethod
     def listen(self, options: ListenOptions) -> AbstractAsyncContextManager[Listener]:
-        """Listen for as long as the block runs; leaving it closes the listener.
+        """Listen while the block runs; leaving it closes the listener.
 
-        What the block raises comes out as it is, not in a group. If entering is cancelled, nothing stays
-        open. A host gives entering a share of ``startup_seconds``. When that share has passed, or
-        ``listen`` fails, the host tries the next transport of the strategy.
+        An exception of the block is raised as it is, not in a group. Cancellation while entering leaves
+        nothing open. A host limits the time to enter to a share of ``startup_seconds``. If this time has
+        passed, or ``listen`` fails, the host tries the next transport of the strategy.
 
         Raises:
-            ConfigurationError: the address is unsafe; CannotListen, a subclass, if it is taken, or is
-                not an address of this machine.
-            OSError: the system refuses.
+            ConfigurationError: the address is unsafe; CannotListen, a subclass, if the address is taken,
+                or is not an address of this machine.
+            OSError: the system refuses to listen.
         """
 
     @abstractmethod
     def connect(
         self, address: Address, options: ConnectOptions
     ) -> AbstractAsyncContextManager[trio.abc.Stream]:
-        """A connection that is ready to speak on, for as long as the block runs; leaving it closes it.
+        """Connect, and keep the connection open while the block runs; leaving the block closes it.
 
-        What the block raises comes out as it is, not in a group. If entering is cancelled, nothing stays
-        open.
+        The connection is ready for the protocol. An exception of the block is raised as it is, not in a
+        group. Cancellation while entering leaves nothing open.
 
         Raises:
             ChannelBroken: no program listens there, or there was no connection within
                 ``options.seconds``. With the code ``no_listener`` if no program will ever listen there
-                again, as at a socket file that is gone.
-            AuthenticationFailed: the listener is not who it should be.
+                again, such as when the socket file has been removed.
+            AuthenticationFailed: the identity of the listener is wrong.
             ConfigurationError: this address and these options cannot work.
         """
 
@@ -174,10 +174,10 @@ def _is_name(value: object) -> bool:
 
 @final
 class Opening(AbstractAsyncContextManager[Resource], Generic[Resource]):
-    """A block around a listener or a stream that needs no tasks: opens it, and closes it at the end.
+    """A block that opens a listener or a stream without background tasks, and closes it at the end.
 
     Args:
-        function: opens it; called as ``await function(*args)``.
+        function: opens the listener or stream; called as ``await function(*args)``.
     """
 
     __slots__ = ("_open", "_resource")

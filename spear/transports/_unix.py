@@ -1,8 +1,8 @@
-"""Unix sockets that only we can reach: a socket born private in a private directory; and a connect.
+"""Unix sockets to which only processes of this user can connect.
 
-Two barriers, each sufficient alone (containerd's CVE-2020-15257 had neither): the directory is
-0700 and ours, and the socket is 0600 from its first moment. Abstract sockets, which have no
-permissions, cannot be named by a ``UnixAddress``.
+Two barriers protect a listener, and each suffices alone (containerd's CVE-2020-15257 had neither). The
+directory has the mode 0700 and belongs to this user, and the socket has the mode 0600 from its creation.
+Abstract sockets, which have no permissions, cannot be named by a ``UnixAddress``.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _LONGEST_RETRY_SECONDS: Final = 0.05
 
 @final
 class UnixTransport(Transport):
-    """Unix sockets in a directory that only we can enter. The kernel says who the peer is."""
+    """A transport over Unix sockets in a private directory. The kernel identifies the peer's process."""
 
     name = "unix"
     farthest = Reach.MACHINE
 
     def parse(self, address: str) -> UnixAddress:
-        """The address that ``unix:/path`` names. Raises ConfigurationError."""
+        """Parse ``unix:/path``. Raises ConfigurationError."""
         return parse_unix_address(address)
 
     def listen(self, options: ListenOptions) -> Opening[SocketListener]:
-        """Listen for as long as the block runs; see :func:`open_unix_listener`."""
+        """Listen while the block runs; see :func:`open_unix_listener`."""
         return Opening(self._listen, options)
 
     async def _listen(self, options: ListenOptions) -> SocketListener:
@@ -60,7 +60,7 @@ class UnixTransport(Transport):
         return open_unix_listener(_own(address).path)
 
     def connect(self, address: Address, options: ConnectOptions) -> Opening[SocketStream]:
-        """A connection for as long as the block runs; see :func:`connect_unix`."""
+        """Keep a connection open while the block runs; see :func:`connect_unix`."""
         return Opening(self._connect, _own(address).path, options.seconds)
 
     async def _connect(self, path: str, seconds: float) -> SocketStream:
@@ -80,20 +80,20 @@ def open_unix_listener(
     kind: socket.SocketKind = socket.SOCK_STREAM,
     make_stream: Callable[[socket.socket], ByteStream] = SocketStream,
 ) -> SocketListener:
-    """A listener at ``path``, in a directory that must be private; its socket is born 0600.
+    """Open a listener at ``path``, in a directory that must be private; the socket has the mode 0600.
 
     The socket file is removed when the listener is closed.
 
     Args:
-        path: of the socket.
-        bound: the address that the listener tells, if it is none of :class:`UnixTransport`.
-        kind: of the socket.
-        make_stream: makes a stream of an accepted socket of that kind.
+        path: the path of the socket file.
+        bound: the listener's address, if it is not an address of :class:`UnixTransport`.
+        kind: the type of the socket.
+        make_stream: makes a stream of an accepted socket of that type.
 
     Raises:
         ConfigurationError: the path is too long or taken, or the directory is not private.
     """
-    from ._private_directory import check_private_directory  # who only connects does without
+    from ._private_directory import check_private_directory  # not needed for connecting
 
     address = UnixAddress(os.fspath(path))
     check_private_directory(os.path.dirname(address.path))
@@ -108,8 +108,8 @@ def _bind_private_socket(
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         # Linux gives the file the mode of the unbound socket, less the umask. The usual way, a
-        # umask of 0177 around bind, is process-wide: a process that a worker thread starts at that
-        # moment would keep this umask for ever. A chmod after bind leaves a gap.
+        # umask of 0177 around bind, affects the whole process: a process started by another thread at
+        # this moment would keep this umask. A chmod after bind leaves a gap.
         os.fchmod(sock.fileno(), _PRIVATE_SOCKET_MODE)
         sock.bind(path)
         found = os.stat(path, follow_symlinks=False)
@@ -127,7 +127,7 @@ def _bind_private_socket(
 
 
 def _unlink_socket(path: str, identity: tuple[int, int]) -> None:
-    # Only our own file: a successor may already have bound the same path.
+    # Only the file of this listener: a successor may already have bound the same path.
     with suppress(OSError):
         found = os.stat(path, follow_symlinks=False)
         if (found.st_dev, found.st_ino) == identity:
@@ -151,20 +151,20 @@ async def connect_unix(
     kind: socket.SocketKind = socket.SOCK_STREAM,
     make_stream: Callable[[socket.socket], ByteStream] = SocketStream,
 ) -> ByteStream:
-    """A connection to the Unix socket at ``path``.
+    """Connect to the Unix socket at ``path``.
 
-    If cancelled, nothing stays open.
+    Cancellation leaves no socket open.
 
     Args:
-        path: of the socket.
-        seconds: to connect.
-        kind: of the socket.
-        make_stream: makes a stream of a connected socket of that kind.
+        path: the path of the socket file.
+        seconds: the time limit.
+        kind: the type of the socket.
+        make_stream: makes a stream of a connected socket of that type.
 
     Raises:
-        ChannelBroken: no program listens there (then its code is ``no_listener``), we may not connect, or
-            the listener's queue stayed full for ``seconds``.
-        ConfigurationError: the path cannot be a socket's.
+        ChannelBroken: no program listens there (then its code is ``no_listener``), the permissions forbid
+            it, or the listener's queue stayed full for ``seconds``.
+        ConfigurationError: the path is invalid for a socket.
     """
     address = UnixAddress(os.fspath(path))
     with connecting_to(address, seconds):
@@ -184,9 +184,9 @@ async def connect_unix(
 
 
 async def _connect(sock: socket.socket, path: str) -> None:
-    # While the listener's queue is full, connect() says EAGAIN, and there is nothing to wait for
-    # but time. (Trio 0.35 takes that EAGAIN for "in progress", finds the unconnected socket
-    # writable and reports success; the first send then fails with ENOTCONN.)
+    # While the listener's queue is full, connect() fails with EAGAIN, and no event reports a free
+    # slot. (Trio 0.35 takes this EAGAIN for "in progress", finds the unconnected socket writable and
+    # reports success; the first send then fails with ENOTCONN.)
     pause = _FIRST_RETRY_SECONDS
     await trio.lowlevel.checkpoint()
     while True:

@@ -1,15 +1,15 @@
-"""A process and its group: waiting for it, signalling it, collecting it.
+"""A process and its process group: waiting, signalling, reaping.
 
-Invariant: nothing is signalled by its number once that number may belong to somebody else. The number
-of a process is its own until it has been collected, and so is the number of the group that it leads;
-therefore the last signal to the group is sent when the process has ended, before it is collected. That
-signal takes along what the process left behind.
+Invariant: no pid or process group id is signalled once another process may have it. The kernel does not
+reuse the pid of a process, nor the id of the group that the process leads, until the process has been
+reaped. The last signal to the group is therefore sent after the process has exited and before it is
+reaped. This signal kills the processes of the group that are still running.
 
-A process that we started is collected by us, so that we know until when its number is good. One that was
-forked by a zygote is collected by that, or by whoever inherits it if the zygote dies: it is signalled
-through its pidfd, which never means another process.
+The host reaps a process that it spawned, and so knows how long the pid is valid. A process forked by a
+zygote is reaped by the zygote, or by the process that adopts it if the zygote dies. The host signals such
+a process through a pidfd, which never refers to another process.
 
-A child that made a session of its own has left the group, and is not found.
+A child that has created its own session has left the group, and is not killed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from ._output import Output
 
 Collect: TypeAlias = Callable[[int], Awaitable[int | None]]
-"""Has a process of this number collected that has ended, and what is left of its group killed; returns
-its exit status, None if nobody knows it."""
+"""A function that has the exited process of this pid reaped and the rest of its group killed, and returns
+the exit status, or None if it is not known."""
 
 _PIDFD_SIGNAL_PROCESS_GROUP: Final = 4  # <linux/pidfd.h>, since Linux 6.9
 
@@ -47,7 +47,7 @@ class ProcessBody(InstanceBody):
     """A process that leads its own session, or is about to.
 
     Attributes:
-        pid: its number, and that of its group.
+        pid: the pid of the process, and the id of its process group.
     """
 
     pid: int
@@ -58,12 +58,12 @@ class ProcessBody(InstanceBody):
         self._pidfd = own(pidfd)
         expect_exit(pid)
         self._outputs = outputs
-        self._handled = 0  # bytes of them, when somebody last asked whether it is busy
+        self._handled = 0  # bytes of all outputs handled at the last call of is_busy
         self._is_collected = False
         self._pulse = Pulse(pid)
 
     async def wait_exited(self) -> None:
-        """Wait until it has ended, collect it, and take the rest of what it wrote."""
+        """Wait until the process has exited, reap it, and read the rest of its output."""
         await trio.lowlevel.checkpoint()
         if not self._is_collected:
             await trio.lowlevel.wait_readable(self._pidfd)
@@ -75,48 +75,48 @@ class ProcessBody(InstanceBody):
 
     @abstractmethod
     async def _collect(self) -> None:
-        """Kill what is left of its group, and collect it, which has ended."""
+        """Kill the rest of the group of the exited process, and reap the process."""
 
     async def watch(self) -> None:
-        """Read what it writes."""
+        """Read the output of the process."""
         async with trio.open_nursery() as nursery:
             for output in self._outputs:
                 nursery.start_soon(output.drain)
 
     async def terminate(self) -> None:
-        """SIGTERM to the group, at once."""
+        """Send SIGTERM to the group before the checkpoint."""
         self._signal(signal.SIGTERM)
         await trio.lowlevel.checkpoint()
 
     async def kill(self) -> None:
-        """SIGKILL to the group, at once."""
+        """Send SIGKILL to the group before the checkpoint."""
         self.kill_now()
         await trio.lowlevel.checkpoint()
 
     def kill_now(self) -> None:
-        """SIGKILL to the group."""
+        """Send SIGKILL to the group."""
         self._signal(signal.SIGKILL)
 
     @abstractmethod
     def _signal(self, number: signal.Signals) -> None:
-        """A signal to the group, if that is still its own."""
+        """Send a signal to the group, if the group id still belongs to the process."""
 
     async def metrics(self) -> InstanceMetrics | None:
-        """What the process uses, without its children."""
+        """Return the resource usage of the process without its children; None if it has ended."""
         await trio.lowlevel.checkpoint()
         return None if self._is_collected else read_metrics(self.pid)
 
     def is_busy(self) -> bool:
-        """Whether it has used the processor since this was last asked, or waits for it now.
+        """Return whether the process has used CPU time since the last call, or waits for a processor now.
 
-        It is busy, too, if the host has handled output of it meanwhile: a process that writes faster
-        than its host reads uses no processor, because it waits at a full pipe.
+        The process is also busy if the host has handled output of it since the last call: a process that
+        writes faster than the host reads uses no CPU time, because it waits at a full pipe.
         """
         before, self._handled = self._handled, sum(each.handled for each in self._outputs)
         return not self._is_collected and (self._pulse.is_busy() or self._handled != before)
 
     def close(self) -> None:
-        """Release the descriptors."""
+        """Close the file descriptors."""
         forget_exit(self.pid)
         trio.lowlevel.notify_closing(self._pidfd)
         close(self._pidfd)
@@ -126,14 +126,14 @@ class ProcessBody(InstanceBody):
 
 @final
 class SpawnedBody(ProcessBody):
-    """A child of ours."""
+    """A process that is a child of the host."""
 
     def __init__(self, process: subprocess.Popen[bytes], outputs: Sequence[Output]) -> None:
         self._process = process
         self._parent = os.getpid()
         try:
             pidfd = os.pidfd_open(process.pid)
-        except OSError as error:  # no descriptor left, or the system has none for processes
+        except OSError as error:  # no free descriptor, or a kernel without pidfd_open
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -143,26 +143,26 @@ class SpawnedBody(ProcessBody):
     async def _collect(self) -> None:
         if not self._is_collected:
             self.kill_now()
-            self.exit_status = self._process.wait()  # at once: it has ended
+            self.exit_status = self._process.wait()  # does not block: the process has exited
             self._is_collected = True
 
     def _signal(self, number: signal.Signals) -> None:
-        # A forked child of ours that unwinds must not take our instances along.
+        # A forked child of the host that unwinds its stack must not kill the host's instances.
         if not self._is_collected and os.getpid() == self._parent:
-            # Not ours to signal any more, if it has become somebody else: nothing to be done.
+            # A process that has changed its user may not be signalled any more.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
 
 @final
 class ForkedBody(ProcessBody):
-    """A child of a zygote.
+    """A process that is a child of a zygote.
 
     Args:
-        pid: its number.
-        pidfd: of it; from now on ours to close.
-        outputs: what it writes.
-        collect: asks the zygote.
+        pid: the pid of the process.
+        pidfd: a pidfd of the process; this object closes it.
+        outputs: the pipes into which the process writes.
+        collect: asks the zygote to reap the process.
     """
 
     def __init__(self, pid: int, pidfd: int, outputs: Sequence[Output], collect: Collect) -> None:
@@ -170,7 +170,7 @@ class ForkedBody(ProcessBody):
         self._ask_to_collect = collect
 
     async def _collect(self) -> None:
-        # The zygote kills the group, too; but it may be dead.
+        # The zygote kills the group, too, but may be dead.
         self.kill_now()
         self.exit_status = await self._ask_to_collect(self.pid)
         if self.exit_status is None:
@@ -181,17 +181,17 @@ class ForkedBody(ProcessBody):
         with suppress(ProcessLookupError, PermissionError):
             try:
                 _signal_through(self._pidfd, number, _PIDFD_SIGNAL_PROCESS_GROUP)
-            except ProcessLookupError:  # it does not lead a group yet
+            except ProcessLookupError:  # the process does not lead a group yet
                 _signal_through(self._pidfd, number)
             except OSError as error:
                 if error.errno != errno.EINVAL:
-                    raise  # pragma: no cover  # there is no such reason
-                # An older kernel. Its children get the last signal, when it has ended.
+                    raise  # pragma: no cover  # no other error is possible
+                # An older kernel. The rest of the group is killed when the process has exited.
                 _signal_through(self._pidfd, number)
 
 
 def _adopted_status(pidfd: int) -> int | None:
-    """Collect a process whose zygote has died, if it was left to us, as to the first of a container."""
+    """Reap the child of a dead zygote if this process, as a container's init, has adopted it."""
     with suppress(ChildProcessError):
         found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
         if found is not None:

@@ -1,6 +1,6 @@
-"""What all processes that a host starts have in common: their guard, and how many start at once.
+"""The state that all processes of a host share: their guard, and the limit on simultaneous starts.
 
-It belongs to the host, as its factory does, and not to a runtime: several runtimes may start processes.
+This state belongs to the host, like the factory of its channels. Several runtimes may start processes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from spear.channels import CommunicationFactory
 
 MAX_STARTS_AT_ONCE: Final = 8
-"""Processes that are being forked; more of them at once would be ready no earlier."""
+"""Most processes started at the same time; more would not be ready earlier."""
 
 _known: Final[WeakKeyDictionary[CommunicationFactory, HostChildren]] = WeakKeyDictionary()
 
 
 @final
 class HostChildren:
-    """The processes of one host.
+    """The state that the processes of one host share.
 
     Attributes:
-        starters: bounds how many are being started.
+        starters: the limit on simultaneous starts.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class HostChildren:
 
     @staticmethod
     def of(factory: CommunicationFactory) -> HostChildren:
-        """Return those of the host that a factory belongs to."""
+        """Return the object of the host to which a factory belongs."""
         found = _known.get(factory)
         if found is None:
             found = _known[factory] = HostChildren()
         return found
 
     async def get_guard(self, factory: CommunicationFactory) -> Guard:
-        """The guard of this host's instances, which ends with the factory."""
+        """Return the guard of this host's instances, starting it first; it ends with the factory."""
         async with self._getting_guard:
             if self._guard is None:
                 if inherits_orphans():  # pragma: no cover  # where coverage measures nothing
@@ -57,7 +57,7 @@ class HostChildren:
         return self._guard
 
     async def sweep(self) -> None:
-        """Remove, once, the working directories that killed hosts have left behind."""
+        """Remove the working directories left behind by killed hosts, on the first call only."""
         if not self._has_swept:
             parent = temporary_directory()
             self._has_swept = True

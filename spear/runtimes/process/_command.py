@@ -1,10 +1,10 @@
-"""Starting an agent by a command of any kind: the building block of runtimes that are commands.
+"""Starting an agent by an arbitrary command: the building block of runtimes that wrap a command.
 
-A command between this process and the agent (``nice``, ``docker run -i``, ``ssh``) hands on standard
-input, output and error, and nothing else. So the bootstrap record comes on standard input, which then
-remains open as the lifeline. When this process dies, the kernel closes it and kills the command's process
-group; an agent in another place, which has another pipe as its standard input, is killed by the end of
-that.
+A command between the host and the agent (``nice``, ``docker run -i``, ``ssh``) passes on standard input,
+output and error, and no other descriptor. The bootstrap record is therefore sent over standard input,
+which then stays open as the lifeline. When the host dies, the kernel closes the lifeline and kills the
+command's process group. An agent elsewhere, such as in a container, has another pipe as its standard
+input, and is killed when this pipe ends.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ async def launch_command(
     *,
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[InstanceBody]:
-    """Start a command in the end of which an agent runs; see :meth:`InstanceTemplate.launch`.
+    """Start a command that directly or indirectly runs an agent; see :meth:`InstanceTemplate.launch`.
 
-    The agent finds its record on standard input: its command line ends with ``--bootstrap-fd 0``. The
-    command is a process group of its own on this machine, in a temporary directory. The group is killed
-    with the instance, and when this process dies.
+    The agent reads its bootstrap record from standard input: its command line ends with
+    ``--bootstrap-fd 0``. The command runs on this machine in a process group of its own, in a temporary
+    directory. The group is killed when the instance is killed, and when this process dies.
 
     Args:
-        command: a program, to be found by ``PATH``, and its arguments.
-        spec: of the template.
+        command: a program, found by ``PATH``, and its command-line arguments.
+        spec: the request for the template.
         endpoint: where the agent may log in, from any process of this user that has the secret.
-        book: keeps what the command writes to its standard output and error.
-        timeouts: of the instance.
-        environment: variables of the command, besides those that every instance inherits.
+        book: keeps the lines that the command writes to its standard output and error.
+        timeouts: the timeouts of the instance.
+        environment: variables of the command, in addition to the ones that every instance inherits.
 
     Raises:
-        ConfigurationError: the command is empty, or no list.
+        ConfigurationError: the command is empty, or not a list.
         SpawnFailed: the command cannot be started.
     """
     if not [*expect_several("command", command)]:
@@ -95,7 +95,7 @@ async def _hand_over(
 ) -> None:
     try:
         os.write(plumbing.lifeline_end, record)
-        # After the record: once armed, data in the pipe kills as its end does.
+        # After the record: once the lifeline is armed, data in the pipe kills the process.
         plumbing.arm(body.pid)
     except BaseException:
         body.kill_now()
@@ -106,7 +106,7 @@ async def _hand_over(
 
 
 def find_command(command: Sequence[str]) -> str | None:
-    """Return where a command's program is, for the environment that it gets; None if there is none."""
+    """Return the path of a command's program, found by the inherited PATH; None if not found."""
     return shutil.which(command[0], path=_inherited().get("PATH")) if command else None
 
 

@@ -1,6 +1,6 @@
-"""The private working directory of a process, and those that killed hosts have left behind.
+"""The private working directory of a process, and the removal of directories left by killed hosts.
 
-What functions write there may be much. So it is removed in a thread, and nobody waits long for that.
+Functions may write many files there. A thread therefore removes the directory, with a time limit.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from spear.channels import protected_block
 KIND: Final = "work"
 
 REMOVAL_SECONDS: Final = 5.0
-"""How long the end of an instance waits for its directory to be emptied."""
+"""Seconds that the end of an instance waits for the removal of its directory."""
 
 SWEEP_SECONDS: Final = 1.0
-"""How long the first start of a host waits for what others have left."""
+"""Seconds that a host's first start waits for the removal of directories left by killed hosts."""
 
 
 @protected_block
 async def open_working_directory() -> AsyncIterator[str]:
-    """A directory that only we can enter; removed with all that is in it when the block is left.
+    """Make a directory that only this user can enter; leaving the block removes it with its contents.
 
     Raises:
         ConfigurationError: there is no temporary directory.
-        OSError: it cannot be made.
+        OSError: the directory cannot be made.
     """
     directory = OwnedDirectory.make(temporary_directory(), KIND)
     try:
@@ -41,7 +41,7 @@ async def open_working_directory() -> AsyncIterator[str]:
         try:
             if directory.is_in_place():
                 os.rmdir(directory.path)
-        except OSError:  # not empty
+        except OSError:  # the directory is not empty
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVAL_SECONDS):
                 await _run_in_thread(partial(_remove, directory))
         else:
@@ -49,24 +49,24 @@ async def open_working_directory() -> AsyncIterator[str]:
 
 
 async def sweep_working_directories(parent: str) -> None:
-    """Remove those in ``parent`` whose hosts are gone.
+    """Remove the working directories in ``parent`` whose hosts no longer run.
 
-    If cancelled, or if it takes long, that goes on by itself.
+    After ``SWEEP_SECONDS`` or a cancellation, a thread continues the removal.
     """
     with trio.move_on_after(SWEEP_SECONDS):
         await _run_in_thread(partial(_sweep, parent))
 
 
 async def _run_in_thread(work: Callable[[], None]) -> None:
-    """Do something in a thread, where it goes on if this is cancelled."""
+    """Run ``work`` in a thread, which continues after a cancellation."""
     try:
         await trio.to_thread.run_sync(work, abandon_on_cancel=True)
-    except RuntimeError:  # the system starts no thread
+    except RuntimeError:  # no thread can be started
         work()
 
 
 def _sweep(parent: str) -> None:
-    with suppress(OSError):  # it cannot be looked into
+    with suppress(OSError):  # the directory cannot be read
         for directory in abandoned(parent, KIND):
             _remove(directory)
 

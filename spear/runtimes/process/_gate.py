@@ -1,11 +1,11 @@
-"""A doorman: waits for a go on its stdin, and then becomes the program it was given.
+"""A launcher: waits for a newline on stdin, and then executes the program given to it.
 
-Between the start of a process and the moment when its host has limited it, tied its life to the host's
-and knows which peer to let in, a program that is not ours must not run yet. One that is Spear's agent
-waits by itself, for its bootstrap record; in front of any other stands this.
+After the start of a process, the host sets its resource limits and its lifeline, and learns the pid that
+may log in. The program must not run before that. Spear's agent waits by itself for its bootstrap record;
+every other program is started through this launcher.
 
 A script, run as ``python -I -S _gate.py PROGRAM ARGUMENT...``, with the program's descriptors,
-environment and directory. It imports next to nothing: a hundredth of a second is all it takes.
+environment and directory. The launcher imports almost no modules, so that it starts within about 10 ms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from _signal import (  # type: ignore[import-not-found]  # no stubs
     valid_signals,
 )
 
-# Coverage cannot follow here: there is no site-packages, and an exec at the end.
+# Coverage cannot measure this script, which has no site-packages and ends in an exec.
 
 
 def _initial_environment() -> dict[bytes, bytes]:  # pragma: no cover
@@ -30,14 +30,14 @@ def _initial_environment() -> dict[bytes, bytes]:  # pragma: no cover
     try:
         with open("/proc/self/environ", "rb") as file:
             entries = file.read().split(b"\0")
-    except OSError:  # there is no /proc
+    except OSError:  # no /proc
         return dict(os.environb)
     return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
 
 
 def _reset_signals() -> None:  # pragma: no cover
-    # What is ignored or blocked stays so through an exec: by this interpreter, which ignores SIGPIPE,
-    # and by a host that was started with nohup, or in the background by a shell without job control.
+    # An exec keeps ignored and blocked signals. This interpreter ignores SIGPIPE. A host ignores more
+    # if it was started with nohup, or in the background by a shell without job control.
     for number in valid_signals():
         try:
             signal(number, SIG_DFL)
@@ -47,8 +47,8 @@ def _reset_signals() -> None:  # pragma: no cover
 
 
 def main() -> None:  # pragma: no cover
-    """Wait, and become the program; exits with 127 if that cannot be, 1 if the host is gone."""
-    if os.read(0, 1) != b"\n":  # the end, or the word of the host's guard
+    """Wait, and execute the program; exit with 127 if it cannot be executed, 1 if the host has died."""
+    if os.read(0, 1) != b"\n":  # the end of the pipe, or the message of the host's guard
         os._exit(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -1,8 +1,8 @@
 """The host's side of the guard, a small process that kills the instances if the host dies.
 
-The lifelines alone do that in a few milliseconds, as long as no other process has a copy of their write
-ends. A forked child of the host has copies. ``spear/_forks.py`` takes them from the children that Python
-forks, but not from children that C code forks. The guard covers those, too: one process
+The lifelines alone kill the instances in a few milliseconds, unless another process has a copy of their
+write ends. A forked child of the host has copies. ``spear/_forks.py`` closes the copies in children that
+Python forks, but cannot do so in children that C code forks. The guard covers this case: one process
 (``_guard_program``) for all instances of a host.
 """
 
@@ -41,18 +41,18 @@ class Guard:
     """The owner of the process that kills the instances of this host if this host dies."""
 
     def __init__(self) -> None:
-        self._ends: set[int] = set()  # write ends of lifelines, and of doormen's gates
-        self._sock: socket.socket | None = None  # while there is a process
+        self._ends: set[int] = set()  # write ends of lifelines, and of launchers' gates
+        self._sock: socket.socket | None = None  # None while no process runs
 
     def watch(self, end: int) -> None:
-        """Kill the instance at the other end of this lifeline, if this process dies from now on."""
+        """Have the instance at the other end of a lifeline killed if this process dies from now on."""
         self._ends.add(end)
         self._send([end])
 
     def forget(self, end: int) -> None:
-        """Forget an end that is about to be closed.
+        """Forget a write end that is about to be closed.
 
-        The guard's process keeps its copy until the other end is closed, too.
+        The guard's process keeps its copy until the read end is closed, too.
         """
         self._ends.discard(end)
 
@@ -90,7 +90,7 @@ class Guard:
                     sock.send(b"E")
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS):
                     await trio.lowlevel.wait_readable(sock)
-                with suppress(OSError):  # also for copies of the socket in other processes
+                with suppress(OSError):  # a shutdown also affects copies of the socket in other processes
                     sock.shutdown(socket.SHUT_RDWR)
 
     def _send(self, ends: list[int]) -> None:
@@ -98,7 +98,7 @@ class Guard:
             return
         try:
             socket.send_fds(self._sock, [b"L"], ends)
-        except OSError:  # it has died, or does not listen: the next one gets all of them
+        except OSError:  # the guard has died or does not read; the next guard gets all ends
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
 

@@ -1,14 +1,14 @@
 """A guard: kills the instances of a host that has died, even if copies of its descriptors live on.
 
 An instance dies when the last write end of its lifeline is closed, or when anything is written to the
-lifeline (see ``_spawn``). A forked child of the host keeps copies of the write ends, and the end
-does not come. The guard has a copy of each write end, too, and a pidfd of the host. The pidfd becomes
-readable when the host exits, whatever has been copied. Then the guard writes.
+lifeline (see ``_spawn``). If a forked child of the host has copies of the write ends, the write ends stay
+open when the host dies. The guard therefore has a copy of each write end, and a pidfd of the host. The
+pidfd becomes readable when the host exits, regardless of copies. The guard then writes to all ends.
 
 The host sends the write ends beside messages on a socket. The message ``E`` ends the guard. If the socket
-ends without that message, the host is exiting, has executed another program, or has replaced this guard.
+ends without this message, the host is exiting, has executed another program, or has replaced this guard.
 
-A script, run as ``python -I -S _guard_program.py SOCKET PIDFD``. It imports next to nothing.
+A script, run as ``python -I -S _guard_program.py SOCKET PIDFD``, which imports almost no modules.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import sys
 # Not `socket`, which builds enums for some milliseconds.
 from _socket import CMSG_SPACE, socket
 
-# Coverage cannot follow here: there is no site-packages.
+# Coverage cannot measure this script, which has no site-packages.
 
 MOST_ENDS = 250
-"""Descriptors beside one message; Linux allows 253."""
+"""Most file descriptors beside one message; Linux allows 253."""
 
 INT_BYTES = 4
 
 WORD = b"\xff" * 8
-"""Bytes that kill an instance which has armed its lifeline. An instance that still reads its record from
-the lifeline finds the record invalid, and a doorman that waits for its go finds none."""
+"""Bytes that kill an instance whose lifeline is armed. They are also an invalid bootstrap record for an
+instance that still reads its record, and an invalid message for a launcher (see ``_gate``)."""
 
 EXIT_MS = 1000
-"""Time that a host may take from the closing of its descriptors to its exit."""
+"""Milliseconds that a host may take from the closing of its file descriptors to its exit."""
 
 
 def main() -> None:  # pragma: no cover
-    """Guard until the host exits, or wants no guard any more."""
+    """Guard the instances until the host exits or ends the guard."""
     control, host = socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    # Become an orphan: the program that is the host may wait for any child of its.
+    # Become an orphan: the host's program may wait for any child of its process.
     if os.fork():
         os._exit(0)
     ends: set[int] = set()
@@ -47,7 +47,7 @@ def main() -> None:  # pragma: no cover
     poll.register(host, select.POLLIN)
     while True:
         ready = {number for number, _ in poll.poll()}
-        if control.fileno() in ready:  # first: it may bring more to kill
+        if control.fileno() in ready:  # before the pidfd: a message may bring more write ends
             message, more = _receive(control)
             if message == b"E":
                 return
@@ -63,7 +63,7 @@ def main() -> None:  # pragma: no cover
                 ends.add(end)
         elif host in ready:
             break
-        else:  # the read ends are closed: those instances have ended
+        else:  # the read ends are closed: their instances have ended
             for end in ready:
                 poll.unregister(end)
                 os.close(end)
@@ -71,7 +71,7 @@ def main() -> None:  # pragma: no cover
     for end in ends:
         try:
             os.write(end, WORD)
-        except OSError:  # it has ended this very moment
+        except OSError:  # the instance has just ended
             continue
 
 

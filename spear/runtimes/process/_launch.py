@@ -1,10 +1,10 @@
-"""Starting an instance's process: its bootstrap record, and the order of all that.
+"""Starting the process of an instance, in an order that makes the start safe.
 
-The order is what makes it safe. Nobody may connect until the pid is known. Then, before the process can
-do anything of its own, its peer check, its limits and its lifeline are set; and only then it gets what
-it waits for: the record, or, if it is not Spear's agent, the go of the doorman in front of it.
+The endpoint refuses every connection until the pid is known. Before the process can run the program, the
+host sets the peer check, the resource limits and the lifeline. The process waits for the bootstrap record
+or, if the program is not Spear's agent, for a newline to its launcher (``_gate``), which come last.
 
-The record travels through the lifeline (see ``_spawn``), whose other end stays open here for as
+The record is sent through the lifeline (see ``_spawn``), whose write end stays open in the host for as
 long as the instance lives.
 """
 
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from ._zygote import Zygote
 
 Fork: TypeAlias = "Callable[[Plumbing], Awaitable[ForkedBody | None]]"
-"""Forks the instance if that can be; see ``Zygote._fork``."""
+"""A function that forks the instance if it can be forked; see ``Zygote._fork``."""
 
 _GATE: Final = Path(__file__).with_name("_gate.py")
 
 
 def bootstrap_record(endpoint: Endpoint, settings: RuntimeSettings, limits: HostLimits) -> bytes:
-    """The bootstrap record as a pipe carries it: 4 bytes of length, little-endian, and the record."""
+    """Return the bootstrap record with its length in front: 4 bytes, little-endian."""
     record = BootstrapRecord(
         addresses=endpoint.offered,
         secret=endpoint.secret,
@@ -65,7 +65,7 @@ def bootstrap_record(endpoint: Endpoint, settings: RuntimeSettings, limits: Host
 
 
 def handover_environment(endpoint: Endpoint) -> dict[str, str]:
-    """The best address, the secret and the id, for a program that looks into its environment."""
+    """Return environment variables with the best address, the secret and the id of the instance."""
     return {
         "SERVICE_ADDR": str(endpoint.address),
         "SECRET": endpoint.secret.reveal().hex(),
@@ -83,22 +83,22 @@ async def launch_process(
     book: LogBook,
     zygote: Zygote | None,
 ) -> AsyncIterator[ProcessBody]:
-    """A process that is about to log in at ``endpoint``, and what belongs to it.
+    """Start a process, which then logs in at ``endpoint``; leaving the block releases its resources.
 
-    The block has to see to it that the process has ended; what is left of it is then removed.
+    The process must have ended when the block is left.
 
     Args:
-        settings: what to start.
-        limits: the host's, with the timeouts of this instance.
-        starters: bounds how many are being started.
-        guard: kills it if this process dies.
-        endpoint: where it may log in.
-        book: where what it writes is kept.
-        zygote: forks it, if it can.
+        settings: the settings of the process.
+        limits: the limits of the host, with the timeouts of this instance.
+        starters: limits the number of simultaneous starts.
+        guard: kills the process if this process dies.
+        endpoint: where the process may log in.
+        book: keeps the lines that the process writes.
+        zygote: forks the process if possible; None to spawn it.
 
     Raises:
-        SpawnFailed: it could not be started.
-        ConfigurationError: it must be forked, and cannot be.
+        SpawnFailed: the process could not be started.
+        ConfigurationError: ``start`` is ``zygote``, and the program cannot be forked.
     """
     endpoint.expect_peer(lambda _: False)
     async with AsyncExitStack() as ours:
@@ -114,11 +114,11 @@ async def launch_process(
                 fork = partial(zygote._fork, asking)
             body: ProcessBody | None = None
             while body is None:
-                with suppress(TemplateDied):  # and the next attempt finds another one, or spawns
+                with suppress(TemplateDied):  # the next attempt uses another template, or spawns
                     body = await _start(
                         settings, limits, starters, guard, endpoint, book, fork, directory, ours
                     )
-        except (OSError, ValueError) as error:  # ValueError is how prlimit refuses
+        except (OSError, ValueError) as error:  # prlimit raises ValueError
             raise SpawnFailed(f"{endpoint.instance_id} could not be started: {error}") from error
         yield body
 
@@ -134,9 +134,9 @@ async def _start(
     directory: str,
     ours: AsyncExitStack,
 ) -> ProcessBody:
-    # Each attempt has pipes of its own: what the last one has left behind must not read our record.
+    # Each attempt has its own pipes: a process left by the last attempt must not read the record.
     async with AsyncExitStack() as attempt:
-        with ExitStack() as theirs:  # closed here as soon as the process has its own copies
+        with ExitStack() as theirs:  # closed as soon as the process has its own copies
             plumbing = Plumbing(attempt, theirs, book, guard, has_gate=bool(settings.command))
             body: ProcessBody | None = None
             if fork is not None:
@@ -178,14 +178,14 @@ async def _spawn(
 def _prepare(
     pid: int, settings: ProcessSettings, limits: HostLimits, endpoint: Endpoint, plumbing: Plumbing
 ) -> None:
-    """Let the process begin, after all that has to come before."""
+    """Set the peer check, the resource limits and the lifeline, and let the process begin."""
     endpoint.expect_peer(process_or_its_session(pid))
     prefer_to_host(pid)
     for kind, limit in settings.limits.to_resources().items():
         resource.prlimit(pid, kind, limit)
     if not settings.environment_handover:
         os.write(plumbing.lifeline_end, bootstrap_record(endpoint, settings, limits))
-    # After the record: once armed, data in the pipe kills as its end does.
+    # After the record: once the lifeline is armed, data in the pipe kills the process.
     plumbing.arm(pid)
     if plumbing.gate_end is not None:
         os.write(plumbing.gate_end, b"\n")

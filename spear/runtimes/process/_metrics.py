@@ -1,4 +1,4 @@
-"""What a process uses, and whether it is at work, as the kernel's accounts say."""
+"""The resource usage of a process, and whether the process is busy, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Final
 from .._body import InstanceMetrics
 
 BUSY_SECONDS: Final = 0.005
-"""A process that has used more CPU time than this since it was last asked counts as busy."""
+"""A process that has used more CPU time than this since the last check counts as busy."""
 
 
 def read_metrics(pid: int) -> InstanceMetrics | None:
-    """What the process ``pid`` uses now; None if there is no such process."""
+    """Return the current resource usage of the process ``pid``; None if it does not exist."""
     place = Path("/proc") / str(pid)
     try:
         memory_pages = int((place / "statm").read_text().split()[1])
-        # The name, field 2, is in parentheses and may contain anything, these too.
+        # Field 2, the name, is in parentheses and may contain any character, even parentheses.
         fields = (place / "stat").read_text().rpartition(")")[2].split()
         return InstanceMetrics(
             cpu_seconds=_cpu_seconds(pid),
@@ -33,15 +33,15 @@ def read_metrics(pid: int) -> InstanceMetrics | None:
 
 
 def _cpu_seconds(pid: int) -> float:
-    # The clock of clock_getcpuclockid(3): nanoseconds, where /proc counts in ticks of 10 ms.
+    # The clock of clock_getcpuclockid(3), which counts nanoseconds; /proc counts in ticks of 10 ms.
     return time.clock_gettime((~pid << 3) | 2)
 
 
 class Pulse:
-    """Tells whether a process is at work.
+    """A check whether a process is busy.
 
     Args:
-        pid: of the process, which must not have been collected.
+        pid: the pid of the process, which must not have been reaped.
     """
 
     def __init__(self, pid: int) -> None:
@@ -49,7 +49,7 @@ class Pulse:
         self._cpu_seconds = 0.0
 
     def is_busy(self) -> bool:
-        """Whether it has used the processor since this was last asked, or waits for it now."""
+        """Return whether the process has used CPU time since the last call, or is runnable now."""
         try:
             before, self._cpu_seconds = self._cpu_seconds, _cpu_seconds(self._pid)
         except OSError:
@@ -58,7 +58,7 @@ class Pulse:
 
 
 def is_runnable(pid: int) -> bool:
-    """Whether a thread of a process runs, or waits for a processor."""
+    """Return whether any thread of a process runs or waits for a processor."""
     try:
         return _has_runnable(Path("/proc") / str(pid) / "task")
     except OSError:

@@ -1,7 +1,7 @@
-"""Which process the kernel kills when there is no memory left: an instance rather than its host.
+"""The choice of the process that the kernel kills when memory runs out: an instance before its host.
 
-The kernel takes the process that holds most. While the memory of that one is not counted as free yet, it
-takes the next one, too; and with a host go all of its instances.
+The kernel kills the process that uses most memory. Until this memory counts as free, the kernel kills the
+next process, too. If it killed the host, all instances of the host would die.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 INSTANCE_SCORE: Final = 500
-"""Added to the score of an instance (proc(5), oom_score_adj): as if it held half of all memory, too."""
+"""Added to the OOM score of an instance (proc(5), oom_score_adj), as much as for half of all memory."""
 
 _MOST: Final = 1000
 
 
 def prefer_to_host(pid: int) -> None:
-    """Have the kernel kill the process ``pid`` rather than this one. Does nothing if it has ended."""
-    with suppress(OSError):  # it has ended, or /proc cannot be written
+    """Have the kernel kill the process ``pid`` before this one. Does nothing if it has ended."""
+    with suppress(OSError):  # the process has ended, or /proc cannot be written
         score = int(Path("/proc/self/oom_score_adj").read_text()) + INSTANCE_SCORE
         Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(score, _MOST)))

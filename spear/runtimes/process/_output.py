@@ -1,7 +1,8 @@
-"""Reading what a process writes, so that it never has to wait for us, nor anybody for it.
+"""Reading the output of a process without delaying the process or other tasks of the host.
 
-A line costs the same however short it is. So it is lines that are counted: whoever writes more of them
-than we can handle waits at its full pipe, as it would for a slow disk, and nobody else does.
+A short line costs as much as a long one. The reader therefore counts lines. A process that writes more
+lines than the host can handle waits at its full pipe, as it would wait for a slow disk; other processes
+are not delayed.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ if TYPE_CHECKING:
     from .._logs import LogTail
 
 READ_BYTES: Final = 8 * 1024
-"""One read; the next one comes when all of its lines have been handled."""
+"""Most bytes of one read; the next read comes when all lines of the last one have been handled."""
 
 LINES_AT_ONCE: Final = 64
-"""Then all others have a turn. So many lines take some 0.2 ms, about as long as a call."""
+"""Most lines handled before other tasks run. These lines take some 0.2 ms, about as long as a call."""
 
 LAST_BYTES: Final = 1024 * 1024
-"""What a pipe can hold, if its writer has enlarged it, when the writer has ended."""
+"""Most bytes read after the writer has ended: the largest size to which a writer can enlarge a pipe."""
 
 
 @final
 class Output:
-    """The end of a pipe into which a process writes. Owns its descriptor.
+    """A reader of a pipe into which a process writes. Owns the file descriptor.
 
     Attributes:
         handled: bytes that were read and handled.
@@ -39,13 +40,13 @@ class Output:
         self._fd = own(fd)
         self._tail = tail
         self.handled = 0
-        self._rest = b""  # of what was read, what was not handled; never more than READ_BYTES
+        self._rest = b""  # bytes that were read and not handled, at most READ_BYTES
 
     @trio.lowlevel.enable_ki_protection
     async def drain(self) -> None:
-        """Read until nobody can write any more, or :meth:`finish` has read the rest.
+        """Read until all writers have closed the pipe, or :meth:`finish` has read the rest.
 
-        If cancelled, nothing is lost: :meth:`finish` finds it.
+        Cancellation loses no output: :meth:`finish` reads it.
         """
         try:
             while self._fd >= 0:
@@ -53,17 +54,17 @@ class Output:
                     await trio.lowlevel.checkpoint()
                 else:
                     await trio.lowlevel.wait_readable(self._fd)
-                # It may have been closed between our being woken and now, and its number be taken.
+                # close() may have run since this task was woken, and the number may be in use again.
                 if self._fd < 0 or self._handle_some() == 0:
                     return
         except trio.ClosedResourceError:
             return
 
     async def finish(self) -> None:
-        """Take what is in the pipe, and read no more. A checkpoint if there is anything in it.
+        """Read what is in the pipe now, then close it. A checkpoint unless the pipe is empty.
 
-        The process has ended. One of its children may still have the pipe, and hold it for ever. If
-        cancelled, the rest is there for the next call.
+        Called when the process has ended. One of its children may still hold the write end, possibly for
+        ever. After a cancellation, the next call reads the rest.
         """
         left = LAST_BYTES
         while self._fd >= 0 and left > 0:
@@ -75,7 +76,7 @@ class Output:
         self.close()
 
     def _handle_some(self) -> int | None:
-        """Handle a few lines; how many bytes they were, 0 at the end, None if there is nothing yet."""
+        """Handle some lines; return their bytes, 0 at the end, None if there is nothing to read yet."""
         if not self._rest:
             try:
                 self._rest = os.read(self._fd, READ_BYTES)
@@ -90,7 +91,7 @@ class Output:
         return handled
 
     def close(self) -> None:
-        """Release the descriptor."""
+        """Close the file descriptor."""
         if self._fd >= 0:
             trio.lowlevel.notify_closing(self._fd)
             close(self._fd)

@@ -1,7 +1,7 @@
 """The process runtime: each instance is a process in a session of its own.
 
-Here only the pieces are put together: ``_instance`` leads an instance's life, ``_launch`` starts its
-process, ``_body`` watches it, ``_zygote`` forks it if that can be.
+This module only combines others: ``_instance`` runs an instance from start to end, ``_launch`` starts the
+process, ``_body`` watches the process, ``_zygote`` forks it if the program can be forked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @protected_class
 @attrs.define(eq=False, kw_only=True)
 class ProcessRuntime(Runtime):
-    """Runs instances as processes on this machine.
+    """A runtime that runs instances as processes on this machine.
 
     Attributes:
         max_instances: see :class:`Runtime`.
@@ -48,7 +48,7 @@ class ProcessRuntime(Runtime):
     settings_class: ClassVar[type[RuntimeSettings]] = ProcessSettings
 
     def capabilities(self) -> RuntimeCapabilities:
-        """What can be asked of processes."""
+        """Return what processes support."""
         return RuntimeCapabilities(
             can_limit_memory=True,
             can_limit_cpu=True,
@@ -60,7 +60,7 @@ class ProcessRuntime(Runtime):
     def takes(self, target: object) -> ProcessSettings | None:
         """Return settings for a Python file, a directory with a ``main.py``, or a module's dotted name.
 
-        A module is looked for where this process looks, and is taken only if it is found there.
+        A module is accepted only if it is found on this process's search path.
 
         Raises:
             ConfigurationError: a path is relative, and the working directory has been removed.
@@ -77,19 +77,19 @@ class ProcessRuntime(Runtime):
 
     @protected_block
     async def prepare(self, spec: TemplateSpec) -> AsyncIterator[ProcessTemplate]:
-        """What starts processes of one program.
+        """Open a template, which starts processes of one program.
 
-        If there may be several, or ``settings.start`` is ``zygote``, the program is being loaded from now
-        on, to be forked; no task has to wait for that. Instances that outlive the block live on, but how
-        they end is not known. Leaving the block takes no longer than ``terminate_seconds`` and is not cut
-        short if cancelled.
+        If several instances are expected, or ``settings.start`` is ``zygote``, a process starts to load
+        the program, to be forked; entering the block does not wait for it. Forked instances that outlive
+        the block keep running, but their exit statuses are unknown. Leaving the block takes at most
+        ``terminate_seconds``, even if cancelled.
         """
         settings = spec.settings
-        assert isinstance(settings, ProcessSettings)  # open_template has seen to it
+        assert isinstance(settings, ProcessSettings)  # checked by open_template
         settings = settings.made_absolute()
         async with AsyncExitStack() as stack:
             zygote: Zygote | None = None
-            # For one instance alone, a zygote would load the program once too often.
+            # For a single instance, a zygote would only load the program once more.
             if settings.start == "zygote" or (spec.several and not settings.command):
                 children = HostChildren.of(spec.factory)
                 guard = await children.get_guard(spec.factory)
@@ -104,7 +104,7 @@ class ProcessRuntime(Runtime):
 @final
 @protected_class
 class ProcessTemplate(InstanceTemplate):
-    """Starts processes of one program. Made by :meth:`ProcessRuntime.open_template`."""
+    """A template that starts processes of one program. Made by :meth:`ProcessRuntime.open_template`."""
 
     def __init__(
         self,
@@ -123,27 +123,27 @@ class ProcessTemplate(InstanceTemplate):
 
     @property
     def obstacle(self) -> str:
-        """Why processes are spawned one by one, as the end of "it ..."; empty if they are forked."""
+        """The reason why processes are spawned, as the end of "it ..."; empty if they are forked."""
         return self.statistics().obstacle
 
     def refresh(self) -> None:
-        """Load the program anew, for all instances from now on; those that run are not touched.
+        """Load the program again for all further instances; running instances are unaffected.
 
-        That happens by itself when a file has changed that one of its modules was loaded from. Call this
-        when anything else has changed that it reads when it is loaded; or to try again to fork what could
-        not be forked.
+        The program is loaded again automatically when the file of one of its modules has changed. Call
+        this method when other data has changed that the program reads while it is loaded, or to try again
+        to fork a program that could not be forked.
         """
         if self._zygote is not None:
             self._zygote.refresh()
 
     def statistics(self) -> ZygoteStatistics:
-        """The counters."""
+        """Return the counters."""
         if self._zygote is not None:
             return self._zygote.statistics()
         return ZygoteStatistics(obstacle="has but one instance")
 
     def configure_channel(self, config: ChannelConfig) -> ChannelConfig:
-        """Return how to talk to an instance, for what its spec says."""
+        """Return ``config``, with low latency if the settings ask for it."""
         return attrs.evolve(config, low_latency=True) if self._settings.low_latency else config
 
     @protected_block
@@ -154,7 +154,7 @@ class ProcessTemplate(InstanceTemplate):
         factory, settings = self.spec.factory, self._settings
         if self._zygote is None:
             settings.validate()
-        else:  # and the program is loaded already
+        else:  # the zygote has loaded the program
             settings.validate_surroundings()
         children = HostChildren.of(factory)
         await children.sweep()
@@ -167,7 +167,7 @@ class ProcessTemplate(InstanceTemplate):
 
 
 def _search_path() -> tuple[str, ...]:
-    """Where this process looks for modules that are not installed."""
+    """Return the directories where this process searches for modules that are not installed."""
     kinds = ("stdlib", "platstdlib", "purelib", "platlib")
     installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
     here = working_directory()

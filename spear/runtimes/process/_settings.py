@@ -1,6 +1,6 @@
-"""What a process instance is made from: settings, and the environment and command they come to.
+"""The settings of a process instance, and the environment and the command that result from them.
 
-Nothing is inherited but what is listed here. This module starts nothing.
+An instance inherits only the variables listed here. This module starts no process.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from spear._targets import file_of, is_file, split_target
 from .._body import RuntimeSettings
 
 INHERITED: Final = ("HOME", "LANG", "LANGUAGE", "PATH", "TMPDIR", "TZ")
-"""What every instance gets of the host's environment, with everything that begins with LC_."""
+"""Variables of the host that every instance inherits, in addition to all that begin with LC_."""
 
 HANDOVER: Final = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTANCE")
 """Variables that ``environment_handover`` sets."""
 
 BOOTSTRAP_FD: Final = "{bootstrap_fd}"
-"""Stands in a command for the number of the descriptor with the bootstrap record."""
+"""The placeholder in a command for the number of the file descriptor with the bootstrap record."""
 
 LEAST_OPEN_FILES: Final = 16
-"""Less, and an interpreter with one connection and one thread pool does not start."""
+"""The file descriptors that an interpreter with one connection and one thread pool needs to start."""
 
 _AGENT_MODULE: Final = "spear.agent"
 
@@ -43,14 +43,14 @@ _AGENT_MODULE: Final = "spear.agent"
 @final
 @attrs.frozen(kw_only=True)
 class ResourceLimits:
-    """What the kernel lets an instance have; None is what the host may have itself.
+    """The limits that the kernel enforces on an instance; None is the limit of the host itself.
 
     Attributes:
-        memory_bytes: of address space. A Python program with threads reserves far more of it than
-            it uses: give it 1 GiB rather than 64 MiB.
-        open_files: descriptors.
-        cpu_seconds: of CPU time, after which it is killed (SIGXCPU).
-        core_bytes: of a core dump, which would contain all that the function knew.
+        memory_bytes: bytes of address space. A Python program with threads reserves far more address
+            space than it uses: set 1 GiB rather than 64 MiB.
+        open_files: open file descriptors.
+        cpu_seconds: seconds of CPU time, after which the kernel kills the process (SIGXCPU).
+        core_bytes: bytes of a core dump, which would contain all data of the function.
     """
 
     memory_bytes: int | None = None
@@ -72,9 +72,9 @@ class ResourceLimits:
             raise ConfigurationError.about("open_files", f"must be at least {LEAST_OPEN_FILES}")
 
     def to_resources(self) -> dict[int, tuple[int, int]]:
-        """(soft, hard) for each of the ``resource`` module's numbers that is limited."""
-        # The hard limit on CPU time kills without a trace; the soft one does it a second earlier,
-        # with a signal that says why.
+        """Return the (soft, hard) limits by resource, such as ``resource.RLIMIT_AS``."""
+        # The hard limit on CPU time kills with SIGKILL. The soft limit is a second lower, and kills
+        # with SIGXCPU, which shows the reason.
         wanted = {
             resource.RLIMIT_AS: (self.memory_bytes, self.memory_bytes),
             resource.RLIMIT_NOFILE: (self.open_files, self.open_files),
@@ -119,7 +119,7 @@ def _expect_texts(name: str, values: object) -> None:
 
 
 def _absolute_program(program: str) -> str:
-    return absolute(program) if os.sep in program else program  # or it is looked for in PATH
+    return absolute(program) if os.sep in program else program  # otherwise PATH is searched
 
 
 def _is_variable(name: object) -> bool:
@@ -138,31 +138,31 @@ STARTS: Final[tuple[StartMethod, ...]] = ("auto", "zygote", "spawn")
 @final
 @attrs.frozen(kw_only=True)
 class ProcessSettings(RuntimeSettings):
-    """How to start a process.
+    """The settings of a process instance.
 
-    Either ``target`` or ``command`` must be given. A function file is run by an interpreter with
-    Spear's agent in it. A command may be any program; one that is not Spear's agent but speaks the
-    protocol finds the bootstrap record at the descriptor whose number replaces ``{bootstrap_fd}`` in
-    the command, or, with ``environment_handover``, address and secret in its environment.
+    Either ``target`` or ``command`` must be given. A target is run by a Python interpreter with Spear's
+    agent. A command may be any program. A program that is not Spear's agent but speaks the protocol
+    finds the bootstrap record at the file descriptor whose number replaces ``{bootstrap_fd}`` in the
+    command; with ``environment_handover``, it finds address and secret in its environment instead.
 
     Attributes:
         target: a file with functions or an importable module, as ``shop.py`` or ``shop.api``, and
-            the agent's name if there are several in it, as ``shop.py:app``.
-        python: the interpreter that runs it; it needs Spear's dependencies.
-        python_path: directories that it looks for modules in, first.
-        command: a program and its arguments, instead of ``target``.
-        environment: variables it gets, besides :data:`INHERITED` and those Spear sets.
-        pass_environment: names of the host's variables that it gets as well, if they are set.
-        working_directory: an existing one; by default a private one, removed with the instance.
-        limits: what the kernel lets it have.
-        debug: errors carry tracebacks.
-        low_latency: both ends look for input for a moment before they go to sleep: costs CPU, saves
-            a wake-up.
-        environment_handover: set SERVICE_ADDR, SECRET (in hex) and SPEAR_INSTANCE. Whoever may read
-            ``/proc`` of our user can read them, and the program's children inherit them; a
-            descriptor has neither weakness.
-        start: ``auto`` forks what can be forked, if there may be several instances, and spawns everything
-            else; ``zygote`` refuses what cannot be forked, ``spawn`` forks nothing.
+            the agent's name if the program has several agents, as ``shop.py:app``.
+        python: the interpreter that runs ``target``; it needs Spear's dependencies.
+        python_path: directories that the interpreter searches for modules before all others.
+        command: a program and its command-line arguments, instead of ``target``.
+        environment: variables to set, in addition to :data:`INHERITED` and the variables of Spear.
+        pass_environment: names of more variables of the host to inherit, if they are set.
+        working_directory: an existing directory; by default a private one, removed with the instance.
+        limits: the resource limits that the kernel enforces.
+        debug: whether errors carry tracebacks.
+        low_latency: whether both ends poll for input for a moment before they sleep, which costs CPU
+            time and saves a wake-up.
+        environment_handover: whether to set SERVICE_ADDR, SECRET (in hex) and SPEAR_INSTANCE. Every
+            process that can read our user's ``/proc`` can read these variables, and the program's
+            children inherit them; a file descriptor has neither weakness.
+        start: ``auto`` forks the program if it can be forked and may have several instances, and spawns
+            it otherwise; ``zygote`` refuses a program that cannot be forked; ``spawn`` never forks.
     """
 
     target: str | None = attrs.field(default=None, converter=_as_text)
@@ -198,7 +198,7 @@ class ProcessSettings(RuntimeSettings):
                 )
 
     def _check_types(self) -> None:
-        """Say what is wrong here, and not in the middle of a start."""
+        """Raise ConfigurationError for a value of a wrong type now, instead of during a start."""
         _expect_text("python", self.python)
         for name in ("target", "working_directory"):
             if getattr(self, name) is not None:
@@ -226,7 +226,7 @@ class ProcessSettings(RuntimeSettings):
                 raise ConfigurationError.about(
                     "environment", f"cannot have a variable {variable!r}"
                 )
-            if not isinstance(value, str):  # which may be a secret
+            if not isinstance(value, str):  # the value may be a secret, so the error does not show it
                 kind = type(value).__name__
                 raise ConfigurationError(
                     f"environment[{variable!r}] must be text, not of type {kind}", key="environment"
@@ -238,14 +238,14 @@ class ProcessSettings(RuntimeSettings):
 
     @property
     def title(self) -> str:
-        """Its target, or its program."""
+        """The target, or the program of the command."""
         return self.target or self.program()
 
     def made_absolute(self) -> ProcessSettings:
         """Return these settings with absolute paths, so that a change of directory does not matter.
 
         Raises:
-            ConfigurationError: one is relative, and the working directory has been removed.
+            ConfigurationError: a path is relative, and the working directory has been removed.
         """
         program, name = split_target(self.target or "")
         if program and is_file(program):
@@ -261,7 +261,7 @@ class ProcessSettings(RuntimeSettings):
         )
 
     def split_target(self) -> tuple[Path | None, str]:
-        """The target's absolute path, if it is a file, and how an agent is told of it."""
+        """Return the absolute path of a target that is a file, or None, and the agent's argument."""
         target = self.target or ""
         program, name = split_target(target)
         if not is_file(program):
@@ -270,12 +270,12 @@ class ProcessSettings(RuntimeSettings):
         return path, f"{path}:{name}" if name else str(path)
 
     def validate(self) -> None:
-        """Find out whether this machine can start it; see :meth:`Runtime.validate`."""
+        """Check whether this machine can start the program; see :meth:`Runtime.validate`."""
         for problem in self.problems():
             raise problem
 
     def validate_surroundings(self) -> None:
-        """The part of :meth:`validate` that matters also where the program is loaded already."""
+        """Do the part of :meth:`validate` that also matters if the program is already loaded."""
         for problem in self._problems_around():
             raise problem
 
@@ -313,34 +313,34 @@ class ProcessSettings(RuntimeSettings):
                 yield ConfigurationError.about(_NAMES[kind], fault)
 
     def program(self) -> str:
-        """What is executed."""
+        """Return the program to execute: the first word of the command, or the interpreter."""
         return self.command[0] if self.command else self.python
 
     @property
     def names_bootstrap_fd(self) -> bool:
-        """Whether ``command`` is told the number of the descriptor with its record."""
+        """Whether ``command`` contains the placeholder ``{bootstrap_fd}``."""
         return any(BOOTSTRAP_FD in each for each in self.command[1:])
 
     def agent_command(self, bootstrap_fd: int) -> list[str]:
-        """The command line that serves ``target``."""
+        """Return the command line of an agent that serves ``target``."""
         _, target = self.split_target()
-        # -P: what lies in the working directory must not pass for a module of ours.
+        # -P: a file in the working directory must not be imported instead of one of our modules.
         agent = [self.python, "-P", "-m", _AGENT_MODULE]
         return [*agent, target, "--bootstrap-fd", str(bootstrap_fd)]
 
     def zygote_command(self, lifeline: int, control: int) -> list[str]:
-        """The command line of a process that loads ``target`` and forks what serves it."""
+        """Return the command line of a process that loads ``target`` and forks agents that serve it."""
         return [*self.agent_command(lifeline), "--zygote-fd", str(control)]
 
     def own_command(self, bootstrap_fd: int) -> list[str]:
-        """``command``, complete: the program by its path, the descriptor by its number."""
+        """Return ``command`` with the absolute path of the program and the number of the descriptor."""
         path = self._base_environment()["PATH"]
         program = shutil.which(self.command[0], path=path) or self.command[0]
         arguments = (each.replace(BOOTSTRAP_FD, str(bootstrap_fd)) for each in self.command[1:])
         return [absolute(program), *arguments]
 
     def full_environment(self) -> dict[str, str]:
-        """All that it will find in its environment."""
+        """Return the complete environment of the process."""
         environment = self._base_environment()
         search = [absolute(each) for each in self.python_path]
         if not self.command and not _finds_spear(self.python):
@@ -361,9 +361,9 @@ class ProcessSettings(RuntimeSettings):
 
 
 def is_certain(target: str) -> bool:
-    """Whether a target names Python code, and nothing else: a Python file, a directory, or a module.
+    """Return whether a target certainly names Python code: a Python file, a directory, or a module.
 
-    A module counts if it is found where this process looks. Nothing is imported for that.
+    A module counts if it is found on this process's search path. Nothing is imported.
     """
     program, _ = split_target(target)
     if os.path.isfile(program):
@@ -372,7 +372,7 @@ def is_certain(target: str) -> bool:
 
 
 def _is_module(name: str) -> bool:
-    """Whether this process would find a module; packages that it is in are not imported."""
+    """Return whether this process would find a module; its parent packages are not imported."""
     found, place = "", None
     for part in name.split("."):
         found = f"{found}.{part}" if found else part
@@ -387,6 +387,6 @@ _SPEAR_ROOT: Final = Path(__file__).resolve().parents[3]
 
 
 def _finds_spear(python: str) -> bool:
-    """Whether an interpreter has Spear installed where it looks anyway."""
+    """Return whether an interpreter finds an installed Spear without PYTHONPATH."""
     places = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     return python == sys.executable and _SPEAR_ROOT in places

@@ -1,14 +1,13 @@
-"""Spawning a process: its pipes, and the lifeline that ends it with us.
+"""Spawning a process: its pipes, and the lifeline that kills it when the host dies.
 
-What is in those pipes, and when, is known to those who use this: ``_launch``,
-``_template``.
+The users of this module (``_launch``, ``_template``, ``_command``) decide what is written to the pipes.
 
-The lifeline is a pipe whose other end stays open here. The kernel closes it when this process dies,
-however it dies, and that raises SIGKILL in the whole process group at the other end. The settings live
-in the pipe's open file description, which the process shares with us, so it need not cooperate; it only
-must not close the descriptor. There is one pipe to each process, because a pipe has one owner to
-signal. (PR_SET_PDEATHSIG will not do: it fires when the *thread* ends that started the process, and
-Trio's threads end after ten idle seconds.)
+The lifeline is a pipe whose write end stays open in the host. When the host dies in any way, the kernel
+closes the write end and sends SIGKILL to the whole process group at the read end. The signal is set up in
+the open file description of the read end, which the host shares with the process. The process need not
+cooperate; it only must not close the file descriptor. Each process has its own pipe, because a pipe
+signals one owner only. (PR_SET_PDEATHSIG is unsuitable: it fires when the *thread* ends that started the
+process, and Trio's threads end after ten idle seconds.)
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ if TYPE_CHECKING:
     from .._logs import LogBook, LogTail
     from ._guard import Guard
 
-_F_SETSIG: Final = 10  # <fcntl.h>; Python's fcntl does not have it
+_F_SETSIG: Final = 10  # from <fcntl.h>, because Python's fcntl lacks it
 
 
 @final
 class Plumbing:
-    """The pipes of a process. All are closed on exec, but those that Popen hands on.
+    """A set of pipes for one process. All are closed on exec except the ones that Popen passes on.
 
     Attributes:
-        lifeline: the process's end, whose number it keeps.
-        lifeline_end: ours.
-        stdout, stderr: the process's ends.
-        outputs: ours.
-        gate: standard input: the doorman's end, the lifeline, or the number that stands for /dev/null.
-        gate_end: ours, if there is a doorman.
-        handed_on: descriptors that the process gets under their numbers.
+        lifeline: the process's end of the lifeline; the descriptor has the same number in the process.
+        lifeline_end: the host's end of the lifeline.
+        stdout, stderr: the process's ends of the output pipes.
+        outputs: the host's ends of the output pipes.
+        gate: standard input: the launcher's end of the gate, the lifeline, or ``subprocess.DEVNULL``.
+        gate_end: the host's end of the gate, if there is a launcher (see ``_gate``).
+        handed_on: descriptors that the process inherits under the same numbers.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Plumbing:
         self.lifeline, self.lifeline_end = _pipe()
         theirs.callback(close, self.lifeline)
         ours.callback(_hang_up, self.lifeline_end, guard)
-        # Before there is a process: a copy of the end may be made at any moment.
+        # Before the process starts: the host may fork, and so copy the end, at any moment.
         guard.watch(self.lifeline_end)
         self.outputs: list[Output] = []
         self.stdout, self.stderr = (
@@ -86,7 +85,7 @@ class Plumbing:
         return writer
 
     def arm(self, pid: int) -> None:
-        """From now on the process and its group die with us. Whatever is written later kills, too."""
+        """Have the process group killed when the host dies or writes to the lifeline from now on."""
         fcntl.fcntl(self.lifeline, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(self.lifeline, fcntl.F_SETOWN, -pid)
         flags = fcntl.fcntl(self.lifeline, fcntl.F_GETFL)
@@ -99,9 +98,9 @@ def _pipe() -> tuple[int, int]:
 
 
 def _hang_up(end: int, guard: Guard) -> None:
-    """Close a write end, and end whoever still waits at the other one: the guard has a copy of ours."""
+    """Write to a pipe before closing it, since the guard has a copy: this ends a waiting reader."""
     guard.forget(end)
-    with suppress(OSError):  # nobody is there, as usual
+    with suppress(OSError):  # usually the reader has already exited
         os.write(end, WORD)
     close(end)
 
@@ -117,20 +116,20 @@ async def spawn(
     """Start a process in a session of its own.
 
     Args:
-        command: absolute, or to be found by PATH.
-        environment: all of it.
-        directory: where it begins.
-        plumbing: its pipes.
-        starters: bounds how many are being started.
-        more: descriptors that it gets besides, under their numbers.
+        command: a program, absolute or found by PATH, and its command-line arguments.
+        environment: the complete environment.
+        directory: the working directory.
+        plumbing: the pipes.
+        starters: limits the number of simultaneous starts.
+        more: additional descriptors to inherit under the same numbers.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the process cannot be started.
     """
-    # In a thread: a fork, and the exec that it waits for, take a millisecond or two. Not Trio's own
-    # open_process: that shares its threads with whatever else blocks in threads, keeps a second
-    # pidfd, and collects the process behind our back. If cancelled, run_sync still waits for the
-    # thread, so no process is lost.
+    # In a thread: a fork, and the exec for which it waits, take a millisecond or two. Not Trio's
+    # open_process, which shares its threads with all other blocking work, keeps a second pidfd, and
+    # reaps the process without our knowledge. A cancelled run_sync still waits for the thread, so no
+    # process is lost.
     try:
         return await trio.to_thread.run_sync(
             lambda: subprocess.Popen(  # noqa: S603  # no shell, and the command is its owner's
@@ -145,5 +144,5 @@ async def spawn(
             ),
             limiter=starters,
         )
-    except RuntimeError as error:  # the system starts no thread
+    except RuntimeError as error:  # no thread can be started
         raise OSError(errno.EAGAIN, str(error)) from error

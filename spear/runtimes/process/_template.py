@@ -1,7 +1,7 @@
 """A template: a process that has loaded a program, and forks instances of it.
 
 This module is the host's side of one template: start it, send it requests, end it. The requests and
-answers are described in ``spear/agent/_zygote.py``. ``_zygote`` decides when to have a template,
+answers are described in ``spear/agent/_zygote.py``. ``_zygote`` decides when to start a template,
 and what to do without one.
 
 A template has run the program's code, so the host does not trust it. Each answer must fit the oldest
@@ -52,7 +52,7 @@ HANG_UP_SECONDS: Final = 1.0
 """Seconds that a template has to exit after its socket was closed. One that lives longer broke a rule."""
 
 EXCERPT_BYTES: Final = 40
-"""Length of the part of a senseless answer that a log line shows."""
+"""Bytes of an invalid answer that a log line shows."""
 
 MOST_DIGITS: Final = 7
 """Most digits of a process number: Linux numbers processes up to 4,194,304."""
@@ -62,26 +62,26 @@ EXIT_STATUSES: Final = range(-64, 256)
 
 
 class TemplateDied(Exception):
-    """There is no template any more that could answer a request."""
+    """A template has died, or forks no more, and does not answer the request."""
 
 
 class _Nonsense(Exception):
-    """A message of a template is no answer to the oldest request."""
+    """A message of a template is not a valid answer to the oldest request."""
 
 
 @final
 class _Answer:
-    """The answer of a template to one request; it may not have come yet.
+    """A template's answer to one request, or the place for an answer that is still to come.
 
     Attributes:
-        collects: the number of the child that is to be collected; 0 if one is to be forked.
-        kind: the answer's first byte; empty if the template has died.
-        pid: of the new child, if the answer names one.
-        exit_status: of the collected child, if the template knows it.
-        reason: why the system refuses to fork.
+        collects: the pid of the child to reap; 0 if a child is to be forked.
+        kind: the answer's first byte; empty until it comes, and if the template has died.
+        pid: the pid of the new child, if the answer names one.
+        exit_status: the exit status of the reaped child, if the template knows it.
+        reason: the reason why the system refuses to fork.
         is_asked: whether the request has been sent.
-        came: set when the template has answered, or never will.
-        is_wanted: whether a task waits for it.
+        came: set when the template has answered or has died.
+        is_wanted: whether a task waits for the answer.
     """
 
     __slots__ = (
@@ -109,16 +109,16 @@ class _Answer:
 @final
 @protected_class
 class Template:
-    """One process that forks instances; made, run and given up by a zygote.
+    """A process that forks instances; made, run and replaced by a zygote.
 
     Attributes:
-        name: for log lines.
-        settled: it is known whether instances can be forked.
-        obstacle: why they cannot, because of what the program does, as the end of "it ...".
-        failure: why they cannot, because the program cannot be loaded, as the end of "it ...".
-        death: how it ended.
-        is_current: more may be forked.
-        pid: of the process, while it runs.
+        name: the name for log lines.
+        settled: set when it is known whether instances can be forked.
+        obstacle: why the loaded program cannot be forked, as the end of "it ...".
+        failure: why the program could not be loaded, as the end of "it ...".
+        death: how the template ended; empty while it runs.
+        is_current: whether more instances may be forked.
+        pid: the pid of the process, while it runs.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Template:
         self._book = LogBook(name, limits, on_line, instruments)
         self._sock: socket.socket | None = None
         self._sending = trio.Lock()
-        self._answers: deque[_Answer] = deque()  # those that have not come, in order
+        self._answers: deque[_Answer] = deque()  # answers still to come, oldest request first
         self._has_asked = trio.Event()  # replaced whenever no answer is due
         self._children: set[int] = set()
         self._is_retired = False
@@ -148,27 +148,27 @@ class Template:
 
     @property
     def has_died(self) -> bool:
-        """Whether it was of use, and ended without being told to."""
+        """Whether the template was able to fork instances, and then ended by itself."""
         return bool(self.death) and not (self._is_retired or self.failure or self.obstacle)
 
     @property
     def stderr_tail(self) -> str:
-        """What it wrote last."""
+        """The last lines that the process has written to stderr."""
         return self._book.tail("stderr").text(self._limits.wire.error_message_bytes)
 
     def retire(self) -> None:
-        """Let it fork no more; it ends when all of its children have."""
+        """Stop forking; the process ends when all of its children have ended."""
         self.is_current = False
         self._is_retired = True
         if not self._children:
             self._is_unwanted.set()
 
-    # -- its life -----------------------------------------------------------------------------
+    # -- start and end ------------------------------------------------------------------------
 
     async def run(
         self, settings: ProcessSettings, starters: trio.CapacityLimiter, guard: Guard
     ) -> None:
-        """From its start to its end. If cancelled, it is ended."""
+        """Start the process, and run until it ends. Cancellation ends the process."""
         try:
             async with AsyncExitStack() as ours:
                 try:
@@ -187,7 +187,7 @@ class Template:
                         nursery.cancel_scope.cancel()
                         await self._end(body)
         finally:
-            self._is_retired = self._is_retired or not self.death  # its owner has ended it
+            self._is_retired = self._is_retired or not self.death  # the zygote has ended it
             self._fail("was ended")
 
     async def _start(
@@ -215,7 +215,7 @@ class Template:
             )
             body = SpawnedBody(process, plumbing.outputs)
             ours.callback(body.close)
-            with suppress(OSError):  # it has ended already
+            with suppress(OSError):  # the process has already ended
                 plumbing.arm(body.pid)
                 prefer_to_host(body.pid)
                 _, most = resource.prlimit(body.pid, resource.RLIMIT_CORE)
@@ -237,10 +237,10 @@ class Template:
         self._fail(describe_exit(body.exit_status))
 
     async def _end(self, body: SpawnedBody) -> None:
-        """Let it run what programs run when they end, but not for long.
+        """End the process: let it run its exit handlers for at most ``terminate_seconds``.
 
-        A template that has failed had its time, and a template that still loads its program does not
-        listen yet: both are killed at once.
+        A template that has failed, and a template that still loads its program and cannot receive
+        messages yet, are killed at once.
         """
         is_in_order = self.settled.is_set() and not self.death
         self.is_current = False
@@ -261,7 +261,7 @@ class Template:
             self._sock = None
 
     def _fail(self, why: str) -> None:
-        """It answers no more."""
+        """Record that the template answers no more requests, and release all waiting tasks."""
         self.is_current = False
         self.pid = None
         self.death = self.death or why
@@ -273,30 +273,30 @@ class Template:
         self._is_unwanted.set()
 
     def _distrust(self, why: str) -> None:
-        """End a template that broke the rules. If it was not ready yet, its program is spawned."""
+        """End a template that broke the rules. If it was still loading, its program is spawned."""
         if not self.settled.is_set():
             self.obstacle = f"{why} while it was loaded"
             self.settled.set()
         self._fail(why)
 
     async def _lose(self) -> None:
-        """End a template whose socket is closed, once it is clear whether the process has exited."""
+        """End a template whose socket is closed, after waiting briefly whether the process exits."""
         with trio.move_on_after(HANG_UP_SECONDS):
             await self._has_exited.wait()
         if not self._has_exited.is_set():
             self._distrust("closed the socket of its host")
 
-    # -- asking it ----------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------
 
     async def fork(self, directory: str, plumbing: Plumbing) -> ForkedBody:
         """Fork a new instance.
 
-        If cancelled, an instance that the template forks all the same is killed.
+        After a cancellation, the template may still fork the instance, which is then killed.
 
         Raises:
-            OSError: the system refuses.
-            TemplateDied: it has died, or its files have changed, so that it forks no more. There may be a
-                fork, which ends when its lifeline does.
+            OSError: the system refuses to fork.
+            TemplateDied: the template has died, or the program's files have changed and it forks no more.
+                An unknown fork may exist, which ends when its lifeline is closed.
         """
         answer = _Answer()
         request = b"F" + os.fsencode(directory)
@@ -313,13 +313,13 @@ class Template:
         raise TemplateDied
 
     def _open_child(self, answer: _Answer) -> int:
-        """A pidfd of what is certainly a child of the template."""
+        """Return a pidfd of the new child, after checking that it is a child of the template."""
         pid = answer.pid
         try:
             with ExitStack() as stack:
                 pidfd = os.pidfd_open(pid)
                 stack.callback(os.close, pidfd)
-                # It can be another process only if the template has died, or lies.
+                # The pid belongs to another process only if the template has died, or lies.
                 if self.pid is not None and _parent_of(pid) == self.pid:
                     stack.pop_all()
                     return pidfd
@@ -332,7 +332,7 @@ class Template:
         raise TemplateDied
 
     async def _collect(self, answer: _Answer, pid: int) -> int | None:
-        """The exit status of a child that has ended; None if the template cannot tell."""
+        """Have an ended child reaped, and return its exit status; None if the template cannot tell."""
         try:
             if not answer.is_asked:
                 await self._ask(b"C%d" % pid, answer)
@@ -349,7 +349,7 @@ class Template:
                 try:
                     socket.send_fds(self._sock, [request], descriptors)
                 except BlockingIOError:
-                    with suppress(trio.ClosedResourceError):  # it is being ended
+                    with suppress(trio.ClosedResourceError):  # the template is being ended
                         await trio.lowlevel.wait_writable(self._sock)
                 except OSError:
                     await self._lose()
@@ -364,26 +364,26 @@ class Template:
         self._has_asked.set()
 
     async def _wait_for(self, answer: _Answer) -> None:
-        """Wait for the answer or the template's end. If cancelled, end the child that is named."""
+        """Wait for the answer or the template's end. If cancelled, have the forked child killed."""
         try:
             await answer.came.wait()
         except BaseException:
             answer.is_wanted = False
-            self._discard(answer)  # it may have come in this very moment
+            self._discard(answer)  # the answer may have come just now
             raise
 
     def _discard(self, answer: _Answer) -> None:
-        """Have the child that an answer names killed and collected."""
+        """Have the child that an answer names killed and reaped."""
         if answer.kind != b"P" or self._sock is None:
             return
         try:
             self._sock.send(b"C%d" % answer.pid)
-        except OSError:  # it has died, or is far behind: then it is of no use
+        except OSError:  # the template has died, or does not read its socket
             self._fail("does not listen")
         else:
             self._expect(_Answer(answer.pid))
 
-    # -- hearing it ---------------------------------------------------------------------------
+    # -- answers ------------------------------------------------------------------------------
 
     async def _watch_answers(self) -> None:
         """End the template when an answer takes too long."""
@@ -391,7 +391,7 @@ class Template:
             if not self._answers:
                 self._has_asked = trio.Event()
                 await self._has_asked.wait()
-                continue  # it may have answered meanwhile
+                continue  # the template may have answered meanwhile
             answer = self._answers[0]
             with trio.move_on_after(ANSWER_SECONDS):
                 await answer.came.wait()
@@ -400,7 +400,7 @@ class Template:
 
     async def _listen(self) -> None:
         sock = self._sock
-        if sock is None:  # we were cancelled before this began
+        if sock is None:  # cancelled before this task began
             return
         try:
             while True:
@@ -412,7 +412,7 @@ class Template:
                     self._hear(message)
         except _Nonsense as error:
             self._distrust(str(error))
-        except OSError:  # it died with requests unread
+        except OSError:  # the template died with unread requests
             pass
         await self._lose()
 
@@ -443,10 +443,10 @@ class Template:
                 self._discard(answer)
 
     def _read(self, message: bytes, answer: _Answer) -> None:
-        """Read a message into the answer that it must be.
+        """Parse a message as the answer to the oldest request.
 
         Raises:
-            _Nonsense: the message answers another question, or none.
+            _Nonsense: the message is not a valid answer to this request.
         """
         kind, rest = message[:1], message[1:]
         if answer.collects:
@@ -486,7 +486,7 @@ def _printable(data: bytes, most_bytes: int) -> str:
 
 
 def _parent_of(pid: int) -> int:
-    # By hand: this stands between a caller and its answer.
+    # Without open() and Path, because a caller waits for this result.
     descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
         stat = os.read(descriptor, 1024)

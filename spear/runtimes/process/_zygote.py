@@ -1,9 +1,8 @@
-"""A zygote: whatever is needed to fork instances of one program instead of spawning them.
+"""A zygote: the manager of the processes that fork instances of one program.
 
-It keeps a template (see ``_template``): starts one, replaces it when the program's files have
-changed or when it has died, and says when there is none, so that an instance is spawned instead. A
-program that cannot be forked is found out when it is loaded; if its templates die again and again, it
-is given up.
+A zygote starts a template (see ``_template``), and replaces it when the program's files have changed or
+the template has died. Without a template, instances are spawned. Loading a program shows whether it can
+be forked. If the templates of a program die repeatedly, the zygote stops starting new ones.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.runtimes")
 
 MOST_DEATHS: Final = 3
-"""Templates that may die within MEMORY_SECONDS. Then instances are spawned."""
+"""Templates that may die within MEMORY_SECONDS before instances are spawned instead."""
 
 MOST_ATTEMPTS: Final = 3
-"""Templates that one start asks before it spawns; each has died, or its files have changed."""
+"""Templates that one start asks before it spawns; each has died or its files have changed."""
 
 MEMORY_SECONDS: Final = 60.0
 
@@ -48,14 +47,14 @@ MEMORY_SECONDS: Final = 60.0
 @final
 @attrs.frozen(kw_only=True)
 class ZygoteStatistics:
-    """How a zygote is doing.
+    """A zygote's counters and state.
 
     Attributes:
-        pid: of the process that forks instances; None if there is none now.
+        pid: the pid of the process that forks instances; None if there is none now.
         forked: instances that were forked.
         spawned: instances that had to be spawned instead.
-        loaded: how often the program was loaded to be forked.
-        died: how many of the processes that had loaded it died of themselves.
+        loaded: processes that were started to load the program and fork instances.
+        died: processes that had loaded the program and then died unexpectedly.
         obstacle: why instances are spawned, as the end of "it ..."; empty if they are forked.
     """
 
@@ -70,14 +69,14 @@ class ZygoteStatistics:
 @final
 @attrs.define(eq=False)
 class ForkedStart:
-    """The start of one instance, which may ask several templates until one forks it.
+    """A start of one instance, which may ask several templates until one forks the instance.
 
     Attributes:
-        instance_id: whose start it is.
-        directory: where the instance begins.
-        seconds: how long the start may take.
-        attempts: how many templates were asked.
-        deadline: when the start has failed, on Trio's clock.
+        instance_id: the id of the instance.
+        directory: the working directory of the instance.
+        seconds: the time limit of the start.
+        attempts: the number of templates asked so far.
+        deadline: the end of the time limit, on Trio's clock.
     """
 
     instance_id: InstanceId
@@ -99,7 +98,7 @@ class ForkedStart:
 @final
 @protected_class
 class Zygote(metaclass=NoPublicConstructor):
-    """Forks instances of one program. Made by :func:`open_zygote`, never by hand."""
+    """A manager of templates that fork instances of one program. Made by :func:`open_zygote`."""
 
     def __init__(
         self,
@@ -115,7 +114,7 @@ class Zygote(metaclass=NoPublicConstructor):
         self._limits = limits
         self._starters = starters
         self._guard = guard
-        self._nursery = nursery  # of the templates; ends with the block of open_zygote
+        self._nursery = nursery  # runs the templates; ends with the block of open_zygote
         self._on_line = on_line
         self._instruments = instruments
         self._is_open = True
@@ -130,11 +129,11 @@ class Zygote(metaclass=NoPublicConstructor):
         return f"<Zygote of {self._settings.target}: {how}>"
 
     def refresh(self) -> None:
-        """Load the program anew, for all instances from now on; those that run are not touched.
+        """Load the program again for all further instances; running instances are unaffected.
 
-        That happens by itself when a file has changed that one of its modules was loaded from. Call this
-        when anything else has changed that it reads when it is loaded; or to try again to fork what could
-        not be forked.
+        The program is loaded again automatically when the file of one of its modules has changed. Call
+        this method when other data has changed that the program reads while it is loaded, or to try again
+        to fork a program that could not be forked.
         """
         if self._template is not None:
             self._template.retire()
@@ -149,7 +148,7 @@ class Zygote(metaclass=NoPublicConstructor):
             self._load()
 
     def statistics(self) -> ZygoteStatistics:
-        """The counters."""
+        """Return the counters."""
         self._look_after_template()
         return ZygoteStatistics(
             pid=self._template.pid if self._template else None,
@@ -171,7 +170,7 @@ class Zygote(metaclass=NoPublicConstructor):
         return template
 
     def _look_after_template(self) -> None:
-        """Forget a template that is of no use any more, and know why."""
+        """Forget a template that forks no more, and count it if it has died."""
         template = self._template
         if template is None or not template.settled.is_set() or template.is_current:
             return
@@ -190,15 +189,16 @@ class Zygote(metaclass=NoPublicConstructor):
         self._obstacle = obstacle
         logger.warning("%s is spawned, not forked: it %s", self._settings.target, obstacle)
 
-    # -- for _launch ------------------------------------------------------------------
+    # -- called by _launch --------------------------------------------------------------------
 
     async def _fork(self, start: ForkedStart, plumbing: Plumbing) -> ForkedBody | None:
-        """Ask one template for a new instance; None if it must be spawned.
+        """Ask one template for a new instance; return None if it must be spawned.
 
         Raises:
-            SpawnFailed: the program cannot be loaded, or the start's deadline has come.
-            ConfigurationError: it cannot be forked, but must be; or the zygote's block has ended.
-            TemplateDied: call again, with a new plumbing: a forked child may hold the old one.
+            SpawnFailed: the program cannot be loaded, or the start's deadline has passed.
+            ConfigurationError: ``start`` is ``zygote`` and the program cannot be forked, or the zygote's
+                block has ended.
+            TemplateDied: the caller may retry with new pipes; a forked child may hold the old ones.
             OSError: the system refuses to fork.
         """
         self._look_after_template()
@@ -228,11 +228,11 @@ class Zygote(metaclass=NoPublicConstructor):
     async def _ask(
         self, template: Template, start: ForkedStart, plumbing: Plumbing
     ) -> ForkedBody | None:
-        """A new instance; None if the program cannot be forked."""
+        """Return a new instance; None if the program cannot be forked."""
         await template.settled.wait()
         if template.failure:
             if self._template is template:
-                self._template = None  # the next one tries again
+                self._template = None  # the next start loads the program again
             raise SpawnFailed(
                 f"{start.instance_id} did not start: it {template.failure}",
                 stderr_tail=template.stderr_tail,
@@ -246,7 +246,7 @@ class Zygote(metaclass=NoPublicConstructor):
     def _too_late(self, start: ForkedStart, template: Template) -> SpawnFailed:
         has_loaded = (
             template.settled.is_set() and not template.failure
-        )  # which comes at the same time
+        )  # the loading has the same time limit
         does = "was not forked" if has_loaded else "did not load its program"
         seconds = f"{start.seconds:g} s (startup_seconds)"
         return SpawnFailed(
@@ -264,7 +264,7 @@ async def open_zygote(
     on_line: OnLine | None,
     instruments: Instruments,
 ) -> AsyncIterator[Zygote]:
-    """What forks instances of one program; see :meth:`ProcessRuntime.open_template`."""
+    """Open a zygote, which forks instances of one program; see :meth:`ProcessRuntime.open_template`."""
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
         zygote: Zygote = Zygote._create(
