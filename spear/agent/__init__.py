@@ -1,7 +1,7 @@
-"""The SDK inside functions: register them, serve them to a host, call back.
+"""The SDK for functions: registering functions, serving them to a host, calling other functions.
 
-Names are loaded when they are first used: ``python -m spear.agent`` must reach its first lines before
-Trio is imported, and a function file that only wants ``Agent`` need not pay for the rest.
+Names are loaded on first use. ``python -m spear.agent`` must run its first lines before Trio is imported,
+and a function file that uses only ``Agent`` should not import the rest.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Annotations as checks: what a decoded value must be, and what it becomes.
+"""Checks made from annotations, which validate a decoded value and convert it.
 
 ========================================  ====================================================
-annotation                                what may arrive → what the function gets
+annotation                                accepted value → what the function gets
 ========================================  ====================================================
-``str`` ``bool`` ``int`` ``None``         exactly that (a bool is no int)
+``str`` ``bool`` ``int`` ``None``         a value of exactly this type (a bool is not an int)
 ``float``                                 a float, or an int that a float holds exactly
 ``bytes`` ``bytearray`` ``memoryview``    bytes → as annotated
 ``list[T]``, ``Sequence[T]`` ...          a list, each item checked
@@ -13,14 +13,14 @@ annotation                                what may arrive → what the function 
 ``Literal[...]``, enum classes            one of the values
 attrs class, dataclass, ``TypedDict``     a map with its fields and no others
 ``pathlib`` paths                         text
-another class                             an instance of it, which nothing on the wire can be: see
-                                          ``_mistakes``
-none, ``Any``, ``object``, what cannot    anything
-be resolved
+another class                             an instance of the class, which no decoded value can be:
+                                          see ``_mistakes``
+none, ``Any``, ``object``, an annotation  any value
+that cannot be resolved
 ========================================  ====================================================
 
-Built when a function is first called, and only if it has annotations; so this module may import what
-the rest of the agent avoids at start-up.
+Checks are built at the first call of a function, and only if it has annotations. This module may
+therefore import modules that the rest of the agent avoids at start-up.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ MakeSet: TypeAlias = Callable[[Iterable[object]], abc.Set[object]]
 
 
 class _Never:
-    """The exact type of a check that has to look at every value."""
+    """A stand-in for the exact type in a check that has to convert every value."""
 
 
 def _classes(names: Iterable[str]) -> frozenset[object]:
-    """The classes of these names: built in, or of ``collections.abc``."""
+    """Return the classes of these names, from ``builtins`` or ``collections.abc``."""
     found = (getattr(builtins, name, None) or getattr(abc, name, None) for name in names)
     return frozenset(each for each in found if each is not None)
 
 
 @final
 class Check:
-    """What one annotation asks for.
+    """A check of values against one annotation, with a conversion to the annotated type.
 
     Attributes:
-        exact: a value of exactly this type fits as it is.
-        text: the annotation as error messages name it.
+        exact: the type whose values are accepted unchanged.
+        text: the annotation as error messages show it.
         impossible: a class in the annotation that cannot be sent, so that only an empty list or map
             can fit; None if there is none.
     """
@@ -85,11 +85,11 @@ class Check:
         self._convert = convert
 
     def complete(self, convert: Convert) -> None:
-        """Say how to convert, for a check that had to exist before that was known."""
+        """Set the conversion of a check that had to exist before its conversion."""
         self._convert = convert
 
     def __call__(self, value: object) -> object:
-        """The value as the function gets it. Raises Mismatch."""
+        """Return the value as the function gets it. Raises Mismatch."""
         if type(value) is self.exact:
             return value
         if self._convert is None:
@@ -97,14 +97,14 @@ class Check:
         return self._convert(value)
 
     def at(self, value: object, step: str) -> object:
-        """The same for a value inside another one, whose path is extended by ``step``."""
+        """Check an inner value; a Mismatch gets ``step`` added to its path."""
         try:
             return self(value)
         except Mismatch as mismatch:
             raise mismatch.inside(step) from None
 
     def mismatch(self, value: object) -> Mismatch:
-        """Why the value does not fit."""
+        """Return the error for a value that does not fit."""
         return Mismatch.of_type(self.text, value)
 
 
@@ -113,34 +113,34 @@ def _first_impossible(parts: Iterable[Check | None]) -> type | None:
 
 
 _ITEMS: Final = re.compile(rf"(\w+\.)*({'|'.join(ITEMS)})\b")
-_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,999}")  # int() also takes "01", "+1", " 1", "1_0"
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,999}")  # int() also accepts "01", "+1", " 1", "1_0"
 
 
 def resolve_hints(thing: object) -> dict[str, object]:
-    """The annotations of a function or class, without those that cannot be resolved."""
-    with suppress(Exception):  # evaluating a text can raise anything
+    """Return the annotations of a function or class, except the ones that cannot be resolved."""
+    with suppress(Exception):  # evaluating a text can raise any exception
         return typing.get_type_hints(thing, include_extras=True)
     hints: dict[str, object] = {}
-    # One name that exists only under TYPE_CHECKING must not leave all the others unchecked.
+    # One name that exists only under TYPE_CHECKING must not disable the checks of all other names.
     module = inspect.getmodule(thing)
     scope = getattr(thing, "__globals__", None) or vars(module or typing)
     for name, annotation in annotations_of(thing).items():  # type: ignore[arg-type]  # either
         single = types.SimpleNamespace(__annotations__={name: annotation}, __globals__=scope)
-        with suppress(Exception):  # as above
+        with suppress(Exception):  # evaluating a text can raise any exception
             hints.update(typing.get_type_hints(single, include_extras=True))
         if name not in hints and isinstance(annotation, str) and _ITEMS.match(annotation):
-            hints[name] = Items  # imported under TYPE_CHECKING: meant all the same
+            hints[name] = Items  # imported under TYPE_CHECKING only
     return hints
 
 
 def is_items(hint: object) -> bool:
-    """Whether a parameter takes the stream of items that the caller sends."""
+    """Return whether a parameter with this annotation takes the stream of items of the caller."""
     origin = typing.get_origin(hint) or hint
     return origin is Items or origin in _classes(ITEMS)
 
 
 def item_check(hint: object) -> Check | None:
-    """The check of each item of such a stream."""
+    """Return the check for each item of an annotated stream; None if the items are not annotated."""
     arguments = typing.get_args(hint)
     return build_check(arguments[0]) if arguments else None
 
@@ -149,7 +149,7 @@ _WRAPPERS: Final = (typing.Annotated, typing.Required, typing.NotRequired)
 
 
 def build_check(hint: object) -> Check | None:
-    """The check for an annotation; None if it allows everything."""
+    """Return the check for an annotation; None if it allows every value."""
     while True:
         if isinstance(hint, typing.NewType):
             hint = hint.__supertype__
@@ -200,7 +200,7 @@ def _class_check(cls: type, arguments: tuple[object, ...]) -> Check | None:
 
 
 def _scalar(text: str, exact: type, make: Callable[[object], object], *sources: type) -> Check:
-    """A check that lets ``exact`` pass and makes it of some other types."""
+    """Return a check that accepts the type ``exact``, and converts values of the types ``sources``."""
     check = Check(text, exact)
 
     def convert(value: object) -> object:
@@ -236,7 +236,7 @@ def _enum(cls: type[Enum]) -> Check:
 
     def convert(value: object) -> object:
         for member in cls:
-            # 1, 1.0 and True are equal, and not the same.
+            # 1, 1.0 and True are equal, but of different types.
             if type(value) is type(member.value) and value == member.value:
                 return member
         raise Mismatch(f"expected {check.text}, got {_shown(value)}")
@@ -294,7 +294,7 @@ def _list(arguments: tuple[object, ...]) -> Check:
     def convert(value: object) -> object:
         if type(value) is not list:
             raise check.mismatch(value)
-        if set(map(type, value)) <= {exact}:  # three times as fast as looking at one by one
+        if set(map(type, value)) <= {exact}:  # three times as fast as checking one by one
             return value
         return [each.at(item, f"[{index}]") for index, item in enumerate(value)]
 
@@ -362,7 +362,7 @@ def _dict(arguments: tuple[object, ...]) -> Check:
 
 def _key(check: Check | None, key: object, step: str) -> object:
     if check is not None and check.exact is int and type(key) is str and _INTEGER.fullmatch(key):
-        key = int(key)  # CBOR here, as JSON, has keys of text only
+        key = int(key)  # Spear's CBOR has only text keys, like JSON
     return key if check is None else check.at(key, step)
 
 
@@ -385,7 +385,7 @@ def _union(arguments: tuple[object, ...]) -> Check | None:
             try:
                 return check(value)
             except Mismatch as mismatch:
-                # Who got furthest into the value is the one that was meant.
+                # The alternative that fits most of the value's path is the intended one.
                 if mismatch.path and (deepest is None or len(mismatch.path) > len(deepest.path)):
                     deepest = mismatch
         if deepest is not None:
@@ -402,7 +402,7 @@ _structures: Final[dict[type, Check]] = {}
 
 
 def _structure(cls: type) -> Check:
-    """A map with the arguments of a constructor becomes what the constructor makes."""
+    """Return a check that passes a map to the constructor of ``cls`` as keyword arguments."""
     known = _structures.get(cls)
     if known is not None:
         return known
@@ -439,12 +439,12 @@ def _structure(cls: type) -> Check:
 
 
 def _fields_of(cls: type) -> tuple[dict[str, Check | None], list[str], frozenset[str]]:
-    """(arguments of the constructor, the required ones, what it computes itself)."""
+    """Return (arguments of the constructor, names of required ones, fields that are no arguments)."""
     hints = resolve_hints(cls)
     if typing.is_typeddict(cls):
         needed: frozenset[str] = getattr(cls, "__required_keys__", frozenset())
         fields = {name: build_check(hint) for name, hint in hints.items()}
-        # The set takes no notice of what is written as text.
+        # The set ignores NotRequired in annotations that are text.
         optional = {n for n, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
         return fields, [name for name in fields if name in needed - optional], frozenset()
     attributes = getattr(cls, "__attrs_attrs__", None)
@@ -462,13 +462,13 @@ def _fields_of(cls: type) -> tuple[dict[str, Check | None], list[str], frozenset
     return fields, required, frozenset(aliases) - fields.keys()
 
 
-_SAMPLES: Final[tuple[object, ...]] = (None, True, 0, 0.0, "", b"", [], {})  # of all that travels
+_SAMPLES: Final[tuple[object, ...]] = (None, True, 0, 0.0, "", b"", [], {})  # of each type on the wire
 
 
 def _instance(cls: type) -> Check | None:
     try:
         isinstance(None, cls)
-    except TypeError:  # a protocol that cannot be checked, for one
+    except TypeError:  # such as a protocol that does not support isinstance()
         return None
     check = Check(cls.__name__)
     if not any(isinstance(each, cls) for each in _SAMPLES):

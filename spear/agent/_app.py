@@ -1,6 +1,6 @@
-"""The agent: where a file registers its functions, and what a host runs.
+"""The agent: the object at which a file registers its functions, and which a host runs.
 
-Knows how functions are registered, not how they are reached: ``_serve`` connects, ``_service`` answers.
+This module registers functions. ``_serve`` connects to the host, and ``_service`` answers calls.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ L = TypeVar("L", bound=Lifespan)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
 MAX_THREADS: Final = min(32, (os.cpu_count() or 1) + 4)
-"""Plain functions that run at a time, if nobody says how many (as in ``ThreadPoolExecutor``). Beside a
-hundred threads that compute, Trio's waits for its turn for seconds, and the host hears no heartbeat."""
+"""Most plain functions that run at a time by default (as in ``ThreadPoolExecutor``). With a hundred busy
+threads, Trio's thread waits for seconds before it runs, and the host receives no heartbeat."""
 
 MAX_CONCURRENCY: Final = 1_000_000
-"""As a deployment's."""
+"""The highest concurrency, the same as for a deployment."""
 
 RESERVED: Final = "spear."
-"""Names that begin so are ours. ``spear.describe`` tells what functions there are."""
+"""The prefix of names reserved for Spear, such as ``spear.describe``, which describes the functions."""
 
 
 @final
 class Agent:
-    """The functions of one program, to be called by a host.
+    """A program's collection of functions, to be called by a host.
 
     ::
 
@@ -62,14 +62,14 @@ class Agent:
         async def price(item: str, *, currency: str = "EUR") -> float: ...
 
     Args:
-        name: for log lines.
-        concurrency: how many calls may run at a time; the host learns of it and sends no more. Without
-            it, these are ``WireLimits.max_calls``; of plain functions as many as there are cores, and
-            four, and if all functions are plain, the host learns of that.
-        debug: send tracebacks with errors. Not for callers that you do not trust.
+        name: the agent's name for log lines.
+        concurrency: most calls that run at a time; the host is told the limit and sends no more. The
+            default is ``WireLimits.max_calls``. Of these calls, as many plain functions run at a time as
+            the machine has cores plus four, at most 32; if all are plain, this is the limit for the host.
+        debug: whether errors carry tracebacks. Not for callers that you do not trust.
 
     Raises:
-        ConfigurationError: ``concurrency`` is less than 1, or an argument of another type.
+        ConfigurationError: ``concurrency`` is out of range, or an argument has a wrong type.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Agent:
         name = f" {self.name}" if self.name else ""
         return f"<Agent{name}: {', '.join(self.functions) or 'no functions'}>"
 
-    # -- registering ----------------------------------------------------------------------------------
+    # -- registration ---------------------------------------------------------------------------------
 
     @overload
     def function(self, function: Callable[P, R], /) -> Callable[P, R]: ...
@@ -115,22 +115,22 @@ class Agent:
         name: str | None = None,
         asyncio: bool = False,
     ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
-        """Offer a function to the host. Returns it unchanged, so that it can be called here, too.
+        """Register a function for calls by the host, and return the function unchanged.
 
-        * ``async def``: a Trio task; it is cancelled when the caller gives up or the time is up.
-        * ``def``: runs in a thread. It is not interrupted; its slot is free when it has ended.
+        * ``async def``: a Trio task, cancelled when the caller cancels the call or its deadline passes.
+        * ``def``: runs in a thread, without interruption; its slot becomes free when it has ended.
         * ``async def`` with ``yield``, ``def`` with ``yield``: a stream of items.
 
-        Annotated parameters are checked, and maps become the attrs classes and dataclasses that they
-        are annotated with; a parameter annotated with ``Items`` gets the items that the caller sends.
+        Arguments are checked against annotations. Maps are converted to annotated attrs classes and
+        dataclasses. A parameter annotated with ``Items`` gets the items that the caller sends.
 
         Args:
-            function: given when this is used as ``@app.function``.
-            name: under which it is called, if not its own.
-            asyncio: ``async def`` of asyncio's kind, run in an asyncio loop.
+            function: the function, if this method is used as ``@app.function``.
+            name: the name for callers; by default the function's own name.
+            asyncio: whether the function is written for asyncio, to be run in an asyncio loop.
 
         Raises:
-            ConfigurationError: it is no function, or the name is taken or not a name.
+            ConfigurationError: the argument is not a function, or the name is taken or invalid.
         """
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -165,14 +165,14 @@ class Agent:
         self._service.add(_kind_of(function, name, asyncio)(name, function))
 
     def health(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Register what tells whether the agent can do its work: a function without parameters.
+        """Register a health check: a function without parameters that raises if the agent cannot work.
 
-        The host calls it every ten seconds, if there is room for a call. If it raises, or is not done
-        within five seconds, three times in a row, the instance is replaced. What it returns does not
-        matter. (That the instance lives, the host knows anyway.)
+        The host calls the function every ten seconds, if there is a free slot for a call. If it raises
+        or takes more than five seconds three times in a row, the instance is replaced. The result is
+        ignored. (Whether the process is alive, the host checks independently.)
 
         Raises:
-            ConfigurationError: there is one already, or it is no function of that kind.
+            ConfigurationError: a health check is already registered, or the function is unsuitable.
         """
         if HEALTH in self._service:
             raise ConfigurationError("there is a health check already: put both into one")
@@ -191,15 +191,15 @@ class Agent:
         return function
 
     def lifespan(self, lifespan: L) -> L:
-        """Register what surrounds the agent's life: an async generator function with one ``yield``.
+        """Register the agent's lifespan: an async generator function with one ``yield``.
 
-        What stands in front of the ``yield`` runs before the functions are announced, what stands
-        behind it when the last call has ended; a nursery or a connection may stay open in between. A
-        function that returns an async context manager will do as well.
+        The code before the ``yield`` runs before the functions are announced to the host, and the code
+        after it when the last call has ended; a nursery or a connection may stay open in between. A
+        function that returns an async context manager is also accepted.
 
         Raises:
-            ConfigurationError: there is one already, or it cannot be one: it has no ``yield``, or takes
-                arguments, for example.
+            ConfigurationError: a lifespan is already registered, or the function is unsuitable, such as
+                one without a ``yield`` or with parameters.
         """
         if self._lifespan is not None:
             raise ConfigurationError("there is a lifespan already: put both into one")
@@ -211,28 +211,28 @@ class Agent:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """The names of the functions, in the order of their numbers."""
+        """The names of the functions, in the order of their numbers on the wire."""
         return tuple(each.name for each in self._service.functions)
 
     @property
     def streams(self) -> frozenset[str]:
-        """The names of those among them that send items."""
+        """The names of the functions that send a stream of items."""
         return frozenset(each.name for each in self._service.functions if each.kind == "stream")
 
     @property
     def service(self) -> AgentService:
-        """What a channel needs to call the functions, while the agent is :meth:`running`."""
+        """The service with which a channel calls the functions, while the agent is :meth:`running`."""
         return self._service
 
     def limits(self, base: WireLimits = DEFAULT_WIRE_LIMITS) -> WireLimits:
-        """The limits for a channel of this agent: ``base``, with the number of calls that it takes."""
+        """Return ``base`` with the agent's concurrency as ``max_calls``, for a channel of this agent."""
         calls = self.concurrency
         if calls is None:
             own = [each for each in self._service.functions if not each.name.startswith(RESERVED)]
             inline = self._service.runs_inline
             if not own or inline or not all(each.needs_thread for each in own):
                 return base
-            # More would wait here for a thread, where no host sees that another replica is needed.
+            # Further calls would wait here for a thread, and the host would not see the queue.
             calls = min(base.max_calls, MAX_THREADS)
         import attrs
 
@@ -242,9 +242,9 @@ class Agent:
     async def running(
         self, limits: WireLimits = DEFAULT_WIRE_LIMITS, *, debug: bool = False
     ) -> AsyncIterator[None]:
-        """Run the lifespan around the block, and be ready to be called through channels in it.
+        """Run the lifespan around the block, in which channels can call the functions.
 
-        This is what a host uses that runs the agent in its own process::
+        A host that runs the agent in its own process uses this method::
 
             async with agent.running(), open_memory_channels(
                 instance_id, agent_service=agent.service, functions=agent.functions,
@@ -253,11 +253,11 @@ class Agent:
                 ...
 
         Blocks may overlap, each with a lifespan of its own. Close the channels before leaving the
-        block. If cancelled, the lifespan is cancelled as well.
+        block. Cancellation also cancels the lifespan.
 
         Raises:
-            ConfigurationError: it runs already, in another thread; or a parameter is annotated with
-                what can never be sent, or with a name that exists nowhere.
+            ConfigurationError: the agent already runs in another thread, or a parameter is annotated
+                with a type that can never be sent, or with an undefined name.
         """
         if not self._is_prepared:
             check_annotations(self._service.functions)
@@ -275,15 +275,15 @@ class Agent:
             yield
 
     async def wait_unable(self) -> str:
-        """Wait, while it is :meth:`running`, until functions cannot be run any more; returns why.
+        """Wait, while :meth:`running`, until functions can no longer be run, and return the reason.
 
-        No thread can be started, for example, or the asyncio loop has ended. Then leave the block, and
-        start another one, or another process. A checkpoint.
+        For example, no thread can be started, or the asyncio loop has ended. The caller should then
+        leave the block, and start another one or another process. A checkpoint.
         """
         return await self._service.wait_unable()
 
     def prepare(self) -> None:
-        """Do now what the first run and the first calls would do. Nothing can be registered any more.
+        """Do the work of the first run and the first calls in advance, and end registration.
 
         Raises:
             ConfigurationError: see :meth:`running`.
@@ -296,15 +296,15 @@ class Agent:
     def describe(self) -> list[dict[str, str]]:
         """Return the ``name``, ``kind``, ``signature`` and ``summary`` of each function.
 
-        A function whose signature cannot be written is left out, with a warning.
+        A function whose signature cannot be written is omitted, with a warning in the log.
         """
         return describe(self._service.functions)
 
     def run(self) -> None:
-        """Serve the host that the environment names, then exit the process.
+        """Serve the host named by the environment, then exit the process.
 
-        For ``if __name__ == "__main__"``. The variables are ``SERVICE_ADDR``, ``SECRET`` and
-        ``SPEAR_INSTANCE``; the exit statuses are those of ``python -m spear.agent``.
+        Call this under ``if __name__ == "__main__"``. The variables are ``SERVICE_ADDR``, ``SECRET`` and
+        ``SPEAR_INSTANCE``; the exit statuses are the same as for ``python -m spear.agent``.
         """
         from ._launch import launch_agent
 
@@ -325,12 +325,12 @@ def _is_name(name: object) -> bool:
 
 
 def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[RegisteredFunction]:
-    """The class that runs this kind of function."""
+    """Return the class that runs this kind of function."""
     is_async_stream = inspect.isasyncgenfunction(function)
     is_async = inspect.iscoroutinefunction(function)
     is_wrapper = not is_async and inspect.iscoroutinefunction(inspect.unwrap(function))
     if asyncio:
-        is_async |= is_wrapper  # what it returns is awaited
+        is_async |= is_wrapper  # the wrapper returns an awaitable
         if not (is_async or is_async_stream):
             raise ConfigurationError(f"{name}() is no `async def`: leave out asyncio=True")
         from ._asyncio_bridge import AsyncioFunction, AsyncioStream

@@ -1,8 +1,7 @@
-"""How the arguments of a call find the parameters of a function.
+"""Binding the arguments of a call to the parameters of a function.
 
-How they become bytes, and bytes become them, is the convention of ``spear.wire``.
-Annotations say what a decoded argument becomes; see ``_annotations``. What a parameter is not annotated
-with is not checked.
+``spear.wire`` defines how arguments are encoded. Annotations define how a decoded argument is checked
+and converted; see ``_annotations``. Arguments for parameters without annotations are not checked.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ _MANY: Final = 1 << 30
 def decode_arguments_untrusted(
     payload: bytes | memoryview, is_cbor: bool
 ) -> tuple[list[object], dict[str, object]]:
-    """(positional, keyword) arguments of a call. Raises ValueError for what is neither."""
+    """Return the (positional, keyword) arguments of a call. Raises ValueError for other payloads."""
     if not is_cbor:
         return [payload], {}
     if payload == NO_ARGUMENTS:
         return [], {}
-    arguments = decode_value_untrusted(bytes(payload))  # which are themselves, if they are bytes
+    arguments = decode_value_untrusted(bytes(payload))  # no copy if the payload is bytes already
     if type(arguments) is list and len(arguments) == 2:
         positional, keywords = arguments
         if (
@@ -54,14 +53,14 @@ def decode_arguments_untrusted(
 
 @final
 class Parameter:
-    """One parameter of a function, as a caller sees it.
+    """A parameter of a function, as a caller sees it.
 
     Attributes:
-        name: in error messages, and in calls by keyword.
-        check: of its annotation; None for one that allows everything.
-        index: its place among positional arguments; beyond all of them if it has none.
-        by_name: whether it may be given as a keyword.
-        required: whether it has no default.
+        name: the name in error messages and for keyword arguments.
+        check: the check made from the annotation; None if every value is allowed.
+        index: the index among positional arguments; larger than all indices if keyword-only.
+        by_name: whether the argument may be passed by keyword.
+        required: whether the parameter has no default.
     """
 
     __slots__ = ("by_name", "check", "index", "name", "required")
@@ -83,17 +82,18 @@ class Parameter:
 
 
 class Binder:
-    """Fits the arguments of calls to the parameters of one function, or says what is wrong.
+    """A binder of arguments to the parameters of one function.
 
     Args:
-        function: its name, for error messages.
-        parameters: all but ``*args`` and ``**kwargs``, the positional ones in front.
+        function: the function's name, for error messages.
+        parameters: all parameters except ``*args`` and ``**kwargs``, positional ones first.
         rest: ``*args``, if the function has it.
-        other: ``**kwargs``, likewise.
+        other: ``**kwargs``, if the function has it.
 
     Attributes:
-        raw: the type that the first positional argument should have; None if that is not simply a type.
-        takes_bytes: whether a single argument that is bytes fits as it is.
+        raw: the type that the first positional argument must have to be accepted unchanged; None if every
+            type is allowed or there is no such parameter.
+        takes_bytes: whether a single argument of the type bytes is accepted unchanged.
     """
 
     __slots__ = (
@@ -113,25 +113,25 @@ class Binder:
         self._positional = [each for each in parameters if each.index < _MANY]
         self._by_name = {each.name: each for each in parameters if each.by_name}
         self._required = [each for each in parameters if each.required]
-        # With so many positional arguments, nothing that is required can be missing.
+        # With this many positional arguments, no required argument can be missing.
         self._enough = max((each.index + 1 for each in self._required), default=0)
         self._most = _MANY if rest else len(self._positional)
         self._rest = rest
         self._other = other
-        # What type the only argument of a call should have, if that is bytes; None: any.
+        # The exact type for the first positional argument; None: any type.
         first = self._positional[0] if self._positional else rest
         self.raw = first.check.exact if first is not None and first.check is not None else None
-        # What type a positional argument has that needs no further look; None: any type.
+        # The type of each positional argument that needs no conversion; None: any type.
         self._exact = [each.check.exact if each.check else None for each in self._positional]
         self.takes_bytes = (
             bool(self._exact) and self._exact[0] in (None, bytes) and self._enough <= 1
         )
 
     def bind(self, positional: list[object], keywords: dict[str, object]) -> None:
-        """Check the arguments, and convert them in place to what the annotations say.
+        """Check the arguments, and convert them in place to the annotated types.
 
         Raises:
-            InvalidArguments: they do not fit; the message names function and parameter.
+            InvalidArguments: the arguments do not fit; the message names function and parameter.
         """
         count = len(positional)
         if count > self._most:
@@ -203,9 +203,9 @@ class Binder:
 
 @final
 class LenientBinder(Binder):
-    """A binder for a wrapper that cannot be read.
+    """A binder for a wrapper whose own parameters are not known.
 
-    Arguments that fit the function inside are converted for that; all others are left to the wrapper.
+    Arguments that all fit the wrapped function are converted; otherwise they are passed on unchanged.
     """
 
     __slots__ = ()
@@ -224,7 +224,7 @@ ItemsParameter: TypeAlias = "tuple[str, int, Check | None]"
 
 
 def make_binder(name: str, function: AnyFunction) -> tuple[Binder, ItemsParameter | None]:
-    """The binder of a function, and the parameter that takes the caller's items, if it has one."""
+    """Return the binder of a function, and the parameter for the caller's items, if it has one."""
     from ._annotations import build_check, is_items, item_check
     from ._wrappers import what_it_takes
 

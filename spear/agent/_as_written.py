@@ -1,7 +1,8 @@
-"""Annotations and signatures of what users wrote, though a name in them may exist for type checkers only.
+"""Annotations and signatures of users' functions and classes, even if some names cannot be resolved.
 
-Python 3.14 and later evaluate annotations when they are asked for, all at once, and raise if one name is
-missing. Then all of them are texts, as ``from __future__ import annotations`` makes them everywhere.
+Python 3.14 and later evaluate all annotations of a function on access, and raise if one name is missing,
+such as a name imported under TYPE_CHECKING. This module then returns all annotations as texts, as with
+``from __future__ import annotations``.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def annotations_of(thing: AnyFunction | type) -> dict[str, object]:
-    """Return the annotations of a function or class: as objects, or as unevaluated texts."""
+    """Return the annotations of a function or class, as objects or as unevaluated texts."""
     if sys.version_info >= (3, 14):
         try:
             return dict(inspect.get_annotations(thing))
-        except Exception:  # evaluating can raise anything
+        except Exception:  # evaluating can raise any exception
             return dict(inspect.get_annotations(thing, format=Format.STRING))
     return dict(inspect.get_annotations(thing))
 
@@ -33,11 +34,11 @@ def signature_of(thing: Callable[..., object]) -> inspect.Signature:  # type: ig
     """Return the signature of a function or class, annotated as in :func:`annotations_of`.
 
     Raises:
-        ValueError: it has none, as some functions that are written in C.
+        ValueError: the function has no signature, like some functions written in C.
     """
     if sys.version_info >= (3, 14):
         try:
             return inspect.signature(thing)
-        except Exception:  # likewise; if it is another one, it comes again
+        except Exception:  # any exception of evaluating; an error of another cause is raised again
             return inspect.signature(thing, annotation_format=Format.STRING)
     return inspect.signature(thing)

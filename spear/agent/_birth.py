@@ -1,9 +1,9 @@
-"""Signals as they are at birth, whatever the host's own are.
+"""Resetting signals at process start-up, regardless of the host's signals.
 
-What is ignored or blocked stays so through an exec. So a host that was started with nohup, or in the
-background by a shell without job control, hands that on: to its instances, and to whatever these start.
+An exec keeps ignored and blocked signals. A host that was started with nohup, or in the background by a
+shell without job control, passes them on to its instances, and to the processes that they start.
 
-This runs before anything heavy is imported, and imports nothing heavy itself.
+This module runs before any large module is imported, and imports no large module itself.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from _signal import (  # type: ignore[import-not-found]  # no stubs
 )
 
 _LAST = 64
-"""Linux has no signal above it."""
+"""The highest signal number of Linux."""
 
 _PYTHONS_OWN = (SIGPIPE, SIGXFSZ)
-"""The interpreter ignores them itself, to raise OSError instead; what it starts need not do so."""
+"""Signals that the interpreter itself ignores, to raise OSError; child processes need not ignore them."""
 
 
 def reset_signals() -> None:
-    """Ignore and block nothing that this interpreter would not ignore of its own accord."""
+    """Reset ignored signals, except the ones that the interpreter ignores, and unblock all signals."""
     for number in range(1, _LAST + 1):
         if number not in _PYTHONS_OWN and getsignal(number) == SIG_IGN:
             signal(number, default_int_handler if number == SIGINT else SIG_DFL)
