@@ -385,7 +385,7 @@ def _union(arguments: tuple[object, ...]) -> Check | None:
             try:
                 return check(value)
             except Mismatch as mismatch:
-                # The alternative that fits most of the value's path is the intended one.
+                # The alternative whose mismatch lies deepest in the value is the intended one.
                 if mismatch.path and (deepest is None or len(mismatch.path) > len(deepest.path)):
                     deepest = mismatch
         if deepest is not None:

@@ -1,12 +1,11 @@
-"""asyncio coroutines as functions: ``@app.function(asyncio=True)``.
+"""Functions that are asyncio coroutines: ``@app.function(asyncio=True)``.
 
-All of an agent's asyncio functions run in one asyncio loop, in one thread of its own, which starts with
+All asyncio functions of an agent run in one asyncio loop, which has its own thread. The loop starts with
 the first call and ends with the agent. Each call is one asyncio task:
 
-* Cancelling the call cancels the task, as ``task.cancel()`` does, and waits until it has ended.
-* Context variables are those of the call, so that ``spear.context()`` works.
-* ``await spear.call(...)`` works as well: the call itself is made in Trio, by a task that lives no
-  longer than the function.
+* Cancelling the call cancels the task, like ``task.cancel()``, and waits until the task has ended.
+* The task has the context variables of the call, so that ``spear.context()`` works.
+* ``await spear.call(...)`` works, too: a Trio task makes the call, and ends with the function.
 """
 
 from __future__ import annotations
@@ -41,30 +40,30 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 JOIN_SECONDS: Final = 5.0
-"""How long the loop may take to cancel what functions have left running in it."""
+"""Seconds that the loop has to cancel tasks that functions have left running."""
 
 
 class BridgeBroken(Exception):
-    """The loop has ended, and the coroutine was not begun."""
+    """The loop has ended before it began the coroutine."""
 
 
 @final
 class AsyncioBridge:
-    """One asyncio loop in one thread.
+    """An asyncio loop in a thread of its own.
 
-    The loop belongs to the program as well: a task that it has left running there may exit, or stop the
-    loop. Then the bridge is broken for good.
+    The program's tasks run in the loop as well. A task that the program has left running may call
+    ``sys.exit()``, or stop the loop. The bridge is then unusable.
 
     Args:
-        token: of the Trio that uses it.
+        token: the token of the Trio loop that uses the bridge.
         on_broken: called in Trio's thread with the reason.
 
     Attributes:
-        broken_by: why the loop has ended before its time; empty as long as it has not.
+        broken_by: the reason why the loop has ended early; empty while it works.
         waiting: calls that wait for the loop.
 
     Raises:
-        OSError, RuntimeError: there is no descriptor for the loop, or no thread.
+        OSError, RuntimeError: no file descriptor is left for the loop, or no thread can be started.
     """
 
     def __init__(self, token: trio.lowlevel.TrioToken, on_broken: Callable[[str], None]) -> None:
@@ -74,7 +73,7 @@ class AsyncioBridge:
         self._on_broken = on_broken
         self._stop = asyncio.Event()
         self.loop = asyncio.new_event_loop()
-        # A daemon: a coroutine that blocks its thread must not keep the process from ending.
+        # A daemon thread: a coroutine that blocks the thread must not prevent the process from exiting.
         self._thread = threading.Thread(target=self._run, name="spear asyncio", daemon=True)
         try:
             self._thread.start()
@@ -88,19 +87,19 @@ class AsyncioBridge:
             runner.run(self._serve())
         except BaseException as error:
             self.give_up(f"its asyncio loop has ended: {summary_of(error)}")
-        # Cancels all tasks, closes generators and executor, then the loop.
+        # close() cancels all tasks, closes generators and executor, then the loop.
         with suppress(BaseException):
-            self.loop.set_task_factory(None)  # the program's own may refuse
+            self.loop.set_task_factory(None)  # a task factory of the program may raise
             runner.close()
         self._tell(self._abandon)
 
     def give_up(self, why: str) -> None:
-        """Begin nothing any more, and say why; in asyncio's thread."""
+        """Begin no further coroutines, and report the reason; called in asyncio's thread."""
         self.broken_by = self.broken_by or why
         self._tell(self._on_broken, self.broken_by)
 
     def _tell(self, function: Callable[[*Ts], object], *arguments: *Ts) -> None:
-        with suppress(trio.RunFinishedError, OSError):  # Trio hears of it all the same, only later
+        with suppress(trio.RunFinishedError, OSError):  # on OSError, Trio calls it later
             self.token.run_sync_soon(function, *arguments)
 
     def _abandon(self) -> None:
@@ -112,15 +111,15 @@ class AsyncioBridge:
         await self._stop.wait()
 
     def soon(self, function: Callable[[], object]) -> bool:
-        """Have the loop call a function; returns whether there is a loop that can."""
+        """Schedule a function in the loop; return False if the loop is closed."""
         try:
             self.loop.call_soon_threadsafe(function)
-        except RuntimeError:  # it has been closed
+        except RuntimeError:  # the loop is closed
             return False
         return True
 
     async def aclose(self) -> None:
-        """End the loop: cancel what runs in it, wait for that for a few seconds. A checkpoint."""
+        """End the loop: cancel its tasks, and wait up to ``JOIN_SECONDS``. A checkpoint."""
         self.soon(self._stop.set)
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._thread.join, JOIN_SECONDS)
@@ -129,11 +128,11 @@ class AsyncioBridge:
 
 @final
 class BridgedCall:
-    """One call whose function runs in asyncio; both worlds reach the other through it.
+    """A call whose function runs in asyncio, with methods to run code in the other loop.
 
     Args:
-        bridge: where it runs.
-        nursery: of the Trio task that handles the call; calls back run in it.
+        bridge: the bridge to the asyncio loop.
+        nursery: a nursery of the Trio task that handles the call; calls to the host run in it.
     """
 
     def __init__(self, bridge: AsyncioBridge, nursery: trio.Nursery) -> None:
@@ -148,22 +147,24 @@ class BridgedCall:
     async def run(
         self, function: Callable[[], Coroutine[object, object, object]], context: Context
     ) -> outcome.Outcome[object]:
-        """Return what the coroutine ends with. If cancelled, cancels it, and waits for its end.
+        """Run a coroutine function in asyncio, and return its outcome.
+
+        Cancellation cancels the coroutine, and waits until it has ended.
 
         Raises:
-            BridgeBroken: the loop has ended, and the coroutine was not begun.
+            BridgeBroken: the loop has ended before it began the coroutine.
         """
         bridge = self._bridge
         self._trio_task = current_task()
         raise_cancel: Callable[[], object] | None = None
 
-        def begin() -> None:  # in asyncio's thread, as end
+        def begin() -> None:  # called in asyncio's thread, as is end()
             if bridge.broken_by:
                 return
             coroutine = _captured(function)
             try:
                 task = bridge.loop.create_task(coroutine, context=context)
-            except BaseException as error:  # of the program's own task factory
+            except BaseException as error:  # an error of a task factory of the program
                 coroutine.close()
                 bridge.give_up(f"its asyncio loop begins no tasks: {summary_of(error)}")
                 bridge.token.run_sync_soon(self.abandon)
@@ -176,7 +177,7 @@ class BridgedCall:
             bridge.token.run_sync_soon(self._wake, result)
 
         def cancel() -> None:
-            # The task is there by then: asyncio runs callbacks in the order in which they came.
+            # begin() has run before: asyncio runs callbacks in the order in which they were added.
             if self._asyncio_task is not None:
                 self._asyncio_task.cancel()
 
@@ -208,24 +209,24 @@ class BridgedCall:
         reschedule(self._trio_task, outcome.Value(result))
 
     def abandon(self) -> None:
-        """Have the call end, because the loop has, and the coroutine never will."""
+        """End the call, because the loop has ended and the coroutine never will."""
         self._wake(outcome.Error(asyncio.CancelledError()))
 
     # -- from asyncio to Trio -----------------------------------------------------------------------
 
     async def run_in_trio(self, function: Callable[[*Ts], Awaitable[T]], *arguments: *Ts) -> T:
-        """Run an async function of Trio's from the asyncio function, and wait for it.
+        """Run a Trio function on behalf of the asyncio function, and wait for its result.
 
-        If cancelled, so is that function.
+        Cancelling the asyncio task cancels the Trio function.
 
         Raises:
-            NotInCall: the function that this call was for has ended.
+            NotInCall: the asyncio function of this call has ended.
         """
         bridge, token = self._bridge, self._bridge.token
         future: asyncio.Future[T] = bridge.loop.create_future()
         scope = trio.CancelScope()
 
-        async def work() -> None:  # in Trio, as start
+        async def work() -> None:  # called in Trio's thread, as is start()
             result: outcome.Outcome[T] = outcome.Error(asyncio.CancelledError())
             try:
                 with scope:
@@ -253,8 +254,8 @@ class BridgedCall:
 async def _captured(
     function: Callable[[], Coroutine[object, object, object]],
 ) -> outcome.Outcome[object]:
-    # Nothing but a value leaves the task: asyncio would end the whole loop at a SystemExit. Not
-    # acapture(), which asks the exception for a method.
+    # Return every exception as a value: asyncio would end the whole loop at a SystemExit. Not
+    # outcome.acapture(), which accesses methods of the exception.
     try:
         return outcome.Value(await function())
     except BaseException as error:
@@ -262,7 +263,7 @@ async def _captured(
 
 
 def _settle(future: asyncio.Future[T], result: outcome.Outcome[T]) -> None:
-    if future.done():  # cancelled meanwhile
+    if future.done():  # it was cancelled meanwhile
         return
     try:
         future.set_result(result.unwrap())
@@ -278,7 +279,7 @@ async def _bridged(
     name: str,
     function: Callable[[BridgedCall], Coroutine[object, object, object]],
 ) -> object:
-    """Run a coroutine function for a call, in asyncio, where ``spear.context()`` finds the call."""
+    """Run a coroutine function for a call in asyncio, with the context variable of the call."""
     bridge = await _bridge_of(service, call)
     result: outcome.Outcome[object] | None = None
     async with trio.open_nursery() as nursery:
@@ -302,13 +303,13 @@ async def _bridge_of(service: AgentService, call: InboundCall) -> AsyncioBridge:
 
 @final
 class AsyncioFunction(RegisteredFunction):
-    """``async def`` of asyncio's kind."""
+    """An ``async def`` written for asyncio."""
 
     __slots__ = ()
     can_run_inline = False
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Wait for it; it runs in asyncio's thread."""
+        """Run the function in asyncio's thread, and return its encoded result."""
 
         async def await_it(bridged: BridgedCall) -> object:
             positional, keywords = self.bind(call, bridged)
@@ -319,13 +320,13 @@ class AsyncioFunction(RegisteredFunction):
 
 @final
 class AsyncioStream(Stream):
-    """An async generator of asyncio's kind: runs somewhat ahead of what the caller takes."""
+    """An async generator written for asyncio. The generator runs somewhat ahead of the caller."""
 
     __slots__ = ()
     can_run_inline = False
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Send its items."""
+        """Send the items of the generator."""
         self.check_wanted(call)
         bridge = await _bridge_of(service, call)
         room = asyncio.Event()
@@ -351,7 +352,7 @@ class AsyncioStream(Stream):
             finally:
                 handover.end(failure)
             if failure is not None and call.cancelled is not None:
-                raise failure  # the call is cancelled, so no caller takes it from the handover
+                raise failure  # the call is cancelled, so send_all() does not return it
 
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:

@@ -1,9 +1,9 @@
-"""How an agent that something else than Spear has started is told where its host is.
+"""The bootstrap from environment variables, for an agent that was not started by Spear.
 
-It reads its environment: ``SERVICE_ADDR`` (an address as text), ``SECRET`` (64 hexadecimal digits) and
+The variables are ``SERVICE_ADDR`` (an address as text), ``SECRET`` (64 hexadecimal digits) and
 ``SPEAR_INSTANCE`` (``process:name#incarnation``). A secret in the environment can be read by any process
 that may read ``/proc/<pid>/environ``: prefer the record on a pipe (see ``spear.wire.BootstrapRecord``).
-The variables are removed as soon as they are read, so that child processes do not inherit them.
+The variables are removed when they are read, so that child processes do not inherit them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ ADDRESS, SECRET, INSTANCE = VARIABLES = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTAN
 
 
 def take_environment(environ: MutableMapping[str, str]) -> BootstrapRecord | None:
-    """Take the record out of the environment; None if the environment names no host.
+    """Return the record from the variables, and remove these; None if the environment names no host.
 
     Raises:
-        ConfigurationError: a variable is missing or makes no sense; the message never shows the
-            secret.
+        ConfigurationError: a variable is missing or invalid; the message never shows the secret.
     """
     values = {name: environ.pop(name, None) for name in VARIABLES}
     if values[ADDRESS] is None:
@@ -42,13 +41,13 @@ def take_environment(environ: MutableMapping[str, str]) -> BootstrapRecord | Non
     runtime, _, rest = text.partition(":")
     name, _, incarnation = rest.rpartition("#")
     try:
-        # int() alone takes digits of other scripts, underscores and blanks.
+        # int() alone accepts digits of other scripts, underscores and spaces.
         if not (incarnation.isascii() and incarnation.isdecimal()):
             raise ValueError("write it as process:name#1")
         instance_id = InstanceId(runtime, name, int(incarnation))
     except (ValueError, ConfigurationError) as error:
         raise ConfigurationError(f"{INSTANCE}={text!r}: {error}") from None
-    address = str(parse_address(str(values[ADDRESS])))  # or it raises, before anything is loaded
+    address = str(parse_address(str(values[ADDRESS])))  # refuse a bad address before loading
     return BootstrapRecord(
         addresses=(OfferedAddress(address),), secret=secret, instance_id=instance_id
     )

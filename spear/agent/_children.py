@@ -1,9 +1,9 @@
-"""Signals in the children that a function forks: as in those of any Python program.
+"""Signal handlers in the children that a function forks.
 
 Trio and ``watch_signals`` handle SIGINT and SIGTERM by waking the event loop, which does not run in a
-forked child. A child that inherited these handlers would ignore both signals, and its parent, which
-terminates the child and waits for it, would wait for ever. So a child has the handlers that the program
-itself has set, or the default ones. Both signals wait until it has them, as an earlier one would be lost.
+forked child. A child that inherited these handlers would ignore both signals. Its parent, which
+terminates the child and waits for it, would wait for ever. A child therefore gets the handlers that the
+program itself has set, or the default ones. Both signals are blocked until then, so that none is lost.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ WATCHED: Final = (signal.SIGTERM, signal.SIGINT)
 
 _before: Final[dict[signal.Signals, SignalHandler]] = {}
 _ours: Final[dict[signal.Signals, SignalHandler]] = {}
-_forking: Final = threading.local()  # what the thread that forks had blocked before
+_forking: Final = threading.local()  # the signal mask of the forking thread before the fork
 
 
 def remember_handlers() -> None:
-    """Note what the program has set, before Trio and we handle the signals."""
+    """Remember the program's own handlers, before Trio and this package set theirs."""
     _before.update((number, signal.getsignal(number)) for number in WATCHED)
 
 
 def keep_from_children() -> None:
-    """Keep what handles the signals now from children, which get what was noted before."""
+    """Replace the current handlers in forked children by the remembered ones from now on."""
     _ours.update((number, signal.getsignal(number)) for number in WATCHED)
 
 
@@ -48,15 +48,15 @@ def _let_through() -> None:
 
 def _restore() -> None:
     for number, ours in _ours.items():
-        # None: a handler that was not set from Python. Another one: the program has set it meanwhile.
+        # None: a handler not set from Python. A different handler: the program has set it meanwhile.
         if signal.getsignal(number) is ours and (before := _before.get(number)) is not None:
             signal.signal(number, before)
     if _ours:
-        signal.set_wakeup_fd(-1)  # it is the parent's event loop that this would wake
+        signal.set_wakeup_fd(-1)  # otherwise a signal would wake the parent's event loop
         _ours.clear()
     try:
         _let_through()
-    except KeyboardInterrupt:  # which Python would ignore here
+    except KeyboardInterrupt:  # Python would ignore it in a fork hook
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
 

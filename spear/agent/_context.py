@@ -1,8 +1,8 @@
-"""What a function may know and do while it handles a call.
+"""The context of a call: information and operations for the function that handles the call.
 
-The call in progress is a context variable, set by whoever runs the function, so that it is found in
-threads and asyncio tasks that the function starts, and never in another call. A :class:`CallContext` is
-made when somebody asks for it: most calls never do.
+The current call is a context variable, set before the function runs. Threads and asyncio tasks that the
+function starts inherit it; other calls do not see it. A :class:`CallContext` is made only on request,
+since most functions need none.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
 
 
 CurrentCall: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
-"""(call, the function's name, deadline, who serves, how to reach Trio from asyncio)."""
+"""The tuple (call, name of the function, deadline, service, bridge from asyncio to Trio or None)."""
 
 current: Final[ContextVar[CurrentCall]] = ContextVar("spear call")
 
 
 def context() -> CallContext:
-    """The call that the function is handling.
+    """Return the context of the call that the current function handles.
 
     Works in async functions, in threads of plain functions, and in asyncio coroutines.
 
     Raises:
-        NotInCall: no call is being handled here.
+        NotInCall: the code does not run on behalf of a call.
     """
     try:
         return CallContext(current.get())
@@ -77,19 +77,19 @@ async def call_once(
     timeout: float | None = None,
     **keywords: object,
 ) -> Value:
-    """:func:`call` what must happen once, though the function that calls may be executed again.
+    """:func:`call` a function at most once for a key, even if the calling function is executed again.
 
-    The host executes the calls of a function that have the same key once, and gives all of them its
-    outcome, for as long as the deployment of that function keeps outcomes. If cancelled, it is executed
-    all the same.
+    The host executes calls of a function with the same key once, and returns its outcome to all of them,
+    for as long as the deployment of the called function keeps outcomes. Cancellation does not stop the
+    execution.
 
     Args:
-        key: names what is to happen: ``context().key``, for example, or something made from it.
-        function, arguments, keywords, timeout: as for :func:`call`.
+        key: a name for the operation: ``context().key``, for example, or a text made from it.
+        function, arguments, keywords, timeout: see :func:`call`.
 
     Raises:
         Rejected: the key was used with other arguments.
-        And all that :func:`call` raises.
+        And all errors of :func:`call`.
     """
     payload, is_cbor = encode_call(function, arguments, keywords)
     return await context()._call_other(function, payload, is_cbor, timeout, key)
@@ -98,7 +98,7 @@ async def call_once(
 @final
 @protected_class
 class CallContext:
-    """One call, from inside the function that handles it; given by :func:`context`."""
+    """A call as seen by the function that handles it; returned by :func:`context`."""
 
     __slots__ = ("_bridge", "_call", "_deadline", "_function", "_service")
 
@@ -108,7 +108,7 @@ class CallContext:
     def __repr__(self) -> str:
         return f"<CallContext {self._function}, call {self._call.id} of {self.instance_id}>"
 
-    # -- what is known --------------------------------------------------------------------------------
+    # -- information ----------------------------------------------------------------------------------
 
     @property
     def function(self) -> str:
@@ -122,65 +122,65 @@ class CallContext:
 
     @property
     def instance_id(self) -> InstanceId:
-        """Which instance we are."""
+        """The id of the instance in which the function runs."""
         return self._call.channel.instance_id
 
     @property
     def caller(self) -> str:
-        """Who called: what the host put under ``caller`` in the metadata, or ``"host"``."""
+        """The caller's name: the metadata ``caller`` from the host, or ``"host"`` if there is none."""
         caller = self.metadata.get("caller")
         return caller if isinstance(caller, str) else "host"
 
     @property
     def metadata(self) -> Metadata:
-        """The small map that the caller sent along."""
+        """The metadata of the call: a small map from the caller."""
         return self._call.metadata
 
     @property
     def key(self) -> str | None:
-        """The name that the caller gave to what this call does: the same each time it is tried.
+        """The idempotency key of the call, the same for each attempt; None if the caller gave none.
 
-        The host calls again if the instance is lost meanwhile. See :func:`call_once`.
+        The host repeats the call if the instance is lost meanwhile. See :func:`call_once`.
         """
         return self._call.key
 
     @property
     def deadline(self) -> float:
-        """When the call's time is up, on Trio's clock; ``inf`` if it has no deadline."""
+        """The call's deadline, on Trio's clock; ``inf`` if it has none."""
         return self._deadline
 
     def remaining_seconds(self) -> float:
-        """How much time is left; 0 if it is up or the caller has given up."""
+        """Return the seconds until the deadline; 0 if it has passed or the call was cancelled."""
         if self._call.cancelled is not None:
             return 0.0
         return max(self._deadline - self._service.clock.current_time(), 0.0)
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether nobody waits for the result any more.
+        """Whether the call was cancelled, so that its result is no longer needed.
 
-        Async functions are cancelled as Trio tasks are. A plain function is not interrupted: one
-        that takes long should look here now and then.
+        An async function is cancelled like any Trio task. A plain function is not interrupted; one that
+        takes long should check this property regularly.
         """
         return self._call.cancelled is not None
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """``spear.function.<name>``; its records carry the call's number as ``call``."""
+        """The logger ``spear.function.<name>``, with the call's number as ``call`` in each record."""
         logger = logging.getLogger(f"spear.function.{self._function}")
         return logging.LoggerAdapter(logger, {"call": self._call.id})
 
     @property
     def items(self) -> Items[Value]:
-        """The items that the caller sends; none if it sends none."""
+        """The stream of items that the caller sends; empty if it sends none."""
         return Items(self._call.receive_item, self._function, bridge=self._bridge, is_callers=True)
 
-    # -- what can be done -----------------------------------------------------------------------------
+    # -- operations -----------------------------------------------------------------------------------
 
     def progress(self, value: object) -> None:
-        """Tell the caller how far the work is. Only the newest report that is not sent yet is kept.
+        """Report progress to the caller. A newer report replaces one that is not yet sent.
 
-        May be used in any thread; outside Trio's thread it waits for that one.
+        May be called in any thread; in other threads than Trio's, it waits for Trio's thread.
 
         Raises:
             TypeError: ``value`` cannot be sent.
@@ -199,21 +199,21 @@ class CallContext:
     async def call(
         self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
     ) -> Value:
-        """Call another function of the host and wait for what it returns.
+        """Call another function of the host, and return its result.
 
-        If cancelled, so is that function. It gets less time than this call has left, so that a chain
-        of calls ends even if it is a circle.
+        Cancellation also cancels the called function. The called function gets less time than this call
+        has left, so that even a cycle of calls ends.
 
         Args:
-            function: its name at the host.
-            arguments, keywords: for the function.
-            timeout: seconds; the time that is left if that is less or this is None.
+            function: the name of the function at the host.
+            arguments, keywords: the arguments of the function.
+            timeout: seconds, limited to the remaining time of this call; None for the remaining time.
 
         Raises:
             InvalidArguments: an argument cannot be sent, or does not fit.
-            DeadlineExceeded: the time was up.
-            CallFailed: another subclass says why there is no result.
-            ChannelClosed, ChannelBroken: the host leaves, or has gone.
+            DeadlineExceeded: the timeout has passed.
+            CallFailed: the call failed; the subclass is the reason.
+            ChannelClosed, ChannelBroken: the host is shutting down, or the connection is lost.
         """
         payload, is_cbor = encode_call(function, arguments, keywords)
         return await self._call_other(function, payload, is_cbor, timeout, None)
@@ -231,16 +231,16 @@ class CallContext:
     def call_sync(
         self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
     ) -> Value:
-        """:meth:`call` for the thread of a plain function.
+        """Call another function like :meth:`call`, from the thread of a plain function.
 
         Raises:
-            trio.Cancelled: nobody waits for this function any more.
+            trio.Cancelled: the call that this function handles was cancelled.
         """
         payload, is_cbor = encode_call(function, arguments, keywords)
         if get_ident() == self._service.thread:
             raise LocalProtocolError("call_sync() would block Trio: use `await ...call()` here")
-        # Without a token this is cancelled together with the function; a thread that only asyncio
-        # knows has no such task to follow.
+        # Without a token, cancelling the function's call cancels this one, too. A thread started by
+        # asyncio has no Trio task from which it could inherit the cancellation.
         is_plain = self._bridge is None
         token = None if is_plain else self._service.token
         response = trio.from_thread.run(
@@ -278,12 +278,12 @@ class CallContext:
     async def stream(
         self, function: str, /, *arguments: object, timeout: float | None = None, **keywords: object
     ) -> AsyncIterator[Items[Value]]:
-        """Call another function of the host that gives a stream: iterate over its items.
+        """Call another function of the host that returns a stream, and iterate over its items.
 
         Leaving the block before the end cancels the function. Only for Trio code.
 
         Raises:
-            As :meth:`call`, here or while iterating.
+            Errors of :meth:`call`, on entering the block or while iterating.
         """
         if self._bridge is not None:
             raise LocalProtocolError("streams cannot be taken from asyncio: use call()")
@@ -312,10 +312,10 @@ class CallContext:
             yield Items(receive, function)
 
     def _budget(self, function: str, timeout: float | None) -> _Budget:
-        """The time for a call of ours: at least a millisecond less than we have.
+        """Return the time for an outgoing call: at least a millisecond less than this call has left.
 
         Raises:
-            InvalidArguments: ``timeout`` is no number of seconds.
+            InvalidArguments: ``timeout`` is not a valid number of seconds.
         """
         if timeout is not None:
             expect_timeout(timeout)
@@ -323,8 +323,8 @@ class CallContext:
         if left == inf:
             seconds = self._service.call_seconds if timeout is None else timeout
             return _Budget(function, seconds, is_all=False)
-        # Time travels in whole milliseconds, rounded up. Adding the time of day and taking it off again
-        # leaves an error of nanoseconds: the fractions keep it from becoming a millisecond.
+        # On the wire, times are whole milliseconds, rounded up. Adding and subtracting clock times
+        # causes errors of nanoseconds; the fractions prevent that these become a millisecond.
         left = (ceil(left * 1000 - 0.001) - 1.5) / 1000
         if timeout is None or timeout >= left:
             return _Budget(function, left, is_all=True)
@@ -333,12 +333,12 @@ class CallContext:
 
 @final
 class _Budget:
-    """The time that a function gives to a call which it makes.
+    """The timeout of a call that a function makes.
 
     Args:
-        function: what it calls.
+        function: the name of the called function.
         seconds: the timeout.
-        is_all: whether that is all the time that is left.
+        is_all: whether the timeout is all the remaining time of the calling function.
     """
 
     __slots__ = ("_function", "_is_all", "seconds")
@@ -349,7 +349,7 @@ class _Budget:
         self._is_all = is_all
 
     def exceeded(self, failure: DeadlineExceeded, why: str) -> DeadlineExceeded:
-        """Return the DeadlineExceeded of the call, with the reason ``why``, if that is not empty."""
+        """Return the DeadlineExceeded of the call, with the reason ``why`` unless it is empty."""
         late = DeadlineExceeded.of_call(self._function, self.seconds, failure.delivered)
         late = because_of(why, late)
         return about_call(late) if self._is_all else late

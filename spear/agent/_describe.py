@@ -1,7 +1,7 @@
-"""What functions look like to somebody who wants to call them.
+"""Descriptions of an agent's functions for their callers.
 
-The function ``spear.describe``, which every agent answers and none announces, returns a list of maps with
-``name``, ``kind`` (``function`` or ``stream``), ``signature`` and ``summary``.
+Every agent has the function ``spear.describe``, which is not announced to the host. It returns a list of
+maps with ``name``, ``kind`` (``function`` or ``stream``), ``signature`` and ``summary``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.agent")
 
 _OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
-"""Where a class of ours is written, which is not where it is imported from."""
+"""The private module path of a class of Spear in a signature, to be replaced by the public one."""
 
 
 @final
 class _Text:
-    """An annotation that is text already: ``inspect`` would put it into quotes."""
+    """An annotation that is text, shown without the quotes that ``inspect`` would add."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -40,12 +40,12 @@ class _Text:
 
 
 def describe(functions: Iterable[RegisteredFunction]) -> list[dict[str, str]]:
-    """Return descriptions of the functions; leave out a function that cannot be described."""
+    """Return descriptions of the functions, except functions that cannot be described."""
     described: list[dict[str, str]] = []
     for function in functions:
         try:
             described.append(_describe(function))
-        except (Exception, SystemExit) as error:  # the repr of a default or an annotation may
+        except (Exception, SystemExit) as error:  # the repr of a default or an annotation may raise
             logger.warning("%s() is not described: %s", function.name, type(error).__name__)
     return described
 
@@ -64,21 +64,21 @@ def _describe(function: RegisteredFunction) -> dict[str, str]:
 
 
 def _as_unicode(text: str) -> str:
-    """The text with its lone surrogates, which cannot be sent, written as escapes."""
+    """Return the text with escapes for lone surrogates, which cannot be sent."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _signature(function: AnyFunction) -> str:
     try:
         signature = signature_of(function)
-    except ValueError:  # some functions that are written in C
+    except ValueError:  # such as some functions written in C
         return "(...)"
     from ._wrappers import what_it_takes
 
     parameters: list[inspect.Parameter] = []
     for each in reversed(what_it_takes(function).parameters):
         default, kind = each.default, each.kind
-        # What a wrapper adds in front may be optional, or have a name, where what follows is or has not.
+        # A wrapper may add optional or named parameters before required or positional-only ones.
         if parameters and kind in _BY_POSITION and parameters[0].kind in _BY_POSITION:
             default = default if parameters[0].default is not each.empty else each.empty
             kind = min(kind, parameters[0].kind)
@@ -100,10 +100,10 @@ def _as_written(annotation: object) -> object:
 
 
 def describing(functions: Iterable[RegisteredFunction]) -> RegisteredFunction:
-    """The function that describes these, as they are when it is called."""
+    """Return the function ``spear.describe``, which describes ``functions`` when it is called."""
 
     async def describe_all() -> list[dict[str, str]]:
         return describe(functions)
 
-    assert isinstance(describe_all, FunctionType)  # mypy knows less
+    assert isinstance(describe_all, FunctionType)  # for mypy
     return AsyncFunction(DESCRIBE, describe_all)

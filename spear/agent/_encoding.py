@@ -1,4 +1,4 @@
-"""What a function sends, as bytes; with errors that name the function, the place and the type."""
+"""Encoding the values that a function sends, with errors that name function, path and type."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR) of a result or an item.
+    """Encode a result or an item, and return (payload, whether it is CBOR).
 
     Args:
-        function: what gave it.
+        function: the name of the function.
         value: the result or item.
         did: "returned" or "yielded".
 
     Raises:
-        FunctionRaised: it cannot be sent; the message names it and its type.
+        FunctionRaised: the value cannot be sent; the message names its place and type.
     """
     if type(value) is bytes:
-        return value, False  # as encode_sendable() would say
+        return value, False  # the same result as of encode_sendable(), but faster
     try:
         return encode_sendable(value)
     except CannotSend as fault:
@@ -37,7 +37,7 @@ def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, boo
 
 
 def encode_report(value: object) -> tuple[Payload, bool]:
-    """The same of a progress report. Raises TypeError."""
+    """Encode a progress report, and return (payload, whether it is CBOR). Raises TypeError."""
     try:
         return encode_sendable(value)
     except CannotSend as fault:

@@ -1,8 +1,9 @@
-"""What a caller learns of a failure that leaves a function.
+"""The conversion of an exception that leaves a function into the error that the caller receives.
 
-A failure of ours says whether a call was executed. One that leaves a function was raised by it, or came
-from a call that it made: whatever it says there, this function did run. So it becomes FunctionRaised,
-unless it is :func:`about_call`, found by the agent with the call itself.
+A CallFailed says whether its call was executed. A CallFailed that leaves a function may come from another
+call that the function made, and says nothing about the execution of this function. It is therefore
+converted to FunctionRaised, unless the agent has marked it with :func:`about_call` as an error of the
+call that the function handles.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _about_calls: Final[WeakSet[CallFailed]] = WeakSet()
 
 
 def about_call(failure: F) -> F:
-    """Mark a failure as one of the call that is being handled; returns it."""
+    """Mark an error as an error of the call that is being handled, and return it."""
     _about_calls.add(failure)
     return failure
 
@@ -35,19 +36,19 @@ def about_call(failure: F) -> F:
 def _is_about_call(error: BaseException) -> bool:
     try:
         return issubclass(type(error), CallFailed) and error in _about_calls
-    except BaseException:  # of its own __hash__
+    except BaseException:  # raised by the error's own __hash__
         return False
 
 
-@trio.lowlevel.enable_ki_protection  # so what is raised in here is the exception's, never Ctrl-C
+@trio.lowlevel.enable_ki_protection  # so that errors in here come from the exception, not from Ctrl-C
 def as_seen_by_caller(error: BaseException, *, debug: bool) -> CallFailed:
-    """Return what to report when ``error`` leaves a function.
+    """Return the error for the caller when ``error`` leaves a function.
 
-    Never raises, whatever the exception does when it is looked at.
+    Never raises, even if the attributes or methods of the exception do.
 
     Args:
-        error: an exception, SystemExit, or a group of such.
-        debug: show the traceback.
+        error: an exception, SystemExit, or a group of these.
+        debug: whether to include the traceback.
     """
     try:
         return _as_seen(error, debug=debug)
@@ -59,18 +60,18 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
     leaves = list(leaves_of(error))
     alone = leaves[0] if len(leaves) == 1 else None
     if isinstance(alone, CallFailed) and _is_about_call(alone):
-        if isinstance(alone, DeadlineExceeded):  # of a call that had all the time that was left
+        if isinstance(alone, DeadlineExceeded):  # a call that had all the remaining time
             late = copy(alone)
             late.delivered = "yes"
             return late
         return alone
     if isinstance(alone, Overloaded):
-        seconds = alone.retry_after_seconds  # whatever a function has put there
+        seconds = alone.retry_after_seconds  # set by the function, so of any type
         seconds = seconds if isinstance(seconds, int | float) and isfinite(seconds) else None
         code = text_of(alone.code)
         return Overloaded(text_of(alone), retry_after_seconds=seconds, code=code, delivered="yes")
     trace = traceback_of(error) if debug else None
-    if isinstance(alone, FunctionRaised):  # of a function that this one has called
+    if isinstance(alone, FunctionRaised):  # raised by a function that this one has called
         return FunctionRaised(
             text_of(alone.remote_message),
             type_name=text_of(alone.type_name),
@@ -89,12 +90,12 @@ def _as_seen(error: BaseException, *, debug: bool) -> CallFailed:
 
 
 MOST_CHARACTERS: Final = 500
-"""Of what is logged in one line."""
+"""Most characters of exceptions in one log line."""
 
 
 @trio.lowlevel.enable_ki_protection  # see text_of
 def in_one_line(errors: Iterable[BaseException]) -> str:
-    """Return exceptions as one line, without those about the call itself; empty if none is left."""
+    """Return exceptions as one line, without errors of the call itself; empty if none is left."""
     texts = (summary_of(each) for each in errors if not _is_about_call(each))
     text = " ".join("; ".join(dict.fromkeys(texts)).split())
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
@@ -113,16 +114,16 @@ _MACHINERY: Final = (
 
 
 def is_machinery(filename: str) -> bool:
-    """Whether a frame of this file runs a function, and is not part of one."""
+    """Return whether a frame of this file belongs to Spear or Trio or so, not to the program."""
     return filename.startswith(_MACHINERY)
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback as text, from the function on: our own frames tell its author nothing."""
+    """Return the traceback as text without the outer frames of Spear, Trio and the standard library."""
     from traceback import format_exception
 
     begin: TracebackType | None = error.__traceback__
     while begin is not None and is_machinery(begin.tb_frame.f_code.co_filename):
         begin = begin.tb_next
-    # All of it if nothing else is there: then the mistake is ours.
+    # The whole traceback if it has no other frames: the error is then in Spear.
     return "".join(format_exception(type(error), error, begin or error.__traceback__))

@@ -1,10 +1,10 @@
-"""Whether a process that has loaded a program can be forked safely, and what stands against it.
+"""The check whether a process that has loaded a program can be forked safely.
 
-A fork copies memory and the one thread that forks. What a program has at work besides is lost (threads,
-with the locks they hold) or shared by all copies (connections, positions in files, processes). So a
-program that has any of it when its import is over is not forked.
+A fork copies the memory and the forking thread. Other threads are lost, with the locks they hold.
+Connections, file positions and child processes are shared by all copies. A program that has any of these
+after its import is therefore not forked.
 
-What cannot be seen here, such as a number that was made from the pid, is the program's affair.
+State that cannot be seen from outside, such as a number made from the pid, is the program's own concern.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from spear._paths import absolute
 from spear._targets import file_of, is_file, split_target
 
 MOST_NAMED = 5
-"""Of a hundred threads or files, so many are named."""
+"""Most threads or files named in a message."""
 
 ENDING_SECONDS = 0.1
-"""Before Python 3.13, who has joined a thread may find it still there, for some milliseconds."""
+"""Seconds to wait for ending threads. Before Python 3.13, a joined thread may exist some milliseconds."""
 
 LOOK_SECONDS = 0.001
 
 
 def find_obstacle(known: frozenset[int]) -> str:
-    """What stands against forking this process, as the end of "it ..."; empty if nothing does.
+    """Return why this process cannot be forked, as the end of "it ..."; empty if it can.
 
     Args:
-        known: descriptors that were there before the program was loaded.
+        known: file descriptors that were open before the program was loaded.
     """
     obstacles = (_threads(), _loops(), _children(), _descriptors(known))
     return ", and ".join(filter(None, obstacles))
 
 
 def open_descriptors() -> frozenset[int]:
-    """The numbers of all descriptors."""
+    """Return the numbers of all open file descriptors."""
     return frozenset(
         number for number in map(int, os.listdir("/proc/self/fd")) if _status(number) is not None
     )
@@ -66,11 +66,11 @@ def _threads() -> str:
 def _name_of_task(task: str) -> str:
     with suppress(OSError), open(f"/proc/self/task/{task}/comm") as file:
         return file.read().strip()
-    return task  # pragma: no cover  # it has ended this very moment
+    return task  # pragma: no cover  # the thread has just ended
 
 
 def _loops() -> str:
-    """An event loop of asyncio has an epoll descriptor, which would be one and the same in all copies."""
+    """Return the running event loop as an obstacle: all copies would share its epoll descriptor."""
     events = sys.modules.get("asyncio.events")
     if events is not None and events._get_running_loop() is not None:
         return "runs an asyncio loop"
@@ -84,7 +84,7 @@ def _children() -> str:
     with suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
         children = file.read().split()
         return f"has child processes: {_listed(children)}" if children else ""
-    return ""  # pragma: no cover  # a kernel that does not tell
+    return ""  # pragma: no cover  # a kernel without this file
 
 
 def _descriptors(known: frozenset[int]) -> str:
@@ -96,17 +96,17 @@ def _descriptors(known: frozenset[int]) -> str:
 def _status(number: int) -> os.stat_result | None:
     try:
         return os.fstat(number)
-    except OSError:  # the one that listed the others
+    except OSError:  # the descriptor of os.listdir() itself
         return None
 
 
 def _shared_name(number: int) -> str:
-    """What a descriptor leads to, if copies of it would disturb each other."""
+    """Return the name of an open file whose copies would interfere with each other; empty if not."""
     status = _status(number)
     if status is None or stat.S_ISCHR(status.st_mode) or stat.S_ISDIR(status.st_mode):
         return ""
     if stat.S_ISREG(status.st_mode):
-        # There is one position for all who share an open file, unless every write goes to its end.
+        # All copies share the file position, which matters unless every write appends.
         import fcntl
 
         flags = fcntl.fcntl(number, fcntl.F_GETFL)
@@ -114,7 +114,7 @@ def _shared_name(number: int) -> str:
             return ""
     with suppress(OSError):
         return os.readlink(f"/proc/self/fd/{number}")
-    return str(number)  # pragma: no cover  # closed meanwhile, by whom?
+    return str(number)  # pragma: no cover  # the descriptor was closed meanwhile
 
 
 def _listed(names: list[str]) -> str:
@@ -125,20 +125,20 @@ def _listed(names: list[str]) -> str:
 
 @final
 class Files:
-    """The files that the program consists of, as they were when it was loaded.
+    """A record of the program's files and their state when they were loaded.
 
     Args:
-        target: the program, which has yet to be loaded.
+        target: the program, which must not be loaded yet.
     """
 
     def __init__(self, target: str) -> None:
         program, _ = split_target(target)
         path = absolute(file_of(program))
-        # A change while it is loaded is one, too. A module's file is not known yet.
+        # Now, so that a change during the load is noticed. The file of a module is not known yet.
         self._states = {path: _state_of(path)} if is_file(program) else {}
 
     def add_modules(self) -> None:
-        """Add the files of all modules that have been loaded, but those of installed packages."""
+        """Add the files of all loaded modules except modules of installed packages."""
         kinds = ("stdlib", "platstdlib", "purelib", "platlib")
         ours = os.path.dirname(os.path.dirname(__file__))
         installed = tuple(os.path.join(sysconfig.get_path(each), "") for each in kinds)
@@ -149,7 +149,7 @@ class Files:
                 self._states.setdefault(path, _state_of(path))
 
     def have_changed(self) -> bool:
-        """Whether one of them is another one now."""
+        """Return whether any of the files has changed."""
         return any(_state_of(path) != state for path, state in self._states.items())
 
 
@@ -158,5 +158,5 @@ def _state_of(path: str) -> tuple[int, int, int, int] | None:
         status = os.stat(path)
     except OSError:
         return None
-    # The time of change is the kernel's own: a build that sets all other times cannot set that.
+    # The kernel sets the ctime; a build that sets the other times cannot set it.
     return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino

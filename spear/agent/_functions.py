@@ -1,7 +1,7 @@
-"""Functions as the agent runs them: one class for each kind of function that a user may write.
+"""Registered functions: one class for each kind of function that a user can write.
 
-Each turns a call into arguments, runs the user's function where it belongs (Trio's thread or another
-one) and turns what comes back into bytes. Failures are raised; the service reports them.
+Each class decodes the arguments of a call, runs the user's function in the right thread (Trio's or
+another one) and encodes the result. Errors are raised; the service reports them to the caller.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 FunctionKind: TypeAlias = Literal["function", "stream"]
 DecodedArguments: TypeAlias = tuple[list[object], dict[str, object]]
 
-# Plain functions bind their arguments in their threads. Building a binder takes the lock, so that none
-# sees another one's half-built checks.
+# Plain functions bind their arguments in worker threads. The lock protects the building of a binder, so
+# that no thread uses the half-built checks of another one.
 _building: Final = threading.Lock()
 
 
@@ -46,13 +46,13 @@ class RegisteredFunction(ABC):
     """A registered function.
 
     Attributes:
-        name: under which it is called.
-        function: what the user wrote.
-        needs_thread: whether each call has a thread of its own.
-        can_run_inline: whether a service that `runs_inline` can run it without a thread.
-        calls: how many were begun.
-        failed: how many ended with a failure, refused arguments among them.
-        late: how many raised something when nobody waited for them any more.
+        name: the name for callers.
+        function: the user's function.
+        needs_thread: whether each call needs a thread of its own.
+        can_run_inline: whether a service that `runs_inline` can run the function without a thread.
+        calls: calls that were begun.
+        failed: calls that ended with an error, including refused arguments.
+        late: calls that raised an exception after they had been cancelled.
     """
 
     __slots__ = ("_binder", "_items", "calls", "failed", "function", "late", "name")
@@ -74,13 +74,13 @@ class RegisteredFunction(ABC):
 
     @abstractmethod
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Handle one call: (payload, whether it is CBOR) of what it ends with."""
+        """Handle one call, and return (payload, whether it is CBOR) of its result."""
 
     def bind(self, call: InboundCall, bridge: BridgedCall | None = None) -> DecodedArguments:
-        """The arguments of a call, checked and converted.
+        """Return the arguments of a call, checked and converted.
 
         Raises:
-            InvalidArguments: they do not fit.
+            InvalidArguments: the arguments do not fit.
         """
         binder = self._binder or self.prepare()
         try:
@@ -98,7 +98,7 @@ class RegisteredFunction(ABC):
 
     @staticmethod
     def _in_place(call: InboundCall, binder: Binder) -> bytes | memoryview:
-        """Arguments that need not be copied: a view of them, if the function or its caller wants one."""
+        """Return a payload in shared memory: as a view if function or caller ask for it, or as a copy."""
         if call.is_cbor or binder.raw is bytes:
             return call.payload
         if call.is_shared or binder.raw in (memoryview, bytearray):
@@ -106,13 +106,13 @@ class RegisteredFunction(ABC):
         return call.payload
 
     def prepare(self) -> Binder:
-        """Find out what its parameters ask for; the first call does it, if nobody has before."""
+        """Build and store the binder for the function's parameters; the first call does so if needed."""
         with _building:
             binder, items = make_binder(self.name, self.function)
             if items is not None:
                 self._items = partial(self._add_items, *items)
                 binder.takes_bytes = False
-            self._binder = binder  # last: other threads look at it without the lock
+            self._binder = binder  # last: other threads read it without the lock
         return binder
 
     def _add_items(
@@ -124,7 +124,7 @@ class RegisteredFunction(ABC):
         arguments: DecodedArguments,
         bridge: BridgedCall | None,
     ) -> None:
-        """Put the caller's items in the place of their parameter."""
+        """Add the stream of the caller's items to the arguments."""
         items: Items[object] = Items(
             call.receive_item, self.name, check=check, bridge=bridge, is_callers=True
         )
@@ -135,22 +135,22 @@ class RegisteredFunction(ABC):
             keywords[parameter] = items
 
     def encode(self, result: object) -> tuple[Payload, bool]:
-        """(payload, whether it is CBOR) of what the function returned. Raises FunctionRaised."""
+        """Return (payload, whether it is CBOR) of a result. Raises FunctionRaised."""
         return encode_outcome(self.name, result, "returned")
 
 
 @final
 class AsyncFunction(RegisteredFunction):
-    """``async def``: runs as a Trio task."""
+    """An ``async def``, which runs as a Trio task."""
 
     __slots__ = ()
 
-    @disable_ki_protection  # what it runs is the user's
+    @disable_ki_protection  # it runs the user's code
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Await it."""
+        """Await the function, and return its encoded result."""
         binder = self._binder
         if binder is not None and binder.takes_bytes and not (call.is_cbor or call.is_segment):
-            # What bind() would do, for the most common arguments of fast calls.
+            # A fast path of bind(), for the most common arguments of fast calls.
             result = await self.function(call.payload)
         else:
             positional, keywords = self.bind(call)
@@ -159,20 +159,20 @@ class AsyncFunction(RegisteredFunction):
 
 
 class PlainFunction(RegisteredFunction):
-    """``def``: runs in a worker thread, and is not abandoned there when it is cancelled.
+    """A ``def``, which runs in a worker thread. A cancelled call waits until the function has ended.
 
-    A coroutine that it returns, as a wrapper of an ``async def`` does, is awaited in Trio. A wrapper may
-    as well run the function inside by itself, as with ``trio.run``; then it returns a result.
+    If the function returns a coroutine, like a wrapper of an ``async def``, the coroutine is awaited in
+    Trio. A wrapper that runs the ``async def`` itself, as with ``trio.run``, returns its result.
     """
 
     __slots__ = ()
     needs_thread = True
 
-    @disable_ki_protection  # what it awaits is the user's
+    @disable_ki_protection  # it awaits the user's code
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Wait for a thread, and for the function."""
-        # Decoding and encoding happen in the thread, too: megabytes of CBOR take longer than Trio's
-        # thread may be away.
+        """Wait for a thread, run the function in it, and return the encoded result."""
+        # Arguments and result are decoded and encoded in the thread, too: megabytes of CBOR would block
+        # Trio's thread for too long.
         result = await service.in_thread(call, self._run, call)
         return result if isinstance(result, tuple) else self.encode(await result)
 
@@ -192,7 +192,7 @@ class PlainFunction(RegisteredFunction):
 
 @final
 class WrappedFunction(PlainFunction):
-    """A plain wrapper that is seen to be one of an ``async def``: it needs its thread for a moment."""
+    """A plain wrapper of an ``async def``, which needs its thread only until it returns a coroutine."""
 
     __slots__ = ()
     needs_thread = False
@@ -200,7 +200,7 @@ class WrappedFunction(PlainFunction):
 
 @protected_class
 class Stream(RegisteredFunction):
-    """A function that gives many items."""
+    """A function that yields a stream of items."""
 
     __slots__ = ()
 
@@ -213,9 +213,9 @@ class Stream(RegisteredFunction):
             raise about_call(Rejected(message, code="gives_stream"))
 
     def encode_item(self, item: object) -> tuple[Payload, bool]:
-        """(payload, whether it is CBOR) of an item. Raises FunctionRaised.
+        """Return (payload, whether it is CBOR) of an item. Raises FunctionRaised.
 
-        A buffer is copied: generators use theirs again for the next item.
+        A buffer is copied, because a generator may reuse it for the next item.
         """
         payload, is_cbor = encode_outcome(self.name, item, "yielded")
         if isinstance(payload, Segment):
@@ -225,13 +225,13 @@ class Stream(RegisteredFunction):
 
 @final
 class AsyncStream(Stream):
-    """An async generator: runs as a Trio task, no faster than the caller takes the items."""
+    """An async generator, which runs as a Trio task at the speed at which the caller takes the items."""
 
     __slots__ = ()
 
-    @disable_ki_protection  # what it runs is the user's
+    @disable_ki_protection  # it runs the user's code
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Send its items."""
+        """Send the items of the generator."""
         self.check_wanted(call)
         positional, keywords = self.bind(call)
         generator = cast("AsyncGenerator[object, None]", self.function(*positional, **keywords))

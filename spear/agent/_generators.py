@@ -1,9 +1,9 @@
-"""Streams from plain generators: run in a thread, sent from Trio.
+"""Streams from plain generators, which run in a thread while a Trio task sends the items.
 
-The generator runs in one thread from its first item to its last. Its items go through a
-:class:`Handover` to the task that sends them. The thread wakes that task only if it is not awake already,
-so that a fast generator pays for few wake-ups and a slow one has each item sent at once; and it waits
-while too much lies there unsent.
+The generator runs in one thread from its first item to its last. A :class:`Handover` passes the items to
+the task that sends them. The thread wakes the task only if the task is not already awake. A fast generator
+therefore causes few wake-ups, and each item of a slow one is sent at once. The thread waits while too many
+items are unsent.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ Item: TypeAlias = "tuple[Payload, bool]"
 
 MAX_ITEMS: Final = 256
 MAX_BYTES: Final = 256 * 1024
-"""What may lie between the thread and the task: enough that neither waits for each other's every step."""
+"""Limits of a handover's queue, large enough that thread and task rarely wait for each other."""
 
 
 @final
 @protected_class
 class Handover:
-    """Items on their way from a producer in another thread to a task.
+    """A queue of items from a producer in another thread to a Trio task.
 
     Args:
-        token: of the task's Trio.
-        on_room: called in Trio's thread when the producer may go on, or must stop.
+        token: the token of the task's Trio loop.
+        on_room: called in Trio's thread when the producer may continue, or must stop.
     """
 
     def __init__(self, token: trio.lowlevel.TrioToken, on_room: Callable[[], object]) -> None:
         self._token = token
         self._on_room = on_room
         self._lock = threading.Lock()
-        self._items: list[Item] = []  # this and the next three are guarded by the lock
+        self._items: list[Item] = []  # guarded by the lock, as are the next three attributes
         self._bytes = 0
-        self._waking = False  # the task will look, or is looking
+        self._waking = False  # whether the task is awake or about to wake, and will check the queue
         self._ended = False
-        self._task: Task | None = None  # parked
+        self._task: Task | None = None  # the parked task
         self.stopped = False
         self.failure: BaseException | None = None
 
     # -- the producer's side ------------------------------------------------------------------------
 
     def put(self, item: Item) -> bool:
-        """Hand over an item; False means to wait for room before the next one."""
+        """Add an item; return whether the queue has capacity for the next one without waiting."""
         with self._lock:
             self._items.append(item)
             self._bytes += len(item[0])
@@ -69,7 +69,7 @@ class Handover:
         return has_room
 
     def end(self, failure: BaseException | None = None) -> None:
-        """There will be no more."""
+        """Mark the end of the items, with the producer's failure if any."""
         with self._lock:
             self._ended, self.failure = True, failure
         self._token.run_sync_soon(self._wake)
@@ -82,12 +82,12 @@ class Handover:
             self._task = None
 
     async def take(self) -> list[Item]:
-        """Items, as soon as there are any; none if there will be no more."""
+        """Wait for items and return them; return an empty list after the last one."""
         while True:
             with self._lock:
                 items, self._items, self._bytes = self._items, [], 0
                 ended = self._ended
-                self._waking = bool(items)  # whoever gets items comes again
+                self._waking = bool(items)  # after items, the task calls take() again
             if items or ended:
                 self._on_room()
                 return items
@@ -99,21 +99,21 @@ class Handover:
         return Abort.SUCCEEDED
 
     def stop(self) -> None:
-        """Nobody takes items any more: have the producer give up at its next one."""
+        """Take no more items, and have the producer stop after its next one."""
         self.stopped = True
         self._on_room()
 
 
 @final
 class PlainStream(Stream):
-    """A generator: runs in a worker thread, somewhat ahead of what the caller takes."""
+    """A generator, which runs in a worker thread, somewhat ahead of the caller."""
 
     __slots__ = ()
     needs_thread = True
     can_run_inline = False
 
     async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
-        """Send its items; waits for the generator to end, also when cancelled."""
+        """Send the items of the generator, and wait for it to end, even if cancelled."""
         self.check_wanted(call)
         room = threading.Event()
         handover = Handover(service.token, room.set)
@@ -134,7 +134,7 @@ class PlainStream(Stream):
     ) -> None:
         await service.in_thread(call, self._produce, call, handover, room)
         if handover.failure is not None and call.cancelled is not None:
-            raise handover.failure  # the call is cancelled, so no caller takes it from there
+            raise handover.failure  # the call is cancelled, so send_all() does not return it
 
     def _produce(self, call: InboundCall, handover: Handover, room: threading.Event) -> None:
         failure: BaseException | None = None
@@ -147,7 +147,7 @@ class PlainStream(Stream):
                 for item in generator:
                     room.clear()
                     has_room = handover.put(self.encode_item(item))
-                    # Looked at behind clear(): a stop that is not seen here sets the event again.
+                    # Checked after clear(): a stop that comes later sets the event again.
                     if handover.stopped:
                         break
                     if not has_room:
@@ -155,15 +155,15 @@ class PlainStream(Stream):
             finally:
                 generator.close()
         except BaseException as error:
-            failure = error  # raised where the call is handled
+            failure = error  # raised in the task that handles the call
         finally:
             handover.end(failure)
 
 
 async def send_all(call: InboundCall, handover: Handover) -> BaseException | None:
-    """Send all items of a stream; returns why it failed, if it did.
+    """Send all items of a stream, and return the failure, if any.
 
-    Returns it because the nursery around would wrap it in a group.
+    The failure is not raised, because the surrounding nursery would wrap it in a group.
     """
     try:
         while batch := await handover.take():

@@ -1,4 +1,4 @@
-"""Items of a stream as a function receives them."""
+"""The items of a stream that a function receives."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 @final
 @protected_class
 class Items(Generic[T]):
-    """A stream of items that arrive from the other side, decoded.
+    """A stream of decoded items from the peer.
 
-    ``async for`` in Trio and asyncio code, ``for`` in the thread of a plain function. A function gets the
-    items that its caller sends by a parameter with this annotation, as in
+    Iterate with ``async for`` in Trio and asyncio code, and with ``for`` in the thread of a plain
+    function. A function gets the items of its caller by a parameter with this annotation, as in
     ``async def total(prices: Items[float])``, or from :attr:`CallContext.items`.
     """
 
@@ -49,13 +49,13 @@ class Items(Generic[T]):
         self._count = 0
 
     async def receive(self) -> T:
-        """The next item.
+        """Return the next item.
 
-        If cancelled, no item is lost. A checkpoint at least every 64 items.
+        Cancellation loses no item. A checkpoint at least every 64 items.
 
         Raises:
-            trio.EndOfChannel: there will be none.
-            InvalidArguments: the item is not what the annotation asks for.
+            trio.EndOfChannel: the stream has ended.
+            InvalidArguments: the item does not fit the annotation.
             SpearError: the stream failed.
         """
         if self._bridge is not None:
