@@ -1,9 +1,8 @@
 """Streams from plain generators, which run in a thread while a Trio task sends the items.
 
 The generator runs in one thread from its first item to its last. A :class:`Handover` passes the items to
-the task that sends them. The thread wakes the task only if the task is not already awake. A fast generator
-therefore causes few wake-ups, and each item of a slow one is sent at once. The thread waits while too many
-items are unsent.
+the task that sends them. The thread wakes the task only if the task is not awake: a fast generator causes
+few wake-ups, and each item of a slow one is sent at once. The thread waits while too much is unsent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From an agent and a bootstrap to an exit status."""
+"""Running an agent of this process for a host, up to the exit status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ._app import Agent
 
 Take: TypeAlias = Callable[[], Awaitable[BootstrapRecord]]
-"""Tells where the host is, as soon as that is known."""
+"""An async function that returns the bootstrap record as soon as it is known."""
 
 DRAINED: Final = 0
 LOST: Final = 1
@@ -37,16 +37,16 @@ CANNOT_START: Final = 2
 REFUSED: Final = 3
 
 SWITCH_SECONDS: Final = 0.0005
-"""How long a thread that computes may keep the interpreter while others want it. Trio's thread is one of
-them, and asks several times for each frame: beside 32 busy threads, with Python's 5 ms, an answer took
-2 s, with this 50 ms."""
+"""Python's switch interval: seconds that a busy thread keeps the interpreter while other threads wait.
+Trio's thread waits several times for each frame. Beside 32 busy threads, an answer took 2 s with Python's
+default of 5 ms, and takes 50 ms with this value."""
 
 LOG_FORMAT: Final = "{levelname:.1} {name}[{call}]: {message}"
-"""One letter, the logger, the call's number if there is one: the host adds time and instance."""
+"""One letter for the level, the logger, the call's number if any; the host adds time and instance."""
 
 
 def launch_agent(agent: Agent, program: str) -> int:
-    """Serve an agent of this process to the host that the environment names."""
+    """Serve an agent to the host named by the environment, and return the exit status."""
     if program_being_loaded := being_loaded():
         message = f"run() while {program_being_loaded} is loaded: {GUARD}"
         raise ConfigurationError(message, code=NEEDS_GUARD)
@@ -60,7 +60,7 @@ def launch_agent(agent: Agent, program: str) -> int:
 
 
 def bootstrap_from_environment(program: str) -> BootstrapRecord:
-    """Return the bootstrap that environment variables describe. Raises ConfigurationError."""
+    """Return the bootstrap record from environment variables. Raises ConfigurationError."""
     bootstrap = take_environment(os.environ)
     if bootstrap is None:
         raise ConfigurationError(
@@ -71,7 +71,7 @@ def bootstrap_from_environment(program: str) -> BootstrapRecord:
 
 
 def set_up_output(*, debug: bool) -> None:
-    """Logs go to stderr; what is printed arrives line by line, though stdout is a pipe."""
+    """Send logs to stderr, and make stdout line-buffered although it is a pipe."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LOG_FORMAT, style="{", defaults={"call": "-"}))
     root = logging.getLogger()
@@ -79,7 +79,7 @@ def set_up_output(*, debug: bool) -> None:
     root.setLevel(logging.INFO)
     if debug:
         _show_debug_lines()
-    with suppress(AttributeError):  # a process may have been started without a stdout
+    with suppress(AttributeError):  # the process may have no stdout
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a file
 
 
@@ -88,11 +88,11 @@ def _show_debug_lines() -> None:
 
 
 def run(agent: Agent, take: Take) -> int:
-    """Serve an agent that has been loaded; returns the exit status.
+    """Serve a loaded agent, and return the exit status.
 
     Args:
-        agent: whose functions.
-        take: waits until it is known where the host is, if need be.
+        agent: the agent to serve.
+        take: returns the bootstrap record, after waiting for it if necessary.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     agent.service.has_own_process = True  # see watch_signals
@@ -102,13 +102,13 @@ def run(agent: Agent, take: Take) -> int:
             _take_and_serve, agent, take, restrict_keyboard_interrupt_to_checkpoints=True
         )
     except BaseException as error:
-        # Not the program's, of which all is returned, but what lies beneath it.
+        # An error of Trio or of Spear, because errors of the program are returned.
         sys.stderr.write(f"{traceback_of(error)}spear: {summary_of(error)}: {NOT_ITS_OWN}\n")
         return LOST
     if failure is None:
         return DRAINED
     if not isinstance(failure, SpearError):
-        # The program's own: its lifespan, or a background task that it started.
+        # An error of the program: of its lifespan, or of a background task that it started.
         sys.stderr.write(traceback_of(failure))
         return CANNOT_START
     sys.stderr.write(f"spear: {instance_id}: {failure}\n")
@@ -118,7 +118,7 @@ def run(agent: Agent, take: Take) -> int:
 
 
 async def return_bootstrap(bootstrap: BootstrapRecord) -> BootstrapRecord:
-    """Return what is known already: a :data:`Take` without a wait."""
+    """Return ``bootstrap``, as a :data:`Take` that does not wait."""
     return bootstrap
 
 
@@ -130,8 +130,8 @@ async def _take_and_serve(agent: Agent, take: Take) -> tuple[InstanceId, BaseExc
 
 
 async def serve_bootstrap(agent: Agent, bootstrap: BootstrapRecord) -> BaseException | None:
-    """Serve until the host or a signal ends it; returns what went wrong."""
-    # Returned, because the nursery would wrap it in a group.
+    """Serve until the host or a signal ends it, and return the error, if any."""
+    # The error is not raised, because the nursery would wrap it in a group.
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
@@ -149,7 +149,7 @@ async def serve_bootstrap(agent: Agent, bootstrap: BootstrapRecord) -> BaseExcep
                 stop=stop,
             )
         except BaseException as error:
-            # SystemExit, too. Ctrl-C raises nothing here: see watch_signals.
+            # Including SystemExit. Ctrl-C raises no exception here: see watch_signals.
             if any(type(each) is trio.Cancelled for each in leaves_of(error)):
                 raise
             failure = error
@@ -158,11 +158,11 @@ async def serve_bootstrap(agent: Agent, bootstrap: BootstrapRecord) -> BaseExcep
 
 
 def _report(instance_id: InstanceId, text: str) -> None:
-    """Write to stderr, at once: the host may kill us soon, and then shows what stderr has.
+    """Write a line to stderr at once: the host may soon kill this process, and then shows its stderr.
 
-    Not a log line, because the program may have turned those off.
+    The line is not logged, because the program may have disabled logging.
     """
-    with suppress(AttributeError, OSError, ValueError):  # there is no stderr, or it is closed
+    with suppress(AttributeError, OSError, ValueError):  # no stderr, or a closed one
         sys.stderr.write(f"spear: {instance_id}: {text}\n")
         sys.stderr.flush()
 
@@ -170,7 +170,7 @@ def _report(instance_id: InstanceId, text: str) -> None:
 async def watch_signals(
     stop: trio.Event, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
 ) -> None:
-    """The first signal begins to drain, the second cancels what still runs, the third kills."""
+    """Drain at the first signal, and cancel all calls at the second one; the third one kills."""
     with trio.open_signal_receiver(*WATCHED) as signals:
         keep_from_children()
         task_status.started()

@@ -1,12 +1,12 @@
-"""The pipe on which a host tells a function's process where to connect, and that ties their lives.
+"""The pipe over which a process receives its bootstrap record, and which kills it when the host dies.
 
-The host writes one record into the pipe and keeps its end open for as long as it lives. The kernel
-closes that end when the host dies, however it dies, and the signal armed here then kills this process
-and, if it leads a process group, all its children: in 3 ms, even while C code holds the GIL. (What
-does not work: PR_SET_PDEATHSIG counts the *thread* that spawned us as the parent, and a watching
-thread has to wait for the GIL.) One pipe serves one process: it has one owner to signal.
+The host writes one record into the pipe and keeps the write end open for as long as it lives. When the
+host dies in any way, the kernel closes the write end. The signal armed here then kills this process and,
+if it leads a process group, all its children: in 3 ms, even while C code holds the GIL. (Two alternatives
+do not work: PR_SET_PDEATHSIG counts the *thread* that spawned this process as the parent, and a watching
+thread has to wait for the GIL.) Each process has its own pipe, because a pipe signals one owner only.
 
-This runs before anything heavy is imported, and imports nothing heavy itself.
+This module runs before any large module is imported, and imports no large module itself.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from spear._forks import own
 
 MAX_RECORD_BYTES = 64 * 1024
 
-# The signal module builds its enums for a millisecond; these are Linux's numbers.
+# Linux's numbers, because the signal module takes a millisecond to build its enums.
 _SIGKILL = 9
 _F_SETSIG = 10
 
 HOST_GONE = 1
-"""The exit status when there was no host any more to wait for."""
+"""The exit status if the host has died before this process was ready."""
 
 
 def tie_to(fd: int) -> None:
@@ -35,17 +35,17 @@ def tie_to(fd: int) -> None:
 
 
 def take_record(fd: int) -> bytes:
-    """The bootstrap record from the pipe's read end ``fd``, which from then on is the lifeline.
+    """Read the bootstrap record from the pipe's read end ``fd``, and make ``fd`` the lifeline.
 
-    If ``fd`` is 0, a standard input without content takes its place, for the program to read. Exits at
-    once if the host has died meanwhile.
+    If ``fd`` is 0, an empty standard input replaces it for the program. Exits at once if the host has
+    died meanwhile.
 
     Raises:
-        OSError: ``fd`` is no pipe that we can read.
-        ValueError: what it holds is no record.
+        OSError: ``fd`` is not readable.
+        ValueError: ``fd`` is not a pipe, or its content is not a record.
     """
     mode = os.fstat(fd).st_mode
-    # sshd connects its children by sockets. Anything else may never send the signal.
+    # Sockets are accepted because sshd connects its children by sockets. Other files may not signal.
     if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
         raise ValueError("it is not the end of a pipe")
     if fd == 0:
@@ -53,7 +53,7 @@ def take_record(fd: int) -> bytes:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-    # Our children die with the process group, not by this.
+    # Children do not inherit the pipe; they are killed with the process group.
     os.set_inheritable(own(fd), False)
     record = _read_record(fd)
     _arm(fd)
@@ -78,12 +78,12 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 
 def _arm(fd: int) -> None:
-    """Have the kernel kill us when the last write end is closed."""
+    """Have the kernel kill this process when the last write end is closed."""
     fcntl.fcntl(fd, _F_SETSIG, _SIGKILL)
     process = os.getpid()
     fcntl.fcntl(fd, fcntl.F_SETOWN, -process if os.getpgrp() == process else process)
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    # No signal tells of what came before it was armed: the pipe's end, or the host's guard.
+    # No signal reports an earlier event: the end of the pipe, or a message of the host's guard.
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     if poll.poll(0):

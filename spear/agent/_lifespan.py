@@ -1,7 +1,7 @@
-"""Lifespans of agents: refuse an object that cannot be a lifespan, and run one that can.
+"""Lifespans of agents: checking an object that is to be a lifespan, and running it.
 
-Mistakes are named when a lifespan is registered, if they can be seen there, and otherwise when it runs.
-The words of ``contextlib`` for them are about generators, which the author of a lifespan need not know.
+Mistakes are reported when a lifespan is registered if possible, and otherwise when it runs. The messages
+replace the messages of ``contextlib``, which are about generators.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Lifespan: TypeAlias = Callable[
 L = TypeVar("L")
 
 _HELPER: Final = (contextlib.__file__, "helper")
-"""What ``asynccontextmanager`` returns."""
+"""File and name of the function that ``asynccontextmanager`` returns."""
 
 RULE: Final = "a lifespan is an `async def` without parameters and with one `yield`"
 
 
 def check_lifespan(lifespan: object) -> None:
-    """Raise ConfigurationError for what can be no lifespan, with the mistake that it is likely to be."""
+    """Raise ConfigurationError for an object that cannot be a lifespan, naming the likely mistake."""
     name = _name_of(lifespan)
     if isinstance(lifespan, Coroutine | AsyncGenerator | Generator | AbstractAsyncContextManager):
         if isinstance(lifespan, Coroutine):
@@ -48,7 +48,7 @@ def check_lifespan(lifespan: object) -> None:
 
 
 def _inside(lifespan: L) -> L:
-    """The generator function that ``asynccontextmanager`` was given, whose words would be its own."""
+    """Return the function inside an ``asynccontextmanager``, for better error messages."""
     code = getattr(lifespan, "__code__", None)
     is_helper = code is not None and (code.co_filename, code.co_name) == _HELPER
     return lifespan.__wrapped__ if is_helper else lifespan  # type: ignore[attr-defined]  # it has
@@ -57,11 +57,12 @@ def _inside(lifespan: L) -> L:
 def required_parameter(function: Callable[..., object]) -> str:  # type: ignore[explicit-any]  # any at all
     """Return the first parameter without which a function cannot be called; empty if there is none."""
     code = getattr(function, "__code__", None)
-    # What asynccontextmanager makes takes what is inside of it; what others make may give that itself.
+    # A function made by asynccontextmanager has the parameters of the wrapped function. Other wrappers
+    # may supply these parameters themselves.
     follows = code is not None and code.co_filename == contextlib.__file__
     try:
         parameters = inspect.signature(function, follow_wrapped=follows).parameters.values()
-    except (TypeError, ValueError):  # some that are written in C
+    except (TypeError, ValueError):  # such as some functions written in C
         return ""
     required = (
         each.name
@@ -75,8 +76,8 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
     """Return the lifespan as a block.
 
     Raises:
-        ConfigurationError: it gives nothing of the kind; on entering and leaving the block also for one
-            that does not yield, or yields twice.
+        ConfigurationError: the function returns no async context manager. Entering or leaving the block
+            also raises this for a lifespan that does not yield, or yields twice.
     """
     made = _inside(lifespan)()
     if isinstance(made, AsyncGenerator):
@@ -87,20 +88,20 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
     if isinstance(made, AbstractContextManager):
         what = f"{_name_of(lifespan)}() gives a plain context manager: use asynccontextmanager"
     elif isinstance(made, Coroutine):
-        made.close()  # as above
+        made.close()  # or Python warns that it was never awaited
         what = f"{_name_of(lifespan)}() gives a coroutine, which has no `yield`"
     raise ConfigurationError(f"{what}; {RULE}")
 
 
 @final
 class _Block:
-    """A lifespan as a block: like ``asynccontextmanager``, with error messages about lifespans."""
+    """A block that runs a lifespan, like ``asynccontextmanager``, with messages about lifespans."""
 
     def __init__(self, generator: AsyncGenerator[None, None], name: str) -> None:
         self._generator = generator
         self._name = name
 
-    @disable_ki_protection  # a program may be loading for long
+    @disable_ki_protection  # the user's code may run for long
     async def __aenter__(self) -> None:
         try:
             await anext(self._generator)

@@ -1,7 +1,7 @@
 """Loading a user's program and finding the agent in it.
 
-The one place where Spear imports code by a name, and the name comes from whoever started the process,
-never from the wire.
+Only this module imports code by a name. The name comes from the command line or the host's settings, and
+never from a message of a peer.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ._app import Agent
 from ._failures import is_machinery
 
 CHILDS_MAIN: Final = "__mp_main__"
-"""How ``multiprocessing`` calls the file of its parent's ``__main__`` in a process that it spawns."""
+"""The name that ``multiprocessing`` gives to its parent's ``__main__`` in a process that it spawns."""
 
-_replaced: Final[list[ModuleType]] = []  # kept alive: its code is running
+_replaced: Final[list[ModuleType]] = []  # the former __main__, kept alive because its code runs
 
 
 @final
 class LoadFailed(ConfigurationError):
-    """A program could not be loaded, or there is not exactly one agent in it.
+    """A program could not be loaded, or does not contain exactly one agent.
 
     The message is one line.
 
     Attributes:
-        details: where the program's own code raised, as text; empty if it did not.
+        details: the traceback through the program's own code; empty if that code did not raise.
     """
 
     def __init__(self, message: str, details: str = "") -> None:
@@ -47,19 +47,19 @@ class LoadFailed(ConfigurationError):
 
 
 def load_agent(target: str) -> Agent:
-    """The agent in a program.
+    """Load a program, and return its agent.
 
     Args:
         target: a file (``shop.py``), a directory with a ``main.py`` (``./shop/``) or a module
-            (``shop.api``), and the agent's name if there are several (``shop.py:app``).
+            (``shop.api``), and the agent's name if the program has several (``shop.py:app``).
 
     A file is loaded under its own name, not as ``__main__``, with its directory first on ``sys.path``.
     The program itself is compiled from its source, as a script would be. A file that cannot be imported
-    by its name, such as ``shop.v2.py``, gets another name. A file that is called like another module gets
+    by its name, such as ``shop.v2.py``, gets another name. A file with the name of another module gets
     another name, too, and its directory is last on ``sys.path``.
 
     Raises:
-        LoadFailed: there is no such program, it raised, or it is not clear which agent is meant.
+        LoadFailed: the program does not exist, it raised, or has no agent or several.
     """
     program, name = split_target(target)
     module = _load_file(program) if is_file(program) else _load_module(program)
@@ -80,13 +80,13 @@ def _load_file(path: str) -> ModuleType:
     _search(os.path.dirname(path), first=not _is_taken(_stem(path)))
     loader = _FromSource(name, path)
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
-    assert spec is not None  # there is a loader
+    assert spec is not None  # because a loader is given
     module = importlib.util.module_from_spec(spec)
-    # Where dataclasses, pickle and typing look for a class's module.
+    # dataclasses, pickle and typing look for a class's module in sys.modules.
     sys.modules[name] = module
     if name == CHILDS_MAIN:
-        # So multiprocessing takes the file for a script, and executes it in each process that it spawns,
-        # though not as `__main__`; see multiprocessing.spawn.get_preparation_data().
+        # multiprocessing then treats the file as a script, and executes it in each process that it
+        # spawns, but not as `__main__`; see multiprocessing.spawn.get_preparation_data().
         _replaced.append(sys.modules["__main__"])
         sys.modules["__main__"] = module
         module.__spec__ = None
@@ -102,20 +102,20 @@ def _load_file(path: str) -> ModuleType:
 class _FromSource(importlib.machinery.SourceFileLoader):
     """A loader that ignores ``__pycache__``.
 
-    Python takes a cached file for current if its source has the same size and the same time in whole
-    seconds, so that a program that was changed within a second, or whose build gives all files one time,
-    would run as it was before.
+    Python uses a cached file if the source has the recorded size and the recorded time in whole seconds.
+    An old version would therefore run if a program was changed within a second, or if a build gives all
+    files the same time.
     """
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the source."""
+        """Return the code compiled from the source."""
         path = self.get_filename(fullname)
         return self.source_to_code(self.get_data(path), path)
 
 
 @final
 class _FromSourceFinder:
-    """Finds one module as ``import`` does, and has it compiled from its source."""
+    """A finder for one module, which finds it as ``import`` does, and compiles it from its source."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -123,7 +123,7 @@ class _FromSourceFinder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find that module; None for each other one."""
+        """Return the spec of the module; None for every other module."""
         if fullname != self._name:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -143,9 +143,9 @@ def _compiled_from_source(name: str) -> Iterator[None]:
 
 
 def _search(directory: str, *, first: bool) -> None:
-    """Put ``directory`` on ``sys.path``: first, as for a script, or else last."""
+    """Put ``directory`` on ``sys.path``: first, as for a script, or last."""
     if sys.path and sys.path[0] == working_directory() and not sys.flags.safe_path:
-        del sys.path[0]  # what `python -m` has put there
+        del sys.path[0]  # added by `python -m`
     if first and sys.path[:1] != [directory]:
         sys.path.insert(0, directory)
     elif not first and directory not in sys.path:
@@ -153,10 +153,10 @@ def _search(directory: str, *, first: bool) -> None:
 
 
 def _module_name(path: str) -> str:
-    """The name under which others import the file, if there is one; if not, one that hides no module.
+    """Return the name by which other modules can import the file, or a name that hides no module.
 
-    ``multiprocessing`` pickles what a function gives to a process that it spawns, which then imports the
-    module by its name. If there is none, the file has to be to us what a script is to Python.
+    ``multiprocessing`` pickles the arguments for a process that it spawns, and this process imports the
+    module by its name. If the file cannot be imported, it is loaded like a script instead.
     """
     stem = _stem(path)
     if stem and "." not in stem and not _is_taken(stem):
@@ -194,7 +194,7 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _failed(program: str, error: BaseException) -> LoadFailed:
-    """What went wrong in the program's own code, in one line and in full."""
+    """Return the LoadFailed for an exception of the program, with the traceback as details."""
     if isinstance(error, KeyboardInterrupt):
         raise error
     if isinstance(error, SyntaxError) and error.filename:
@@ -209,7 +209,7 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
         said.append(f"the program ends while its functions are loaded: {GUARD}")
     where = program
     if own:
-        # The guard goes around the line of the module, whatever that has called.
+        # The guard must surround the line of the module, not a line in a function called from there.
         frame = own[0 if needs_guard else -1]
         where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
     return LoadFailed(
@@ -219,7 +219,7 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
 
 
 def _find_agent(module: ModuleType, program: str, name: str) -> Agent:
-    # By the type: isinstance() would ask things for their __class__, and proxies need not have any now.
+    # By type, because isinstance() accesses __class__, which may raise for proxies.
     agents = {key: value for key, value in vars(module).items() if type(value) is Agent}
     if name:
         if name in agents:

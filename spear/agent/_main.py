@@ -1,7 +1,7 @@
-"""``python -m spear.agent``, up to the point where something heavy has to be imported.
+"""``python -m spear.agent``, up to the point where large modules have to be imported.
 
-First the arguments and the lifeline, so that from its first milliseconds on this process cannot outlive
-its host; all else is in ``_program``.
+This module parses the arguments and sets up the lifeline, so that this process cannot outlive its host
+even in its first milliseconds. ``_program`` does the rest.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ BAD_START = 2
 
 BOOTSTRAP_FD = "--bootstrap-fd"
 ZYGOTE_FD = "--zygote-fd"
-"""Between Spear's own processes only: a socket on which a host asks for forks; see ``_zygote``."""
+"""An internal option for the socket on which a host requests forks; see ``_zygote``."""
 OPTIONS = (BOOTSTRAP_FD, ZYGOTE_FD)
 
 
 def main() -> NoReturn:
-    """Do what the command line says, and exit."""
-    # Nothing that imports make is garbage; looking for some takes 5 ms of the start.
+    """Run the command line, and exit."""
+    # Imports create no garbage, and the collector would take 5 ms of the start.
     gc.disable()
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
         sys.stdout.write(USAGE)
         sys.exit(0)
     target, fd, control = _parse(arguments)
-    if fd is not None:  # started by hand, it does as its user's shell says
+    if fd is not None:  # a process started by hand keeps the signals of its shell
         from ._birth import reset_signals
 
         reset_signals()
@@ -64,7 +64,7 @@ def main() -> NoReturn:
 
 
 def _parse(arguments: list[str]) -> tuple[str, int | None, int | None]:
-    """(target, bootstrap descriptor, zygote's descriptor). By hand: argparse takes 6 ms to import."""
+    """Return (target, bootstrap descriptor, zygote descriptor). argparse would take 6 ms to import."""
     numbers: dict[str, int] = {}
     targets: list[str] = []
     words = iter(arguments)
@@ -86,6 +86,6 @@ def _parse(arguments: list[str]) -> tuple[str, int | None, int | None]:
 
 
 def fail(message: str) -> NoReturn:
-    """Say what is wrong, and exit."""
+    """Write an error message to stderr, and exit."""
     sys.stderr.write(f"spear: {message}\n")
     sys.exit(BAD_START)

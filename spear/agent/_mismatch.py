@@ -1,4 +1,4 @@
-"""The exception of a check: a value is not what an annotation asks for."""
+"""The exception of a check: a value does not fit an annotation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import final
 
 @final
 class Mismatch(Exception):
-    """A value is not what an annotation asks for.
+    """A value does not fit an annotation.
 
     Attributes:
-        path: where inside the argument, as in ``.items[2].sku``.
-        expected: the type that the annotation asks for; empty if the type is no fault.
-        got: the name of the value's type; empty if that is no fault.
+        path: the place inside the argument, as in ``.items[2].sku``.
+        expected: the annotated type; empty if the type is not at fault.
+        got: the name of the value's type; empty if the type is not at fault.
     """
 
     def __init__(self, message: str, *, expected: str = "", got: str = "") -> None:
@@ -23,7 +23,7 @@ class Mismatch(Exception):
 
     @classmethod
     def of_type(cls, expected: str, value: object) -> Mismatch:
-        """Return the one of a value of another type."""
+        """Return the mismatch of a value of another type."""
         got = "None" if value is None else type(value).__name__
         return cls(f"expected {expected}, got {got}", expected=expected, got=got)
 

@@ -1,11 +1,11 @@
-"""Annotations that cannot be meant, found before an agent takes calls.
+"""The search for wrong annotations before an agent accepts calls.
 
-Nothing that travels is a date or an object of an arbitrary class, so a parameter that asks for one can
-never be given; and a name that exists nowhere is misspelled. A name that only type checkers can resolve
-is neither: what is annotated with it stays unchecked.
+No decoded value is a date or an object of an arbitrary class, so no caller can supply a parameter with
+such an annotation. An undefined name in an annotation is misspelled. A name that only type checkers can
+resolve is no mistake; parameters annotated with it are not checked.
 
-Looked for only where an annotation is not one of the plain ones: half a millisecond of an agent's start,
-which its first call then does not need any more.
+Only functions with other than plain annotations are searched. This takes half a millisecond of an agent's
+start, which the first call then saves.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _PLAIN_TEXTS: Final = (*SCALARS, "bytes", "object")
 
 
 def check_annotations(functions: Iterable[RegisteredFunction]) -> None:
-    """Raise ConfigurationError for a parameter that can never be given, or not be understood."""
+    """Raise ConfigurationError for an annotation that cannot be sent, or has an undefined name."""
     for function in functions:
-        # Since Python 3.14 a wrapper need not show annotations that were set on what it wraps.
+        # Since Python 3.14, a wrapper may lack annotations that were set on the wrapped function.
         inside = inspect.unwrap(function.function)
         annotations = annotations_of(function.function) | annotations_of(inside)
         annotations.pop("return", None)
@@ -54,7 +54,7 @@ def _is_plain(annotation: object) -> bool:
 
 
 def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
-    """(parameter, what is wrong with its annotation)."""
+    """Yield (parameter, description of the mistake in its annotation)."""
     from ._annotations import build_check, is_items, item_check
     from ._wrappers import what_it_takes
 
@@ -68,10 +68,10 @@ def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
                 fault := _misspelled(inspect.unwrap(function), parameter.annotation)
             ):
                 yield name, fault
-        # What has a default need not be given: it may be for those who call the function here.
+        # A parameter with a default is optional: it may be meant for callers within the program.
         elif parameter.default is parameter.empty and parameter.kind not in _MANY:
             impossible: type | None = None
-            with suppress(Exception):  # an odd class: told when it is used
+            with suppress(Exception):  # an unusual class; its error appears when the class is used
                 hint = hints[name]
                 check = item_check(hint) if is_items(hint) else build_check(hint)
                 impossible = check.impossible if check else None
@@ -99,7 +99,7 @@ _ADVICE: Final = {
     "pandas.Series": ("list", "{}()"),
     "pydantic.BaseModel": ("dict", "{}.model_validate()"),
 }
-"""What to take instead of a class, and what then makes an instance of it."""
+"""For each class, the annotation to use instead, and the expression that makes an instance."""
 
 
 def _advice_for(cls: type) -> str:
@@ -121,7 +121,7 @@ _OURS: Final = {
 
 
 def _is_the_users(cls: type, package: str) -> bool:
-    """Whether the author of the functions may change a class."""
+    """Return whether a class belongs to the user's program, so that the user can change it."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
     is_installed = not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep))
     return not is_installed and package not in (*sys.stdlib_module_names, "spear")
@@ -131,7 +131,7 @@ _MANY: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _misspelled(function: AnyFunction, annotation: object) -> str:
-    """What is wrong with an annotation that cannot be resolved; nothing if that may be in order."""
+    """Return the mistake in an annotation that cannot be resolved; empty if it may be correct."""
     scope = getattr(function, "__globals__", {})
     single = type("_Single", (), {"__annotations__": {"it": annotation}, "__module__": ""})
     try:
@@ -149,7 +149,7 @@ def _misspelled(function: AnyFunction, annotation: object) -> str:
 
 
 def _names_of(function: AnyFunction) -> set[str] | None:
-    """All names that a function's module gives to anything, for type checkers too; None if unknown."""
+    """Return all names bound in a function's module, also for type checkers only; None if unknown."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[function.__module__]))
     except (OSError, TypeError, KeyError, SyntaxError):

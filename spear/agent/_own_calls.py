@@ -1,9 +1,9 @@
-"""Functions that wait for functions of their own process.
+"""Stalls of functions that wait for other functions of the same process.
 
-A function that waits holds a slot of its process, and a plain one holds a thread. The function that it
-waits for needs a slot, and a thread if it is plain. The process stalls until a deadline has passed when
-such functions hold all slots, or when plain functions that wait for plain ones hold all threads. The
-failure then says why.
+A waiting function holds a slot of its process, and also a thread if it is a plain function. The function
+for which it waits needs a slot, and a thread if it is plain. The process stalls until a deadline passes
+if such functions hold all slots, or if plain functions that wait for plain ones hold all threads. The
+DeadlineExceeded then contains the reason.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @final
 class OwnCalls:
-    """The calls of this process for which functions of this process wait.
+    """A record of the functions of this process that wait for other functions of this process.
 
     Args:
-        find: a function of this process by its name, if there is one.
-        threads: how many plain functions run at a time.
+        find: returns a function of this process by name, or None.
+        threads: most plain functions that run at a time.
 
     Attributes:
-        slots: how many calls the process takes at a time.
+        slots: most calls that the process handles at a time.
     """
 
     def __init__(self, find: Callable[[str], RegisteredFunction | None], threads: int) -> None:
@@ -46,8 +46,8 @@ class OwnCalls:
 
         Args:
             call: the call that waits.
-            function: the name of the function, as it is given to the host.
-            holds_thread: whether the call is one of a plain function.
+            function: the name of the function, as sent to the host.
+            holds_thread: whether the waiting call is handled by a plain function.
         """
         found = self._find(function)
         if found is None:
@@ -57,7 +57,7 @@ class OwnCalls:
         return Waiting(self, call, found, holds_thread=holds_thread)
 
     def enter(self, waiting: Waiting) -> None:
-        """A call waits from now on."""
+        """Record that a call has begun to wait, and detect a stall."""
         self._waiting.add(waiting)
         self._held_threads += waiting.wants_second_thread
         self._held_slots[waiting.call] = self._held_slots.get(waiting.call, 0) + 1
@@ -75,7 +75,7 @@ class OwnCalls:
             each.stuck = f"{what}: {ADVICE}"
 
     def leave(self, waiting: Waiting) -> None:
-        """A call waits no more."""
+        """Record that a call has stopped waiting."""
         self._waiting.remove(waiting)
         self._held_threads -= waiting.wants_second_thread
         self._held_slots[waiting.call] -= 1
@@ -89,8 +89,9 @@ class Waiting:
 
     Attributes:
         call: the call that waits.
-        stuck: why all calls were stalled at some time since the block was entered; empty if never.
-        stalls: "threads" or "calls" if this call took the last one and stalls the process; or empty.
+        stuck: why the process was stalled at some time since the block was entered; empty if never.
+        stalls: "threads" or "calls" if this call took the last thread or slot and stalls the process;
+            otherwise empty.
         wants_second_thread: whether the call holds a thread, and waits for a function that needs one.
     """
 
@@ -112,7 +113,7 @@ class Waiting:
 
     @property
     def metadata(self) -> Metadata | None:
-        """The metadata that reports a stall to the host; None if this call does not stall the process."""
+        """Metadata that report a stall to the host; None if this call does not stall the process."""
         return {STALLED: self.stalls} if self.stalls else None
 
     def __enter__(self) -> Waiting:

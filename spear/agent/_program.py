@@ -1,4 +1,4 @@
-"""From a program's name and a bootstrap to an exit status."""
+"""Loading a program and serving its agent, up to the exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def launch(target: str, record: bytes | None) -> int:
-    """Load a program and serve its agent; returns the exit status.
+    """Load a program, serve its agent, and return the exit status.
 
     Args:
         target: see :func:`load_agent`.
@@ -41,16 +41,16 @@ def launch(target: str, record: bytes | None) -> int:
     agent = load(target, debug=bootstrap.debug)
     if agent is None:
         return CANNOT_START
-    # What is there now stays: no collection needs to look at it again.
+    # The objects loaded so far will not become garbage, so later collections can skip them.
     gc.freeze()
     gc.enable()
     return run(agent, partial(return_bootstrap, bootstrap))
 
 
 def load(target: str, *, debug: bool = False) -> Agent | None:
-    """Load a program, with its output set up; None if that cannot be, and then stderr has the reason."""
+    """Set up output, load a program and return its agent; None if it fails, with the reason on stderr."""
     set_up_output(debug=debug)
-    sys.argv[:] = [target]  # the rest was for us
+    sys.argv[:] = [target]  # the other arguments are Spear's
     try:
         with loading(target):
             return load_agent(target)

@@ -1,7 +1,7 @@
-"""The addresses of a host: in which order they are tried, and what became of each attempt.
+"""The addresses of a host: the order of attempts to connect, and reports of failed attempts.
 
-A connection and its login are the business of ``_serve``; here is what is remembered from one attempt to
-the next. Invariant: every address is tried in each round, and the one that worked last is tried first.
+``_serve`` makes the connections and logs in; this module keeps the state between attempts. Invariant:
+every round tries each address, beginning with the one of the last successful login.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ logger: Final = logging.getLogger("spear.agent")
 
 @final
 class HostAddresses:
-    """Where a host may be reached, for one :func:`serve`.
+    """A list of addresses of one host, for one :func:`serve`.
 
-    The addresses are tried one after the other, until a login succeeds; each gets its share of the time
-    that is left. After a break, the address that worked is tried first.
+    The addresses are tried one after the other until a login succeeds. Each attempt gets an equal share
+    of the remaining time. After a broken connection, the address that worked is tried first.
 
     Args:
         offered: the addresses, best first.
-        tls: our certificate, and whom we trust, for addresses that speak TLS. What was offered with an
-            address counts where this says nothing.
-        transports: finds the transports of the addresses; by default those of Spear and of installed
-            distributions.
+        tls: our certificate and trusted authorities for TLS addresses. The authority and server name
+            offered with an address apply where these settings have none.
+        transports: the registry of transports; by default Spear's and those of installed distributions.
         report: called with a line for each address that cannot be reached; by default it is logged.
     """
 
@@ -65,13 +64,13 @@ class HostAddresses:
         self._reported: dict[str, tuple[type[SpearError], str]] = {}
 
     def in_order(self) -> list[OfferedAddress]:
-        """The addresses, in the order in which they are to be tried."""
+        """Return the addresses in the order of attempts."""
         return list(self._offered)
 
     def connect(
         self, offered: OfferedAddress, seconds: float
     ) -> AbstractAsyncContextManager[trio.abc.Stream]:
-        """A connection to one of them, for as long as the block runs."""
+        """Keep a connection to one of the addresses open while the block runs."""
         return self._connect(
             offered.address, ConnectOptions(seconds=seconds, tls=self._trust(offered))
         )
@@ -90,13 +89,13 @@ class HostAddresses:
         return tls
 
     def worked(self, offered: OfferedAddress) -> None:
-        """Try this one first from now on."""
+        """Record a successful login, so that this address is tried first from now on."""
         self._reported.clear()
         self._offered.remove(offered)
         self._offered.insert(0, offered)
 
     def failed(self, offered: OfferedAddress, failure: SpearError) -> None:
-        """Report why an address could not be reached, unless that was reported already."""
+        """Report why an address could not be reached, unless the last report for it was the same."""
         reason = (type(failure), failure.code)
         if self._reported.get(offered.address) != reason:
             self._reported[offered.address] = reason
@@ -106,8 +105,8 @@ class HostAddresses:
 def unreachable(failures: Failures) -> SpearError:
     """Return one error for a round of failures; the failure itself if there was one address.
 
-    Its class is that of the failure that says most: a refusal, then a broken connection, which may be
-    whole a moment later, then what will never be a host.
+    The class of the error is the first that occurred in this order: a refusal, a broken connection (which
+    may succeed a moment later), a peer that is not a host, an unusable address.
     """
     if len(failures) == 1:
         return failures[0][1]

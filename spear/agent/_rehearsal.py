@@ -1,14 +1,13 @@
-"""Making a process ready to be forked, so that a fork has little left to do, and little own memory.
+"""Preparing a process to be forked, so that each fork starts fast and needs little memory of its own.
 
-A page of memory is shared by a template and its forks until one of them writes to it, and Python writes
-to whatever it looks at: it counts references. So what counts is what a fork still does for the first
-time.
+A template and its forks share a page of memory until one of them writes to it. Python writes to every
+object that it uses, because it counts references. A fork is cheap if it does little for the first time.
 
-* What an instance imports or builds at its start or at its first calls is there before.
-* An instance is started, called and ended a few times in this process, as a rehearsal: an agent of our
-  own, a host of our own, none of the program's code. Afterwards the interpreter has specialized what
-  all instances run, and nothing is left of it: no task, no thread, no descriptor.
-* Free places between objects are taken, so that what a fork makes stands side by side.
+* The template imports and builds in advance what an instance needs at its start and at its first calls.
+* The template starts, calls and ends an instance a few times, as a rehearsal. The rehearsal uses an agent
+  and a host of Spear, and none of the program's code. Afterwards the interpreter has specialized the code
+  that all instances run. No task, thread or file descriptor of the rehearsal is left.
+* The template fills the free memory between objects, so that new objects of a fork share few pages.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ from ._warm_up import INSTANCE, record, stand_in, warm_up
 logger: Final = logging.getLogger("spear.agent")
 
 ROUNDS: Final = 10
-"""The interpreter specializes a function when it has run eight times or more."""
+"""Rounds of the rehearsal. The interpreter specializes a function that has run eight times or more."""
 
 ROUND_SECONDS: Final = 1.0
-"""A rehearsal takes a hundredth of that."""
+"""Time limit of a round, which usually takes a hundredth of this time."""
 
 
 def prepare(agent: Agent) -> None:
-    """Do what the agent would do when it is started, and when its functions are called first."""
+    """Do the work of an agent's start, and of the first calls of its functions, in advance."""
     hmac.digest(bytes(32), b"", "sha256")
-    with suppress(Exception):  # the instance that is forked will say what it is
+    with suppress(Exception):  # a forked instance will raise the error again, and report it
         agent.prepare()
 
 
 def rehearse() -> None:
-    """Start an instance, call it, and end it; and do what forks do that wait."""
+    """Start, call and end an instance, and warm up as a pre-forked process does, several times."""
     try:
         for _ in range(ROUNDS):
             trio.run(_rehearse, restrict_keyboard_interrupt_to_checkpoints=True)
@@ -74,7 +73,7 @@ async def _rehearse() -> None:
 
 
 def settle() -> None:
-    """Leave everything that is there as it is, for all forks to share."""
+    """Fill free memory, and exempt existing objects from garbage collection, so that forks share them."""
     gc.collect()
     _fillers.append(_fill_holes())
     gc.freeze()
@@ -83,17 +82,17 @@ def settle() -> None:
 _fillers: Final[list[list[object]]] = []
 
 LARGEST_POOLED: Final = 512
-"""Python keeps objects up to this size in pools of 16 KiB, one size to a pool, rounded to 16."""
+"""Python allocates objects up to this size in pools of 16 KiB, one pool for each multiple of 16 bytes."""
 
 POOL_MASK: Final = 16 * 1024 - 1
 FIRST_IN_POOL: Final = 48
 
 MOST_FILLERS: Final = 5_000
-"""For each size. Usually a few hundred will do."""
+"""Most fillers of each size; usually a few hundred suffice."""
 
 
 def _fill_holes() -> list[object]:
-    """Objects of every size, until the first of a new pool says that the others are full."""
+    """Return objects that fill the pools of every size, each until a new pool begins."""
     fillers: list[object] = []
     for size in range(16, LARGEST_POOLED + 1, 16):
         for number in range(MOST_FILLERS):
@@ -102,7 +101,7 @@ def _fill_holes() -> list[object]:
             if id(filler) & POOL_MASK == FIRST_IN_POOL:
                 break
         else:  # pragma: no cover
-            break  # another allocator, or another interpreter
+            break  # a different allocator or interpreter
     return fillers
 
 

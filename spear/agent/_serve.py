@@ -1,8 +1,8 @@
-"""Staying connected to a host: connect, log in, serve, drain; and come back after a break.
+"""Staying connected to a host: connect, log in, serve, drain, and reconnect.
 
-Who we are and what we can do comes from the caller; the channel does the rest. A connection that
-breaks is resumed under the same incarnation with the session key of its login. A connection whose
-threads are still busy lingers behind its successor until they have ended.
+The caller provides the identity and the agent; the channel handles the protocol. After a broken
+connection, a new one resumes the same incarnation with the session key of the last login. A broken
+connection whose threads are still busy is kept beside its successor until the threads have ended.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ FIRST_DELAY_SECONDS: Final = 0.1
 LONGEST_DELAY_SECONDS: Final = 30.0
 
 STABLE_SECONDS: Final = 5.0
-"""A connection that lived so long was a good one: the next break starts with short delays again."""
+"""A connection that lasted this long resets the backoff to short delays."""
 
 MAX_ABSENCES: Final = 3
-"""A Unix socket that was missing so often in a row will not come back: its host has gone."""
+"""Consecutive rounds of attempts without any listener after which the host counts as gone."""
 
 NOT_ITS_OWN: Final = "has the program cancelled tasks, or closed descriptors, that are not its own?"
 
@@ -63,35 +63,35 @@ async def serve(
     stop: trio.Event | None = None,
     rng: random.Random | None = None,
 ) -> None:
-    """Serve an agent's functions to a host until the host or ``stop`` says that it is enough.
+    """Serve an agent's functions to a host until the host or ``stop`` ends it.
 
-    Then no further call is taken, running calls may finish, and this returns. How long they may take is
-    for the host to say if it began this, and ``drain_seconds`` otherwise. A broken connection is
-    made again, and the calls that ran on it are cancelled; plain functions run to their end.
+    The agent then drains: it accepts no further calls, finishes running calls, and this function returns.
+    If the host began the drain, the host limits its time; otherwise ``drain_seconds`` does. When a
+    connection breaks, the calls that ran on it are cancelled and the agent reconnects; plain functions
+    run to their end.
 
-    A round of attempts has ``limits.connect_seconds`` and ``limits.handshake_seconds`` for all addresses.
+    A round of attempts may take ``limits.connect_seconds`` plus ``limits.handshake_seconds`` altogether.
 
-    If cancelled, running calls are cancelled, and the connection is closed without a word. A
-    checkpoint.
+    Cancellation cancels running calls, and closes the connection without a CLOSE message. A checkpoint.
 
     Args:
-        agent: whose functions.
-        addresses: where the host listens.
-        secret: what the host gave this instance; good for one login.
-        instance_id: who we are.
-        limits: ours; the agent's ``concurrency`` is applied to them.
-        drain_seconds: for calls that run when ``stop`` is set.
-        low_latency: look for input for a moment before going to sleep.
-        debug: send tracebacks with errors.
-        stop: set it to begin draining.
-        rng: what delays between attempts are drawn from.
+        agent: the agent to serve.
+        addresses: the addresses of the host.
+        secret: the secret of this instance from the host; valid for one login.
+        instance_id: the id of this instance.
+        limits: the limits of this side; the agent's ``concurrency`` is applied to them.
+        drain_seconds: the time for running calls after ``stop`` was set.
+        low_latency: whether to poll for input for a moment before sleeping.
+        debug: whether errors carry tracebacks.
+        stop: an event that begins draining when it is set.
+        rng: the source of random delays between attempts.
 
     Raises:
-        AuthenticationFailed: the host refused us, or is not our host.
-        ChannelBroken: there is no connection, and there was none for ``limits.reconnect_seconds``.
-        RemoteProtocolError: there is no Spear host at that address.
-        SpearError: functions cannot be run any more, because no thread can be started, for one.
-        ConfigurationError: these addresses and these arguments cannot work.
+        AuthenticationFailed: the host refused this instance, or failed to authenticate itself.
+        ChannelBroken: no connection could be made for ``limits.reconnect_seconds``.
+        RemoteProtocolError: the peer at the address is not a Spear host.
+        SpearError: functions can no longer be run, for example because no thread can be started.
+        ConfigurationError: these addresses and arguments cannot work.
     """
     if isinstance(addresses, Address):
         addresses = HostAddresses((OfferedAddress(str(addresses)),))
@@ -113,9 +113,9 @@ async def serve(
 
 
 def backoff_seconds(rng: random.Random) -> Iterator[float]:
-    """How long to wait before each attempt: twice as long each time, up to a cap, with full jitter.
+    """Yield the delay before each attempt: exponential backoff with a cap and full jitter.
 
-    Full jitter because a host that restarts loses all its instances at the same moment.
+    Full jitter spreads the attempts of all instances, which a restarting host loses at the same moment.
     """
     longest = FIRST_DELAY_SECONDS
     while True:
@@ -125,7 +125,7 @@ def backoff_seconds(rng: random.Random) -> Iterator[float]:
 
 @final
 class _Session:
-    """An incarnation of an instance, over as many connections as it takes."""
+    """An incarnation of an instance, over any number of connections."""
 
     def __init__(
         self,
@@ -155,8 +155,8 @@ class _Session:
         self._failure: SpearError | None = None
 
     async def run(self) -> None:
-        """See :func:`serve`."""
-        # The failure is raised behind the nursery, which would wrap it in a group.
+        """Serve until the end; see :func:`serve`."""
+        # The failure is raised after the nursery, which would wrap it in a group.
         failure: SpearError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_when_unable)
@@ -167,7 +167,7 @@ class _Session:
             raise failure
 
     async def _serve(self, nursery: trio.Nursery) -> SpearError | None:
-        """Connect and serve, again and again; returns why that came to an end, if it was bad."""
+        """Connect and serve repeatedly until the end; return the failure that caused the end, if any."""
         await trio.lowlevel.checkpoint()
         delays = backoff_seconds(self._rng)
         while not self._stop.is_set():
@@ -188,7 +188,7 @@ class _Session:
     async def _reach(
         self, nursery: trio.Nursery, delays: Iterator[float]
     ) -> CommunicationChannel | SpearError | None:
-        """A channel, or why there is none; None if we were told to stop meanwhile."""
+        """Return a channel, or the failure; None if ``stop`` was set meanwhile."""
         result: CommunicationChannel | SpearError | None = None
         async with trio.open_nursery() as watching:
             watching.start_soon(self._cancel_when_stopped, watching.cancel_scope)
@@ -222,7 +222,7 @@ class _Session:
     async def _try_each(
         self, nursery: trio.Nursery, failures: list[tuple[OfferedAddress, SpearError]]
     ) -> CommunicationChannel | None:
-        """A channel by the first address that leads to one; None if none does, and why for each."""
+        """Return a channel over the first address that works, or None; append to ``failures``."""
         offered = self._addresses.in_order()
         deadline = (
             trio.current_time() + self._limits.connect_seconds + self._limits.handshake_seconds
@@ -231,13 +231,13 @@ class _Session:
             if failures:
                 self._addresses.failed(
                     *failures[-1]
-                )  # the last of all is reported if it is not final
+                )  # _try() reports the last failure, unless it is final
             share = (deadline - trio.current_time()) / (len(offered) - number)
             try:
                 channel = await self._attempt(nursery, each, share)
             except SpearError as error:
                 failures.append((each, error))
-            except Exception as error:  # a fault of a transport of somebody else
+            except Exception as error:  # a bug of a transport of another distribution
                 failure = ChannelBroken(f"its transport failed: {summary_of(error)}")
                 failure.__cause__ = error
                 failures.append((each, failure))
@@ -261,7 +261,7 @@ class _Session:
         seconds: float,
         task_status: trio.TaskStatus[CommunicationChannel],
     ) -> None:
-        """Hold one connection, until it has ended and its handlers have."""
+        """Hold one connection until the connection and all of its handlers have ended."""
         async with (
             self._addresses.connect(offered, min(seconds, self._limits.connect_seconds)) as stream,
             connect_channel(
@@ -282,16 +282,16 @@ class _Session:
             await channel.closed.wait()
 
     def _is_final(self, failure: SpearError) -> bool:
-        """Whether trying again is of no use."""
+        """Return whether another attempt is useless."""
         if self._resumes:
-            # The host may refuse us because it has not seen yet that the old connection is gone.
+            # The host may refuse the login while it has not yet noticed the end of the old connection.
             return isinstance(failure, ConfigurationError)
         return isinstance(failure, AuthenticationFailed | ConfigurationError | RemoteProtocolError)
 
     # -- connected ------------------------------------------------------------------------------------
 
     async def _until_broken(self, channel: CommunicationChannel) -> bool:
-        """Wait until the connection breaks; False if it was ended in good order instead."""
+        """Wait until the connection ends; drain and return False unless it broke."""
         broken = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
@@ -299,19 +299,19 @@ class _Session:
             broken = channel.closed.is_set() and isinstance(channel.closed_by, ChannelBroken)
             nursery.cancel_scope.cancel()
         if isinstance(channel.closed_by, ChannelClosed) and channel.closed_by.__cause__ is None:
-            # From this side, and not by us.
+            # The channel was closed on this side, but not by this session.
             self._failure = SpearError(f"{channel.closed_by}: {NOT_ITS_OWN}")
         if not broken:
             await self._drain(channel)
         return broken
 
     async def _drain(self, channel: CommunicationChannel) -> None:
-        """Let running calls finish; the others are cancelled when the channel is closed."""
+        """Let running calls finish, then close the channel, which cancels the remaining ones."""
         logger.debug("%s: draining", self._instance_id)
         seconds = self._drain_seconds
         async with trio.open_nursery() as nursery:
             if not self._stop.is_set():
-                # The host began this, and knows how long it waits; a stop from here is in a hurry.
+                # The host began the drain, and limits its time. Setting ``stop`` ends it at once.
                 seconds = inf
                 nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
             await channel.drain(seconds)
@@ -328,7 +328,7 @@ class _Session:
 
 
 def _lost(failure: SpearError) -> SpearError:
-    """Return the error to raise when time is up."""
+    """Return the error to raise when ``reconnect_seconds`` have passed."""
     if isinstance(failure, AuthenticationFailed | ChannelBroken):
         return failure
     lost = ChannelBroken(str(failure))

@@ -1,7 +1,7 @@
-"""What channels call when the host calls one of our functions.
+"""The service of an agent, which channels use to run a function that the host calls.
 
-An :class:`AgentService` belongs to one agent. While the agent runs, it owns what running needs: the
-threads, the asyncio loop. It knows neither the connection nor who is at its other end.
+An :class:`AgentService` belongs to one agent. While the agent runs, the service owns its threads and its
+asyncio loop. The service knows neither the connection nor the peer.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ Ts = TypeVarTuple("Ts")
 logger: Final = logging.getLogger("spear.agent")
 
 _NOT_THE_FUNCTIONS: Final = (trio.Cancelled, KeyboardInterrupt)
-"""Who raises these, alone or in a group, is Trio, or whoever presses Ctrl-C: see `has_own_process`."""
+"""Exceptions of Trio or of Ctrl-C, alone or in a group, not of a function: see `has_own_process`."""
 
 
 @final
 class AgentService:
-    """An agent's functions, as channels call them; an agent has it as :attr:`Agent.service`.
+    """A service that runs an agent's functions for channels; see :attr:`Agent.service`.
 
-    Functions are found by number, counted from 1 in the order in which they are announced, or by
-    name. A name leads to a registered function or to nothing: what a peer asks for is never imported.
+    Functions are found by name, or by number, counted from 1 in the order of their announcement. Only
+    registered functions are found: a name from a peer is never imported.
 
     Attributes:
-        functions: all that are announced, in this order.
-        limiter: how many plain functions run at a time.
-        call_seconds: for a call that a function makes, if nothing else says how long.
-        has_own_process: signals have handlers here that raise nothing, so that a KeyboardInterrupt is a
-            function's own.
-        runs_inline: plain functions run in Trio's thread, without waiting, for runs that must repeat.
-        own_calls: which functions wait for functions of their own process.
-        clock, token, thread: of the Trio that serves. These exist while the agent runs, as do the
-            limiter, the own calls and the seconds.
+        functions: all announced functions, in the order of their announcement.
+        limiter: the limit on plain functions that run at a time.
+        call_seconds: the default timeout of calls that functions make.
+        has_own_process: whether this process's signal handlers raise nothing, so that a KeyboardInterrupt
+            comes from the function itself.
+        runs_inline: whether plain functions run in Trio's thread, for reproducible runs.
+        own_calls: a record of functions that wait for other functions of this process.
+        clock, token, thread: the clock, token and thread of the Trio loop that serves. They exist while
+            the agent runs, as do ``limiter``, ``own_calls`` and ``call_seconds``.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class AgentService:
         self._debug = False
         self._bridge: AsyncioBridge | None = None
         self._is_unable = trio.Event()
-        self._lost = ""  # what is missing, so that functions cannot be run any more
+        self._lost = ""  # the reason why functions can no longer be run
         description = describing(self.functions)
         self._by_name[description.name] = description
 
@@ -86,11 +86,11 @@ class AgentService:
         return name in self._by_name
 
     def add_unannounced(self, function: RegisteredFunction) -> None:
-        """Offer a function to those who know its name."""
+        """Add a function that can be called by name, but is not announced."""
         self._by_name[function.name] = function
 
     def add(self, function: RegisteredFunction) -> None:
-        """Offer a function."""
+        """Add a function that is announced to the host."""
         self.functions.append(function)
         self._by_name[function.name] = function
 
@@ -98,16 +98,16 @@ class AgentService:
     async def running(
         self, threads: int, slots: int, call_seconds: float, *, debug: bool
     ) -> AsyncIterator[None]:
-        """Able to run functions, for as long as the block runs. Blocks may overlap.
+        """Allow functions to be run while the block runs. Blocks may overlap.
 
         Args:
-            threads: plain functions at a time.
-            slots: calls at a time, of each channel.
-            call_seconds: for a call that a function makes, if nothing else says how long.
-            debug: show tracebacks, in all blocks that overlap this one.
+            threads: most plain functions that run at a time.
+            slots: most calls at a time on each channel.
+            call_seconds: the default timeout of calls that functions make.
+            debug: whether errors carry tracebacks, in all blocks that overlap this one.
 
         Raises:
-            ConfigurationError: it runs already, in another ``trio.run()``.
+            ConfigurationError: the service already runs in another ``trio.run()``.
         """
         token = trio.lowlevel.current_trio_token()
         if self._users == 0:
@@ -134,10 +134,10 @@ class AgentService:
                 bridge, self._bridge = self._bridge, None
                 await run_to_its_end(bridge.aclose)
 
-    # -- what channels call ---------------------------------------------------------------------------
+    # -- called by channels ---------------------------------------------------------------------------
 
     def refuse(self, function: int, head: Head | None) -> CallFailed | None:
-        """NotFound for a function that we do not have, before the arguments are read."""
+        """Return NotFound for an unknown function, before the arguments are read; otherwise None."""
         if 0 < function <= len(self.functions):
             return None
         name = (head or {}).get("function")
@@ -150,11 +150,11 @@ class AgentService:
         )
 
     async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
-        """Run the function that was called."""
+        """Run the called function, and return (payload, whether it is CBOR) of its result."""
         if call.function:
             function = self.functions[call.function - 1]
         else:
-            assert call.head is not None  # refuse() has seen the name in it
+            assert call.head is not None  # checked by refuse()
             function = self._by_name[str(call.head["function"])]
         function.calls += 1
         current.set((call, function.name, call.deadline, self, None))
@@ -167,11 +167,11 @@ class AgentService:
                     "nobody waits for it any more (%s), and it raised %s",
                     call.cancelled, late, extra={"call": call.id},
                 )  # fmt: skip
-            # SystemExit, too: one call is no reason to end a process that serves a hundred.
+            # SystemExit is reported, too: one call must not end a process that serves many others.
             if self._is_not_the_functions(error):
                 raise
             function.failed += 1
-            # Whatever a function raises when it is made to stop, it was made to stop.
+            # A cancelled call is reported as cancelled, whatever its function raised.
             seen = call.cancelled or as_seen_by_caller(error, debug=self._debug)
             if seen is error:
                 raise
@@ -182,14 +182,14 @@ class AgentService:
         return any(issubclass(type(each), kinds) for each in leaves_of(error))
 
     def _late(self, error: BaseException) -> str:
-        """Return in one line what the function itself raised after its caller had gone."""
+        """Return in one line the exceptions that the function itself raised after a cancellation."""
         own = (each for each in leaves_of(error) if not self._is_not_the_functions(each))
         return in_one_line(own)
 
-    # -- what functions need --------------------------------------------------------------------------
+    # -- called by functions --------------------------------------------------------------------------
 
     def asyncio_bridge(self) -> AsyncioBridge:
-        """The loop of the asyncio functions; starts with the first use."""
+        """Return the bridge to the asyncio loop; the first call starts the loop."""
         if self._bridge is None:
             from ._asyncio_bridge import AsyncioBridge
 
@@ -199,15 +199,15 @@ class AgentService:
     async def in_thread(
         self, call: InboundCall, function: Callable[[*Ts], T], *arguments: *Ts
     ) -> T:
-        """Run part of a call in a thread, and wait for it, also when cancelled.
+        """Run part of a call in a thread, and wait until it has ended, even if cancelled.
 
         Raises:
-            Rejected: no thread could be started; the call may be made elsewhere.
-            And whatever ``function`` raises.
+            Rejected: no thread could be started; the host may retry the call on another instance.
+            And all exceptions of ``function``.
         """
 
         def run() -> outcome.Outcome[T]:
-            # An exception may raise another one when Trio looks at it, and would never arrive.
+            # Trio accesses attributes of a raised exception. If this raised, the result would be lost.
             try:
                 return outcome.Value(function(*arguments))
             except BaseException as error:
@@ -222,17 +222,17 @@ class AgentService:
             raise await self.unable(call, f"no thread can be started: {error}") from error
         return result.unwrap()
 
-    # -- when that is gone ----------------------------------------------------------------------------
+    # -- end of service -------------------------------------------------------------------------------
 
     async def unable(self, call: InboundCall, lost: str) -> Rejected:
-        """Return the refusal of a call that was not begun, because functions cannot be run any more.
+        """Return the refusal of a call that was not begun, because functions can no longer be run.
 
-        Its channel takes no further calls from now on, and the host, which learns of that first, makes
-        this call elsewhere. What still runs may finish; then the agent ends.
+        The call's channel first announces to the host that it accepts no further calls. The host then
+        makes this call elsewhere. Running calls may finish; then the agent ends.
 
         Args:
-            call: the call.
-            lost: what is missing.
+            call: the refused call.
+            lost: the reason why functions can no longer be run.
         """
         self._lose(lost)
         await call.channel.drain(0)
@@ -245,7 +245,7 @@ class AgentService:
             self._is_unable.set()
 
     async def wait_unable(self) -> str:
-        """Wait until functions cannot be run any more; returns what is missing. A checkpoint.
+        """Wait until functions can no longer be run, and return the reason. A checkpoint.
 
         The caller, which serves the agent, then ends the agent.
         """
@@ -253,7 +253,7 @@ class AgentService:
         return self._lost
 
     def statistics(self) -> tuple[RegisteredFunctionStatistics, ...]:
-        """What each function has done so far."""
+        """Return the counters of each announced function."""
         from ._statistics import RegisteredFunctionStatistics
 
         return tuple(

@@ -1,4 +1,4 @@
-"""What an agent counts. Loaded on demand: attrs builds a class in a millisecond."""
+"""An agent's counters. Loaded on demand, because attrs takes a millisecond to build a class."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 @final
 @attrs.frozen(kw_only=True)
 class RegisteredFunctionStatistics:
-    """One function's counters since it was registered."""
+    """A function's counters since its registration."""
 
     name: str
     kind: FunctionKind
     calls: int
-    """Begun, however they ended."""
+    """Calls that were begun, with any outcome."""
     failed: int
-    """Ended with a failure, refused arguments among them. Cancelled calls are not failures."""
+    """Calls that ended with an error, including refused arguments; cancelled calls are no failures."""
     late: int
-    """Raised an exception after their caller had gone; the log has the exception."""
+    """Calls that raised an exception after they had been cancelled; the exception is in the log."""

@@ -1,9 +1,9 @@
-"""In a fork that waits for its request: doing once what it will do then.
+"""Warming up a pre-forked process while it waits for its request.
 
-A page of memory that a fork has in common with its template costs a copy when it is written to, and
-Python writes to whatever it looks at. A fork that logs in does so some three hundred times, and a caller
-waits for that. So it logs in before, to itself, and answers a call: an agent of our own, at one end of a
-socket, and at the other end what a host would say, with as little as possible of what a host is.
+A page of memory that a fork shares with its template must be copied when either writes to it, and Python
+writes to every object that it uses. The login of a fork writes to some three hundred pages, while a
+caller waits. A pre-forked process therefore logs in and answers a call in advance. At one end of a socket
+it runs an agent of Spear; at the other end it sends the messages of a host with as little code as possible.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ._app import Agent
 from ._launch import watch_signals
 
 MOST_SECONDS: Final = 1.0
-"""It takes some milliseconds."""
+"""Time limit of a warm-up, which usually takes some milliseconds."""
 
 MOST_BYTES: Final = 64 * 1024
 
@@ -49,24 +49,24 @@ SECRET_BYTES: Final = 32
 INSTANCE: Final = InstanceId("process", "rehearsal")
 
 stand_in: Final = Agent()
-"""Plays the program's agent: none of the program's code is run here."""
+"""An agent in place of the program's agent, so that none of the program's code runs."""
 
 
 @stand_in.function
 async def echo(body: bytes) -> bytes:
-    """What it can do."""
+    """Return the payload."""
     return body
 
 
 def record(address: str, secret: bytes) -> bytes:
-    """A bootstrap record as a host would make it."""
+    """Return an encoded bootstrap record such as a host makes."""
     return BootstrapRecord(
         addresses=(OfferedAddress(address),), secret=Secret(secret), instance_id=INSTANCE
     ).encode()
 
 
 async def warm_up() -> None:
-    """Log in and answer a call, so that the next time is faster. Raises whatever goes wrong."""
+    """Log in and answer a call, so that the next time is faster. May raise any exception."""
     bootstrap = BootstrapRecord.decode(record("unix:/nowhere", urandom(SECRET_BYTES)))
     ours, other = socket.socketpair()
     with ours, other, trio.fail_after(MOST_SECONDS):
@@ -102,7 +102,7 @@ async def _play_host(sock: socket.socket, bootstrap: BootstrapRecord) -> None:
     accepted = AuthAccepted(bootstrap.secret.prove(text), bootstrap.limits)
     sock.sendall(_frame(FrameType.AUTH_RESPONSE, accepted.to_head()))
     await trio.lowlevel.wait_readable(sock)
-    sock.recv(MOST_BYTES)  # its announcement
+    sock.recv(MOST_BYTES)  # the announcement of the agent
     request_prefix = pack_prefix(FrameType.EXECUTION_REQUEST, 0, FIRST, FIRST, NO_DEADLINE, None, 0)
     sock.sendall(request_prefix)
     await trio.lowlevel.wait_readable(sock)

@@ -1,16 +1,16 @@
-"""The arguments that callers give to a decorated function.
+"""The arguments that callers pass to a decorated function.
 
-A wrapper made by ``functools.wraps`` looks like the function inside, but may take other arguments.
-Only the source of the wrapper shows that, and only the plain case is read::
+A wrapper made by ``functools.wraps`` looks like the wrapped function, but may take other arguments. Only
+the source of the wrapper shows its arguments, and this module reads only the plain case::
 
     @functools.wraps(function)
     async def wrapper(user, *args, **kwargs):
         return await function(DATABASE, user, *args, timeout=5, **kwargs)
 
-All calls of ``function`` are the same, and ``args`` and ``kwargs`` appear nowhere else in the wrapper.
-Callers then give the parameters of the wrapper (``user``) and those of ``function`` that it does not
-supply. Every other wrapper with ``*args`` or ``**kwargs`` is uncertain: arguments that fit ``function``
-are converted for it, and all others reach the wrapper unchanged.
+In the plain case, all calls of ``function`` are the same, and ``args`` and ``kwargs`` appear nowhere else
+in the wrapper. Callers then pass the parameters of the wrapper (``user``) and the parameters of
+``function`` that the wrapper does not supply. Every other wrapper with ``*args`` or ``**kwargs`` is
+uncertain: arguments that fit ``function`` are converted, and all others reach the wrapper unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CACHE: Final = type(lru_cache(repr))
 
 
 class Takes(NamedTuple):
-    """The parameters that callers see, and the annotations of those that can be resolved."""
+    """A function's parameters as callers see them, and their annotations as far as they are resolved."""
 
     parameters: list[Parameter]
     hints: dict[str, object]
@@ -43,7 +43,7 @@ class Takes(NamedTuple):
 def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[explicit-any]  # any at all
     """Return the parameters that callers of a function see.
 
-    Raises ValueError for some functions that are written in C.
+    Raises ValueError for some functions written in C.
     """
     if isinstance(function, MethodType) and isinstance(function.__func__, FunctionType):
         takes = what_it_takes(function.__func__)
@@ -51,7 +51,7 @@ def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[exp
         return takes._replace(parameters=takes.parameters[1:]) if has_self else takes
     inside = function.func if isinstance(function, partial) else function
     wrapped = getattr(inside, "__wrapped__", None)
-    # A signature that the wrapper was given; functools.wraps copies that of the function inside.
+    # A signature set on the wrapper itself; functools.wraps copies that of the wrapped function.
     given = getattr(inside, "__signature__", None)
     is_given = given is not None and given is not getattr(wrapped, "__signature__", None)
     if wrapped is None or is_given or inside is not function:
@@ -61,7 +61,7 @@ def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[exp
         known = {k: v for k, v in hints.items() if type(v) is not str and v is not Parameter.empty}
         return Takes(parameters, known, is_certain=wrapped is None or is_given)
     if type(function) is FunctionType:
-        # The same without the attributes that functools.wraps has set.
+        # The same function without the attributes set by functools.wraps.
         bare = FunctionType(function.__code__, {}, "", function.__defaults__, function.__closure__)
         bare.__kwdefaults__ = function.__kwdefaults__
         own = list(signature_of(bare).parameters.values())
@@ -69,27 +69,27 @@ def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[exp
             return _through(own, passed, what_it_takes(wrapped))
         if all(each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in own):
             return Takes(own, {}, is_certain=True)
-    inner = what_it_takes(wrapped)  # a cache passes on all that it is given
+    inner = what_it_takes(wrapped)  # a cache passes on all of its arguments
     return inner._replace(is_certain=inner.is_certain and type(function) is _CACHE)
 
 
 class _Passed(NamedTuple):
     """The arguments of a wrapper's call: parameters of the wrapper by name, other expressions as ""."""
 
-    positional: list[str]  # in front of *args
+    positional: list[str]  # before *args
     keywords: dict[str, str]
-    ends: set[object]  # the kinds of *args and **kwargs, if these follow
-    is_certain: bool  # not if the wrapper looks at one of these, and may answer by itself
+    ends: set[object]  # the kinds of *args and **kwargs, if they are passed on
+    is_certain: bool  # False if the wrapper also uses a passed parameter, and may return without a call
 
 
 def _through(own: list[Parameter], passed: _Passed, inner: Takes) -> Takes:
-    """The wrapper's parameters, and those of the function inside that are reached through them."""
+    """Return the wrapper's parameters, and the wrapped function's ones that are reached through them."""
     by_position = (each.name for each in inner.parameters if each.kind in _BY_POSITION)
     supplied = {**dict(zip(by_position, passed.positional, strict=False)), **passed.keywords}
     mine = {each.name: each for each in own if each.kind not in passed.ends}
     free = [each for each in inner.parameters if each.name not in supplied]
     reached = {each.name: each for one in free if (each := _reached(one, passed.ends))}
-    # A parameter of the wrapper hides another of its name, which is still given by position.
+    # A parameter of the wrapper hides an inner one of the same name, which is still passed by position.
     is_hidden = any(name in mine and each.kind in _BY_POSITION for name, each in reached.items())
     sources = {name: name for name in reached if name not in mine}
     for each in inner.parameters:
@@ -104,7 +104,7 @@ def _through(own: list[Parameter], passed: _Passed, inner: Takes) -> Takes:
 
 
 def _reached(parameter: Parameter, ends: set[object]) -> Parameter | None:
-    """A parameter of the function inside, as callers can give it through *args and **kwargs."""
+    """Return a parameter of the wrapped function as it can be passed through *args and **kwargs."""
     rest, others = Parameter.VAR_POSITIONAL in ends, Parameter.VAR_KEYWORD in ends
     kind = parameter.kind
     if kind is Parameter.POSITIONAL_OR_KEYWORD and rest != others:
@@ -131,7 +131,7 @@ def _read(wrapper: FunctionType, wrapped: object, own: list[Parameter]) -> _Pass
     ends += [front.pop() for each in front[-1:] if each.startswith("*")]
     names = {str(each.replace(default=each.empty)): each for each in own}  # with their stars
     given = (names.keys() - bound) & {*front, *keywords.values(), *ends}
-    # A call mentions each name that it passes on once.
+    # Each call mentions a name that it passes on exactly once.
     count = len(calls)
     elsewhere = {key for key, one in names.items() if mentions[one.name] != count * (key in given)}
     if any(text.startswith("*") for text in (*front, *elsewhere, *(set(ends) - given))):
@@ -145,15 +145,15 @@ def _read(wrapper: FunctionType, wrapped: object, own: list[Parameter]) -> _Pass
 
 
 def _name(node: ast.AST) -> str:
-    """The name that a node reads or binds."""
+    """Return the name that a node reads or binds; empty if it has none."""
     fields = () if isinstance(node, ast.keyword) else ("id", "asname", "arg", "name", "rest")
     names = (getattr(node, field, None) for field in fields)
     return next((each for each in names if isinstance(each, str)), "")
 
 
 def _body_of(code: CodeType) -> list[ast.stmt]:
-    """The source of a function inside another one; empty if it is not found."""
-    with suppress(Exception):  # the file may hold anything
+    """Return the statements of a nested function; empty if the source is not found."""
+    with suppress(Exception):  # the file may have any content
         tree = ast.parse(f"if 1:\n{inspect.getsource(code)}")
         ast.increment_lineno(tree, code.co_firstlineno - 2)
         return list(tree.body[0].body[0].body)  # type: ignore[attr-defined]  # raised if it has none
@@ -161,10 +161,10 @@ def _body_of(code: CodeType) -> list[ast.stmt]:
 
 
 def _is_of(calls: list[ast.Call], code: CodeType) -> bool:
-    """Whether the calls stand in the code: the file may have been replaced since it was loaded."""
+    """Return whether the calls are in the code: the file may have been replaced since it was loaded."""
     codes = [code]
     for each in codes:
-        codes += filter(inspect.iscode, each.co_consts)  # which come next
+        codes += filter(inspect.iscode, each.co_consts)  # visited later in this loop
     known = {place for each in codes for place in each.co_positions()}
     places = ((n.lineno, n.end_lineno, n.col_offset, n.end_col_offset) for n in calls)
     return known.issuperset(places)

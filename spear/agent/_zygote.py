@@ -1,29 +1,28 @@
-"""A zygote: it loads a program once, and forks instances of it whenever its host asks.
+"""A zygote: a process that loads a program once, and forks instances of the program for its host.
 
-The host asks on a socket, and gets one answer to each request, in the order of the requests:
+The host sends requests over a socket, and gets one answer to each request, in the order of requests:
 
 ===================  ===============================  ==============================================
-request              answer                           means
+request              answer                           meaning
 ===================  ===============================  ==============================================
 none                 ``R``; or ``N`` and a reason     ready; or the program cannot be forked
-``F`` and a          ``P`` and a pid; ``S``; or       here is an instance; the program's files have
-directory; with a    ``E`` and a reason               changed, so that there will be none; the system
-lifeline, stdout,                                     refuses
+``F`` and a          ``P`` and a pid; ``S``; or       an instance was forked; no instance, because the
+directory; with a    ``E`` and a reason               program's files have changed; the system refuses
+lifeline, stdout,                                     to fork
 stderr
-``C`` and a pid      ``X`` and an exit status, if     collected, and what is left of its group is
-                     it is known                      killed
+``C`` and a pid      ``X`` and an exit status, if     the instance was reaped, and the rest of its
+                     it is known                      process group killed
 ===================  ===============================  ==============================================
 
-What a program does when it is loaded is done once, here; all else is done in the forks. This process
-starts no thread, has no event loop when it forks, is given no secret, and dies with its host, as
-instances do.
+The program is loaded once, in this process; all other work is done in the forks. This process starts no
+thread, has no event loop when it forks, receives no secret, and dies with its host, as instances do.
 
-A fork is nobody's instance until it gets a request, over a socket of its own. One is made ahead, when
-there was nothing to do for a while: it has started Trio, warms up, and waits. It ends when this process
-does.
+A fork becomes an instance when it receives a request over its own socket. After a while without requests,
+this process forks a few processes in advance. A pre-forked process has started Trio, warms up and waits.
+It ends when this process ends.
 
-A fork is a child of this process, and its number belongs to it until it is collected here, which happens
-only when the host asks. So the number is good for the last signal to its group.
+A fork is a child of this process. Its pid stays valid until this process reaps the fork, only at the
+host's request. The host can therefore safely send a last signal to the fork's process group.
 """
 
 from __future__ import annotations
@@ -60,38 +59,38 @@ logger: Final = logging.getLogger("spear.agent")
 Disposition: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 MOST_BYTES: Final = 64 * 1024
-"""The largest request: a path has at most 4 KiB."""
+"""The largest request, which contains a path of at most 4 KiB."""
 
 READY, UNFIT = b"R", b"N"
 FORK, FORKED, STALE, REFUSED = b"F", b"P", b"S", b"E"
 COLLECT, COLLECTED = b"C", b"X"
 
 QUIET_SECONDS: Final = 0.05
-"""Without a request for so long, a fork is made ahead: not earlier, as an instance may be starting."""
+"""Seconds without a request before a process is pre-forked; until then, an instance may be starting."""
 
 MOST_AHEAD: Final = 2
-"""Forks that are made ahead: so many of a burst are ready when the others have yet to be forked."""
+"""Most pre-forked processes, which are ready at once for the first requests of a burst."""
 
 ENDED: Final = 0
 
 _Fork: TypeAlias = tuple[int, socket.socket]
-"""Its pid, and where its request goes."""
+"""The pid of a fork, and the socket for its request."""
 
 
 def run_zygote(target: str, lifeline: int, control: int) -> int:
-    """Load a program and fork instances of it; returns the exit status, of this process or of a fork.
+    """Load a program, fork instances of it, and return the exit status of this process or of a fork.
 
     Args:
         target: the program; see ``load_agent``.
-        lifeline: the end of a pipe, which kills this process when the host is gone.
-        control: where the host asks.
+        lifeline: the read end of the pipe that kills this process when the host dies.
+        control: the socket for the host's requests.
     """
     os.set_inheritable(control, False)
     sock = socket.socket(fileno=control)
     known, unseen = frozenset[int](), ""
     try:
         known = open_descriptors()
-    except OSError as error:  # there is no /proc
+    except OSError as error:  # no /proc
         unseen = f"cannot find out what it has open: {error}"
     files = Files(target)
     agent = load(target)
@@ -113,9 +112,9 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
 
 @final
 class _Zygote:
-    """Answers the host's requests; in a fork, waits for the one that makes it an instance.
+    """A server of the host's requests; in a fork, the receiver of the request to become an instance.
 
-    What is on the stack when a fork begins is not measured in it by coverage.
+    In a fork, coverage does not measure the functions that were on the stack when it was forked.
     """
 
     def __init__(self, sock: socket.socket, lifeline: int, files: Files) -> None:
@@ -124,22 +123,22 @@ class _Zygote:
         self._files = files
         self._children: set[int] = set()
         self._ahead: deque[_Fork] = deque()
-        self._requests: socket.socket | None = None  # in a fork: where its request comes
-        # The program may have said that it wants no children to collect, or collects them itself.
+        self._requests: socket.socket | None = None  # in a fork: the socket for its request
+        # The program may ignore SIGCHLD, so that children need not be reaped, or reap them itself.
         self._on_child: Disposition = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._has_own_on_child = self._on_child not in (signal.SIG_DFL, None)
 
     def serve(self) -> bool:
-        """Answer requests. Returns False when the host has had enough, True in each fork."""
+        """Answer requests until the host ends this process, and return False; return True in a fork."""
         try:
             self._sock.sendall(READY)
-        except BrokenPipeError:  # it was ended while it was loading
+        except BrokenPipeError:  # the host ended this template during the load
             return False
         while True:
             while len(self._ahead) < MOST_AHEAD and not _is_readable(self._sock, QUIET_SECONDS):
                 try:
                     fork = self._fork()
-                except OSError:  # the host will be told, when it asks
+                except OSError:  # the answer to the next request will report the error
                     break
                 if fork is None:  # pragma: no cover
                     return True
@@ -157,7 +156,7 @@ class _Zygote:
             self._sock.sendall(answer)
 
     def _hand_over(self, request: bytes, descriptors: list[int]) -> bytes:
-        """Give a request to a fork; returns the answer, nothing in a fork."""
+        """Pass a request to a fork, and return the answer; return an empty answer in the fork."""
         try:
             if self._files.have_changed():
                 self._dismiss()
@@ -167,7 +166,7 @@ class _Zygote:
                 if fork is None:  # pragma: no cover
                     return b""
                 pid, sock = fork
-                with sock, suppress(OSError):  # it was killed
+                with sock, suppress(OSError):  # the fork was killed
                     socket.send_fds(sock, [request], descriptors)
                     return FORKED + b"%d" % pid
                 self._collect(pid)
@@ -178,10 +177,10 @@ class _Zygote:
                 os.close(each)
 
     def _fork(self) -> _Fork | None:
-        """None in the fork."""
+        """Fork, and return the new child; return None in the fork."""
         for stream in sys.stdout, sys.stderr:
-            with suppress(Exception):  # whatever the program has put there
-                stream.flush()  # else each fork would write it again
+            with suppress(Exception):  # the program may have replaced the stream
+                stream.flush()  # otherwise each fork would write the buffer again
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             try:
@@ -196,14 +195,14 @@ class _Zygote:
             return pid, ours
 
     def _dismiss(self) -> None:
-        """Let go of those that were made ahead."""
+        """Kill and reap the pre-forked processes."""
         while self._ahead:
             pid, sock = self._ahead.popleft()
             self._collect(pid)
             sock.close()
 
     def _collect(self, pid: int) -> bytes:
-        """End a child and its group, and collect it; returns its exit status."""
+        """Kill a child and its process group, reap it, and return its exit status."""
         if pid not in self._children:
             return b""
         self._children.discard(pid)
@@ -215,7 +214,7 @@ class _Zygote:
     # -- in a fork ------------------------------------------------------------------------------------
 
     def _begin(self, theirs: int, ours: int) -> None:
-        """Have a session of our own, and nothing that belongs to the zygote."""
+        """Start a session of this fork's own, and close everything that belongs to the zygote."""
         try:
             os.setsid()
             os.close(theirs)
@@ -226,14 +225,14 @@ class _Zygote:
             self._requests = socket.socket(fileno=ours)
             if self._has_own_on_child:
                 signal.signal(signal.SIGCHLD, self._on_child)
-            # Python itself has given `random` another state.
+            # Python itself reseeds `random` in a fork.
             if numbers := sys.modules.get("numpy.random"):
                 numbers.seed()
         except BaseException:  # pragma: no cover  # what could it be?
             _fail()
 
     async def take_request(self) -> BootstrapRecord:
-        """Wait for a request, and become an instance."""
+        """Wait for the request to become an instance, and return its bootstrap record."""
         assert self._requests is not None
         try:
             if not _is_readable(self._requests):
@@ -241,7 +240,7 @@ class _Zygote:
             await trio.lowlevel.wait_readable(self._requests)
             request, descriptors, _, _ = socket.recv_fds(self._requests, MOST_BYTES, 3)
             self._requests.close()
-            if not request:  # pragma: no cover  # the zygote has died, or will kill us now
+            if not request:  # pragma: no cover  # the zygote has died, or will kill this fork
                 os._exit(ENDED)
             lifeline, *outputs = descriptors
             for number, descriptor in enumerate(outputs, 1):
@@ -256,19 +255,19 @@ class _Zygote:
 async def _try_to_warm_up() -> None:
     try:
         await warm_up()
-    except Exception as error:  # it would have made us faster, no more
+    except Exception as error:  # a warm-up only makes the fork faster
         logger.warning("a fork that waits could not warm up: %r", error)
 
 
 def _is_readable(sock: socket.socket, seconds: float = 0) -> bool:
-    # Not select.select, which refuses numbers above 1,023: those of a host with 150 instances.
+    # Not select.select, which refuses descriptors above 1,023, as in a host with 150 instances.
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
 
 
 def _fail() -> NoReturn:
-    """End a fork that has not become an instance, and nothing of what it was forked from."""
+    """Exit a fork that has not become an instance, without running exit handlers of the zygote."""
     with suppress(BaseException):
         traceback.print_exc()
         sys.stderr.flush()
