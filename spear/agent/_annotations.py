@@ -462,7 +462,7 @@ def _fields_of(cls: type) -> tuple[dict[str, Check | None], list[str], frozenset
     return fields, required, frozenset(aliases) - fields.keys()
 
 
-_SAMPLES: Final[tuple[object, ...]] = (None, True, 0, 0.0, "", b"", [], {})  # of each type on the wire
+_SAMPLES: Final[tuple[object, ...]] = (None, True, 0, 0.0, "", b"", [], {})  # of all wire types
 
 
 def _instance(cls: type) -> Check | None:

@@ -3,7 +3,7 @@
 A page of memory that a fork shares with its template must be copied when either writes to it, and Python
 writes to every object that it uses. The login of a fork writes to some three hundred pages, while a
 caller waits. A pre-forked process therefore logs in and answers a call in advance. At one end of a socket
-it runs an agent of Spear; at the other end it sends the messages of a host with as little code as possible.
+it runs an agent of Spear; at the other end it sends a host's messages with as little code as possible.
 """
 
 from __future__ import annotations

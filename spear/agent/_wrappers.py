@@ -79,7 +79,7 @@ class _Passed(NamedTuple):
     positional: list[str]  # before *args
     keywords: dict[str, str]
     ends: set[object]  # the kinds of *args and **kwargs, if they are passed on
-    is_certain: bool  # False if the wrapper also uses a passed parameter, and may return without a call
+    is_certain: bool  # False if the wrapper also uses a passed parameter, and may not call
 
 
 def _through(own: list[Parameter], passed: _Passed, inner: Takes) -> Takes:

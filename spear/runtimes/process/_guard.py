@@ -90,7 +90,7 @@ class Guard:
                     sock.send(b"E")
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + END_SECONDS):
                     await trio.lowlevel.wait_readable(sock)
-                with suppress(OSError):  # a shutdown also affects copies of the socket in other processes
+                with suppress(OSError):  # also affects the socket's copies in other processes
                     sock.shutdown(socket.SHUT_RDWR)
 
     def _send(self, ends: list[int]) -> None:

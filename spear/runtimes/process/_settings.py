@@ -226,7 +226,7 @@ class ProcessSettings(RuntimeSettings):
                 raise ConfigurationError.about(
                     "environment", f"cannot have a variable {variable!r}"
                 )
-            if not isinstance(value, str):  # the value may be a secret, so the error does not show it
+            if not isinstance(value, str):  # not shown: it may be a secret
                 kind = type(value).__name__
                 raise ConfigurationError(
                     f"environment[{variable!r}] must be text, not of type {kind}", key="environment"
