@@ -333,7 +333,7 @@ class CallContext:
 
 @final
 class _Budget:
-    """The timeout of a call that a function makes.
+    """A timeout of a call that a function makes.
 
     Args:
         function: the name of the called function.

@@ -89,7 +89,7 @@ class Waiting:
 
     Attributes:
         call: the call that waits.
-        stuck: why the process was stalled at some time since the block was entered; empty if never.
+        stuck: the reason why the process has stalled since the block was entered; empty if it has not.
         stalls: "threads" or "calls" if this call took the last thread or slot and stalls the process;
             otherwise empty.
         wants_second_thread: whether the call holds a thread, and waits for a function that needs one.

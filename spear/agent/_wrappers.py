@@ -74,7 +74,7 @@ def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[exp
 
 
 class _Passed(NamedTuple):
-    """The arguments of a wrapper's call: parameters of the wrapper by name, other expressions as ""."""
+    """A wrapper's arguments for its call: parameters of the wrapper by name, other expressions as ""."""
 
     positional: list[str]  # before *args
     keywords: dict[str, str]

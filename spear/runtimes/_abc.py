@@ -311,7 +311,7 @@ class InstanceTemplate(ABC):
         ``startup_seconds`` itself, and name the step that took too long.
 
         Args:
-            endpoint: where the instance logs in.
+            endpoint: the endpoint at which the instance logs in.
             book: keeps the lines that the instance writes.
             timeouts: the timeouts of this instance.
 

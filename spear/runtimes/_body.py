@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class RuntimeSettings:
-    """The settings of one deployment's instances; each runtime has a subclass.
+    """A deployment's settings for its instances; each runtime has a subclass.
 
     Attributes:
         debug: whether errors carry tracebacks.
@@ -86,7 +86,7 @@ class InstanceSpec:
 @final
 @attrs.frozen(kw_only=True)
 class InstanceMetrics:
-    """The current resource usage of an instance; each None is a value that the runtime cannot tell.
+    """A snapshot of an instance's resource usage; None is a value that the runtime cannot tell.
 
     For a process, the numbers exclude its child processes.
 

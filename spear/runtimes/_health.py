@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @final
 @attrs.frozen(kw_only=True)
 class InstanceHealth:
-    """The health of an instance, as the host sees it.
+    """A snapshot of an instance's health, as the host sees it.
 
     Attributes:
         state: the current state.

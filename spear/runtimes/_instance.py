@@ -50,7 +50,7 @@ _STOPPED: Final = "it was stopped"
 Launch: TypeAlias = (
     "Callable[[Endpoint, LogBook, InstanceTimeouts], AbstractAsyncContextManager[InstanceBody]]"
 )
-"""Starts the body of an instance, such as a process; leaving the block releases all that it holds."""
+"""A function that starts an instance's body, such as a process; leaving the block releases the body."""
 
 
 @final
@@ -159,8 +159,8 @@ class Instance(metaclass=NoPublicConstructor):
         Cancellation changes nothing.
 
         Raises:
-            SpawnFailed: the instance has ended, or was still not ready ``exit_seconds`` after the
-                startup deadline.
+            SpawnFailed: the instance ended before it was ready, or was not ready within
+                ``startup_seconds`` plus ``exit_seconds``.
             WorkerDied: the instance has ended after it was ready.
         """
         deadline = self._begun + self._timeouts.startup_seconds + self._timeouts.exit_seconds
@@ -171,7 +171,7 @@ class Instance(metaclass=NoPublicConstructor):
         raise self._obituary()
 
     async def wait_exited(self) -> int | None:
-        """Wait until the instance has or counts as exited, and return its exit status. A checkpoint.
+        """Wait until the instance exits, or counts as exited; return its exit status. A checkpoint.
 
         Cancellation changes nothing.
         """
@@ -295,7 +295,7 @@ class Instance(metaclass=NoPublicConstructor):
         return self._worker_died(story, error)
 
     def _obituary(self) -> SpearError:
-        """Return the error for waiting until an instance is ready that has ended or is too late."""
+        """Return the error of :meth:`wait_ready` for an instance that has ended or is too late."""
         if self._was_ready:
             return self._worker_died(self._story())
         story = self._story()
@@ -351,7 +351,7 @@ class Instance(metaclass=NoPublicConstructor):
         self._exited()
 
     async def _give_up_killed(self) -> None:
-        """Declare a killed instance that does not exit to be exited, so that it is replaced."""
+        """Treat a killed instance that does not exit as exited, so that it is replaced."""
         await self._killed.wait()
         with trio.move_on_after(self._timeouts.kill_seconds):
             await self.wait_exited()
@@ -402,7 +402,7 @@ class Instance(metaclass=NoPublicConstructor):
             await self.kill(f"it {omission}")
 
     async def _see_off(self) -> None:
-        """Let an instance exit that has closed its connection; kill it after ``terminate_seconds``."""
+        """Wait until an instance that closed its channel exits; kill it after ``terminate_seconds``."""
         if not self._stopping.locked():
             with trio.move_on_after(self._timeouts.terminate_seconds):
                 await self.wait_exited()

@@ -134,7 +134,7 @@ def process_or_its_session(pid: int) -> PeerCheck:
 @final
 @attrs.frozen(kw_only=True)
 class AcceptorStatistics:
-    """The counters of an acceptor.
+    """An acceptor's counters.
 
     Attributes:
         accepted: connections accepted from listeners, refused ones included.

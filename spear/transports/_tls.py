@@ -43,7 +43,7 @@ def looks_like_tls(first_bytes: bytes) -> bool:
 @final
 @attrs.frozen(kw_only=True)
 class TlsServer:
-    """The TLS settings of a listener. All files are PEM files, given by their paths.
+    """A listener's TLS settings. All files are PEM files, given by their paths.
 
     Attributes:
         certificate: the file with the listener's certificate, followed by intermediate ones.
@@ -95,7 +95,7 @@ class TlsServer:
 @final
 @attrs.frozen(kw_only=True)
 class TlsClient:
-    """The TLS settings of a connection. All files are PEM files, given by their paths.
+    """A connection's TLS settings. All files are PEM files, given by their paths.
 
     Attributes:
         ca: a file of certificate authorities, the only ones to trust; None trusts the system's list.

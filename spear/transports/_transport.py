@@ -51,7 +51,7 @@ def _no_directory() -> str:
 @final
 @attrs.frozen(kw_only=True)
 class ListenOptions:
-    """Options of one listener. Settings of all listeners of a transport belong to the transport.
+    """A listener's options. Settings for all listeners of a transport belong to the transport.
 
     Attributes:
         name: a name for the listener, unique among the host's open listeners; letters, digits, ``-`` and
@@ -68,7 +68,7 @@ class ListenOptions:
 @final
 @attrs.frozen(kw_only=True)
 class ConnectOptions:
-    """Options of one connection.
+    """A connection's options.
 
     Attributes:
         seconds: time limit to resolve a name, connect, and finish the transport's own handshake.
@@ -144,7 +144,7 @@ class Transport(ABC):
             ChannelBroken: no program listens there, or there was no connection within
                 ``options.seconds``. With the code ``no_listener`` if no program will ever listen there
                 again, such as when the socket file has been removed.
-            AuthenticationFailed: the identity of the listener is wrong.
+            AuthenticationFailed: the listener failed to prove its identity.
             ConfigurationError: this address and these options cannot work.
         """
 

@@ -38,7 +38,7 @@ class MemoryBody(InstanceBody):
 
     Args:
         agent: the agent to run.
-        endpoint: where the agent logs in.
+        endpoint: the endpoint at which the agent logs in.
         limits: the limits of the host.
         timeouts: the timeouts of the instance.
         debug: whether errors carry tracebacks.

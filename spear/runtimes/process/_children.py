@@ -27,7 +27,7 @@ _known: Final[WeakKeyDictionary[CommunicationFactory, HostChildren]] = WeakKeyDi
 
 @final
 class HostChildren:
-    """The state that the processes of one host share.
+    """A host's state that all of its processes share.
 
     Attributes:
         starters: the limit on simultaneous starts.

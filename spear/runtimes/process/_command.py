@@ -57,7 +57,7 @@ async def launch_command(
     Args:
         command: a program, found by ``PATH``, and its command-line arguments.
         spec: the request for the template.
-        endpoint: where the agent may log in, from any process of this user that has the secret.
+        endpoint: the endpoint at which the agent, in any process of this user with the secret, logs in.
         book: keeps the lines that the command writes to its standard output and error.
         timeouts: the timeouts of the instance.
         environment: variables of the command, in addition to the ones that every instance inherits.

@@ -38,7 +38,7 @@ END_SECONDS: Final = 1.0
 @final
 @protected_class
 class Guard:
-    """The owner of the process that kills the instances of this host if this host dies."""
+    """A handle on the process that kills the instances of this host if this host dies."""
 
     def __init__(self) -> None:
         self._ends: set[int] = set()  # write ends of lifelines, and of launchers' gates

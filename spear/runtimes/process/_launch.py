@@ -92,7 +92,7 @@ async def launch_process(
         limits: the limits of the host, with the timeouts of this instance.
         starters: limits the number of simultaneous starts.
         guard: kills the process if this process dies.
-        endpoint: where the process may log in.
+        endpoint: the endpoint at which the process may log in.
         book: keeps the lines that the process writes.
         zygote: forks the process if possible; None to spawn it.
 

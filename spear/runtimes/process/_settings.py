@@ -35,7 +35,7 @@ BOOTSTRAP_FD: Final = "{bootstrap_fd}"
 """The placeholder in a command for the number of the file descriptor with the bootstrap record."""
 
 LEAST_OPEN_FILES: Final = 16
-"""The file descriptors that an interpreter with one connection and one thread pool needs to start."""
+"""File descriptors that an interpreter with one connection and one thread pool needs at least."""
 
 _AGENT_MODULE: Final = "spear.agent"
 
@@ -43,7 +43,7 @@ _AGENT_MODULE: Final = "spear.agent"
 @final
 @attrs.frozen(kw_only=True)
 class ResourceLimits:
-    """The limits that the kernel enforces on an instance; None is the limit of the host itself.
+    """An instance's resource limits, enforced by the kernel; None is the limit of the host itself.
 
     Attributes:
         memory_bytes: bytes of address space. A Python program with threads reserves far more address
@@ -138,7 +138,7 @@ STARTS: Final[tuple[StartMethod, ...]] = ("auto", "zygote", "spawn")
 @final
 @attrs.frozen(kw_only=True)
 class ProcessSettings(RuntimeSettings):
-    """The settings of a process instance.
+    """A process instance's settings.
 
     Either ``target`` or ``command`` must be given. A target is run by a Python interpreter with Spear's
     agent. A command may be any program. A program that is not Spear's agent but speaks the protocol

@@ -114,9 +114,9 @@ class Template:
     Attributes:
         name: the name for log lines.
         settled: set when it is known whether instances can be forked.
-        obstacle: why the loaded program cannot be forked, as the end of "it ...".
-        failure: why the program could not be loaded, as the end of "it ...".
-        death: how the template ended; empty while it runs.
+        obstacle: the reason why the loaded program cannot be forked, as the end of "it ...".
+        failure: the reason why the program could not be loaded, as the end of "it ...".
+        death: a description of the template's end; empty while it runs.
         is_current: whether more instances may be forked.
         pid: the pid of the process, while it runs.
     """

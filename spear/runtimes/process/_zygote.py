@@ -55,7 +55,7 @@ class ZygoteStatistics:
         spawned: instances that had to be spawned instead.
         loaded: processes that were started to load the program and fork instances.
         died: processes that had loaded the program and then died unexpectedly.
-        obstacle: why instances are spawned, as the end of "it ..."; empty if they are forked.
+        obstacle: the reason why instances are spawned, as the end of "it ..."; empty if forked.
     """
 
     pid: int | None = None
