@@ -207,7 +207,8 @@ class CallContext:
         Args:
             function: the name of the function at the host.
             arguments, keywords: the arguments of the function.
-            timeout: seconds, limited to the remaining time of this call; None for the remaining time.
+            timeout: seconds, limited to the remaining time of this call; None for the remaining time, or
+                for the agent's default if this call has no deadline.
 
         Raises:
             InvalidArguments: an argument cannot be sent, or does not fit.
@@ -324,7 +325,7 @@ class CallContext:
             seconds = self._service.call_seconds if timeout is None else timeout
             return _Budget(function, seconds, is_all=False)
         # On the wire, times are whole milliseconds, rounded up. Adding and subtracting clock times
-        # causes errors of nanoseconds; the fractions prevent that these become a millisecond.
+        # causes errors of nanoseconds; the fractions keep them from becoming a millisecond.
         left = (ceil(left * 1000 - 0.001) - 1.5) / 1000
         if timeout is None or timeout >= left:
             return _Budget(function, left, is_all=True)

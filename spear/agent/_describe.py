@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.agent")
 
 _OURS: Final = re.compile(r"\bspear\.(?:\w+\.)*_\w+\.(?=\w)")
-"""The private module path of a class of Spear in a signature, to be replaced by the public one."""
+"""The private module path before a class of Spear in a signature, to be replaced by ``spear.``."""
 
 
 @final

@@ -1,9 +1,9 @@
 """The conversion of an exception that leaves a function into the error that the caller receives.
 
 A CallFailed says whether its call was executed. A CallFailed that leaves a function may come from another
-call that the function made, and says nothing about the execution of this function. It is therefore
-converted to FunctionRaised, unless the agent has marked it with :func:`about_call` as an error of the
-call that the function handles.
+call that the function made, and says nothing about the execution of this function. The CallFailed is
+therefore converted to FunctionRaised, unless it is Overloaded, or the agent has marked it with
+:func:`about_call` as an error of the call that the function handles.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ _MACHINERY: Final = (
 
 
 def is_machinery(filename: str) -> bool:
-    """Return whether a frame of this file belongs to Spear or Trio or so, not to the program."""
+    """Return whether a file belongs to Spear, Trio, outcome, asyncio, contextlib or importlib."""
     return filename.startswith(_MACHINERY)
 
 

@@ -1,6 +1,6 @@
 """Loading a user's program and finding the agent in it.
 
-Only this module imports code by a name. The name comes from the command line or the host's settings, and
+Only this module imports a program by its name. The name comes from the command line of the process, and
 never from a message of a peer.
 """
 

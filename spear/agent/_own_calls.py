@@ -89,7 +89,7 @@ class Waiting:
 
     Attributes:
         call: the call that waits.
-        stuck: the reason why the process has stalled since the block was entered; empty if it has not.
+        stuck: the reason of a stall of the process since the block was entered; empty if none.
         stalls: "threads" or "calls" if this call took the last thread or slot and stalls the process;
             otherwise empty.
         wants_second_thread: whether the call holds a thread, and waits for a function that needs one.

@@ -73,7 +73,7 @@ async def _rehearse() -> None:
 
 
 def settle() -> None:
-    """Fill free memory, and exempt existing objects from garbage collection, so that forks share them."""
+    """Collect garbage, fill free memory, and exempt existing objects from later collections."""
     gc.collect()
     _fillers.append(_fill_holes())
     gc.freeze()

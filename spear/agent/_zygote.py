@@ -21,8 +21,8 @@ A fork becomes an instance when it receives a request over its own socket. After
 this process forks a few processes in advance. A pre-forked process has started Trio, warms up and waits.
 It ends when this process ends.
 
-A fork is a child of this process. Its pid stays valid until this process reaps the fork, only at the
-host's request. The host can therefore safely send a last signal to the fork's process group.
+A fork is a child of this process, and its pid stays valid until this process reaps it. An instance is
+reaped only at the host's request. The host can therefore safely send a last signal to its process group.
 """
 
 from __future__ import annotations

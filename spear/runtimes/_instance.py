@@ -284,7 +284,7 @@ class Instance(metaclass=NoPublicConstructor):
     # -- reasons of the end -------------------------------------------------------------------
 
     async def explain_loss(self, error: ChannelBroken | ChannelClosed) -> WorkerDied:
-        """Return the error for a call that was lost with its channel: how the instance died.
+        """Return the error for a call that was lost with its channel, which says how the instance died.
 
         The exit status is known a moment after the channel is lost. This method waits for the exit
         status, for at most ``exit_seconds`` of the timeouts. A checkpoint.
