@@ -1,7 +1,7 @@
 """The wire protocol without I/O: bytes, frames, handshake, calls, credit.
 
-Nothing here knows a socket, a clock, a task or a random number, so every rule can be driven by tests
-and used by an agent in any concurrency style. ``docs/wire.md`` is the normative text.
+This package uses no socket, clock, task or random number generator. Tests can therefore drive every rule,
+and an agent in any concurrency style can use it. ``docs/wire.md`` is the normative text.
 """
 
 from ._bootstrap import BOOTSTRAP_VERSION as BOOTSTRAP_VERSION

@@ -1,7 +1,7 @@
-"""A payload on its way into its final place.
+"""The buffer that a large payload is received into.
 
-Large payloads are as fast as the memory they arrive in: it should not be cleared before it is filled, nor
-be given back to the system between two of them.
+A large payload arrives as fast as its memory can be written, so that memory is neither cleared before it
+is filled nor returned to the operating system between two payloads.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from ._heads import Head
 
 @cache
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of large payloads for the next one.
+    """Make the C library keep the memory of freed large payloads for the next one.
 
-    It returns what it frees in large blocks to the system at once, and the next payload then costs a
-    page fault for each 4 KiB: a third of the rate of 1 MiB payloads. Having once freed a block of nearly
-    32 MiB, glibc keeps up to 64 MiB (mallopt(3), M_TRIM_THRESHOLD); elsewhere this does nothing. The
-    block itself is never touched, so it costs no memory.
+    By default, glibc returns a large freed block to the system at once, and the next payload then costs a
+    page fault for each 4 KiB: a third of the rate of 1 MiB payloads. Once a block of nearly 32 MiB has
+    been freed, glibc keeps up to 64 MiB (mallopt(3), M_TRIM_THRESHOLD). Other C libraries are not
+    affected. The block is never touched, so it takes no memory.
     """
     bytes(31 * 1024 * 1024)
 
 
 @cache
 def uncleared() -> Callable[[int], bytes]:
-    """What makes ``bytes`` of a size that hold whatever the memory held before.
+    """Return a function that allocates ``bytes`` of a given size without clearing the memory.
 
-    With ``bytes(size)``, which clears it, 1 MiB arrives at six sevenths of the rate. The function is the
-    one that C programs have for this (``PyBytes_FromStringAndSize`` with NULL). To find it takes 2 ms,
-    once.
+    With ``bytes(size)``, which clears the memory, 1 MiB arrives at six sevenths of the rate. The function
+    returned is the C API's ``PyBytes_FromStringAndSize``, called with NULL. Finding it takes 2 ms, once.
     """
     try:
         from ctypes import c_char_p, c_ssize_t, py_object, pythonapi
@@ -52,12 +51,12 @@ def uncleared() -> Callable[[int], bytes]:
 
 @final
 class Assembly:
-    """A payload being received into its final place.
+    """A payload that is being received into its final buffer.
 
-    ``BytesIO`` gives a writable view of what it holds, and hands out the same memory as ``bytes``
-    without a copy once the view is released. For 1 MiB that saves a copy of 0.1 ms, and the user gets
-    ``bytes`` whatever the size. tests/wire/test_receiver.py fails if a copy appears. Nobody sees it
-    before it is full.
+    ``BytesIO`` gives a writable view of its buffer, and returns the same memory as ``bytes`` without a
+    copy once the view is released. For 1 MiB that saves a copy of 0.1 ms, and the user gets ``bytes``
+    whatever the size. tests/wire/test_receiver.py fails if a copy appears. The application sees the
+    payload only when it is complete.
     """
 
     __slots__ = (
@@ -73,7 +72,7 @@ class Assembly:
         "type",
     )
 
-    # Memory is claimed in steps, so that a peer which claims 32 MiB must first send 28.
+    # The buffer grows in steps, so a peer that announces 32 MiB must send 28 MiB before all is allocated.
     STEP = 4 * 1024 * 1024
 
     def __init__(self, fields: tuple[int, int, int, int, int, Head | None], size: int) -> None:
@@ -85,21 +84,22 @@ class Assembly:
         self._file = BytesIO(uncleared()(self._claimed))
 
     def make_room(self) -> None:
-        """See that :meth:`target` has somewhere to point to."""
+        """Extend the buffer if it is full, so that :meth:`target` has room."""
         if self.filled == self._claimed:
             self._claimed = min(self.size, self.filled + self.STEP)
             self._file.seek(self._claimed - 1)
             self._file.write(b"\0")
 
     def target(self, count: int) -> memoryview:
-        """Where the next bytes go, at most ``count`` of them.
+        """Return a view of the buffer for the next bytes, at most ``count`` of them.
 
-        While this view lives, the memory cannot grow, nor be handed out without a copy. None is kept
-        here: a BytesIO that the garbage collector finds with a view on it complains (CPython 3.13).
+        While the view exists, the buffer can neither grow nor be returned without a copy. The assembly
+        keeps no view itself: if the garbage collector finds a BytesIO with a view, CPython 3.13 reports
+        an error.
         """
         return self._file.getbuffer()[self.filled : self.filled + count]
 
     def finish(self) -> Frame:
-        """The frame that it was the payload of."""
+        """Return the complete frame, with its payload."""
         payload = self._file.getvalue()
         return self.type, self.flags, self.call_id, self.a, self.b, self.head, payload

@@ -1,7 +1,7 @@
-"""The bootstrap record: what an instance has to know before it can reach its host, as one CBOR map.
+"""The bootstrap record: one CBOR map with all that an instance needs in order to reach its host.
 
-A runtime hands it over by a way of its own; processes read it from a pipe. ``docs/wire.md`` is the
-normative text. This module knows neither transports nor pipes: an address is text here.
+Each runtime delivers the record in its own way; a process reads it from a pipe. ``docs/wire.md`` is the
+normative text. This module knows neither transports nor pipes: it treats an address as text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ._heads import HeadRefused, HeadValue, decode_head_untrusted, encode_head
 BOOTSTRAP_VERSION: Final = 1
 
 MAX_ADDRESSES: Final = 16
-"""Addresses that an instance accepts in one record. Each of them can cost a start some seconds."""
+"""Most addresses that an instance accepts in one record. Each of them can delay a start by some
+seconds."""
 
 _LIMITS: Final = tuple(field.name for field in attrs.fields(WireLimits))
 
@@ -27,12 +28,13 @@ _LIMITS: Final = tuple(field.name for field in attrs.fields(WireLimits))
 @final
 @attrs.frozen
 class OfferedAddress:
-    """An address at which a host listens for an instance, and what is needed to trust who answers.
+    """An address at which a host listens for an instance, and the means to verify the host's certificate.
 
     Attributes:
-        address: its text form.
-        server_name: the name that the listener's certificate must have; empty for the address's host.
-        ca: PEM text of the certificates that may have signed the listener's; empty for the
+        address: the address as text.
+        server_name: the name that the listener's certificate must have; empty for the address's host
+            name.
+        ca: PEM text of the CA certificates that may have signed the listener's certificate; empty for the
             system's list.
     """
 
@@ -44,16 +46,16 @@ class OfferedAddress:
 @final
 @attrs.frozen(kw_only=True)
 class BootstrapRecord:
-    """Where the host is, who the instance is, and how it proves that.
+    """The addresses of the host, the id of the instance, and the secret that authenticates it.
 
     Attributes:
-        addresses: where the host listens for this instance, best first.
-        secret: proves who the instance is; good for one login.
+        addresses: the addresses at which the host listens for this instance, best first.
+        secret: the secret that authenticates the instance; good for one login.
         instance_id: id of the instance: runtime, name and incarnation.
-        limits: what the instance accepts, and how long it waits.
-        drain_seconds: for calls that run when a signal ends the instance.
-        debug: send tracebacks with errors.
-        low_latency: poll for input for a moment before blocking.
+        limits: limits of the instance: sizes, rates and timeouts.
+        drain_seconds: seconds that running calls have to finish after a signal asks the instance to stop.
+        debug: whether errors carry tracebacks.
+        low_latency: whether the instance polls for input for a moment before it blocks.
     """
 
     addresses: tuple[OfferedAddress, ...]
@@ -69,10 +71,10 @@ class BootstrapRecord:
         return f"<BootstrapRecord of {self.instance_id} at {where}>"
 
     def encode(self) -> bytes:
-        """The record as a CBOR map.
+        """Encode the record as a CBOR map.
 
         Raises:
-            ConfigurationError: it is too large, as with certificates of a whole system.
+            ConfigurationError: the record is too large, for example with all CA certificates of a system.
         """
         instance = self.instance_id
         changed: HeadValue = {
@@ -106,8 +108,8 @@ class BootstrapRecord:
         """Decode a record.
 
         Raises:
-            ConfigurationError: it is none, or of another version; the message names the field, never the
-                secret.
+            ConfigurationError: ``data`` is no valid record, or has another version; the message names the
+                field, never the secret.
         """
         try:
             fields = decode_head_untrusted(data)
@@ -183,7 +185,7 @@ def _limits(changes: HeadValue) -> WireLimits:
     values: dict[str, float] = {}
     for name, value in changes.items():
         default = getattr(DEFAULT_WIRE_LIMITS, name, None)
-        if not isinstance(default, int | float):  # a host newer than we may know other limits
+        if not isinstance(default, int | float):  # a limit that only a newer host knows
             continue
         if not isinstance(value, int | float):
             raise ValueError(f"limit {name} must be a number, not {value!r}")

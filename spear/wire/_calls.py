@@ -1,4 +1,4 @@
-"""One call, as far as the protocol knows it."""
+"""The protocol's state of one call."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ._credit import Windows
 from ._states import CALL_RECEIVES, CALL_SENDS, CallState, CallTable, Kind, Role
 
 MESSAGES_ID: Final = 0xFFFF_FFFF_FFFF_FFFF
-"""The call id of one-way messages."""
+"""The call id that all one-way messages use."""
 
 
 class Call:
-    """What the protocol knows of one call. The channel adds what it needs by subclassing.
+    """The protocol's state of one call. Channels add their own fields by subclassing.
 
     Attributes:
-        id: unique on the connection; odd if the host called.
-        state: where the call stands, seen from here.
-        sequence: the number of the request's frame in the outbox.
-        windows: credit, if the call streams.
+        id: id of the call, unique on the connection; odd if the host made the call.
+        state: state of the call, as this end sees it.
+        sequence: number of the request's frame in the outbox.
+        windows: flow-control windows; None unless the call streams.
     """
 
     __slots__ = ("id", "sequence", "state", "windows")
@@ -35,7 +35,7 @@ class Call:
 
 
 class CallerSide(Call):
-    """A call that we made."""
+    """A call that this end made."""
 
     __slots__ = ()
     role = Role.CALLER
@@ -47,7 +47,7 @@ class CalleeSide(Call):
     """A call that the peer made.
 
     Attributes:
-        request_bytes: what we hold for it.
+        request_bytes: bytes of the request that count against the limit of this end.
     """
 
     __slots__ = ("request_bytes",)
@@ -60,7 +60,7 @@ class CalleeSide(Call):
 
 @final
 class MessageStream(Call):
-    """One-way messages: a stream in both directions that lives as long as the connection."""
+    """The stream of one-way messages: items in both directions, open as long as the connection."""
 
     __slots__ = ()
     sends: ClassVar[CallTable] = {

@@ -1,7 +1,7 @@
-"""How a peer behaves: what costs this end more than it costs the peer, counted.
+"""Limits on the peer's frames that cost this end more to handle than they cost the peer to send.
 
-Each kind has a rate that no honest peer reaches. Exceeding the rate is a strike, and too many strikes
-are a broken rule. A trusted peer is not counted: a function trusts its host.
+Each kind of frame has a rate that no well-behaved peer reaches. Exceeding the rate is a strike; too many
+strikes are a protocol error. A trusted peer is not counted: a function trusts its host.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 @final
 class PeerConduct:
-    """The counts of one connection's peer. Methods raise RemoteProtocolError at one strike too many.
+    """Counters for one connection's peer. Methods raise RemoteProtocolError after too many strikes.
 
     Args:
-        limits: of this end.
-        is_trusted: whether nothing is counted.
+        limits: the limits of this end.
+        is_trusted: whether the peer is exempt from counting.
 
     Attributes:
-        controls: the rate of frames that carry neither calls nor credit in proper portions.
+        controls: rate limit for control frames: heartbeats, signals, small portions of credit and the
+            like.
     """
 
     __slots__ = (
@@ -43,8 +44,8 @@ class PeerConduct:
         self.controls = RateLimit(limits.control_frames_per_second, limits.control_frame_burst)
         self._max_strikes = limits.max_strikes
         self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
-        self._late_credit = 0  # of the peer's calls that are over, for items that are under way
-        self._allowed_for = 0  # calls of ours for each of which a signal was allowed
+        self._late_credit = 0  # credit left to ended calls of the peer, for items still in flight
+        self._allowed_for = 0  # number of our calls for which one signal each was allowed
 
     def control_untrusted(self, now: float, count: int = 1) -> None:
         """Count control frames."""
@@ -52,29 +53,29 @@ class PeerConduct:
             raise RemoteProtocolError("too many control frames")
 
     def cancel_untrusted(self, now: float) -> None:
-        """Count a call that the peer has cancelled."""
+        """Count a call that the peer cancelled."""
         if not self.is_trusted and self._cancels.hit(now) >= self._max_strikes:
             raise RemoteProtocolError("too many cancelled calls")
 
     def signal_untrusted(self, cost: int, calls: int, now: float) -> None:
-        """Count a signal as control frames, and allow one more for each call of ours.
+        """Count a signal as control frames, after allowing one more for each call that this end has made.
 
         Args:
-            cost: how many signals it counts for.
-            calls: how many calls this end has ever made.
-            now: the time.
+            cost: number of control frames that the signal counts as.
+            calls: number of calls that this end has made so far.
+            now: current time.
         """
         self.controls.allow(calls - self._allowed_for)
         self._allowed_for = calls
         self.control_untrusted(now, cost)
 
     def expect_late_items(self, credit: int) -> None:
-        """Expect items of a call that is over: it had so much credit left when it ended."""
-        # The peer may have sent so much before it knows, and the end of its items.
+        """Allow late items for a call that ended with ``credit`` bytes left to the peer."""
+        # Until the peer learns of the end, it may send that much, and the frame that ends its items.
         self._late_credit += max(0, credit) + ITEM_OVERHEAD_BYTES
 
     def late_items_untrusted(self, cost: int, now: float) -> None:
-        """Count items for a call that is over as control frames, beyond the credit that it had left."""
+        """Count late items for an ended call: beyond the credit it had left, as control frames."""
         self._late_credit -= max(cost, ITEM_OVERHEAD_BYTES)
         if self._late_credit < 0:
             self._late_credit = 0

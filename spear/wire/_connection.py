@@ -1,18 +1,18 @@
-"""One end of a connection: calls and frames in and out, without I/O.
+"""The protocol at one end of a connection: calls and frames in both directions, without I/O.
 
-This is the whole protocol after the framing: which frame may come when, how many calls are open, how
-much credit is left, how often a peer may annoy us. It knows no socket, no clock and no task; time
-comes in as a number, frames leave through a :class:`Sink`.
+This module is the whole protocol above the framing: the order of frames, the number of open calls, the
+credit left, and how often a peer may cause work. It uses no socket, clock or task: the time is passed in
+as a number, and frames leave through a :class:`Sink`.
 
 Invariants:
 
-* A rule broken by our own side raises ``LocalProtocolError`` and changes nothing. A rule broken by
-  the peer ends up in :attr:`Connection.error`, after the events of all frames before it.
-* A call is in :attr:`Connection.calls` from its request to its final frame, and counts as long.
-* Credit is spent and returned for every item, also for those nobody will read.
+* A rule that our own side breaks raises ``LocalProtocolError`` and changes nothing. A rule that the peer
+  breaks sets :attr:`Connection.error`, after the events of all earlier frames.
+* A call is in :attr:`Connection.calls`, and counts as open, from its request to its final frame.
+* Credit is spent and returned for every item, also for items that the application never reads.
 
 # Size: sending and receiving move the same calls through the same tables, and spend and return the same
-credit. What can be understood alone is in parts of its own: signals, a peer's conduct, windows of credit.
+credit. Parts that can be understood alone have their own modules: signals, peer conduct, flow control.
 """
 
 from __future__ import annotations
@@ -88,16 +88,16 @@ _OF_CONNECTION: Final = frozenset(
 _STREAMS: Final = STREAM | REPLY_STREAM
 _IN_PARTS: Final = frozenset({_REQUEST, _RESPONSE, _ITEM})
 
-# Where a plain request leads, looked up once and for all.
+# The state that a plain request leads to, looked up once.
 _REQUEST_SENT: Final = CALL_SENDS[Role.CALLER][_IDLE][Kind.REQUEST]
 _REQUEST_RECEIVED: Final = CALL_RECEIVES[Role.CALLEE][_IDLE][Kind.REQUEST]
 
 Event: TypeAlias = tuple[Call | None, int, int, int, int, Head | None, Received | list[bytes]]
-"""(call, frame type, flags, a, b, head, payload). Stream data comes as a list of items; the call is
-None for what concerns the connection."""
+"""(call, frame type, flags, a, b, head, payload). The payload of stream data is a list of items; the call
+is None for a frame that concerns the connection."""
 
 Accepts: TypeAlias = Callable[[int, Head | None], CallFailed | None]
-"""(function number, head) of a request -> why it is refused before its body is read, or None."""
+"""Called with a request's function number and head; returns the error to refuse it with, or None."""
 
 
 def _accept_all(function: int, head: Head | None) -> CallFailed | None:
@@ -105,37 +105,37 @@ def _accept_all(function: int, head: Head | None) -> CallFailed | None:
 
 
 def _in_bytes(payload: Payload) -> Buffer:
-    """The same payload with a length in bytes. Raises TypeError for what is none, before it counts."""
+    """Return the payload as a buffer whose length is in bytes. Raises TypeError if it is no buffer."""
     if isinstance(payload, Segment):
         return payload.as_view()
-    # A view of a bytearray would keep its owner from ever resizing it.
+    # A memoryview of a bytearray would stop the caller from resizing it.
     return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
 
 
 @final
 class Connection:
-    """The protocol's state at one end.
+    """The protocol state at one end of a connection.
 
     Args:
         role: HOST or AGENT.
-        limits: ours; the peer's arrive with the handshake.
-        sink: where frames go.
-        receiver: told when a half-received payload is not wanted any more.
-        trusted: do not count strikes against the peer (an agent trusts its host).
+        limits: the limits of this end; the peer's limits arrive with the handshake.
+        sink: takes the outgoing frames.
+        receiver: the parser of incoming bytes; the connection tells it which payloads to drop.
+        trusted: whether strikes against the peer are not counted (an agent trusts its host).
 
     Attributes:
-        state: where the connection stands.
+        state: state of the connection.
         peer: the peer's limits.
-        calls: those that are open, by id; from the request to the final frame.
-        incomplete: calls of the peer whose request is still coming in.
-        outbound_open: how many of the open calls are ours.
-        inbound_open: how many are the peer's.
-        request_bytes: what is held of the peer's requests.
-        refused: calls of the peer that ended before a handler began.
+        calls: open calls, by id; from the request to the final frame.
+        incomplete: calls of the peer whose request has not arrived completely.
+        outbound_open: number of open calls that this end made.
+        inbound_open: number of open calls that the peer made.
+        request_bytes: bytes of the requests of the peer's open calls.
+        refused: number of the peer's calls that ended before a handler began.
         messages: the stream of one-way messages.
-        windows: the credit that all streams share.
-        error: what the peer did wrong; there is no more to be received then.
-        unknown_frames: of kinds that a later version of the protocol may have.
+        windows: flow-control windows of the whole connection, shared by all streams.
+        error: the rule that the peer broke, if any; nothing is received after it.
+        unknown_frames: number of ignored frames of types that this version does not know.
     """
 
     __slots__ = (
@@ -170,29 +170,29 @@ class Connection:
         self.inbound_open = 0
         self.request_bytes = 0
         self.refused = 0
-        # The host's calls are odd, the agent's are even.
+        # Calls of the host have odd ids, calls of the agent even ones.
         self._next_id = 1 if role is Role.HOST else 2
         self._peer_last_id = 0 if role is Role.HOST else -1
         self.windows = self._connection_windows()
-        # One-way messages are the items of a stream that is always there.
+        # One-way messages are the items of a stream that always exists.
         self.messages = MessageStream()
-        self._begun_items: dict[int, int] = {}  # call id -> cost of the item that is half here
-        self._refunded = 0  # credit of items never sent, about which nobody has been told yet
-        self._finals = 0  # final frames pushed since the last look at whether the peer reads
-        self._finals_mark = 0  # the sink's frame before the final frames that are counted
-        self._heard = float("-inf")  # when frames arrived last
+        self._begun_items: dict[int, int] = {}  # call id -> credit cost of its partly received item
+        self._refunded = 0  # credit of items never sent, not yet reported as an event
+        self._finals = 0  # final frames pushed since the last check that the peer reads
+        self._finals_mark = 0  # number of the sink's frame before those final frames
+        self._heard = float("-inf")  # time when frames last arrived
         self._new_call: Callable[[], CalleeSide] = CalleeSide
         self._accepts: Accepts = _accept_all
         self._on_incomplete: Callable[[CalleeSide, int], None] | None = None
 
     @property
     def trusts_peer(self) -> bool:
-        """Whether the peer may cost us what it likes: a function's host may."""
+        """Whether strikes against the peer are not counted, as for the host of a function."""
         return self._conduct.is_trusted
 
     @classmethod
     def opened(cls, role: Role, limits: WireLimits, sink: Sink) -> Connection:
-        """A connection that needs no handshake, because both ends are in one process."""
+        """Return an open connection without a handshake, for two ends in one process."""
         connection = cls(role, limits, sink, trusted=True)
         connection.state = ConnectionState.OPEN
         connection.open(limits)
@@ -201,19 +201,19 @@ class Connection:
     # -- from the handshake to traffic ------------------------------------------------------------
 
     def receive_control_untrusted(self, kind: Kind) -> None:
-        """Make the move for a frame of the handshake. Raises RemoteProtocolError."""
+        """Change the state for a received frame of the handshake. Raises RemoteProtocolError."""
         state = CONNECTION_RECEIVES[self._role][self.state].get(kind)
         if state is None:
             raise RemoteProtocolError(f"{kind.name} while {self.state.name}")
         self.state = state
 
     def open(self, peer: WireLimits) -> None:
-        """The handshake is done: use the peer's limits, raise the caps of the receiver."""
+        """End the handshake: use the peer's limits, and raise the caps of the receiver."""
         self.peer = peer
         self.windows = self._connection_windows()
         self._open_windows(self.messages)
         self.calls[self.messages.id] = self.messages
-        if isinstance(self._sink, Outbox):  # a sink that does not encode has no use for it
+        if isinstance(self._sink, Outbox):  # other sinks encode nothing, so they need no limits
             self._sink.open(peer, self._refund)
         if self._receiver is not None:
             self._receiver.open(self._admit_fragmented)
@@ -224,13 +224,13 @@ class Connection:
         accepts: Accepts,
         on_incomplete: Callable[[CalleeSide, int], None] | None = None,
     ) -> None:
-        """Take calls of the peer from now on.
+        """Accept calls of the peer from now on.
 
         Args:
-            new_call: makes the object for a call that the peer starts.
-            accepts: asked for every request before its body is read.
-            on_incomplete: told of a call, and of the milliseconds that it has, when the first part of
-                a fragmented request is here. The rest may never come.
+            new_call: returns the object for a call that the peer starts.
+            accepts: called for every request before its body is read.
+            on_incomplete: called with a call and its ``deadline_ms`` when the first part of a
+                fragmented request has arrived. The rest may never come.
         """
         self._new_call = new_call
         self._accepts = accepts
@@ -242,8 +242,8 @@ class Connection:
         """Send a frame that concerns the connection: handshake, announcement, heartbeat, close.
 
         Raises:
-            LocalProtocolError: the table does not allow it now.
-            ValueError: a head cannot carry this.
+            LocalProtocolError: the current state does not allow the frame.
+            ValueError: the head cannot be encoded.
         """
         state = CONNECTION_SENDS[self._role][self.state].get(kind)
         if state is None:
@@ -256,7 +256,7 @@ class Connection:
         self.state = state
 
     def lose(self) -> None:
-        """The transport is gone: nothing goes out or comes in any more, and every call is over."""
+        """End the connection and all its calls, because the transport is gone."""
         self.state = _CLOSED
         for call in self.calls.values():
             call.state = CallState.DONE
@@ -267,7 +267,7 @@ class Connection:
 
     @property
     def last_peer_call(self) -> int:
-        """The newest call of the peer that we took: what CLOSE reports."""
+        """The newest call id of the peer that this end received: the id that CLOSE reports."""
         return max(self._peer_last_id, 0)
 
     # -- calls that we make ---------------------------------------------------------------------
@@ -284,10 +284,10 @@ class Connection:
         """Send a request.
 
         Raises:
-            ChannelClosed: one of the two sides is leaving.
-            LocalProtocolError: the peer takes no payload of that size, or no further call now, or
-                this call was started before.
-            ValueError: a head cannot carry this.
+            ChannelClosed: one of the two sides is shutting down.
+            LocalProtocolError: the payload is too large for the peer, the peer accepts no further call
+                now, or this call was started before.
+            ValueError: the head cannot be encoded.
         """
         if self.state is not _OPEN:
             raise ChannelClosed("this connection takes no new calls")
@@ -317,12 +317,12 @@ class Connection:
         self.outbound_open += 1
 
     def cancel(self, call: CallerSide, reason: int = 0) -> bool:
-        """Give up a call of ours; True if it was never sent and is over at once.
+        """Cancel a call of ours; return True if its request was never sent, so that it is over at once.
 
-        Otherwise it stays open until the peer's final frame: its handler has to end first.
+        Otherwise the call stays open until the peer's final frame, because its handler has to end first.
         """
         state = call.sends[call.state].get(Kind.CANCEL)
-        if state is None:  # it is over, or cancelled already
+        if state is None:  # the call is over, or already cancelled
             return call.state is CallState.DONE
         if self._sink.retract(call.id, call.sequence):
             call.state = CallState.DONE
@@ -334,17 +334,17 @@ class Connection:
         return False
 
     def is_unsent(self, call: CallerSide) -> bool:
-        """Whether no byte of a call of ours has been sent."""
+        """Whether no byte of a call that this end made has been sent."""
         return self._sink.is_unsent(call.id, call.sequence)
 
     # -- calls that the peer makes ----------------------------------------------------------------
 
     def respond(self, call: CalleeSide, payload: Payload, flags: int, micros: int) -> None:
-        """Send the result: the final frame of a call. If it was cancelled, nobody wants the payload.
+        """Send the result, the final frame of a call; without the payload if the call was cancelled.
 
         Raises:
-            LocalProtocolError: the call has had its final frame, or the peer takes no payload of
-                that size; the call is then still open.
+            LocalProtocolError: the call has had its final frame; or the payload is too large for the
+                peer, and the call is still open.
         """
         if call.state is _CANCELLING:
             payload = b""
@@ -360,14 +360,14 @@ class Connection:
         self._finals += 1
 
     def _to_be_pushed(self, payload: Payload, flags: int) -> tuple[Payload, int]:
-        """What is not bytes, as the sink takes it, and the flags that go with it."""
+        """Return a payload that is not ``bytes`` in a form for the sink, and the flags for it."""
         if not isinstance(payload, Segment):
             return _in_bytes(payload), flags
         lent = payload if self._sink.may_lend(payload) else payload.as_view()
         return lent, flags | SHARED
 
     def fail(self, call: CalleeSide, failure: CallFailed) -> None:
-        """Send a failure: the final frame of a call. Raises LocalProtocolError as `respond` does."""
+        """Send a failure, the final frame of a call. Raises LocalProtocolError if it has had one."""
         self._end_inbound(call, _ERROR)
         if self.incomplete.pop(call.id, None) is not None and self._receiver is not None:
             self._receiver.refuse(call.id)
@@ -375,15 +375,15 @@ class Connection:
         self._refuse(call.id, failure)
 
     def signal(self, call: CalleeSide, payload: Payload, flags: int, now: float) -> bool:
-        """Tell the caller how far the call is; an unsent earlier signal is replaced.
+        """Send a progress report to the caller; it replaces an earlier one that is still unsent.
 
-        At most ``SIGNALS_PER_SECOND`` are sent, because the peer cuts who sends more.
+        At most ``SIGNALS_PER_SECOND`` are sent, because the peer disconnects an end that sends more.
 
         Returns:
-            False if the signal is held back: :meth:`send_signals` is to be called a moment later.
+            False if the signal is held back: call :meth:`send_signals` a moment later.
 
         Raises:
-            LocalProtocolError: the call is over or cancelled, or the payload above a fragment.
+            LocalProtocolError: the call is over or cancelled, or the payload is larger than a fragment.
         """
         if call.sends[call.state].get(Kind.SIGNAL) is None:
             raise LocalProtocolError(f"cannot report progress of a call that is {call.state.name}")
@@ -397,20 +397,20 @@ class Connection:
         return self._signals.send(call.id, report, flags, now)
 
     def send_signals(self, now: float) -> bool:
-        """Send signals that were held back, as many as may be sent now; False if some are left."""
+        """Send signals that were held back, as many as the rate allows; return False if some are left."""
         return self._signals.send_held(self.calls, now)
 
     # -- items of streams ---------------------------------------------------------------------------
 
     def may_send_item(self, call: Call) -> bool:
-        """Whether the peer has lent enough credit for an item to begin."""
+        """Whether there is credit left to begin an item, on this stream and on the connection."""
         windows = call.windows
         return (
             windows is not None and windows.send.available > 0 and self.windows.send.available > 0
         )
 
     def send_item(self, call: Call, payload: Payload, flags: int) -> int:
-        """Send one item, returns the credit it costs; the caller has asked :meth:`may_send_item`.
+        """Send one item and return the credit it costs; call only if :meth:`may_send_item` is true.
 
         Raises:
             LocalProtocolError: the call is over or does not stream, or the item is too large.
@@ -435,7 +435,7 @@ class Connection:
         return cost
 
     def end_items(self, call: Call) -> None:
-        """Say that no further item will come. Raises LocalProtocolError if that was said before."""
+        """Send the end of the items. Raises LocalProtocolError if it was sent before."""
         state = call.sends[call.state].get(Kind.LAST_ITEM)
         if state is None:
             raise LocalProtocolError(f"cannot end the items of a call that is {call.state.name}")
@@ -443,7 +443,7 @@ class Connection:
         self._sink.push(_ITEM, LAST, call.id, 0, 0)
 
     def consumed(self, call: Call, cost: int) -> None:
-        """The application has taken items that cost so much: give the credit back."""
+        """Return the credit of items that the application has taken."""
         windows = call.windows
         if windows is not None and call.state is not CallState.DONE:
             credit = windows.receive.consume(cost)
@@ -451,18 +451,18 @@ class Connection:
                 self._sink.push_credit(call.id, credit)
         self._return_credit(cost)
 
-    # -- what comes in ----------------------------------------------------------------------------
+    # -- incoming frames --------------------------------------------------------------------------
 
     def receive(self, frames: list[Frame], now: float) -> Iterator[Event]:
-        """Apply frames that arrived at time ``now``, and iterate over what they mean.
+        """Apply frames that arrived at time ``now``, and iterate over their events.
 
-        A frame is applied when its event is asked for, not earlier: if the consumer fails, or stops, the
-        calls of the frames behind are still in :attr:`calls`, where their deadlines and the end of the
-        connection find them.
+        A frame is applied only when its event is requested. If the consumer fails or stops, the calls of
+        the remaining frames are therefore not lost: they are still in :attr:`calls`, where their
+        deadlines and the end of the connection apply to them.
 
-        If the receiver has paused until these frames are applied, it then parses more of its input, and
-        the iterator goes on with those frames. If the peer broke a rule, the iterator ends in front of
-        the bad frame, and :attr:`error` is set.
+        If the receiver is paused until these frames are applied, it then parses more of its input, and
+        the iterator continues with the new frames. If the peer broke a rule, the iterator ends before the
+        bad frame and :attr:`error` is set.
         """
         receiver, calls = self._receiver, self.calls
         self._heard = now
@@ -508,9 +508,9 @@ class Connection:
             yield (None, _CREDIT, 0, refunded, 0, None, b"")
 
     def _begin_untrusted(self, frame: Frame) -> CalleeSide | None:
-        """Open the call of a request that is complete; None if it was refused."""
+        """Return the call of a complete request, opening it unless it is open; None if it was refused."""
         _, flags, call_id, function, _, head, payload = frame
-        # One that came in parts was admitted with its first.
+        # A request in parts was admitted with its first part.
         inbound = self.incomplete.pop(call_id, None) if self.incomplete else None
         if inbound is None:
             return self._admit_untrusted(flags, call_id, function, head, len(payload))
@@ -560,7 +560,7 @@ class Connection:
     def _admit_fragmented(
         self, type_: int, flags: int, call_id: int, a: int, b: int, head: Head | None, size: int
     ) -> bool:
-        """Whether the receiver should keep a fragmented payload: asked at its first fragment."""
+        """Whether the receiver should keep a fragmented payload; called at its first fragment."""
         if type_ not in _IN_PARTS:
             raise RemoteProtocolError(f"frame {type_:#x} in parts")
         in_segment, flags = bool(flags & SEGMENT), flags & ~SEGMENT
@@ -569,7 +569,7 @@ class Connection:
         if in_segment and not flags & SHARED and size > self._limits.max_message_bytes:
             raise RemoteProtocolError(f"{size} bytes in a segment, which we would have to copy")
         if type_ == _REQUEST:
-            # What is shared is not ours: it counts among the segments instead.
+            # Shared memory is not ours: it counts against the limits for segments instead.
             ours = 0 if in_segment and flags & SHARED else size
             call = self._admit_untrusted(flags, call_id, a, head, ours)
             if call is not None:
@@ -580,7 +580,7 @@ class Connection:
         known = self.calls.get(call_id)
         cost = 0
         if type_ == _ITEM:
-            # Spent with the first fragment, because from then on it takes memory.
+            # Spend the credit at the first fragment: the item takes memory from then on.
             if flags & BATCH or a != 1:
                 raise RemoteProtocolError("several items in parts")
             cost = size + ITEM_OVERHEAD_BYTES
@@ -601,7 +601,7 @@ class Connection:
         return True
 
     def _receive_other_untrusted(self, frame: Frame, now: float) -> Event | None:
-        """Everything but a plain request or response."""
+        """Apply any frame but a plain request or response."""
         type_, flags, call_id, a, b, head, payload = frame
         kind = kind_of(type_, flags)
         moves = CONNECTION_RECEIVES[self._role][self.state]
@@ -622,7 +622,7 @@ class Connection:
         elif type_ == _ITEM:
             return self._receive_items_untrusted(frame, kind, now)
         elif type_ == _RELEASE:
-            # Not counted: there are no more of these than we have sent segments.
+            # Not counted as a control frame: the peer can release no more segments than we sent.
             if call_id or not self._sink.released(a):
                 raise RemoteProtocolError(f"releases a segment that it does not have ({a})")
         elif type_ == _ERROR:
@@ -639,7 +639,7 @@ class Connection:
 
     def _receive_items_untrusted(self, frame: Frame, kind: int, now: float) -> Event | None:
         type_, flags, call_id, count, b, head, payload = frame
-        assert not isinstance(payload, Segment)  # _admit_fragmented() refuses that
+        assert not isinstance(payload, Segment)  # _admit_fragmented() refuses segments of items
         if flags & BATCH:
             try:
                 items = unpack_items_untrusted(payload)
@@ -651,7 +651,7 @@ class Connection:
             cost = len(payload) + len(items) * ITEM_OVERHEAD_BYTES
         if len(items) != count or (not count and (payload or not flags & LAST)):
             raise RemoteProtocolError("stream data that does not hold what it says")
-        is_begun = call_id in self._begun_items  # then its first fragment has paid for it
+        is_begun = call_id in self._begun_items  # the credit was spent at the first fragment
         if is_begun:
             self._check_order_untrusted(call_id)
             del self._begun_items[call_id]
@@ -677,18 +677,18 @@ class Connection:
         if isinstance(call, CalleeSide):
             self._moved_untrusted(call_id, Kind.CANCEL)
             self._abandon_incoming(call_id)
-            if call_id in self.incomplete:  # no handler has begun, so nobody else will end it
+            if call_id in self.incomplete:  # no handler has begun, so the call must be ended here
                 self.fail(call, CallCancelled("cancelled", delivered="no"))
             else:
                 return (call, type_, flags, a, b, head, payload)
         elif call is not None or not self._is_over(call_id):
             raise RemoteProtocolError(f"cancels a call that it has not made ({call_id})")
         elif self._abandon_incoming(call_id):
-            pass  # the rest of a payload that nobody wanted will not come
+            pass  # the rest of a refused payload will not come
         elif self._sink.abandon(call_id):
             self._refuse(call_id, CallCancelled("cancelled", delivered="yes"))
         else:
-            self._conduct.control_untrusted(now)  # it crossed the final frame
+            self._conduct.control_untrusted(now)  # the cancellation crossed the final frame
         return None
 
     def _receive_credit_untrusted(self, frame: Frame, now: float) -> Event | None:
@@ -704,14 +704,14 @@ class Connection:
         if windows is None or not windows.send.grant(credit):
             raise RemoteProtocolError(f"more credit than was spent (call {call_id})")
         if credit * 4 < windows.send.size:
-            # Small change. Credit in proper portions cannot flood us: we have spent it before.
+            # A small portion. Larger portions cannot flood us: we spent that credit before.
             self._conduct.control_untrusted(now)
         return (call, type_, flags, credit, b, head, payload)
 
     def _receive_signal_untrusted(self, frame: Frame, now: float) -> Event | None:
         type_, _, call_id, flags, b, head, payload = frame
         self._conduct.signal_untrusted(signal_cost(len(payload)), (self._next_id - 1) // 2, now)
-        if not call_id:  # reserved for what may concern a connection some day
+        if not call_id:  # reserved for future signals about the connection
             self.unknown_frames += 1
             return None
         if call_id not in self.calls and self._is_over(call_id):
@@ -724,7 +724,7 @@ class Connection:
     # -- steps of both directions ------------------------------------------------------------------
 
     def _moved_untrusted(self, call_id: int, kind: int) -> Call:
-        """The call, moved by what came in."""
+        """Return the call, moved to the state that the received frame leads to."""
         call = self.calls.get(call_id)
         if call is None:
             raise RemoteProtocolError(f"frame {kind:#x} for no call ({call_id})")
@@ -735,7 +735,7 @@ class Connection:
         return call
 
     def _is_over(self, call_id: int) -> bool:
-        """Whether this call has existed (it is not open any more, or the caller would not ask)."""
+        """Whether this call existed and has ended; ask only about a call that is not open."""
         last = self._next_id - 2 if (call_id - self._next_id) % 2 == 0 else self._peer_last_id
         return 0 < call_id <= last
 
@@ -744,18 +744,18 @@ class Connection:
             raise RemoteProtocolError("an item without credit")
 
     def _check_order_untrusted(self, call_id: int) -> None:
-        """A frame ends a payload that came in parts: is it really that payload?"""
+        """Check that a frame which ends a payload in parts does not arrive before the payload's end."""
         if self._receiver is not None and self._receiver.is_assembling(call_id):
             raise RemoteProtocolError(f"a frame overtakes one of its own call ({call_id})")
 
     def _check_reading_untrusted(self) -> None:
-        """See that the peer reads: as many answers as it may have calls have been pushed."""
-        if self._sink.is_unsent(0, self._finals_mark + 1):  # then so are all those behind it
+        """Check that the peer reads, once as many final frames are pushed as it may have calls."""
+        if self._sink.is_unsent(0, self._finals_mark + 1):  # the first is unsent, so all are
             raise RemoteProtocolError("starts calls and does not read the answers")
         self._finals, self._finals_mark = 0, self._sink.pushed
 
     def _end_outbound(self, call: Call) -> None:
-        """A call of ours has had its final frame, or was never sent."""
+        """Remove a call of ours that had its final frame or was never sent."""
         self._abandon_incoming(call.id)
         if self._sink.abandon(call.id):
             # The peer must learn that the rest of this payload will not come.
@@ -771,7 +771,7 @@ class Connection:
         if self._signals:
             self._signals.send_last(call)
         if before is _CANCELLING:
-            self._sink.abandon(call.id)  # items nobody waits for
+            self._sink.abandon(call.id)  # items that the caller no longer reads
         if call.windows is not None:
             self._conduct.expect_late_items(call.windows.receive.available)
         call.state = state
@@ -785,7 +785,7 @@ class Connection:
         self._finals += 1
 
     def _abandon_incoming(self, call_id: int) -> bool:
-        """The rest of a payload will not come; True if there was one under way."""
+        """Drop a payload whose rest will not come; return True if one was being received."""
         if self._receiver is None or not self._receiver.abandon(call_id):
             return False
         self._return_credit(self._begun_items.pop(call_id, 0))
@@ -802,7 +802,7 @@ class Connection:
         )
 
     def _refund(self, credit: int) -> None:
-        """Items were dropped before a byte of them was sent."""
+        """Take back the credit of items that were dropped before a byte of them was sent."""
         self.windows.send.available += credit
         self._refunded += credit
 

@@ -1,18 +1,18 @@
 """The calling convention: how arguments and results become bytes.
 
 * A call with exactly one argument, given by position and of type bytes, bytearray or memoryview, is
-  **raw**: the payload is that argument. An empty raw payload is an empty argument, not "none".
+    **raw**: the payload is that argument. An empty raw payload is an empty argument, not a missing one.
 * Every other call is **CBOR**: the payload is an array of two items, the positional arguments as an
   array and the keyword arguments as a map with text keys. ``f()`` is ``[[], {}]``.
 * A result of type bytes, bytearray or memoryview is raw; every other result is one CBOR item. Items
   of streams and progress reports follow the rule of results.
-* A segment, as users have it in a ``SharedBuffer``, is raw as well.
+* A segment (the memory of a user's ``SharedBuffer``) is raw as well.
 
-On the way out, attrs classes and dataclasses become maps, enums become their values, tuples become
-arrays. What becomes of a decoded argument is the agent's affair.
+When values are encoded, attrs classes and dataclasses become maps, enums become their values, and tuples
+become arrays. The agent decides what types decoded arguments are converted to.
 
-Raw payloads are not copied: a buffer that was sent must not be changed any more. Inside of lists and maps
-bytes and bytearrays may stand, views of memory not.
+Raw payloads are not copied, so a buffer must not be changed after it was sent. Lists and maps may contain
+bytes and bytearrays, but no memoryviews.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ NONE: Final = encode_value(None)
 def encode_arguments(
     positional: Sequence[object], keywords: Mapping[str, object]
 ) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR) of a call with these arguments.
+    """Return (payload, whether it is CBOR) for a call with these arguments.
 
     Raises:
-        TypeError: one of them cannot be sent; the message names its type.
+        TypeError: an argument cannot be sent; the message names its type.
     """
     if not keywords:
         if not positional:
@@ -53,20 +53,20 @@ def encode_arguments(
 def encode_call(
     function: str, positional: Sequence[object], keywords: Mapping[str, object]
 ) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR) of a call, as :func:`encode_arguments`, for callers that are users.
+    """Return (payload, whether it is CBOR) for a call, with errors that a user can understand.
 
     Raises:
         InvalidArguments: an argument cannot be sent; the message names it and its type.
     """
     if len(positional) == 1 and not keywords and isinstance(positional[0], _RAW):
-        return _as_payload(positional[0]), False  # there is nothing to be checked
+        return _as_payload(positional[0]), False  # raw bytes need no check
     try:
         check_arguments(positional, keywords)
         try:
             return encode_arguments(positional, keywords)
         except (TypeError, ValueError):
             check_arguments(positional, keywords, text=True)
-            raise  # pragma: no cover  # check_arguments() has found what is wrong
+            raise  # pragma: no cover  # check_arguments() has raised for the fault
     except CannotSend as fault:
         raise InvalidArguments(
             f"{function}({fault.path}): {fault}",
@@ -76,10 +76,10 @@ def encode_call(
 
 
 def encode_result(result: object) -> tuple[Payload, bool]:
-    """(payload, whether it is CBOR) of a result or an item.
+    """Return (payload, whether it is CBOR) for a result or an item.
 
     Raises:
-        TypeError: it cannot be sent; the message names the type.
+        TypeError: the value cannot be sent; the message names its type.
     """
     if type(result) is bytes:
         return result, False
@@ -91,18 +91,18 @@ def encode_result(result: object) -> tuple[Payload, bool]:
 
 
 def encode_sendable(result: object) -> tuple[Payload, bool]:
-    """The same, for results and items that users have made. Raises CannotSend, which tells the place."""
+    """Encode a result or item that a user made. Raises CannotSend, which names the faulty part."""
     try:
-        if not isinstance(result, memoryview | Segment):  # sent by themselves, but in nothing else
+        if not isinstance(result, memoryview | Segment):  # can only be sent alone
             check_sendable(result)
         return encode_result(result)
     except (TypeError, ValueError):
         check_text(result)
-        raise  # pragma: no cover  # check_text() has found what is wrong
+        raise  # pragma: no cover  # check_text() has raised for the fault
 
 
 def _as_payload(buffer: Payload) -> Payload:
-    """The same bytes, as something whose length is their number."""
+    """Return the buffer with ``len()`` equal to its size in bytes; copied only if necessary."""
     if isinstance(buffer, memoryview) and (buffer.itemsize != 1 or not buffer.c_contiguous):
         return buffer.tobytes()
     return buffer
@@ -112,7 +112,7 @@ _unfolded: Final[dict[type, tuple[tuple[str, str], ...]]] = {}  # class -> (key,
 
 
 def unfold(value: object) -> object:
-    """What stands for an object that CBOR has no item for. Raises TypeError if nothing does."""
+    """Return the CBOR-encodable form of an object. Raises TypeError if its class has none."""
     cls = type(value)
     names = _unfolded.get(cls)
     if names is None:
@@ -123,7 +123,7 @@ def unfold(value: object) -> object:
 
 
 def _attributes_of(cls: type) -> tuple[tuple[str, str], ...]:
-    """The attributes of a data class, each under the name its constructor has for it."""
+    """Return (constructor parameter, attribute) for each field of a data class."""
     fields = getattr(cls, "__attrs_attrs__", None)
     if fields is not None:
         return tuple((field.alias or field.name, field.name) for field in fields)
@@ -135,10 +135,10 @@ def _attributes_of(cls: type) -> tuple[tuple[str, str], ...]:
 
 
 def decode_result(payload: bytes | memoryview, is_cbor: bool) -> Value:
-    """The result, or the item of a stream, in a payload.
+    """Decode the result, or the stream item, in a payload.
 
     Raises:
-        ValueError: it is not a valid one.
+        ValueError: the payload is not valid.
     """
     if not is_cbor:
         return payload

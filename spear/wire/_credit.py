@@ -1,16 +1,16 @@
-"""Flow control: who may still send how many bytes.
+"""Flow control: how many bytes each end may still send.
 
-A receiver lends its sender a window of bytes. Sending an item spends credit; when the receiver's
-application has taken the item, the receiver gives the credit back. The sum of what the sender may
-spend, what is under way, what is unread and what is about to be given back never changes.
+A receiver grants its sender a window of bytes. Sending an item spends credit; when the receiver's
+application has taken the item, the receiver returns the credit. The sum of the sender's credit, the bytes
+in flight, the unread bytes and the credit about to be returned never changes.
 
-Two rules keep this simple and free of deadlocks:
+Two rules keep flow control simple and free of deadlocks:
 
-* An item may *begin* while any credit is left, and is then spent whole, so credit may fall below
-  zero. An item that has begun never has to wait in the middle, hence an item larger than the window
-  still passes. A receiver holds at most one window and one item.
-* Each item costs ``ITEM_OVERHEAD_BYTES`` more than its bytes, so that a window bounds the memory of
-  a million empty items as well.
+* An item may *begin* while any credit is left, and then spends its whole cost, so credit may fall below
+  zero. A sender therefore never waits in the middle of an item, and an item larger than the window still
+  passes. A receiver buffers at most one window and one item.
+* Each item costs ``ITEM_OVERHEAD_BYTES`` more than its bytes, so a window also bounds the memory of a
+  million empty items.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Final, final
 import attrs
 
 ITEM_OVERHEAD_BYTES: Final = 64
-"""About what CPython needs for a small ``bytes`` object and its place in a queue."""
+"""About the memory that CPython needs for a small ``bytes`` object and its slot in a queue."""
 
 
 @final
 @attrs.define
 class SendWindow:
-    """What this side may still send.
+    """Credit of this side for sending.
 
     Attributes:
-        size: what was lent.
-        available: what is left: an item may begin while it is above 0, and then takes its whole cost.
+        size: size of the window, as granted by the peer.
+        available: credit left; an item may begin while it is above 0, and then spends its whole cost.
     """
 
     size: int
@@ -40,7 +40,7 @@ class SendWindow:
         self.available = self.size
 
     def grant(self, credit: int) -> bool:
-        """Give back what the peer has returned; False if that is more than was ever spent."""
+        """Add credit that the peer returned; return False if that is more than was ever spent."""
         self.available += credit
         return self.available <= self.size
 
@@ -48,28 +48,28 @@ class SendWindow:
 @final
 @attrs.define
 class ReceiveWindow:
-    """What the peer may still send us."""
+    """Credit of the peer for sending to us."""
 
     size: int
-    # How far it may be overdrawn by items that are not the last of those the sender has begun: a
-    # connection's items overtake each other, those of one stream do not.
+    # Bytes that items other than the last one begun may overdraw the window. Above 0 only for a whole
+    # connection, on which items can overtake each other; items of one stream cannot.
     overdraft: int = 0
     available: int = attrs.field(init=False)
     consumed: int = attrs.field(
         init=False, default=0
-    )  # taken by the application, not yet given back
+    )  # taken by the application, credit not yet returned
 
     def __attrs_post_init__(self) -> None:
         self.available = self.size
 
     def receive(self, cost: int) -> bool:
-        """Account for an item that arrived; False if the peer had no credit to begin it."""
+        """Subtract the cost of an arrived item; return False if the peer had no credit to begin it."""
         before = self.available
         self.available -= cost
         return before > 0 or self.available > -self.overdraft
 
     def consume(self, cost: int) -> int:
-        """Account for items the application took; returns the credit to give back now, often 0.
+        """Count items that the application took; return the credit to send back now, often 0.
 
         Credit is returned in portions of half a window: one frame for thousands of small items.
         """
@@ -83,7 +83,7 @@ class ReceiveWindow:
 
 @final
 class Windows:
-    """Both directions of one stream, or of a whole connection."""
+    """The windows of both directions of one stream, or of a whole connection."""
 
     __slots__ = ("receive", "send")
 

@@ -1,4 +1,4 @@
-"""Failures of calls, as exceptions at both ends and as ERROR frames in between."""
+"""Failures of calls: exceptions at both ends, ERROR frames between them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from spear._errors import (
 from ._frames import DELIVERED_MAYBE, DELIVERED_YES
 from ._heads import Head
 
-# Whatever the limit says: both must fit into one head.
+# Independent of the limits: message and traceback together must fit into one head.
 MOST_MESSAGE_BYTES: Final = 16 * 1024
 MOST_TRACEBACK_BYTES: Final = 32 * 1024
 MOST_TYPE_BYTES: Final = 256
-"""Of the name of a type, and of each other short text."""
+"""Most bytes of a type's name, and of each other short text."""
 
 FAILURE_NUMBERS: Final[dict[type[CallFailed], int]] = {
     CallFailed: 1,
@@ -38,23 +38,23 @@ FAILURE_NUMBERS: Final[dict[type[CallFailed], int]] = {
     InvalidArguments: 8,
     WorkerDied: 9,
 }
-"""The numbers that stand for failures in ERROR frames."""
+"""The failure number in ERROR frames of each exception class."""
 
 _BY_NUMBER: Final = {number: cls for cls, number in FAILURE_NUMBERS.items()}
 
-# What an InvalidArguments knows besides, under the same names in the head.
+# Further attributes of InvalidArguments, with the same names in the head.
 _FIT: Final = ("parameter", "expected", "got")
 
 _FLAGS: Final[dict[Delivered, int]] = {"no": 0, "maybe": DELIVERED_MAYBE, "yes": DELIVERED_YES}
 
 
 def overloaded(message: str, code: str) -> Overloaded:
-    """Return the refusal of a call that exceeds a limit of its connection: soon, one may fit."""
+    """Return the refusal of a call that exceeds a limit of its connection; a retry may succeed soon."""
     return Overloaded(message, retry_after_seconds=0.1, code=code)
 
 
 def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, int, int, Head]:
-    """(flags, a, b, head) of the ERROR frame that carries this failure."""
+    """Return (flags, a, b, head) of the ERROR frame for this failure."""
     retry_after_ms = 0
     max_message_bytes = min(max_message_bytes, MOST_MESSAGE_BYTES)
     if isinstance(failure, FunctionRaised):
@@ -80,7 +80,7 @@ def encode_failure(failure: CallFailed, max_message_bytes: int) -> tuple[int, in
 
 def _number_of(cls: type[CallFailed]) -> int:
     number = FAILURE_NUMBERS.get(cls)
-    if number is None:  # a class of somebody else's
+    if number is None:  # a subclass defined elsewhere: use its nearest base class
         return next(FAILURE_NUMBERS[each] for each in cls.__mro__ if each in FAILURE_NUMBERS)
     return number
 
@@ -88,9 +88,9 @@ def _number_of(cls: type[CallFailed]) -> int:
 def decode_failure_untrusted(
     flags: int, a: int, b: int, head: Head | None, max_message_bytes: int
 ) -> CallFailed:
-    """Return the failure that an ERROR frame stands for, with its texts cut as a sender cuts them.
+    """Return the exception for an ERROR frame, with texts cut to the lengths that a sender uses.
 
-    Never raises: a head that makes no sense becomes plain text.
+    Never raises: invalid fields of the head are replaced by defaults.
     """
     head = head or {}
     message = head.get("message")
@@ -130,7 +130,7 @@ def _clip_traceback(text: str, max_message_bytes: int) -> str:
 
 
 def clip(text: str, max_bytes: int, *, keep_end: bool = False) -> str:
-    """At most ``max_bytes`` of UTF-8, cut between characters, with a mark where it was cut."""
+    """Cut a text to ``max_bytes`` of UTF-8, between characters, and mark the cut with ``...``."""
     encoded = text.encode("utf-8", "backslashreplace")
     if len(encoded) <= max_bytes:
         return encoded.decode()

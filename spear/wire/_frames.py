@@ -5,14 +5,15 @@ fixed width, so one ``struct`` packs or unpacks a whole frame, while any CBOR de
 with ``loads(frame[8:])``::
 
     86                            array of six
-    19 tt ff                      what it is: frame type, flags
-    1b id id id id id id id id    call id (0: the connection itself)
-    1a aa aa aa aa                a number, which means what the type says
-    1a bb bb bb bb                another one
-    f6 | map                      head: null, or a small map with text keys
-    5a nn nn nn nn ...            payload: last, hence a slice and never a copy
+        19 tt ff                      frame type, flags
+        1b id id id id id id id id    call id (0: the connection itself)
+        1a aa aa aa aa                a number, whose meaning depends on the type
+        1a bb bb bb bb                another one
+        f6 | map                      head: null, or a small map with text keys
+        5a nn nn nn nn ...            payload: last, so that it can be sliced out
 
-This module knows the layout and the names of things. It knows no rule about what may follow what.
+This module defines the layout, the frame types and the flags. It contains no rule about the order of
+frames.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from ._heads import Head
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 Payload: TypeAlias = Buffer | Segment
-"""What may be sent."""
+"""A payload that can be sent."""
 
 Received: TypeAlias = bytes | Segment
-"""What arrives: ``bytes``, but for what the peer has handed over in a segment."""
+"""A received payload: ``bytes``, unless the peer passed it in a segment."""
 
 Frame: TypeAlias = tuple[int, int, int, int, int, Head | None, Received]
 """(type, flags, call id, a, b, head, payload): a bare tuple, because building a named one for every
@@ -39,7 +40,7 @@ frame costs more than parsing it (0.30 us against 0.04 us)."""
 
 
 class FrameType(enum.IntEnum):
-    """What a frame is about. A set top bit means: a receiver that does not know it must give up."""
+    """The type of a frame. A receiver that does not know a type with the top bit set must disconnect."""
 
     CHALLENGE = 0x81
     AUTH_REQUEST = 0x82
@@ -81,13 +82,13 @@ SHARED: Final = 0x80  # request, response: the sender has made the payload to be
 
 NO_DEADLINE: Final = 0xFFFF_FFFF
 
-# One struct for the plain frame, that is a frame with no head. The constants between the fields are
-# CBOR's type bytes, taken in pairs where they touch: packing 14 values costs 0.14 us, 11 cost 0.12.
+# The struct of a plain frame: one without a head. The constants between the fields are CBOR type bytes,
+# in pairs where they touch: packing 14 values costs 0.14 us, 11 cost 0.12.
 PLAIN: Final = Struct(">HBBBQBIBIHI")
 LENGTH: Final = Struct("<Q")
 
-# The same with its length in front, for frames below 64 KiB: there two bytes of the little-endian
-# length say everything. Saves a second struct and a concatenation (0.11 us of 0.36).
+# A plain frame with its length prefix, for frames below 64 KiB, where only two bytes of the little-endian
+# length can be nonzero. This saves a second struct and a concatenation (0.11 us of 0.36).
 SHORT: Final = Struct(">BB6xHBBBQBIBIHI")
 _ITEM: Final = Struct(">BI")
 
@@ -98,19 +99,19 @@ NULL_BYTES: Final = 0xF65A  # null; byte string with a uint32 length
 
 PREFIX_BYTES: Final = LENGTH.size
 PLAIN_BYTES: Final = PLAIN.size
-"""Body of a frame with neither head nor payload: the smallest body there is."""
+"""Bytes of the body of a frame with neither head nor payload: the smallest body."""
 
 HEAD_OFFSET: Final = PLAIN_BYTES - 6
-"""Where the head begins in the body: all before it has a fixed width."""
+"""Offset of the head in the body: everything before it has a fixed width."""
 
 BYTES_BYTES: Final = 5
-"""The payload's own CBOR prefix, ``5a`` and its length."""
+"""Bytes of the payload's CBOR prefix: ``5a`` and its length."""
 
 
 def pack_prefix(
     type_: int, flags: int, call_id: int, a: int, b: int, head: bytes | None, size: int
 ) -> bytes:
-    """Everything of a frame that comes before its ``size`` bytes of payload."""
+    """Return the part of a frame before its ``size`` bytes of payload."""
     if head is None:
         return LENGTH.pack(PLAIN_BYTES + size) + PLAIN.pack(
             ARRAY_KIND, type_, flags, ID, call_id, NUMBER, a, NUMBER, b, NULL_BYTES, size
@@ -123,7 +124,7 @@ def pack_prefix(
 
 
 def pack_items(items: list[Buffer]) -> bytes:
-    """Several stream items as one payload: a CBOR sequence of byte strings (RFC 8742)."""
+    """Join stream items into one payload: a CBOR sequence of byte strings (RFC 8742)."""
     parts: list[Buffer] = []
     for item in items:
         parts.append(_ITEM.pack(0x5A, len(item)))
@@ -132,7 +133,7 @@ def pack_items(items: list[Buffer]) -> bytes:
 
 
 def unpack_items_untrusted(payload: bytes) -> list[bytes]:
-    """The items of a batch.
+    """Split a payload into the items of a batch.
 
     Raises:
         ValueError: the payload is not a sequence of byte strings with four-byte lengths.

@@ -1,12 +1,12 @@
-"""How the two ends prove to each other who they are.
+"""Mutual authentication of the two ends.
 
-The secret itself never crosses the wire. Each side signs both nonces, so that a recorded handshake is
-worth nothing, and the two directions sign different texts, so that a proof cannot be sent back.
+The secret itself never crosses the wire. Each side signs both nonces, so a recorded handshake cannot be
+replayed. The two directions sign different texts, so a proof cannot be reflected to its sender.
 
-After the first login the secret is spent: both sides derive a session key from it, and a connection
-that breaks is resumed with that key and fresh nonces.
+After the first login the secret is spent: both sides derive a session key from it. A broken connection is
+resumed with the session key and fresh nonces.
 
-Pure: nonces come from the caller, and so does the decision whether a login is welcome.
+This module is pure: the caller supplies nonces and decides whether to accept a login.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ OLDEST_VERSION: Final = 1
 NONCE_BYTES: Final = 32
 
 LEAST_FRAGMENT_BYTES: Final = 32 * KIB
-"""Less is refused: cutting 32 MiB into single bytes would cost the sender a minute."""
+"""Smallest fragment size accepted: cutting 32 MiB into single bytes would cost the sender a minute."""
 
-# What of our limits the peer must know to keep them: name on the wire -> (field, its unit there).
+# Limits that the peer must know: name on the wire -> (field, multiplier to the wire's unit).
 _ANNOUNCED: Final = {
     "fragment": ("fragment_bytes", 1),
     "message": ("max_message_bytes", 1),
@@ -38,7 +38,7 @@ _ANNOUNCED: Final = {
     "connection": ("connection_window_bytes", 1),
     "heartbeat": ("heartbeat_seconds", 1000),
 }
-# The same for ends that pass segments to each other.
+# Further limits, for ends that pass segments to each other.
 _ANNOUNCED_SEGMENTS: Final = {
     "segment": ("max_segment_bytes", 1),
     "segments": ("max_segments", 1),
@@ -47,13 +47,13 @@ _ANNOUNCED_SEGMENTS: Final = {
 _MOST: Final = 2**32 - 1
 
 SEGMENTS: Final = "segments"
-"""The feature: large payloads may come as descriptors of sealed memory files."""
+"""The feature of passing large payloads as file descriptors of sealed memory files."""
 
 
 @final
 @attrs.frozen
 class Challenge:
-    """Host to agent, first: which versions I speak, and a number you have never seen."""
+    """The host's first message to the agent: the versions that it supports, and a fresh nonce."""
 
     nonce: bytes = attrs.field(repr=False)
     newest: int = VERSION
@@ -61,7 +61,7 @@ class Challenge:
     features: tuple[str, ...] = ()
 
     def to_head(self) -> Head:
-        """The head that carries it."""
+        """Return the head for this message."""
         return {
             "versions": [self.oldest, self.newest],
             "nonce": self.nonce,
@@ -70,7 +70,7 @@ class Challenge:
 
     @classmethod
     def from_head_untrusted(cls, head: Head | None) -> Challenge:
-        """Raises RemoteProtocolError."""
+        """Decode the message. Raises RemoteProtocolError."""
         head = head or {}
         versions = head.get("versions")
         if not isinstance(versions, list) or len(versions) != 2:
@@ -84,7 +84,7 @@ class Challenge:
 @final
 @attrs.frozen
 class AuthRequest:
-    """Agent to host: who I am, and a proof of it."""
+    """The agent's login to the host: its instance id, and a proof that it knows the secret."""
 
     version: int
     instance: InstanceId
@@ -96,7 +96,7 @@ class AuthRequest:
     features: tuple[str, ...] = ()
 
     def to_head(self) -> Head:
-        """The head that carries it."""
+        """Return the head for this message."""
         return {
             "version": self.version,
             "runtime": self.instance.runtime,
@@ -112,7 +112,7 @@ class AuthRequest:
 
     @classmethod
     def from_head_untrusted(cls, head: Head | None) -> AuthRequest:
-        """Raises RemoteProtocolError."""
+        """Decode the message. Raises RemoteProtocolError."""
         head = head or {}
         version, proof = head.get("version"), head.get("proof")
         runtime, name, incarnation = (
@@ -148,14 +148,14 @@ class AuthRequest:
 @final
 @attrs.frozen
 class AuthAccepted:
-    """Host to agent: welcome, and here is the proof that I am your host."""
+    """The host's reply to a successful login, with a proof that the host knows the secret, too."""
 
     proof: bytes = attrs.field(repr=False)
     limits: WireLimits = attrs.field(factory=WireLimits, repr=False)
     features: tuple[str, ...] = ()
 
     def to_head(self) -> Head:
-        """The head that carries it."""
+        """Return the head for this message."""
         return {
             "ok": True,
             "proof": self.proof,
@@ -165,7 +165,7 @@ class AuthAccepted:
 
     @classmethod
     def from_head_untrusted(cls, head: Head | None) -> AuthAccepted | None:
-        """None for a refusal. Raises RemoteProtocolError."""
+        """Decode the message; return None for a refusal. Raises RemoteProtocolError."""
         head = head or {}
         ok, proof = head.get("ok"), head.get("proof")
         if ok is False:
@@ -176,27 +176,27 @@ class AuthAccepted:
 
 
 REFUSAL: Final[Head] = {"ok": False, "reason": "authentication failed"}
-"""Every refusal reads the same; the reason is in the host's log and counters."""
+"""The head of every refusal; the actual reason is only in the host's log and counters."""
 
 
 def choose_version(challenge: Challenge) -> int | None:
-    """The newest version both sides speak, if there is one."""
+    """Return the newest version that both sides support, or None."""
     newest = min(VERSION, challenge.newest)
     return newest if newest >= max(OLDEST_VERSION, challenge.oldest) else None
 
 
 def agent_text(version: int, instance: InstanceId, host_nonce: bytes, agent_nonce: bytes) -> bytes:
-    """What the agent signs."""
+    """Return the bytes that the agent signs."""
     return _text(b"spear-agent", version, instance, host_nonce, agent_nonce)
 
 
 def host_text(version: int, instance: InstanceId, host_nonce: bytes, agent_nonce: bytes) -> bytes:
-    """What the host signs."""
+    """Return the bytes that the host signs."""
     return _text(b"spear-host", version, instance, host_nonce, agent_nonce)
 
 
 def derive_session(secret: Secret, host_nonce: bytes, agent_nonce: bytes) -> Secret:
-    """The key that resumes this session once its first connection is gone."""
+    """Return the key that resumes this session after its first connection is lost."""
     return Secret(secret.prove(_join(b"spear-session", host_nonce, agent_nonce)))
 
 
@@ -215,12 +215,12 @@ def _text(
 
 
 def _join(*parts: bytes) -> bytes:
-    """Parts with their lengths: no two lists of parts give the same bytes."""
+    """Join parts, each after its length, so that no two lists of parts give the same bytes."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def announce_limits(limits: WireLimits, features: tuple[str, ...] = ()) -> dict[str, HeadValue]:
-    """What the peer must know to keep our limits."""
+    """Return the limits that the peer must keep, for the head of a handshake message."""
     announced = {**_ANNOUNCED, **_ANNOUNCED_SEGMENTS} if SEGMENTS in features else _ANNOUNCED
     return {
         name: int(min(max(getattr(limits, field) * unit, 1), _MOST))
@@ -229,7 +229,7 @@ def announce_limits(limits: WireLimits, features: tuple[str, ...] = ()) -> dict[
 
 
 def learn_limits_untrusted(announced: HeadValue) -> WireLimits:
-    """The peer's limits; what it does not say is taken as the default. Raises RemoteProtocolError."""
+    """Return the peer's limits, with defaults for those it omits. Raises RemoteProtocolError."""
     if announced is None:
         return DEFAULT_WIRE_LIMITS
     if not isinstance(announced, dict):
@@ -245,7 +245,7 @@ def learn_limits_untrusted(announced: HeadValue) -> WireLimits:
             raise RemoteProtocolError(f"fragments of {value} bytes are too small")
         if value != getattr(DEFAULT_WIRE_LIMITS, field) * unit:
             changes[field] = value if unit == 1 else value / unit  # type: ignore[assignment]  # floats
-    # Nearly all peers have the same limits: let ten thousand of them share one object.
+    # Nearly all peers have the default limits: ten thousand of them can share one object.
     return attrs.evolve(DEFAULT_WIRE_LIMITS, **changes) if changes else DEFAULT_WIRE_LIMITS
 
 

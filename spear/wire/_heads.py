@@ -1,8 +1,8 @@
 """The optional head of a frame: a small CBOR map, decoded strictly.
 
-A head comes from a peer, so it is checked before it is built. cbor2 alone accepts trailing bytes,
-tags that build regular expressions or cyclic lists, and 64 KiB of empty maps that become megabytes
-of objects; the scan below refuses all of that while it has allocated nothing.
+A head comes from a peer, so it is checked before it is decoded. cbor2 alone accepts trailing bytes, tags
+that build regular expressions or cyclic lists, and 64 KiB of empty maps that become megabytes of objects.
+The scan below refuses all of these before anything is allocated.
 
 This is the only module of the wire package that imports cbor2.
 """
@@ -32,7 +32,7 @@ class HeadRefused(ValueError):
     """A head cannot be sent.
 
     Attributes:
-        code: of the LocalProtocolError that it becomes.
+        code: code of the LocalProtocolError that this error is converted to.
     """
 
     def __init__(self, message: str, code: str = "head_not_sendable") -> None:
@@ -45,10 +45,10 @@ _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = 2, 3, 4, 5, 6, 7
 
 
 def encode_head(head: Head) -> bytes:
-    """One CBOR map that every receiver takes.
+    """Encode a head as one CBOR map, within the limits that every receiver accepts.
 
     Raises:
-        HeadRefused: a head cannot carry this; the message says why.
+        HeadRefused: the head cannot be encoded within these limits; the message says why.
     """
     _check_depth(head, MAX_DEPTH)
     try:
@@ -63,7 +63,7 @@ def encode_head(head: Head) -> bytes:
 
 
 def _check_depth(value: object, levels: int) -> None:
-    # cbor2 6.2 follows its input down to the end of the stack: 10,000 levels end the process.
+    # cbor2 6.2 encodes recursively without a limit: 10,000 levels crash the process.
     children: Iterable[object]
     if isinstance(value, Mapping):
         children = value.values()
@@ -78,10 +78,10 @@ def _check_depth(value: object, levels: int) -> None:
 
 
 def decode_head_untrusted(data: bytes) -> dict[str, HeadValue]:
-    """The map in ``data``, which is exactly one map and nothing behind it.
+    """Decode ``data``, which must be exactly one map.
 
     Raises:
-        ValueError: anything else; the message says what.
+        ValueError: ``data`` is something else; the message says what.
     """
     end = skip_item_untrusted(data, 0)
     if end != len(data):
@@ -90,7 +90,7 @@ def decode_head_untrusted(data: bytes) -> dict[str, HeadValue]:
 
 
 def load_map_untrusted(data: bytes) -> dict[str, HeadValue]:
-    """Build a map that :func:`skip_item_untrusted` has passed. Raises ValueError."""
+    """Decode a map that :func:`skip_item_untrusted` has accepted. Raises ValueError."""
     if not data or data[0] >> 5 != _MAP:
         raise ValueError("a head must be a map")
     try:
@@ -103,10 +103,10 @@ def load_map_untrusted(data: bytes) -> dict[str, HeadValue]:
 
 
 def skip_item_untrusted(data: bytes, position: int) -> int:
-    """The offset behind the CBOR item that begins at ``position``, without building it.
+    """Return the offset after the CBOR item that begins at ``position``, without building it.
 
     Refuses tags, indefinite lengths, simple values other than false, true and null, keys that are not
-    text, more than 16 levels and more than 1,024 items. Raises ValueError saying which.
+    text, more than 16 levels and more than 1,024 items. Raises ValueError with the reason.
     """
     end = len(data)
     # One entry for each open container: how many items are still to come, and whether it is a map.
@@ -118,7 +118,7 @@ def skip_item_untrusted(data: bytes, position: int) -> int:
             if not open_containers:
                 return position
             remaining, is_map = open_containers.pop()
-        # The items of a map alternate key, value; an even number to come means: a key is next.
+        # Keys and values alternate: with an even number of items left, the next one is a key.
         key_expected = is_map and remaining % 2 == 0
         remaining -= 1
         items += 1
@@ -148,7 +148,7 @@ def skip_item_untrusted(data: bytes, position: int) -> int:
 
 
 def _argument_untrusted(data: bytes, position: int, end: int, info: int) -> tuple[int, int]:
-    """The offset behind an item's argument, and the argument."""
+    """Return the offset after an item's argument, and the argument."""
     if info < 24:
         return position, info
     if info > 27:

@@ -1,14 +1,13 @@
-"""Frames in, bytes out.
+"""The outgoing half of a connection: frames in, bytes out, without I/O.
 
-The outgoing half of a connection, without I/O: it keeps what is to be sent until somebody takes it,
-in the order that lets nothing small wait for something large.
+The outbox keeps frames until they are taken, in an order in which no small frame waits for a large one.
 
-* Credit, heartbeats and progress have a lane of their own in which the newest replaces the older,
-  so a peer that never reads cannot make it grow.
+* Credit, heartbeats and progress have a lane of their own. In this lane the newest frame replaces an
+  older one of its kind, so a peer that never reads cannot make the lane grow.
 * Ordinary frames keep their order.
-* Payloads above the fragment size are cut, and the payloads under way take turns, one fragment each.
-  No more of them are begun than the peer has agreed to assemble at once. Later frames of the same
-  call wait behind its payload.
+* Payloads above the fragment size are cut, and the payloads under way take turns, one fragment each. The
+  outbox begins no more of them than the peer has agreed to assemble at once. Later frames of the same
+  call wait behind the call's payload.
 """
 
 from __future__ import annotations
@@ -42,28 +41,29 @@ from ._heads import Head, encode_head
 from ._outgoing import Batch, Bulk, LendingFrame, encode_loan
 
 BATCHED_BYTES: Final = 1024
-"""Stream items up to here share frames."""
+"""Largest stream items that share a frame with others."""
 
 BATCH_BYTES: Final = 16 * 1024
-"""How much a shared frame holds: enough to make its head cheap, too little to be waited for."""
+"""Bytes of items in a shared frame: enough to amortise the frame's overhead, without a noticeable
+delay."""
 
 INLINE_BYTES: Final = 8 * 1024
-"""Up to here a payload is copied behind its head; above, copying costs more than a second buffer: a third
+"""Largest payload that is copied behind its head. Above, copying costs more than a second buffer: a third
 of the CPU time at 16 KiB."""
 
 OPENING_BYTES: Final = 1024
-"""What the first frame of a fragmented payload holds of it: little, so that the receiver soon knows where
-the rest belongs and can read that straight into place. With READ_AHEAD_BYTES at the other end, this is
-6 % of the rate of 4 MiB payloads."""
+"""Payload bytes in the first frame of a fragmented payload: few, so that the receiver soon knows the
+buffer for the rest and can read straight into it. Together with READ_AHEAD_BYTES at the other end, this
+is worth 6 % of the rate of 4 MiB payloads."""
 
 ROUND_BYTES: Final = 1024 * 1024
-"""How much of the large payloads one :meth:`Outbox.take` hands out: the size of the socket buffer."""
+"""Bytes of large payloads that one :meth:`Outbox.take` returns: the size of the socket buffer."""
 
 EARLY_FRAMES: Final = 16
 EARLY_BYTES: Final = 256 * 1024
-"""So many small frames, and so much of larger ones, are worth a system call of their own: the peer works
-on them meanwhile. Waiting for the end of the scheduler's pass instead makes the two processes take turns:
-half the rate with 64 payloads of 1 KiB in flight, and of 16 KiB."""
+"""Number of small frames, and bytes of larger ones, that are worth a system call of their own: the peer
+can work on them meanwhile. Waiting for the end of the scheduler's pass would make the two processes take
+turns: half the rate with 64 payloads of 1 KiB in flight, and of 16 KiB."""
 
 _LENDABLE: Final = frozenset({FrameType.EXECUTION_REQUEST, FrameType.EXECUTION_RESPONSE})
 
@@ -75,18 +75,18 @@ def _nothing(*_: object) -> None:
 
 
 _Waiting: TypeAlias = tuple[bytes, int]
-"""A whole frame behind a payload of its call, and the credit that it has cost."""
+"""A complete frame queued behind a payload of its call, and the credit that the frame has cost."""
 
 
 @final
 class Outbox:
-    """Frames that wait to be sent.
+    """A queue of frames to be sent.
 
     Args:
         limits: the *peer's* limits for fragments, messages and assembly.
         on_pending: called, synchronously, when the outbox stops being empty.
-        on_many: called when so many frames wait that sending some of them now lets the peer begin
-            while we go on.
+        on_many: called when so many frames are queued that sending some at once lets the peer begin its
+            work while this end continues.
     """
 
     __slots__ = (
@@ -109,34 +109,34 @@ class Outbox:
         self._frames: list[Buffer | Batch] = []
         self._batched = False  # some of the frames are batches
         self._batches: dict[int, Batch] = {}  # call id -> the batch that takes its next item
-        self._vectored = False  # some of the frames are large: hand them out as they are
+        self._vectored = False  # some of the frames are large: return them unjoined
         self._credits: dict[int, int] = {}
         self._latest: dict[tuple[int, int], bytes] = {}
-        # Call id -> what of this call is still to be sent, in order; begins with a Bulk.
+        # Call id -> the unsent frames of this call, in order; the first one is a Bulk.
         self._bulk: dict[int, deque[Bulk | _Waiting]] = {}
         self._lender: Lender | None = None
-        self.has_lent = False  # from the first LendingFrame on
-        self.has_more = False  # large payloads were left by take()
-        self._begun_bytes = 0  # size of the payloads of which a fragment has been taken
+        self.has_lent = False  # whether a LendingFrame was ever pushed
+        self.has_more = False  # whether take() left large payloads
+        self._begun_bytes = 0  # total size of the payloads of which a fragment was taken
         self.pending_bytes = 0
-        self.pushed = 0  # frames pushed so far; the number of the newest
-        self.taken = 0  # the number of the newest frame that was taken, fragmented ones aside
+        self.pushed = 0  # number of frames pushed so far; the number of the newest one
+        self.taken = 0  # number of the newest frame taken, not counting fragmented ones
 
     def __bool__(self) -> bool:
         return bool(self._frames or self._bulk or self._credits or self._latest)
 
     def open(self, peer: WireLimits, on_dropped: Callable[[int], None]) -> None:
-        """The handshake is done.
+        """Use the peer's limits from now on: the handshake is done.
 
         Args:
-            peer: its limits.
-            on_dropped: called with the credit of stream items that will not be sent after all.
+            peer: the peer's limits.
+            on_dropped: called with the credit of stream items that are dropped before they are sent.
         """
         self._limits = peer
         self._on_dropped = on_dropped
 
     def lend_through(self, lender: Lender) -> None:
-        """From now on, let ``lender`` say which payloads go in segments."""
+        """From now on, let ``lender`` decide which payloads are passed in segments."""
         self._lender = lender
 
     # -- filling ------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Outbox:
         payload: Payload = b"",
         head: Head | None = None,
     ) -> None:
-        """Queue a frame. The payload must not be changed until it is sent."""
+        """Queue a frame. The payload must not be changed before it is sent."""
         size = len(payload)
         if (
             head is None
@@ -162,7 +162,7 @@ class Outbox:
             # The hot path: 0.35 us for 1 KiB.
             body = PLAIN_BYTES + size
             self._frames.append(
-                _pack_short(  # type: ignore[operator]  # no segment is so small: see may_lend()
+                _pack_short(  # type: ignore[operator]  # no segment is this small: see may_lend()
                     body & 255, body >> 8, ARRAY_KIND, type_, flags, ID, call_id, NUMBER, a, NUMBER,
                     b, NULL_BYTES, size,
                 )
@@ -188,18 +188,18 @@ class Outbox:
         payload: Payload,
         head: Head | None,
     ) -> None:
-        """A frame that has a head, or is large, or follows a large one of the same call."""
+        """Queue a frame that has a head, or is large, or follows a large one of the same call."""
         size = len(payload)
         limits = self._limits
         queue = self._bulk.get(call_id)
-        self._batches.pop(call_id, None)  # what comes now comes behind the batch
+        self._batches.pop(call_id, None)  # later items must follow this frame, not join the batch
         lender = self._lender
         if lender is not None and size >= lender.least_bytes and type_ in _LENDABLE:
             loan = lender.lend(payload)
             if loan is not None:
                 self._push_lending(type_, flags, call_id, a, b, loan, size, head)
                 return
-        assert not isinstance(payload, Segment)  # may_lend() has said no
+        assert not isinstance(payload, Segment)  # may_lend() has refused it
         if size > limits.fragment_bytes:
             encoded = encode_head({**(head or {}), "size": size})
             view = memoryview(payload).cast("B")
@@ -237,7 +237,7 @@ class Outbox:
         size: int,
         head: Head | None,
     ) -> None:
-        """A frame whose payload goes as a descriptor."""
+        """Queue a frame whose payload is passed as a file descriptor."""
         try:
             encoded = encode_loan(size, loan.number, head)
         except ValueError:
@@ -284,28 +284,28 @@ class Outbox:
         payload: Buffer = b"",
         head: Head | None = None,
     ) -> None:
-        """Queue a frame that makes an unsent one of the same type and call superfluous."""
+        """Queue a frame that replaces an unsent one of the same type and call."""
         encoded = None if head is None else encode_head(head)
         prefix = pack_prefix(type_, 0, call_id, a, b, encoded, len(payload))
         self._latest[type_, call_id] = prefix + payload
         self.notify()
 
     def push_credit(self, call_id: int, credit: int) -> None:
-        """Give credit back; unsent credit of the same call is added up."""
+        """Queue returned credit, added to unsent credit of the same call."""
         self._credits[call_id] = self._credits.get(call_id, 0) + credit
         self.notify()
 
     def push_lend(self, *, is_answer: bool) -> None:
-        """Ask whether descriptors may be passed; or say that they may."""
-        # Both may be waiting: the one must not take the place of the other.
+        """Queue the question whether descriptors may be passed, or the answer that they may."""
+        # A question and an answer can be queued at once: neither may replace the other.
         self._latest[FrameType.LEND, is_answer] = pack_prefix(
             FrameType.LEND, 0, 0, is_answer, 0, None, 0
         )
         self.notify()
 
     def push_release(self, number: int) -> None:
-        """Say that we do not use the peer's segment of this number any more, when something is sent."""
-        # There are never more of them than the peer may have lent us.
+        """Queue the release of the peer's segment ``number``, to be sent with the next frame."""
+        # At most as many are queued as segments the peer may lend us.
         self._latest[FrameType.RELEASE, number] = pack_prefix(
             FrameType.RELEASE, 0, 0, number, 0, None, 0
         )
@@ -313,15 +313,15 @@ class Outbox:
     # -- segments -----------------------------------------------------------------------------
 
     def may_lend(self, segment: Segment) -> bool:
-        """Whether this segment can be pushed; see :class:`spear._segments.Lender`."""
+        """Whether this segment can be pushed as it is; see :class:`spear._segments.Lender`."""
         return self._lender is not None and self._lender.may_lend(segment)
 
     def released(self, number: int) -> bool:
-        """The peer has released a segment; False if it has none of that number."""
+        """Record that the peer released a segment; return False if it has none with that number."""
         return self._lender is not None and self._lender.released(number)
 
     def notify(self) -> None:
-        """See that what waits is sent."""
+        """Call ``on_pending`` unless it was called since the outbox was last empty."""
         if not self._notified:
             self._notified = True
             self._on_pending()
@@ -329,7 +329,7 @@ class Outbox:
     # -- taking back --------------------------------------------------------------------------
 
     def retract(self, call_id: int, sequence: int) -> bool:
-        """Take back the frame pushed as number ``sequence`` if no byte of it was taken.
+        """Take back the frame pushed as number ``sequence``; return True if no byte of it was taken.
 
         Only the newest ordinary frame, or a fragmented payload not yet begun, can be taken back.
         """
@@ -349,7 +349,7 @@ class Outbox:
         return True
 
     def abandon(self, call_id: int) -> bool:
-        """Stop sending a call's fragmented payload and what is behind it; False if there is none."""
+        """Drop a call's fragmented payload and the frames behind it; return False if there is none."""
         queue = self._bulk.pop(call_id, None)
         if queue is None:
             return False
@@ -379,14 +379,14 @@ class Outbox:
     # -- emptying -----------------------------------------------------------------------------
 
     def take(self) -> list[Buffer]:
-        """What should be sent next, as buffers in order; empty if there is nothing.
+        """Return the buffers to send next, in order; an empty list if there are none.
 
-        Large payloads come in portions: ask again when these bytes are sent.
+        Large payloads are returned in portions: call again when these bytes are sent.
         """
         frames: list[Buffer]
         if not (
             self._bulk or self._batched or self._vectored or self._credits or self._latest
-        ):  # as nearly always
+        ):  # the usual case
             frames = cast("list[Buffer]", self._frames)
             self._frames = []
             self.taken = self.pushed
@@ -431,7 +431,7 @@ class Outbox:
         return frames
 
     def _take_fragments(self, frames: list[Buffer]) -> None:
-        """Add a fragment of each payload under way, and begin those that fit."""
+        """Add a fragment of each payload under way, and begin further payloads that fit."""
         taken = 0
         may_begin = True
         for call_id in list(self._bulk):
@@ -441,14 +441,14 @@ class Outbox:
             if taken >= ROUND_BYTES:
                 break
             if bulk.offset == 0:
-                # In order of arrival, so that a large payload is not overtaken for ever.
+                # Begin payloads in order of arrival, so that smaller ones cannot starve a large one.
                 fits = self._begun_bytes + len(bulk.view) <= self._limits.assembly_bytes
                 if not may_begin or not (fits or self._begun_bytes == 0):
                     may_begin = False
                     continue
                 self._begun_bytes += len(bulk.view)
             taken += self._take_fragment(bulk, frames)
-            del self._bulk[call_id]  # behind the others: it has had its turn
+            del self._bulk[call_id]  # moves to the end of the round, unless finished
             if bulk.offset < len(bulk.view):
                 self._bulk[call_id] = queue
             else:
@@ -472,7 +472,7 @@ class Outbox:
     def _finish_bulk(
         self, call_id: int, queue: deque[Bulk | _Waiting], frames: list[Buffer]
     ) -> None:
-        """A payload is out: let the frames behind it go, up to the call's next large one."""
+        """Remove a sent payload, and release the frames behind it, up to the call's next large one."""
         finished = queue.popleft()
         assert isinstance(finished, Bulk)
         self._begun_bytes -= len(finished.view)

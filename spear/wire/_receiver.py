@@ -1,15 +1,16 @@
-"""Bytes in, frames out.
+"""The incoming half of a connection: bytes in, frames out, without I/O.
 
-A sans-IO parser: it is given bytes however the network cut them and returns whole frames, the parts
-of fragmented payloads already put together. It must not know what a frame means.
+The parser takes bytes in pieces of any size and returns whole frames, with the parts of fragmented
+payloads already joined. It must not know the meaning of a frame.
 
 Invariants:
 
-* Whole, byte by byte or cut at random, the same bytes give the same frames and the same error.
-* A length is checked against its cap before one byte behind it is kept.
-* Every frame in front of a fragment has been applied before that fragment is looked at.
-* At most ``DIRECT_BYTES`` of an incomplete frame are kept as loose bytes (64 KiB if it has a head);
-  a larger payload is received straight into the object that the application will get.
+* The same bytes give the same frames and the same error, whether they arrive whole, byte by byte or cut
+  at random.
+* A length is checked against its cap before any byte that it covers is kept.
+* All frames before a fragment have been applied before the fragment is parsed.
+* At most ``DIRECT_BYTES`` of an incomplete frame are kept as loose bytes (64 KiB if it has a head); a
+  larger payload is received straight into the object that the application will get.
 """
 
 from __future__ import annotations
@@ -45,17 +46,18 @@ from ._heads import Head, HeadValue, Truncated, load_map_untrusted, skip_item_un
 DIRECT_BYTES: Final = 16 * 1024
 
 Admit: TypeAlias = Callable[[int, int, int, int, int, Head, int], bool]
-"""Asked at the first fragment, with the payload's whole size: keep this message or throw it away? By the
-flags, the payload may be in a segment."""
+"""Called with the payload's whole size at the first fragment, or when a payload in a segment arrives (the
+flags tell which): returns whether to keep the payload. A payload that is not kept is discarded as it arrives."""
 
 MOST_ATTACHED: Final = 2
-"""One read brings the end of one frame that has a descriptor, and the beginning of the next."""
+"""Most unclaimed descriptors: one read can bring those of two frames, one that ends and one that
+begins."""
 
 _NULL: Final = 0xF6
 
 
 class FrameTooLarge(RemoteProtocolError):
-    """The peer claims to send a larger frame than it may; nothing of it was kept."""
+    """The peer announced a larger frame than it may send; nothing of the frame was kept."""
 
     code = "frame_too_large"
 
@@ -65,10 +67,10 @@ class Receiver:
     """The incoming half of a connection.
 
     Attributes:
-        paused: the frames handed out last decide what becomes of the bytes behind them; apply them,
-            then call :meth:`resume`.
-        assembling_bytes: the whole size of the fragmented payloads that are coming in.
-        error: set when the peer broke the framing; every further call raises it.
+        paused: whether the parser waits. The frames returned last decide how the bytes after them are
+            handled: apply them, then call :meth:`resume`.
+        assembling_bytes: total size of the fragmented payloads that are being received.
+        error: the framing error of the peer, if any; every further call raises it.
     """
 
     __slots__ = (
@@ -78,30 +80,30 @@ class Receiver:
 
     def __init__(self, limits: WireLimits) -> None:
         self._limits = limits
-        self._admit: Admit | None = None  # no fragments from strangers
+        self._admit: Admit | None = None  # None before the handshake: no fragments are accepted
         self._max_body = limits.handshake_frame_bytes
         self._tail = b""  # the beginning of an incomplete frame
-        # The payload that is coming in now, and how many of its bytes are still missing; None while
-        # bytes are missing means: throw them away.
+        # The payload being received now, and the number of its missing bytes. If the assembly is None,
+        # missing bytes are discarded as they arrive.
         self._assembly: Assembly | None = None
         self._missing = 0
         self._assemblies: dict[int, Assembly] = {}  # call id -> fragmented payload
         self.assembling_bytes = 0
-        self._attached: deque[Attachment] | None = None  # what came beside bytes not looked at yet
-        # Call ids whose remaining fragments are thrown away. (An empty dict takes 150 bytes less than
-        # an empty set.)
+        self._attached: deque[Attachment] | None = None  # descriptors received with unparsed bytes
+        # Call ids whose remaining fragments are discarded. (An empty dict takes 150 bytes less than an
+        # empty set.)
         self._refused: dict[int, None] = {}
         self.paused = False
         self.error: RemoteProtocolError | None = None
 
     def open(self, admit: Admit) -> None:
-        """Raise the caps from those for strangers to those for an authenticated peer."""
+        """Raise the caps from those before the handshake to those for an authenticated peer."""
         self._admit = admit
         limits = self._limits
         self._max_body = PLAIN_BYTES + limits.max_head_bytes + limits.fragment_bytes
 
     def attach(self, attachment: Attachment) -> None:
-        """Something has come beside the bytes that are handed over next. Raises RemoteProtocolError."""
+        """Take a descriptor that arrived with the next bytes. Raises RemoteProtocolError for too many."""
         if self._attached is None:
             self._attached = deque()
         self._attached.append(attachment)
@@ -109,11 +111,11 @@ class Receiver:
             raise RemoteProtocolError("descriptors that no frame speaks of")
 
     def detach(self) -> None:
-        """Let go of what has come beside bytes and was not claimed: nothing will claim it."""
+        """Drop the descriptors that arrived and were not claimed: no frame will claim them."""
         self._attached = None
 
     def abandon(self, call_id: int) -> bool:
-        """Forget a half-received payload that its sender has given up; True if there was one."""
+        """Drop a partly received payload that its sender gave up; return True if there was one."""
         if call_id in self._refused:
             self._refused.pop(call_id, None)
             return True
@@ -124,27 +126,27 @@ class Receiver:
         return True
 
     def refuse(self, call_id: int) -> None:
-        """Throw away what has come and what is still to come of this call's fragmented payload."""
+        """Discard this call's fragmented payload: the part received, and the rest as it arrives."""
         assembly = self._assemblies.get(call_id)
         if assembly is not None:
             missing = self._missing if assembly is self._assembly else 0
             self._drop(assembly)
-            if assembly.filled + missing < assembly.size:  # otherwise its last frame has begun
+            if assembly.filled + missing < assembly.size:  # otherwise this is its last frame
                 self._refused[call_id] = None
 
     def is_assembling(self, call_id: int) -> bool:
-        """Whether a fragmented payload of this call is under way."""
+        """Whether a fragmented payload of this call is being received."""
         return call_id in self._assemblies
 
     @property
     def buffered_bytes(self) -> int:
-        """What is held of incomplete frames."""
+        """Bytes held for incomplete frames; fragmented payloads count with their whole size."""
         return len(self._tail) + self.assembling_bytes
 
     def receive_data(self, data: bytes) -> list[Frame]:
-        """Take bytes that arrived; returns the frames they complete.
+        """Parse bytes that arrived; return the frames that they complete.
 
-        Frames in front of a violation are still returned, with :attr:`error` set.
+        Frames before a violation are still returned, with :attr:`error` set.
 
         Raises:
             RemoteProtocolError: an earlier call found a violation.
@@ -165,20 +167,20 @@ class Receiver:
         return frames
 
     def resume(self) -> list[Frame]:
-        """Go on behind the frames at which :attr:`paused` was set."""
+        """Parse the input after the frames at which :attr:`paused` was set."""
         return self.receive_data(b"")
 
     @property
     def direct(self) -> memoryview | None:
-        """Where the next bytes should be received, if their place is already known.
+        """The buffer for the next bytes, or None if it is not known yet.
 
-        Then call :meth:`received_direct`, without the view; otherwise hand what arrives to
-        :meth:`receive_data`.
+        After receiving into the buffer, release the view and call :meth:`received_direct`. If there is no
+        buffer, pass received bytes to :meth:`receive_data`.
         """
         return None if self._assembly is None else self._assembly.target(self._missing)
 
     def received_direct(self, count: int) -> list[Frame]:
-        """Say that ``count`` bytes were received into :attr:`direct`."""
+        """Record that ``count`` bytes were received into :attr:`direct`; return completed frames."""
         frames: list[Frame] = []
         assembly = self._assembly
         assert assembly is not None  # there would be no `direct` without it
@@ -193,8 +195,8 @@ class Receiver:
     # -- parsing ------------------------------------------------------------------------------
 
     def _parse_untrusted(self, data: bytes, frames: list[Frame]) -> None:
-        # The one hot loop of the receiving side: a plain, whole frame costs 0.5 us. Whatever is not
-        # plain or not whole goes to _parse_one_untrusted.
+        # The one hot loop of the receiving side: a plain, whole frame costs 0.5 us. Every other frame
+        # goes to _parse_one_untrusted.
         unpack_length, unpack = LENGTH.unpack_from, PLAIN.unpack_from
         append = frames.append
         max_body = self._max_body
@@ -237,9 +239,9 @@ class Receiver:
             raise FrameTooLarge(f"a frame of {length} bytes, allowed are {self._max_body}")
 
     def _parse_one_untrusted(self, data: bytes, position: int, frames: list[Frame]) -> int | None:
-        """Parse the frame at ``position`` with all care; returns what is behind it.
+        """Parse any frame, the one at ``position``; return the offset after it.
 
-        None means that more bytes are needed to say anything.
+        Returns None if more bytes are needed first, or if the frames before it must be applied first.
         """
         length: int = LENGTH.unpack_from(data, position)[0]
         self._check_length_untrusted(length)
@@ -252,7 +254,7 @@ class Receiver:
             if self._admit is None:
                 raise RemoteProtocolError("a fragment before the end of the handshake")
             if frames:
-                # Whether it is welcome depends on the frames in front: let them be applied first.
+                # Whether the fragment is admitted depends on the frames before it: apply them first.
                 self.paused = True
                 return None
         parsed = self._parse_head_untrusted(data, start + HEAD_OFFSET, stop)
@@ -274,8 +276,8 @@ class Receiver:
             self._claim_untrusted(fields, frames)
             return stop
         if stop > end and size <= DIRECT_BYTES and head is None:
-            # With a head it gets its place at once: that head is decoded once, however slowly the
-            # rest drips in.
+            # A frame with a head gets its buffer at once, so that its head is decoded only once, however
+            # slowly the rest arrives.
             return None
         if not flags & FRAGMENT and stop <= end:
             frames.append((*fields, data[begin:stop]))
@@ -291,8 +293,8 @@ class Receiver:
     ) -> tuple[Head | None, int] | None:
         if data[begin] == _NULL:
             return None, begin + 1
-        # Scan only when all that the head can be is there: a scan for every byte that drips in would
-        # cost more than sending it.
+        # Scan only when the longest possible head has arrived: a scan for every single byte would cost us
+        # more than it costs the sender.
         most = min(stop, begin + self._limits.max_head_bytes)
         if len(data) < most:
             return None
@@ -310,7 +312,7 @@ class Receiver:
     def _place_untrusted(
         self, fields: tuple[int, int, int, int, int, Head | None], size: int
     ) -> Assembly | None:
-        """Where a frame's payload of ``size`` bytes goes; None: nowhere."""
+        """Return the assembly for a frame's payload of ``size`` bytes; None to discard the payload."""
         type_, flags, call_id = fields[:3]
         if not flags & FRAGMENT:
             return Assembly(fields, size)
@@ -333,7 +335,7 @@ class Receiver:
     def _begin_untrusted(
         self, fields: tuple[int, int, int, int, int, Head | None], size: int
     ) -> Assembly | None:
-        """Make room for a fragmented payload, of which ``size`` bytes are in its first frame."""
+        """Begin a fragmented payload, of which ``size`` bytes are in its first frame."""
         type_, flags, call_id, a, b, head = fields
         total: HeadValue = head.get("size") if head is not None else None
         if head is None or type(total) is not int or not 0 < size < total or not flags & MORE:
@@ -367,7 +369,7 @@ class Receiver:
     def _claim_untrusted(
         self, fields: tuple[int, int, int, int, int, Head | None], frames: list[Frame]
     ) -> None:
-        """A payload that is in a segment: its descriptor has come with the frame."""
+        """Take a payload in a segment, whose descriptor has arrived with the frame."""
         type_, flags, call_id, a, b, head = fields
         head = head or {}
         size, number = head.get("size"), head.get("segment")
@@ -382,13 +384,13 @@ class Receiver:
         except ValueError as error:
             raise RemoteProtocolError(f"a segment that cannot be taken: {error}") from error
         assert self._admit is not None  # there would be no fragment without it
-        # One that is not admitted is released by being dropped.
+        # A segment that is not admitted is released when it is garbage.
         if self._admit(type_, flags, call_id, a, b, head, size):
             rest = {key: value for key, value in head.items() if key not in ("size", "segment")}
             frames.append((type_, flags & ~SEGMENT, call_id, a, b, rest or None, segment))
 
     def _fill_untrusted(self, data: bytes, frames: list[Frame]) -> bytes:
-        """Move bytes into the payload that is coming in; returns those behind it."""
+        """Copy bytes into the payload that is being received; return the bytes after it."""
         assembly = self._assembly
         take = min(self._missing, len(data))
         self._missing -= take
@@ -409,7 +411,7 @@ class Receiver:
         return data[take:]
 
     def _end_payload(self, assembly: Assembly, frames: list[Frame]) -> None:
-        """A frame's payload is complete; so may be the message."""
+        """End a frame's payload, and append the whole frame if this was its last part."""
         self._assembly = None
         if assembly.filled < assembly.size:
             return
@@ -421,5 +423,5 @@ class Receiver:
     def _drop(self, assembly: Assembly) -> None:
         del self._assemblies[assembly.call_id]
         self.assembling_bytes -= assembly.size
-        if self._assembly is assembly:  # bytes still missing are thrown away as they come
+        if self._assembly is assembly:  # discard its missing bytes as they arrive
             self._assembly = None

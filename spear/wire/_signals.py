@@ -1,4 +1,4 @@
-"""Signals of progress on their way out: the newest of each call, and not more than the peer takes.
+"""Outgoing progress signals: the newest of each call, no faster than the peer accepts.
 
 A host counts the signals of an agent as control frames, and ends a connection with too many of them. So
 an agent holds back signals that come too fast. A newer signal of a call replaces the one that is held.
@@ -32,16 +32,16 @@ _SIGNAL: Final = int(FrameType.SIGNAL)
 
 
 def signal_cost(size: int) -> int:
-    """Return how many signals a signal with so many bytes of payload counts for."""
+    """Return the number of control frames that a signal with ``size`` bytes of payload counts as."""
     return 1 + min(size // SIGNAL_BYTES, MOST_SIGNAL_COST)
 
 
 @final
 class SignalQueue:
-    """The signals that an end sends, and those that it holds back.
+    """The signals that one end sends or holds back.
 
     Args:
-        sink: where signals go.
+        sink: takes the signals that are sent.
     """
 
     __slots__ = ("_held", "_rate", "_sink")
@@ -56,7 +56,7 @@ class SignalQueue:
         return bool(self._held)
 
     def send(self, call_id: int, report: Buffer, flags: int, now: float) -> bool:
-        """Send the signal of a call; False if it is held back."""
+        """Send the signal of a call, or hold it back; return False if it is held back."""
         if self._held or not self._rate.take(now, signal_cost(len(report))):
             self._held[call_id] = flags, bytes(report)
             return False
@@ -64,13 +64,13 @@ class SignalQueue:
         return True
 
     def send_held(self, calls: Mapping[int, Call], now: float) -> bool:
-        """Send signals that were held back, as many as may be sent now; False if some are left.
+        """Send signals that were held back, as many as the rate allows; return False if some are left.
 
-        A signal is dropped if its call may not send signals any more.
+        A signal is dropped if its call is not allowed to send signals any more.
 
         Args:
-            calls: the open calls, among them those whose signals are held back.
-            now: the time.
+            calls: the open calls; they include all calls whose signals are held back.
+            now: current time.
         """
         held = self._held
         while held:
@@ -84,9 +84,9 @@ class SignalQueue:
         return True
 
     def send_last(self, call: CalleeSide) -> None:
-        """Send the signal of a call that was held back, in front of the call's final frame.
+        """Send a call's signal that was held back, before the call's final frame.
 
-        The peer takes one small signal of each call, at whatever rate calls end.
+        Sent whatever the rate, if small: the peer allows one small signal for each call.
         """
         flags, report = self._held.pop(call.id, (0, None))
         if (

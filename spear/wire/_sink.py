@@ -1,4 +1,4 @@
-"""What a connection needs of whatever takes its frames: an outbox, or the peer in the same process."""
+"""The interface of a connection to its outgoing side: an outbox, or the peer in the same process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Where a connection puts its frames."""
+    """An object that takes a connection's outgoing frames."""
 
     pushed: int
     pending_bytes: int
@@ -29,7 +29,8 @@ class Sink(Protocol):
     ) -> None:
         """Queue a frame.
 
-        By position, because every call comes through here twice: keywords cost 0.2 µs each time.
+        Arguments are positional because every call passes through here twice: keywords cost 0.2 µs each
+        time.
         """
 
     def push_item(self, flags: int, call_id: int, item: Buffer) -> None:
@@ -44,25 +45,25 @@ class Sink(Protocol):
         payload: Buffer = b"",
         head: Head | None = None,
     ) -> None:
-        """Queue a frame that makes an unsent one of the same type and call superfluous."""
+        """Queue a frame that replaces an unsent one of the same type and call."""
 
     def push_credit(self, call_id: int, credit: int) -> None:
-        """Give credit back; unsent credit of the same call is added up."""
+        """Queue returned credit, added to unsent credit of the same call."""
 
     def may_lend(self, segment: Segment) -> bool:
-        """Whether this segment can be pushed as a payload; otherwise a view of it has to be.
+        """Whether this segment can be pushed as a payload; otherwise push a view of it.
 
         Raises as :meth:`spear._segments.Lender.may_lend`.
         """
 
     def released(self, number: int) -> bool:
-        """The peer does not use this segment any more; False if it has none of that number."""
+        """Record that the peer released a segment; return False if it has none with that number."""
 
     def retract(self, call_id: int, sequence: int) -> bool:
-        """Take back the frame pushed as number ``sequence`` if no byte of it was taken."""
+        """Take back the frame pushed as number ``sequence``; return True if no byte of it was taken."""
 
     def abandon(self, call_id: int) -> bool:
-        """Stop sending a call's fragmented payload and what is behind it; False if there is none."""
+        """Drop a call's fragmented payload and the frames behind it; return False if there is none."""
 
     def is_unsent(self, call_id: int, sequence: int) -> bool:
         """Whether no byte of the frame pushed as number ``sequence`` was taken."""

@@ -1,20 +1,20 @@
 """Every state change of a connection and of a call, as tables.
 
-Two rules. Nothing outside this module decides what state follows another. And this module knows
-nothing but states and frames: no bytes, no limits, no callers.
+Two rules hold. All decisions about the next state are in this module. And this module knows only states
+and frame kinds: no bytes, no limits, no callers.
 
-A table answers one question: in this state, may a frame of this kind go out (or come in), and which
-state comes next? What is not in the table is not allowed; asking for it raises and changes nothing.
-The diagrams in ``docs/wire.md`` are drawn from these tables.
+A table answers one question: in this state, may a frame of this kind be sent (or received), and which
+state follows? A frame that is not in the table is not allowed: the caller raises, and nothing changes.
+The diagrams in ``docs/wire.md`` are generated from these tables.
 
-A connection has two roles. The *host* accepts and challenges; the *agent* dials in and proves who it
-is. Once OPEN, both may start calls, and either may leave: it says CLOSE, finishes what runs, and
-starts nothing new.
+A connection has two roles. The *host* accepts connections and sends the challenge; the *agent* connects
+and proves its identity. Once OPEN, both may start calls, and either may shut down: it sends CLOSE,
+finishes running calls, and starts no new ones.
 
-A call has two roles as well, the *caller* and the *callee*, whichever end they are at. Its life is
-the caller's request, items in both directions if it streams, and exactly one final frame from the
-callee: EXECUTION_RESPONSE or ERROR. CANCEL may cross that final frame: the caller stays in CANCELLING
-until the final frame is there, because a call counts against the limit until its handler has ended.
+A call has two roles as well, *caller* and *callee*; either end of the connection can have either. A call
+consists of the caller's request, items in both directions if it streams, and exactly one final frame from
+the callee: EXECUTION_RESPONSE or ERROR. CANCEL may cross the final frame: the caller stays in CANCELLING
+until the final frame arrives, because a call counts against the limit until its handler has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ._frames import LAST, STREAM, FrameType
 
 
 class Role(enum.Enum):
-    """Which end of a connection, or of a call, this is."""
+    """The role of one end of a connection, or of a call."""
 
     HOST = "host"
     AGENT = "agent"
@@ -36,25 +36,25 @@ class Role(enum.Enum):
 
 
 class ConnectionState(enum.IntEnum):
-    """Where a connection stands, seen from one end."""
+    """The state of a connection, as one end sees it."""
 
     START = 0
-    CHALLENGED = 1  # the challenge is out (host) or in (agent)
-    PROVING = 2  # the proof is out (agent) or in (host)
+    CHALLENGED = 1  # the challenge was sent (host) or received (agent)
+    PROVING = 2  # the proof was sent (agent) or received (host)
     OPEN = 3
-    LEAVING = 4  # we said CLOSE
-    PEER_LEAVING = 5  # the peer said CLOSE
-    CLOSING = 6  # both did
+    LEAVING = 4  # we sent CLOSE
+    PEER_LEAVING = 5  # the peer sent CLOSE
+    CLOSING = 6  # both sent CLOSE
     CLOSED = 7
 
 
 class CallState(enum.IntEnum):
-    """Where a call stands, seen from one end."""
+    """The state of a call, as one end sees it."""
 
     IDLE = 0
     STREAMING = 1  # the caller may still send items
-    RUNNING = 2  # the caller has said all
-    CANCELLING = 3  # the caller wants no answer any more; the callee's handler has yet to end
+    RUNNING = 2  # the caller has sent everything
+    CANCELLING = 3  # the caller has cancelled; the callee's handler has not ended yet
     DONE = 4
 
 
@@ -90,8 +90,8 @@ CallTable: TypeAlias = Mapping[CallState, CallMoves]
 _C = ConnectionState
 _K = Kind
 
-# What an open connection carries without changing its state. Call frames go on while a connection
-# is being left: what runs may finish. New calls are another matter: they start while it is OPEN.
+# Frames that do not change the state of an open connection. Frames of running calls are still allowed
+# during shutdown. The connection checks separately that new calls start only while OPEN.
 _TRAFFIC: Final = (
     _K.REQUEST, _K.STREAM_REQUEST, _K.RESPONSE, _K.ERROR, _K.CANCEL, _K.ITEM, _K.LAST_ITEM,
     _K.CREDIT, _K.SIGNAL, _K.LEND, _K.RELEASE, _K.HEALTH_CHECK, _K.HEALTH_RESPONSE,
@@ -140,7 +140,7 @@ CONNECTION_RECEIVES: Final[dict[Role, ConnectionTable]] = {
         _C.PROVING: {},
         **_RECEIVED_WHILE_OPEN,
         _C.OPEN: {**_RECEIVED_WHILE_OPEN[_C.OPEN], _K.ANNOUNCE: _C.OPEN},
-        # It was on its way when we said CLOSE.
+        # An announcement that was in flight when we sent CLOSE.
         _C.LEAVING: {**_RECEIVED_WHILE_OPEN[_C.LEAVING], _K.ANNOUNCE: _C.LEAVING},
     },
     Role.AGENT: {
@@ -181,8 +181,8 @@ _BY_CALLEE: Final[CallTable] = {
     _S.DONE: {},
 }
 
-# What one end of a call sends, the other receives; with one difference. What was sent before the
-# CANCEL arrived still arrives after the caller has moved to CANCELLING.
+# Each end of a call receives what the other end sends, with one difference: frames that were sent before
+# the CANCEL arrived can still arrive after the caller has moved to CANCELLING.
 CALL_SENDS: Final[dict[Role, CallTable]] = {Role.CALLER: _BY_CALLER, Role.CALLEE: _BY_CALLEE}
 CALL_RECEIVES: Final[dict[Role, CallTable]] = {
     Role.CALLER: {**_BY_CALLEE, _S.CANCELLING: _answers(_S.CANCELLING)},
@@ -191,9 +191,9 @@ CALL_RECEIVES: Final[dict[Role, CallTable]] = {
 
 
 def kind_of(type_: int, flags: int) -> int:
-    """The table's name for a frame: its type, or the variant that its flags make of it.
+    """Return the kind of a frame, as used in the tables: its type, or the variant that its flags select.
 
-    An AUTH_RESPONSE is told apart by its head, not by its flags: see the handshake.
+    AUTH_RESPONSE is the exception: its variants differ by the head, so the handshake distinguishes them.
     """
     if type_ == FrameType.EXECUTION_REQUEST and flags & STREAM:
         return Kind.STREAM_REQUEST

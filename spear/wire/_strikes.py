@@ -1,6 +1,6 @@
-"""How often a peer may do what costs us more than it costs the peer.
+"""Rate limits for actions of a peer that cost us more than they cost the peer.
 
-A token bucket without a clock: the caller says what time it is.
+This is a token bucket without a clock: the caller passes the time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import attrs
 @final
 @attrs.define
 class RateLimit:
-    """``burst`` at once, ``rate`` a second for ever; more is a strike and empties the debt."""
+    """A token bucket: ``burst`` events at once, ``rate`` a second; an event beyond them is a strike."""
 
     rate: float
     burst: int
@@ -31,7 +31,7 @@ class RateLimit:
             self.updated = now
 
     def take(self, now: float, count: int = 1) -> bool:
-        """Count ``count`` events of our own at time ``now``, unless they are too many."""
+        """Count ``count`` events at time ``now`` unless they exceed the rate; return whether they fit."""
         self._refill(now)
         if self.tokens < count:
             return False
@@ -39,16 +39,16 @@ class RateLimit:
         return True
 
     def allow(self, count: int) -> None:
-        """Allow ``count`` events more, but never more than a full burst at once."""
+        """Add tokens for ``count`` more events, up to a full burst."""
         self.tokens = max(self.tokens, min(self.burst, self.tokens + count))
 
     def hit(self, now: float, count: int = 1) -> int:
-        """Count ``count`` events at time ``now``; returns the strikes so far."""
+        """Count ``count`` events at time ``now``; return the number of strikes so far."""
         self._refill(now)
         self.tokens -= count
         if self.tokens < 0:
-            # The next strike needs another full second of excess, so that one long read of a
-            # socket cannot count as two offences.
+            # Refill a second's worth: the next strike needs another full second of excess, so one long
+            # read of a socket cannot count as two strikes.
             self.tokens += max(1.0, self.rate)
             self.strikes += 1
         return self.strikes

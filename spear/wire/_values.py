@@ -1,9 +1,9 @@
 """Arguments and results as CBOR.
 
-What JSON can say, and bytes, and integers of any size. Decoding builds nothing else: no tags but those
-of big integers, no simple values but false, true and null, no indefinite lengths, no duplicate keys, and
-no more than a million items: a byte can be an empty list, which takes 64 in memory, and decoding one lets
-nothing else run.
+Values are those of JSON, bytes, and integers of any size. Decoding refuses everything else: tags other
+than those of big integers, simple values other than false, true and null, indefinite lengths, duplicate
+keys, and more than a million items. The number of items is limited because a one-byte empty list takes 64
+bytes in memory, and because decoding blocks the event loop.
 """
 
 from __future__ import annotations
@@ -18,50 +18,52 @@ import cbor2
 Value: TypeAlias = (
     "bool | int | float | str | bytes | memoryview | list[Value] | dict[str | bytes, Value] | None"
 )
-"""What can come out of decoding; and, alone and in nothing else, a view of what was shared."""
+"""A decoded value; or, only at the top level, a memoryview of shared memory."""
 
 MAX_VALUE_DEPTH: Final = 64
 
 MAX_VALUE_ITEMS: Final = 1 << 20
-"""Numbers, texts, lists ... in one value: 0.1 to 0.2 s of decoding, 120 MB at the very worst."""
+"""Most items (numbers, texts, lists ...) in one value: 0.1 to 0.2 s of decoding, 120 MB at the very
+worst."""
 
 
 class TooManyItems(ValueError):
-    """A valid value, it seems, but one of more than MAX_VALUE_ITEMS."""
+    """A value has more than MAX_VALUE_ITEMS items; it was not checked otherwise."""
 
 
 UNCOLLECTED_BYTES: Final = 64 * 1024
-"""In a value above this the garbage collector looks in vain, again and again: a million empty lists take
-0.1 s to decode without it, and 0.3 with it."""
+"""Payload size above which decoding turns the garbage collector off. The collector finds nothing, but scans
+again and again: a million empty lists take 0.1 s to decode without it, and 0.3 s with it."""
 
 _TYPES: Final = frozenset({type(None), bool, int, float, str, bytes, list, dict})
-"""Of all that a value may be made of."""
+"""The types that a decoded value may be made of."""
 
 _ODD_BYTES: Final = bytes((*range(0xE0, 0xF4), 0xF7, 0xF8))
 """First bytes of simple values other than false, true and null."""
 
 SHORT_BYTES: Final = 1024
-"""In a payload up to this, looking for such a byte takes 0.1 us, a tenth of looking at the value."""
+"""Largest payload searched for such a byte: that takes 0.1 us, a tenth of checking the decoded value."""
 
-# Every tag cbor2 gives a meaning to, but 2 and 3, which are integers beyond 64 bits.
+# Every tag that cbor2 decodes, except 2 and 3, which are integers beyond 64 bits.
 _REFUSED_TAGS: Final = (
     0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799,
 )  # fmt: skip
 
 
 def encode_value(value: object, unfold: Callable[[object], object] | None = None) -> bytes:
-    """One CBOR item.
+    """Encode a value as one CBOR item.
 
-    For sets, dates and some other types it makes items that no peer takes, and of a memoryview in a list
-    or map a list of numbers; so look first whether a value can be sent (``spear._sendable``). Refusing
-    them here, by way of cbor2, would double the time of encoding.
+    Check first whether the value can be sent (``spear._sendable``): for sets, dates and some other types
+    this function makes items that no peer accepts, and it encodes a memoryview in a list or map as a list
+    of numbers. Refusing such values here, with cbor2, would double the time of encoding.
 
     Args:
-        value: of dicts, lists, tuples, strings, numbers, bytes, booleans, None.
-        unfold: called for an object of an unknown type; returns one of those, or raises TypeError.
+        value: made of dicts, lists, tuples, strings, numbers, bytes, booleans and None.
+        unfold: called for an object of an unknown type; returns a value of the types above, or raises
+            TypeError.
 
     Raises:
-        TypeError: there is no CBOR for something in it; the message names its type.
+        TypeError: an object in the value cannot be encoded; the message names its type.
     """
 
     def default(encoder: cbor2.CBOREncoder, odd: object) -> None:
@@ -77,7 +79,7 @@ def encode_value(value: object, unfold: Callable[[object], object] | None = None
 
 
 def decode_value_untrusted(payload: bytes) -> Value:
-    """The one value in ``payload``. Raises ValueError for anything else, TooManyItems among it."""
+    """Decode a payload, which must be exactly one value. Raises ValueError, or TooManyItems."""
     if len(payload) > MAX_VALUE_ITEMS and _has_too_many_items(payload):
         raise TooManyItems(
             f"a value of more than {MAX_VALUE_ITEMS} items: send bytes, a stream of smaller values, or "
@@ -111,19 +113,19 @@ def decode_value_untrusted(payload: bytes) -> Value:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a decoded value is made of nothing but ``_TYPES``: cbor2 also makes simple values."""
+    """Whether a decoded value is made only of ``_TYPES``: cbor2 also makes simple values."""
     level = [value]
     while level:
         if not _TYPES.issuperset(map(type, level)):
             return False
-        level = gc.get_referents(*level)  # all that is in all lists and maps, in C
+        level = gc.get_referents(*level)  # the contents of all lists and maps, collected in C
     return True
 
 
 def _has_too_many_items(payload: bytes) -> bool:
-    """Whether there are more than MAX_VALUE_ITEMS; for what is no CBOR, either answer.
+    """Whether a payload has more than MAX_VALUE_ITEMS items; undefined for invalid CBOR.
 
-    As slow as decoding, so it is for values that are large enough to have so many.
+    This takes as long as decoding, so call it only for payloads long enough to have so many items.
     """
     at, end, items = 0, len(payload), 0
     while at < end:
@@ -138,7 +140,7 @@ def _has_too_many_items(payload: bytes) -> bool:
 
 
 def _head_bytes(initial: int) -> int:
-    """How long an item that begins with this byte is: all but the inside of long strings and lists."""
+    """Return the bytes of an item with this first byte, without long strings and list contents."""
     kind, detail = initial >> 5, initial & 31
     if detail < 24:
         return 1 + (detail if kind in _STRINGS else 0)
@@ -150,7 +152,7 @@ _HEAD_BYTES: Final = tuple(map(_head_bytes, range(256)))
 _LENGTH_BYTES: Final = {
     kind << 5 | 24 + power: 1 << power for kind in _STRINGS for power in range(4)
 }
-"""First bytes of strings whose length is a number behind them, and the size of that number."""
+"""First bytes of strings that are followed by their length, and the number of bytes of that length."""
 
 
 def _refuse(*_: object) -> object:
