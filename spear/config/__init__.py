@@ -1,4 +1,4 @@
-"""What a host is to do: read from a file, the environment and flags by one schema, and checked."""
+"""The configuration of a host: read from file, environment and flags by one schema, and checked."""
 
 from ._build import deployment_settings as deployment_settings
 from ._build import process_settings as process_settings

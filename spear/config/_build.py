@@ -1,7 +1,7 @@
-"""From what is said to a :class:`Configuration`, and from that to the settings that others take.
+"""Build a :class:`Configuration` from merged tables, and from it the settings of the spearlet.
 
-The classes of the spearlet check their own values. Here each of their complaints is given to the key that
-it is about, and none keeps the next one from being found.
+The spearlet's classes check their own values. This module attributes each of their errors to the key that
+has the value, and continues, so that all faults are found at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PROCESS_KEYS: Final = (
 
 
 def build_configuration(said: Mapping[str, object], faults: Faults) -> Configuration:
-    """What is meant; what cannot be used is told to ``faults`` and left at its default."""
+    """Build the configuration; each unusable value is added to ``faults`` and left at its default."""
     faults.expect_known((), said, fields(Configuration))
     spearlet = read_table(
         HostConfiguration, _table(said, "spearlet", faults), ("spearlet",), faults
@@ -60,7 +60,7 @@ def build_configuration(said: Mapping[str, object], faults: Faults) -> Configura
 
 
 def _inherit(table: Mapping[str, object], limits: HostLimits) -> Mapping[str, object]:
-    """Let timeouts that a deployment does not say be those of the host."""
+    """Complete the timeouts in a deployment's table with the timeouts of the host."""
     timeouts = table.get("timeouts")
     if not isinstance(timeouts, Mapping):
         return table
@@ -88,16 +88,16 @@ def _read_gateway(said: Mapping[str, object], faults: Faults) -> GatewaySettings
 
 
 def read_function(name: str, said: Mapping[str, object], faults: Faults) -> FunctionConfiguration:
-    """One deployment's table."""
+    """Read the table of one deployment."""
     path = ("functions", name)
     if said.get("runtime", PROCESS) != PROCESS:
         return _read_other(name, said, faults)
     values = read_keys(FunctionConfiguration, said, path, faults)
-    function = FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has seen to it
+    function = FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has checked them
     if bool(function.source) == bool(function.command):
         both = ", not both" if function.source else ""
         faults.add(path, f'needs either a source, such as "shop.py", or a command{both}')
-    # Whoever will check them does it here, once, so that all faults are found together.
+    # Build the settings once here, and discard them, so that all their faults are found together.
     build(DeploymentSettings, _only(values, _DEPLOYMENT_KEYS), path, faults)
     build(ResourceLimits, _only(values, _RESOURCE_KEYS), path, faults)
     process = _only(values, _PROCESS_KEYS)
@@ -108,26 +108,26 @@ def read_function(name: str, said: Mapping[str, object], faults: Faults) -> Func
 
 
 def _read_other(name: str, said: Mapping[str, object], faults: Faults) -> FunctionConfiguration:
-    """The table of a deployment that is not one of processes."""
+    """Read the table of a deployment whose runtime is not the process runtime."""
     path = ("functions", name)
     common = {key: value for key, value in said.items() if key in COMMON}
     values = read_keys(FunctionConfiguration, common, path, faults)
     build(DeploymentSettings, _only(values, _DEPLOYMENT_KEYS), path, faults)
-    if "runtime" in values:  # or that has been told
+    if "runtime" in values:  # otherwise a fault was added already
         values["settings"] = read_settings(name, said, values, faults)
-    return FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has seen to it
+    return FunctionConfiguration(**values)  # type: ignore[arg-type]  # read_keys has checked them
 
 
 class _CheckedProcess:
-    """Settings of a process by the names that the schema has for them; they can be made, or raise."""
+    """A check of process settings given by their names in the schema; raises if they are invalid."""
 
     def __init__(self, **values: object) -> None:
         values = {name: value for name, value in values.items() if value is not None}
         if "source" in values:
             values["target"] = values.pop("source")
-        if values.keys() & {"target", "command"}:  # or that has been told
+        if values.keys() & {"target", "command"}:  # otherwise a fault was added already
             try:
-                ProcessSettings(**values)  # type: ignore[arg-type]  # read_keys has seen to it
+                ProcessSettings(**values)  # type: ignore[arg-type]  # read_keys has checked them
             except ConfigurationError as error:
                 if error.key != "target":
                     raise
@@ -139,7 +139,7 @@ def _only(values: Mapping[str, object], names: tuple[str, ...]) -> dict[str, obj
 
 
 def deployment_settings(function: FunctionConfiguration) -> DeploymentSettings:
-    """How the spearlet is to keep it."""
+    """Return the settings of a function's deployment in the spearlet."""
     return DeploymentSettings(
         replicas=function.replicas,
         concurrency=function.concurrency,
@@ -154,7 +154,7 @@ def deployment_settings(function: FunctionConfiguration) -> DeploymentSettings:
 
 
 def process_settings(function: FunctionConfiguration) -> ProcessSettings:
-    """How its processes are started."""
+    """Return the settings for starting a function's processes."""
     return ProcessSettings(
         target=function.source,
         command=function.command,
@@ -177,7 +177,7 @@ def process_settings(function: FunctionConfiguration) -> ProcessSettings:
 
 
 def target_settings(function: FunctionConfiguration) -> RuntimeSettings:
-    """The target of its deployment. Raises ConfigurationError for what has been told already."""
+    """Return the runtime settings of a function. Raises ConfigurationError if they had faults."""
     if function.runtime == PROCESS:
         return process_settings(function)
     if function.settings is None:
@@ -186,6 +186,6 @@ def target_settings(function: FunctionConfiguration) -> RuntimeSettings:
 
 
 def source_file(function: FunctionConfiguration) -> Path | None:
-    """The file that its source is; None for a module or a command."""
+    """Return the file that a function's source names; None for a module or a command."""
     program, _ = split_target(function.source or "")
     return Path(program) if program and is_file(program) else None

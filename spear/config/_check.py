@@ -1,6 +1,6 @@
-"""Whether a configuration can be used on this machine: files that are there, programs that can be run.
+"""Check whether a configuration can be used on this machine: whether files exist and programs can run.
 
-What only a start can tell, such as a module that raises, is not found here.
+Faults that appear only at start-up, such as a module that raises when imported, are not found here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
 def split_listen(listen: str) -> tuple[str, int] | None:
-    """(host, port) of an address; None for none.
+    """Split an address into (host, port); return None for "off".
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: ``listen`` is neither an address nor "off".
     """
     if listen == NOT_LISTENING:
         return None
@@ -48,10 +48,10 @@ def split_listen(listen: str) -> tuple[str, int] | None:
 
 
 def read_token(path: str) -> str:
-    """The token in a file.
+    """Read the token in a file.
 
     Raises:
-        ConfigurationError: there is none that can be used.
+        ConfigurationError: the file cannot be read, or has no valid token.
     """
     try:
         token = Path(path).read_text(encoding="ascii").strip()
@@ -65,7 +65,7 @@ def read_token(path: str) -> str:
 
 
 def check_configuration(configuration: Configuration, faults: Faults) -> None:
-    """Tell ``faults`` what cannot be used on this machine."""
+    """Add to ``faults`` every value that cannot be used on this machine."""
     _check_host(configuration.spearlet, faults)
     if not configuration.functions:
         faults.add_line("there are no functions to serve: name a file, or write [functions.NAME]")
@@ -114,7 +114,7 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
     file = source_file(function)
     try:
         settings = process_settings(function)
-    except ConfigurationError:  # what cannot be made has been told already
+    except ConfigurationError:  # its faults were added already
         return
     problems = {each.key: each.summary for each in settings.problems()}
     if file is not None and os.path.isdir(file):
@@ -126,7 +126,7 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
         what = f"{file.name} is a configuration, not a program"
         problems["target"] = f"{what}: spear serve --config {file.name}"
     if "" in problems:
-        faults.add_line(problems.pop(""))  # for all functions together
+        faults.add_line(problems.pop(""))  # a problem of all functions, so it names no key
     if not problems.keys() & {"command", "python"}:
         for problem in program_problems(settings):
             faults.add((*path, "command" if settings.command else "python"), problem)
@@ -139,7 +139,7 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
 def _check_syntax(file: Path, faults: Faults) -> None:
     try:
         ast.parse(file.read_bytes(), file.name)
-    except (SyntaxError, ValueError) as error:  # ValueError: a NUL, for some releases of Python
+    except (SyntaxError, ValueError) as error:  # some releases of Python raise ValueError for a NUL
         line = getattr(error, "lineno", None)
         what = getattr(error, "msg", None) or str(error)
         faults.add_line(what, f"{file}:{line}" if line else str(file))

@@ -1,7 +1,7 @@
-"""What is wrong with a configuration: all of it at once, each with the place where it is said.
+"""Faults of a configuration: all of them, each with its origin.
 
-A place is a path of keys. Who said it (a line of a file, a variable, a flag) is looked up by that path,
-or else by that of what it is in.
+A fault belongs to a path of keys. The origin of that path (a line of a file, a variable, a flag) is
+looked up by the path, or else by the path of an enclosing table.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ KeyPath: TypeAlias = tuple[str, ...]
 
 
 def show_path(path: KeyPath) -> str:
-    """As a file would write it: ``functions.shop.queue``."""
+    """Return a path in TOML's dotted form: ``functions.shop.queue``."""
     return ".".join(path)
 
 
 @final
 @attrs.frozen
 class Fault:
-    """One thing that is wrong.
+    """A fault of a configuration.
 
     Attributes:
-        where: who said it: ``spear.toml:3``, ``SPEAR_LISTEN`` or ``--listen``; empty if nobody did.
-        key: what is wrong, ``functions.shop.queue``; empty if it is no key's affair.
-        says: why.
+        where: origin of the value, such as ``spear.toml:3``, ``SPEAR_LISTEN`` or ``--listen``; empty if
+            the value was not set explicitly.
+        key: path of the key, such as ``functions.shop.queue``; empty if the fault concerns no key.
+        says: description of the fault.
     """
 
     where: str
@@ -44,13 +45,14 @@ class Fault:
 
 @final
 class Faults:
-    """Collects what is wrong.
+    """A collection of faults.
 
     Args:
-        places: where each key that there is may stand, by its own name.
+        places: the paths at which each known key is valid, by the key's name.
 
     Attributes:
-        origins: who said what: by path, ``spear.toml:3``, ``SPEAR_LISTEN`` or ``--listen``.
+        origins: origin of each value by its path, such as ``spear.toml:3``, ``SPEAR_LISTEN`` or
+            ``--listen``.
     """
 
     def __init__(self, places: Mapping[str, Iterable[KeyPath]] = MappingProxyType({})) -> None:
@@ -63,28 +65,28 @@ class Faults:
 
     @property
     def each(self) -> tuple[Fault, ...]:
-        """In the order in which they were found."""
+        """The faults, in the order in which they were found."""
         return tuple(self._each)
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """One for each, as people read them."""
+        """Descriptions of the faults for people, each beginning with its origin."""
         return tuple(str(each) for each in self._each)
 
     def add(self, path: KeyPath, what: str) -> None:
-        """Something is wrong with what a key says; ``what`` does not name the key."""
+        """Add a fault of a key's value; ``what`` does not name the key."""
         self._each[Fault(self.origin_of(path), show_path(path), what)] = None
 
     def add_line(self, what: str, origin: str = "") -> None:
-        """Something is wrong that is no key's affair."""
+        """Add a fault that concerns no key."""
         self._each[Fault(origin, "", what)] = None
 
     def origin_of(self, path: KeyPath) -> str:
-        """Who said so; empty if nobody did."""
+        """Return the origin of the value at a path; empty if it was not set explicitly."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
-        # Nobody has said it, but something in it.
+        # Neither the key nor an enclosing table was set, but perhaps a key inside this table.
         inside = (who for each, who in self.origins.items() if each[: len(path)] == path)
         return next(inside, "") if path else ""
 
@@ -95,9 +97,9 @@ class Faults:
         known: Iterable[str],
         below: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Add a fault for each name that is not known, with what may have been meant.
+        """Add a fault for each name that is not known, with a suggestion.
 
-        ``below`` has keys of inner tables, and the path of each from here.
+        ``below`` maps each key of an inner table to its path relative to this table.
         """
         known = list(known)
         for name in names:
@@ -106,7 +108,7 @@ class Faults:
                 self.add((*path, name), f"there is no such key; {hint}")
 
     def _hint(self, path: KeyPath, name: str, known: list[str], below: Mapping[str, str]) -> str:
-        """Return what may have been meant: the same name elsewhere, rather than another one here."""
+        """Return a suggestion: the same name elsewhere, or else a similar name here."""
         if name not in below and (elsewhere := self._elsewhere(path, name)):
             return f"did you mean {' or '.join(map(show_path, elsewhere))}?"
         close = closest(name, [*known, *below])
@@ -117,7 +119,7 @@ class Faults:
         return f"did you mean {show_path((*path, below[close]))}?"
 
     def _elsewhere(self, path: KeyPath, name: str) -> list[KeyPath]:
-        """Return where a key of that name stands: in the same section, if it does."""
+        """Return the paths of the key of that name elsewhere; only those in the same section, if any."""
         found = list(self._places.get(name, ()))
         if path[:1] == ("functions",):  # the same function is meant
             found = [(*path[:2], *each[2:]) if each[0] == path[0] else each for each in found]
@@ -125,7 +127,7 @@ class Faults:
         return [each for each in found if each[:1] == path[:1]] or found
 
     def raise_if_any(self) -> None:
-        """Raise ConfigurationError that lists them, if there are any."""
+        """Raise ConfigurationError with all faults, if there are any."""
         if self._each:
             raise ConfigurationError("\n".join(self.lines))
 
@@ -133,7 +135,7 @@ class Faults:
 @final
 @attrs.frozen
 class Said:
-    """What one source says: tables in tables, and who says which of it."""
+    """The values of one source as nested tables, and the origin of each."""
 
     tables: Mapping[str, object]
     origins: Mapping[KeyPath, str]

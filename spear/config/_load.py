@@ -1,6 +1,6 @@
-"""One configuration out of all that say something, or everything that is wrong with it.
+"""Merge all sources into one configuration, or collect all faults.
 
-Nothing is started here, and nothing is changed.
+Loading starts nothing and changes nothing on the machine.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from ._toml import read_file
 @final
 @attrs.frozen(kw_only=True)
 class Loaded:
-    """A configuration whose values can all be used.
+    """A configuration, and where its values came from.
 
     Attributes:
-        configuration: what is meant.
-        origins: who said what: a file's line, a variable or a flag, by path.
-        file: that was read, if one was.
+        configuration: the merged configuration, with defaults in place of faulty values.
+        origins: origin of each value by its path: a file's line, a variable or a flag.
+        file: path of the file that was read, if any.
     """
 
     configuration: Configuration
@@ -47,16 +47,16 @@ class Loaded:
 def load_configuration(
     file: str | None, environment: Mapping[str, str], flags: Flags
 ) -> tuple[Loaded, Faults]:
-    """What file, environment and flags say together, and what is wrong with it.
+    """Merge file, environment and flags; return the configuration, and the faults found.
 
     Args:
-        file: a TOML file.
-        environment: variables; those that say something begin with ``SPEAR_``.
-        flags: of the command line.
+        file: path of a TOML file, or None.
+        environment: all environment variables; keys are set by names that begin with ``SPEAR_``.
+        flags: flags of the command line.
 
     Raises:
-        ConfigurationError: the file cannot be read, or is not TOML; or a path is relative to a directory
-            that has been removed.
+        ConfigurationError: the file cannot be read, or is not TOML; or a path is relative to a working
+            directory that has been removed.
     """
     faults = Faults(places())
     said = Said({}, {})

@@ -1,4 +1,4 @@
-"""Whether a program can become an instance, as far as its files tell before it is started."""
+"""Checks before the start, by its files alone, of whether a program can become an instance."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Final
 from spear.runtimes import ProcessSettings
 
 HEAD_BYTES: Final = 256
-"""As much of a script as the kernel looks at for its first line (BINPRM_BUF_SIZE)."""
+"""Bytes of a script in which the kernel looks for its first line (BINPRM_BUF_SIZE)."""
 
 _INTERPRETER: Final = re.compile(r"(python|pypy)[\d.]*|sh|bash|dash|node|perl|ruby")
 """Programs whose first argument is a file, unless it begins with a dash."""
 
 _PYTHON_SWITCH: Final = re.compile(r"-[BEIOPSbdiqsuvx]+")
-"""Options of Python that take no value, so that the file may follow."""
+"""Options of Python that take no value, so the next argument can be the file."""
 
 
 def program_problems(settings: ProcessSettings) -> Iterator[str]:
     """Yield reasons why an existing, executable program cannot run or log in."""
     path = shutil.which(settings.program(), path=settings.full_environment()["PATH"])
-    assert path is not None  # or that has been told
+    assert path is not None  # settings.problems() reports a missing program
     yield from _format_problems(path, settings)
     if not settings.command:
         return
@@ -46,7 +46,7 @@ def _format_problems(path: str, settings: ProcessSettings) -> Iterator[str]:
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
-    except OSError:  # it may be executed, and not be read
+    except OSError:  # a program can be executable without being readable
         return
     if not head.startswith(b"#!"):
         if b"\0" not in head:

@@ -1,9 +1,9 @@
-"""Runtimes by their names: what one can be told, and what a deployment of it can.
+"""Runtimes by name: the keys of their own tables, and of their deployments' tables.
 
-The keys of ``[runtimes.NAME]`` are the fields of the runtime's class, and ``transports``. A deployment
-has, beside the keys that every deployment has, the fields of the runtime's settings class; its ``source``
-is the field ``target``. The process runtime has its keys in the schema, because they have flags and a
-table in the documentation.
+The keys of ``[runtimes.NAME]`` are the fields of the runtime's class, and ``transports``. The table of a
+deployment has the keys common to all deployments, and the fields of the runtime's settings class; its
+``source`` is the field ``target``. The keys of the process runtime are in the schema, because they have
+flags and a table in the documentation.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ COMMON: Final = (
     *(each.name for each in attrs.fields(DeploymentSettings)),
     "debug",
 )
-"""Keys of each deployment, whatever runs it."""
+"""Keys of every deployment, whatever its runtime."""
 
 
 def own_kinds(runtime: object) -> Mapping[str, object]:
-    """The keys that deployments of a runtime have beside :data:`COMMON`, and the type of each.
+    """Return the keys that deployments of a runtime have beside :data:`COMMON`, with their types.
 
-    There are none for a name that no runtime has: what is wrong with that is told elsewhere.
+    Returns none for an unknown runtime, whose fault :func:`read_settings` reports.
     """
     if runtime == PROCESS or not isinstance(runtime, str):
         return {}
@@ -50,11 +50,11 @@ def own_kinds(runtime: object) -> Mapping[str, object]:
 
 
 TRANSPORTS: Final = "transports"
-"""How instances of a runtime are reached: a key of each ``[runtimes.NAME]``, no field of its class."""
+"""Name of the key of each ``[runtimes.NAME]`` that lists its transports; no field of the class."""
 
 
 def runtime_kinds(name: str) -> Mapping[str, object]:
-    """The keys of ``[runtimes.NAME]``, and the type of each; none for a name that no runtime has."""
+    """Return the keys of ``[runtimes.NAME]``, with their types; none for an unknown runtime."""
     try:
         return _kinds_of(RuntimeRegistry().find(name))
     except ConfigurationError:
@@ -62,12 +62,12 @@ def runtime_kinds(name: str) -> Mapping[str, object]:
 
 
 def runtime_secrets(name: str) -> frozenset[str]:
-    """The keys of ``[runtimes.NAME]`` whose values are not to be shown."""
+    """Return the keys of ``[runtimes.NAME]`` whose values must not be shown."""
     return secrets_of(type(RuntimeRegistry().find(name)))
 
 
 def _kinds_of(runtime: Runtime) -> Mapping[str, object]:
-    """See :func:`runtime_kinds`. Raises ConfigurationError if they cannot be told."""
+    """Return the keys of :func:`runtime_kinds`. Raises ConfigurationError if types are unknown."""
     return {**fields(type(runtime)), TRANSPORTS: tuple[str, ...]}
 
 
@@ -77,13 +77,13 @@ def _kinds_of(runtime: Runtime) -> Mapping[str, object]:
 def read_settings(
     name: str, said: Mapping[str, object], common: Mapping[str, object], faults: Faults
 ) -> RuntimeSettings | None:
-    """The settings of a deployment that is not one of processes; None if they cannot be made.
+    """Return the settings of a deployment of another runtime than "process"; None if invalid.
 
     Args:
-        name: of the deployment.
-        said: its table.
-        common: those of its keys that every deployment has, read.
-        faults: gets what is wrong.
+        name: name of the deployment.
+        said: the deployment's table.
+        common: the values of the keys that every deployment has.
+        faults: collects the faults.
     """
     path = ("functions", name)
     try:
@@ -115,7 +115,7 @@ def read_settings(
         if each.init and each.default is attrs.NOTHING and each.name not in values
     ]
     for each in missing:
-        if each not in said:  # or that has been told
+        if each not in said:  # otherwise a fault was added already
             faults.add(path, f"needs {each}, for the runtime {common['runtime']!r}")
     return None if missing else _make(cls, values, path, faults)
 
@@ -124,11 +124,11 @@ def _make(
     cls: type[RuntimeSettings], values: Mapping[str, object], path: KeyPath, faults: Faults
 ) -> RuntimeSettings | None:
     try:
-        return cls(**values)  # type: ignore[arg-type]  # they have been read by their types
+        return cls(**values)  # type: ignore[arg-type]  # read_values has checked their types
     except ConfigurationError as error:
         key = "source" if error.key == "target" else error.key
         faults.add((*path, key) if key else path, error.summary)
-    except Exception as error:  # of another distribution
+    except Exception as error:  # the class may belong to another distribution
         faults.add(path, f"cannot be settings of its runtime: {summary_of(error)}")
     return None
 
@@ -137,7 +137,7 @@ def _make(
 
 
 def read_runtimes(said: Mapping[str, object], faults: Faults) -> dict[str, Mapping[str, object]]:
-    """What each of ``[runtimes.NAME]`` says, as far as it can be used."""
+    """Return the valid values of each table ``[runtimes.NAME]``, by name."""
     found: dict[str, Mapping[str, object]] = {}
     for name, table in said.items():
         path = ("runtimes", name)
@@ -163,7 +163,7 @@ def read_runtimes(said: Mapping[str, object], faults: Faults) -> dict[str, Mappi
 
 
 def make_runtimes(configuration: Configuration) -> list[Runtime]:
-    """The runtimes that a configuration says something about, for :func:`open_spearlet`."""
+    """Return the runtimes with a table in the configuration, for :func:`open_spearlet`."""
     return [
         _configured(RuntimeRegistry().find(name), values)
         for name, values in configuration.runtimes.items()
@@ -171,7 +171,7 @@ def make_runtimes(configuration: Configuration) -> list[Runtime]:
 
 
 def make_strategies(configuration: Configuration) -> dict[str, CommunicationStrategy]:
-    """How a configuration wants the instances of runtimes to be reached, for :func:`open_spearlet`."""
+    """Return the configured strategies for reaching instances, by runtime, for :func:`open_spearlet`."""
     strategies: dict[str, CommunicationStrategy] = {}
     for name, values in configuration.runtimes.items():
         transports = values.get(TRANSPORTS)
@@ -207,8 +207,8 @@ def _check_transports(
 def _configured(runtime: Runtime, values: Mapping[str, object]) -> Runtime:
     own = {name: value for name, value in values.items() if name != TRANSPORTS}
     try:
-        return attrs.evolve(runtime, **own)  # type: ignore[arg-type]  # read by their types
+        return attrs.evolve(runtime, **own)  # type: ignore[arg-type]  # types are checked
     except ConfigurationError:
         raise
-    except Exception as error:  # of another distribution
+    except Exception as error:  # the class may belong to another distribution
         raise ConfigurationError(f"cannot be configured: {summary_of(error)}") from error

@@ -1,13 +1,13 @@
-"""The schema of the configuration: which keys there are, of what type, with what default, and what for.
+"""The schema of the configuration: the keys, with their types, defaults and purposes.
 
-Everything else derives from these classes: what a file may say, the names of environment variables, the
-flags of the command line, what ``--show-config`` prints, and the tables of ``docs/configuration.md``,
-which a test holds against them. This module reads nothing and knows nobody who does.
+Everything else is derived from these classes: the keys of a file, the names of environment variables, the
+flags of the command line, the output of ``--show-config``, and the tables of ``docs/configuration.md``,
+which a test compares with them. This module reads no configuration and imports no module that does.
 
-A key that the spearlet has a class for is checked by that class; see ``_build``.
+If the spearlet has a class for a key's value, that class checks the value; see ``_build``.
 """
 
-# ruff: noqa: RUF009  # what is called in these classes makes fields of attrs
+# ruff: noqa: RUF009  # the functions called in these classes make attrs fields
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ NOT_LISTENING: Final = "off"
 def _key(
     default: T, says: str, *, path: bool = False, flag: bool = False, secret: bool = False
 ) -> T:
-    """A key of a table.
+    """Return a field for a key of a table.
 
     Args:
-        default: what it is if nobody says.
-        says: what it is for, for people.
-        path: it names a file or a directory, relative to whoever says so.
-        flag: of a function, and it has a flag, which then is meant for all functions.
-        secret: its values are not to be shown.
+        default: value if the key is not set.
+        says: purpose of the key, for people.
+        path: whether the value is a path, relative to the source that sets it.
+        flag: whether a function's key has a flag, which then applies to all functions.
+        secret: whether values must not be shown.
     """
-    # Every default is immutable, but for an empty map, of which each table gets its own.
+    # Every default is immutable, except an empty map, of which each table gets its own copy.
     metadata = {"says": says, "path": path, "flag": flag, "secret": secret}
     if isinstance(default, dict):
         empty: T = attrs.field(factory=type(default), metadata=metadata)
@@ -54,7 +54,7 @@ def _key(
 @final
 @attrs.frozen(kw_only=True)
 class HostConfiguration:
-    """``[spearlet]``: the host itself. Each key is a flag, too."""
+    """``[spearlet]``: the host itself. Each key has a flag."""
 
     name: str = _key("default", "tells this host from others of the same user: its socket bears it")
     listen: str = _key(
@@ -143,7 +143,7 @@ class FunctionConfiguration:
     settings: RuntimeSettings | None = attrs.field(
         default=None, metadata={"says": "", "path": False, "flag": False, "key": False}
     )
-    """Those of a runtime that is not the process runtime."""
+    """Settings of the deployment's runtime, unless it is the process runtime."""
 
 
 GATEWAY_ELSEWHERE: Final = {
@@ -157,13 +157,13 @@ GATEWAY_ELSEWHERE: Final = {
     "allow_plaintext": "allow_plaintext",
     "allow_control": "allow_control",
 }
-"""Settings of a gateway that are no keys of ``[gateway]``, and what says them in ``[spearlet]``."""
+"""Gateway settings that are not keys of ``[gateway]``, and the keys of ``[spearlet]`` that set them."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Configuration:
-    """All of it: ``[spearlet]``, ``[gateway]``, ``[limits]``, ``[runtimes.*]``, ``[functions.*]``."""
+    """All tables: ``[spearlet]``, ``[gateway]``, ``[limits]``, ``[runtimes.*]``, ``[functions.*]``."""
 
     spearlet: HostConfiguration = attrs.field(factory=HostConfiguration)
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings)

@@ -1,4 +1,4 @@
-"""A configuration as text, without secrets: what ``--show-config`` prints."""
+"""Configurations as text without secrets: the output of ``--show-config``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HIDDEN = "<hidden>"
 
 
 def as_tables(configuration: Configuration) -> dict[str, object]:
-    """Everything that it says, and what it leaves at its default; values that may be secrets hidden."""
+    """Return all values, including defaults, as nested tables; secrets are hidden."""
     gateway = _as_table(configuration.gateway)
     return {
         "spearlet": _as_table(configuration.spearlet),
@@ -64,12 +64,12 @@ def _shown(value: object, *, is_secret: bool) -> object:
 
 
 def show_as_toml(configuration: Configuration) -> str:
-    """As a file would say it. A file that says it means the same, but for hidden values."""
+    """Return TOML that gives the same configuration when loaded, except for hidden values."""
     return show_toml(as_tables(configuration))
 
 
 def show_as_json(configuration: Configuration) -> str:
-    """The same as JSON, in which an endless time is null, as is what nobody has said."""
+    """Return all values as JSON; infinite numbers and values that are not set are null."""
     return json.dumps(_finite(as_tables(configuration)), ensure_ascii=False, indent=2) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""Who may say something: a file, the environment, the flags. Each says tables in tables, and says where.
+"""The sources of a configuration: file, environment and flags. Each gives nested tables and origins.
 
-What a later one says takes the place of what an earlier one said, key by key: file, environment, flags.
-Relative paths mean what they mean where they are said: beside the file, or in the working directory.
+A later source overrides an earlier one, key by key, in the order file, environment, flags. Relative paths
+in a file are relative to its directory; all others are relative to the working directory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ._values import fields, is_texts, parse_text, table_in
 PREFIX: Final = "SPEAR_"
 
 OTHERS: Final = frozenset({"SPEAR_CONFIG", "SPEAR_HOST", "SPEAR_INSTANCE", "SPEAR_TOKEN"})
-"""Variables that say something else, or say it to others."""
+"""Variables that begin with the prefix but set no key: other parts of Spear use them."""
 
 MEANT: Final = ("SPEAR_GATEWAY_", "SPEAR_LIMITS_", "SPEAR_FUNCTIONS_", "SPEAR_RUNTIMES_")
-"""Beginnings of variables that are certainly meant for us."""
+"""Prefixes of variables that are certainly meant as keys, so that an unknown one is a fault."""
 
 SECTIONS: Final[dict[str, type]] = {
     "spearlet": HostConfiguration,
@@ -44,16 +44,16 @@ Tables: TypeAlias = dict[str, object]
 @final
 @attrs.frozen(kw_only=True)
 class Flags:
-    """What a command line says.
+    """The parsed command line.
 
     Attributes:
-        sources: names and sources of functions.
+        sources: (name, source) of functions.
         host: keys of ``[spearlet]``.
-        functions: keys that are meant for every function.
-        environment: variables, for every function.
-        settings: ``--set``: a path of keys, and a value.
-        directory: where the command was given, which relative paths are relative to; None if it has been
-            removed.
+        functions: keys that apply to every function.
+        environment: environment variables for every function.
+        settings: (path of keys, value) of each ``--set``.
+        directory: working directory of the command, which relative paths are relative to; None if it has
+            been removed.
     """
 
     sources: tuple[tuple[str, str], ...] = ()
@@ -68,9 +68,9 @@ class Flags:
 
 
 def kind_at(path: KeyPath, runtimes: Mapping[str, object]) -> object:
-    """The type of a key, wherever it is; None if there is none.
+    """Return the type of the key at a path; None if there is no such key.
 
-    ``runtimes`` has the runtime of each function, whose keys are beside those of all functions.
+    ``runtimes`` maps each function to its runtime, which can add keys to the function's table.
     """
     match path:
         case ("runtimes", name, key, *rest):
@@ -93,7 +93,7 @@ def kind_at(path: KeyPath, runtimes: Mapping[str, object]) -> object:
 def runtimes_of(
     functions: Mapping[str, object], environment: Mapping[str, str], flags: Flags
 ) -> dict[str, object]:
-    """The runtime of each function that the file or a flag names, whichever source says it."""
+    """Return the runtime, from the last source that sets one, of each function in file or flags."""
     settings = dict(flags.settings)
     paths = [text.split(".") for text in settings]
     named = [path[1] for path in paths if path[0] == "functions" and len(path) > 2]
@@ -108,7 +108,7 @@ def runtimes_of(
 
 
 def put(tables: Tables, path: KeyPath, value: object) -> None:
-    """Say a value, in tables that are made on the way there."""
+    """Set the value at a path, creating the tables above it."""
     *above, name = path
     for each in above:
         inner = tables.get(each)
@@ -119,7 +119,7 @@ def put(tables: Tables, path: KeyPath, value: object) -> None:
 
 
 def merge(earlier: Mapping[str, object], later: Mapping[str, object]) -> Tables:
-    """Both; where both say a value, the later one."""
+    """Merge two nested tables; values of ``later`` take precedence."""
     merged = dict(earlier)
     for name, value in later.items():
         before = merged.get(name)
@@ -136,11 +136,11 @@ def merge(earlier: Mapping[str, object], later: Mapping[str, object]) -> Tables:
 def variables(
     functions: Mapping[str, object], runtimes: Iterable[str] = ()
 ) -> dict[str, list[KeyPath]]:
-    """Every variable that says something, and what.
+    """Return the paths of keys that each environment variable can set, by variable.
 
     Args:
-        functions: the runtime of each function, by name.
-        runtimes: the names of those that have tables.
+        functions: runtime of each function, by the function's name.
+        runtimes: names of the runtimes that have tables.
     """
     found: dict[str, list[KeyPath]] = {}
     for path in (
@@ -158,7 +158,7 @@ def variables(
 
 
 def places() -> dict[str, tuple[KeyPath, ...]]:
-    """Return the paths of each key of the schema, by the last part; functions are named NAME."""
+    """Return the paths of each key of the schema, by the key's name; functions are named NAME."""
     tables: dict[KeyPath, type] = {(name,): table for name, table in SECTIONS.items()}
     tables["functions", "NAME"] = FunctionConfiguration
     found: dict[str, tuple[KeyPath, ...]] = {}
@@ -178,7 +178,7 @@ def _paths_in(table: type, path: KeyPath) -> Iterator[KeyPath]:
 
 
 def variable_of(path: KeyPath) -> str:
-    """The name of the variable for a key: ``SPEAR_LISTEN``, ``SPEAR_LIMITS_WIRE_MAX_CALLS``."""
+    """Return the variable for a key: ``SPEAR_LISTEN``, ``SPEAR_LIMITS_WIRE_MAX_CALLS``."""
     parts = path[1:] if path[0] == "spearlet" else path
     return PREFIX + re.sub(r"[^A-Z0-9]", "_", "_".join(parts).upper())
 
@@ -189,14 +189,14 @@ def read_environment(
     runtimes: Iterable[str],
     faults: Faults,
 ) -> Said:
-    """What the environment says.
+    """Read the values that environment variables set.
 
     Args:
-        environment: all of it.
-        functions: the runtime of each function, by name.
-        runtimes: the names of those that have tables.
-        faults: gets those that nobody knows, if it is clear that they are meant for us. A cluster may set
-            variables that begin like ours, such as ``SPEAR_PORT`` for a service of that name.
+        environment: all environment variables.
+        functions: runtime of each function, by the function's name.
+        runtimes: names of the runtimes that have tables.
+        faults: collects unknown variables, but only those clearly meant as keys: a cluster may set
+            variables with our prefix, such as ``SPEAR_PORT`` for a service named ``spear``.
     """
     known = variables(functions, runtimes)
     tables: Tables = {}
@@ -224,20 +224,20 @@ def read_environment(
 
 
 def flag_of(name: str) -> str:
-    """The flag for a key."""
+    """Return the flag for a key."""
     return f"--{name.replace('_', '-')}"
 
 
 def read_flags(
     flags: Flags, functions: Mapping[str, object], runtimes: Mapping[str, object], faults: Faults
 ) -> Said:
-    """What the command line says.
+    """Read the values that the command line sets.
 
     Args:
-        flags: of the command line.
-        functions: those that are there already, by name.
-        runtimes: of each function that is there, or that a flag names.
-        faults: gets what is wrong.
+        flags: flags of the command line.
+        functions: the functions that are known already, by name.
+        runtimes: runtime of each function that is known or named by a flag.
+        faults: collects the faults.
     """
     tables: Tables = {}
     origins: dict[KeyPath, str] = {}
@@ -325,7 +325,7 @@ def _resolve_function(table: Mapping[str, object], base: str | None) -> Tables:
             resolved["source"] = f"{program}:{agent}" if agent else program
         elif (
             base and table.get("runtime", PROCESS) == PROCESS
-        ):  # a module: `python -m` looks for it here, too
+        ):  # a module: look for it in ``base``, as `python -m` does
             resolved.setdefault("python_path", [base])
     if isinstance(command, list) and command and isinstance(command[0], str):
         resolved["command"] = [_absolute(command[0], base, is_program=True), *command[1:]]
@@ -333,6 +333,6 @@ def _resolve_function(table: Mapping[str, object], base: str | None) -> Tables:
 
 
 def _absolute(path: str, base: str | None, *, is_program: bool = False) -> str:
-    if not path or (is_program and os.sep not in path):  # looked for in PATH
+    if not path or (is_program and os.sep not in path):  # a program's name is looked up in PATH
         return path
     return os.path.normpath(absolute(os.path.expanduser(path), base))

@@ -1,8 +1,8 @@
-"""TOML files: read, with the line of each key; and written, for people to read.
+"""TOML files: reading with the line of each key, and writing for people.
 
-The reader of the standard library says no lines. So a scanner finds where each key stands, in a text that
-the reader has found to be TOML: it need not be strict, and what it does not find, such as a key inside an
-inline table, counts as standing where its table does.
+The standard library's parser reports no lines. A scanner therefore finds the line of each key, in a text
+that the parser has already accepted, so it need not be strict. A key that the scanner does not find, such
+as one in an inline table, gets the line of its table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spear._json import read_float, too_many_digits
 from ._faults import KeyPath, Said, show_path
 
 MAX_FILE_BYTES: Final = 1 << 20
-"""Of a configuration. Nobody writes so much; a wrong file may have any size."""
+"""Largest configuration file. No real one is so large; a wrong file may have any size."""
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -35,11 +35,11 @@ _TOKEN: Final = re.compile(
 
 
 def load_toml(text: str) -> dict[str, object]:
-    """Return what a text says.
+    """Parse a TOML text.
 
     Raises:
-        tomllib.TOMLDecodeError: it is not TOML.
-        ValueError: it is, with a number that Python cannot hold.
+        tomllib.TOMLDecodeError: the text is not TOML.
+        ValueError: the text has a number that Python cannot represent.
     """
     return tomllib.loads(text, parse_float=_read_float)
 
@@ -47,14 +47,14 @@ def load_toml(text: str) -> dict[str, object]:
 def _read_float(text: str) -> float:
     if text.lstrip("+-") in ("inf", "nan"):
         return float(text)
-    return read_float(text.replace("_", ""))  # which TOML allows between digits
+    return read_float(text.replace("_", ""))  # TOML allows underscores between digits
 
 
 def read_file(path: str, here: str | None) -> Said:
     """Read a TOML file. Messages show its path relative to ``here`` if it is below ``here``.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not TOML; the message has the line.
+        ConfigurationError: the file cannot be read, or is not TOML; the message has the line.
     """
     relative = os.pardir if here is None else os.path.relpath(path, here)
     shown = path if relative.startswith(os.pardir) else relative
@@ -80,7 +80,7 @@ def read_file(path: str, here: str | None) -> Said:
         what, line = _fault_in(text, error)
         raise ConfigurationError(f"{shown}:{line}: this is not TOML: {what}") from error
     except ValueError as error:
-        # int() raises a plain one, whose advice is for the author of this program.
+        # int() raises a plain ValueError, whose advice is for the author of the program.
         reason = too_many_digits() if type(error) is ValueError else str(error)
         line, key = _find_unusable(text)
         raise ConfigurationError(
@@ -92,10 +92,11 @@ def read_file(path: str, here: str | None) -> Said:
 
 
 def _fault_in(text: str, error: tomllib.TOMLDecodeError) -> tuple[str, int]:
-    """(what is wrong, line).
+    """Return (what is wrong, line).
 
-    The one place in Spear that reads a message. Before CPython 3.14, TOMLDecodeError has no attributes,
-    and only its text names the line: ``Expected '=' (at line 3, column 5)`` or ``(at end of document)``.
+    This function reads a message because, before CPython 3.14, TOMLDecodeError has no attributes. Only
+    its text names the line: ``Expected '=' (at line 3, column 5)`` or ``(at end of document)``. No other
+    part of Spear depends on a message.
     """
     what, _, where = str(error).partition(" (at ")
     found = re.search(r"line (\d+)", where)
@@ -103,7 +104,7 @@ def _fault_in(text: str, error: tomllib.TOMLDecodeError) -> tuple[str, int]:
 
 
 def _find_unusable(text: str) -> tuple[int, str]:
-    """The line and the key of the first number in a TOML text that Python cannot hold."""
+    """Return the line and the key of the first number that Python cannot represent."""
     found = (
         (line, show_path(path))
         for path, line, statement in _statements(text)
@@ -121,12 +122,12 @@ def _is_unusable(statement: str) -> bool:
 
 
 def find_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
-    """Each table and key of a TOML text, and its line."""
+    """Yield each table and key of a TOML text with its line."""
     return ((path, line) for path, line, _ in _statements(text))
 
 
 def _statements(text: str) -> Iterator[tuple[KeyPath, int, str]]:
-    """Each table and key of a TOML text, its line, and the text of it alone."""
+    """Yield each table and key of a TOML text with its line and the text of its statement."""
     table: KeyPath = ()
     position, line = 0, 1
     while position < len(text):
@@ -156,7 +157,7 @@ def _unquote(part: str) -> str:
 
 
 def _end_of_statement(text: str, position: int) -> int:
-    """Behind the next line's end that is not inside a text or a bracket."""
+    """Return the position after the next line end that is not inside a string or brackets."""
     depth = 0
     for token in _TOKEN.finditer(text, position):
         if token[0] in "[{":
@@ -172,7 +173,7 @@ def _end_of_statement(text: str, position: int) -> int:
 
 
 def show_toml(tables: Mapping[str, object]) -> str:
-    """Tables as TOML. What is None has no TOML, and is left out."""
+    """Write tables as TOML. Values of None cannot be written in TOML and are left out."""
     return "\n".join(_show_table((), tables)).strip() + "\n"
 
 
@@ -194,12 +195,12 @@ def _show_key(key: str) -> str:
 
 
 def _show_text(text: str) -> str:
-    # JSON's escapes are TOML's, but for this control character.
+    # The escapes of JSON are valid in TOML, except for this control character.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def show_toml_value(value: object) -> str:
-    """One value: a text, a number, a truth, or a list of them."""
+    """Write one value as TOML: a string, a number, a boolean, or a list of them."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -207,7 +208,7 @@ def show_toml_value(value: object) -> str:
     if isinstance(value, int):
         try:
             return str(value)
-        except ValueError:  # of more than 4,300 digits
+        except ValueError:  # str() refuses more than 4,300 digits
             return hex(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(show_toml_value(each) for each in value)}]"

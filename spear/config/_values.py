@@ -1,8 +1,7 @@
-"""Values and types: whether what somebody wrote is what a key is for, and what it then is.
+"""Values and types: check that a value has the type of its key, and convert it.
 
-Types are those of the schema: ``str``, ``int``, ``float``, ``bool``, ``Literal``, ``tuple[str, ...]``,
-``list[str]``, ``Mapping[str, str]``, tables, each of which is a class of attrs, and ``| None`` behind
-one.
+The schema uses these types: ``str``, ``int``, ``float``, ``bool``, ``Literal``, ``tuple[str, ...]``,
+``list[str]``, ``Mapping[str, str]``, attrs classes for tables, and any of these with ``| None``.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ _KINDS: Final[dict[object, str]] = {
 
 
 class Unusable(Exception):
-    """A value is not of the type that is wanted.
+    """A value does not have the type of its key.
 
     Attributes:
-        wanted: the type, for people.
-        got: the value, for people; empty if it is not to be shown.
+        wanted: description of the type, for people.
+        got: the value, for people; empty if it must not be shown.
     """
 
     def __init__(self, wanted: str, got: str = "") -> None:
@@ -48,17 +47,17 @@ class Unusable(Exception):
         self.wanted, self.got = wanted, got
 
     def fault(self, *, is_secret: bool) -> str:
-        """Return what is wrong, as the end of a sentence about the key."""
+        """Return the fault as the end of a sentence about the key."""
         return f"must be {self.wanted}" + (
             f", not {self.got}" if self.got and not is_secret else ""
         )
 
 
 def fields(table: type) -> dict[str, object]:
-    """The keys of a table of the schema, and the type of each; fields that begin with ``_`` are none.
+    """Return the keys of a table, with their types; fields that begin with ``_`` are no keys.
 
     Raises:
-        ConfigurationError: the table is a class of another distribution whose types cannot be told.
+        ConfigurationError: the table is a class of another distribution whose types cannot be resolved.
     """
     try:
         hints = get_type_hints(table)
@@ -71,12 +70,12 @@ def fields(table: type) -> dict[str, object]:
 
 
 def secrets_of(table: type) -> frozenset[str]:
-    """The keys of a table whose values are not to be shown."""
+    """Return the keys of a table whose values must not be shown."""
     return frozenset(each.name for each in attrs.fields(table) if each.metadata.get("secret"))
 
 
 def _without_none(kind: object) -> object:
-    """The type of a key that says something: ``str`` for ``str | None``."""
+    """Return the type without ``| None``: ``str`` for ``str | None``."""
     if get_origin(kind) in (Union, UnionType):
         inner = [each for each in get_args(kind) if each is not NoneType]
         return inner[0] if len(inner) == 1 else kind
@@ -88,7 +87,7 @@ def _is_list(kind: object) -> bool:
 
 
 def is_texts(kind: object) -> bool:
-    """Whether a key is a table of texts with names of its own, such as ``environment``."""
+    """Whether a key is a table of strings with names that the user chooses, such as ``environment``."""
     return get_origin(kind) in (Mapping, dict) and get_args(kind) == (str, str)
 
 
@@ -97,7 +96,7 @@ def _is_choice(kind: object) -> bool:
 
 
 def table_in(kind: object) -> type | None:
-    """The class of the table that a key may have, if it may have one."""
+    """Return the attrs class in a type, which makes the key a table; None if there is none."""
     for each in (kind, *get_args(kind)):
         if isinstance(each, type) and attrs.has(each):
             return each
@@ -105,17 +104,17 @@ def table_in(kind: object) -> type | None:
 
 
 def parse_text(kind: object, text: str) -> object:
-    """What a text means that comes without TOML's quotes: from the environment, or a flag.
+    """Parse a value that comes without TOML's quotes: from the environment, or from a flag.
 
-    Where text is wanted it is text. Else it is what TOML says, or, for a list of texts, texts between
-    commas; if it is none of that, it stays as it is, for others to refuse.
+    If the key is a string, the text is the value. Otherwise it is parsed as TOML. If it is not TOML, it
+    is split at commas for a list of strings, or else returned as it is, for :func:`read_value` to refuse.
     """
     kind = _without_none(kind)
     if kind is str or _is_choice(kind):
         return text
     try:
         return load_toml(f"value = {text}")["value"]
-    except ValueError:  # also if it is TOML, with a number that cannot be used
+    except ValueError:  # not TOML, or a number that Python cannot represent
         pass
     if _is_list(kind):
         return [each.strip() for each in text.split(",") if each.strip()]
@@ -123,12 +122,12 @@ def parse_text(kind: object, text: str) -> object:
 
 
 def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> object:
-    """What a key's value is.
+    """Check and convert the value of a key.
 
-    Tables tell their faults themselves, and leave out what cannot be used.
+    The faults of a table's own keys are added to ``faults``, and those keys keep their defaults.
 
     Raises:
-        Unusable: it is not of this type.
+        Unusable: the value does not have this type.
     """
     kind = _without_none(kind)
     if _is_choice(kind):
@@ -148,13 +147,13 @@ def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> ob
             raise Unusable("a table", _show(value))
         try:
             return read_table(kind, value, path, faults)
-        except Exception as error:  # of a class of another distribution
+        except Exception as error:  # the class may belong to another distribution
             raise Unusable(f"what {kind.__name__} takes: {summary_of(error)}") from error
     return _read_plain(kind, value)
 
 
 def _read_plain(kind: object, value: object) -> object:
-    if not isinstance(kind, type) or kind not in _KINDS:  # of a class of another distribution
+    if not isinstance(kind, type) or kind not in _KINDS:  # a type in another distribution's class
         raise Unusable(of_no_type(kind))
     if kind is float and type(value) is int and abs(value) <= MAX_WHOLE:
         return float(value)
@@ -164,13 +163,13 @@ def _read_plain(kind: object, value: object) -> object:
 
 
 def of_no_type(kind: object) -> str:
-    """Return what is wrong with the type of a key that no configuration can say."""
+    """Return the fault of a key whose type cannot be written in a configuration."""
     shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
     return f"of the type {shown}, which no configuration can say"
 
 
 def can_be_said(kind: object) -> bool:
-    """Whether some value of a configuration is of this type."""
+    """Whether a value of this type can be written in a configuration."""
     kind = _without_none(kind)
     if isinstance(kind, type) and (kind in _KINDS or attrs.has(kind)):
         return True
@@ -205,14 +204,14 @@ def _show(value: object) -> str:
 
 
 def read_table(table: type[T], said: Mapping[str, object], path: KeyPath, faults: Faults) -> T:
-    """A table as an object of its class; what cannot be used is told, and left at its default."""
+    """Build an object of a table's class; unusable values become faults and keep their defaults."""
     return build(table, read_keys(table, said, path, faults), path, faults)
 
 
 def read_keys(
     table: type, said: Mapping[str, object], path: KeyPath, faults: Faults
 ) -> dict[str, object]:
-    """The values that a table says, as far as they can be used."""
+    """Return the valid values of a table; unknown keys and invalid values become faults."""
     known = fields(table)
     faults.expect_known(path, said, known, _keys_below(known))
     return read_values(known, secrets_of(table), said, path, faults)
@@ -225,7 +224,7 @@ def read_values(
     path: KeyPath,
     faults: Faults,
 ) -> dict[str, object]:
-    """The values of some keys that a table says, as far as they can be used."""
+    """Return the valid values of the keys in ``kinds``; invalid values become faults."""
     values: dict[str, object] = {}
     for name, kind in kinds.items():
         if name in said:
@@ -237,23 +236,23 @@ def read_values(
 
 
 def _keys_below(known: Mapping[str, object]) -> dict[str, str]:
-    """Return where a key belongs that stands in an inner table: ``max_calls``, ``wire.max_calls``."""
+    """Return where the keys of inner tables belong: ``wire.max_calls`` for ``max_calls``."""
     inner = ((name, table_in(kind)) for name, kind in known.items())
     return {key: f"{name}.{key}" for name, table in inner if table for key in fields(table)}
 
 
 def build(make: type[T], values: Mapping[str, object], path: KeyPath, faults: Faults) -> T:
-    """What ``make`` makes of values; those that it refuses are told, and left at their defaults.
+    """Return ``make(**values)``; values that it refuses become faults and are left out.
 
-    ``make`` raises ConfigurationError for one value at a time, whose ``key`` names the value. Without
-    any values ``make`` raises nothing.
+    ``make`` raises ConfigurationError for one value at a time, and its ``key`` names the value. Without
+    values ``make`` never raises.
     """
     left = dict(values)
     while left:
         try:
             return make(**left)
         except ConfigurationError as error:
-            # A class may name its place in another one, too, as in `replicas.min`.
+            # ``key`` may be a path that begins in another class, as in `replicas.min`.
             wrong = next((each for each in reversed(error.key.split(".")) if each in left), None)
             faults.add(path if wrong is None else (*path, wrong), error.summary)
             left = {} if wrong is None else {key: left[key] for key in left if key != wrong}
