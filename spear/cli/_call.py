@@ -1,4 +1,4 @@
-"""``spear call file.py:function ARGS``: start, call, print, stop; the whole system in one line."""
+"""``spear call file.py:function ARGS``: start a function, call it once, print the result, and stop."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ examples:
 
 
 USAGE_SECONDS: Final = 2.0
-"""To ask how a function is called, after it was called wrongly."""
+"""Seconds for asking for a function's signature after a wrong call."""
 
 
 def define_call(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     parser.describe(
         usage=USAGE, description=DESCRIPTION, epilog=ARGUMENTS_HELP + EPILOG + describe_statuses()
     )
@@ -92,7 +92,7 @@ def define_call(parser: CommandParser) -> None:
 
 
 def run_call(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     with long_integers():
         call = understand(options)
         output = StandardOutput()
@@ -107,7 +107,7 @@ def run_call(options: argparse.Namespace) -> int:
 
 
 async def _run(call: CallCommand, output: StandardOutput) -> int:
-    """Returns the exit status, if there is no failure that decides it."""
+    """Run the call, stopping at signals; return the exit status unless a failure decides it."""
     from spear.channels import open_private_nursery
 
     received: list[int] = []
@@ -120,9 +120,9 @@ async def _run(call: CallCommand, output: StandardOutput) -> int:
 async def _watch_signals(
     scope: trio.CancelScope, received: list[int], task_status: trio.TaskStatus[None]
 ) -> None:
-    """Cancel what runs at the first signal; the second one does what it does elsewhere."""
-    # A KeyboardInterrupt could come between any two steps of whatever runs; and SIGTERM would end us
-    # before our sockets and directories are removed. So would SIGHUP, unless somebody has said nohup.
+    """Cancel the call at the first signal; a second signal has its default effect."""
+    # A KeyboardInterrupt could interrupt any code between two steps, and SIGTERM and SIGHUP would end us
+    # before sockets and directories are removed. An ignored SIGHUP (nohup) stays ignored.
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
@@ -158,13 +158,13 @@ async def _call(call: CallCommand, output: StandardOutput) -> None:
             failure = explained(error, usage, call.options)
         except (ConfigurationError, FunctionRaised, NotFound, Overloaded, Rejected) as error:
             failure = error
-        # If it has ended, its process may end in good order. If not, what leaves the block kills it.
+        # If the call has ended, the instance can shut down cleanly. On any other exception it is killed.
     if failure is not None:
         raise failure
 
 
 async def _usage(function: Function) -> str:
-    """How it is called; nothing if its agent cannot tell."""
+    """Return the function's signature; empty if its agent does not answer."""
     try:
         return await function.options(timeout=USAGE_SECONDS).signature()
     except SpearError:
@@ -172,7 +172,7 @@ async def _usage(function: Function) -> str:
 
 
 async def _describe(deployment: Deployment, call: CallCommand, output: StandardOutput) -> None:
-    """Say how a function is called, or what functions there are."""
+    """Print the signature of the function, or of all functions if none is named."""
     names = [call.function] if call.function else deployment.functions
     functions = [deployment.function(name) for name in names]
     lines = [await _usage(each) or each.name for each in functions]
@@ -183,9 +183,9 @@ async def _describe(deployment: Deployment, call: CallCommand, output: StandardO
 
 
 def _settings(call: CallCommand) -> RuntimeSettings:
-    """The settings with which the runtime that takes the target runs it.
+    """Return the settings for the target, from the runtime that accepts it.
 
-    Settings that have fields of these names have the meaning that those of processes have.
+    Fields with the names used here must have the same meaning as in ProcessSettings.
     """
     from spear.runtimes import ProcessSettings, RuntimeRegistry, blaming_runtime
 
@@ -203,17 +203,17 @@ def _settings(call: CallCommand) -> RuntimeSettings:
             code="no_environment",
         )
     if here and isinstance(settings, ProcessSettings) and settings.split_target()[0] is None:
-        # A module: `python -m` looks for it here, too.
+        # A module: look for it in the working directory, as `python -m` does.
         changes["python_path"] = (here, *settings.python_path)
     with blaming_runtime(runtime.name, "settings class"):
-        return attrs.evolve(settings, **changes)  # type: ignore[arg-type]  # of fields that it has
+        return attrs.evolve(settings, **changes)  # type: ignore[arg-type]  # only known fields
 
 
 async def _print_items(
     function: Function, call: CallCommand, output: StandardOutput, story: Story
 ) -> None:
     try:
-        with trio.move_on_after(call.timeout) as scope:  # also while nobody reads what we print
+        with trio.move_on_after(call.timeout) as scope:  # also limits slow readers of our output
             async with function.stream(*call.arguments) as stream:
                 story.begins(stream.instance)
                 async for item in stream:

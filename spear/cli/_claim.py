@@ -1,4 +1,4 @@
-"""The place where a host of a name listens: made, held by one host at a time, and left as it was."""
+"""The control socket's path: created for one host at a time, and cleaned up afterwards."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ._places import check_directory
 from ._places import directory as usual_directory
 
 ATTEMPTS: Final = 100
-"""One will do, unless another host ends at this very moment."""
+"""Most attempts to lock. One is enough unless another host ends at this very moment."""
 
 PROBE_SECONDS: Final = 1.0
 """Time to connect to a socket, which shows whether a process listens there: usually microseconds."""
 
 MAX_PATH_BYTES: Final = 107
-"""Of a Unix socket's address."""
+"""Longest path of a Unix socket."""
 
 
 def check_place(path: str) -> None:
-    """Raise ConfigurationError for a path at which no host can listen: too long, or not a socket's."""
+    """Raise ConfigurationError if no host can listen at a path: it is too long, or not a socket."""
     too_many = len(os.fsencode(path)) - MAX_PATH_BYTES
     if too_many > 0:
         raise ConfigurationError(
@@ -42,13 +42,13 @@ def check_place(path: str) -> None:
 
 @contextmanager
 def claim(path: str) -> Iterator[None]:
-    """While the block runs, no other host listens at a socket.
+    """Prevent other hosts from listening at a socket's path while the block runs.
 
-    A socket that a killed host has left there is removed.
+    A socket left there by a killed host is removed.
 
     Raises:
-        ConfigurationError: another program listens there, the path belongs to something else than an
-            abandoned socket, or the place cannot be used.
+        ConfigurationError: another program listens there, the path exists and is not an abandoned socket,
+            or the directory cannot be used.
     """
     check_place(path)
     directory = os.path.dirname(path)
@@ -67,7 +67,7 @@ def claim(path: str) -> Iterator[None]:
         with suppress(OSError):
             os.unlink(f"{path}.lock")
             if not was_there:
-                os.rmdir(directory)  # if it is empty; others make it again
+                os.rmdir(directory)  # if it is empty; the next host creates it again
         close(lock)
 
 
@@ -114,7 +114,7 @@ def _remove_abandoned(path: str) -> None:
     except ConnectionRefusedError:  # no process listens there
         os.unlink(path)
         return
-    except OSError:  # a socket of another kind, or so busy that connecting takes long
+    except OSError:  # a socket of another type, or one so busy that connecting times out
         pass
     raise ConfigurationError(
         f"another program listens at {path}: choose another path with --control-socket"

@@ -1,4 +1,4 @@
-"""What a command line of ``spear call`` asks for."""
+"""The parsed command line of ``spear call``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ USAGE: Final = "spear call [options] FILE.py:FUNCTION [argument | --name value .
 @final
 @attrs.frozen(kw_only=True)
 class CallCommand:
-    """What is to be called, and how.
+    """A function to call, with its arguments and settings.
 
     Attributes:
-        function: its name, or nothing if the command line does not say.
-        wants_help: it is not to be called, but to be described.
-        options: ours that stood among the function's arguments.
+        function: name of the function; empty if the command line names none.
+        wants_help: whether to describe the function instead of calling it.
+        options: names of the command's options that stood among the function's arguments.
     """
 
     target: str
@@ -44,7 +44,7 @@ class CallCommand:
 
 
 def understand(options: argparse.Namespace) -> CallCommand:
-    """The options that argparse has found, and the words that it has left. Raises ConfigurationError."""
+    """Build the command from argparse's options and unparsed words. Raises ConfigurationError."""
     parser: CommandParser = options.command_parser
     words = read_words(options, "say what to call: spear call FILE.py:FUNCTION")
     target, function = split_call(words.target)
@@ -68,7 +68,7 @@ def understand(options: argparse.Namespace) -> CallCommand:
 
 
 def read_variable(text: str, usage: str) -> tuple[str, str]:
-    """(name, value) of what ``--env`` says. Raises ConfigurationError."""
+    """Return (name, value) for the argument of ``--env``. Raises ConfigurationError."""
     name, equals, value = text.partition("=")
     if not name:
         raise ConfigurationError(

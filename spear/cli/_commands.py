@@ -1,4 +1,4 @@
-"""Every command: its name, and what it is for."""
+"""All commands: their names and purposes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``spear completion bash``: what makes a shell complete the commands.
+"""``spear completion bash``: shell completion of commands, options and names.
 
-A shell asks ``spear completion --words ...`` for what may come next, and its own part is a few lines. So
-it knows the deployments and functions of the host that runs at that moment, too.
+A shell's script is a few lines, which call ``spear completion --words ...`` for the candidates.
+Completion can therefore offer the deployments and functions of the running host, too.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ to have it always:
 """
 
 ANSWER_SECONDS: Final = 1.0
-"""For a host to tell its names, while somebody waits for the key to have an effect."""
+"""Seconds that a host has to return its names, while the user waits for the completion."""
 
 _TAKE_DEPLOYMENTS: Final = ("logs", "scale", "restart", "stop")
 
 
 def define_completion(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     parser.parser.epilog = EPILOG
     parser.parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add("shell", nargs="?", choices=sorted(SHELLS), help="whose")
@@ -79,9 +79,9 @@ def define_completion(parser: CommandParser) -> None:
 
 
 def run_completion(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     if options.words is not None:
-        line: list[str] = options.line  # argparse would take a "--" out
+        line: list[str] = options.line  # argparse would remove a "--"
         words = line[line.index("--words") + 1 :]
         for each in candidates(words, options.parser_of):
             say(each)
@@ -93,10 +93,10 @@ def run_completion(options: argparse.Namespace) -> int:
 
 
 def candidates(words: list[str], parser_of: Callable[[str], CommandParser]) -> list[str]:
-    """Return the words that the last of these may become; none where a file or any text may stand.
+    """Return the candidates for the last word; none where a file or free text is expected.
 
     Args:
-        words: of the command line, behind ``spear``.
+        words: the words of the command line after ``spear``.
         parser_of: returns the parser of a command.
     """
     *before, last = words or [""]
@@ -107,7 +107,7 @@ def candidates(words: list[str], parser_of: Callable[[str], CommandParser]) -> l
         parser = parser_of(command)
         arguments = _arguments(before[before.index(command) + 1 :], parser)
         if command in ("call", "invoke") and arguments:
-            found = []  # what is a function's, only it knows
+            found = []  # only the function knows its arguments
         elif last.startswith("-"):
             found = parser.flags
         elif before[-1].startswith("--") and parser.takes_value(before[-1]):
@@ -118,7 +118,7 @@ def candidates(words: list[str], parser_of: Callable[[str], CommandParser]) -> l
 
 
 def _arguments(words: list[str], parser: CommandParser) -> list[str]:
-    """The words that are neither options nor the values of some."""
+    """Return the words that are neither options nor values of options."""
     arguments: list[str] = []
     rest = list(words)
     while rest:
@@ -131,7 +131,7 @@ def _arguments(words: list[str], parser: CommandParser) -> list[str]:
 
 
 def _values(flag: str, parser: CommandParser) -> Iterator[str]:
-    """The values that an option may have."""
+    """Yield the values that an option accepts."""
     if flag == "--host":
         with suppress(SpearError):
             yield from (printable(each, keep="") for each in running())
@@ -141,7 +141,7 @@ def _values(flag: str, parser: CommandParser) -> Iterator[str]:
 
 
 def _names(command: str, arguments: list[str]) -> Iterator[str]:
-    """The names that a command may take behind these arguments."""
+    """Yield the names that a command accepts after these arguments."""
     if command == "completion":
         yield from SHELLS
     elif command in _TAKE_DEPLOYMENTS:
@@ -154,7 +154,7 @@ def _names(command: str, arguments: list[str]) -> Iterator[str]:
 
 
 def _deployed(what: str) -> Iterator[str]:
-    """Names on the host that is there, if one is."""
+    """Yield the names of deployments or functions on the default host, if one is running."""
     for each in _ask("deployments"):
         name = text(each, "name")
         if what == "deployments":
@@ -166,13 +166,13 @@ def _deployed(what: str) -> Iterator[str]:
 
 
 def _executions() -> Iterator[str]:
-    """The ids of calls that were submitted to it."""
+    """Yield the ids of the calls submitted to the default host."""
     for each in _ask("executions"):
         yield printable(text(each, "id"), keep="")
 
 
 def _ask(what: str) -> list[Document]:
-    """What the host that is there has of these; nothing if there is none."""
+    """Return the default host's objects of one kind; none if no host answers."""
     try:
         remote = Remote(argparse.Namespace(host=None, token_file=None), seconds=ANSWER_SECONDS)
         return several(remote.get(f"/v1/{what}"), what)

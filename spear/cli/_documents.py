@@ -1,6 +1,6 @@
-"""What a host tells of itself, as far as the command line shows it.
+"""Tolerant access to the JSON that a host returns, for display.
 
-It comes as JSON from a peer: what is missing or of another type counts as nothing, and is shown as such.
+The JSON comes from a peer, so a value that is missing or of another type is treated as empty.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ _EMPTY: Final[dict[str, object]] = {}
 
 
 def inner(document: object, *keys: str) -> Document:
-    """A map in a map."""
+    """Return the map at a path of keys; empty if there is none."""
     for key in keys:
         document = document.get(key) if isinstance(document, Mapping) else None
     return document if isinstance(document, Mapping) else _EMPTY
 
 
 def several(document: object, key: str) -> list[Document]:
-    """The maps of a list in a map."""
+    """Return the maps in the list under a key."""
     found = document.get(key) if isinstance(document, Mapping) else None
     return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
 
 def text(document: object, key: str) -> str:
-    """A text in a map."""
+    """Return the string under a key; empty if there is none."""
     found = document.get(key) if isinstance(document, Mapping) else None
     return found if isinstance(found, str) else ""
 
 
 def number(document: object, *keys: str) -> float | None:
-    """A number in a map, or in a map of it."""
+    """Return the number at a path of keys; None if there is none."""
     *above, key = keys
     found = inner(document, *above).get(key)
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def total(document: Document, key: str) -> float:
-    """A number, or the sum of a map of numbers; 0 if there is none."""
+    """Return the number under a key, or the sum of a map of numbers; 0 if there is none."""
     value = document.get(key)
     if isinstance(value, Mapping):
         return sum(each for each in value.values() if isinstance(each, int | float))
@@ -51,9 +51,9 @@ def total(document: Document, key: str) -> float:
 
 
 def functions_of(deployment: Document) -> Iterator[tuple[str, Document]]:
-    """Names and statistics of a deployment's functions; also of those that nobody has called.
+    """Yield the name and the statistics of each function, including functions that were never called.
 
-    Not of Spear's own, such as the one that describes the others.
+    Spear's internal functions, such as the one that describes the others, are left out.
     """
     statistics = inner(deployment, "function_statistics")
     names = deployment.get("functions")

@@ -1,6 +1,6 @@
-"""Where ``spear`` begins: here nothing is imported that takes time to load.
+"""The entry point of ``spear``; this module imports nothing that loads slowly.
 
-Loading the rest takes a tenth of a second, in which people press Ctrl-C as in any other.
+Loading the rest takes a tenth of a second, during which the user may already press Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    # Nothing has begun that would have to be ended. A KeyboardInterrupt would show a traceback out of
-    # some import, or be swallowed there.
+    """Run the command line; return the exit status."""
+    # While loading, SIGINT has its default effect, as nothing has to be cleaned up. A KeyboardInterrupt
+    # would print a traceback from an import, or be swallowed there.
     _exchange(signal.default_int_handler, signal.SIG_DFL)
     try:
         from ._main import load, run
 
         words = sys.argv[1:] if argv is None else list(argv)
         parser = load(words)
-    except OSError as error:  # no descriptor is left, with which to read modules
+    except OSError as error:  # no file descriptor is left for reading modules
         if sys.stderr is not None:
             sys.stderr.write(f"spear: the system refuses: {error}\n")
         return os.EX_OSERR
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_unwritten() -> None:
-    """Drop what standard error refuses: the interpreter would try again, and exit with status 120."""
+    """Discard what standard error refuses; otherwise the interpreter would retry and exit with 120."""
     if sys.stderr is None:
         return
     try:
@@ -45,9 +45,9 @@ def _drop_unwritten() -> None:
 
 
 def _exchange(before: object, handler: signal._HANDLER) -> None:
-    """Handle SIGINT so, if it was handled as ``before``."""
+    """Set the handler of SIGINT if the present handler is ``before``."""
     try:
         if signal.getsignal(signal.SIGINT) is before:
             signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not the main thread, which alone gets interrupts
+    except ValueError:  # not in the main thread, which alone receives interrupts
         pass

@@ -1,4 +1,4 @@
-"""Standard error, written by a thread: whoever does not read it must not stop what is to be shown."""
+"""Standard error, written by a thread, so that a slow reader does not block the program."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Final, final
 from ._waiting import wait_writable
 
 MAX_LINES: Final = 100_000
-"""What waits for a reader; lines beyond that are counted."""
+"""Most lines queued for a slow reader; further lines are dropped and counted."""
 
 IMPATIENT_SECONDS: Final = 0.2
 
 UNREAD_SECONDS: Final = 1.0
-"""A reader that takes no line for so long is none: a host must not wait for it to end."""
+"""Seconds without a line read after which a host stops waiting for the reader when it ends."""
 
 
 def start_thread(thread: threading.Thread) -> None:
@@ -33,13 +33,13 @@ def start_thread(thread: threading.Thread) -> None:
 
 @final
 class ErrorLines(logging.Handler):
-    """Writes log records to standard error.
+    """A log handler that writes records to standard error in a thread.
 
     Attributes:
-        patience_seconds: how long to wait at the end for each line to be read; ``math.inf`` for ever.
+        patience_seconds: seconds to wait at the end for each line to be read; ``math.inf`` for no limit.
 
     Raises:
-        OSError: the system starts no thread.
+        OSError: the system refuses to start a thread.
     """
 
     def __init__(self) -> None:
@@ -53,14 +53,14 @@ class ErrorLines(logging.Handler):
         start_thread(self._thread)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have the record written, soon."""
+        """Queue the record for writing; drop and count it if the queue is full."""
         if self._lines.qsize() < MAX_LINES:
             self._lines.put(self.format(record))
         else:
             self._left_out += 1
 
     def finish(self) -> None:
-        """Wait until all is written, as long as it goes on."""
+        """Wait until all lines are written, or until none is read for ``patience_seconds``."""
         if self._left_out:
             self._lines.put(f"spear: {self._left_out} more lines, which nobody was there to read")
         self._lines.put(None)
@@ -72,7 +72,7 @@ class ErrorLines(logging.Handler):
     def _work(self) -> None:
         while (line := self._lines.get()) is not None:
             rest = line.encode(errors="backslashreplace") + b"\n"
-            with suppress(OSError):  # it is closed: there is nobody to tell
+            with suppress(OSError):  # standard error is closed, so the line is lost
                 while rest:
                     wait_writable(self._fd)
                     rest = rest[os.write(self._fd, rest) :]

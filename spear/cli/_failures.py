@@ -1,4 +1,4 @@
-"""What a host's error answers mean: the same errors as in a program, hence the same exit statuses."""
+"""Error responses of a host as exceptions, so that they give the same exit statuses as local errors."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from spear._errors import (
 
 
 class NoSuchPath(SpearError):
-    """The host knows no such path."""
+    """The host does not know the path of the request."""
 
     code = "no_such_path"
 
 
 SYSTEM_REFUSES: Final = "system_refuses"
-"""The code of what the operating system refuses, such as memory."""
+"""The code for a refusal of the operating system, such as a lack of memory."""
 
 
 class HostSaid(Exception):
-    """What a host says of an error: the cause of the one that is raised here.
+    """A host's description of an error; the cause of the exception built from it.
 
     Attributes:
-        error: the object, as it came.
+        error: the JSON object as received.
     """
 
     def __init__(self, error: Mapping[str, object]) -> None:
@@ -56,20 +56,20 @@ _PLAIN: Final[dict[str, type[SpearError]]] = {
     )
 }  # fmt: skip
 
-# Their messages say when to try again.
+# Codes of errors whose messages already say when to retry.
 _SAYS_WHEN: Final = ("queue_full", "busy")
 
 _DELIVERED: Final[dict[object, Delivered]] = {"no": "no", "maybe": "maybe", "yes": "yes"}
 
 
 def failure_of(status: int, kind: str, body: bytes, headers: Mapping[str, str]) -> SpearError:
-    """The error that an answer is.
+    """Return the exception for an error response.
 
     Args:
-        status: of HTTP.
-        kind: of its body.
-        body: whatever came.
-        headers: by lower-case name.
+        status: the HTTP status.
+        kind: content type of the body.
+        body: the received body.
+        headers: headers by lower-case name.
     """
     try:
         content = json.loads(body) if kind.endswith("json") else None
@@ -84,7 +84,7 @@ def failure_of(status: int, kind: str, body: bytes, headers: Mapping[str, str]) 
 def failure_from(
     error: Mapping[str, object], status: int = 500, headers: Mapping[str, str] | None = None
 ) -> SpearError:
-    """The error that a host describes; see :func:`failure_of`."""
+    """Return the exception for a host's error object; see :func:`failure_of`."""
     failure = _failure(error, status, headers)
     failure.code = _text(error, "code") or failure.code
     failure.__cause__ = HostSaid(error)
@@ -92,7 +92,7 @@ def failure_from(
 
 
 def describe(error: BaseException) -> dict[str, object]:
-    """An error as JSON tells of it: as the host does, if it is one of a host's."""
+    """Return the JSON object for an error; the host's own object if the error came from one."""
     code = error.code if isinstance(error, SpearError) else SYSTEM_REFUSES
     told: dict[str, object] = {"kind": type(error).__name__, "code": code, "message": str(error)}
     if isinstance(error, SpearError):

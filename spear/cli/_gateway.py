@@ -1,4 +1,4 @@
-"""The gateway of a host that is served, out of its configuration."""
+"""Gateway settings from a host's configuration."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ._places import socket_path
 
 
 def control_socket(host: HostConfiguration) -> str:
-    """Where the command line finds the host."""
+    """Return the path of the host's control socket."""
     return absolute(host.control_socket or socket_path(host.name))
 
 
 def gateway_settings(configuration: Configuration) -> GatewaySettings:
-    """What the gateway is to do.
+    """Return the settings of the gateway.
 
     Raises:
-        ConfigurationError: it would let in whom it must not, or cannot be had.
+        ConfigurationError: the settings would expose the host to unauthorized clients, or are invalid.
     """
     host = configuration.spearlet
     address = split_listen(host.listen)

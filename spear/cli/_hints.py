@@ -1,4 +1,4 @@
-"""What to write instead, for arguments that did not fit their function."""
+"""Hints for arguments that do not fit their function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spear._signatures import parse_signature_untrusted
 _BYTES: Final = "@FILE stands for the bytes of a file, - for standard input"
 _QUOTES: Final = "text that could be JSON needs quotes of its own: '\"7\"'"
 
-# Hints for a shell, by the type that was expected and the types that may have come.
+# Hints about shell quoting: (expected type, received types, hint).
 _HINTS: Final = (
     ("bool", ("str",), "write true or false, as in --loud true"),
     ("str", ("int", "float", "bool", "None", "list", "dict"), _QUOTES),
@@ -24,9 +24,9 @@ def explained(error: InvalidArguments, usage: str, options: Iterable[str]) -> In
     """Return the error with the function's signature and hints below its message.
 
     Args:
-        error: how the call was refused.
-        usage: the function's signature, or nothing.
-        options: ours that stood among the function's arguments.
+        error: the refusal of the call.
+        usage: the function's signature, or empty.
+        options: names of the command's options that stood among the function's arguments.
     """
     lines = (f"usage: {usage}" if usage else "", *_hints(error, usage, options))
     more = copy(error)

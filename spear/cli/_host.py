@@ -1,7 +1,7 @@
-"""A host that serves: deployments, a gateway, signals, and a good end.
+"""A running host: deployments, a gateway, signals, and an orderly shutdown.
 
-The first SIGTERM or SIGINT drains, the second ends everything at once; SIGHUP reloads. An operator's
-drain, over HTTP, is the same as a signal's.
+The first SIGTERM or SIGINT drains the host, the second ends it at once; SIGHUP reloads the configuration.
+A drain requested over HTTP has the same effect as the first signal.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ LoadConfiguration: TypeAlias = Callable[[], tuple[Loaded, Faults]]
 
 
 def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
-    """Host what a configuration says, until a signal or an operator ends it; returns the exit status.
+    """Run a host until a signal or an operator ends it; return the exit status.
 
     Args:
-        loaded: what is to be served.
-        load: reads it again.
-        as_json: say what is served as a line of JSON.
+        loaded: the configuration.
+        load: reads the configuration again.
+        as_json: whether to print the announcement as a line of JSON.
     """
     own_all_children()
     settings = loaded.configuration.spearlet
@@ -65,19 +65,19 @@ def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
 
 @final
 class _Host:
-    """One run of a host."""
+    """A single run of a host."""
 
     def __init__(self, loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> None:
         self._loaded = loaded
         self._load = load
         self._as_json = as_json
-        self._signals: list[int] = []  # those that were to end it
+        self._signals: list[int] = []  # SIGINT and SIGTERM received so far
         self._ending = trio.Event()
-        self._seconds: float | None = None  # for what runs, when it drains
+        self._seconds: float | None = None  # for running calls, if an operator's drain set it
         self._wants_reload = trio.Event()
 
     async def run(self) -> int:
-        """Returns the exit status."""
+        """Run the host; return the exit status."""
         has_ended_well = False
         async with open_private_nursery() as nursery:
             await nursery.start(self._watch_signals, nursery.cancel_scope)
@@ -120,7 +120,7 @@ class _Host:
             yield gateway
 
     async def _start(self, reloader: Reloader) -> bool:
-        """Start all deployments; False if a signal came first."""
+        """Start all deployments; return False if a signal came first."""
         with trio.CancelScope() as scope:
             async with open_private_nursery() as nursery:
                 nursery.start_soon(self._cancel_at_the_end, scope)
@@ -152,19 +152,19 @@ class _Host:
     async def _reload(self, reloader: Reloader) -> None:
         while True:
             await self._wants_reload.wait()
-            self._wants_reload = trio.Event()  # another one means: once more
+            self._wants_reload = trio.Event()  # a signal from now on causes another reload
             notify_reloading()
             await reloader.reload()
             notify("READY=1")
 
     def _drain(self, seconds: float | None = None) -> None:
-        """An operator wants the host to end."""
+        """Start draining, as an operator requests."""
         if not self._ending.is_set():
             self._seconds = seconds
             self._ending.set()
 
     def _announce(self, applied: Applied, gateway: Gateway) -> None:
-        """Say what is served, and where."""
+        """Print the deployments and the addresses."""
         deployments = applied.spearlet.deployments
         if self._as_json:
             said = {
@@ -184,9 +184,9 @@ class _Host:
         if sys.stdout is not None:
             try:
                 print(printable("\n".join(lines)), flush=True)
-            except BrokenPipeError:  # nobody wants to know
+            except BrokenPipeError:  # the reader has gone
                 sys.stdout = None
-            except OSError as error:  # somebody may wait for it; but what is served is served
+            except OSError as error:  # not fatal: the host can serve without output
                 sys.stdout = None
                 logger.warning("cannot write to standard output: %s", error.strerror)
 

@@ -1,4 +1,4 @@
-"""``spear invoke NAME ARGS``: call a function of a running host, as ``spear call`` does one of a file."""
+"""``spear invoke NAME ARGS``: call a function of a running host."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ examples:
 """
 
 GRACE_SECONDS: Final = 5.0
-"""Beyond a call's own timeout, which the host keeps, before its host counts as silent."""
+"""Seconds beyond the call's own timeout, which the host enforces, to wait for an answer."""
 
 
 def define_invoke(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     parser.describe(
         usage=USAGE, description=DESCRIPTION, epilog=ARGUMENTS_HELP + EPILOG + describe_statuses()
     )
@@ -67,7 +67,7 @@ def define_invoke(parser: CommandParser) -> None:
 
 
 def run_invoke(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     with long_integers():
         words = read_words(options, "say what to call: spear invoke NAME")
         if options.timeout is not None and not options.timeout > 0:
@@ -87,7 +87,7 @@ def run_invoke(options: argparse.Namespace) -> int:
 
 
 def _body(values: list[object], named: dict[str, object]) -> tuple[str, bytes]:
-    """(content type, body) of a call with these arguments."""
+    """Return (content type, body) of a call with these arguments."""
     if len(values) == 1 and not named and isinstance(values[0], bytes):
         return "application/octet-stream", values[0]
     try:
@@ -128,7 +128,7 @@ def _call(
 
 
 def read_result(answer: HostResponse) -> object:
-    """What a function has returned. Raises NoHost."""
+    """Return the result in a response. Raises NoHost if it is not valid."""
     result = answer.read()
     return result if answer.kind == "application/octet-stream" else _load(result)
 
@@ -141,7 +141,7 @@ def _load(data: bytes) -> object:
 
 
 def _item(line: bytes) -> object:
-    """One item of a stream. Raises what ended it."""
+    """Return the item in a line of a stream. Raises the error that ended the stream, if it is one."""
     item = _load(line)
     if isinstance(item, dict) and list(item) == ["$error"]:
         raise failure_from(inner(item, "$error"))

@@ -1,7 +1,7 @@
-"""What ``spear call`` shows beside the result, on standard error.
+"""Output of ``spear call`` on standard error.
 
-Always: what functions write. With ``--verbose``: the life of the call, from the start of the first
-process to the end of the last one.
+By default: the output of the functions. With ``--verbose``: also the events of the call, from the start
+of the first process to the end of the last one.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ logger: Final = logging.getLogger("spear.cli")
 
 @final
 class _SinceBegin(logging.Formatter):
-    """Puts in front of each line how much time has passed since the first one could have come."""
+    """A formatter that begins each line with the time since the formatter was made."""
 
     def __init__(self) -> None:
         super().__init__("%(message)s")
         self._begun = time.time()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line for a record."""
         return f"{(record.created - self._begun) * 1e3:8.1f} ms  {super().format(record)}"
 
 
-# What Spear itself has to say inside an instance, in the format of its agent.
+# Log lines of Spear itself inside an instance, in the format of its agent.
 _AGENTS_OWN: Final = re.compile(r"\S+ stderr: [A-Z] spear\.(?!function\.)")
 
 
@@ -49,7 +49,7 @@ def _is_the_functions(record: logging.LogRecord) -> bool:
 
 
 def _is_of_the_life(record: logging.LogRecord) -> bool:
-    # What the runtime logs of its instances comes as events, in better words.
+    # The runtime's log about instances is left out: show_event() logs the same events more clearly.
     return record.name == "spear.cli" or (
         record.levelno >= logging.INFO and record.name != "spear.runtimes"
     )
@@ -57,7 +57,7 @@ def _is_of_the_life(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def showing(*, verbose: bool) -> Iterator[ErrorLines]:
-    """Show what functions write, and with ``verbose`` the life of the call, on standard error."""
+    """Show the functions' output, and with ``verbose`` the events of the call, on standard error."""
     ours, theirs = logging.getLogger("spear"), logging.getLogger("spear.instances")
     handler = ErrorLines()
     if verbose:
@@ -77,7 +77,7 @@ def showing(*, verbose: bool) -> Iterator[ErrorLines]:
 
 
 def show_event(event: InstanceEvent) -> None:
-    """What has become of an instance."""
+    """Log a state change of an instance."""
     name, state, reason = event.instance_id, event.state.value, event.reason
     if state == "exited":
         logger.debug("%s %s", name, reason)
@@ -89,7 +89,7 @@ def show_event(event: InstanceEvent) -> None:
 
 @final
 class Story:
-    """The call itself, in as many lines as things happen."""
+    """Log lines about the progress of one call."""
 
     def __init__(self, function: str) -> None:
         self._function = function
@@ -97,27 +97,27 @@ class Story:
         self._items = 0
 
     def begins(self, instance: InstanceId | None = None) -> None:
-        """It is on its way, to this instance if that is known yet."""
+        """Log the start of the call, with its instance if that is known."""
         self._tell("is called", instance)
 
     def gives_item(self) -> None:
-        """An item has come."""
+        """Count an item, and log the first one."""
         self._items += 1
         if self._items == 1:
             self._tell("gives its first item")
 
     def returns(self, size: int, execution: Execution) -> None:
-        """Its result has come, which is printed in so many bytes."""
+        """Log the result, which is printed in ``size`` bytes."""
         seconds = execution.execution_seconds or 0.0
         result = f"returns {_count(size, 'byte')} after {seconds * 1e3:.1f} ms of its own"
         self._tell(result, execution.instance)
 
     def ends(self) -> None:
-        """Its last item has come."""
+        """Log the end of a stream."""
         self._tell(f"ends after {_count(self._items, 'item')}")
 
     def fails(self, error: BaseException, instance: InstanceId | None = None) -> None:
-        """It will not give anything any more."""
+        """Log the failure of the call."""
         items = f" after {_count(self._items, 'item')}" if self._items else ""
         kind = type(error).__name__
         delivered = f" (delivered: {error.delivered})" if isinstance(error, SpearError) else ""

@@ -1,4 +1,4 @@
-"""``spear logs``: what instances write, as it was and as it comes."""
+"""``spear logs``: the output of instances, past and live."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from ._parser import CommandParser
 
     LineArrival: TypeAlias = Document | SpearError | None
-    """A line; or what ended the lines of a deployment, None if they just ended."""
+    """A line; or the end of a deployment's lines: None, or the error that ended them."""
 
 TAIL_LINES: Final = 100
 
 
 def define_logs(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     define_host(parser)
     parser.add("names", nargs="*", metavar="NAME", help="of deployments (default: all of them)")
     parser.add("-f", "--follow", action="store_true", help="go on with what comes")
@@ -47,7 +47,7 @@ def define_logs(parser: CommandParser) -> None:
 
 
 def run_logs(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     if options.tail < 0:
         options.command_parser.error("--tail must not be negative")
     remote = Remote(options)
@@ -65,13 +65,14 @@ def run_logs(options: argparse.Namespace) -> int:
 
 
 def _past(remote: Remote, names: list[str], options: argparse.Namespace) -> list[Document]:
-    """What was written, in the order in which it was."""
+    """Return the lines written so far, in the order of their times."""
     lines = [line for name in names for line in _lines(remote, name, options)]
     return sorted(lines, key=lambda line: number(line, "time") or 0.0) if len(names) > 1 else lines
 
 
 def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> Iterator[Document]:
-    """What is written, as it comes, until all deployments have ended or one cannot be followed."""
+    """Yield lines as they are written, until all deployments have ended. Raises if following one
+    fails."""
     arrivals: SimpleQueue[LineArrival] = SimpleQueue()
     for name in names:
         thread = threading.Thread(

@@ -1,4 +1,4 @@
-"""What ``spear`` understands, and what its exit status means."""
+"""The command line of ``spear``: parsing it, running its command, and reporting failures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ._text import printable
 
 
 def load(words: Sequence[str]) -> CommandParser | SpearError:
-    """The parser for a command line, with all loaded that its command needs to be understood.
+    """Return the parser for a command line, with the module of its command loaded.
 
-    Or the reason why that cannot be loaded.
+    If the module cannot be loaded, the error is returned instead.
     """
     try:
         return make_parser(next((each for each in words if each in COMMANDS), None))
@@ -28,7 +28,7 @@ def load(words: Sequence[str]) -> CommandParser | SpearError:
 
 
 def run(parser: CommandParser | SpearError, words: Sequence[str]) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     options = argparse.Namespace()
     options.fails_as_json = _wants_json(words)
     options.line = list(words)
@@ -48,7 +48,7 @@ def run(parser: CommandParser | SpearError, words: Sequence[str]) -> int:
         return int(done.code or 0) if words else exit_status(ConfigurationError(""))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has had enough
+    except BrokenPipeError:  # the reader of our output has closed it
         _forget_output()
         return BROKEN_PIPE
     except SpearError as error:
@@ -62,7 +62,7 @@ def run(parser: CommandParser | SpearError, words: Sequence[str]) -> int:
 
 
 def _expect_a_command_first(parser: CommandParser, words: Sequence[str]) -> None:
-    """Say where an option goes that stands in front of its command."""
+    """Raise ConfigurationError for an option in front of the command."""
     command = next((each for each in words if each in COMMANDS), None)
     if command is None or not words[0].startswith("-"):
         return
@@ -72,21 +72,21 @@ def _expect_a_command_first(parser: CommandParser, words: Sequence[str]) -> None
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    """Whether errors are for a script, as the output is; also if the command line makes no sense.
+    """Whether errors are reported as JSON, as the output is; also if the command line is invalid.
 
-    Not those of a host that runs: its standard error is a log. Nor of commands where the words are a
-    function's.
+    A running host reports errors as text, because its standard error is a log. So do ``call`` and
+    ``invoke``, whose words belong to a function.
     """
     command = next((each for each in words if each in COMMANDS), None)
     ours = words[: words.index("--")] if "--" in words else words
     if command in ("call", "invoke") or (command == "serve" and "--check" not in ours):
         return False
-    # Most commands take the beginning of an option for it.
+    # Most commands accept abbreviated options.
     return any(len(each) > len("--") and "--json".startswith(each) for each in ours)
 
 
 def _forget_output() -> None:
-    """Let the interpreter not try once more, when it ends, to write what nobody reads."""
+    """Redirect standard output to /dev/null, so that the interpreter does not write to it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -102,13 +102,13 @@ def _report(error: BaseException, options: argparse.Namespace) -> int:
         return exit_status(error)
     text = f"the system refuses: {error!s}" if is_refusal(error) else str(error)
     if getattr(options, "shows_lines", False) and isinstance(error, SpawnFailed | WorkerDied):
-        text = error.summary  # stderr has been shown, line by line, as it was written
+        text = error.summary  # the instance's stderr was shown already, line by line
     complain(f"spear: {printable(text.rstrip())}")
     return exit_status(error)
 
 
 def _report_group(group: BaseExceptionGroup[BaseException], options: argparse.Namespace) -> int:
-    """Something inside a nursery failed: say the first thing we understand."""
+    """Report the first known error of a group. Raises the group if it has an unknown one."""
     if group.subgroup(KeyboardInterrupt) is not None:
         return INTERRUPTED
     known, unknown = group.split(lambda each: isinstance(each, SpearError) or is_refusal(each))

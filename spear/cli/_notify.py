@@ -1,6 +1,6 @@
-"""Telling systemd how the host is: its notification protocol, for units with ``Type=notify-reload``.
+"""systemd's notification protocol, for units with ``Type=notify-reload``.
 
-See ``man sd_notify``. Without ``NOTIFY_SOCKET``, nobody wants to know.
+See ``man sd_notify``. Without ``NOTIFY_SOCKET``, nothing is sent.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contextlib import suppress
 
 
 def notify(*assignments: str) -> None:
-    """Send ``READY=1``, ``STOPPING=1``, ``STATUS=...``. Nothing depends on whether it arrives."""
+    """Send assignments such as ``READY=1`` or ``STATUS=...`` to systemd. Failures are ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
-    if address.startswith("@"):  # a name without a file
+    if address.startswith("@"):  # an abstract socket address
         address = f"\0{address[1:]}"
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
@@ -24,5 +24,5 @@ def notify(*assignments: str) -> None:
 
 
 def notify_reloading() -> None:
-    """A reload begins; ``READY=1`` ends it. systemd wants to know when, to tell two from each other."""
+    """Announce a reload, which ``READY=1`` ends; the time lets systemd tell two reloads apart."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

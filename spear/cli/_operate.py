@@ -1,4 +1,4 @@
-"""``spear scale``, ``restart``, ``stop`` and ``drain``: what operators do to a running host."""
+"""``spear scale``, ``restart``, ``stop`` and ``drain``: an operator's changes to a running host."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from ._parser import CommandParser
 
 ROLLING_SECONDS: Final = 3600.0
-"""For a host to replace all instances of a deployment, one after the other."""
+"""Seconds that a host has to replace all instances of a deployment, one after the other."""
 
 LOOK_SECONDS: Final = 0.1
-"""How often to look whether a host is gone."""
+"""Seconds between checks whether a host has ended."""
 
 _SCALE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
 def define_scale(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     define_host(parser)
     parser.add("name", metavar="NAME", help="of the deployment")
     parser.add("replicas", metavar="N|MIN-MAX", help="how many, or between which numbers")
@@ -42,7 +42,7 @@ def define_scale(parser: CommandParser) -> None:
 
 
 def run_scale(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     found = _SCALE.fullmatch(options.replicas)
     if not found:
         raise ConfigurationError(
@@ -57,7 +57,7 @@ def run_scale(options: argparse.Namespace) -> int:
 
 
 def define_restart(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     define_host(parser)
     parser.add("names", nargs="+", metavar="NAME", help="of deployments")
     _define_json(parser, "print the deployments as JSON")
@@ -65,13 +65,13 @@ def define_restart(parser: CommandParser) -> None:
 
 
 def run_restart(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     _operate_all(options, "restart", _state)
     return 0
 
 
 def define_stop(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     define_host(parser)
     parser.add("names", nargs="+", metavar="NAME", help="of deployments")
     _define_json(parser, "print the deployments as JSON, as they were left")
@@ -79,13 +79,13 @@ def define_stop(parser: CommandParser) -> None:
 
 
 def run_stop(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     _operate_all(options, "stop", lambda name, _: f"{printable(name)} is stopped")
     return 0
 
 
 def define_drain(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     define_host(parser)
     parser.add(
         "--seconds", type=read_number, metavar="SECONDS",
@@ -97,7 +97,7 @@ def define_drain(parser: CommandParser) -> None:
 
 
 def run_drain(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     seconds = options.seconds
     if seconds is not None and not 0 <= seconds < MAX_SECONDS:
         raise ConfigurationError(
@@ -109,7 +109,7 @@ def run_drain(options: argparse.Namespace) -> int:
     if options.no_wait:
         say(json.dumps(answer, indent=2) if options.json else f"{remote.where} drains")
         return 0
-    while pid is not None and _pid(remote) == pid:  # another one may have been started at once
+    while pid is not None and _pid(remote) == pid:  # another host may have started meanwhile
         time.sleep(LOOK_SECONDS)
     gone = f"{remote.where} has drained and ended"
     say(json.dumps({"state": "gone"}, indent=2) if options.json else gone)
@@ -117,7 +117,7 @@ def run_drain(options: argparse.Namespace) -> int:
 
 
 def _pid(remote: Remote) -> float | None:
-    """The host's process; None if there is no host."""
+    """Return the host's process id; None if there is no host."""
     try:
         return number(remote.get("/v1/statistics"), "pid")
     except NoHost:
@@ -136,9 +136,9 @@ def _operate(remote: Remote, name: str, what: str, body: dict[str, int] | None =
 def _operate_all(
     options: argparse.Namespace, what: str, show: Callable[[str, object], str]
 ) -> None:
-    """Do it to one deployment after the other, and say what each is then; as JSON, in one document.
+    """Operate on one deployment after the other, and print each one's state; JSON in one document.
 
-    If one fails, those before it are told all the same.
+    If one fails, the states of the earlier ones are printed nevertheless.
     """
     remote = Remote(options)
     done: list[object] = []

@@ -1,7 +1,7 @@
-"""Standard output, written to so that nothing else has to wait for whoever reads it.
+"""Standard output that a slow reader does not block for the rest of the program.
 
-A reader that pauses, such as a pager, must not stop us from reading what the function sends: its
-instance would take us for dead.
+A reader that pauses, such as a pager, must not stop us from reading the function's messages: the instance
+would take its host for dead.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class StandardOutput:
         self._fd = sys.stdout.fileno()
 
     async def write(self, data: bytes) -> None:
-        """Write all of it at once, so that a reader sees it as it comes.
+        """Write all the data without buffering, so that a reader sees it at once.
 
-        If cancelled, some of it may have been written.
+        If cancelled, a part may have been written.
 
         Raises:
-            BrokenPipeError: nobody reads it.
-            SpearError: it cannot be written.
+            BrokenPipeError: the reader has closed its end.
+            SpearError: the system refuses to write.
         """
-        # So much fits, if anything does: no thread is needed, which would cost more than the call.
+        # Up to PIPE_BUF never blocks if anything fits. A thread would cost more than the call itself.
         small = len(data) <= select.PIPE_BUF
         if small and is_writable(self._fd):
             self._write(data)

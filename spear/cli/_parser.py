@@ -1,10 +1,10 @@
-"""The parser of the command line, and what it knows of each command's options.
+"""The parser of the command line, which also knows each command's options.
 
-A command's module is loaded when the command is used. Those that ask a running host must begin at once,
-and the others load what runs functions.
+A command's module is loaded only when the command is used: commands for a running host must start
+quickly, while the others load all that runs functions.
 
-argparse does not tell in public which options a parser has. So each command defines its options with a
-:class:`CommandParser`, which keeps them: for completion, for "did you mean", and for options among a
+argparse has no public way to list the options of a parser. So each command defines its options with a
+:class:`CommandParser`, which records them: for completion, for "did you mean", and for options among a
 function's arguments.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
     class ArgumentSettings(TypedDict, total=False):
-        """What ``ArgumentParser.add_argument`` takes."""
+        """The keyword arguments of ``ArgumentParser.add_argument``."""
 
         action: str | type[argparse.Action]
         nargs: str | int
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         help: str
 
     class AddArgument(Protocol):
-        """``ArgumentParser.add_argument``, or that of a group of arguments."""
+        """The method ``add_argument`` of an ``ArgumentParser``, or of a group of arguments."""
 
         def __call__(
             self, *names: str, **settings: Unpack[ArgumentSettings]
@@ -129,13 +129,13 @@ class CommandParser(OptionGroup):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what is wrong with a command line, and prints help in a way that may fail."""
+    """An ArgumentParser that raises errors instead of exiting, and whose help must be written."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message}\n{self.format_usage().strip()}")
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
-        say(self.format_help().rstrip("\n"))  # argparse does not ask whether that works
+        say(self.format_help().rstrip("\n"))  # argparse would ignore errors of writing
 
 
 class _ShowVersion(argparse.Action):
@@ -171,7 +171,7 @@ def make_parser(command: str | None) -> CommandParser:
 
 
 def parser_of(command: str) -> CommandParser:
-    """Return the parser of one command, for what it knows of the command's options."""
+    """Return the parser of one command alone, as a source of the command's options."""
     parser = CommandParser(_Parser(prog=f"spear {command}", add_help=False))
     define(command, parser)
     return parser

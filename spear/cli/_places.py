@@ -1,6 +1,6 @@
-"""Where hosts can be found: each listens at a socket in one directory, which is its user's alone.
+"""The control sockets of hosts: all in one directory, which belongs to the user alone.
 
-Host and clients agree here, so nothing is imported that takes time.
+Host and clients both use this module, so it imports nothing that loads slowly.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ DEFAULT_NAME: Final = "default"
 SUFFIX: Final = ".sock"
 
 CONNECT_SECONDS: Final = 5.0
-"""A host that does not take a connection within this time is not going to."""
+"""Seconds that a host has to accept a connection."""
 
 
 class NoHost(SpearError):
-    """There is no host, it does not answer, or it is not clear which one is meant."""
+    """No host is running, the host does not answer, or the choice among several is unclear."""
 
     code = "no_host"
 
 
 class HostLost(SpearError):
-    """The host was asked to do something, and has ended or gone silent since: it may have been done."""
+    """The host ended or went silent after a request that changes something: it may have been done."""
 
     code = "host_lost"
     delivered = "maybe"
 
 
 def directory() -> str:
-    """Where the sockets are. Nobody has to have made it yet."""
+    """Return the directory of the sockets; it need not exist."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         with suppress(OSError):
@@ -48,16 +48,16 @@ def directory() -> str:
 
 
 def socket_path(name: str) -> str:
-    """Where the host of a name listens."""
+    """Return the path of the socket of the host with this name."""
     return os.path.join(directory(), f"{name}{SUFFIX}")
 
 
 def check_directory(path: str) -> None:
-    """Make sure that whoever listens in a directory is we.
+    """Check that only this user can create sockets in a directory.
 
     Raises:
-        ConfigurationError: somebody else could.
-        FileNotFoundError: there is no such directory.
+        ConfigurationError: another user could.
+        FileNotFoundError: the directory does not exist.
     """
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
@@ -67,20 +67,20 @@ def check_directory(path: str) -> None:
 
 
 def is_alive(path: str) -> bool:
-    """Whether somebody listens at a socket."""
+    """Whether a process listens at a socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:
             probe.connect(path)
         except (BlockingIOError, TimeoutError):
-            return True  # its queue is full: it is busy
+            return True  # its backlog is full: it is busy
         except OSError:
             return False
     return True
 
 
 def running() -> list[str]:
-    """The names of the hosts that run here."""
+    """Return the names of this user's running hosts."""
     place = directory()
     try:
         check_directory(place)
@@ -91,11 +91,11 @@ def running() -> list[str]:
 
 
 def find(name: str | None) -> str:
-    """The socket of a host: of that name, or of the only one that runs.
+    """Return the socket of the named host, or by default of the only one (or the one named "default").
 
     Raises:
-        NoHost: there is none, or there are several.
-        ConfigurationError: it cannot be trusted.
+        NoHost: there is no such host, or there are several.
+        ConfigurationError: the directory belongs to another user, or others can write to it.
     """
     if name is None:
         names = running()

@@ -1,4 +1,4 @@
-"""``spear ps``: what runs on a host, as tables."""
+"""``spear ps``: the deployments, functions and instances of a host, as tables."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 HEALTHY: Final = ("ready", "starting", "idle")
 TAIL_LINES: Final = 12
-"""Of what an unhealthy deployment has written last."""
+"""Most lines shown of an unhealthy deployment's last output."""
 
 
 def define_ps(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     define_host(parser)
     parser.add("-i", "--instances", action="store_true", help="show the instances, too")
     parser.add("--json", action="store_true", help="print all of it, and more, as JSON")
@@ -32,7 +32,7 @@ def define_ps(parser: CommandParser) -> None:
 
 
 def run_ps(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     snapshot = Remote(options).get("/v1/statistics")
     if options.json:
         say(json.dumps(_without_buckets(snapshot), indent=2))
@@ -42,7 +42,7 @@ def run_ps(options: argparse.Namespace) -> int:
 
 
 def show(snapshot: object, *, with_instances: bool) -> Iterator[str]:
-    """The lines of the tables."""
+    """Yield the lines of the tables."""
     deployments = several(snapshot, "deployments")
     yield headline(snapshot)
     yield ""
@@ -87,7 +87,7 @@ def show(snapshot: object, *, with_instances: bool) -> Iterator[str]:
 
 
 def headline(snapshot: object) -> str:
-    """The host itself, in a line."""
+    """Return one line about the host itself."""
     name, state = text(snapshot, "name"), text(snapshot, "state")
     pid = number(snapshot, "pid")
     process = "" if pid is None else f", pid {pid:.0f}"
@@ -96,7 +96,7 @@ def headline(snapshot: object) -> str:
 
 
 def _without_buckets(told: object) -> object:
-    """What a host tells, but for the counts that latencies are computed from: a hundred a function."""
+    """Return a host's statistics without latency histograms, a hundred counters for each function."""
     if isinstance(told, list):
         return [_without_buckets(each) for each in told]
     if not isinstance(told, dict):
@@ -104,7 +104,7 @@ def _without_buckets(told: object) -> object:
     return {
         key: _without_buckets(value)
         for key, value in told.items()
-        if key != "buckets" or not isinstance(value, list)  # a function may have that name
+        if key != "buckets" or not isinstance(value, list)  # a function may be named "buckets"
     }
 
 

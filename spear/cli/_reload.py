@@ -1,8 +1,9 @@
-"""Applying a configuration to a spearlet that may serve another one already.
+"""Applying a configuration to a spearlet, at the start and at each reload.
 
-A deployment is touched only if its part of the configuration, or its source, has changed: then its
-instances are replaced one after the other, and no call fails. If only the number of replicas has, it is
-scaled. What cannot be applied leaves what runs as it is, and is tried again with the next reload.
+A reload touches a deployment only if its part of the configuration, or its source, has changed. Then its
+instances are replaced one after the other, and no call fails. If only the number of replicas has changed,
+the deployment is scaled. A change that cannot be applied leaves the deployment as it is, and is tried
+again at the next reload.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.cli")
 
 MAX_FILES: Final = 10_000
-"""Of a source directory that are looked at for changes."""
+"""Most files of a source directory that are checked for changes."""
 
 LOAD_SECONDS: Final = 10.0
-"""To read a configuration and all that it names: files may be pipes, or on a disk that has gone."""
+"""Seconds for reading a configuration and all files it names: one may be a pipe, or on a lost disk."""
 
 FileState: TypeAlias = tuple[str, int, tuple[int, int, int]]
-"""A file's path and size; its times of modification and of change, and its inode."""
+"""A file's path; its size; and its modification time, change time and inode."""
 
 FileStates: TypeAlias = tuple[FileState, ...]
 
@@ -47,11 +48,11 @@ FileStates: TypeAlias = tuple[FileState, ...]
 @final
 @attrs.frozen
 class Part:
-    """What a deployment was made from.
+    """The configuration that a deployment was made from.
 
     Attributes:
-        function: its table.
-        state: of its source's files then.
+        function: the deployment's table.
+        state: state of the source's files at that time.
     """
 
     function: FunctionConfiguration
@@ -59,11 +60,11 @@ class Part:
 
     @classmethod
     def of(cls, function: FunctionConfiguration) -> Part:
-        """As it is now."""
+        """Return the part for a table, with the present state of its files."""
         return cls(function, tuple(_look_at(source_file(function))))
 
     def differs_only_in_replicas(self, other: Part) -> bool:
-        """Whether scaling is enough."""
+        """Whether scaling is enough to change from this part to the other."""
         return attrs.evolve(
             self, function=attrs.evolve(self.function, replicas=other.function.replicas)
         ) == other  # fmt: skip
@@ -88,9 +89,9 @@ def _look_at(source: Path | None) -> Iterator[FileState]:
 def _entry(file: Path) -> Iterator[FileState]:
     try:
         found = file.stat()
-    except OSError:  # it was removed while we looked
+    except OSError:  # the file was removed meanwhile
         return
-    # A build that gives all files one time of modification cannot set the time of change.
+    # The change time matters: a build may set all modification times alike, but not change times.
     yield str(file), found.st_size, (found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
@@ -99,9 +100,9 @@ class Applied:
     """The deployments of a spearlet, and the configuration from which each was made.
 
     Attributes:
-        spearlet: has the deployments.
-        parts: by name of the deployment; None if a reload replaced only some of its replicas.
-        unsettled: deployments that were scaled, and could not start all of their instances.
+        spearlet: the spearlet with the deployments.
+        parts: the part of each deployment, by name; None if a reload replaced only some of its replicas.
+        unsettled: deployments that were scaled but could not start all of their instances.
     """
 
     def __init__(self, spearlet: Spearlet) -> None:
@@ -110,11 +111,11 @@ class Applied:
         self.unsettled: set[str] = set()
 
     def is_applied(self, name: str, part: Part) -> bool:
-        """Whether a deployment runs as ``part`` says."""
+        """Whether a deployment runs as ``part`` specifies."""
         return self.parts.get(name) == part and name not in self.unsettled
 
     async def deploy(self, name: str, part: Part) -> None:
-        """A new deployment. Raises what :meth:`Spearlet.deploy` does."""
+        """Start a new deployment. Raises the errors of :meth:`Spearlet.deploy`."""
         await self.spearlet.deploy(
             target_settings(part.function), name=name, settings=deployment_settings(part.function)
         )
@@ -122,12 +123,12 @@ class Applied:
         self.unsettled.discard(name)
 
     async def change(self, deployment: Deployment, part: Part) -> str:
-        """Make a deployment what it is to be; returns what was done."""
+        """Scale or restart a deployment to match ``part``; return what was done."""
         name = deployment.name
         before = self.parts.get(name)
         settings = deployment_settings(part.function)
         if before is not None and before.differs_only_in_replicas(part):
-            self.parts[name] = part  # also if one does not start: it is tried again and again
+            self.parts[name] = part  # also if a start fails: it is retried
             self.unsettled.add(name)
             await deployment.scale(settings.replicas)
             self.unsettled.discard(name)
@@ -144,19 +145,19 @@ class Applied:
         return "restarted"
 
     async def stop(self, deployment: Deployment) -> None:
-        """End a deployment that is wanted no more."""
+        """Stop a deployment that is no longer configured."""
         await deployment.stop(self.spearlet.limits.shutdown_seconds)
         self.forget(deployment.name)
 
     def forget(self, name: str) -> None:
-        """Forget a deployment that is no longer served."""
+        """Remove the records of a deployment that no longer exists."""
         self.parts.pop(name, None)
         self.unsettled.discard(name)
 
 
 @final
 class Reloader:
-    """Applies one configuration after the other."""
+    """Applies the configuration at the start, and again at each reload."""
 
     def __init__(
         self, applied: Applied, load: Callable[[], tuple[Loaded, Faults]], loaded: Loaded
@@ -164,13 +165,13 @@ class Reloader:
         self._applied = applied
         self._load = load
         self._loaded = loaded
-        self._loading = trio.CapacityLimiter(1)  # of ours: one that hangs must hold up nobody else
+        self._loading = trio.CapacityLimiter(1)  # its own: a read may hang
 
     async def start(self) -> None:
-        """Start everything. If cancelled, what was started is left to its spearlet.
+        """Start all deployments. If cancelled, deployments already started are left to the spearlet.
 
         Raises:
-            SpearError: something cannot be started.
+            SpearError: a deployment cannot be started.
         """
         failures: list[SpearError] = []
         async with trio.open_nursery() as nursery:
@@ -188,13 +189,13 @@ class Reloader:
             raise failures[0]
 
     async def reload(self) -> None:
-        """Read the configuration again, and apply what has changed. Whatever is wrong is logged."""
+        """Read the configuration again, and apply the changes. Errors are logged."""
         try:
             loaded, parts = await self._read()
         except SpearError as error:
             logger.error("reload: nothing is changed, because\n%s", error)
             return
-        except Exception:  # a fault of ours is no reason to end what runs
+        except Exception:  # a bug of ours must not end what is running
             logger.exception("reload: nothing is changed, because of a fault in Spear")
             return
         is_all = not _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
@@ -223,10 +224,10 @@ class Reloader:
             logger.error("reloaded: %s; but not %s: see above", rest, ", ".join(sorted(failed)))
 
     async def _read(self) -> tuple[Loaded, dict[str, Part]]:
-        """The configuration, and what deployments are to be made from.
+        """Load the configuration, and return it with the part of each deployment.
 
         Raises:
-            SpearError: something is wrong with it, or it takes too long.
+            SpearError: the configuration has faults, or reading takes too long.
         """
 
         def read() -> tuple[Loaded, dict[str, Part]]:
@@ -235,7 +236,7 @@ class Reloader:
             functions = loaded.configuration.functions
             return loaded, {name: Part.of(function) for name, function in functions.items()}
 
-        # A file may be a pipe that nobody writes to: then the thread stays, and the host goes on.
+        # A file may be a pipe without a writer: then the thread is abandoned, and the host continues.
         with trio.move_on_after(LOAD_SECONDS):
             return await trio.to_thread.run_sync(
                 read, abandon_on_cancel=True, limiter=self._loading
@@ -271,7 +272,7 @@ class Reloader:
 
 
 def _warn_of_the_rest(before: Configuration, after: Configuration) -> bool:
-    """Warn of changed keys that need a restart of the host; returns whether there are any."""
+    """Warn of changed keys that need a restart of the host; return whether there are any."""
     count = 0
     for section in ("spearlet", "gateway", "limits"):
         for key in _changed(section, getattr(before, section), getattr(after, section)):

@@ -1,6 +1,6 @@
-"""Talking to a running host: HTTP over its control socket, or over TCP to one elsewhere.
+"""HTTP client for a running host: over its control socket, or over TCP to a remote one.
 
-Only the standard library, and blocking: a command that asks one question must not load an event loop.
+It is blocking and uses only the standard library: a command with one request must not load an event loop.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from ._parser import CommandParser
 
 ANSWER_SECONDS: Final = 60.0
-"""For what a host answers by itself. Calls have their own time."""
+"""Seconds that a host has for requests it answers itself. Calls have their own timeouts."""
 
 USUAL: Final = -1.0
-"""Stands for the usual time."""
+"""A marker for the default timeout."""
 
 MAX_SECONDS: Final = 1e9
-"""Thirty years. Longer waits have no end: the system takes no timeout that is much larger."""
+"""Longest timeout, thirty years. Longer ones mean none, as the system accepts no much larger value."""
 
 MAX_ANSWER_BYTES: Final = 64 << 20
-"""More than any message; a host that sends more is none."""
+"""Most bytes of a response: more than any message, so a server that sends more is no host."""
 
 PIECE_BYTES: Final = 64 << 10
 
@@ -47,7 +47,7 @@ HOST_HELP: Final = "which one: a name, a socket's path, or an http(s):// URL (or
 
 
 def define_host(parser: CommandParser) -> None:
-    """The options that say which host is meant."""
+    """Define the options that select the host."""
     parser.add("--host", metavar="HOST", help=HOST_HELP)
     parser.add(
         "--token-file",
@@ -57,11 +57,11 @@ def define_host(parser: CommandParser) -> None:
 
 
 class HostResponse:
-    """What a host answers; its body is read as it comes.
+    """A host's response, whose body is read as it arrives.
 
     Attributes:
-        status: of HTTP.
-        headers: by lower-case name.
+        status: the HTTP status.
+        headers: headers by lower-case name.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class HostResponse:
 
     @property
     def kind(self) -> str:
-        """What the body is: ``application/json``."""
+        """The content type of the body, such as ``application/json``."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def read(self) -> bytes:
-        """All of the body."""
+        """Return the whole body."""
         with reporting(self._where, does_something=self._does_something):
             body = self._response.read(MAX_ANSWER_BYTES + 1)
             if self._response.length and len(body) <= MAX_ANSWER_BYTES:
@@ -89,7 +89,7 @@ class HostResponse:
         return body
 
     def json(self) -> object:
-        """The body, if it is JSON."""
+        """Return the body parsed as JSON. Raises NoHost if it is not JSON."""
         body = self.read()
         try:
             return json.loads(body)
@@ -97,8 +97,8 @@ class HostResponse:
             raise NoHost(f"{self._where} does not answer as a spearlet does") from error
 
     def lines(self) -> Iterator[bytes]:
-        """The body line by line, as they come."""
-        begun = bytearray()  # a line that has not ended
+        """Yield the lines of the body as they arrive."""
+        begun = bytearray()  # an incomplete line
         while piece := self._piece():
             *ends, rest = piece.split(b"\n")
             for end in ends:
@@ -113,36 +113,36 @@ class HostResponse:
             yield bytes(begun)
 
     def _piece(self) -> bytes:
-        """What has come of the body; nothing at its end."""
+        """Return the next bytes of the body; empty at its end."""
         with reporting(self._where, does_something=self._does_something):
-            # Not readline(): it takes a connection that was cut off for the end.
+            # Not readline(): it takes a broken connection for the end.
             piece = self._response.read1(PIECE_BYTES)
             if not piece and self._response.length:
                 raise http.client.IncompleteRead(piece, self._response.length)
         return piece
 
     def documents(self) -> Iterator[Document]:
-        """The maps that the lines are, as they come. Blank ones are signs of life."""
+        """Yield the JSON objects, one a line, as they arrive. Blank lines are keep-alives."""
         for line in self.lines():
             if not line.strip():
                 continue
             try:
                 document = json.loads(line)
-            except ValueError as error:  # the last one may have been cut off
+            except ValueError as error:  # the last line may be incomplete
                 raise NoHost(f"{self._where} has ended in the middle of a line") from error
             if isinstance(document, dict):
                 yield document
 
 
 class Remote:
-    """A host that can be asked.
+    """A client of one host.
 
     Attributes:
-        where: how people know it.
+        where: description of the host, for messages.
     """
 
     def __init__(self, options: argparse.Namespace, *, seconds: float = ANSWER_SECONDS) -> None:
-        self._seconds = seconds  # for an answer, if a request does not say
+        self._seconds = seconds  # default timeout for responses
         host = options.host or os.environ.get("SPEAR_HOST") or None
         self._token: str | None = None
         self._path = ""
@@ -201,19 +201,19 @@ class Remote:
         headers: Mapping[str, str] | None = None,
         seconds: float | None = USUAL,
     ) -> Iterator[HostResponse]:
-        """Ask, and give the answer for as long as the block runs.
+        """Send a request; the response can be read while the block runs.
 
         Args:
-            method: of HTTP.
-            path: behind the host's address.
-            body: what to send.
-            headers: with it.
-            seconds: for each step of the answer, if not the usual; None for as long as it takes.
+            method: the HTTP method.
+            path: path relative to the host's address.
+            body: body of the request.
+            headers: headers of the request.
+            seconds: timeout for each step of the response, if not the default; None for no timeout.
 
         Raises:
-            NoHost: there is none, or it does not answer.
-            HostLost: it may have done what it was asked to, and does not answer any more.
-            SpearError: it answers with an error.
+            NoHost: no host is running, or it does not answer.
+            HostLost: the host no longer answers, but may have done what was requested.
+            SpearError: the host responds with an error.
         """
         seconds = self._seconds if seconds == USUAL else seconds
         if seconds is not None and seconds > MAX_SECONDS:
@@ -228,7 +228,7 @@ class Remote:
             does_something = method != "GET"
             with reporting(self.where, does_something=does_something):
                 connection.sock.settimeout(seconds)
-                # A host may refuse a request before it has read all of it, and say why.
+                # A host may refuse a request, with a reason, before it has read all of it.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(method, self._path + path, body, every)
                 response = connection.getresponse()
@@ -245,12 +245,12 @@ class Remote:
             connection.close()
 
     def get(self, path: str) -> object:
-        """What a path says, as JSON. Raises as :meth:`request`."""
+        """Return the JSON response of a GET request. Raises as :meth:`request`."""
         with self.request("GET", path) as answer:
             return answer.json()
 
     def post(self, path: str, content: object, *, seconds: float | None = USUAL) -> object:
-        """Post JSON, and give the answer's. Raises as :meth:`request`."""
+        """Return the JSON response of a POST request. Raises as :meth:`request`."""
         body = json.dumps(content).encode()
         headers = {"Content-Type": "application/json"}
         with self.request("POST", path, body, headers, seconds) as answer:
@@ -264,7 +264,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # With a timeout of Python's, a host whose queue is full at this moment refuses us at once.
+        # With Python's timeout, connecting would fail at once if the host's backlog is full.
         whole, part = divmod(self.timeout or CONNECT_SECONDS, 1)
         limit = struct.pack("@ll", int(whole), int(part * 1e6))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -295,11 +295,11 @@ def _token(file: str | None) -> str | None:
 
 @contextmanager
 def reporting(where: str, *, does_something: bool = False) -> Iterator[None]:
-    """Say what it means if no answer comes.
+    """Convert errors of the connection to SpearErrors.
 
     Args:
-        where: who was to answer.
-        does_something: it has been asked to do what may have been done, though nobody can tell.
+        where: description of the host, for messages.
+        does_something: whether the request changes something, and may have been carried out.
     """
 
     def lost(what: str) -> SpearError:
@@ -331,15 +331,15 @@ def reporting(where: str, *, does_something: bool = False) -> Iterator[None]:
         has_tls = getattr(error, "reason", "") != "WRONG_VERSION_NUMBER"  # an SSLError has a reason
         hint = "" if has_tls else "; if it has no TLS, write http://"
         raise NoHost(f"{where} cannot be reached: {why}{hint}") from error
-    except ValueError as error:  # which some errors of TLS are, too
+    except ValueError as error:  # OSError first: some errors of TLS are ValueErrors, too
         raise SpearError(f"this cannot be sent: {error}") from error
 
 
 def part_of_path(name: str, what: str) -> str:
-    """A name as a part of a path.
+    """Return a name quoted as one segment of a URL path.
 
     Raises:
-        ConfigurationError: nothing can have it.
+        ConfigurationError: the name is empty, or not UTF-8.
     """
     if not name:
         raise ConfigurationError(f"say the name of {what}: '' is none")

@@ -1,4 +1,4 @@
-"""``spear result ID``: what has become of a call that was submitted, with ``spear invoke --async``."""
+"""``spear result ID``: the result or state of a call submitted with ``spear invoke --async``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from ._parser import CommandParser
 
 WAIT_SECONDS: Final = 30.0
-"""For one answer: less than a host has to answer at all. Then it is asked again."""
+"""Most seconds for one request, less than a host has to answer. Waiting continues with another one."""
 
 ACCEPTED: Final = 202
-"""The status of an answer that tells of a call which has not ended."""
+"""The HTTP status of a response about a call that has not ended."""
 
 
 def define_result(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     parser.parser.description = (
         "Wait for the end of a call that `spear invoke --async` has submitted, and print the result as "
         "`spear invoke` does."
@@ -53,7 +53,7 @@ def define_result(parser: CommandParser) -> None:
 
 
 def run_result(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     if not options.timeout >= 0:
         raise ConfigurationError("--timeout must be a number of seconds")
     path = f"/v1/executions/{part_of_path(options.id, 'an execution')}"
@@ -69,7 +69,7 @@ def run_result(options: argparse.Namespace) -> int:
 
 
 def _wait(remote: Remote, path: str, most: float) -> object:
-    """The result, once there is one. Raises what the call did, or DeadlineExceeded."""
+    """Wait for the result. Raises the error of the call, or DeadlineExceeded."""
     deadline = time.monotonic() + most
     while True:
         left = max(0.0, deadline - time.monotonic())
@@ -86,7 +86,7 @@ def _wait(remote: Remote, path: str, most: float) -> object:
 
 
 def _state(execution: object) -> str:
-    """How it stands, in a line."""
+    """Return one line about the state of the call."""
     status, instance = text(execution, "status"), text(execution, "instance")
     passed = "for" if status in ("pending", "running") else "after"
     what = f"{text(execution, 'deployment')}.{text(execution, 'function')}: {status} {passed}"

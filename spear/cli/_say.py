@@ -1,7 +1,7 @@
-"""Standard output of the commands: all of it is written, or the command fails.
+"""Standard output of the commands: either everything is written, or the command fails.
 
-What ``print`` leaves in a buffer is written when the interpreter ends, when nobody asks whether it works.
-Loads nothing that takes time.
+``print`` buffers its output until the interpreter exits, when errors are no longer noticed. This module
+imports nothing that loads slowly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from ._waiting import wait_writable
 
 
 def expect_output() -> None:
-    """Raise ConfigurationError if standard output is closed; another file may have its number by now."""
+    """Raise ConfigurationError if standard output is closed: its descriptor may belong to another
+    file."""
     if sys.stdout is None:
         raise ConfigurationError(
             "standard output is closed: give the command one, such as /dev/null"
@@ -37,14 +38,14 @@ def say(said: str) -> None:
 
 
 def complain(said: str) -> None:
-    """Print lines on standard error, if they can be written there: the exit status says enough."""
-    if sys.stderr is not None:  # print() would take standard output instead
+    """Print lines on standard error. Failures are ignored: the exit status is enough."""
+    if sys.stderr is not None:  # print() would use standard output instead
         with suppress(OSError):
             print(said, file=sys.stderr, flush=True)
 
 
 def write(data: bytes) -> None:
-    """All of it at once, so that a reader sees it as it comes. Raises as :func:`say`."""
+    """Write all the data without buffering, so that a reader sees it at once. Raises as :func:`say`."""
     output = sys.stdout.fileno()
     rest = memoryview(data)
     try:

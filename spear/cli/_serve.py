@@ -1,4 +1,4 @@
-"""``spear serve``: what it understands; to check it, to show it, or to run it."""
+"""``spear serve``: its command line, and the choice of checking, showing or running."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ._parser import CommandParser, OptionGroup
 
 CONFIG_FILE: Final = "spear.toml"
-"""Read if the command line names nothing to serve."""
+"""The configuration file that is read if the command line names nothing to serve."""
 
 USAGE: Final = "spear serve [options] [[NAME=]FILE.py ...]"
 
@@ -67,7 +67,7 @@ examples:
 
 
 def define_serve(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
     parser.add("sources", nargs="*", metavar="[NAME=]FILE.py", help="what to serve")
     parser.add(
@@ -101,7 +101,7 @@ def define_serve(parser: CommandParser) -> None:
 
 
 def _define_keys(group: OptionGroup, table: type, *, is_function: bool) -> None:
-    """A flag for each key of a table; of a function's, for those that are made for it."""
+    """Define a flag for each key of a table; for functions, only for keys that have one."""
     kinds = fields(table)
     for each in _keys_with_flags(table, is_function=is_function):
         says = each.metadata["says"].replace("`", "").replace("%", "%%")
@@ -118,7 +118,7 @@ def _define_keys(group: OptionGroup, table: type, *, is_function: bool) -> None:
 
 
 def run_serve(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     flags = _flags(options)
     load = partial(load_checked, _config_file(options), flags)
     loaded, faults = load()
@@ -145,7 +145,7 @@ def run_serve(options: argparse.Namespace) -> int:
 
 
 def _check_for_scripts(loaded: Loaded, faults: Faults) -> int:
-    """Say what is wrong as JSON; returns the exit status."""
+    """Print the faults and warnings as JSON; return the exit status."""
     told = {
         "faults": [attrs.asdict(each) for each in faults.each],
         "warnings": _warnings(loaded),
@@ -156,7 +156,7 @@ def _check_for_scripts(loaded: Loaded, faults: Faults) -> int:
 
 
 def _warn(loaded: Loaded) -> None:
-    """Say what can be used, and should not be."""
+    """Print the warnings: settings that work but are not secure."""
     for each in _warnings(loaded):
         complain(f"spear: {printable(each)}")
 
@@ -170,7 +170,7 @@ def _warnings(loaded: Loaded) -> list[str]:
 
 
 def load_checked(file: str | None, flags: Flags) -> tuple[Loaded, Faults]:
-    """The configuration, and everything that is wrong with it on this machine."""
+    """Load the configuration, and find all faults that it has on this machine."""
     loaded, faults = load_configuration(file, os.environ, flags)
     check_configuration(loaded.configuration, faults)
     if not faults:
@@ -221,7 +221,7 @@ def _keys_with_flags(table: type, *, is_function: bool) -> list[attrs.Attribute[
 
 
 def _source(text: str) -> tuple[str, str]:
-    """(name, source) of a word of the command line."""
+    """Return (name, source) for a word of the command line."""
     name, equals, source = text.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+", name):
         is_path = os.sep in name or os.path.exists(split_target(text)[0])
@@ -236,10 +236,11 @@ def _source(text: str) -> tuple[str, str]:
 
 
 def deployment_name(source: str) -> str:
-    """What a deployment is called, if nobody says: as its file, directory or module.
+    """Return the default name of a deployment: that of its file, directory or module.
 
     Raises:
-        ConfigurationError: it has letters that a deployment's name cannot have, or none at all.
+        ConfigurationError: the source gives no name, or one with letters that no deployment's name may
+            have.
     """
     name = stem_of(source)
     if not name:  # . and ..

@@ -1,4 +1,4 @@
-"""What ``spear serve`` writes to standard error: what instances write, and what is wrong with itself."""
+"""Log of ``spear serve`` on standard error: instances' output, and problems of the host itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEVELS: Final = {
 
 class _Format(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """The line; ours says that it is, an instance's has its name in it."""
+        """Return the line for a record: an instance's with its name in it, our own with ``spear:``."""
         if record.name == "spear.instances":
             return super().format(record)
         return f"spear: {printable(super().format(record))}"
@@ -33,12 +33,12 @@ class _Format(logging.Formatter):
 
 @contextmanager
 def showing_log(host: HostConfiguration) -> Iterator[ErrorLines]:
-    """While the block runs, the log goes to standard error, as the configuration wants it."""
+    """Write the log to standard error while the block runs, with the configured levels."""
     ours = logging.getLogger("spear")
     levels = {
         ours: LEVELS[host.log_level],
         logging.getLogger("spear.instances"): logging.INFO if host.log_instances else QUIET,
-        logging.getLogger("spear.cli"): logging.INFO,  # what an operator has asked for
+        logging.getLogger("spear.cli"): logging.INFO,  # results of an operator's requests
     }
     handler = ErrorLines()
     handler.setFormatter(_Format("%(message)s"))

@@ -19,7 +19,7 @@ from spear._errors import (
 
 from ._places import HostLost, NoHost
 
-# The first class that fits decides.
+# The first class that matches decides.
 EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (FunctionRaised, 1, "the function raised"),
     (ConfigurationError, 2, "the command line or a setting is wrong"),
@@ -36,13 +36,13 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
 
 
 SIGNALLED: Final = 128
-"""Exit statuses from here on tell which signal it was."""
+"""Exit statuses above this are those of signals: 128 and the signal's number."""
 
 SOFTWARE: Final = 70
-"""EX_SOFTWARE of ``sysexits.h``: what has no status of its own."""
+"""EX_SOFTWARE of ``sysexits.h``: the status of errors without one of their own."""
 
 REFUSED: Final = 71
-"""EX_OSERR: the system refuses something that is needed."""
+"""EX_OSERR of ``sysexits.h``: the operating system refuses something that is needed."""
 
 _REFUSALS: Final = {
     errno.EACCES, errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
@@ -51,18 +51,18 @@ _REFUSALS: Final = {
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-"""As a shell counts the end by SIGINT and SIGPIPE: 128 and the signal's number."""
+"""Statuses that a shell uses for an end by SIGINT and by SIGPIPE: 128 and the signal's number."""
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the system has refused something, which is no bug of ours."""
+    """Whether an error is a refusal of the operating system, and not a bug."""
     if isinstance(error, OSError):
         return error.errno in _REFUSALS
     return isinstance(error, MemoryError)
 
 
 def exit_status(error: BaseException) -> int:
-    """The status for an error."""
+    """Return the exit status for an error."""
     for kind, status, _ in EXIT_STATUSES:
         if isinstance(error, kind):
             return status
@@ -70,7 +70,7 @@ def exit_status(error: BaseException) -> int:
 
 
 def describe_statuses() -> str:
-    """For ``--help``."""
+    """Return the list of exit statuses for ``--help``."""
     rows = [(0, "the result was printed")]
     rows += [(status, meaning) for _, status, meaning in EXIT_STATUSES]
     rows += [(SOFTWARE, "something else went wrong")]

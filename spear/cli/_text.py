@@ -1,6 +1,6 @@
-"""Text for terminals: what others say made harmless, tables, and amounts in few characters.
+"""Text for terminals: escaping untrusted text, tables, and compact numbers.
 
-Loads nothing that takes time.
+This module imports nothing that loads slowly.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from typing import Final
 
 MISSING: Final = "-"
-"""What there is no value for."""
+"""The text for a missing value."""
 
 
 def printable(text: str, *, keep: str = "\n\t") -> str:
-    """What a function says must not control the terminal."""
+    """Return the text with non-printable characters escaped, so that it cannot control the terminal."""
     return "".join(
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode()
         for each in text
@@ -24,19 +24,19 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
 
 
 def cell(value: object) -> str:
-    """A value as one line of text."""
+    """Return a value as one line of text."""
     return MISSING if value is None or value == "" else printable(str(value), keep="")
 
 
 def table(
     titles: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()
 ) -> list[str]:
-    """Rows under titles, as lines.
+    """Return the lines of a table.
 
     Args:
-        titles: of the columns.
-        rows: their cells.
-        right: titles of columns that are set flush right.
+        titles: titles of the columns.
+        rows: the cells of each row.
+        right: titles of right-aligned columns.
     """
     lines = [list(titles), *([cell(each) for each in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
@@ -51,7 +51,7 @@ def table(
 
 
 def seconds(value: object) -> str:
-    """A short time, in three digits: ``85µs``, ``1.25ms``, ``12.5s``."""
+    """Return a short time with three digits: ``85µs``, ``1.25ms``, ``12.5s``."""
     if not isinstance(value, int | float):
         return MISSING
     for factor, unit in ((1e6, "µs"), (1e3, "ms")):
@@ -68,7 +68,7 @@ def _three_digits(value: float) -> str:
 
 
 def age(value: object) -> str:
-    """A long time: ``42s``, ``7m03s``, ``3h12m``, ``5d02h``."""
+    """Return a long time: ``42s``, ``7m03s``, ``3h12m``, ``5d02h``."""
     if not isinstance(value, int | float):
         return MISSING
     whole = int(value)
@@ -83,7 +83,7 @@ def age(value: object) -> str:
 
 
 def amount(value: object) -> str:
-    """A number in few characters: ``950``, ``12.5k``, ``3.1M``."""
+    """Return a number in few characters: ``950``, ``12.5k``, ``3.1M``."""
     if not isinstance(value, int | float):
         return MISSING
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -93,7 +93,7 @@ def amount(value: object) -> str:
 
 
 def size(value: object) -> str:
-    """Bytes: ``512B``, ``1.5K``, ``48M``."""
+    """Return a number of bytes in few characters: ``512B``, ``1.5K``, ``48M``."""
     if not isinstance(value, int | float):
         return MISSING
     for factor, unit in ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")):

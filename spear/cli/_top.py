@@ -1,7 +1,7 @@
-"""``spear top``: a host, live, on the whole terminal; or its state once, for scripts.
+"""``spear top``: live statistics of a host on the whole terminal; or once, for scripts.
 
-The terminal is given back as it was on every way out: a key, a signal, the host's end, a bug. Only what
-has changed is not a question here: a screen is written whole, in one piece, so that it does not flicker.
+The terminal is restored on every way out: a key, a signal, the host's end, a bug. Each screen is written
+whole, in one write, so that it does not flicker.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     StatusArrival: TypeAlias = Document | Exception
 
 WIDTH: Final = 80
-"""Of the output with ``--once``, where that is no terminal."""
+"""Width of the output of ``--once`` if it is not a terminal."""
 
 ENTER: Final = "\x1b[?1049h\x1b[?25l"
-"""To the other screen, without a cursor."""
+"""Escape sequences that switch to the alternate screen and hide the cursor."""
 LEAVE: Final = "\x1b[0m\x1b[?25h\x1b[?1049l"
 HOME: Final = "\x1b[H"
 TO_LINE_END: Final = "\x1b[K"
@@ -64,7 +64,7 @@ KEYS: Final = "  ".join(f"{key} {name}" for key, name in SORTS.items())
 
 
 def define_top(parser: CommandParser) -> None:
-    """Say what the command understands."""
+    """Define the command's arguments and help."""
     define_host(parser)
     parser.parser.epilog = f"keys: q ends it; these sort: {KEYS}"
     parser.add(
@@ -77,7 +77,7 @@ def define_top(parser: CommandParser) -> None:
 
 
 def run_top(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     if not 0.2 <= options.interval <= 60:
         raise ConfigurationError("--interval must be from 0.2 to 60 seconds")
     sort = next(key for key, name in SORTS.items() if name == options.sort)
@@ -108,7 +108,7 @@ def _snapshots(remote: Remote, interval: float) -> Iterator[Document]:
 
 
 def _once(remote: Remote, interval: float, sort: str) -> int:
-    """Two snapshots make rates."""
+    """Print one screen; it takes two snapshots, because rates are differences."""
     before: Document | None = None
     for snapshot in _snapshots(remote, interval):
         if before is None:
@@ -123,7 +123,7 @@ def _once(remote: Remote, interval: float, sort: str) -> int:
 
 
 class _Signalled(BaseException):
-    """A signal that ends us has come."""
+    """A signal that ends the command has arrived."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -131,7 +131,7 @@ class _Signalled(BaseException):
 
 
 class _Screen:
-    """The terminal while it is ours."""
+    """The terminal while the screen is shown."""
 
     def __init__(self, remote: Remote, interval: float, sort: str) -> None:
         self._remote = remote
@@ -140,11 +140,11 @@ class _Screen:
         self._has_colours = not os.environ.get("NO_COLOR")
         self._arrivals: SimpleQueue[StatusArrival] = SimpleQueue()
         self._moment: Moment | None = None
-        # A thread reads, because HTTP's chunks cannot be waited for; it says here that it has.
+        # HTTP chunks cannot be polled for. So a thread reads them, and writes to this pipe for each one.
         self._wake_read, self._wake_write = os.pipe()
 
     def run(self) -> int:
-        """Show the host until somebody has seen enough; returns the exit status."""
+        """Show the screen until the user quits; return the exit status."""
         reader = threading.Thread(target=self._read, name="snapshots", daemon=True)
         try:
             with _own_terminal(self._wake_write):
@@ -160,13 +160,13 @@ class _Screen:
                 self._arrivals.put(snapshot)
                 os.write(self._wake_write, b"\0")
             self._arrivals.put(NoHost(f"{self._remote.where} has ended"))
-        except Exception as error:  # whatever it is, the terminal must be given back
+        except Exception as error:  # whatever the error, the terminal must be restored
             self._arrivals.put(error)
         os.write(self._wake_write, b"\0")
 
     def _work(self) -> None:
         keyboard = sys.stdin.fileno()
-        poll = select.poll()  # select.select refuses numbers above 1,023
+        poll = select.poll()  # select.select refuses descriptors above 1,023
         poll.register(keyboard, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
@@ -214,14 +214,14 @@ class _Screen:
         word, means = line.state
         if not word or f"  {word}" not in said:
             return said
-        # The state stands behind the name, which may be the same word.
+        # Look for the state after the name, which may be the same word.
         front, _, rest = said.partition(f"  {word}")
         return f"{front}  {COLOURS[means]}{word}{PLAIN}{rest}"
 
 
 @contextmanager
 def _own_terminal(wake: int) -> Iterator[None]:
-    """Take the terminal for the block, and give it back as it was, whatever ends the block."""
+    """Take over the terminal while the block runs, and restore it, however the block ends."""
 
     def end(number: int, _: object) -> None:
         raise _Signalled(number)
@@ -239,19 +239,19 @@ def _own_terminal(wake: int) -> Iterator[None]:
         try:
             tty.setcbreak(keyboard)
             ours = termios.tcgetattr(keyboard)
-            ours[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell on this screen
+            ours[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell on the alternate screen
             termios.tcsetattr(keyboard, termios.TCSADRAIN, ours)
             has_entered = True
             _write(ENTER)
             yield
         finally:
             try:
-                # A second signal must not keep us from giving it back, nor stop us if we are in the
-                # background, where `timeout` puts its command.
+                # A second signal must not prevent the restoring, nor SIGTTOU stop us in the background,
+                # where `timeout` puts its command.
                 for each in (*SIGNALS, signal.SIGTTOU):
                     signal.signal(each, signal.SIG_IGN)
             finally:
-                with suppress(OSError, termios.error):  # it may be gone
+                with suppress(OSError, termios.error):  # the terminal may be gone
                     termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
                     if has_entered:
                         _write(LEAVE)

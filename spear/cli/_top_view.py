@@ -1,6 +1,6 @@
-"""What ``spear top`` shows: snapshots in, lines of text out. It knows no terminal.
+"""The screen of ``spear top``: snapshots in, lines of text out, without a terminal.
 
-Rates are differences of counters between two snapshots, so the first one shows none.
+Rates are differences between the counters of two snapshots, so the first snapshot has none.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ SORTS: Final = {
     "m": "memory",
     "n": "name",
 }
-"""Keys, and what they sort by."""
+"""Keys on the keyboard, and the columns that they sort by."""
 
 GOOD: Final = ("ready", "running", "idle")
 BAD: Final = ("unhealthy", "failed", "exited", "stopped", "deleted")
 
 LEAST_ROWS: Final = 3
-"""Of each table, though there is no room for more."""
+"""Least rows shown of each table, even if the screen has no room for them."""
 
 MOST_NOTES: Final = 3
-"""On deployments that are not well; ``spear ps`` has all."""
+"""Most notes on unhealthy deployments; ``spear ps`` shows all."""
 
 
 @attrs.frozen
@@ -43,9 +43,9 @@ class Line:
     """A line of the screen.
 
     Attributes:
-        text: what it says, not longer than the screen is wide.
-        style: ``title``, ``head`` or ``bad``, or nothing.
-        state: a word in it that is to stand out, as what it means: ``good``, ``bad`` or ``so-so``.
+        text: the text, at most as wide as the screen.
+        style: ``title``, ``head`` or ``bad``, or empty.
+        state: a word in the text to be coloured, and its meaning: ``good``, ``bad`` or ``so-so``.
     """
 
     text: str
@@ -55,7 +55,7 @@ class Line:
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """A line of a table: its cells, and what it can be sorted by."""
+    """A row of a table: its cells, and the values to sort by."""
 
     cells: tuple[str, ...]
     state: str = ""
@@ -65,9 +65,9 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Table:
-    """A table: titles, their columns' least widths, and rows. The first column takes what is left.
+    """A table: titles, least widths of the columns, and rows. The first column takes the spare width.
 
-    Below it stand notes on what is not well.
+    Notes on unhealthy deployments are shown below the table.
     """
 
     titles: tuple[str, ...]
@@ -78,7 +78,7 @@ class Table:
 
 @attrs.frozen(kw_only=True)
 class Rates:
-    """How fast a function's counters, or an instance's, go up; None as long as nobody can tell."""
+    """Changes per second of a function's or instance's counters; None while they are unknown."""
 
     calls: float | None = None
     failures: float | None = None
@@ -86,7 +86,7 @@ class Rates:
 
 
 def rates(now: Document, before: Document | None, elapsed: float | None) -> Rates:
-    """From the counters of two moments."""
+    """Return the rates from the counters of two snapshots, ``elapsed`` seconds apart."""
     if before is None or not elapsed or elapsed <= 0:
         return Rates()
 
@@ -103,19 +103,19 @@ def rates(now: Document, before: Document | None, elapsed: float | None) -> Rate
 
 @attrs.frozen
 class Moment:
-    """A snapshot, and the one before it."""
+    """A snapshot and its predecessor."""
 
     now: Document
     before: Document | None = None
 
     @property
     def elapsed(self) -> float | None:
-        """Seconds between them."""
+        """Seconds between the two snapshots; None if unknown."""
         then, now = number(self.before, "time"), number(self.now, "time")
         return None if then is None or now is None else now - then
 
     def tables(self) -> Iterator[Table]:
-        """Deployments, functions, instances."""
+        """Yield the tables of deployments, functions and instances."""
         deployments = several(self.now, "deployments")
         earlier = {text(each, "name"): each for each in several(self.before, "deployments")}
         functions = {
@@ -255,19 +255,19 @@ def _percent(share: float | None) -> str:
 
 
 def lay_out(moment: Moment, *, width: int, height: int | None, sort: str) -> list[Line]:
-    """The whole screen.
+    """Return the lines of the screen.
 
     Args:
-        moment: what to show.
-        width: of the screen, in characters.
-        height: in lines; None to show every row.
+        moment: the snapshots to show.
+        width: width of the screen, in characters.
+        height: height of the screen, in lines; None to show every row.
         sort: one of the keys of :data:`SORTS`.
     """
     tables = list(moment.tables())
     for each in tables:
         each.rows.sort(key=_order(sort))
     lines = [*_headlines(moment, tables, width), Line("")]
-    # A title and an empty line for each table, but for the last one's.
+    # Each table has a title and an empty line, except that the last one has no empty line.
     used = len(lines) + 2 * len(tables) - 1 + sum(len(each.notes) for each in tables)
     room = None if height is None else _share(height - used, tables)
     for index, each in enumerate(tables):
@@ -282,7 +282,7 @@ def _order(sort: str) -> Callable[[Row], tuple[float, str]]:
 
 
 def _share(room: int, tables: list[Table]) -> list[int]:
-    """How many rows of each table there is room for: small ones are shown whole."""
+    """Return the number of rows to show of each table; tables that fit are shown whole."""
     left = {index: len(each.rows) for index, each in enumerate(tables)}
     shares = dict.fromkeys(left, 0)
     while left:
@@ -314,7 +314,7 @@ def _headlines(moment: Moment, tables: list[Table], width: int) -> Iterator[Line
 
 
 def _table_lines(each: Table, width: int, room: int | None) -> Iterator[Line]:
-    # One line of the room tells of those that are left out.
+    # If rows are left out, one line of the room says how many.
     shown = each.rows if room is None or len(each.rows) <= room else each.rows[: room - 1]
     widths = [
         max(least, *(len(row.cells[column]) for row in shown), 0) if column else least
@@ -336,7 +336,7 @@ def _table_lines(each: Table, width: int, room: int | None) -> Iterator[Line]:
 
 
 def _join(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """The first column and states flush left, all else flush right."""
+    """Join cells into a line: the first column and states left-aligned, the others right-aligned."""
     parts = [_fit(cells[0], widths[0]).ljust(widths[0])]
     has_state = (
         len(cells) > 1 and not cells[1][:1].isdigit() and cells[1] not in (MISSING, "CALLS/S")

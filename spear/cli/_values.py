@@ -1,9 +1,11 @@
 """Values on the command line and in its output.
 
-In: JSON if it is JSON, else text as it stands; ``@file`` is the file's bytes, ``@file.json`` what the
-JSON in it says, ``-`` the bytes of standard input. Out: bytes as they are, everything else as JSON,
-in which bytes appear as ``{"$bytes": base64}``, what is no number as ``{"$float": "nan"}``, and an
-integer of too many digits as ``{"$int": "0x1f"}``; all are understood on the way in, too.
+Input: an argument is parsed as JSON, or is text if it is not JSON. ``@file`` gives the file's bytes,
+``@file.json`` the file's JSON, and ``-`` the bytes of standard input.
+
+Output: bytes unchanged, everything else as JSON. In JSON, bytes appear as ``{"$bytes":
+base64}``, NaN and infinities as ``{"$float": "nan"}``, and an integer of too many digits as ``{"$int":
+"0x1f"}``. The input accepts these forms, too.
 """
 
 from __future__ import annotations
@@ -20,29 +22,30 @@ from spear._json import dump_json, load_json, read_float
 from spear._limits import DEFAULT_WIRE_LIMITS
 
 ReadInput: TypeAlias = Callable[[], bytes]
-"""Reads all of standard input."""
+"""A function that reads all of standard input."""
 
 
 MAX_DIGITS: Final = 100_000
-"""Of an integer. Python's own limit, 4300, protects servers; so many take half a second to print."""
+"""Most digits of an integer. Python's own limit, 4300, protects servers; so many print in half a
+second."""
 
 SHOWN_CHARACTERS: Final = 20
-"""Of a value that cannot be used."""
+"""Most characters shown of a value that cannot be used."""
 
 HOST_DIGITS: Final = sys.int_info.default_max_str_digits
-"""That limit: of an integer that a host is sent as JSON; others are sent as maps."""
+"""Most digits of an integer in JSON sent to a host: Python's limit. Longer ones are sent as maps."""
 
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def number(text: str) -> float:
-    """Return the number that an option says: "inf" is one, "nan" is none. Raises ValueError."""
+    """Return the number given to an option; "inf" is allowed, "nan" is not. Raises ValueError."""
     return read_float(text, may_be_infinite=True)
 
 
 def whole(text: str) -> int:
-    """Return the whole number that an option says. Raises ValueError."""
+    """Return the whole number given to an option. Raises ValueError."""
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a whole number")
     return int(text)
@@ -50,7 +53,7 @@ def whole(text: str) -> int:
 
 @contextmanager
 def long_integers(most: int = MAX_DIGITS) -> Iterator[None]:
-    """While the block runs, integers may have so many digits."""
+    """Allow integers of up to ``most`` digits while the block runs."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(most)
     try:
@@ -60,7 +63,7 @@ def long_integers(most: int = MAX_DIGITS) -> Iterator[None]:
 
 
 def parse_value(text: str, read_input: ReadInput) -> object:
-    """One argument. Raises ConfigurationError for a file that cannot be used."""
+    """Parse one argument. Raises ConfigurationError for a value or file that cannot be used."""
     if text == "-":
         return read_input()
     if text.startswith("@"):
@@ -80,10 +83,10 @@ def _beginning(text: str) -> str:
 
 
 def read_all(file: BinaryIO, name: str) -> bytes:
-    """What a file has, if a call can take so much.
+    """Return the content of a file, up to the size that a call accepts.
 
     Raises:
-        InvalidArguments: it is too much.
+        InvalidArguments: the file is larger.
     """
     most = DEFAULT_WIRE_LIMITS.max_message_bytes
     content = file.read(most + 1)
@@ -93,13 +96,13 @@ def read_all(file: BinaryIO, name: str) -> bytes:
 
 
 def read_input() -> bytes:
-    """All of standard input.
+    """Return all of standard input.
 
     Raises:
-        ConfigurationError: there is none, or it cannot be read.
-        InvalidArguments: it is too much.
+        ConfigurationError: standard input is closed, or cannot be read.
+        InvalidArguments: the input is too large for a call.
     """
-    if sys.stdin is None:  # another file may have its number by now
+    if sys.stdin is None:  # descriptor 0 may belong to another file by now
         raise ConfigurationError("standard input, which - stands for, is closed")
     try:
         return read_all(sys.stdin.buffer, "standard input")
@@ -111,7 +114,7 @@ def _read_file(path: str) -> object:
     try:
         with open(path, "rb") as file:
             content = read_all(file, path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
             f"cannot read {path!r}: {reason}; text that begins with @ is written '\"@{path}\"'"
@@ -125,14 +128,14 @@ def _read_file(path: str) -> object:
 
 
 def show_value(value: object) -> bytes:
-    """A result, or one item of a stream, as it is printed."""
-    if isinstance(value, bytes | memoryview):  # a view of what was returned as a SharedBuffer
+    """Return a result, or an item of a stream, in the form to print."""
+    if isinstance(value, bytes | memoryview):  # a SharedBuffer arrives as a memoryview
         return bytes(value)
     return show_json(value)
 
 
 def show_json(value: object) -> bytes:
-    """A result as a line of JSON. Raises RemoteProtocolError if there is none for it."""
+    """Return a result as a line of JSON. Raises RemoteProtocolError if it cannot be JSON."""
     try:
         return dump_json(value).encode() + b"\n"
     except ValueError as error:

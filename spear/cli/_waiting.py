@@ -1,4 +1,4 @@
-"""Waiting for a file descriptor, whatever its number: ``select.select`` refuses those above 1,023."""
+"""Waiting for a file descriptor of any number: ``select.select`` refuses numbers above 1,023."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import select
 
 
 def wait_writable(descriptor: int) -> None:
-    """Wait until a write does not block, as another process may have made the descriptor non-blocking."""
+    """Wait until a write would not block; needed because other processes can make it non-blocking."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     poll.poll()
 
 
 def is_writable(descriptor: int) -> bool:
-    """Whether a write does not block now."""
+    """Whether a write would not block now."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))

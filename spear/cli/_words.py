@@ -1,8 +1,8 @@
 """The command-line arguments of ``spear call`` and ``spear invoke`` that belong to a function.
 
-All words behind a function's name are the function's, except for options of the command. These may stand
-among the function's arguments, too, unless a ``--`` precedes them. Only this module decides which word is
-what: argparse leaves the words as they are.
+All words after a function's name are the function's, except for options of the command. Options of the
+command may stand among the function's arguments, unless a ``--`` precedes them. Only this module decides
+which word is which: argparse leaves the words as they are.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
     """Return the function's words, and set the command's options among them in ``options``.
 
     Args:
-        options: as argparse has left them; ``options.words`` is the rest of the command line.
+        options: the options after argparse's parsing; ``options.words`` is the rest of the command line.
         missing: the message for a command line without a function.
 
     Raises:
@@ -91,7 +91,7 @@ def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
         if option.nargs == 0:
             if equals:
                 parser.error(f"{flag} takes no value; behind a -- it is the function's")
-            if flag != "--help":  # which describes the function
+            if flag != "--help":  # --help describes the function
                 option(parser.parser, options, [], flag)
             continue
         if not equals:
