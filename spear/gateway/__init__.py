@@ -1,6 +1,6 @@
-"""HTTP in front of a spearlet: calls, streams, WebSockets, Lambda's Invoke, a dashboard, operations."""
+"""HTTP interface of a spearlet: calls, streams, WebSockets, Lambda's Invoke, dashboard, operations."""
 
-from ._extra import EXTRA as EXTRA  # first: it says what is missing
+from ._extra import EXTRA as EXTRA  # first: it raises for a missing library
 from ._serve import Gateway as Gateway
 from ._serve import check_exposure as check_exposure
 from ._serve import open_gateway as open_gateway

@@ -1,6 +1,6 @@
-"""Finds who answers a request, sees that it may be asked, and tells what goes wrong.
+"""Routing of requests: find the action for a request, check access, and report errors.
 
-What paths there are is the table at the end of ``_routes``; who may ask is for ``_guard`` to say.
+The paths are in the table at the end of ``_routes``; ``_guard`` decides who has access.
 
 Invariant: every request gets one response, or its connection ends.
 """
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.gateway")
 
 Action: TypeAlias = "Callable[[App, Request, str], Awaitable[None]]"
-"""Answers a request; the text is what stands in the path for ``{name}``. Raises SpearError or Problem."""
+"""Handles a request; the text is the part of the path at ``{name}``. Raises SpearError or Problem."""
 
 SocketAction: TypeAlias = "Callable[[App, Request, WebSocket, str], Awaitable[None]]"
-"""Serves a WebSocket, likewise; it raises only before there is one."""
+"""Serves a WebSocket; the text is as in :data:`Action`. Raises only before the handshake is done."""
 
 OnDrain: TypeAlias = Callable[[float | None], None]
-"""Told to drain the host, within so many seconds if the operator said so. Must not block."""
+"""Drains the host, within so many seconds if the operator has set a limit. Must not block."""
 
 
 _PATHS: Final = ": GET /openapi.json tells the paths"
@@ -49,10 +49,10 @@ _PATHS: Final = ": GET /openapi.json tells the paths"
 @final
 @attrs.frozen
 class Operation:
-    """One method of a path.
+    """A method of a path.
 
     Attributes:
-        action: answers the request.
+        action: handles the request.
         summary: for ``/openapi.json``, which leaves out an operation without a summary.
         query: the parameters of the query.
     """
@@ -65,14 +65,14 @@ class Operation:
 @final
 @attrs.frozen
 class Route:
-    """What can be done at a path.
+    """The operations at a path.
 
     Attributes:
-        operations: by method.
-        socket: for WebSockets, if it has any.
-        is_open: whether it needs no token.
-        is_control: whether it is for operators.
-        is_foreign: whether it tells errors in its own way, and asks for credentials itself.
+        operations: the operations by method.
+        socket: serves WebSockets at the path, if it has any.
+        is_open: whether requests need no token.
+        is_control: whether only operators have access.
+        is_foreign: whether the action has its own form of errors, and checks credentials itself.
     """
 
     operations: Mapping[str, Operation]
@@ -83,7 +83,7 @@ class Route:
 
     @property
     def allow(self) -> bytes:
-        """The methods that can be used there, for ``Allow``."""
+        """The allowed methods, for the ``Allow`` header."""
         methods = ["GET", "HEAD"] if "GET" in self.operations else []
         methods += [each for each in self.operations if each != "GET"]
         return ", ".join([*methods, "OPTIONS"]).encode()
@@ -91,20 +91,20 @@ class Route:
 
 @final
 class App:
-    """What all requests of a gateway share.
+    """The state that all requests of a gateway share.
 
     Attributes:
-        spearlet: what they are about.
-        settings: of the gateway.
-        routes: by path, with a star for a name.
-        catalogue: what functions look like.
-        budgets: what clients hold.
-        requests: how many there were.
-        responses: how many there were, by status; 0 counts clients that left before.
-        closing: set when the gateway ends.
-        begun: when it began, in Trio's time.
-        on_drain: what to do when an operator wants to drain the host.
-        connections: that are open, and those that were not let in.
+        spearlet: the spearlet that requests are about.
+        settings: settings of the gateway.
+        routes: routes by path, with a star in place of a name.
+        catalogue: descriptions of the functions.
+        budgets: budgets for what clients hold.
+        requests: number of requests so far.
+        responses: number of responses by status; 0 counts clients that disconnected before one.
+        closing: set when the gateway closes.
+        begun: Trio's time when the gateway was opened.
+        on_drain: called when an operator requests a drain of the host.
+        connections: open connections, and counts of refused ones.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class App:
         self.begun = trio.current_time()
         self.on_drain = on_drain
         self.connections = Connections()
-        self._nursery = nursery  # of what goes on though its client leaves
+        self._nursery = nursery  # for work that continues when its client disconnects
 
     @property
     def is_draining(self) -> bool:
@@ -135,7 +135,7 @@ class App:
         return self.spearlet.state is not SpearletState.RUNNING or self.closing.is_set()
 
     async def handle(self, request: Request, link: Link) -> None:
-        """Answer a request, or serve a WebSocket. Raises nothing but Cancelled."""
+        """Handle a request, or serve a WebSocket. Raises nothing but Cancelled."""
         self.requests += 1
         try:
             try:
@@ -167,7 +167,7 @@ class App:
 
     async def _dispatch(self, request: Request) -> None:
         self.guard.check_place(request)
-        if (request.method, request.path) == ("OPTIONS", "*"):  # about the server, not about a path
+        if (request.method, request.path) == ("OPTIONS", "*"):  # about the server, not a path
             await request.respond(204, b"", b"", ((b"allow", b"GET, HEAD, POST, OPTIONS"),))
             return
         name, pattern = _split(request.path)
@@ -176,7 +176,7 @@ class App:
             raise Problem(404, "NoSuchPath", f"there is nothing at {request.path[:200]}{_PATHS}")
         if (
             request.method == "OPTIONS"
-        ):  # also asked before a page of another site may call: it may not
+        ):  # the CORS preflight of another site's page gets no permission
             await request.respond(204, b"", b"", ((b"allow", route.allow),))
             return
         method = "GET" if request.method == "HEAD" else request.method
@@ -195,13 +195,13 @@ class App:
         await operation.action(self, request, name)
 
     def may_know_all(self, request: Request) -> bool:
-        """Whether a request comes from somebody who may see what instances write."""
+        """Whether a request comes from a caller who may see the output of instances."""
         return request.is_local or self.settings.token is not None
 
     async def complete(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something, and wait until it is done; it goes on though the client leaves.
+        """Run ``work`` to its end; it continues if the client disconnects meanwhile.
 
-        Raises what it raises.
+        Raises the exceptions of ``work``.
         """
         failures: list[Exception] = []
         done = trio.Event()
@@ -209,7 +209,7 @@ class App:
         async def run() -> None:
             try:
                 await work()
-            except Exception as failure:  # also a bug: it belongs to this request alone
+            except Exception as failure:  # any exception, as a bug must fail this request alone
                 failures.append(failure)
             finally:
                 done.set()
@@ -220,7 +220,7 @@ class App:
             raise failures.pop()
 
     def statistics(self) -> GatewayStatistics:
-        """The counters."""
+        """Return the counters."""
         return GatewayStatistics(
             connections=len(self.connections.open),
             streams=self.budgets.streams.taken,
@@ -230,7 +230,7 @@ class App:
         )
 
     async def refuse(self, request: Request, error: Exception, status: int | None = None) -> None:
-        """Answer with an error. If an answer has begun, it will be cut off."""
+        """Respond with an error. If a response has begun already, it is cut off."""
         if request.status:
             return
         status = status or status_of(error, is_draining=self.is_draining)
@@ -243,7 +243,7 @@ class App:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """(what stands in the place of a name, the path with a star there)."""
+    """Return (the name in a path, the path with a star in the name's place)."""
     parts = path.split("/", 5)
     if len(parts) <= 3 or not parts[3]:
         return "", path

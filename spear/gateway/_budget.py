@@ -57,7 +57,7 @@ class Budget:
     def _refuse(self, message: str) -> None:
         if self._delivered == "no":
             raise Problem(503, "Busy", f"{message}: try again later")
-        # No status that clients answer by trying again: the function has run.
+        # The function has run, so the status must be one that clients do not retry.
         raise Problem(507, "Busy", message, delivered=self._delivered)
 
     def give(self, amount: int, client: Hashable) -> None:

@@ -1,4 +1,4 @@
-"""Calls, submitted calls, and what there is to call."""
+"""Handlers of calls, submitted calls, and the list of functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def find_function(app: App, name: str) -> Function:
-    """The function that a path names. Raises NotFound, Problem."""
+    """Return the function that a path names. Raises NotFound, Problem."""
     return app.spearlet.find_function(path_part(name))
 
 
@@ -41,18 +41,19 @@ def with_options(
     is_detached: bool = False,
     usual_seconds: float | None = None,
 ) -> Function:
-    """The function with what the request's headers say.
+    """Return the function with the options that the request's headers set.
 
     Args:
-        app: whose settings bound a call that goes on though its client leaves.
-        function: what is to be called.
-        request: whose headers count.
-        is_stream: whether its items are wanted.
-        is_detached: whether the call goes on in any case, and not only with an ``Idempotency-Key``.
-        usual_seconds: for a request without ``Spear-Timeout``, if not those of the deployment.
+        app: the app, whose settings bound a call that continues without its client.
+        function: the function to call.
+        request: the request with the headers.
+        is_stream: whether the caller wants a stream of items.
+        is_detached: whether the call always continues without its client, not only with
+            ``Idempotency-Key``.
+        usual_seconds: timeout for a request without ``Spear-Timeout``, if not that of the deployment.
 
     Raises:
-        Problem: a header cannot be used.
+        Problem: a header is invalid.
     """
     if is_stream and b"idempotency-key" in request.headers:
         raise bad(
@@ -84,11 +85,11 @@ def with_options(
 
 
 def expect_result(function: Function, way: str) -> None:
-    """Raise Rejected unless a function gives one result, and no stream.
+    """Raise Rejected if a function gives a stream instead of one result.
 
     Args:
-        function: what is to be called.
-        way: what a stream is not.
+        function: the function to call.
+        way: what cannot be done with a stream, for the message.
     """
     if function.is_stream:
         path = f"/v1/functions/{function.name}/stream"
@@ -100,7 +101,7 @@ def expect_result(function: Function, way: str) -> None:
 
 
 def expect_stream(function: Function) -> None:
-    """Raise Rejected unless a function gives a stream."""
+    """Raise Rejected if a function gives one result instead of a stream."""
     if not function.is_stream:
         path = f"/v1/functions/{function.name}/call"
         message = f"{function.name}() gives one result, and no stream: POST {path}"
@@ -112,17 +113,17 @@ async def bind_arguments(
 ) -> BoundCall:
     """Return the call that a request asks for, with encoded arguments.
 
-    Decoded, they can take 64 times the memory, for as long as the call takes.
+    Decoded arguments could take 64 times the memory for as long as the call takes.
 
     Args:
         app: see :func:`with_options`.
-        request: whose body and query have the arguments.
-        function: what is to be called.
+        request: the request, with the arguments in body and query.
+        function: the function to call.
         way: see :func:`expect_result`.
         is_detached: see :func:`with_options`.
 
     Raises:
-        Problem: the request cannot be understood.
+        Problem: the request is invalid.
         Rejected: the function gives a stream.
         InvalidArguments: an argument cannot be sent.
     """
@@ -133,7 +134,7 @@ async def bind_arguments(
 
 
 async def call(app: App, request: Request, name: str) -> None:
-    """``POST /v1/functions/{name}/call``."""
+    """Handle ``POST /v1/functions/{name}/call``: call a function, and respond with its result."""
     function = find_function(app, name)
     bound = await bind_arguments(app, request, function, "waited for as one result")
     answer = await bound.ask()
@@ -146,7 +147,7 @@ async def call(app: App, request: Request, name: str) -> None:
 
 
 async def submit(app: App, request: Request, name: str) -> None:
-    """``POST /v1/functions/{name}/submit``."""
+    """Handle ``POST /v1/functions/{name}/submit``: start a call that continues without its client."""
     function = find_function(app, name)
     bound = await bind_arguments(app, request, function, "submitted", is_detached=True)
     execution = bound.submit(on_end=request.hand_over())
@@ -156,7 +157,7 @@ async def submit(app: App, request: Request, name: str) -> None:
 
 
 async def list_functions(app: App, request: Request, _: str) -> None:
-    """``GET /v1/functions``."""
+    """Handle ``GET /v1/functions``: list all functions."""
     shown: list[object] = []
     for deployment in app.spearlet.deployments.values():
         descriptions = await app.catalogue.describe(deployment)
@@ -169,7 +170,7 @@ async def list_functions(app: App, request: Request, _: str) -> None:
 
 
 async def get_function(app: App, request: Request, name: str) -> None:
-    """``GET /v1/functions/{name}``."""
+    """Handle ``GET /v1/functions/{name}``: describe a function."""
     function = find_function(app, name)
     deployment = app.spearlet.deployments[function.deployment]
     descriptions = await app.catalogue.describe(deployment)
@@ -186,7 +187,7 @@ async def get_function(app: App, request: Request, name: str) -> None:
 
 
 async def upgrade_required(app: App, request: Request, _: str) -> None:
-    """``GET /v1/functions/{name}/socket`` by somebody who does not ask for a WebSocket."""
+    """Handle ``GET /v1/functions/{name}/socket`` without a handshake: raise Problem (426)."""
     headers = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
     raise Problem(
         426,

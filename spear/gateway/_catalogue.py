@@ -1,4 +1,4 @@
-"""What functions look like: asked of their instances once, and kept until there are new instances."""
+"""Descriptions of functions: requested from the instances, and cached until new instances start."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ DESCRIBE_SECONDS: Final = 2.0
 
 @final
 class Catalogue:
-    """The descriptions of all functions, by deployment."""
+    """A cache of the descriptions of all functions, by deployment."""
 
     def __init__(self) -> None:
-        # With how many instances there had been when it was asked.
+        # For each deployment: its number of started instances at the last request, and the answer.
         self._kept: dict[str, tuple[int, dict[str, FunctionDescription]]] = {}
 
     async def describe(self, deployment: Deployment) -> dict[str, FunctionDescription]:
-        """The functions of a deployment, by name; those of which nothing is known are left out.
+        """Return the known descriptions of a deployment's functions, by name.
 
-        Starts no instance: of a deployment that has none, what was known before.
+        Starts no instance: without instances, the previous descriptions are returned.
         """
         await trio.lowlevel.checkpoint()
         started = deployment.statistics().started
@@ -35,7 +35,7 @@ class Catalogue:
             return known
         known = {}
         with trio.move_on_after(DESCRIBE_SECONDS):
-            with suppress(SpearError):  # a program of another kind cannot tell
+            with suppress(SpearError):  # a program in another language may have no descriptions
                 known = await deployment.descriptions()
         known = {name: known[name] for name in deployment.functions if name in known}
         self._kept[deployment.name] = started, known

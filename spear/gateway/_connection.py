@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from ._settings import GatewaySettings
 
 Handle: TypeAlias = Callable[[Request, "HttpConnection"], Awaitable[None]]
-"""Handles a request, and raises no Exception."""
+"""Handles a request. Raises nothing but Cancelled."""
 
 CHUNK_BYTES: Final = 64 * 1024
 
 LINGER_SECONDS: Final = 2.0
-"""For a client to read the last response, while it still sends: a connection that is closed meanwhile is
-reset, and the response is lost."""
+"""Seconds for a client to read the last response while it still sends. Closing the connection earlier
+would reset it, and the response would be lost."""
 
 
 @final
@@ -84,14 +84,14 @@ class HttpConnection:
         is_local: bool,
     ) -> None:
         raw = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-        assert isinstance(raw, SocketStream)  # as all listeners give
+        assert isinstance(raw, SocketStream)  # all listeners give this type
         self.parser = RequestParser(settings.max_head_bytes)
         self.is_local = is_local
         self.is_idle = True
-        self.deadline = math.inf  # until the first request there is the acceptor's
+        self.deadline = math.inf  # until the first request, the acceptor has a deadline
         self._handle = handle
         self._stream = stream
-        # Most streams are plain: they can be read and written without a pass of the scheduler.
+        # Most streams are plain sockets: they can be read and written without a pass of the scheduler.
         self._plain = raw.socket if raw is stream else None
         self._raw = raw
         self._settings = settings
@@ -100,12 +100,12 @@ class HttpConnection:
         self._closing = closing
         self._promote = promote
         self._client: Hashable = None
-        self._request: Request | None = None  # while it is handled
-        self._scope = trio.CancelScope()  # of all handlers: the first that is cancelled is the last
-        self._lingers = False  # at the end, though there is no request
+        self._request: Request | None = None  # the request being handled
+        self._scope = trio.CancelScope()  # of all handlers: a cancelled one is the last
+        self._lingers = False  # whether to linger although there is no request
         self._is_half_closed = False
         self._is_gone = False
-        self._probed = -math.inf  # the time of the last 100 Continue to a client that may have left
+        self._probed = -math.inf  # time of the last 100 Continue sent as a probe
         self._is_promoted = False
         self._is_cut = False
 
@@ -163,7 +163,7 @@ class HttpConnection:
         elif (
             self._is_half_closed
             and self._request is not None
-            and not self._request.status  # what is sent of a response is a probe itself
+            and not self._request.status  # a response that has begun is a probe itself
             and self._probed + self._settings.keep_alive_seconds <= now
         ):
             self._probe()
@@ -174,7 +174,7 @@ class HttpConnection:
         """Serve one request; return whether there may be another one."""
         try:
             head = self.parser.next_head_untrusted()
-            if head is not None:  # it was sent ahead: let others have their turn
+            if head is not None:  # it was pipelined: give other tasks a turn
                 await trio.lowlevel.checkpoint()
             while head is None:
                 data = await self._receive()
@@ -207,45 +207,45 @@ class HttpConnection:
         self.deadline = math.inf
 
     async def _linger(self) -> None:
-        """End our stream, and let the client read the last response, though it may still send."""
+        """Shut down sending, and wait for the client to read the last response."""
         sock = self._raw.socket
         with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
-            if self._plain is None:  # TLS has an end of its own, or the response might be cut off
+            if self._plain is None:  # TLS has its own closing message, which the client may require
                 assert isinstance(self._stream, trio.SSLStream)  # all others are plain
-                with suppress(trio.BrokenResourceError):  # if the client still sends
+                with suppress(trio.BrokenResourceError):  # the client still sends
                     await self._stream.unwrap()
             sock.shutdown(socket.SHUT_WR)
             while await _receive_plain(sock):
                 pass
 
-    # -- the client leaves ------------------------------------------------------------------------
+    # -- disconnecting clients --------------------------------------------------------------------
 
     def _note_departure(self, is_gone: bool) -> None:
         self._is_half_closed = True
-        self._is_gone = self._is_gone or is_gone  # which may be told before the request is read
+        self._is_gone = self._is_gone or is_gone  # a note may come before the request is read
         self._probe()
 
     def _probe(self) -> None:
-        """Find out whether the client still reads; cancel the handler if that cannot be found out."""
-        if self._request is None:  # between requests, what can be read tells
+        """Check whether the client still reads; cancel the handler if that cannot be checked."""
+        if self._request is None:  # between requests, reading shows it
             return
         self._probed = trio.current_time()
         sock = self._plain
         if self._is_gone:
             self._scope.cancel()
         elif sock is not None and sock.family == socket.AF_UNIX:
-            return  # of those the system tells whether they are gone
+            return  # of a Unix socket, the system reports a client that is gone
         elif sock is None or self._request.is_open_ended or self._request.is_http_1_0:
             self._scope.cancel()
-        elif not self._request.status:  # or the rest of the response tells
-            with suppress(OSError):  # a reset comes as another note
+        elif not self._request.status:  # otherwise sending the response shows it
+            with suppress(OSError):  # a reset causes another note
                 if sock.send(CONTINUE) < len(CONTINUE):
-                    self._scope.cancel()  # half of it would spoil the response
+                    self._scope.cancel()  # a part of the probe would corrupt the response
 
     # -- bytes ------------------------------------------------------------------------------------
 
     async def receive(self) -> None:
-        """Hand more bytes to the parser; cancels the handler if the client's stream has ended."""
+        """Pass received bytes to the parser; cancel the handler if the client's stream has ended."""
         data = await self._receive()
         if not data:
             await self.leave()
@@ -258,7 +258,7 @@ class HttpConnection:
         raise AssertionError  # pragma: no cover  # the line above does not return
 
     async def _receive(self) -> bytes:
-        """Return what has come; nothing at the end."""
+        """Return received bytes; empty at the end of the client's stream."""
         try:
             if self._plain is None:
                 assert isinstance(self._stream, trio.SSLStream)  # all others are plain
@@ -268,7 +268,7 @@ class HttpConnection:
             return b""
 
     async def write(self, *data: bytes) -> None:
-        """Send bytes. A checkpoint only if it has to wait.
+        """Send bytes. This is a checkpoint only if it has to wait.
 
         If the client disconnects, or takes no 64 KiB within ``write_seconds``, the handler is cancelled.
         """
@@ -285,7 +285,7 @@ class HttpConnection:
             await self._write_all(memoryview(b"".join(data))[sent:])
 
     async def _write_all(self, view: memoryview) -> None:
-        """Send bytes, so long as the client takes each 64 KiB in time."""
+        """Send bytes, as long as the client takes each 64 KiB in time."""
         is_sent = False
         try:
             while view:
@@ -303,7 +303,7 @@ class HttpConnection:
 
 
 def _refusal(problem: Problem) -> bytes:
-    """Return the response to what is no request."""
+    """Return the response to malformed input."""
     body = problem.body()
     headers = (
         (b"content-type", b"application/json"),
@@ -314,7 +314,7 @@ def _refusal(problem: Problem) -> bytes:
 
 
 async def _receive_plain(sock: socket.socket) -> bytes:
-    while sock.fileno() != -1:  # or it would wait for ever
+    while sock.fileno() != -1:  # waiting for a closed socket would never end
         await wait_readable(sock)
         with suppress(BlockingIOError):
             return sock.recv(CHUNK_BYTES)

@@ -1,4 +1,4 @@
-"""What goes wrong, as HTTP tells it: statuses and JSON."""
+"""Errors in HTTP: status codes and JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spear._errors import Delivered
 
 RETRY_SECONDS: Final = 1.0
-"""What a client is told to wait, where nothing better is known."""
+"""Seconds in ``Retry-After`` if no better value is known."""
 
 
 PROBLEM_CODES: Final = {
@@ -55,14 +55,14 @@ INTERNAL_ERROR: Final = "internal_error"
 
 @final
 class Problem(Exception):
-    """A request that is answered with an error, though no call has failed. Never leaves this package.
+    """A request that gets an error response although no call has failed. Never leaves this package.
 
     Attributes:
-        status: of the response.
-        kind: what stands in the place of an exception's name; one of :data:`PROBLEM_CODES`.
+        status: HTTP status of the response.
+        kind: kind of the problem, in place of an exception's name; one of :data:`PROBLEM_CODES`.
         code: a stable name of the failure.
-        aws_kind: the type of the error for a client of AWS Lambda; empty if the status tells.
-        headers: for the response.
+        aws_kind: type of the error for clients of AWS Lambda; empty if the status determines it.
+        headers: headers for the response.
         delivered: whether the function has run.
     """
 
@@ -88,7 +88,7 @@ class Problem(Exception):
         self.retry_seconds = retry_seconds
 
     def body(self) -> bytes:
-        """What the client reads, where nothing else is known."""
+        """Return the body of the response, without details of a request."""
         return dump_json({"error": describe(self)}).encode()
 
 
@@ -111,11 +111,11 @@ _STATUSES: Final[dict[type[SpearError], int]] = {
 
 
 def status_of(error: Exception, *, is_draining: bool = False) -> int:
-    """The status of the response that tells of an error.
+    """Return the HTTP status of an error.
 
     Args:
-        error: what has happened.
-        is_draining: whether the host takes no new calls.
+        error: the error to report.
+        is_draining: whether the host refuses new calls.
     """
     if isinstance(error, Problem):
         return error.status
@@ -123,14 +123,14 @@ def status_of(error: Exception, *, is_draining: bool = False) -> int:
     if isinstance(error, WorkerDied) and error.delivered == "no":
         return 503
     if status == 409:
-        if error.delivered == "yes":  # type: ignore[attr-defined]  # it is Rejected
+        if error.delivered == "yes":  # type: ignore[attr-defined]  # the error is Rejected
             return 502
         return 503 if is_draining else 409
     return status
 
 
 def retry_after(error: Exception, status: int) -> float | None:
-    """Seconds after which to try again, if that makes sense."""
+    """Return seconds after which to retry; None if a retry makes no sense."""
     seconds: float | None = None
     if isinstance(error, Overloaded):
         seconds = error.retry_after_seconds
@@ -140,7 +140,7 @@ def retry_after(error: Exception, status: int) -> float | None:
 
 
 def retry_header(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:
-    """The header that says so."""
+    """Return the ``Retry-After`` header, if there is one."""
     return () if seconds is None else ((b"retry-after", b"%d" % max(1, ceil(seconds))),)
 
 
@@ -151,13 +151,13 @@ def describe(
     tell_all: bool = False,
     known: Delivered = "no",
 ) -> dict[str, object]:
-    """An error as JSON.
+    """Return an error as a JSON object.
 
     Args:
-        error: what has happened.
-        request_id: of the request that it happened to.
-        tell_all: what an instance wrote last, too.
-        known: whether the function has run, where a Problem came up while it did; other errors know.
+        error: the error to report.
+        request_id: id of the failed request.
+        tell_all: whether to include the last output of an instance.
+        known: whether the function has run, for a Problem during a call; other errors say it themselves.
     """
     if isinstance(error, Problem):
         told: dict[str, object] = {"kind": error.kind, "code": error.code, "message": str(error)}
@@ -175,7 +175,7 @@ def describe(
 
 
 def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
-    """What some errors know besides."""
+    """Return the fields that only some errors have."""
     if isinstance(error, FunctionRaised):
         more: dict[str, object] = {"message": error.remote_message, "type": error.type_name}
         if error.remote_code:
@@ -189,7 +189,7 @@ def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
         names = ("parameter", "expected", "got")
         return {name: getattr(error, name) for name in names if getattr(error, name)}
     if isinstance(error, ConfigurationError):
-        more = {"message": str(error)}  # with the key, which may be unknown to the client
+        more = {"message": str(error)}  # with the key, which clients may not read
         return more | ({"key": error.key} if error.key else {})
     if isinstance(error, WorkerDied | SpawnFailed):
         more = {} if isinstance(error, SpawnFailed) else {"exit_status": error.exit_status}

@@ -1,6 +1,7 @@
-"""What a request says besides what it asks for, and how results go back: headers, arguments, JSON, CBOR.
+"""Headers, arguments and results of a call: conversion from requests, and to responses.
 
-All of it is for one call: deadline, key, session, ids of traces; the arguments in body and query.
+Headers give the deadline, key, session and trace ids; body and query give the arguments. Results are
+written as JSON, CBOR, text or bytes.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ TRACE_HEADERS: Final = (b"traceparent", b"tracestate", b"baggage")
 MAX_TRACE_BYTES: Final = 8192
 
 MAX_ITEMS: Final = 1_048_576
-"""Of a body or a message that is JSON. As in CBOR; commas and brackets in its texts count, too."""
+"""Most items of a JSON body or message, as in CBOR; commas and brackets in strings count, too."""
 
 MANY_BYTES: Final = 1 << 20
-"""Fewer cannot have too many items."""
+"""JSON up to this size is not checked for too many items, because it cannot have them."""
 
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _PRINTABLE: Final = re.compile(rb"[ -~]{1,256}")
@@ -41,7 +42,7 @@ _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 def bad(message: str) -> Problem:
-    """A request that cannot be understood."""
+    """Return the Problem for a request that cannot be understood."""
     return Problem(400, "BadRequest", message)
 
 
@@ -49,14 +50,14 @@ def bad(message: str) -> Problem:
 
 
 def single(request: Request, name: bytes) -> bytes | None:
-    """A header that may stand there once. Raises Problem."""
+    """Return a header that may occur only once. Raises Problem if it is repeated."""
     if name in request.repeated:
         raise bad(f"there is more than one {name.decode().title()} header: send one")
     return request.headers.get(name)
 
 
 def identify(request: Request) -> str:
-    """The id of a request: its own, or a new one. The response gets it, and the ids of traces."""
+    """Return the request's id, its own or a new one; add it and the trace ids to the response."""
     headers = request.headers
     given = headers.get(b"x-request-id")
     if given is None or not _REQUEST_ID.fullmatch(given):
@@ -69,7 +70,7 @@ def identify(request: Request) -> str:
 
 
 def metadata_of(request: Request) -> dict[str, str]:
-    """What the function is told of the request. Raises Problem."""
+    """Return the metadata that the function gets with the call. Raises Problem."""
     metadata = {"x-request-id": request.id}
     size = 0
     for name in TRACE_HEADERS:
@@ -85,7 +86,7 @@ def metadata_of(request: Request) -> dict[str, str]:
 
 
 def timeout_of(request: Request) -> float | None:
-    """Seconds for the call, if the request says. Raises Problem."""
+    """Return the call's timeout in seconds, if the request sets one. Raises Problem."""
     text = single(request, b"spear-timeout")
     if text is None:
         return None
@@ -100,7 +101,7 @@ def timeout_of(request: Request) -> float | None:
 
 
 def printable(request: Request, name: bytes) -> str | None:
-    """A header that becomes an option of the call. Raises Problem."""
+    """Return a header for an option of the call: short, printable text. Raises Problem."""
     value = single(request, name)
     if value is None:
         return None
@@ -113,7 +114,7 @@ def printable(request: Request, name: bytes) -> str | None:
 
 
 def query_of(request: Request) -> dict[str, str]:
-    """The parameters of the query. Raises Problem."""
+    """Return the parameters of the query. Raises Problem."""
     if not request.query:
         return {}
     try:
@@ -132,7 +133,7 @@ def query_of(request: Request) -> dict[str, str]:
 def number_in(
     query: Mapping[str, str], name: str, default: float, *, least: float, most: float
 ) -> float:
-    """A number in a query. Raises Problem."""
+    """Return a number from a query. Raises Problem."""
     text = query.get(name)
     if text is None:
         return default
@@ -146,7 +147,7 @@ def number_in(
 
 
 def whole_in(query: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
-    """A whole number in a query. Raises Problem."""
+    """Return a whole number from a query. Raises Problem."""
     number = number_in(query, name, default, least=least, most=most)
     if number != int(number):
         raise bad(f"{name} must be a whole number from {least} to {most}")
@@ -154,7 +155,7 @@ def whole_in(query: Mapping[str, str], name: str, default: int, *, least: int, m
 
 
 def flag_in(query: Mapping[str, str], name: str) -> bool:
-    """Whether a query says so. Raises Problem."""
+    """Whether a flag is set in a query. Raises Problem."""
     text = query.get(name, "false").lower()
     if text not in ("true", "false", "1", "0"):
         raise bad(f"{name} is true or false")
@@ -162,7 +163,7 @@ def flag_in(query: Mapping[str, str], name: str) -> bool:
 
 
 def path_part(text: str) -> str:
-    """A part of a path, as it is meant. Raises Problem."""
+    """Return a percent-decoded part of a path. Raises Problem."""
     if "%" not in text:
         return text
     try:
@@ -172,9 +173,9 @@ def path_part(text: str) -> str:
 
 
 def parse_json(text: bytes, what: str) -> object:
-    """What a body or a message says. Raises Problem."""
+    """Return the value of a JSON body or message. Raises Problem."""
     if len(text) > MANY_BYTES and sum(map(text.count, (b",", b"[", b"{"))) > MAX_ITEMS:
-        # A byte can be an empty list: these take many times the memory, and seconds.
+        # One byte can be an empty list: so many of them take far more memory, and seconds.
         raise bad(f"{what} has more than {MAX_ITEMS} items: send bytes instead")
     try:
         return load_json(text.decode())
@@ -187,7 +188,7 @@ def parse_json(text: bytes, what: str) -> object:
 
 
 def parse_cbor(body: bytes) -> object:
-    """The value in a body that is CBOR. Raises Problem."""
+    """Return the value of a CBOR body. Raises Problem."""
     try:
         return decode_result(body, is_cbor=True)
     except TooManyItems:
@@ -197,7 +198,7 @@ def parse_cbor(body: bytes) -> object:
 
 
 def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Mapping[str, object]]:
-    """(positional, keywords) of a call. Raises Problem."""
+    """Return (positional, keywords) of a call. Raises Problem."""
     kind = (single(request, b"content-type") or JSON).decode("latin-1")
     kind = kind.partition(";")[0].strip().lower()
     positional: tuple[object, ...] = ()
@@ -224,7 +225,7 @@ def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Map
 
 
 def split_arguments(value: object) -> tuple[tuple[object, ...], dict[str, object]]:
-    """(positional, keywords) of the value of a body. Raises Problem."""
+    """Return (positional, keywords) from the value of a body. Raises Problem."""
     if isinstance(value, dict):
         keywords = dict(value)
         if not all(isinstance(each, str) for each in keywords):  # in CBOR, a key may be bytes
@@ -237,7 +238,7 @@ def split_arguments(value: object) -> tuple[tuple[object, ...], dict[str, object
 
 
 def add_keywords(keywords: dict[str, object], query: Mapping[str, str]) -> None:
-    """Add the parameters of a query, each JSON if it is JSON, and otherwise text. Raises Problem."""
+    """Add the parameters of a query to keywords, as JSON or else as text. Raises Problem."""
     for name, text in query.items():
         if name in keywords:
             raise bad(f"{name!r} stands in the query and in the body")
@@ -253,7 +254,7 @@ def add_keywords(keywords: dict[str, object], query: Mapping[str, str]) -> None:
 
 
 def accepts(request: Request) -> frozenset[str]:
-    """The media types that the client names; preferences do not matter here."""
+    """Return the media types that the client accepts; weights other than 0 are ignored."""
     accept = request.headers.get(b"accept")
     if accept is None or accept == b"*/*":
         return _ANYTHING
@@ -263,13 +264,13 @@ def accepts(request: Request) -> frozenset[str]:
 
 _ANYTHING: Final = frozenset({"*/*"})
 _UNWANTED: Final = re.compile(r";\s*q=0(\.0*)?\s*(;|$)", re.ASCII)
-"""The weight 0, however many zeros it has."""
+"""A weight of 0, with any number of zeros."""
 
 
 def show(value: object) -> bytes:
-    """A value as JSON. Raises Problem.
+    """Return a value as JSON. Raises Problem.
 
-    What has none has come out of a function, so that has run.
+    A value that cannot be JSON is a function's result, so the Problem's ``delivered`` is "yes".
     """
     try:
         return dump_json(value).encode()
@@ -279,18 +280,18 @@ def show(value: object) -> bytes:
 
 
 def show_cbor(value: object) -> bytes:
-    """A value as CBOR."""
-    if isinstance(value, memoryview):  # of what was returned as a SharedBuffer
+    """Return a value as CBOR."""
+    if isinstance(value, memoryview):  # a SharedBuffer arrives as a memoryview
         value = bytes(value)
     return encode_value(value)
 
 
 def choose_form(request: Request, value: object) -> tuple[bytes, bytes]:
-    """(body, content type) of a result, as the client wants it. Raises Problem."""
+    """Return (body, content type) of a result in the form that the client accepts. Raises Problem."""
     wanted = accepts(request)
     if "application/cbor" in wanted:
         return show_cbor(value), CBOR
-    if isinstance(value, memoryview):  # of what was returned as a SharedBuffer
+    if isinstance(value, memoryview):  # a SharedBuffer arrives as a memoryview
         value = bytes(value)
     if isinstance(value, bytes):
         if wanted is _ANYTHING or not wanted & {"application/json"} or wanted & _RAW:
@@ -309,7 +310,7 @@ _CBOR: Final = frozenset({"application/cbor", "application/cbor-seq"})
 
 
 def show_document(request: Request, value: object) -> tuple[bytes, bytes]:
-    """(body, content type) of what is no result: JSON, but for a client that accepts CBOR alone."""
+    """Return (body, content type) of a document: JSON, or CBOR if the client accepts only CBOR."""
     wanted = accepts(request)
     if wanted and wanted <= _CBOR:
         return show_cbor(value), CBOR
@@ -319,11 +320,11 @@ def show_document(request: Request, value: object) -> tuple[bytes, bytes]:
 async def respond_json(
     request: Request, value: object, status: int = 200, headers: MoreHeaders = ()
 ) -> None:
-    """Answer with JSON, or with CBOR if the client accepts nothing else."""
+    """Respond with JSON, or with CBOR if the client accepts only CBOR."""
     body, kind = show_document(request, value)
     await request.respond(status, body, kind, headers)
 
 
 def milliseconds(seconds: float) -> Headers:
-    """The header with how long a function took."""
+    """Return the header with the duration of a function."""
     return [(b"spear-duration-ms", b"%.3f" % (seconds * 1e3))]

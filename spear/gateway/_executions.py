@@ -1,4 +1,4 @@
-"""Submitted calls: what became of them."""
+"""Handlers of submitted calls: state, result, cancellation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _show(app: App, request: Request, execution: Execution) -> dict[str, object]
 
 
 async def list_executions(app: App, request: Request, _: str) -> None:
-    """``GET /v1/executions``."""
+    """Handle ``GET /v1/executions``: list submitted calls, newest first."""
     query = query_of(request)
     status = None
     if "status" in query:
@@ -57,12 +57,12 @@ async def list_executions(app: App, request: Request, _: str) -> None:
 
 
 async def get_execution(app: App, request: Request, name: str) -> None:
-    """``GET /v1/executions/{id}``."""
+    """Handle ``GET /v1/executions/{id}``: describe a submitted call."""
     await respond_json(request, _show(app, request, _find(app, name)))
 
 
 async def get_result(app: App, request: Request, name: str) -> None:
-    """``GET /v1/executions/{id}/result``."""
+    """Handle ``GET /v1/executions/{id}/result``: wait for a submitted call, and respond with its result."""
     execution = _find(app, name)
     wait = number_in(query_of(request), "wait", 0, least=0, most=MAX_WAIT_SECONDS)
     if execution.status in _UNFINISHED:
@@ -86,7 +86,7 @@ async def get_result(app: App, request: Request, name: str) -> None:
 
 
 async def cancel_execution(app: App, request: Request, name: str) -> None:
-    """``POST /v1/executions/{id}/cancel``."""
+    """Handle ``POST /v1/executions/{id}/cancel``: cancel a submitted call."""
     execution = _find(app, name)
     execution.cancel()
     await respond_json(request, _show(app, request, execution), 202)

@@ -1,4 +1,4 @@
-"""The libraries that a gateway needs, and Spear does without otherwise."""
+"""The check for libraries that only a gateway needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from spear._errors import ConfigurationError
 
 EXTRA: Final = "http"
-"""What brings them: ``pip install 'spearlet[http]'``."""
+"""The extra that installs the libraries: ``pip install 'spearlet[http]'``."""
 
 try:
     import h11 as h11

@@ -1,6 +1,6 @@
-"""How items are written into a response that goes on: events, lines, CBOR, bytes.
+"""Formats of streamed responses: Server-Sent Events, JSON lines, CBOR sequence, raw bytes.
 
-Knows nothing of where they come from.
+This module does not know where the items come from.
 """
 
 from __future__ import annotations
@@ -18,129 +18,129 @@ SEQUENCE: Final = b"application/cbor-seq"
 
 
 class Form(Protocol):
-    """A way to write items."""
+    """A format for a stream of items."""
 
     @property
     def kind(self) -> bytes:
-        """Its ``Content-Type``."""
+        """The ``Content-Type`` of the response."""
 
     @property
     def is_cut(self) -> bool:
-        """Whether a response that failed is cut off, so that its client can tell."""
+        """Whether a failed response is cut off, so that the client notices the failure."""
 
     def item(self, number: int, value: object) -> bytes:
-        """One of them. Raises Problem if there is no JSON for it."""
+        """Return an item, which is number ``number``. Raises Problem if it cannot be JSON."""
 
     def sign_of_life(self) -> bytes:
-        """What means nothing; may be empty."""
+        """Return a keep-alive that readers ignore; empty if the format has none."""
 
     def end(self, count: int) -> bytes:
-        """After so many, there are no more."""
+        """Return the end of a stream of ``count`` items; may be empty."""
 
     def failure(self, told: dict[str, object]) -> bytes:
-        """There are no more, because something went wrong."""
+        """Return the end of a failed stream; may be empty."""
 
 
 @final
 class Events:
-    """Server-Sent Events."""
+    """A format of Server-Sent Events."""
 
     kind = EVENTS
     is_cut = False
 
     def item(self, number: int, value: object) -> bytes:
-        """JSON has no line breaks, so it is one line of data."""
+        """Return the item as one ``data`` line, since JSON needs no line breaks."""
         return b"id: %d\ndata: %b\n\n" % (number, show(value))
 
     def sign_of_life(self) -> bytes:
-        """A comment."""
+        """Return a comment."""
         return b":\n\n"
 
     def end(self, count: int) -> bytes:
-        """An event of its own."""
+        """Return an event named ``end``."""
         return b"event: end\ndata: " + show({"items": count}) + b"\n\n"
 
     def failure(self, told: dict[str, object]) -> bytes:
-        """Another one."""
+        """Return an event named ``error``."""
         return b"event: error\ndata: " + show({"error": told}) + b"\n\n"
 
 
 @final
 class Lines:
-    """A line of JSON for each item."""
+    """A format with a line of JSON for each item."""
 
     kind = LINES
     is_cut = True
 
     def item(self, number: int, value: object) -> bytes:
-        """One line."""
+        """Return the item as a line."""
         return show(value) + b"\n"
 
     def sign_of_life(self) -> bytes:
-        """Readers need not know of empty lines, so there are none."""
+        """Return nothing, because readers may not accept empty lines."""
         return b""
 
     def end(self, count: int) -> bytes:
-        """That of the response says it."""
+        """Return nothing: the end of the response is the end of the stream."""
         return b""
 
     def failure(self, told: dict[str, object]) -> bytes:
-        """A last line, for those who read lines."""
+        """Return a last line with the error."""
         return show({"$error": told}) + b"\n"
 
 
 @final
 class Sequence:
-    """A CBOR sequence (RFC 8742): one item after the other."""
+    """A format that is a CBOR sequence (RFC 8742) of the items."""
 
     kind = SEQUENCE
     is_cut = True
 
     def item(self, number: int, value: object) -> bytes:
-        """Its end is clear from its beginning, so nothing separates it from the next."""
+        """Return the item without a separator: CBOR items are self-delimiting."""
         return show_cbor(value)
 
     def sign_of_life(self) -> bytes:
-        """A sequence has items and nothing else."""
+        """Return nothing: a sequence contains only items."""
         return b""
 
     def end(self, count: int) -> bytes:
-        """The end of the response is the end of the sequence."""
+        """Return nothing: the end of the response is the end of the stream."""
         return b""
 
     def failure(self, told: dict[str, object]) -> bytes:
-        """A last item, as the last of :class:`Lines`."""
+        """Return a last item with the error, as :class:`Lines` does."""
         return show_cbor({"$error": told})
 
 
 @final
 class Raw:
-    """Bytes as they are."""
+    """A format of bytes without any framing."""
 
     kind = BYTES
     is_cut = True
 
     def item(self, number: int, value: object) -> bytes:
-        """What is no bytes is text, or a line of JSON."""
+        """Return bytes unchanged, a string as UTF-8, and any other item as a line of JSON."""
         if isinstance(value, bytes | memoryview):
             return bytes(value)
         return value.encode() if isinstance(value, str) else show(value) + b"\n"
 
     def sign_of_life(self) -> bytes:
-        """There is no room for it."""
+        """Return nothing: the format has no keep-alive."""
         return b""
 
     def end(self, count: int) -> bytes:
-        """Nor for this."""
+        """Return nothing: the end of the response is the end of the stream."""
         return b""
 
     def failure(self, told: dict[str, object]) -> bytes:
-        """Nor for this: the response is cut off."""
+        """Return nothing: the failed response is cut off."""
         return b""
 
 
 def form_for(request: Request) -> Form:
-    """The one that a client wants."""
+    """Return the format that the client accepts; JSON lines by default."""
     wanted = accepts(request)
     if "text/event-stream" in wanted:
         return Events()

@@ -1,6 +1,6 @@
-"""Who may ask for what: hosts, origins, tokens, operators.
+"""Access control: hosts, origins, tokens, operators.
 
-This module knows requests by their headers, and nothing of what they ask for.
+Decisions depend on a request's headers, and on its path only for links to the dashboard.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ._settings import GatewaySettings
 
 TOKEN_PROTOCOL: Final = "spear.token."  # noqa: S105  # no token itself
-"""What a WebSocket's subprotocol begins with that is a token: programs in browsers can send no header."""
+"""Prefix of the WebSocket subprotocol that carries a token: browser scripts can set no other header."""
 
 _ELSEWHERE: Final = (b"cross-site", b"same-site")
-"""What browsers say of a request of another page."""
+"""Values of ``Sec-Fetch-Site`` for requests from pages of other origins."""
 
 _CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="spear"'),)
 
@@ -41,7 +41,7 @@ def is_loopback(host: str) -> bool:
 
 @final
 class AccessGuard:
-    """Looks at each request before anything else does."""
+    """The access checks of a gateway."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._token = None if settings.token is None else settings.token.encode()
@@ -50,16 +50,16 @@ class AccessGuard:
         self._hosts = frozenset(map(_plain, settings.allowed_hosts))
 
     def check_place(self, request: Request) -> None:
-        """See that no foreign page is behind a request. Raises Problem.
+        """Check that no page of another site has caused a request. Raises Problem.
 
-        A page of another site can make a browser send us requests, and if its name is made to point here
-        (DNS rebinding), it can read the answers. Its name is then in Host, and in Origin.
+        Such a page can make a browser send us requests. If the page's host name is made to resolve to our
+        address (DNS rebinding), it can also read the responses. Its name is then in Host and Origin.
         """
         if request.is_local:
             return
         headers = request.headers
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if self._checks_host and b"host" in headers:  # no browser leaves it out; HTTP/1.0 may
+        if self._checks_host and b"host" in headers:  # HTTP/1.0 may omit it, browsers do not
             name = host.rpartition(":")[0] if _has_port(host) else host
             if not self._is_ours(_plain(name)):
                 message = f"this gateway is not called {name[:100]!r}: say localhost"
@@ -69,17 +69,17 @@ class AccessGuard:
         origin = headers.get(b"origin")
         if origin is not None:
             is_ours = origin.decode("latin-1").lower().partition("://")[2] == host
-        else:  # as a picture or a script of a page is asked for; and a link to the dashboard is welcome
+        else:  # images and scripts of a page send no Origin; a link to the dashboard is allowed
             is_ours = headers.get(b"sec-fetch-site") not in _ELSEWHERE or request.path == "/"
         if not is_ours:
             raise Problem(403, "Forbidden", "pages of other sites may not call this gateway")
 
     def _is_ours(self, name: str) -> bool:
-        # An address is no name that could be made to point here.
+        # A loopback address is safe: DNS cannot redirect an address.
         return name.endswith(".localhost") or name in self._hosts or is_loopback(name)
 
     def is_known(self, request: Request) -> bool:
-        """Whether a request may see and call everything."""
+        """Whether a request has the token, or needs none, to see and call everything."""
         if self._token is None or request.is_local:
             return True
         given = request.headers.get(b"authorization")
@@ -97,12 +97,12 @@ class AccessGuard:
                     token = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
                 except ValueError:
                     return False
-                assert self._token is not None  # is_known() has asked
+                assert self._token is not None  # is_known() has checked it
                 return hmac.compare_digest(token, self._token)
         return False
 
     def expect_known(self, request: Request) -> None:
-        """Raise Problem unless the request has shown the token, if there is one."""
+        """Raise Problem unless the request has the token, or needs none."""
         if not self.is_known(request):
             message = "this needs a token: Authorization: Bearer TOKEN"
             if b"authorization" in request.headers:
@@ -112,7 +112,7 @@ class AccessGuard:
             raise Problem(401, "Unauthorized", message, headers=_CHALLENGE)
 
     def expect_operator(self, request: Request) -> None:
-        """Raise Problem unless the request may change what runs. It is known already."""
+        """Raise Problem unless a request may operate the host. Call :meth:`expect_known` first."""
         if request.is_local or self._token is not None or self._allow_control:
             return
         raise Problem(
@@ -123,12 +123,12 @@ class AccessGuard:
 
     @property
     def token(self) -> str | None:
-        """What those who sign their requests sign with."""
+        """The secret of signed requests: the gateway's token."""
         return None if self._token is None else self._token.decode()
 
 
 def _plain(host: str) -> str:
-    """A host as it is compared: without brackets, and without the dot at the end of a complete name."""
+    """Return a host name for comparison: lower case, without brackets, without a final dot."""
     host = host.lower()
     if host.startswith("[") and host.endswith("]"):
         return host[1:-1] if ":" in host else host

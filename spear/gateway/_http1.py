@@ -32,17 +32,17 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 FREE_FRAMING_BYTES: Final = 16 * 1024
-"""Bytes of sizes, extensions and trailers that any body in chunks may have."""
+"""Bytes of chunk sizes, extensions and trailers that any chunked body may have."""
 
 FRAMING_RATE: Final = 8
-"""Such bytes that a body may have besides, for each of its own. A chunk of one byte has at least 5; Go's
-net/http has a bound of the same kind, since CVE-2023-39326."""
+"""Such bytes that a chunked body may have in addition, for each byte of data. A one-byte chunk has at
+least 5. Go's net/http has a limit of the same kind, since CVE-2023-39326."""
 
 MAX_HEAD_LINES: Final = 256
-"""A head of 32 KiB could have 6,000, and h11 takes 30 ms for them."""
+"""Most lines of a head. A head of 32 KiB could have 6,000, for which h11 takes 30 ms."""
 
 MOST_SKIPPED: Final = 64
-"""Parts of a body that are dropped: each takes time in which no other client is served."""
+"""Most parts of an unread body that are skipped: no other client is served meanwhile."""
 
 _CHUNKED: Final = -1
 
@@ -50,10 +50,10 @@ _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _TARGET: Final = re.compile(
     rb"(/|(?i:https?)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]*)?(?=[/?]|$))[^#]*"
 )
-_SERVER: Final = (b"OPTIONS", b"*")  # is about the server, not about a path
+_SERVER: Final = (b"OPTIONS", b"*")  # a request about the server, not a path
 _LENGTHS: Final = re.compile(rb"\ncontent-length:[ \t]*([^\r]*?)[ \t]*\r", re.IGNORECASE)
 _UNSAFE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
-_WHAT: Final = {  # by the last byte of what was found
+_WHAT: Final = {  # by the last byte of the match
     0x0A: "a line ends with LF alone: end it with CR LF",
     0x0D: "there is a CR without LF",
 }
@@ -64,7 +64,7 @@ _TWO_LENGTHS: Final = (
 )
 
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
-    499: b"Client Closed Request"  # as nginx calls it
+    499: b"Client Closed Request"  # nginx's name
 }
 _STATUS_LINES: Final = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, reason) for status, reason in _REASONS.items()
@@ -118,12 +118,12 @@ class RequestParser:
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
         self._buffer = bytearray()
-        self._searched = 0  # bytes of the buffer without the end of a head
-        self._has_skipped = False  # an empty line before the head
-        self._remaining = 0  # bytes of the body that are missing; -1 if it is in chunks
+        self._searched = 0  # bytes of the buffer known to contain no end of a head
+        self._has_skipped = False  # whether an empty line before the head was skipped
+        self._remaining = 0  # missing bytes of the body; -1 if it is chunked
         self._chunks: h11.Connection | None = None
-        self._framing_bytes = 0  # received for a body in chunks, less what it may cost
-        self._fed = b""  # what h11 got last of it
+        self._framing_bytes = 0  # bytes received for a chunked body, less those its data allows
+        self._fed = b""  # the last bytes passed to h11
 
     def receive(self, data: bytes) -> None:
         """Append bytes received from the client."""
@@ -154,7 +154,7 @@ class RequestParser:
 
     def next_head_untrusted(self) -> RequestHead | None:
         """Return the head of the next request; None if it is not complete yet. Raises Problem."""
-        assert not self._remaining  # the caller has taken the body before
+        assert not self._remaining  # the caller has taken or skipped the body
         buffer = self._buffer
         if buffer.startswith(b"\r\n") and not self._has_skipped:  # RFC 9112, 2.2: ignore one
             del buffer[:2]
@@ -163,12 +163,12 @@ class RequestParser:
         size = len(buffer) if end is None else end.end()
         if size > self._max_head_bytes:
             raise _too_large(f"{self._max_head_bytes} bytes (max_head_bytes)")
-        if buffer.count(b"\n", 0, size) > MAX_HEAD_LINES + 1:  # and the empty one
+        if buffer.count(b"\n", 0, size) > MAX_HEAD_LINES + 1:  # one more for the empty line
             raise _too_large(f"{MAX_HEAD_LINES} lines")
         if end is None and (not buffer or buffer[0] > 0x20 or buffer == b"\r"):
             self._searched = max(0, size - 2)
             return None
-        # What begins with a control character is no request, and h11 says so without the rest of it.
+        # Input that begins with a control character is no request: h11 rejects it without the rest.
         self._searched, self._has_skipped = 0, False
         data = bytes(buffer[:size])
         del buffer[:size]
@@ -183,7 +183,7 @@ class RequestParser:
             raise _malformed(str(error)[:200]) from error
         if unsafe := _UNSAFE.search(data):
             raise _malformed(_WHAT.get(unsafe[0][-1], _FOLDED))
-        assert isinstance(request, h11.Request)  # the head is whole
+        assert isinstance(request, h11.Request)  # the head is complete
         if not _TARGET.fullmatch(request.target) and (request.method, request.target) != _SERVER:
             raise _malformed(
                 "the target is a path that begins with /, or a URL, without a fragment"
@@ -196,7 +196,7 @@ class RequestParser:
         options = [
             option.strip()
             for name, value in headers
-            if name == b"connection"  # which may be there more than once
+            if name == b"connection"  # may occur more than once
             for option in value.lower().split(b",")
         ]
         head = RequestHead(
@@ -207,7 +207,7 @@ class RequestParser:
             length=_length_untrusted(request, names, data),
             closes=request.http_version == b"1.0"
             or b"close" in options
-            or request.method == b"CONNECT",  # what follows may not be HTTP
+            or request.method == b"CONNECT",  # the bytes that follow may not be HTTP
             upgrades=b"upgrade" in options
             and names.get(b"upgrade", b"").lower() == b"websocket"
             and request.method == b"GET",
@@ -245,7 +245,7 @@ class RequestParser:
         return self.is_body_complete
 
     def _next_of_chunks_untrusted(self, chunks: h11.Connection) -> bytes:
-        if self._buffer:  # to h11, no bytes are the end of the connection
+        if self._buffer:  # h11 would take empty data for the end of the connection
             data = self.take_rest()
             self._framing_bytes += len(data)
             self._fed = self._fed[-3:] + data
@@ -260,8 +260,8 @@ class RequestParser:
         rest = chunks.trailing_data[0] if isinstance(event, h11.EndOfMessage) else None
         if self._framing_bytes - len(rest or b"") > FREE_FRAMING_BYTES:
             raise _malformed("the chunks have too little data for their sizes and extensions")
-        if rest is not None:  # trailers mean nothing to the gateway
-            if not self._fed.endswith(b"\r\n\r\n" + rest):  # h11 takes LF alone, too
+        if rest is not None:  # the gateway ignores trailers
+            if not self._fed.endswith(b"\r\n\r\n" + rest):  # h11 also accepts LF alone
                 raise _malformed(_WHAT[0x0A])
             self._buffer += rest
             self._chunks, self._remaining = None, 0
@@ -272,16 +272,16 @@ def _length_untrusted(request: h11.Request, headers: dict[bytes, bytes], data: b
     """Return the length of a request's body; -1 if it comes in chunks. Raises Problem.
 
     Args:
-        request: the head as h11 reads it, which makes one of equal lengths.
+        request: the head as parsed by h11, which merges equal lengths.
         headers: the headers by name.
-        data: the head as it came.
+        data: the head as received.
     """
     if request.http_version not in (b"1.0", b"1.1"):
         raise Problem(400, "BadRequest", "that is not HTTP/1.1")
     length = headers.get(b"content-length")
-    if b"transfer-encoding" in headers:  # h11 has seen that it is "chunked"
+    if b"transfer-encoding" in headers:  # h11 has checked that it is "chunked"
         if length is not None or request.http_version == b"1.0":
-            # One reader of both takes a part of a body for a request.
+            # Readers that disagree about which one counts could take a part of a body for a request.
             raise Problem(400, "BadRequest", _TWO_LENGTHS)
         return _CHUNKED
     if length is None:

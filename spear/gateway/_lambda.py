@@ -1,6 +1,6 @@
-"""The Invoke call of AWS Lambda, so that programs made for it can call functions of Spear.
+"""AWS Lambda's Invoke API, so that programs written for Lambda can call functions of Spear.
 
-https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html has the request, the response, the errors.
+https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html defines request, response and errors.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 MAX_CLIENT_CONTEXT_BYTES: Final = 4096
 LOG_TAIL_BYTES: Final = 4096
 LOG_GRACE_SECONDS: Final = 0.05
-"""What an instance writes comes by another way than its result, and may come a little later."""
+"""Seconds to wait for log lines after a result: they use another channel, and may arrive later."""
 
 MARGIN: Final = 0.02
 MARGIN_SECONDS: Final = 1.0
-"""What an answer may take to reach its client: that part of the time for it, at most so many seconds."""
+"""Time reserved for sending the response to the client: a fraction of the call's time, and a maximum."""
 
 _GIVES_UP: Final = re.compile(rb"\bttl=(\d{8}T\d{6}Z)", re.ASCII)
 
@@ -56,14 +56,14 @@ _UNHANDLED: Final = (b"x-amz-function-error", b"Unhandled")
 
 _KINDS: Final = ("RequestResponse", "Event", "DryRun")
 
-# A name, or the end of an ARN, with a qualifier or without.
+# A name, or the end of an ARN, with or without a qualifier.
 _NAME: Final = re.compile(
     r"(?:(?:arn:[\w-]+:lambda:[\w-]*:)?\d{12}:function:)?([\w.-]+)(?::[$\w-]+)?", re.ASCII
 )
 
 
 async def invoke(app: App, request: Request, name: str) -> None:
-    """``POST /2015-03-31/functions/{name}/invocations``."""
+    """Handle ``POST /2015-03-31/functions/{name}/invocations``: AWS Lambda's Invoke."""
     request.extra.append((b"x-amzn-requestid", request.id.encode()))
     try:
         await _invoke(app, request, name)
@@ -84,7 +84,7 @@ async def _invoke(app: App, request: Request, name: str) -> None:
     function = _for_sdk(app, request, function, kind).options(metadata=_metadata(request))
     expect_result(function, "invoked")
     bound = function.bind(parse_json(body, "the payload") if body else {})
-    del body  # the call has it now
+    del body  # the arguments are encoded now
     if kind == "DryRun":
         await request.respond(204, b"", b"", (_VERSION,))
     elif kind == "Event":
@@ -95,7 +95,7 @@ async def _invoke(app: App, request: Request, name: str) -> None:
 
 
 def _expect_known(app: App, request: Request) -> Callable[[bytes], None] | None:
-    """Raise Problem unless the caller is known, or the body may prove it; return what checks the body."""
+    """Raise Problem unless the caller is known, or has signed; return the check of a signed body."""
     token = app.guard.token
     if token is not None and not request.is_local and is_signed(request):
         return partial(read_signature(request).check, secret=token)
@@ -106,11 +106,11 @@ def _expect_known(app: App, request: Request) -> Callable[[bytes], None] | None:
 
 
 def _for_sdk(app: App, request: Request, function: Function, kind: str) -> Function:
-    """The function with what the request's headers say, an SDK's among them. Raises Problem.
+    """Return the function with the options in the headers, including an SDK's. Raises Problem.
 
-    An SDK repeats an invocation whose answer it has not got in time. All attempts have one id, so each
-    joins the execution of the first. If its process dies, that is the outcome: the client has not asked
-    for another start.
+    An SDK repeats an invocation if no response arrives in time. All attempts have the same id, so each
+    one joins the execution of the first. If the instance dies, that is the outcome: the call is not
+    started again, since the client has not asked for it.
     """
     waits = kind != "Event"
     invocation = printable(request, b"amz-sdk-invocation-id")
@@ -127,17 +127,17 @@ def _for_sdk(app: App, request: Request, function: Function, kind: str) -> Funct
 
 
 def _patience(request: Request, usual_seconds: float) -> float:
-    """Seconds in which to answer, before the client gives up and repeats the invocation.
+    """Return the seconds in which to respond before the client gives up and repeats the invocation.
 
-    An SDK says when that is, once it has had an answer and knows our clock. Otherwise it usually waits
-    60 s, which is also the usual deadline of a call.
+    An SDK sends the time when it gives up, once a response has shown it our clock. Otherwise an SDK
+    usually waits 60 s, which is also the default deadline of a call.
     """
     seconds = usual_seconds
     found = _GIVES_UP.search(request.headers.get(b"amz-sdk-request", b""))
     if found is not None:
-        with suppress(ValueError):  # such as a month 13
+        with suppress(ValueError):  # an invalid time, such as month 13
             left = calendar.timegm(time.strptime(found[1].decode(), "%Y%m%dT%H%M%SZ")) - time.time()
-            if left > 0:  # or our clocks differ
+            if left > 0:  # otherwise the clocks differ
                 seconds = min(seconds, left)
     return seconds - min(MARGIN_SECONDS, MARGIN * seconds)
 
@@ -153,7 +153,7 @@ def _metadata(request: Request) -> Metadata:
         except ValueError as error:
             raise bad("the client context is not Base64") from error
         metadata["client_context"] = parse_json(text, "the client context")
-    return cast("Metadata", metadata)  # the channel looks at it
+    return cast("Metadata", metadata)  # the channel checks the values
 
 
 # -- the call -------------------------------------------------------------------------------------
@@ -183,21 +183,21 @@ async def _call(app: App, request: Request, function: Function, bound: BoundCall
     del answer  # the client may take the body slowly
     try:
         await request.respond(200, body, JSON, headers)
-    except Problem as error:  # there is no room for it, and an SDK is not to do it all again
+    except Problem as error:  # no budget for the response; an SDK must not repeat the call
         headers = [*(each for each in headers if each != _UNHANDLED), _UNHANDLED]
         await request.respond(200, show(_failure(error, request.id)), JSON, headers)
 
 
 def is_outcome(error: SpearError | Problem) -> bool:
-    """Whether an SDK is to take it as the outcome; it repeats by itself what failed otherwise.
+    """Whether an SDK should take an error as the outcome, instead of repeating the invocation.
 
-    That is good for what certainly has not run, and may go better another time.
+    Repeating is right for a call that has certainly not run and may succeed another time.
     """
     return error.delivered != "no" or isinstance(error, InvalidArguments | DeadlineExceeded)
 
 
 def _failure(error: SpearError | Problem, request_id: str) -> dict[str, object]:
-    """What a failed function looks like."""
+    """Return the response body of a failed function."""
     if isinstance(error, FunctionRaised):
         trace = (error.remote_traceback or "").splitlines()
         return {
@@ -218,12 +218,12 @@ def _failure(error: SpearError | Problem, request_id: str) -> dict[str, object]:
 async def _log_tail(
     following: FollowedLines, request_id: str, answer: Answer | None, seconds: float
 ) -> tuple[bytes, bytes]:
-    """The header with what was written meanwhile."""
+    """Return the header with the lines that were written meanwhile."""
     lines = [f"START RequestId: {request_id} Version: $LATEST"]
     with trio.move_on_after(LOG_GRACE_SECONDS):
         async for entry in following:
             if answer is None or answer.instance in (None, entry.instance):
-                lines.append(entry.line.text)  # noqa: PERF401  # those that came before time was up
+                lines.append(entry.line.text)  # noqa: PERF401  # keep lines read before the timeout
     lines += (
         f"END RequestId: {request_id}",
         f"REPORT RequestId: {request_id}\tDuration: {seconds * 1e3:.2f} ms",
@@ -236,7 +236,7 @@ async def _log_tail(
 
 
 def _message(error: Exception) -> str:
-    """Return what any client may know: nothing that an instance wrote to stderr."""
+    """Return the message without any output of an instance, so that every client may read it."""
     return error.summary if isinstance(error, WorkerDied | SpawnFailed) else str(error)
 
 
@@ -254,11 +254,11 @@ _AWS: Final = {
     415: "UnsupportedMediaTypeException",
     429: "TooManyRequestsException",
 }
-"""What it is called there; everything else is a ServiceException."""
+"""AWS's name for each status; every other status is a ServiceException."""
 
 
 async def _refuse(app: App, request: Request, error: Exception) -> None:
-    """Answer as AWS does."""
+    """Respond with an error in AWS's form."""
     status = status_of(error, is_draining=app.is_draining)
     if isinstance(error, Rejected) and status == 409:
         status = 400

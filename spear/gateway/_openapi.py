@@ -1,4 +1,4 @@
-"""The description of the gateway for programs: OpenAPI 3.1, with the functions that are deployed."""
+"""The OpenAPI 3.1 description of the gateway, with the deployed functions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _json(schema: Schema) -> Schema:
 
 
 def _both(schema: Schema) -> dict[str, object]:
-    """The same value in JSON and in CBOR, which has bytes of its own."""
+    """Return content with the same schema in JSON, and in CBOR, where bytes need no encoding."""
     return {**_json(schema), "application/cbor": {}}
 
 
@@ -100,7 +100,7 @@ def _parameter(name: str, place: str) -> Schema:
 
 
 def _fixed_paths(routes: Mapping[str, Route]) -> dict[str, Schema]:
-    """The paths that do not depend on the functions."""
+    """Return the paths that do not depend on the functions."""
     paths: dict[str, Schema] = {}
     for pattern, route in routes.items():
         path = pattern.replace("*", "{name}")
@@ -126,7 +126,7 @@ def _fixed_paths(routes: Mapping[str, Route]) -> dict[str, Schema]:
 def _function_paths(
     name: str, kind: str, description: FunctionDescription | None
 ) -> Iterable[tuple[str, Schema]]:
-    """(path, item) of each way to call a function."""
+    """Yield (path, item) for each way to call a function."""
     text = description.signature if description else None
     signature = schema_of(text)
     body: dict[str, object] = {}
@@ -171,7 +171,7 @@ def _function_paths(
 
 
 async def get_openapi(app: App, request: Request, _: str) -> None:
-    """``GET /openapi.json``."""
+    """Handle ``GET /openapi.json``: describe all paths and functions."""
     paths = _fixed_paths(app.routes)
     deployments = app.spearlet.deployments.values()
     names = Counter(name for deployment in deployments for name in deployment.functions)

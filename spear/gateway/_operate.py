@@ -1,4 +1,4 @@
-"""Watching a host and operating it: health, deployments, logs, snapshots; scale, restart, drain."""
+"""Handlers for monitoring and operating: health, deployments, logs, statistics; scale, restart, drain."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _SCALE: Final = frozenset(attrs.fields_dict(Scale))
 
 
 async def healthz(app: App, request: Request, _: str) -> None:
-    """``GET /healthz``."""
+    """Handle ``GET /healthz``: respond that the host is alive."""
     await respond_json(request, {"status": "ok"})
 
 
 async def readyz(app: App, request: Request, _: str) -> None:
-    """``GET /readyz``: of all deployments, or of the one that the query names."""
+    """Handle ``GET /readyz``: readiness of all deployments, or of the one that the query names."""
     query = query_of(request)
     asked = query.pop("deployment", None)
     if query:
@@ -58,7 +58,7 @@ async def readyz(app: App, request: Request, _: str) -> None:
         )
     deployments = app.spearlet.deployments
     if asked is not None:
-        if asked not in deployments:  # the others are not named to a caller without the token
+        if asked not in deployments:  # do not name the others: the caller may have no token
             raise NotFound(f"there is no deployment {asked[:100]!r}")
         deployments = {asked: deployments[asked]}
     reasons = {
@@ -80,11 +80,11 @@ def _serves(deployment: Deployment) -> bool:
     )
 
 
-# -- what there is --------------------------------------------------------------------------------
+# -- deployments and instances --------------------------------------------------------------------
 
 
 def find_deployment(app: App, name: str) -> Deployment:
-    """The deployment that a path names. Raises NotFound, Problem."""
+    """Return the deployment that a path names. Raises NotFound, Problem."""
     name = path_part(name)
     deployments = app.spearlet.deployments
     if name not in deployments:
@@ -94,7 +94,7 @@ def find_deployment(app: App, name: str) -> Deployment:
 
 
 async def list_deployments(app: App, request: Request, _: str) -> None:
-    """``GET /v1/deployments``."""
+    """Handle ``GET /v1/deployments``: list all deployments."""
     tell_all = app.may_know_all(request)
     deployments = app.spearlet.deployments.values()
     shown = await show_deployments(*deployments, tell_all=tell_all)
@@ -102,7 +102,7 @@ async def list_deployments(app: App, request: Request, _: str) -> None:
 
 
 async def get_deployment(app: App, request: Request, name: str) -> None:
-    """``GET /v1/deployments/{name}``."""
+    """Handle ``GET /v1/deployments/{name}``: describe a deployment."""
     await _respond_deployment(app, request, find_deployment(app, name))
 
 
@@ -113,13 +113,13 @@ async def _respond_deployment(app: App, request: Request, deployment: Deployment
 
 
 async def list_instances(app: App, request: Request, _: str) -> None:
-    """``GET /v1/instances``."""
+    """Handle ``GET /v1/instances``: list the instances of all deployments."""
     found = await show_instances(*app.spearlet.deployments.values())
     await respond_json(request, {"instances": [each for some in found for each in some]})
 
 
 async def snapshot(app: App, request: Request) -> dict[str, object]:
-    """Everything, now. A checkpoint."""
+    """Return the present state and statistics of the whole host. A checkpoint."""
     statistics = app.spearlet.statistics()
     tell_all = app.may_know_all(request)
     return {
@@ -139,13 +139,13 @@ async def snapshot(app: App, request: Request) -> dict[str, object]:
 
 
 async def get_statistics(app: App, request: Request, _: str) -> None:
-    """``GET /v1/statistics``."""
+    """Handle ``GET /v1/statistics``: respond with one snapshot of the host."""
     await respond_json(request, await snapshot(app, request))
 
 
 @final
 class _Snapshots:
-    """One at once, and then one each so many seconds."""
+    """An endless iterator of snapshots: one at once, then one each interval."""
 
     def __init__(self, app: App, request: Request, interval: float) -> None:
         self._app = app
@@ -157,15 +157,15 @@ class _Snapshots:
         return self
 
     async def __anext__(self) -> object:
-        """Wait until it is time for the next."""
+        """Wait until the next snapshot is due, and return it."""
         await trio.sleep_until(self._next)
-        # Whoever is slow gets fewer, and those are new.
+        # A slow reader gets fewer snapshots, but always current ones.
         self._next = max(self._next + self._interval, trio.current_time())
         return await snapshot(self._app, self._request)
 
 
 async def watch(app: App, request: Request, _: str) -> None:
-    """``GET /v1/watch``."""
+    """Handle ``GET /v1/watch``: respond with snapshots of the host, one each interval."""
     interval = number_in(query_of(request), "interval", 1, least=0.2, most=60)
     if request.method == "HEAD":
         await send_head(request)
@@ -179,7 +179,7 @@ async def watch(app: App, request: Request, _: str) -> None:
 
 @final
 class _Lines:
-    """What was written, and perhaps what is being written."""
+    """An iterator of log lines: past ones, and new ones if they are followed."""
 
     def __init__(
         self, before: Iterator[InstanceLine], following: FollowedLines | None, instance: str | None
@@ -193,7 +193,7 @@ class _Lines:
         return self
 
     async def __anext__(self) -> object:
-        """The next line, or how many are missing."""
+        """Return the next line, or the number of lines lost."""
         for entry in self._before:
             if self._is_wanted(entry):
                 return show_line(entry)
@@ -213,7 +213,7 @@ class _Lines:
 
 
 async def get_logs(app: App, request: Request, name: str) -> None:
-    """``GET /v1/deployments/{name}/logs``."""
+    """Handle ``GET /v1/deployments/{name}/logs``: respond with lines that instances wrote."""
     deployment = find_deployment(app, name)
     query = query_of(request)
     tail = whole_in(query, "tail", 100, least=0, most=MAX_LINES)
@@ -235,7 +235,7 @@ async def get_logs(app: App, request: Request, name: str) -> None:
 
 
 async def _settings_in(request: Request) -> dict[str, object]:
-    """The object in a body; empty if there is none. Raises Problem."""
+    """Return the JSON object in a body; empty if there is no body. Raises Problem."""
     body = await request.body()
     value = parse_json(body, "the body") if body else {}
     if not isinstance(value, dict):
@@ -244,14 +244,14 @@ async def _settings_in(request: Request) -> dict[str, object]:
 
 
 async def scale(app: App, request: Request, name: str) -> None:
-    """``POST /v1/deployments/{name}/scale``."""
+    """Handle ``POST /v1/deployments/{name}/scale``: set the number of replicas."""
     deployment = find_deployment(app, name)
     wanted = await _settings_in(request)
     replicas: int | Scale
     if set(wanted) == {"replicas"}:
-        replicas = wanted["replicas"]  # type: ignore[assignment]  # scale() looks at it
+        replicas = wanted["replicas"]  # type: ignore[assignment]  # scale() checks it
     elif wanted and wanted.keys() <= _SCALE:
-        replicas = attrs.evolve(deployment.settings.replicas, **wanted)  # type: ignore[arg-type]  # it looks at them
+        replicas = attrs.evolve(deployment.settings.replicas, **wanted)  # type: ignore[arg-type]  # Scale checks
     else:
         raise bad('say {"replicas": 4}, or some of ' + ", ".join(sorted(_SCALE)))
     await app.complete(partial(deployment.scale, replicas))
@@ -259,25 +259,25 @@ async def scale(app: App, request: Request, name: str) -> None:
 
 
 async def restart(app: App, request: Request, name: str) -> None:
-    """``POST /v1/deployments/{name}/restart``."""
+    """Handle ``POST /v1/deployments/{name}/restart``: replace the instances one by one."""
     deployment = find_deployment(app, name)
     await app.complete(deployment.restart)
     await _respond_deployment(app, request, deployment)
 
 
 async def stop(app: App, request: Request, name: str) -> None:
-    """``POST /v1/deployments/{name}/stop``."""
+    """Handle ``POST /v1/deployments/{name}/stop``: stop a deployment."""
     deployment = find_deployment(app, name)
     await app.complete(partial(deployment.stop, app.spearlet.limits.shutdown_seconds))
     await _respond_deployment(app, request, deployment)
 
 
 async def drain(app: App, request: Request, _: str) -> None:
-    """``POST /v1/drain``."""
+    """Handle ``POST /v1/drain``: start draining the host."""
     wanted = await _settings_in(request)
     seconds = wanted.pop("seconds", None)
     is_number = type(seconds) in (int, float) or seconds is None
-    if wanted or not is_number or (seconds is not None and not 0 <= seconds < 1e9):  # type: ignore[operator]  # it is one
+    if wanted or not is_number or (seconds is not None and not 0 <= seconds < 1e9):  # type: ignore[operator]  # a number
         raise bad('say {"seconds": 30}, or nothing')
-    app.on_drain(seconds)  # type: ignore[arg-type]  # likewise
+    app.on_drain(seconds)  # type: ignore[arg-type]  # a number or None
     await respond_json(request, {"state": "draining"}, 202)

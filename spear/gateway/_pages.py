@@ -1,4 +1,4 @@
-"""The dashboard's files. They say nothing about the host, so they need no token: the page asks for it."""
+"""The dashboard's files. They contain no data of the host, so they need no token: the page asks for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS: Final = {
     "svg": b"image/svg+xml",
 }
 
-# Scripts and styles of our own files, requests to ourselves, and nothing else.
+# Allows scripts, styles and images of this gateway, requests to it, and nothing else.
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,20 +44,20 @@ async def _respond(request: Request, name: str) -> None:
 
 
 async def get_page(app: App, request: Request, _: str) -> None:
-    """``GET /``."""
+    """Handle ``GET /``."""
     await _respond(request, "index.html")
 
 
 async def get_script(app: App, request: Request, _: str) -> None:
-    """``GET /dashboard/app.js``."""
+    """Handle ``GET /dashboard/app.js``."""
     await _respond(request, "app.js")
 
 
 async def get_style(app: App, request: Request, _: str) -> None:
-    """``GET /dashboard/style.css``."""
+    """Handle ``GET /dashboard/style.css``."""
     await _respond(request, "style.css")
 
 
 async def get_icon(app: App, request: Request, _: str) -> None:
-    """``GET /dashboard/icon.svg``."""
+    """Handle ``GET /dashboard/icon.svg``."""
     await _respond(request, "icon.svg")

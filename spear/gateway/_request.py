@@ -25,7 +25,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 MoreHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 LARGE_BYTES: Final = 64 * 1024
-"""Larger bodies of responses count while they are sent; the system takes smaller ones at once."""
+"""Larger response bodies count against the budget for results; the kernel buffers smaller ones."""
 
 _ALWAYS: Final = (b"x-content-type-options", b"nosniff")
 _CLOSE: Final = (b"connection", b"close")
@@ -33,11 +33,11 @@ _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 
 
 class Link(Protocol):
-    """The connection, as a request uses it.
+    """The interface of a connection to its requests.
 
     Attributes:
-        parser: what the client has sent.
-        is_local: whether the connection came by the control socket.
+        parser: the parser of the client's bytes.
+        is_local: whether the client connected to the control socket.
     """
 
     parser: RequestParser
@@ -45,20 +45,20 @@ class Link(Protocol):
 
     @property
     def client(self) -> Hashable:
-        """The client, for budgets: equal values share one."""
+        """The client, for budgets: clients with equal values share their part of a budget."""
 
     @property
     def is_closing(self) -> bool:
-        """Whether this is the last request."""
+        """Whether this is the last request of the connection."""
 
     async def receive(self) -> None:
-        """Hand more bytes to the parser; cancels the handler if the client's stream has ended."""
+        """Pass received bytes to the parser; cancel the handler if the client's stream has ended."""
 
     async def write(self, *data: bytes) -> None:
-        """Send bytes; cancels the handler if the client does not take them."""
+        """Send bytes; cancel the handler if the client does not take them."""
 
     async def leave(self) -> NoReturn:
-        """Cancel the handler that calls this."""
+        """Cancel the handler that calls this method."""
 
 
 @final
@@ -100,8 +100,8 @@ class Request:
         self._settings = settings
         self._budgets = budgets
         self._held = 0  # bytes of the budget for bodies
-        self._reading: trio.CancelScope | None = None  # of the body, while it is read
-        self._is_evicted = False  # so that other unverified callers have room
+        self._reading: trio.CancelScope | None = None  # cancels reading the body
+        self._is_evicted = False  # whether reading was cancelled to make room
         self.method = head.method
         self.is_http_1_0 = head.is_http_1_0
         self.wants_socket = head.upgrades
@@ -114,7 +114,7 @@ class Request:
         self.headers: dict[bytes, bytes] = headers
         target, _, self.query = head.target.partition("?")
         scheme, is_absolute, rest = target.partition("://")
-        if is_absolute and "/" not in scheme:  # as proxies send it: http://host/path
+        if is_absolute and "/" not in scheme:  # the form that proxies use: http://host/path
             host, _, path = rest.partition("/")
             target = f"/{path}"
             headers[b"host"] = host.encode()
@@ -166,7 +166,7 @@ class Request:
         self._budgets.unverified.take(size, self._evict)
 
     def _evict(self) -> None:
-        assert self._reading is not None  # no other task runs between reading and verifying
+        assert self._reading is not None  # reading and verifying are not interrupted by other tasks
         self._is_evicted = True
         self._reading.cancel()
 
@@ -177,7 +177,7 @@ class Request:
             self._held = 0
 
     def hand_over(self) -> Callable[[], None]:
-        """Keep the bytes of the body counted; return a function that gives them back, to call once."""
+        """Keep the body's bytes counted; return a function that gives them back, to be called once."""
         held, self._held = self._held, 0
         return partial(self._budgets.bodies.give, held, self.client)
 
@@ -190,7 +190,7 @@ class Request:
             raise _too_large(most)
         if b"expect" in self.headers and not self.is_http_1_0 and not parser.is_body_begun:
             await self._link.write(CONTINUE)
-        if parser.has_body:  # as most bodies have come with their heads
+        if parser.has_body:  # most bodies arrive together with their heads
             take(self._head.length)
             return parser.next_data_untrusted()
         parts: list[bytes] = []
@@ -206,7 +206,7 @@ class Request:
                 if part:
                     take(len(part))
                     parts.append(part)
-                    if self._head.length < 0:  # there can be many in what has come
+                    if self._head.length < 0:  # one read can contain many chunks
                         await trio.lowlevel.checkpoint()
                 elif not parser.is_body_complete:
                     self._reading.deadline = begun + patience + size / BODY_RATE
@@ -237,10 +237,10 @@ class Request:
         """Send the whole response.
 
         Args:
-            status: the number.
-            body: may be empty.
-            kind: its ``Content-Type``; none if it is empty.
-            headers: more headers.
+            status: the HTTP status.
+            body: the body; may be empty.
+            kind: the ``Content-Type``; empty if the body is empty.
+            headers: further headers.
 
         Raises:
             Problem: the body exceeds 64 KiB, and large responses that clients have not read yet fill the
@@ -272,14 +272,14 @@ class Request:
         """
         more = [(b"content-type", kind), *headers]
         if self.is_http_1_0:
-            self.closes = True  # the end of the connection is the end of the body
+            self.closes = True  # closing the connection ends the body
         else:
             more.append(_CHUNKED)
         self.is_open_ended = True
         await self._link.write(self._begin(status, more))
 
     def _begin(self, status: int, headers: MoreHeaders) -> bytes:
-        """Return the head of the response, which says whether the connection is closed afterwards."""
+        """Return the head of the response, after deciding whether the connection is closed afterwards."""
         parser = self._link.parser
         self.closes = (
             self.closes

@@ -1,4 +1,4 @@
-"""Every path of the gateway, who answers there, and what ``/openapi.json`` says of it."""
+"""All paths of the gateway, with their handlers and their summaries in ``/openapi.json``."""
 
 from __future__ import annotations
 
@@ -87,4 +87,4 @@ ROUTES: Final = {
         {"POST": Operation(drain, "Let what runs finish, and stop the host.")}, is_control=True
     ),
 }
-"""By path; a star stands for a name."""
+"""Routes by path; a star stands for a name."""

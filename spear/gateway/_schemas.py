@@ -1,9 +1,10 @@
-"""JSON schemas of a function's arguments, out of its signature as its author wrote it.
+"""JSON schemas of a function's arguments, derived from the text of its signature.
 
-The text comes from an instance, so it is untrusted: it is parsed, never evaluated, and what cannot be
-understood is described as anything.
+The text comes from an instance, so it is untrusted: it is parsed, never evaluated. A part that cannot be
+understood gets a schema that allows anything.
 
-Invariant: a schema is JSON that every client can read. Texts in it are Unicode, integers have 64 bits.
+Invariant: every client can read the schema as JSON. Strings in it are valid Unicode, and integers have 64
+bits.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _BY_NAME: Final[dict[str, Schema]] = {
 @final
 @attrs.frozen
 class ParameterSchema:
-    """One parameter of a function.
+    """A parameter of a function.
 
     Attributes:
         is_positional: whether it may be given by position.
@@ -72,9 +73,9 @@ class FunctionSchema:
     takes_more: bool
 
     def by_name(self) -> Schema:
-        """A body that is an object."""
+        """Return the schema of a body that is an object: arguments by name."""
         named = [each for each in self.parameters if each.is_named]
-        # A positional-only one has no name to be called by.
+        # A required positional-only parameter cannot be given by name.
         is_possible = all(each.is_named or not each.is_required for each in self.parameters)
         schema: Schema = {
             "type": "object",
@@ -89,7 +90,7 @@ class FunctionSchema:
         return schema
 
     def by_position(self) -> Schema:
-        """A body that is an array."""
+        """Return the schema of a body that is an array: arguments by position."""
         positional = [each for each in self.parameters if each.is_positional]
         schema: Schema = {"type": "array", "minItems": sum(each.is_required for each in positional)}
         if positional:
@@ -99,7 +100,7 @@ class FunctionSchema:
         return schema
 
     def alone(self) -> list[Schema]:
-        """A body that is neither, and then the only argument; nothing if that cannot be."""
+        """Return the schema of any other body: the only argument; none if the function needs more."""
         first = next((each for each in self.parameters if each.is_positional), None)
         others = [each for each in self.parameters if each.is_required and each is not first]
         if first is None or others:
@@ -145,7 +146,7 @@ def _schema(node: ast.expr | None, levels: int = MAX_LEVELS) -> Schema:
         return _generic(name_of(node.value), node.slice, levels - 1)
     try:
         return {"description": ast.unparse(node)[:200]}
-    except (ValueError, RecursionError):  # an integer of too many digits; too many terms
+    except (ValueError, RecursionError):  # an integer with too many digits, or too many terms
         return {}
 
 

@@ -1,4 +1,4 @@
-"""A gateway for as long as a block runs: where it listens, who looks at the clock, and how it ends."""
+"""The life of a gateway: listening, checking connections periodically, and closing."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ logger: Final = logging.getLogger("spear.gateway")
 @final
 @protected_class
 class Gateway(metaclass=NoPublicConstructor):
-    """HTTP in front of a spearlet. Made by :func:`open_gateway`.
+    """The HTTP interface of a spearlet. Made by :func:`open_gateway`.
 
     Attributes:
-        urls: where it listens.
-        control_socket: the path of its Unix socket, if it has one.
+        urls: URLs of the TCP listener; empty if there is none.
+        control_socket: path of the Unix socket, if there is one.
     """
 
     def __init__(self, app: App, departures: Departures) -> None:
@@ -63,16 +63,16 @@ class Gateway(metaclass=NoPublicConstructor):
             max_connections=app.settings.max_connections,
             max_unauthenticated=app.settings.max_strangers,
         )
-        # One for each, so that a crowd at the port does not keep operators out.
+        # An acceptor for each, so that many connections over TCP do not keep operators out.
         self._acceptors = {
             is_local: Acceptor(limits, make_room=partial(self._make_room, is_local))
             for is_local in (False, True)
         }
         app.connections.acceptors += self._acceptors.values()
-        self._all_left = trio.Event()  # set once the last connection has ended
+        self._all_left = trio.Event()  # set when the last connection has ended
 
     def statistics(self) -> GatewayStatistics:
-        """The counters."""
+        """Return the counters."""
         return self._app.statistics()
 
     async def _serve(self, listener: Listener, is_local: bool) -> None:
@@ -100,7 +100,7 @@ class Gateway(metaclass=NoPublicConstructor):
                 self._all_left.set()
 
     def _make_room(self, is_local: bool) -> bool:
-        """Cut the connection that has been idle for longest; return whether there was one."""
+        """Close the connection that has been idle for longest; return whether there was one."""
         idle = [
             each
             for each in self._app.connections.open
@@ -112,7 +112,7 @@ class Gateway(metaclass=NoPublicConstructor):
         return True
 
     async def _sweep(self) -> None:
-        """Check all connections now and then. One clock for all costs a request next to nothing."""
+        """Check all connections periodically. One timer for all costs a request next to nothing."""
         while True:
             await trio.sleep(min(1.0, self._app.settings.idle_seconds / 4))
             now = trio.current_time()
@@ -120,7 +120,7 @@ class Gateway(metaclass=NoPublicConstructor):
                 connection.check(now)
 
     async def _finish(self) -> None:
-        """Close what is idle, and wait for the others for a while."""
+        """Close idle connections, and wait up to ``close_seconds`` for the others."""
         self._app.closing.set()
         connections = self._app.connections.open
         for connection in list(connections):
@@ -133,7 +133,7 @@ class Gateway(metaclass=NoPublicConstructor):
 
 
 def check_exposure(settings: GatewaySettings) -> None:
-    """Raise ConfigurationError for a gateway that is open to other machines."""
+    """Raise ConfigurationError if other machines could reach a gateway without token or without TLS."""
     if settings.host is None or is_loopback(settings.host):
         return
     if settings.token is None:
@@ -149,7 +149,7 @@ def check_exposure(settings: GatewaySettings) -> None:
 
 
 async def _listen(settings: GatewaySettings) -> SocketListener | TlsListener:
-    assert settings.host is not None  # or nobody asks
+    assert settings.host is not None  # open_gateway() has checked it
     if settings.tls_cert is None:
         return await open_tcp_listener(
             settings.host, settings.port, allow_plaintext=settings.allow_plaintext
@@ -161,12 +161,12 @@ async def _listen(settings: GatewaySettings) -> SocketListener | TlsListener:
 
 
 async def _listen_locally(path: str) -> SocketListener:
-    """Listen at the control socket. A socket that was left behind by a host that was killed is removed.
+    """Listen at the control socket, after removing a socket that a killed host has left behind.
 
     Raises:
-        ConfigurationError: something else is there, or the place cannot be used.
+        ConfigurationError: another file or program is there, or the path cannot be used.
     """
-    address = UnixAddress(path)  # or it raises
+    address = UnixAddress(path)  # raises for an invalid path
     _make_directory(os.path.dirname(address.path))
     try:
         return open_unix_listener(address.path)
@@ -177,7 +177,7 @@ async def _listen_locally(path: str) -> SocketListener:
 
 async def _remove_abandoned(path: str) -> None:
     """Remove a socket at which no program listens. Raise ConfigurationError for anything else."""
-    with suppress(FileNotFoundError):  # its owner may remove it at this moment
+    with suppress(FileNotFoundError):  # its owner may remove it meanwhile
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ConfigurationError(
                 f"{path} exists and is not a socket: move it away, or choose another control_socket"
@@ -195,7 +195,7 @@ async def _remove_abandoned(path: str) -> None:
 
 
 def _make_directory(path: str) -> None:
-    """Make a directory that only our user can enter, if there is none. Raises ConfigurationError."""
+    """Create a directory for our user only, or check an existing one. Raises ConfigurationError."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -220,19 +220,19 @@ async def open_gateway(
     *,
     on_drain: OnDrain | None = None,
 ) -> AsyncIterator[Gateway]:
-    """HTTP in front of a spearlet, for as long as the block runs.
+    """Serve HTTP for a spearlet while the block runs.
 
-    Leaving the block ends it: what is being answered has ``close_seconds``; streams are told at once.
-    Leaving it by an exception, or cancelled, cuts all connections. What the block raises comes out as
-    it is, not in a group.
+    When the block ends, requests in flight have ``close_seconds``; streams are ended at once. If the
+    block raises or is cancelled, all connections are cut. The block's exceptions are raised as they are,
+    not in a group.
 
     Args:
-        spearlet: whose functions may be called.
-        settings: where to listen, and whom to let in.
-        on_drain: called when an operator wants the host to end; by default the spearlet is drained.
+        spearlet: the spearlet whose functions can be called.
+        settings: addresses, access and limits.
+        on_drain: called when an operator requests a drain of the host; drains the spearlet by default.
 
     Raises:
-        ConfigurationError: it cannot listen there, or should not.
+        ConfigurationError: the settings are insecure, or an address cannot be used.
     """
     settings = GatewaySettings() if settings is None else settings
     check_exposure(settings)

@@ -1,7 +1,7 @@
-"""What there is, as JSON: functions, executions, deployments, instances, lines.
+"""Objects of a spearlet as JSON: functions, executions, deployments, instances, log lines.
 
-Takes snapshots of objects, and changes nothing. Only what instances use is asked of their runtimes, which
-may have to wait for an answer; all of them are asked at once.
+These functions change nothing. They read snapshots, except that the resource usage of instances is
+requested from their runtimes, which may take a moment; all instances are asked concurrently.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ QUANTILES = {"p50_seconds": 0.5, "p90_seconds": 0.9, "p99_seconds": 0.99}
 
 
 def wall_clock(seconds: float) -> float:
-    """A time of Trio's, in seconds since 1970."""
+    """Convert a time of Trio's clock to seconds since 1970."""
     return round(time.time() - (trio.current_time() - seconds), 3)
 
 
 def show_statistics(statistics: FunctionStatistics | None) -> dict[str, object]:
-    """How the calls of a function went."""
+    """Return the calls, failures and latencies of a function."""
     if statistics is None:
         return {"calls": 0, "failures": {}, "latency": {"count": 0, "mean_seconds": None}}
     latency = statistics.latency
@@ -51,7 +51,7 @@ def show_function(
     description: FunctionDescription | None,
     statistics: FunctionStatistics | None,
 ) -> dict[str, object]:
-    """A function."""
+    """Return a function's kind, signature and statistics."""
     return {
         "name": name,
         "deployment": deployment.name,
@@ -63,7 +63,7 @@ def show_function(
 
 
 def show_execution(execution: Execution, *, tell_all: bool = False) -> dict[str, object]:
-    """A submitted call."""
+    """Return the state of a submitted call."""
     failure = execution.failure
     return {
         "id": execution.id,
@@ -161,7 +161,7 @@ def _show_deployment(
 
 
 def show_line(entry: InstanceLine) -> dict[str, object]:
-    """A line that an instance wrote."""
+    """Return a log line of an instance."""
     line = entry.line
     return {
         "instance": str(entry.instance),

@@ -1,7 +1,7 @@
-"""Requests that are signed as AWS signs them: Signature Version 4, with the token as the secret key.
+"""AWS Signature Version 4 of requests, with the token as the secret key.
 
-So the token never crosses the wire, and a signature is good for this request only, for a while. It covers
-the hash of the body, so the body has to be read before its sender is known.
+The token never crosses the wire, and a signature is valid for one request only, for a limited time. The
+signature covers the hash of the body, so the body has to be read before its sender is known.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 MAX_SKEW_SECONDS: Final = 300.0
-"""Between the client's clock and ours (AWS: the same)."""
+"""Largest difference between the client's clock and ours, as in AWS."""
 
 _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256\s+Credential=[^/,\s]+/(?P<scope>(?P<date>\d{8})/(?P<region>[^/,\s]+)/"
@@ -46,7 +46,7 @@ def is_signed(request: Request) -> bool:
 @final
 @attrs.frozen
 class AwsSignature:
-    """A well-formed, recent signature that :meth:`check` has still to verify.
+    """A well-formed, recent signature, which :meth:`check` verifies.
 
     Attributes:
         head: The canonical request, up to the hash of the body.
@@ -92,7 +92,7 @@ def read_signature(request: Request) -> AwsSignature:
             "IncompleteSignatureException",
         )
     signed = found["headers"].split(";")
-    # A proxy could change a header that is not signed, and with it the call.
+    # A proxy could change an unsigned header, and the call with it.
     needed = {"host", "x-amz-date"}
     needed |= {
         name.decode() for name in request.headers if name.startswith((b"x-amz-", b"content-type"))

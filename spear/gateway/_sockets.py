@@ -1,7 +1,7 @@
 """WebSockets: a function's items in both directions.
 
-The first message of the client has the arguments, all others are items. What comes after the function's
-last item says how it ended, and so does the code with which the socket is closed.
+The client's first message has the arguments; all its other messages are items. After the function's last
+item, a message tells the result or the error; the close code tells the kind of end, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WRONG_DATA: Final = 1007
 
 
 async def serve_socket(app: App, request: Request, socket: WebSocket, name: str) -> None:
-    """``GET /v1/functions/{name}/socket``. Raises SpearError or Problem before it begins."""
+    """Handle ``GET /v1/functions/{name}/socket``. Raises SpearError, Problem before the handshake."""
     function = find_function(app, name)
     query = query_of(request)
     function = with_options(app, function, request, is_stream=True)
@@ -46,17 +46,17 @@ async def serve_socket(app: App, request: Request, socket: WebSocket, name: str)
 
 @final
 class _Conversation:
-    """A call whose items are the messages of a WebSocket."""
+    """A streaming call whose items are the messages of a WebSocket."""
 
     def __init__(self, app: App, request: Request, socket: WebSocket) -> None:
         self._app = app
         self._request = request
         self._socket = socket
         self._failure: Exception | None = None
-        self._stream: FunctionStream | None = None  # once the function is called
+        self._stream: FunctionStream | None = None  # set once the function is called
 
     async def hold(self, function: Function, query: Mapping[str, str]) -> None:
-        """Call the function, hand items to and fro, and say how it ended."""
+        """Call the function, pass items in both directions, and report the end."""
         with trio.CancelScope() as closing:
             async with open_private_nursery() as nursery:
                 nursery.start_soon(self._cancel_when_closing, closing)
@@ -82,7 +82,7 @@ class _Conversation:
         positional, keywords = ((first,), {}) if is_bytes else split_arguments(first)
         add_keywords(keywords, query)
         bound = function.bind(*positional, **keywords)
-        del first, positional, keywords  # decoded, they can take many times the memory
+        del first, positional, keywords  # decoded arguments can take many times the memory
         async with bound.stream(sends_items=True) as stream:
             self._stream = stream
             with trio.CancelScope() as receiving:
@@ -90,7 +90,7 @@ class _Conversation:
                     nursery.start_soon(self._feed, stream, receiving)
                     async for item in stream:
                         await self._socket.send(item)
-                        del item  # the next one may be late
+                        del item  # free it before waiting for the next one
                     result = await stream.result()
         if self._failure is not None:
             raise self._failure
@@ -98,7 +98,7 @@ class _Conversation:
         await self._socket.close(NORMAL)
 
     async def _feed(self, stream: FunctionStream, scope: trio.CancelScope) -> None:
-        """Hand the client's items to the function."""
+        """Pass the client's items to the function."""
         try:
             while True:
                 item = await self._socket.receive()
@@ -106,7 +106,7 @@ class _Conversation:
                     await stream.send_eof()
                 else:
                     await stream.send(item)
-                del item  # the next one may be late
+                del item  # free it before waiting for the next one
         except LocalProtocolError:  # it has ended, or its items have
             pass
         except InvalidArguments as error:  # an item of ours, so no instance knows of it

@@ -1,4 +1,4 @@
-"""What a gateway counts."""
+"""Counters of a gateway."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class GatewayStatistics:
     """A gateway's counters.
 
     Attributes:
-        connections: that are open.
-        streams: responses without end, and WebSockets, that are open.
-        requests: how many there were.
-        responses: how many there were, by status; 0 counts clients that left before.
-        refused: connections that were not let in, by reason.
+        connections: open connections.
+        streams: open streams and WebSockets.
+        requests: number of requests so far.
+        responses: number of responses by status; 0 counts clients that disconnected before one.
+        refused: number of refused connections, by reason.
     """
 
     connections: int
@@ -37,8 +37,8 @@ class Connections:
     """The connections of a gateway.
 
     Attributes:
-        open: those that exist.
-        acceptors: who let them in.
+        open: the open connections.
+        acceptors: the acceptors of the gateway, which count refused connections.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Connections:
         self.acceptors: list[Acceptor] = []
 
     def refused(self) -> dict[str, int]:
-        """How many were not let in, or were cut before their first request, by reason."""
+        """Return the number of connections refused, or cut before their first request, by reason."""
         counts: dict[str, int] = {}
         for acceptor in self.acceptors:
             for reason, count in acceptor.statistics().refused.items():

@@ -1,4 +1,4 @@
-"""Responses that go on: the items of a function, or whatever else comes piece by piece."""
+"""Streamed responses: the items of a function, log lines, or snapshots."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from ._request import Request
 
 _HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
-"""Nobody on the way is to collect what should be seen as it comes."""
+"""Headers that stop proxies and caches from buffering or storing a stream."""
 
 GOING_AWAY: Final = "GoingAway"
 
 
 class ItemSource(Protocol):
-    """Where items come from; if cancelled while it waits for one, none is lost."""
+    """An iterator of items. If waiting for an item is cancelled, no item is lost."""
 
     def __aiter__(self) -> AsyncIterator[object]:
-        """Itself."""
+        """Return the iterator itself."""
 
     async def __anext__(self) -> object:
-        """The next one."""
+        """Return the next item, or raise StopAsyncIteration."""
 
 
 async def stream(app: App, request: Request, name: str) -> None:
-    """``POST /v1/functions/{name}/stream``."""
+    """Handle ``POST /v1/functions/{name}/stream``: call a function, and respond with its items."""
     function = find_function(app, name)
     bound = await _bind_arguments(app, request, function)
     with app.budgets.streams.taking(1, request.client):
@@ -52,7 +52,7 @@ async def stream(app: App, request: Request, name: str) -> None:
 
 
 async def _bind_arguments(app: App, request: Request, function: Function) -> BoundCall:
-    """As :func:`bind_arguments`, for a function that gives a stream."""
+    """Return the call that a request asks for, as :func:`bind_arguments`, but of a stream."""
     positional, keywords = arguments_of(request, await request.body())
     function = with_options(app, function, request, is_stream=True)
     expect_stream(function)
@@ -60,7 +60,7 @@ async def _bind_arguments(app: App, request: Request, function: Function) -> Bou
 
 
 async def send_head(request: Request) -> None:
-    """Answer HEAD as :func:`send_items` begins to answer GET."""
+    """Respond to HEAD with the head that :func:`send_items` would send."""
     await request.begin(200, form_for(request).kind, _HEADERS)
     await request.end()
 
@@ -68,16 +68,17 @@ async def send_head(request: Request) -> None:
 async def send_items(
     app: App, request: Request, source: ItemSource, *, at_once: bool = False
 ) -> None:
-    """Answer with what comes from a source, as long as it does.
+    """Respond with the items of a source, until it ends or the gateway closes.
 
     Args:
-        app: whose closing ends it.
-        request: what is answered.
-        source: items, or an error.
-        at_once: begin before there is a first item, which otherwise may still be an error.
+        app: the app, whose ``closing`` event ends the response.
+        request: the request to respond to.
+        source: the items.
+        at_once: whether to begin the response before the first item. Otherwise an error that comes first
+            can still be an error response.
 
     Raises:
-        SpearError: the source failed before its first item.
+        SpearError: the source failed before the response began.
     """
     form = form_for(request)
     with trio.CancelScope() as scope:
@@ -93,7 +94,7 @@ async def send_items(
 
 
 def _known(source: ItemSource) -> Delivered:
-    """Whether a function has run that items come from; what else there is may always be read again."""
+    """Return whether the source's function has run; "no" if the source is not a function."""
     return source.delivered if isinstance(source, FunctionStream) else "no"
 
 
@@ -115,7 +116,7 @@ async def _pump(app: App, request: Request, source: ItemSource, form: Form) -> N
                 await _send(request, form.sign_of_life())
             else:
                 data = form.item(count, item)
-                del item  # the client may take it slowly, and the next one may be late
+                del item  # free it: sending, and waiting for the next item, can take long
                 await _send(request, data)
                 count += 1
     except StopAsyncIteration:
@@ -135,7 +136,7 @@ async def _send(request: Request, data: bytes) -> None:
 
 
 async def _fail(app: App, request: Request, form: Form, error: Exception, known: Delivered) -> None:
-    """Tell of a failure after the response has begun. If it is not ended, it will be cut off."""
+    """Report a failure in a response that has begun. Unless it is ended, it will be cut off."""
     if not request.status:
         await app.refuse(request, error)
         return

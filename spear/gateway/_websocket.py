@@ -35,14 +35,14 @@ VERSION: Final = b"13"
 
 _BEFORE_ALL: Final = (ConnectionState.OPEN,)
 _BEFORE_CLOSE: Final = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
-"""When a frame may be sent, and when the closing one."""
+"""States in which a frame may be sent, and states in which the closing frame may be sent."""
 
 MAX_UNREAD: Final = 2
-"""Messages that wait for the function. Beyond one more, bytes stay in the kernel's buffers."""
+"""Most messages queued for the function. Beyond one more, bytes stay in the kernel's buffers."""
 
 
 def check_handshake(request: Request) -> None:
-    """Raise Problem unless a request for a WebSocket is one by RFC 6455, 4.2.1."""
+    """Raise Problem unless a request is a valid WebSocket handshake (RFC 6455, 4.2.1)."""
     headers = request.headers
     if headers.get(b"sec-websocket-version") != VERSION:
         message = "WebSockets of version 13 are served here: say Sec-WebSocket-Version: 13"
@@ -55,7 +55,7 @@ def check_handshake(request: Request) -> None:
         raise Problem(400, "BadRequest", "Sec-WebSocket-Key must be 16 bytes in Base64")
     if request.is_http_1_0:
         raise Problem(400, "BadRequest", "a WebSocket needs HTTP/1.1")
-    if request.has_body:  # or it would be read as messages
+    if request.has_body:  # a body would be read as messages
         raise Problem(400, "BadRequest", "a request for a WebSocket has no body: leave it out")
 
 
@@ -76,9 +76,9 @@ class WebSocket:
         self._settings = settings
         self._wire = Connection(ConnectionType.SERVER)
         self._put, self._messages = trio.open_memory_channel[tuple[bytes, bool]](MAX_UNREAD)
-        self._message = bytearray()  # as much of one as has come; many parts can be empty
-        self._is_heard = True  # since the last ping
-        self._is_reading = True  # and not waiting for the function
+        self._message = bytearray()  # the received part; not a list, as parts can be empty
+        self._is_heard = True  # whether bytes arrived since the last ping
+        self._is_reading = True  # False while the receiver waits for the function
         self._sending = trio.Lock()
 
     @protected_block
@@ -131,7 +131,7 @@ class WebSocket:
         self._request.is_ended = self._request.closes = True
 
     async def _send(self, event: Event) -> None:
-        try:  # to wait for a lock that is free is a pass of the scheduler, too
+        try:  # an uncontended acquire() would be a pass of the scheduler, too
             self._sending.acquire_nowait()
         except trio.WouldBlock:
             await self._sending.acquire()
@@ -142,7 +142,7 @@ class WebSocket:
         finally:
             self._sending.release()
 
-    # -- what comes -------------------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------------------
 
     async def _receive(self) -> None:
         while True:
@@ -152,7 +152,7 @@ class WebSocket:
                 self._wire.receive_data(data)
                 for event in self._wire.events():
                     await self._handle(event)
-                    await trio.lowlevel.checkpoint()  # there can be many in what has come
+                    await trio.lowlevel.checkpoint()  # one read can contain many events
             await self._link.receive()
 
     async def _handle(self, event: Event) -> None:
@@ -172,7 +172,7 @@ class WebSocket:
             await self._send(event.response())
         elif isinstance(
             event, CloseConnection
-        ):  # the client's, or wsproto's of what is no WebSocket
+        ):  # from the client, or wsproto's for a violation of the protocol
             await self.close(event.code, event.reason or "")
             await self._link.leave()
 
