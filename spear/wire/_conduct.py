@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @final
 class PeerConduct:
-    """Counters for one connection's peer. Methods raise RemoteProtocolError after too many strikes.
+    """The counters for one connection's peer. Methods raise RemoteProtocolError after too many strikes.
 
     Args:
         limits: the limits of this end.

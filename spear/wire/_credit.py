@@ -26,7 +26,7 @@ ITEM_OVERHEAD_BYTES: Final = 64
 @final
 @attrs.define
 class SendWindow:
-    """Credit of this side for sending.
+    """The credit of this side for sending.
 
     Attributes:
         size: size of the window, as granted by the peer.
@@ -48,10 +48,10 @@ class SendWindow:
 @final
 @attrs.define
 class ReceiveWindow:
-    """Credit of the peer for sending to us."""
+    """The credit of the peer for sending to us."""
 
     size: int
-    # Bytes that items other than the last one begun may overdraw the window. Above 0 only for a whole
+    # Bytes by which items other than the last one begun may overdraw the window. Above 0 only for a whole
     # connection, on which items can overtake each other; items of one stream cannot.
     overdraft: int = 0
     available: int = attrs.field(init=False)

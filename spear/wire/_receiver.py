@@ -46,8 +46,8 @@ from ._heads import Head, HeadValue, Truncated, load_map_untrusted, skip_item_un
 DIRECT_BYTES: Final = 16 * 1024
 
 Admit: TypeAlias = Callable[[int, int, int, int, int, Head, int], bool]
-"""Called with the payload's whole size at the first fragment, or when a payload in a segment arrives (the
-flags tell which): returns whether to keep the payload. A payload that is not kept is discarded as it arrives."""
+"""Called at the first fragment, or when a payload in a segment arrives (the flags tell which), with the
+payload's whole size; returns whether to keep the payload. Other payloads are discarded as they arrive."""
 
 MOST_ATTACHED: Final = 2
 """Most unclaimed descriptors: one read can bring those of two frames, one that ends and one that
@@ -131,7 +131,7 @@ class Receiver:
         if assembly is not None:
             missing = self._missing if assembly is self._assembly else 0
             self._drop(assembly)
-            if assembly.filled + missing < assembly.size:  # otherwise this is its last frame
+            if assembly.filled + missing < assembly.size:  # otherwise its last frame has begun
                 self._refused[call_id] = None
 
     def is_assembling(self, call_id: int) -> bool:

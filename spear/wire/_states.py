@@ -1,7 +1,7 @@
 """Every state change of a connection and of a call, as tables.
 
-Two rules hold. All decisions about the next state are in this module. And this module knows only states
-and frame kinds: no bytes, no limits, no callers.
+Two rules hold. This module alone decides which state follows another. And it knows nothing but states and
+frame kinds: no bytes, no limits, no callers.
 
 A table answers one question: in this state, may a frame of this kind be sent (or received), and which
 state follows? A frame that is not in the table is not allowed: the caller raises, and nothing changes.
