@@ -54,7 +54,7 @@ def _key(
 @final
 @attrs.frozen(kw_only=True)
 class HostConfiguration:
-    """``[spearlet]``: the host itself. Each key has a flag."""
+    """The table ``[spearlet]``: the host itself. Each key has a flag."""
 
     name: str = _key("default", "tells this host from others of the same user: its socket bears it")
     listen: str = _key(
@@ -81,7 +81,7 @@ class HostConfiguration:
 @final
 @attrs.frozen(kw_only=True)
 class FunctionConfiguration:
-    """``[functions.NAME]``: a deployment. NAME names it and its instances."""
+    """A table ``[functions.NAME]``: a deployment. NAME names the deployment and its instances."""
 
     source: str | None = _key(
         None,
