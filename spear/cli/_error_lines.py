@@ -20,7 +20,7 @@ MAX_LINES: Final = 100_000
 IMPATIENT_SECONDS: Final = 0.2
 
 UNREAD_SECONDS: Final = 1.0
-"""Seconds without a line read after which a host stops waiting for the reader when it ends."""
+"""Seconds that an ending host waits for the reader to take the next line before it gives up."""
 
 
 def start_thread(thread: threading.Thread) -> None:

@@ -89,7 +89,7 @@ def show_event(event: InstanceEvent) -> None:
 
 @final
 class Story:
-    """Log lines about the progress of one call."""
+    """A log of the progress of one call."""
 
     def __init__(self, function: str) -> None:
         self._function = function

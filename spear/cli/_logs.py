@@ -71,8 +71,7 @@ def _past(remote: Remote, names: list[str], options: argparse.Namespace) -> list
 
 
 def _follow(remote: Remote, names: list[str], options: argparse.Namespace) -> Iterator[Document]:
-    """Yield lines as they are written, until all deployments have ended. Raises if following one
-    fails."""
+    """Yield lines as they are written, until all deployments have ended, or following one fails."""
     arrivals: SimpleQueue[LineArrival] = SimpleQueue()
     for name in names:
         thread = threading.Thread(

@@ -21,7 +21,7 @@ from ._waiting import is_writable, wait_writable
 
 @final
 class StandardOutput:
-    """Standard output, unbuffered."""
+    """The standard output, without a buffer."""
 
     def __init__(self) -> None:
         self._fd = sys.stdout.fileno()
@@ -35,7 +35,7 @@ class StandardOutput:
             BrokenPipeError: the reader has closed its end.
             SpearError: the system refuses to write.
         """
-        # Up to PIPE_BUF never blocks if anything fits. A thread would cost more than the call itself.
+        # If any byte can be written, PIPE_BUF bytes can. A thread would cost more than the call itself.
         small = len(data) <= select.PIPE_BUF
         if small and is_writable(self._fd):
             self._write(data)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class OptionGroup:
-    """Options under one heading of a command's help."""
+    """A group of options under one heading of a command's help."""
 
     def __init__(self, add_argument: AddArgument, actions: list[argparse.Action]) -> None:
         self._add_argument = add_argument

@@ -157,7 +157,7 @@ class Applied:
 
 @final
 class Reloader:
-    """Applies the configuration at the start, and again at each reload."""
+    """The application of configurations to a spearlet: at the start, and at each reload."""
 
     def __init__(
         self, applied: Applied, load: Callable[[], tuple[Loaded, Faults]], loaded: Loaded

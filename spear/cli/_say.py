@@ -16,8 +16,7 @@ from ._waiting import wait_writable
 
 
 def expect_output() -> None:
-    """Raise ConfigurationError if standard output is closed: its descriptor may belong to another
-    file."""
+    """Raise ConfigurationError if standard output is closed: another file may have its descriptor."""
     if sys.stdout is None:
         raise ConfigurationError(
             "standard output is closed: give the command one, such as /dev/null"

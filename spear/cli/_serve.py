@@ -239,8 +239,8 @@ def deployment_name(source: str) -> str:
     """Return the default name of a deployment: that of its file, directory or module.
 
     Raises:
-        ConfigurationError: the source gives no name, or one with letters that no deployment's name may
-            have.
+        ConfigurationError: the source gives no name, or one with letters that a deployment's name
+            must not have.
     """
     name = stem_of(source)
     if not name:  # . and ..

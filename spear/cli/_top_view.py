@@ -78,7 +78,7 @@ class Table:
 
 @attrs.frozen(kw_only=True)
 class Rates:
-    """Changes per second of a function's or instance's counters; None while they are unknown."""
+    """The changes per second of a function's or instance's counters; None while they are unknown."""
 
     calls: float | None = None
     failures: float | None = None

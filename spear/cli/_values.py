@@ -3,9 +3,8 @@
 Input: an argument is parsed as JSON, or is text if it is not JSON. ``@file`` gives the file's bytes,
 ``@file.json`` the file's JSON, and ``-`` the bytes of standard input.
 
-Output: bytes unchanged, everything else as JSON. In JSON, bytes appear as ``{"$bytes":
-base64}``, NaN and infinities as ``{"$float": "nan"}``, and an integer of too many digits as ``{"$int":
-"0x1f"}``. The input accepts these forms, too.
+Output: bytes unchanged, everything else as JSON, with ``{"$bytes": base64}`` for bytes, ``{"$float":
+"nan"}`` for NaN and infinities, ``{"$int": "0x1f"}`` for long integers. Input may have these forms, too.
 """
 
 from __future__ import annotations
