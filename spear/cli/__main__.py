@@ -1,4 +1,4 @@
-"""``python -m spear.cli`` is ``spear``."""
+"""Run ``spear`` as ``python -m spear.cli``."""
 
 import sys
 

@@ -20,7 +20,7 @@ ATTEMPTS: Final = 100
 """Most attempts to lock. One is enough unless another host ends at this very moment."""
 
 PROBE_SECONDS: Final = 1.0
-"""Time to connect to a socket, which shows whether a process listens there: usually microseconds."""
+"""Seconds to connect to a socket, which shows whether a process listens there: usually microseconds."""
 
 MAX_PATH_BYTES: Final = 107
 """Longest path of a Unix socket."""

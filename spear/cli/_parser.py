@@ -61,7 +61,7 @@ class CommandParser(OptionGroup):
     """The parser of a command, which knows the command's options.
 
     Attributes:
-        parser: argparse's part of it.
+        parser: the underlying parser of argparse.
     """
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def directory() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         with suppress(OSError):
-            if os.stat(runtime).st_uid == os.geteuid():  # after su it may be another user's
+            if os.stat(runtime).st_uid == os.geteuid():  # after su, it may be another user's
                 return os.path.join(runtime, "spear")
     temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108  # the directory in it is checked
     return os.path.join(temporary, f"spear-{os.geteuid()}")

@@ -286,7 +286,7 @@ def _warn_of_the_rest(before: Configuration, after: Configuration) -> bool:
 
 
 def _changed(path: str, before: object, after: object) -> Iterator[str]:
-    """Return the keys of a table, and of the tables in it, whose values differ."""
+    """Yield the keys of a table, and of the tables in it, whose values differ."""
     kind = type(before)
     if not attrs.has(kind):
         if before != after:

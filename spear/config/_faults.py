@@ -121,7 +121,7 @@ class Faults:
     def _elsewhere(self, path: KeyPath, name: str) -> list[KeyPath]:
         """Return the paths of the key of that name elsewhere; only those in the same section, if any."""
         found = list(self._places.get(name, ()))
-        if path[:1] == ("functions",):  # the same function is meant
+        if path[:1] == ("functions",):  # suggest keys of the same function
             found = [(*path[:2], *each[2:]) if each[0] == path[0] else each for each in found]
         found = [each for each in found if each[:-1] != path]
         return [each for each in found if each[:1] == path[:1]] or found

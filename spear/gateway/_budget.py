@@ -42,7 +42,8 @@ class Budget:
         """Take an amount for a client.
 
         Raises:
-            Problem: the amount exceeds the rest for all clients or for this one (503); nothing is taken.
+            Problem: the amount exceeds the rest for all clients or for this one; nothing is taken. The
+                status is 503, or 507 if the function has run.
         """
         if not amount:
             return
@@ -85,8 +86,8 @@ class Budget:
 class Unverified:
     """A budget for the bytes of callers who are not verified yet. Verified callers never use it.
 
-    If the bytes exceed ``most``, callers are evicted, the one that began first first. The evicted caller
-    may be the one that takes the bytes. So bodies that never end cannot shut other callers out.
+    If the bytes exceed ``most``, callers are evicted, oldest first. The evicted caller may be the one
+    that takes the bytes. So bodies that never end cannot shut other callers out.
 
     Args:
         most: Bytes that all unverified callers together may hold at a time.
@@ -129,7 +130,7 @@ class Budgets:
 
     Attributes:
         bodies: bytes of the bodies of verified callers, and of submitted calls that have not ended.
-        unverified: bytes of bodies whose callers only the whole body can prove.
+        unverified: bytes of bodies that must be complete before their callers can be verified.
         results: bytes of large responses that are being sent.
         streams: open streams and WebSockets.
     """

@@ -1,7 +1,7 @@
 """A connection of the gateway: one request after the other, in one task.
 
 The task reads only for a request head, for a body that its handler asks for, or for a WebSocket. Requests
-sent ahead (pipelining) stay in the kernel's buffers, but for at most 64 KiB that were read with the
+sent ahead (pipelining) stay in the kernel's buffers, except for up to 64 KiB that were read with the
 current one. If the client disconnects while its request is handled, :mod:`._departures` notices, and the
 handler is cancelled.
 
@@ -297,7 +297,7 @@ class HttpConnection:
             pass
         finally:
             if not is_sent:
-                self.cut()  # a part of it may have been sent
+                self.cut()  # a part of the data may have been sent
         if not is_sent:
             await self.leave()
 

@@ -17,7 +17,7 @@ from spear._forks import disown, own
 from spear.channels import protected_class
 
 Note: TypeAlias = Callable[[bool], None]
-"""Receives whether the client cannot receive either: False for a half-close, True for a disconnect.
+"""Called when a client's stream has ended: with False for a half-close, with True for a disconnect.
 
 Must neither block nor raise: an exception ends the gateway."""
 

@@ -62,7 +62,7 @@ async def get_execution(app: App, request: Request, name: str) -> None:
 
 
 async def get_result(app: App, request: Request, name: str) -> None:
-    """Handle ``GET /v1/executions/{id}/result``: wait for a submitted call, and respond with its result."""
+    """Handle ``GET /v1/executions/{id}/result``: wait for a submitted call's result."""
     execution = _find(app, name)
     wait = number_in(query_of(request), "wait", 0, least=0, most=MAX_WAIT_SECONDS)
     if execution.status in _UNFINISHED:

@@ -1,4 +1,4 @@
-"""The dashboard's files. They contain no data of the host, so they need no token: the page asks for it."""
+"""The dashboard's files. They contain no data of a host, so they need no token; the page asks for it."""
 
 from __future__ import annotations
 

@@ -140,9 +140,9 @@ class Request:
         :meth:`hand_over` is called. If the client disconnects meanwhile, the handler is cancelled.
 
         Args:
-            verify: Called with the body if only the whole body can prove who the caller is. Raises
-                Problem to refuse the caller. Before this call, the bytes count against the budget for
-                unverified callers.
+            verify: Called with the whole body, if that is needed to verify the caller. Raises Problem to
+                refuse the caller. Before this call, the bytes count against the budget for unverified
+                callers.
 
         Raises:
             Problem: the body is malformed (400), too slow (408), too large (413) or compressed (415); or
@@ -244,7 +244,7 @@ class Request:
 
         Raises:
             Problem: the body exceeds 64 KiB, and large responses that clients have not read yet fill the
-                budget for results (503, ``delivered`` is "yes").
+                budget for results (507, ``delivered`` is "yes").
         """
         if len(body) <= LARGE_BYTES:
             await self._respond(status, body, kind, headers)

@@ -54,13 +54,13 @@ class GatewaySettings:
         max_strangers: Connections, of each kind, that have not sent a whole request head yet.
         max_streams: Streams, WebSockets, log requests and watchers at a time.
         max_message_bytes: Largest message from the client of a WebSocket.
-        head_seconds: From accepting a connection to its first whole request head, TLS included.
-        idle_seconds: From a response to the whole head of the next request.
-        body_seconds: For a body, plus 1 s for each 64 KiB received. Also for a WebSocket's first message.
-        write_seconds: For the client to take each 64 KiB of a response.
-        keep_alive_seconds: Between comments on event streams, between pings on WebSockets.
+        head_seconds: Time from accepting a connection to its first whole request head, TLS included.
+        idle_seconds: Time from a response to the whole head of the next request.
+        body_seconds: Time for a body, plus 1 s for each 64 KiB received; or a first WebSocket message.
+        write_seconds: Time for the client to take each 64 KiB of a response.
+        keep_alive_seconds: Interval between comments on event streams, and between pings on WebSockets.
         detached_seconds: Longest timeout of a call with a key or a submitted call. Finite.
-        close_seconds: For requests in flight when the gateway closes.
+        close_seconds: Time for requests in flight when the gateway closes.
 
     Raises:
         ConfigurationError: a value cannot be used.
@@ -111,7 +111,7 @@ class GatewaySettings:
 
 def _expect_amount(name: str, value: object, *, is_whole: bool) -> None:
     is_number = type(value) is int or (type(value) is float and not is_whole)
-    if not is_number or not value > 0:  # type: ignore[operator]  # it is one
+    if not is_number or not value > 0:  # type: ignore[operator]  # a number
         kind = "whole number" if is_whole else "number"
         raise ConfigurationError.about(name, f"must be a {kind} above 0, not {shown(value)}")
     if type(value) is int and value > MAX_WHOLE:

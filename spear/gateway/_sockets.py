@@ -107,9 +107,9 @@ class _Conversation:
                 else:
                     await stream.send(item)
                 del item  # free it before waiting for the next one
-        except LocalProtocolError:  # it has ended, or its items have
+        except LocalProtocolError:  # the call, or its input, has ended
             pass
-        except InvalidArguments as error:  # an item of ours, so no instance knows of it
+        except InvalidArguments as error:  # raised here: no instance got the item
             self._failure = Problem(400, "InvalidArguments", str(error), code=error.code)
             scope.cancel()
         except (SpearError, Problem) as error:

@@ -190,4 +190,4 @@ def _limits(changes: HeadValue) -> WireLimits:
         if not isinstance(value, int | float):
             raise ValueError(f"limit {name} must be a number, not {value!r}")
         values[name] = value
-    return WireLimits(**values)  # type: ignore[arg-type]  # each has the type of its default, or it says
+    return WireLimits(**values)  # type: ignore[arg-type]  # WireLimits checks the types

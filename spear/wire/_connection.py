@@ -533,7 +533,7 @@ class Connection:
             self._check_reading_untrusted()
         failure: CallFailed | None
         if self.state is not _OPEN and self.state is not _PEER_LEAVING:
-            failure = Rejected("takes no new calls", code="draining")  # it crossed our CLOSE
+            failure = Rejected("takes no new calls", code="draining")  # crossed our CLOSE
         elif self.inbound_open >= limits.max_calls:
             failure = overloaded(f"{limits.max_calls} calls are open", "too_many_calls")
         elif self.request_bytes + self._sink.pending_bytes + size > limits.request_bytes_in_flight:

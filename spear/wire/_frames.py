@@ -65,9 +65,9 @@ MANDATORY: Final = 0x80
 
 # Flags. Their meaning is the same in every frame type that allows them.
 FRAGMENT: Final = (
-    0x01  # this frame carries a part of a payload; the first without MORE: see SEGMENT
+    0x01  # this frame carries a part of a payload; in a first one without MORE: SEGMENT
 )
-MORE: Final = 0x02  # ... and further parts follow in BODY frames
+MORE: Final = 0x02  # further parts follow in BODY frames
 SEGMENT: Final = (
     FRAGMENT  # request, response: the payload is in a descriptor that comes with the frame
 )
@@ -78,7 +78,7 @@ LAST: Final = 0x20  # stream data: no item follows this one
 BATCH: Final = 0x40  # stream data: the payload holds several items
 DELIVERED_MAYBE: Final = 0x40  # error: the function may have run
 DELIVERED_YES: Final = 0x80  # error: the function has run
-SHARED: Final = 0x80  # request, response: the sender has made the payload to be viewed, not copied
+SHARED: Final = 0x80  # request, response: a SharedBuffer, to be viewed and not copied
 
 NO_DEADLINE: Final = 0xFFFF_FFFF
 
