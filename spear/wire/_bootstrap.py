@@ -19,7 +19,7 @@ from ._heads import HeadRefused, HeadValue, decode_head_untrusted, encode_head
 BOOTSTRAP_VERSION: Final = 1
 
 MAX_ADDRESSES: Final = 16
-"""Most addresses that an instance accepts in one record. Each of them can delay a start by some
+"""Maximum number of addresses that an instance accepts in one record. Each one can delay a start by some
 seconds."""
 
 _LIMITS: Final = tuple(field.name for field in attrs.fields(WireLimits))

@@ -25,7 +25,7 @@ from ._heads import Head
 MOST_MESSAGE_BYTES: Final = 16 * 1024
 MOST_TRACEBACK_BYTES: Final = 32 * 1024
 MOST_TYPE_BYTES: Final = 256
-"""Most bytes of a type's name, and of each other short text."""
+"""Maximum bytes of a type's name, and of each other short text."""
 
 FAILURE_NUMBERS: Final[dict[type[CallFailed], int]] = {
     CallFailed: 1,

@@ -50,8 +50,8 @@ Admit: TypeAlias = Callable[[int, int, int, int, int, Head, int], bool]
 payload's whole size; returns whether to keep the payload. Other payloads are discarded as they arrive."""
 
 MOST_ATTACHED: Final = 2
-"""Most unclaimed descriptors: one read can bring those of two frames, one that ends and one that
-begins."""
+"""Maximum number of unclaimed descriptors: a read can bring the descriptors of two frames, one that ends
+and one that begins."""
 
 _NULL: Final = 0xF6
 

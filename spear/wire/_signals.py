@@ -86,7 +86,7 @@ class SignalQueue:
     def send_last(self, call: CalleeSide) -> None:
         """Send a call's signal that was held back, before the call's final frame.
 
-        Sent whatever the rate, if small: the peer allows one small signal for each call.
+        A small one is sent whatever the rate: the peer allows one for each call. A large one is dropped.
         """
         flags, report = self._held.pop(call.id, (0, None))
         if (

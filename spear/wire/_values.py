@@ -23,8 +23,8 @@ Value: TypeAlias = (
 MAX_VALUE_DEPTH: Final = 64
 
 MAX_VALUE_ITEMS: Final = 1 << 20
-"""Most items (numbers, texts, lists ...) in one value: 0.1 to 0.2 s of decoding, 120 MB at the very
-worst."""
+"""Maximum number of items (numbers, texts, lists ...) in one value: 0.1 to 0.2 s of decoding, 120 MB at
+the very worst."""
 
 
 class TooManyItems(ValueError):
