@@ -17,7 +17,7 @@ from ._places import check_directory
 from ._places import directory as usual_directory
 
 ATTEMPTS: Final = 100
-"""Most attempts to lock. One is enough unless another host ends at this very moment."""
+"""Maximum number of attempts to lock. One is enough unless another host ends at this very moment."""
 
 PROBE_SECONDS: Final = 1.0
 """Seconds to connect to a socket, which shows whether a process listens there: usually microseconds."""

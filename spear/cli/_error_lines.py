@@ -15,7 +15,7 @@ from typing import Final, final
 from ._waiting import wait_writable
 
 MAX_LINES: Final = 100_000
-"""Most lines queued for a slow reader; further lines are dropped and counted."""
+"""Maximum number of lines queued for a slow reader; further lines are dropped and counted."""
 
 IMPATIENT_SECONDS: Final = 0.2
 

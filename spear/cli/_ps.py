@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEALTHY: Final = ("ready", "starting", "idle")
 TAIL_LINES: Final = 12
-"""Most lines shown of an unhealthy deployment's last output."""
+"""Maximum number of lines shown of an unhealthy deployment's last output."""
 
 
 def define_ps(parser: CommandParser) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("spear.cli")
 
 MAX_FILES: Final = 10_000
-"""Most files of a source directory that are checked for changes."""
+"""Maximum number of files of a source directory that are checked for changes."""
 
 LOAD_SECONDS: Final = 10.0
 """Seconds for reading a configuration and all files it names: one may be a pipe, or on a lost disk."""

@@ -39,7 +39,7 @@ MAX_SECONDS: Final = 1e9
 """Longest timeout, thirty years. Longer ones mean none, as the system accepts no much larger value."""
 
 MAX_ANSWER_BYTES: Final = 64 << 20
-"""Most bytes of a response: more than any message, so a server that sends more is no host."""
+"""Maximum bytes of a response: more than any message, so a server that sends more is no host."""
 
 PIECE_BYTES: Final = 64 << 10
 

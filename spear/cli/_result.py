@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._parser import CommandParser
 
 WAIT_SECONDS: Final = 30.0
-"""Most seconds for one request, less than a host has to answer. Waiting continues with another one."""
+"""Maximum wait of one request, less than the timeout for responses. Then another request follows."""
 
 ACCEPTED: Final = 202
 """The HTTP status of a response about a call that has not ended."""

@@ -32,10 +32,10 @@ GOOD: Final = ("ready", "running", "idle")
 BAD: Final = ("unhealthy", "failed", "exited", "stopped", "deleted")
 
 LEAST_ROWS: Final = 3
-"""Least rows shown of each table, even if the screen has no room for them."""
+"""Minimum number of rows shown of each table, even if the screen has no room for them."""
 
 MOST_NOTES: Final = 3
-"""Most notes on unhealthy deployments; ``spear ps`` shows all."""
+"""Maximum number of notes on unhealthy deployments; ``spear ps`` shows all."""
 
 
 @attrs.frozen

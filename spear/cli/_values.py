@@ -25,14 +25,14 @@ ReadInput: TypeAlias = Callable[[], bytes]
 
 
 MAX_DIGITS: Final = 100_000
-"""Most digits of an integer. Python's own limit, 4300, protects servers; so many print in half a
-second."""
+"""Maximum number of digits of an integer; so many take half a second to print. Python's own limit, 4300,
+protects servers."""
 
 SHOWN_CHARACTERS: Final = 20
-"""Most characters shown of a value that cannot be used."""
+"""Maximum number of characters shown of a value that cannot be used."""
 
 HOST_DIGITS: Final = sys.int_info.default_max_str_digits
-"""Most digits of an integer in JSON sent to a host: Python's limit. Longer ones are sent as maps."""
+"""Maximum number of digits of an integer in JSON for a host: Python's limit. Others are sent as maps."""
 
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
