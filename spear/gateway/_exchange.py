@@ -31,7 +31,7 @@ TRACE_HEADERS: Final = (b"traceparent", b"tracestate", b"baggage")
 MAX_TRACE_BYTES: Final = 8192
 
 MAX_ITEMS: Final = 1_048_576
-"""Most items of a JSON body or message, as in CBOR; commas and brackets in strings count, too."""
+"""Maximum number of items in a JSON body or message. Commas and brackets in strings count, too."""
 
 MANY_BYTES: Final = 1 << 20
 """JSON up to this size is not checked for too many items, because it cannot have them."""

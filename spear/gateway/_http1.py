@@ -39,10 +39,10 @@ FRAMING_RATE: Final = 8
 least 5. Go's net/http has a limit of the same kind, since CVE-2023-39326."""
 
 MAX_HEAD_LINES: Final = 256
-"""Most lines of a head. A head of 32 KiB could have 6,000, for which h11 takes 30 ms."""
+"""Maximum number of lines of a head. A head of 32 KiB could have 6,000, for which h11 takes 30 ms."""
 
 MOST_SKIPPED: Final = 64
-"""Most parts of an unread body that are skipped: no other client is served meanwhile."""
+"""Maximum number of parts of an unread body that are skipped: no other client is served meanwhile."""
 
 _CHUNKED: Final = -1
 

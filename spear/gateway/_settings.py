@@ -12,10 +12,10 @@ from spear._errors import ConfigurationError
 from spear._limits import KIB, MAX_WHOLE, MIB, shown
 
 BODY_RATE: Final = 64 * KIB
-"""Least bytes a second of a body, once ``body_seconds`` are over."""
+"""Minimum bytes a second of a body, once ``body_seconds`` are over."""
 
 MIN_TOKEN: Final = 16
-"""Least characters of a token, so that it cannot be guessed."""
+"""Minimum number of characters of a token, so that it cannot be guessed."""
 
 # RFC 6750's alphabet, with a length that fits into a header.
 _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_TOKEN},1024}}=*")

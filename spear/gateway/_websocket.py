@@ -38,7 +38,7 @@ _BEFORE_CLOSE: Final = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
 """States in which a frame may be sent, and states in which the closing frame may be sent."""
 
 MAX_UNREAD: Final = 2
-"""Most messages queued for the function. Beyond one more, bytes stay in the kernel's buffers."""
+"""Maximum number of messages queued for the function. After one more, reading from the socket pauses."""
 
 
 def check_handshake(request: Request) -> None:
