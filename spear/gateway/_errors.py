@@ -189,7 +189,7 @@ def _details(error: SpearError, *, tell_all: bool) -> dict[str, object]:
         names = ("parameter", "expected", "got")
         return {name: getattr(error, name) for name in names if getattr(error, name)}
     if isinstance(error, ConfigurationError):
-        more = {"message": str(error)}  # with the key, which clients may not read
+        more = {"message": str(error)}  # includes the key, for clients that show nothing else
         return more | ({"key": error.key} if error.key else {})
     if isinstance(error, WorkerDied | SpawnFailed):
         more = {} if isinstance(error, SpawnFailed) else {"exit_status": error.exit_status}
