@@ -94,7 +94,7 @@ class OwnedDirectory:
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def is_in_place(self) -> bool:
-        """Whether the path still leads to this directory. False in a forked child of the owner."""
+        """Return whether the path still leads to this directory; False in a forked child of the owner."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
         except FileNotFoundError:

@@ -432,5 +432,5 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
 
 
 def is_case(code: str, cls: type[SpearError]) -> bool:
-    """Whether a peer may send this code with a failure of this class."""
+    """Return whether a peer may send this code with a failure of this class."""
     return issubclass(cls, CASES.get(code, ()))

@@ -21,7 +21,7 @@ def expect_plain_function(name: str, function: T) -> T:
 
 
 def is_plain_function(value: object) -> bool:
-    """Whether a value can be called, and has done its work when the call returns.
+    """Return whether a value can be called, and has done its work when the call returns.
 
     An async function or a generator function would only return an object, and its body would never run.
     """

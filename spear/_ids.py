@@ -26,7 +26,7 @@ _DEPLOYMENT = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_DEPLOYMENT_NAME - 1
 
 
 def problem_of_deployment_name(name: object) -> str:
-    """Return why a value cannot name a deployment, as the end of "it ..."; empty if it can."""
+    """Return why a value cannot name a deployment, as text to follow "it"; empty if it can."""
     if isinstance(name, str) and _DEPLOYMENT.fullmatch(name):
         return ""
     return (
@@ -130,7 +130,7 @@ class Secret:
         return hmac.digest(self._value, message, "sha256")
 
     def verify(self, message: bytes, proof: bytes) -> bool:
-        """Whether ``proof`` was made from ``message`` with this secret. Takes constant time."""
+        """Return whether ``proof`` was made from ``message`` with this secret. Takes constant time."""
         return hmac.compare_digest(self.prove(message), proof)
 
     def __repr__(self) -> str:

@@ -195,7 +195,7 @@ def shown(value: object) -> str:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number that can be added to a time; it may be negative or infinite."""
+    """Return whether a value is a number that can be added to a time; it may be negative or infinite."""
     if isinstance(value, float):
         return value == value  # a NaN is not
     return isinstance(value, int) and type(value) is not bool and abs(value) <= MAX_WHOLE

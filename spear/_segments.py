@@ -89,7 +89,7 @@ class Lender(Protocol):
     """Size below which payloads are better sent as bytes."""
 
     def may_lend(self, segment: Segment) -> bool:
-        """Whether this segment can be handed over now.
+        """Return whether this segment can be handed over now.
 
         Raises:
             LocalProtocolError: the segment's memory must be sealed against changes, and cannot be.

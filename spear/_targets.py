@@ -50,7 +50,7 @@ def split_call(text: str) -> tuple[str, str]:
 
 
 def is_file(program: str) -> bool:
-    """Whether a program's name means a file or a directory, and not a module."""
+    """Return whether a program's name means a file or a directory, and not a module."""
     return program.endswith(".py") or os.sep in program or os.path.isfile(program)
 
 

@@ -44,7 +44,7 @@ JOIN_SECONDS: Final = 5.0
 
 
 class BridgeBroken(Exception):
-    """The loop has ended before it began the coroutine."""
+    """The coroutine was not begun: the loop has ended, or the program's task factory has failed."""
 
 
 @final
@@ -147,12 +147,13 @@ class BridgedCall:
     async def run(
         self, function: Callable[[], Coroutine[object, object, object]], context: Context
     ) -> outcome.Outcome[object]:
-        """Run a coroutine function in asyncio, and return its outcome.
+        """Run a coroutine function as an asyncio task; return its value or exception as an ``Outcome``.
 
-        Cancellation cancels the coroutine, and waits until it has ended.
+        Cancellation cancels the task; this method still waits until the task has ended.
 
         Raises:
-            BridgeBroken: the loop has ended before it began the coroutine.
+            BridgeBroken: the coroutine was not begun: the loop has ended, or the program's task factory
+                has failed.
         """
         bridge = self._bridge
         self._trio_task = current_task()
@@ -254,8 +255,8 @@ class BridgedCall:
 async def _captured(
     function: Callable[[], Coroutine[object, object, object]],
 ) -> outcome.Outcome[object]:
-    # Return every exception as a value: asyncio would end the whole loop at a SystemExit. Not
-    # outcome.acapture(), which accesses methods of the exception.
+    # Return every exception as a value: asyncio would end the whole loop at a SystemExit.
+    # outcome.acapture() is unsuitable: it calls with_traceback() of the exception, which may raise.
     try:
         return outcome.Value(await function())
     except BaseException as error:
@@ -279,7 +280,7 @@ async def _bridged(
     name: str,
     function: Callable[[BridgedCall], Coroutine[object, object, object]],
 ) -> object:
-    """Run a coroutine function for a call in asyncio, with the context variable of the call."""
+    """Run a coroutine function in asyncio, with ``current`` set to the call, and return its result."""
     bridge = await _bridge_of(service, call)
     result: outcome.Outcome[object] | None = None
     async with trio.open_nursery() as nursery:

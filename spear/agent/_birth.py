@@ -30,7 +30,7 @@ _PYTHONS_OWN = (SIGPIPE, SIGXFSZ)
 
 
 def reset_signals() -> None:
-    """Reset ignored signals, except the ones that the interpreter ignores, and unblock all signals."""
+    """Give ignored signals, except SIGPIPE and SIGXFSZ, Python's defaults; unblock all signals."""
     for number in range(1, _LAST + 1):
         if number not in _PYTHONS_OWN and getsignal(number) == SIG_IGN:
             signal(number, default_int_handler if number == SIGINT else SIG_DFL)

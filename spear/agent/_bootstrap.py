@@ -22,7 +22,7 @@ ADDRESS, SECRET, INSTANCE = VARIABLES = ("SERVICE_ADDR", "SECRET", "SPEAR_INSTAN
 
 
 def take_environment(environ: MutableMapping[str, str]) -> BootstrapRecord | None:
-    """Return the record from the variables, and remove these; None if the environment names no host.
+    """Remove the bootstrap variables, and return their record; None if they name no host.
 
     Raises:
         ConfigurationError: a variable is missing or invalid; the message never shows the secret.

@@ -31,7 +31,7 @@ LOOK_SECONDS = 0.001
 
 
 def find_obstacle(known: frozenset[int]) -> str:
-    """Return why this process cannot be forked, as the end of "it ..."; empty if it can.
+    """Return why this process cannot be forked, as text to follow "it" ("runs Trio"); empty if it can.
 
     Args:
         known: file descriptors that were open before the program was loaded.
@@ -125,7 +125,7 @@ def _listed(names: list[str]) -> str:
 
 @final
 class Files:
-    """A record of the program's files and their state when they were loaded.
+    """A record of the program's files and their state when each was recorded.
 
     Args:
         target: the program, which must not be loaded yet.
@@ -134,7 +134,7 @@ class Files:
     def __init__(self, target: str) -> None:
         program, _ = split_target(target)
         path = absolute(file_of(program))
-        # Now, so that a change during the load is noticed. The file of a module is not known yet.
+        # Recorded before the load, to notice a change during it. A module's file is not known yet.
         self._states = {path: _state_of(path)} if is_file(program) else {}
 
     def add_modules(self) -> None:
@@ -149,7 +149,7 @@ class Files:
                 self._states.setdefault(path, _state_of(path))
 
     def have_changed(self) -> bool:
-        """Return whether any of the files has changed."""
+        """Return whether any recorded file has changed since it was recorded."""
         return any(_state_of(path) != state for path, state in self._states.items())
 
 

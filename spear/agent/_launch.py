@@ -60,7 +60,7 @@ def launch_agent(agent: Agent, program: str) -> int:
 
 
 def bootstrap_from_environment(program: str) -> BootstrapRecord:
-    """Return the bootstrap record from environment variables. Raises ConfigurationError."""
+    """Pop the bootstrap record from os.environ. Raises ConfigurationError if it is missing or invalid."""
     bootstrap = take_environment(os.environ)
     if bootstrap is None:
         raise ConfigurationError(

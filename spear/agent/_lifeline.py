@@ -37,8 +37,7 @@ def tie_to(fd: int) -> None:
 def take_record(fd: int) -> bytes:
     """Read the bootstrap record from the pipe's read end ``fd``, and make ``fd`` the lifeline.
 
-    If ``fd`` is 0, an empty standard input replaces it for the program. Exits at once if the host has
-    died meanwhile.
+    If ``fd`` is 0, an empty standard input replaces it for the program. Exits if the host has died.
 
     Raises:
         OSError: ``fd`` is not readable.
@@ -78,7 +77,10 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 
 def _arm(fd: int) -> None:
-    """Have the kernel kill this process when the last write end is closed."""
+    """Have the kernel kill this process, or the group that it leads, when the pipe ends or gets data.
+
+    Exits with ``HOST_GONE`` if either has happened already.
+    """
     fcntl.fcntl(fd, _F_SETSIG, _SIGKILL)
     process = os.getpid()
     fcntl.fcntl(fd, fcntl.F_SETOWN, -process if os.getpgrp() == process else process)

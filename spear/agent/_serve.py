@@ -125,7 +125,7 @@ def backoff_seconds(rng: random.Random) -> Iterator[float]:
 
 @final
 class _Session:
-    """An incarnation of an instance, over any number of connections."""
+    """A session of one incarnation with its host, resumed on a new connection whenever one breaks."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _Session:
         self._failure: SpearError | None = None
 
     async def run(self) -> None:
-        """Serve until the end; see :func:`serve`."""
+        """Serve until the host, ``stop`` or a failure ends the session; see :func:`serve`."""
         # The failure is raised after the nursery, which would wrap it in a group.
         failure: SpearError | None = None
         async with trio.open_nursery() as nursery:
@@ -167,7 +167,7 @@ class _Session:
             raise failure
 
     async def _serve(self, nursery: trio.Nursery) -> SpearError | None:
-        """Connect and serve repeatedly until the end; return the failure that caused the end, if any."""
+        """Serve until the host, ``stop`` or a failure ends the session; return the failure, if any."""
         await trio.lowlevel.checkpoint()
         delays = backoff_seconds(self._rng)
         while not self._stop.is_set():
@@ -188,7 +188,7 @@ class _Session:
     async def _reach(
         self, nursery: trio.Nursery, delays: Iterator[float]
     ) -> CommunicationChannel | SpearError | None:
-        """Return a channel, or the failure; None if ``stop`` was set meanwhile."""
+        """Connect, with retries; return a channel or the last error, or None if ``stop`` was set."""
         result: CommunicationChannel | SpearError | None = None
         async with trio.open_nursery() as watching:
             watching.start_soon(self._cancel_when_stopped, watching.cancel_scope)
@@ -311,7 +311,7 @@ class _Session:
         seconds = self._drain_seconds
         async with trio.open_nursery() as nursery:
             if not self._stop.is_set():
-                # The host began the drain, and limits its time. Setting ``stop`` ends it at once.
+                # The host began this drain and enforces the time limit. Setting ``stop`` ends the drain.
                 seconds = inf
                 nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
             await channel.drain(seconds)

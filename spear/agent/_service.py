@@ -207,7 +207,8 @@ class AgentService:
         """
 
         def run() -> outcome.Outcome[T]:
-            # Trio accesses attributes of a raised exception. If this raised, the result would be lost.
+            # Trio accesses attributes of a raised exception. If an attribute of the program's exception
+            # raised, the outcome of the call would be lost.
             try:
                 return outcome.Value(function(*arguments))
             except BaseException as error:

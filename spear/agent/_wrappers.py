@@ -83,7 +83,7 @@ class _Passed(NamedTuple):
 
 
 def _through(own: list[Parameter], passed: _Passed, inner: Takes) -> Takes:
-    """Return the wrapper's parameters, and the wrapped function's ones that are reached through them."""
+    """Return the wrapper's own parameters, and the wrapped function's that *args and **kwargs carry."""
     by_position = (each.name for each in inner.parameters if each.kind in _BY_POSITION)
     supplied = {**dict(zip(by_position, passed.positional, strict=False)), **passed.keywords}
     mine = {each.name: each for each in own if each.kind not in passed.ends}
@@ -104,7 +104,7 @@ def _through(own: list[Parameter], passed: _Passed, inner: Takes) -> Takes:
 
 
 def _reached(parameter: Parameter, ends: set[object]) -> Parameter | None:
-    """Return a parameter of the wrapped function as it can be passed through *args and **kwargs."""
+    """Return the parameter with the kind in which *args and **kwargs carry it; None if they do not."""
     rest, others = Parameter.VAR_POSITIONAL in ends, Parameter.VAR_KEYWORD in ends
     kind = parameter.kind
     if kind is Parameter.POSITIONAL_OR_KEYWORD and rest != others:
@@ -114,7 +114,7 @@ def _reached(parameter: Parameter, ends: set[object]) -> Parameter | None:
 
 
 def _read(wrapper: FunctionType, wrapped: object, own: list[Parameter]) -> _Passed | None:
-    """Return what a wrapper passes to the wrapped function; None if the wrapper is not plain."""
+    """Return the arguments that a wrapper passes; None if the wrapper is not plain."""
     called = set()
     for name, cell in zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True):
         with suppress(ValueError):  # an empty cell
@@ -161,7 +161,7 @@ def _body_of(code: CodeType) -> list[ast.stmt]:
 
 
 def _is_of(calls: list[ast.Call], code: CodeType) -> bool:
-    """Return whether the calls are in the code: the file may have been replaced since it was loaded."""
+    """Return whether the code contains the calls. It may not if the file was replaced after the load."""
     codes = [code]
     for each in codes:
         codes += filter(inspect.iscode, each.co_consts)  # visited later in this loop

@@ -45,7 +45,7 @@ MAX_ATTEMPTS: Final = 3
 def may_try_again(
     error: SpearError, target: CallTarget, attempts: int, budget: int = MAX_ATTEMPTS
 ) -> bool:
-    """Whether a failed call may go to another instance, because it certainly was not executed.
+    """Return whether a failed call may go to another instance, because it certainly was not executed.
 
     Args:
         error: the failure of the last attempt.

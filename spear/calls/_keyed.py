@@ -97,7 +97,7 @@ async def execute_shared(
 
 
 async def _is_gone(error: SpearError, callee: Callee, target: CallTarget, deadline: float) -> bool:
-    """Whether the instance of a lost call has ended; waits for its end if the channel has closed.
+    """Return whether the instance of a lost call has ended; wait for its end if the channel has closed.
 
     An instance that was killed and still runs has not ended: the function may be running there.
     """
@@ -109,7 +109,7 @@ async def _is_gone(error: SpearError, callee: Callee, target: CallTarget, deadli
 
 
 def _goes_on(error: SpearError, target: CallTarget, attempts: int, shared: Shared) -> bool:
-    """Whether to try the function once more: it has not run, or its process is gone."""
+    """Return whether to try the function once more: it has not run, or its process is gone."""
     if may_try_again(error, target, attempts):
         return True
     is_gone = shared.is_lost and isinstance(error, ChannelBroken | ChannelClosed)

@@ -284,7 +284,7 @@ async def _wait(execution: _Execution, call: KeyedCall) -> _Outcome:
 
 
 def _is_final(result: ExecutionResponse | Exception, execution: _Execution) -> bool:
-    """Whether to keep an outcome, because executing again could have the effect twice."""
+    """Return whether to keep an outcome, because executing again could have the effect twice."""
     if isinstance(result, SpearError):
         return result.delivered != "no" and not execution.is_lost
     return True

@@ -33,7 +33,7 @@ class CallTarget(Protocol):
 
     @property
     def closed(self) -> trio.Event:
-        """An event, set when the target is gone. A target never comes back: its owner gets a new one."""
+        """An event, set when the target is gone for good; a reconnected instance has a new target."""
 
     @property
     def is_connected(self) -> bool:
@@ -106,7 +106,7 @@ class CallTarget(Protocol):
 
 
 class Callee(Protocol):
-    """An instance behind a target. The instance may lose its target and get another one."""
+    """An instance that receives calls through a target. After a reconnection, it has a new target."""
 
     @property
     def id(self) -> InstanceId:
@@ -114,7 +114,7 @@ class Callee(Protocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the instance has ended, with all that it was doing."""
+        """Whether the instance is known to have ended; false if a kill had no effect."""
 
     async def wait_exited(self) -> object:
         """Wait until the instance has ended, or counts as ended. A checkpoint."""
@@ -165,4 +165,4 @@ class Chooser(Protocol):
     def late(
         self, function: str, begun: float, deadline: float, delivered: Delivered
     ) -> DeadlineExceeded:
-        """Return the error of a call whose time is up, with the reason if one is known."""
+        """Return the DeadlineExceeded of a call, with the stall that explains it, if one is known."""

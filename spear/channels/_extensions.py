@@ -94,7 +94,7 @@ async def open_extension(
 def _block_of(
     enter: Callable[[], AbstractAsyncContextManager[T]],
 ) -> AbstractAsyncContextManager[T]:
-    """Return the block of an extension. Raises TypeError for a method that returns something else."""
+    """Return the async context manager that ``enter`` makes. Raises TypeError for any other object."""
     block = enter()
     returned: object = block
     if not isinstance(returned, AbstractAsyncContextManager):
@@ -120,7 +120,7 @@ def _too_slow(step: str, seconds: float) -> trio.TooSlowError:
 
 
 def _bugs_of(error: BaseException | None, failure: BaseException | None) -> list[BaseException]:
-    """Return the exceptions in ``error`` that neither cancel nor interrupt and are not in ``failure``."""
+    """Return the leaves of ``error`` that are neither in ``failure`` nor of a class in ``_NO_BUGS``."""
     inside = [] if failure is None else [*leaves_of(failure)]
     leaves = [] if error is None else leaves_of(error)
     return [
@@ -137,9 +137,10 @@ async def _raise_others_first(
     bugs: list[BaseException],
     known: tuple[type[Exception], ...],
 ) -> None:
-    """Raise an interrupt, the failure of the code inside, a cancellation, or an error of a known class.
+    """Raise the first that exists of the exceptions that take precedence over bugs; otherwise return.
 
-    These take precedence over bugs, in this order. If there is none, return.
+    They are: a KeyboardInterrupt, ``failure`` without Cancelled, a Cancelled from outside, and ``error``
+    if its class is in ``known``.
     """
     failed = None if failure is None else _without_cancellations(failure)
     leaves = [leaf for each in (error, failure) if each is not None for leaf in leaves_of(each)]

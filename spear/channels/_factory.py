@@ -309,7 +309,7 @@ class CommunicationFactory:
     # -- connected instances ------------------------------------------------------------------
 
     def has_channel(self, instance: InstanceId) -> bool:
-        """Whether the instance is connected now."""
+        """Return whether the instance is connected now."""
         endpoint = self.manager.endpoint(instance)
         return endpoint is not None and endpoint.is_connected
 

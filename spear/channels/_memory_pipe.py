@@ -144,7 +144,7 @@ class MemoryPipe:
         self.push(FrameType.CREDIT, 0, call_id, credit, 0)
 
     def may_lend(self, segment: Segment) -> bool:
-        """Whether a segment can be delivered: always, because the object itself is."""
+        """Return whether a segment can be delivered: always, because the object itself is."""
         return True
 
     def released(self, number: int) -> bool:
@@ -166,7 +166,7 @@ class MemoryPipe:
         return False
 
     def is_unsent(self, call_id: int, sequence: int) -> bool:
-        """Whether a frame is unsent: never, because all frames are delivered at once."""
+        """Return whether a frame is unsent: never, because all frames are delivered at once."""
         return False
 
     def flush(self) -> None:

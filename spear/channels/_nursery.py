@@ -70,8 +70,8 @@ def _raise_interrupt(group: BaseExceptionGroup[BaseException]) -> None:
 
 
 def _is_all(group: BaseExceptionGroup[BaseException], failure: BaseException) -> bool:
-    # Compares leaves, because a cancelled nursery rebuilds the groups inside its group. Cancellations do
-    # not count: if the block was cancelled when it failed, other tasks may have been cancelled, too.
+    # Compare leaf exceptions: the nursery is cancelled here, and rebuilds groups to remove Cancelled.
+    # Ignore remaining Cancelled: a cancellation from outside also reaches the nursery's other tasks.
     _, others = group.split(trio.Cancelled)
     return others is None or _leaves(others) <= _leaves(failure)
 

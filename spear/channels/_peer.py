@@ -91,7 +91,7 @@ class Peer:
         return self._leaving
 
     def has_never_begun(self, call_id: int) -> bool:
-        """Whether the peer's CLOSE says that this call of ours will not run."""
+        """Return whether the peer's CLOSE says that this call of ours will not run."""
         return call_id > self._took
 
     def as_farewell(self, broken: ChannelBroken) -> SpearError:

@@ -54,8 +54,8 @@ class Pump(trio.abc.Instrument):
     def __init__(self) -> None:
         self.pending: list[Flushable] = []
         self._users = 0
-        self._epoll: select.epoll  # while there are users
-        self._trio_epoll: TrioEpoll | None  # while there are users; None: a task waits for ours
+        self._epoll: select.epoll  # open while there are users
+        self._trio_epoll: TrioEpoll | None  # set while used; None if a task waits for our epoll
         self._readers: dict[int, Callable[[], None]] = {}
         self._spinning_users = 0
 
@@ -82,7 +82,7 @@ class Pump(trio.abc.Instrument):
             return
         for fileno, _ in self._epoll.poll(0):
             on_readable = readers.get(fileno)
-            if on_readable is not None:  # or an earlier reader has stopped this one
+            if on_readable is not None:  # None if an earlier reader in this pass has stopped it
                 on_readable()
 
     async def _wake_up(self, epoll: select.epoll) -> None:
@@ -102,8 +102,8 @@ class Pump(trio.abc.Instrument):
         self._readers[fileno] = on_readable
 
     def stop_reading(self, fileno: int, on_readable: Callable[[], None]) -> None:
-        """Stop calling ``on_readable()``, if that was started; best before the descriptor is closed."""
-        if self._readers.get(fileno) == on_readable:  # and not a later reader with the same number
+        """Stop calling ``on_readable()``, if started; preferably before the descriptor is closed."""
+        if self._readers.get(fileno) == on_readable:  # otherwise a later reader uses the number
             del self._readers[fileno]
             with suppress(OSError):  # the descriptor was closed, which has unregistered it, too
                 self._epoll.unregister(fileno)

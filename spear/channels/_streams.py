@@ -172,7 +172,7 @@ class ItemOutlet:
         self._most_unsent = limits.connection_window_bytes
 
     def takes_item(self, call: Call) -> bool:
-        """Whether the peer has given credit for an item, and the pipe has room."""
+        """Return whether the peer has given credit for an item, and the pipe has room."""
         return self.connection.may_send_item(call) and self._has_room()
 
     def _has_room(self) -> bool:

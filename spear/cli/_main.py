@@ -72,7 +72,7 @@ def _expect_a_command_first(parser: CommandParser, words: Sequence[str]) -> None
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    """Whether errors are reported as JSON, as the output is; also if the command line is invalid.
+    """Return whether errors are reported as JSON, as the output is; also if the command line is invalid.
 
     A running host reports errors as text, because its standard error is a log. So do ``call`` and
     ``invoke``, whose words belong to a function.

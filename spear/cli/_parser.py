@@ -115,7 +115,7 @@ class CommandParser(OptionGroup):
         return next((each for each in self._actions if flag in each.option_strings), None)
 
     def takes_value(self, flag: str) -> bool:
-        """Whether an option of the command takes a value, or may take one."""
+        """Return whether an option of the command takes a value, or may take one."""
         option = self.option(flag)
         return option is not None and option.nargs != 0
 

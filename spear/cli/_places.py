@@ -67,7 +67,7 @@ def check_directory(path: str) -> None:
 
 
 def is_alive(path: str) -> bool:
-    """Whether a process listens at a socket."""
+    """Return whether a process listens at a socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:

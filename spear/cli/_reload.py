@@ -64,7 +64,7 @@ class Part:
         return cls(function, tuple(_look_at(source_file(function))))
 
     def differs_only_in_replicas(self, other: Part) -> bool:
-        """Whether scaling is enough to change from this part to the other."""
+        """Return whether scaling is enough to change from this part to the other."""
         return attrs.evolve(
             self, function=attrs.evolve(self.function, replicas=other.function.replicas)
         ) == other  # fmt: skip
@@ -111,7 +111,7 @@ class Applied:
         self.unsettled: set[str] = set()
 
     def is_applied(self, name: str, part: Part) -> bool:
-        """Whether a deployment runs as ``part`` specifies."""
+        """Return whether a deployment runs as ``part`` specifies."""
         return self.parts.get(name) == part and name not in self.unsettled
 
     async def deploy(self, name: str, part: Part) -> None:

@@ -55,7 +55,7 @@ BROKEN_PIPE: Final = 141
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether an error is a refusal of the operating system, and not a bug."""
+    """Return whether an error is a refusal of the operating system, and not a bug."""
     if isinstance(error, OSError):
         return error.errno in _REFUSALS
     return isinstance(error, MemoryError)

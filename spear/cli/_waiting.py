@@ -13,7 +13,7 @@ def wait_writable(descriptor: int) -> None:
 
 
 def is_writable(descriptor: int) -> bool:
-    """Whether a write would not block now."""
+    """Return whether a write would not block now."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return bool(poll.poll(0))

@@ -87,7 +87,7 @@ def _is_list(kind: object) -> bool:
 
 
 def is_texts(kind: object) -> bool:
-    """Whether a key is a table of strings with names that the user chooses, such as ``environment``."""
+    """Return whether a key is a table of strings with names chosen by the user, as ``environment``."""
     return get_origin(kind) in (Mapping, dict) and get_args(kind) == (str, str)
 
 
@@ -169,7 +169,7 @@ def of_no_type(kind: object) -> str:
 
 
 def can_be_said(kind: object) -> bool:
-    """Whether a value of this type can be written in a configuration."""
+    """Return whether a value of this type can be written in a configuration."""
     kind = _without_none(kind)
     if isinstance(kind, type) and (kind in _KINDS or attrs.has(kind)):
         return True

@@ -195,7 +195,7 @@ class App:
         await operation.action(self, request, name)
 
     def may_know_all(self, request: Request) -> bool:
-        """Whether a request comes from a caller who may see the output of instances."""
+        """Return whether a request comes from a caller who may see the output of instances."""
         return request.is_local or self.settings.token is not None
 
     async def complete(self, work: Callable[[], Awaitable[None]]) -> None:

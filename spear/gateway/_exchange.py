@@ -155,7 +155,7 @@ def whole_in(query: Mapping[str, str], name: str, default: int, *, least: int, m
 
 
 def flag_in(query: Mapping[str, str], name: str) -> bool:
-    """Whether a flag is set in a query. Raises Problem."""
+    """Return whether a flag is set in a query. Raises Problem."""
     text = query.get(name, "false").lower()
     if text not in ("true", "false", "1", "0"):
         raise bad(f"{name} is true or false")

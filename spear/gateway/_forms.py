@@ -43,7 +43,7 @@ class Form(Protocol):
 
 @final
 class Events:
-    """A format of Server-Sent Events."""
+    """A format that sends each item as a Server-Sent Event."""
 
     kind = EVENTS
     is_cut = False
@@ -67,7 +67,7 @@ class Events:
 
 @final
 class Lines:
-    """A format with a line of JSON for each item."""
+    """A format that sends each item as a line of JSON."""
 
     kind = LINES
     is_cut = True
@@ -91,7 +91,7 @@ class Lines:
 
 @final
 class Sequence:
-    """A format that is a CBOR sequence (RFC 8742) of the items."""
+    """A format that sends each item as CBOR, without separators (RFC 8742)."""
 
     kind = SEQUENCE
     is_cut = True
@@ -115,7 +115,7 @@ class Sequence:
 
 @final
 class Raw:
-    """A format of bytes without any framing."""
+    """A format that sends each item as bytes, without framing."""
 
     kind = BYTES
     is_cut = True

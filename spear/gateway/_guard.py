@@ -28,7 +28,7 @@ _CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="spear"'),)
 
 @lru_cache(64)  # most requests name the same host
 def is_loopback(host: str) -> bool:
-    """Whether a host is the loopback interface: "localhost", or any address of it."""
+    """Return whether a host is the loopback interface: "localhost", or any address of it."""
     if host.lower().removesuffix(".") == "localhost":
         return True
     try:
@@ -79,7 +79,7 @@ class AccessGuard:
         return name.endswith(".localhost") or name in self._hosts or is_loopback(name)
 
     def is_known(self, request: Request) -> bool:
-        """Whether a request has the token, or needs none, to see and call everything."""
+        """Return whether a request has the token, or needs none, to see and call everything."""
         if self._token is None or request.is_local:
             return True
         given = request.headers.get(b"authorization")

@@ -189,7 +189,7 @@ async def _call(app: App, request: Request, function: Function, bound: BoundCall
 
 
 def is_outcome(error: SpearError | Problem) -> bool:
-    """Whether an SDK should take an error as the outcome, instead of repeating the invocation.
+    """Return whether an SDK should take an error as the outcome, instead of repeating the invocation.
 
     Repeating is right for a call that has certainly not run and may succeed another time.
     """

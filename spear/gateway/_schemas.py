@@ -151,7 +151,7 @@ def _schema(node: ast.expr | None, levels: int = MAX_LEVELS) -> Schema:
 
 
 def _is_json(value: object) -> bool:
-    """Whether a literal has the same meaning in JSON as in Python."""
+    """Return whether a literal has the same meaning in JSON as in Python."""
     if isinstance(value, str):
         return not any("\ud800" <= each <= "\udfff" for each in value)  # lone surrogates
     return value is None or (isinstance(value, int) and -MAX_INTEGER <= value < MAX_INTEGER)

@@ -39,7 +39,7 @@ def _wrong(message: str, aws_kind: str = "InvalidSignatureException") -> Problem
 
 
 def is_signed(request: Request) -> bool:
-    """Whether a request has an AWS signature; :func:`read_signature` checks its form."""
+    """Return whether a request has an AWS signature; :func:`read_signature` checks its form."""
     return request.headers.get(b"authorization", b"").startswith(ALGORITHM.encode())
 
 

@@ -94,7 +94,7 @@ async def send_items(
 
 
 def _known(source: ItemSource) -> Delivered:
-    """Return whether the source's function has run; "no" if the source is not a function."""
+    """Return ``delivered`` of the source's call; "no" if the source is not a function."""
     return source.delivered if isinstance(source, FunctionStream) else "no"
 
 
@@ -116,7 +116,7 @@ async def _pump(app: App, request: Request, source: ItemSource, form: Form) -> N
                 await _send(request, form.sign_of_life())
             else:
                 data = form.item(count, item)
-                del item  # free it: sending, and waiting for the next item, can take long
+                del item  # free its memory: sending, and waiting for the next item, can take long
                 await _send(request, data)
                 count += 1
     except StopAsyncIteration:
@@ -136,7 +136,7 @@ async def _send(request: Request, data: bytes) -> None:
 
 
 async def _fail(app: App, request: Request, form: Form, error: Exception, known: Delivered) -> None:
-    """Report a failure in a response that has begun. Unless it is ended, it will be cut off."""
+    """Report a failure: in an error response, or in the stream, which is cut off if ``form.is_cut``."""
     if not request.status:
         await app.refuse(request, error)
         return

@@ -324,11 +324,11 @@ class InstanceTemplate(ABC):
     async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
         """Start an instance, which lives at most as long as the block runs.
 
-        Wait until it accepts calls with :meth:`Instance.wait_ready`. Leaving the block stops the instance
-        with :meth:`Instance.stop` if it still runs; an exception or a cancellation kills it at once.
-        Afterwards Spear holds no resource of the instance. An instance that does not exit within
-        ``kill_seconds`` of being killed may still run; an error is logged. An exception of the block is
-        raised as it is, not in a group.
+        Entering does not wait for the login: await :meth:`Instance.wait_ready` before the first call.
+        Leaving the block stops the instance with :meth:`Instance.stop` if it still runs; an exception or
+        a cancellation kills it at once. Afterwards Spear holds no resource of the instance. An instance
+        that does not exit within ``kill_seconds`` of being killed may still run; an error is logged. An
+        exception of the block is raised as it is, not in a group.
 
         Raises:
             ConfigurationError: the id names another runtime, or these settings cannot be used.

@@ -114,7 +114,7 @@ class InstanceBody(ABC):
         pid: the pid of the process, if there is one on this machine.
         exit_status: the exit status as in ``subprocess``; None while running or if unknown.
         has_ended: whether the body is known to have ended; the exit status may become known later.
-        failure: the reason of the end, as the end of "it ...", if it says more than an exit status.
+        failure: the reason why the body ended, as text to follow "it" ("has ended"); else empty.
     """
 
     description: str = ""

@@ -220,7 +220,7 @@ class Instance(metaclass=NoPublicConstructor):
             with trio.move_on_after(self._timeouts.farewell_seconds) as farewell:
                 await channel.peer_leaving.wait()
             if not farewell.cancelled_caught:
-                # Spear's agents exit now. A SIGTERM would only spoil their exit status.
+                # A drained agent of Spear exits by itself. A SIGTERM would change its exit status.
                 with trio.move_on_after(self._limits.shutdown_seconds):
                     await self.wait_exited()
 
@@ -491,7 +491,7 @@ async def host_instance(
         instance._delete(failure)
         if failure is not None:
             try:
-                raise failure  # in place of a Cancelled, whose scope ends the block anyway
+                raise failure  # may replace a Cancelled; the next checkpoint in its scope raises it again
             finally:
                 del failure  # its traceback refers to this frame
     # The nursery cancels itself at the block's end, and so absorbs a cancellation from outside.

@@ -62,8 +62,8 @@ class DeploymentStatistics:
         calls_in_flight: calls that its replicas are working on, draining replicas included.
         waiting: calls that wait for a replica.
         refused: calls that were refused because the queue was full.
-        spawned_because: the reason that its processes are spawned one by one, as the end of "it ...";
-            empty if they are forked from one that has loaded the program, or it has no processes.
+        spawned_because: the reason why processes are spawned one by one, as text to follow "it" ("runs
+            Trio"); empty if they are forked from one that has loaded the program, or there are none.
         functions: statistics of each function that was called, by name.
     """
 

@@ -161,7 +161,7 @@ class Supervisor:
         return (found[0].failure, found[0].is_given_up) if found and found[0].failure else None
 
     def uses(self, open_replica: OpenReplica) -> bool:
-        """Whether a wanted replica is started by ``open_replica``."""
+        """Return whether a wanted replica is started by ``open_replica``."""
         return any(place.open_replica == open_replica for place in self._places.values())
 
     # -- how many -----------------------------------------------------------------------------

@@ -120,5 +120,5 @@ class Instruments:
 
 
 def _is_bound(hook: object, function: object) -> bool:
-    """Whether a hook is a bound method of this very function."""
+    """Return whether a hook is a bound method of this very function."""
     return getattr(hook, "__func__", None) is function

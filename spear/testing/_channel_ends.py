@@ -94,7 +94,7 @@ async def statistics(open_pair: OpenPair) -> None:
         seen = [(host.statistics(), agent.statistics())]
 
         def have_arrived() -> bool:
-            """Whether nothing is under way. A heartbeat may be, at any moment."""
+            """Return whether nothing is under way. A heartbeat may be, at any moment."""
             ours, theirs = seen[0] = host.statistics(), agent.statistics()
             return (ours.messages_sent, ours.bytes_sent, theirs.messages_sent, theirs.bytes_sent) == (
                 theirs.messages_received, theirs.bytes_received,

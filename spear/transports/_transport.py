@@ -150,7 +150,7 @@ class Transport(ABC):
 
 
 def check_names(transport: Transport) -> None:
-    """Raise ConfigurationError for a transport whose name or schemes cannot be used."""
+    """Check a transport's ``name``, ``schemes`` and ``farthest``. Raises ConfigurationError."""
     whose = type(transport).__qualname__
     name = getattr(transport, "name", None)
     schemes: object = transport.schemes

@@ -44,8 +44,8 @@ class PeerConduct:
         self.controls = RateLimit(limits.control_frames_per_second, limits.control_frame_burst)
         self._max_strikes = limits.max_strikes
         self._cancels = RateLimit(limits.cancels_per_second, limits.cancel_burst)
-        self._late_credit = 0  # credit left to ended calls of the peer, for items still in flight
-        self._allowed_for = 0  # number of our calls for which one signal each was allowed
+        self._late_credit = 0  # credit bytes that the peer may still spend on its ended calls
+        self._allowed_for = 0  # calls of this end that each have added a control frame already
 
     def control_untrusted(self, now: float, count: int = 1) -> None:
         """Count control frames."""
@@ -58,7 +58,7 @@ class PeerConduct:
             raise RemoteProtocolError("too many cancelled calls")
 
     def signal_untrusted(self, cost: int, calls: int, now: float) -> None:
-        """Count a signal as control frames, after allowing one more for each call that this end has made.
+        """Allow one more control frame for each new call of this end; then count the signal.
 
         Args:
             cost: number of control frames that the signal counts as.

@@ -334,7 +334,7 @@ class Connection:
         return False
 
     def is_unsent(self, call: CallerSide) -> bool:
-        """Whether no byte of a call that this end made has been sent."""
+        """Return whether no byte of a call that this end made has been sent."""
         return self._sink.is_unsent(call.id, call.sequence)
 
     # -- calls that the peer makes ----------------------------------------------------------------
@@ -403,7 +403,7 @@ class Connection:
     # -- items of streams ---------------------------------------------------------------------------
 
     def may_send_item(self, call: Call) -> bool:
-        """Whether there is credit left to begin an item, on this stream and on the connection."""
+        """Return whether there is credit left to begin an item, on this stream and on the connection."""
         windows = call.windows
         return (
             windows is not None and windows.send.available > 0 and self.windows.send.available > 0
@@ -560,7 +560,7 @@ class Connection:
     def _admit_fragmented(
         self, type_: int, flags: int, call_id: int, a: int, b: int, head: Head | None, size: int
     ) -> bool:
-        """Whether the receiver should keep a fragmented payload; called at its first fragment."""
+        """Return whether the receiver should keep a fragmented payload; called at its first fragment."""
         if type_ not in _IN_PARTS:
             raise RemoteProtocolError(f"frame {type_:#x} in parts")
         in_segment, flags = bool(flags & SEGMENT), flags & ~SEGMENT
@@ -735,7 +735,7 @@ class Connection:
         return call
 
     def _is_over(self, call_id: int) -> bool:
-        """Whether this call existed and has ended; ask only about a call that is not open."""
+        """Return whether this call existed and has ended; ask only about a call that is not open."""
         last = self._next_id - 2 if (call_id - self._next_id) % 2 == 0 else self._peer_last_id
         return 0 < call_id <= last
 

@@ -313,7 +313,7 @@ class Outbox:
     # -- segments -----------------------------------------------------------------------------
 
     def may_lend(self, segment: Segment) -> bool:
-        """Whether this segment can be pushed as it is; see :class:`spear._segments.Lender`."""
+        """Return whether this segment can be pushed as it is; see :class:`spear._segments.Lender`."""
         return self._lender is not None and self._lender.may_lend(segment)
 
     def released(self, number: int) -> bool:
@@ -367,7 +367,7 @@ class Outbox:
         return True
 
     def is_unsent(self, call_id: int, sequence: int) -> bool:
-        """Whether no byte of the frame pushed as number ``sequence`` was taken."""
+        """Return whether no byte of the frame pushed as number ``sequence`` was taken."""
         queue = self._bulk.get(call_id)
         if queue is not None:
             bulk = queue[0]

@@ -135,7 +135,7 @@ class Receiver:
                 self._refused[call_id] = None
 
     def is_assembling(self, call_id: int) -> bool:
-        """Whether a fragmented payload of this call is being received."""
+        """Return whether a fragmented payload of this call is being received."""
         return call_id in self._assemblies
 
     @property

@@ -52,7 +52,7 @@ class SignalQueue:
         self._held: dict[int, tuple[int, bytes]] = {}  # call id -> flags, newest report
 
     def __bool__(self) -> bool:
-        """Whether signals are held back."""
+        """Return whether signals are held back."""
         return bool(self._held)
 
     def send(self, call_id: int, report: Buffer, flags: int, now: float) -> bool:

@@ -51,7 +51,7 @@ class Sink(Protocol):
         """Queue returned credit, added to unsent credit of the same call."""
 
     def may_lend(self, segment: Segment) -> bool:
-        """Whether this segment can be pushed as a payload; otherwise push a view of it.
+        """Return whether this segment can be pushed as a payload; otherwise push a view of it.
 
         Raises as :meth:`spear._segments.Lender.may_lend`.
         """
@@ -66,4 +66,4 @@ class Sink(Protocol):
         """Drop a call's fragmented payload and the frames behind it; return False if there is none."""
 
     def is_unsent(self, call_id: int, sequence: int) -> bool:
-        """Whether no byte of the frame pushed as number ``sequence`` was taken."""
+        """Return whether no byte of the frame pushed as number ``sequence`` was taken."""

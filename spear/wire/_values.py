@@ -113,7 +113,7 @@ def decode_value_untrusted(payload: bytes) -> Value:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a decoded value is made only of ``_TYPES``: cbor2 also makes simple values."""
+    """Return whether a value has only objects of ``_TYPES``: cbor2 also decodes unknown simple values."""
     level = [value]
     while level:
         if not _TYPES.issuperset(map(type, level)):
@@ -123,7 +123,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _has_too_many_items(payload: bytes) -> bool:
-    """Whether a payload has more than MAX_VALUE_ITEMS items; undefined for invalid CBOR.
+    """Return whether a payload has more than MAX_VALUE_ITEMS items; undefined for invalid CBOR.
 
     This takes as long as decoding, so call it only for payloads long enough to have so many items.
     """

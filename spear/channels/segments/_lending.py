@@ -147,7 +147,7 @@ class SegmentLender:
     # -- handing over ---------------------------------------------------------------------------
 
     def may_lend(self, segment: Segment) -> bool:
-        """Whether this segment can be handed over now; see :class:`spear._segments.Lender`."""
+        """Return whether this segment can be handed over now; see :class:`spear._segments.Lender`."""
         size, peer = len(segment), self._peer
         if (
             not self._is_ready

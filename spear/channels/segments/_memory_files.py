@@ -48,7 +48,7 @@ _RIGHTS: Final = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
 
 
 def can_share_memory() -> bool:
-    """Whether this system has memory files with seals."""
+    """Return whether this system has memory files with seals."""
     return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
 
 
@@ -184,7 +184,7 @@ class SharedBuffer(MemoryFile):
 
     @property
     def view(self) -> memoryview:
-        """The memory; writable, until it is sealed. Raises ValueError if it is closed."""
+        """A view of the memory; writable until :meth:`seal`. Raises ValueError after :meth:`close`."""
         if self._view is None:
             raise ValueError("this SharedBuffer is closed")
         return self._view
@@ -198,10 +198,12 @@ class SharedBuffer(MemoryFile):
         return bytes(self.view)
 
     def seal(self) -> None:
-        """Make the memory read-only for all processes, for ever.
+        """Make the memory read-only for all processes, permanently.
+
+        Does nothing if the buffer is closed, or its memory cannot be shared.
 
         Raises:
-            BufferError: a writable view of it still exists.
+            BufferError: a view of the memory, writable or read-only, still exists.
         """
         if self._is_sealed or self.descriptor.fileno < 0:
             return

@@ -47,7 +47,7 @@ def _reset_signals() -> None:  # pragma: no cover
 
 
 def main() -> None:  # pragma: no cover
-    """Wait, and execute the program; exit with 127 if it cannot be executed, 1 if the host has died."""
+    """Wait for the newline, then execute the program. Exit with 127 if that fails, 1 if the host died."""
     if os.read(0, 1) != b"\n":  # the end of the pipe, or the message of the host's guard
         os._exit(1)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -123,7 +123,7 @@ class ProcessTemplate(InstanceTemplate):
 
     @property
     def obstacle(self) -> str:
-        """The reason why processes are spawned, as the end of "it ..."; empty if they are forked."""
+        """The reason why processes are spawned, as text to follow "it"; empty while they are forked."""
         return self.statistics().obstacle
 
     def refresh(self) -> None:

@@ -73,8 +73,8 @@ class ResourceLimits:
 
     def to_resources(self) -> dict[int, tuple[int, int]]:
         """Return the (soft, hard) limits by resource, such as ``resource.RLIMIT_AS``."""
-        # The hard limit on CPU time kills with SIGKILL. The soft limit is a second lower, and kills
-        # with SIGXCPU, which shows the reason.
+        # At the soft limit on CPU time, ``cpu_seconds``, the kernel sends SIGXCPU, which shows the
+        # reason. At the hard limit, one second later, it sends SIGKILL.
         wanted = {
             resource.RLIMIT_AS: (self.memory_bytes, self.memory_bytes),
             resource.RLIMIT_NOFILE: (self.open_files, self.open_files),

@@ -114,8 +114,8 @@ class Template:
     Attributes:
         name: the name for log lines.
         settled: set when it is known whether instances can be forked.
-        obstacle: the reason why the loaded program cannot be forked, as the end of "it ...".
-        failure: the reason why the program could not be loaded, as the end of "it ...".
+        obstacle: why the program cannot be forked, as text to follow "it" ("runs Trio"); else empty.
+        failure: why the program could not be loaded, as text to follow "it"; else empty.
         death: a description of the template's end; empty while it runs.
         is_current: whether more instances may be forked.
         pid: the pid of the process, while it runs.

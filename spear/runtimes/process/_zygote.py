@@ -55,7 +55,8 @@ class ZygoteStatistics:
         spawned: instances that had to be spawned instead.
         loaded: processes that were started to load the program and fork instances.
         died: processes that had loaded the program and then died unexpectedly.
-        obstacle: the reason why instances are spawned, as the end of "it ..."; empty if forked.
+        obstacle: why instances are spawned, as text to follow "it" ("has other threads: ..."); empty
+            while they are forked.
     """
 
     pid: int | None = None
