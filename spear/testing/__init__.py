@@ -1,20 +1,20 @@
-"""Tools for tests: those of Spear, and those of programs that use it.
+"""Tools for the tests of Spear and of programs that use Spear.
 
-For the wire protocol there is :class:`ConnectionPair`, two ends of a connection that exchange real
-bytes without any I/O, so that every order of events and every way of cutting bytes can be tested.
+Wire protocol: :class:`ConnectionPair` is the two ends of a connection. They exchange real bytes without
+any I/O, so that a test can try every order of events and every way of cutting the bytes.
 
-For transports there is :func:`check_transport`, for byte streams alone :func:`check_streams`: Trio's
-suite, and what Spear relies on beyond it.
+Transports: :func:`check_transport` checks a transport, :func:`check_streams` a byte stream alone. The
+cases are Trio's stream suite and the further properties that Spear relies on.
 
-For channels there is :func:`check_channel`, which a channel over a new transport must pass;
-:class:`RawPeer`, an instance that can be made to do anything; and :class:`Functions`, a service made
-of handlers. For everything that waits there are :func:`cancel_sweep` and :func:`interrupt_sweep`; for
-everything that lives long, :class:`TrioStateMachine`, which needs Hypothesis.
+Channels: a channel over a new transport must pass :func:`check_channel`. :class:`RawPeer` is a peer that
+a test can make do anything, and :class:`Functions` a service made of handlers. :func:`cancel_sweep` and
+:func:`interrupt_sweep` test blocking operations. :class:`TrioStateMachine` tests long-lived objects; it
+needs Hypothesis.
 
-For runtimes there is :func:`check_runtime`, which a runtime must pass.
+Runtimes: a runtime must pass :func:`check_runtime`.
 
-For programs of several instances there is :func:`simulate`: a spearlet, its instances and a network that
-fails, in one Trio run that a seed repeats.
+Programs of several instances: :func:`simulate` runs a spearlet, its instances and an unreliable network
+in one Trio run. A seed makes the run repeatable.
 """
 
 from typing import TYPE_CHECKING
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Load what needs Hypothesis only when it is asked for (PEP 562)."""
+    """Import the names that need Hypothesis on first use (PEP 562)."""
     if name not in ("TrioStateMachine", "in_trio"):
         raise AttributeError(f"module 'spear.testing' has no attribute {name!r}")
     from . import _stateful

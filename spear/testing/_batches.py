@@ -1,8 +1,8 @@
-"""Batches of answers with a frame among them that breaks the rules.
+"""Batches of response frames that contain one frame that breaks the protocol.
 
-Frames that arrive together are handled together. A channel ignores the frames behind a bad one, but it
-must not lose the calls that these frames answer: each call has to end by its deadline, whatever a peer
-sends after its login.
+A channel handles all frames of one read together. It ignores the frames after a bad one, but it must not
+lose the calls that these frames answer: each call has to end by its deadline, whatever the peer sends
+after its login.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from random import Random
 
 TIMEOUT_SECONDS: Final = 1.0
-"""The timeout of each call; a call that ends with the connection ends well before."""
+"""Timeout of each call. A call that fails with the connection ends well before this timeout."""
 
 MAX_CALLS: Final = 6
 
 REJECTED: Final = 7
-"""The code of a failure; see `docs/wire.md`."""
+"""A failure code of ERROR frames; see `docs/wire.md`."""
 
 KINDS: Final = ("request", "reported", "stream")
 
@@ -57,7 +57,7 @@ GOOD_FRAMES: Final[dict[str, MakeFrame]] = {
     ),
     "unknown frame": lambda id_: _encode(UNKNOWN_TYPE, call_id=id_, payload=b"?"),
 }
-"""Frames that an agent may send at any time; made for the id of an open call."""
+"""Frames that an agent may send at any time. Each function gets the id of an open call."""
 
 BAD_FRAMES: Final[dict[str, MakeFrame]] = {
     "announces nothing": lambda _: _encode(
@@ -98,18 +98,18 @@ BAD_FRAMES: Final[dict[str, MakeFrame]] = {
     "is no frame": lambda _: b"GET / HTTP/1.1\r\nHost: spear\r\n\r\n",
     "has no length": lambda _: bytes(64),
 }
-"""Frames that break a rule."""
+"""Frames that break the protocol. Each function gets the id of an open call."""
 
 
 @final
 class _Call:
-    """A call under way, and what became of it."""
+    """A call in flight, and later its outcome."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.id = 0
         self.outcome: bytes | SpearError | None = None
-        self.answer = b""  # with what it is answered, a result or the message of a failure
+        self.answer = b""  # the result, or the message of the failure, that the peer sends
 
     async def run(self, channel: CommunicationChannel) -> None:
         try:
@@ -126,7 +126,7 @@ class _Call:
             self.outcome = failure
 
     def frames(self, rng: Random) -> list[bytes]:
-        """An answer, with all that may stand in front of it."""
+        """Return the frames of an answer: items or a progress report first, if any, then the outcome."""
         frames = []
         if self.kind == "stream":
             frames += [
@@ -146,7 +146,7 @@ class _Call:
         return frames
 
     def check(self, *, was_answered: bool, may_be_late: bool) -> None:
-        """Raise AssertionError for an outcome that this call may not have."""
+        """Raise AssertionError if the call's outcome is not an allowed one."""
         outcome = self.outcome
         got = outcome if isinstance(outcome, bytes) else str(outcome).encode()
         if was_answered and not (may_be_late and isinstance(outcome, DeadlineExceeded)):
@@ -161,22 +161,22 @@ class _Call:
 async def check_channel_with_bad_batches(
     open_raw: OpenRaw, rng: Random, *, lives: int = 100, slack_seconds: float = HANG_SECONDS
 ) -> None:
-    """Answer calls in one piece with a frame that breaks the rules, again and again.
+    """Answer calls, on many channels, with batches of frames that contain a bad frame.
 
     Each channel has a few calls of all kinds. The peer answers some of them in one batch of frames, which
-    also holds a bad frame, and sends the batch whole, byte by byte or cut at random. Each call has to end
-    by its deadline. A call that was answered in front of the bad frame has to end with its answer; any
-    other call ends with its own answer or with a failure. In a quarter of the batches the bad frame is a
-    copy of another frame of the batch with some bits flipped; then no answer is checked.
+    also contains a bad frame, and sends the batch whole, byte by byte or cut at random. Each call has to
+    end by its deadline. A call whose answer precedes the bad frame has to end with this answer; any other
+    call ends with its own answer or with a failure. In a quarter of the batches the bad frame is a copy
+    of another frame of the batch with some bits flipped; the answers are then not checked.
 
     Args:
-        open_raw: opens a channel, and the peer: a host's channel and an agent, or the other way around.
-        rng: chooses the batches.
-        lives: how many channels are opened.
-        slack_seconds: how late a call may end; a virtual clock needs next to none.
+        open_raw: opens a channel and its peer: a host's channel and an agent, or the other way around.
+        rng: draws the batches.
+        lives: number of channels to open.
+        slack_seconds: seconds that a call may end after its deadline; near zero for a virtual clock.
 
     Raises:
-        AssertionError: a call got an answer that is not its own, or lost one; a note tells the batch.
+        AssertionError: a call got another call's answer, or lost its own; a note lists the batch.
         trio.TooSlowError: a call did not end.
     """
     for life in range(lives):
@@ -214,9 +214,9 @@ class _Batch:
     """A batch of frames that a peer sends at once: answers, other good frames, and a bad one.
 
     Attributes:
-        steps: the frames, each with a name, and the call that it answers.
-        data: their bytes.
-        answered: the calls that are answered in front of the bad frame.
+        steps: the frames: a name, the bytes, and the call that they answer, or None.
+        data: the bytes of all frames.
+        answered: the calls whose answers precede the bad frame.
         is_flipped: whether the bad frame is a good one with flipped bits.
     """
 

@@ -1,13 +1,12 @@
-"""Cancel an operation at every moment of its life, one run for each.
+"""Cancel an operation before each of its steps, one run per step.
 
-Most code that is correct when it is let alone loses a waiter, a slot or a descriptor when it is
-cancelled at one particular step. There are not many steps, so all of them can be tried. Trio's
-instruments tell when any task takes a step; the sweep counts those steps from the operation's start,
-and cancels it in front of the first one, in another run in front of the second one, and so on until a
-run ends without having been cancelled.
+Code that works uncancelled may lose a waiter, a slot or a file descriptor when it is cancelled at one
+particular step. An operation has few steps, so a sweep can try all of them. A Trio instrument counts the
+steps of tasks from the operation's start. The first run cancels the operation before the first step, the
+next run before the second one, and so on until a run ends without having been cancelled.
 
-Steps of *all* tasks are counted, not only the operation's own: a task that waits takes none, and
-whether its cancellation is clean depends on how far the others have come meanwhile.
+The sweep counts the steps of *all* tasks: a waiting task takes no steps, and whether its cancellation is
+clean depends on the progress of the other tasks.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ import trio.testing
 T = TypeVar("T")
 
 _NO_MORE: Final = 2**62
-"""A step that no operation reaches."""
+"""A step number that no operation reaches."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Sweep:
-    """What a sweep has done.
+    """The result of a cancel sweep.
 
     Attributes:
-        runs: how often the operation was started; all but the first and the last were cancelled.
-        survived: how many runs finished although they were cancelled, because it came too late.
+        runs: runs of the operation; all but the first and the last were cancelled.
+        survived: cancelled runs whose operation still finished, because the cancellation came too late.
     """
 
     runs: int
@@ -44,16 +43,16 @@ class Sweep:
 @final
 @attrs.frozen
 class Resources:
-    """What a leak would show in."""
+    """The resources that a leak would show in: names of the tasks, and open file descriptors."""
 
     tasks: tuple[str, ...]
     descriptors: int
 
     @classmethod
     def count(cls) -> Resources:
-        """Those of this Trio run and of this process, now."""
+        """Count the tasks of this Trio run and the open file descriptors of this process."""
         root = trio.lowlevel.current_root_task()
-        assert root is not None  # a task asks
+        assert root is not None  # the caller is a task
         names, found = [], [root]
         while found:
             task = found.pop()
@@ -65,7 +64,7 @@ class Resources:
 
 @final
 class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope in front of the n-th step that any task takes."""
+    """An instrument that cancels a scope before the n-th step, counted over all tasks."""
 
     def __init__(self, scope: trio.CancelScope, step: int) -> None:
         self._scope = scope
@@ -75,7 +74,7 @@ class _CancelAtStep(trio.abc.Instrument):
         self._count()
 
     def after_io_wait(self, timeout: float) -> None:
-        # What the kernel has done meanwhile is a step, too: bytes have come or gone.
+        # Counts as a step, too: the kernel may have moved bytes meanwhile.
         self._count()
 
     def _count(self) -> None:
@@ -92,30 +91,30 @@ async def cancel_sweep(
     max_runs: int = 10_000,
     hang_seconds: float = 10.0,
 ) -> Sweep:
-    """Cancel ``operation(subject)`` at every step there is, each time with a subject of its own.
+    """Cancel ``operation(subject)`` at each of its steps, each time with a new subject.
 
-    After each run ``check(subject)`` is called, which should find nobody waiting and nothing held,
-    and the subject still usable, or closed for a reason that it can tell. When the subject is closed,
-    and what it left to threads has come to its end there, no task and no file descriptor may be left
-    that was not there before.
+    After each run the sweep calls ``check(subject)``. The check should verify that no task waits and no
+    slot is held, and that the subject is usable, or closed for a reason that it reports. After the
+    subject is closed and its work in threads has ended, the sweep verifies that no new task and no new
+    file descriptor is left.
 
     Args:
-        open_subject: what the operation is performed on, opened and closed for every run. One subject
-            for all runs, ``lambda: contextlib.nullcontext(subject)``, is quicker, but only for one that
-            keeps no tasks or descriptors of its own between calls. A channel with handlers at this end
-            does: it keeps the workers that it has needed so far.
-        operation: what is cancelled. It may raise nothing but ``trio.Cancelled``.
-        check: raises if something is wrong.
-        max_runs: give up after so many.
-        hang_seconds: neither operation nor check may take longer, on Trio's clock.
+        open_subject: opens the subject of the operation, for each run anew. One subject for all runs,
+            ``lambda: contextlib.nullcontext(subject)``, is quicker, but works only if the subject keeps
+            no tasks or descriptors of its own between calls. A channel with handlers at this end does
+            keep tasks: the workers that it has needed so far.
+        operation: the function to cancel. It may raise nothing but ``trio.Cancelled``.
+        check: raises an exception if the subject is in a bad state.
+        max_runs: number of runs after which the sweep fails.
+        hang_seconds: most seconds for the operation, and for the check, on Trio's clock.
 
     Raises:
-        AssertionError: something was left over, something took too long, or there were too many
-            runs. A note says at which step the operation was cancelled.
-        Exception: what operation and check raise, with the same note.
+        AssertionError: a task or a descriptor was left over, the operation or the check took too long,
+            or there were too many runs. A note has the step at which the operation was cancelled.
+        Exception: an exception of the operation or of the check, with the same note.
     """
     survived = 0
-    # The first run is not cancelled: it makes what is made once and kept, like threads and caches.
+    # The first run is not cancelled: it creates objects that are kept, such as threads and caches.
     await _run(open_subject, operation, check, _NO_MORE, hang_seconds)
     for step in range(1, max_runs):
         try:
@@ -138,7 +137,7 @@ async def _run(
     step: int,
     hang_seconds: float,
 ) -> tuple[bool, bool]:
-    """One run; returns whether it was cancelled, and whether the operation came to its end."""
+    """Run the operation once; return whether it was cancelled, and whether it finished."""
     await trio.testing.wait_all_tasks_blocked()
     before, busy_before = Resources.count(), busy_threads()
     async with open_subject() as subject:
@@ -155,29 +154,29 @@ async def _run(
     await within(hang_seconds, threads_end, busy_before, "a thread that was left behind")
     await trio.testing.wait_all_tasks_blocked()
     after = Resources.count()
-    # Fewer descriptors are no leak: something older was collected meanwhile.
+    # Fewer descriptors are no leak: the garbage collector may have closed older ones meanwhile.
     if after.tasks != before.tasks or after.descriptors > before.descriptors:
         raise AssertionError(f"before: {before}, after: {after}")
     return scope.cancel_called, not scope.cancelled_caught
 
 
 def busy_threads() -> int:
-    """How many of Trio's worker threads are at work."""
+    """Return how many of Trio's worker threads are busy."""
     return trio.to_thread.current_default_thread_limiter().borrowed_tokens
 
 
 async def threads_end(busy_before: int) -> None:
-    """Wait until no more of Trio's worker threads are at work than were before.
+    """Wait until at most ``busy_before`` of Trio's worker threads are busy.
 
-    Trio cannot interrupt a name resolution. When its caller is cancelled it goes on in its thread, with
-    a file or a socket open, and holds its token of the limiter until it is done.
+    Trio cannot interrupt a name resolution. After its caller is cancelled, the resolution goes on in its
+    thread, with a file or a socket open, and holds a token of the limiter until it ends.
     """
     limiter = trio.to_thread.current_default_thread_limiter()
     ours: list[object] = []
     try:
         while busy_threads() - len(ours) > busy_before:
             token = object()
-            await limiter.acquire_on_behalf_of(token)  # when none is left, until one comes back
+            await limiter.acquire_on_behalf_of(token)  # blocks while no token is free
             ours.append(token)
     finally:
         for token in ours:

@@ -1,6 +1,6 @@
 """The conformance suite for channels: calls with one answer, and their failures.
 
-The cases that gRPC's interoperability tests have as well bear the same names and use the same sizes.
+Cases that come from gRPC's interoperability tests have gRPC's names and sizes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ FAILURES: Final[tuple[CallFailed, ...]] = (
 
 @case
 async def empty_unary(open_pair: OpenPair) -> None:
-    """Nothing in, nothing out."""
+    """An empty request gets an empty answer."""
     async with offer(open_pair, echo=echo) as pair:
         for channel in pair:
             response = await channel.request("echo")
@@ -76,7 +76,7 @@ async def empty_unary(open_pair: OpenPair) -> None:
 
 @case
 async def large_unary(open_pair: OpenPair) -> None:
-    """Bodies of several fragments, and all sizes at which something changes."""
+    """Bodies of several fragments arrive unchanged, as do bodies around each size limit."""
     async with offer(open_pair, sized=sized, echo=echo) as pair:
         for channel in pair:
             body = b"%d\n" % RESPONSE_BYTES + bytes(REQUEST_BYTES - 7)
@@ -92,7 +92,7 @@ async def large_unary(open_pair: OpenPair) -> None:
 
 @case
 async def kinds_of_bodies(open_pair: OpenPair) -> None:
-    """Whatever is bytes may be sent; what arrives is ``bytes``."""
+    """Any bytes-like object may be sent, and arrives as ``bytes``."""
     body = bytes(range(256)) * 40
     async with offer(open_pair, echo=echo) as (host, _):
         for given in (body, bytearray(body), memoryview(body), memoryview(body).cast("I")):
@@ -103,7 +103,7 @@ async def kinds_of_bodies(open_pair: OpenPair) -> None:
 
 @case
 async def shared_bodies(open_pair: OpenPair) -> None:
-    """What is sent as shared memory arrives as such, over every transport; bytes stay bytes."""
+    """Shared memory arrives as shared memory, over every transport; bytes arrive as bytes."""
 
     async def share(call: InboundCall) -> SharedBuffer:
         with call.view() as view:
@@ -130,7 +130,7 @@ async def shared_bodies(open_pair: OpenPair) -> None:
 
 @case
 async def concurrent_large_unary(open_pair: OpenPair) -> None:
-    """Many large calls at once, which take turns and do not mix."""
+    """Many large concurrent calls take turns on the connection, and their bodies do not mix."""
 
     async def call(channel: CommunicationChannel, number: int) -> None:
         size = REQUEST_BYTES + number
@@ -145,7 +145,7 @@ async def concurrent_large_unary(open_pair: OpenPair) -> None:
 
 @case
 async def out_of_order_answers(open_pair: OpenPair) -> None:
-    """A call that is answered later does not hold up the next one."""
+    """Calls may be answered in any order: an unanswered call does not delay later ones."""
     gates = {b"%d" % number: trio.Event() for number in range(5)}
     order: list[bytes] = []
 
@@ -170,7 +170,7 @@ async def out_of_order_answers(open_pair: OpenPair) -> None:
 
 @case
 async def both_sides_start_calls(open_pair: OpenPair) -> None:
-    """A function calls back while it is being called, three levels deep."""
+    """A function calls its caller back while it runs, three levels deep."""
 
     async def bounce(call: InboundCall) -> bytes:
         left = int(call.payload)
@@ -186,7 +186,7 @@ async def both_sides_start_calls(open_pair: OpenPair) -> None:
 
 @case
 async def what_goes_with_a_call(open_pair: OpenPair) -> None:
-    """Metadata, kind of payload, key and deadline reach the handler; reports reach the caller."""
+    """Metadata, encoding, key and deadline reach the handler; progress reports reach the caller."""
     seen: list[tuple[object, ...]] = []
 
     async def look(call: InboundCall) -> bytes:
@@ -232,7 +232,7 @@ async def what_goes_with_a_call(open_pair: OpenPair) -> None:
 
 @case
 async def status_code_and_message(open_pair: OpenPair) -> None:
-    """Every kind of failure arrives as what it was, from calls and from streams."""
+    """Every kind of failure arrives with its type, message and ``delivered``, in calls and streams."""
 
     async def fail(call: InboundCall) -> bytes:
         raise FAILURES[int(call.payload)]
@@ -258,7 +258,7 @@ async def status_code_and_message(open_pair: OpenPair) -> None:
 
 @case
 async def special_status_message(open_pair: OpenPair) -> None:
-    """A message may be any text, and of any length; what is too long is cut."""
+    """An error message may be any text; a message longer than the limit is cut."""
 
     async def fail(call: InboundCall) -> bytes:
         raise ValueError(SPECIAL_MESSAGE * int(call.payload))
@@ -277,7 +277,7 @@ async def special_status_message(open_pair: OpenPair) -> None:
 
 @case
 async def unimplemented_method(open_pair: OpenPair) -> None:
-    """A name that is not there: NotFound, before anything was executed."""
+    """A call of an unknown name fails with NotFound, before any code has run."""
     async with offer(open_pair, echo=echo) as pair:
         for channel in pair:
             error = await caught(channel.request, "nothing", b"x" * 1_000_000)
@@ -288,7 +288,7 @@ async def unimplemented_method(open_pair: OpenPair) -> None:
 
 @case
 async def unimplemented_service(open_pair: OpenPair) -> None:
-    """A side that offers nothing at all."""
+    """A call to a peer that offers no functions at all fails with NotFound."""
     async with open_pair() as pair:
         for channel in pair:
             error = await caught(channel.request, "nothing")
@@ -297,7 +297,7 @@ async def unimplemented_service(open_pair: OpenPair) -> None:
 
 @case
 async def too_large(open_pair: OpenPair) -> None:
-    """What the peer would not take is refused where it is, and the channel goes on."""
+    """A payload above the peer's limits is refused by its sender, and the channel stays usable."""
     limits = WireLimits(max_message_bytes=100_000, call_seconds=10)
     async with offer_limited(open_pair, limits, sized=sized, items=items, echo=echo) as (host, _):
         error = await caught(host.request, "echo", bytes(100_001))
@@ -315,7 +315,7 @@ async def too_large(open_pair: OpenPair) -> None:
 
 @case
 async def timeout_on_sleeping_server(open_pair: OpenPair) -> None:
-    """A deadline of 1 ms: the caller hears of it, and the handler is cancelled."""
+    """When a deadline of 1 ms expires, the caller gets DeadlineExceeded and the handler is cancelled."""
     functions = Functions({"sleep": sleep, "echo": echo})
     async with open_pair(agent_service=functions, functions=functions.names) as (host, agent):
         error = await caught(lambda: host.request("sleep", timeout=0.001))
@@ -332,7 +332,7 @@ async def timeout_on_sleeping_server(open_pair: OpenPair) -> None:
 
 @case
 async def cancel_after_begin(open_pair: OpenPair) -> None:
-    """Cancelled while the handler runs: it is cancelled, too, and its slot comes back."""
+    """Cancelling a call or leaving a stream cancels the running handler, and frees its slot."""
     functions = Functions({"sleep": sleep, "total": total, "echo": echo})
     async with open_pair(agent_service=functions, functions=functions.names) as (host, agent):
         async with trio.open_nursery() as nursery:

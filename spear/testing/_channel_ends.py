@@ -1,4 +1,4 @@
-"""The conformance suite for channels: limits, numbers, and the end."""
+"""The conformance suite for channels: limits, statistics, closing and draining."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ._conformance import (
 
 @case
 async def max_calls(open_pair: OpenPair) -> None:
-    """Callers beyond the peer's limit wait for their turn, in order, or until their deadline."""
+    """Callers beyond the peer's limit of concurrent calls queue in order, until their deadlines."""
     order: list[tuple[int, bytes]] = []
     gate = trio.Event()
 
@@ -55,7 +55,7 @@ async def max_calls(open_pair: OpenPair) -> None:
             assert isinstance(error, DeadlineExceeded)
             assert error.delivered == "no"
             gate.set()
-        # In order, but for two that get their turn in the same pass of the scheduler.
+        # In order, except for two callers that get their slots in the same pass of the scheduler.
         places = [int(payload) for _, payload in sorted(order)]
         assert all(abs(place - number) <= 1 for number, place in enumerate(places)), places
         assert host.statistics().most_calls_in_flight == 2
@@ -63,7 +63,7 @@ async def max_calls(open_pair: OpenPair) -> None:
 
 @case
 async def statistics(open_pair: OpenPair) -> None:
-    """The numbers of both ends agree with what has happened, and with each other."""
+    """The statistics of both ends agree with the calls made, and with each other."""
 
     async def fail(call: InboundCall) -> bytes:
         raise ValueError
@@ -94,7 +94,7 @@ async def statistics(open_pair: OpenPair) -> None:
         seen = [(host.statistics(), agent.statistics())]
 
         def have_arrived() -> bool:
-            """Return whether nothing is under way. A heartbeat may be, at any moment."""
+            """Return whether all bytes sent have arrived; a heartbeat may be in flight at any time."""
             ours, theirs = seen[0] = host.statistics(), agent.statistics()
             return (ours.messages_sent, ours.bytes_sent, theirs.messages_sent, theirs.bytes_sent) == (
                 theirs.messages_received, theirs.bytes_received,
@@ -119,7 +119,7 @@ async def statistics(open_pair: OpenPair) -> None:
 
 @case
 async def close_wakes_everybody(open_pair: OpenPair) -> None:
-    """Whoever waits at either end hears that one end was closed, whichever it was."""
+    """Closing either end wakes all tasks that wait at both ends, with the reason."""
     for closer in (0, 1):
         async with offer_limited(open_pair, WireLimits(max_calls=4), sleep=sleep) as pair:
             woken: list[SpearError] = []
@@ -148,7 +148,7 @@ async def close_wakes_everybody(open_pair: OpenPair) -> None:
 
 
 async def _receive_all(channel: CommunicationChannel) -> None:
-    """What has arrived before the end is still there."""
+    """Receive messages that arrived before the channel closed, until ``receive`` raises."""
     while True:
         await channel.receive()
 
@@ -156,7 +156,7 @@ async def _receive_all(channel: CommunicationChannel) -> None:
 async def _start_waiters(
     nursery: trio.Nursery, channel: CommunicationChannel, woken: list[SpearError]
 ) -> None:
-    """Six tasks that wait on ``channel`` for calls and streams."""
+    """Start six tasks that wait on ``channel`` for calls and streams."""
 
     async def stream(use: Callable[[trio.Event], Awaitable[None]]) -> None:
         started = trio.Event()
@@ -190,7 +190,7 @@ async def _start_waiters(
 async def _start_messages(
     nursery: trio.Nursery, channel: CommunicationChannel, woken: list[SpearError]
 ) -> None:
-    """Two tasks that wait on ``channel``: for a message, and for room for one."""
+    """Start two tasks that wait on ``channel``: for a message, and for room to send one."""
 
     async def flood() -> None:
         while True:
@@ -208,7 +208,7 @@ async def _wait_for(woken: list[SpearError], function: Callable[[], Awaitable[ob
 
 @case
 async def drain(open_pair: OpenPair) -> None:
-    """What runs may finish, nothing new begins, on either side."""
+    """After one side drains, calls in flight finish, and both sides refuse new ones."""
     for drainer in (0, 1):
         gate = trio.Event()
         begun: list[InboundCall] = []
@@ -227,7 +227,7 @@ async def drain(open_pair: OpenPair) -> None:
             async with trio.open_nursery() as nursery:
                 for channel in pair:
                     nursery.start_soon(finish, channel)
-                # A call that is under way when the drain begins may be refused: both have begun.
+                # Wait for both handlers: a request that arrives after the drain began may be refused.
                 await wait_until(lambda begun=begun: len(begun) == 2)  # type: ignore[misc]  # bound now
                 nursery.start_soon(pair[drainer].drain, 10)
                 await pair[1 - drainer].peer_leaving.wait()

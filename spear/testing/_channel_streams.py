@@ -31,7 +31,7 @@ from ._services import Functions
 
 @case
 async def client_streaming(open_pair: OpenPair) -> None:
-    """Items to a function, one answer."""
+    """A stream of items to a function gets one answer."""
     async with offer(open_pair, total=total) as pair:
         for channel in pair:
             async with channel.open_stream("total", sends_items=True) as stream:
@@ -43,7 +43,7 @@ async def client_streaming(open_pair: OpenPair) -> None:
 
 @case
 async def server_streaming(open_pair: OpenPair) -> None:
-    """Items from a function."""
+    """Items that a function sends arrive unchanged and in order."""
     wanted = b" ".join(b"%d" % size for size in RESPONSE_SIZES)
     async with offer(open_pair, items=items) as pair:
         for channel in pair:
@@ -56,7 +56,7 @@ async def server_streaming(open_pair: OpenPair) -> None:
 
 @case
 async def ping_pong(open_pair: OpenPair) -> None:
-    """Items in both directions, each in answer to the one before."""
+    """Items go in both directions, each in answer to the one before."""
     async with offer(open_pair, answers=answers) as pair:
         for channel in pair:
             async with channel.open_stream("answers", sends_items=True) as stream:
@@ -69,7 +69,7 @@ async def ping_pong(open_pair: OpenPair) -> None:
 
 @case
 async def empty_stream(open_pair: OpenPair) -> None:
-    """A stream without items, both ways; and items without bytes are items."""
+    """A stream may have no items in either direction, and an empty item is an item."""
     async with offer(open_pair, answers=answers, items=items) as (host, _):
         async with host.open_stream("answers", sends_items=True) as stream:
             await stream.send_eof()
@@ -82,7 +82,7 @@ async def empty_stream(open_pair: OpenPair) -> None:
 
 @case
 async def many_items(open_pair: OpenPair) -> None:
-    """Small and large ones, more than any window holds: all of them, in order."""
+    """Small and large items, more than any window holds, all arrive in order."""
     sizes = [size for _ in range(40) for size in (1, 100, 9_000, 70_000, 0)] + [600_000, 2]
 
     async def repeat(call: InboundCall) -> bytes:
@@ -109,7 +109,7 @@ async def many_items(open_pair: OpenPair) -> None:
 
 @case
 async def cancel_after_first_response(open_pair: OpenPair) -> None:
-    """Leaving a stream in the middle ends its function, and gives its credit back."""
+    """Leaving a stream before its end cancels the function, and returns the stream's credit."""
     functions = Functions({"answers": answers, "items": items, "echo": echo})
     async with open_pair(agent_service=functions, functions=functions.names) as (host, agent):
         async with host.open_stream("answers", sends_items=True) as stream:
@@ -118,7 +118,7 @@ async def cancel_after_first_response(open_pair: OpenPair) -> None:
         await wait_idle(host, agent)
         assert functions.running == 0
         assert isinstance(await caught(stream.receive), CallCancelled)
-        # More than the windows hold, if what was dropped did not come back.
+        # More than the windows hold, unless the credit of dropped items is returned.
         for _ in range(10):
             async with host.open_stream("items", b"200000 " * 10) as stream:
                 assert len(await stream.receive()) == 200_000
@@ -128,7 +128,7 @@ async def cancel_after_first_response(open_pair: OpenPair) -> None:
 
 @case
 async def slow_consumer(open_pair: OpenPair) -> None:
-    """Who does not take its items stops their sender, and nobody else."""
+    """A consumer that takes no items blocks their sender, and no other call."""
     sent = 0
 
     async def pour(call: InboundCall) -> bytes:
@@ -152,7 +152,7 @@ async def slow_consumer(open_pair: OpenPair) -> None:
 
 @case
 async def wrong_use_of_streams(open_pair: OpenPair) -> None:
-    """What cannot work says so, at once and without harm to anything else."""
+    """Misuse of a stream raises an exception at once, and harms no other call."""
     gate = trio.Event()
 
     async def wait(call: InboundCall) -> bytes:
@@ -160,12 +160,12 @@ async def wrong_use_of_streams(open_pair: OpenPair) -> None:
         return b""
 
     async with offer(open_pair, items=items, wait=wait, echo=echo, total=total) as (host, _):
-        # a stream that is called as a function
+        # a stream function that is called without a stream
         assert isinstance(await caught(host.request, "items", b"1 2 3"), CallFailed)
         async with host.open_stream("wait") as stream:
-            # items for a function that was not to get any
+            # items for a stream that was opened without ``sends_items``
             assert isinstance(await caught(stream.send, b""), LocalProtocolError)
-            # two tasks at the same end
+            # two tasks that receive at the same end
             async with trio.open_nursery() as nursery:
                 for _ in range(2):
                     nursery.start_soon(_expect_one_of, stream.receive)
@@ -189,7 +189,7 @@ async def _expect_one_of(receive: Callable[[], Awaitable[object]]) -> None:
 
 @case
 async def one_way_messages(open_pair: OpenPair) -> None:
-    """Messages without an answer, in both directions at once, in order."""
+    """Messages without an answer arrive in order, in both directions at once."""
     count = 300
 
     async def send(channel: CommunicationChannel, name: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A conformance suite for channels, whatever carries them; like Trio's for streams."""
+"""A conformance suite for channels over any transport, like Trio's suite for streams."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 async def check_channel(open_pair: OpenPair) -> None:
-    """Perform all of :data:`CHANNEL_CASES` with pairs that ``open_pair`` opens.
+    """Run all of :data:`CHANNEL_CASES` with pairs that ``open_pair`` opens.
 
     Each case opens a pair of its own, so that it starts from a known state.
 
     Raises:
-        AssertionError: the channel does not do what it should; a note names the case.
-        trio.TooSlowError: it hangs.
+        AssertionError: the channel fails a case; a note names the case.
+        trio.TooSlowError: a case hangs.
     """
     for name, case in CHANNEL_CASES.items():
         try:

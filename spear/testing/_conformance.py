@@ -1,4 +1,4 @@
-"""The frame of the conformance suite for channels: what a case is, and what cases have in common.
+"""The base of the conformance suite for channels: the type of a case, and helpers that cases share.
 
 The cases are in ``_channel_calls``, ``_channel_streams``, ``_channel_ends`` and ``_misbehaviour``.
 """
@@ -22,7 +22,7 @@ Pair: TypeAlias = tuple[CommunicationChannel, CommunicationChannel]
 
 
 class OpenPair(Protocol):
-    """Opens the two ends of a channel: (host's, agent's)."""
+    """A function that opens the two ends of a channel: (host's, agent's)."""
 
     def __call__(
         self,
@@ -33,26 +33,26 @@ class OpenPair(Protocol):
         streams: Collection[str] = (),
         limits: WireLimits = DEFAULT_WIRE_LIMITS,
     ) -> AbstractAsyncContextManager[Pair]:
-        """As :func:`spear.channels.open_memory_channels` does."""
+        """Open a pair like :func:`spear.channels.open_memory_channels`, for as long as the block runs."""
 
 
 ChannelCase: TypeAlias = Callable[[OpenPair], Awaitable[None]]
 
 HANG_SECONDS: Final = 15.0
-"""No case waits for anything so long, however slow the machine."""
+"""Seconds after which a case fails; more than any case needs, even on a slow machine."""
 
 REQUEST_BYTES: Final = 271_828
 RESPONSE_BYTES: Final = 314_159
 REQUEST_SIZES: Final = (27_182, 8, 1_828, 45_904)
 RESPONSE_SIZES: Final = (31_415, 9, 2_653, 58_979)
-"""gRPC's sizes: around what fits into a frame, a read and a fragment."""
+"""gRPC's sizes: around the sizes of a frame, a read and a fragment."""
 
 CHANNEL_CASES: Final[dict[str, ChannelCase]] = {}
-"""All cases by name, to run them one by one."""
+"""All cases by name, for running them one by one."""
 
 
 def case(function: ChannelCase) -> ChannelCase:
-    """Make a case of a function; its name is the function's."""
+    """Register a function as a case under the function's name, with a time limit."""
 
     async def limited(open_pair: OpenPair) -> None:
         with trio.fail_after(HANG_SECONDS):
@@ -63,14 +63,14 @@ def case(function: ChannelCase) -> ChannelCase:
 
 
 def offer(open_pair: OpenPair, **handlers: CallHandler) -> AbstractAsyncContextManager[Pair]:
-    """A pair of which both ends offer the same functions."""
+    """Open a pair whose ends both offer the same functions."""
     return offer_limited(open_pair, DEFAULT_WIRE_LIMITS, **handlers)
 
 
 def offer_limited(
     open_pair: OpenPair, limits: WireLimits, **handlers: CallHandler
 ) -> AbstractAsyncContextManager[Pair]:
-    """The same under limits of its own."""
+    """Open a pair with the given limits, whose ends both offer the same functions."""
     functions = Functions(handlers)
     return open_pair(
         host_service=functions,
@@ -81,7 +81,7 @@ def offer_limited(
 
 
 async def caught(function: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts) -> Exception:
-    """What ``function`` raises."""
+    """Return the exception that ``function`` raises. Raises AssertionError if there is none."""
     try:
         await function(*args)
     except Exception as error:
@@ -90,8 +90,8 @@ async def caught(function: Callable[[Unpack[Ts]], Awaitable[object]], *args: *Ts
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Let others run until ``condition`` holds. The case's time limit ends what never does."""
-    while not condition():  # noqa: ASYNC110  # it is about another process as often as not
+    """Wait until ``condition`` holds. The case's time limit is the only bound."""
+    while not condition():  # noqa: ASYNC110  # often a condition of another process
         await trio.sleep(0.001)
 
 
@@ -106,7 +106,7 @@ async def wait_idle(*channels: CommunicationChannel) -> None:
 
 
 def pattern(size: int) -> bytes:
-    """Bytes that show when a part is missing, doubled or out of place."""
+    """Return bytes that reveal a missing, doubled or misplaced part."""
     return array("Q", range((size + 7) // 8)).tobytes()[:size]
 
 
@@ -114,17 +114,17 @@ def pattern(size: int) -> bytes:
 
 
 async def echo(call: InboundCall) -> bytes:
-    """Returns its argument."""
+    """Return the payload."""
     return call.payload
 
 
 async def sized(call: InboundCall) -> bytes:
-    """Returns as many bytes as its argument says in its first line."""
+    """Return as many bytes as the first line of the payload says."""
     return pattern(int(call.payload.partition(b"\n")[0]))
 
 
 async def total(call: InboundCall) -> bytes:
-    """Takes items; returns their total size."""
+    """Receive all items, and return their total size."""
     size = 0
     async for item in call:
         size += len(item)
@@ -132,19 +132,19 @@ async def total(call: InboundCall) -> bytes:
 
 
 async def items(call: InboundCall) -> bytes:
-    """Sends items of the sizes that its argument lists."""
+    """Send items of the sizes that the payload lists."""
     for size in call.payload.split():
         await call.send(pattern(int(size)))
     return b""
 
 
 async def answers(call: InboundCall) -> bytes:
-    """For each item ``size\\n...`` that it takes, sends one of that size."""
+    """Send an item of ``size`` bytes for each item ``size\\n...`` received."""
     async for item in call:
         await call.send(pattern(int(item.partition(b"\n")[0])))
     return b"end"
 
 
 async def sleep(call: InboundCall) -> bytes:
-    """Never returns."""
+    """Never return."""
     await trio.sleep_forever()

@@ -1,12 +1,12 @@
-"""Press Ctrl-C at every moment of an operation, one run for each.
+"""Send SIGINT at every moment of an operation, one run per moment.
 
 The counterpart of ``_cancel_sweep``. A cancellation arrives at a checkpoint; SIGINT arrives between any
-two steps of the interpreter, in whatever task runs then. The moments that are tried here are the lines of
-Spear that are executed while the operation runs, in all tasks, and the beginnings of all other functions.
-(Inside those, CPython handles signals between some steps but not between others, for example not between
-the end of ``__aenter__`` and the block; a trace function cannot tell them apart.)
+two bytecode instructions, in whichever task runs then. The sweep tries these moments: each line of Spear
+that any task executes while the operation runs, and the beginning of each other function. (Inside other
+functions CPython handles signals only between some instructions, for example not between the end of
+``__aenter__`` and the block, and a trace function cannot tell which.)
 
-Each run has a Trio run of its own, because an interrupt goes to the main task and may end it.
+Each run is a new Trio run, because an interrupt goes to the main task and may end it.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NO_MORE: Final = 2**62
-"""A moment that no operation reaches."""
+"""A moment number that no operation reaches."""
 
 _HERE: Final = __file__.rpartition("/")[0] + "/"
 _SPEAR: Final = _HERE.removesuffix("testing/")
 
 _LEFT_OUT: Final = (trio.__file__.removesuffix("__init__.py"), _HERE)
-"""Files that get no interrupt: Trio protects itself, and these tools must outlive the interrupt."""
+"""Code that is never interrupted: Trio protects itself, and these tools must survive the interrupt."""
 
 _WEAK: Final = (weakref.__file__, _weakrefset.__file__)
-"""Callbacks of weak references, from which Python lets no exception out."""
+"""Modules with callbacks of weak references; Python discards exceptions raised there."""
 
 _HELPERS: Final = (os.__file__.removesuffix("os.py"), "<")
-"""The standard library, and generated code: left out if the code that calls it is left out."""
+"""Path prefixes of the standard library and of generated code, excluded only if their caller is."""
 
 
 @final
@@ -55,8 +55,8 @@ class InterruptSweep:
     """The result of an interrupt sweep.
 
     Attributes:
-        runs: how often the operation was interrupted.
-        moments: how many moments the operation has when it is not interrupted.
+        runs: interrupted runs of the operation.
+        moments: number of moments of the operation when it is not interrupted.
     """
 
     runs: int
@@ -65,7 +65,7 @@ class InterruptSweep:
 
 @final
 class _InterruptAtMoment:
-    """Sends SIGINT to this process at the n-th moment."""
+    """A context manager that sends SIGINT to this process at the n-th moment of its block."""
 
     def __init__(self, moment: int) -> None:
         self.moments = 0
@@ -75,7 +75,7 @@ class _InterruptAtMoment:
         self._before = sys.gettrace()
         sys.settrace(self._trace)  # type: ignore[arg-type]  # a method that returns itself
         frame: FrameType | None = sys._getframe()
-        while frame is not None:  # also frames that were entered before
+        while frame is not None:  # also trace the frames that were entered before
             if not _is_left_out(frame):
                 frame.f_trace = self._trace
             frame = frame.f_back
@@ -98,8 +98,8 @@ class _InterruptAtMoment:
 def _is_moment(frame: FrameType, event: str) -> bool:
     if frame.f_code.co_filename.startswith(_SPEAR):
         return event == "line"
-    # A coroutine's every step begins with such an event, but only the first one is its beginning: there
-    # the argument of RESUME is 0, with flags above its two lowest bits.
+    # Each step of a coroutine begins with a "call" event. Only at the coroutine's beginning are the two
+    # lowest bits of the argument of RESUME 0; the bits above are flags.
     return event == "call" and frame.f_code.co_code[frame.f_lasti + 1] & 3 == 0
 
 
@@ -123,34 +123,34 @@ def interrupt_sweep(
 ) -> InterruptSweep:
     """Send SIGINT to this process at every moment of ``operation(subject)``, each time in a new Trio run.
 
-    After each run ``check(subject)`` is called, which should find no waiter, nothing held, and
-    the subject still usable. When the subject is closed, no task and no file descriptor may be left that
-    was not there before. An interrupt in unprotected code of the subject may end the subject; then there
-    is no check.
+    After each run the sweep calls ``check(subject)``. The check should verify that no task waits, no slot
+    is held, and the subject is usable. After the subject is closed, the sweep verifies that no new task
+    and no new file descriptor is left. An interrupt in unprotected code of the subject may end the
+    subject; the check is then skipped.
 
     Call this outside of Trio, in the main thread.
 
     Args:
-        open_subject: what the operation is performed on, opened and closed for every run.
-        operation: what is interrupted. It may raise nothing but KeyboardInterrupt, alone or in a group.
-        check: raises if something is wrong.
-        first: the first moment at which an interrupt arrives.
-        stride: from each such moment to the next; 1 tries them all.
-        hang_seconds: neither operation nor check may take longer, on Trio's clock.
+        open_subject: opens the subject of the operation, for each run anew.
+        operation: the function to interrupt. It may raise only KeyboardInterrupt, alone or in a group.
+        check: raises an exception if the subject is in a bad state.
+        first: the first moment at which an interrupt is sent.
+        stride: moments from one interrupted moment to the next; 1 tries all of them.
+        hang_seconds: most seconds for the operation, and for the check, on Trio's clock.
 
     Raises:
-        AssertionError: something was left over, took too long, or swallowed the interrupt. A note says at
-            which moment of how many the interrupt arrived.
-        Exception: what operation and check raise, with the same note.
+        AssertionError: a task or a descriptor was left over, the operation or the check took too long, or
+            the interrupt was swallowed. A note has the moment of the interrupt and the number of moments.
+        Exception: an exception of the operation or of the check, with the same note.
     """
-    # The first run makes what is made once and kept, like threads and caches; the second one counts.
+    # The first run creates objects that are kept, such as threads and caches; the second counts moments.
     for _ in range(2):
         moments, _ = trio.run(_run, open_subject, operation, check, _NO_MORE, hang_seconds)
     runs = 0
     for moment in range(first, moments + 1, stride):
         try:
             reached, was_seen = trio.run(_run, open_subject, operation, check, moment, hang_seconds)
-            if reached < moment:  # this run was shorter than the one that was counted
+            if reached < moment:  # this run was shorter than the counting run
                 break
             if not was_seen:
                 raise AssertionError("SIGINT was sent, but no KeyboardInterrupt was raised")
@@ -168,7 +168,7 @@ async def _run(
     moment: int,
     hang_seconds: float,
 ) -> tuple[int, bool]:
-    """Run once; returns how many moments there were, and whether KeyboardInterrupt was raised."""
+    """Run once; return the number of moments, and whether KeyboardInterrupt was raised."""
     before, busy_before = Resources.count(), busy_threads()
     interruption, was_seen = _InterruptAtMoment(moment), False
     try:
@@ -177,7 +177,7 @@ async def _run(
             try:
                 with interruption:
                     await within(hang_seconds, operation, subject, "the operation")
-                await trio.lowlevel.checkpoint()  # where an interrupt that came late is raised
+                await trio.lowlevel.checkpoint()  # raises an interrupt that came late
             except* KeyboardInterrupt:
                 was_seen = True
             if check is not None:

@@ -1,6 +1,6 @@
-"""The conformance suite for channels: what a host must put up with, and what it must not.
+"""The conformance suite for channels: peers that misbehave, and how a host must react.
 
-The cases are gRPC's "negative" interoperability tests, adapted. Each plays the instance by hand.
+The cases are adapted from gRPC's "negative" interoperability tests. Each case plays the instance by hand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UNKNOWN_MANDATORY_TYPE: Final = 0xD5
 
 
 class OpenRaw(Protocol):
-    """Opens a host's channel, and the instance at its other end."""
+    """A function that opens a host's channel, and the instance at its other end."""
 
     def __call__(
         self,
@@ -34,21 +34,21 @@ class OpenRaw(Protocol):
         peer_limits: WireLimits = DEFAULT_WIRE_LIMITS,
         functions: Sequence[str] = ("f",),
     ) -> AbstractAsyncContextManager[tuple[CommunicationChannel, RawPeer]]:
-        """The instance has logged in and announced its functions."""
+        """Open the channel and the instance, logged in and its functions announced."""
 
 
 PeerCase: TypeAlias = Callable[[OpenRaw], Awaitable[None]]
 
 PEER_CASES: Final[dict[str, PeerCase]] = {}
-"""All cases by name, to run them one by one."""
+"""All cases by name, for running them one by one."""
 
 
 async def check_channel_with_bad_peers(open_raw: OpenRaw) -> None:
-    """Perform all of :data:`PEER_CASES` with pairs that ``open_raw`` opens.
+    """Run all of :data:`PEER_CASES` with pairs that ``open_raw`` opens.
 
     Raises:
-        AssertionError: the channel does not do what it should; a note names the case.
-        trio.TooSlowError: it hangs.
+        AssertionError: the channel fails a case; a note names the case.
+        trio.TooSlowError: a case hangs.
     """
     for name, case in PEER_CASES.items():
         try:
@@ -68,7 +68,7 @@ def _case(function: PeerCase) -> PeerCase:
 
 
 class _Calls:
-    """Calls under way, and what became of them."""
+    """Calls that a case starts in a nursery, and their outcomes by number."""
 
     def __init__(self, nursery: trio.Nursery, channel: CommunicationChannel) -> None:
         self._nursery = nursery
@@ -76,11 +76,11 @@ class _Calls:
         self.results: dict[int, ExecutionResponse | Exception] = {}
 
     async def start(self, peer: RawPeer) -> int:
-        """Begin a call and wait until the peer has it; returns its id."""
+        """Begin a call, wait until the peer has received it, and return its id."""
         number = len(self.results)
         self._nursery.start_soon(self._call, number)
         call_id = (await peer.receive(FrameType.EXECUTION_REQUEST))[2]
-        assert call_id % 2 == 1  # a host's
+        assert call_id % 2 == 1  # the id of a host's call
         return call_id
 
     async def _call(self, number: int) -> None:
@@ -90,7 +90,7 @@ class _Calls:
             self.results[number] = error
 
     async def wait(self, count: int) -> list[ExecutionResponse | Exception]:
-        """Wait until ``count`` of them have ended."""
+        """Wait until ``count`` calls have ended, and return their outcomes in order of their start."""
         await wait_until(lambda: len(self.results) == count)
         return [result for _, result in sorted(self.results.items())]
 
@@ -101,7 +101,7 @@ async def _answer(peer: RawPeer, call_id: int, payload: bytes = b"") -> None:
 
 @_case
 async def goaway(open_raw: OpenRaw) -> None:
-    """The peer leaves: what it has begun may finish, the rest was not delivered, nothing new starts."""
+    """After the peer's CLOSE, calls up to ``last`` may finish; later calls fail, new ones are refused."""
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = [_Calls(nursery, channel) for _ in range(3)]
         ids = [await each.start(peer) for each in calls]
@@ -128,7 +128,7 @@ async def goaway(open_raw: OpenRaw) -> None:
 
 @_case
 async def rst_after_header(open_raw: OpenRaw) -> None:
-    """The connection is torn down behind the beginning of an answer."""
+    """A call fails when the connection is reset after the first fragment of its answer."""
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = _Calls(nursery, channel)
         await _send_parts(peer, await calls.start(peer), parts=1)
@@ -141,7 +141,7 @@ async def rst_after_header(open_raw: OpenRaw) -> None:
 
 @_case
 async def rst_during_data(open_raw: OpenRaw) -> None:
-    """... behind a few parts of it, in the middle of a frame."""
+    """A call fails when the connection is reset after four fragments, in the middle of a frame."""
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = _Calls(nursery, channel)
         call_id = await calls.start(peer)
@@ -160,7 +160,7 @@ async def rst_during_data(open_raw: OpenRaw) -> None:
 
 @_case
 async def rst_after_data(open_raw: OpenRaw) -> None:
-    """... behind the whole answer, which counts; the next call was not delivered."""
+    """A call whose whole answer arrived before the reset succeeds; the next call is not delivered."""
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = _Calls(nursery, channel)
         call_id = await calls.start(peer)
@@ -175,7 +175,7 @@ async def rst_after_data(open_raw: OpenRaw) -> None:
 
 
 async def _send_parts(peer: RawPeer, call_id: int, parts: int) -> None:
-    """Some of the twenty parts of an answer of a million bytes."""
+    """Send the first ``parts`` of the twenty fragments of an answer of a million bytes."""
     await peer.send(
         FrameType.EXECUTION_RESPONSE,
         flags=FRAGMENT | MORE,
@@ -205,7 +205,7 @@ async def _expect_broken(channel: CommunicationChannel) -> None:
 
 @_case
 async def ping(open_raw: OpenRaw) -> None:
-    """Heartbeats between the frames of a call are answered, the newest at least, and do no harm."""
+    """Heartbeats between the frames of a call do no harm; at least the newest one is answered."""
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = _Calls(nursery, channel)
         call_id = await calls.start(peer)
@@ -223,7 +223,7 @@ async def ping(open_raw: OpenRaw) -> None:
 
 @_case
 async def max_streams(open_raw: OpenRaw) -> None:
-    """A peer that takes one call at a time gets one at a time."""
+    """A peer with ``max_calls=1`` gets one call at a time."""
     async with (
         open_raw(peer_limits=WireLimits(max_calls=1)) as (channel, peer),
         trio.open_nursery() as nursery,
@@ -235,7 +235,7 @@ async def max_streams(open_raw: OpenRaw) -> None:
         await wait_until(lambda: channel.statistics().callers_waiting == 2)
         for left in (1, 0):
             await peer.send(FrameType.HEALTH_CHECK, a=1)
-            await peer.receive(FrameType.HEALTH_RESPONSE)  # and no request in front of it
+            await peer.receive(FrameType.HEALTH_RESPONSE)  # no request may precede it
             await _answer(peer, call_id)
             call_id = (await peer.receive(FrameType.EXECUTION_REQUEST))[2]
             assert channel.statistics().callers_waiting == left
@@ -248,7 +248,7 @@ async def max_streams(open_raw: OpenRaw) -> None:
 
 @_case
 async def data_frame_padding(open_raw: OpenRaw) -> None:
-    """Frames that nobody knows are ignored and counted, wherever they stand."""
+    """Frames of unknown types are ignored and counted, between any other frames."""
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = _Calls(nursery, channel)
         call_id = await calls.start(peer)
@@ -264,32 +264,32 @@ async def data_frame_padding(open_raw: OpenRaw) -> None:
 
 @_case
 async def unknown_mandatory_frame(open_raw: OpenRaw) -> None:
-    """But for those that say that they must be understood."""
+    """A frame of an unknown type that is marked as mandatory ends the connection."""
     await _expect_expulsion(open_raw, RawPeer.encode(UNKNOWN_MANDATORY_TYPE))
 
 
 @_case
 async def garbage(open_raw: OpenRaw) -> None:
-    """What is no frame ends the connection."""
+    """Bytes that are no frame end the connection."""
     await _expect_expulsion(open_raw, b"GET / HTTP/1.1\r\nHost: spear\r\n\r\n" * 10)
 
 
 @_case
 async def answer_to_nobody(open_raw: OpenRaw) -> None:
-    """As does an answer to a call that was never made."""
+    """An answer to a call that was never made ends the connection."""
     await _expect_expulsion(open_raw, RawPeer.encode(FrameType.EXECUTION_RESPONSE, call_id=1001))
 
 
 @_case
 async def huge_claim(open_raw: OpenRaw) -> None:
-    """And the claim that something huge follows, before any of it does."""
+    """A frame that announces more than the limit ends the connection, before its payload arrives."""
     size = DEFAULT_WIRE_LIMITS.fragment_bytes + DEFAULT_WIRE_LIMITS.max_head_bytes + 1
     claim = RawPeer.encode(FrameType.EXECUTION_RESPONSE, call_id=1, payload=bytes(size))
     await _expect_expulsion(open_raw, claim[:60])
 
 
 async def _expect_expulsion(open_raw: OpenRaw, data: bytes) -> None:
-    """The peer is told why it has to leave; those who wait hear whose fault it was."""
+    """Send bad bytes: the peer must get CLOSE with a reason, and waiting callers ChannelBroken."""
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = _Calls(nursery, channel)
         await calls.start(peer)

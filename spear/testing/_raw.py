@@ -1,8 +1,7 @@
-"""A peer that a test drives by hand, and that can break every rule.
+"""A peer that a test drives by hand, and that can break every rule of the protocol.
 
-It logs in as an agent does, or lets an agent log in as a host does. From then on it sends what the test
-says, frame by frame or byte by byte, and answers nothing by itself. The other end must get along with
-that.
+The peer logs in like an agent, or admits an agent like a host. From then on it sends only what the test
+sends, frame by frame or byte by byte: it answers nothing by itself.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ READ_BYTES: Final = 64 * 1024
 MESSAGES_ID: Final = 0xFFFF_FFFF_FFFF_FFFF
 """The call id of one-way messages."""
 
-# Flags of frames; the suites spell them out, because a peer in another language does.
+# Flags of frames. Repeated here, because a peer in another language cannot import them from Spear.
 FRAGMENT: Final = 0x01
 MORE: Final = 0x02
 BATCH: Final = 0x40
@@ -52,15 +51,15 @@ BATCH: Final = 0x40
 
 @final
 class RawPeer:
-    """The agent's end of a stream without an agent, or the host's end without a host.
+    """A peer without an agent or a host behind it: a test sends and receives each frame.
 
     Args:
-        stream: connected to the other end.
-        limits: what the peer claims to accept, and its own bounds for what it receives.
+        stream: a stream that is connected to the other end.
+        limits: the limits that the peer announces, and applies to received frames.
 
     Attributes:
-        stream: as given; to send bytes that are no frames.
-        received: frames that have arrived and were not asked for yet.
+        stream: the stream as given, for sending bytes that are no frames.
+        received: frames that have arrived and that ``receive`` has not returned yet.
     """
 
     def __init__(self, stream: trio.abc.Stream, limits: WireLimits = DEFAULT_WIRE_LIMITS) -> None:
@@ -72,7 +71,7 @@ class RawPeer:
     # -- logging in ---------------------------------------------------------------------------
 
     async def receive_challenge(self) -> Challenge:
-        """The host's first word."""
+        """Wait for the host's CHALLENGE, the first frame of a connection."""
         return Challenge.from_head_untrusted((await self.receive(FrameType.CHALLENGE))[5])
 
     def prove(
@@ -86,7 +85,7 @@ class RawPeer:
         version: int = VERSION,
         features: Sequence[str] = (),
     ) -> AuthRequest:
-        """A request that a host believes if ``secret`` is the right one."""
+        """Return a login request, which a host accepts if ``secret`` is the instance's secret."""
         nonce = urandom(NONCE_BYTES) if nonce is None else nonce
         proof = secret.prove(agent_text(version, instance, challenge.nonce, nonce))
         return AuthRequest(
@@ -102,11 +101,11 @@ class RawPeer:
         resumes: bool = False,
         features: Sequence[str] = (),
     ) -> None:
-        """Do all that an agent does until its channel is ready.
+        """Log in as an agent, and announce the functions.
 
         Raises:
-            AuthenticationFailed: the host says no.
-            ChannelBroken: it closes the connection instead.
+            AuthenticationFailed: the host refuses the login.
+            ChannelBroken: the host closes the connection instead of answering.
         """
         challenge = await self.receive_challenge()
         request = self.prove(challenge, instance, secret, resumes=resumes, features=features)
@@ -114,7 +113,7 @@ class RawPeer:
         await self.announce(functions)
 
     async def authenticate(self, request: AuthRequest) -> None:
-        """Send the request and wait for the welcome; raises as :meth:`log_in` does."""
+        """Send a login request and wait until it is accepted. Raises as :meth:`log_in` does."""
         await self.send(FrameType.AUTH_REQUEST, head=request.to_head())
         head = (await self.receive(FrameType.AUTH_RESPONSE))[5]
         if AuthAccepted.from_head_untrusted(head) is None:
@@ -122,12 +121,12 @@ class RawPeer:
         self._receiver.open(lambda *_: True)
 
     async def announce(self, functions: Sequence[str]) -> None:
-        """Say which functions there are."""
+        """Announce the functions to the host, in one frame."""
         head: Head = {"functions": list(functions), "streams": [], "last": True}
         await self.send(FrameType.ANNOUNCE, head=head)
 
     async def admit(self, secret: Secret) -> list[str]:
-        """Do all that a host does until the agent's channel is ready; returns the announced functions.
+        """Admit an agent as a host, without checking its proof, and return the announced functions.
 
         Raises:
             ChannelBroken: the agent closes the connection instead.
@@ -156,7 +155,7 @@ class RawPeer:
         payload: bytes = b"",
         head: Head | None = None,
     ) -> bytes:
-        """A frame's bytes, sensible or not."""
+        """Return the bytes of a frame, without checking that the frame makes sense."""
         encoded = None if head is None else encode_head(head)
         return pack_prefix(type_, flags, call_id, a, b, encoded, len(payload)) + payload
 
@@ -178,11 +177,11 @@ class RawPeer:
         await self.stream.send_all(frame)
 
     async def receive(self, type_: int | None = None) -> Frame:
-        """The next frame, of the given type if one is given; those in front are dropped.
+        """Return the next frame. With ``type_``, drop frames of other types in front of it.
 
         Raises:
             ChannelBroken: the host has closed the connection.
-            RemoteProtocolError: the host sent something that is no frame.
+            RemoteProtocolError: the host sent bytes that are no frame.
         """
         while True:
             while self.received:
@@ -203,7 +202,7 @@ class RawPeer:
                 raise self._receiver.error
 
     async def wait_closed(self) -> list[Frame]:
-        """Wait until the host has closed the connection; returns the frames it sent before."""
+        """Wait until the host has closed the connection, and return the frames received before."""
         frames = []
         try:
             while True:
@@ -212,8 +211,8 @@ class RawPeer:
             return frames
 
     async def reset(self) -> None:
-        """Tear the connection down without a word, as a crash does."""
+        """Break the connection without a CLOSE frame, as a crash does."""
         if isinstance(self.stream, SocketStream):
-            # TCP then says RST and drops what was under way; other sockets ignore it.
+            # TCP then sends RST and discards data in flight; other sockets ignore the option.
             self.stream.socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         await trio.aclose_forcefully(self.stream)

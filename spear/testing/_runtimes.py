@@ -1,7 +1,7 @@
-"""The conformance suite for runtimes: what a host may expect of the instances of any of them.
+"""The conformance suite for runtimes: the behaviour that a host expects of instances of any runtime.
 
-Instances run :data:`RUNTIME_PROGRAM`: a runtime is given settings for it. A runtime passes if every case
-does. Each case has a runtime and a factory of its own.
+A runtime under test comes with settings with which its instances run :data:`RUNTIME_PROGRAM`. Each case
+uses a new runtime object and opens templates with a communication factory of their own.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from spear.wire import decode_result, encode_arguments
 from ._conformance import caught
 
 RUNTIME_PROGRAM: Final = str(Path(__file__).with_name("_runtimes_program.py"))
-"""The file of functions that instances run: ``echo``, ``nap``, ``wait`` and ``fail``."""
+"""Path of the file with the functions of the instances: ``echo``, ``nap``, ``wait`` and ``fail``."""
 
 HANG_SECONDS: Final = 30.0
-"""No case takes so long, however slow the machine."""
+"""Seconds after which a case fails; more than any case needs, even on a slow machine."""
 
 MANY: Final = 4
 
@@ -60,9 +60,9 @@ class RuntimeUnderTest:
     """A runtime, and settings with which it runs :data:`RUNTIME_PROGRAM`.
 
     Attributes:
-        runtime: a new object.
-        settings: of its ``settings_class``.
-        timeouts: of its instances; a slow one needs longer ones.
+        runtime: a new runtime object.
+        settings: an object of the runtime's ``settings_class``.
+        timeouts: timeouts of the instances; a slow runtime needs longer ones than the default.
     """
 
     runtime: Runtime
@@ -71,7 +71,7 @@ class RuntimeUnderTest:
 
     @protected_block
     async def template(self, *, several: bool = False) -> AsyncIterator[InstanceTemplate]:
-        """Open a template with a factory of its own; nothing may be left of either."""
+        """Open a template with a new factory; after the block, assert that no instance is left."""
         limits = HostLimits(timeouts=self.timeouts)
         async with open_communication_factory(limits) as factory:
             opening = self.runtime.open_template(self.settings, factory, several=several)
@@ -80,7 +80,7 @@ class RuntimeUnderTest:
             _expect_nothing(self.runtime, factory)
 
     def spec(self, name: str = "tested", events: list[InstanceEvent] | None = None) -> InstanceSpec:
-        """An instance that is wanted."""
+        """Return the description of an instance to open."""
         return InstanceSpec(
             instance_id=InstanceId(self.runtime.name, name),
             on_event=None if events is None else events.append,
@@ -90,10 +90,10 @@ class RuntimeUnderTest:
 RuntimeCase: TypeAlias = Callable[[RuntimeUnderTest], Awaitable[None]]
 
 MakeRuntime: TypeAlias = Callable[[], RuntimeUnderTest]
-"""Makes a new runtime for each case."""
+"""A function that makes a new runtime for each case."""
 
 RUNTIME_CASES: Final[dict[str, Callable[[MakeRuntime], Awaitable[None]]]] = {}
-"""All cases by name, to run them one by one."""
+"""All cases by name, for running them one by one."""
 
 
 def _case(function: RuntimeCase) -> RuntimeCase:
@@ -106,9 +106,9 @@ def _case(function: RuntimeCase) -> RuntimeCase:
 
 
 async def check_runtime(make: MakeRuntime) -> None:
-    """Run every case against a runtime. Raises AssertionError where the runtime breaks a rule.
+    """Run all of :data:`RUNTIME_CASES` against a runtime. Raises AssertionError for a failing case.
 
-    Call it in Trio. A test function for each of :data:`RUNTIME_CASES` says more if one fails.
+    A test parametrized over :data:`RUNTIME_CASES` reports every failing case, with its name.
 
     Args:
         make: makes a new runtime, with settings that run :data:`RUNTIME_PROGRAM`.
@@ -138,12 +138,12 @@ async def _ready(
         yield instance, await instance.wait_ready()
 
 
-# -- what it says of itself -----------------------------------------------------------------------
+# -- description ----------------------------------------------------------------------------------
 
 
 @_case
 async def has_a_name_and_is_found_by_it(tested: RuntimeUnderTest) -> None:
-    """It has a name that an id can have, and a registry gives it back."""
+    """A runtime has a name that is valid in an instance id, and a registry finds the runtime by it."""
     runtime = tested.runtime
     assert InstanceId(runtime.name, "x").runtime == runtime.name
     assert RuntimeRegistry([runtime]).find(runtime.name) is runtime
@@ -153,7 +153,7 @@ async def has_a_name_and_is_found_by_it(tested: RuntimeUnderTest) -> None:
 
 @_case
 async def takes_its_own_settings_and_no_others(tested: RuntimeUnderTest) -> None:
-    """It takes settings of its class, finds these ones good, and leaves those of others alone."""
+    """A runtime takes and validates settings of its own class, and no settings of other runtimes."""
     runtime = tested.runtime
     taken = runtime.takes(tested.settings)
     assert isinstance(taken, runtime.settings_class)
@@ -171,12 +171,12 @@ async def takes_its_own_settings_and_no_others(tested: RuntimeUnderTest) -> None
     await trio.lowlevel.checkpoint()
 
 
-# -- lives -------------------------------------------------------------------------------------------
+# -- lifecycle ---------------------------------------------------------------------------------------
 
 
 @_case
 async def an_instance_answers_and_ends_with_its_block(tested: RuntimeUnderTest) -> None:
-    """It logs in, answers, streams nothing of others, and passes through its states in order."""
+    """An instance logs in, answers calls, and passes through its states in order."""
     events: list[InstanceEvent] = []
     async with tested.template() as template:
         async with _ready(template, tested.spec(events=events)) as (instance, channel):
@@ -192,7 +192,7 @@ async def an_instance_answers_and_ends_with_its_block(tested: RuntimeUnderTest) 
 
 @_case
 async def several_instances_live_side_by_side(tested: RuntimeUnderTest) -> None:
-    """A template starts several at a time, which are told apart; and others when they have ended."""
+    """A template starts several instances at a time, each under its own id, and later new ones."""
     async with tested.template(several=True) as template, open_private_nursery() as nursery:
         answers: list[object] = []
 
@@ -212,7 +212,7 @@ async def several_instances_live_side_by_side(tested: RuntimeUnderTest) -> None:
 
 @_case
 async def stopping_lets_calls_finish(tested: RuntimeUnderTest) -> None:
-    """An instance that is stopped takes no new call, and finishes those that run."""
+    """An instance that is stopped finishes its calls in flight before it exits."""
     async with (
         tested.template() as template,
         _ready(template, tested.spec()) as (instance, channel),
@@ -233,7 +233,7 @@ async def stopping_lets_calls_finish(tested: RuntimeUnderTest) -> None:
 
 @_case
 async def terminating_ends_it(tested: RuntimeUnderTest) -> None:
-    """An idle instance ends when its body is asked to: nothing kills it or closes its channel."""
+    """An idle instance exits when its body is asked to terminate, without a kill or a closed channel."""
     async with tested.template() as template, _ready(template, tested.spec()) as (instance, _):
         assert instance._body is not None
         await instance._body.terminate()
@@ -245,7 +245,7 @@ async def terminating_ends_it(tested: RuntimeUnderTest) -> None:
 
 @_case
 async def killing_ends_it_whatever_it_does(tested: RuntimeUnderTest) -> None:
-    """A call in a killed instance fails and says that the instance has died; killing may be repeated."""
+    """A call in a killed instance fails with WorkerDied, and a second kill or stop does nothing."""
     async with (
         tested.template() as template,
         _ready(template, tested.spec()) as (instance, channel),
@@ -276,7 +276,7 @@ async def killing_ends_it_whatever_it_does(tested: RuntimeUnderTest) -> None:
 
 @_case
 async def a_block_that_is_cancelled_leaves_nothing(tested: RuntimeUnderTest) -> None:
-    """At any moment of a start, and while it serves."""
+    """A block that is cancelled during the start, or while the instance serves, leaves no instance."""
     async with tested.template() as template:
         for pause in (0.0, 0.001, 0.01, 0.05, 0.1, 0.3):
             with trio.move_on_after(pause):
@@ -287,7 +287,7 @@ async def a_block_that_is_cancelled_leaves_nothing(tested: RuntimeUnderTest) -> 
 
 @_case
 async def what_the_block_raises_comes_out_as_it_is(tested: RuntimeUnderTest) -> None:
-    """No group, and no other exception in its place."""
+    """An exception of the block leaves the block unchanged: not in a group, not replaced."""
     failure = KeyError("tea")
     caught: BaseException | None = None
     async with tested.template() as template:
@@ -301,7 +301,7 @@ async def what_the_block_raises_comes_out_as_it_is(tested: RuntimeUnderTest) -> 
 
 @_case
 async def a_function_that_raises_ends_only_its_call(tested: RuntimeUnderTest) -> None:
-    """The instance serves on."""
+    """After a function has raised, the instance serves further calls."""
     async with tested.template() as template, _ready(template, tested.spec()) as (_, channel):
         failure = await caught(_call, channel, "fail")
         assert isinstance(failure, FunctionRaised), failure
@@ -311,7 +311,7 @@ async def a_function_that_raises_ends_only_its_call(tested: RuntimeUnderTest) ->
 
 @_case
 async def one_id_is_one_instance(tested: RuntimeUnderTest) -> None:
-    """A second instance of an id is refused, and the first one serves on."""
+    """A second instance with the id of an open one is refused, and the first one serves on."""
     async with tested.template() as template, _ready(template, tested.spec()) as (_, channel):
         try:
             async with template.open_instance(tested.spec()):
@@ -323,7 +323,7 @@ async def one_id_is_one_instance(tested: RuntimeUnderTest) -> None:
 
 @_case
 async def no_more_instances_than_it_may_have(tested: RuntimeUnderTest) -> None:
-    """``max_instances`` holds, and one that has ended makes room."""
+    """``max_instances`` limits the open instances; an instance that has ended does not count."""
     tested.runtime.max_instances = 1
     async with tested.template(several=True) as template:
         async with _ready(template, tested.spec("first")):
@@ -334,4 +334,4 @@ async def no_more_instances_than_it_may_have(tested: RuntimeUnderTest) -> None:
                 pass
         async with _ready(template, tested.spec("second")) as (_, channel):
             assert await _call(channel, "echo", 2) == 2
-    gc.collect()  # what it has forgotten to close warns here, in its own test
+    gc.collect()  # makes unclosed resources warn here, in the test of this runtime

@@ -17,7 +17,7 @@ async def echo(value: object) -> object:
 
 @app.function
 async def nap(seconds: float) -> str:
-    """Return after some time."""
+    """Return after ``seconds``."""
     await trio.sleep(seconds)
     return "rested"
 
@@ -30,5 +30,5 @@ async def wait() -> None:
 
 @app.function
 async def fail() -> None:
-    """Raise."""
+    """Raise ValueError."""
     raise ValueError("on purpose")

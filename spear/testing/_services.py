@@ -1,4 +1,4 @@
-"""Services made of handlers, for tests of channels that have no agent at their other end."""
+"""Services made of handlers, for tests of channels without an agent."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Functions:
     """A service that looks its handlers up by name. Results are raw bytes.
 
     Attributes:
-        names: of its functions, in the order in which they must be announced.
-        running: how many handlers run now.
-        started: how many have been started.
-        cancelled: how many were told to stop before they had ended.
+        names: names of the functions, in the order in which they must be announced.
+        running: handlers that run now.
+        started: handlers started so far.
+        cancelled: handlers whose call was cancelled before they had ended.
     """
 
     def __init__(self, handlers: dict[str, CallHandler]) -> None:
@@ -39,14 +39,14 @@ class Functions:
         return name if isinstance(name, str) else None
 
     def refuse(self, function: int, head: Head | None) -> CallFailed | None:
-        """NotFound for what is not there."""
+        """Return NotFound for an unknown function, else None."""
         name = self._name(function, head)
         return None if name in self._handlers else NotFound(f"no function {name!r}")
 
     async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
-        """Run the handler."""
+        """Run the handler of the call, and return its result with ``is_cbor=False``."""
         name = self._name(call.function, call.head)
-        assert name is not None  # or it would have been refused
+        assert name is not None  # refuse() rejects calls without a name
         self.started += 1
         self.running += 1
         try:

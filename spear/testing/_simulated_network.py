@@ -1,13 +1,13 @@
-"""The network of a simulation: connections that are late, are cut, or stand still.
+"""The network of a simulation: connections that are delayed, cut or stalled.
 
-Each instance has a :class:`Site`, which is all that a fault needs to know of it. Its agent connects to a
-memory listener, as agents in one process do. The host accepts from a listener of ours, and between the
-two ends a :class:`_Link` carries the bytes, in each direction one chunk at a time.
+Each instance has a :class:`Site`, to which faults are applied. The instance's agent connects to a memory
+listener, like any agent in the host's process. The host accepts from a :class:`SimulatedListener`, and a
+:class:`_Link` carries the bytes between the two ends, in each direction one chunk at a time.
 
 Invariants:
 
-* Bytes arrive in order, unchanged, and once. A fault changes when they arrive, and whether.
-* Nothing that a site sends after :meth:`Site.crash` arrives anywhere.
+* Bytes arrive in order, unchanged, and once. A fault changes only when they arrive, and whether.
+* No byte that a site sends after :meth:`Site.crash` arrives.
 * Every delay is drawn from one generator, in the order in which the scheduler runs the links.
 """
 
@@ -41,29 +41,29 @@ if TYPE_CHECKING:
     from spear.transports import Address, MemoryAddress
 
 RESEND_SECONDS: Final = 0.2
-"""From a loss to the first repetition, as in Linux's TCP; each further one takes twice as long."""
+"""Seconds from a loss to the first retransmission, as in Linux's TCP; doubled for each further loss."""
 
 MOST_LOSSES: Final = 5
-"""Of one chunk, so that the longest delay has a bound: 6.2 s."""
+"""Most losses of one chunk, so that the delay by losses is at most 6.2 s."""
 
 Record: TypeAlias = Callable[[str, object, object], None]
-"""Takes (kind, subject, detail) of something that happened."""
+"""A function that receives each event as (kind, subject, detail)."""
 
 
 @final
 class Network:
-    """A network with the tasks and the faults that all sites of a simulation share.
+    """A network: the random delays, the nursery and the defaults that all sites of a simulation share.
 
     Args:
-        rng: where delays and losses are drawn from.
-        nursery: runs the links.
-        record: receives what happens.
+        rng: generator of delays and losses.
+        nursery: nursery that runs the links.
+        record: receives the events of the network.
         latency_seconds: least and most time that a chunk takes.
         loss: probability that a chunk has to be sent again.
 
     Attributes:
-        loss: probability of a loss at a site that has none of its own.
-        sites: the instances, by the names of their listeners.
+        loss: probability of a loss at a site without a probability of its own.
+        sites: the sites of the instances, by the names of their listeners.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Network:
 
     @contextmanager
     def holding(self, site: Site) -> Iterator[None]:
-        """Have the instance of a site among the others, for as long as the block runs."""
+        """Keep a site in :attr:`sites` for as long as the block runs."""
         self.sites[site.name] = site
         try:
             yield
@@ -97,7 +97,7 @@ class Network:
             del self.sites[site.name]
 
     def draw_delay(self, loss: float) -> float:
-        """Return the seconds that the next chunk takes, with so much probability of each loss."""
+        """Return the seconds that the next chunk takes; ``loss`` is the probability of each loss."""
         delay, pause = self._rng.uniform(*self._latency_seconds), RESEND_SECONDS
         for _ in range(MOST_LOSSES if loss else 0):
             if self._rng.random() >= loss:
@@ -108,22 +108,22 @@ class Network:
 
 
 def check_loss(name: str, loss: float) -> None:
-    """Raise ConfigurationError for a probability with which nothing would ever arrive."""
+    """Raise ConfigurationError unless ``loss`` is from 0 to below 1."""
     if not 0 <= loss < 1:
         raise ConfigurationError(f"{name} must be from 0 to below 1, not {loss!r}")
 
 
 @final
 class Site:
-    """An instance, as the network sees it.
+    """An instance's place in the network, with the faults that apply to the instance.
 
     Attributes:
-        instance: its id.
-        name: that of the listener of its endpoint.
-        is_closed: whether its process has ended. Its tasks may still unwind.
-        is_frozen: whether its process is stopped, as by SIGSTOP.
-        is_partitioned: whether no byte reaches it or leaves it.
-        delay_seconds: what each chunk takes beyond the network's latency.
+        instance: id of the instance.
+        name: name of the listener of the instance's endpoint.
+        is_closed: whether the simulated process has ended. Its tasks may still unwind.
+        is_frozen: whether the simulated process is stopped, as by SIGSTOP.
+        is_partitioned: whether the network carries no bytes to and from the instance.
+        delay_seconds: delay of each chunk in addition to the network's latency.
         loss: probability that a chunk has to be sent again; by default the network's.
     """
 
@@ -145,52 +145,52 @@ class Site:
     # -- faults -------------------------------------------------------------------------------
 
     def freeze(self, frozen: bool) -> None:
-        """Stop the process, or let it go on. Bytes wait meanwhile."""
+        """Stop the process, or let it continue. Bytes to and from a frozen process wait."""
         self.is_frozen = frozen
         self._release()
 
     def partition(self, partitioned: bool) -> None:
-        """Separate the site from the host, or connect it again. Bytes wait meanwhile."""
+        """Separate the site from the host, or connect it again. Bytes wait during a partition."""
         self.is_partitioned = partitioned
         self._release()
 
     def restore(self) -> None:
-        """Let chunks be as late, and as often lost, as in the rest of the network."""
+        """Reset delay and loss of this site to those of the network."""
         self.delay_seconds, self.loss = 0.0, self._network.loss
 
     def cut(self) -> None:
-        """Break all connections. Bytes that are under way are lost."""
+        """Break all connections. Bytes in flight are lost."""
         for link in list(self._links):
             link.break_off()
 
     def close(self) -> None:
-        """The process has ended: it connects no more. What it has sent still arrives."""
+        """Mark the process as ended: new connections are refused. Bytes sent before still arrive."""
         self.is_closed = True
 
     def crash(self) -> None:
-        """The process was killed: its tasks, which unwind later, send and receive nothing.
+        """Kill the process: its tasks unwind later, and can send and receive nothing.
 
-        Bytes that are under way to the host still arrive, as the kernel delivers what a process has
-        written before it was killed.
+        Bytes in flight to the host still arrive, just as the kernel delivers bytes that a process wrote
+        before it was killed.
         """
         self.close()
         for link in list(self._links):
             link.agent.close()
         self.freeze(False)
 
-    # -- what links need ----------------------------------------------------------------------
+    # -- connections --------------------------------------------------------------------------
 
     def _release(self) -> None:
         released, self._released = self._released, trio.Event()
         released.set()
 
     async def wait_released(self) -> None:
-        """Wait until bytes may arrive."""
+        """Wait until the site is neither frozen nor partitioned."""
         while self.is_frozen or self.is_partitioned:
             await self._released.wait()
 
     def connect(self, agent: MemoryStream) -> MemoryStream:
-        """Carry the bytes of a new connection; returns the host's end."""
+        """Start to carry the bytes of a new connection, and return the host's end."""
         host, far = memory_stream_pair()
         link = _Link(agent, far)
         self._links[link] = None
@@ -212,8 +212,8 @@ class Site:
 
     async def _carry(self, source: MemoryStream, sink: MemoryStream, way: str) -> None:
         network = self._network
-        # Closed: by us, at a fault. Broken: the receiver is gone, and the sender learns of it from the
-        # other direction; until then its bytes go nowhere.
+        # ClosedResourceError: a fault closed the source. BrokenResourceError: the receiver has closed its
+        # end. The sender learns of this from the other direction; until then its bytes are discarded.
         with suppress(trio.ClosedResourceError):
             while data := await source.receive_some():
                 await trio.sleep(self.delay_seconds + network.draw_delay(self.loss))
@@ -227,7 +227,7 @@ class Site:
 
 @final
 class _Link:
-    """A connection: the far ends of the agent's and of the host's stream."""
+    """A connection: the network's ends of the agent's and of the host's stream."""
 
     __slots__ = ("agent", "host", "scope")
 
@@ -237,7 +237,7 @@ class _Link:
         self.scope = trio.CancelScope()
 
     def break_off(self) -> None:
-        """End the connection at both ends, and lose what is under way."""
+        """End the connection at both ends, and discard the bytes in flight."""
         self.agent.close()
         self.host.close()
         self.scope.cancel()
@@ -245,7 +245,7 @@ class _Link:
 
 @final
 class SimulatedListener(Listener):
-    """Accepts the connections of one site."""
+    """A listener that accepts the connections of one site."""
 
     def __init__(self, site: Site, listener: MemoryListener) -> None:
         self._site = site
@@ -257,12 +257,12 @@ class SimulatedListener(Listener):
         return self._listener.bound
 
     async def accept(self) -> MemoryStream:
-        """The host's end of the next connection. If cancelled, it stays queued."""
+        """Wait for the next connection and return the host's end. If cancelled, it stays queued."""
         while True:
             stream = await self._listener.accept()
             if not self._site.is_closed:
                 return self._site.connect(stream)
-            stream.close()  # tasks of a process that has ended connect to nothing
+            stream.close()  # a task of an ended process, which may still unwind, cannot connect
 
     def close(self) -> None:
         """Stop accepting at once."""
@@ -280,7 +280,7 @@ class SimulatedTransport(Transport):
         self._memory = MemoryTransport()
 
     def parse(self, address: str) -> MemoryAddress:
-        """The address that ``memory:name`` names. Raises ConfigurationError."""
+        """Return the address that ``memory:name`` names. Raises ConfigurationError."""
         return self._memory.parse(address)
 
     def listen(self, options: ListenOptions) -> Opening[Listener]:
@@ -292,5 +292,5 @@ class SimulatedTransport(Transport):
         return self._network.sites[name].listen()
 
     def connect(self, address: Address, options: ConnectOptions) -> Opening[MemoryStream]:
-        """A connection, as the instance makes it."""
+        """Open the instance's end of a connection."""
         return self._memory.connect(address, options)

@@ -1,11 +1,11 @@
-"""The runtime of a simulation: instances that are tasks, with the life of processes.
+"""The runtime of a simulation: instances are tasks that live and end like processes.
 
-An instance has an agent of its own, made anew for each incarnation as a process loads its file anew. It
-logs in, serves, drains and reconnects by the same code as in a process. What is simulated is the process:
+Each incarnation of an instance gets a new agent, just as a new process loads its file anew. The agent
+logs in, serves, drains and reconnects with the same code as in a process. Only the process is simulated:
 its start takes time, it can be asked to end, and it can be killed.
 
-A task cannot be killed as a process is: it unwinds, and its ``finally`` blocks run. So a killed instance
-is closed to the network first, and counts as ended at once; its tasks unwind behind that.
+A task cannot be killed like a process: it unwinds, and its ``finally`` blocks run. Therefore a kill first
+cuts the instance off from the network and marks it as ended; its tasks unwind afterwards.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from spear.telemetry import InstanceEvent
 
 START_SECONDS: Final = (0.02, 0.2)
-"""Least and most time from a start to the connection; a process takes 0.1 s or so."""
+"""Least and most seconds from a start to the connection; a real process takes about 0.1 s."""
 
 here: Final[ContextVar[Site | None]] = ContextVar("spear simulated site", default=None)
-"""The instance whose code runs."""
+"""The site of the instance whose code runs in this context, or None."""
 
 
 @final
@@ -58,8 +58,8 @@ class SimulatedSettings(RuntimeSettings):
 
     Attributes:
         make_agent: makes the agent of one instance; called for each incarnation.
-        start_seconds: least and most time that a start takes.
-        debug: send tracebacks with errors.
+        start_seconds: least and most seconds that a start takes.
+        debug: whether errors are sent with tracebacks.
     """
 
     make_agent: Callable[[], Agent]
@@ -76,12 +76,12 @@ class SimulatedSettings(RuntimeSettings):
 @final
 @attrs.define(eq=False, kw_only=True)
 class SimulatedRuntime(Runtime):
-    """Starts instances in this process, reached through a simulated network.
+    """A runtime that starts instances in this process, behind a simulated network.
 
     Attributes:
-        network: carries their connections, and runs their tasks.
-        seed: what their generators derive from.
-        bodies: bodies of the instances that run, in the order of their starts.
+        network: the network that carries the connections and runs the tasks of the instances.
+        seed: the seed from which the instances' random generators derive.
+        bodies: bodies of the open instances, in the order of their starts.
     """
 
     name: ClassVar[str] = "memory"
@@ -94,15 +94,15 @@ class SimulatedRuntime(Runtime):
 
     @protected_block
     async def prepare(self, spec: TemplateSpec) -> AsyncIterator[SimulatedTemplate]:
-        """What starts simulated instances."""
-        assert isinstance(spec.settings, SimulatedSettings)  # open_template has seen to it
+        """Open a template of simulated instances; see :meth:`Runtime.prepare`."""
+        assert isinstance(spec.settings, SimulatedSettings)  # open_template has checked the type
         await trio.lowlevel.checkpoint()
         yield SimulatedTemplate(self, spec, spec.settings)
 
 
 @final
 class SimulatedTemplate(InstanceTemplate):
-    """Starts simulated instances."""
+    """A template that starts simulated instances."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class SimulatedTemplate(InstanceTemplate):
 
     @protected_block
     async def open_instance(self, spec: InstanceSpec) -> AsyncIterator[Instance]:
-        """An instance that is starting; see :meth:`InstanceTemplate.open_instance`."""
+        """Start an instance; see :meth:`InstanceTemplate.open_instance`."""
         network = self._simulated.network
         recorded = attrs.evolve(spec, on_event=partial(self._record, spec.on_event))
         with network.holding(Site(network, spec.instance_id)):
@@ -151,10 +151,10 @@ class SimulatedTemplate(InstanceTemplate):
 
 @final
 class SimulatedBody(InstanceBody):
-    """The process of an instance, as far as there is one.
+    """The simulated process of an instance.
 
     Attributes:
-        site: where it is in the network.
+        site: the instance's place in the network.
     """
 
     description = "simulated"
@@ -167,11 +167,11 @@ class SimulatedBody(InstanceBody):
         self._stop = trio.Event()
         self._is_asked_to_end = False
         self._exited = trio.Event()
-        # Shielded: what ends a process is its own end or a signal, and the signal closes its site first.
+        # Shielded: a process ends by itself or by a signal, and kill_now() closes the site first.
         self._scope = trio.CancelScope(shield=True)
 
     async def run(self, endpoint: Endpoint, limits: WireLimits, timeouts: InstanceTimeouts) -> None:
-        """Do what the process does, from its start to its end."""
+        """Run the simulated process from its start to its exit."""
         here.set(self.site)
         settings = self._settings
         try:
@@ -204,32 +204,32 @@ class SimulatedBody(InstanceBody):
             self._exited.set()
 
     async def wait_exited(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the simulated process has ended."""
         await self._exited.wait()
 
     async def watch(self) -> None:
         """Return at once: a simulated process writes nothing to a pipe."""
 
     async def terminate(self) -> None:
-        """Let it drain and end; a frozen one does so when it goes on."""
+        """Ask the process to drain and exit; a frozen process does so after its thaw."""
         self._is_asked_to_end = True
         if not self.site.is_frozen:
             self._stop.set()
         await trio.lowlevel.checkpoint()
 
     def freeze(self, frozen: bool) -> None:
-        """Stop it, or let it go on, as SIGSTOP and SIGCONT do."""
+        """Stop the process, or let it continue, as SIGSTOP and SIGCONT do."""
         self.site.freeze(frozen)
         if self._is_asked_to_end and not frozen:
             self._stop.set()
 
     async def kill(self) -> None:
-        """End it at once."""
+        """Kill the process; see :meth:`kill_now`."""
         self.kill_now()
         await trio.lowlevel.checkpoint()
 
     def kill_now(self) -> None:
-        """End it."""
+        """Cut the process off from the network, mark it as killed by SIGKILL, and cancel its tasks."""
         if not self.has_ended:
             self.site.crash()  # before any of its tasks unwinds
             self._end(-SIGKILL)
@@ -237,7 +237,7 @@ class SimulatedBody(InstanceBody):
 
 
 def _expect_repeatable(agent: Agent) -> None:
-    """Raise ConfigurationError for functions that run in threads whatever happens."""
+    """Raise ConfigurationError for an agent with functions that can only run in threads."""
     for function in agent.service.functions:
         if not function.can_run_inline:
             raise ConfigurationError(

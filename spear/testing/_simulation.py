@@ -1,12 +1,12 @@
 """A whole spearlet with its instances in one Trio run, which a seed repeats step by step.
 
-The program under test gets a :class:`Simulation`: it deploys agents, calls their functions, and makes
-things fail. Time is virtual, and the order of tasks, the network's delays, the policies' choices and the
-restart delays are drawn from the seed. Everything between the two ends is the code of production: pool,
-supervisor, instance, login, channel, wire, agent.
+The program under test gets a :class:`Simulation`, with which it deploys agents, calls their functions
+and injects faults. Time is virtual. The order of tasks, the network's delays, the policies' choices and
+the restart delays are drawn from the seed. All other parts are the production code: pool, supervisor,
+instance, login, channel, wire, agent.
 
-What a seed cannot repeat is kept out: threads, processes, sockets, the real clock. Keys and nonces stay
-random, because nothing depends on their values; neither they nor payloads are in the trace.
+Threads, processes, sockets and the real clock are excluded, because a seed cannot repeat them. Keys and
+nonces stay random, because nothing depends on their values. The trace has no keys, nonces or payloads.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
     from ._simulated_runtime import SimulatedBody
 
 KEPT_EVENTS: Final = 10_000
-"""The last events of a trace; the digest is of all of them."""
+"""Number of the last events that a report keeps; the digest covers all events."""
 
 SHOWN_EVENTS: Final = 30
-"""Events that the note of a failure shows."""
+"""Number of the last events in the note of a failure."""
 
 FAULTS: Final = ("delay", "drop", "cut", "partition", "freeze", "crash")
 
 ENDS: Final = {"delay": "restore", "drop": "restore", "partition": "heal", "freeze": "thaw"}
-"""Faults that last, and the methods that end them."""
+"""Lasting faults, and the names of the methods that end them."""
 
 
 class SimulatedEvent(NamedTuple):
-    """Something that happened in a simulation.
+    """An event of a simulation.
 
     Attributes:
-        seconds: since the start, in virtual time.
+        seconds: seconds since the start, in virtual time.
         kind: an instance state, ``connect``, ``disconnect``, ``deliver``, ``call``, ``note``, a fault, or
             the end of one (``restore``, ``heal``, ``thaw``).
         subject: the instance or function, as text.
-        detail: more of it.
+        detail: further text, or "".
     """
 
     seconds: float
@@ -76,13 +76,13 @@ class SimulatedEvent(NamedTuple):
 @final
 @attrs.frozen(kw_only=True)
 class SimulationReport:
-    """How a simulation went.
+    """The result of a simulation.
 
     Attributes:
-        seed: what it was run with.
-        digest: of all events. Two runs with one seed have one digest, also in different processes.
-        events: the last 10,000.
-        notes: what the program and its instances have noted: (instance or "", values).
+        seed: the seed of the run.
+        digest: hash of all events. Runs with equal seeds have equal digests, also in other processes.
+        events: the last 10,000 events.
+        notes: the notes of the program and its instances: (instance or "", values).
         seconds: virtual time of the last event.
     """
 
@@ -98,10 +98,10 @@ class Simulation(metaclass=NoPublicConstructor):
     """A spearlet, its instances and its network, under one seed. Made by :func:`simulate`.
 
     Attributes:
-        seed: what everything is drawn from.
-        rng: for what the program draws itself.
-        spearlet: the host, which is open until the program returns.
-        notes: what was noted so far: (instance or "" for the program, values).
+        seed: the seed of all random choices.
+        rng: a random generator for the program's own use.
+        spearlet: the host, open until the program returns.
+        notes: the notes so far: (instance or "" for the program, values).
     """
 
     def __init__(self, seed: int) -> None:
@@ -115,11 +115,11 @@ class Simulation(metaclass=NoPublicConstructor):
         self._seconds = 0.0
 
     def generator(self, purpose: str) -> Random:
-        """Return a generator for one purpose.
+        """Return a new random generator for one purpose.
 
-        Two generators of one purpose give the same numbers; draws from one do not affect the other.
+        Generators of one purpose give the same numbers. Draws from one do not affect the others.
         """
-        # A text, because Random hashes it without Python's own seed of hashes.
+        # A str, because Random seeds itself from its text, which does not depend on PYTHONHASHSEED.
         return Random(f"{purpose} {self.seed}")  # noqa: S311  # reproduces, protects nothing
 
     async def deploy(
@@ -132,31 +132,31 @@ class Simulation(metaclass=NoPublicConstructor):
         start_seconds: tuple[float, float] = START_SECONDS,
         debug: bool = False,
     ) -> Deployment:
-        """Deploy agents; returns when all replicas take calls. See :meth:`Spearlet.deploy`.
+        """Deploy agents, and return when all replicas take calls. See :meth:`Spearlet.deploy`.
 
         Args:
             make_agent: makes the agent of one instance; called anew for each incarnation. Plain functions
-                run in Trio's thread; functions that cannot (asyncio's, and plain ones with ``yield``) let
-                the instance fail to start.
-            name: for the deployment and its instances.
-            replicas: how many, or between which numbers they follow the load.
-            settings: everything else about how they are kept.
-            start_seconds: least and most time that a start takes.
-            debug: send tracebacks with errors.
+                run in Trio's thread. An instance with functions that cannot run there (asyncio functions,
+                and plain ones with ``yield``) fails to start.
+            name: name of the deployment and its instances.
+            replicas: number of replicas, or the range within which the number follows the load.
+            settings: all other settings of the deployment.
+            start_seconds: least and most seconds that a start takes.
+            debug: whether errors are sent with tracebacks.
         """
         target = SimulatedSettings(make_agent=make_agent, start_seconds=start_seconds, debug=debug)
         return await self.spearlet.deploy(target, name=name, replicas=replicas, settings=settings)
 
-    # -- what happens -------------------------------------------------------------------------
+    # -- the trace ----------------------------------------------------------------------------
 
     def note(self, *values: object) -> None:
-        """Note an effect, in the trace and in :attr:`notes`.
+        """Record an effect in the trace and in :attr:`notes`.
 
-        Agents note what they do to the outside, such as a payment. A crashed instance notes nothing,
-        though its tasks unwind and their ``finally`` blocks run.
+        Agents note their effects on the outside world, such as a payment. Notes of a crashed instance are
+        ignored, although its tasks unwind and their ``finally`` blocks run.
 
         Args:
-            values: the effect. Their reprs must not contain addresses, which no seed repeats.
+            values: the effect. The reprs must not contain memory addresses, which no seed repeats.
         """
         site = here.get()
         if site is None:
@@ -180,7 +180,7 @@ class Simulation(metaclass=NoPublicConstructor):
 
     @property
     def instances(self) -> tuple[InstanceId, ...]:
-        """The instances whose processes run, in the order of their starts."""
+        """Ids of the instances whose simulated processes run, in the order of their starts."""
         return tuple(each for each, body in self._runtime.bodies.items() if not body.has_ended)
 
     def _body(self, instance: InstanceId, fault: str) -> SimulatedBody:
@@ -191,11 +191,11 @@ class Simulation(metaclass=NoPublicConstructor):
         return body
 
     def delay(self, instance: InstanceId, seconds: float = 0.1) -> None:
-        """Let bytes between host and instance take so much longer until :meth:`restore`.
+        """Delay each chunk between host and instance by ``seconds``, until :meth:`restore`.
 
         Raises:
-            ConfigurationError: the instance does not run; so do all methods for faults. Or ``seconds`` is
-                no number of seconds.
+            ConfigurationError: the instance does not run, as in all methods for faults; or ``seconds`` is
+                not a valid number of seconds.
         """
         expect_seconds("seconds", seconds)
         self._body(instance, "delay").site.delay_seconds = seconds
@@ -203,44 +203,44 @@ class Simulation(metaclass=NoPublicConstructor):
     def drop(self, instance: InstanceId, probability: float = 0.3) -> None:
         """Lose each chunk between host and instance with this probability, until :meth:`restore`.
 
-        A lost chunk is sent again after 0.2 s, as TCP does, and those behind it wait.
+        A lost chunk is sent again after 0.2 s, as by TCP, and the chunks after it wait.
         """
         check_loss("probability", probability)
         self._body(instance, "drop").site.loss = probability
 
     def restore(self, instance: InstanceId) -> None:
-        """End :meth:`delay` and :meth:`drop`."""
+        """End the effects of :meth:`delay` and :meth:`drop`."""
         self._body(instance, "restore").site.restore()
 
     def cut(self, instance: InstanceId) -> None:
-        """Break the instance's connections. Bytes under way are lost, and it may reconnect."""
+        """Break the instance's connections. Bytes in flight are lost; the instance may reconnect."""
         self._body(instance, "cut").site.cut()
 
     def partition(self, instance: InstanceId) -> None:
-        """Let no byte pass between host and instance until :meth:`heal`; those under way wait."""
+        """Hold back all bytes between host and instance until :meth:`heal`."""
         self._body(instance, "partition").site.partition(True)
 
     def heal(self, instance: InstanceId) -> None:
-        """End a partition: bytes that have waited arrive."""
+        """End a partition. Bytes that were held back arrive."""
         self._body(instance, "heal").site.partition(False)
 
     def freeze(self, instance: InstanceId) -> None:
         """Stop the instance at its edge until :meth:`thaw`, as SIGSTOP stops a process.
 
-        A frozen instance receives and sends nothing, and obeys a request to end only after the thaw. Its
-        code keeps running: its notes are recorded at once, other effects appear after the thaw.
+        A frozen instance receives and sends nothing, and obeys a request to exit only after the thaw. The
+        instance's code keeps running: its notes are recorded at once, other effects after the thaw.
         """
         self._body(instance, "freeze").freeze(True)
 
     def thaw(self, instance: InstanceId) -> None:
-        """Let a frozen instance go on."""
+        """Let a frozen instance continue."""
         self._body(instance, "thaw").freeze(False)
 
     def crash(self, instance: InstanceId) -> None:
         """Kill the instance, as SIGKILL kills a process.
 
-        Its connections end before its tasks unwind, so nothing that ``finally`` blocks do reaches the
-        host; nor do its notes count any more.
+        The instance's connections end before its tasks unwind, so effects of ``finally`` blocks do not
+        reach the host. Notes that the instance makes after the crash are ignored.
         """
         self._body(instance, "crash").kill_now()
 
@@ -251,18 +251,18 @@ class Simulation(metaclass=NoPublicConstructor):
         pause_seconds: tuple[float, float] = (0.05, 0.5),
         fault_seconds: tuple[float, float] = (0.01, 6.0),
     ) -> None:
-        """Let instances fail, one drawn fault after the other, until cancelled, which ends all faults.
+        """Inject random faults into random instances until cancelled. Cancelling ends all faults.
 
         Args:
             faults: names of the methods to draw from: "delay", "drop", "cut", "partition", "freeze" and
                 "crash".
-            pause_seconds: least and most time between two faults.
-            fault_seconds: least and most time of a fault that lasts. Limits decide what it comes to: an
-                instance that is silent for longer than its heartbeats allow is killed. Of overlapping
+            pause_seconds: least and most seconds between two faults.
+            fault_seconds: least and most seconds of a lasting fault. The limits decide the consequences:
+                an instance that is silent for longer than its heartbeats allow is killed. Of overlapping
                 faults of one instance, the first to end may end the others.
 
         Raises:
-            ConfigurationError: there is no fault of a name, or none was given.
+            ConfigurationError: ``faults`` is empty or has an unknown name.
         """
         if not faults or not set(faults) <= set(FAULTS):
             raise ConfigurationError(f"faults must be some of {', '.join(FAULTS)}, not {faults!r}")
@@ -275,7 +275,7 @@ class Simulation(metaclass=NoPublicConstructor):
                     nursery.start_soon(self._disturb, rng.choice(instances), fault, seconds)
 
     async def _disturb(self, instance: InstanceId, fault: str, seconds: float) -> None:
-        if instance not in self.instances:  # it has ended since it was drawn
+        if instance not in self.instances:  # the instance has ended since it was drawn
             return
         getattr(self, fault)(instance)
         if fault in ENDS:
@@ -320,7 +320,7 @@ class Simulation(metaclass=NoPublicConstructor):
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
-        """Add to a failure what brings it back."""
+        """Add a note with the seed, the digest and the last events to an exception of the block."""
         try:
             yield
         except BaseException as error:
@@ -333,7 +333,7 @@ class Simulation(metaclass=NoPublicConstructor):
 
 
 SimulatedProgram: TypeAlias = Callable[[Simulation], Awaitable[object]]
-"""What is simulated."""
+"""The program that a simulation runs."""
 
 
 def simulate(
@@ -347,24 +347,24 @@ def simulate(
 ) -> SimulationReport:
     """Run ``await program(simulation)`` with a spearlet and its instances in one Trio run.
 
-    One seed gives one order of events. A failure of the program, or of an assertion in it, is raised as
-    it is, with a note that has the seed and the last events. Not to be called inside of Trio, nor in two
-    threads at a time.
+    Runs with equal seeds have the same order of events. An exception of the program is raised unchanged,
+    with a note that has the seed and the last events. Do not call this inside of Trio, nor in two threads
+    at a time.
 
     Args:
-        program: what is tested. The spearlet ends when it returns.
-        seed: what everything is drawn from.
-        limits: of the host and its instances.
-        latency_seconds: least and most time that bytes are under way. A connection carries one chunk at a
-            time in each direction, so a slow network is also a narrow one.
+        program: the program under test. The spearlet is closed when the program returns.
+        seed: the seed of all random choices.
+        limits: limits of the host and its instances.
+        latency_seconds: least and most seconds that bytes are in flight. A connection carries one chunk
+            at a time in each direction, so a higher latency also lowers the throughput.
         loss: probability that a chunk has to be sent again, 0.2 s later. Each of up to four further
-            losses doubles the pause, so a chunk is at most 6.2 s late.
-        seconds: of virtual time, after which the program is taken to hang.
+            losses doubles the pause, so losses delay a chunk by at most 6.2 s.
+        seconds: seconds of virtual time after which the run fails.
 
     Raises:
         ConfigurationError: an argument is out of range, or this release of Trio cannot be seeded.
-        trio.TooSlowError: ``seconds`` are over.
-        And whatever ``program`` raises.
+        trio.TooSlowError: the program did not return within ``seconds``.
+        Exception: any exception of ``program``.
     """
     simulation: Simulation = Simulation._create(seed)
 

@@ -1,9 +1,9 @@
-"""Hypothesis's state machines with rules that are async.
+"""Hypothesis's state machines with async rules.
 
-Each example runs in one ``trio.run`` of its own, in a thread beside the one in which Hypothesis lives,
-and in virtual time: an hour's deadline takes no time, and time moves only while a rule runs and
-everybody waits. A rule is over when nobody can go on, so that the next one finds a world at rest, and
-the same choices give the same history.
+Each example runs in a ``trio.run`` of its own, in a thread beside Hypothesis's thread, and in virtual
+time: an hour's deadline takes no real time, and the clock moves only while a rule runs and all tasks are
+blocked. A rule ends when all tasks are blocked. Therefore the next rule starts from a quiescent state,
+and the same choices give the same history.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ M = TypeVar("M", bound="TrioStateMachine")
 Job: TypeAlias = Callable[[], Awaitable[object]]
 
 JOIN_SECONDS: Final = 5.0
-"""For a Trio run to end when it is told to."""
+"""Seconds that a Trio run may take to end after its jobs are closed."""
 
 
 class TrioStateMachine(RuleBasedStateMachine):
-    """A rule-based state machine that lives in a Trio run.
+    """A rule-based state machine whose rules run in a Trio run.
 
     Rules, initializers and invariants are ``async`` and carry :func:`in_trio` below Hypothesis's own
-    decorator. :meth:`run_example` is where to open, with ``async with``, what all rules share::
+    decorator. Override :meth:`run_example` to open, with ``async with``, the objects that rules share::
 
         class Machine(TrioStateMachine):
             async def run_example(self, rules):
@@ -50,9 +50,9 @@ class TrioStateMachine(RuleBasedStateMachine):
                 await self.something.send(bytes(size))
 
     Attributes:
-        rule_seconds: a rule that takes longer, in virtual time, hangs, and fails.
-        nursery: lives as long as the example; for tasks that rules leave behind.
-        clock: moved by itself; may be moved by rules, too.
+        rule_seconds: most seconds of virtual time for a rule; a longer rule fails with TooSlowError.
+        nursery: a nursery that lives as long as the example, for background tasks of rules.
+        clock: the virtual clock, which jumps by itself; rules may move it, too.
     """
 
     rule_seconds = 1000.0
@@ -63,21 +63,21 @@ class TrioStateMachine(RuleBasedStateMachine):
         self.clock = trio.testing.MockClock()
         self._results: queue.SimpleQueue[outcome.Outcome[object]] = queue.SimpleQueue()
         self._end: outcome.Outcome[object] | None = (
-            None  # of the run, until somebody has heard of it
+            None  # the run's outcome, until _take_result() or teardown() takes it
         )
-        self._is_over = False  # all rules have run
+        self._is_over = False  # whether all rules have run
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         self._take_result()
 
     async def run_example(self, rules: Callable[[], Awaitable[None]]) -> None:
-        """One example: prepare, ``await rules()`` while the rules run, clean up."""
+        """Run one example: set up, ``await rules()``, which returns after the last rule, and clean up."""
         await rules()
 
     def teardown(self) -> None:
-        """End the example. Raises what its clean-up, or a task of it, has raised."""
+        """End the example. Raises the exception of its clean-up or of a background task, if any."""
         super().teardown()
-        with suppress(trio.RunFinishedError):  # it has ended by itself
+        with suppress(trio.RunFinishedError):  # the run has ended by itself
             self._token.run_sync_soon(self._jobs.close)
         self._thread.join(JOIN_SECONDS)
         if self._thread.is_alive():
@@ -87,7 +87,7 @@ class TrioStateMachine(RuleBasedStateMachine):
             end.unwrap()
 
     def perform(self, job: Job) -> object:
-        """Run ``await job()`` in the example's Trio run, and wait until the world is at rest."""
+        """Run ``await job()`` in the example's Trio run, and wait until all tasks are blocked."""
         self._token.run_sync_soon(self._jobs.send_nowait, job)
         return self._take_result()
 
@@ -109,7 +109,7 @@ class TrioStateMachine(RuleBasedStateMachine):
             if self._is_over:
                 self._end = None
                 return
-        # For a rule that the run has not survived, if there is one; otherwise for teardown().
+        # Raised by perform() if a rule is running, else by teardown().
         self._results.put(self._end)
 
     async def _main(self) -> None:
@@ -136,7 +136,7 @@ class TrioStateMachine(RuleBasedStateMachine):
             with trio.fail_after(self.rule_seconds):
                 return outcome.Value(await job())
         except trio.Cancelled:
-            raise  # the example is being torn down: see _run
+            raise  # the example is being torn down; _run() reports the outcome
         except BaseException as error:
             return outcome.Error(error)
 
@@ -144,7 +144,7 @@ class TrioStateMachine(RuleBasedStateMachine):
 def in_trio(
     function: Callable[Concatenate[M, P], Awaitable[T]],
 ) -> Callable[Concatenate[M, P], T]:
-    """Make an async method of a :class:`TrioStateMachine` one that Hypothesis can call."""
+    """Turn an async method of a :class:`TrioStateMachine` into a method that Hypothesis can call."""
 
     @functools.wraps(function)
     def method(self: M, /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,7 +1,7 @@
-"""A conformance suite for byte streams, whatever moves the bytes.
+"""A conformance suite for byte streams over any transport.
 
-It is Trio's (``trio.testing.check_two_way_stream``) and what channels rely on beyond that: any size, any
-buffer, short reads, cancellation, backpressure.
+The suite is Trio's (``trio.testing.check_two_way_stream``), and further properties that channels rely on:
+payloads of any size, any type of buffer, short reads, cancellation, backpressure.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ._conformance import HANG_SECONDS, pattern
 
 StreamPair: TypeAlias = tuple[trio.abc.Stream, trio.abc.Stream]
 OpenStreams: TypeAlias = Callable[[], AbstractAsyncContextManager[StreamPair]]
-"""Opens two connected streams, for as long as the block runs: (who connected, who accepted)."""
+"""A function that opens two connected streams for a block: (the connecting end, the accepting end)."""
 
 StreamCase: TypeAlias = Callable[[OpenStreams], Awaitable[None]]
 
 STREAM_CASES: Final[dict[str, StreamCase]] = {}
-"""All cases by name, to run them one by one."""
+"""All cases by name, for running them one by one."""
 
 LARGE: Final = (1 << 20) + 7
-"""More than a socket takes at once, and no multiple of anything."""
+"""Bytes of a large payload: more than a socket takes at once, and not a multiple of a buffer size."""
 
 ENDLESS: Final = 64 << 20
-"""More than all buffers on the way have room for."""
+"""Bytes of a payload that exceeds all buffers between the two ends."""
 
 
 def _case(function: StreamCase) -> StreamCase:
@@ -43,11 +43,11 @@ def _case(function: StreamCase) -> StreamCase:
 
 
 async def check_streams(open_streams: OpenStreams) -> None:
-    """Perform all of :data:`STREAM_CASES` with pairs that ``open_streams`` opens.
+    """Run all of :data:`STREAM_CASES` with pairs that ``open_streams`` opens.
 
     Raises:
-        AssertionError: the streams do not do what they should; a note names the case.
-        trio.TooSlowError: they hang.
+        AssertionError: the streams fail a case; a note names the case.
+        trio.TooSlowError: a case hangs.
     """
     for name, case in STREAM_CASES.items():
         try:
@@ -58,7 +58,7 @@ async def check_streams(open_streams: OpenStreams) -> None:
 
 
 async def receive_exactly(stream: trio.abc.ReceiveStream, size: int, most: int = 65536) -> bytes:
-    """Receive so many bytes. Raises AssertionError if the stream ends before."""
+    """Receive ``size`` bytes, at most ``most`` per read. Raises AssertionError if the stream ends."""
     received = bytearray()
     while len(received) < size:
         some = await stream.receive_some(min(most, size - len(received)))
@@ -70,7 +70,7 @@ async def receive_exactly(stream: trio.abc.ReceiveStream, size: int, most: int =
 
 @_case
 async def keeps_trios_contract(open_streams: OpenStreams) -> None:
-    """Trio's own suite; for half-closeable streams, its part about ending one direction, too."""
+    """The streams pass Trio's own suite; half-closeable streams pass the suite for those."""
     async with AsyncExitStack() as stack:
 
         async def make() -> StreamPair:
@@ -98,19 +98,19 @@ async def carries_any_size_in_both_directions_at_once(open_streams: OpenStreams)
 
 @_case
 async def loses_nothing_in_short_reads(open_streams: OpenStreams) -> None:
-    """A reader that asks for less than was sent gets the rest later, whatever sizes it asks for."""
+    """Short reads of any size lose no bytes: the next reads return the rest."""
     payload = pattern(5000)
     async with open_streams() as (one, other):
         await one.send_all(payload)
         await one.send_all(payload)
-        await one.aclose()  # so that a reader of bytes that were lost does not wait for ever
+        await one.aclose()  # ends the read of a stream that has lost bytes
         assert await receive_exactly(other, 100, most=1) == payload[:100]
         assert await receive_exactly(other, 9900, most=997) == payload[100:] + payload
 
 
 @_case
 async def takes_any_buffer_and_nothing(open_streams: OpenStreams) -> None:
-    """bytes, bytearrays and views; an empty one sends nothing, and is no end of the stream."""
+    """``send_all`` takes bytes, bytearrays and views; an empty buffer does not end the stream."""
     async with open_streams() as (one, other):
         await one.send_all(b"")
         await one.send_all(bytearray(b"ab"))
@@ -121,7 +121,7 @@ async def takes_any_buffer_and_nothing(open_streams: OpenStreams) -> None:
 
 @_case
 async def keeps_what_a_cancelled_read_would_have_read(open_streams: OpenStreams) -> None:
-    """A cancelled ``receive_some`` has taken nothing."""
+    """A cancelled ``receive_some`` takes no bytes from the stream."""
     async with open_streams() as (one, other):
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -141,7 +141,7 @@ async def keeps_what_a_cancelled_read_would_have_read(open_streams: OpenStreams)
 
 @_case
 async def delivers_what_was_sent_before_the_end(open_streams: OpenStreams) -> None:
-    """Bytes that were sent arrive, although their sender has closed the stream."""
+    """Bytes sent before the sender closed the stream still arrive."""
     async with open_streams() as (one, other):
         await one.send_all(b"the last words")
         await one.aclose()
@@ -152,7 +152,7 @@ async def delivers_what_was_sent_before_the_end(open_streams: OpenStreams) -> No
 
 @_case
 async def goes_on_in_the_other_direction(open_streams: OpenStreams) -> None:
-    """After ``send_eof`` the peer reads the end, and may go on sending."""
+    """After ``send_eof`` the peer reads the end of the stream, and may go on sending."""
     async with open_streams() as (one, other):
         if not isinstance(one, trio.abc.HalfCloseableStream):
             return
@@ -186,7 +186,7 @@ async def wakes_a_reader_when_it_is_closed(open_streams: OpenStreams) -> None:
 
 @_case
 async def holds_a_sender_up_whose_peer_does_not_read(open_streams: OpenStreams) -> None:
-    """Backpressure: no part of the way takes bytes without a bound."""
+    """A sender whose peer does not read blocks: all buffers between the two ends are bounded."""
     async with open_streams() as (one, _), open_private_nursery() as nursery:
         sent = trio.Event()
 

@@ -48,12 +48,12 @@ TESTED: Final = InstanceId("memory", "tested")
 @final
 @attrs.frozen
 class TransportSubject:
-    """A transport that is being tested, with what each case needs of it.
+    """A transport under test, with helpers that open its listeners, streams and channels.
 
     Args:
-        transport: the one.
-        get_directory: makes a private directory, or finds it.
-        tls: whom connections trust; None for what the listener says.
+        transport: the transport under test.
+        get_directory: returns the path of a private directory.
+        tls: TLS settings of connections; None for those that the listener provides.
     """
 
     transport: Transport
@@ -67,13 +67,13 @@ class TransportSubject:
         return self.transport.listen(ListenOptions(name=name, get_directory=self.get_directory))
 
     def connect(self, listener: Listener) -> AbstractAsyncContextManager[trio.abc.Stream]:
-        """Connect as an instance would that was told the listener's address."""
+        """Connect like an instance that was given the listener's address."""
         options = ConnectOptions(seconds=HANG_SECONDS, tls=self.tls or listener.trust)
         return self.transport.connect(listener.advertised, options)
 
     @protected_block
     async def open_streams(self) -> AsyncIterator[StreamPair]:
-        """Two connected streams: (who connected, who accepted)."""
+        """Open two connected streams: (the connecting end, the accepting end)."""
         async with self.listen() as listener, open_private_nursery() as nursery:
             accepting = _Accepting(listener)
             nursery.start_soon(accepting.run)
@@ -95,7 +95,7 @@ class TransportSubject:
         streams: Collection[str] = (),
         limits: WireLimits = DEFAULT_WIRE_LIMITS,
     ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
-        """Both ends of a channel over this transport, for :func:`check_channel`: (host's, agent's)."""
+        """Open a channel over this transport, for :func:`check_channel`: (host's end, agent's end)."""
         async with (
             open_connection_manager(HostLimits(wire=limits)) as manager,
             self.listen() as listener,
@@ -115,7 +115,7 @@ class TransportSubject:
 
 
 class _Accepting:
-    """The next connection of a listener."""
+    """A task that accepts the next connection of a listener."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -136,7 +136,7 @@ class _Accepting:
 TransportCase: TypeAlias = Callable[[TransportSubject], Awaitable[None]]
 
 TRANSPORT_CASES: Final[dict[str, TransportCase]] = {}
-"""All cases by name, those of :data:`STREAM_CASES` included, to run them one by one."""
+"""All cases by name, for running them one by one; includes :data:`STREAM_CASES`."""
 
 
 def _case(function: TransportCase) -> TransportCase:
@@ -159,18 +159,18 @@ TRANSPORT_CASES.update({name: _of_streams(name) for name in STREAM_CASES})
 
 
 async def check_transport(transport: Transport, *, tls: TlsClient | None = None) -> None:
-    """Perform all of :data:`TRANSPORT_CASES`.
+    """Run all of :data:`TRANSPORT_CASES`.
 
-    A channel over the transport is not part of them: :func:`check_channel` takes
-    :meth:`TransportSubject.open_channels`.
+    The cases do not test channels over the transport. To test them, pass
+    :meth:`TransportSubject.open_channels` to :func:`check_channel`.
 
     Args:
-        transport: the one; it chooses its addresses itself.
-        tls: whom connections trust, if the listeners do not say that.
+        transport: the transport under test; its listeners must choose their own addresses.
+        tls: TLS settings of connections; None for those that the listeners provide.
 
     Raises:
-        AssertionError: the transport does not do what it should; a note names the case.
-        trio.TooSlowError: it hangs.
+        AssertionError: the transport fails a case; a note names the case.
+        trio.TooSlowError: a case hangs.
     """
     with ExitStack() as stack:
         directory = stack.enter_context(make_private_directory())
@@ -188,7 +188,7 @@ async def check_transport(transport: Transport, *, tls: TlsClient | None = None)
 
 @_case
 async def writes_addresses_that_it_can_read(subject: TransportSubject) -> None:
-    """Address and text are two forms of one thing, and the text begins with a scheme of the transport."""
+    """The text of an address begins with a scheme of the transport, and parses to an equal address."""
     transport = subject.transport
     assert transport.name, "a transport needs a name"
     async with subject.listen() as listener:
@@ -216,7 +216,7 @@ async def listens_at_several_addresses(subject: TransportSubject) -> None:
 
 @_case
 async def keeps_connections_apart(subject: TransportSubject) -> None:
-    """Several connections to one listener, each with a peer of its own."""
+    """Several concurrent connections to one listener each exchange bytes with their own peer."""
     async with subject.listen() as listener, trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(_exchange, subject, listener)
@@ -225,7 +225,7 @@ async def keeps_connections_apart(subject: TransportSubject) -> None:
 
 @_case
 async def keeps_a_connection_for_the_next_accept(subject: TransportSubject) -> None:
-    """A cancelled ``accept`` has lost no connection."""
+    """A cancelled ``accept`` loses no connection."""
     async with subject.listen() as listener:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.accept)
@@ -240,7 +240,7 @@ async def keeps_a_connection_for_the_next_accept(subject: TransportSubject) -> N
 
 @_case
 async def wakes_an_accept_when_it_is_closed(subject: TransportSubject) -> None:
-    """``trio.ClosedResourceError``, for one that is blocked and for later ones; closing twice is fine."""
+    """Blocked and later calls of ``accept`` raise ClosedResourceError; closing twice is allowed."""
     async with subject.listen() as listener:
         errors: list[Exception] = []
 
@@ -259,7 +259,7 @@ async def wakes_an_accept_when_it_is_closed(subject: TransportSubject) -> None:
 
 @_case
 async def refuses_connections_when_it_is_closed(subject: TransportSubject) -> None:
-    """``ChannelBroken``, after ``close`` and after the block."""
+    """Connecting raises ``ChannelBroken`` after the listener's ``close``, and after its block."""
     async with subject.listen() as listener:
         listener.close()
         error = await caught(_enter_and_leave, partial(subject.connect, listener))
@@ -274,12 +274,12 @@ async def refuses_connections_when_it_is_closed(subject: TransportSubject) -> No
 
 
 class _Mine(Exception):
-    """An exception that the block of a case raises."""
+    """The exception that a case raises in its block."""
 
 
 @_case
 async def lets_an_exception_of_a_block_through_as_it_is(subject: TransportSubject) -> None:
-    """Neither in a group nor in place of another, even if the block is cancelled at that moment."""
+    """An exception leaves a block unchanged, not in a group, even if the block is cancelled."""
     mine = _Mine()
     streams: list[trio.abc.Stream] = []
 
@@ -302,7 +302,7 @@ async def lets_an_exception_of_a_block_through_as_it_is(subject: TransportSubjec
 
 @_case
 async def leaves_nothing_open_wherever_it_is_cancelled(subject: TransportSubject) -> None:
-    """Listening and connecting, cancelled before each step; counted in descriptors and tasks."""
+    """Listening and connecting, cancelled before any step, leave no descriptor and no task."""
     await cancel_sweep(_open_nothing, lambda _: _enter_and_leave(subject.listen))
     await cancel_sweep(
         partial(_open_listening, subject),
@@ -312,7 +312,7 @@ async def leaves_nothing_open_wherever_it_is_cancelled(subject: TransportSubject
 
 @_case
 async def describes_its_peers(subject: TransportSubject) -> None:
-    """For log lines; and who the kernel says a peer is, where it can say that."""
+    """A connection describes its peer, and has the peer's credentials where the kernel knows them."""
     async with subject.listen() as listener, open_private_nursery() as nursery:
         accepting = _Accepting(listener)
         nursery.start_soon(accepting.run)
@@ -330,7 +330,7 @@ async def describes_its_peers(subject: TransportSubject) -> None:
 
 
 async def _exchange(subject: TransportSubject, listener: Listener) -> None:
-    """Connect, and send something in both directions."""
+    """Connect, and send a few bytes in each direction."""
     async with open_private_nursery() as nursery:
         accepting = _Accepting(listener)
         nursery.start_soon(accepting.run)
@@ -357,7 +357,7 @@ async def _open_nothing() -> AsyncIterator[None]:
 
 @protected_block
 async def _open_listening(subject: TransportSubject) -> AsyncIterator[Listener]:
-    """A listener whose connections are taken, and closed again."""
+    """Open a listener that accepts connections and closes them at once."""
     async with subject.listen() as listener, open_private_nursery() as nursery:
         nursery.start_soon(_accept_and_close, listener)
         yield listener

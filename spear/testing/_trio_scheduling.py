@@ -1,13 +1,13 @@
 """Seeded scheduling: the only module of this package that uses private names of Trio.
 
-Trio shuffles the tasks of each pass with a private generator, and orders them first only if a private
-flag is set. There is no public way; Trio's own plug-in for Hypothesis sets the same two. That is not all:
-Trio keeps the tasks and the children of a cancelled scope in sets, and scopes of one deadline by their
-addresses. What is cancelled first then depends on the heap, and an abort function that wakes another task
-makes that visible. Of 240 simulations one was another one under another allocator.
+Trio shuffles the tasks of each pass with a private generator, and sorts them first only if a private flag
+is set. No public API sets either; Trio's own plug-in for Hypothesis sets the same two. Two more orders
+depend on memory addresses: Trio keeps the tasks and the children of a cancel scope in sets, and sorts
+scopes of equal deadlines by ``id()``. The order of cancellations then depends on the allocator, which
+shows when an abort function wakes another task: 1 of 240 simulations changed under another allocator.
 
-A release of Trio that has renamed something of this is refused here, because a seed without effect would
-look as if it worked.
+A release of Trio without one of these names is refused here, because a seed would silently have no
+effect.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import trio
 from spear._errors import ConfigurationError
 
 GENERATOR: Final = "_r"
-"""A ``random.Random`` that shuffles the tasks of a pass."""
+"""Name of the ``random.Random`` that shuffles the tasks of a pass."""
 
 FLAG: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
-"""A boolean: order the tasks of a pass by their age before they are shuffled."""
+"""Name of the flag that makes Trio sort the tasks of a pass by age before the shuffle."""
 
 STATUS: Final = "CancelStatus"
-"""The class of a node in the tree of cancel scopes."""
+"""Name of the class of a node in the tree of cancel scopes."""
 
 SETS: Final = ("_tasks", "_children")
-"""Its attributes that are sets; :data:`FILL` fills the second."""
+"""Names of the set attributes of :data:`STATUS`; its method :data:`FILL` fills the second."""
 
 FILL: Final = "__attrs_post_init__"
 
@@ -41,10 +41,10 @@ FILL: Final = "__attrs_post_init__"
 def seeded_scheduling(rng: random.Random) -> Iterator[None]:
     """Let ``rng`` decide the order of tasks in every ``trio.run()`` inside the block.
 
-    The process has one generator for all of its threads: use one block at a time.
+    Trio has one generator for all threads of the process: enter one block at a time.
 
     Raises:
-        ConfigurationError: this release of Trio is made otherwise; the message has its version.
+        ConfigurationError: this release of Trio lacks a private name; the message has the version.
     """
     scheduler = _scheduler()
     before = {name: getattr(scheduler, name) for name in (GENERATOR, FLAG, STATUS)}
@@ -64,7 +64,7 @@ def seeded_scheduling(rng: random.Random) -> Iterator[None]:
 
 @final
 class _OrderedSet(dict[Hashable, None]):
-    """A set that is iterated in the order in which its members were added."""
+    """A set that iterates over its members in the order in which they were added."""
 
     def add(self, member: Hashable) -> None:
         self[member] = None
@@ -74,7 +74,7 @@ class _OrderedSet(dict[Hashable, None]):
 
 
 def _in_order(status: type) -> type:
-    """Return a subclass of Trio's class whose sets have an order."""
+    """Return a subclass of Trio's ``CancelStatus`` whose sets are ordered."""
     fill: Callable[[object], None] = getattr(status, FILL)
 
     def fill_in_order(self: object) -> None:
@@ -86,7 +86,7 @@ def _in_order(status: type) -> type:
 
 
 def _scheduler() -> object:
-    """Return Trio's module, if it has all that is used of it."""
+    """Return Trio's scheduler module. Raises ConfigurationError if it lacks a name used here."""
     try:
         from trio._core import _run
     except ImportError as error:

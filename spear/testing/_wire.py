@@ -1,7 +1,7 @@
 """Two ends of the wire protocol, driven against each other without a socket, a task or a clock.
 
-What one end sends is kept until the test moves it, so a test decides what is on its way, in which
-pieces it arrives, and what time it is.
+Bytes that one end sends are kept until the test moves them to the other end. So the test decides which
+bytes are in flight, in which pieces they arrive, and what time it is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import random
 
 Cut: TypeAlias = Callable[[bytes], list[bytes]]
-"""How bytes are cut into the pieces in which they arrive."""
+"""A function that cuts bytes into the pieces in which they arrive."""
 
 EXAMPLE_SECRET: Final = Secret(bytes(range(32)))
 EXAMPLE_INSTANCE: Final = InstanceId("process", "example", 1)
@@ -45,24 +45,24 @@ AGENT_NONCE: Final = b"\xb0" * NONCE_BYTES
 
 
 def uncut(data: bytes) -> list[bytes]:
-    """All of it in one piece."""
+    """Return the data in one piece."""
     return [data] if data else []
 
 
 def byte_cuts(data: bytes) -> list[bytes]:
-    """Each byte on its own."""
+    """Return each byte as a piece of its own."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 def random_cuts(data: bytes, rng: random.Random) -> list[bytes]:
-    """Pieces as a network might make them: often a few bytes, sometimes a lot.
+    """Return pieces as a network might make them: often a few bytes, sometimes many.
 
-    No piece is empty, and together they are ``data``.
+    No piece is empty, and joined they are ``data``.
     """
     pieces = []
     start = 0
     while start < len(data):
-        # The exponent is what is drawn, so that each order of magnitude is as likely.
+        # The exponent is drawn, so that all orders of magnitude are equally likely.
         size = rng.randrange(1, 2 ** rng.randint(1, 17))
         pieces.append(data[start : start + size])
         start += size
@@ -71,13 +71,13 @@ def random_cuts(data: bytes, rng: random.Random) -> list[bytes]:
 
 @final
 class WireEnd:
-    """One end of a :class:`ConnectionPair`: a connection with its receiver and its outbox.
+    """An end of a :class:`ConnectionPair`: a connection with its receiver and its outbox.
 
     Attributes:
-        connection, receiver, outbox: the real ones.
-        incoming: bytes on their way to this end.
-        events: what the connection has reported and :meth:`take_events` has not handed out.
-        sent: everything this end has sent, if the pair records.
+        connection, receiver, outbox: the objects that a real channel uses.
+        incoming: bytes in flight to this end.
+        events: events of the connection that :meth:`take_events` has not returned yet.
+        sent: all bytes that this end has sent if the pair records, else None.
     """
 
     __slots__ = (
@@ -110,31 +110,31 @@ class WireEnd:
 
     @property
     def error(self) -> RemoteProtocolError | None:
-        """The rule that the other end has broken, if it has."""
+        """The error for the rule that the other end has broken, or None."""
         return self.connection.error or self.receiver.error
 
     def take_bytes(self) -> bytes:
-        """What this end would write to its socket now, once."""
+        """Remove and return the bytes that this end would write to its socket now."""
         data = b"".join(self.outbox.take())
         if self.sent is not None:
             self.sent += data
         return data
 
     def take_events(self) -> list[Event]:
-        """The events since the last call."""
+        """Return the events since the last call."""
         events, self.events = self.events, []
         return events
 
     def feed(self, data: bytes) -> list[Event]:
-        """Let bytes arrive; returns the events they cause, which :attr:`events` gets as well.
+        """Receive bytes, append the resulting events to :attr:`events`, and return these events.
 
-        Large payloads are received straight into their place, as a socket would do it. Once the
-        peer has broken a rule nothing more is read.
+        Large payloads are received directly into their final buffer, as from a socket. After the peer
+        has broken a rule, no further byte is read.
         """
         caused: list[Event] = []
         while data and self.error is None:
             frames, data = self._receive(data)
-            # Frames in front of a violation still count.
+            # Frames before the violation are still handled.
             if frames:
                 caused += self.connection.receive(frames, self._clock())
         self.events += caused
@@ -151,7 +151,7 @@ class WireEnd:
         return receiver.received_direct(count), data[count:]
 
     def receive_incoming(self, count: int | None = None) -> list[Event]:
-        """Let the first ``count`` of the bytes on their way arrive, or all of them."""
+        """Receive the first ``count`` bytes in flight, or all of them; return the events."""
         data = bytes(self.incoming if count is None else self.incoming[:count])
         del self.incoming[: len(data)]
         return self.feed(data)
@@ -159,26 +159,26 @@ class WireEnd:
 
 @final
 class ConnectionPair:
-    """A host and an agent that talk to each other through memory, with the handshake done.
+    """A host and an agent that exchange bytes in memory, after a completed handshake.
 
-    Nothing moves by itself: call methods of ``pair.host.connection`` and ``pair.agent.connection``,
-    then :meth:`pump`, and look at the :attr:`WireEnd.events` of both ends. Frames are really encoded
-    and really parsed.
+    Bytes move only when the test moves them: call methods of ``pair.host.connection`` and
+    ``pair.agent.connection``, then :meth:`pump`, and look at the :attr:`WireEnd.events` of both ends.
+    Frames are really encoded and parsed.
 
     Args:
-        host_limits, agent_limits: what each end accepts.
-        secret: what the host expects the agent to know.
-        agent_secret: what it knows instead.
-        instance: who the agent says it is.
-        cut: how the bytes of the handshake arrive.
-        is_connected: False leaves the handshake to the test; see :meth:`connect`.
+        host_limits, agent_limits: the limits that each end announces and enforces.
+        secret: the secret of the host.
+        agent_secret: the secret of the agent; None for the host's.
+        instance: the instance id with which the agent logs in.
+        cut: the pieces in which the bytes of the handshake arrive.
+        is_connected: whether the handshake is done; False leaves it to the test, see :meth:`connect`.
         is_policed: whether the host counts the agent's strikes, as it does by default.
-        is_direct: whether large payloads are received straight into their place.
-        records: whether both ends keep all they send.
+        is_direct: whether large payloads are received directly into their final buffer.
+        records: whether both ends keep all bytes that they send.
 
     Attributes:
         host, agent: the two ends.
-        now: the time for both, in seconds.
+        now: the clock of both ends, in seconds.
     """
 
     __slots__ = ("_agent_secret", "_instance", "_secret", "agent", "host", "now")
@@ -209,28 +209,28 @@ class ConnectionPair:
 
     @property
     def ends(self) -> tuple[WireEnd, WireEnd]:
-        """Host and agent."""
+        """The host's and the agent's end."""
         return self.host, self.agent
 
     def peer_of(self, end: WireEnd) -> WireEnd:
-        """The other one."""
+        """Return the other end of the pair."""
         return self.agent if end is self.host else self.host
 
     # -- the handshake ------------------------------------------------------------------------
 
     def connect(self, cut: Cut = uncut) -> None:
-        """Perform the handshake, with nonces that are always the same.
+        """Perform the handshake, with constant nonces.
 
         Raises:
             AuthenticationFailed: the agent does not know the secret.
-            RemoteProtocolError: something else is on the way.
+            RemoteProtocolError: frames other than those of the handshake are in flight.
         """
         host, agent = self.host.connection, self.agent.connection
         host.send_control(Kind.CHALLENGE, head=Challenge(HOST_NONCE).to_head())
         challenge = Challenge.from_head_untrusted(self._carry(self.host, FrameType.CHALLENGE, cut))
         agent.receive_control_untrusted(Kind.CHALLENGE)
         version = choose_version(challenge)
-        assert version is not None  # both ends are of the same Spear
+        assert version is not None  # both ends have the same release
         said = agent_text(version, self._instance, challenge.nonce, AGENT_NONCE)
         request = AuthRequest(
             version,
@@ -261,7 +261,7 @@ class ConnectionPair:
         agent.open(accepted.limits)
 
     def _carry(self, sender: WireEnd, type_: FrameType, cut: Cut) -> Head | None:
-        """Bring the one frame that must come now across; returns its head."""
+        """Move the one frame that must come next to the other end, and return its head."""
         receiver = self.peer_of(sender).receiver
         frames = [
             frame for piece in cut(sender.take_bytes()) for frame in receiver.receive_data(piece)
@@ -275,19 +275,19 @@ class ConnectionPair:
     # -- moving bytes -------------------------------------------------------------------------
 
     def transmit(self, sender: WireEnd) -> int:
-        """Put what ``sender`` would write now on its way; returns how many bytes that is."""
+        """Move what ``sender`` would write now to the peer's ``incoming``; return the number of bytes."""
         data = sender.take_bytes()
         self.peer_of(sender).incoming.extend(data)
         return len(data)
 
     def pump(self, cut: Cut = uncut) -> None:
-        """Move bytes in both directions until none are left.
+        """Move bytes in both directions until none are in flight.
 
         Args:
-            cut: the pieces in which they arrive.
+            cut: the pieces in which the bytes arrive.
 
         Raises:
-            RemoteProtocolError: one end found that the other had broken a rule.
+            RemoteProtocolError: an end has found that the other one broke a rule.
         """
         moved = True
         while moved:
@@ -303,9 +303,9 @@ class ConnectionPair:
                         raise end.error
 
     def pump_bytewise(self) -> None:
-        """As :meth:`pump`; each byte arrives on its own."""
+        """Move bytes like :meth:`pump`; each byte arrives on its own."""
         self.pump(byte_cuts)
 
     def pump_randomly(self, rng: random.Random) -> None:
-        """As :meth:`pump`; bytes arrive in pieces drawn from ``rng``."""
+        """Move bytes like :meth:`pump`, in pieces drawn from ``rng``."""
         self.pump(lambda data: random_cuts(data, rng))
