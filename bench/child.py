@@ -1,4 +1,4 @@
-"""First code of every child: `python -m bench.child PARENT_PID ENTRY ARGS...`."""
+"""The main module of every child process: `python -m bench.child PARENT_PID ENTRY ARGS...`."""
 
 from __future__ import annotations
 

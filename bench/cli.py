@@ -1,4 +1,4 @@
-"""The command line: choose cases, run them, show and write what came out."""
+"""The command line: choose cases, run them, print and write the results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from bench.table import ROWS, Point, Row, matrix_cases, row_cases
 _FULL = Effort(warmup_seconds=0.3, seconds=0.8)
 _QUICK = Effort(warmup_seconds=0.1, seconds=0.35, share=0.25)
 _ROUNDS = 5
-_TABLE_ROUNDS = 3  # of what no promise needs
+_TABLE_ROUNDS = 3  # rounds of cases that no promise needs
 _FULL_PATIENCE_SECONDS = 120.0
 _QUICK_PATIENCE_SECONDS = 10.0
-_QUICK_LIMIT_SECONDS = 105.0  # of the two minutes that a quick run may take
+_QUICK_LIMIT_SECONDS = 105.0  # leaves 15 s of the two minutes that a quick run may take
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; return 1 if a measurement failed, which a missed promise is not."""
+    """Run the benchmark; return 1 if a measurement failed. A missed promise is no failure."""
     options = _parse(argv)
     rows = tuple(row for row in ROWS if _row_matches(row, options.only))
     promised = row_cases(rows)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     effort = _QUICK if options.quick else _FULL
     gate = machine.IdleGate(_QUICK_PATIENCE_SECONDS if options.quick else _FULL_PATIENCE_SECONDS)
     limit = _QUICK_LIMIT_SECONDS if options.quick else None
-    # What is compared stands side by side, and has the same of a machine's good and bad minutes.
+    # Cases that are compared run next to each other, so that the machine's state affects both alike.
     results = run_rounds(promised, effort, rounds=options.rounds, gate=gate, limit_seconds=limit)
     results.add(run_rounds(others, effort, rounds=min(options.rounds, _TABLE_ROUNDS), gate=gate))
     judged = outcomes(rows, results)

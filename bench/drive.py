@@ -1,9 +1,9 @@
-"""The measuring loops: every figure of every system comes out of one of these.
+"""The measuring loops. All figures of calls, streams and starts come from one of these.
 
-What they all keep to: replies are compared with what was sent, many different ones at once, before
-the clock starts and again after it stopped; only calls that completed inside the window count; each
-warms up first; the garbage collector is settled just before. An error in a call ends the
-measurement: nothing is caught here.
+Rules of the loops for calls: replies to many different payloads are checked before the clock starts and
+again after it stopped; only calls that completed inside the window count; a warm-up comes first; the
+garbage collector is settled just before. An error in a call ends the measurement: no loop catches
+exceptions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BlockingCall = Callable[[bytes], Reply]
 
 _MIN_STARTS = 5
 _PAUSE_SECONDS = 0.3
-"""Before each start: cold ones are rare, so whatever a system prepares for the next one is ready."""
+"""Pause before each start: cold starts are rare, so a system has time to prepare for the next one."""
 
 _STAMP_BYTES = 8
 _STREAM_CHECKED_ITEMS = 1_000
@@ -37,16 +37,16 @@ _STREAM_ITEMS_PER_LOOK = 256
 
 
 class Future(Protocol):
-    """The part of concurrent.futures.Future that a window of calls needs."""
+    """The part of the interface of concurrent.futures.Future that `futures` needs."""
 
     def result(self) -> Reply: ...
 
 
-# --- payloads, and whether they came back ---------------------------------------------------------
+# --- payloads and their checks --------------------------------------------------------------------
 
 
 def payload(size: int, number: int = 0) -> bytes:
-    """Return `size` bytes that no compressor shrinks, different for each `number`."""
+    """Return `size` incompressible bytes, different for each `number`."""
     return (number.to_bytes(_STAMP_BYTES, "big") + _filler(size))[:size]
 
 
@@ -78,7 +78,7 @@ class _Reading:
 
 @attrs.define
 class _Tally:
-    """Counts completed calls; read at the start and at the end of the window."""
+    """A counter of completed calls, read at the start and at the end of the window."""
 
     server_pids: Sequence[int]
     completed: int = 0
@@ -161,9 +161,9 @@ def blocking(
 def repeated(
     run_for: Callable[[float], list[float]], effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
-    """Measure `run_for`: it makes calls for so many seconds, and returns how long each took.
+    """Measure `run_for(seconds)`, which makes calls for that time and returns how long each took.
 
-    It checks the replies itself.
+    `run_for` must check the replies itself.
     """
     settle_gc()
     run_for(effort.warmup_seconds)
@@ -213,7 +213,7 @@ async def _checked_call(call: Call, sent: bytes) -> None:
 async def with_trio(
     call: Call, load: Workload, effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
-    """Measure a Trio call, sequential or pipelined as the load says."""
+    """Measure a Trio call, sequential or pipelined depending on the load."""
     if load.kind in (Pattern.SEQUENTIAL, Pattern.HANDOVER):
         return await _sequential(call, load, effort, server_pids)
 
@@ -241,7 +241,7 @@ async def with_trio(
 async def with_asyncio(
     call: Call, load: Workload, effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
-    """Measure an asyncio call, sequential or pipelined as the load says."""
+    """Measure an asyncio call, sequential or pipelined depending on the load."""
     if load.kind is Pattern.SEQUENTIAL:
         return await _sequential(call, load, effort, server_pids)
 
@@ -269,7 +269,7 @@ async def with_asyncio(
 def futures(
     submit: Callable[[bytes], Future], load: Workload, effort: Effort, server_pids: Sequence[int]
 ) -> Sample:
-    """Measure calls that hand out futures, sequential or with a window of them in flight."""
+    """Measure calls that return futures, sequential or with a window of futures in flight."""
     if load.kind is Pattern.SEQUENTIAL:
         return blocking(lambda sent: submit(sent).result(), load, effort, server_pids)
 
@@ -308,7 +308,7 @@ def futures(
 def stream_item(size: int, number: int) -> bytes:
     """Return item `number` of the stream that `stream_with_trio` expects: a counter, then filler.
 
-    Senders may not prepare items ahead or send one twice: the count is checked at the end.
+    A sender may neither prepare items ahead nor send one twice: the last item's number is checked.
     """
     return number.to_bytes(_STAMP_BYTES, "big") + b"." * (size - _STAMP_BYTES)
 
@@ -318,8 +318,8 @@ async def stream_with_trio(
 ) -> Sample:
     """Measure how fast the items of a stream reach `async for` in this process.
 
-    The first items are compared in full. Items carry their number, so that the last one proves that
-    all between arrived, once each.
+    The first items are compared in full. Each item carries its number, so the last item proves that all
+    items before it arrived exactly once.
     """
     tally = _Tally(server_pids)
     started = time.perf_counter()
@@ -350,8 +350,8 @@ async def stream_with_trio(
 def starts(started: Callable[[], AbstractContextManager[None]], effort: Effort) -> Sample:
     """Measure the time to enter `started()`: from spawning a process to its first answer.
 
-    Leaving the context, which stops the process, is not on the clock, nor is a pause before each
-    start, the same for every system.
+    The time to leave the context, which stops the process, is not counted. Each start follows a pause,
+    which is not counted either, and is the same for every system.
     """
     with started():  # warm-up: byte-code caches, page cache
         pass
@@ -368,7 +368,7 @@ def starts(started: Callable[[], AbstractContextManager[None]], effort: Effort) 
 async def starts_with_trio(
     started: Callable[[], AbstractAsyncContextManager[None]], effort: Effort
 ) -> Sample:
-    """Measure the same for an async context."""
+    """Measure the time to enter `started()`, like `starts`, for an async context."""
     async with started():
         pass
     times: list[float] = []

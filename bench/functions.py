@@ -7,7 +7,7 @@ app = spear.Agent()
 
 @app.function
 def plain_echo(body: bytes) -> bytes:
-    """The same in a worker thread, as every function without `async`."""
+    """Return the body, from a worker thread, like every function without `async`."""
     return body
 
 

@@ -1,10 +1,10 @@
-"""Runs one measurement, and leaves nothing running of whatever that started.
+"""Run one measurement, then kill every process that it started.
 
-`python -m bench.guardian PARENT_PID PEER LOAD EFFORT` forks the worker and waits for its end, for
-the end of PARENT_PID or for SIGTERM; then it kills all descendants. Most of our children die with
-their parent anyhow (`process.die_with`), but some systems start daemons of their own, which outlive
-a killed worker by minutes. As "child subreaper" this process inherits such orphans, and is charged
-their CPU time, so that they do not look like somebody else's load.
+`python -m bench.guardian PARENT_PID PEER LOAD EFFORT` forks the worker. When the worker or PARENT_PID
+ends, or on SIGTERM, the guardian kills all descendants. Most child processes die with their parent
+anyhow (`process.die_with`), but some systems start daemons of their own, which outlive a killed worker
+by minutes. As a "child subreaper" the guardian adopts such orphans, and their CPU time is charged to the
+benchmark, so that it does not count as foreign load.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     if worker == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with(guardian)
-        from bench.worker import run  # here: the guardian has no use for it
+        from bench.worker import run  # imported here, because the guardian does not need it
 
         run(*arguments)
         return
@@ -38,14 +38,14 @@ def main() -> None:
             status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
     finally:
         _kill_descendants()
-    # A negative status, death by signal, cannot be passed on as it is.
+    # A negative status means death by a signal, and cannot be an exit status.
     sys.exit(status if status >= 0 else 128 - status)
 
 
 def _ended_first(worker: int, parent: int) -> int:
-    """Wait until one of two processes has ended, and return which."""
+    """Wait until one of two processes has ended, and return its pid."""
     parent_fd, worker_fd = os.pidfd_open(parent), os.pidfd_open(worker)
-    if os.getppid() != parent:  # it had ended before we looked, and the id may be another's now
+    if os.getppid() != parent:  # the parent ended before pidfd_open(), so its pid may be reused
         return parent
     poll = select.poll()
     poll.register(parent_fd, select.POLLIN)
@@ -55,7 +55,7 @@ def _ended_first(worker: int, parent: int) -> int:
 
 
 def _kill_descendants() -> None:
-    """Kill and reap until there are none; the children of the killed become ours."""
+    """Kill and reap children until none is left. Children of killed processes are adopted."""
     while children := _children():
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
@@ -64,7 +64,7 @@ def _kill_descendants() -> None:
 
 
 def _children() -> list[int]:
-    pid = os.getpid()  # the main thread's id too, and the only thread
+    pid = os.getpid()  # also the id of the main thread, the only one
     return [
         int(child) for child in pathlib.Path(f"/proc/self/task/{pid}/children").read_text().split()
     ]

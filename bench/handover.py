@@ -1,7 +1,6 @@
-"""`python -m bench.handover`: large arguments of all sizes, by every way that they can go.
+"""`python -m bench.handover`: large arguments of several sizes, by every way of sending them.
 
-This is where the default of the limit `segment_threshold_bytes` comes from. A table on the terminal, and
-nothing else.
+Prints a table on the terminal. The default of the limit `segment_threshold_bytes` is chosen from it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from bench.table import HANDOVER_SIZES, handover_cases
 
 
 def main() -> int:
-    """Measure and print; returns 1 if a measurement failed."""
+    """Measure and print the table; return 1 if a measurement failed."""
     effort = Effort(warmup_seconds=0.1, seconds=0.3)
     cases = handover_cases()
     results = run_rounds(cases, effort, rounds=3, gate=machine.IdleGate(1.0))

@@ -48,9 +48,9 @@ _WARM_UP_SECONDS = 3.0
 _CALLERS = 16
 _BODY_BYTES = 32 << 20
 _FIRST_BYTES = 1 << 20
-"""Bytes that each client sends of its first body at once: together more than a gateway holds of all."""
+"""Bytes of the first body that a client sends at once; for all clients more than a gateway buffers."""
 _NEXT_BYTES = 1 << 16
-"""Bytes of each later body that are sent at once: what is measured is no flood."""
+"""Bytes of each later body that a client sends at once; few, because no flood is measured."""
 _BACK_AFTER_SECONDS = 1.0
 
 
@@ -69,7 +69,7 @@ class _Pipeliner:
         self.received_bytes = 0
 
     def run_for(self, seconds: float, look: Callable[[], None]) -> None:
-        """Send and receive for so many seconds, and call `look` a few times each second."""
+        """Send and receive for `seconds`, and call `look` four times a second."""
         end = time.monotonic() + seconds
         next_look = 0.0
         self._poll.register(self._socket, select.POLLIN | select.POLLOUT)
@@ -102,7 +102,7 @@ def pipelining(seconds: float) -> bool:
         client.received_bytes = 0
         client.run_for(seconds, look)
         look()
-    answers = client.received_bytes // _SIZE  # a few more than there were: heads count, too
+    answers = client.received_bytes // _SIZE  # slightly too many, because heads count, too
     if answers < _REQUESTS_AT_ONCE:
         raise BenchError(f"the gateway answered {answers} requests only")
     growth = most - before
@@ -118,7 +118,7 @@ def pipelining(seconds: float) -> bool:
 
 
 def hold_bodies(port: str, count: str) -> None:
-    """Be so many clients, until this process is ended."""
+    """Run `count` clients until this process is stopped."""
     trio.run(_hold_bodies, int(port), int(count))
 
 
@@ -163,7 +163,7 @@ async def _drip(stream: trio.SocketStream) -> None:
 
 
 def _invoke(port: int) -> bytes:
-    """Return the head of an Invoke that is signed, as far as can be seen before its body is there."""
+    """Return the head of an Invoke whose signature is wrong, as only the whole body would show."""
     now = time.gmtime()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", now)
     scope = time.strftime("%Y%m%d/us-east-1/lambda/aws4_request", now)
@@ -180,16 +180,16 @@ def _invoke(port: int) -> bytes:
 @attrs.frozen
 class _Window:
     p99: float
-    strangers: int  # connections besides our own, at its end
+    strangers: int  # connections of other clients at the end of the window
 
 
 def _measure(port: int, seconds: float) -> _Window:
-    """Measure authenticated calls; one that is refused ends the measurement."""
+    """Measure authenticated calls. A refused call ends the measurement."""
     crowd = Crowd(port, _SIZE, _CALLERS, _AUTHORIZATION)
     settle_gc()
     crowd.run_for(seconds / 4)
     times = sorted(crowd.run_for(seconds))
-    strangers = _connections(port) - _CALLERS - 1  # and the one that asks
+    strangers = _connections(port) - _CALLERS - 1  # minus the connection that asks
     crowd.finish()
     return _Window(p99=times[len(times) * 99 // 100] if times else math.inf, strangers=strangers)
 

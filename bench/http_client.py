@@ -1,7 +1,7 @@
-"""Clients of HTTP servers: prepared requests, and sockets that are as fast as Python has them.
+"""HTTP clients for the benchmark: prepared requests on plain sockets, the fastest way in Python.
 
-They know the port of a server, and nothing of what it is. Each reply must be the body that was sent, or
-the measurement ends. What a reply has for headers they do not look at, but for where they end.
+A client knows only the port of the server, not its kind. Each reply must contain the body that was sent;
+otherwise the measurement ends. The reply's headers are skipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SUCCESS = b"HTTP/1.1 200"
 
 
 def connect(port: int) -> socket.socket:
-    """Return a connection to a server, which may not listen yet."""
+    """Return a connection to a server, retrying while the server does not listen yet."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -36,7 +36,7 @@ def connect(port: int) -> socket.socket:
                 raise
             time.sleep(0.05)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.settimeout(None)  # with one, each call would ask first whether it may
+    connection.settimeout(None)  # with a timeout, each operation would need an extra poll()
     return connection
 
 
@@ -53,7 +53,7 @@ def post(port: int, body: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 class _Caller:
-    """One connection, and one request at a time."""
+    """A connection with one request in flight at a time."""
 
     def __init__(self, port: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.socket = connect(port)
@@ -65,7 +65,7 @@ class _Caller:
         self.socket.sendall(self._request)
 
     def receive(self) -> bool:
-        """Read once, and tell whether that completes the reply."""
+        """Read once, and return whether the reply is complete."""
         data = self.socket.recv(_CHUNK_BYTES)
         if not data:
             raise BenchError("the server has closed the connection")
@@ -87,8 +87,8 @@ class _Caller:
 class Crowd:
     """`count` connections that each send one request after another, each with a body of its own.
 
-    One thread serves them all. Requests stay in flight from one `run_for` to the next, so that a window
-    that is measured has neither a beginning nor an end.
+    One thread serves all connections. Requests stay in flight from one `run_for` to the next, so that a
+    measured window has no ramp-up and no ramp-down.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Crowd:
             self._poll.register(descriptor, select.EPOLLIN)
 
     def run_for(self, seconds: float) -> list[float]:
-        """Return how long each request took of those that were answered in so many seconds."""
+        """Send requests for `seconds`; return the latency of each request that was answered."""
         times: list[float] = []
         now, callers, begun = time.perf_counter, self._callers, self._begun
         end = now() + seconds
@@ -122,7 +122,7 @@ class Crowd:
         return times
 
     def finish(self) -> None:
-        """Wait for the replies that are still to come, and hang up."""
+        """Wait for the outstanding replies, and close the connections."""
         self._poll.close()
         for descriptor, caller in self._callers.items():
             caller.socket.settimeout(PATIENCE_SECONDS)

@@ -1,13 +1,13 @@
-"""The HTTP servers that are measured beside each other, each for a process of its own.
+"""The HTTP servers that are compared. Each runs in a process of its own.
 
-All answer `POST /v1/functions/echo/call` with the body that they got, on a TCP port of the loopback
-interface. Those that make a call make it to the same function, in an instance of its own.
+All servers answer `POST /v1/functions/echo/call` with the body of the request, on a TCP port of the
+loopback interface. Servers "with the call" call the same function, in an instance of its own.
 
-* The gateway: Spear's.
+* Spear's gateway, with the call.
 * Starlette on hypercorn, with the call, and without.
-* h11 on Trio, with the call, and without: a loop over a stream, and no more of a server than that. The
-  call has an id and a deadline, and the answer has the headers that the gateway sends.
-* uvicorn on asyncio, with h11, without a call.
+* h11 on Trio, with the call, and without: a minimal server, which is only a loop over a stream. The call
+  has an id and a deadline, and the answer has the headers that the gateway sends.
+* uvicorn on asyncio, with h11, without the call.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, object]
 
 PIDS = "SPEAR_BENCH_PIDS"
-"""The variable that names the file where a server writes which processes work for it."""
+"""The environment variable with the file to which a server writes the pids of its processes."""
 
 _FUNCTIONS = Path(__file__).with_name("functions.py")
 _CHUNK_BYTES = 1 << 16
@@ -51,7 +51,7 @@ def _tell_pids(others: list[int | None]) -> None:
 
 
 def gateway(port: str, token: str | None = None) -> None:
-    """Spear's gateway, with one function behind it."""
+    """Run Spear's gateway, with one function behind it."""
     from spear.gateway import GatewaySettings, open_gateway
     from spear.spearlet import open_spearlet
 
@@ -68,7 +68,7 @@ def gateway(port: str, token: str | None = None) -> None:
 
 
 async def _serve_beside(serve: Callable[[Function], Awaitable[None]]) -> None:
-    """Run a server that calls a function of a spearlet by itself."""
+    """Run a server that calls a function of a spearlet directly, without the gateway."""
     from spear.spearlet import open_spearlet
 
     async with open_spearlet() as spearlet:
@@ -81,7 +81,7 @@ async def _serve_beside(serve: Callable[[Function], Awaitable[None]]) -> None:
 
 
 def starlette_call(port: str) -> None:
-    """A handler of starlette that calls the function."""
+    """Run a starlette handler that calls the function."""
     from starlette.responses import Response
 
     async def serve(echo: Function) -> None:
@@ -96,7 +96,7 @@ def starlette_call(port: str) -> None:
 
 
 def starlette_bare(port: str) -> None:
-    """A handler of starlette that calls nothing."""
+    """Run a starlette handler that answers without a call."""
     from starlette.responses import Response
 
     async def echo(request: Request) -> Response:
@@ -115,7 +115,7 @@ async def _serve_starlette(handler: Handler, port: int) -> None:
     config = Config()
     config.bind = [f"{HOST}:{port}"]
     config.errorlog = None
-    config.keep_alive_max_requests = 1 << 60  # or it hangs up after a thousand
+    config.keep_alive_max_requests = 1 << 60  # the default closes a connection after 1000 requests
     app = Starlette(routes=[Route("/v1/functions/{name}/call", handler, methods=["POST"])])
     async with trio.open_nursery() as nursery:
         await nursery.start(functools.partial(serve, app, config, mode="asgi"))
@@ -127,7 +127,7 @@ async def _serve_starlette(handler: Handler, port: int) -> None:
 
 
 def h11_call(port: str) -> None:
-    """A loop over h11 that calls the function as the gateway does, and answers with the same headers."""
+    """Run an h11 loop that calls the function like the gateway, and sends the gateway's headers."""
 
     async def serve(echo: Function) -> None:
         async def call(body: bytes) -> tuple[Headers, bytes]:
@@ -150,7 +150,7 @@ def h11_call(port: str) -> None:
 
 
 def h11_bare(port: str) -> None:
-    """A loop over h11 that calls nothing."""
+    """Run an h11 loop that answers without a call."""
 
     async def echo(body: bytes) -> tuple[Headers, bytes]:
         return [], body
@@ -192,7 +192,7 @@ async def _converse(answer: Answer, stream: trio.SocketStream) -> None:
 
 
 async def _next_body(connection: h11.Connection, stream: trio.SocketStream) -> bytes | None:
-    """Return the body of the next request; None if there is none to come."""
+    """Return the body of the next request, or None if the client has closed the connection."""
     import h11
 
     parts: list[bytes] = []
@@ -212,7 +212,7 @@ async def _next_body(connection: h11.Connection, stream: trio.SocketStream) -> b
 
 
 def uvicorn_bare(port: str) -> None:
-    """uvicorn with h11 and asyncio's own loop, and an application that calls nothing."""
+    """Run uvicorn with h11, asyncio's own event loop and an application that answers without a call."""
     import uvicorn
 
     async def app(
@@ -224,7 +224,7 @@ def uvicorn_bare(port: str) -> None:
             await receive()
             settle_gc()
             await send({"type": "lifespan.startup.complete"})
-            announce()  # a moment before it listens: clients try again
+            announce()  # slightly too early: clients retry until the server listens
             await receive()
             return
         assert scope["path"] == PATH

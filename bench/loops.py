@@ -1,4 +1,4 @@
-"""Event loops of asyncio: the standard library's, and the one that its experts install."""
+"""Event loops of asyncio: the standard library's, and uvloop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UVLOOP = "uvloop"
 
 
 def run(main: Coroutine[object, None, T], loop: str) -> T:
-    """Run a coroutine as `asyncio.run` does, on the event loop of this name."""
+    """Run a coroutine as `asyncio.run` does, on the event loop with this name."""
     if loop == ASYNCIO:
         return asyncio.run(main)
     import uvloop

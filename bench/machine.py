@@ -1,4 +1,4 @@
-"""The machine under the measurement: is it quiet, and what is it."""
+"""The machine that runs the benchmark: whether it is idle, and its description."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import time
 
 import attrs
 
-_LOOK_SECONDS = 0.1  # 10 ticks per core: shorter, and one tick of a daemon would look like load
+_LOOK_SECONDS = 0.1  # 10 ticks per core; in a shorter window, one tick of a daemon would be load
 _ONE_WAIT_SECONDS = 3.0
-_QUIET_CORES = 0.2  # what others may use of one core: two ticks of a look
+_QUIET_CORES = 0.2  # share of one core that other processes may use: two ticks in _LOOK_SECONDS
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PACKAGES = (
     "trio",
@@ -32,9 +32,9 @@ _PACKAGES = (
 
 @attrs.define
 class IdleGate:
-    """Waits a few seconds for others on this machine to finish, as long as its patience lasts.
+    """A gate that waits up to 3 s for an idle machine, as long as its total patience lasts.
 
-    The patience is one sum for the whole run, so that a busy machine delays a run by a known time.
+    The patience is a budget for the whole run, so that a busy machine delays a run by a bounded time.
     """
 
     patience_seconds: float
@@ -56,25 +56,25 @@ def _look() -> bool:
 
 
 class ForeignLoad:
-    """A window, from creation to the question, over the CPU time that is not of our processes."""
+    """A window over the CPU time of other processes, from its creation to `is_quiet`."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._before = _foreign_seconds()
 
     def is_quiet(self) -> bool:
-        """Tell whether others used next to nothing since this window was opened.
+        """Return whether other processes used at most 0.2 cores since this window was opened.
 
-        All children started inside the window must have ended: their time is known only then.
+        All children started inside the window must have been reaped: only then is their time known.
         """
         foreign = _foreign_seconds() - self._before
         return foreign <= _QUIET_CORES * (time.monotonic() - self._begun)
 
 
 def _foreign_seconds() -> float:
-    """Return the CPU seconds this machine has spent on others than us and our dead children.
+    """Return the CPU seconds of all processes but this one and its reaped children.
 
-    Time stolen by the hypervisor counts: nobody here can use it.
+    Time stolen by the hypervisor counts, because this process cannot use it either.
     """
     with open("/proc/stat") as stat:
         user, nice, system, _, _, *rest = map(int, stat.readline().split()[1:9])
@@ -84,7 +84,7 @@ def _foreign_seconds() -> float:
 
 
 def describe() -> str:
-    """Return one line that says what the figures were measured on."""
+    """Return one line about the machine, its kernel, Python and the measured packages."""
     versions = [f"Python {platform.python_version()} ({sys.implementation.name})"]
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What it costs a host to have much of everything: a thousand functions, a thousand instances."""
+"""The cost to a host of a thousand functions, and of many idle instances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS_PER_INSTANCE = 0.2
 
 
 def function(load: Workload, effort: Effort) -> Sample:
-    """`Function.call`, found by its name each time, while 999 other functions are deployed."""
+    """Measure `Function.call` with a look-up by name, while 999 other functions are deployed."""
     return trio.run(_drive_function, load, effort)
 
 
@@ -52,9 +52,9 @@ async def _deploy_neighbour(spearlet: Spearlet, number: int) -> None:
 
 
 def idle_instances(load: Workload, effort: Effort) -> Sample:
-    """`load.count` processes that wait for calls: what their host is busy with.
+    """Measure the CPU of a host with `load.count` idle instances.
 
-    Never a share of them: the more there are, the more of their heartbeats are read at a time.
+    Always starts all of them: with more instances, more heartbeats are read at a time.
     """
     if (
         allow_descriptors(load.count * _DESCRIPTORS_PER_INSTANCE)
@@ -65,14 +65,14 @@ def idle_instances(load: Workload, effort: Effort) -> Sample:
 
 
 async def _measure_idle(amount: int, effort: Effort) -> float:
-    """Seconds of CPU for each second."""
+    """Return the host's CPU seconds per second."""
     async with open_spearlet() as spearlet:
         with trio.fail_after(60 + amount * _SECONDS_PER_INSTANCE):
             deployment = await spearlet.deploy(_FUNCTIONS, replicas=amount)
         settle_gc()
         await trio.sleep(
             HealthPolicy().interval_seconds + 1
-        )  # until each has said that it has no check
+        )  # until each instance has answered that it has no health check
         cpu, begun = time.process_time(), time.perf_counter()
         await trio.sleep(max(effort.seconds, 5))
         used, passed = time.process_time() - cpu, time.perf_counter() - begun

@@ -1,4 +1,4 @@
-"""The page in the documentation: everything between the two marker comments is ours to rewrite."""
+"""The page in the documentation. The text between the two marker comments is generated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EMPTY_PAGE = f"# Performance\n\n{BEGIN}\n{END}\n"
 
 
 def write_page(page: pathlib.Path, body: str) -> None:
-    """Put `body` between the markers of `page`, which is created if it is not there."""
+    """Write `body` between the markers of `page`; create the page if it does not exist."""
     text = page.read_text() if page.exists() else _EMPTY_PAGE
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""The words the benchmark speaks: loads, figures, samples, peers, cases.
+"""The data types of the benchmark: loads, figures, samples, peers, cases.
 
 Values only: this module starts nothing, measures nothing and imports none of the measured systems.
 """
@@ -12,7 +12,7 @@ import attrs
 
 
 class Figure(enum.StrEnum):
-    """One number that a measurement yields. Its unit is in `UNITS`."""
+    """A number that a measurement yields. `UNITS` has the unit of each figure."""
 
     RATE = "rate"
     P50 = "p50"
@@ -61,7 +61,7 @@ Sample = dict[Figure, float]
 
 
 class Pattern(enum.StrEnum):
-    """What the client does, and so which figures come out."""
+    """The kind of work that the client does. It decides which figures a measurement yields."""
 
     SEQUENTIAL = "sequential"  # one call after another: P50, P99, RATE, CPU
     PIPELINED = "pipelined"  # `count` calls always in flight: RATE, CPU
@@ -69,16 +69,16 @@ class Pattern(enum.StrEnum):
     STREAM = "stream"  # one-way items, counted where they arrive: RATE, CPU
     HANDOVER = "handover"  # arguments one way, one call after another: as SEQUENTIAL
     START = "start"  # from spawning a process to its first answer: START
-    BURST = "burst"  # `count` of them at once, the time of all divided by their number: START
-    IDLE_INSTANCE = "idle-instance"  # one that has answered and waits: UNIQUE_MEMORY
+    BURST = "burst"  # `count` starts at once, the total time divided by `count`: START
+    IDLE_INSTANCE = "idle-instance"  # an instance that has answered and waits: UNIQUE_MEMORY
     REPLICAS = "replicas"  # 64 calls in flight, to `count` replicas: CPU of the host by policy
-    LIFE = "replicas-life"  # `count` of them deployed, killed and restarted: time of each
+    LIFE = "replicas-life"  # `count` replicas deployed, killed and restarted: time per replica
     IDLE = "idle"  # `count` channels open, doing nothing: the figures about idle channels
 
 
 @attrs.frozen
 class Workload:
-    """The work of one measurement; equal loads are comparable."""
+    """The work of one measurement. Figures of equal loads are comparable."""
 
     kind: Pattern = attrs.field(converter=Pattern)
     size: int = 0
@@ -105,11 +105,11 @@ class Workload:
 
 @attrs.frozen
 class Effort:
-    """How long one measurement takes; never part of what is compared."""
+    """The duration of a measurement. Two figures with equal loads are comparable at any effort."""
 
     warmup_seconds: float
     seconds: float
-    share: float = 1.0  # of a great number of channels; figures are given for all of them
+    share: float = 1.0  # share of the load's channels to open; figures are scaled to all of them
 
     def to_json(self) -> str:
         return json.dumps(attrs.asdict(self))
@@ -121,10 +121,10 @@ class Effort:
 
 @attrs.frozen
 class Peer:
-    """A measured system: Spear itself or something to stand beside it.
+    """A measured system: a part of Spear, or a system to compare with.
 
-    `entry` names a function `measure(load, effort) -> Sample` as "module:function". It is imported
-    in the worker process only, so a system that is not installed costs nothing but its own rows.
+    `entry` names a function `measure(load, effort) -> Sample` as "module:function". Only the worker
+    process imports the function, so a system that is not installed affects only its own rows.
     """
 
     name: str
@@ -132,14 +132,14 @@ class Peer:
     entry: str
     kinds: tuple[Pattern, ...]
     requires: tuple[str, ...] = ()  # modules that must be importable
-    extra: str = ""  # the extra of pyproject.toml that brings them
-    daemons: bool = False  # has processes whose CPU time cannot be told from other people's
+    extra: str = ""  # the extra of pyproject.toml that installs them
+    daemons: bool = False  # has processes whose CPU time cannot be told from foreign load
     matrix: bool = False  # a full run measures it at every size, beside the promises
 
 
 @attrs.frozen
 class Case:
-    """One thing to measure."""
+    """A peer to measure under a load."""
 
     peer: Peer
     load: Workload
@@ -149,19 +149,19 @@ class Case:
 
 
 class BenchError(Exception):
-    """A measurement that must not count."""
+    """A measurement is invalid, and must not count."""
 
 
 class Unavailable(BenchError):
-    """This system cannot be measured here; the message says why and what would help."""
+    """The system cannot be measured on this machine; the message says why and what would help."""
 
 
 class WrongAnswer(BenchError):
-    """A system returned something else than what was sent: its speed means nothing."""
+    """A system returned other bytes than were sent, so its speed means nothing."""
 
 
 def size_label(size: int) -> str:
-    """Return a payload size as people write it: 16 B, 1 KiB, 1 MiB."""
+    """Return a payload size as text: 16 B, 1 KiB, 1 MiB."""
     for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
         if size >= factor:
             return f"{size // factor} {unit}"

@@ -1,8 +1,8 @@
-"""Spear itself, as the benchmark sees it. The only module of this package that imports `spear`.
+"""The measurements of Spear's channels and functions.
 
-Each function is the `measure` of one entry in `registry`: it builds its two sides, hands a call to
-`drive`, and returns what that returns. Everything is on that users have on: authentication, deadlines,
-cancellation, heartbeats, statistics.
+Each function without an underscore that takes a load is the `measure` of an entry in `registry`. It opens
+both sides, passes a call to `drive`, and returns the sample of `drive`. All features that users have by
+default are on: authentication, deadlines, cancellation, heartbeats, statistics.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TIMEOUT = 30.0
 
 
 class _Echo:
-    """Returns its argument; or, called as a stream, numbered items for ever."""
+    """A service that returns its payload, or, called as a stream, sends numbered items for ever."""
 
     def refuse(self, function: int, head: Head | None) -> None:
         return None
@@ -69,11 +69,11 @@ _WITHOUT_SEGMENTS = WireLimits(
 )
 _ALL_IN_SEGMENTS = WireLimits(segment_threshold_bytes=1, segment_pool_bytes=256 << 20)
 _LIMITS = {"": WireLimits(), "without": _WITHOUT_SEGMENTS, "all": _ALL_IN_SEGMENTS}
-"""What is said of segments, and what that means at both ends."""
+"""Limits of both ends for each value of the parameter ``segments``."""
 
 
 class _Look:
-    """Says how long its argument is, and how it begins and ends."""
+    """A service that returns the length, the first and the last bytes of its payload."""
 
     def __init__(self, *, copies: bool) -> None:
         self._copies = copies
@@ -93,7 +93,7 @@ def _ends_of(seen: bytes | memoryview) -> bytes:
 def serve_channel(
     address: str, secret: str, low_latency: str, segments: str = "", look: str = ""
 ) -> None:
-    """The other end: an agent with one function."""
+    """Run the other end of a channel: an agent with one function."""
 
     async def serve() -> None:
         async with connect(address) as stream:
@@ -129,17 +129,17 @@ async def _open_channel(
 
 
 def channel(load: Workload, effort: Effort) -> Sample:
-    """`channel.request` between two processes."""
+    """Measure `channel.request` between two processes."""
     return trio.run(_drive_channel, load, effort, False)
 
 
 def low_latency_channel(load: Workload, effort: Effort) -> Sample:
-    """The same in the opt-in low-latency mode."""
+    """Measure `channel.request` between two processes in the opt-in low-latency mode."""
     return trio.run(_drive_channel, load, effort, True)
 
 
 def channel_without_segments(load: Workload, effort: Effort) -> Sample:
-    """The same with segments switched off: what it costs that they are there."""
+    """Measure `channel.request` with segments off, to find the cost of having them on."""
     return trio.run(_drive_channel, load, effort, False, "without")
 
 
@@ -156,22 +156,22 @@ async def _drive_channel(
 
 
 def hand_over_bytes(load: Workload, effort: Effort) -> Sample:
-    """Large arguments, one way, through the socket."""
+    """Measure calls with large arguments that go through the socket."""
     return trio.run(_drive_handover, load, effort, "without", "copies")
 
 
 def hand_over_copied(load: Workload, effort: Effort) -> Sample:
-    """Likewise, copied into a segment, and looked at where they lie."""
+    """Measure calls with large arguments that are copied into a segment and read in place."""
     return trio.run(_drive_handover, load, effort, "all", "views")
 
 
 def hand_over_copied_twice(load: Workload, effort: Effort) -> Sample:
-    """Likewise, and copied out of it."""
+    """Measure calls with large arguments that are copied into a segment and out of it."""
     return trio.run(_drive_handover, load, effort, "all", "copies")
 
 
 def hand_over_shared(load: Workload, effort: Effort) -> Sample:
-    """A buffer that holds them already."""
+    """Measure calls with large arguments that are in a `SharedBuffer` already."""
     return trio.run(_drive_handover, load, effort, "", "views", True)
 
 
@@ -184,7 +184,7 @@ async def _drive_handover(
 
         async def call(body: bytes) -> bytes:
             nonlocal filled_with
-            if buffer is not None and body is not filled_with:  # outside of the measured window
+            if buffer is not None and body is not filled_with:  # only outside of the window
                 buffer.view[:] = filled_with = body
             seen = (await channel.request("echo", buffer or body, timeout=_TIMEOUT)).payload
             if seen != _ends_of(body):
@@ -192,13 +192,13 @@ async def _drive_handover(
             return body
 
         if segments == "all":
-            for _ in range(16):  # until it pays to keep a segment
+            for _ in range(16):  # enough calls for the channel to keep a segment for reuse
                 await call(drive.payload(load.size))
         return await drive.with_trio(call, load, effort, [server_pid])
 
 
 def stream(load: Workload, effort: Effort) -> Sample:
-    """Small items one way, into `async for`."""
+    """Measure a stream of small items into `async for`."""
     return trio.run(_drive_stream, load, effort)
 
 
@@ -214,7 +214,7 @@ async def _drive_stream(load: Workload, effort: Effort) -> Sample:
 
 
 def memory_channel(load: Workload, effort: Effort) -> Sample:
-    """`channel.request` on the in-memory channel."""
+    """Measure `channel.request` on the in-memory channel."""
     return trio.run(_drive_memory_channel, load, effort)
 
 
@@ -236,22 +236,22 @@ _FUNCTIONS = Path(__file__).with_name("functions.py")
 
 
 def function(load: Workload, effort: Effort) -> Sample:
-    """`Function.call`: the whole path from a spearlet to an instance and back."""
+    """Measure `Function.call`: the whole path from a spearlet to an instance and back."""
     return trio.run(_drive_function, load, effort, "echo")
 
 
 def watched_function(load: Workload, effort: Effort) -> Sample:
-    """`Function.call`, watched by an instrument that counts what it hears of calls."""
+    """Measure `Function.call` with an instrument that counts calls."""
     return trio.run(_drive_function, load, effort, "echo", [CountingInstrument()])
 
 
 def plain_function(load: Workload, effort: Effort) -> Sample:
-    """The same of a function without `async`, which runs in a thread of its instance."""
+    """Measure `Function.call` for a function without `async`, which runs in a thread of its instance."""
     return trio.run(_drive_function, load, effort, "plain_echo")
 
 
 class CountingInstrument(Instrument):
-    """Counts calls, at their start and at their end."""
+    """An instrument that counts calls, at their start and at their end."""
 
     def __init__(self) -> None:
         self.started = self.ended = 0
@@ -287,7 +287,7 @@ def _pid_of(deployment: Deployment) -> int:
 
 # --- idle channels --------------------------------------------------------------------------------
 
-# One heartbeat each five seconds, as for remote instances; local ones report their death themselves.
+# One heartbeat every five seconds, as for remote instances; the death of local ones shows otherwise.
 _IDLE_LIMITS = HostLimits(
     wire=WireLimits(heartbeat_seconds=5.0, handshake_seconds=60.0),
     timeouts=InstanceTimeouts(startup_seconds=600.0),
@@ -296,7 +296,7 @@ _IDLE_LOGINS_AT_ONCE = 64
 
 
 def serve_idle_channels(directory: str, amount: str) -> None:
-    """The other end of all channels, in one process."""
+    """Run the other ends of all channels, in one process."""
     allow_descriptors(int(amount) + 1000)
     trio.run(_serve_idle, directory, int(amount))
 
@@ -331,10 +331,10 @@ def _resident_bytes() -> int:
 
 
 def idle_channels(load: Workload, effort: Effort) -> Sample:
-    """`load.count` authenticated channels, each with a listener of its own, and heartbeats.
+    """Measure `load.count` idle authenticated channels, each with a listener of its own and heartbeats.
 
-    Or a share of them, or as many as this machine has descriptors for: the CPU that all would take is
-    then reckoned from that.
+    Opens only the share `effort.share` of them, or as many as this machine has descriptors for, and
+    scales the CPU figure up to all of them.
     """
     amount = int(load.count * effort.share)
     amount = min(amount, (allow_descriptors(2 * amount + 1000) - 1000) // 2)
@@ -343,7 +343,7 @@ def idle_channels(load: Workload, effort: Effort) -> Sample:
 
 
 def _beats_received(endpoints: list[Endpoint]) -> float:
-    """All that comes on idle channels is heartbeats."""
+    """Return the number of heartbeats received: idle channels receive no other frames."""
     channels = [endpoint.channel for endpoint in endpoints if endpoint.channel is not None]
     received = sum(channel.statistics().bytes_received for channel in channels)
     return received / len(RawPeer.encode(FrameType.HEALTH_RESPONSE))
@@ -362,13 +362,13 @@ async def _measure_idle(amount: int, effort: Effort) -> Sample:
             (Path(directory) / f"{number}.key").write_text(endpoint.secret.reveal().hex())
             endpoints.append(endpoint)
         settle_gc()
-        before = _resident_bytes()  # with the listeners, 7 KiB each
+        before = _resident_bytes()  # includes the listeners, 7 KiB each
         peer = serving("bench.ours:serve_idle_channels", str(directory), str(amount))
         stack.enter_context(peer)
         for endpoint in endpoints:
             await endpoint.wait_connected()
         memory = (_resident_bytes() - before) / amount
-        await trio.sleep(_IDLE_LIMITS.wire.heartbeat_seconds)  # until the beats are spread evenly
+        await trio.sleep(_IDLE_LIMITS.wire.heartbeat_seconds)  # until heartbeats are evenly spread
         seconds = max(effort.seconds, _IDLE_LIMITS.wire.heartbeat_seconds)
         beats = -_beats_received(endpoints)
         cpu, begun = time.process_time(), time.perf_counter()

@@ -1,6 +1,6 @@
-"""Calls over HTTP: through Spear's gateway, and through what people write by hand.
+"""The measurements of calls over HTTP: through Spear's gateway, and through hand-written servers.
 
-Every server of `http_servers` is in a process of its own, and all have the same client, which sends one
+Every server of `http_servers` runs in a process of its own. All have the same client, which sends one
 request after another on each of its connections.
 """
 
@@ -22,7 +22,7 @@ from bench.process import serving
 
 @contextmanager
 def serving_http(entry: str, *args: str) -> Iterator[tuple[int, list[int]]]:
-    """(port, processes) of a server of `http_servers`, the host's process first."""
+    """Run a server of `http_servers`; yield its port and its pids, the host's process first."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -41,30 +41,30 @@ def _measure(entry: str, load: Workload, effort: Effort) -> Sample:
 
 
 def gateway(load: Workload, effort: Effort) -> Sample:
-    """A call through the gateway."""
+    """Measure a call through the gateway."""
     return _measure("gateway", load, effort)
 
 
 def starlette_call(load: Workload, effort: Effort) -> Sample:
-    """The same call in a handler of starlette."""
+    """Measure a starlette handler that makes the gateway's call."""
     return _measure("starlette_call", load, effort)
 
 
 def starlette_bare(load: Workload, effort: Effort) -> Sample:
-    """A handler of starlette that calls nothing."""
+    """Measure a starlette handler that answers without a call."""
     return _measure("starlette_bare", load, effort)
 
 
 def h11_call(load: Workload, effort: Effort) -> Sample:
-    """The same call in a loop over h11."""
+    """Measure an h11 loop that makes the gateway's call."""
     return _measure("h11_call", load, effort)
 
 
 def h11_bare(load: Workload, effort: Effort) -> Sample:
-    """A loop over h11 that calls nothing."""
+    """Measure an h11 loop that answers without a call."""
     return _measure("h11_bare", load, effort)
 
 
 def uvicorn_bare(load: Workload, effort: Effort) -> Sample:
-    """An application on uvicorn that calls nothing."""
+    """Measure an application on uvicorn that answers without a call."""
     return _measure("uvicorn_bare", load, effort)

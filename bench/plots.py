@@ -1,4 +1,4 @@
-"""The two pictures of the documentation. Needs matplotlib, and nothing else here does."""
+"""The two pictures of the documentation. The only module of the package that needs matplotlib."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SIZE = 1 << 10
 
 
 def draw(results: Results, directory: pathlib.Path) -> dict[str, str]:
-    """Write the plots as SVG into `directory` and return what they show, by file name."""
+    """Write the plots as SVG into `directory`; return a description of each, by file name."""
     directory.mkdir(parents=True, exist_ok=True)
-    # Same figures, same file: no random ids, no date. Text stays text.
+    # Equal figures give equal files: no random ids, no date. Text stays text.
     mpl.rcParams.update({"svg.hashsalt": "spear", "svg.fonttype": "none", "font.size": 10})
     throughput, latency = directory / "throughput.svg", directory / "latency.svg"
     _draw_throughput(results, throughput)
@@ -35,7 +35,7 @@ def draw(results: Results, directory: pathlib.Path) -> dict[str, str]:
 
 
 def _measured(results: Results, load: Workload, figure: Figure) -> list[tuple[Peer, float]]:
-    """Return the systems measured at `load`, the smallest figure first."""
+    """Return the systems measured at `load` with their figures, the smallest figure first."""
     found = []
     for peer in PEERS.values():
         value = results.median(Case(peer, load), figure)

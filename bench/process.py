@@ -1,7 +1,7 @@
-"""Child processes of the benchmark: start them, tie their lives to ours, read their CPU time.
+"""Child processes of the benchmark: start and stop them, and read their CPU time.
 
 Invariants: every process started here is stopped by its own pid, and dies with the process that
-started it even if that one is killed with SIGKILL. Linux only, like Spear itself.
+started it, even if the latter is killed with SIGKILL. Linux only, like Spear itself.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _STOP_SECONDS = 3.0
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which must have started it, ends.
+    """Make the kernel kill this process when `parent`, which must have started it, ends.
 
-    EOF on a socket would do for a child that reads one, but not for a broker or a pool worker, and
-    not while a child is busy. The setting survives exec, so it covers programs that are not ours.
-    It is tied to the *thread* that started us: benchmark processes are started by main threads.
+    EOF on a socket would suffice for a child that reads from one, but not for a broker or a pool worker,
+    and not while a child is busy. The setting survives exec, so it works for any program. The kernel
+    ties it to the *thread* that started this process: only main threads start benchmark processes.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # the parent ended before the call
         os._exit(1)
 
 
 def become_subreaper() -> None:
-    """Adopt all orphans among our descendants, instead of leaving them to init."""
+    """Make this process adopt all orphans among its descendants, in place of init."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -55,17 +55,17 @@ def _prctl(option: int, value: int) -> None:
 
 
 def settle_gc() -> None:
-    """Bring the garbage collector to the state every measured process starts from.
+    """Collect garbage, and freeze the remaining objects, before a measurement.
 
-    What imports left behind is moved out of its sight, so a system with many modules is not
-    charged for scanning them. Collection itself stays on, with the interpreter's thresholds.
+    The collector no longer scans objects that imports have created, so a system with many modules is not
+    charged for them. Collection stays on, with the interpreter's thresholds.
     """
     gc.collect()
     gc.freeze()
 
 
 def command(entry: str, *args: str) -> list[str]:
-    """Return the command that runs `entry` ("module:function") with `args` in a child of ours."""
+    """Return the command that runs `entry` ("module:function") with `args` in a child process."""
     return [sys.executable, "-m", "bench.child", str(os.getpid()), entry, *args]
 
 
@@ -79,7 +79,7 @@ def load_entry(entry: str) -> Callable[[], object]:
 def serving(
     entry: str, *args: str, sock: socket.socket | None = None, announces: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server side as a child while the block lasts.
+    """Run a server as a child process while the block lasts.
 
     Args:
       entry: "module:function", or "exec" to replace the child by the program that `args` names.
@@ -99,7 +99,7 @@ def serving(
     ) as process:
         try:
             if sock is not None:
-                sock.close()  # else the child's end stays open here, and we never see its EOF
+                sock.close()  # otherwise the child's end stays open here, and no EOF ever arrives
             if process.stdout is not None and not process.stdout.readline():
                 raise BenchError(f"{entry} ended before it was ready")
             yield process
@@ -110,12 +110,12 @@ def serving(
 
 
 def announce() -> None:
-    """Tell the process that started this server that it can connect now."""
+    """Tell the process that started this server that the server is ready for connections."""
     print("ready", flush=True)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a child of ours, politely if it lets us, and reap it."""
+    """Terminate a child process, kill it if that does not help, and reap it."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)
@@ -136,26 +136,26 @@ def inherited_socket(descriptor: str) -> socket.socket:
 
 def pin_to_one_core() -> None:
     """Keep this process, and the children it starts from now on, on a single core."""
-    # The last one: the first usually handles the machine's interrupts.
+    # Choose the last core: the first one usually handles the machine's interrupts.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time process `pid` has used, all its threads included, to the nanosecond.
+    """Return the CPU time of process `pid` with all its threads, to the nanosecond.
 
-    /proc/PID/stat counts in ticks of 10 ms, too coarse for windows of a third of a second. The
-    number is what clock_getcpuclockid(3) computes, which Python does not offer.
+    /proc/PID/stat counts in ticks of 10 ms, too coarse for windows of a third of a second. The clock id
+    is computed like in clock_getcpuclockid(3), which Python does not offer.
     """
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def resident_bytes(pid: int) -> int:
-    """Return how much memory process `pid` occupies, with what it shares with others."""
+    """Return the resident memory of process `pid`, including memory shared with other processes."""
     return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def allow_descriptors(wanted: int) -> int:
-    """Have so many, if they can be had; returns how many there are."""
+    """Raise the limit of open file descriptors to `wanted` if possible; return the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < wanted:  # root may raise the hard limit, too
         with contextlib.suppress(ValueError, PermissionError):

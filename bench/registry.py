@@ -1,4 +1,4 @@
-"""Every system we can measure, ours and the others, by name. This imports none of them."""
+"""All systems that can be measured, by name: parts of Spear and others. Imports none of them."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ _OTHERS = (
         _CALLS,
         requires=("ray",),
         extra="bench",
-        daemons=True,  # the raylet ignores SIGCHLD, so nobody is told what its children used
+        daemons=True,  # the raylet ignores SIGCHLD, so the CPU time of its children is lost
         matrix=True,
     ),
     Peer(
@@ -294,12 +294,12 @@ PEERS = {peer.name: peer for peer in (*_OURS, *_OTHERS)}
 
 
 def missing(peer: Peer) -> str | None:
-    """Return why `peer` is not installed here, as a reader can act on it; None if it is."""
+    """Return why `peer` cannot run here and how to install it, or None if it is installed."""
     if all(importlib.util.find_spec(module) is not None for module in peer.requires):
         return None
     return f"not installed: pip install 'spearlet[{peer.extra}]'"
 
 
 def is_ours(peer: Peer) -> bool:
-    """Tell whether `peer` is Spear itself."""
+    """Return whether `peer` is a part of Spear."""
     return peer in _OURS

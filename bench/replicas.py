@@ -1,4 +1,4 @@
-"""The cost of hundreds of replicas to their host: for each call, and to start and replace all of them."""
+"""The cost of hundreds of replicas to their host: per call, and to start, replace and restart them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FIGURES: dict[SchedulingPolicy, Figure] = {
 
 
 def calls(load: Workload, effort: Effort) -> Sample:
-    """`Function.call`, 64 at a time, to `load.count` replicas, under each policy."""
+    """Measure `Function.call`, 64 at a time, to `load.count` replicas, under each policy."""
     return trio.run(_measure_calls, load, effort)
 
 
@@ -47,19 +47,19 @@ async def _measure_calls(load: Workload, effort: Effort) -> Sample:
         with trio.fail_after(_START_SECONDS):
             deployment = await spearlet.deploy(_FUNCTIONS, settings=settings)
         for policy in POLICIES:
-            deployment._pool.configure(attrs.evolve(settings, policy=policy))  # or all restart
+            deployment._pool.configure(attrs.evolve(settings, policy=policy))  # without a restart
             functions = [deployment.function("echo")]
             if policy == "sticky":
                 functions = [functions[0].options(session=f"user {n}") for n in range(_SESSIONS)]
             share = attrs.evolve(effort, seconds=effort.seconds / 2)
             sample[_FIGURES[policy]] = await _host_cpu(functions, load.size, share)
-        for each in deployment.replicas:  # an orderly end of 300 takes longer than all of this
+        for each in deployment.replicas:  # draining 300 would take longer than the measurement
             _kill(each.pid)
     return sample
 
 
 async def _host_cpu(functions: list[Function], size: int, effort: Effort) -> float:
-    """Microseconds of this process for each call."""
+    """Return the CPU microseconds of this process per call."""
     sent, turn, completed = drive.payload(size), cycle(functions), 0
     end = trio.current_time() + effort.warmup_seconds
 
@@ -81,7 +81,7 @@ async def _host_cpu(functions: list[Function], size: int, effort: Effort) -> flo
 
 
 def life(load: Workload, effort: Effort) -> Sample:
-    """Deploy `load.count` replicas, kill all of them, restart all of them: milliseconds for each."""
+    """Deploy `load.count` replicas, kill all, restart all; return milliseconds per replica."""
     return trio.run(_measure_life, load.count)
 
 

@@ -1,4 +1,4 @@
-"""From samples to verdicts: the promises as a table on the terminal and as JSON."""
+"""The verdicts on the promises, computed from samples: as a table on the terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Verdict(enum.StrEnum):
 
 @attrs.frozen
 class Outcome:
-    """What became of one row.
+    """The result of a row.
 
-    Ratios are `ours / reference`: `ratio` of the medians over all rounds, `low` and `high` of the
-    rounds taken one by one.
+    Ratios are `ours / reference`: `ratio` is the ratio of the medians over all rounds, `low` and `high`
+    are the lowest and the highest ratio of a single round.
     """
 
     row: Row
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def outcomes(rows: Sequence[Row], results: Results) -> list[Outcome]:
-    """Judge every row; one without figures stays in, with the reason as its note."""
+    """Judge every row. The outcome of a row without figures has the reason as its note."""
     return [_outcome(row, results) for row in rows]
 
 
@@ -89,17 +89,17 @@ def _note(row: Row, results: Results) -> str:
 
 
 def to_json(judged: Sequence[Outcome]) -> list[dict[str, str | float | None]]:
-    """Return the rows as the JSON file holds them.
+    """Return the rows of the JSON file.
 
-    metric     what is compared, and after the slash with whom (or with which fixed limit)
-    ours       our figure: the median over all rounds of this run
-    reference  the other's figure in the same run, or the fixed limit
-    value      the same number as `ours`, for readers that look for one value per metric
-    unit       the unit of these three
-    ratio      ours / reference, to be held against the promise: "at least" for rates, "at most" for
-               latency, CPU time and memory
-    note       only where there is something to say: why a figure is missing (then it is null), or
-               that the machine was not idle
+    metric     the compared figure, and after the slash the other system (or the fixed limit).
+    ours       Spear's figure: the median over all rounds of this run.
+    reference  the other system's figure in the same run, or the fixed limit.
+    value      the number of `ours` again, for readers that look for one value per metric.
+    unit       the unit of `ours`, `reference` and `value`.
+    ratio      ours / reference. The promise is "at least" for rates, and "at most" for latency, CPU
+               time and memory.
+    note       present only if a figure is missing (null), with the reason, or if the machine was not
+               idle.
     """
     rows: list[dict[str, str | float | None]] = []
     for outcome in judged:
@@ -142,7 +142,7 @@ def to_text(judged: Sequence[Outcome]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return about three significant digits, or all digits of what is larger."""
+    """Return a number with about three significant digits; numbers from 100 up as integers."""
     if value is None:
         return "-"
     for limit, digits in ((100, 0), (10, 1), (1, 2)):

@@ -19,7 +19,7 @@ import spear
 from bench.process import ROOT
 
 RATE = 200
-"""Calls in a second."""
+"""Calls per second."""
 
 REPLICAS = 4
 BEFORE_SECONDS = 2.0
@@ -39,7 +39,7 @@ WORKERS = """
 
 @attrs.define
 class Record:
-    """What was seen, in seconds since the beginning."""
+    """The events of the run. Times are seconds since the beginning."""
 
     begun: float = attrs.field(factory=trio.current_time)
     calls: list[tuple[float, float, int]] = attrs.field(factory=list)  # (when, latency, process)

@@ -1,7 +1,6 @@
-"""Rounds: every case once per round, each in a fresh process, the order turned round each time.
+"""Rounds: every case once per round, each in a new process, in reversed order every other round.
 
-A case that fails is reported at once, is not tried again and has no figures, whatever it gave in
-earlier rounds.
+A case that fails is reported at once and is not tried again. Its samples of earlier rounds are ignored.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from bench.model import UNITS, BenchError, Case, Effort, Figure, Sample, Unavail
 from bench.process import ROOT, stop
 from bench.registry import missing
 
-_CASE_SECONDS = 120.0  # ten thousand logins take thirty; more than this is a hang
+_CASE_SECONDS = 120.0  # a longer case hangs; ten thousand logins take 30 s
 _ERROR_TAIL = 2_000
 
 
 @attrs.define
 class Results:
-    """What a run collected: `run_rounds` fills one, and one can take over another's cases."""
+    """The results of a run. `run_rounds` fills them; `add` merges the results of other cases."""
 
     samples: dict[Case, list[Sample]] = attrs.field(factory=dict)
-    busy: dict[Case, int] = attrs.field(factory=dict)  # samples taken on a machine not idle
+    busy: dict[Case, int] = attrs.field(factory=dict)  # samples taken while the machine was busy
     unavailable: dict[Case, str] = attrs.field(factory=dict)
     failures: dict[Case, str] = attrs.field(factory=dict)
 
@@ -47,26 +46,26 @@ class Results:
 
     @property
     def rounds(self) -> str:
-        """How often the cases were measured: "3", or "3 to 5"."""
+        """The number of rounds of the cases, as text: "3", or "3 to 5"."""
         counts = {len(samples) for samples in self.samples.values()} or {0}
         return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
     def add(self, other: Results) -> None:
-        """Take over the results of other cases."""
+        """Merge the results of other cases into these."""
         self.samples |= other.samples
         self.busy |= other.busy
         self.unavailable |= other.unavailable
         self.failures |= other.failures
 
     def problem(self, case: Case) -> str | None:
-        """Return why there are no figures for this case, if so."""
+        """Return why there are no figures for this case, or None if there are."""
         if case in self.failures:
             return "FAILED: " + _last_words(self.failures[case])
         return self.unavailable.get(case)
 
 
 def _last_words(error: str) -> str:
-    """Return the line of a traceback, or of anything else, that says what went wrong."""
+    """Return the line of a traceback, or of other output, that says what went wrong."""
     lines = [line.strip(" |+-") for line in error.splitlines()]
     return next((line for line in reversed(lines) if line), "no reason given")
 
@@ -79,7 +78,7 @@ def run_rounds(
     gate: IdleGate,
     limit_seconds: float | None = None,
 ) -> Results:
-    """Measure `cases` over and over and return everything that came out.
+    """Measure `cases` in rounds and return the results.
 
     Args:
       limit_seconds: start no further round that would, at the pace so far, end later than this.
@@ -140,8 +139,8 @@ def _one_line(sample: Mapping[Figure, float]) -> str:
 def measure(case: Case, effort: Effort, directory: str) -> Sample:
     """Measure one case once, in its own process, with temporary files below `directory`.
 
-    Output goes through files, not pipes: a daemon that outlives the worker would keep a pipe open,
-    and us waiting for its end.
+    Output goes through files, not pipes: a daemon that outlives the worker would keep a pipe open, and
+    this function would wait for EOF.
 
     Raises:
       Unavailable: this machine lacks something the system needs.

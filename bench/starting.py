@@ -1,6 +1,6 @@
-"""Spear's instances from their start to their first answer, spawned and forked, and what they weigh.
+"""Start-up time of Spear's instances until their first answer, spawned and forked, and their memory.
 
-And the same as a caller sees it: a call of a function that has no instance.
+Also the start-up time that a caller sees: a call of a function that has no instance.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FUNCTIONS = Path(__file__).with_name("functions.py")
 _SETTINGS = ProcessSettings(target=str(_FUNCTIONS))
 
 _PAUSE_SECONDS = 0.3
-"""Before each burst, and before memory is read; `drive` makes the pauses between single starts."""
+"""Pause before each burst, and before memory is read; `drive` pauses between single starts."""
 
 _BURSTS = 4
 
@@ -43,17 +43,17 @@ _LOOK_SECONDS = 0.01
 
 
 def spawned(load: Workload, effort: Effort) -> Sample:
-    """Each instance is an interpreter of its own."""
+    """Measure instances that are spawned: each starts a new interpreter."""
     return trio.run(_drive, load, effort, False)
 
 
 def forked(load: Workload, effort: Effort) -> Sample:
-    """A zygote forks them; its own start is not on the clock."""
+    """Measure instances that a zygote forks. The zygote's own start is not counted."""
     return trio.run(_drive, load, effort, True)
 
 
 def cold_call(load: Workload, effort: Effort) -> Sample:
-    """`Function.call`, when there is no instance: from the call to its result, as its caller sees it."""
+    """Measure `Function.call` when there is no instance: the time from the call to its result."""
     return trio.run(_drive_cold_calls, effort)
 
 
@@ -74,7 +74,7 @@ async def _drive_cold_calls(effort: Effort) -> Sample:
 
         await _wait_cold(deployment)
         await trio.sleep(_PAUSE_SECONDS)
-        async with call():  # byte-code caches; the zygote
+        async with call():  # warm-up: the zygote, byte-code caches
             pass
         return await drive.starts_with_trio(call, effort)
 
@@ -87,7 +87,7 @@ def _expect_forked(deployment: Deployment) -> None:
 
 
 async def _wait_cold(deployment: Deployment) -> None:
-    """Until no instance is left."""
+    """Wait until the deployment has no instance."""
     with trio.fail_after(_PATIENCE_SECONDS):
         while deployment.health().state is not DeploymentState.IDLE or deployment.instances:
             await trio.sleep(_LOOK_SECONDS)
@@ -129,7 +129,7 @@ async def _drive(load: Workload, effort: Effort, forks: bool) -> Sample:
 
 
 async def _burst(starter: _Starter, amount: int) -> float:
-    """Milliseconds for each of them."""
+    """Start `amount` instances at once, in several bursts; return the median milliseconds for each."""
     times = []
     for _ in range(_BURSTS):
         await trio.sleep(_PAUSE_SECONDS)
@@ -138,7 +138,7 @@ async def _burst(starter: _Starter, amount: int) -> float:
 
 
 async def _time_burst(starter: _Starter, amount: int) -> float:
-    """Seconds until all have answered."""
+    """Start `amount` instances at once; return the seconds until all have answered."""
     answered, all_have = 0, trio.Event()
     begun = time.perf_counter()
 
@@ -158,6 +158,6 @@ async def _time_burst(starter: _Starter, amount: int) -> float:
 
 
 def _unique_bytes(instance: Instance) -> int:
-    """What ending the instance would give back (USS)."""
+    """Return the bytes of memory that only this instance uses (USS)."""
     lines = Path(f"/proc/{instance.pid}/smaps_rollup").read_text().splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

@@ -1,4 +1,4 @@
-"""What Spear promises about its speed, row by row, and the cases that a run needs to check it.
+"""Spear's promises about its speed, row by row, and the cases that a run needs to check them.
 
 The report on the terminal, the JSON and the page in the documentation are all made from `ROWS`.
 Every ratio is `ours / reference`, both measured in the same run: rates are promised as "at least",
@@ -21,7 +21,7 @@ HANDOVER_SIZES = tuple(1 << power for power in range(16, 26))  # 64 KiB to 32 Mi
 
 
 class Bound(enum.StrEnum):
-    """Which side of the promised ratio is the good one."""
+    """The kind of bound that a promised ratio is."""
 
     AT_LEAST = "≥"
     AT_MOST = "≤"
@@ -32,7 +32,7 @@ class Bound(enum.StrEnum):
 
 @attrs.frozen
 class Point:
-    """One figure of one case."""
+    """A figure of a case."""
 
     case: Case
     figure: Figure
@@ -40,9 +40,9 @@ class Point:
 
 @attrs.frozen
 class Row:
-    """One promise."""
+    """A promise: a figure of Spear, its reference, and the bounds on their ratio."""
 
-    metric: str  # unique; what is compared and with whom
+    metric: str  # unique name: the figure, "/", and the system or limit to compare with
     what: str
     ours: Point
     reference: Point | float
@@ -103,7 +103,7 @@ def _rate_row(peer: str, must: float, aim: float) -> Row:
 
 
 def _idle_row(metric: str, what: str, figure: Figure, ours: Case) -> Row:
-    """Return what it costs to do nothing, beside the same number of connections of Trio tasks."""
+    """Return the row that compares idle channels with as many connections served by Trio tasks."""
     return Row(
         f"{metric}/textbook-heartbeats",
         what,
@@ -116,7 +116,7 @@ def _idle_row(metric: str, what: str, figure: Figure, ours: Case) -> Row:
 
 
 def _plain_row(peer: str, must: float, aim: float) -> Row:
-    """Return calls of a function without `async`, beside another way to run one in a thread."""
+    """Return the row that compares a function without `async` with another way to use threads."""
     return Row(
         f"plain-1KiB-x64/{peer}",
         "a plain function, in threads, 1 KiB, 64 in flight, rate",
@@ -149,7 +149,7 @@ def _replicas(count: int) -> Workload:
 
 
 def _replicas_rows() -> list[Row]:
-    """Return what a call costs its host with many replicas, beside what it costs with one."""
+    """Return the rows that compare the host's cost of a call with many replicas and with one."""
     return [
         Row(
             f"replicas-{count}-{policy}/1",
@@ -178,7 +178,7 @@ def _life_row(what: str, figure: Figure) -> Row:
 
 
 def handover_cases() -> list[Case]:
-    """Return what says from which size on a segment is faster than the socket, and for whom."""
+    """Return the cases that show from which size on a segment is faster than the socket."""
     return [
         Case(peer, _handover(size))
         for size in HANDOVER_SIZES
@@ -447,7 +447,7 @@ ROWS = (
 
 
 def row_cases(rows: tuple[Row, ...]) -> list[Case]:
-    """Return what must be measured for `rows`, cases to be compared next to each other."""
+    """Return the cases needed for `rows`; cases to be compared are adjacent."""
     points = [point for row in rows for point in (row.ours, row.reference)]
     return list(dict.fromkeys(point.case for point in points if isinstance(point, Point)))
 
@@ -472,5 +472,5 @@ def matrix_cases() -> list[Case]:
 
 
 def http_peers() -> list[Peer]:
-    """Return the servers that are asked over HTTP."""
+    """Return the peers that are called over HTTP."""
     return [peer for peer in PEERS.values() if Pattern.CONNECTIONS in peer.kinds]

@@ -1,7 +1,7 @@
-"""One measurement: its own process, one line of JSON on standard output.
+"""The process of one measurement, which writes one line of JSON to standard output.
 
-The line is `{"sample": {figure: number}}` or `{"unavailable": reason}`; anything else, and any exit
-status but 0, is a failed measurement whose reason is on standard error.
+The line is `{"sample": {figure: number}}` or `{"unavailable": reason}`. Any other output, and any exit
+status but 0, means that the measurement failed; the reason is on standard error.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bench.registry import PEERS
 
 
 class Measure(Protocol):
-    """What a peer's entry must be."""
+    """The signature of a peer's entry."""
 
     def __call__(self, load: Workload, effort: Effort) -> Sample: ...
 
 
 def run(peer_name: str, load_text: str, effort_text: str) -> None:
-    """Measure one case. The arguments are a peer's name, a load and an effort, as JSON."""
+    """Measure one case. The load and the effort are JSON."""
     peer, load = PEERS[peer_name], Workload.from_json(load_text)
     if load.pinned:
         pin_to_one_core()

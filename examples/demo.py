@@ -1,5 +1,5 @@
-"""What `make demo` shows: functions of examples/documents.py in processes of their own, on the files
-of this repository.
+"""The first part of `make demo`: functions of examples/documents.py run in several processes, on the
+files of this repository.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Functions on files: text, bytes, a stream, one that keeps a core busy, one that fails.
+"""Functions on files: for text, for bytes, as a stream, one that keeps a core busy, and ones that fail.
 
 examples/demo.py runs them on the files of this repository.
 """
@@ -23,7 +23,7 @@ app = spear.Agent("documents")
 
 @app.function
 async def words(path: str, *, most: int = 3) -> list[list[str | int]]:
-    """The most frequent long words of a text."""
+    """Return the most frequent long words of a text."""
     text = await trio.Path(path).read_text(encoding="utf-8")
     counts = Counter(re.findall(r"[a-z]{6,}", text.lower()))
     return [[word, count] for word, count in counts.most_common(most)]
@@ -31,13 +31,13 @@ async def words(path: str, *, most: int = 3) -> list[list[str | int]]:
 
 @app.function
 def squeeze(data: bytes) -> bytes:
-    """The data, compressed as hard as it goes. A plain function: it runs in a thread."""
+    """Return the data, compressed as well as possible. A plain function runs in a thread."""
     return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
 
 
 @app.function
 async def headings(path: str) -> AsyncIterator[str]:
-    """The headings of a Markdown file, one by one: a stream."""
+    """Yield the headings of a Markdown file, one by one: a stream."""
     inside_code = False
     async with await trio.open_file(path, encoding="utf-8") as file:
         async for line in file:
@@ -49,7 +49,7 @@ async def headings(path: str) -> AsyncIterator[str]:
 
 @app.function
 def primes(below: int) -> int:
-    """How many primes there are below a number: nothing but work."""
+    """Return how many primes there are below a number. Keeps a core busy."""
     sieve = bytearray([1]) * below
     sieve[:2] = b"\0\0"
     for number in range(2, int(below**0.5) + 1):
@@ -60,12 +60,12 @@ def primes(below: int) -> int:
 
 @app.function
 async def review(path: str) -> str:
-    """Waits for a reviewer who has no time."""
+    """Never return, to show a call that reaches its deadline."""
     await trio.sleep_forever()
     return f"{path} is fine"
 
 
 @app.function
 async def publish(path: str) -> None:
-    """Fails, as things do."""
+    """Raise an error, to show how a caller sees it."""
     raise PermissionError(f"{Path(path).name} is not ready to be published")

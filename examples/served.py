@@ -1,7 +1,7 @@
-"""What `make demo` shows next: the functions of examples/documents.py behind `spear serve`.
+"""The second part of `make demo`: the functions of examples/documents.py behind `spear serve`.
 
-They are called over HTTP with nothing but the standard library, also while one of their processes is
-killed, and while all of them are replaced.
+The functions are called over HTTP with the standard library alone. Calls go on while one of the processes
+is killed, and while all of them are replaced.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CALLERS = 4
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
-        # A place of its own for the control socket: other hosts of ours are not to be disturbed.
+        # A separate directory for the control socket, so that other hosts of this user are not disturbed.
         environment = {**os.environ, "XDG_RUNTIME_DIR": place, "NO_COLOR": "1"}
         with serving(environment) as url:
             show_calls(url)
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def spear(environment: dict[str, str], *words: str) -> str:
-    """What a command prints."""
+    """Run a `spear` command, and return its standard output."""
     done = subprocess.run(
         [*SPEAR, *words], env=environment, check=True, capture_output=True, text=True
     )
@@ -46,7 +46,7 @@ def spear(environment: dict[str, str], *words: str) -> str:
 
 @contextmanager
 def serving(environment: dict[str, str]) -> Iterator[str]:
-    """A host of two instances; its URL."""
+    """Run a host with two instances for as long as the block lasts; yield the host's URL."""
     words = ["serve", str(HERE / "documents.py"), "--replicas", "2", "--listen", "127.0.0.1:0"]
     print(f"spear serve {HERE.name}/documents.py --replicas 2")
     host = subprocess.Popen([*SPEAR, *words], env=environment, stdout=subprocess.PIPE, text=True)
@@ -60,7 +60,7 @@ def serving(environment: dict[str, str]) -> Iterator[str]:
         else:
             raise SystemExit("the host did not start")
     finally:
-        host.terminate()  # it drains
+        host.terminate()  # the host drains, then exits
         status = host.wait(timeout=60)
     print(f"\nSIGTERM: it has drained, exit status {status}")
 

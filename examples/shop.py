@@ -47,29 +47,29 @@ async def price(item: str, *, currency: str = "EUR") -> float:
 
 @app.function
 async def total(order: Order, *, currency: str = "EUR") -> float:
-    """What an order costs. The argument arrives as a map and is checked before this runs."""
+    """The total price of an order. The argument arrives as a map and is checked before this runs."""
     costs = [line.count * await price(line.item, currency=currency) for line in order.lines]
     return round(sum(costs), 2)
 
 
 @app.function
 async def receipt(order: Order) -> AsyncIterator[str]:
-    """An order's lines, one after the other: a stream."""
+    """Yield the lines of an order's receipt, one by one: a stream."""
     yield f"Thank you, {order.customer}!"
     for line in order.lines:
-        await trio.sleep(0.1)  # a slow printer
+        await trio.sleep(0.1)  # stands for a slow printer
         yield f"{line.count} x {line.item}: {line.count * PRICES[line.item]:.2f}"
 
 
 @app.function
 def fingerprint(data: bytes, rounds: int = 200_000) -> str:
-    """A hash that takes its time. A plain function: it runs in a thread."""
+    """Return a hash that takes long to compute. A plain function runs in a thread."""
     return hashlib.pbkdf2_hmac("sha256", data, b"shop", rounds).hex()
 
 
 @app.function
 async def refund(order: Order) -> float:
-    """Always fails, to show what the caller sees."""
+    """Always fail, to show how a caller sees an error."""
     raise PermissionError(f"{order.customer}, please come to the counter")
 
 

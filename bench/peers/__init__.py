@@ -1,5 +1,5 @@
-"""The systems to stand beside: one module each, with its `measure` and its server side.
+"""The systems to compare with: one module each, with its `measure` and its server side.
 
-A module may import the library it measures at its top: it is loaded in worker processes only, and
-only where that library is installed.
+A module may import the measured library at its top: only worker processes import the module, and only
+if the library is installed.
 """

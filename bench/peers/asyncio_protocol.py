@@ -1,7 +1,7 @@
-"""asyncio at its best with public means: a Protocol on each side, no streams.
+"""An RPC on asyncio, as fast as its public API allows: a Protocol on each side, no streams.
 
-Futures at the client, a task per request at the server, a fixed-width head packed by one struct,
-the writes of one loop pass joined into one, and the transport's flow control obeyed.
+The client has a future per call, the server a task per request. A frame's head is packed by one struct,
+the writes of one loop pass are joined into one, and the transport's flow control is obeyed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _BATCH_BYTES = 128 << 10
 
 
 class _FrameProtocol(asyncio.Protocol):
-    """Frames in and out; what a frame means is up to `on_frame`."""
+    """A protocol that sends frames, and passes received frames to `on_frame`."""
 
     def __init__(self, on_frame: Callable[[int, bytes], None]) -> None:
         self._on_frame = on_frame
-        self._chunks: list[bytes] = []  # of the first frame that is not complete
-        self._have = 0  # bytes in chunks
-        self._need = _HEAD.size  # bytes before there is anything to do
+        self._chunks: list[bytes] = []  # bytes of the first incomplete frame
+        self._have = 0  # number of bytes in _chunks
+        self._need = _HEAD.size  # bytes to receive before parsing can go on
         self._unsent: deque[bytes] = deque()
         self._paused = False
         self._transport: asyncio.Transport | None = None
@@ -71,10 +71,10 @@ class _FrameProtocol(asyncio.Protocol):
         self._flush()
 
     def _flush(self) -> None:
-        """Write what was sent in this loop pass, but never a long backlog.
+        """Write the frames of this loop pass, but keep the transport's backlog short.
 
-        What the socket does not take, the transport copies, and copies again (before Python 3.12,
-        all of it each time something is added).
+        The transport copies bytes that the socket does not take. Before Python 3.12 it copies its whole
+        backlog each time bytes are added.
         """
         assert self._transport is not None
         while self._unsent and not self._paused:

@@ -1,4 +1,4 @@
-"""Blocking Python: recv_into and sendall, no event loop. One call at a time by its nature."""
+"""An RPC on blocking sockets: recv_into and sendall, no event loop, one call at a time."""
 
 from __future__ import annotations
 

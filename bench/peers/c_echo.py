@@ -1,8 +1,8 @@
-"""C, ping-pong, spinning and pipelined: the limits that the kernel sets. The work is in echo.c.
+"""An echo in C (echo.c), ping-pong, spinning and pipelined: the limits that the kernel sets.
 
-The latency of two blocking processes on several cores says more about where the scheduler puts them,
-and how deeply their cores sleep, than about C: one machine gave 4 to 70 µs. So a promise compares with
-both on one core, or with both spinning.
+The latency between two blocking processes on several cores depends mostly on the scheduler's placement
+and on the sleep states of the cores: one machine gave 4 to 70 µs. Therefore promises compare with both
+processes on one core, or with both spinning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def measure(load: Workload, effort: Effort) -> Sample:
 
 
 def measure_spinning(load: Workload, effort: Effort) -> Sample:
-    """One call after another, and neither side ever sleeps."""
+    """Measure one call after another while both sides spin instead of sleeping."""
     if len(os.sched_getaffinity(0)) < 2:
         raise Unavailable("spinning needs two cores")
     return _measure("spinning", load, effort)
@@ -44,7 +44,7 @@ def _measure(mode: str, load: Workload, effort: Effort) -> Sample:
 
 
 def _build() -> pathlib.Path:
-    """Return the compiled program, compiling it if this version of the source is new."""
+    """Return the path of the compiled program; compile it first if the source has changed."""
     version = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
     program = BUILD / f"echo-{version}"
     if program.exists():

@@ -1,6 +1,6 @@
-"""gRPC, unary calls over a unix socket, bytes in and out: no protobuf is charged to it.
+"""Unary gRPC calls over a unix socket, with bytes as messages: the cost of protobuf is left out.
 
-Both of its Python interfaces: `grpc.aio`, and the older one with threads, which is the faster one.
+Both Python interfaces of gRPC: `grpc.aio`, and the older one with threads, which is faster.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench import drive
 from bench.model import Effort, Pattern, Sample, Workload
 from bench.process import announce, serving
 
-# Default caps are 4 MiB; -1 means none.
+# The default limits are 4 MiB; -1 means no limit.
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
 _THREADS = 4
-"""Of the server with threads: more of them only wait for each other's interpreter lock."""
+"""Threads of the server with threads; more of them would only wait for the interpreter lock."""
 
 
 def measure(load: Workload, effort: Effort) -> Sample:
@@ -46,7 +46,7 @@ async def _measure(address: str, load: Workload, effort: Effort, server_pid: int
 
 
 def measure_sync(load: Workload, effort: Effort) -> Sample:
-    """Measure the interface with threads at both ends."""
+    """Measure gRPC's interface with threads at both ends."""
     with (
         tempfile.TemporaryDirectory() as directory,
         serving(

@@ -1,6 +1,6 @@
-"""A bare interpreter that imports Trio and says a byte: no Python instance can start faster.
+"""A bare interpreter that imports Trio and writes a byte: no spawned Python instance starts faster.
 
-(Unless it is forked from one that has imported everything, which is why the aim is not a limit.)
+(An instance that is forked from a process with all imports done may start faster.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bench import drive
 from bench.model import BenchError, Effort, Sample, Workload
 from bench.process import stop
 
-_PROGRAM = "import os, trio; os.write(1, b'!'); os.read(0, 1)"  # ends with its stdin, so with us
+_PROGRAM = "import os, trio; os.write(1, b'!'); os.read(0, 1)"  # exits at EOF of its stdin
 
 
 def measure(load: Workload, effort: Effort) -> Sample:

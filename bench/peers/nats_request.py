@@ -1,6 +1,6 @@
-"""NATS request/reply with nats-py, through a nats-server of our own on loopback.
+"""NATS request/reply with nats-py, through a nats-server on loopback that this module starts.
 
-NATS offers no unix sockets. The broker's CPU counts for the server side: a call needs it.
+NATS offers no unix sockets. The broker's CPU time counts as the server's, because each call needs it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _wait_for_url(directory: pathlib.Path) -> str:
             try:
                 return str(json.loads(file.read_text())["nats"][0])
             except json.JSONDecodeError:
-                pass  # still being written
+                pass  # the broker is still writing the file
         time.sleep(0.02)
     raise BenchError("nats-server did not start:\n" + (directory / "log").read_text())
 

@@ -1,4 +1,4 @@
-"""concurrent.futures.ProcessPoolExecutor with one worker: what the standard library offers."""
+"""The standard library's concurrent.futures.ProcessPoolExecutor with one worker."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A Ray actor on a cluster of this one machine.
 
-Ray's own daemons (raylet, gcs) work for every call too, but serve the whole cluster: their CPU time
-is not charged, so Ray's CPU figures flatter it.
+Ray's own daemons (raylet, gcs) also work for every call, but serve the whole cluster: their CPU time is
+not counted, so Ray's CPU figures are too low.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-# Read at import. No reports to the vendor, no log lines between ours.
+# Ray reads these at import: no usage reports to the vendor, no log lines in the output.
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0"
 )
@@ -22,10 +22,10 @@ from bench import drive
 from bench.model import BenchError, Effort, Sample, Workload
 from bench.process import settle_gc
 
-_OBJECT_STORE_BYTES = 300 << 20  # 64 MiB in flight each way, and room
+_OBJECT_STORE_BYTES = 300 << 20  # 64 MiB in flight each way, and spare room
 
 _PRESTARTED = 4
-"""Ray keeps a worker process ready for each core, and starts more when they are taken."""
+"""Worker processes to take first: Ray keeps one ready per core, and starts more when they are taken."""
 
 
 class _Echo:
@@ -38,7 +38,7 @@ class _Echo:
 
 
 class _Future:
-    """A Ray reference, as a future of concurrent.futures."""
+    """A Ray object reference with the interface of a future of concurrent.futures."""
 
     def __init__(self, reference: ray.ObjectRef[bytes]) -> None:
         self._reference = reference
@@ -73,9 +73,9 @@ def measure(load: Workload, effort: Effort) -> Sample:
 
 
 def measure_start(load: Workload, effort: Effort) -> Sample:
-    """From asking for an actor to its first answer, when no worker process waits for one."""
+    """Measure the time from creating an actor to its first answer, without a prestarted worker."""
     with _cluster():
-        # Those that Ray starts ahead are taken first; each actor that stays keeps one of them.
+        # Actors that stay take the prestarted worker processes, one each.
         kept = [_start_actor() for _ in range(_PRESTARTED)]
         try:
             return drive.starts(_started, effort)

@@ -1,4 +1,4 @@
-"""A one-way stream as first written: `send_all` per item, `receive_exactly`, a memory channel."""
+"""A naive one-way stream: `send_all` per item, `receive_exactly`, a memory channel."""
 
 from __future__ import annotations
 
@@ -57,4 +57,4 @@ async def _send(sock: socket.socket, size: int) -> None:
             for number in itertools.count():
                 await stream.send_all(head + drive.stream_item(size, number))
         except trio.BrokenResourceError:
-            pass  # the receiver has seen enough
+            pass  # the receiver has closed the connection

@@ -1,8 +1,8 @@
-"""The RPC that the Trio tutorial leads to: clear, correct, and nothing done for speed.
+"""An RPC as one would write it after the Trio tutorial: clear, correct, and not optimized.
 
 receive_exactly over a SocketStream, a Lock around send_all, a memory channel for each waiting call,
-a nursery task for each request, cbor2 for the envelope. The same over `memory_stream_pair` is the
-reference of the in-memory channel.
+a nursery task for each request, cbor2 for the envelope. The same RPC over `memory_stream_pair` is the
+reference for the in-memory channel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _stream(sock: socket.socket) -> trio.SocketStream:
 
 
 class _Connection:
-    """Whole frames over a byte stream."""
+    """A connection that sends and receives whole frames over a byte stream."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
-"""Idle connections with heartbeats as first written: two Trio tasks for each.
+"""Idle connections with naive heartbeats: two Trio tasks per connection.
 
-One reads and notes when something came, the other sends a beat every few seconds and gives up a peer that
-was silent for too long.
+One task reads and notes the time of the last read. The other sends a heartbeat every few seconds, and
+drops a peer that was silent for too long.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import trio
 from bench.model import BenchError, Effort, Figure, Pattern, Sample, Workload
 from bench.process import allow_descriptors, resident_bytes, serving, settle_gc
 
-_BEAT = bytes(45)  # as long as one of Spear's
+_BEAT = bytes(45)  # as long as Spear's heartbeat frame
 _WELCOME = b"!"
 _SECONDS = {Pattern.IDLE: 5.0, Pattern.IDLE_INSTANCE: 1.0}
-"""Between two beats: as Spear is measured with."""
+"""Seconds between two heartbeats, as in the measurements of Spear."""
 _MISSES = 3
 _BACKLOG = 1024
 _LOGINS_AT_ONCE = 64
@@ -42,7 +42,7 @@ def measure(load: Workload, effort: Effort) -> Sample:
 
 @attrs.define
 class _Host:
-    """The end that sends the beats."""
+    """The end that sends the heartbeats."""
 
     interval: float
     open: int = 0
@@ -83,7 +83,7 @@ async def _measure(amount: int, interval: float, effort: Effort) -> Sample:
                 nursery.start_soon(serve, host.keep, [trio.SocketListener(listener)])
                 while host.open < amount:
                     await trio.sleep(0.05)
-                await trio.sleep(interval)  # until the beats are spread evenly
+                await trio.sleep(interval)  # until heartbeats are evenly spread
                 memory = (_resident_bytes() - before) / amount
                 beats = -host.beats
                 cpu, begun = time.process_time(), time.perf_counter()
@@ -104,7 +104,7 @@ def _resident_bytes() -> int:
 
 
 def serve(path: str, amount: str) -> None:
-    """The other ends of all connections, in one process."""
+    """Run the other ends of all connections, in one process."""
     allow_descriptors(int(amount) + _DESCRIPTORS_TO_SPARE)
     trio.run(_serve, Path(path), int(amount))
 
@@ -115,7 +115,7 @@ async def _serve(path: Path, amount: int) -> None:
     async def answer() -> None:
         async with connecting:
             stream = await trio.open_unix_socket(path)
-            # Accepted: no connection may find the listener's queue full, which looks like success.
+            # Wait until accepted: with a full backlog, connecting would seem to succeed.
             if await stream.receive_some(len(_WELCOME)) != _WELCOME:
                 raise BenchError("the host has not accepted the connection")
         with suppress(trio.BrokenResourceError):
@@ -123,6 +123,6 @@ async def _serve(path: Path, amount: int) -> None:
                 await stream.send_all(data)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.sleep_forever)  # until we are stopped
+        nursery.start_soon(trio.sleep_forever)  # until this process is stopped
         for _ in range(amount):
             nursery.start_soon(answer)

@@ -1,4 +1,4 @@
-"""A ping-pong on `trio.lowlevel` alone: what one round trip through Trio's loop must cost.
+"""A ping-pong on `trio.lowlevel` alone: the least cost of a round trip through Trio's event loop.
 
 No streams, no framing beyond a known size, no tasks: each side waits for its socket and answers.
 """

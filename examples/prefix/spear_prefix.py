@@ -1,14 +1,15 @@
-"""A runtime of another distribution: instances behind a command, as ``docker run -i`` or ``ssh host``.
+"""A runtime in a distribution of its own: it starts instances by a command such as ``docker run -i``.
 
 A deployment names its program and the command in front of it::
 
     [functions.shop]
     runtime = "prefix"
-    source = "/srv/shop.py"                    # where the command finds it
+    source = "/srv/shop.py"                    # the path at which the command finds the program
     prefix = ["docker", "run", "-i", "--rm", "-v", "/srv:/srv", "shop-image"]
 
-or, in Python and for ``spear call``, ``"nice -n 5 -- shop.py"``. The agent is offered a Unix socket and
-TCP on this machine. Instances on other machines need a strategy of their host's, with TCP and TLS.
+or, in Python and for ``spear call``, ``"nice -n 5 -- shop.py"``. The agent gets two addresses: a Unix
+socket, and TCP on this machine. For instances on other machines (``ssh host``), give the host a
+communication strategy with TCP and TLS.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from spear.transports import Reach
 
 @attrs.frozen(kw_only=True)
 class PrefixSettings(RuntimeSettings):
-    """What one deployment is: a program, and the command in front of its interpreter."""
+    """The settings of a deployment: a program, and the command in front of its interpreter."""
 
     target: str
     prefix: tuple[str, ...]
@@ -46,53 +47,53 @@ class PrefixSettings(RuntimeSettings):
 
     @property
     def title(self) -> str:
-        """The program."""
+        """The deployment's program, as shown to operators."""
         return self.target
 
     def problems(self) -> Iterator[ConfigurationError]:
-        """Yield what is wrong on this machine; what is behind the prefix is not looked at."""
+        """Yield an error if the prefix's command is not found on this machine; check nothing else."""
         if find_command(self.prefix) is None:
             yield ConfigurationError.about("prefix", f"{self.prefix} is no program with arguments")
 
 
 @attrs.define(eq=False, kw_only=True)
 class PrefixRuntime(Runtime):
-    """Runs each instance as ``PREFIX python -m spear.agent TARGET --bootstrap-fd 0``."""
+    """A runtime that runs each instance as ``PREFIX python -m spear.agent TARGET --bootstrap-fd 0``."""
 
     name = "prefix"
     settings_class = PrefixSettings
-    # Behind a command there may be another file system: the agent tries both.
+    # The command may lead to another file system, without the socket: the agent tries both addresses.
     strategy = CommunicationStrategy(("unix", "tcp"), reach=Reach.MACHINE)
 
     python: str = "python3"
 
     def takes(self, target: object) -> RuntimeSettings | None:
-        """Return settings for ``PREFIX -- TARGET``, and settings as they are."""
+        """Return settings for a text ``PREFIX -- TARGET``; return :class:`PrefixSettings` unchanged."""
         prefix, separator, program = str(target).partition(" -- ")
         if not isinstance(target, str) or not separator:
             return super().takes(target)
         target = ProcessSettings(target=program).made_absolute().target or program
         try:
             words = tuple(shlex.split(prefix))
-        except ValueError as error:  # a quotation that does not end
+        except ValueError as error:  # a quotation mark without its counterpart
             raise ConfigurationError.about("prefix", f"{prefix!r}: {error}") from error
         return PrefixSettings(target=target, prefix=words, python=self.python)
 
     @asynccontextmanager
     async def prepare(self, spec: TemplateSpec) -> AsyncIterator[InstanceTemplate]:
-        """Prepare nothing: each instance is a command of its own."""
+        """Open a template without preparing anything: each instance is a command of its own."""
         yield PrefixTemplate(self, spec)
 
 
 class PrefixTemplate(InstanceTemplate):
-    """Starts the commands of one deployment."""
+    """A template that starts the commands of one deployment."""
 
     def launch(
         self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
     ) -> AbstractAsyncContextManager[InstanceBody]:
-        """Start a command, which hands on its standard input to the agent."""
+        """Start a command. The command must pass its standard input on to the agent."""
         settings = self.spec.settings
-        assert isinstance(settings, PrefixSettings)  # open_template has seen to it
+        assert isinstance(settings, PrefixSettings)  # open_template has checked the type
         agent = (settings.python, "-m", "spear.agent", settings.target, "--bootstrap-fd", "0")
         words = settings.prefix + agent
         variables = settings.environment

@@ -1,6 +1,7 @@
-"""A transport of another distribution: Unix sockets whose kernel keeps messages apart (SOCK_SEQPACKET).
+"""A transport in a distribution of its own: Unix sockets that keep message boundaries (SOCK_SEQPACKET).
 
-A stream has no messages, so each read takes a whole message, and keeps what its caller did not ask for.
+A byte stream has no message boundaries. Each read therefore takes a whole message from the socket, and
+keeps the bytes beyond ``max_bytes`` for the next read.
 """
 
 import operator
@@ -21,7 +22,7 @@ MESSAGE_BYTES = 64 * 1024
 
 @attrs.frozen
 class SeqpacketAddress(transports.Address):
-    """A socket in the file system."""
+    """The address of a socket in the file system."""
 
     path: str
     reach = transports.Reach.MACHINE
@@ -31,7 +32,7 @@ class SeqpacketAddress(transports.Address):
 
 
 class SeqpacketStream(transports.ByteStream):
-    """A connection. No message is empty: an empty one would be the end of the stream."""
+    """A connection. An empty message means the end of the stream, so none is ever sent."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = trio.socket.from_stdlib_socket(sock)
@@ -46,7 +47,7 @@ class SeqpacketStream(transports.ByteStream):
         self._is_sending = True
         try:
             with self._as_stream():
-                self._socket.getpeername()  # or nothing could be sent on a closed stream
+                self._socket.getpeername()  # raises if closed, even if there is nothing to send
                 yield
         finally:
             self._is_sending = False
@@ -99,7 +100,7 @@ class SeqpacketStream(transports.ByteStream):
 
 
 class SeqpacketTransport(transports.Transport):
-    """Listens in the host's private directory, where Spear's own Unix sockets are."""
+    """A transport whose listeners are in the host's private directory, like Spear's own Unix sockets."""
 
     name = "seqpacket"
 

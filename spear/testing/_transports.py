@@ -53,7 +53,7 @@ class TransportSubject:
     Args:
         transport: the transport under test.
         get_directory: returns the path of a private directory.
-        tls: TLS settings of connections; None for those that the listener provides.
+        tls: TLS settings of connections; None for the settings that the listener provides.
     """
 
     transport: Transport
@@ -166,7 +166,7 @@ async def check_transport(transport: Transport, *, tls: TlsClient | None = None)
 
     Args:
         transport: the transport under test; its listeners must choose their own addresses.
-        tls: TLS settings of connections; None for those that the listeners provide.
+        tls: TLS settings of connections; None for the settings that the listeners provide.
 
     Raises:
         AssertionError: the transport fails a case; a note names the case.
