@@ -1,8 +1,8 @@
-"""What every test gets: a time limit, a seed that can be given again, and Hypothesis profiles; and a
-witness, who fails it if a secret is in its output.
+"""Fixtures and hooks for every test: a time limit, a repeatable seed, Hypothesis profiles, and a check
+that no secret is in the test's output.
 
-A run under ``CI`` is deterministic: the same seed, the same Hypothesis examples. Elsewhere each run
-draws anew, and prints what brings a failure back.
+A run under ``CI`` is deterministic: it uses a fixed seed and the same Hypothesis examples. Any other run
+draws a new seed, and prints the options that reproduce a failure.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ ON_CI = bool(os.environ.get("CI"))
 TESTS = Path(__file__).parent
 
 FOR_PROCESSES = "COVERAGE_PROCESS_CONFIG"
-"""The variable by which coverage is measured in processes that a test starts."""
+"""The environment variable that turns on coverage in processes that a test starts."""
 
 TIME_LIMIT_SECONDS = 20.0
-SLOW_FACTOR = 3  # for tests marked slow
+SLOW_FACTOR = 3  # factor for tests marked slow
 PARTS = 4
-"""The time limit is counted in so many alarms. While the whole machine stands still, as virtual ones in a
-busy data centre do for seconds, no alarm comes, and one comes afterwards."""
+"""Number of alarms into which the time limit is divided. When the whole machine stands still for seconds,
+as virtual machines in a busy data centre do, only one alarm is counted for that time."""
 
 CLEAN_UP_SECONDS = 10.0
-"""What a test may still use, once its time is up, before the whole run ends."""
+"""Seconds that a test has for clean-up after its time limit, before the whole run is ended."""
 
 MEASURED_THOUGH_SLOW = {"channels", "cli", "runtimes", "testing", "test_prefix_example.py"}
-"""Of tests/. Measuring coverage doubles the time of a test, and what is slow elsewhere runs hardly a line
-that these and all the quick ones do not."""
+"""Names in tests/. Measuring coverage doubles the time of a test. Slow tests elsewhere run hardly a line
+that these and the quick tests do not run."""
 
 LONGEST_DIRECTORY_BYTES = 48
-"""Of temporary files. A socket's path may have 107, and those of tests are up to 55 longer than this."""
+"""Longest directory for temporary files. A socket's path may have 107 bytes; tests append up to 55."""
 
-# How long an example takes to draw and to run says more about the machine than about the code.
+# How long an example takes to draw and to run depends more on the machine than on the code.
 UNHURRIED = hypothesis.settings(
     deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.register_profile("spear", UNHURRIED, derandomize=ON_CI)
 hypothesis.settings.register_profile("brief", UNHURRIED, derandomize=ON_CI, max_examples=25)
 hypothesis.settings.register_profile("soak", UNHURRIED, max_examples=20_000)
-hypothesis.settings.load_profile("spear")  # --hypothesis-profile comes later, and wins
+hypothesis.settings.load_profile("spear")  # --hypothesis-profile comes later and wins
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,14 +79,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # The time limit interrupts by SIGINT. A shell without job control, as in most CI, starts what runs
-    # in the background deaf for it, and Python then leaves it so.
+    # The time limit interrupts by SIGINT. A shell without job control, as in most CI, starts background
+    # processes with SIGINT ignored, and Python keeps that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_DIRECTORY_BYTES:
         for name in ("TMPDIR", "TEMP", "TMP"):
             os.environ.pop(name, None)
-        tempfile.tempdir = None  # look for another one
+        tempfile.tempdir = None  # makes tempfile look for another directory
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -95,7 +95,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> random.Random:
-    """A generator of this test's own; a failure report says how to get the same one again."""
+    """Return a random generator for this test; a failure report says how to reproduce it."""
     value: int = request.config.getoption("--seed")
     node: pytest.Item = request.node
     node.add_report_section("setup", "seed", f"to replay: pytest '{node.nodeid}' --seed {value}")
@@ -104,7 +104,7 @@ def seed(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture
 def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that has been removed."""
+    """Make a working directory that has been removed, and return its path."""
     place = tmp_path / "gone"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -113,17 +113,17 @@ def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class OutOfTime(BaseException):
-    """A test took longer than it may. No Exception: nothing may catch it, Hypothesis least."""
+    """A test exceeded its time limit. A BaseException, so that no ``except Exception`` catches it."""
 
 
 def where_all_stand() -> str:
-    """Where each thread and each Trio task stands, without the frames that they have in common."""
+    """Return the stacks of all threads and Trio tasks, without the frames that they have in common."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     stacks = [
         (f"thread {names.get(ident)}", list(traceback.walk_stack(frame))[::-1])
         for ident, frame in sys._current_frames().items()
     ]
-    with contextlib.suppress(RuntimeError):  # Trio does not run
+    with contextlib.suppress(RuntimeError):  # raised if Trio does not run
         tasks = [trio.lowlevel.current_root_task()]
         while tasks:
             if task := tasks.pop():
@@ -140,7 +140,7 @@ def where_all_stand() -> str:
 
 
 def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
-    """Interrupt a phase of a test that takes too long, and fail it even if it gets over that."""
+    """Interrupt a phase of a test that exceeds its time limit, and fail the test in any case."""
     __tracebackhide__ = True
     limit: float = item.config.getoption("--time-limit")
     if item.get_closest_marker("slow"):
@@ -153,12 +153,12 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
         if alarms < PARTS:
             return
         if alarms > PARTS:
-            # It is shielded and will not end; torn out of Trio's loop, it leaves one that no other
-            # test can run in. So this is the end of the whole run.
+            # The task is shielded and does not end. Tearing it out of Trio's loop would leave a loop in
+            # which no other test can run. Therefore the whole run ends here.
             pytest.exit(f"{item.nodeid} cannot be stopped\n{where_all_stand()}", returncode=1)
         signal.setitimer(signal.ITIMER_REAL, CLEAN_UP_SECONDS)
         item.add_report_section(phase, "stacks when its time was up", where_all_stand())
-        # Trio delivers an interrupt where it does no harm, so that nurseries still clean up.
+        # Trio delivers an interrupt at a safe point, so that nurseries still clean up.
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGALRM, on_alarm)
@@ -171,7 +171,7 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
         if alarms >= PARTS:
             raise OutOfTime(f"longer than {limit:g} s") from error
         if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
-            # In a group, as Trio's nurseries raise it, pytest takes it for the failure of one test.
+            # pytest counts an OutOfTime in a group, as Trio's nurseries raise it, as a failed test.
             raise KeyboardInterrupt from error
         raise
     finally:
@@ -183,7 +183,7 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
 
 
 def is_measured(item: pytest.Item) -> bool:
-    """Whether the coverage of a test is worth its time."""
+    """Return whether to measure the coverage of a test."""
     if item.get_closest_marker("repetitive"):
         return False
     room = item.path.relative_to(TESTS).parts[0]
@@ -192,7 +192,7 @@ def is_measured(item: pytest.Item) -> bool:
 
 @contextlib.contextmanager
 def unmeasured() -> Generator[None, None, None]:
-    """Do not measure the coverage of what the block runs, here and in processes that it starts."""
+    """Turn coverage off for the block, and for processes that the block starts."""
     measuring = Coverage.current()
     if measuring is None:
         yield
@@ -235,7 +235,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 class Witness:
-    """Knows all secrets of one test, however they come to be."""
+    """A record of all secrets that one test creates."""
 
     def __init__(self) -> None:
         self.secrets: set[bytes] = set()
@@ -243,13 +243,13 @@ class Witness:
 
         def construct_and_remember(secret: Secret, value: bytes) -> None:
             construct(secret, value)
-            if len(set(value)) > 1:  # one that a test has not made up, such as bytes(32)
+            if len(set(value)) > 1:  # skip constant values of tests, such as bytes(32)
                 self.secrets.add(bytes(value))
 
-        pytest.MonkeyPatch().setattr(Secret, "__init__", construct_and_remember)  # for good
+        pytest.MonkeyPatch().setattr(Secret, "__init__", construct_and_remember)  # never undone
 
     def finds_in(self, text: str) -> bool:
-        """Whether one of them is in a text, in any of the ways in which bytes are written."""
+        """Return whether a secret is in a text, in any of the usual notations of bytes."""
         return any(
             form in text
             for secret in self.secrets
@@ -264,9 +264,9 @@ WITNESS = Witness()
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test if a secret is in what was written or logged meanwhile (S14)."""
+    """Fail a test if a secret is in its output or its log (S14)."""
     report = yield
-    # In a report there are the sections of the phases before it, too.
+    # A report also contains the sections of earlier phases.
     if any(
         title.endswith(report.when) and WITNESS.finds_in(content)
         for title, content in report.sections

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Install:
-    """Installs distributions, each with one module and one entry point of a group."""
+    """A function that installs distributions, each with one module and one entry point of a group."""
 
     place: Path
     monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,7 @@
-"""Programs that fork: ``forking.py NAME`` runs one, which asserts what it finds in itself and its child.
+"""Programs that fork. ``forking.py NAME`` runs one, which checks its own state and its child's.
 
-They are no test functions because a process with threads had better not fork, and one of them lowers
-its own RLIMIT_NOFILE.
+The programs are not test functions, because a process with threads should not fork, and because one of
+them lowers its own RLIMIT_NOFILE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spear.runtimes import ProcessSettings, ProcessTemplate
 
 
 def in_a_child(function: Callable[[], object]) -> object:
-    """What ``function`` returns in a forked child, by JSON."""
+    """Return the result of ``function`` in a forked child, passed on as JSON."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -42,7 +42,7 @@ def in_a_child(function: Callable[[], object]) -> object:
 
 
 async def a_host_and_its_child() -> None:
-    """Nothing that a host has opened is open in a child."""
+    """A child inherits no open descriptor of a host."""
     program = Path("app.py").absolute()
     program.write_text("import spear\napp = spear.Agent()\n")
     before = descriptors()
@@ -56,11 +56,11 @@ async def a_host_and_its_child() -> None:
         assert isinstance(template, ProcessTemplate)
         with SharedBuffer(1000) as buffer:
             with trio.fail_after(15):
-                # Until everything that is being started has been.
+                # Wait until everything that is being started is ready.
                 while children() != {instance.pid, template.statistics().pid}:
                     await trio.sleep(0.01)
             ours = descriptors().keys() - before.keys()
-            # Before Python 3.13 a mapping keeps a descriptor, and it is the user's who has made it.
+            # Before Python 3.13 a mapping keeps a descriptor, which belongs to the user's code.
             file = buffer.descriptor.fileno
             ours -= {each for each in ours if "memfd" in descriptors()[each]} - {file}
             assert file in ours
@@ -70,20 +70,20 @@ async def a_host_and_its_child() -> None:
             assert len(ours) > 10
             assert set(left.values()) == {"/dev/null"}, left
             epolls = {each for each in before if "eventpoll" in before[each]}
-            assert len(epolls) == 1  # Trio's
+            assert len(epolls) == 1  # the epoll descriptor of Trio
             assert found[str(*epolls)] == "/dev/null"
         assert await call(instance, "echo", b"as before") == b"as before"
 
 
 async def a_child_that_unwinds() -> None:
-    """A child that leaves the blocks of a host takes nothing along."""
+    """A child that leaves the blocks of a host does not affect the host."""
     async with open_host() as host, host.ready(worker()) as instance:
         before = private_files()
         assert len(before) > 2
         pid = os.fork()
         if pid == 0:
             sys.stderr.flush()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what it says to that is Trio's affair
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides Trio's own complaints
             raise ZeroDivisionError
         await trio.to_thread.run_sync(os.waitpid, pid, 0)
         assert private_files() == before
@@ -91,7 +91,7 @@ async def a_child_that_unwinds() -> None:
 
 
 def a_full_table() -> None:
-    """There need not be room for another descriptor."""
+    """Forking works without a free descriptor."""
     kept = own(os.dup(0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     reader, writer = os.pipe()
@@ -108,7 +108,7 @@ def a_full_table() -> None:
                 break
         pid = os.fork()
         if pid == 0:
-            os.closerange(max(fillers[1:]), max(fillers) + 1)  # room to look
+            os.closerange(max(fillers[1:]), max(fillers) + 1)  # free descriptors, for the checks
             found = [
                 os.readlink(f"/proc/self/fd/{each}")
                 for each in (kept, sock.fileno(), epoll.fileno())
@@ -123,7 +123,7 @@ def a_full_table() -> None:
 
 
 def a_number_that_was_closed() -> None:
-    """Numbers that are somebody else's now are left alone, in children too."""
+    """A descriptor number that was closed and reused is left alone, also in children."""
     sock = socket.socket()
     own_socket(sock)
     number = own(os.dup(0))
@@ -137,9 +137,9 @@ def a_number_that_was_closed() -> None:
 
 
 def a_signal_that_comes_at_once() -> None:
-    """A signal that comes before the child has its own handlers waits until it has them."""
+    """A signal that arrives before the child has its own handlers is delivered once it has them."""
     numbers = [signal.SIGTERM, signal.SIGINT]
-    # The first hook in the child, as its parent may be that fast.
+    # Registered as the first hook in the child, because its parent may be that fast.
     os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), *numbers[:1]))
     from spear.agent import _children
 

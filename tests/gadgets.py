@@ -1,4 +1,4 @@
-"""A runtime and a transport whose blocks do whatever a test wants to see survived."""
+"""A runtime and a transport whose blocks misbehave as a test wants."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def echo(call: InboundCall) -> bytes:
 
 
 class GadgetBody(InstanceBody):
-    """Runs until it is asked to end, or until its channel, if it has one, is closed."""
+    """A body that runs until it is asked to end, or until its channel, if any, is closed."""
 
     def __init__(self, channel: CommunicationChannel | None = None) -> None:
         self._channel = channel
@@ -72,11 +72,11 @@ async def launches(
 
 @attrs.frozen(kw_only=True)
 class GadgetSettings(RuntimeSettings):
-    """Settings without a field."""
+    """Settings without fields."""
 
 
 class GadgetTemplate(InstanceTemplate):
-    """Starts tasks."""
+    """A template that starts instances as tasks."""
 
     def launch(
         self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
@@ -86,7 +86,7 @@ class GadgetTemplate(InstanceTemplate):
 
 
 class ClumsyTemplate(GadgetTemplate):
-    """Raises wherever a host asks it for something before it launches an instance."""
+    """A template that raises at each request of the host before it launches an instance."""
 
     @property
     def obstacle(self) -> str:
@@ -98,7 +98,7 @@ class ClumsyTemplate(GadgetTemplate):
 
 @attrs.define(eq=False, kw_only=True)
 class GadgetRuntime(Runtime):
-    """Starts tasks, as a test wants."""
+    """A runtime that starts tasks, with the template that a test chooses."""
 
     name: ClassVar[str] = "gadget"
     settings_class: ClassVar[type[RuntimeSettings]] = GadgetSettings
@@ -143,7 +143,7 @@ async def listens(
 
 
 class GadgetTransport(Transport):
-    """Memory under another name; it listens as a test wants."""
+    """The memory transport under another name, with the listener that a test chooses."""
 
     name = "gadget"
     schemes = ()

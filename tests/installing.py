@@ -1,4 +1,4 @@
-"""Installing the packages of ``examples/``, as a user would, but without the network."""
+"""Installation of the packages of ``examples/``, like a user's, but without the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE_SECONDS: Final = 60
 
 
 def install_example(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install a copy of ``examples/NAME``; returns the directory where its modules are."""
+    """Install a copy of ``examples/NAME``; return the directory of its modules."""
     source = tmp_path_factory.mktemp("source") / name
     unwanted = shutil.ignore_patterns("build", "*.egg-info", "__py*")
     shutil.copytree(EXAMPLES / name, source, ignore=unwanted)

@@ -1,4 +1,4 @@
-"""Programs that are denied something by the system: a resource, a system call, a file system."""
+"""Programs to which the system denies something: a resource, a system call, a file system."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBERS = {
     },
 }  # fmt: skip
 
-# One instruction of a filter: what to do, where to go on, with what number (<linux/filter.h>).
+# An instruction of a filter: the operation, two jumps, and an operand (<linux/filter.h>).
 _FILTER = """
 import ctypes, os, struct, sys
 
@@ -55,12 +55,12 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def refusing(*names: str, error: int = errno.EPERM) -> list[str]:
-    """What to put in front of a command for which system calls are to fail."""
+    """Return the prefix for a command whose calls of these system calls fail with ``error``."""
     return _filtered([(name, error, 0) for name in names])
 
 
 def without_threads() -> list[str]:
-    """The same for one that is to start no thread."""
+    """Return the prefix for a command that can start no thread."""
     return _filtered([("clone3", errno.ENOSYS, 0), ("clone", errno.EAGAIN, CLONE_THREAD)])
 
 
@@ -76,12 +76,12 @@ def _filtered(rules: list[tuple[str, int, int]]) -> list[str]:
 
 
 def limited(option: str, value: int) -> list[str]:
-    """The same for one with a limit of ``ulimit``."""
+    """Return the prefix for a command with a limit of ``ulimit``."""
     return ["sh", "-c", f'ulimit {option} {value}; exec "$@"', "sh"]
 
 
 def mounted(script: str) -> list[str]:
-    """The same for one that sees other file systems: those of a shell's script."""
+    """Return the prefix for a command that sees other file systems, mounted by a shell script."""
     prefix = ["unshare", "--mount", "sh", "-e", "-c", f'{script}\nexec "$@"', "sh"]
     if shutil.which("unshare") is None or not _works([*prefix, "true"]):
         pytest.skip("this user may not mount anything, even in a namespace")
@@ -94,7 +94,7 @@ for each in /dev/shm /run /tmp /var/tmp; do
     if mountpoint -q "$each"; then mount -o remount,ro,bind "$each"; fi
 done
 """
-"""A script for :func:`mounted`: nothing can be written."""
+"""A script for :func:`mounted` that makes all file systems read-only."""
 
 NO_PROC = "mount -t tmpfs none /proc"
 
@@ -109,5 +109,5 @@ def _works(command: list[str]) -> bool:
 
 
 def unmeasured() -> dict[str, str]:
-    """The environment, but coverage, which needs to write files."""
+    """Return the environment without coverage, which would write files."""
     return {name: value for name, value in os.environ.items() if "COVERAGE" not in name}

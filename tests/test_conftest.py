@@ -1,4 +1,4 @@
-"""What conftest.py promises to every other test, shown on a suite of its own."""
+"""The behaviour of conftest.py, tested with a small test suite of its own."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ HERE = Path(__file__).resolve().parent
 
 
 def run_pytest(folder: Path, tests: str, *arguments: str) -> str:
-    """Everything that pytest prints about some tests under our configuration."""
+    """Run pytest on some tests with this project's configuration; return its output."""
     shutil.copy(HERE / "conftest.py", folder)
     shutil.copy(HERE.parent / "pyproject.toml", folder)
     (folder / "test_some.py").write_text(tests, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "test_some.py", *arguments]
     run = subprocess.run(
-        # In the background of a shell without job control, where SIGINT is ignored.
+        # Run as in the background of a shell without job control, where SIGINT is ignored.
         ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command],
         cwd=folder,
-        # With these variables, pytest says everything twice.
+        # With these variables, pytest prints everything twice.
         env={name: each for name, each in os.environ.items() if name not in {"CI", "BUILD_NUMBER"}},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Directories that have an owner, or have lost it."""
+"""Temporary directories with and without an owner."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make(parent: Path) -> OwnedDirectory:
 
 
 def look_for_abandoned(parent: Path) -> list[str]:
-    """Their names; they stay where they are, without an owner."""
+    """Return the names of abandoned directories, and leave the directories in place, without an owner."""
     found = []
     for directory in abandoned(str(parent), KIND):
         found.append(os.path.basename(directory.path))
@@ -100,12 +100,12 @@ def test_another_users_is_left_alone(tmp_path: Path) -> None:
     assert look_for_abandoned(tmp_path) == []
 
 
-# -- what happens between its making and its locking ------------------------------------------
+# -- between making and locking a directory ---------------------------------------------------
 
 
 @pytest.fixture
 def meddle(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], None]], None]:
-    """Have something done to the next directory, as soon as it is made."""
+    """Let a test change the next directory as soon as it is made."""
     mkdir = os.mkdir
 
     def install(deed: Callable[[str], None]) -> None:
@@ -213,7 +213,7 @@ def test_without_a_descriptor_nothing_is_left(
 
 
 def test_without_locks_nobody_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on some network file systems."""
+    """Some network file systems have no locks."""
 
     def fail(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -261,5 +261,5 @@ def crowd(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
 def test_nobody_loses_what_he_owns(crowd: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
     swept = [int(process.communicate()[0]) for process in crowd]
     assert [process.returncode for process in crowd] == [0] * 4
-    # More have been made, of those that were taken away before they had an owner.
+    # More directories were made, because some were removed before they had an owner.
     assert sum(swept) + len(look_for_abandoned(tmp_path)) >= 4 * 150

@@ -1,12 +1,12 @@
-"""The documents keep their word: what they show runs, what they name exists, what they link to is there.
+"""The documents are correct: their examples run, and names and links in them exist.
 
-How examples are written, in docs/*.md and README.md:
+The form of examples in docs/*.md and README.md:
 
 * A ``python`` block whose first line is a comment with a file's name, as ``# shop.py``, is that file. The
   examples of one document share a directory, which also has the project's ``examples``.
-* A ``console`` block has commands behind ``$``, each followed by what it writes, on stdout and on stderr.
-  A line ``...`` stands for any lines; seconds and process numbers may differ. No command depends on what
-  another one has done.
+* A ``console`` block has commands behind ``$``, each followed by its output on stdout and stderr. A line
+  ``...`` stands for any lines; seconds and process numbers may differ. No command depends on the effects
+  of another one.
 * Any other ``python`` block that calls ``trio.run`` is run and must not fail; the rest is compiled.
 """
 
@@ -50,7 +50,7 @@ PACKAGES: Final = (
     "spear", "spear.agent", "spear.calls", "spear.channels", "spear.gateway", "spear.runtimes",
     "spear.spearlet", "spear.telemetry", "spear.testing", "spear.transports", "spear.wire",
 )  # fmt: skip
-"""Where public names live."""
+"""Packages with public names."""
 
 FOREIGN: Final = {"BdbQuit", "GitHub", *dir(builtins), *dir(typing), *dir(collections.abc)}
 """Names in the documents that are not Spear's."""
@@ -64,10 +64,10 @@ KINDS: Final = {
     for path in (ROOT / "spear" / folder).glob("*.py")
     for found in re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
 }
-"""Names of errors and the like that exist over HTTP, or in JSON of the command, only."""
+"""Error names and the like that exist only over HTTP, or only in JSON of the command."""
 
 FILES: Final = {"spear.describe", "spear.service", "spear.toml"}
-"""Files, and a function of agents, that are named as a part of the package could be."""
+"""Files, and a function of agents, whose names look like parts of the package."""
 
 FENCE = re.compile(r"( *)(`{3,})([\w-]*)(.*)")
 FILE_NAME = re.compile(r"# ([\w-]+\.py)\b")
@@ -91,19 +91,19 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that a Python block is, if it is one."""
+        """The name of the file that a Python block is, or None."""
         found = FILE_NAME.match(self.text) if self.language == "python" else None
         return found[1] if found else None
 
     @property
     def is_program(self) -> bool:
-        """Whether it is run as it stands."""
+        """Whether the block is run unchanged."""
         return self.language == "python" and not self.file and "\ntrio.run(" in self.text
 
 
 @attrs.frozen
 class Command:
-    """A command, and what it should print; None if that does not matter, but its success does."""
+    """A command and its expected output; None if only its success matters."""
 
     where: str
     line: str
@@ -111,7 +111,7 @@ class Command:
 
 
 def parse(name: str, text: str) -> tuple[list[Block], str]:
-    """The fenced blocks of a document, and the text around them."""
+    """Return the fenced blocks of a document, and the text around them."""
     blocks: list[Block] = []
     prose: list[str] = []
     lines = iter(enumerate(text.splitlines(), start=1))
@@ -140,7 +140,7 @@ def read(name: str) -> tuple[list[Block], str]:
 
 
 def commands(blocks: list[Block]) -> Iterator[Command]:
-    """Everything that has to be run."""
+    """Yield the commands to run."""
     for block in blocks:
         if block.is_program:
             yield Command(str(block), f"python block_{block.line}.py", None)
@@ -154,14 +154,14 @@ def commands(blocks: list[Block]) -> Iterator[Command]:
 
 
 def normal(output: str) -> str:
-    """Without what differs from run to run: durations, process numbers, widths of columns."""
+    """Return output without its variable parts: durations, process numbers, widths of columns."""
     output = re.sub(r"\d[\d.]* ?(ms|s)\b", r"N \1", output)
     output = re.sub(r"pid \d+", "pid N", output)
     return "".join(" ".join(line.split()) + "\n" for line in output.splitlines())
 
 
 def matches(shown: str, output: str) -> bool:
-    """Whether a command has printed what the document shows."""
+    """Return whether the output of a command is the one that the document shows."""
     pattern = "".join(
         r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n"
         for line in normal(shown).splitlines()
@@ -170,7 +170,7 @@ def matches(shown: str, output: str) -> bool:
 
 
 def prepare(directory: Path, blocks: list[Block]) -> dict[str, str]:
-    """Write the files that a document shows; returns the environment in which to run its commands."""
+    """Write the files that a document shows; return the environment for its commands."""
     for block in blocks:
         if name := block.file or (block.is_program and f"block_{block.line}.py"):
             assert not (directory / name).exists(), f"{block}: there are two {name}"
@@ -184,13 +184,13 @@ def prepare(directory: Path, blocks: list[Block]) -> dict[str, str]:
         program.chmod(0o755)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     environment["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    # The commands are covered by their own tests; measuring them here takes twice the time.
+    # Other tests cover the commands; measuring coverage here would take twice the time.
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
     return environment
 
 
 async def fault(command: Command, directory: Path, environment: dict[str, str]) -> str:
-    """What is wrong with a command; empty if it does what the document says."""
+    """Return what is wrong with a command's result, or "" if it matches the document."""
     run = await trio.run_process(
         ["/bin/sh", "-c", command.line],
         cwd=directory,
@@ -202,7 +202,7 @@ async def fault(command: Command, directory: Path, environment: dict[str, str]) 
     out, err = run.stdout.decode(), run.stderr.decode()
     if command.output is None:
         is_right = run.returncode == 0
-    else:  # which of the two a reader sees first is not for us to say
+    else:  # their order on a terminal is not defined
         is_right = any(matches(command.output, each) for each in (err + out, out + err))
     return "" if is_right else f"{command.where}: $ {command.line}\n{err}{out}"
 
@@ -307,7 +307,7 @@ def public_classes() -> dict[str, type]:
 
 @cache
 def loggers() -> frozenset[str]:
-    """The names under which Spear logs."""
+    """Return the names of Spear's loggers."""
     return frozenset(
         found
         for path in (ROOT / "spear").rglob("*.py")
@@ -316,7 +316,7 @@ def loggers() -> frozenset[str]:
 
 
 def resolves(name: str) -> bool:
-    """Whether ``spear.a.b`` is something that can be imported, or a logger."""
+    """Return whether ``spear.a.b`` can be imported, or is a logger."""
     if name in loggers():
         return True
     thing: object = spear
@@ -334,7 +334,7 @@ def resolves(name: str) -> bool:
 
 
 def has(cls: type, attribute: str) -> bool:
-    """Whether objects of a class have an attribute: one that is defined, or documented."""
+    """Return whether objects of a class have an attribute, by definition or by documentation."""
     documented = rf"^ +(\w+, )*{attribute}(, \w+)*:"
     return (
         hasattr(cls, attribute)
@@ -347,7 +347,7 @@ def has(cls: type, attribute: str) -> bool:
 
 
 def unknown_names(prose: str) -> Iterator[str]:
-    """What is said to be Spear's, and is not."""
+    """Yield names that the text uses like Spear's and that do not exist."""
     classes = public_classes()
     for code in CODE.findall(prose):
         if found := re.match(r"(spear(?:\.[a-zA-Z_]\w*)+)(?![.\w])", code):
@@ -405,7 +405,7 @@ def test_names_that_do_not_exist_are_found(code: str, *, is_known: bool) -> None
 
 
 def anchors(prose: str) -> set[str]:
-    """The anchors that GitHub makes of a document's headings."""
+    """Return the anchors that GitHub makes of a document's headings."""
     found = (HEADING.fullmatch(line) for line in prose.splitlines())
     titles = (re.sub(r"[^\w\- ]", "", each[1].lower()) for each in found if each)
     return {title.replace(" ", "-") for title in titles}
@@ -457,7 +457,7 @@ def test_every_document_is_in_the_index() -> None:
 
 
 def rows(document: str, *columns: str) -> Iterator[list[str]]:
-    """The rows of the table that has these columns."""
+    """Yield the rows of the table that has these columns."""
     inside = False
     for line in read(document)[1].splitlines():
         cells = [cell.strip(" `") for cell in line.strip().strip("|").split("|")]
@@ -470,7 +470,7 @@ def rows(document: str, *columns: str) -> Iterator[list[str]]:
 
 
 def shown(name: str, value: float) -> str:
-    """A limit as the documents show it."""
+    """Return a limit in the notation of the documents."""
     if name.endswith(("_bytes", "_in_flight")):
         unit, size = ("MiB", 1 << 20) if value >= 1 << 20 else ("KiB", 1 << 10)
         return f"{value / size:g} {unit}"
@@ -513,7 +513,7 @@ def test_a_guarantee_names_files_that_have_its_tests() -> None:
     assert not faults, "\n".join(faults)
 
 
-# -- what security says -------------------------------------------------------------------------
+# -- the document about security ----------------------------------------------------------------
 
 SECTIONS: Final = {
     "What there is to protect": ("The host", "Each instance", "Secrets", "Callers"),
@@ -529,11 +529,11 @@ SECTIONS: Final = {
     "What is no vulnerability": ("* A function that",),
     "Reporting": ("private",),
 }
-"""Of the document about security, and what each speaks of."""
+"""The sections of the document about security, with the subject of each."""
 
 
 def unsafe_words(document: str, held: set[str]) -> Iterator[str]:
-    """What the document about security lacks, or says without a guarantee that holds behind it."""
+    """Yield what the document about security lacks, and claims in it without a guarantee that holds."""
     sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", document, re.MULTILINE))
     for section, topics in SECTIONS.items():
         for topic in topics:

@@ -1,4 +1,4 @@
-"""The messages of exceptions, and the attributes by which code decides instead."""
+"""The messages of exceptions, and the attributes for code that decides by an error."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ def test_a_summary_is_the_message_without_what_other_attributes_hold() -> None:
 
 
 CODES_OF_THEIR_BASES = (ProtocolError, LoginRefused, LoadFailed)
-"""The first is abstract; the others do not leave the package that raises them."""
+"""Classes with the code of their base: one is abstract, the others never leave their package."""
 
 
 def every_class() -> list[type[SpearError]]:
-    """All exceptions of Spear, in whatever module."""
+    """Return all exception classes of Spear, from all modules."""
     for each in pkgutil.walk_packages(spear.__path__, "spear."):
         if not each.name.endswith("__main__") and "_program" not in each.name:
             importlib.import_module(each.name)
@@ -127,7 +127,7 @@ def every_class() -> list[type[SpearError]]:
 
 
 def documented() -> dict[str, set[str]]:
-    """The codes of docs/errors.md, and the kinds of each."""
+    """Return the codes of docs/errors.md, each with its kinds."""
     text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     tables = text.partition("## Codes of classes")[2]
     rows = re.findall(r"^\| `([a-z_]+)` \| ([^|]+) \|", tables, re.MULTILINE)
@@ -166,7 +166,7 @@ def test_each_code_in_the_source_is_one_of_the_table() -> None:
             ):
                 raised.add(node.value.value)
     assert raised <= known
-    # Each case is raised somewhere; these are given by a name, or by position.
+    # Each case is raised somewhere in Spear; these are passed by name, or by position.
     others = {"needs_guard", "head_too_large", "head_not_sendable"}
     others |= {"too_many_calls", "too_many_bytes"}
     assert raised >= CASES.keys() - others
@@ -174,6 +174,6 @@ def test_each_code_in_the_source_is_one_of_the_table() -> None:
 
 def test_a_code_is_a_case_of_its_own_classes_only() -> None:
     assert is_case("queue_full", Overloaded)
-    assert is_case("gives_stream", InvalidArguments)  # which is Rejected
+    assert is_case("gives_stream", InvalidArguments)  # InvalidArguments is a Rejected
     assert not is_case("queue_full", WorkerDied)
     assert not is_case("overloaded", Overloaded)

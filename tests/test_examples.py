@@ -1,4 +1,4 @@
-"""The examples do what they say, on the files of this repository."""
+"""The examples do what their text says, on the files of this repository."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def python(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def commands(path: Path) -> list[str]:
-    """The command lines in an example's docstring."""
+    """Return the command lines in an example's docstring."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return [line.strip() for line in doc.splitlines() if line.strip().startswith("spear ")]
 
 
 def section(output: str, title: str) -> list[str]:
-    """The indented lines behind a title."""
+    """Return the indented lines after a title."""
     lines = iter(output.splitlines())
     for line in lines:
         if line.startswith(title):
@@ -53,7 +53,7 @@ def section(output: str, title: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the demo prints, wherever it is started."""
+    """Run the demo from another directory; return its output."""
     done = python(str(EXAMPLES / "demo.py"), cwd=tmp_path_factory.mktemp("elsewhere"))
     assert done.stderr == ""
     assert done.returncode == 0
@@ -94,7 +94,7 @@ def test_the_demo_runs_on_several_processes_at_once(demo: str) -> None:
     runs: dict[str, set[int]] = {}
     for row in rows:
         instance = re.findall(r"process:documents-\d+#1", row)[0]
-        bar = row[re.search(r" \d+  ", row).end() :]  # type: ignore[union-attr]  # every row has its time
+        bar = row[re.search(r" \d+  ", row).end() :]  # type: ignore[union-attr]  # each row has a time
         cells = {cell for cell, mark in enumerate(bar) if mark == "#"}
         assert cells
         runs[instance] = runs.get(instance, set()) | cells
@@ -108,7 +108,7 @@ def test_the_demo_runs_on_several_processes_at_once(demo: str) -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What is shown of a host that is called over HTTP, one of whose processes is killed."""
+    """Run the demo of a served host, in which one process is killed; return its output."""
     done = python(str(EXAMPLES / "served.py"), cwd=tmp_path_factory.mktemp("elsewhere"))
     told = r"spear: documents-1: .* was killed by SIGKILL \[worker_died\]; .*again.*\n"
     assert re.fullmatch(told, done.stderr)
@@ -139,7 +139,7 @@ def test_the_host_replaces_what_was_killed_and_what_is_old(served: str) -> None:
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (\w+)", calls)}
     assert counts.pop("answered") > 10
     assert set(counts) <= {"WorkerDied"}
-    assert sum(counts.values()) <= 4  # what ran on it
+    assert sum(counts.values()) <= 4  # the calls in flight on the killed process
     assert re.search(r"documents-1#3 +ready", served)
     assert served.rstrip().endswith("SIGTERM: it has drained, exit status 0")
 

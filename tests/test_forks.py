@@ -1,4 +1,4 @@
-"""Forked children do not get what belongs to their parent alone."""
+"""Forked children do not inherit the parent's exclusive resources."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ HERE = Path(__file__).parent
 
 
 def run(program: str) -> None:
-    """Run a program of forking.py, which finds out for itself whether all is well."""
+    """Run a program of forking.py, which checks its own results."""
     with tempfile.TemporaryDirectory(
         prefix="rt-"
-    ) as directory:  # short, as a socket's path must be
+    ) as directory:  # short, because a socket's path has a length limit
         environment = os.environ | {"TMPDIR": directory}
         environment.pop("XDG_RUNTIME_DIR", None)
         done = subprocess.run(
@@ -53,5 +53,5 @@ def test_a_forked_child_keeps_what_has_the_number_of_a_closed_descriptor() -> No
 
 @pytest.mark.slow
 def test_a_signal_that_comes_before_a_forked_child_has_its_handlers_is_not_lost() -> None:
-    """A pool that was left at once waited for ever for a worker that had just been forked."""
+    """A pool that was left at once waited forever for a worker that had just been forked."""
     run("a signal that comes at once")

@@ -1,4 +1,4 @@
-"""Functions that a host can call: functions that have done their work when they return."""
+"""Functions that a host may use as hooks: only functions that have finished when they return."""
 
 from __future__ import annotations
 

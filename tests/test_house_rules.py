@@ -1,7 +1,7 @@
-"""The rules of the house that a program can check; CONTRIBUTING.md says what they are for.
+"""The rules of the house that a program can check. CONTRIBUTING.md has their reasons.
 
-Each rule is a function from source text to what is wrong with it, so that the tests at the end can
-show of every rule that it does catch what it forbids.
+Each rule is a function from source text to the violations in it. So the tests at the end can show that
+each rule finds what it forbids.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODULE_LINES = 500
 FUNCTION_LINES = 60
 PUBLIC_METHODS = 15
 WAIVER = "# Size: "
-"""A line that begins so, near the top of a module, says why the module is larger than it may."""
+"""The beginning of a line, near the top of a module, that explains why the module exceeds a limit."""
 WAIVER_WITHIN = 40
 
 PROMISES = re.compile(r"\b(TODO|FIXME|XXX)\b")
@@ -40,9 +40,9 @@ LOOKS = {
     "check_channel_with_bad_batches", "check_transport", "interrupt_sweep",
     "CHANNEL_CASES", "PEER_CASES", "wait", "until",
 }  # fmt: skip
-"""Names whose use makes a test fail that finds something else than it should, or whose time is up."""
+"""Names whose use can fail a test: by an unexpected result, or by the test's time limit."""
 RAISES_NOTHING = re.compile(r"# raises nothing\b")
-"""A comment that begins so says that this is what the test claims."""
+"""A comment that marks a test whose claim is that no exception is raised."""
 
 AnyFunction: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -63,8 +63,8 @@ class Source:
         return self.text.splitlines()
 
     def comments_with(self, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
-        """The comments that a pattern is found in: (line, comment)."""
-        if not pattern.search(self.text):  # tokenizing everything would take seconds
+        """Yield the comments that match a pattern: (line, comment)."""
+        if not pattern.search(self.text):  # tokenizing every file would take seconds
             return
         for each in tokenize.generate_tokens(io.StringIO(self.text).readline):
             if each.type == tokenize.COMMENT and pattern.search(each.string):
@@ -72,7 +72,7 @@ class Source:
 
 
 def sources(*folders: str) -> list[Source]:
-    """Every Python file in these folders of the project."""
+    """Return every Python file in these folders of the project."""
     return [
         Source(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
         for folder in folders
@@ -86,7 +86,7 @@ def is_public(name: str) -> bool:
 
 
 def decorators(function: AnyFunction) -> set[str]:
-    """The last names of the decorators: ``setter`` for ``@value.setter``."""
+    """Return the last names of the decorators: ``setter`` for ``@value.setter``."""
     return {ast.unparse(each).partition("(")[0].split(".")[-1] for each in function.decorator_list}
 
 
@@ -101,7 +101,7 @@ def public_methods(cls: ast.ClassDef) -> list[AnyFunction]:
 
 
 def too_large(source: Source) -> Iterator[str]:
-    """Modules, functions and classes that nobody can take in at once, unless they say why."""
+    """Yield modules, functions and classes that exceed a size limit without a reason."""
     if any(line.startswith(WAIVER) for line in source.lines[:WAIVER_WITHIN]):
         return
     if len(source.lines) > MODULE_LINES:
@@ -118,7 +118,7 @@ def too_large(source: Source) -> Iterator[str]:
 
 
 def prints(source: Source) -> Iterator[str]:
-    """A library does not print; a command does."""
+    """Yield calls of ``print`` in the library; only the command may print."""
     if source.path.startswith("spear/cli/"):
         return
     for node in ast.walk(source.tree):
@@ -127,21 +127,21 @@ def prints(source: Source) -> Iterator[str]:
 
 
 def promises(source: Source) -> Iterator[str]:
-    """What is to be done later is an issue, not a comment."""
+    """Yield comments about work to be done later, which belongs into an issue."""
     for line, comment in source.comments_with(PROMISES):
         yield f"{source.path}:{line}: {comment}"
 
 
 def unexplained_ignores(source: Source) -> Iterator[str]:
-    """Silencing the type checker takes an error code, and a second comment that says why."""
+    """Yield ``type: ignore`` comments without an error code, or without a second comment as reason."""
     for line, comment in source.comments_with(UNEXPLAINED_IGNORE):
         yield f"{source.path}:{line}: {comment}"
 
 
 def undocumented(everything: list[Source]) -> Iterator[str]:
-    """Public functions, classes and methods without a docstring.
+    """Yield public functions, classes and methods without a docstring.
 
-    A method may leave it to the base class that declares it.
+    A method may rely on the docstring of the base class that declares it.
     """
     trees = [(source.path, source.tree) for source in everything]
     classes = {
@@ -163,7 +163,7 @@ def undocumented(everything: list[Source]) -> Iterator[str]:
 
 
 def public_definitions(tree: ast.Module | ast.ClassDef) -> Iterator[AnyFunction | ast.ClassDef]:
-    """The public functions and classes of a module, and the public classes inside those."""
+    """Yield the public functions and classes of a module, and the public classes inside of classes."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and is_public(node.name):
             yield node
@@ -178,7 +178,7 @@ def public_definitions(tree: ast.Module | ast.ClassDef) -> Iterator[AnyFunction 
 
 
 def declared_above(name: str, cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> bool:
-    """Whether a base class has the method: one of ours, or one of Trio's interfaces."""
+    """Return whether a base class declares the method: one of Spear's, or an interface of Trio."""
     for base in cls.bases:
         if ast.unparse(base).startswith("trio.abc."):
             return True
@@ -192,7 +192,7 @@ def declared_above(name: str, cls: ast.ClassDef, classes: dict[str, ast.ClassDef
 
 
 def promised(document: str) -> list[str]:
-    """The ids of the rows of docs/guarantees.md whose status is "holds"."""
+    """Return the ids of the rows of docs/guarantees.md whose status is "holds"."""
     ids: list[str] = []
     status = None
     for line in document.splitlines():
@@ -212,7 +212,7 @@ def promised(document: str) -> list[str]:
 
 
 def unproven(document: str, tests: Iterable[Source]) -> list[str]:
-    """Guarantees that are said to hold, and that no test bears the name of."""
+    """Return the ids of guarantees that hold by the document, but that no test is named after."""
     words = {
         word
         for source in tests
@@ -224,10 +224,10 @@ def unproven(document: str, tests: Iterable[Source]) -> list[str]:
 
 
 def blind(tests: list[Source]) -> Iterator[str]:
-    """Tests that fail only if something raises that nobody expects, and that do not say so.
+    """Yield tests that can fail only by an unexpected exception, and that do not say so.
 
-    Others look at something: they assert, expect an exception or a warning, wait for something, so that
-    their time limit fails them, or use a function of the tests that does.
+    All other tests check something: they assert, expect an exception or a warning, wait for an event
+    until their time limit, or use a helper that does.
     """
     modules = {source.path: Module.of(source) for source in tests}
     for source in tests:
@@ -241,7 +241,7 @@ def blind(tests: list[Source]) -> Iterator[str]:
 
 @attrs.frozen
 class Module:
-    """What a file of the tests defines, and what it imports from others of them."""
+    """The definitions of a file of the tests, and its imports from other files of the tests."""
 
     functions: dict[str, list[AnyFunction]]
     imports: dict[str, tuple[str, str]]
@@ -261,7 +261,7 @@ class Module:
 
 
 def looks(node: ast.AST, path: str, modules: dict[str, Module], seen: set[tuple[str, str]]) -> bool:
-    """Whether a function of the file at ``path`` looks at something, by itself or through others."""
+    """Return whether a function of the file at ``path`` checks something, directly or in a helper."""
     if any(is_a_look(each) for each in ast.walk(node)) or any(claims(node)):
         return True
     module = modules[path]
@@ -284,7 +284,7 @@ def looks(node: ast.AST, path: str, modules: dict[str, Module], seen: set[tuple[
 def is_a_look(node: ast.AST) -> bool:
     if isinstance(node, ast.Name | ast.Attribute):
         name = node.id if isinstance(node, ast.Name) else node.attr
-        # That all tasks are blocked comes true sooner or later, whatever they have done.
+        # All tasks are blocked sooner or later in any case, so waiting for that checks nothing.
         return name in LOOKS or (name.startswith("wait_") and name != "wait_all_tasks_blocked")
     if isinstance(node, ast.Raise):
         return node.exc is not None and ast.unparse(node.exc).startswith("AssertionError")
@@ -294,7 +294,7 @@ def is_a_look(node: ast.AST) -> bool:
 
 
 def claims(function: ast.AST) -> Iterator[ast.Assert]:
-    """The assertions of a function, but for those that tell a type checker what comes next."""
+    """Yield the assertions of a function, except those that only narrow a type."""
     for node in ast.walk(function):
         for _, block in ast.iter_fields(node):
             if isinstance(block, list):
@@ -313,27 +313,27 @@ def narrows(test: ast.expr) -> bool:
 ERROR_NAMES = re.compile(
     r"_*(error|err|exc|exception|failure|fault|loss|problem|refusal|__cause__)"
 )
-"""How variables and attributes are called that hold an exception."""
+"""Names of variables and attributes that hold an exception."""
 ERROR_TYPES = re.compile(
     r"(Error|Exception|Failed|Raised|Exceeded|Cancelled|Overloaded|NotFound|Rejected|InvalidArguments"
     r"|Died|Closed|Broken|Problem|Mismatch|CannotSend|Refused)\b"
 )
-"""How classes of exceptions are called."""
+"""Names of exception classes."""
 TEXTS = {"args", "message", "msg", "remote_message", "strerror", "summary"}
-"""Attributes of exceptions that are for people."""
+"""Attributes of exceptions that hold text for people."""
 TAKES_APART = {
     "count", "endswith", "find", "index", "partition", "removeprefix", "removesuffix", "replace",
     "rfind", "rindex", "rpartition", "rsplit", "split", "startswith", "translate",
 }  # fmt: skip
 LOOKS_UP = {"findall", "finditer", "fullmatch", "get", "match", "search", "sub"}
 MAY_READ_MESSAGES = {("spear/config/_toml.py", "_fault_in")}
-"""Functions that have no other way; their docstrings say why."""
+"""Functions that must read a message; their docstrings say why."""
 
 
 def message_readers(source: Source) -> Iterator[str]:
-    """Code that takes the message of an exception apart, or decides by its words.
+    """Yield code that takes the message of an exception apart, or decides by its words.
 
-    What an assertion claims of a message is no decision. White space may be normalized.
+    Assertions about a message do not count as decisions. Normalizing white space is allowed.
     """
     tree = source.tree
     allowed = {
@@ -351,7 +351,7 @@ def message_readers(source: Source) -> Iterator[str]:
 
 
 def own_nodes(scope: ast.AST) -> Iterator[ast.expr | ast.Match]:
-    """The expressions of a function, without those of the functions in it."""
+    """Yield the expressions of a function, without those of nested functions."""
     for child in ast.iter_child_nodes(scope):
         if isinstance(child, ast.expr | ast.Match):
             yield child
@@ -360,7 +360,7 @@ def own_nodes(scope: ast.AST) -> Iterator[ast.expr | ast.Match]:
 
 
 class Messages:
-    """The names in one function that hold exceptions, or their messages."""
+    """The names in one function that hold exceptions, or messages of exceptions."""
 
     def __init__(self, scope: ast.AST) -> None:
         nodes = list(ast.walk(scope))
@@ -387,13 +387,13 @@ class Messages:
                     self.texts |= {name.id for name in targets if isinstance(name, ast.Name)}
 
     def is_error(self, node: ast.AST | None) -> bool:
-        """Whether an expression is an exception, as far as its name or its type tells."""
+        """Return whether an expression is an exception, judging by its name or its type."""
         if isinstance(node, ast.Name):
             return node.id in self.errors or ERROR_NAMES.fullmatch(node.id) is not None
         return isinstance(node, ast.Attribute) and ERROR_NAMES.fullmatch(node.attr) is not None
 
     def is_text(self, node: ast.AST | None) -> bool:
-        """Whether an expression is the message of an exception, or made of one."""
+        """Return whether an expression is the message of an exception, or derived from one."""
         if isinstance(node, ast.Name):
             return node.id in self.texts
         if isinstance(node, ast.Attribute):
@@ -411,7 +411,7 @@ class Messages:
         if not isinstance(node, ast.Call):
             return False
         if isinstance(node.func, ast.Attribute) and self.is_text(node.func.value):
-            return True  # .lower(), .strip() and the like
+            return True  # .lower(), .strip() and similar methods
         name = ast.unparse(node.func)
         if name in ("str", "repr", "text_of", "summary_of", "getattr", "str.__str__"):
             return any(self.is_error(each) or self.is_text(each) for each in node.args) and (
@@ -422,7 +422,7 @@ class Messages:
         return is_map and any(ast.unparse(each) == "'message'" for each in node.args)
 
     def reads(self, node: ast.AST) -> bool:
-        """Whether a node takes a message apart, or decides by it."""
+        """Return whether a node takes a message apart, or decides by it."""
         if isinstance(node, ast.Compare):
             is_choice = any(
                 isinstance(each, ast.In | ast.NotIn | ast.Eq | ast.NotEq) for each in node.ops

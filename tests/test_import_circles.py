@@ -1,6 +1,6 @@
-"""No two modules of Spear import each other when they run, not even by way of others.
+"""No two modules of Spear import each other at run time, directly or through other modules.
 
-Imports inside functions count: a circle stays a circle if it is entered late. Imports under
+Imports inside functions count, because a late import can complete a circle, too. Imports under
 ``if TYPE_CHECKING`` do not count, because they bind names for type checkers only. So a circle that the
 types need is visible as such in the source.
 """
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def statements_that_run(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports below a node, without those under ``if TYPE_CHECKING``."""
+    """Yield the imports below a node, without those under ``if TYPE_CHECKING``."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
@@ -35,10 +35,10 @@ def statements_that_run(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def imported(module: str, source: str, *, is_package: bool, known: set[str]) -> set[str]:
-    """The modules of Spear that a module imports when it runs.
+    """Return the modules of Spear that a module imports at run time.
 
-    A package that is imported on the way to one of its modules does not count: ``from .wire._x import y``
-    runs ``wire/__init__.py``, too, but the two do not depend on each other by that.
+    A package whose module is imported does not count itself: ``from .wire._x import y`` also runs
+    ``wire/__init__.py``, but the importing module does not depend on it by that.
     """
     above = module.split(".") if is_package else module.split(".")[:-1]
     found: set[str] = set()
@@ -55,7 +55,7 @@ def imported(module: str, source: str, *, is_package: bool, known: set[str]) -> 
 
 
 def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
-    """Groups of modules that import each other: the strongly connected components (Tarjan)."""
+    """Return groups of modules that import each other: the strongly connected components (Tarjan)."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     path: list[str] = []
@@ -83,7 +83,7 @@ def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """What each module imports, by module.
+    """Return the imports of each module, by module.
 
     Args:
         sources: the text of each file, by its path.
@@ -114,7 +114,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 def test_no_packages_import_each_other() -> None:
-    """Packages directly below ``spear``, and leaves; ``spear/__init__.py`` is loaded by all of them."""
+    """Covers packages directly below ``spear``, and leaves; all of them load ``spear/__init__.py``."""
     packages: dict[str, set[str]] = {}
     for module, others in spear().items():
         name = module.split(".")[1] if "." in module else ""

@@ -1,4 +1,4 @@
-"""Values as JSON, there and back."""
+"""Conversion of values to JSON and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VALUES = st.recursive(
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two values are the same; NaN is NaN."""
+    """Return whether two values are the same; NaN equals NaN."""
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
     if isinstance(one, list) and isinstance(other, list):
@@ -32,7 +32,7 @@ def same(one: object, other: object) -> bool:
 @given(VALUES)
 def test_values_come_back_as_they_went(value: object) -> None:
     text = dump_json(value)
-    json.loads(text, parse_constant=pytest.fail)  # strictly JSON
+    json.loads(text, parse_constant=pytest.fail)  # check that the text is strict JSON
     if '"$' not in text.replace('"$bytes"', "").replace('"$float"', ""):
         assert same(load_json(text), value)
 

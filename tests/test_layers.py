@@ -1,8 +1,8 @@
-"""The layers of Spear as tables, and the proof that no module reaches past them.
+"""The layers of Spear as tables, and tests that no module violates them.
 
-The tables are the rules: to allow an import, change the table, and say why in docs/design.md. Each
-rule is a function from a module's source to the places that break it, so that the tests at the end
-can show of every rule that it does catch what it forbids.
+The tables are the rules: to allow an import, change the table, and give the reason in docs/design.md.
+Each rule is a function from a module's source to the violations in it. So the tests at the end can show
+that each rule finds what it forbids.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ LEAVES = frozenset(
         "_version",
     }
 )
-"""Modules beside the packages; everything may import them, they import of Spear its errors
-only, and what is taken from forked children."""
+"""Modules beside the packages. All modules may import them. They import from Spear only its errors, and
+the functions that take resources away from forked children."""
 
 BELOW_LEAVES: Final = {
     "_entry_points": ("_errors", "_util"),
     "_host_limits": ("_errors", "_limits"),
 }
-"""The leaves that import another one."""
+"""Leaves that import another leaf."""
 
 LAYERS: dict[str, frozenset[str]] = {
     "wire": frozenset(),
@@ -85,17 +85,17 @@ LAYERS: dict[str, frozenset[str]] = {
     "engines": frozenset({"events", "discovery", "kv"}),
     "telemetry": frozenset(),
 }
-"""What each package may import, besides itself and the leaves."""
+"""Packages that each package may import, besides itself and the leaves."""
 
 LAYERS[""] = frozenset(LAYERS)  # spear/__init__.py
 LAYERS["cli"] = frozenset(LAYERS)  # with spear/__main__.py
-LAYERS["testing"] = frozenset(LAYERS)  # and nobody may import it: it is for tests, ours and others'
+LAYERS["testing"] = frozenset(LAYERS)  # for tests only: no package may import it
 
 INNER = ("spear.runtimes.memory", "spear.runtimes.process")
 """Packages inside of packages."""
 
 PUT_TOGETHER = ("spear/runtimes/__init__.py", "spear/runtimes/_registry.py")
-"""The modules beside them that know them."""
+"""Modules beside the inner packages that may import them."""
 
 PROCESS_RUNTIME = ("spear/runtimes/process/*.py",)
 ZYGOTE = ("spear/agent/_zygote.py",)
@@ -103,14 +103,14 @@ LOADER = ("spear/agent/_loader.py",)
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "cbor2": ("spear/wire/_heads.py", "spear/wire/_values.py"),
-    "trio_websocket": (),  # until there is a transport that needs them
+    "trio_websocket": (),  # no file, until there is a transport that needs them
     "h11": ("spear/gateway/*.py",),
     "wsproto": ("spear/gateway/*.py",),
-    "argparse._*": (),  # private: spear.cli keeps what it has told a parser
+    "argparse._*": (),  # private; spear.cli keeps its own list of a parser's arguments
     "asyncio": ("spear/agent/*.py",),
-    # protected_block instead, so that Ctrl-C cannot leave a block without its end.
+    # Use protected_block instead, so that Ctrl-C cannot leave a block without its clean-up.
     "contextlib.asynccontextmanager": ("spear/channels/_interrupts.py",),
-    # Processes are started, signalled and forked in one place, which reaps them; or in a zygote.
+    # Processes are started, signalled and forked in one place, which reaps them, or in a zygote.
     "subprocess": PROCESS_RUNTIME,
     "multiprocessing": (),
     "os.exec*": PROCESS_RUNTIME,
@@ -123,20 +123,20 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "select.select": (),  # fails for descriptors above 1,023; select.poll does not
     "trio.run_process": PROCESS_RUNTIME,
     "trio.lowlevel.open_process": PROCESS_RUNTIME,
-    # The working directory may be removed: who asks for it has to know what to do then.
+    # The working directory may have been removed, and the caller has to handle that.
     "os.getcwd*": ("spear/_paths.py",),
     "os.path.abspath": (),
-    # A program is loaded in one place, from a path that its owner gave.
+    # Programs are loaded in one place only, from a path that their owner has chosen.
     "importlib.abc": LOADER,
     "importlib.import_module": (*LOADER, "spear/_lazy.py"),
-    # That module looks where modules are, and loads none.
+    # This module finds modules, and loads none.
     "importlib.machinery": (*LOADER, "spear/runtimes/process/_settings.py"),
     "importlib.metadata.entry_points": ("spear/_entry_points.py",),
     "importlib.reload": (),
     "importlib.util": LOADER,
     "runpy": LOADER,
 }
-"""Names, imported or used, and the files that may."""
+"""Names that only certain files may import or use, with these files."""
 
 NO_CODE = (
     "builtins.__import__",
@@ -150,7 +150,7 @@ NO_CODE = (
     "pickle",
     "shelve",
 )
-"""What could turn a peer's bytes into code. Nobody needs it, so nobody has it."""
+"""Names that could turn a peer's bytes into code. No file may use them."""
 
 EFFECTS = (
     "asyncio",
@@ -171,22 +171,22 @@ PURE: dict[str, tuple[str, ...]] = {
     "spear/wire/*.py": EFFECTS,
     "spear/kv/*.py": EFFECTS,
 }
-"""Files that do no I/O, read no clock and draw no randomness, and what they do without."""
+"""Files that do no I/O, read no clock and draw no randomness, with the names that they may not use."""
 
 
 @attrs.frozen
 class Module:
-    """A source file, and all the dotted names in it that come from elsewhere."""
+    """A source file, and all the dotted names in it that come from other modules."""
 
     path: str
     imports: tuple[tuple[int, str], ...]
-    """Line and absolute name. ``from a import b`` is ``a.b``, wherever in the file it stands."""
+    """Line and absolute name. ``from a import b`` is ``a.b``, anywhere in the file."""
     uses: tuple[tuple[int, str], ...]
-    """The imports, and every attribute that is reached through one of them."""
+    """The imports, and every attribute that is reached through an import."""
 
     @property
     def package(self) -> str:
-        """The row of LAYERS it belongs to, or a leaf's name."""
+        """The module's row in LAYERS, or the leaf's name."""
         first, *more = self.path.removeprefix("spear/").removesuffix(".py").split("/")
         if not more and first.startswith("__"):
             return {"__init__": "", "__main__": "cli"}[first]
@@ -194,11 +194,11 @@ class Module:
 
 
 def parse(path: str, source: str) -> Module:
-    """What a module imports, also in functions and under TYPE_CHECKING, and what it uses of it."""
+    """Parse a module, with its imports (also in functions and under TYPE_CHECKING) and their uses."""
     tree = ast.parse(source, path)
     folder = path.split("/")[:-1]
     imports: list[tuple[int, str]] = []
-    known: dict[str, str] = {}  # local name -> what it stands for
+    known: dict[str, str] = {}  # local name -> absolute name
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -221,7 +221,7 @@ def parse(path: str, source: str) -> Module:
 
 
 def dotted(node: ast.expr, known: dict[str, str]) -> str | None:
-    """The absolute name that ``a.b.c`` stands for, if ``a`` was imported."""
+    """Return the absolute name of ``a.b.c`` if ``a`` was imported, else None."""
     if isinstance(node, ast.Attribute):
         start = dotted(node.value, known)
         return start and f"{start}.{node.attr}"
@@ -229,7 +229,7 @@ def dotted(node: ast.expr, known: dict[str, str]) -> str | None:
 
 
 def within(name: str, *patterns: str) -> bool:
-    """Whether a dotted name is one of these, or something inside one of them."""
+    """Return whether a dotted name is one of these names, or inside one of them."""
     return any(fnmatch(name, pattern) or fnmatch(name, f"{pattern}.*") for pattern in patterns)
 
 
@@ -237,7 +237,7 @@ Rule: TypeAlias = "Callable[[Module], Iterator[tuple[int, str]]]"
 
 
 def points_down(module: Module) -> Iterator[tuple[int, str]]:
-    """Imports follow LAYERS."""
+    """Yield imports that LAYERS does not allow."""
     if module.package not in LAYERS and module.package not in LEAVES:
         yield 1, f"the package {module.package!r} has no row in LAYERS"
         return
@@ -260,7 +260,7 @@ def points_down(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def keeps_to_the_front_door(module: Module) -> Iterator[tuple[int, str]]:
-    """A package is used through its __init__; its modules, all private, are its own affair."""
+    """Yield imports of another package's private modules, past its __init__."""
     for line, name in module.imports:
         top, target, *inside = [*name.split("."), ""]
         if top != "spear" or target in LEAVES or target == module.package:
@@ -270,9 +270,9 @@ def keeps_to_the_front_door(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def keeps_out_of_inner_packages(module: Module) -> Iterator[tuple[int, str]]:
-    """A package inside of a package has a front door of its own, also for its parent.
+    """Yield imports of an inner package's private modules, and of an inner package by its siblings.
 
-    The modules beside it do not know it, but those of PUT_TOGETHER.
+    Of the modules beside an inner package, only those in PUT_TOGETHER may import it.
     """
     folder = module.path.rpartition("/")[0].replace("/", ".")
     for line, name in module.imports:
@@ -287,7 +287,7 @@ def keeps_out_of_inner_packages(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def exports_its_own(module: Module) -> Iterator[tuple[int, str]]:
-    """A name is public in one package: users of another package's names import them from there."""
+    """Yield names that a package exports although another package defines them."""
     if module.path.endswith("/__init__.py") and module.package:
         own = {*LEAVES, module.package}
         for line, name in module.imports:
@@ -297,13 +297,13 @@ def exports_its_own(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def hides_its_modules(module: Module) -> Iterator[tuple[int, str]]:
-    """Modules have private names: what is public is re-exported by the package."""
+    """Yield modules with public names: a package re-exports what is public."""
     if not module.path.rpartition("/")[2].startswith("_"):
         yield 1, "a module's name begins with an underscore"
 
 
 def stays_in_its_place(module: Module) -> Iterator[tuple[int, str]]:
-    """ONLY_IN, by file."""
+    """Yield uses of the names of ONLY_IN in other files."""
     for pattern, places in ONLY_IN.items():
         if not any(fnmatch(module.path, place) for place in places):
             for line, name in module.uses:
@@ -312,16 +312,16 @@ def stays_in_its_place(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def loads_no_code(module: Module) -> Iterator[tuple[int, str]]:
-    """NO_CODE, anywhere."""
+    """Yield uses of the names of NO_CODE."""
     for line, name in module.uses:
         if within(name, *NO_CODE):
             yield line, f"{name} can run what a peer sent"
 
 
 def is_pure(module: Module) -> Iterator[tuple[int, str]]:
-    """PURE, by file."""
+    """Yield uses of the names of PURE, by file."""
     for place, forbidden in PURE.items():
-        # fnmatch's * crosses slashes: the leaves are the files that have none behind spear/.
+        # fnmatch's * matches slashes: the leaves are the files directly in spear/.
         if fnmatch(module.path, place) and module.path.count("/") == place.count("/"):
             for line, name in module.uses:
                 if within(name, *forbidden):
@@ -329,13 +329,13 @@ def is_pure(module: Module) -> Iterator[tuple[int, str]]:
 
 
 def breaches(rule: Rule, modules: list[Module]) -> list[str]:
-    """Every place that breaks a rule, as text that an editor can jump to."""
+    """Return every violation of a rule, as text from which an editor can open the place."""
     return sorted({f"{each.path}:{line}: {what}" for each in modules for line, what in rule(each)})
 
 
 @cache
 def spear() -> list[Module]:
-    """Every module of Spear."""
+    """Return every module of Spear."""
     paths = sorted((ROOT / "spear").rglob("*.py"))
     return [
         parse(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths
@@ -407,7 +407,7 @@ def test_every_package_has_a_front_door() -> None:
 
 
 def test_every_place_of_the_tables_is_there() -> None:
-    """A file that was renamed or is gone leaves no permission behind."""
+    """An entry for a file that was renamed or removed is an error."""
     places = {place for each in ONLY_IN.values() for place in each}
     assert [place for place in sorted(places) if not list(ROOT.glob(place))] == []
 

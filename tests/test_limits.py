@@ -1,4 +1,4 @@
-"""What can be a limit, and what cannot."""
+"""Valid and invalid values of limits."""
 
 from __future__ import annotations
 

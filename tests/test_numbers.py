@@ -1,6 +1,6 @@
-"""Numbers that a program gives to Spear: each is checked where it enters, with an error that names it.
+"""Numbers that a program passes to Spear: each is checked where it enters, with an error that names it.
 
-Otherwise one is found out by whoever reckons with it later, in a task that belongs to the whole host.
+An unchecked number would fail only where it is used, in a task that serves the whole host.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ PACKAGES: Final = (
     "spear", "spear.agent", "spear.channels", "spear.config", "spear.gateway", "spear.runtimes",
     "spear.calls", "spear.spearlet", "spear.transports",
 )  # fmt: skip
-"""All but ``spear.wire``, whose callers have checked, and ``spear.testing``, which tests use."""
+"""All packages but ``spear.wire``, whose callers check numbers, and ``spear.testing``, used by tests."""
 
 MADE_BY_SPEAR: Final = frozenset(
     {
@@ -74,23 +74,23 @@ MADE_BY_SPEAR: Final = frozenset(
         "RuntimeStatistics", "ScalingDecision", "SpearletStatistics", "WorkerDied", "ZygoteStatistics",
     }
 )  # fmt: skip
-"""Records and handles: their numbers come from Spear, and go to programs."""
+"""Records and handles whose numbers come from Spear, and go to programs."""
 
 CALLED_BY_SPEAR: Final = re.compile(
     r"AgentService\.|CallTally\.|CommunicationChannel\.start_request|HostAddresses\."
     r"|ConnectionManager\.|Service\.refuse|Timers\.|ProcessSettings\.\w+_command"
     r"|DeadlineExceeded\.of_call|process_or_its_session"
-    r"|FunctionConfiguration\("  # whose fields are read by a schema
-    r"|\w+Stream\.receive_some"  # as Trio's streams have it
+    r"|FunctionConfiguration\("  # whose fields are checked by a schema
+    r"|\w+Stream\.receive_some"  # like Trio's streams
     r"|LatencyHistogram\((counts|total_seconds)"
     r"|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
     r"|\w+Settings\.check_replicas|execute_shared|expect_bytes|may_try_again|open_extension|perform"
 )
-"""What Spear itself calls, with numbers of its own."""
+"""Functions that Spear itself calls, with numbers of its own."""
 
 
 def numeric_parameters() -> Iterator[str]:
-    """Each public parameter that may be a number, as ``Deployment.stop(seconds)``."""
+    """Yield each public parameter that may be a number, as ``Deployment.stop(seconds)``."""
     for package in PACKAGES:
         module = importlib.import_module(package)
         for name in dir(module):
@@ -100,7 +100,7 @@ def numeric_parameters() -> Iterator[str]:
             if inspect.isroutine(thing):
                 yield from numeric_of(name, thing)
             elif inspect.isclass(thing):
-                # Not one that has no public constructor.
+                # Skip classes without a public constructor.
                 if type(thing) is type or issubclass(thing, Address | Transport):
                     yield from numeric_of(name, thing.__init__)
                 for method, function in inspect.getmembers(thing, inspect.isroutine):
@@ -115,15 +115,15 @@ def is_ours(thing: object) -> bool:
 def numeric_of(name: str, function: object) -> Iterator[str]:
     assert callable(function)
     for parameter in inspect.signature(function).parameters.values():
-        kinds = re.sub(r"\w+\[.*\]", "", str(parameter.annotation))  # not what is in a list
+        kinds = re.sub(r"\w+\[.*\]", "", str(parameter.annotation))  # not of list elements
         if re.search(r"\b(int|float)\b", kinds):
             yield f"{name}({parameter.name})"
 
 
-# -- an agent that calls others -------------------------------------------------------------------
+# -- an agent that calls other agents -------------------------------------------------------------
 
 TOLD: Final[list[object]] = []
-"""The number for the function that calls: it cannot travel, because some can be no argument."""
+"""The number for the calling function; passed here, because some numbers cannot be arguments."""
 
 AGENT: Final = spear.Agent("numbers")
 
@@ -166,19 +166,19 @@ AGENT.function(name="call_once")(
 )
 
 
-# -- what is wrong --------------------------------------------------------------------------------
+# -- invalid numbers ------------------------------------------------------------------------------
 
 NO_NUMBERS: Final[tuple[object, ...]] = (
     math.nan, True, "3", "x", b"3", Decimal("2.5"), 10**400, -(10**400), 10**5000, [3], object(),
 )  # fmt: skip
 NO_COUNTS: Final = (*NO_NUMBERS, -1, 2.5, math.inf, -math.inf)
 NO_SECONDS: Final = (*NO_NUMBERS, -1, -0.5, -math.inf)
-NO_TIMEOUTS: Final = NO_NUMBERS  # a negative one is no time left, which is no mistake
+NO_TIMEOUTS: Final = NO_NUMBERS  # a negative timeout means that no time is left, and is valid
 
 
 @attrs.frozen
 class World:
-    """What numbers can be given to."""
+    """The objects to which numbers are passed."""
 
     spearlet: Spearlet
     deployment: Deployment
@@ -186,7 +186,7 @@ class World:
 
 
 Give: TypeAlias = Callable[[World, Never], object]
-"""Gives a number. ``Never`` goes for every type: what is given is of a wrong one."""
+"""A function that passes a number. ``Never`` stands for any type, because the value has a wrong type."""
 
 
 def made(cls: type, name: str, **others: object) -> Give:
@@ -194,12 +194,12 @@ def made(cls: type, name: str, **others: object) -> Give:
 
 
 async def opened(block: object) -> None:
-    async with block:  # type: ignore[attr-defined]  # one of ours
+    async with block:  # type: ignore[attr-defined]  # an object of this file
         raise AssertionError("it was opened")
 
 
 def told(function: str) -> Give:
-    """A call inside a function, which reports the error's type."""
+    """Return a function that passes a number inside an agent, which reports the error's type."""
 
     async def give(world: World, value: Never) -> None:
         TOLD.append(value)
@@ -285,7 +285,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "connect_unix(seconds)": (lambda _, v: connect_unix("/", seconds=v), NO_SECONDS),
     "open_tcp_listener(port)": (lambda _, v: open_tcp_listener("127.0.0.1", v), (*NO_COUNTS, 65536)),
 }  # fmt: skip
-"""How each of them is given, and what is wrong for it."""
+"""For each parameter, a function that passes it a number, and the invalid numbers."""
 
 SETTINGS: Final = {
     each.__name__: each
@@ -332,11 +332,11 @@ async def open_world(place: Path) -> AsyncIterator[World]:
         yield World(spearlet, deployment, await spearlet.deploy(program, name="there"))
 
 
-# -- the proof ------------------------------------------------------------------------------------
+# -- the test of completeness ---------------------------------------------------------------------
 
 
 def test_every_public_number_is_listed() -> None:
-    """Is this one new? Then it is checked where it enters, and stands in `GIVE`."""
+    """If this fails for a new parameter: check it where it enters, and list it in `GIVE`."""
     listed = {each for each in numeric_parameters() if not CALLED_BY_SPEAR.match(each)}
     assert listed == GIVE.keys()
 

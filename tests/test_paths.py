@@ -1,4 +1,4 @@
-"""Relative paths, while there is a working directory and when it has been removed."""
+"""Relative paths, with a working directory and after it has been removed."""
 
 from __future__ import annotations
 

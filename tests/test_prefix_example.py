@@ -1,4 +1,4 @@
-"""A runtime of another distribution, as it is installed: examples/prefix."""
+"""The runtime of examples/prefix, installed as a distribution."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the package is installed; from a copy, without the network."""
+    """Install the package from a copy, without the network; return the directory."""
     return install_example("prefix", tmp_path_factory)
 
 
@@ -75,7 +75,7 @@ def test_a_quotation_that_does_not_end_is_told(place: Path, installed: Path) -> 
 
 
 def test_its_targets_can_be_called_from_the_command_line(place: Path, installed: Path) -> None:
-    # In place of python3, which is another interpreter, perhaps one without Spear.
+    # Used in place of python3, which is another interpreter, perhaps without Spear.
     code = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
     target = f"nice -n 5 {sys.executable} -c '{code}'"
     done = spear(
@@ -113,10 +113,10 @@ async def test_it_passes_the_suite_that_every_runtime_must_pass(
 
     def make() -> RuntimeUnderTest:
         runtime = RuntimeRegistry().find("prefix")
-        settings = runtime.settings_class(  # of a class that only the installed package has
+        settings = runtime.settings_class(  # a class that only the installed package has
             target=RUNTIME_PROGRAM,
             prefix=("nice", "-n", "3"),
-            python=sys.executable,  # type: ignore[call-arg]  # its class is not known here
+            python=sys.executable,  # type: ignore[call-arg]  # the type checker does not know its class
         )
         return RuntimeUnderTest(runtime=runtime, settings=settings)
 

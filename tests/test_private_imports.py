@@ -1,8 +1,8 @@
-"""Tests use what users use: imports of private modules are counted, and the numbers only fall.
+"""Tests use public names: imports of private modules are counted, and the counts may only fall.
 
-A test of a private module ties that module to its shape: whoever rearranges a package has to rewrite the
-tests with it, and then nothing shows that the behaviour is the same. So a test goes through a public
-surface where one exists. Private modules that tests need nevertheless are counted here.
+A test of a private module ties the module to its structure. After a refactoring such tests have to be
+rewritten, and no longer show that the behaviour is unchanged. Therefore tests use a public name where one
+exists. The table counts the imports of private modules that tests still need.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ MOST = {
     "transports": 1,
     "wire": 20,
 }
-"""How often the tests of a folder import a private module; lower a number that has fallen."""
+"""Most imports of private modules per folder; lower a number when the count has fallen."""
 
 MAY_GO_AROUND = {"runtimes"}
 """Folders that still import public names from the private modules that define them."""
 
 
 def private_imports(tree: ast.Module) -> Iterator[tuple[int, str, list[str]]]:
-    """The imports of private modules of Spear: (line, module, names)."""
+    """Yield the imports of Spear's private modules: (line, module, names)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("spear"):
             names = [alias.name for alias in node.names]
@@ -64,13 +64,13 @@ def is_private(module: str) -> bool:
 
 
 def package_of(module: str) -> str:
-    """The package that a private module belongs to: "spear" for a leaf."""
+    """Return the package of a private module: "spear" for a leaf."""
     parts = module.split(".")
     return ".".join(parts[: next(i for i, each in enumerate(parts) if each.startswith("_"))])
 
 
 def public_names(package: str) -> set[str]:
-    """The names that a package exports: ``from ._x import name as name``."""
+    """Return the names that a package exports: ``from ._x import name as name``."""
     file = importlib.import_module(package).__file__
     assert file is not None
     return {
@@ -84,7 +84,7 @@ def public_names(package: str) -> set[str]:
 
 @cache
 def imports_of_tests() -> list[tuple[str, str, int, str, list[str]]]:
-    """(folder, path, line, private module, names) of each import in the tests."""
+    """Return (folder, path, line, private module, names) of each such import in the tests."""
     found: list[tuple[str, str, int, str, list[str]]] = []
     for path in sorted((ROOT / "tests").rglob("*.py")):
         place = path.relative_to(ROOT)

@@ -1,4 +1,4 @@
-"""What ``import spear`` offers, and what it does not load until somebody asks."""
+"""The names that ``import spear`` offers, and the modules that it loads only on first use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 
 LAZY = ["spear", "spear.agent", "spear.channels", "spear.transports"]
-"""Packages whose names are loaded when they are first used."""
+"""Packages that load their names on first use."""
 
 PACKAGES = [
     *LAZY, "spear.calls", "spear.cli", "spear.config", "spear.gateway", "spear.runtimes",
@@ -32,7 +32,7 @@ PACKAGES = [
 
 
 def exports(package: str) -> dict[str, str]:
-    """Name -> module, as the package's ``__init__`` says it: ``from m import x as x``."""
+    """Return name -> module, from a package's imports ``from m import x as x``."""
     module = importlib.import_module(package)
     assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def exports(package: str) -> dict[str, str]:
 
 
 def run(code: str) -> list[str]:
-    """The words that a new interpreter prints."""
+    """Run code in a new interpreter; return the words that it prints."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
@@ -92,11 +92,11 @@ def test_every_error_is_public() -> None:
         for name, thing in vars(_errors).items()
         if inspect.isclass(thing) and issubclass(thing, Exception)
     }
-    assert errors - set(spear.__all__) == {"ProtocolError"}  # abstract: nobody can raise it
+    assert errors - set(spear.__all__) == {"ProtocolError"}  # abstract, never raised
 
 
 def words_of_annotations(cls: type) -> set[str]:
-    """The words in the annotations of a class's public methods."""
+    """Return the words in the annotations of a class's public methods."""
     (node,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(node, ast.ClassDef)
     found: list[ast.expr | None] = []
@@ -110,7 +110,7 @@ def words_of_annotations(cls: type) -> set[str]:
 
 
 def names_of_ours(module: ModuleType) -> set[str]:
-    """What a module defines, or imports from us: for type checkers, too."""
+    """Return the names that a module defines, or imports from Spear, also under TYPE_CHECKING."""
     found = set()
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.ClassDef):
@@ -124,10 +124,10 @@ def names_of_ours(module: ModuleType) -> set[str]:
 
 @pytest.mark.parametrize("name", [name for name in spear.__all__ if name[0].isupper()])
 def test_what_annotations_need_can_be_imported(name: str) -> None:
-    """What public methods take and give has a name that users may write down."""
+    """Every class in the annotations of public methods has a public name."""
     cls = getattr(spear, name)
     if not inspect.isclass(cls):
-        return  # an alias
+        return  # the name is an alias
     public = {each for package in PACKAGES for each in exports(package)}
     assert words_of_annotations(cls) & names_of_ours(sys.modules[cls.__module__]) <= public
 
@@ -160,7 +160,7 @@ def test_what_functions_use_does_not_load_the_hosts_side(name: str) -> None:
 
 
 def test_an_agent_loads_neither_what_hosts_need_nor_other_transports() -> None:
-    """Each costs its start a millisecond or two: with all of them it took a tenth longer."""
+    """Each module costs an agent's start a millisecond or two; all of them added a tenth."""
     loaded = run(
         "import sys; from spear.agent import Agent, serve; from spear.transports import connect;"
         "print(*[m for m in sys.modules if m.startswith('spear.')])"
@@ -174,7 +174,7 @@ def test_an_agent_loads_neither_what_hosts_need_nor_other_transports() -> None:
     needless = {f"{package}.{name}" for package, names in packages.items() for name in names}
     assert not needless & set(loaded)
     for name in needless:
-        importlib.import_module(name)  # it is still called that
+        importlib.import_module(name)  # check that the name still exists
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -185,8 +185,8 @@ def test_the_version_is_that_of_the_package() -> None:
 
 # -- R6: checkpoints -----------------------------------------------------------------------------
 
-# What users implement, and Spear calls; what lives as long as the connection that it serves; and what
-# each runtime's `open_instance` consists of.
+# Methods that users implement and Spear calls, methods that run as long as the connection that they
+# serve, and the parts of each runtime's `open_instance`.
 OTHERS = {
     "handle",
     "watch",
@@ -203,13 +203,13 @@ OTHERS = {
 
 
 def is_async(thing: object) -> bool:
-    """Whether calling it may block; an asynccontextmanager, too, does when it is entered."""
+    """Return whether a call may block. An asynccontextmanager counts, because entering it may block."""
     inside = inspect.unwrap(thing) if callable(thing) else thing
     return inspect.iscoroutinefunction(inside) or inspect.isasyncgenfunction(inside)
 
 
 def async_names(package: str) -> Iterator[str]:
-    """The names of a package's public async functions and methods."""
+    """Yield the names of a package's public async functions and methods."""
     module = importlib.import_module(package)
     for name in exports(package):
         thing = getattr(module, name)
@@ -222,7 +222,7 @@ def async_names(package: str) -> Iterator[str]:
 
 
 def names_in_tests(folder: str) -> set[str]:
-    """What the tests of R6 in a folder mention, with their helpers, which have private names."""
+    """Return the names that R6's tests in a folder mention, and the private names of their helpers."""
     trees = (ast.parse(path.read_text("utf-8")) for path in (HERE / folder).glob("test_*.py"))
     tests = (
         node
@@ -245,7 +245,7 @@ def test_r6_no_public_async_function_is_left_out(folder: str) -> None:
 
 
 def test_a_package_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
-    """For example because a file of the user's hides a module of the standard library."""
+    """The cause may be a file of the user's that hides a module of the standard library."""
     (tmp_path / "queue.py").write_text("")
     ended = subprocess.run(
         [sys.executable, "-c", "import spear; spear.Agent()"],

@@ -1,4 +1,4 @@
-"""What can be sent is what a peer can decode; and what cannot is named, with its place."""
+"""Values that can be sent can be decoded; an error names a value that cannot, with its place."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Text(str):
     __slots__ = ()
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024  # the untyped one, as people have it
+Point = namedtuple("Point", "x y")  # noqa: PYI024  # the untyped one, as users write it
 
 
 def can_be_sent(value: object) -> bool:
@@ -81,7 +81,7 @@ def can_be_sent(value: object) -> bool:
 
 
 def arrives(value: object) -> bool:
-    """Whether it can be encoded, and decoded again."""
+    """Return whether a value can be encoded and decoded again."""
     try:
         decode_result(*cast("tuple[bytes, bool]", encode_result(value)))
     except (TypeError, ValueError):
@@ -169,7 +169,7 @@ def test_what_cannot_be_sent_is_named_with_what_to_send_instead(value: object, s
 
 
 def foreign(*names: str, **attributes: object) -> object:
-    """An object of a class of a package that need not be installed: the last of these classes."""
+    """Return an object of the last of these classes, whose package need not be installed."""
     cls: type = object
     for name in names:
         module, _, name = name.rpartition(".")
@@ -208,7 +208,7 @@ FRAME = {"__iter__": items, "to_dict": items}
         (foreign("numpy.generic", "numpy.void"), "type void: send a list, such as .item()"),
         (foreign("numpy.generic", "numpy.bool"), "type bool: send a bool, such as .item()"),
         (foreign("numpy.generic", "numpy.int64"), "type int64: send a number, such as .item()"),
-        # The names of others are not theirs.
+        # Classes of other packages with the same names.
         (foreign("shop.date"), "type date: send numbers, text"),
         (foreign("shop.generic"), "type generic: send numbers, text"),
         (foreign("shop.date", isoformat=items), "type date: send what .isoformat() gives"),

@@ -1,4 +1,4 @@
-"""A transport of another distribution, as it is installed: examples/seqpacket."""
+"""The transport of examples/seqpacket, installed as a distribution."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def price(item: str) -> int:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the package is installed; from a copy, without the network."""
+    """Install the package from a copy, without the network; return the directory."""
     return install_example("seqpacket", tmp_path_factory)
 
 
@@ -86,7 +86,7 @@ async def test_instances_are_reached_over_it(
         assert [str(each.address).partition(":")[0] for each in endpoints] == ["seqpacket"] * 2
 
 
-# -- a host that is told to use it ----------------------------------------------------------------
+# -- a host that uses the transport ---------------------------------------------------------------
 
 FUNCTIONS = """
 [functions.shop]

@@ -1,4 +1,4 @@
-"""What the text of a signature says, and that agents check what the names promise."""
+"""The text of a signature, and the checks that agents make for the types in it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SAMPLES: dict[str, object] = {
     **{name: [1] for name in (*LISTS, *SETS, *TUPLES)},
     **{name: {"a": 1} for name in MAPS},
 }  # fmt: skip
-"""A value that fits each annotation, by name."""
+"""A value that fits each annotation, by the annotation's name."""
 
 
 def class_of(name: str) -> object:
-    """The annotation of this name."""
+    """Return the annotation with this name."""
     if name in ("None", "Any"):
         return None if name == "None" else Any
     return getattr(builtins, name, None) or getattr(abc, name)
@@ -85,7 +85,7 @@ def test_parameters_and_result() -> None:
     ]
     assert signature.takes_more
     assert not signature.takes_items
-    assert name_of(signature.result) == ""  # a list of something has no name of its own
+    assert name_of(signature.result) == ""  # a list has no name of its own
 
 
 @pytest.mark.parametrize("name", ITEMS)

@@ -1,4 +1,4 @@
-"""How programs are named, for everybody who takes such a name."""
+"""The forms of a program's name, in all places that take one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_call_names_a_function(text: str, parts: tuple[str, str]) -> None:
 
 def test_what_means_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "shop").mkdir()  # a package: its module is meant
+    (tmp_path / "shop").mkdir()  # a package: the name means its module
     (tmp_path / "script").touch()
     files = ("missing.py", "./shop", "/dev/null", "script", "shop", "company.shop")
     assert [is_file(each) for each in files] == [True, True, True, True, False, False]
@@ -49,7 +49,7 @@ def test_what_means_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_directory_means_a_file_in_it(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     assert file_of(f"{tmp_path}/shop/") == f"{tmp_path}/shop/main.py"
-    assert file_of(f"{tmp_path}/shop.py") == f"{tmp_path}/shop.py"  # whether it is there or not
+    assert file_of(f"{tmp_path}/shop.py") == f"{tmp_path}/shop.py"  # whether the file exists or not
 
 
 def test_what_is_being_loaded_is_known_while_it_is() -> None:

@@ -1,9 +1,9 @@
-"""One name for one concept: no two classes or type aliases of Spear share a name.
+"""A name stands for one concept: no two classes or type aliases of Spear share a name.
 
-A reader who searches for a name must find one definition, and an import must not need a second look.
-Type variables are exempt, because their names have no meaning outside a signature; a class may not be
-named like one. Nor do two constants have the same name and the same value: they would have to change
-together, and so should be one.
+A reader who searches for a name must find one definition, and an import must not need a second look. Type
+variables are exempt, because their names have no meaning outside a signature; but no class may be named
+like one. Also no two constants have the same name and the same value: they would have to change together,
+and so should be one constant.
 """
 
 from __future__ import annotations

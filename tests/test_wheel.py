@@ -1,4 +1,4 @@
-"""What is in the packages that users install."""
+"""The contents of the packages that users install."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DASHBOARD = ("app.js", "icon.svg", "index.html", "style.css")
 
 @pytest.mark.slow
 def test_the_packages_hold_spear_and_nothing_else(tmp_path: Path) -> None:
-    """Every module and py.typed; no tests, no benches. Built from a copy, without the network."""
+    """The packages hold every module and py.typed, but no tests and no benches."""
     for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("spear", "tests"):
@@ -43,13 +43,13 @@ def test_the_packages_hold_spear_and_nothing_else(tmp_path: Path) -> None:
     (source,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    # The few tests that setuptools takes by itself cannot run without the others.
+    # setuptools adds a few tests by itself, which cannot run without the others.
     ours = (".py", ".typed", *(f"_dashboard/{each}" for each in DASHBOARD))
     assert {name for name in names if name.endswith(ours)} == files
 
 
 def test_nothing_names_a_distribution_that_is_somebody_elses() -> None:
-    """``spear`` on the package index is another project: what names an extra names one of ours."""
+    """``spear`` on the package index is another project; requirements of extras must use our name."""
     paths = [*ROOT.glob("*.md"), ROOT / "Makefile", *ROOT.glob(".ci/*")]
     for folder in ("spear", "bench", "docs"):
         paths += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.md")]
@@ -59,7 +59,7 @@ def test_nothing_names_a_distribution_that_is_somebody_elses() -> None:
 
 
 def test_s17_spear_itself_needs_little() -> None:
-    """Heavy dependencies are extras, and cbor2 is a release that bounds recursion."""
+    """All heavy dependencies are extras, and the required release of cbor2 bounds recursion."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         needed: list[str] = tomllib.load(file)["project"]["dependencies"]
     assert {re.split(r"[<>=! ]", each)[0] for each in needed} == {

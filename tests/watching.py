@@ -1,4 +1,4 @@
-"""Instruments that remember what they are told."""
+"""Instruments that record their events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @final
 class WatchedConnections(Instrument):
-    """What has happened to the connections of a host, in order."""
+    """A record of the connections of a host, in order."""
 
     def __init__(self, instruments: Instruments) -> None:
         self.events: list[ConnectionEvent] = []
@@ -23,10 +23,10 @@ class WatchedConnections(Instrument):
 
     @property
     def told(self) -> list[tuple[str, int, str]]:
-        """(kind, connection, reason) of each."""
+        """The events: (kind, connection, reason)."""
         return [(each.kind, each.connection, each.reason) for each in self.events]
 
     @property
     def refusals(self) -> list[str]:
-        """The reasons of the logins that were refused."""
+        """The reasons of refused logins."""
         return [each.reason for each in self.events if each.kind == "authentication_failed"]

@@ -1,4 +1,4 @@
-"""Agents and somebody who calls them."""
+"""Agents, and a host that calls them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Caller:
         return self.channel.open_stream(function, payload, is_cbor=is_cbor)
 
     async def items(self, function: str, /, *arguments: object, **keywords: object) -> list[object]:
-        """All items of a stream."""
+        """Return all items of a stream."""
         async with self.stream(function, *arguments, **keywords) as stream:
             return await rest_of(stream)
 
@@ -93,7 +93,7 @@ async def calling(
     limits: WireLimits | None = None,
     debug: bool = False,
 ) -> AsyncIterator[Caller]:
-    """Somebody who calls an agent that runs in this process."""
+    """Run an agent in this process; yield its caller."""
     found = agent.limits(limits) if limits else agent.limits()
     async with (
         agent.running(found, debug=debug),

@@ -81,7 +81,7 @@ async def serve_until_ready(
 async def test_an_address_that_hangs_leaves_the_others_their_share(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Of three addresses, the first two take connections and say nothing."""
+    """Of three addresses, the first two accept connections and send nothing."""
     limits = WireLimits(connect_seconds=5, handshake_seconds=4)
     said: list[str] = []
     silent = [open_memory_listener(name) for name in ("one", "two")]
@@ -116,7 +116,7 @@ async def test_after_a_break_the_address_that_worked_is_tried_first(
         while await endpoint.wait_connected() is first:
             await trio.sleep(0.1)
         assert manager.statistics().logins == 2
-        assert len(said) == 1  # nobody asked at the other one again
+        assert len(said) == 1  # the agent did not try the other address again
         nursery.cancel_scope.cancel()
 
 
@@ -140,7 +140,7 @@ async def test_a_reason_is_reported_once_however_often_it_is_tried(
 
 
 class Broken(Transport):
-    """Cannot connect, because of a bug or of the system."""
+    """A transport that cannot connect, because of a bug or a refusal of the system."""
 
     name = "broken"
 
@@ -178,7 +178,7 @@ async def test_what_will_never_work_is_tried_once_at_each_address() -> None:
     addresses = HostAddresses(at("pigeon:loft", "nowhere"), report=said.append)
     with pytest.raises(ConfigurationError, match="none of the host's 2 addresses"):
         await serve(Agent(), addresses, Secret(bytes(32)), INSTANCE)
-    assert len(said) == 1  # the second is in the error
+    assert len(said) == 1  # the error names the second address
     async with endpoint_at(open_memory_listener("here")) as (manager, endpoint):
         addresses = HostAddresses(at("pigeon:loft", "memory:here"), report=said.append)
         with pytest.raises(AuthenticationFailed, match="the host refused this instance"):
@@ -188,7 +188,7 @@ async def test_what_will_never_work_is_tried_once_at_each_address() -> None:
 
 
 class Renamed(Transport):
-    """Memory, by a scheme that only one host knows."""
+    """The memory transport under a scheme that only one host knows."""
 
     name = "renamed"
 
@@ -212,7 +212,7 @@ async def test_an_agent_in_the_hosts_process_may_use_its_transports() -> None:
 
 @pytest.mark.parametrize("given", ["handed over", "own", "none"])
 async def test_s12_whom_an_agent_trusts(tmp_path: Path, given: str) -> None:
-    """What is handed over with an address; what the agent was told itself goes first."""
+    """An agent trusts its own settings first, then the trust that came with the address."""
     authority, stranger = trustme.CA(), trustme.CA()
     certificate, ca = str(tmp_path / "certificate.pem"), str(tmp_path / "ca.pem")
     issued = authority.issue_cert("spear.internal")

@@ -1,4 +1,4 @@
-"""Registering functions, and what an agent says about itself."""
+"""Registration of functions, and the descriptions that an agent announces."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_streams_are_told_from_functions() -> None:
         yield
 
     @app.function
-    async def async_generator():  # type: ignore[no-untyped-def]  # likewise
+    async def async_generator():  # type: ignore[no-untyped-def]  # see above
         yield
 
     @app.function(asyncio=True)
-    async def asyncio_generator():  # type: ignore[no-untyped-def]  # likewise
+    async def asyncio_generator():  # type: ignore[no-untyped-def]  # see above
         yield
 
     assert app.functions == ("plain", "generator", "async_generator", "asyncio_generator")
@@ -241,7 +241,7 @@ def test_classes_of_ours_are_described_as_they_are_imported() -> None:
     async def add(items, more, plain=1):  # type: ignore[no-untyped-def]  # below
         raise AssertionError
 
-    # As it is in a file without `from __future__ import annotations`.
+    # The annotations are objects, as in a file without `from __future__ import annotations`.
     add.__annotations__ = {
         "items": spear.Items[int],
         "more": "spear.Items[int]",

@@ -1,4 +1,4 @@
-"""The calling convention, and what annotations do to arguments."""
+"""The calling convention, and the conversion of arguments by annotations."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Options(TypedDict):
 
 
 class Checkable:
-    """A class that nothing on the wire can be an instance of."""
+    """A class without instances that can be sent."""
 
 
 class Uncheckable(Protocol):
@@ -118,7 +118,7 @@ UserId = NewType("UserId", str)
 
 
 class TypeAliasType:
-    """What the `type` statement of Python 3.12 makes, as far as it matters."""
+    """A stand-in for the objects of the `type` statement of Python 3.12."""
 
     __value__ = list[float]
 
@@ -216,7 +216,7 @@ def test_a_result_of_bytes_is_raw_and_not_copied(result: bytes) -> None:
     ],
 )
 def test_objects_unfold(result: object, seen: Value) -> None:
-    for _ in range(2):  # the second time from memory
+    for _ in range(2):  # the second time from the cache
         payload, is_cbor = encode_result(result)
         assert decode_result(bytes(payload), is_cbor) == seen
 
@@ -239,7 +239,7 @@ def test_what_was_unfolded_folds_again() -> None:
 
 
 def bound(function: object, *positional: object, **keywords: object) -> object:
-    """What ``function`` returns for arguments that have been on the wire."""
+    """Return the result of ``function`` for arguments that were encoded and decoded."""
     assert callable(function)
     binder, _ = make_binder(getattr(function, "__name__", "f"), function)  # type: ignore[arg-type]  # any function
     decoded = decode_arguments_untrusted(encode_value([list(positional), keywords]), True)
@@ -371,9 +371,9 @@ CONVERSIONS: list[tuple[object, object, object]] = [
     (dict[pathlib.Path, int], {"a": 1, "b": 2}, {pathlib.Path("a"): 1, pathlib.Path("b"): 2}),
     (dict[Any, int], {"a": 1, b"b": 2}, {"a": 1, b"b": 2}),
     (dict[Color, int], {"red": 1}, {Color.RED: 1}),
-    (Optional[int], None, None),  # noqa: UP045  # it is what old code has
+    (Optional[int], None, None),  # noqa: UP045  # as in old code
     (int | None, 3, 3),
-    (Union[float, int], 3, 3),  # noqa: UP007  # likewise
+    (Union[float, int], 3, 3),  # noqa: UP007  # as in old code
     (int | str, "x", "x"),
     (float | None, 3, 3.0),
     (Color | int, "red", Color.RED),
@@ -513,7 +513,7 @@ def test_a_class_whose_constructor_cannot_be_seen_is_not_remembered() -> None:
 
 def test_one_unresolvable_annotation_leaves_the_others_checked() -> None:
     def f(x: int, y: Fraction) -> None:
-        """Fraction exists for the type checker only."""
+        """Annotated with a name that exists for the type checker only."""
 
     assert resolve_hints(f) == {"x": int, "return": type(None)}
     with pytest.raises(InvalidArguments, match=r"f\(x=\.\.\.\): expected int"):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Upper:
-    """A host with one function, and one that never answers."""
+    """A host with a function that answers, and one that never answers."""
 
     def __init__(self) -> None:
         self.waiting = trio.Event()
@@ -146,7 +146,7 @@ async def test_r9_cancelling_the_call_cancels_the_task_and_waits_for_it() -> Non
             nursery.start_soon(caller.call, "sleep")
             await started.wait()
             nursery.cancel_scope.cancel()
-        await caller.call("next_one")  # there is one slot: it is free when the task has ended
+        await caller.call("next_one")  # the only slot is free when the task has ended
     assert steps == ["cancelled", "cleaned up", "next"]
 
 
@@ -186,7 +186,7 @@ async def test_one_that_is_cancelled_before_it_begins_does_not_begin() -> None:
     @app.function(asyncio=True)
     async def block() -> None:
         blocked.set()
-        go.wait()  # the loop stands still
+        go.wait()  # blocks the event loop
 
     @app.function(asyncio=True)
     async def late() -> None:
@@ -200,7 +200,7 @@ async def test_one_that_is_cancelled_before_it_begins_does_not_begin() -> None:
             impatient.start_soon(caller.call, "late")
             await trio.testing.wait_all_tasks_blocked()
             impatient.cancel_scope.cancel()
-        # The caller has gone, the call has not ended: asyncio has not heard of it yet.
+        # The caller has left, but the call has not ended: asyncio does not know of the cancellation yet.
         assert caller.channel.statistics().calls_in_flight == 2
         go.set()
     assert not ran
@@ -348,7 +348,7 @@ async def test_the_loop_ends_what_is_left_in_it() -> None:
         await asyncio.sleep(0)
         assert not task.done()
 
-    for _ in range(2):  # an agent may run again, with a new loop
+    for _ in range(2):  # an agent may run again, with a new event loop
         async with calling(app) as caller:
             await caller.call("leave_behind")
     assert ended == ["task", "task"]
@@ -397,7 +397,7 @@ async def test_they_wait_for_a_slow_caller_and_end_when_they_are_left() -> None:
             for _ in range(100):
                 assert len(await stream.receive()) == 10_000
         await trio.to_thread.run_sync(ended.wait)
-    # 100, one window of 256 KiB, and what lies between thread and task.
+    # 100 items, one window of 256 KiB, and the buffer between thread and task.
     assert made < 250
 
 

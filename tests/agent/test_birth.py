@@ -1,4 +1,4 @@
-"""Signals of instances, when their host ignores and blocks some."""
+"""Signals of instances whose host ignores and blocks some."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ for name in "INT", "QUIT", "HUP", "CHLD":
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-"""What starts a host: as nohup does, and a shell that runs things in the background, and worse."""
+"""Ways to start a host with ignored or blocked signals, as by nohup or by a background job."""
 
 
 def bits(*signals: int) -> int:
@@ -67,7 +67,7 @@ def bits(*signals: int) -> int:
 
 
 LIBRARYS_OWN = bits(32, 33)
-"""glibc keeps them for itself; what posix_spawn has started ignores them with all its children."""
+"""Signals that glibc reserves; children of posix_spawn ignore them, as do their children."""
 
 
 @pytest.mark.slow
@@ -84,8 +84,8 @@ def test_s15_instances_ignore_and_block_no_signal_because_their_host_does(tmp_pa
     assert found.keys() == {"spawn", "zygote"}
     for own, childs in found.values():
         assert own["SigBlk"] & ~LIBRARYS_OWN == 0
-        assert own["SigIgn"] & ~LIBRARYS_OWN == bits(SIGPIPE, SIGXFSZ)  # Python itself
-        # What we do not handle is not caught by anybody.
+        assert own["SigIgn"] & ~LIBRARYS_OWN == bits(SIGPIPE, SIGXFSZ)  # ignored by Python itself
+        # Signals that Spear does not handle have no handler.
         assert own["SigCgt"] & bits(SIGINT, SIGTERM) == bits(SIGINT, SIGTERM)
         assert not own["SigCgt"] & bits(SIGQUIT, SIGHUP, SIGUSR1)
         assert {name: mask & ~LIBRARYS_OWN for name, mask in childs.items()} == {

@@ -1,4 +1,4 @@
-"""How an agent is told where its host is."""
+"""The ways in which an agent gets its host's address."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_record_that_fits_into_no_pipe_is_not_made() -> None:
     assert "xxx" not in repr(record)
 
 
-# -- the pipe, as far as it can be tried without being killed ------------------------------------------
+# -- the pipe, except what would kill the test ---------------------------------------------------------
 
 
 def taken_from(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""R4 and R6: cancelled at every step, nothing is left behind; what may block is a checkpoint."""
+"""R4, R6: a cancellation at any step leaves nothing behind; functions that may block are checkpoints."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def bridged_count(n: int) -> AsyncIterator[int]:
 
 
 async def still_works(caller: Caller) -> None:
-    """All slots are free again, and calls come through."""
+    """Assert that all slots are free, and that calls still work."""
     while caller.channel.statistics().calls_in_flight:
         await trio.sleep(0.001)
     for number in range(3):
@@ -148,7 +148,7 @@ async def test_r6_what_may_block_is_a_checkpoint() -> None:
         items, found = spear.context().items, 0
         for _ in range(3):
             with trio.testing.assert_checkpoints():
-                for _ in range(64):  # one for each would cost three times as much as the item
+                for _ in range(64):  # one checkpoint per item would cost three times as much as the item
                     found += await items.receive() == 1
         return found
 

@@ -1,5 +1,5 @@
-"""Children that functions start by ``multiprocessing``, or fork: they end when they are told to, find the
-functions' file, and have nothing of the channel."""
+"""Children that functions start by ``multiprocessing``, or fork: they end on request, find the functions'
+file, and inherit nothing of the channel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 async def hosted(
     factory: CommunicationFactory, target: Path
 ) -> AsyncIterator[tuple[Caller, Child, Endpoint]]:
-    """A process that serves ``target``, and is asked to leave at the end."""
+    """Run a process that serves ``target``; ask it to exit at the end."""
     async with test_process.hosted(factory, target) as (caller, child, endpoint):
         yield caller, child, endpoint
         await caller.channel.drain(5)
@@ -129,8 +129,8 @@ async def test_a_forked_child_obeys_sigterm_and_sigint(worker: Path, where: str)
         with trio.fail_after(10):
             assert await caller.call(where, signal.SIGTERM) == -signal.SIGTERM
             assert await caller.call(where, signal.SIGINT) == 1
-            while "KeyboardInterrupt" not in child.stderr:  # as multiprocessing says it anywhere
-                await trio.sleep(0.01)  # it may have been written, and not been read
+            while "KeyboardInterrupt" not in child.stderr:  # from multiprocessing itself
+                await trio.sleep(0.01)  # the output may be written but not read yet
 
 
 async def test_a_forked_pool_ends(worker: Path) -> None:
@@ -200,10 +200,10 @@ async def test_a_forked_child_has_neither_channel_nor_lifeline(worker: Path) -> 
         assert ours[str(child.fd)].startswith("pipe:")
         lost = [ours[key] for key in ours if its.get(key) == "/dev/null"]
         assert sum(link.startswith("socket:") for link in lost) == 1
-        assert lost.count("anon_inode:[eventpoll]") == 2  # Trio's, and the one for channels
+        assert lost.count("anon_inode:[eventpoll]") == 2  # Trio's, and the one of the channels
         assert "anon_inode:[eventpoll]" not in its.values()
         assert its[str(child.fd)] == "/dev/null"
-        assert await caller.call("pool") == [1, 2]  # and the parent is as before
+        assert await caller.call("pool") == [1, 2]  # the parent still works
 
 
 # -- spawned ------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def doubled(number: int, method: str) -> int:
         ("shop.py", "spawn"),
         ("my-shop.py", "spawn"),
         ("shop.v2.py", "spawn"),
-        ("queue.py", "spawn"),  # which multiprocessing imports
+        ("queue.py", "spawn"),  # multiprocessing imports queue
         ("queue.py", "forkserver"),
         ("trio.py", "spawn"),
         ("shop", "spawn"),

@@ -1,4 +1,4 @@
-"""What a function knows of its call, and calls back to the host."""
+"""The context of a call inside a function, and calls from a function back to the host."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Switchboard:
-    """A host that passes calls of its agents on to others of its agents."""
+    """A host that forwards calls of its agents to other agents of its own."""
 
     def __init__(self) -> None:
         self.channels: dict[str, CommunicationChannel] = {}
@@ -71,7 +71,7 @@ class Switchboard:
 
 
 class Town:
-    """Agents that can call each other; each lives in a task of the nursery."""
+    """Agents that can call each other; each runs in a task of the nursery."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -104,7 +104,7 @@ async def test_outside_a_call_there_is_none() -> None:
         await spear.call("price")
 
 
-# -- what is known ------------------------------------------------------------------------------------
+# -- the context's data -------------------------------------------------------------------------------
 
 
 async def test_a_call_knows_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -357,7 +357,7 @@ async def test_functions_take_streams_of_other_functions(town: Town) -> None:
 
 
 async def hops(town: Town) -> list[float]:
-    """The milliseconds that each function of a chain of three had when it began."""
+    """Return the milliseconds that each function of a chain of three had left when it began."""
     seen: list[float] = []
     agents = [Agent(), Agent(), Agent()]
 
@@ -404,7 +404,7 @@ async def test_r8_functions_that_call_each_other_come_to_an_end(
     with pytest.raises(DeadlineExceeded, match="again took longer than") as raised:
         await caller.call("again", timeout=0.020)
     assert raised.value.delivered == "yes"
-    assert depth == 20  # one millisecond each, though the clock stands still
+    assert depth == 20  # one millisecond per hop, although the clock stands still
 
 
 async def test_r8_a_call_back_gets_no_more_time_than_is_left(
@@ -426,7 +426,7 @@ async def test_r8_a_call_back_gets_no_more_time_than_is_left(
     assert await caller.call("ask", 2.0, timeout=5) == pytest.approx([5, 2])
     assert await caller.call("ask", 9.0, timeout=5) == pytest.approx([5, 4.999])
     assert await caller.call("ask", math.inf, timeout=5) == pytest.approx([5, 4.999])
-    # No deadline of its own: the default for the call that it makes, unless inf is asked for.
+    # Without a deadline of its own: the call that it makes gets the default, or none with inf.
     assert await caller.call("ask", None, timeout=math.inf) == [math.inf, WireLimits().call_seconds]
     assert await caller.call("ask", math.inf, timeout=math.inf) == [math.inf, math.inf]
 

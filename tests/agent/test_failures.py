@@ -1,4 +1,4 @@
-"""What a caller learns when a function fails: which class, which words, which lines, and that it ran."""
+"""Errors that a caller gets when a function fails: class, message, traceback, ``delivered``."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_what_a_function_says_of_itself_is_not_believed() -> None:
 
 
 class Late:
-    """A host whose functions take as long as they may."""
+    """A host whose functions take until their deadlines."""
 
     def refuse(self, function: int, head: Head | None) -> spear.CallFailed | None:
         return None

@@ -1,4 +1,4 @@
-"""What stands against forking a process, and what does not."""
+"""Reasons why a process cannot be forked safely."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_program_that_is_replaced_or_removed_has_changed(tmp_path: Path) -> No
     files.add_modules()
     assert not files.have_changed()
     before = file.stat()
-    while file.stat().st_ctime_ns == before.st_ctime_ns:  # a tick of the kernel's clock
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # until the kernel's clock ticks
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert files.have_changed()
     files = Files(str(file))

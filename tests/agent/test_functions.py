@@ -115,11 +115,11 @@ async def test_plain_functions_run_in_a_thread(caller: Caller) -> None:
     ],
 )
 async def test_one_raw_argument_is_bound_as_any_other(name: str, outcome: object) -> None:
-    """The first call finds out what the parameters ask for, the second one has a shorter way."""
+    """The first call inspects the parameters; the second one takes a shortcut."""
     app = Agent()
 
     @app.function
-    async def any_type(data) -> object:  # type: ignore[no-untyped-def]  # so it is
+    async def any_type(data) -> object:  # type: ignore[no-untyped-def]  # without annotations on purpose
         return data
 
     @app.function
@@ -239,7 +239,7 @@ async def test_what_cannot_be_sent_back_is_refused_where_it_was_returned() -> No
 async def test_a_plain_function_that_returns_an_awaitable_is_told_so() -> None:
     app = Agent()
 
-    class Awaitable_:  # noqa: N801  # no coroutine
+    class Awaitable_:  # noqa: N801  # an awaitable that is no coroutine
         def __await__(self) -> Iterator[None]:
             raise AssertionError
 
@@ -259,7 +259,7 @@ async def test_s11_an_unknown_name_is_refused_before_its_arguments_are_read(call
     before = set(sys.modules)
     for name in ("os.system", "xml.dom.minidom", "spear.agent._main", "__import__", "doubel"):
         with pytest.raises(NotFound, match="there is no function") as raised:
-            # Not valid CBOR: nobody has looked at it.
+            # Not valid CBOR: the payload was not decoded.
             await caller.channel.request(name, b"\xff" * 100, is_cbor=True)
         assert raised.value.delivered == "no"
     assert "did you mean 'double'?" in str(raised.value)
@@ -400,11 +400,11 @@ async def test_r13_a_plain_function_keeps_its_slot_until_its_thread_has_ended() 
             nursery.start_soon(caller.call, "block")
             await trio.to_thread.run_sync(running.wait)
             nursery.cancel_scope.cancel()
-        # The caller has gone; the thread, and with it the slot, is still taken.
+        # The caller has left, but the thread still runs and holds the slot.
         assert caller.channel.statistics().calls_in_flight == 1
         with pytest.raises(spear.DeadlineExceeded, match="no further call"):
             await caller.call("block", timeout=0.01)
-        # Heartbeats and the like go on: the thread does not hold Trio up.
+        # Trio still runs heartbeats and other tasks: the thread does not block it.
         go.set()
         assert await caller.call("block") == "done"
 
@@ -490,7 +490,7 @@ async def test_items_keep_their_order_and_kind() -> None:
     async def mixed() -> AsyncIterator[object]:
         for item in items:
             yield item
-        buffer[:] = b"\1\1\1"  # what was sent has been copied
+        buffer[:] = b"\1\1\1"  # the items sent were copies
         yield buffer
         buffer[:] = b"\0\0\0"
 
@@ -598,7 +598,7 @@ async def test_a_plain_stream_waits_for_a_slow_caller_and_ends_when_it_is_left()
                     assert len(await stream.receive()) == 10_000
             # The generator was closed in its thread, and the slot is free.
             await trio.to_thread.run_sync(ended.wait)
-            # Ahead by what lies between thread and task (256 KiB, twice) and on the wire, no more.
+            # Runs ahead by the buffer between thread and task (256 KiB, twice) and the wire, not more.
             assert made < 70
             while caller.channel.statistics().calls_in_flight:
                 await trio.lowlevel.checkpoint()
@@ -635,7 +635,7 @@ async def test_a_plain_stream_is_cancelled_while_it_waits_for_an_item() -> None:
         async with caller.stream("stuck") as stream:
             await stream.receive()
             await trio.testing.wait_all_tasks_blocked()
-        # As with plain functions: the slot is free when the thread has ended.
+        # As with plain functions, the slot is free only when the thread has ended.
         assert caller.channel.statistics().calls_in_flight == 1
         gate.set()
         assert await caller.call("spear.describe") == app.describe()
@@ -712,7 +712,7 @@ async def test_functions_take_the_items_of_the_caller() -> None:
         assert await caller.feed("plain_add", [1, 2.5], factor=2) == 7.0
         assert await caller.feed("by_name", [{"item": "tea"}], factor=2) == ["tea", "tea"]
         assert await caller.feed("through_context", [b"raw", 1]) == [b"raw", 1]
-        # A caller that sends none.
+        # A caller that sends no items.
         assert await caller.call("add") == 0
         assert await caller.call("plain_add", 1) == 0
         async with caller.channel.open_stream(

@@ -1,4 +1,4 @@
-"""What a function raises when its caller has gone is in the log, in one line, and is counted."""
+"""An exception of a function whose caller has left is logged in one line, and counted."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Late:
     """Functions of every kind that raise when they are cancelled, or later.
 
     Attributes:
-        begun: set when one waits.
-        release: set it to let the plain ones go on.
+        begun: set when a function waits.
+        release: set by a test to let the plain functions continue.
     """
 
     def __init__(self, how: str = "raise") -> None:
@@ -103,7 +103,7 @@ class Late:
 
 
 async def leave(late: Late, caller: Caller, name: str) -> None:
-    """Call a function, give up when it is at work, and wait until it has ended."""
+    """Call a function, cancel the call while the function runs, and wait until the function has ended."""
     async with trio.open_nursery() as nursery:
         is_stream = name in late.agent.streams
         nursery.start_soon(caller.items if is_stream else caller.call, name)

@@ -1,4 +1,4 @@
-"""The bootstrap record on standard input, for agents behind commands that hand on nothing else."""
+"""The bootstrap record on standard input, for agents behind commands that pass on nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ time.sleep(1000)
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_standard_input_brings_the_record_and_its_end_kills(kind: str) -> None:
-    """As docker and ssh hand it on. The program has a standard input that is empty."""
+    """Commands such as docker and ssh pass on standard input. The program then sees an empty one."""
     if kind == "pipe":
         theirs, ours = os.pipe()
     else:

@@ -1,4 +1,4 @@
-"""What cannot be a lifespan is refused by the name of its mistake."""
+"""Invalid lifespans are refused, with the kind of mistake."""
 
 from __future__ import annotations
 

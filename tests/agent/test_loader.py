@@ -1,4 +1,4 @@
-"""Loading programs, and what is said when that fails."""
+"""Loading programs, and the errors when a program cannot be loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGENT = "import spear\napp = spear.Agent()\n"
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Modules and the path as they were."""
+    """Restore modules and the import path after each test."""
     modules = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
@@ -53,7 +53,7 @@ def test_a_file_is_loaded_under_its_own_name(tmp_path: Path) -> None:
     assert module.__file__ == path
     assert pickle.loads(pickle.dumps(module.Line(1))) == module.Line(1)
     assert sys.path[0] == str(tmp_path)
-    # Again, with its directory in front already.
+    # Load again, with the directory at the front of the path already.
     assert load_agent(path) is not agent
     assert sys.path.count(str(tmp_path)) == 1
 
@@ -73,7 +73,7 @@ def test_the_current_directory_makes_room(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_file_is_loaded_though_the_working_directory_was_removed(
     tmp_path: Path, gone: Path
 ) -> None:
-    sys.path.insert(0, str(gone))  # as `python -m` has done before
+    sys.path.insert(0, str(gone))  # as `python -m` did before the directory was removed
     path = write(tmp_path, "shop_w.py", AGENT)
     assert load_agent(path).functions == ()
     assert sys.path[0] == str(tmp_path)
@@ -182,7 +182,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, message: s
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
     assert "bad" not in sys.modules or "defines no" in message
-    # The details show the program's own lines, not ours.
+    # The details show the program's own lines, not Spear's.
     assert os.path.dirname(spear.__file__) not in raised.value.details
     assert "importlib" not in raised.value.details
 

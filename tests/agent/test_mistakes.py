@@ -1,4 +1,4 @@
-"""Annotations that cannot be meant are told before the first call; all others are left in peace."""
+"""Impossible annotations are reported before the first call; all others are accepted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from spear.agent import load_agent
 from .helpers import calling
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator  # noqa: F401  # in texts below
-    from fractions import Fraction  # noqa: F401  # likewise
+    from collections.abc import Hashable, Iterator  # noqa: F401  # used in texts below
+    from fractions import Fraction  # noqa: F401  # used in texts below
     from pathlib import Path
 
 
@@ -43,7 +43,7 @@ class Tree:
 
 
 async def refused(annotation: object) -> str:
-    """What is said of a parameter that is annotated so; nothing if it is taken."""
+    """Return the error for a parameter with this annotation, or "" if it is accepted."""
 
     async def due(first: int, day) -> None:  # type: ignore[no-untyped-def]  # annotated below
         raise AssertionError
@@ -59,7 +59,7 @@ async def refused(annotation: object) -> str:
 
 
 def foreign(package: str, *names: str) -> type:
-    """A class of a package that need not be installed, under the last of these names."""
+    """Return a class of a package that need not be installed, under the last of these names."""
     cls: type = object
     for name in names:
         cls = type(name, (cls,), {"__module__": package})
@@ -80,7 +80,7 @@ NUMPY = (
     "datetime64 cannot be sent: annotate it with str, and use numpy.datetime64() in the function"
 )
 DEQUE = "deque cannot be sent: annotate it with list, and use deque() in the function"
-# Nobody makes these a dataclass.
+# Types for which the error does not advise to make them a dataclass.
 MODULE = "module cannot be sent: annotate it with str, list or dict"
 LIMITER = "CapacityLimiter cannot be sent: annotate it with str, list or dict"
 SPEARLET = "Spearlet cannot be sent: annotate it with str, list or dict"
@@ -202,7 +202,7 @@ async def f(a: Thing): ...
         assert app.functions == ("f",)
     del sys.modules["bad_annotations"]
     app = load(tmp_path, "@app.function\nasync def f(a: Thing): ...\n")
-    del sys.modules["bad_annotations"]  # no module, no source
+    del sys.modules["bad_annotations"]  # without its module, there is no source
     async with app.running():
         assert app.functions == ("f",)
 

@@ -100,7 +100,7 @@ def record_of(fields: Mapping[str, HeadValue]) -> bytes:
 
 
 def nowhere(directory: Path) -> dict[str, HeadValue]:
-    """What leads to no host."""
+    """Return a bootstrap record whose address leads to no host."""
     return {
         "version": 1,
         "addresses": [{"address": f"unix:{directory}/nobody"}],
@@ -112,7 +112,7 @@ def nowhere(directory: Path) -> dict[str, HeadValue]:
 
 
 class Child:
-    """A process with an agent, and what it writes."""
+    """A process with an agent, and its output."""
 
     def __init__(self, process: trio.Process, fd: int, lifeline: int) -> None:
         self.process = process
@@ -146,7 +146,7 @@ class Child:
 async def spawned(
     target: Path, record: bytes, *options: str, new_session: bool
 ) -> AsyncIterator[Child]:
-    """A child with a bootstrap pipe; killed at the end if it still lives."""
+    """Start a child with a bootstrap pipe; kill it at the end if it still runs."""
     read_end, write_end = os.pipe()
     os.write(write_end, record)
     process = await trio.lowlevel.open_process(
@@ -184,7 +184,7 @@ async def hosted(
     new_session: bool = True,
     debug: bool = False,
 ) -> AsyncIterator[tuple[Caller, Child, Endpoint]]:
-    """A child that serves ``target`` to us."""
+    """Run a child that serves ``target`` to this process."""
     instance = InstanceId("process", "shop")
     async with factory.open_endpoint(instance) as endpoint:
         record = record_of(
@@ -266,7 +266,7 @@ async def test_the_program_finds_itself_as_a_program_does(
 
 
 async def test_r13_busy_plain_functions_do_not_starve_the_others(worker: Path) -> None:
-    """As many as there may be, and more that wait for their turn."""
+    """Runs as many plain functions as there are threads, and more that wait for one."""
     results: list[object] = []
     async with (
         open_communication_factory() as factory,
@@ -315,7 +315,7 @@ async def test_r15_sigterm_lets_running_calls_finish(worker: Path, tmp_path: Pat
         nursery.start_soon(hold)
         while "holding\n" not in child.stderr or b"\n" not in child.written["stdout"]:
             await trio.sleep(0.001)
-        # Logged with its call's number; printed by lines, though stdout is a pipe.
+        # Logged with the call's number; printed line by line, although stdout is a pipe.
         assert child.stderr == "W spear.function.hold[1]: holding\n"
         assert child.written["stdout"] == b"printed\n"
         child.process.send_signal(signal.SIGTERM)
@@ -423,7 +423,7 @@ async def block(_: bytes) -> bytes:
 
 
 async def wait_gone(pid: int) -> None:
-    """Wait until a process, which need not be our child, is no more than a zombie."""
+    """Wait until a process, which need not be a child of this one, has exited or is a zombie."""
     pidfd = os.pidfd_open(pid)
     try:
         await trio.lowlevel.wait_readable(pidfd)
@@ -432,8 +432,8 @@ async def wait_gone(pid: int) -> None:
 
 
 async def test_r12_agent_and_grandchild_die_with_the_host(tmp_path: Path) -> None:
-    """The host is killed while the agent holds the GIL in C. R12: both are gone within 1 s; the bound
-    here is for a machine that is busy with other things."""
+    """The host is killed while C code in the agent holds the GIL. R12: both are gone within 1 s; the
+    bound here allows for a busy machine."""
     blocked = tmp_path / "blocked.py"
     blocked.write_text(BLOCKED, encoding="utf-8")
     host = await trio.lowlevel.open_process(
@@ -465,7 +465,7 @@ async def test_r12_agent_and_grandchild_die_with_the_host(tmp_path: Path) -> Non
 async def test_r12_an_agent_whose_host_is_gone_already_does_not_begin(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, record_of(nowhere(tmp_path)))
-    os.close(write_end)  # it died between our start and the arming of the lifeline
+    os.close(write_end)  # the host died before the lifeline was armed
     try:
         run = await started("x.py", "--bootstrap-fd", str(read_end), pass_fds=(read_end,))
     finally:
@@ -474,13 +474,13 @@ async def test_r12_an_agent_whose_host_is_gone_already_does_not_begin(tmp_path: 
 
 
 async def test_r12_an_agent_whose_hosts_guard_was_faster_does_not_begin(tmp_path: Path) -> None:
-    """The host has died before the lifeline was armed, and somebody has a copy of its other end."""
+    """The host died before the lifeline was armed, and another process has a copy of its write end."""
     read_end, write_end = os.pipe()
     try:
         os.write(write_end, record_of(nowhere(tmp_path)) + WORD)
         run = await started("x.py", "--bootstrap-fd", str(read_end), pass_fds=(read_end,))
         assert (run.returncode, run.stderr) == (1, b"")
-        os.write(write_end, WORD)  # before there was a record
+        os.write(write_end, WORD)  # written before there is a record
         run = await started("x.py", "--bootstrap-fd", str(read_end), pass_fds=(read_end,))
         assert run.returncode == 2
     finally:
@@ -489,7 +489,7 @@ async def test_r12_an_agent_whose_hosts_guard_was_faster_does_not_begin(tmp_path
 
 
 async def test_r12_an_agent_that_leads_no_group_dies_alone(worker: Path) -> None:
-    """One that shares its process group with others must not take them along: us, for one."""
+    """An agent that shares its process group, here with this test, must not kill the group."""
     async with (
         open_communication_factory() as factory,
         hosted(factory, worker, new_session=False) as (caller, child, _),
@@ -508,7 +508,7 @@ async def started(
     environment: Mapping[str, str] | None = None,
     module: bool = True,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run an agent to its end."""
+    """Run an agent until it exits."""
     before = ["-m", "spear.agent"] if module else []
     return await trio.run_process(
         [sys.executable, *before, *arguments],
@@ -523,7 +523,7 @@ async def started(
 async def started_with(
     fields: Mapping[str, HeadValue], target: Path
 ) -> subprocess.CompletedProcess[bytes]:
-    """The same with a bootstrap record."""
+    """Run an agent with a bootstrap record until it exits."""
     read_end, write_end = os.pipe()
     try:
         os.write(write_end, record_of(fields))
@@ -623,7 +623,7 @@ async def test_a_host_that_is_not_there(worker: Path, tmp_path: Path) -> None:
 
 
 async def test_several_hosts_that_are_not_there(worker: Path, tmp_path: Path) -> None:
-    """Each is tried, and what is no address for this agent is one failure among others."""
+    """Each address is tried; an invalid address is one failure among the others."""
     texts = [f"unix:{tmp_path}/nobody", "pigeon:loft", f"unix:{tmp_path}/nobody-else"]
     addresses: list[HeadValue] = [{"address": each} for each in texts]
     run = await started_with({**nowhere(tmp_path), "addresses": addresses}, worker)
@@ -671,7 +671,7 @@ async def test_a_host_that_refuses(worker: Path) -> None:
 
 @pytest.mark.parametrize("module", [True, False])
 async def test_the_environment_may_say_where_the_host_is(worker: Path, module: bool) -> None:
-    """``python -m spear.agent worker.py`` and ``python worker.py``."""
+    """Works for ``python -m spear.agent worker.py`` and for ``python worker.py``."""
     async with open_communication_factory() as factory:
         instance = InstanceId("process", "by-hand", 2)
         async with (
@@ -712,11 +712,11 @@ async def test_without_a_host_one_is_told_what_to_do(worker: Path, module: bool)
     assert run.stderr == b"spear: SERVICE_ADDR is set, but SECRET is not\n"
 
 
-# -- the price ------------------------------------------------------------------------------------------
+# -- the order of imports -------------------------------------------------------------------------------
 
 
 async def test_the_first_lines_run_before_anything_heavy_is_imported() -> None:
-    """The lifeline is armed before Trio, attrs or CBOR are there, so that no host dies unnoticed."""
+    """The lifeline is armed before Trio, attrs and CBOR are imported, so a host's death never goes unseen."""
     program = (
         "import sys, spear.agent._main, spear.agent._lifeline\n"
         "print([name for name in ('trio', 'attrs', 'attr', 'cbor2', 'logging', 'ssl', 'asyncio')"

@@ -1,4 +1,4 @@
-"""Staying connected to a host, over real sockets: draining, breaking, resuming, giving up."""
+"""Staying connected to a host, over real sockets: draining, reconnecting, resuming, giving up."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Host:
 
 
 class Relay:
-    """Passes bytes between the agent and the host, until it is told to cut."""
+    """A relay between agents and the host, which passes bytes on until a test cuts it."""
 
     def __init__(self, address: Address, target: Address) -> None:
         self.address = address
@@ -148,7 +148,7 @@ async def serving(
     debug: bool = False,
     stop: trio.Event | None = None,
 ) -> AsyncIterator[trio.Event]:
-    """An agent that serves the host; the event is set when it has stopped in good order."""
+    """Run an agent that serves the host; yield an event that is set after an orderly end."""
     ended = trio.Event()
 
     async def run() -> None:
@@ -171,7 +171,7 @@ async def serving(
 
 
 class Work:
-    """An agent with a function that can be held up."""
+    """An agent with a function that a test can hold up."""
 
     def __init__(self, concurrency: int | None = None) -> None:
         self.agent = Agent(concurrency=concurrency)
@@ -365,7 +365,7 @@ async def test_a_broken_connection_is_resumed_in_the_same_incarnation(directory:
                 nursery.start_soon(capture, results, caller, "hold")
                 await work.started.wait()
                 await host.relay.cut()
-                await work.cancelled.wait()  # nobody waits for it any more
+                await work.cancelled.wait()  # the caller has given the call up
             assert isinstance(results[-1], ChannelBroken)
             assert results[-1].delivered == "maybe"
         caller = await host.caller()
@@ -400,7 +400,7 @@ async def test_r13_a_busy_thread_does_not_keep_the_connection_from_coming_back(
             await host.relay.cut()
         caller = await host.caller()
         assert await caller.call("echo", 1) == 1
-        # The thread still counts: of two at a time, one is left.
+        # The thread still counts: one of two slots is left.
         assert agent.service.limiter.borrowed_tokens == 1
         go.set()
 
@@ -430,12 +430,12 @@ async def test_an_agent_that_cannot_resume_gives_up(
         with pytest.RaisesGroup(ChannelBroken):
             async with serving(work.agent, host, through_relay=True) as ended:
                 await host.caller()
-                host.relay.deaf = True  # takes connections, and drops them
+                host.relay.deaf = True  # the relay accepts connections, and closes them
                 await host.relay.cut()
                 begun = trio.current_time()
                 await ended.wait()
         lasted = trio.current_time() - begun
-        # The last attempt comes before the time is up; the next one would have come after that.
+        # The last attempt comes before the time is up; the next one would have come after it.
         assert lasted <= LIMITS.reconnect_seconds
         assert host.relay.connections >= 4
 
@@ -467,7 +467,7 @@ async def test_a_tcp_host_may_come_back_later(autojump_clock: trio.testing.MockC
     begun = trio.current_time()
     with pytest.raises(ChannelBroken, match="cannot connect"):
         await serve(Agent(), address, Secret(bytes(32)), INSTANCE, limits=LIMITS)
-    # Nobody there, three times and more: a TCP host that restarts looks like that.
+    # Three and more refused connections: a TCP host that restarts looks like that.
     assert 1 < trio.current_time() - begun <= LIMITS.reconnect_seconds
 
 
@@ -561,7 +561,7 @@ def test_delays_double_up_to_a_cap_with_full_jitter(seed: random.Random) -> None
     assert delays[0] == FIRST_DELAY_SECONDS == 0.1
     assert delays[-1] == LONGEST_DELAY_SECONDS == 30
     assert all(b == min(2 * a, 30) for a, b in pairwise(delays))
-    # Full jitter: anything from nothing to all of it.
+    # Full jitter: the delay is between zero and the full one.
     firsts = [next(backoff_seconds(seed)) for _ in range(1000)]
     assert 0 <= min(firsts) < 0.01
     assert 0.09 < max(firsts) <= 0.1
@@ -599,6 +599,6 @@ async def test_a_connection_that_keeps_breaking_is_made_less_and_less_often(
         await host.caller()
         took = [await reconnecting() for _ in range(5)]
         assert took == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6], abs=0.05)
-        await trio.sleep(STABLE_SECONDS)  # this one was a good one
+        await trio.sleep(STABLE_SECONDS)  # this connection counts as stable
         assert await reconnecting() == pytest.approx(0.1, abs=0.05)
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Whatever a program's own objects do when Spear looks at them, it costs their own call, and no other."""
+"""A user's objects may do anything when Spear inspects them: only their own call fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Loud(BaseException):
-    """Neither an Exception nor one that the interpreter knows."""
+    """A BaseException that is neither an Exception nor one that the interpreter treats specially."""
 
 
 def exits() -> NoReturn:
@@ -47,7 +47,7 @@ WAYS = [exits, interrupts, shouts, fails]
 
 
 def hostile_errors(way: Callable[[], NoReturn]) -> dict[str, BaseException]:
-    """Exceptions that do something else when they are looked at."""
+    """Return exceptions that misbehave when they are inspected."""
 
     class Str(Exception):
         def __str__(self) -> str:
@@ -101,7 +101,7 @@ def hostile_errors(way: Callable[[], NoReturn]) -> dict[str, BaseException]:
 
     class Noted(Exception):
         @property
-        def __notes__(self) -> list[str]:  # type: ignore[override]  # likewise
+        def __notes__(self) -> list[str]:  # type: ignore[override]  # see above
             way()
 
     class Hashed(spear.NotFound):

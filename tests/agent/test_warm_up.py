@@ -1,4 +1,4 @@
-"""What forks do that wait: everything between a request and the first answer, once."""
+"""Pre-forked processes warm up: they run everything between a request and the first answer once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_warm_up_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_warm_up_has_an_end(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: object
 ) -> None:
-    # A call that the stand-in never hears of, and so never answers.
+    # A call that never reaches the stand-in, and so gets no answer.
     monkeypatch.setattr(_warm_up, "pack_prefix", lambda *_: b"")
     with pytest.raises(trio.TooSlowError):
         await _warm_up.warm_up()

@@ -1,4 +1,4 @@
-"""Decorated functions: what is checked is what the wrapper takes, and what it passes on is converted."""
+"""Decorated functions: the wrapper's parameters are checked, and the arguments it passes on converted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .helpers import Caller
 
     AsyncCallable = Callable[..., Awaitable[object]]  # type: ignore[explicit-any]  # of any kind
-    AnyCallable = Callable[..., object]  # type: ignore[explicit-any]  # likewise
+    AnyCallable = Callable[..., object]  # type: ignore[explicit-any]  # of any kind
 
 
 logger = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ def runs_by_helper(function: AsyncCallable) -> AsyncCallable:
 
 
 class Caching:
-    """Keeps the function where a reader does not find it."""
+    """A decorator that keeps the function in an unexpected place."""
 
     def __init__(self, function: AsyncCallable) -> None:
         self.function = function
@@ -338,7 +338,7 @@ TEA = ["database", "tea", 1, 1.0]
         (signed, ("tea",), {"why": 3}, [TEA, 3]),
         (signed, ("tea",), {}, "needs 'why'"),
         (signed, (5,), {"why": 3}, "what=...): expected str"),
-        # What they pass on cannot be told, so they get it as it is.
+        # Their passed-on arguments cannot be determined, so they are not converted.
         (helper_adds, ("tea", 2), {}, ["database", "tea", 2, 1]),
         (inner_adds, ("tea",), {}, TEA),
         (passed_to_another, (), {"item": "tea"}, TEA),
@@ -419,7 +419,7 @@ async def test_what_a_wrapper_passes_on_is_converted_for_the_function_inside(
 
 
 def answering(function: AsyncCallable) -> AsyncCallable:
-    """Takes what the function inside does not."""
+    """Return a wrapper with other parameters than the function."""
 
     @wraps(function)
     async def wrapper(*args: object, **kwargs: object) -> object:
@@ -481,7 +481,7 @@ async def test_a_function_in_a_thread_is_given_what_its_async_wrapper_takes() ->
         assert await caller.call("thread", "tea") == ["database", "tea", 1]
         assert await caller.call("another", "tea") == ["database", "tea", 1]
         assert await caller.call("partial", item="tea", count=2) == ["database", "tea", 2]
-        assert await caller.call("thread", 5) == ["database", 5, 1]  # is not refused
+        assert await caller.call("thread", 5) == ["database", 5, 1]  # not refused
 
 
 async def test_a_method_behind_a_wrapper_without_wraps_is_given_what_it_takes() -> None:
@@ -582,7 +582,7 @@ async def test_a_wrapper_passes_on_the_items_of_the_caller() -> None:
 
 
 async def test_a_parameter_that_the_wrapper_supplies_may_be_of_any_class() -> None:
-    """It was refused at the start, because nothing that can be sent is a Database."""
+    """Such a function was refused at the start, because no sendable value is a Database."""
     for decorator in (with_db, unreadable):
         app = Agent()
         app.function(decorator(price))
@@ -808,7 +808,7 @@ def test_a_name_in_a_wrapper_need_not_have_a_value() -> None:
 
 def test_what_cannot_be_read_is_not_known() -> None:
     namespace: dict[str, AsyncCallable] = {}
-    exec(  # no source anywhere
+    exec(  # without source code
         "import functools\ndef make(function):\n @functools.wraps(function)\n async def wrapper(*a):\n"
         "  return await function(*a)\n return wrapper\n"
         "def own(function):\n @functools.wraps(function)\n async def wrapper(item, times=1):\n"

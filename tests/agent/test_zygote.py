@@ -1,4 +1,4 @@
-"""A zygote by itself: what it answers to what its host asks."""
+"""A zygote by itself: its answers to the requests of its host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def nothing() -> None:
 
 @contextmanager
 def zygote(program: Path, prefix: Sequence[str] = ()) -> Iterator[socket.socket]:
-    """The host's end of its socket. It has to end with the block, in good order."""
+    """Run a zygote; yield the host's end of its socket. The zygote has to exit orderly with the block."""
     read_end, write_end = os.pipe()
     ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(15)
@@ -53,7 +53,7 @@ def zygote(program: Path, prefix: Sequence[str] = ()) -> Iterator[socket.socket]
 
 
 def ask_to_fork(sock: socket.socket, directory: bytes) -> tuple[int, int, int]:
-    """(pid, the write end of its lifeline, the read end of its stderr)."""
+    """Return (pid, write end of the lifeline, read end of stderr) of a forked process."""
     lifeline, lifeline_end = os.pipe()
     stderr_end, stderr = os.pipe()
     null = os.open(os.devnull, os.O_WRONLY)
@@ -75,7 +75,7 @@ def test_what_it_answers(tmp_path: Path) -> None:
     program.write_text(PROGRAM)
     with zygote(program) as sock:
         assert sock.recv(1000) == b"R"
-        sock.send(b"C%d" % os.getpid())  # not its child
+        sock.send(b"C%d" % os.getpid())  # a pid that is no child of the zygote
         assert sock.recv(1000) == b"X"
 
         pid, lifeline, stderr = ask_to_fork(sock, b"/no/such/place")
@@ -85,7 +85,7 @@ def test_what_it_answers(tmp_path: Path) -> None:
         os.close(lifeline)
 
         pid, lifeline, stderr = ask_to_fork(sock, b"/")
-        os.close(lifeline)  # the host is gone, and has said nothing
+        os.close(lifeline)  # the host exits without a record
         assert "the bootstrap pipe ended" in read_all(stderr)
         sock.send(b"C%d" % pid)
         assert sock.recv(1000) == b"X1"
@@ -127,7 +127,7 @@ def test_one_that_was_ended_while_it_was_loading_says_nothing(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     program.write_text(f"open({str(fifo)!r}).close()\n{PROGRAM}")
-    with zygote(program) as sock, open(fifo, "w"):  # it is loading
+    with zygote(program) as sock, open(fifo, "w"):  # the program is still loading
         sock.close()
     assert capfd.readouterr().err == ""
 

@@ -1,4 +1,4 @@
-"""Candidates whose targets are memory channels, and what can be done to them."""
+"""Candidates whose targets are memory channels, with helpers that occupy and disconnect them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spear.calls import Candidate
 
 OCCUPY = b"occupy"
-"""The argument of a call that holds its slot until it is released."""
+"""Argument of a call that holds its slot until it is released."""
 
 
 class Instance:
@@ -52,7 +52,7 @@ class Instance:
 
 
 class Bench:
-    """Candidates, a policy, and calls that go where the policy says."""
+    """A set of candidates, a policy, and calls that go to the policy's choice."""
 
     def __init__(self, policy: ChoicePolicy, nursery: trio.Nursery, stack: AsyncExitStack) -> None:
         self.policy = policy
@@ -79,7 +79,7 @@ class Bench:
         )
 
     async def ask(self, times: int = 1, session: str | None = None) -> str:
-        """The names of the instances that so many calls went to, one after the other."""
+        """Make so many calls, one after the other; return the names of the instances that got them."""
         names = []
         for _ in range(times):
             candidate = self.choose(session)

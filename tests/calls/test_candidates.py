@@ -1,4 +1,4 @@
-"""The index of candidates, against a look at all of them, along random walks."""
+"""The index of candidates, compared with a full scan, along random walks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Instance:
 
 
 class Walk:
-    """Instances that come and go, get calls, lose their connection and find it again."""
+    """A random walk: instances come and go, get calls, disconnect and reconnect."""
 
     def __init__(self, policy: SchedulingPolicy, rng: Random) -> None:
         self.policy, self.rng = policy, rng

@@ -1,7 +1,7 @@
-"""With hundreds of replicas a call costs its host no more than twice as much as with one.
+"""With hundreds of replicas a call costs its host at most twice as much as with one.
 
-Work is counted, not timed: the functions that run in the host and the agents, as the interpreter reports
-them to a profiler. A loop over all replicas that calls anything for each of them shows up as hundreds.
+Work is counted, not timed: function calls in the host and in the agents, as a profiler reports them. A
+loop over all replicas that calls a function for each shows up as hundreds of calls.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CALLS = 200
 
 
 class Counter:
-    """Counts the functions that are called while the block runs."""
+    """A counter of the function calls inside a block."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -51,7 +51,7 @@ class Counter:
 
 
 Scene: TypeAlias = "Callable[[Bench], Awaitable[float]]"
-"""Makes calls, and returns how many functions were called for each of them."""
+"""A function that makes calls, and returns the number of Python functions called for each of them."""
 
 
 @asynccontextmanager
@@ -81,14 +81,14 @@ async def idle(bench: Bench) -> float:
 
 
 async def strangers(bench: Bench) -> float:
-    """Each call has a session that no other call has had."""
+    """Each call has a new session."""
     with Counter() as counter:
         await ask(bench, CALLS, sessions=CALLS)
     return counter.count / CALLS
 
 
 async def crowded(bench: Bench) -> float:
-    """Of hundreds of replicas all but one are full."""
+    """All of hundreds of replicas but one are full."""
     async with trio.open_nursery() as nursery:
         await bench.occupy(nursery, *range(1, len(bench.replicas)))
         await ask(bench, 10, sessions=7)
@@ -123,7 +123,7 @@ SCENES = (idle, strangers, full, crowded)
 async def work_of(
     scenes: Sequence[Scene], count: int, policy: SchedulingPolicy | PolicyFactory
 ) -> list[float]:
-    """Functions called for each call, scene by scene."""
+    """Return the number of Python functions called per call, scene by scene."""
     found: list[float] = []
 
     async def play() -> None:
@@ -132,7 +132,7 @@ async def work_of(
 
     done = trio.Event()
     async with replicas(count, policy, calls=2) as bench:
-        # In a task of its own: this one is inside of a cancel scope of each replica.
+        # Runs in a new task, because this one is inside a cancel scope of each replica.
         bench.nursery.start_soon(play)
         await done.wait()
     return found
@@ -146,7 +146,7 @@ async def test_a_call_costs_no_more_than_twice_as_much(policy: SchedulingPolicy)
 
 
 class LookAtAll:
-    """The policy that the rule forbids."""
+    """A policy that scans all replicas, which the rule forbids."""
 
     def __init__(self, _: Random) -> None:
         pass

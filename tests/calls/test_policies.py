@@ -1,4 +1,4 @@
-"""Which instance gets a call, policy by policy."""
+"""The instance that gets a call, for each policy."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_power_of_two_keeps_loads_close() -> None:
             await bench.occupy(candidate.name, 1)
         loads = bench.loads()
         assert sum(loads) == 160
-        assert max(loads) - min(loads) <= 5  # at random it would be some 20
+        assert max(loads) - min(loads) <= 5  # random choice would give about 20
 
 
 async def test_power_of_two_with_one() -> None:
@@ -125,7 +125,7 @@ async def test_sticky() -> None:
         homes = {f"user {n}": (await bench.ask(3, f"user {n}")) for n in range(50)}
         assert all(len(set(home)) == 1 for home in homes.values())
         assert {home[0] for home in homes.values()} == set("abcde")
-        assert await bench.ask(5) == "abcde"  # without a session, each in turn
+        assert await bench.ask(5) == "abcde"  # without a session, round robin
         await bench.lose("c")
         for session, home in homes.items():
             moved = await bench.ask(1, session)

@@ -1,4 +1,4 @@
-"""Consistent hashing: shares, and who moves."""
+"""Consistent hashing: shares of the instances, and the keys that move."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ async def test_trio_computes_it_where_its_names_are_others(
 ) -> None:
     with trio.move_on_after(50):
         expected = trio.current_effective_deadline()
-        stranger = SimpleNamespace()  # a task that has none of the private attributes
+        stranger = SimpleNamespace()  # a task without the private attributes
         assert effective_deadline(stranger) == expected  # type: ignore[arg-type]  # see above
         monkeypatch.setattr("spear.calls._scopes.current_task", SimpleNamespace)
         assert effective_deadline() == expected

@@ -1,4 +1,4 @@
-"""A directory to write configurations in, and what comes of them."""
+"""A directory for configuration files, and the results of reading them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spear.config import (
 
 @attrs.frozen
 class Outcome:
-    """A configuration, and what is wrong with it."""
+    """A configuration, and its faults."""
 
     configuration: Configuration
     faults: Faults
@@ -35,7 +35,7 @@ class Outcome:
 
 
 class Read(Protocol):
-    """Writes a file, if there is one to write, and reads it with all else; checks it if asked to."""
+    """A function that writes a file, if given, reads the configuration, and checks it on request."""
 
     def __call__(
         self,

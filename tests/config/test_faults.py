@@ -1,4 +1,4 @@
-"""What is wrong with a configuration is found all at once, and says where it is."""
+"""All mistakes in a configuration are reported at once, each with its place."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ environment = { A = 1 }
         "spear.toml:12: functions.shop.queue: must be from 0 to 100000, not -4",
         "spear.toml:14: functions.shop.memory_bytes: must be positive, not 0",
     ]
-    # What cannot be used is at its default, so that all else can be looked at.
+    # An invalid value is replaced by its default, so that everything else can be checked.
     assert outcome.configuration.spearlet == HostConfiguration()
     with pytest.raises(ConfigurationError, match=r"spear.toml:2: .*\n.*\nspear.toml:6"):
         outcome.faults.raise_if_any()
@@ -229,7 +229,7 @@ def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
     (tmp_path / "closed" / "shop.py").touch()
     closed = tmp_path / "closed"
     long = "x" * 300
-    python = 'python = "/bin/sh"\n'  # which everybody can run
+    python = 'python = "/bin/sh"\n'  # every user can execute it
     text = f'[functions.a]\nsource = "{closed}/shop.py"\n{python}'
     text += f'[functions.b]\nsource = "{long}.py"\n{python}'
     outcome = read(text)
@@ -266,7 +266,7 @@ def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(
     read: Read, tmp_path: Path, content: bytes, message: str
 ) -> None:
-    read("")  # goes there
+    read("")  # passes
     (tmp_path / "spear.toml").write_bytes(content)
     from spear.config import Flags, load_configuration
 
@@ -285,7 +285,7 @@ def test_a_file_that_is_not_there(read: Read, tmp_path: Path) -> None:
         load_configuration("/nowhere.toml", {}, Flags())
 
 
-# -- what this machine can do -------------------------------------------------------------------
+# -- checks of this machine ---------------------------------------------------------------------
 
 
 def test_nothing_to_serve(read: Read) -> None:
@@ -417,7 +417,7 @@ def test_a_script_that_only_the_system_may_read_is_left_to_it(
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("builtins.open", refuse)  # which root may do
+    monkeypatch.setattr("builtins.open", refuse)  # root may open any file
     settings = ProcessSettings(command=(str(program), "{bootstrap_fd}"))
     assert list(program_problems(settings)) == []
 
@@ -485,7 +485,7 @@ def test_a_number_of_more_digits_than_python_reads(read: Read) -> None:
 
 @pytest.mark.parametrize("digits", ["9" * 40, "9" * 400, "-" + "9" * 400, "0x" + "f" * 5000])
 def test_a_number_of_many_digits_is_a_fault_of_its_key(read: Read, digits: str) -> None:
-    """Whoever says it: a file, a variable, a flag."""
+    """The number may be in a file, in a variable or in a flag."""
     keys = (
         "limits.wire.max_calls",
         "limits.wire.call_seconds",

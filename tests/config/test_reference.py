@@ -1,6 +1,6 @@
-"""``docs/configuration.md`` says what the schema says: every key, its values, its default, its flag.
+"""``docs/configuration.md`` agrees with the schema: every key, its values, its default, its flag.
 
-A table that has drifted is printed as it should be.
+For a table that differs, the failure prints the correct table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KINDS: Final[dict[object, str]] = {
 
 
 def kind_of(kind: object, *, path: bool = False) -> str:
-    """What may be written."""
+    """Return the text for the values that a key accepts."""
     if get_origin(kind) in (Union, UnionType):
         kind = next(each for each in get_args(kind) if each is not NoneType)
     if kind is Scale:
@@ -52,7 +52,7 @@ def kind_of(kind: object, *, path: bool = False) -> str:
 
 
 def default_of(each: attrs.Attribute[object]) -> str:
-    """What it is if nobody says."""
+    """Return the text for the default of a key."""
     default = each.default
     if default is None or not isinstance(default, str | int | float | tuple):
         return "`1`" if isinstance(default, Scale) else ""
@@ -60,7 +60,7 @@ def default_of(each: attrs.Attribute[object]) -> str:
 
 
 def rows(table: type) -> Iterator[str]:
-    """The table of a class of the schema."""
+    """Yield the rows of the table for a class of the schema."""
     assert attrs.has(table)
     kinds = fields(table)
     for each in attrs.fields(table):
@@ -90,7 +90,7 @@ def test_every_key_of_an_inner_table_is_there(table: type) -> None:
 
 
 def test_whatever_a_deployment_can_be_told_has_a_key() -> None:
-    known = {*fields(FunctionConfiguration), "target", "limits"}  # source, and limits one by one
+    known = {*fields(FunctionConfiguration), "target", "limits"}  # source, and a key per limit
     for settings in (DeploymentSettings, ProcessSettings, ResourceLimits):
         assert fields(settings).keys() <= known
 
@@ -105,7 +105,7 @@ def test_the_settings_of_the_gateway_are_where_they_belong() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    """Their table is in docs/guarantees.md, which has a test of its own."""
+    """The table of limits is in docs/guarantees.md, which has a test of its own."""
     assert "(guarantees.md#default-limits)" in DOCUMENT
     assert any(
         f"max_calls = {WireLimits().max_calls * 2}" in line for line in DOCUMENT.splitlines()

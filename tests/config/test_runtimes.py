@@ -1,4 +1,4 @@
-"""Deployments of runtimes that other distributions bring, and these runtimes, in a configuration."""
+"""Configurations with runtimes and deployments of other distributions."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Odd(Abacus):
 
 @attrs.frozen(kw_only=True)
 class UntoldSettings(RuntimeSettings):
-    unknown: NowhereToBeFound  # type: ignore[name-defined]  # noqa: F821  # as a mistake would be
+    unknown: NowhereToBeFound  # type: ignore[name-defined]  # noqa: F821  # a mistake
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -178,7 +178,7 @@ def test_variables_and_flags_say_them_too(read: Read) -> None:
             environment={"COLOUR": "blue"},
         ),
     )
-    # Only runtimes that the file names have variables.
+    # Only runtimes that the file names have environment variables.
     assert len(outcome.lines) == 1, outcome.lines
     (line,) = outcome.lines
     assert line.startswith("SPEAR_RUNTIMES_FRAME_WOOD: there is no such variable")
@@ -293,7 +293,7 @@ def test_processes_have_a_table_too(read: Read) -> None:
     assert (outcome.lines, runtime.name, runtime.max_instances) == ([], "process", 8)
 
 
-# -- how their instances are reached --------------------------------------------------------------
+# -- communication of their instances -------------------------------------------------------------
 
 
 def test_the_transports_of_a_runtime(read: Read) -> None:

@@ -1,4 +1,4 @@
-"""What a file, the environment and flags say together, and who wins."""
+"""The combination of a file, the environment and flags, and their precedence."""
 
 from __future__ import annotations
 

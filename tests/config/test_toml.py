@@ -1,4 +1,4 @@
-"""Where keys stand in a file, and what is written."""
+"""The positions of keys in a file, and the text that is written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ m=1
 
 
 def test_where_each_key_stands() -> None:
-    tomllib.loads(TEXT)  # it is TOML
+    tomllib.loads(TEXT)  # the text is valid TOML
     assert dict(find_lines(TEXT)) == {
         ("top",): 2,
         ("one",): 4,

@@ -1,7 +1,7 @@
-"""Everything in Spear that acts on failures, in one run: prints, as JSON, all but what messages say.
+"""Everything in Spear that reacts to failures, in one run. Prints the results as JSON, without messages.
 
-``python -m messages.everything plain`` runs Spear as it is, ``noisy`` with other messages in this process
-and in its agents. With a second word, ``reader``, one function of the command reads a message again.
+``python -m messages.everything plain`` runs Spear unchanged, ``noisy`` with other messages here and in
+its agents. With a second argument, ``reader``, one function of the command reads a message again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IS_NOISY = sys.argv[1:2] == ["noisy"]
 if IS_NOISY:
     noise.install()
 
-import attrs  # noqa: E402  # behind the line that changes Spear, as all of these
+import attrs  # noqa: E402  # after the line that changes Spear, as all of these
 import trio  # noqa: E402
 
 import spear  # noqa: E402
@@ -146,15 +146,15 @@ MESSAGES = {
     "message", "Message", "errorMessage", "says", "warnings", "request_id", "requestId", "stackTrace",
     "stderr_tail",
 }  # fmt: skip
-"""Keys of JSON that hold what is for people, or is another one each time."""
+"""Keys of JSON whose values are texts for people, or differ in each run."""
 
 
 said: list[str] = []
-"""Messages that were left out."""
+"""The messages that were left out."""
 
 
 def without_messages(value: object) -> object:
-    """JSON without what is for people."""
+    """Return JSON without texts for people."""
     if isinstance(value, dict):
         said.extend(str(value[key]) for key in ("message", "errorMessage", "says") if key in value)
         return {key: without_messages(each) for key, each in value.items() if key not in MESSAGES}
@@ -165,7 +165,7 @@ def without_messages(value: object) -> object:
 
 
 def faults_of(text: str) -> object:
-    """Where the faults of a configuration are."""
+    """Return the places of the faults of a configuration."""
     Path("spear.toml").write_text(text)
     loaded, faults = load_configuration("spear.toml", {}, Flags())
     check_configuration(loaded.configuration, faults)
@@ -173,7 +173,7 @@ def faults_of(text: str) -> object:
 
 
 def ask_command(*words: str) -> object:
-    """The exit status of the command, the JSON that it prints, and its hints."""
+    """Return the exit status of the command, the JSON that it prints, and its hints."""
     with contextlib.ExitStack() as stack:
         output, errors = (stack.enter_context(open(each, "w")) for each in ("output", "errors"))
         stack.enter_context(contextlib.redirect_stdout(output))
@@ -189,14 +189,14 @@ def ask_command(*words: str) -> object:
 
 
 def check(listen: str, token: str) -> object:
-    """The faults that ``spear serve --check`` finds."""
+    """Return the faults that ``spear serve --check`` finds."""
     Path("token").write_text(token)
     flags = ["--listen", listen, "--token-file", "token"] if token else ["--listen", listen]
     return ask_command("serve", "shop.py", *flags, "--check", "--json")
 
 
 def settings() -> dict[str, object]:
-    """Everything that reads what is wrong with settings."""
+    """Return the outcomes of everything that checks settings."""
     return {
         "configuration": faults_of(CONFIGURATION),
         "a token that is too short": check("127.0.0.1:0", "short"),
@@ -210,7 +210,7 @@ def settings() -> dict[str, object]:
 
 
 def faults_of_file(text: str) -> object:
-    """The line that the error of a file names; the rest of it is for people."""
+    """Return the line that the error of a file names, without the text for people."""
     Path("wrong.toml").write_text(text)
     return ask_command("serve", "--config", "wrong.toml", "--check", "--json")
 
@@ -219,7 +219,7 @@ def faults_of_file(text: str) -> object:
 
 
 def hints() -> dict[str, object]:
-    """Everything that ``spear call`` has to say about arguments."""
+    """Return all hints that ``spear call`` gives about arguments."""
     calls = {
         "text": ("greet", "7"),
         "truth": ("greet", "ann", "--loud", "yes"),
@@ -239,7 +239,7 @@ def hints() -> dict[str, object]:
 
 
 def ask_host(place: str) -> dict[str, object]:
-    """Everything that the command makes of a host's errors."""
+    """Return the command's results for all errors of a host."""
     calls = {
         "text": ("greet", "7"), "bytes": ("size", "data"), "missing": ("greet",), "raises": ("boom",),
         "full": ("full",), "dies": ("die",), "stream": ("count", "x"), "unknown": ("greeet",),
@@ -257,20 +257,20 @@ def ask_host(place: str) -> dict[str, object]:
 
 @attrs.frozen
 class Http:
-    """Asks a gateway."""
+    """A client of a gateway."""
 
     url: str
 
     def __call__(
         self, path: str, body: object = None, *, raw: bytes | None = None, **headers: str
     ) -> object:
-        """The status of the answer, its headers that tell of errors, and its JSON."""
+        """Return the status of the answer, its headers about errors, and its JSON."""
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         every = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         every |= {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.url + path, data, every)  # our own
+        request = urllib.request.Request(self.url + path, data, every)  # a URL of this test
         try:
-            answer = urllib.request.urlopen(request)  # likewise
+            answer = urllib.request.urlopen(request)  # a URL of this test
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
@@ -286,7 +286,7 @@ class Http:
 
 
 def ask_gateway(http: Http) -> dict[str, object]:
-    """Everything that the gateway makes of errors, for its clients and for those of AWS Lambda."""
+    """Return the gateway's answers to all errors, for its own clients and for those of AWS Lambda."""
     calls: dict[str, object] = {
         "greet": 7, "size": "x", "boom": None, "full": None, "die": None, "count": 2, "pattern": None,
         "none": None, "total": 1,
@@ -316,10 +316,10 @@ def ask_gateway(http: Http) -> dict[str, object]:
 
 
 async def outcome(call: Callable[[], object]) -> object:
-    """The result of a call, or all that its failure carries but the words."""
+    """Return the result of a call, or all attributes of its failure but the message."""
     try:
-        return await call()  # type: ignore[misc]  # it is awaitable
-    except spear.DeadlineExceeded as error:  # either end may have noticed first
+        return await call()  # type: ignore[misc]  # the call is awaitable
+    except spear.DeadlineExceeded as error:  # either end may notice first
         return [type(error).__name__, error.code]
     except spear.SpearError as error:
         carried: Mapping[str, object] = {
@@ -332,7 +332,7 @@ async def outcome(call: Callable[[], object]) -> object:
 
 
 async def in_a_program(spearlet: spear.Spearlet) -> dict[str, object]:
-    """Retries, keys, refusals and stalls."""
+    """Return the outcomes of retries, keys, refusals and stalls."""
     shop = spearlet.deployments["shop"]
     greet, die = shop.function("greet"), shop.function("die")
     own = spearlet.deployments["own"].function("own")
@@ -371,7 +371,7 @@ async def in_a_program(spearlet: spear.Spearlet) -> dict[str, object]:
 
 
 def own_agent() -> spear.Agent:
-    """An agent that takes one call at a time, whose function waits for itself."""
+    """Return an agent with one slot whose function calls itself."""
     agent = spear.Agent("own", concurrency=1)
 
     @agent.function
@@ -382,7 +382,7 @@ def own_agent() -> spear.Agent:
 
 
 async def hosting() -> dict[str, object]:
-    """All that needs a host."""
+    """Return the outcomes of everything that needs a host."""
     place = os.path.abspath("socket")
     settings = GatewaySettings(port=0, token=TOKEN, control_socket=place)
     async with spear.open_spearlet() as spearlet:
@@ -398,13 +398,13 @@ async def hosting() -> dict[str, object]:
 
 
 def read_a_message(error: object, usage: str, options: Iterable[str]) -> Iterable[str]:
-    """Give a hint as the command did when it read messages."""
+    """Give a hint by reading a message, as the command once did."""
     if str(error).endswith("expected str, got int"):
         yield "hint: text that could be JSON needs quotes of its own"
 
 
 def run() -> dict[str, object]:
-    """All outcomes."""
+    """Return all outcomes."""
     if sys.argv[2:] == ["reader"]:
         spear.cli._hints._hints = read_a_message
         return {"hints": ask_command("call", "shop.py:greet", "7")}

@@ -1,7 +1,7 @@
-"""Spear with other messages: each exception of Spear says the same few words, whatever it is about.
+"""Spear with other messages: every exception of Spear has the same few words as its message.
 
-Attributes stay as they are. :func:`install` comes before the first import of Spear; in a process that
-has imported some of Spear already, :func:`change_loaded` changes what is there.
+Attributes are unchanged. Call :func:`install` before the first import of Spear. In a process that has
+already imported parts of Spear, :func:`change_loaded` changes these.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 NOISE = "words that no code may read"
 
 WITH_NAMES = {"AttributeError", "ImportError", "KeyError", "StopAsyncIteration", "StopIteration"}
-"""Exceptions of Python whose argument is no message."""
+"""Exceptions of Python whose argument is not a message."""
 
 
 class OtherWords(ast.NodeTransformer):
-    """Changes what is said where an exception of Python is raised."""
+    """A transformer that replaces the messages where exceptions of Python are raised."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
-        """Change the message."""
+        """Replace the message."""
         call = node.exc
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.args:
             cls = getattr(builtins, call.func.id, None)
@@ -40,27 +40,27 @@ class OtherWords(ast.NodeTransformer):
 
 
 class NoisyLoader(importlib.machinery.SourceFileLoader):
-    """Loads a module of Spear with other messages."""
+    """A loader of Spear's modules that replaces their messages."""
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the source, with other words in it."""
+        """Compile the source with replaced messages."""
         path = self.get_filename(fullname)
         tree = OtherWords().visit(ast.parse(self.get_data(path), path))
         return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Execute it, and change the exceptions that it defines."""
+        """Execute the module, and change the exceptions that it defines."""
         super().exec_module(module)
         change(module)
 
 
 class NoisyFinder:
-    """Finds modules of Spear."""
+    """A finder of Spear's modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The module with other messages; None for all that is not Spear's."""
+        """Return the module's spec with a NoisyLoader, or None for a module that is not Spear's."""
         if fullname.partition(".")[0] != "spear":
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -70,7 +70,7 @@ class NoisyFinder:
 
 
 def change(module: ModuleType) -> None:
-    """Change what the exceptions say that a module defines."""
+    """Change the messages of the exceptions that a module defines."""
     for cls in list(vars(module).values()):
         if (
             isinstance(cls, type)
@@ -90,16 +90,16 @@ def _change(cls: type[BaseException]) -> None:
         if hasattr(self, "summary"):
             self.summary = NOISE
 
-    cls.__init__ = say_noise  # type: ignore[method-assign]  # that is what this is for
+    cls.__init__ = say_noise  # type: ignore[method-assign]  # the purpose of this module
 
 
 def install() -> None:
-    """Change all of Spear that is imported from now on."""
+    """Change all modules of Spear that are imported from now on."""
     sys.meta_path.insert(0, NoisyFinder())
 
 
 def change_loaded() -> None:
-    """Change the exceptions of all of Spear, also of what is imported already."""
+    """Change the exceptions of all modules of Spear, also of those already imported."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "spear":
             change(module)

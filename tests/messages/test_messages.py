@@ -1,4 +1,4 @@
-"""Messages are for people: with other words in all of them, Spear does the same."""
+"""Messages are for people: with all messages changed, Spear behaves the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PATIENCE_SECONDS = 55.0
 
 @attrs.frozen
 class Run:
-    """A run of ``everything.py``."""
+    """The output of a run of ``everything.py``."""
 
     outcomes: dict[str, dict[str, object]]
     said: list[str]
 
 
 def run_beside(*modes: str, reader: bool = False) -> list[Run]:
-    """A run in each mode, all at once."""
+    """Start a run in each mode, all at once."""
     words = ["reader"] if reader else []
     running = [
         subprocess.Popen(
@@ -58,11 +58,11 @@ def test_with_other_words_in_every_message_all_else_is_the_same() -> None:
         for name, outcome in outcomes.items():
             assert noisy.outcomes[part][name] == outcome, (part, name)
     assert noisy.outcomes.keys() == plain.outcomes.keys()
-    # The words were others, but for those of the functions themselves.
+    # All messages differed, except those of the functions themselves.
     assert not any(NOISE in each for each in plain.said)
     assert len(plain.said) == len(noisy.said) > 30
     assert {each for each in noisy.said if NOISE not in each} <= {"'nothing there'", "later"}
-    # What decides was there.
+    # All attributes for decisions were present.
     shown = json.dumps(plain.outcomes)
     for hint in ("needs quotes", "write true", "@FILE", "sends no items", "--timeout was taken"):
         assert hint in shown

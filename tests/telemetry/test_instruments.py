@@ -1,4 +1,4 @@
-"""Instruments: which of their hooks are called, by whom, and what a fault of theirs comes to."""
+"""Instruments: which hooks are called, by whom, and the effect of a hook's fault."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("tests.telemetry")
 
 
 class Lines(Instrument):
-    """Hears of lines, and of nothing else."""
+    """An instrument that overrides only ``line_written``."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -34,7 +34,7 @@ class Lines(Instrument):
 
 
 class Everything(Instrument):
-    """Hears of everything that comes from instances."""
+    """An instrument with all hooks about instances."""
 
     def __init__(self) -> None:
         self.states: list[InstanceState] = []
@@ -64,7 +64,7 @@ def test_a_hook_is_called_only_if_it_is_overridden() -> None:
     assert instruments.instance_changed == ()
     instruments.remove(first)
     assert list(instruments.line_written) == [second.line_written]
-    instruments.remove(first)  # which changes nothing
+    instruments.remove(first)  # changes nothing
     assert list(instruments.line_written) == [second.line_written]
 
 
@@ -140,7 +140,7 @@ async def test_what_is_written_while_a_program_is_loaded_is_heard_too(tmp_path: 
 
 
 class Calls(Instrument):
-    """Notes starts and ends of calls, and hands a trace on."""
+    """An instrument that records starts and ends of calls, and passes a trace on."""
 
     def __init__(self, carrier: dict[str, str] | None = None) -> None:
         self.carrier = carrier or {}
@@ -210,7 +210,7 @@ async def test_failures_streams_and_calls_with_keys_are_watched_too() -> None:
         assert (second.key, second.instance) == (
             "k",
             None,
-        )  # which got the outcome of the first
+        )  # it got the outcome of the first
         assert len(calls.started) == 4
 
 

@@ -1,7 +1,8 @@
-"""Programs for simulations, each of which asserts a guarantee under whatever faults it is given.
+"""Programs for simulations. Each asserts a guarantee under any faults that it is given.
 
-They look at three things: what callers were told, what the instances have noted, and when each instance
-was gone. A note is an effect on the outside: it counts if it was made before the instance was killed.
+The programs check three things: the outcomes that callers got, the notes of the instances, and the time
+at which each instance was gone. A note is an effect on the outside world: it counts if it was made before
+the instance was killed.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ LIMITS = HostLimits(
     wire=WireLimits(heartbeat_seconds=0.2, reconnect_seconds=1.0),
     timeouts=InstanceTimeouts(startup_seconds=5.0, drain_seconds=2.0),
 )
-"""Silence is noticed after 0.6 s, so that drawn faults come out on both sides of that."""
+"""With these limits silence is noticed after 0.6 s, so that drawn faults are both shorter and longer."""
 
 Outcome: TypeAlias = "object | SpearError"
 
 
 @asynccontextmanager
 async def disturbed(simulation: Simulation, *faults: str) -> AsyncIterator[None]:
-    """Let instances fail while the block runs."""
+    """Inject faults into instances while the block runs."""
     async with trio.open_nursery() as nursery:
         if faults:
             nursery.start_soon(lambda: simulation.disturb(faults=faults, fault_seconds=(0.01, 1.5)))
@@ -57,7 +58,7 @@ def stay(rng: Random, most: float) -> Awaitable[None]:
 
 
 def cancellable(simulation: Simulation) -> Callable[[], Agent]:
-    """An agent whose functions note when they begin and when they have ended."""
+    """Return a factory of agents whose functions note when they begin and end."""
 
     def make() -> Agent:
         app, rng = Agent("shop"), simulation.generator("work")
@@ -85,7 +86,7 @@ def cancellable(simulation: Simulation) -> Callable[[], Agent]:
 
 
 async def cancels(simulation: Simulation, *faults: str) -> None:
-    """Callers give up at random times; soon afterwards nothing runs, and every slot is free."""
+    """Callers give up at random times; soon afterwards no function runs, and every slot is free."""
     rng = simulation.rng
     shop = await simulation.deploy(cancellable(simulation), name="shop", replicas=2)
 
@@ -117,7 +118,7 @@ async def cancels(simulation: Simulation, *faults: str) -> None:
 
 
 def noting(simulation: Simulation, seconds: float) -> Callable[[], Agent]:
-    """An agent that notes each call before and behind a while of work."""
+    """Return a factory of agents that note each call before and after some work."""
 
     def make() -> Agent:
         app, rng = Agent("shop"), simulation.generator("work")
@@ -141,7 +142,7 @@ async def outcomes_of(
     spread: float,
     on_end: Callable[[], None] = lambda: None,
 ) -> dict[int, tuple[Outcome, float]]:
-    """Call with each number, at random times: what came of it, and when."""
+    """Call with each number, at random times; return the outcome and its time for each."""
     outcomes: dict[int, tuple[Outcome, float]] = {}
 
     async def call(number: int) -> None:
@@ -160,7 +161,7 @@ async def outcomes_of(
 
 
 async def kills(simulation: Simulation) -> None:
-    """One of three instances is killed under load: its calls fail, typed and soon, and only those."""
+    """One of three instances is killed under load: only its calls fail, soon and with typed errors."""
     rng = simulation.rng
     shop = await simulation.deploy(noting(simulation, 1.0), name="shop", replicas=3)
     victim = rng.choice(simulation.instances)
@@ -194,7 +195,7 @@ async def kills(simulation: Simulation) -> None:
 
 
 async def pays_at_most_once(simulation: Simulation, *faults: str) -> None:
-    """Calls without keys: none is executed twice, and each failure says truly whether it was executed."""
+    """No call without a key is executed twice; each failure's ``delivered`` is true."""
     rng = simulation.rng
     shop = await simulation.deploy(noting(simulation, 0.3), name="shop", replicas=3)
     async with disturbed(simulation, *faults):
@@ -209,7 +210,7 @@ async def pays_at_most_once(simulation: Simulation, *faults: str) -> None:
 
 
 async def pays_once_for_each_key(simulation: Simulation, *faults: str) -> None:
-    """Calls with keys, some of whose callers give up: a key begins again only if its process is gone."""
+    """Callers of calls with keys give up: a key is executed again only if its process is gone."""
     rng = simulation.rng
     began: dict[int, str] = {}
 
@@ -247,11 +248,11 @@ async def pays_once_for_each_key(simulation: Simulation, *faults: str) -> None:
     assert not any(isinstance(each, spear.FunctionRaised) for each in failures), failures
 
 
-# -- R15: a replica that leaves fails no call -----------------------------------------------------
+# -- R15: a draining replica fails no call --------------------------------------------------------
 
 
 async def restarts(simulation: Simulation) -> None:
-    """Every replica is replaced under continuous calls: none fails, none runs twice."""
+    """Every replica is replaced under continuous calls: no call fails or runs twice."""
     rng = simulation.rng
     shop = await simulation.deploy(noting(simulation, 0.1), name="shop", replicas=2)
     ready = [shop.statistics().ready]
@@ -275,7 +276,7 @@ async def restarts(simulation: Simulation) -> None:
 
 
 async def leavings(simulation: Simulation) -> None:
-    """Two of three replicas leave under continuous calls: none fails, none runs twice."""
+    """Two of three replicas drain under continuous calls: no call fails or runs twice."""
     rng = simulation.rng
     shop = await simulation.deploy(noting(simulation, 0.1), name="shop", replicas=3)
 

@@ -1,6 +1,6 @@
-"""Guarantees under seeds: each program of ``programs`` is simulated, every time with another one.
+"""Guarantees under seeds: each program of ``programs`` is simulated, with other seeds in each run.
 
-A failure prints its seed, and the seed brings it back. The seeds derive from ``--seed``.
+A failure prints its seed, which reproduces it. The seeds derive from ``--seed``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 ALL = ("delay", "drop", "cut", "partition", "freeze", "crash")
 SOAK = -(-100_000 // 6)
-"""Seeds of each of six programs: 100,000 and two in all."""
+"""Seeds for each of six programs: 100,002 in all."""
 
 
 def soaked(seeds: int) -> pytest.MarkDecorator:
-    """So many seeds; in a soak, SOAK."""
+    """Parametrize a test with so many seeds; in a soak run, with SOAK."""
     long = pytest.param(SOAK, marks=pytest.mark.soak)
     return pytest.mark.parametrize("seeds", [seeds, long])
 
@@ -98,11 +98,11 @@ def test_r15_replicas_that_leave_fail_no_call(seed: Random, seeds: int) -> None:
     check(programs.leavings, seed, seeds)  # raises nothing
 
 
-# -- would they notice? ---------------------------------------------------------------------------
+# -- would the programs notice a bug? -------------------------------------------------------------
 
 
 def forget_delivered(patch: pytest.MonkeyPatch) -> None:
-    """Retry whatever failed with its channel, whether it was executed or not."""
+    """Make Spear retry every call that failed with its channel, even if it was executed."""
     lost = (ChannelBroken, ChannelClosed, Rejected)
 
     def may_try_again(error: object, channel: object, attempts: int) -> bool:
@@ -112,22 +112,22 @@ def forget_delivered(patch: pytest.MonkeyPatch) -> None:
 
 
 def claim_undelivered(patch: pytest.MonkeyPatch) -> None:
-    """Say of every call that was lost with its channel that it was never begun."""
+    """Make Spear report every call lost with its channel as not delivered."""
     patch.setattr("spear.channels._peer.Peer.has_never_begun", lambda *_: True)
 
 
 def ignore_cancels(patch: pytest.MonkeyPatch) -> None:
-    """Let a function run on when its caller has given up."""
+    """Make a function run on after its caller has given up."""
     patch.setattr("spear.channels._calls.InboundCall.cancel", lambda *_: None)
 
 
 def forget_outcomes(patch: pytest.MonkeyPatch) -> None:
-    """Begin a key anew though its outcome is known."""
+    """Make Spear execute a key again although its outcome is known."""
     patch.setattr("spear.calls._outcomes.Outcomes._keep", lambda *_: None)
 
 
 def never_drain(patch: pytest.MonkeyPatch) -> None:
-    """End an instance without waiting for its calls."""
+    """Make Spear end an instance without waiting for its calls."""
 
     async def drain(*_: object) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""The simulation itself: that a seed repeats a run, and that each fault does what it says."""
+"""The simulation itself: a seed repeats a run, and each fault has its documented effect."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LATENCY = (0.001, 0.001)
-"""So that the times of events can be reckoned."""
+"""A constant latency, so that the times of events can be computed."""
 
 
 def run(program: Callable[[Simulation], Awaitable[object]], seed: int = 1) -> SimulationReport:
@@ -45,7 +45,7 @@ def run(program: Callable[[Simulation], Awaitable[object]], seed: int = 1) -> Si
 
 
 def sleeper(simulation: Simulation) -> Callable[[], Agent]:
-    """An agent that sleeps, and notes it."""
+    """Return a factory of agents that sleep, and note it."""
 
     def make() -> Agent:
         app = Agent("shop")
@@ -162,7 +162,7 @@ async def nothing(_: Simulation) -> None:
 
 
 async def abort_orders(simulation: Simulation) -> None:
-    """Note in which order tasks are aborted: all of one scope, each in a scope, all at one deadline."""
+    """Note the order in which tasks are aborted: in one scope, in a scope each, at one deadline."""
 
     async def wait(kind: str, number: int, deadline: float) -> None:
         def abort(_: object) -> Abort:
@@ -301,7 +301,7 @@ def of_asyncio() -> Agent:
 
     @app.function(asyncio=True)
     async def nap() -> None:
-        """Never runs."""
+        """Never run."""
 
     return app
 
@@ -528,7 +528,7 @@ def test_one_instance_can_be_late_and_lose_chunks_until_it_is_restored() -> None
         with pytest.raises(ConfigurationError, match="probability must be from 0"):
             simulation.drop(instance, 1)
 
-    simulate(program, 3, latency_seconds=LATENCY)  # with limits that bear it
+    simulate(program, 3, latency_seconds=LATENCY)  # with limits that tolerate the delay
 
 
 def test_another_version_is_rolled_out() -> None:
@@ -583,7 +583,7 @@ def test_a_drawn_instance_that_ends_before_its_fault_is_ignored(seed: int) -> No
     run(program, seed)  # raises nothing
 
 
-# -- what cannot be -------------------------------------------------------------------------------
+# -- refused arguments ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("faults", [(), ("cut", "flood")])

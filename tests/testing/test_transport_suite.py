@@ -1,4 +1,4 @@
-"""The conformance suites of streams and transports find what is wrong with one."""
+"""The conformance suites of streams and transports detect faulty implementations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Wrapper(ByteStream):
-    """A stream that does as another one does."""
+    """A stream that delegates to another one."""
 
     def __init__(self, stream: MemoryStream) -> None:
         self.stream = stream
@@ -139,7 +139,7 @@ async def test_a_failure_names_the_case() -> None:
 
 
 class Illiterate(Transport):
-    """The memory transport, as another one."""
+    """The memory transport under another name."""
 
     name = "memory"
 
@@ -169,7 +169,7 @@ class Leaky(Illiterate):
 
 class Grouping(Illiterate):
     @asynccontextmanager
-    async def connect(  # type: ignore[override]  # is a block all the same
+    async def connect(  # type: ignore[override]  # an async context manager all the same
         self, address: Address, options: ConnectOptions
     ) -> AsyncIterator[MemoryStream]:
         async with trio.open_nursery(), MemoryTransport().connect(address, options) as stream:
