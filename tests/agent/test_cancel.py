@@ -148,7 +148,7 @@ async def test_r6_what_may_block_is_a_checkpoint() -> None:
         items, found = spear.context().items, 0
         for _ in range(3):
             with trio.testing.assert_checkpoints():
-                for _ in range(64):  # one checkpoint per item would cost three times as much as the item
+                for _ in range(64):  # one checkpoint per item is too slow
                     found += await items.receive() == 1
         return found
 

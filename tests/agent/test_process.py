@@ -716,7 +716,7 @@ async def test_without_a_host_one_is_told_what_to_do(worker: Path, module: bool)
 
 
 async def test_the_first_lines_run_before_anything_heavy_is_imported() -> None:
-    """The lifeline is armed before Trio, attrs and CBOR are imported, so a host's death never goes unseen."""
+    """The lifeline is armed before Trio, attrs and CBOR are imported: no host's death goes unnoticed."""
     program = (
         "import sys, spear.agent._main, spear.agent._lifeline\n"
         "print([name for name in ('trio', 'attrs', 'attr', 'cbor2', 'logging', 'ssl', 'asyncio')"

@@ -45,14 +45,14 @@ def memory_stream() -> Carrier:
 
 @pytest.fixture(params=["unix", "tcp", "tls", "memory_stream"])
 def carrier(request: pytest.FixtureRequest) -> Carrier:
-    """Each byte stream that can carry a channel."""
+    """Return each byte stream that can carry a channel."""
     found: Carrier = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture(params=["unix", "tcp", "tls", "memory_stream", "in_memory"])
 def open_pair(request: pytest.FixtureRequest) -> OpenPair:
-    """Each kind of channel."""
+    """Return each kind of channel."""
     if request.param == "in_memory":
         return open_in_memory
     found: Carrier = request.getfixturevalue(request.param)

@@ -1,7 +1,7 @@
-"""A descriptor that the kernel does not take, because too many are on their way, as a program.
+"""A program for a descriptor that the kernel refuses, because too many are in flight.
 
-The kernel excuses root from that bound, so this becomes nobody if it is root; which is why it is not a
-test function. What it finds is asserted here; the test runs it and looks at its exit code.
+The kernel exempts root from this limit, so the program changes to another user if it runs as root, and
+cannot be a test function. It makes the assertions; the test runs it and checks the exit status.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import trio
 
 from spear import SharedBuffer
-from spear.testing import CHANNEL_CASES  # so that all is loaded before we may read no file
+from spear.testing import CHANNEL_CASES  # imports everything before the change of the user
 from spear.wire import FrameType, LendingFrame
 
 from .pipes import LIMITS, REQUEST, receive, socket_pipes
@@ -33,7 +33,7 @@ def become_nobody() -> None:
 
 
 def crowd() -> list[socket.socket]:
-    """Pass descriptors that nobody reads until the kernel takes no more."""
+    """Pass unread descriptors until the kernel refuses more."""
     sockets = [*socket.socketpair()]
     sockets[0].setblocking(False)
     while True:

@@ -1,4 +1,4 @@
-"""Channels over everything that can carry one, and what tests of them have in common."""
+"""Channels over all transports, and helpers that their tests share."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DEFAULTS = WireLimits()
 
 @attrs.frozen
 class Certificate:
-    """What a TLS listener and those who connect to it need."""
+    """The certificate of a TLS listener, and the TLS settings of both sides."""
 
     server: TlsServer
     client: TlsClient
@@ -78,14 +78,14 @@ class Carrier:
         return self.transport.listen(ListenOptions(address=self.address))
 
     async def connect(self, address: Address) -> trio.abc.Stream:
-        """A connection that its caller closes: none of these transports has tasks."""
+        """Connect; the caller closes the connection, because none of these transports has tasks."""
         return await self.transport.connect(address, ConnectOptions(tls=self.client)).__aenter__()
 
     @asynccontextmanager
     async def open_host(
         self, *, service: Service | None = None, limits: WireLimits = DEFAULTS
     ) -> AsyncIterator[tuple[ConnectionManager, Endpoint]]:
-        """A host that waits for one instance."""
+        """Open a host that waits for one instance."""
         async with (
             open_connection_manager(HostLimits(wire=limits)) as manager,
             self.listen() as listener,
@@ -103,7 +103,7 @@ class Carrier:
         streams: Collection[str] = (),
         limits: WireLimits = DEFAULTS,
     ) -> AsyncIterator[tuple[CommunicationChannel, CommunicationChannel]]:
-        """Both ends of a channel: (host's, agent's)."""
+        """Open both ends of a channel: (host's, agent's)."""
         async with self.open_host(service=host_service, limits=limits) as (_, endpoint):
             stream = await self.connect(endpoint.address)
             async with connect_channel(
@@ -127,7 +127,7 @@ class Carrier:
         functions: Sequence[str] = ("f",),
         features: Sequence[str] = (),
     ) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
-        """A host's channel, and an instance that is driven by hand."""
+        """Open a host's channel, and an instance that the test drives by hand."""
         async with (
             self.open_host(service=service, limits=limits) as (_, endpoint),
             await self.connect(endpoint.address) as stream,
@@ -145,7 +145,7 @@ class Carrier:
         peer_limits: WireLimits = DEFAULTS,
         functions: Sequence[str] = (),
     ) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
-        """An agent's channel, and a host that is driven by hand."""
+        """Open an agent's channel, and a host that the test drives by hand."""
         secret = Secret.generate()
         admitted = trio.Event()
         peer: RawPeer
@@ -168,10 +168,10 @@ class Carrier:
 
 
 MEMORY_STREAM = Carrier(MemoryTransport(), MemoryAddress("here"))
-"""Bytes without a kernel: works in virtual time."""
+"""A carrier of bytes without a kernel, which works in virtual time."""
 
 open_in_memory: OpenPair = partial(open_memory_channels, INSTANCE)
-"""No bytes at all."""
+"""Channels in memory, without bytes."""
 
 
 @asynccontextmanager
@@ -190,7 +190,7 @@ def tls(certificate: Certificate) -> Carrier:
 
 
 async def park() -> None:
-    """Let everybody else run until nobody can."""
+    """Wait until all other tasks are blocked."""
     await trio.testing.wait_all_tasks_blocked()
 
 

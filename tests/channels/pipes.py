@@ -23,7 +23,7 @@ REQUEST = int(FrameType.EXECUTION_REQUEST)
 
 
 def socket_streams(send_buffer_bytes: int = 0) -> tuple[SocketStream, SocketStream]:
-    """Two connected streams; the first one's kernel buffer may be tiny."""
+    """Return two connected streams; the first one's kernel buffer may be tiny."""
     left, right = (SocketStream(each) for each in socket.socketpair())
     if send_buffer_bytes:
         left.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)

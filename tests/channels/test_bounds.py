@@ -1,4 +1,4 @@
-"""What the worst peer can do: R18, and S8 to S10 where they need a real channel."""
+"""The worst that a peer can do: R18, and those parts of S8 to S10 that need a real channel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KIB = 1024
 MIB = 1024 * KIB
-CONTROL_BACKLOG_BYTES = 64 * KIB  # of unsent answers, at the most: the figure of S9
+CONTROL_BACKLOG_BYTES = 64 * KIB  # most bytes of unsent answers; the figure of S9
 
 REQUEST = int(FrameType.EXECUTION_REQUEST)
 STREAM = 0x08
@@ -38,14 +38,14 @@ FRAGMENT_MORE = 0x03
 
 
 def _request(call_id: int, name: str = "f", flags: int = 0) -> bytes:
-    """A request's bytes."""
+    """Return a request's bytes."""
     return RawPeer.encode(
         REQUEST, flags=flags, call_id=call_id, b=NO_DEADLINE, head={"function": name}
     )
 
 
 async def send_until_cut(peer: RawPeer, make: Callable[[int], bytes], most: int) -> int:
-    """Send ``make(1)``, ``make(2)`` ... until the host has had enough; returns how many it took."""
+    """Send ``make(1)``, ``make(2)`` ... until the host cuts the connection; return the number sent."""
     for number in range(1, most):
         try:
             await peer.stream.send_all(make(number))
@@ -84,7 +84,7 @@ async def test_a_function_that_reports_all_the_time_is_not_cut_and_its_newest_re
             if number % 10 == 0:
                 await trio.lowlevel.checkpoint()
         await trio.sleep(10)
-        assert reports[-1] == b"49999"  # though nothing was said since
+        assert reports[-1] == b"49999"  # without any further frame
         for number in range(5_000):
             call.report_progress(b"again %d" % number)
             await trio.lowlevel.checkpoint()
@@ -161,11 +161,11 @@ TIGHT = WireLimits(
     max_message_bytes=1 * MIB,
     request_bytes_in_flight=1 * MIB,
 )
-"""Limits that a misbehaving peer reaches at once, all of them."""
+"""Limits that a misbehaving peer reaches quickly."""
 
 SOAK_SECONDS = 600
 PER_CONNECTION_BYTES = 4 * MIB
-"""What R18 grants the worst peer."""
+"""Memory that R18 grants the worst peer."""
 
 
 async def pour(call: InboundCall) -> bytes:
@@ -175,14 +175,14 @@ async def pour(call: InboundCall) -> bytes:
 
 @pytest.mark.slow
 async def test_r18_the_worst_peer_takes_no_more_memory_than_the_limits_say(unix: Carrier) -> None:
-    """It opens streams and takes nothing, sends items that nobody takes, begins payloads and does not
-    finish them, claims what it does not send, and reads nothing of what it is sent."""
+    """The peer opens streams without taking items, sends items for functions that take none, leaves
+    payloads incomplete, claims more than it sends, and reads nothing."""
     functions = Functions({"pour": pour, "sleep": sleep, "echo": echo})
     async with unix.open_raw(service=functions, limits=TIGHT, peer_limits=TIGHT) as (
         channel,
         peer,
     ):
-        await _misbehave(peer)  # a first time for what is made once and kept, and counts in no row
+        await _misbehave(peer)  # a warm-up, for objects that are created once and kept
         await park()
         await peer.reset()
         await channel.closed.wait()
@@ -212,7 +212,7 @@ async def test_r18_the_worst_peer_takes_no_more_memory_than_the_limits_say(unix:
             TIGHT.assembly_bytes + 2 * TIGHT.connection_window_bytes + TIGHT.request_bytes_in_flight
         )
         assert peak - before <= bound + 1 * MIB
-        # and everybody else is as well as before
+        # everything is freed when the peer is gone
         await peer.reset()
         await channel.closed.wait()
         assert channel.statistics().handlers_running == 0
@@ -226,7 +226,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.soak
 async def test_r18_the_worst_peers_for_ten_minutes(unix: Carrier) -> None:
-    """One after the other, each as bad as it can be, at full speed."""
+    """Peers that misbehave in every way, one after the other, at full speed."""
     functions = Functions({"pour": pour, "sleep": sleep, "echo": echo})
     end = trio.current_time() + SOAK_SECONDS
     most: list[int] = []
@@ -247,7 +247,7 @@ async def test_r18_the_worst_peers_for_ten_minutes(unix: Carrier) -> None:
 async def _misbehave(peer: RawPeer) -> None:
     send = peer.stream.send_all
     call_id = 2
-    for _ in range(8):  # streams of the host's that nobody takes
+    for _ in range(8):  # streams of the host whose items the peer does not take
         await send(_request(call_id, "pour", flags=REPLY_STREAM))
         call_id += 2
     stream = call_id
@@ -255,11 +255,11 @@ async def _misbehave(peer: RawPeer) -> None:
     item = RawPeer.encode(FrameType.STREAM_DATA, call_id=stream, a=1, payload=bytes(8 * KIB))
     for _ in range(8):  # items that the host's function does not take
         await send(item)
-    for _ in range(7):  # messages that nobody takes
+    for _ in range(7):  # messages that the host does not take
         await send(
             RawPeer.encode(FrameType.STREAM_DATA, call_id=2**64 - 1, a=1, payload=bytes(8 * KIB))
         )
-    for _ in range(5):  # payloads that are begun; each claims a hundred times what it sends
+    for _ in range(5):  # unfinished payloads; each claims a hundred times the bytes sent
         call_id += 2
         await send(
             RawPeer.encode(
@@ -285,7 +285,7 @@ async def _misbehave(peer: RawPeer) -> None:
 async def test_r18_credit_is_no_promise_that_anything_was_read(
     transport: str, request: pytest.FixtureRequest
 ) -> None:
-    """A peer with windows of gigabytes, or one that returns credit for what is still in our outbox."""
+    """A peer has windows of gigabytes, or returns credit for items still in the host's outbox."""
     carrier: Carrier = request.getfixturevalue(transport)
     functions = Functions({"pour": pour})
     huge = WireLimits(stream_window_bytes=2**31, connection_window_bytes=2**31)
@@ -309,9 +309,9 @@ async def test_r18_credit_is_no_promise_that_anything_was_read(
                     back = peer_limits.stream_window_bytes - call.windows.send.available
                     await peer.send(FrameType.CREDIT, call_id=2 * number, a=back)
             await park()
-            # What each of the four sends between two looks at it comes on top.
+            # Each of the four streams may send more between two looks.
             assert 128 * KIB <= channel.statistics().unsent_bytes <= (128 + 4 * 80) * KIB
-            # Room for more makes them go on.
+            # More credit lets them go on.
             sent = channel.statistics().messages_sent
             while channel.statistics().messages_sent == sent:
                 await peer.receive(FrameType.STREAM_DATA)
@@ -337,7 +337,7 @@ async def test_r18_calls_above_the_limit_are_refused_and_counted() -> None:
         for _ in range(3):
             frame = await peer.receive(FrameType.ERROR)
             assert frame[3] == 5  # Overloaded
-            assert frame[4] > 0  # and when to come back
+            assert frame[4] > 0  # retry-after
         await park()
         found = channel.statistics()
         assert (found.handlers_running, found.calls_refused) == (5, 3)
@@ -363,7 +363,7 @@ async def test_r18_requests_that_hold_too_many_bytes_are_refused() -> None:
 async def test_r18_answers_that_are_not_read_end_the_connection(
     autojump_clock: MockClock,
 ) -> None:
-    """Long before the write deadline: memory would run out faster than time."""
+    """The connection is cut long before the write deadline, because memory would run out first."""
     functions = Functions({"f": echo})
     async with MEMORY_STREAM.open_raw(service=functions) as (channel, peer):
         sent = await send_until_cut(peer, lambda number: _request(2 * number), 100_000)
@@ -393,7 +393,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("what", FLOODS)
 async def test_s9_a_flood_of_small_frames_is_stopped(what: str, autojump_clock: MockClock) -> None:
-    """Two strikes, a farewell that says why, and nothing that grows meanwhile."""
+    """The peer gets two strikes and a CLOSE with the reason, and no memory grows meanwhile."""
     functions = Functions({"f": echo})
     limits = WireLimits(
         control_frame_burst=1000,
@@ -493,7 +493,7 @@ async def test_s9_an_honest_pace_of_small_frames_is_fine(autojump_clock: MockClo
 async def test_s10_a_peer_that_never_reads_is_cut_and_nobody_else_notices(
     transport: str, request: pytest.FixtureRequest, autojump_clock: MockClock
 ) -> None:
-    """After exactly write_seconds in virtual time; calls of other connections take none of it."""
+    """The peer is cut after exactly write_seconds in virtual time, and other calls take no time."""
     carrier: Carrier = request.getfixturevalue(transport)
     functions = Functions({"echo": echo})
     limits = WireLimits(write_seconds=10, heartbeat_seconds=1000)
@@ -543,7 +543,7 @@ async def test_s10_saying_goodbye_to_a_peer_that_never_reads_takes_a_second(
 
 
 async def test_the_end_of_a_channel_frees_its_timers(autojump_clock: MockClock) -> None:
-    """A long deadline must not keep a dead channel in memory for as long."""
+    """A long deadline must not keep a dead channel in memory."""
     functions = Functions({"echo": echo})
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
         stream = await MEMORY_STREAM.connect(endpoint.address)

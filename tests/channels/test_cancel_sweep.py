@@ -1,6 +1,6 @@
-"""R4: cancelled at any moment, every operation leaves its channel clean.
+"""R4: cancelled at any step, every operation leaves its channel clean.
 
-The sweep itself is tested first: with operations that are known to leak.
+The first tests check the sweep itself, with operations that are known to leak.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 Pair: TypeAlias = tuple[CommunicationChannel, CommunicationChannel]
 Open: TypeAlias = "Callable[[], AbstractAsyncContextManager[Pair]]"
 
-# Small enough that what is large, or more than a window holds, takes few steps.
+# Small limits, so that large payloads, and more items than a window holds, take few steps.
 LIMITS = WireLimits(
     fragment_bytes=32 * 1024, stream_window_bytes=32 * 1024, connection_window_bytes=64 * 1024
 )
@@ -54,7 +54,7 @@ LARGE = bytes(150_000)
 
 
 class Desk:
-    """Hands out numbers to those who wait, with or without care for those who leave."""
+    """A queue of waiting tasks, with a careful and a careless way of waiting."""
 
     def __init__(self) -> None:
         self.waiting: list[trio.Event] = []
@@ -109,14 +109,14 @@ async def test_r4_a_sweep_of_a_careful_operation_comes_to_its_end() -> None:
 
     nothing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     sweep = await cancel_sweep(nothing, two_steps)
-    assert sweep.runs >= 4  # whole, before each of two steps, behind the last
+    assert sweep.runs >= 4  # uncancelled, before each of two steps, after the last one
     assert sweep.survived <= sweep.runs
     with pytest.raises(AssertionError, match="not at its end after 3 steps"):
         await cancel_sweep(nothing, two_steps, max_runs=3)
 
 
 async def test_r4_a_sweep_counts_the_steps_of_other_tasks() -> None:
-    """The operation waits all the time: it takes one step itself, and is cancelled at each of many."""
+    """The operation only waits: it takes one step itself, and is cancelled at each of many steps."""
     cancelled = 0
 
     async def check(seen: list[int]) -> None:
@@ -156,7 +156,7 @@ async def test_r4_a_sweep_finds_tasks_and_descriptors() -> None:
 
 @pytest.mark.slow
 async def test_r4_a_sweep_waits_for_what_was_left_to_a_thread() -> None:
-    """As a name resolution is, whose open files are no leak of its caller."""
+    """A name resolution, for example, keeps files open in its thread, which is no leak of its caller."""
     nothing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     may_end = threading.Event()
 
@@ -218,7 +218,7 @@ def open_pair(request: pytest.FixtureRequest) -> OpenPair:
 
 
 async def count(call: InboundCall) -> bytes:
-    """Sends three items, and returns how many it got."""
+    """Send three items, and return the number of items received."""
     received = 0
     async for _ in call:
         received += 1
@@ -228,7 +228,7 @@ async def count(call: InboundCall) -> bytes:
 
 
 async def pour(call: InboundCall) -> bytes:
-    """Sends more than any window holds."""
+    """Send more than any window holds."""
     for _ in range(6):
         await call.send(bytes(20_000))
     return b""
@@ -246,7 +246,7 @@ def offering(open_pair: OpenPair, limits: WireLimits | None = None) -> Open:
 
 
 async def expect_clean(pair: Pair) -> None:
-    """Nobody waits, nothing is held, and the next call works."""
+    """Assert that no task waits, no slot or credit is held, and the next call works."""
     for caller in pair:
         assert (await caller.request("echo", b"fresh", timeout=5)).payload == b"fresh"
     for channel in pair:
@@ -265,7 +265,7 @@ async def expect_clean(pair: Pair) -> None:
 
 
 def unread(channel: CommunicationChannel) -> int:
-    """What one-way messages have cost that have not been given back yet."""
+    """Return the credit of one-way messages that was not given back yet."""
     queue = channel._queue
     if queue is None:
         return 0
@@ -278,7 +278,7 @@ async def _until_idle(channel: CommunicationChannel) -> None:
 
 
 async def expect_clean_or_closed(pair: Pair) -> None:
-    """As above; or both ends know that it is over, and say so."""
+    """Assert that the channel is clean, or that both ends are closed and say so."""
     if all(channel.is_connected for channel in pair):
         await expect_clean(pair)
         return
@@ -371,7 +371,7 @@ async def test_r4_large_item(open_pair: OpenPair) -> None:
 
 
 async def test_r4_send_a_message(open_pair: OpenPair) -> None:
-    """Cancelled or not, the message arrives at most once, and the next one as well."""
+    """Cancelled or not, the message arrives at most once, and the next one arrives, too."""
 
     async def check(pair: Pair) -> None:
         await pair[0].send(b"last")
@@ -385,7 +385,7 @@ async def test_r4_send_a_message(open_pair: OpenPair) -> None:
 
 
 async def test_r4_receive_a_message(open_pair: OpenPair) -> None:
-    """No message is lost, whenever receive() is cancelled."""
+    """No message is lost at whatever step receive() is cancelled."""
     taken: list[bytes] = []
 
     @asynccontextmanager
@@ -413,7 +413,7 @@ async def test_r4_receive_a_message(open_pair: OpenPair) -> None:
 
 @pytest.mark.parametrize("side", [0, 1])
 async def test_r4_aclose(open_pair: OpenPair, side: int) -> None:
-    """Even if cancelled, it is closed."""
+    """The channel is closed even if aclose() is cancelled."""
 
     async def check(pair: Pair) -> None:
         if pair[side].closed.is_set():
@@ -445,7 +445,7 @@ async def test_r4_drain(open_pair: OpenPair, side: int) -> None:
 
 
 async def _ignoring_refusal(function: Callable[[], Awaitable[None]]) -> None:
-    """A call that comes when its peer is already leaving is refused, as it should."""
+    """Call a function; ignore the refusal of a call whose peer is already shutting down."""
     try:
         await function()
     except* SpearError:
@@ -454,7 +454,7 @@ async def _ignoring_refusal(function: Callable[[], Awaitable[None]]) -> None:
 
 @pytest.mark.parametrize("transport", ["unix", "memory_stream", "tls"])
 async def test_r4_connect_channel(transport: str, request: pytest.FixtureRequest) -> None:
-    """The stream belongs to connect_channel from the start, and its login can be repeated."""
+    """connect_channel owns the stream from the start, and the login can be repeated."""
     carrier = request.getfixturevalue(transport)
     functions = Functions({"echo": echo})
 
@@ -473,7 +473,7 @@ async def test_r4_connect_channel(transport: str, request: pytest.FixtureRequest
 
 @asynccontextmanager
 async def open_factory_with_agents() -> AsyncIterator[CommunicationFactory]:
-    """A factory, and a process that logs in whatever instance appears."""
+    """Open a factory, and a process that logs in as each instance of the factory."""
     functions = Functions({"echo": echo})
 
     async def agent() -> None:
@@ -493,7 +493,7 @@ async def open_factory_with_agents() -> AsyncIterator[CommunicationFactory]:
                         ):
                             await channel.closed.wait()
                     except SpearError:
-                        pass  # the endpoint has gone again
+                        pass  # the endpoint was closed again
             await trio.sleep(0.001)
 
     async with open_communication_factory() as factory, trio.open_nursery() as nursery:
@@ -536,7 +536,7 @@ async def test_r4_close_all() -> None:
 
 
 async def test_r4_the_sweeps_would_see_a_leak() -> None:
-    """What the checks above count does change while a call runs."""
+    """The numbers that the checks above look at do change while a call runs."""
     async with offering(open_in_memory)() as pair, trio.open_nursery() as nursery:
         idle = Resources.count()
         nursery.start_soon(pair[0].request, "sleep")

@@ -1,4 +1,4 @@
-"""Calls that are given up: no half frames (R5), no handler that runs on (R9), nothing for free (S8)."""
+"""Cancelled calls: no half frames (R5), no handler runs on (R9), no free work for a peer (S8)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CANCELLED = FAILURE_NUMBERS[CallCancelled]
 
 
 class ExactReader:
-    """Reads a given number of bytes of a peer's stream, and parses them."""
+    """A reader that reads a given number of bytes from a peer's stream, and parses them."""
 
     def __init__(self, peer: RawPeer) -> None:
         self._stream = peer.stream
@@ -72,8 +72,8 @@ async def test_r5_a_thousand_cancels_in_a_body_of_32_mib_leave_only_whole_frames
         reader = ExactReader(peer)
         for number in range(1000):
             call_id = 2 * number + 1
-            # As many small offsets as large ones: it is near the heads that things can go wrong. A few
-            # are anywhere in the body; were it all of them, 16 GiB would have to be moved.
+            # Mostly small offsets, because errors are likely near the heads. A few are anywhere in the
+            # body; with all of them there, 16 GiB would have to be moved.
             offset = int(2 ** seed.uniform(0, 21)) if number % 50 else seed.randrange(len(BODY))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(channel.request, "f", BODY)
@@ -94,7 +94,7 @@ async def test_r5_a_thousand_cancels_in_a_body_of_32_mib_leave_only_whole_frames
 
 
 async def test_r5_what_was_not_begun_is_not_sent_at_all() -> None:
-    """Cancelled before a byte was written: the peer never hears of the call."""
+    """A call that is cancelled before a byte was written is never sent."""
     async with MEMORY_STREAM.open_raw() as (channel, peer):
         for body in (b"small", BODY):
             with trio.CancelScope() as scope:
@@ -110,14 +110,14 @@ async def test_r5_what_was_not_begun_is_not_sent_at_all() -> None:
 
 
 async def brief(call: InboundCall) -> bytes:
-    """Takes a few passes of the scheduler."""
+    """Take a few passes of the scheduler."""
     for _ in range(len(call.payload)):
         await trio.lowlevel.checkpoint()
     return call.payload
 
 
 async def race(channel: CommunicationChannel, name: str, steps: tuple[int, int]) -> None:
-    """Start a call and cancel it a few passes later."""
+    """Start a call, and cancel it a few passes later."""
     ours, theirs = steps
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(channel.request, name, bytes(theirs)))
@@ -157,7 +157,7 @@ async def test_r9_after_ten_thousand_races_no_handler_runs(
 
 
 async def test_r9_cancelling_a_caller_cancels_the_handler_and_then_frees_the_slot() -> None:
-    """The slot is the handler's: it is free when the handler has ended, not before."""
+    """The slot is free only after the handler has ended."""
     let_go = trio.Event()
 
     async def stubborn(call: InboundCall) -> bytes:
@@ -231,7 +231,7 @@ async def test_r9_the_handler_hears_why_it_should_stop() -> None:
 async def test_s8_a_peer_that_only_opens_and_cancels_is_expelled(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Rapid reset: never more handlers than the limit says, and after a burst an end of it."""
+    """Rapid reset: handlers stay within the limit, and after a burst the peer is disconnected."""
     most = 0
 
     async def stubborn(call: InboundCall) -> bytes:
@@ -254,7 +254,7 @@ async def test_s8_a_peer_that_only_opens_and_cancels_is_expelled(
                         b=NO_DEADLINE,
                         head={"function": "f"},
                     )
-                    await park()  # or no handler would ever begin
+                    await park()  # without this no handler would ever begin
                     await peer.send(FrameType.CANCEL, call_id=2 * number)
                 except trio.BrokenResourceError:
                     return

@@ -1,4 +1,4 @@
-"""R6: what is async lets others run, and what is not does not."""
+"""R6: async functions are checkpoints, and other functions are not."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_r6_streams(open_pair: OpenPair) -> None:
 async def test_r6_an_iteration_over_items_that_are_there_lets_others_run_every_64(
     open_pair: OpenPair,
 ) -> None:
-    """One checkpoint for each item would cost three times as much as the item."""
+    """A checkpoint for each item would cost three times as much as the item."""
     functions = Functions({"many": many})
     async with (
         open_pair(agent_service=functions, functions=functions.names) as (host, _),

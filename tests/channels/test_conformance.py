@@ -1,4 +1,4 @@
-"""The public conformance suite, over everything that can carry a channel."""
+"""The public conformance suite, over every transport that can carry a channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines (R8): exact in virtual time, carried along, and for whatever waits."""
+"""Deadlines (R8): exact in virtual time, propagated, and applied to every kind of waiting."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ FRAGMENT_MORE = 0x03
 
 @pytest.fixture(params=["memory_stream", "in_memory"])
 def open_pair(request: pytest.FixtureRequest) -> OpenPair:
-    """Those that work in virtual time."""
+    """Kinds of channels that work in virtual time."""
     return open_in_memory if request.param == "in_memory" else MEMORY_STREAM.open_pair
 
 
 async def expect_timeout(channel: CommunicationChannel, seconds: float) -> float:
-    """Call a function that never returns; returns how long that took."""
+    """Call a function that never returns; return how long the call took."""
     started = trio.current_time()
     with pytest.raises(DeadlineExceeded):
         await channel.request("sleep", timeout=seconds)
@@ -81,11 +81,11 @@ async def test_r8_a_thousand_deadlines_are_exact_in_virtual_time(
 @pytest.mark.slow
 @pytest.mark.repetitive
 async def test_r8_a_thousand_deadlines_in_real_time(unix: Carrier) -> None:
-    """Within 50 ms of the deadline: half of them even on a busy machine, which wakes nobody in time; and
-    99 of 100 within 50 ms of when a bare timer beside them wakes."""
+    """Half of the calls end within 50 ms of the deadline even on a busy machine, and 99 of 100 end within
+    50 ms of a bare timer beside them."""
     functions = Functions({"sleep": sleep})
     late: list[float] = []
-    later: list[float] = []  # than the timer
+    later: list[float] = []  # seconds after the timer
 
     async def expect(number: int) -> None:
         seconds = 0.001 * (1 + number)
@@ -140,7 +140,7 @@ async def test_r8_the_time_left_decreases_from_hop_to_hop(
 async def test_r8_handing_on_a_deadline_does_not_extend_it(
     open_pair: OpenPair, autojump_clock: MockClock
 ) -> None:
-    """Ten times, without delay: rounding to milliseconds must not add up."""
+    """Passed on ten times without delay: rounding to milliseconds must not add up."""
     left: list[float] = []
 
     async def hop(call: InboundCall) -> bytes:
@@ -174,7 +174,7 @@ async def test_r8_there_is_a_default_and_infinity_must_be_asked_for(
     ):
         await host.request("look")
         await host.request("look", timeout=inf)
-        await host.request("look", timeout=1e9)  # longer than the wire can say
+        await host.request("look", timeout=1e9)  # longer than the wire format can express
         async with host.open_stream("look") as stream:
             await stream.result()
         assert deadlines == [pytest.approx(7), inf, inf, pytest.approx(7)]
@@ -218,7 +218,7 @@ async def test_r8_waiting_for_a_slot_takes_time_from_the_call(
 async def test_r8_a_caller_that_is_woken_too_late_hands_its_turn_on(
     autojump_clock: MockClock,
 ) -> None:
-    """It gets a slot at the very moment at which its time is up. The next one must not starve."""
+    """It gets a slot at the moment of its deadline. The next caller must not starve."""
 
     async def work(call: InboundCall) -> bytes:
         await trio.sleep(1)
@@ -248,7 +248,7 @@ async def test_r8_a_caller_that_is_woken_too_late_hands_its_turn_on(
 
 
 async def test_r8_a_refused_argument_hands_its_turn_on() -> None:
-    """Whoever finds, after waiting for its slot, that it cannot be used, wakes the next one."""
+    """A caller that got its slot, and then finds its argument invalid, wakes the next caller."""
     gate = trio.Event()
 
     async def wait(call: InboundCall) -> bytes:
@@ -329,7 +329,7 @@ async def test_r8_items_that_came_in_time_are_there_after_the_deadline(
 async def test_r8_a_request_that_never_becomes_complete_expires(
     autojump_clock: MockClock,
 ) -> None:
-    """Its time runs from the first part on; then it costs neither memory nor a slot."""
+    """The deadline counts from the first part; afterwards the request holds no memory and no slot."""
     functions = Functions({"f": echo})
     async with MEMORY_STREAM.open_raw(service=functions) as (channel, peer):
         await peer.send(
@@ -349,7 +349,7 @@ async def test_r8_a_request_that_never_becomes_complete_expires(
         assert trio.current_time() - started == pytest.approx(0.5)
         found = channel.statistics()
         assert (found.handlers_running, found.buffered_bytes, found.calls_refused) == (0, 0, 1)
-        # What still comes of it is thrown away, and the connection goes on.
+        # Later parts are discarded, and the connection goes on.
         await peer.send(FrameType.BODY, flags=1, call_id=2, payload=bytes(99_000))
         await peer.send(FrameType.HEALTH_CHECK, a=1)
         await peer.receive(FrameType.HEALTH_RESPONSE)
@@ -391,7 +391,7 @@ async def test_r8_the_time_of_a_request_runs_from_its_first_part(
 async def test_r18_deadlines_that_get_shorter_and_shorter_do_not_pile_up(
     autojump_clock: MockClock,
 ) -> None:
-    """A peer picks the deadlines of its calls; each entry of the heap would stay for weeks."""
+    """A peer chooses the deadlines of its calls; entries must not stay in the heap for weeks."""
     functions = Functions({"f": echo})
     async with MEMORY_STREAM.open_raw(service=functions) as (channel, peer):
         entries = channel._deadlines._timers

@@ -1,4 +1,4 @@
-"""Whatever the block of an extension does, its user gets an error of Spear, or what it raised itself."""
+"""Whatever an extension's block raises, its user gets an error of Spear, or the user's own exception."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 7.0
 
 
 class Thing:
-    """A thing that an extension opens."""
+    """The object that an extension opens."""
 
 
 def opened(
@@ -85,7 +85,7 @@ async def test_a_block_that_yields_none_is_an_error_and_is_left() -> None:
 
 
 class Apple:
-    """A thing with another article."""
+    """An object whose name takes the other article."""
 
 
 async def never_awaited() -> None: ...
@@ -282,7 +282,7 @@ async def test_a_task_of_an_extension_that_fails_ends_the_block_with_an_error() 
     with pytest.raises(SpearError, match="the gadget 'x' has failed: ZeroDivisionError: no beads"):
         async with opened(collapse):
             await stay()
-    # Cancellations of the extension's nursery mean nothing outside.
+    # Cancellations of the extension's own nursery are left out.
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012  # two tasks fail
         async with opened(collapse), trio.open_nursery() as nursery:
             nursery.start_soon(stay)
@@ -313,7 +313,7 @@ async def test_a_block_that_is_not_left_in_time_is_an_error(autojump_clock: Mock
         await stay()
 
     async with opened(linger_briefly):
-        await trio.sleep(2 * SECONDS)  # the time limit is none for the block
+        await trio.sleep(2 * SECONDS)  # the time limit does not apply to the block
     begun = trio.current_time()
     with pytest.raises(SpearError, match="did not end within 7 s, which startup_seconds"):
         async with opened(linger):

@@ -1,4 +1,4 @@
-"""Which transport an instance gets, and the books about it."""
+"""The transport that an instance gets, and the factory's statistics."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def schemes_of(endpoint: Endpoint) -> list[str]:
 async def log_in(
     endpoint: Endpoint, certificate: Certificate | None = None, address: Address | None = None
 ) -> AsyncIterator[CommunicationChannel]:
-    """The agent's channel."""
+    """Connect as an agent; yield its channel."""
     functions = Functions({"echo": echo})
     options = ConnectOptions(tls=certificate.client if certificate else None)
     async with (
@@ -91,13 +91,13 @@ async def log_in(
 
 
 async def stay(endpoint: Endpoint) -> None:
-    """An agent that stays until its channel is closed."""
+    """Run an agent until its channel is closed."""
     async with log_in(endpoint) as channel:
         await channel.closed.wait()
 
 
 class OwnTransport(Transport):
-    """Memory, under a name of its own; what is to happen first can be said."""
+    """The memory transport under another name, with a function to call before it listens."""
 
     name = "own"
 
@@ -105,7 +105,7 @@ class OwnTransport(Transport):
         self._before = before
 
     def parse(self, address: str) -> MemoryAddress:
-        raise NotImplementedError  # nobody looks an address up by this scheme
+        raise NotImplementedError  # addresses of this scheme are never parsed
 
     def listen(self, options: ListenOptions) -> Opening[Listener]:
         return Opening(self._listen, options)
@@ -119,7 +119,7 @@ class OwnTransport(Transport):
 
 
 def in_memory(name: str = "memory") -> dict[str, CommunicationStrategy]:
-    """Strategies by which processes are reached in virtual time."""
+    """Return strategies that reach processes in virtual time."""
     return {"process": CommunicationStrategy((name,))}
 
 
@@ -215,7 +215,7 @@ async def test_an_address_that_cannot_be_opened_is_left_out() -> None:
 async def test_an_address_that_an_instance_cannot_reach_is_not_offered(
     certificate: Certificate,
 ) -> None:
-    """Loopback is none for a Pod, an address in front of it may be one."""
+    """A Pod cannot reach a loopback address, but perhaps an address in front of it."""
     pod = InstanceId("kubernetes", "pod")
     async with open_communication_factory() as factory:
         with pytest.raises(ChannelCreationFailed) as caught:
@@ -224,7 +224,7 @@ async def test_an_address_that_an_instance_cannot_reach_is_not_offered(
         assert list(attempts) == ["grpc", "websocket", "tcp"]
         assert "cannot be reached from other machines" in attempts["tcp"]
         (address,) = re.findall(r"tcp:127\.0\.0\.1:\d+", attempts["tcp"])
-        with pytest.raises(ChannelBroken, match="cannot connect"):  # it is closed again
+        with pytest.raises(ChannelBroken, match="cannot connect"):  # the listener was closed again
             await connect(address).__aenter__()
     transport = TcpTransport(tls=certificate.server, advertised_host="spear.example.org")
     async with (
@@ -302,7 +302,7 @@ async def test_a_directory_that_cannot_be_made_makes_it_tcp(
 
 
 async def test_a_socket_file_that_is_taken_makes_it_tcp() -> None:
-    """Each step has an address of its own, and one that failed leaves nothing behind."""
+    """Each step has an address of its own, and a failed step leaves nothing behind."""
     async with open_communication_factory() as factory:
         async with factory.open_endpoint(INSTANCE) as endpoint:
             assert isinstance(endpoint.address, UnixAddress)
@@ -442,7 +442,7 @@ async def test_get_or_create_opens_once_and_finds_it_again() -> None:
 
 
 async def test_get_or_create_finds_an_endpoint_that_somebody_owns() -> None:
-    """And does not close what it has not opened."""
+    """The factory does not close an endpoint that it has not opened."""
     async with open_memory_factory() as factory:
         async with factory.open_endpoint(INSTANCE) as endpoint:
             with pytest.raises(DeadlineExceeded):
@@ -494,7 +494,7 @@ async def test_one_who_gives_up_does_not_take_the_endpoint_from_the_others(
         nursery.start_soon(stay, endpoint)
         await park()
         assert found == [endpoint.channel]
-        # Once it was connected it stays, even if nobody gets a channel for a while.
+        # After it was connected it stays, even if no caller asks for its channel for a while.
         channel = found[0]
         channel._end(ChannelClosed("lost"))
         with pytest.raises(DeadlineExceeded):

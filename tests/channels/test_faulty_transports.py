@@ -1,4 +1,4 @@
-"""Whatever a transport does when it listens or accepts, the next one is tried, and the host goes on."""
+"""Whatever a transport raises when listening or accepting, the next one is tried and the host goes on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 async def factory_of(
     how: Listen, *others: str, reach: Reach = Reach.PROCESS
 ) -> AsyncIterator[CommunicationFactory]:
-    """A factory with the transport ``gadget``, which listens so, and others behind it."""
+    """Open a factory with the transport ``gadget``, which listens by ``how``, and others after it."""
     strategy = CommunicationStrategy(("gadget", *others), reach=reach, most=1)
     async with open_communication_factory(
         transports=(GadgetTransport(how),), strategies={"process": strategy}
@@ -91,7 +91,7 @@ def is_no_block(_: ListenOptions) -> None:
 
 
 class Misplaced(GadgetListener):
-    """A listener that does not know where it is."""
+    """A listener that does not know its address."""
 
     bound = None  # type: ignore[assignment]  # the mistake
 
@@ -278,7 +278,7 @@ class DeafLater(GadgetListener):
 
 
 class Clinging(Deaf):
-    """A deaf listener that cannot be closed at once, either."""
+    """A listener that can neither accept nor be closed at once."""
 
     is_stuck = True
 

@@ -1,4 +1,4 @@
-"""Backpressure instead of loss (R19), and nobody behind anybody (R20)."""
+"""Backpressure instead of loss (R19), and no head-of-line blocking (R20)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LIMITS = WireLimits()
 
 
 def windows_are_whole(*channels: CommunicationChannel) -> bool:
-    """Whether all credit is where it belongs: spendable, or about to be given back."""
+    """Return whether all credit is spendable, or about to be given back."""
     one, other = channels
     return all(
         sender.connection.windows.send.available + receiver.connection.windows.receive.consumed
@@ -64,7 +64,7 @@ async def test_r19_a_gibibyte_through_a_slow_consumer(
 
 
 async def pass_through_a_slow_consumer(direction: str, count: int) -> None:
-    """1 MiB a second in virtual time: the sender is stopped, memory stays flat, no credit is lost."""
+    """1 MiB per second in virtual time: the sender is blocked, memory stays flat, no credit is lost."""
     item = bytes(64 * KIB)
     sent = taken = 0
     furthest = 0
@@ -96,7 +96,7 @@ async def pass_through_a_slow_consumer(direction: str, count: int) -> None:
         host,
         agent,
     ):
-        await host.request("echo", item)  # what is made once and kept counts in no row
+        await host.request("echo", item)  # creates objects that are kept, before memory is measured
         gc.collect()
         tracemalloc.start()
         try:
@@ -114,7 +114,7 @@ async def pass_through_a_slow_consumer(direction: str, count: int) -> None:
             tracemalloc.stop()
         assert (sent, taken) == (count, count)
         assert trio.current_time() >= count / 16 - 1
-        # One window is under way or unread, and one item more.
+        # One window is in flight or unread, and one item more.
         assert furthest * 64 * KIB <= LIMITS.stream_window_bytes + 2 * len(item)
         assert peak - before <= 8 * MIB
         await park()
@@ -123,7 +123,7 @@ async def pass_through_a_slow_consumer(direction: str, count: int) -> None:
 
 
 async def test_r19_a_connection_window_is_shared_and_comes_back(open_pair: OpenPair) -> None:
-    """Streams that nobody reads use it up; reading or leaving them gives it back."""
+    """Unread streams use the window up; reading or leaving them gives it back."""
 
     async def pour(call: InboundCall) -> bytes:
         for _ in range(5):
@@ -196,7 +196,7 @@ async def test_r19_messages_that_nobody_takes_stop_their_sender(open_pair: OpenP
 
 
 async def test_r19_a_function_that_ends_before_its_caller_frees_the_caller() -> None:
-    """It waits for credit that will never come: the stream is over."""
+    """The caller waits for credit that never comes; the end of the stream wakes it."""
 
     async def leave(call: InboundCall) -> bytes:
         await gate.wait()
@@ -221,7 +221,7 @@ async def test_r19_a_function_that_ends_before_its_caller_frees_the_caller() -> 
 
 
 async def test_a_stream_that_was_left_does_not_look_complete() -> None:
-    """Its unread items are gone, so its end must not be taken for the end of the items."""
+    """Its unread items are dropped, so iteration must not end as if the stream were complete."""
 
     async def send_one(call: InboundCall) -> bytes:
         await call.send(b"one")
@@ -271,7 +271,7 @@ async def test_r19_credit_waiters_can_be_cancelled() -> None:
 
 
 async def count_passes(task_status: trio.TaskStatus[list[int]]) -> None:
-    """A list of one number: how often everybody has had a turn."""
+    """Count the passes of the scheduler, in a list of one number."""
     passes = [0]
     task_status.started(passes)
     while True:
@@ -282,7 +282,7 @@ async def count_passes(task_status: trio.TaskStatus[list[int]]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory_stream", "in_memory"])
 async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind: str) -> None:
-    """1,000 small calls beside a stream that is out of credit, and 1,000 beside nothing."""
+    """Compares 1,000 small calls beside a stream without credit with 1,000 alone."""
 
     async def pour(call: InboundCall) -> bytes:
         while True:
@@ -306,7 +306,7 @@ async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind
 
         alone = await measure()
         async with host.open_stream("pour", timeout=60):
-            await measure()  # until what the window holds is through
+            await measure()  # until the items within the window have been sent
             assert agent.outlet.waiters
             stalled = await measure()
         assert stalled[989] <= 1.2 * alone[989]
@@ -316,10 +316,10 @@ async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind
 
 @pytest.mark.slow
 async def test_r20_a_stalled_call_does_not_slow_the_others_down(unix: Carrier) -> None:
-    """The same in real time: the slowest in ten, with room for a machine that is busy.
+    """In real time: compares the slowest tenth of the calls, with a margin for a busy machine.
 
-    Where others have the processor for milliseconds now and then, the slowest in a hundred are those that
-    were interrupted, and whether they are so few is chance.
+    If other processes interrupt this one for milliseconds, the slowest hundredth are the interrupted
+    calls, and their number is chance.
     """
     rounds = await time_beside_a_stall(unix, rounds=10, calls=100)
     alone, beside = (sorted(chain(*each)) for each in zip(*rounds, strict=True))
@@ -328,7 +328,7 @@ async def test_r20_a_stalled_call_does_not_slow_the_others_down(unix: Carrier) -
 
 @pytest.mark.soak
 async def test_r20_a_stalled_call_costs_the_others_a_fifth_at_most(unix: Carrier) -> None:
-    """The slowest in a hundred, in the median of many rounds of a thousand calls."""
+    """Compares the slowest hundredth of the calls, in the median of many rounds of a thousand calls."""
     rounds = await time_beside_a_stall(unix, rounds=40, calls=1000)
     assert median(beside[989] / alone[989] for alone, beside in rounds) <= 1.2
 
@@ -336,7 +336,7 @@ async def test_r20_a_stalled_call_costs_the_others_a_fifth_at_most(unix: Carrier
 async def time_beside_a_stall(
     carrier: Carrier, rounds: int, calls: int
 ) -> list[tuple[list[float], list[float]]]:
-    """How long small calls take alone, and beside a stream out of credit, in turns: both sorted."""
+    """Return the sorted durations of small calls: alone, and beside a stream without credit, by turns."""
 
     async def pour(call: InboundCall) -> bytes:
         while True:
@@ -368,7 +368,7 @@ async def time_beside_a_stall(
 
 @pytest.mark.parametrize("size", [8 * MIB, 31 * MIB])
 async def test_r20_what_is_small_waits_for_two_fragments_at_most(size: int) -> None:
-    """Of a large body on the same connection: counted in bytes that arrive in front of it."""
+    """At most two fragments of a large body are in front of a small one, counted in bytes received."""
     async with MEMORY_STREAM.open_raw() as (channel, peer), trio.open_nursery() as nursery:
         nursery.start_soon(channel.request, "f", bytes(size))
         bulk = 0
@@ -387,7 +387,7 @@ async def test_r20_what_is_small_waits_for_two_fragments_at_most(size: int) -> N
                     waits.append(bulk - asked_at)
                     asked_at = None
             else:
-                bulk = channel._pipe.bytes_sent  # written so far, by and large
+                bulk = channel._pipe.bytes_sent  # approximately the bytes written so far
             if frame[0] == FrameType.EXECUTION_REQUEST and len(frame[6]) == size:
                 break
         nursery.cancel_scope.cancel()
@@ -396,7 +396,7 @@ async def test_r20_what_is_small_waits_for_two_fragments_at_most(size: int) -> N
 
 
 async def test_r20_large_bodies_take_turns(open_pair: OpenPair) -> None:
-    """Of several large bodies the shorter one is not behind the longer one that began before."""
+    """A shorter body is not behind a longer one that began before it."""
     order: list[int] = []
 
     async def call(size: int) -> None:
@@ -418,5 +418,5 @@ async def test_r20_large_bodies_take_turns(open_pair: OpenPair) -> None:
             nursery.start_soon(call, 3 * MIB)
             await trio.lowlevel.checkpoint()
             nursery.start_soon(call, 100)
-        # In memory nothing is cut, so nothing has to take turns.
+        # Payloads in memory are not cut into fragments, so they do not take turns.
         assert order == sorted(order) or host._pipe.receiver is None

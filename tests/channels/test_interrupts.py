@@ -1,6 +1,6 @@
-"""R4: Ctrl-C at any moment leaves every operation's channel clean.
+"""R4: Ctrl-C at any moment of an operation leaves its channel clean.
 
-These tests run Trio themselves: the interrupt ends its run.
+These tests call trio.run themselves, because the interrupt ends the run.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.repetitive]
 
 FEW = 60
-"""Moments of each operation that are tried here; the soak tries them all."""
+"""Moments that are tried per operation; the soak run tries all."""
 
 NEVER = 1 << 40
-"""A moment that no operation has: the sweep only counts."""
+"""A moment that no operation has: the sweep only counts moments."""
 
 
 async def repeat(call: InboundCall) -> bytes:
-    """A handler that sends each of the caller's items back."""
+    """Send each of the caller's items back."""
     async for item in call:
         await call.send(item)
     return b"end"
 
 
 async def report(call: InboundCall) -> bytes:
-    """A handler that reports progress."""
+    """Report progress."""
     call.report_progress(b"half")
     return call.payload
 
@@ -90,7 +90,7 @@ async def exchange_items(channel: CommunicationChannel) -> None:
 
 
 async def is_clean(channel: CommunicationChannel) -> None:
-    """The next calls get their own answers, and no slot is lost."""
+    """Assert that the next calls get their own answers, and that no slot is lost."""
     for number in range(3):
         answer = await channel.request("echo", b"%d" % number)
         assert answer.payload == b"%d" % number
@@ -108,7 +108,7 @@ def sweep_some(
     check: Callable[[CommunicationChannel], Awaitable[object]] | None,
     rng: random.Random,
 ) -> InterruptSweep:
-    """A sweep of about ``FEW`` moments, others with each seed."""
+    """Sweep over about ``FEW`` moments, which depend on the seed."""
     moments = interrupt_sweep(open_subject, operation, check, first=NEVER).moments
     stride = max(moments // FEW, 1)
     return interrupt_sweep(
@@ -146,7 +146,7 @@ async def press_ctrl_c_later() -> str:
 
 @trio.lowlevel.enable_ki_protection
 async def run_protected(function: Callable[[], Awaitable[str]]) -> str:
-    """What ``function`` returns or raises, in protected code; then the interrupt that had to wait."""
+    """Run ``function`` in protected code; return its result or exception, and the delayed interrupt."""
     try:
         return await function()
     except KeyboardInterrupt:
@@ -228,7 +228,7 @@ class Counted:
 
     @trio.lowlevel.disable_ki_protection
     async def use(self) -> None:
-        """Enter and leave for longer than it takes until the interrupt."""
+        """Enter and leave blocks for longer than it takes until the interrupt."""
         for _ in range(200):
             async with self.open_block():
                 pass
@@ -289,7 +289,7 @@ def test_a_sweep_finds_what_an_interrupt_leaves_behind() -> None:
 
 
 def begin() -> None:
-    """The beginning of a function is a moment."""
+    """Provide a moment: the beginning of a function."""
 
 
 def test_a_sweep_finds_who_swallows_the_interrupt() -> None:

@@ -1,4 +1,4 @@
-"""Two instances of one host never see anything of each other, whatever they send."""
+"""Two instances of one host see nothing of each other, whatever they send."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = ("left", "right")
 
 @attrs.frozen
 class Step:
-    """Something that one of the two does."""
+    """An action of one of the two instances."""
 
     who: int
     what: str
@@ -43,7 +43,7 @@ steps = st.builds(
 
 
 class Side:
-    """One instance, with all that it and the host have seen of its traffic."""
+    """An instance, with all of its traffic that the instance and the host have seen."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,14 +53,14 @@ class Side:
         self.answers: list[bytes] = []
 
     async def handle(self, call: InboundCall) -> bytes:
-        """The instance's function."""
+        """Handle a call in the instance."""
         self.seen_by_instance.append(call.payload)
         if call.wants_stream:
             await call.send(call.payload)
         return self.mark + call.payload
 
     async def handle_for_host(self, call: InboundCall) -> bytes:
-        """The host's function, for this instance."""
+        """Handle a call of this instance in the host."""
         assert call.channel.instance_id.name == self.name
         self.seen_by_host.append(call.payload)
         return call.payload
@@ -157,7 +157,7 @@ frames = st.one_of(
 
 
 async def live_beside(script: list[bytes]) -> None:
-    """An honest instance, and a neighbour that sends whatever it likes after it has logged in."""
+    """Run an honest instance beside a neighbour that sends arbitrary bytes after its login."""
     honest = Side("left")
     async with AsyncExitStack() as stack:
         manager = await stack.enter_async_context(open_connection_manager())
@@ -208,7 +208,7 @@ async def live_beside(script: list[bytes]) -> None:
 
 
 async def ask(neighbour: CommunicationChannel) -> None:
-    """Calls of the host that the neighbour may answer, or answer wrongly."""
+    """Make the host's calls that the neighbour may answer, rightly or wrongly."""
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(ask_once, neighbour)

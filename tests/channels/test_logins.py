@@ -1,4 +1,4 @@
-"""Who gets in: one secret, one use, one answer to everybody else (S3); and strangers (S4, S5)."""
+"""Logins: one secret, one use, the same answer to all others (S3); and strangers (S4, S5)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def dial(endpoint: Endpoint, carrier: Carrier = MEMORY_STREAM) -> AsyncIte
 
 
 async def answer_to(peer: RawPeer, request: AuthRequest) -> bytes:
-    """All that the host says to a request, up to the end of the connection."""
+    """Return all bytes that the host sends after a request, up to the end of the connection."""
     await peer.send(FrameType.AUTH_REQUEST, head=request.to_head())
     said = b""
     while data := await peer.stream.receive_some(1000):
@@ -63,7 +63,7 @@ async def answer_to(peer: RawPeer, request: AuthRequest) -> bytes:
 
 
 async def try_in(endpoint: Endpoint, **changes: object) -> bytes:
-    """Ask to be let in as the right instance with the right secret, but for the changes."""
+    """Try to log in as the right instance with the right secret, except for ``changes``."""
     arguments: dict[str, object] = {
         "instance": endpoint.instance_id, "secret": endpoint.secret, **changes
     }  # fmt: skip
@@ -76,7 +76,7 @@ async def try_in(endpoint: Endpoint, **changes: object) -> bytes:
 async def logged_in(
     endpoint: Endpoint, secret: Secret | None = None, *, resumes: bool = False
 ) -> AsyncIterator[tuple[CommunicationChannel, Secret]]:
-    """A channel, and the key that resumes its session."""
+    """Log in; yield the channel, and the key that resumes its session."""
     stream = await MEMORY_STREAM.connect(endpoint.address)
     async with connect_channel(stream, INSTANCE, secret or endpoint.secret, resumes=resumes) as (
         _,
@@ -86,7 +86,7 @@ async def logged_in(
 
 
 async def broken(endpoint: Endpoint) -> Secret:
-    """Log in, and lose the connection; returns the session's key."""
+    """Log in, break the connection, and return the session's key."""
     async with logged_in(endpoint) as (channel, session):
         pass
     await channel.closed.wait()
@@ -94,7 +94,7 @@ async def broken(endpoint: Endpoint) -> Secret:
     return session
 
 
-# -- S3: each way to get in without being entitled ------------------------------------------------
+# -- S3: each way to log in without permission ----------------------------------------------------
 
 
 async def wrong_proof(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
@@ -110,7 +110,7 @@ async def wrong_incarnation(manager: ConnectionManager, endpoint: Endpoint) -> b
 
 
 async def swapped_instance(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
-    """The neighbour's secret, used at our door under our name."""
+    """Use the neighbour's secret at this endpoint with this instance's id."""
     neighbour = InstanceId("process", "neighbour")
     listener = open_memory_listener("next door")
     async with manager.open_endpoint(neighbour, listener) as next_door:
@@ -128,7 +128,7 @@ async def second_use(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
 
 
 async def second_login(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
-    """While the channel lives, whatever can be proved."""
+    """Log in again while the channel is connected, with any valid proof."""
     async with logged_in(endpoint) as (channel, session):
         said = await try_in(endpoint)
         assert await try_in(endpoint, secret=session, resumes=True) == said
@@ -137,7 +137,7 @@ async def second_login(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
 
 
 async def replay(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
-    """What was accepted once, word for word."""
+    """Repeat an accepted request byte for byte."""
     async with dial(endpoint) as peer:
         request = peer.prove(await peer.receive_challenge(), INSTANCE, endpoint.secret)
         await peer.authenticate(request)
@@ -150,7 +150,7 @@ async def replay(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
 
 
 async def reflection(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
-    """The host's own nonce sent back, with a proof made by the host for another purpose."""
+    """Send the host's own nonce back, with a proof that the host made for another purpose."""
     async with dial(endpoint) as peer:
         challenge = await peer.receive_challenge()
         text = host_text(challenge.newest, INSTANCE, challenge.nonce, challenge.nonce)
@@ -187,7 +187,7 @@ async def resume_twice(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
 
 
 async def resume_what_was_closed(manager: ConnectionManager, endpoint: Endpoint) -> bytes:
-    """After aclose() nobody gets in any more, though the session could be resumed otherwise."""
+    """Log in after aclose(), although the session could be resumed otherwise."""
     async with logged_in(endpoint) as (_, session):
         await endpoint.aclose()
     await park()
@@ -211,7 +211,7 @@ ATTEMPTS: dict[str, Callable[[ConnectionManager, Endpoint], Awaitable[bytes]]] =
     "bad_proof 5": resume_twice,
     "endpoint_closed": resume_what_was_closed,
 }
-"""By the reason under which the host counts them."""
+"""The attempts, by the reason under which the host counts them."""
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
@@ -235,12 +235,12 @@ async def test_s3_every_refusal_reads_the_same(name: str, autojump_clock: MockCl
 
 @pytest.mark.slow
 async def test_s3_refusals_take_the_same_time_whatever_the_reason(seed: random.Random) -> None:
-    """Within 5 ms, by the median of many: an unknown instance cannot be told from a wrong proof."""
+    """Medians differ by less than 5 ms, so timing does not reveal whether an instance exists."""
     attempts = (wrong_proof, wrong_instance, wrong_version, nothing_to_resume)
     took: list[list[float]] = [[] for _ in attempts]
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
-        # In turns, so that a machine that stumbles does so for all of them; not always in the same
-        # order, lest it does so in step with one of them.
+        # In turns, so that a slow moment of the machine affects all of them; in changing order, so that
+        # it does not coincide with one of them.
         for _ in range(40):
             for attempt, seconds in seed.sample([*zip(attempts, took, strict=True)], len(took)):
                 started = perf_counter()
@@ -272,7 +272,7 @@ async def leave_without_the_answer(endpoint: Endpoint, key: Secret, *, resumes: 
 
 
 async def test_s3_a_login_whose_answer_was_lost_can_be_repeated() -> None:
-    """The host went on to the next session key, of which the agent knows nothing."""
+    """The host has gone on to the next session key, which the agent does not know."""
     async with MEMORY_STREAM.open_host() as (manager, endpoint):
         for _ in range(2):
             await leave_without_the_answer(endpoint, endpoint.secret, resumes=False)
@@ -286,7 +286,7 @@ async def test_s3_a_login_whose_answer_was_lost_can_be_repeated() -> None:
         assert not manager.statistics().refused_logins
         await try_in(
             endpoint, secret=session, resumes=True
-        )  # it has been seen to know the next one
+        )  # the agent has proved that it knows the next key
         await try_in(endpoint)
         assert manager.statistics().refused_logins == {"bad_proof": 1, "secret_spent": 1}
 
@@ -322,7 +322,7 @@ async def test_s3_of_two_logins_at_the_same_time_one_succeeds() -> None:
 
 
 class FalseHost:
-    """The host's end of a stream, which says what a test wants."""
+    """The host's end of a stream, which sends what a test wants."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.peer = RawPeer(stream)
@@ -342,7 +342,7 @@ class FalseHost:
 async def enter(
     play: Callable[[FalseHost], Awaitable[object]], secret: Secret = WRONG_SECRET
 ) -> None:
-    """Let an agent log in to a host that behaves as ``play`` says."""
+    """Let an agent log in to a host that behaves as ``play`` does."""
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(play, FalseHost(theirs))
@@ -425,7 +425,7 @@ async def test_s4_an_agent_does_not_wait_for_a_silent_host(autojump_clock: MockC
 
 
 async def test_s4_a_stranger_has_two_seconds(autojump_clock: MockClock) -> None:
-    """However busily it drips."""
+    """The deadline holds even if the stranger keeps sending bytes."""
 
     async def drip(peer: RawPeer) -> None:
         frame = peer.encode(FrameType.AUTH_REQUEST, head={"x": "y" * 3000})
@@ -459,7 +459,7 @@ async def test_s4_a_stranger_cannot_make_us_buffer_more_than_4_kib() -> None:
 async def test_s4_a_thousand_slow_connections_do_not_keep_an_honest_one_out(
     autojump_clock: MockClock,
 ) -> None:
-    """At most 64 at a time, the oldest cut first; the newest always gets its chance."""
+    """At most 64 at a time, the oldest is cut first, and the newest always gets its chance."""
     async with MEMORY_STREAM.open_host() as (manager, endpoint), AsyncExitStack() as crowd:
         for number in range(1000):
             await crowd.enter_async_context(dial(endpoint))
@@ -493,7 +493,7 @@ async def test_s5_a_bad_beginning_is_counted_by_its_reason(reason: str, carrier:
                     try:
                         await peer.stream.send_all(part)
                     except trio.BrokenResourceError:
-                        break  # it is out before it had said everything
+                        break  # the host cut the connection early
             while not manager.statistics().acceptor.refused:
                 await trio.sleep(0.001)
             assert manager.statistics().acceptor.refused == {reason: 1}
@@ -503,7 +503,7 @@ async def test_s5_a_bad_beginning_is_counted_by_its_reason(reason: str, carrier:
 
 
 def garbage(seed: random.Random) -> bytes:
-    """Something that no agent would say, of one kind or another."""
+    """Return bytes of some kind that no agent would send."""
     frame = RawPeer.encode(FrameType.AUTH_REQUEST, head={"version": 1, "nonce": seed.randbytes(32)})
     kind = seed.randrange(6)
     if kind == 0:
@@ -559,7 +559,7 @@ async def endure_garbage(carrier: Carrier, count: int, seed: random.Random) -> N
                     with trio.move_on_after(0.01):
                         await peer.wait_closed()
         except (RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it was thrown out before it had said everything
+            pass  # the host cut the connection early
 
     async with carrier.open_host(service=functions) as (manager, endpoint):
         stream = await carrier.connect(endpoint.address)
@@ -576,7 +576,7 @@ async def endure_garbage(carrier: Carrier, count: int, seed: random.Random) -> N
                     async with trio.open_nursery() as crowd:
                         for _ in range(20):
                             crowd.start_soon(shout)
-                    while calls == before:  # or the test hangs
+                    while calls == before:  # otherwise the test hangs
                         await trio.sleep(0.001)
                 nursery.cancel_scope.cancel()
             while manager.statistics().acceptor.unauthenticated:
@@ -594,7 +594,7 @@ async def endure_garbage(carrier: Carrier, count: int, seed: random.Random) -> N
 
 
 def test_receivers_of_strangers_are_small() -> None:
-    """The figure of S4 is where strangers' bytes are parsed, not only in the accept loop."""
+    """The parser of strangers' bytes has the limit of S4, not only the accept loop."""
     receiver = Receiver(WireLimits())
     assert receiver.receive_data((5_000).to_bytes(8, "little") + bytes(40)) == []
     assert receiver.error is not None

@@ -1,4 +1,4 @@
-"""The host's side: events, reconnection, heartbeats, numbers."""
+"""The connection manager: events, reconnection, heartbeats, statistics."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 async def log_in(
     endpoint: Endpoint, secret: Secret | None = None, *, resumes: bool = False
 ) -> AsyncIterator[tuple[CommunicationChannel, Secret]]:
-    """The agent's channel, and the key of the session."""
+    """Log in as an agent; yield the channel and the key of the session."""
     stream = await MEMORY_STREAM.connect(endpoint.address)
     functions = Functions({"echo": echo})
     async with connect_channel(
@@ -138,7 +138,7 @@ async def test_leaving_the_block_of_an_endpoint_closes_its_channel() -> None:
 
 
 async def test_an_exception_leaves_the_blocks_as_it_is() -> None:
-    """Groups around it, from nurseries that nobody sees, would hide it from an ``except``."""
+    """A group around it, from an internal nursery, would hide it from an ``except``."""
     with pytest.raises(KeyError) as caught:
         async with MEMORY_STREAM.open_pair():
             raise KeyError("mine")
@@ -148,7 +148,7 @@ async def test_an_exception_leaves_the_blocks_as_it_is() -> None:
         async with MEMORY_STREAM.open_host():
             raise ValueError("mine") from cause
     assert other.value.__cause__ is cause
-    # but one that is not alone does come in company
+    # but an exception that is not alone comes in a group
     with pytest.raises(ExceptionGroup) as group:
         await _fail_twice()
     assert group.group_contains(KeyError)
@@ -211,12 +211,12 @@ async def test_an_endpoint_is_ready_when_its_functions_are_announced() -> None:
 
         nursery.start_soon(wait)
         await park()
-        assert endpoint.channel is None  # nobody can call what expects nothing yet
+        assert endpoint.channel is None  # calls are possible only after the announcement
         names = [f"f{number}" for number in range(300)]
         await peer.send(
             FrameType.ANNOUNCE, head={"functions": [*names[:200], names[0]], "streams": ["f7"]}
         )
-        # What makes no sense in an announcement is ignored.
+        # Nonsense in an announcement is ignored.
         await peer.send(FrameType.ANNOUNCE, head={"functions": "f", "streams": 1})
         await peer.send(FrameType.ANNOUNCE, head={"functions": [1, None], "streams": [2]})
         await peer.send(FrameType.ANNOUNCE)
@@ -283,7 +283,7 @@ async def test_a_listener_that_breaks_is_logged_and_what_is_connected_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Listener:
-        """Accepts once."""
+        """A listener that accepts once."""
 
         def __init__(self) -> None:
             self._listener = open_memory_listener("here")
@@ -318,7 +318,7 @@ async def test_a_listener_that_breaks_is_logged_and_what_is_connected_goes_on(
 async def test_r11_a_frozen_peer_is_found_after_three_intervals(
     stops_after: float, autojump_clock: MockClock
 ) -> None:
-    """Counted from its last sign of life, and at most a twentieth of an interval later."""
+    """Counted from the peer's last frame, and at most a twentieth of an interval later."""
     limits = WireLimits(heartbeat_seconds=1, heartbeat_misses=3)
     async with (
         MEMORY_STREAM.open_host(limits=limits) as (manager, endpoint),
@@ -357,7 +357,7 @@ async def test_a_peer_that_talks_costs_no_heartbeat(autojump_clock: MockClock) -
         assert channel.is_connected
         assert not peer.received
         await peer.send(FrameType.HEALTH_CHECK, a=77)
-        frame = await peer.receive()  # the first thing the host says at all
+        frame = await peer.receive()  # the host's very first frame
         assert (frame[0], frame[3]) == (FrameType.HEALTH_RESPONSE, 77)
 
 
@@ -375,7 +375,7 @@ async def test_a_peer_that_only_answers_heartbeats_stays(autojump_clock: MockClo
 
 
 async def test_an_agent_speaks_before_it_is_asked(autojump_clock: MockClock) -> None:
-    """Asking costs the host as much again as the answer."""
+    """A request would cost the host as much again as the answer."""
     beat_bytes = len(pack_prefix(FrameType.HEALTH_RESPONSE, 0, 0, 0, 0, None, 0))
     limits = WireLimits(heartbeat_seconds=7)
     async with MEMORY_STREAM.open_pair(limits=limits) as (host, _):
@@ -389,7 +389,7 @@ async def test_an_agent_speaks_before_it_is_asked(autojump_clock: MockClock) -> 
 
 @pytest.mark.slow
 async def test_a_host_that_stood_still_does_not_blame_its_peers() -> None:
-    """A blocked loop: by its clock the peer was silent for long, but it had not been asked."""
+    """After a blocked event loop the peer seems silent for long, but the host had not asked it."""
     limits = WireLimits(heartbeat_seconds=0.02, heartbeat_misses=3)
     async with MEMORY_STREAM.open_pair(limits=limits) as (host, _):
         for _ in range(3):
@@ -421,7 +421,7 @@ async def test_a_host_that_is_late_gives_its_peer_time_before_it_looks_again(
 async def test_a_channel_that_is_lost_ends_everything_of_it_at_once(
     autojump_clock: MockClock,
 ) -> None:
-    """Also over a stream whose other end still holds it open."""
+    """The same holds over a stream whose other end stays open."""
     handled = trio.Event()
 
     async def wait(call: object) -> bytes:

@@ -1,4 +1,4 @@
-"""Memory files: what the kernel keeps, and what becomes of descriptors."""
+"""Memory files: the memory that the kernel keeps for them, and the lifetime of descriptors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def no_descriptor_is_left() -> Iterator[None]:
 
 
 class Ends:
-    """Counts what has ended."""
+    """A counter of ended buffers."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -67,7 +67,7 @@ LIBC = ctypes.CDLL(None)
 
 
 def hollow_file(size: int, before_end: int, beyond_end: int) -> Descriptor:
-    """A memory file of so many bytes, with memory for ``before_end`` of them, and more behind its end."""
+    """Return a memory file with memory for ``before_end`` bytes, and for ``beyond_end`` after its end."""
     made = Descriptor(os.memfd_create("hollow", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     os.ftruncate(made.fileno, size)
     if before_end:
@@ -134,7 +134,7 @@ class TestSharedBuffer:
                     mmap.mmap(again, PAGE)
             finally:
                 os.close(again)
-            buffer.view[0] = 1  # its owner can
+            buffer.view[0] = 1  # the owner can
 
     def test_once_sealed_nobody_can(self) -> None:
         with SharedBuffer(PAGE) as buffer:

@@ -1,4 +1,4 @@
-"""Peers that leave, break off, or do not know the protocol, over everything that carries bytes."""
+"""Peers that shut down, break off or violate the protocol, over all transports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 SLACK = 0.001
-"""Seconds of virtual time, which passes only while all wait."""
+"""Seconds of virtual time, which passes only while all tasks wait."""
 
 
 @pytest.mark.parametrize("name", PEER_CASES)
@@ -60,7 +60,7 @@ async def test_r7_negative_goaway_in_memory() -> None:
 
 
 async def test_r7_negative_rst_in_memory() -> None:
-    """No byte can be lost on the way, but the other end can be gone from one moment to the next."""
+    """No byte can be lost in memory, but the other end can be gone at any moment."""
     functions = Functions({"sleep": sleep})
     lost: list[ChannelBroken] = []
 

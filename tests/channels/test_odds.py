@@ -1,4 +1,4 @@
-"""What happens seldom, or should never: late answers, bugs, clocks that run for hours."""
+"""Rare events, and events that should never happen: late answers, bugs, clocks that run for hours."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_kinds_of_items() -> None:
 @pytest.mark.slow
 @pytest.mark.repetitive
 async def test_a_call_of_eighty_minutes(autojump_clock: MockClock) -> None:
-    """Longer than a response can tell."""
+    """The duration is longer than a response can express."""
 
     async def work(call: InboundCall) -> bytes:
         await trio.sleep(80 * 60)
@@ -192,7 +192,7 @@ async def test_a_bug_of_a_service_costs_its_own_connection(
 
 @pytest.mark.parametrize("is_alone", [True, False])
 async def test_an_interrupt_in_a_handler_ends_the_process(is_alone: bool) -> None:
-    """It is nobody's failure: it goes all the way up."""
+    """An interrupt fails no call: it propagates to the top."""
 
     async def interrupt(call: InboundCall) -> bytes:
         if is_alone:
@@ -211,14 +211,14 @@ async def test_an_interrupt_in_a_handler_ends_the_process(is_alone: bool) -> Non
         assert others.subgroup(ValueError) is not None
 
 
-# -- a channel that was put together by hand ------------------------------------------------------
+# -- a channel that is assembled by hand ----------------------------------------------------------
 
 
 @asynccontextmanager
 async def half_a_pair(
     timers: Timers, limits: WireLimits, ours: Pipe
 ) -> AsyncIterator[CommunicationChannel]:
-    """A host's channel whose peer is there but never does anything."""
+    """Open a host's channel whose peer is connected but does nothing."""
     connection = Connection.opened(Role.HOST, limits, ours.sink)
     channel = CommunicationChannel(ours, connection, INSTANCE, limits, timers)
     async with trio.open_nursery() as nursery:
@@ -290,7 +290,7 @@ async def test_a_channel_that_is_cancelled_is_closed_without_a_word() -> None:
 
 
 class Thief(trio.abc.Instrument):
-    """Takes a socket's bytes in the moment in which a task wakes up to read them."""
+    """An instrument that takes a socket's bytes at the moment when a task wakes up to read them."""
 
     def __init__(self, task: trio.lowlevel.Task, sock: socket.socket) -> None:
         self._task = task
@@ -343,7 +343,7 @@ async def test_a_read_in_vain_is_repeated(is_direct: bool) -> None:
 
 
 async def test_a_payload_whose_memory_grows_exactly_when_nothing_is_there() -> None:
-    """Memory is claimed in steps of 4 MiB; the socket runs dry at the end of the first one."""
+    """Memory is allocated in steps of 4 MiB; the socket runs dry at the end of the first step."""
     left, right = (SocketStream(each) for each in socket.socketpair())
     size = 5 * 1024 * 1024
     step = 4 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The pipes by themselves: partial writes, deadlines, ends, and one write per scheduler pass."""
+"""The pipes by themselves: partial writes, deadlines, closing, one write per scheduler pass."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_large_payload_through_a_small_kernel_buffer() -> None:
         push(pipe, 2, b"small")
         frames = await receive(peer, 2)
         assert {frame[2]: frame[6] for frame in frames} == {1: body, 2: b"small"}
-        assert frames[0][2] == 2  # not behind the large one
+        assert frames[0][2] == 2  # not behind the large frame
 
 
 async def test_frames_of_one_scheduler_pass_are_written_at_once() -> None:
@@ -66,7 +66,7 @@ async def test_frames_of_one_scheduler_pass_are_written_at_once() -> None:
 
 
 async def test_many_frames_are_written_before_the_pass_ends() -> None:
-    """So that the peer can begin meanwhile; the rest goes with the next write."""
+    """So the peer can begin meanwhile; the rest goes with the next write."""
     async with socket_pipes() as (pipe, _):
         for number in range(15):
             push(pipe, number)
@@ -84,7 +84,7 @@ async def test_a_peer_that_reads_nothing_is_cut(autojump_clock: MockClock) -> No
             await pipe.receive()
         assert trio.current_time() - started == pytest.approx(5)
         assert pipe.unsent_bytes == 0
-        # What comes now is not written any more, and does not change the reason.
+        # Later frames are not written any more, and do not change the reason.
         push(pipe, 2)
         pipe.flush()
         with pytest.raises(ChannelBroken, match="took no byte"):
@@ -95,7 +95,7 @@ async def test_a_peer_that_reads_nothing_is_cut(autojump_clock: MockClock) -> No
 
 
 async def test_a_peer_that_reads_slowly_is_not_cut(autojump_clock: MockClock) -> None:
-    """Several times as long as the deadline, but never without a byte for so long."""
+    """The transfer takes several times the deadline, but never that long without progress."""
     async with socket_pipes(send_buffer_bytes=4608) as (pipe, peer):
         push(pipe, 1, bytes(50_000))
         pipe.flush()
@@ -103,7 +103,7 @@ async def test_a_peer_that_reads_slowly_is_not_cut(autojump_clock: MockClock) ->
         with trio.fail_after(1000):
             while pipe.unsent_bytes:
                 await trio.sleep(4)
-                peer._stream.socket.recv(100_000)  # what the kernel holds
+                peer._stream.socket.recv(100_000)  # bytes in the kernel's buffer
         assert trio.current_time() - started > 3 * LIMITS.write_seconds
         await pipe.drain()
 
@@ -141,10 +141,10 @@ async def test_the_writing_task_notices_that_the_peer_has_left() -> None:
 
 
 async def test_an_error_does_not_keep_the_payload_it_interrupts() -> None:
-    """Nor a view of it, which CPython 3.13 complains about when both are collected."""
+    """Nor a view of the payload, which CPython 3.13 complains about when both are collected."""
     async with socket_pipes() as (pipe, peer):
         push(pipe, 1)
-        pipe.flush()  # what the peer leaves unread makes its end a reset
+        pipe.flush()  # unread bytes at the peer turn its close into a reset
         peer._stream.socket.send(RawPeer.encode(REQUEST, payload=bytes(70_000))[:30_000])
         peer.close()
         with pytest.raises(ChannelBroken) as caught:
@@ -182,7 +182,7 @@ async def test_everybody_who_drains_is_told() -> None:
 
 
 async def test_a_bug_while_writing_ends_one_connection_only() -> None:
-    """The instrument that writes for all would be taken out by Trio if one write raised."""
+    """If a write raised, Trio would remove the instrument that writes for all connections."""
     async with socket_pipes() as (pipe, peer), socket_pipes() as (sound, other):
         pipe.sink._frames.append("text")  # type: ignore[arg-type]  # no frame at all
         push(pipe, 1)
@@ -197,7 +197,7 @@ async def test_a_bug_while_writing_ends_one_connection_only() -> None:
 
 @final
 class TaskNames(trio.abc.Instrument):
-    """The names of the tasks that were started meanwhile."""
+    """An instrument that records the names of started tasks."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -212,7 +212,7 @@ async def test_a_pipe_closed_before_its_writer_starts_needs_none(closes: bool) -
     async with socket_pipes(send_buffer_bytes=4608) as (pipe, _):
         trio.lowlevel.add_instrument(names)
         push(pipe, 1, bytes(100_000))
-        pipe.flush()  # what the kernel does not take is for a task, from the next pass on
+        pipe.flush()  # a task sends the bytes that the kernel does not take, from the next pass on
         if closes:
             pipe.close()
             pipe.flush()
@@ -223,7 +223,7 @@ async def test_a_pipe_closed_before_its_writer_starts_needs_none(closes: bool) -
 
 
 async def test_what_arrives_in_one_read_or_many_is_the_same() -> None:
-    """Payloads of the sizes at which the way of reading changes, next to each other."""
+    """Payloads around the sizes at which the reading strategy changes, next to each other."""
     sizes = [16_000, 17_000, 130_000, 1_100_000, 10, 5_000_000, 1_500_000]
     async with socket_pipes() as (pipe, peer):
         for number, size in enumerate(sizes):
@@ -252,7 +252,7 @@ async def test_a_stream_carries_frames_both_ways() -> None:
 
 
 async def test_draining_a_stream_means_that_it_is_written() -> None:
-    """Not only that it was taken out of the outbox."""
+    """Being taken out of the outbox is not enough."""
     drained: list[int] = []
 
     async def drain(number: int) -> None:
@@ -264,7 +264,7 @@ async def test_draining_a_stream_means_that_it_is_written() -> None:
         for number in range(2):
             nursery.start_soon(drain, number)
         await park()
-        nursery.start_soon(drain, 2)  # now that it is taken, and being written
+        nursery.start_soon(drain, 2)  # the frames have been taken and are being written
         await park()
         assert not drained
         assert 0 < pipe.unsent_bytes <= 200_100
@@ -286,7 +286,7 @@ async def test_a_stream_whose_peer_reads_nothing_is_cut(autojump_clock: MockCloc
 
 
 async def test_a_stream_whose_peer_reads_slowly_is_not_cut(autojump_clock: MockClock) -> None:
-    """A megabyte of small frames goes out in parts, and each part has its own deadline."""
+    """A megabyte of small frames is sent in parts, and each part has its own deadline."""
     async with stream_pipes() as (pipe, peer):
         for number in range(200):
             push(pipe, number, bytes(8_000))
@@ -330,7 +330,7 @@ async def test_a_bug_while_writing_to_a_stream_ends_one_connection_only() -> Non
 
 
 async def test_closing_a_stream_pipe_closes_the_stream_at_once() -> None:
-    """Even in the middle of a write; the peer must not wait for a heartbeat to find out."""
+    """Closed even in the middle of a write; the peer must not wait for a heartbeat to notice."""
     async with stream_pipes() as (pipe, peer):
         push(pipe, 1, bytes(200_000))
         await park()
@@ -379,7 +379,7 @@ async def test_memory_shows_the_end_behind_what_was_sent_before() -> None:
     assert (await receive(right, 1))[0][6] == b"last words"
     with pytest.raises(ChannelBroken, match="closed by the peer"):
         await right.receive()
-    push(right, 2)  # to nobody
+    push(right, 2)  # the peer has left
     assert right.pushed == 0
     with pytest.raises(ChannelBroken):
         await left.receive()

@@ -35,7 +35,7 @@ async def test_the_pump_is_there_while_somebody_uses_it() -> None:
             push(pipe, 1)
             assert len(await receive(peer, 1)) == 1
     assert pump._users == 0
-    with pytest.raises(KeyError):  # Trio does not have it any more
+    with pytest.raises(KeyError):  # Trio has removed it
         trio.lowlevel.remove_instrument(pump)
     async with socket_pipes() as (pipe, peer):
         push(pipe, 1)
@@ -44,7 +44,7 @@ async def test_the_pump_is_there_while_somebody_uses_it() -> None:
 
 @pytest.fixture(params=["private", "public"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How Trio is woken: through its epoll, or by a task if Trio's private names are others."""
+    """How the pump wakes Trio: by Trio's epoll, or by a task if Trio's private names have changed."""
     if request.param == "public":
         monkeypatch.setattr("spear.channels._pump.trio_epoll", lambda: None)
     return str(request.param)
@@ -60,7 +60,7 @@ async def test_without_the_private_names_a_task_waits(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pump, runner = current_pump(), GLOBAL_RUN_CONTEXT.runner
-    with monkeypatch.context() as patch:  # in which no task runs
+    with monkeypatch.context() as patch:  # no task runs in this block
         if missing == "epoll":
             patch.setattr(runner.io_manager, "_epoll", object())
         else:
@@ -78,7 +78,7 @@ async def test_trio_is_woken_by_what_comes_either_way(way: str, others: int) -> 
     tasks = trio.lowlevel.current_statistics().tasks_living
     got: list[Frame] = []
     async with AsyncExitStack() as stack:
-        for _ in range(others):  # several readers: our epoll says which
+        for _ in range(others):  # with several readers, the pump's epoll tells which are ready
             await stack.enter_async_context(socket_pipes())
         pipe, peer = await stack.enter_async_context(socket_pipes())
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -160,7 +160,7 @@ def test_each_trio_run_has_a_pump_of_its_own() -> None:
 
 @final
 class Passes(trio.abc.Instrument):
-    """Counts the passes of the scheduler."""
+    """An instrument that counts the passes of the scheduler."""
 
     count = 0
 
@@ -169,7 +169,7 @@ class Passes(trio.abc.Instrument):
 
 
 async def test_what_has_come_wakes_its_task_in_the_same_pass() -> None:
-    """It is read before the tasks of the pass run. A task that reads would need a pass of its own."""
+    """Bytes are read before the tasks of the pass run. A reading task would need a pass of its own."""
     passes = Passes()
     woken_in: list[int] = []
     read_in: list[int] = []
@@ -203,7 +203,7 @@ async def test_what_has_come_wakes_its_task_in_the_same_pass() -> None:
 async def test_what_needs_several_reads_has_several_in_a_pass_and_no_more(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alternately as it comes and into the payload's own memory."""
+    """Reads alternate between the receive buffer and the payload's own memory."""
     monkeypatch.setattr("spear.channels._pipes.MAX_READS", most)
     monkeypatch.setattr("spear.channels._pipes.READ_BYTES", 30_000)
     passes = Passes()
@@ -216,7 +216,7 @@ async def test_what_needs_several_reads_has_several_in_a_pass_and_no_more(
             all_seen.set()
 
     async with socket_pipes() as (pipe, peer):
-        for call_id in range(4):  # 30,000 bytes of the first, then all of it: two reads for each
+        for call_id in range(4):  # 30,000 bytes first, then the rest: two reads for each
             push(peer, call_id, bytes(40_000))
         peer.flush()
         assert peer.unsent_bytes == 0
@@ -292,7 +292,7 @@ async def test_a_socket_that_was_closed_under_its_pipe_can_be_served_no_more() -
 
     async with (
         socket_pipes() as (pipe, _),
-        socket_pipes() as (third, _),  # a pipe that is alone is read without asking
+        socket_pipes() as (third, _),  # a single pipe is read without polling
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(third.serve, ignore)
@@ -307,7 +307,7 @@ async def test_a_socket_that_was_closed_under_its_pipe_can_be_served_no_more() -
             got: list[Frame] = []
             reading.start_soon(other.serve, got.extend)
             await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()  # which is not to stop the reading of the other
+            nursery.cancel_scope.cancel()  # must not stop reading the other
             await trio.testing.wait_all_tasks_blocked()
             push(peer, 1, b"x")
             while not got:
@@ -345,9 +345,9 @@ async def test_low_latency_looks_for_input_before_it_goes_to_sleep() -> None:
         pipes = [open_pipe(each, LIMITS, nursery, low_latency=True) for each in streams]
         assert pump._spinning_users == 4
         nursery.start_soon(pipes[1].serve, lambda frames: None)
-        await trio.sleep(0.001)  # nothing comes: it gives up and sleeps
+        await trio.sleep(0.001)  # no bytes come: the pump goes to sleep
         streams[0].socket.send(b"x")
-        pump.before_io_wait(1.0)  # something is there: it does not wait
+        pump.before_io_wait(1.0)  # bytes are there: the pump does not wait
         for pipe in pipes:
             pipe.close()
         assert pump._spinning_users == 0

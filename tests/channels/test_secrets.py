@@ -1,4 +1,4 @@
-"""S14: what must not be seen is in no repr, no log line, no error and no statistics."""
+"""S14: no secret is in a repr, a log line, an error or the statistics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAYLOAD = b"account 12345678"
 
 
 def forms(secret: Secret) -> list[str]:
-    """How a secret would look in a text."""
+    """Return the notations in which a secret might be in a text."""
     value = secret.reveal()
     return [repr(value), repr(value)[2:-1], value.hex(), str(list(value)), repr(bytearray(value))]
 
@@ -32,7 +32,7 @@ def forms(secret: Secret) -> list[str]:
 async def test_s14_no_secret_and_no_payload_is_written_anywhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A login, a refused one, a resumed one, calls, failures and a protocol error, all at DEBUG."""
+    """Covers logins, refused and resumed ones, calls, failures and a protocol error, all at DEBUG."""
     seen: list[str] = []
     secrets: list[Secret] = []
 

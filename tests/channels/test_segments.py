@@ -1,4 +1,4 @@
-"""Large payloads by descriptor, over real sockets: what arrives, what is kept, what a peer may not do."""
+"""Large payloads by descriptor, over real sockets: arrival, lifetime, and peers that break the rules."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ FRAGMENT = 0x01
 def no_descriptor_is_left() -> Iterator[None]:
     before = set(os.listdir("/proc/self/fd"))
     yield
-    if not set(os.listdir("/proc/self/fd")) <= before:  # a cycle may still have one
+    if not set(os.listdir("/proc/self/fd")) <= before:  # a reference cycle may still hold one
         gc.collect()
     assert set(os.listdir("/proc/self/fd")) <= before
 
@@ -85,25 +85,25 @@ def filled(size: int, text: bytes = b"shared") -> SharedBuffer:
 
 
 async def look(call: InboundCall) -> bytes:
-    """Says what it sees, without a copy."""
+    """Return a description of the payload, read without a copy."""
     with call.view() as view:
         return b"%d %d %s" % (view.readonly, len(view), bytes(view[:6]))
 
 
 async def share(call: InboundCall) -> SharedBuffer:
-    """Returns as many bytes as it is told, shared."""
+    """Return as many bytes as requested, shared."""
     return filled(int(call.payload))
 
 
 async def half_share(call: InboundCall) -> SharedBuffer:
-    """Likewise, but keeps a view of them."""
+    """Return as many bytes as requested, shared, but keep a view of them."""
     buffer = filled(int(call.payload))
     kept.append(buffer.view[:3])
     return buffer
 
 
 async def keep(call: InboundCall) -> bytes:
-    """Keeps what it sees."""
+    """Keep a view of the payload."""
     kept.append(call.view())
     return b""
 
@@ -138,7 +138,7 @@ async def opened(open_pair: OpenPair, limits: WireLimits = SMALL) -> AsyncIterat
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    while not condition():  # about threads and timers as often as not
+    while not condition():  # often a condition of threads and timers
         await trio.sleep(0.001)
 
 
@@ -202,7 +202,7 @@ async def test_no_byte_of_it_crosses_the_socket(unix: Carrier) -> None:
 
 
 async def test_an_end_that_does_not_want_it_gets_bytes(unix: Carrier) -> None:
-    """And so does an older one, which has never heard of it."""
+    """An older end, which does not know the feature, gets bytes as well."""
     async with opened(unix.open_pair, evolve(SMALL, max_segment_bytes=0)) as pair:
         for channel in pair:
             assert not _by_descriptor(channel)
@@ -260,7 +260,7 @@ async def test_a_view_outlives_its_channel(unix: Carrier) -> None:
 
 
 async def test_what_is_passed_on_is_not_copied(unix: Carrier) -> None:
-    """As a host does that calls one function for another."""
+    """A host that calls one function for another passes the payload on."""
     async with opened(unix.open_pair) as (host, agent):
         response = await host.request("share", b"2000000")
         assert (await host.request("look", response.body)).payload == b"1 2000000 shared"
@@ -278,7 +278,7 @@ async def test_what_is_passed_on_is_not_copied(unix: Carrier) -> None:
 async def test_bytes_take_to_segments_when_it_pays(unix: Carrier) -> None:
     payload = os.urandom(SIZE)
     async with opened(unix.open_pair) as (host, agent):
-        for _ in range(WORTH_KEEPING + 1):  # the last of them asks
+        for _ in range(WORTH_KEEPING + 1):  # the last call asks the peer for segments
             assert (await host.request("echo", payload)).payload == payload
         before = host.statistics().bytes_sent
         assert before > WORTH_KEEPING * SIZE
@@ -306,7 +306,7 @@ async def test_no_more_is_kept_than_the_limit(unix: Carrier) -> None:
             for _ in range(2 * WORTH_KEEPING):
                 await host.request("look", bytes(size))
             assert host.statistics().kept_bytes <= SMALL.segment_pool_bytes
-        for number in range(5):  # all that there may be, in use at once, and one more
+        for number in range(5):  # all segments in use at once, and one more
             await host.request("keep", bytes(SIZE + number))
         assert SIZE < host.statistics().kept_bytes <= SMALL.segment_pool_bytes
 
@@ -323,7 +323,7 @@ async def test_what_is_not_used_is_freed_after_a_while(
 
 @pytest.mark.slow
 async def test_what_a_function_keeps_is_told_when_it_lets_go(unix: Carrier) -> None:
-    """Nobody says anything else meanwhile; and it may let go in any thread."""
+    """No other frame is sent meanwhile, and the function may release the view in any thread."""
     async with opened(unix.open_pair) as (host, agent):
         await host.request("keep", filled(SIZE))
         await park()
@@ -360,7 +360,7 @@ async def test_a_segment_that_nobody_can_write_to_is_handed_on_by_functions(unix
         buffer.seal()
         assert (await host.request("hand_on", buffer)).payload == b"1 2097152 shared"
         assert agent.statistics().bytes_sent < 2 * KIB
-        # One that the host may write to again is not: its bytes are, if they are not too many.
+        # The host keeps such a segment for reuse, so the payload's bytes are copied, if they are few.
         assert (await host.request("hand_on", filled(SIZE))).payload == b"1 262144 shared"
         assert agent.statistics().bytes_sent > SIZE
 
@@ -394,10 +394,10 @@ async def test_who_keeps_too_much_gets_no_more(unix: Carrier) -> None:
         with pytest.raises(Overloaded, match=r"6291456 bytes in 3 shared buffers; it takes 6291"):
             await host.request("keep", filled(1 * MIB))
         before = host.statistics().bytes_sent
-        await host.request("keep", filled(SIZE))  # that can be sent as bytes
+        await host.request("keep", filled(SIZE))  # can be sent as bytes
         assert host.statistics().bytes_sent - before > SIZE
         kept.clear()
-        await host.request("look", b"")  # whose answer says so
+        await host.request("look", b"")  # its answer brings the release
         await host.request("keep", filled(1 * MIB))
 
 
@@ -422,7 +422,7 @@ async def test_arguments_nobody_looks_at_leave_nothing(unix: Carrier) -> None:
 
 
 async def test_segments_and_small_calls_do_not_mix(unix: Carrier) -> None:
-    """With a socket that takes a few bytes at a time, so that frames are sent in pieces."""
+    """The socket takes a few bytes at a time, so that frames are sent in pieces."""
     async with opened(unix.open_pair) as (host, agent):
         for channel in (host, agent):
             stream = channel._pipe._stream  # type: ignore[attr-defined]  # of a socket's
@@ -457,7 +457,7 @@ async def test_r4_cancelled_at_any_step_nothing_is_left(unix: Carrier, function:
 
     async def check(pair: Pair) -> None:
         host, agent = pair
-        gc.collect()  # what was cancelled may be in a cycle with the exception that says so
+        gc.collect()  # the exception may hold the cancelled payload in a cycle
         assert (await host.request("look", buffer)).payload == b"1 262144 shared"
         await wait_until(
             lambda: (
@@ -478,7 +478,7 @@ async def test_r4_cancelled_at_any_step_nothing_is_left(unix: Carrier, function:
 
 @asynccontextmanager
 async def hostile(unix: Carrier) -> AsyncIterator[tuple[CommunicationChannel, RawPeer]]:
-    """A host's channel, and an instance that may pass descriptors."""
+    """Open a host's channel, and an instance that may pass descriptors."""
     async with unix.open_raw(
         service=FUNCTIONS, limits=SMALL, peer_limits=SMALL, features=[SEGMENTS]
     ) as (host, peer):
@@ -506,7 +506,7 @@ def pass_along(peer: RawPeer, data: bytes, *passed: Descriptor) -> None:
 
 
 def sealed(size: int, seals: int, *, whole: int | None = None, beyond_end: int = 0) -> Descriptor:
-    """A memory file of which so many bytes are there, and more behind its end."""
+    """Return a memory file with memory for ``size`` bytes, and for more beyond its end."""
     made = Descriptor(os.memfd_create("hostile", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC))
     os.ftruncate(made.fileno, size)
     if whole != 0:
@@ -558,7 +558,7 @@ async def test_what_is_not_as_it_should_be_ends_the_connection(
 async def test_memory_beyond_the_end_does_not_pass_for_what_is_missing(
     unix: Carrier, before_end: int
 ) -> None:
-    """A view of a hole takes memory of whoever reads it."""
+    """Reading a hole would allocate memory in the reader's process."""
     made = sealed(2 * MIB, FINAL, whole=before_end, beyond_end=2 * MIB)
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(2 * MIB), made)
@@ -575,7 +575,7 @@ async def test_r18_memory_beyond_the_end_is_freed_and_not_kept_with_a_view(unix:
 
 
 async def test_r18_a_view_keeps_no_more_than_its_bytes_when_the_peer_is_gone(unix: Carrier) -> None:
-    """A small payload in a large file is copied, so nothing keeps the file."""
+    """A small payload in a large file is copied, so that the file can be freed."""
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(1000, name="keep"), sealed(4 * MIB, FINAL, beyond_end=MIB))
         await peer.receive(RESPONSE)
@@ -606,10 +606,10 @@ def allocated(made: Descriptor) -> int:
 
 
 def memory_files() -> list[str]:
-    """The names of those that are open here."""
+    """Return the names of the memory files that are open in this process."""
     found = []
     for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that listed them
+        with suppress(FileNotFoundError):  # the descriptor of the listing itself
             link = os.readlink(f"/proc/self/fd/{number}")
             if link.startswith("/memfd:"):
                 found.append(link.removeprefix("/memfd:").partition(" ")[0])
@@ -648,7 +648,7 @@ async def test_two_descriptors_at_once_are_one_too_many(unix: Carrier) -> None:
 
 
 async def test_a_hundred_are_not_even_taken(unix: Carrier) -> None:
-    """The kernel hands over as many as there is room for, and closes the others."""
+    """The kernel passes as many as there is room for, and closes the others."""
     async with hostile(unix) as (host, peer):
         made = sealed(SIZE, FINAL)
         pass_along(peer, announcing(SIZE), *[made] * 100)
@@ -698,7 +698,7 @@ async def test_r18_what_a_peer_may_have_mapped_here_is_bounded(unix: Carrier) ->
         pass_along(peer, announcing(4 * MIB, 0, 2, name="keep"), made)
         await peer.receive(RESPONSE)
         assert host.statistics().borrowed_bytes == 4 * MIB
-        # A large file counts whole, however little of it is said to be payload.
+        # A large file counts in full, even if little of it is payload.
         pass_along(peer, announcing(1000, 1, 4, name="sleep"), made)
         await expect_expelled(host, "more than 6291456 bytes in all")
 
@@ -713,7 +713,7 @@ async def test_what_is_too_large_for_bytes_is_not_made_into_some(unix: Carrier) 
 
 
 async def test_descriptors_nobody_agreed_on_are_closed_unseen(unix: Carrier) -> None:
-    """Before the question whether they may come, and on connections that know nothing of them."""
+    """Before the features are agreed on, and on connections without the feature."""
     for features in ([SEGMENTS], []):
         async with unix.open_raw(service=FUNCTIONS, limits=SMALL, features=features) as (
             host,
@@ -786,7 +786,7 @@ async def test_what_arrives_with_the_end_of_a_connection_is_closed(unix: Carrier
         assert memory_files() == ["hostile"]
         await peer.reset()
         await host.closed.wait()
-        assert memory_files() == []  # though somebody still has the channel
+        assert memory_files() == []  # although the test still holds the channel
 
 
 # -- no descriptor is left -------------------------------------------------------------------------------
@@ -794,7 +794,7 @@ async def test_what_arrives_with_the_end_of_a_connection_is_closed(unix: Carrier
 
 @asynccontextmanager
 async def no_more_descriptors() -> AsyncIterator[None]:
-    """Nothing can be opened in this process."""
+    """Leave no free descriptor in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = {int(each) for each in os.listdir("/proc/self/fd")}
     fillers = [os.dup(0) for number in range(max(used)) if number not in used]
@@ -813,7 +813,7 @@ async def no_more_descriptors() -> AsyncIterator[None]:
 async def test_r23_without_descriptors_only_that_call_fails(unix: Carrier) -> None:
     async with opened(unix.open_pair) as (host, agent):
         buffer = filled(SIZE)
-        await host.request("look", buffer)  # the question has been asked
+        await host.request("look", buffer)  # the features have been agreed on
         await agent.request("look", filled(SIZE))
         pre_made = filled(SIZE)
         pre_made.seal()

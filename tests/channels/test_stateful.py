@@ -1,8 +1,8 @@
-"""A channel between two ends that do anything at any time, against a model of what must come of it.
+"""A channel whose two ends do anything at any time, compared with a model of the results.
 
-The model: every call ends exactly once, with its own result or a typed error; items come back in
-order, each at most once; whoever is cancelled has sent or taken nothing half; and when all is over,
-nothing is held: no slot, no handler, no credit.
+The model: every call ends exactly once, with its own result or a typed error. Items come back in order,
+each at most once. A cancelled operation has sent or taken either all or nothing. At the end no slot, no
+handler and no credit is held.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ timeouts = st.sampled_from([0.5, 3.0, 1000.0])
 
 @attrs.define(eq=False)
 class Call:
-    """A call, and what became of it."""
+    """A call, and its outcome."""
 
     side: int
     function: str
@@ -64,7 +64,7 @@ class Call:
 
 @attrs.define(eq=False)
 class Stream:
-    """A stream that gives back what it gets, and what went in and came out."""
+    """A stream that echoes its items, with the items sent and received."""
 
     side: int
     channel: CommunicationChannel
@@ -72,11 +72,11 @@ class Stream:
     leave: trio.Event
     sent: list[bytes] = attrs.field(factory=list)
     received: list[bytes] = attrs.field(factory=list)
-    is_complete: bool = False  # no further item will be sent
+    is_complete: bool = False  # whether no further item will be sent
 
 
 class ChannelMachine(TrioStateMachine):
-    """Rules for both ends at once."""
+    """Rules for both ends of a channel."""
 
     open_pair: OpenPair
 
@@ -146,7 +146,7 @@ class ChannelMachine(TrioStateMachine):
         self.judge(call)
 
     def judge(self, call: Call) -> None:
-        """Whether it has ended as such a call may end, and once."""
+        """Assert that a call has ended once, with an outcome that is allowed for it."""
         (end,) = call.ended
         late = trio.current_time() - call.begun >= call.timeout - 1e-9
         if end == "cancelled":
@@ -218,7 +218,7 @@ class ChannelMachine(TrioStateMachine):
             return
         item = b"%d " % len(stream.sent) + bytes(size)
         try:
-            with trio.move_on_after(0.001):  # in vain if there is no credit; then it was not sent
+            with trio.move_on_after(0.001):  # without credit nothing is sent
                 await stream.stream.send(item)
                 stream.sent.append(item)
         except SpearError as error:
@@ -322,7 +322,7 @@ class ChannelMachine(TrioStateMachine):
         assert all(len(call.ended) <= 1 for call in self.all_calls)
 
     async def come_to_rest(self) -> None:
-        """After the last rule: let everybody finish, then look for what is left over."""
+        """Let all tasks finish after the last rule, then check for leftovers."""
         for call in self.all_calls:
             call.gate.set()
         for stream in self.all_streams:
@@ -350,13 +350,13 @@ class ChannelMachine(TrioStateMachine):
 
 
 class MemoryMachine(ChannelMachine):
-    """Over no bytes at all."""
+    """The machine with a channel in memory, without bytes."""
 
     open_pair = staticmethod(open_in_memory)
 
 
 class StreamMachine(ChannelMachine):
-    """Over bytes."""
+    """The machine with a channel over a byte stream."""
 
     open_pair = staticmethod(MEMORY_STREAM.open_pair)
 

@@ -1,4 +1,4 @@
-"""The latency histogram: its buckets, its borders, its answers."""
+"""The latency histogram: its buckets, their bounds, its quantiles."""
 
 from __future__ import annotations
 

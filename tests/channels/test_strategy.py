@@ -1,4 +1,4 @@
-"""Faults of a strategy are reported when it is made, or when a host is given it."""
+"""A faulty strategy is refused when it is created, or when a host gets it."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def test_the_reach_of_a_strategy_is_one_of_three(reach: object) -> None:
     ],
 )
 async def test_a_factory_takes_nothing_but_strategies(strategies: object, complaint: str) -> None:
-    opening = open_communication_factory(strategies=strategies)  # type: ignore[arg-type]  # as above
+    opening = open_communication_factory(strategies=strategies)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(ConfigurationError, match=complaint):
         await opening.__aenter__()

@@ -1,4 +1,4 @@
-"""The public test tools, where the tests that use them do not show what they do."""
+"""The public test tools, in ways that the tests using them do not cover."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-# -- state machines that live in a Trio run -------------------------------------------------------
+# -- state machines that run in Trio --------------------------------------------------------------
 
 
 def run(machine: type[TrioStateMachine]) -> None:
@@ -183,7 +183,7 @@ def test_names_that_are_not_there() -> None:
     assert spear.testing.TrioStateMachine is TrioStateMachine
 
 
-# -- the instance that is driven by hand ----------------------------------------------------------
+# -- the instance that a test drives by hand ------------------------------------------------------
 
 
 async def test_a_raw_peer_is_refused_like_anybody_else() -> None:

@@ -1,4 +1,4 @@
-"""Handlers: their tasks and scopes are used again, and nothing of one call gets into the next."""
+"""Handlers: tasks and scopes are reused, and no state of a call leaks into the next one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ note: ContextVar[str] = ContextVar("note", default="clean")
 async def serving(
     limits: WireLimits | None = None, **handlers: CallHandler
 ) -> AsyncIterator[tuple[CommunicationChannel, Functions]]:
-    """A caller's channel, and the functions at its other end."""
+    """Open a caller's channel, with the functions at its other end."""
     functions = Functions(handlers)
     async with open_in_memory(
         agent_service=functions, functions=functions.names, limits=limits or WireLimits()
@@ -139,7 +139,7 @@ async def test_no_more_than_64_workers_are_kept() -> None:
 async def test_a_handler_that_ignores_its_cancellation_keeps_its_slot(
     autojump_clock: MockClock,
 ) -> None:
-    """And what it returns is dropped where it is."""
+    """The handler's late result is discarded."""
 
     async def stubborn(call: InboundCall) -> bytes:
         with trio.CancelScope(shield=True):
@@ -205,7 +205,7 @@ async def test_a_group_of_exceptions_is_reported_as_one() -> None:
 
 
 async def test_a_group_with_a_cancellation_in_it() -> None:
-    """What a nursery raises when a task of it fails while the call is being cancelled."""
+    """A nursery raises such a group when one of its tasks fails while the call is being cancelled."""
 
     async def fail_while_cancelled(call: InboundCall) -> bytes:
         async def fail() -> None:
@@ -233,7 +233,7 @@ async def test_a_group_with_a_cancellation_in_it() -> None:
 
 
 async def test_a_group_that_the_host_cancels_says_what_went_wrong_in_it() -> None:
-    """Not the call was cancelled but the channel's own nursery, or a scope of the handler's."""
+    """The channel's own nursery, or a scope of the handler, was cancelled, not the call."""
 
     async def cancel_itself(call: InboundCall) -> bytes:
         raise BaseExceptionGroup(
@@ -250,7 +250,7 @@ def _cancelled() -> BaseException:
 
 
 async def test_closing_the_channel_tells_the_caller_that_its_function_was_cancelled() -> None:
-    """The function ends because its side is closing, not because anybody gave up."""
+    """The function ends because its side is closing, not because the caller cancelled the call."""
     functions = Functions({"sleep": sleep})
     pair = MEMORY_STREAM.open_pair(agent_service=functions, functions=functions.names)
     async with pair as (host, agent), trio.open_nursery() as nursery:
@@ -271,7 +271,7 @@ async def test_closing_the_channel_tells_the_caller_that_its_function_was_cancel
 
 
 async def test_a_handler_that_returns_what_cannot_be_sent_fails_its_call_alone() -> None:
-    """A service is other people's code."""
+    """A service may be foreign code."""
 
     class Odd:
         names = ("odd",)
@@ -367,7 +367,7 @@ async def test_a_progress_callback_that_fails_fails_its_call_alone() -> None:
 async def test_a_progress_callback_that_wants_to_end_the_program_harms_no_channel(
     unix: Carrier, error: type[BaseException]
 ) -> None:
-    """Whatever it raises is raised by its own call."""
+    """Its exception is raised by its own call."""
 
     async def report(call: InboundCall) -> bytes:
         call.report_progress(b"1")
@@ -385,7 +385,7 @@ async def test_a_progress_callback_that_wants_to_end_the_program_harms_no_channe
 
 
 async def test_a_progress_callback_may_fail_when_the_answer_is_there_already() -> None:
-    """Report and answer arrive together: the call is over before it is cancelled."""
+    """Report and answer arrive together: the call has ended before it is cancelled."""
 
     async def report(call: InboundCall) -> bytes:
         call.report_progress(b"done soon")
@@ -435,11 +435,11 @@ async def test_a_call_that_arrives_as_the_workers_are_cancelled_wakes_none_of_th
         with pytest.raises(ChannelClosed):
             await host.request("echo")
 
-    for _ in range(50):  # in each pass the scheduler draws an order
+    for _ in range(50):  # the scheduler draws a new order in each pass
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as scope:
                 async with serving(echo=echo) as (host, _):
-                    await host.request("echo")  # its worker is parked now
+                    await host.request("echo")  # its worker is idle now
                     nursery.start_soon(fail, host)
                     await trio.lowlevel.checkpoint()
                     scope.cancel()
