@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def own_temporary_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Sockets and directories of this test, and of nobody else. Short, as a socket's path must be."""
-    tmp_path_factory.getbasetemp()  # pytest's own is not to be in there
+    """A short path for the sockets and directories of this test alone."""
+    tmp_path_factory.getbasetemp()  # pytest makes its own base directory elsewhere
     path = tempfile.mkdtemp(prefix="cl-")
     monkeypatch.setattr(tempfile, "tempdir", path)
     monkeypatch.setenv("TMPDIR", path)
@@ -47,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def terminal(here: Path) -> Terminal:
-    """Runs the command there."""
+    """A terminal that runs the command in ``here`` as a process."""
     return Terminal(here)
 
 
@@ -55,7 +55,7 @@ def terminal(here: Path) -> Terminal:
 def run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> Run:
-    """The same inside this process, which takes half the time."""
+    """A function that runs the command in ``here`` inside this process, in half the time."""
 
     def run(*words: str, stdin: bytes = b"") -> Finished:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -68,7 +68,7 @@ def run(
 
 @pytest.fixture
 def host(hosting: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """The module's own host, as the one that the commands of this process find."""
+    """The module's host, which the commands of this process find."""
     for name, value in hosting.environment.items():
         monkeypatch.setenv(name, value)
     return hosting

@@ -1,10 +1,10 @@
-"""What a host tells of itself, made up: for what depends on numbers that no real one has."""
+"""Made-up documents of a host, for output that depends on numbers that no real host has."""
 
 from __future__ import annotations
 
 
 def function(calls: int, *, failures: int = 0, mean: float = 0.001) -> dict[str, object]:
-    """Statistics of a function."""
+    """Return the statistics of a function."""
     return {
         "calls": calls,
         "failures": {"FunctionRaised": failures} if failures else {},
@@ -26,7 +26,7 @@ def instance(
     cpu: float = 1.0,
     memory: int | None = 32 << 20,
 ) -> dict[str, object]:
-    """An instance."""
+    """Return the document of an instance."""
     return {
         "id": f"process:{deployment}-{number}#1",
         "deployment": deployment,
@@ -50,7 +50,7 @@ def deployment(
     reason: str = "",
     tail: str = "",
 ) -> dict[str, object]:
-    """A deployment."""
+    """Return the document of a deployment."""
     return {
         "name": name,
         "state": state,
@@ -70,7 +70,7 @@ def deployment(
 
 
 def snapshot(time: float, *deployments: dict[str, object]) -> dict[str, object]:
-    """All that a host tells at a time."""
+    """Return the documents of a host at a time."""
     return {
         "time": time,
         "name": "default",

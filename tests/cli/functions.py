@@ -1,4 +1,4 @@
-"""Functions for people at terminals: shop.py in the tests."""
+"""Functions for the tests of the command line: shop.py there."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ app = spear.Agent("shop")
 async def life() -> AsyncIterator[None]:
     yield
     if "FAREWELL" in os.environ:
-        print(os.environ["FAREWELL"])  # noqa: T201  # what people do
+        print(os.environ["FAREWELL"])  # noqa: T201  # as users do
 
 
 @app.function
 async def echo(*values: object, **named: object) -> object:
-    """What came, as it came."""
+    """Return the arguments unchanged."""
     return [*values, named] if named else values[0] if len(values) == 1 else list(values)
 
 
@@ -110,14 +110,14 @@ async def fountain() -> AsyncIterator[str]:
 
 @app.function
 async def wait() -> None:
-    print("waiting in", os.getpid())  # noqa: T201  # what people do
+    print("waiting in", os.getpid())  # noqa: T201  # as users do
     await trio.sleep_forever()
 
 
 @app.function
 async def speak(text: str) -> str:
-    print(f"out {text}")  # noqa: T201  # what people do
-    print(f"err {text}", file=sys.stderr)  # noqa: T201  # what people do
+    print(f"out {text}")  # noqa: T201  # as users do
+    print(f"err {text}", file=sys.stderr)  # noqa: T201  # as users do
     spear.context().logger.info("log %s", text)
     return "said"
 
@@ -129,7 +129,7 @@ async def boom(text: str = "it broke") -> None:
 
 @app.function
 async def crash() -> None:
-    print("last words", file=sys.stderr)  # noqa: T201  # what people do
+    print("last words", file=sys.stderr)  # noqa: T201  # as users do
     os._exit(3)
 
 
@@ -156,13 +156,13 @@ async def variables(*names: str) -> list[str | None]:
 @app.function
 def chatter(lines: int) -> int:
     for line in range(lines):
-        print("line", line)  # noqa: T201  # what people do
+        print("line", line)  # noqa: T201  # as users do
     return lines
 
 
 @app.function
 def write_everywhere() -> str:
-    """To what is standard output, whatever way one takes there."""
+    """Write to standard output in several ways."""
     sys.stdout.write("written without an end of line")
     os.write(1, b"by the system\n")
     subprocess.run(["echo", "by a child"], check=True)

@@ -1,4 +1,4 @@
-"""Running ``spear`` as people do, and inside the test."""
+"""Running ``spear`` as a process, and inside the test."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if not Path(COMMAND[0]).exists():
 NO_OUTPUT = b"spear: standard output is closed: give the command one, such as /dev/null\n"
 
 PATIENCE_SECONDS = 20.0
-"""For a whole run of the command, on a machine that is busy with something else."""
+"""Seconds for a run of the command, on a busy machine."""
 
 
 @attrs.frozen
 class Finished:
-    """A run of the command that has ended."""
+    """The result of a run of the command."""
 
     status: int
     output: bytes
@@ -38,13 +38,13 @@ class Finished:
 
 
 class Run(Protocol):
-    """Runs the command to its end."""
+    """A function that runs the command to its end."""
 
     def __call__(self, *words: str, stdin: bytes = b"") -> Finished: ...
 
 
 def completions(run: Run, *words: str) -> list[str]:
-    """What a shell is told that the last of these words may become."""
+    """Return a shell's completions of the last of these words."""
     done = run("completion", "--words", *words)
     assert (done.status, done.errors) == (0, "")
     return done.output.decode().splitlines()
@@ -52,12 +52,12 @@ def completions(run: Run, *words: str) -> list[str]:
 
 @attrs.frozen
 class Terminal:
-    """Runs ``spear`` in a directory, as a process."""
+    """A directory in which ``spear`` is run, as a process."""
 
     place: Path
 
     def run(self, *words: str, stdin: bytes = b"", stdout: IO[bytes] | int = PIPE) -> Finished:
-        """A whole run."""
+        """Run the command to its end."""
         done = subprocess.run(
             [*COMMAND, *words],
             cwd=self.place,
@@ -71,7 +71,7 @@ class Terminal:
 
     @contextmanager
     def start(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A run to be watched; killed if the test does not wait for its end."""
+        """Start the command; yield the process, and kill it if the test does not wait for its end."""
         with subprocess.Popen(
             [*COMMAND, *words],
             cwd=self.place,
@@ -86,7 +86,7 @@ class Terminal:
 
 
 def read_until(pipe: IO[bytes] | None, wanted: bytes) -> bytes:
-    """The first line that contains what is wanted."""
+    """Return the first line that contains ``wanted``."""
     assert pipe is not None
     for line in pipe:
         if wanted in line:
@@ -95,7 +95,7 @@ def read_until(pipe: IO[bytes] | None, wanted: bytes) -> bytes:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not count."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -104,7 +104,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_dead(pid: int) -> None:
-    """Wait until a process that is no child of ours has ended."""
+    """Wait until a process that is no child of this one has ended."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,6 +1,6 @@
 """Makes ``docs/images/top.svg``: ``python -m tests.cli.picture docs/images/top.svg``.
 
-A real host with the examples' functions, under some load, and one that crashes.
+Shows a real host with the examples' functions under some load, and one deployment that crashes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PAUSES = {"refund": 0.2, "legacy.convert": 0.5, "fingerprint": 0.02, "primes": 0
 
 
 def load(host: Host, function: str, arguments: list[object], stop: threading.Event) -> None:
-    """Call a function again and again."""
+    """Call a function repeatedly until ``stop`` is set."""
     connection = host.connect()
     body = json.dumps(arguments)
     headers = {"Content-Type": "application/json"}
@@ -69,7 +69,7 @@ def load(host: Host, function: str, arguments: list[object], stop: threading.Eve
 
 
 def main(path: str) -> None:
-    """Draw it."""
+    """Draw the picture, and write it to ``path``."""
     place = Path(tempfile.mkdtemp(prefix="sp-"))
     stop = threading.Event()
     try:
@@ -87,7 +87,7 @@ def main(path: str) -> None:
                 screen.resize(80, 30)
                 screen.wait_until(lambda text: " 4s\n" in text.partition("\n\n")[0])
                 Path(path).write_text(screen.picture(), encoding="utf-8")
-                print(screen.text)  # noqa: T201  # for whoever draws it
+                print(screen.text)  # noqa: T201  # for the user of this program
                 screen.type("q")
                 screen.wait_ended()
             stop.set()

@@ -1,4 +1,4 @@
-"""A command on a terminal of its own, and what that shows; also as a picture."""
+"""A command on a terminal of its own, with the contents of the screen, also as a picture."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Screen:
     """A terminal, and a command on it.
 
     Attributes:
-        process: the command.
-        before: how the terminal treated keys before the command began.
-        raw: everything that it has written.
+        process: the command's process.
+        before: attributes of the terminal before the command began.
+        raw: all bytes that the command has written.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], master: int, before: list[object]) -> None:
@@ -43,16 +43,16 @@ class Screen:
 
     @property
     def lines(self) -> list[str]:
-        """What stands there."""
+        """The lines on the screen."""
         return [line.rstrip() for line in self._screen.display]
 
     @property
     def text(self) -> str:
-        """What stands there, as one text."""
+        """The contents of the screen, as one text."""
         return "\n".join(self.lines)
 
     def is_plain(self) -> bool:
-        """Whether everything has the terminal's own colours."""
+        """Return whether all characters have the terminal's default colours."""
         return all(
             (cell.fg, cell.bg, cell.bold, cell.reverse) == ("default", "default", False, False)
             for line in self._screen.buffer.values()
@@ -60,7 +60,7 @@ class Screen:
         )
 
     def resize(self, columns: int, lines: int) -> None:
-        """Make it larger or smaller; the kernel tells the command."""
+        """Change the size of the terminal; the kernel notifies the command."""
         self._screen.resize(lines, columns)
         set_size(self._master, columns, lines)
 
@@ -73,18 +73,18 @@ class Screen:
         os.write(self._master, keys.encode())
 
     def read(self) -> bool:
-        """Take what the command writes next; False at its end."""
+        """Process the command's next output; return False at its end."""
         assert select.select([self._master], [], [], PATIENCE_SECONDS)[0], self.text
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # nobody has the other end
+        except OSError:  # the other end is closed
             return False
         self.raw += data
         self._stream.feed(data)
         return bool(data)
 
     def wait_until(self, is_so: Callable[[str], bool]) -> str:
-        """Read until what stands there is as it should be."""
+        """Read until the contents of the screen satisfy ``is_so``."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not is_so(self.text):
             assert time.monotonic() < deadline, self.text
@@ -92,22 +92,22 @@ class Screen:
         return self.text
 
     def wait_ended(self) -> int:
-        """Read to the end; the command's exit status."""
+        """Read to the end; return the command's exit status."""
         while self.read():
             pass
         return self.process.wait(PATIENCE_SECONDS)
 
     def attributes(self) -> list[object]:
-        """How the terminal treats keys now."""
+        """Return the terminal's attributes now."""
         return termios.tcgetattr(self._master)
 
     def picture(self) -> str:
-        """What stands there, as SVG."""
+        """Return the screen as SVG."""
         return draw(self._screen)
 
 
 def set_size(terminal: int, columns: int, lines: int) -> None:
-    """Tell a terminal how large it is."""
+    """Set the size of a terminal."""
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
@@ -115,7 +115,7 @@ def set_size(terminal: int, columns: int, lines: int) -> None:
 def on_screen(
     *words: str, environment: dict[str, str], command: Sequence[str] = COMMAND
 ) -> Iterator[Screen]:
-    """``spear`` on a terminal of its own; killed at the end, if it runs then."""
+    """Run ``spear`` on a terminal of its own; kill it at the end if it still runs."""
     master, slave = os.openpty()
     set_size(master, COLUMNS, LINES)
     before = termios.tcgetattr(master)
@@ -128,12 +128,12 @@ def on_screen(
             stderr=slave,
         ) as process:
             try:
-                os.close(slave)  # the end of the command is the end of what can be read
+                os.close(slave)  # at the end of the command, reading ends
                 yield Screen(process, master, before)
             finally:
                 process.kill()
     finally:
-        with suppress(OSError):  # the test has done so
+        with suppress(OSError):  # the test has closed it
             os.close(master)
 
 
@@ -152,7 +152,7 @@ COLOURS: Final = {
 
 
 def draw(screen: pyte.Screen) -> str:
-    """A screen as SVG: each run of characters that look alike is a text of fixed length."""
+    """Return a screen as SVG: each run of equally formatted characters is a text of fixed length."""
     width = screen.columns * CELL[0] + 2 * MARGIN
     height = screen.lines * CELL[1] + 2 * MARGIN + TITLE
     fonts = "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace"
@@ -186,7 +186,7 @@ def draw(screen: pyte.Screen) -> str:
 
 
 def runs(screen: pyte.Screen, number: int) -> Iterator[tuple[int, str, pyte.screens.Char]]:
-    """(column, text, how it looks) of a line, in pieces that look alike and have no wide gaps."""
+    """Yield (column, text, format) of a line's runs: equally formatted, without wide gaps."""
     line = screen.buffer[number]
     start, text = 0, ""
     for column in range(screen.columns):

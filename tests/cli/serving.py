@@ -1,4 +1,4 @@
-"""Running ``spear serve``, and asking it."""
+"""Helpers that run ``spear serve``, and send requests to it."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class Host:
     """A host that serves.
 
     Attributes:
-        said: what it has said of itself.
-        place: its working directory; sockets are in a directory of it.
+        said: what the host has printed about itself.
+        place: its working directory, which contains the directories of its sockets.
     """
 
     process: subprocess.Popen[bytes]
@@ -114,18 +114,18 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What finds it."""
+        """Environment variables with which commands find the host."""
         return {"XDG_RUNTIME_DIR": str(self.place / "run")}
 
     def connect(self) -> http.client.HTTPConnection:
-        """To its port."""
+        """Connect to the host's port."""
         urls = self.said["urls"]
         assert isinstance(urls, list)
         port = int(str(urls[0]).rpartition(":")[2])
         return http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """(status, body) of what it answers."""
+        """Send a GET request; return (status, body)."""
         connection = self.connect()
         try:
             connection.request("GET", path)
@@ -135,27 +135,27 @@ class Host:
             connection.close()
 
     def greeting(self) -> bytes:
-        """What ``till.greet`` says."""
+        """Return the result of ``till.greet``."""
         with self.invoke("till.greet") as call:
             return call.communicate(timeout=PATIENCE_SECONDS)[0].strip()
 
     def hear(self, wanted: str) -> str:
-        """The next line of standard error that contains this."""
+        """Return the next line of standard error that contains ``wanted``."""
         return read_until(self.process.stderr, wanted.encode()).decode()
 
     def send(self, number: signal.Signals) -> None:
-        """A signal."""
+        """Send a signal to the host."""
         self.process.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        """(exit status, the rest of standard error) after a signal."""
+        """End the host by a signal; return (exit status, the rest of standard error)."""
         self.send(number)
         _, errors = self.process.communicate(timeout=PATIENCE_SECONDS)
         return self.process.returncode, errors.decode()
 
     @contextmanager
     def ask(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A command that goes on while the test does something else; killed at the end."""
+        """Start a command against the host, yield its process, and kill it at the end."""
         with subprocess.Popen(
             [*COMMAND, *words],
             cwd=self.place,
@@ -170,7 +170,7 @@ class Host:
                 process.kill()
 
     def invoke(self, *words: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """``spear invoke``, likewise."""
+        """Start ``spear invoke``, like :meth:`ask`."""
         return self.ask("invoke", *words)
 
 
@@ -182,12 +182,12 @@ def serving(
     directory: Path | None = None,
     prefix: Sequence[str] = (),
 ) -> Iterator[Host]:
-    """``spear serve --json`` in a directory, on any port; ended at the end, if it runs then.
+    """Run ``spear serve --json`` in a directory, on any port; stop it at the end if it still runs.
 
-    Its sockets and temporary files are in ``place``, and so is it, if no other directory is said. The
-    prefix is a command that runs it.
+    Its sockets and temporary files are in ``place``. Its working directory is ``directory``, or else
+    ``place``. The prefix is a command that runs it.
     """
-    for name in ("run", "tmp"):  # one that is killed leaves directories behind
+    for name in ("run", "tmp"):  # a killed host leaves directories behind
         (place / name).mkdir(exist_ok=True)
     (place / "till.py").exists() or (place / "till.py").write_text(TILL)
     process = subprocess.Popen(
@@ -220,7 +220,7 @@ def serving(
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look until something is so."""
+    """Wait until ``is_so()`` is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_so():
         assert time.monotonic() < deadline, "it never came to that"

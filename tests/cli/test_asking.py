@@ -1,4 +1,4 @@
-"""The commands that ask a running host: one host for most of these tests."""
+"""The commands that ask a running host; most of these tests share one host."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def test_what_was_written(host: Host, run: Run) -> None:
 @pytest.mark.parametrize("names", [["till"], []])
 def test_what_is_being_written(host: Host, run: Run, names: list[str]) -> None:
     with host.ask("logs", *names, "-f", "-n", "0") as process:
-        # It may not have begun to follow yet.
+        # The command may not have begun to follow yet.
         def is_heard() -> bool:
             run("invoke", "say", "now")
             assert process.stdout is not None
@@ -342,7 +342,7 @@ def test_new_ones_instead_of_the_old(host: Host, run: Run) -> None:
     assert done.status == 6
     assert "--- stderr ---\nTraceback " in done.errors
     assert done.errors.endswith("ValueError: no good\n")
-    done = run("scale", "shop", "2")  # which loads it to fork it
+    done = run("scale", "shop", "2")  # loads the file for a zygote
     assert (done.status, done.errors.endswith("ValueError: no good\n")) == (6, True)
     assert b" shop-zygote#1 stderr: Traceback " in run("logs", "shop").output
     run("scale", "shop", "1")
@@ -403,7 +403,7 @@ def test_a_drain_that_nobody_waits_for(
 def test_a_deployment_that_is_not_well(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its reason, and what its instances have written last."""
+    """Shows the reason, and the last output of the instances."""
     (tmp_path / "till.py").write_text(TILL)
     (tmp_path / "spear.toml").write_text(
         '[functions.till]\nsource = "till.py"\n'

@@ -1,4 +1,4 @@
-"""``spear call`` in a directory that is not ours; as a process wherever that could matter."""
+"""``spear call`` in a directory outside of the repository; in a new process where that could matter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .helpers import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow  # each starts processes
+pytestmark = pytest.mark.slow  # each test starts processes
 
 
 def test_the_result_is_json_on_standard_output(terminal: Terminal) -> None:
@@ -72,7 +72,7 @@ def test_a_stream_is_printed_as_it_comes(terminal: Terminal) -> None:
 
 
 def test_who_does_not_read_standard_error_stops_nothing(terminal: Terminal) -> None:
-    """Four times what a pipe holds."""
+    """Writes four times as much as a pipe holds."""
     with terminal.start("call", "shop.py:complain", "12000") as process:
         assert read_until(process.stdout, b"said") == b'"said"\n'
         process.send_signal(signal.SIGINT)
@@ -121,7 +121,7 @@ def test_streams_of_values_and_of_bytes(run: Run) -> None:
 
 def test_a_terminal_that_goes_away_leaves_nothing(terminal: Terminal) -> None:
     """The directory of the test's temporary files is empty afterwards."""
-    # Whoever runs the tests under nohup ignores the signal, which children inherit.
+    # Under nohup this process ignores the signal, and children inherit that.
     code = "import os, signal, sys; signal.signal(1, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-c", code, *COMMAND, "call", "shop.py:wait"]
     with subprocess.Popen(command, cwd=terminal.place, stderr=subprocess.PIPE) as process:
@@ -181,7 +181,7 @@ def test_a_reader_that_has_had_enough_ends_it(terminal: Terminal) -> None:
 
 
 def test_a_reader_that_pauses_does_not_stop_the_rest(terminal: Terminal) -> None:
-    """The pipe is full and nobody reads, as with a pager: it still hears what else there is."""
+    """The pipe is full, as with a paused pager: the command still handles other events."""
     with terminal.start("call", "shop.py:fountain") as process:
         assert process.stdout is not None
         capacity = fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
@@ -194,7 +194,7 @@ def test_a_reader_that_pauses_does_not_stop_the_rest(terminal: Terminal) -> None
         assert process.wait(PATIENCE_SECONDS) == 143
 
 
-# -- how it ends ------------------------------------------------------------------------------
+# -- exit statuses and signals ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_function_that_fails_ends_in_good_order(run: Run) -> None:
         assert "process:shop-1#1 stdout: good bye\n" in done.errors
     done = run("call", "shop.py:wait", "--timeout", "0.05", "--env", "FAREWELL=good bye")
     assert done.status == 5
-    assert "good bye" not in done.errors  # nobody knows what it is doing
+    assert "good bye" not in done.errors  # its state is unknown
 
 
 def test_what_came_before_a_failure_is_printed(terminal: Terminal) -> None:
@@ -359,7 +359,7 @@ def test_control_characters_do_not_reach_the_terminal(run: Run) -> None:
     assert done.errors == "spear: ValueError: \\x1b[31mred\\x1b[0m\\r\nspear: all is well\n"
 
 
-# -- what the function writes -----------------------------------------------------------------
+# -- output of the function -------------------------------------------------------------------
 
 
 def test_what_the_function_writes_is_shown_beside_the_result(run: Run) -> None:
@@ -398,10 +398,10 @@ def test_last_words_are_shown_once(terminal: Terminal) -> None:
 
 
 def story_of(errors: str) -> list[str]:
-    """The lines of --verbose without their times and process ids."""
+    """Return the lines of --verbose without their times and process ids."""
     lines = []
     for line in errors.splitlines():
-        time, what = re.fullmatch(r" *([\d.]+) ms  (.*)", line).groups()  # type: ignore[union-attr]  # all are so
+        time, what = re.fullmatch(r" *([\d.]+) ms  (.*)", line).groups()  # type: ignore[union-attr]  # all lines match
         assert 0 <= float(time) < PATIENCE_SECONDS * 1e3
         lines.append(re.sub(r"pid \d+|[\d.]+ ms", "N", what))
     return lines
@@ -557,7 +557,7 @@ def test_variables_are_passed_on_when_they_are_named(
     assert json.loads(run("call", "shop.py:variables", "COLOUR").output) == [None]
     done = run("call", "shop.py:variables", "COLOUR", "--env", "COLOUR=red", "--verbose")
     assert json.loads(done.output) == ["red"]
-    assert "red" not in done.errors  # it may be a secret
+    assert "red" not in done.errors  # the value may be a secret
 
 
 def test_functions_with_odd_names(run: Run) -> None:
@@ -605,7 +605,7 @@ def test_killed_it_takes_its_instances_along(
         process.kill()
         process.wait(PATIENCE_SECONDS)
         wait_dead(instance)
-    for path in own_temporary_directory.iterdir():  # nobody was there to do it
+    for path in own_temporary_directory.iterdir():  # no process was left to remove it
         for each in path.iterdir():
             each.unlink()
         path.rmdir()

@@ -1,4 +1,4 @@
-"""What a shell is told to complete."""
+"""Completion of command lines in a shell."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_a_functions_only_it_knows(run: Run) -> None:
     assert completions(run, "invoke", "--timeout", "3", "price", "--") == []
     assert completions(run, "call", "shop.py:price", "--cur") == []
     assert "--timeout" in completions(run, "invoke", "--key", "price", "--")
-    assert completions(run, "serve", "sh") == []  # a file
+    assert completions(run, "serve", "sh") == []  # completed by the shell, as a file
     assert completions(run, "ps", "") == []
 
 

@@ -1,4 +1,4 @@
-"""The command inside this process: what it says about itself, and how it reports what it is told."""
+"""The command inside this process: help, errors, interrupts, and what it imports."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_version(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 
 def test_it_may_be_run_in_a_thread(capfd: pytest.CaptureFixture[str]) -> None:
-    """Where signals cannot be handled."""
+    """Signals cannot be handled in a thread."""
     statuses: list[int] = []
     thread = threading.Thread(target=lambda: statuses.append(main(["--version"])))
     thread.start()
@@ -81,7 +81,7 @@ def test_it_may_be_run_in_a_thread(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_begins_at_once() -> None:
-    """What is loaded before an interrupt is seen to shows its traceback; signal needs enum."""
+    """An interrupt before the handler is set shows a traceback, so few modules are loaded by then."""
     code = (
         "import sys; before = set(sys.modules); import spear.cli; print(*set(sys.modules) - before)"
     )
@@ -115,7 +115,7 @@ def test_it_begins_at_once() -> None:
         (
             ["completion", "--wrds"],
             "unrecognized arguments: --wrds\nusage: ",
-        ),  # nobody's but a shell's
+        ),  # an option that only shells use
         (["call"], "say what to call: spear call FILE.py:FUNCTION"),
         (["call", "--"], "say what to call"),
         (["call", ":price"], "':price' does not say which file: write FILE.py:FUNCTION"),
@@ -214,12 +214,12 @@ def test_every_error_has_a_status() -> None:
         assert f"\n  {number} " in describe_statuses()
 
 
-# -- what else may come out of a call ---------------------------------------------------------
+# -- other exceptions of a call ---------------------------------------------------------------
 
 
 @pytest.fixture
 def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
-    """What the command raises."""
+    """A list; the command raises the exceptions that a test puts into it."""
     errors: list[BaseException] = []
 
     def define(name: str, parser: CommandParser) -> None:
@@ -300,7 +300,7 @@ def test_a_full_disk_is_told(terminal: Terminal, words: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_no_command_succeeds_without_standard_output(terminal: Terminal, line: str) -> None:
-    """It fails before it has asked a host for anything."""
+    """The command fails before it sends a request to a host."""
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *line.split()],
         cwd=terminal.place, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False,
@@ -314,7 +314,7 @@ def test_no_command_succeeds_without_standard_output(terminal: Terminal, line: s
 
 @pytest.mark.slow
 def test_errors_never_go_to_standard_output(terminal: Terminal) -> None:
-    """Python's print() writes there if standard error is closed."""
+    """Python's print() writes to standard output if standard error is closed."""
     for words in (["ps", "--host", "none"], ["ps", "--host", "none", "--json"]):
         done = subprocess.run(
             ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, *words],
@@ -384,7 +384,7 @@ def test_what_is_not_installed_is_named() -> None:
 
 @pytest.mark.slow
 def test_the_command_is_quick_to_say_no(terminal: Terminal) -> None:
-    """What runs no functions itself loads neither an event loop nor the host's side."""
+    """Commands that run no functions themselves import neither an event loop nor the host's side."""
     nobody = ["--host", "nobody"]
     for words in (
         ["--version"], ["--help"], ["ps", *nobody], ["completion", "bash"], ["invoke", *nobody, "x"],

@@ -1,4 +1,4 @@
-"""``spear call`` of what a runtime of another distribution takes."""
+"""``spear call`` for targets that a runtime of another distribution takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def sums(
     here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """The name of a file that an installed runtime takes."""
+    """Make a file that an installed runtime takes; return its name."""
     place = tmp_path_factory.mktemp("installed")
     monkeypatch.syspath_prepend(str(place))
     install = Install(place, monkeypatch, "spear.runtimes")

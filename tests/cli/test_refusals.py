@@ -1,4 +1,4 @@
-"""What the system does not give: one line and an exit status, and what still works does."""
+"""Resources that the system denies: one line and an exit status, and other features still work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run(prefix: list[str], place: Path, *words: str) -> tuple[int, str, list[str]]:
-    """(exit status, output, lines of errors) of a command that is denied something."""
+    """Run a command to which something is denied; return (exit status, output, lines of errors)."""
     done = subprocess.run(
         [*prefix, *COMMAND, *words], cwd=place, env=unmeasured(), capture_output=True, text=True,
         timeout=PATIENCE_SECONDS, check=False,
@@ -105,7 +105,7 @@ def test_a_full_disk_names_the_flag_to_change(here: Path, inodes: int, message: 
 
 @pytest.mark.slow
 def test_without_proc_everything_is_spawned(here: Path) -> None:
-    """A zygote cannot find out what it has open; so nothing is forked, and all else works."""
+    """A zygote cannot list its descriptors, so nothing is forked; all other features work."""
     place = here / "shut"
     place.mkdir()
     with serving(place, "till.py", "--replicas", "2", prefix=mounted(NO_PROC)) as host:
@@ -115,7 +115,7 @@ def test_without_proc_everything_is_spawned(here: Path) -> None:
 
 @pytest.mark.slow
 def test_a_host_gets_over_a_temporary_directory_that_was_read_only(here: Path) -> None:
-    """It serves meanwhile, says what it cannot start, and starts it later."""
+    """The host serves meanwhile, reports what it cannot start, and starts it later."""
     if shutil.which("nsenter") is None:
         pytest.skip("there is no nsenter to remount with")
     place = here / "shut"

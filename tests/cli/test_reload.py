@@ -1,4 +1,4 @@
-"""What a deployment is made from, and whether that has changed; and who holds a place."""
+"""Detection of changes of a deployment's source, and locks of a host's directory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_file_and_its_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["shop.py", "."])
 def test_a_change_that_keeps_size_and_time_is_one(source: str, tmp_path: Path) -> None:
-    """As that to another release, if a build gives all files the same time."""
+    """Such as a new release whose build sets one time for all files."""
     file = tmp_path / "shop.py"
     function = FunctionConfiguration(source=str(tmp_path / source))
     file.write_text("x = 1")
@@ -97,7 +97,7 @@ async def test_a_configuration_that_takes_too_long(
     async with spear.open_spearlet() as spearlet:
         reloader = Reloader(Applied(spearlet), load, loaded)
         try:
-            for _ in range(2):  # the second one waits for the first
+            for _ in range(2):  # the second process waits for the first one
                 caplog.clear()
                 await reloader.reload()
                 assert "nothing is changed, because" in caplog.text
@@ -107,7 +107,7 @@ async def test_a_configuration_that_takes_too_long(
 
 
 def leave_socket(path: Path) -> None:
-    """A socket at which no process listens any more."""
+    """Make a socket at which no process listens any more."""
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
 
@@ -124,7 +124,7 @@ def test_whoever_comes_while_a_place_is_held_is_refused_and_takes_nothing_away(
                 raise AssertionError("there are two")
             assert {each.name for each in tmp_path.iterdir()} == {"x.sock", "x.sock.lock"}
     with claim(str(path)):
-        assert not path.exists()  # what its host has left there
+        assert not path.exists()  # removed with everything that its host has left
 
 
 HOLDER = """
@@ -189,7 +189,7 @@ def test_a_host_takes_no_socket_of_another_program(kind: int, tmp_path: Path) ->
 
 
 def test_one_at_a_time_holds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it is left and taken at the same moment, directory and all."""
+    """Processes release and take the directory at the same moment, again and again."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     path = str(tmp_path / "spear" / "default.sock")
     holders: list[int] = []
@@ -201,7 +201,7 @@ def test_one_at_a_time_holds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
             try:
                 with claim(path):
                     holders.append(1)
-                    time.sleep(0)  # so that others come meanwhile
+                    time.sleep(0)  # lets other threads run meanwhile
                     most.append(len(holders))
                     holders.pop()
                     outcomes.append("held")
@@ -223,7 +223,7 @@ def test_a_directory_that_was_there_stays(tmp_path: Path, monkeypatch: pytest.Mo
     with claim(str(tmp_path / "mine" / "x.sock")):
         assert [each.name for each in (tmp_path / "mine").iterdir()] == ["x.sock.lock"]
     assert list((tmp_path / "mine").iterdir()) == []
-    # But for the usual one, which whoever comes last removes.
+    # Except for the default directory, which the last host removes.
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     usual = tmp_path / "spear"
     with claim(str(usual / "a.sock")):

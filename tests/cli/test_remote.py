@@ -1,4 +1,4 @@
-"""Finding a host, asking it, and what is made of answers that no host would give."""
+"""Finding a host, asking it, and handling answers that no host would send."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def options(host: str | None = None, token_file: str | None = None) -> argparse.
 
 @contextmanager
 def answering(path: Path, answer: bytes | None, *more: bytes) -> Iterator[list[bytes]]:
-    """A socket where requests get these answers, the last of them again and again; gives the requests.
+    """Open a socket that answers requests with ``answer`` and ``more`` in turn; the last one repeats.
 
-    With None, they get no answer.
+    Yields the requests. With None, requests get no answer.
     """
     requests: list[bytes] = []
     answers = [answer, *more]
@@ -59,12 +59,12 @@ def answering(path: Path, answer: bytes | None, *more: bytes) -> Iterator[list[b
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                # Some only look whether anybody is here.
+                # A client may connect only to see whether a host listens.
                 with closing(connection), suppress(OSError):
                     requests.append(connection.recv(65536))
                     now = answers.pop(0) if len(answers) > 1 else answers[0]
                     if now is None:
-                        connection.recv(1)  # until the other side has had enough
+                        connection.recv(1)  # until the client closes the connection
                     else:
                         connection.sendall(now)
 
@@ -82,7 +82,7 @@ def ok(body: bytes, head: bytes = b"") -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n" + length + head + b"\r\n" + body
 
 
-# -- which one --------------------------------------------------------------------------------------
+# -- the choice of the host -------------------------------------------------------------------------
 
 
 def test_where_hosts_are(
@@ -95,7 +95,7 @@ def test_where_hosts_are(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert socket_path("evening") == str(tmp_path / "spear" / "evening.sock")
     if os.geteuid() == 0:
-        os.chown(tmp_path, 1234, 1234)  # after su, it is another user's
+        os.chown(tmp_path, 1234, 1234)  # after su, it belongs to another user
         assert directory() == ours
 
 
@@ -148,7 +148,7 @@ def test_a_place_that_others_can_write_to(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_one_that_is_busy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody accepts, and its queue is full."""
+    """No task accepts, and the backlog is full."""
     from spear.cli import _places
 
     monkeypatch.setattr(_places, "CONNECT_SECONDS", 0.01)
@@ -163,7 +163,7 @@ def test_one_that_is_busy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 Remote(options(path), seconds=0.01).get("/")
 
 
-# -- answers that make no sense ---------------------------------------------------------------------
+# -- invalid answers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_nobody_is_where_it_should_be(tmp_path: Path) -> None:
     remote = Remote(options(str(tmp_path / "left")))
     with pytest.raises(NoHost, match="does not run: its address is there, but nobody listens"):
         remote.get("/")
-    (tmp_path / "left").unlink()  # it ended this very moment
+    (tmp_path / "left").unlink()  # the host ended at this moment
     with pytest.raises(NoHost, match="does not run"):
         remote.get("/")
     with closing(socket.socket()) as taken:
@@ -273,7 +273,7 @@ def test_lines_that_are_cut_off_have_no_end(tmp_path: Path, cut: bytes) -> None:
         answering(tmp_path / "s", head + cut),
         Remote(options(str(tmp_path / "s"))).request("GET", "/") as answer,
     ):
-        if cut.endswith(b"0\r\n"):  # but for the last line's end, it is whole
+        if cut.endswith(b"0\r\n"):  # complete, except the end of the last line
             assert list(answer.documents()) == [{}]
         else:
             with pytest.raises(NoHost, match="has ended in the middle of its answer"):
@@ -481,7 +481,7 @@ def test_what_may_have_been_executed() -> None:
     assert failure_of(500, "application/json", b"[]", {}).delivered == "maybe"
 
 
-# -- lines as they come -------------------------------------------------------------------------------
+# -- streamed lines -----------------------------------------------------------------------------------
 
 
 def test_lines_that_were_lost(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What has become of calls that nobody waited for."""
+"""Results and states of submitted calls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def hosting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 def submit(run: Run, *words: str, stdin: bytes = b"") -> str:
-    """The id of the execution."""
+    """Submit a call; return the id of the execution."""
     return run("invoke", "--async", *words, stdin=stdin).output.decode().strip()
 
 
@@ -96,7 +96,7 @@ def test_it_waits_as_long_as_it_takes_or_is_told_to(host: Host, run: Run) -> Non
 
 
 def test_a_wait_is_many_waits(host: Host, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host answers after a while that it has not ended."""
+    """After a while a host answers that the execution has not ended, and the command asks again."""
     monkeypatch.setattr("spear.cli._result.WAIT_SECONDS", 0.0)
     pipe = host.place / "pipe2"
     os.mkfifo(pipe)

@@ -1,4 +1,4 @@
-"""What scripts are told: each command's --json, one document on standard output or an error."""
+"""Output for scripts: with --json, each command prints one document or an error."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_errors_are_told(
 
 
 def test_errors_of_what_is_not_for_scripts_are_text(run: Run, here: Path) -> None:
-    """Of a host that is to run, and of words that are a function's."""
+    """Such as errors of a host to start, and of a function's arguments."""
     for words in (
         ["serve", "--json"],
         ["call", "none.py:price", "--json", "x"],

@@ -1,4 +1,4 @@
-"""``spear serve``: processes that serve, and how they begin and end."""
+"""``spear serve``: processes that serve, and how they start and end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pipe(place: Path) -> Path:
     return path
 
 
-# -- without a start ------------------------------------------------------------------------------
+# -- refused before the start ---------------------------------------------------------------------
 
 
 def test_a_check_finds_nothing_or_everything(run: Run, here: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_check_finds_nothing_or_everything(run: Run, here: Path) -> None:
         '--queue: functions.till.queue: must be a whole number, not "many"',
         f"spear.toml:4: functions.till.source: {here}/till.py is not a file that can be read",
     ]
-    assert run("serve", "--queue", "many").errors == done.errors  # nor is it started
+    assert run("serve", "--queue", "many").errors == done.errors  # not started either
 
 
 def test_a_token_that_everybody_can_read(run: Run, here: Path) -> None:
@@ -157,7 +157,7 @@ def test_names_of_sources(run: Run, source: str, name: str) -> None:
 
 
 def name_shown(run: Run, source: str) -> str:
-    """The name of the only deployment that a command line means."""
+    """Return the name of the only deployment of a command line."""
     shown = json.loads(run("serve", source, "--show-config", "json").output)
     (name,) = shown["functions"]
     return str(name)
@@ -188,7 +188,7 @@ def test_the_working_directory_as_a_source(
     assert name_shown(run, "..") == tmp_path.name
 
 
-# -- a whole life -----------------------------------------------------------------------------------
+# -- from start to end ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_it_says_what_it_serves_and_ends_well(place: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=PATIENCE_SECONDS) == (b"", b"")
         assert process.returncode == 0
-    # That its directory is gone is seen to by a fixture.
+    # A fixture checks that its directory is gone.
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ def test_a_drain_has_a_deadline(place: Path, pipe: Path) -> None:
     ):
         host.hear("holding")
         begun = time.monotonic()
-        status, _ = host.end(signal.SIGTERM)  # within a patience that is longer than that
+        status, _ = host.end(signal.SIGTERM)  # the timeout is longer than that
         assert time.monotonic() - begun >= 0.5
         assert status == 0
         assert call.wait(PATIENCE_SECONDS) in (7, 9, 11)
@@ -319,7 +319,7 @@ def test_one_host_of_a_name(place: Path) -> None:
         path = place / "run" / "spear" / "evening.sock"
         said = f"a spearlet listens at {path} already: call this one something else than 'evening'"
         assert said in again.stderr.decode()
-        # Whoever is killed leaves a socket, which is nobody's.
+        # A killed host leaves a socket without a listener.
         host.process.kill()
         host.process.wait(PATIENCE_SECONDS)
         assert path.exists()
@@ -337,7 +337,7 @@ def test_one_host_of_a_name(place: Path) -> None:
 
 @pytest.mark.slow
 def test_nobody_reads_what_it_says(place: Path) -> None:
-    """It serves all the same."""
+    """The host serves although its output has no reader."""
     reading, writing = os.pipe()
     os.close(reading)
     (place / "run").mkdir()
@@ -362,7 +362,7 @@ def test_nobody_reads_what_it_says(place: Path) -> None:
 
 @pytest.mark.slow
 def test_there_is_no_room_for_what_it_says(place: Path) -> None:
-    """It serves all the same, and says so where it can."""
+    """The host serves although its output cannot be written, and reports this on the other stream."""
     (place / "run").mkdir()
     with (
         open("/dev/full", "wb") as full,
@@ -459,7 +459,7 @@ def reloaded(place: Path) -> Iterator[Host]:
 
 
 def reload(host: Host, text: str) -> str:
-    """What is said of a reload with another file."""
+    """Replace the configuration and reload; return the host's report."""
     (host.place / "spear.toml").write_text(text)
     host.send(signal.SIGHUP)
     return host.hear("reload").strip()
@@ -474,25 +474,25 @@ def greeting(host: Host, function: str = "till.greet") -> bytes:
 def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
     host = reloaded
     assert reload(host, CONFIG) == "spear: reloaded: nothing has changed"
-    # Only a number.
+    # Change a number only.
     text = CONFIG.replace("replicas = 1", "replicas = 2")
     assert reload(host, text) == "spear: reloaded: till scaled"
-    # A new one, and one that is gone.
+    # Add a deployment, and remove one.
     text = text.replace("functions.old", "functions.new")
     assert reload(host, text) == "spear: reloaded: new deployed, old stopped"
     assert greeting(host, "new.greet") == b'"hello you"'
-    # Another source.
+    # Change the source.
     (host.place / "till.py").write_text(TILL.replace('GREETING = "hello"', 'GREETING = "good day"'))
     assert reload(host, text) == "spear: reloaded: new restarted, till restarted"
     assert greeting(host) == b'"good day you"'
-    # Other settings.
+    # Change other settings.
     assert reload(host, text + "debug = true\n") == "spear: reloaded: new restarted"
-    # One that an operator has stopped already.
+    # A deployment that an operator has stopped already.
     with host.ask("stop", "new") as stopping:
         assert stopping.wait(PATIENCE_SECONDS) == 0
     text = text.partition("[functions.new]")[0]
     assert reload(host, text) == "spear: reloaded: new stopped"
-    # What takes effect later.
+    # Settings that take effect later.
     more = text + '[spearlet]\nlog_level = "info"\n[limits.wire]\nmax_calls = 7\n'
     assert "spearlet.log_level takes effect when the host is started again" in reload(host, more)
     assert "limits.wire.max_calls takes effect" in host.hear("reload")
@@ -508,7 +508,7 @@ def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
     assert "spear.toml:4: functions.till.replicas" in host.hear("spear.toml")
     assert reload(host, "[functions.till") == "spear: reload: nothing is changed, because"
     assert greeting(host, "old.greet") == b'"hello you"'
-    # One that cannot start keeps its old instances; the others are changed all the same.
+    # A deployment that cannot start keeps its old instances; the others are changed all the same.
     (host.place / "bad.py").write_text("raise ValueError('no good')\n")
     text = CONFIG.replace('"till.py"\nreplicas = 1', '"bad.py"') + "replicas = 2\n"
     text += '[functions.bad]\nsource = "bad.py"\n'
@@ -521,7 +521,7 @@ def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
         "spear: reloaded: old scaled; but not bad, till: see above"
     )
     assert greeting(host) == b'"hello you"'
-    # It is tried again.
+    # The reload is retried.
     (host.place / "bad.py").write_text(TILL)
     assert reload(host, text) == "spear: reloaded: bad deployed, till restarted"
     assert greeting(host) == b'"hello you"'
@@ -572,7 +572,7 @@ def test_calls_do_not_notice_a_reload(reloaded: Host, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_replaced_in_part_is_replaced_again(reloaded: Host) -> None:
-    """The old file counts again, for the instance that had been replaced, too."""
+    """The old file is loaded again, so the replaced instance is replaced once more."""
     host, flag = reloaded, reloaded.place / "flag"
     old = CONFIG.replace("replicas = 1", "replicas = 2")
     assert reload(host, old) == "spear: reloaded: till scaled"
@@ -602,7 +602,7 @@ def test_a_scaling_that_fails_is_taken_back_with_the_file(reloaded: Host) -> Non
     one = CONFIG.replace('"till.py"\nreplicas = 1', '"half.py"\nreplicas = 1')
     assert reload(host, one) == "spear: reloaded: till restarted"
     two = one.replace("replicas = 1", "replicas = 2")
-    for _ in range(2):  # it is tried again
+    for _ in range(2):  # the reload is retried
         assert "did not start" in reload(host, two)
         assert "but not till" in host.hear("reloaded")
     assert reload(host, one) == "spear: reloaded: till scaled"
@@ -616,17 +616,17 @@ SOURCES = {
     "broken": "raise ValueError('no good')\n",
     "leaving": "import os\nos._exit(3)\n",
     "slow": f"import time\ntime.sleep(0.3)\n{TILL}",
-    # One of two starts: the other one, which may be the first or the second, does not.
+    # One of two instances starts; the other one, the first or the second, does not.
     "moody": f"import os\nif int.from_bytes(os.urandom(1)) % 2:\n    os._exit(4)\n{TILL}",
 }
 
 
 @pytest.mark.slow
 def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Random) -> None:
-    """Whatever starts, stops and fails meanwhile, and however many are asked for at once."""
+    """Deployments start, stop and fail meanwhile, and many reloads are requested at once."""
 
     def write(names: Sequence[str], kinds: Sequence[str]) -> dict[str, tuple[str, int]]:
-        """Another file, and other sources; returns what each deployment is to be."""
+        """Write a new file and new sources; return the expected state of each deployment."""
         wanted = {name: (seed.choice(kinds), seed.randint(1, 2)) for name in names}
         text = ""
         for name, (kind, replicas) in wanted.items():
@@ -637,7 +637,7 @@ def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Rando
         return wanted
 
     def deployments() -> dict[str, tuple[str, list[str]]]:
-        """What each runs, and the states of its instances."""
+        """Return the source that each deployment runs, and the states of its instances."""
         _, body = host.get("/v1/deployments")
         return {
             each["name"]: (
@@ -653,7 +653,7 @@ def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Rando
             write(seed.sample("abc", seed.randint(1, 3)), list(SOURCES))
             for _ in range(seed.randint(1, 2)):
                 host.send(signal.SIGHUP)
-            deployments()  # it answers all the while, and some of them are begun
+            deployments()  # the host answers meanwhile, and some instances have begun to start
         wanted = write("abd", ["good", "better"])
         host.send(signal.SIGHUP)
         ready = {
@@ -661,7 +661,7 @@ def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Rando
         }
         wait_until(lambda: deployments() == ready)
         for name, (kind, _) in wanted.items():
-            for _ in range(4):  # all of its replicas
+            for _ in range(4):  # all replicas answer
                 said = b'"hello you"' if kind == "good" else b'"good day you"'
                 assert greeting(host, f"{name}.greet") == said
         assert host.end()[0] == 0
@@ -669,7 +669,7 @@ def test_after_many_reloads_the_last_file_counts(place: Path, seed: random.Rando
 
 @pytest.mark.slow
 def test_a_reload_needs_no_working_directory(place: Path) -> None:
-    """A host is started in a release's directory, and another release takes its place."""
+    """A host is started in a release's directory, which another release replaces."""
     release = place / "release"
     release.mkdir()
     (place / "spear.toml").write_text(CONFIG)
@@ -687,7 +687,7 @@ def test_a_reload_needs_no_working_directory(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_reload_finds_what_took_the_place_of_its_directory(place: Path) -> None:
-    """Relative paths mean what they meant when the host was started."""
+    """Relative paths keep the meaning that they had when the host was started."""
     release = place / "release"
     release.mkdir()
     (release / "till.py").write_text(TILL)
@@ -742,7 +742,7 @@ def test_a_configuration_that_cannot_be_read_holds_up_nothing(place: Path) -> No
         (place / "spear.toml").unlink()
         os.mkfifo(place / "spear.toml")
         host.send(signal.SIGHUP)
-        # Somebody reads it now, and never comes to its end.
+        # A client reads the rest now, and never comes to its end.
         with open(place / "spear.toml", "wb"):
             assert greeting(host) == b'"hello you"'
             assert host.end()[0] == 0

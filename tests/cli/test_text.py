@@ -1,4 +1,4 @@
-"""Amounts in few characters, tables, and text that may do harm."""
+"""Short forms of amounts, tables, and the neutralization of harmful text."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 ENTER = b"\x1b[?1049h\x1b[?25l"
-"""To the other screen of a terminal, without a cursor."""
+"""Switches to the terminal's alternate screen, and hides the cursor."""
 LEAVE = b"\x1b[0m\x1b[?25h\x1b[?1049l"
-"""Back, with the usual colours and the cursor."""
+"""Switches back, with the default colours and the cursor."""
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_a_screen_that_lives(host: Host) -> None:
         )
         assert "n [name]" in screen.lines[-1]
         assert screen.raw.startswith(ENTER)
-        assert screen.attributes() != screen.before  # keys come one by one
+        assert screen.attributes() != screen.before  # keys arrive one by one
         assert not screen.is_plain()
-        # Calls are seen, and sorted by.
+        # Calls are counted, and the table is sorted by them.
         screen.type("c")
         screen.wait_until(lambda text: "[calls/s]" in text)
         for _ in range(3):
@@ -64,20 +64,20 @@ def test_a_screen_that_lives(host: Host) -> None:
         screen.wait_until(
             lambda text: "till.say " in text and text.split("till.say")[1].split()[2] == "3"
         )
-        # Smaller, and larger.
+        # The window gets smaller, and larger.
         screen.resize(60, 12)
         screen.wait_until(lambda text: "... and " in text)
         assert all(len(line) <= 60 for line in screen.lines)
         screen.resize(120, 40)
         screen.wait_until(lambda text: "till-2#1" in text)
-        screen.type("x\x1a")  # mean nothing
+        screen.type("x\x1a")  # keys without a meaning
         screen.type("q")
         assert screen.wait_ended() == 0
         assert screen.raw.endswith(LEAVE)
 
 
 def test_in_the_background_it_can_be_ended(host: Host) -> None:
-    """It is stopped there when it wants the terminal, as anything is; but not for ever."""
+    """It is stopped when it accesses the terminal, like any background process, but can be ended."""
     script = ["sh", "-c", 'timeout 1 "$@"; echo "status $?"', "sh", *COMMAND]
     with on_screen("top", environment=host.environment, command=script) as screen:
         screen.wait_until(lambda text: "status 124" in text)
@@ -159,7 +159,7 @@ def test_no_colours_for_who_wants_none(host: Host) -> None:
 
 
 def test_keys_as_they_were(host: Host) -> None:
-    """Not even the modes that a terminal has by itself are taken for granted."""
+    """Even modes that a terminal has by default are restored."""
     with on_screen("top", environment=host.environment) as screen:
         flags = screen.before[3]
         assert isinstance(flags, int)
@@ -194,7 +194,7 @@ def test_json_for_ever(host: Host) -> None:
         assert process.stdout is not None
         times = [json.loads(process.stdout.readline())["time"] for _ in range(3)]
         assert times == sorted(set(times))
-        process.stdout.close()  # whoever reads it has had enough
+        process.stdout.close()  # the reader has closed the pipe
         assert process.wait(PATIENCE_SECONDS) == 141
 
 

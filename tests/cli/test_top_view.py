@@ -1,4 +1,4 @@
-"""What ``spear top`` shows of two snapshots; and ``spear ps`` of one."""
+"""The output of ``spear top`` for two snapshots, and of ``spear ps`` for one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_rates_are_differences() -> None:
         "1.6ms",
     ]
     assert row(found, "shop.bill")[1] == "0"
-    assert row(found, "shop.new")[1] == "4"  # it was not there, so all of its calls are new
+    assert row(found, "shop.new")[1] == "4"  # it is new, so all of its calls are
     assert row(found, "shop.unused") == ["shop.unused", "0", "0", "0", "0", "-", "-", "-"]
     # name, state, pid, age, running, CPU, memory, threads
     assert row(found, "shop-1#1") == ["shop-1#1", "ready", "4711", "1m00s", "1", "75%", "32M", "2"]
@@ -81,7 +81,7 @@ def test_a_first_snapshot_has_no_rates() -> None:
         "1.6ms",
     ]
     assert row(found, "shop")[5:] == ["-", "-", "-", "32M"]
-    # Nor has one that claims to be from the same moment.
+    # Nor has a snapshot with the same time.
     assert row(lines(Moment(NOW, NOW)), "shop.price")[1] == "-"
 
 
@@ -130,11 +130,11 @@ def test_what_does_not_fit_is_counted() -> None:
     texts = [each.text for each in found]
     assert len(texts) <= 30
     assert row(found, "one")
-    assert row(found, "two")  # small tables are whole
+    assert row(found, "two")  # small tables are shown in full
     counted = [each for each in texts if each.startswith("... and ")]
     assert len(counted) == 2
     shown = sum(each.startswith("one.f") for each in texts)
-    assert f"... and {102 - shown} more" in counted  # two that nobody has called are there, too
+    assert f"... and {102 - shown} more" in counted  # includes two without calls
     tiny = lines(Moment(many), width=20, height=8)
     assert len(tiny) == 8
     assert all(len(each.text) <= 20 for each in tiny)

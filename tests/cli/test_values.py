@@ -1,4 +1,4 @@
-"""Words that become values, and values that are printed."""
+"""Command-line arguments that become values, and values that are printed."""
 
 from __future__ import annotations
 

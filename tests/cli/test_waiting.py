@@ -1,4 +1,4 @@
-"""Waiting for descriptors of any number."""
+"""Waiting for file descriptors of any number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_descriptor_of_any_number_is_waited_for(least: int) -> None:
                 os.write(number, bytes(4096))
         assert not is_writable(number)
         os.close(reader)
-        wait_writable(number)  # the write fails, which is no reason to wait
+        wait_writable(number)  # the write then fails, so there is no need to wait
         assert is_writable(number)
     finally:
         os.close(number)

@@ -1,4 +1,4 @@
-"""A real browser, driven by its DevTools protocol over a pair of pipes: no port, no further program."""
+"""A real browser, driven by its DevTools protocol over a pair of pipes, without a port or a driver."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _FLAGS: Final = (
 
 
 def find_browser() -> str | None:
-    """The program, if there is one."""
+    """Return the path of the browser, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
 class Page:
-    """One tab.
+    """A tab of the browser.
 
     Attributes:
-        complaints: what the page wrote to its console as an error, or was refused by its policy.
+        complaints: errors on the console of the page, and violations of its content policy.
     """
 
     def __init__(self, reader: trio.lowlevel.FdStream, writer: trio.lowlevel.FdStream) -> None:
@@ -52,7 +52,7 @@ class Page:
         self._arrived = trio.Condition()
 
     async def read(self) -> None:
-        """Take what the browser says, until it ends."""
+        """Process the browser's messages until it ends."""
         rest = b""
         while data := await self._reader.receive_some(65536):
             *whole, rest = (rest + bytes(data)).split(b"\0")
@@ -69,7 +69,7 @@ class Page:
             self.complaints.append(json.dumps(message["params"]))
 
     async def send(self, method: str, **parameters: Json) -> Object:
-        """A command, and what it gives."""
+        """Send a command, and return its result."""
         self._number += 1
         number = self._number
         message: Object = {"id": number, "method": method, "params": parameters}
@@ -96,7 +96,7 @@ class Page:
         await self.send("Page.navigate", url=url)
 
     async def evaluate(self, expression: str) -> Json:
-        """What a JavaScript expression gives."""
+        """Return the value of a JavaScript expression."""
         done = await self.send(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -106,10 +106,10 @@ class Page:
         return result.get("value")
 
     async def wait_for(self, expression: str) -> Json:
-        """Wait until an expression is true; returns it."""
+        """Wait until an expression is true, and return its value."""
         value: Json = None
         with trio.move_on_after(PATIENCE_SECONDS):
-            # Until the page is there, nothing in it is.
+            # Before the page is loaded, the expression fails.
             guarded = (
                 f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()"
             )
@@ -119,7 +119,7 @@ class Page:
         return value
 
     async def picture(self, width: int, height: int) -> bytes:
-        """A PNG of it."""
+        """Return a picture of the page as PNG."""
         await self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=False,
@@ -130,13 +130,13 @@ class Page:
 
 @asynccontextmanager
 async def open_page(url: str) -> AsyncIterator[Page]:
-    """A page in a browser of its own, for as long as the block runs."""
+    """Open a page in a browser of its own, for as long as the block runs."""
     program = find_browser()
     assert program is not None
     their_input, our_output = os.pipe()
     our_input, their_output = os.pipe()
     with tempfile.TemporaryDirectory(prefix="br-", ignore_cleanup_errors=True) as profile:
-        # It expects them as descriptors 3 and 4.
+        # The browser expects the pipes as descriptors 3 and 4.
         script = f'exec "$0" "$@" 3<&{their_input} 4>&{their_output}'
         process = await trio.lowlevel.open_process(
             ["/bin/bash", "-c", script, program, *_FLAGS, f"--user-data-dir={profile}"],

@@ -1,7 +1,7 @@
-"""What the tests of the gateway share: functions that can be looked into, and a client.
+"""Helpers of the gateway's tests: functions whose state a test can see, and a client.
 
-The client speaks HTTP/1.1 by h11 over a socket of its own, so that a test sees what really crosses it,
-and can do what well-behaved clients do not.
+The client speaks HTTP/1.1 by h11 over a socket of its own. So a test sees the bytes on the wire, and can
+do what well-behaved clients do not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOKEN = "a-token-for-tests-0123456789"
 KNOWN = {"authorization": f"Bearer {TOKEN}"}
 
 PATIENCE_SECONDS = 15.0
-"""For whatever must happen soon, on a machine that is busy with something else."""
+"""Seconds within which an event must happen, on a busy machine."""
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
 
@@ -38,9 +38,9 @@ class Probe:
 
     Attributes:
         begun: set when ``wait`` or ``ticks`` has begun.
-        cancelled: set when it was cancelled.
-        release: set it to let them go on.
-        calls: how many calls of ``count`` there were.
+        cancelled: set when ``wait`` or ``ticks`` was cancelled.
+        release: set by a test to let them continue.
+        calls: number of calls of ``count``.
         seen: the metadata of the last call of ``context``.
     """
 
@@ -58,7 +58,7 @@ class Probe:
             self.agent.function(function)
 
     async def echo(self, value: object) -> object:
-        """Give back what was given."""
+        """Return the value."""
         return value
 
     async def add(self, a: int, b: int = 1, *, timeout: int = 0) -> int:
@@ -118,7 +118,7 @@ class Probe:
         return sum([number async for number in numbers])
 
     async def late_total(self, numbers: Items[bytes]) -> int:
-        """Take items once it may go on."""
+        """Take items after the release."""
         await self.wait()
         return sum([len(number) async for number in numbers])
 
@@ -135,7 +135,7 @@ class Probe:
             yield item
 
     async def flood(self) -> AsyncIterator[bytes]:
-        """Items without end."""
+        """Yield items without end."""
         self.begun.set()
         try:
             while True:
@@ -157,14 +157,14 @@ class Reply:
 
     @property
     def json(self) -> dict[str, Json]:
-        """What the body says, if it is an object."""
+        """The body, which must be an object."""
         value = json.loads(self.body)
         assert isinstance(value, dict)
         return value
 
     @property
     def error(self) -> dict[str, Json]:
-        """What it says of an error."""
+        """The error in the body."""
         error = self.json["error"]
         assert isinstance(error, dict)
         return error
@@ -172,7 +172,7 @@ class Reply:
 
 @attrs.define
 class Client:
-    """One connection to a gateway, and one request after the other."""
+    """A connection to a gateway, for one request after the other."""
 
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
     host: str = "localhost"
@@ -185,7 +185,7 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """A request."""
+        """Send a request."""
         fields = {"host": self.host, **(headers or {})}
         if body is not None and "transfer-encoding" not in fields:
             fields.setdefault("content-length", str(len(body)))
@@ -201,7 +201,7 @@ class Client:
         await self.stream.send_all(data)
 
     async def next_event(self) -> h11.Event:
-        """What comes next. Raises h11.RemoteProtocolError if it is cut off."""
+        """Return the next event. Raises h11.RemoteProtocolError if the response is cut off."""
         while True:
             event = self.http.next_event()
             if event is not h11.NEED_DATA:
@@ -214,7 +214,7 @@ class Client:
             self.http.receive_data(bytes(data))
 
     async def receive_head(self) -> Reply:
-        """The status and the headers of a response."""
+        """Receive the status and the headers of a response."""
         event = await self.next_event()
         while isinstance(event, h11.InformationalResponse):
             event = await self.next_event()
@@ -223,11 +223,11 @@ class Client:
         return Reply(event.status_code, headers, b"")
 
     def parts(self) -> Parts:
-        """The body, as it comes."""
+        """The body, as it arrives."""
         return Parts(self)
 
     async def receive(self) -> Reply:
-        """A whole response."""
+        """Receive a whole response."""
         head = await self.receive_head()
         body = b"".join([part async for part in self.parts()])
         return attrs.evolve(head, body=body)
@@ -239,7 +239,7 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """A request and its response; the connection may be used for another one."""
+        """Send a request, and receive its response; the connection may then be used again."""
         await self.send(method, path, body, headers)
         reply = await self.receive()
         if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
@@ -251,12 +251,12 @@ class Client:
 
 
 OPEN: list[Client] = []
-"""Connections that no test has closed yet: one that fails does not."""
+"""Connections that no test has closed yet; failing tests leave them open."""
 
 
 @attrs.frozen
 class Parts:
-    """The body of a response, as it comes. No generator: those complain if they are left."""
+    """The body of a response, as it arrives. No generator, because an abandoned one would warn."""
 
     client: Client
 
@@ -272,7 +272,7 @@ class Parts:
 
 
 async def connect(gateway: Gateway, *, host: str = "localhost") -> Client:
-    """A new connection. It is closed with the site, if not before."""
+    """Open a connection. It is closed with the site, if not before."""
     port = int(gateway.urls[0].rpartition(":")[2])
     client = Client(await trio.open_tcp_stream("127.0.0.1", port), host)
     OPEN.append(client)
@@ -280,7 +280,7 @@ async def connect(gateway: Gateway, *, host: str = "localhost") -> Client:
 
 
 async def close_clients() -> None:
-    """Close all connections, so that a gateway that ends need not wait for their clients to read on."""
+    """Close all connections, so that a closing gateway need not wait for slow clients."""
     for client in OPEN:
         await client.aclose()
     OPEN.clear()
@@ -288,7 +288,7 @@ async def close_clients() -> None:
 
 @asynccontextmanager
 async def closing_clients() -> AsyncIterator[None]:
-    """Close at the end what was left open."""
+    """Close the remaining connections at the end of the block."""
     try:
         yield
     finally:
@@ -306,7 +306,7 @@ async def ask(
     body: bytes | None = None,
     host: str = "localhost",
 ) -> Reply:
-    """A request on a connection of its own; a value travels as JSON."""
+    """Make a request on a new connection; a value is sent as JSON."""
     fields = dict(headers or {})
     if value is not None:
         body = json.dumps(value).encode()
@@ -340,7 +340,7 @@ class Site:
 async def open_site(
     settings: GatewaySettings | None = None, *, limits: spear.HostLimits | None = None
 ) -> AsyncIterator[Site]:
-    """A probe, deployed, and a gateway in front of it."""
+    """Deploy a probe, and open a gateway in front of it."""
     probe = Probe()
     settings = settings or GatewaySettings()
     settings = attrs.evolve(settings, port=0)
@@ -354,7 +354,7 @@ async def open_site(
 
 
 async def wait_until(condition: object) -> None:
-    """Wait for something that nobody tells of."""
+    """Wait until ``condition()`` is true, by polling."""
     assert callable(condition)
     with trio.fail_after(PATIENCE_SECONDS):
         while not condition():
@@ -362,7 +362,7 @@ async def wait_until(condition: object) -> None:
 
 
 def items_of(value: Json) -> list[dict[str, Json]]:
-    """A list of objects."""
+    """Return the value, which must be a list of objects."""
     assert isinstance(value, list)
     assert all(isinstance(each, dict) for each in value)
     return cast("list[dict[str, Json]]", value)

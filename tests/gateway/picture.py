@@ -1,4 +1,4 @@
-"""Makes the pictures of the dashboard that the documents show: ``python -m tests.gateway.picture``."""
+"""Makes the dashboard's pictures for the documents: ``python -m tests.gateway.picture``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def refund(customer: str) -> float:
 
 
 async def keep_busy(shop: spear.Deployment) -> None:
-    """Customers come and go, more of them at times."""
+    """Run customers that come and go, sometimes many at once."""
     rng = random.Random(7)
 
     async def visit() -> None:
@@ -91,7 +91,7 @@ async def keep_busy(shop: spear.Deployment) -> None:
 
 
 async def main() -> None:
-    """Let a shop run for a while, and look at it."""
+    """Run a shop for a while, and take pictures."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "shop.py"

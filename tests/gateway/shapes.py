@@ -1,7 +1,7 @@
-"""Raw requests of every shape, good and bad, and what a gateway must do with each: a table.
+"""Raw requests of every shape, good and bad, and a gateway's required reaction to each: a table.
 
-RFC 9110 and RFC 9112 decide. Where they leave a choice, the table takes the strict one: requests are
-smuggled where two programs read the same bytes differently. ``test_shapes.py`` sends the requests.
+RFC 9110 and RFC 9112 decide. Where they leave a choice, the table takes the strict one, because requests
+can be smuggled when two programs read the same bytes differently. ``test_shapes.py`` sends the requests.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ KIB = 1024
 MIB = 1024 * KIB
 
 NONE: Final = 0
-"""Stands for a connection that is closed without an answer, among the statuses of one."""
+"""In place of a status: the connection is closed without an answer."""
 
 PATIENT = GatewaySettings(head_seconds=1000, idle_seconds=1000, body_seconds=1000)
-"""Settings with which no connection ends because its time is up."""
+"""Settings with which no connection ends by a timeout."""
 
 GUARDED = attrs.evolve(PATIENT, token=TOKEN)
 SMALL = attrs.evolve(PATIENT, max_body_bytes=1000)
@@ -32,20 +32,20 @@ SMALL = attrs.evolve(PATIENT, max_body_bytes=1000)
 
 @attrs.frozen(kw_only=True)
 class Shape:
-    """A request, or several, as raw bytes, and what must come of it.
+    """One or several requests as raw bytes, with the required results.
 
     Attributes:
         name: a few words.
         sent: the writes of the client; None waits for the next answer.
-        answers: the statuses that are right, for each answer but 100.
+        answers: the allowed statuses of each answer but 100.
         stays: whether the connection stays open; None if the gateway may choose, and says so.
-        runs: the number of functions called.
-        body: the last answer's, unless None.
-        ends: whether the client shuts down its sending side when everything is sent.
-        heads: the indices of answers to HEAD, which have no body.
-        continues: the allowed numbers of answers 100.
-        is_late: whether the client reads nothing before everything is sent.
-        settings: the gateway's.
+        runs: number of functions called.
+        body: body of the last answer, or None for any.
+        ends: whether the client shuts down its sending side after its last write.
+        heads: indices of the answers to HEAD, which have no body.
+        continues: allowed numbers of answers 100.
+        is_late: whether the client reads nothing before its last write.
+        settings: settings of the gateway.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Shape:
 
     @property
     def size(self) -> int:
-        """Bytes sent."""
+        """Number of bytes sent."""
         return sum(len(part or b"") for part in self.sent)
 
 
 def request(start: str, *lines: str, host: str | None = "localhost", body: bytes = b"") -> bytes:
-    """A request with a start line and header lines."""
+    """Return a request with a start line and header lines."""
     fields = lines if host is None else (f"Host: {host}", *lines)
     return "\r\n".join((start, *fields, "", "")).encode("latin-1") + body
 
@@ -83,7 +83,7 @@ HELLO = b"5\r\nhello\r\n0\r\n\r\n"
 """A chunked body."""
 
 SMUGGLED = request(COUNT, "Content-Length: 0")
-"""A call that may not happen: it stands where a gateway that errs would read the next request."""
+"""A call that must not run: it is placed where a faulty gateway would read the next request."""
 
 
 def health(*lines: str) -> bytes:
@@ -99,13 +99,13 @@ def chunked(body: bytes) -> bytes:
 
 
 def refused(name: str, sent: bytes, *statuses: int) -> Shape:
-    """A request that ends its connection: no function runs, and what follows is not looked at."""
+    """Return a request that ends its connection: no function runs, and later bytes are ignored."""
     right = frozenset(statuses or {400})
     return Shape(name=name, sent=(sent, SMUGGLED), answers=(right,), stays=False)
 
 
 def told(name: str, sent: bytes, *statuses: int, settings: GatewaySettings = PATIENT) -> Shape:
-    """A well-formed request that is refused: the gateway chooses whether the connection stays open."""
+    """Return a well-formed request that is refused; the connection may stay open or be closed."""
     return Shape(
         name=name, sent=(sent,), answers=(frozenset(statuses),), stays=None, settings=settings
     )
@@ -120,7 +120,7 @@ def good(
     stays: bool | None = True,
     ends: bool = False,
 ) -> Shape:
-    """Requests that are answered, and keep their connection unless they say otherwise."""
+    """Return requests that are answered, and that keep their connection by default."""
     return Shape(
         name=name, sent=sent, answers=tuple(frozenset({each}) for each in answers), runs=runs,
         body=body, stays=stays, ends=ends,
@@ -128,16 +128,16 @@ def good(
 
 
 def echoed(name: str, sent: bytes, body: bytes = b"hello") -> Shape:
-    """A call whose body arrives."""
+    """Return a call whose body arrives."""
     return good(name, sent, runs=1, body=body)
 
 
 def either(shape: Shape, *statuses: int) -> Shape:
-    """A shape that may be refused as well: then it has run nothing."""
+    """Return the shape, which may also be refused, and then runs no function."""
     return attrs.evolve(shape, answers=(frozenset({200, *statuses}),), stays=None, body=None)
 
 
-# -- where a body ends ---------------------------------------------------------------------------
+# -- ends of bodies ------------------------------------------------------------------------------
 
 LENGTHS = (
     echoed("content-length", echo("Content-Length: 5", body=b"hello")),
@@ -260,7 +260,7 @@ LINES = (
     refused("a method alone", b"GET\r\n\r\n"),
 )  # fmt: skip
 
-# -- versions, and what is no HTTP ---------------------------------------------------------------
+# -- versions, and bytes that are not HTTP -------------------------------------------------------
 
 VERSIONS = (
     *(refused(f"version {version!r}", request(f"GET /healthz {version}")) for version in
@@ -313,7 +313,7 @@ CHUNKS = (
     refused("1 MiB of short chunk extensions", chunked(many_chunks(10_000, b";" + 100 * b"a")),
         400, 413, 431),
     refused("LF in a chunk extension", chunked(b"5;a\nb\r\nhello\r\n0\r\n\r\n")),
-    # h11 takes control characters there, and only CR LF for the end of the line.
+    # h11 accepts control characters there, and only CR LF as the end of a line.
     either(echoed("CR in a chunk extension", chunked(b"5;a\rb\r\nhello\r\n0\r\n\r\n")), 400),
     either(echoed("NUL in a chunk extension", chunked(b"5;a\0b\r\nhello\r\n0\r\n\r\n")), 400),
     *(refused(f"a chunk size of {size!r}", chunked(size + HELLO[1:])) for size in (b"", b"xyz",
@@ -338,7 +338,7 @@ CHUNKS = (
         b"Content-Encoding: gzip", b"Connection: close", b"Expect: 1")),
     refused("a trailer without a colon", chunked(HELLO[:-2] + b"X-Sum\r\n\r\n")),
     refused("a trailer with a space before the colon", chunked(HELLO[:-2] + b"X-Sum : 1\r\n\r\n")),
-    # No trailer is used, so it does not matter how one is read, as long as all agree on the end.
+    # Trailers are ignored, so their contents do not matter, if all parsers agree on their end.
     either(echoed("a folded trailer", chunked(HELLO[:-2] + b"X-Sum: 1\r\n 2\r\n\r\n")), 400),
     refused("NUL in a trailer", chunked(HELLO[:-2] + b"X-Sum: \0\r\n\r\n")),
     refused("LF behind a trailer", chunked(HELLO[:-2] + b"X-Sum: 1\n\r\n")),
@@ -492,7 +492,7 @@ EXPECT = "Expect: 100-continue"
 
 
 def expecting(name: str, head: bytes, *statuses: int, settings: GatewaySettings = PATIENT) -> Shape:
-    """A body that is not wanted, so that the client is not asked for it."""
+    """Return a request whose body is not wanted, so that the client gets no 100."""
     right = frozenset(statuses)
     return Shape(name=name, sent=(head,), answers=(right,), stays=False, settings=settings)
 
@@ -539,7 +539,7 @@ EXPECTATIONS = (
         body=b"hello"), 417),
 )  # fmt: skip
 
-# -- connections that stay, and that do not ------------------------------------------------------
+# -- persistent and closed connections -----------------------------------------------------------
 
 CONNECTIONS = (
     good("Connection: close", health("Connection: close"), stays=False),
@@ -631,7 +631,7 @@ PIPELINES = (
 
 
 def cut_off(name: str, *sent: bytes, runs: int = 0) -> Shape:
-    """A request that ends too early."""
+    """Return a request that ends too early."""
     answers = (*runs * (frozenset({200}),), frozenset({NONE, 400}))
     return Shape(name=name, sent=sent, answers=answers, stays=False, ends=True, runs=runs)
 
@@ -666,13 +666,13 @@ HALF_CLOSED = (
     cut_off("half-closed in a second request", SMUGGLED + SMUGGLED[:-1], runs=1),
 )  # fmt: skip
 
-# -- bodies that are refused before they have come ------------------------------------------------
+# -- bodies that are refused before they arrive ---------------------------------------------------
 
 LARGE = 4 * MIB
 
 
 def unwanted(name: str, head: bytes, *statuses: int, settings: GatewaySettings = PATIENT) -> Shape:
-    """A large body: its client can read why it is refused, though it sends everything before it reads."""
+    """Return a large unwanted body. Its client can read the refusal, although it reads only at the end."""
     return Shape(
         name=name, sent=(head, bytes(LARGE)), answers=(frozenset(statuses),), stays=None, is_late=True,
         settings=settings,

@@ -1,4 +1,4 @@
-"""What all clients may take, and what each: budgets, unverified callers, bodies of submitted calls."""
+"""Budgets: memory for all clients and for each, unverified callers, bodies of submitted calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENT = GatewaySettings(
 
 
 def head_of(fields: dict[str, str]) -> bytes:
-    """The head of an Invoke."""
+    """Return the head of an Invoke."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"POST {INVOKE} HTTP/1.1\r\n{lines}\r\n".encode()
 
@@ -52,7 +52,7 @@ def test_the_unverified_make_room_for_those_who_come_later() -> None:
         evicted.append("old")
 
     def new() -> None:
-        evicted.append("new")  # pragma: no cover  # which must not happen
+        evicted.append("new")  # pragma: no cover  # must not happen
 
     unverified.take(4, old)
     unverified.take(4, new)
@@ -66,7 +66,7 @@ def test_the_unverified_make_room_for_those_who_come_later() -> None:
 
 
 async def test_s18_bodies_of_unverified_callers_shut_nobody_out() -> None:
-    """Neither those with a token, nor those who sign."""
+    """Clients with a token and clients that sign both get through."""
     async with open_site(PATIENT) as site:
         url = site.gateway.urls[0]
         for _ in range(4):
@@ -112,7 +112,7 @@ async def test_nothing_of_a_body_is_read_that_no_signature_can_make_right() -> N
         good = signed(site.gateway.urls[0], INVOKE, b"1")
         for wrong in (
             {**good, "x-amz-date": "20200101T000000Z"},
-            {**good, "x-amz-invocation-type": "Event"},  # is not signed
+            {**good, "x-amz-invocation-type": "Event"},  # not covered by the signature
             {**good, "authorization": "AWS4-HMAC-SHA256 Credential=x"},
         ):
             client = await connect(site.gateway)
@@ -147,7 +147,7 @@ async def test_s18_the_bodies_of_submitted_calls_count_until_their_calls_have_en
 def test_what_a_client_may_have_of_each_budget() -> None:
     settings = GatewaySettings(max_streams=3, max_body_bytes=100, body_bytes_in_flight=150)
     budgets = make_budgets(settings)
-    budgets.bodies.take(100, "a")  # one whole body, though it is more than a half
+    budgets.bodies.take(100, "a")  # one whole body, although more than half
     with pytest.raises(Problem):
         budgets.bodies.take(1, "a")
     budgets.streams.take(2, "a")

@@ -24,7 +24,7 @@ CALL = "/v1/functions/{}/call"
 
 
 async def raw(site: Site, function: str, body: bytes, kind: str, query: str = "") -> object:
-    """(status, body) of a call with a body of some kind."""
+    """Make a call with a body of some type; return (status, body)."""
     path = CALL.format(function) + query
     reply = await ask(site.gateway, "POST", path, headers={"content-type": kind}, body=body)
     return reply.status, reply.body
@@ -185,7 +185,7 @@ async def test_headers_are_options_of_the_call_and_come_back() -> None:
         assert made.headers["x-request-id"] != "two words"
         options["idempotency-key"] = "order-1"
         keyed = await call(site.gateway, "context", [], options)
-        # What is executed under a key has the deadline of its deployment, whoever waits for it.
+        # An execution under a key has its deployment's deadline, whichever clients wait for it.
         assert (keyed.json["key"], keyed.json["remaining"]) == ("order-1", 60)
         endless = await call(site.gateway, "echo", 1, {"spear-timeout": "inf"})
         assert (endless.status, endless.headers["spear-timeout"]) == (200, "inf")
@@ -198,7 +198,7 @@ async def test_a_key_makes_two_calls_one() -> None:
             await call(site.gateway, "count", [], {"idempotency-key": "k"}) for _ in range(2)
         ]
         assert [reply.body for reply in replies] == [b"1", b"1"]
-        assert "spear-instance" not in replies[1].headers  # it did not run
+        assert "spear-instance" not in replies[1].headers  # no function ran
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ async def test_a_client_that_leaves_is_noticed_behind_what_it_has_sent_ahead() -
 async def test_an_answer_to_a_client_that_is_gone_hurts_nobody() -> None:
     async with open_site() as site:
         client = await connect(site.gateway)
-        # So much keeps the gateway from reading on, and so from seeing the end.
+        # With this much unread, the gateway does not read on, and so does not see the end.
         head = b"POST /v1/functions/%b/call HTTP/1.1\r\nHost: localhost\r\n\r\n"
         await client.stream.send_all(head % b"wait" + 2500 * (head % b"count"))
         await site.probe.begun.wait()
@@ -441,7 +441,7 @@ async def test_s7_a_compressed_body_is_refused() -> None:
         reply = await ask(
             site.gateway, "POST", CALL.format("count"), headers={"content-encoding": "gzip"}
         )
-        assert reply.body == b"1"  # there is no body, and so nothing that is compressed
+        assert reply.body == b"1"  # no body, so no compressed one either
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ async def test_a_fault_of_the_gateway_is_an_error_without_details(
 
 @pytest.mark.parametrize("seconds", ["inf", "1e9", "3600.1"])
 async def test_a_call_that_goes_on_without_its_client_has_a_bound(seconds: str) -> None:
-    """Nobody may end it: such calls filled all slots of an instance for ever."""
+    """No client can end it: such calls once filled all slots of an instance for ever."""
     async with open_site() as site:
         keyed = {"spear-timeout": seconds, "idempotency-key": "k"}
         for way, headers in (
@@ -507,7 +507,7 @@ async def test_a_call_that_goes_on_without_its_client_has_a_bound(seconds: str) 
             assert "at most 3600 s (detached_seconds)" in str(reply.error["message"])
         assert site.probe.calls == 0
         reply = await call(site.gateway, "count", headers={"spear-timeout": seconds})
-        assert reply.status == 200  # it ends with its client
+        assert reply.status == 200  # the call ends with its client
         keyed["spear-timeout"] = "3600"
         assert (await call(site.gateway, "count", headers=keyed)).status == 200
 
@@ -533,7 +533,7 @@ async def test_a_refusal_says_what_to_do(
 
 
 async def test_an_execution_of_a_key_has_the_time_that_its_client_asked_for() -> None:
-    """Longer than the deployment gives a call that says nothing; and not less, for those that join."""
+    """Longer than the deployment's default for a call, and not shorter for clients that join."""
     agent = spear.Agent("asked")
 
     @agent.function

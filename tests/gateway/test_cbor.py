@@ -1,4 +1,4 @@
-"""CBOR in the place of JSON: arguments, results, items, errors."""
+"""CBOR in place of JSON: arguments, results, items, errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def send(site: Site, function: str, body: bytes, *, accept: str | None = C
 
 
 def content(reply: Reply) -> dict[str, dict[str, str]]:
-    """The object that a response has."""
+    """Return the object in the body of a response."""
     value = cbor2.loads(reply.body) if reply.headers["content-type"] == CBOR else reply.json
     return cast("dict[str, dict[str, str]]", value)
 
@@ -158,7 +158,7 @@ async def test_errors_are_json_unless_the_client_takes_cbor_alone(
 
 
 async def buffers() -> AsyncIterator[object]:
-    """Items that are shared memory, and others."""
+    """Yield shared memory and other items."""
     buffer = SharedBuffer(2)
     buffer.view[:] = b"\x00\xff"
     yield buffer
@@ -166,7 +166,7 @@ async def buffers() -> AsyncIterator[object]:
 
 
 def items_in(body: bytes) -> list[object]:
-    """The items of a sequence."""
+    """Return the items of a CBOR sequence."""
     source = BytesIO(body)
     decoder = cbor2.CBORDecoder(source)
     found = []

@@ -1,4 +1,4 @@
-"""Clients that do whatever comes to mind, many at a time: nobody else notices, and nothing is left."""
+"""Many clients that do anything at any time: other clients are not affected, and nothing is left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATHS = (
 
 
 def request(rng: Random) -> bytes:
-    """What a client sends, good or bad."""
+    """Return a request, good or bad."""
     head = f"{rng.choice(PATHS)} HTTP/1.1\r\nHost: localhost\r\n".encode()
     body = json.dumps({"value": "x" * rng.randrange(100_000)}).encode()
     match rng.randrange(8):
@@ -65,7 +65,7 @@ def request(rng: Random) -> bytes:
 
 
 async def misbehave(site: Site, rng: Random) -> None:
-    """One client."""
+    """Run one client."""
     port = int(site.gateway.urls[0].rpartition(":")[2])
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     try:

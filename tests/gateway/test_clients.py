@@ -1,4 +1,4 @@
-"""Clients that people use: http.client, urllib3, httpx2, boto3 and curl, on real sockets.
+"""Real clients: http.client, urllib3, httpx2, boto3 and curl, on real sockets.
 
 Blocking clients run in threads of this process, the gateway in its event loop.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .helpers import Site
 
 SIZE = 300_000
-"""Bytes of a body that comes in several pieces."""
+"""Size of a body that arrives in several pieces."""
 
 CALL = "/v1/functions/{}/call"
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -47,7 +47,7 @@ WAIT = request("POST /v1/functions/wait/call HTTP/1.1", "Content-Length: 0")
 
 @attrs.frozen
 class Got:
-    """What a client got."""
+    """The answer that a client got."""
 
     status: int
     headers: Mapping[str, str]
@@ -63,7 +63,7 @@ class RealClient(Protocol):
 
     @property
     def gives_up(self) -> type[Exception]:
-        """The exception when its patience is at its end."""
+        """The exception that the client raises on a timeout."""
 
     def ask(
         self,
@@ -72,14 +72,14 @@ class RealClient(Protocol):
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Got:
-        """Send a request, and read its answer."""
+        """Send a request, and return its answer."""
 
     def close(self) -> None:
         """Close the connection."""
 
 
 class Plain:
-    """The standard library's http.client, which sends everything before it reads."""
+    """A client of the standard library's http.client, which sends everything before it reads."""
 
     gives_up = TimeoutError
 
@@ -107,7 +107,7 @@ class Plain:
 
 
 class Pooled:
-    """urllib3, without its retries."""
+    """A client of urllib3, without retries."""
 
     gives_up = urllib3.exceptions.ReadTimeoutError
 
@@ -134,7 +134,7 @@ class Pooled:
 
 
 class Modern:
-    """httpx2."""
+    """A client of httpx2."""
 
     gives_up = httpx2.ReadTimeout
 
@@ -170,7 +170,7 @@ each_client = pytest.mark.parametrize("make", [Plain, Pooled, Modern])
 async def using(
     make: Maker, site: Site, seconds: float = PATIENCE_SECONDS
 ) -> AsyncIterator[RealClient]:
-    """A client of a site."""
+    """Open a client of a site."""
     client: RealClient = make(site.gateway.urls[0], seconds)
     try:
         yield client
@@ -211,7 +211,7 @@ async def test_a_client_keeps_its_connection_for_all_its_calls(make: Maker) -> N
 
 @each_client
 async def test_bodies_of_all_sizes_arrive(make: Maker) -> None:
-    """Sizes around those of the buffers on the way."""
+    """Sizes around those of the buffers between client and function."""
     sizes = [0, 1, *(2**power + more for power in (12, 15, 16, 17, 20) for more in (-1, 0, 1))]
     async with open_site(PATIENT) as site, using(make, site) as client:
 
@@ -244,11 +244,11 @@ KINDS = {
     "refused as no JSON": (CALL.format("context_of"), {"Content-Type": "application/json"}, 400),
     "refused as no argument": (CALL.format("count"), BYTES, 400),
 }
-"""(path, headers, status) of requests whose answers are ready before, or while, the body has come."""
+"""(path, headers, status) of requests whose answers are ready before the body has arrived, or later."""
 
 
 async def send_many(make: Maker, kind: str, count: int) -> None:
-    """Send large bodies, one after the other: each is answered, on one connection."""
+    """Send large bodies, one after the other, on one connection; each must be answered."""
     path, headers, status = KINDS[kind]
     async with open_site(PATIENT) as site, using(make, site) as client:
 
@@ -280,7 +280,7 @@ async def test_connections_outlive_10_000_bodies_of_300_kb(make: Maker, kind: st
 
 @each_client
 async def test_a_client_reads_why_its_large_body_is_refused(make: Maker) -> None:
-    """Each of them sends all of it before it reads."""
+    """All of these clients send the whole body before they read."""
     settings = attrs.evolve(PATIENT, max_body_bytes=1000, token=TOKEN)
     async with open_site(settings) as site, using(make, site) as client:
 
@@ -309,7 +309,7 @@ class Invoke(Protocol):
 
 @contextmanager
 def invoking(site: Site) -> Iterator[Invoke]:
-    """boto3's Invoke, without its retries."""
+    """Make a client that calls Invoke by boto3, without retries."""
     config = Config(
         retries={"max_attempts": 0}, read_timeout=PATIENCE_SECONDS, max_pool_connections=1
     )
@@ -322,7 +322,7 @@ def invoking(site: Site) -> Iterator[Invoke]:
 
 
 async def invoke_many(count: int, token: str | None) -> None:
-    """Invoke with payloads of 300 kB in all ways: no connection fails."""
+    """Invoke in several ways with payloads of 300 kB; assert that no connection fails."""
     async with open_site(attrs.evolve(PATIENT, token=token)) as site:
 
         def work() -> None:
@@ -337,7 +337,7 @@ async def invoke_many(count: int, token: str | None) -> None:
                         FunctionName="context_of", Payload=payload, InvocationType="Event"
                     )
                     assert reply["StatusCode"] == 202
-                    reply["Payload"].read()  # type: ignore[attr-defined]  # or its connection is not used again
+                    reply["Payload"].read()  # type: ignore[attr-defined]  # otherwise its connection is not reused
                     with pytest.raises(ClientError) as caught:
                         invoke(FunctionName="context_of", Payload=payload[:-1])
                     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
@@ -362,7 +362,7 @@ async def test_boto3_invokes_10_000_times_with_payloads_of_300_kb(token: str | N
 
 
 async def until_begun(site: Site, give_up: Callable[[float], None]) -> None:
-    """Call a function with more and more patience, until it has begun before the client gave up."""
+    """Call a function with growing timeouts, until it has begun before the client gave up."""
     seconds = 0.2
     while not site.probe.begun.is_set():
         await trio.to_thread.run_sync(give_up, seconds)
@@ -423,7 +423,7 @@ async def test_a_client_that_leaves_behind_pipelined_requests_cancels_its_call(
         await site.probe.begun.wait()
         for _ in range(further):
             await client.stream.send_all(SMUGGLED)
-            await trio.testing.wait_all_tasks_blocked()  # until what is read of it has been read
+            await trio.testing.wait_all_tasks_blocked()  # until the gateway has read what it reads
         await leave(client.stream, way)
         await site.probe.cancelled.wait()
         await site_is_quiet(site)
@@ -455,7 +455,7 @@ COUNT = "POST /v1/functions/count/call HTTP/1.1"
 async def test_a_client_that_leaves_while_it_pipelines_cancels_its_call(
     further: bytes, way: str
 ) -> None:
-    """The kernel delivers an orderly end behind all that was sent, so that must fit into its buffers."""
+    """The kernel delivers an orderly end after all bytes sent, so these must fit into its buffers."""
     async with open_site(PATIENT) as site:
         client = await connect(site.gateway)
         await client.stream.send_all(WAIT)
@@ -471,7 +471,7 @@ async def test_a_client_that_leaves_while_it_pipelines_cancels_its_call(
 
 
 async def leave(stream: trio.abc.Stream, way: str) -> None:
-    """Close a connection; by a reset, if so wanted."""
+    """Close a connection; by a reset, if wanted."""
     assert isinstance(stream, trio.SocketStream)
     if way == "reset":
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -497,7 +497,7 @@ class Ways:
     control_socket: str
 
     def client(self, way: str) -> httpx2.AsyncClient:
-        """A client that goes one of them."""
+        """Return a client for one of the ways."""
         if way == "TLS":
             return httpx2.AsyncClient(
                 base_url=self.site.gateway.urls[0],
@@ -509,7 +509,7 @@ class Ways:
         return httpx2.AsyncClient(base_url="http://localhost", transport=transport, timeout=None)
 
     async def stream(self, way: str) -> trio.abc.Stream:
-        """A plain connection that goes one of them."""
+        """Open a plain connection by one of the ways."""
         if way == "TLS":
             port = int(self.site.gateway.urls[0].rpartition(":")[2])
             return await trio.open_ssl_over_tcp_stream(
@@ -520,7 +520,7 @@ class Ways:
 
 @asynccontextmanager
 async def open_ways(tmp_path: Path, directory: str) -> AsyncIterator[Ways]:
-    """A site with TLS and with a control socket."""
+    """Open a site with TLS and with a control socket."""
     authority = trustme.CA()
     certificate = tmp_path / "cert.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
@@ -581,7 +581,7 @@ async def test_a_client_that_leaves_tls_or_the_control_socket_cancels_its_call(
 async def test_a_client_that_leaves_at_once_cancels_its_call(
     way: str, tmp_path: Path, own_temporary_directory: str
 ) -> None:
-    """That it has gone may be known before its request is."""
+    """The gateway may notice the client's leaving before it reads the request."""
     async with open_ways(tmp_path, own_temporary_directory) as ways:
         for _ in range(20):
             stream = await ways.stream(way)
@@ -594,12 +594,12 @@ async def test_a_client_that_leaves_at_once_cancels_its_call(
 async def test_over_tls_the_end_of_a_response_is_told_from_a_cut(
     tmp_path: Path, own_temporary_directory: str
 ) -> None:
-    """With HTTP/1.0, the end of the connection is that of the body."""
+    """With HTTP/1.0, the end of the connection is the end of the body."""
     async with open_ways(tmp_path, own_temporary_directory) as ways:
         port = int(ways.site.gateway.urls[0].rpartition(":")[2])
         stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=ways.context)
         await stream.send_all(b"POST /v1/functions/blobs/stream HTTP/1.0\r\n\r\n")
-        data = await read_all(stream)  # or it raises
+        data = await read_all(stream)  # raises otherwise
         assert data.endswith(b'{"a": 1}\n')
         await trio.aclose_forcefully(stream)
 
@@ -616,7 +616,7 @@ async def test_a_client_that_goes_on_sending_over_tls_can_read_why_its_body_is_r
 
 
 async def read_all(stream: trio.abc.Stream) -> bytes:
-    """All that comes, until the end."""
+    """Read until the end of the stream."""
     data = b""
     while part := await stream.receive_some():
         data += part
@@ -633,7 +633,7 @@ SECONDS = str(math.ceil(PATIENCE_SECONDS))
 
 
 def command(site: Site, *words: str) -> list[str]:
-    """curl; paths become URLs of the site."""
+    """Return a curl command; paths become URLs of the site."""
     assert CURL is not None
     url = site.gateway.urls[0]
     words = tuple(url + word if word.startswith("/") else word for word in words)

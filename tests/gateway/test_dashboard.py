@@ -68,7 +68,7 @@ async def odd(text: str = EVIL) -> None:
 async def open_dashboard(
     place: Path, settings: GatewaySettings | None = None
 ) -> AsyncIterator[tuple[Page, spear.Deployment]]:
-    """A page that shows functions which mean no good."""
+    """Open a page that shows malicious functions."""
     file = place / "evil.py"
     file.write_text(FUNCTIONS, encoding="utf-8")
     async with spear.open_spearlet() as spearlet:
@@ -79,7 +79,7 @@ async def open_dashboard(
 
 
 async def choose(page: Page, function: str, arguments: object) -> None:
-    """Fill in the form, and send it."""
+    """Fill in the form of a function, and send it."""
     await page.wait_for(f"byId('signature').textContent || {json.dumps(function)} === 'none'")
     await page.evaluate(
         f"byId('function').value = {json.dumps(function)};"
@@ -115,7 +115,7 @@ async def test_s20_it_shows_what_runs_and_calls_it_and_all_of_it_is_text(tmp_pat
         assert str(await page.evaluate("byId('outcome').textContent")).startswith("500")
         await page.wait_for("!!byId('functions').querySelector('td.bad')")
 
-        # Whatever functions are called, say and return is text.
+        # Names, descriptions and results of functions are shown as text.
         text = "byId('{}').textContent.includes('<script>')"
         await page.wait_for(text.format("logs"))
         await page.wait_for(text.format("result"))
@@ -126,7 +126,7 @@ async def test_s20_it_shows_what_runs_and_calls_it_and_all_of_it_is_text(tmp_pat
         markup = "document.querySelectorAll('main script, main img, form b').length"
         assert await page.evaluate(markup) == 0
         assert await page.evaluate("window.owned") is None
-        (failed,) = page.complaints  # the call that was to fail
+        (failed,) = page.complaints  # the call that was meant to fail
         assert "/v1/functions/evil.fail/call" in failed
 
 
@@ -134,7 +134,7 @@ async def test_s20_it_shows_what_runs_and_calls_it_and_all_of_it_is_text(tmp_pat
 async def test_s20_its_policy_runs_no_script_of_others(tmp_path: Path) -> None:
     async with open_dashboard(tmp_path) as (page, _):
         await page.wait_for("byId('functions').textContent")
-        # Even if markup got in, nothing of it would run.
+        # Even injected markup could run no script.
         await page.evaluate(f"byId('summary').innerHTML = {json.dumps(EVIL)}")
         await page.evaluate(
             "const made = document.createElement('script'); made.textContent = 'window.owned = 1';"
@@ -199,12 +199,12 @@ PREFIX = b"/tools/spear"
 
 
 async def strip_prefix(url: str, client: trio.SocketStream) -> None:
-    """One request through a proxy that takes a prefix off its path; there is nothing above the prefix."""
+    """Serve a request through a proxy that strips a prefix from the path, and knows no other path."""
     async with client:
         head = b""
         while b"\r\n\r\n" not in head:
             data = bytes(await client.receive_some())
-            if not data:  # the browser has opened one more than it needed
+            if not data:  # the browser opened a connection that it does not need
                 return
             head += data
         method, target, rest = head.split(b" ", 2)

@@ -1,4 +1,4 @@
-"""What each error is over HTTP."""
+"""The response for each error."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .helpers import Site, ask, items_of, open_site, wait_until
 
 
 async def submit(site: Site, function: str, value: object = None) -> str:
-    """The path of a new execution."""
+    """Submit a call; return the path of the new execution."""
     reply = await ask(site.gateway, "POST", f"/v1/functions/{function}/submit", value)
     assert reply.status == 202, reply.body
     path = reply.headers["location"]

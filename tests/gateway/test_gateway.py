@@ -1,4 +1,4 @@
-"""A gateway as a block: how it begins and ends, and what it counts."""
+"""A gateway as a block: opening, closing, statistics."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_leaving_the_block_lets_calls_finish_and_closes_what_is_idle() -> 
 
 
 async def test_leaving_the_block_does_not_wait_for_a_client_to_close_behind_its_stream() -> None:
-    """The head of the response could not say that the gateway would close."""
+    """The stream's head was sent before the gateway knew that it would close."""
     headers = {"accept": "text/event-stream"}
     async with open_site(GatewaySettings(close_seconds=1000.0)) as site:
         client = await connect(site.gateway)
@@ -102,7 +102,7 @@ async def test_leaving_the_block_does_not_wait_for_a_client_to_close_behind_its_
 
 
 async def test_leaving_the_block_waits_so_long_and_no_longer() -> None:
-    """Nobody ends the call, whose own deadline is a minute away."""
+    """The call is not ended, and its own deadline is a minute away."""
     async with open_site(GatewaySettings(close_seconds=0.05)) as site:
         client = await connect(site.gateway)
         await client.send("POST", "/v1/functions/wait/call", b"")

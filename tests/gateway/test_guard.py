@@ -1,4 +1,4 @@
-"""Who may ask for what: hosts, origins, tokens, and where a gateway may listen."""
+"""Access control: hosts, origins, tokens, and the addresses on which a gateway may listen."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_s13_a_loopback_gateway_goes_by_its_own_names(host: str, status: i
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "localhost"])
 async def test_a_gateway_answers_at_the_address_that_it_listens_on(host: str) -> None:
-    """Any address of the loopback interface, in any spelling."""
+    """Any address of the loopback interface, in any notation."""
     async with open_site(GatewaySettings(host=host)) as site:
         (url,) = site.gateway.urls
         port = int(url.rpartition(":")[2])
@@ -91,7 +91,7 @@ async def test_a_gateway_answers_at_the_address_that_it_listens_on(host: str) ->
     ("origin", "status"),
     [
         ("http://localhost:7000", 200),
-        ("https://localhost:7000", 200),  # a proxy may end TLS
+        ("https://localhost:7000", 200),  # a proxy may terminate TLS
         ("http://localhost", 403),
         ("http://localhost:7001", 403),
         ("http://evil.example", 403),
@@ -139,7 +139,7 @@ TARGET = "the target is a path that begins with /, or a URL, without a fragment"
 async def test_every_form_of_a_target_keeps_its_host(
     line: str, host: str, status: int, message: str
 ) -> None:
-    """RFC 9112, 3.2: a path, a whole URL, an authority, an asterisk."""
+    """The forms of RFC 9112, 3.2: a path, a whole URL, an authority, an asterisk."""
     async with open_site() as site:
         client = await connect(site.gateway)
         await client.stream.send_all(f"{line} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -259,7 +259,7 @@ async def test_behind_a_proxy_it_may_listen_without_tls() -> None:
     settings = GatewaySettings(host="0.0.0.0", token=TOKEN, allow_plaintext=True)
     async with open_site(settings) as site:
         assert site.gateway.urls[0].startswith("http://0.0.0.0:")
-        # By which name the proxy is called is for the proxy to know.
+        # The host's name is checked by the proxy.
         reply = await ask(site.gateway, "GET", "/healthz", host="spear.example")
         assert reply.status == 200
         reply = await ask(site.gateway, "GET", "/v1/functions", headers=KNOWN, host="spear.example")
@@ -288,12 +288,12 @@ async def test_tls(tmp_path: Path) -> None:
         assert (
             await client.ask("POST", "/v1/functions/twice/call", large, headers)
         ).body == 2 * large
-        assert stream.selected_alpn_protocol() is None  # nobody gets HTTP/2
+        assert stream.selected_alpn_protocol() is None  # HTTP/2 is never selected
         await client.send("POST", "/v1/functions/wait/call", b"")
         await site.probe.begun.wait()
         await client.aclose()
         await site.probe.cancelled.wait()
-        # One that is idle is closed with the gateway.
+        # An idle connection is closed with the gateway.
         plain = await trio.open_tcp_stream("127.0.0.1", port)
         idle = trio.SSLStream(plain, context, server_hostname="localhost", https_compatible=True)
         OPEN.append(Client(idle))
@@ -305,7 +305,7 @@ async def test_tls(tmp_path: Path) -> None:
 
 
 async def connect_locally(path: str) -> Client:
-    """A connection to a control socket."""
+    """Connect to a control socket."""
     client = Client(await trio.open_unix_socket(path), "spear")
     OPEN.append(client)
     return client
@@ -346,7 +346,7 @@ async def test_a_control_socket_that_was_left_behind_is_replaced(
     ):
         client = await connect_locally(path)
         assert (await client.ask("GET", "/healthz")).status == 200
-        # One that is in use is not.
+        # A socket in use is not removed.
         with pytest.raises(spear.ConfigurationError, match="another program listens there"):
             async with open_gateway(spearlet, settings):
                 pass  # pragma: no cover
@@ -365,7 +365,7 @@ async def test_what_is_no_abandoned_control_socket_is_kept_and_named(
             case "directory":
                 os.mkdir(path)
             case "file":
-                stack.enter_context(open(path, "w"))  # there is nothing to wait for
+                stack.enter_context(open(path, "w"))  # not a lock, so there is nothing to wait for
             case "fifo":
                 os.mkfifo(path)
             case "link":

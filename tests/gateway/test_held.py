@@ -23,7 +23,7 @@ INVOKE: Final = "/2015-03-31/functions/{}/invocations"
 
 
 def lists() -> int:
-    """How many empty lists there are in this process."""
+    """Return the number of empty lists in this process."""
     gc.collect()
     return sum(1 for each in gc.get_objects() if type(each) is list and not each)
 
@@ -45,7 +45,7 @@ FAILING: Final = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", FAILING)
 async def test_a_call_that_has_failed_holds_nothing(way: str, tmp_path: Path) -> None:
-    """In a circle of objects, bodies would be held until a garbage collection: 800 MiB were."""
+    """A reference cycle would hold bodies until a garbage collection: once it held 800 MiB."""
     path, headers = FAILING[way]
     file = tmp_path / "failing.py"
     file.write_text(
@@ -58,7 +58,7 @@ async def test_a_call_that_has_failed_holds_nothing(way: str, tmp_path: Path) ->
     async with open_site() as site:
         await site.spearlet.deploy(file)
         gc.collect()
-        gc.freeze()  # what other tests have left need not be looked at
+        gc.freeze()  # leaves out the objects of other tests
         gc.disable()
         try:
             await ask(site.gateway, "POST", path, 10_000 * "tea", headers)
@@ -139,7 +139,7 @@ async def items(size: int):
 async def test_a_result_is_held_as_bytes_while_its_client_reads_slowly(
     way: str, tmp_path: Path
 ) -> None:
-    """16 MiB of text: more than sockets take by themselves, so the response waits for its client."""
+    """The result is 16 MiB of text, more than socket buffers take, so the response waits for its client."""
     path = tmp_path / "large.py"
     path.write_text(PROGRAM, encoding="utf-8")
     large = b"%d" % (16 << 20)

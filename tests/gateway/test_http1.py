@@ -1,4 +1,4 @@
-"""Requests as bytes: h11's client on the other side, every cut, and bytes that are no request."""
+"""Requests as bytes: from h11's client, cut at every place, and bytes that are no request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES = st.binary(max_size=20).map(lambda value: value.hex())
 def written(
     path: str, headers: list[tuple[str, str]], chunks: list[bytes], *, counted: bool
 ) -> bytes:
-    """What h11's client writes."""
+    """Return the bytes that h11's client writes."""
     client = h11.Connection(h11.CLIENT)
     framing = (
         ("content-length", str(sum(map(len, chunks))))
@@ -47,7 +47,7 @@ def written(
 
 
 def read(pieces: list[bytes], most: int = MOST) -> list[tuple[RequestHead, bytes]]:
-    """The requests that are whole, and the last one as far as it has come."""
+    """Return the complete requests, and the received part of the last one."""
     parser = RequestParser(most)
     found: list[tuple[RequestHead, bytes]] = []
     body: list[bytes] = []
@@ -69,7 +69,7 @@ def read(pieces: list[bytes], most: int = MOST) -> list[tuple[RequestHead, bytes
 
 
 def cut(data: bytes, rng: random.Random) -> list[bytes]:
-    """The same in pieces."""
+    """Cut data into pieces."""
     places = sorted(rng.sample(range(len(data)), min(len(data), 5)))
     return [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
 
@@ -119,7 +119,7 @@ START = b"POST / HTTP/1.1\r\nHost: a\r\n"
 @example(b"\xff: a\r\n\r\n", START)
 @example(b"10000000000000000000000\r\n", START + b"Transfer-Encoding: chunked\r\n\r\n")
 def test_s18_whatever_comes_is_a_request_or_a_problem(data: bytes, start: bytes) -> None:
-    """And its cuts do not matter."""
+    """The same holds for all cuts of the data."""
 
     def answers(pieces: list[bytes]) -> tuple[int, int | None]:
         parser = RequestParser(MOST)
@@ -196,7 +196,7 @@ def test_each_connection_header_counts() -> None:
 
 def test_what_cannot_be_a_request_is_refused_before_its_end() -> None:
     parser = RequestParser(MOST)
-    parser.receive(b"\x16\x03\x01")  # as TLS begins
+    parser.receive(b"\x16\x03\x01")  # the beginning of a TLS connection
     with pytest.raises(Problem, match="illegal request line"):
         parser.next_head_untrusted()
 
@@ -222,7 +222,7 @@ def test_s18_chunks_may_cost_no_more_than_so_many_times_their_data(extension: in
             assert parser.next_data_untrusted() == b""
         allowed = True
     except Problem as problem:
-        assert problem.status == 400  # noqa: PT017  # which of them is refused is what is looked at
+        assert problem.status == 400  # noqa: PT017  # either may be refused
         allowed = False
     assert allowed == (len(one) - 1 <= FRAMING_RATE)
 
@@ -253,7 +253,7 @@ def test_what_is_left_of_a_body_can_be_dropped_when_it_has_come() -> None:
 
 
 def test_s18_a_body_of_many_chunks_is_not_dropped() -> None:
-    """That would take a third of a second for each 64 KiB, before anybody has shown a token."""
+    """That would take a third of a second for each 64 KiB, before the client has shown a token."""
     for count, is_dropped in ((MOST_SKIPPED - 1, True), (MOST_SKIPPED, False)):
         parser = RequestParser(MOST)
         parser.receive(START + b"Transfer-Encoding: chunked\r\n\r\n" + count * chunk(b"x"))

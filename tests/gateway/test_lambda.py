@@ -1,4 +1,4 @@
-"""AWS Lambda's Invoke, called by AWS's own SDK, which knows nothing of Spear."""
+"""AWS Lambda's Invoke, called by AWS's own SDK, which does not know Spear."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ INVOKE = "/2015-03-31/functions/{}/invocations"
 
 
 class Body(Protocol):
-    """What an SDK calls a payload."""
+    """The type of a payload in the SDK."""
 
     def read(self) -> bytes: ...
 
 
 @attrs.frozen
 class Invoker:
-    """An SDK's client, in threads."""
+    """An SDK's client, called in threads."""
 
     client: object
 
@@ -55,21 +55,21 @@ class Invoker:
         """Invoke a function."""
         if payload is not None:
             options["Payload"] = json.dumps(payload)
-        invoke = getattr(self.client, "invoke")  # noqa: B009  # the SDK makes it when it runs
+        invoke = getattr(self.client, "invoke")  # noqa: B009  # the SDK makes it at run time
 
         def work() -> dict[str, object]:
             reply: dict[str, object] = invoke(FunctionName=function, **options)
-            body: Body = reply["Payload"]  # type: ignore[assignment]  # that is what the SDK gives
+            body: Body = reply["Payload"]  # type: ignore[assignment]  # the SDK's type
             return {**reply, "Payload": body.read()}
 
         return await trio.to_thread.run_sync(work)
 
     async def result(self, function: str, payload: object = None, **options: str) -> object:
-        """What the payload of the answer says."""
+        """Invoke a function, and return its decoded payload."""
         return read(await self(function, payload, **options))
 
     async def fail(self, function: str, payload: object = None, **options: str) -> tuple[str, int]:
-        """(code, status) of the error."""
+        """Invoke a function that fails; return (code, status) of the error."""
         with pytest.raises(ClientError) as caught:
             await self(function, payload, **options)
         response = caught.value.response
@@ -77,14 +77,14 @@ class Invoker:
 
 
 def read(reply: dict[str, object]) -> object:
-    """What its payload says."""
+    """Return the decoded payload of a reply."""
     payload = reply["Payload"]
     assert isinstance(payload, bytes)
     return json.loads(payload)
 
 
 def invoker(url: str, secret: str = "anything-will-do") -> Invoker:
-    """A client of an endpoint, which tries everything once."""
+    """Make a client of an endpoint that never retries."""
     config = Config(retries={"max_attempts": 0}, read_timeout=20)
     client = boto3.client(
         "lambda", endpoint_url=url, region_name="local", config=config,
@@ -95,7 +95,7 @@ def invoker(url: str, secret: str = "anything-will-do") -> Invoker:
 
 @asynccontextmanager
 async def open_invoker(token: str | None = None) -> AsyncIterator[tuple[Site, Invoker]]:
-    """A probe, and an SDK's client for it."""
+    """Open a probe's site, and an SDK's client for it."""
     async with open_site(GatewaySettings(token=token)) as site:
         yield site, invoker(site.gateway.urls[0], token or "anything-will-do")
 
@@ -275,7 +275,7 @@ async def test_the_end_of_the_log_and_the_end_of_an_instance(tmp_path: Path) -> 
 
 
 def impatient(url: str, seconds: float, *, attempts: int = 3) -> Invoker:
-    """A client that waits so long for an answer, and then tries again."""
+    """Make a client that waits so long for an answer, and then retries."""
     config = Config(
         retries={"total_max_attempts": attempts, "mode": "standard"}, read_timeout=seconds
     )
@@ -291,7 +291,7 @@ def impatient(url: str, seconds: float, *, attempts: int = 3) -> Invoker:
 async def test_an_sdk_that_tries_again_gets_the_answer_of_the_first_try(
     is_done_first: bool,
 ) -> None:
-    """The function runs once, whether it still runs at the second try or not."""
+    """The function runs once, whether or not it still runs at the second attempt."""
     agent = spear.Agent("slow")
     runs: list[object] = []
     release = trio.Event()
@@ -325,7 +325,7 @@ async def test_an_sdk_that_tries_again_gets_the_answer_of_the_first_try(
         assert isinstance(metadata, dict)
         assert metadata["RetryAttempts"] == 1
         assert runs == ["tea"]
-        # Another invocation is another one, with the same payload, too.
+        # Another invocation with the same payload is a new execution.
         assert await invoke.result("slow", "tea") == {"number": 2}
 
 
@@ -426,7 +426,7 @@ async def test_an_event_that_is_sent_again_is_executed_once() -> None:
 async def test_an_answer_comes_before_its_client_gives_up(
     headers: dict[str, str], seconds: str
 ) -> None:
-    """The usual patience of an SDK, 60 s, is the usual deadline, too."""
+    """The SDK's default timeout, 60 s, is also the default deadline."""
     async with open_site() as site:
         reply = await ask(site.gateway, "POST", INVOKE.format("echo"), 1, headers)
         assert (reply.status, reply.headers["spear-timeout"]) == (
@@ -446,7 +446,7 @@ async def test_a_client_that_says_when_it_gives_up_has_its_answer_before() -> No
 
 
 async def test_an_execution_that_an_sdk_began_has_the_time_that_its_client_asked_for() -> None:
-    """Longer than the deployment gives a call that says nothing."""
+    """Longer than the deployment's default for a call."""
     headers = {"amz-sdk-invocation-id": "a", "spear-timeout": "300"}
     agent = spear.Agent("asked")
 
@@ -507,7 +507,7 @@ def signed(
     secret: str = TOKEN,
     headers: dict[str, str] | None = None,
 ) -> dict[str, str]:
-    """The headers of a request, signed by the SDK."""
+    """Return the headers of a request that the SDK has signed."""
     request = AWSRequest("POST", url + path, data=body, headers=headers or {})
     SigV4Auth(Credentials("any", secret), "lambda", "local").add_auth(request)
     host = url.partition("//")[2]
@@ -515,7 +515,7 @@ def signed(
 
 
 async def send(site: Site, path: str, body: bytes, headers: dict[str, str]) -> Reply:
-    """A request with exactly these headers."""
+    """Send a request with exactly these headers."""
     return await ask(site.gateway, "POST", path, headers=headers, body=body)
 
 
@@ -560,7 +560,7 @@ async def test_a_signature_is_good_for_one_request_only() -> None:
             assert reply.headers["x-amzn-errortype"].endswith("SignatureException")
         unsigned = {name: value for name, value in good.items() if name != "x-amz-date"}
         assert (await send(site, path, b"1", unsigned)).status == 403
-        # A signature says who calls, and nothing else: it opens no other path.
+        # A signature is valid for Invoke only: it opens no other path.
         other = "/v1/functions/echo/call"
         assert (await send(site, other, b"1", signed(url, other, b"1"))).status == 401
 

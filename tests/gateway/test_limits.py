@@ -1,4 +1,4 @@
-"""Whatever a client can make grow is bounded, and whoever is too slow is cut: with real sockets."""
+"""Bounds on everything that a client can make grow, and timeouts for slow clients, on real sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def is_cut(client: Client) -> None:
 
 @asynccontextmanager
 async def still_serving(site: Site) -> AsyncIterator[None]:
-    """Whatever the block does, others are served."""
+    """Assert that other clients are served while the block runs."""
     yield
     assert (await call(site.gateway, "add", 1)).body == b"2"
 
@@ -168,7 +168,7 @@ async def test_s18_a_large_head_is_refused(size: int) -> None:
         async with trio.open_nursery() as nursery:
 
             async def send() -> None:
-                with suppress(trio.BrokenResourceError):  # it has seen enough
+                with suppress(trio.BrokenResourceError):  # the gateway has closed
                     await client.stream.send_all(HEAD + b"X: %b\r\n\r\n" % (b"x" * size))
 
             nursery.start_soon(send)
@@ -195,12 +195,12 @@ async def test_s18_a_large_head_is_refused(size: int) -> None:
     ],
 )
 async def test_s18_what_is_no_http_is_refused_and_hurts_nobody(garbage: bytes, reason: str) -> None:
-    """With one answer that says why, and then the connection is closed: none of them is just cut."""
+    """Each gets an answer with the reason before the connection is closed."""
     async with open_site(GatewaySettings(head_seconds=10)) as site, still_serving(site):
         client = await connect(site.gateway)
         await client.stream.send_all(garbage)
         data = b""
-        with trio.fail_after(5):  # so not because its time is up
+        with trio.fail_after(5):  # less than any timeout
             while part := await client.stream.receive_some(65536):
                 data += bytes(part)
         head, _, body = data.partition(b"\r\n\r\n")
@@ -230,7 +230,7 @@ async def test_s18_what_has_not_become_a_head_in_time_is_cut_without_an_answer()
     [(b"xyz\r\n", ": illegal chunk header"), (b"5\r\nabcdeXX", ": malformed chunk footer")],
 )
 async def test_s18_a_body_that_is_no_http_is_refused(body: bytes, reason: str) -> None:
-    """The client is told why, the connection is closed, and no function is called."""
+    """The client gets the reason, the connection is closed, and no function is called."""
     async with open_site() as site, still_serving(site):
         client = await connect(site.gateway)
         await client.stream.send_all(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body)
@@ -272,7 +272,7 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
 
 
 async def test_s18_idle_connections_shut_nobody_out() -> None:
-    """Whoever has sent one request has no token for it: a path that needs none, or a refusal."""
+    """These clients got through without a token: by a path that needs none, or by a refusal."""
     async with open_site(GatewaySettings(max_connections=3)) as site:
         busy, *idle = [await connect(site.gateway) for _ in range(3)]
         await busy.send("POST", CALL.format("wait"), b"")
@@ -313,7 +313,7 @@ async def test_s18_a_client_that_does_not_read_its_answer_is_cut() -> None:
         with suppress(trio.BrokenResourceError):
             while part := await client.stream.receive_some(1 << 20):
                 received += len(part)
-        assert received < 2 * size  # what the kernel held of it
+        assert received < 2 * size  # bytes in the kernel's buffers
 
 
 async def test_s18_a_closing_gateway_does_not_wait_for_a_client_that_does_not_read() -> None:
@@ -324,11 +324,11 @@ async def test_s18_a_closing_gateway_does_not_wait_for_a_client_that_does_not_re
             "POST", "/v1/functions/flood/stream", b"", {"accept": "application/octet-stream"}
         )
         await client.receive_head()
-    assert site.probe.cancelled.is_set()  # and leaving the block has come to its end
+    assert site.probe.cancelled.is_set()  # and the block has been left
 
 
 def memory() -> int:
-    """Of this process, in bytes."""
+    """Return the memory of this process in bytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
@@ -344,11 +344,11 @@ async def test_s18_clients_that_do_not_read_take_little_memory() -> None:
             )
             await client.receive_head()
         await wait_until(lambda: site.gateway.statistics().streams == 8)
-        await trio.testing.wait_all_tasks_blocked(0.2)  # so that those who can still write do
+        await trio.testing.wait_all_tasks_blocked(0.2)  # until no client can write more
         assert memory() - before < 32 << 20
 
 
-# -- turns -------------------------------------------------------------------------------------------
+# -- fairness ----------------------------------------------------------------------------------------
 
 
 async def test_s18_requests_that_are_sent_ahead_leave_others_their_turn() -> None:
@@ -385,7 +385,7 @@ async def test_s18_many_small_frames_leave_others_their_turn() -> None:
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
-    """One frame of a client, masked with zeros."""
+    """Return a frame of a client, masked with zeros."""
     size = len(payload)
     if size > 65535:
         length = b"\xff" + size.to_bytes(8)
@@ -397,7 +397,7 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
 async def upgraded(
     site: Site, function: str, headers: dict[str, str] | None = None
 ) -> tuple[Client, bytes]:
-    """A connection that is a WebSocket, and the head of the answer."""
+    """Upgrade a connection to a WebSocket; return the client and the head of the answer."""
     client = await connect(site.gateway)
     lines = {"host": "localhost", **UPGRADE, **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -411,7 +411,7 @@ async def upgraded(
 
 
 async def received(client: Client) -> bytes:
-    """All that comes, until the end."""
+    """Read until the end of the stream."""
     data = b""
     try:
         while part := await client.stream.receive_some(65536):
@@ -433,7 +433,7 @@ async def test_s18_a_large_message_is_refused_and_not_kept(fragments: int) -> No
                 frame(0 if number else 2, part, fin=number == fragments - 1)
             )
         await site.probe.cancelled.wait()
-        # It may go on for a while, and is not listened to.
+        # The client may send for a while, and its bytes are ignored.
         for _ in range(20):
             await client.stream.send_all(frame(2, bytes(50_000)))
         await client.stream.send_eof()
@@ -450,14 +450,14 @@ async def test_s18_the_size_of_a_text_is_that_of_its_bytes() -> None:
 
 @pytest.mark.slow
 async def test_s18_a_message_in_many_fragments_takes_no_more_than_its_size() -> None:
-    """An object for each fragment took many times as much."""
+    """An object per fragment took many times as much."""
     async with open_site(GatewaySettings(max_message_bytes=30_000)) as site:
         client, _ = await upgraded(site, "echo")
         await client.stream.send_all(frame(2, b"", fin=False))
         before = 0
         for number in range(30):
             await client.stream.send_all(1000 * frame(0, b"x", fin=False) + frame(9, b""))
-            assert await client.stream.receive_some(2) == b"\x8a\x00"  # all has been taken
+            assert await client.stream.receive_some(2) == b"\x8a\x00"  # all has been read
             if number == 5:
                 before = memory()
         assert memory() - before < 1 << 19
@@ -487,7 +487,7 @@ async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:
 
 
 async def test_a_client_is_not_cut_while_its_function_is_slow_to_take_items() -> None:
-    """Its answers to pings lie behind items for which there is no room."""
+    """Its answers to pings are behind items for which there is no room."""
     async with open_site(GatewaySettings(keep_alive_seconds=0.05)) as site:
         client, _ = await upgraded(site, "late_total")
         items, size = 40, 1 << 20
@@ -523,7 +523,7 @@ async def test_a_ping_that_waits_does_not_follow_the_clients_close(
         client, _ = await upgraded(site, "flood")
         await client.stream.send_all(frame(1, b"[]"))
         await site.probe.begun.wait()
-        # Nothing happens for longer than it takes to the first ping: it waits behind an item.
+        # Wait for longer than the ping interval: the ping is queued behind an item.
         await trio.testing.wait_all_tasks_blocked(0.6)
         await client.stream.send_all(frame(8, b"\x03\xe8"))
         await trio.testing.wait_all_tasks_blocked(0.05)

@@ -1,4 +1,4 @@
-"""What agents say of their functions, which may be anything, cannot break what a gateway lists."""
+"""Agents may describe their functions by any values; these cannot break the gateway's listings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PIECES = [
 
 
 def draw_signature(seed: random.Random) -> str:
-    """An honest signature in which pieces were put, repeated, taken out and swapped."""
+    """Return an honest signature with parts inserted, repeated, removed and swapped."""
     parts = list(HONEST)
     for _ in range(seed.randrange(1, 12)):
         start = seed.randrange(len(parts))
@@ -74,7 +74,7 @@ def draw_signature(seed: random.Random) -> str:
 
 
 def draw_value(seed: random.Random, levels: int = 3) -> object:
-    """Anything that an agent can send."""
+    """Return any value that an agent can send."""
     kind = seed.randrange(11 if levels else 9)
     if kind == 9:
         return [draw_value(seed, levels - 1) for _ in range(seed.randrange(4))]
@@ -91,7 +91,7 @@ def draw_value(seed: random.Random, levels: int = 3) -> object:
 
 
 def liar(names: Sequence[str], descriptions: Descriptions) -> spear.Agent:
-    """An agent with functions, of which it says what it is told to say."""
+    """Return an agent that announces the given descriptions of its functions."""
     app = spear.Agent("liar")
 
     async def function(x: int) -> int:

@@ -1,4 +1,4 @@
-"""The host's memory, and the share of it that one client, or a client without a token, can take."""
+"""The host's memory, and the share of it that one client, or a client without a token, can use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .helpers import Reply, Site
 
 GROWTH = 2 * MIB
-"""Bytes that the host may grow by, whatever one client does."""
+"""Bytes by which the host may grow because of one client."""
 
 CALL = "/v1/functions/{}/call"
 BYTES = {"content-type": "application/octet-stream"}
@@ -34,15 +34,15 @@ BYTES = {"content-type": "application/octet-stream"}
 
 
 async def growth_by(site: Site, requests: bytes, is_enough: Callable[[int], bool]) -> int:
-    """Write requests as fast as they are taken, and read their answers.
+    """Write requests as fast as they are accepted, and read the answers.
 
     Args:
-        site: to send them to.
-        requests: written again and again.
-        is_enough: told the number of answers so far.
+        site: the site that gets the requests.
+        requests: bytes to write repeatedly.
+        is_enough: called with the number of answers so far; true ends the writing.
 
     Returns:
-        The bytes that this process has grown by since the first answers, while requests still come.
+        The bytes by which this process has grown since the first answers, while requests still come.
     """
     client = await connect(site.gateway)
     stream = client.stream
@@ -72,11 +72,11 @@ async def growth_by(site: Site, requests: bytes, is_enough: Callable[[int], bool
 
 
 WARM = 300
-"""Answers after which this process has what it needs."""
+"""Answers after which this process has allocated what it keeps."""
 
 
 def many(single: bytes) -> bytes:
-    """As many requests as 64 KiB have."""
+    """Return as many copies of a request as fit into 64 KiB."""
     return single * (64 * KIB // len(single) + 1)
 
 
@@ -89,7 +89,7 @@ PIPELINES = {
         "Content-Length: 4096", body=bytes(4096),
     )),
 }  # fmt: skip
-"""What a client writes again and again."""
+"""Bytes that a client writes repeatedly, by name."""
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ async def test_s18_a_client_that_pipelines_for_a_minute_takes_little_memory(kind
 
 @pytest.mark.slow
 async def test_s18_a_client_that_pipelines_during_a_call_takes_little_memory() -> None:
-    """The gateway reads no further while a function runs, however much comes."""
+    """The gateway stops reading while a function runs, whatever the client sends."""
     async with open_site(PATIENT) as site:
         client = await connect(site.gateway)
         await client.stream.send_all(
@@ -140,11 +140,11 @@ async def test_s18_a_client_that_pipelines_during_a_call_takes_little_memory() -
 # -- bodies of clients without a token -------------------------------------------------------------
 
 SCALED = attrs.evolve(GUARDED, max_body_bytes=MIB, body_bytes_in_flight=4 * MIB)
-"""A gateway with a thirty-second of the usual room for bodies."""
+"""Settings of a gateway with a thirty-second of the default budgets for bodies."""
 
 
 async def pour(client: Client, head: bytes, size: int) -> None:
-    """Send a body of a size but for its last byte, as far as it is taken."""
+    """Send a body of this size without its last byte, as far as the gateway reads it."""
     with suppress(trio.BrokenResourceError):
         await client.stream.send_all(head)
         for _ in range(size // (64 * KIB) - 1):
@@ -153,7 +153,7 @@ async def pour(client: Client, head: bytes, size: int) -> None:
 
 
 def forged(site: Site, size: int) -> bytes:
-    """The head of an Invoke, rightly signed but by another secret."""
+    """Return the head of an Invoke with a well-formed signature by another secret."""
     path = INVOKE.format("echo")
     headers = signed(site.gateway.urls[0], path, b"1", secret="not-the-token-of-this-gateway")
     headers |= {"content-length": str(size)}
@@ -163,13 +163,13 @@ def forged(site: Site, size: int) -> bytes:
 
 @asynccontextmanager
 async def strangers(site: Site, count: int, size: int) -> AsyncIterator[None]:
-    """Clients whose signed bodies never end, for as long as the block runs."""
+    """Open clients whose signed bodies never end, for as long as the block runs."""
     head = forged(site, size)
     clients = [await connect(site.gateway) for _ in range(count)]
     async with trio.open_nursery() as nursery:
         for client in clients:
             nursery.start_soon(pour, client, head, size)
-            await trio.testing.wait_all_tasks_blocked(0.01)  # until no more is taken
+            await trio.testing.wait_all_tasks_blocked(0.01)  # until the gateway reads no more
         yield
         nursery.cancel_scope.cancel()
     for client in clients:
@@ -177,7 +177,7 @@ async def strangers(site: Site, count: int, size: int) -> AsyncIterator[None]:
 
 
 async def call_known(site: Site, size: int) -> Reply:
-    """A call with the token, and a body of a size."""
+    """Make a call with the token and a body of this size."""
     path = CALL.format("context_of")
     return await ask(site.gateway, "POST", path, headers={**KNOWN, **BYTES}, body=bytes(size))
 
@@ -194,7 +194,7 @@ async def test_s18_strangers_with_endless_bodies_shut_nobody_out(count: int) -> 
 
 @pytest.mark.slow
 async def test_s18_strangers_with_endless_bodies_do_not_shut_out_signed_calls() -> None:
-    """These need their bodies read before their callers are known, as those of the strangers do."""
+    """Signed calls need their bodies read before the caller is known, like those of the strangers."""
     async with open_site(SCALED) as site:
         invoke = invoker(site.gateway.urls[0], TOKEN)
         async with strangers(site, 40, MIB):
@@ -204,10 +204,10 @@ async def test_s18_strangers_with_endless_bodies_do_not_shut_out_signed_calls() 
 
 @pytest.mark.slow
 async def test_s18_strangers_with_endless_bodies_take_little_memory() -> None:
-    """As many as there may be connections from strangers at a time."""
+    """With as many strangers as may be connected at a time."""
     async with open_site(attrs.evolve(GUARDED, max_strangers=400)) as site:
         async with strangers(site, 1, MIB):
-            pass  # so that all is warm
+            pass  # warm-up
         before = memory()
         async with strangers(site, 100, 32 * MIB):
             assert memory() - before < 32 * MIB
@@ -230,7 +230,7 @@ async def test_s18_200_strangers_with_endless_bodies_slow_nobody_down() -> None:
         assert beside < 2 * alone
 
 
-# -- what is refused before its body is read -------------------------------------------------------
+# -- refused before the body is read ---------------------------------------------------------------
 
 UNKNOWN = {
     "no token": {},
@@ -251,7 +251,7 @@ UNKNOWN = {
 async def test_s18_a_caller_is_known_before_its_body_is_read(
     path: str, given: dict[str, str]
 ) -> None:
-    """The answer comes though no byte of the body ever does, and the client is not asked for one."""
+    """The answer comes before any byte of the body, and the client gets no 100."""
     async with open_site(GUARDED) as site:
         lines = [f"{name}: {value}" for name, value in given.items()]
         reader = await head_alone(site, path, *lines)
@@ -263,7 +263,7 @@ async def test_s18_a_caller_is_known_before_its_body_is_read(
 
 
 async def head_alone(site: Site, path: str, *lines: str) -> Reader:
-    """Send the head of a request, and nothing of its body."""
+    """Send only the head of a request."""
     client = await connect(site.gateway)
     assert isinstance(client.stream, trio.SocketStream)
     host = () if any(line.startswith("host:") for line in lines) else ("host: localhost",)

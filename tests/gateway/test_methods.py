@@ -1,4 +1,4 @@
-"""GET, HEAD and OPTIONS on every path that there is, and every other method."""
+"""GET, HEAD and OPTIONS on every path, and every other method."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .helpers import KNOWN, TOKEN, Site, ask, connect, open_site
 
 GETS = [path for path, route in ROUTES.items() if "GET" in route.operations]
 VARIES = {"date", "x-request-id", "content-length"}
-"""Headers of which two requests may have different values."""
+"""Headers whose values may differ between two equal requests."""
 
 
 async def where(site: Site, pattern: str) -> str:
-    """The path of something that exists."""
+    """Return an existing path for a pattern."""
     if "/executions/*" in pattern:
         reply = await ask(
             site.gateway, "POST", "/v1/functions/count/submit", headers=KNOWN, body=b""
@@ -29,7 +29,7 @@ async def where(site: Site, pattern: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", GETS)
 async def test_head_is_get_without_a_body(pattern: str) -> None:
-    """It ends, also where the answer to GET never does."""
+    """The response to HEAD ends, even if the response to GET never does."""
     async with open_site(GatewaySettings(token=TOKEN)) as site:
         path = await where(site, pattern)
         if pattern.endswith("/result"):
@@ -39,7 +39,7 @@ async def test_head_is_get_without_a_body(pattern: str) -> None:
         other = await connect(site.gateway)
         await other.send("GET", path, None, KNOWN)
         get = await other.receive_head()
-        for head in heads:  # on one connection, so the first has ended
+        for head in heads:  # the next answer on the connection shows that the response has ended
             assert (head.status, head.body) == (get.status, b"")
             assert head.headers.keys() == get.headers.keys()
             for name in head.headers.keys() - VARIES:
@@ -66,7 +66,7 @@ async def test_head_of_what_never_ends_takes_no_stream() -> None:
 
 @pytest.mark.parametrize("pattern", ROUTES)
 async def test_options_and_unknown_methods_tell_the_methods(pattern: str) -> None:
-    """Neither needs a token, and neither says that a page of another site may call."""
+    """Neither needs a token, and neither allows calls from pages of other sites."""
     route = ROUTES[pattern]
     methods = {*route.operations, "OPTIONS"} | ({"HEAD"} if "GET" in route.operations else set())
     async with open_site(GatewaySettings(token=TOKEN)) as site:

@@ -1,4 +1,4 @@
-"""The description for programs, and the schemas that signatures become."""
+"""The OpenAPI description, and the schemas of signatures."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_the_description_is_valid_and_has_every_path() -> None:
             path.replace("*", "probe.ticks"),
         ]
         assert [each for each in names if each in paths], path
-    assert "/v1/functions/other.add/call" in paths  # both have one, so both are named in full
+    assert "/v1/functions/other.add/call" in paths  # two agents have one, so both get full names
     assert "/v1/functions/add/call" not in paths
     assert "/v1/functions/probe.ticks/call" not in paths
     assert described["security"] == []

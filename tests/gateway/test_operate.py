@@ -1,4 +1,4 @@
-"""Watching and operating a host over HTTP, with processes that can be looked into."""
+"""Watching and operating a host over HTTP, with real processes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ CONTROL = GatewaySettings(allow_control=True)
 async def open_shop(
     place: Path, settings: GatewaySettings = CONTROL, replicas: int | Scale = 1
 ) -> AsyncIterator[tuple[Site, spear.Deployment]]:
-    """A gateway in front of a process."""
+    """Open a gateway in front of a deployment of processes."""
     file = place / "shop.py"
     file.write_text(SHOP, encoding="utf-8")
     async with closing_clients(), spear.open_spearlet() as spearlet:
@@ -74,7 +74,7 @@ async def open_shop(
 
 
 def bounds_of_bucket(index: int) -> tuple[int, int]:
-    """At least so many microseconds, and less than so many: as the documentation says."""
+    """Return the lower bound (inclusive) and the upper bound (exclusive) in µs, as documented."""
     if index < 4:
         return index, index + 1
     octave, quarter = divmod(index, 4)
@@ -83,7 +83,7 @@ def bounds_of_bucket(index: int) -> tuple[int, int]:
 
 
 async def lines_of(site: Site, query: str = "") -> list[str]:
-    """What is in the log."""
+    """Return the lines of the log."""
     reply = await ask(site.gateway, "GET", f"/v1/deployments/shop/logs{query}")
     assert reply.status == 200
     return [json.loads(line)["text"] for line in reply.body.splitlines()]
@@ -112,7 +112,7 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
         (index,) = (number for number, count in enumerate(buckets) if count)
         at_least, less_than = bounds_of_bucket(index)
         assert at_least <= float(str(say["latency"]["mean_seconds"])) * 1e6 < less_than
-        assert bounds_of_bucket(len(buckets) - 1)[0] / 1e6 > 60  # and all above
+        assert bounds_of_bucket(len(buckets) - 1)[0] / 1e6 > 60  # the last bucket has no upper bound
         (instance,) = items_of(shown["instances"])
         (replica,) = shop.replicas
         assert (instance["id"], instance["pid"], instance["state"]) == (
@@ -137,7 +137,7 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
         assert everything["gateway"]["connections"] == 1
         assert [each["name"] for each in items_of(everything["deployments"])] == ["shop"]
 
-        # and what it writes
+        # The output of the functions is there, too.
         await wait_until(lambda: len(shop.logs()) == 1)
         await call(site.gateway, "say", "again")
         await wait_until(lambda: len(shop.logs()) == 2)
@@ -163,7 +163,7 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
             "process:shop-1#1",
         )
 
-        # Another instance's lines are not shown to who wants one's.
+        # A query for one instance shows no lines of another one.
         other = await connect(site.gateway)
         await other.send("GET", "/v1/deployments/shop/logs?follow=true&instance=shop-2")
         assert (await other.receive_head()).status == 200
@@ -171,7 +171,7 @@ async def test_what_runs_is_shown_with_its_processes(tmp_path: Path) -> None:
         assert json.loads(await anext(parts))["text"] == "even more"
         await other.aclose()
 
-        # Somebody who reads too slowly is told.
+        # A client that reads too slowly is told that lines were dropped.
         follower = shop._feed._followers[0]
         follower.lost = 7
         await call(site.gateway, "say", "and more")
@@ -246,7 +246,7 @@ async def test_what_is_wrong_with_a_deployment_is_told_to_those_who_may_know(
 
 @pytest.mark.slow
 async def test_a_crashing_deployment_leaves_the_others_ready(tmp_path: Path) -> None:
-    """A load balancer that asks for the deployment that it uses keeps the host."""
+    """A load balancer that asks about its own deployment still uses the host."""
     policy = spear.DeploymentSettings(restart=spear.RestartPolicy(intensity=0))
     (tmp_path / "shop.py").write_text(SHOP, encoding="utf-8")
     async with open_site(GatewaySettings(token=TOKEN)) as site:
@@ -291,7 +291,7 @@ async def test_a_deployment_without_instances_is_idle_and_ready() -> None:
             while idle.instances:
                 await trio.sleep(0.05)
         assert (await ask(site.gateway, "GET", "/readyz")).status == 200
-        # It is not woken by those who only look.
+        # Requests that only watch do not wake it.
         again = (await ask(site.gateway, "GET", "/v1/functions/idle.add")).json
         assert again["signature"] == names["signature"]
         assert not idle.instances

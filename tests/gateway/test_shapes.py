@@ -1,8 +1,8 @@
 """Raw requests of every shape: their answers, the state of the connection, and the functions that ran.
 
-The table is in ``shapes.py``. These hold for each answer, whatever was asked: its body is framed in one
-way; it says ``Connection: close`` if the gateway closes behind it, and otherwise the next request is
-served; an error is JSON that says what is wrong.
+The table is in ``shapes.py``. Every answer has to keep these rules: its body is framed in one way. It
+says ``Connection: close`` if the gateway then closes the connection, and otherwise the next request is
+served. An error is JSON with an explanation.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5]\d\d) [\x20-\x7e]*")
 HEADER = re.compile(rb"([a-z0-9-]+): ?([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)", re.IGNORECASE)
 
 REQUIRED = {401: "www-authenticate", 405: "allow", 426: "upgrade"}
-"""Headers without which an answer with the status is wrong (RFC 9110)."""
+"""Headers that an answer with this status must have (RFC 9110)."""
 
 
 @attrs.frozen
 class Answer:
-    """An answer as it came.
+    """An answer as it arrived.
 
     Attributes:
         status: the number.
-        headers: by lower-case name.
-        body: without its framing.
-        is_last: whether the connection is to be closed behind the answer, by what the answer says.
+        headers: values by lower-case name.
+        body: the body without its framing.
+        is_last: whether the answer says that the connection is closed after it.
     """
 
     status: int
@@ -59,12 +59,12 @@ class Answer:
 
 
 class Malformed(Exception):
-    """An answer is no HTTP, or is cut off."""
+    """An answer is not HTTP, or is cut off."""
 
 
 @attrs.define
 class Reader:
-    """Reads answers from a socket, and is strict about them."""
+    """A strict reader of answers from a socket."""
 
     stream: trio.SocketStream
     data: bytearray = attrs.field(factory=bytearray)
@@ -73,13 +73,13 @@ class Reader:
         """Receive more. Return False at the end."""
         try:
             part = await self.stream.receive_some(65536)
-        except trio.BrokenResourceError:  # reset: the answer before it must be whole all the same
+        except trio.BrokenResourceError:  # the answer before a reset must be complete all the same
             return False
         self.data += part
         return bool(part)
 
     async def until(self, mark: bytes) -> bytes | None:
-        """Return what stands before a mark; None if nothing is left."""
+        """Return the bytes before a mark, or None at the end of the stream."""
         while mark not in self.data:
             if not await self.more():
                 if self.data:
@@ -104,7 +104,7 @@ class Reader:
         return found
 
     async def answer(self, *, is_head: bool, is_old: bool) -> Answer | None:
-        """Read one answer; None if the connection is closed instead.
+        """Read one answer, or return None if the connection is closed instead.
 
         Args:
             is_head: whether it answers HEAD.
@@ -163,7 +163,7 @@ class Reader:
 
 
 def faults_of(answer: Answer, *, has_body: bool) -> list[str]:
-    """Return what is wrong with an answer, whatever was asked."""
+    """Return the faults that an answer has independently of its request."""
     faults = []
     if "date" not in answer.headers:
         faults.append(f"{answer.status} has no Date")
@@ -175,7 +175,7 @@ def faults_of(answer: Answer, *, has_body: bool) -> list[str]:
             error = json.loads(answer.body)["error"]
             if not (error["kind"] and error["message"] and error["delivered"]):
                 faults.append(f"says nothing: {error}")
-            # A request that the parser refused has no id, and no function has seen it.
+            # A request that the parser refused has no id, and reached no function.
             if answer.status == 400 and "request_id" not in error and error["delivered"] != "no":
                 faults.append(f"delivered: {error}")
         except (ValueError, KeyError, TypeError):
@@ -191,14 +191,14 @@ def calls(site: Site) -> int:
 
 @attrs.define
 class Visit:
-    """One client that sends a shape and reads what comes back.
+    """A client that sends a shape and reads the answers.
 
     Attributes:
-        site: to send it to.
-        shape: to send.
+        site: the site that gets the requests.
+        shape: the shape to send.
         cut: cuts each write into the pieces that are sent.
-        faults: what was wrong.
-        statuses: of the answers, 100 included.
+        faults: the faults found.
+        statuses: statuses of the answers, 100 included.
     """
 
     site: Site
@@ -211,7 +211,7 @@ class Visit:
     _is_sent: trio.Event = attrs.field(factory=trio.Event)
 
     async def send(self) -> None:
-        """Send all of it; a gateway that has closed meanwhile does not take the rest."""
+        """Send everything; a gateway that has closed meanwhile does not take the rest."""
         stream = self.reader.stream
         try:
             for part in self.shape.sent:
@@ -221,7 +221,7 @@ class Visit:
                 for piece in self.cut(part):
                     await stream.send_all(piece)
                     if piece is not part:
-                        await trio.testing.wait_all_tasks_blocked()  # until it has been read
+                        await trio.testing.wait_all_tasks_blocked()  # until the gateway has read it
             if self.shape.ends:
                 await stream.send_eof()
         except trio.BrokenResourceError:
@@ -229,7 +229,7 @@ class Visit:
         self._is_sent.set()
 
     async def read(self) -> None:
-        """Read all answers, and look at each."""
+        """Read all answers, and check each."""
         shape = self.shape
         if shape.is_late:
             await self._is_sent.wait()
@@ -265,7 +265,7 @@ class Visit:
                 return answer
 
     async def _end(self, last: Answer | None) -> None:
-        """See whether the connection stays, and that it does what the last answer says."""
+        """Check that the connection stays or ends, as the last answer says."""
         if last is None or last.is_last or self.shape.ends:
             rest = await self.reader.rest()
             if rest:
@@ -274,7 +274,7 @@ class Visit:
                 self.faults.append("is closed")
             return
         await self._is_sent.wait()
-        # Behind a body that was refused, this is read as a request only if the body is done with.
+        # After a refused body, this is read as a request only if the body is complete.
         await self.reader.stream.send_all(request(HEALTH, "X-Request-Id: the-next-one"))
         answer = await self.reader.answer(is_head=False, is_old=False)
         if answer is None:
@@ -294,7 +294,7 @@ def bytewise(part: bytes) -> Iterable[bytes]:
 
 
 async def faults_in(sites: Sites, shape: Shape, cut: Cut = whole) -> list[str]:
-    """Send a shape, and return what is wrong with what comes back."""
+    """Send a shape, and return the faults of the answers."""
     site = sites[shape.settings]
     site.probe.calls = 0
     before = calls(site)
@@ -320,14 +320,14 @@ async def faults_in(sites: Sites, shape: Shape, cut: Cut = whole) -> list[str]:
 
 
 def expect_none(faults: list[str]) -> None:
-    """Fail with all of them: a shape that is not answered rightly does not hide the others."""
+    """Fail with all faults, so that one failing shape does not hide the others."""
     if faults:
         raise AssertionError("\n".join(faults))
 
 
 @asynccontextmanager
 async def open_sites() -> AsyncIterator[Sites]:
-    """A gateway for each of the settings that shapes have. At the end nothing is left in any of them."""
+    """Open a gateway for each of the settings of shapes. At the end none may hold anything."""
     async with AsyncExitStack() as stack:
         sites = {
             settings: await stack.enter_async_context(open_site(settings))
@@ -362,7 +362,7 @@ FRAGILE = [
     "a body glued to a head", "chunks glued to a head", "garbage behind one", "half-closed in a body",
     "half-closed behind chunks",
 ]  # fmt: skip
-"""Shapes that are easily misread when they come in pieces."""
+"""Shapes that are easily misread when they arrive in pieces."""
 
 
 @pytest.mark.slow
@@ -396,7 +396,7 @@ SLOW = request("POST /v1/functions/wait/call HTTP/1.1", "Content-Length: 0")
 
 @asynccontextmanager
 async def open_reader() -> AsyncIterator[tuple[Site, Reader]]:
-    """A site, and a connection to it."""
+    """Open a site, and a connection to it."""
     async with open_site(PATIENT) as site:
         port = int(site.gateway.urls[0].rpartition(":")[2])
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -404,7 +404,7 @@ async def open_reader() -> AsyncIterator[tuple[Site, Reader]]:
 
 
 async def final_answer(reader: Reader) -> Answer:
-    """Read answers until one that is no 100."""
+    """Read answers until one that is not 100."""
     while True:
         answer = await reader.answer(is_head=False, is_old=False)
         assert answer is not None, "closed without an answer"
@@ -413,7 +413,7 @@ async def final_answer(reader: Reader) -> Answer:
 
 
 async def test_s18_answers_come_in_the_order_of_pipelined_requests() -> None:
-    """The second function is quick, the first one waits."""
+    """The second function is quick; the first one waits."""
     async with open_reader() as (site, reader):
         await reader.stream.send_all(SLOW + SMUGGLED)
         await site.probe.begun.wait()

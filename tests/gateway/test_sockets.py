@@ -1,4 +1,4 @@
-"""WebSockets: items in both directions, ends, and clients that misbehave."""
+"""WebSockets: items in both directions, closing, and clients that misbehave."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def connected(
     headers: dict[str, str] | None = None,
     protocols: list[str] | None = None,
 ) -> AsyncIterator[WebSocketConnection]:
-    """A WebSocket."""
+    """Open a WebSocket."""
     client = await connect(site.gateway)
     try:
         async with open_private_nursery() as nursery:
@@ -64,12 +64,12 @@ UPGRADE = {
 
 
 async def refusal(site: Site, path: str, headers: dict[str, str]) -> Reply:
-    """What comes instead of a WebSocket."""
+    """Return the response to a refused upgrade to a WebSocket."""
     return await ask(site.gateway, "GET", f"/v1/functions/{path}", headers={**UPGRADE, **headers})
 
 
 async def close_code(socket: WebSocketConnection) -> int:
-    """Wait for the end, which has to come now."""
+    """Wait for the end, which must be next, and return its code."""
     with pytest.raises(ConnectionClosed) as caught:
         await socket.get_message()
     assert caught.value.reason is not None
@@ -77,7 +77,7 @@ async def close_code(socket: WebSocketConnection) -> int:
 
 
 async def failure(socket: WebSocketConnection) -> object:
-    """The kind of the failure that comes now."""
+    """Return the kind of the failure, which must be next."""
     message = json.loads(await socket.get_message())
     return message["$error"]["kind"]
 
@@ -184,7 +184,7 @@ async def test_a_token_comes_as_a_header_or_as_a_subprotocol() -> None:
             await socket.send_message("[]")
         protocols = ["spear.v1", f"spear.token.{coded}"]
         async with connected(site, "total", protocols=protocols) as socket:
-            assert socket.subprotocol == "spear.v1"  # and no token comes back
+            assert socket.subprotocol == "spear.v1"  # and the token is not sent back
 
 
 async def test_there_are_so_many_sockets_and_no_more() -> None:

@@ -1,4 +1,4 @@
-"""Responses that go on: their forms, their ends, and what slow clients do to them."""
+"""Streaming responses: their formats, their ends, and the effects of slow clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def stream(site: Site, function: str, value: object, headers: dict[str, st
 
 
 async def body_until_cut(client: Client) -> bytes:
-    """What comes of a response that has no end."""
+    """Return the body of a response that is cut off."""
     body = b""
     try:
         async for part in client.parts():
@@ -39,7 +39,7 @@ async def body_until_cut(client: Client) -> bytes:
 
 
 def events(body: bytes) -> list[tuple[str, Json]]:
-    """(its name or id, its data) of each event; comments are left out."""
+    """Return (name or id, data) of each event, without comments."""
     found = []
     for block in body.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if line[0] != ":")
@@ -105,7 +105,7 @@ async def test_a_failure_after_it_is_told_in_the_form_of_the_items() -> None:
             client = await connect(site.gateway)
             await client.send("POST", STREAM.format("ticks"), json.dumps(value).encode(), headers)
             assert (await client.receive_head()).status == 200
-            assert last in await body_until_cut(client)  # so that all can tell
+            assert last in await body_until_cut(client)  # every format shows that it is cut
             await client.aclose()
         counted = site.spearlet.deployments["probe"].statistics().functions["ticks"]
         assert (counted.calls, counted.failures) == (3, {"FunctionRaised": 3})
@@ -115,7 +115,7 @@ async def test_items_may_be_integers_of_any_size() -> None:
     agent = spear.Agent("huge")
 
     @agent.function
-    async def grow():  # type: ignore[no-untyped-def]  # annotations have no word for a generator here
+    async def grow():  # type: ignore[no-untyped-def]  # no annotation fits a generator here
         yield 1
         yield 10**5000
 
@@ -130,7 +130,7 @@ async def test_what_a_function_refuses_behind_its_first_item_has_run() -> None:
     agent = spear.Agent("late")
 
     @agent.function
-    async def give_up():  # type: ignore[no-untyped-def]  # likewise
+    async def give_up():  # type: ignore[no-untyped-def]  # see above
         yield 1
         raise spear.Rejected("not today")
 
@@ -163,7 +163,7 @@ async def test_while_nothing_comes_there_are_signs_of_life() -> None:
         rest = b"".join([part async for part in parts])
         assert events(rest) == [("end", {"items": 0})]
         await client.aclose()
-        # Others have no word for it: their response begins, and waits.
+        # Other formats cannot express it: their response begins, and waits.
         site.probe.release = trio.Event()
         for headers in ({}, RAW):
             client = await connect(site.gateway)
@@ -209,7 +209,7 @@ async def test_there_are_so_many_streams_and_no_more() -> None:
 
 
 async def begin(site: Site, headers: dict[str, str]) -> Client:
-    """A stream that has begun."""
+    """Begin a stream; return its client."""
     client = await connect(site.gateway)
     await client.send("POST", STREAM.format("ticks"), b"1", headers)
     await client.receive_head()
@@ -247,7 +247,7 @@ async def test_a_slow_reader_slows_the_function_and_is_cut() -> None:
         client = await connect(site.gateway)
         await client.send("POST", STREAM.format("flood"), b"", RAW)
         await client.receive_head()
-        # It takes nothing any more: the function is cancelled, and the connection is gone.
+        # The client stops reading: the function is cancelled, and the connection is closed.
         await site.probe.cancelled.wait()
         await wait_until(lambda: site.gateway.statistics().connections == 0)
         await client.aclose()

@@ -31,7 +31,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="session")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority that the others do not know."""
+    """An authority that the other side does not trust."""
     return Certificates(tmp_path_factory.mktemp("strangers"))
 
 
@@ -53,7 +53,7 @@ def tcp() -> Carrier:
 
 @pytest.fixture
 def tls(certificates: Certificates) -> Carrier:
-    # A name would be looked up in a thread, and virtual time passes meanwhile.
+    # A name would be resolved in a thread, while virtual time passes.
     return Carrier(
         TcpTransport(tls=TlsServer(certificate=certificates.issue("127.0.0.1"))),
         TcpAddress("127.0.0.1", 0, tls=True),
@@ -68,13 +68,13 @@ def memory() -> Carrier:
 
 @pytest.fixture(params=["unix", "tcp", "tls", "memory"])
 def transport(request: pytest.FixtureRequest) -> Carrier:
-    """Each of the four."""
+    """Each of the four transports."""
     found: Carrier = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture(params=["unix", "tcp", "memory"])
 def plain(request: pytest.FixtureRequest) -> Carrier:
-    """Each without TLS, whose streams are Trio's."""
+    """Each transport without TLS, whose streams are Trio's."""
     found: Carrier = request.getfixturevalue(request.param)
     return found

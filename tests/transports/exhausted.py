@@ -1,7 +1,7 @@
 """R23 as a program: an accept loop that runs out of file descriptors, in virtual time.
 
-It lowers its own RLIMIT_NOFILE, which is why it is not a test function. What it finds is asserted
-here; the test runs it and looks at its exit code.
+The program lowers its own RLIMIT_NOFILE, so it cannot be a test function. It makes the assertions; the
+test runs it and checks the exit status.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def assert_served(stream: SocketStream) -> None:
 
 
 def use_up_all_descriptors() -> list[int]:
-    """Make the process unable to open anything; returns descriptors that can be given back."""
+    """Make the process unable to open anything; return descriptors that can be closed again."""
     unused = os.dup(0)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (unused + 4, hard))
@@ -51,7 +51,7 @@ async def check(path: str, clock: trio.testing.MockClock) -> None:
     acceptor = Acceptor()
 
     async def after(seconds: float) -> tuple[int, int]:
-        """Let time pass, then say how often the loop has paused, and how many it has accepted."""
+        """Let time pass; return the number of pauses of the loop, and of accepted connections."""
         clock.jump(seconds)
         await trio.testing.wait_all_tasks_blocked()
         statistics = acceptor.statistics()
@@ -70,7 +70,7 @@ async def check(path: str, clock: trio.testing.MockClock) -> None:
         assert await after(0) == (1, 1)
         pauses = 1
         for milliseconds in 10, 20, 40, 80, 160, 320, 640, 1000, 1000:
-            # Not once too often: a loop that spins would have counted more.
+            # A busy loop would have paused more often.
             assert await after((milliseconds - 1) / 1000) == (pauses, 1)
             await assert_served(established)
             pauses += 1
@@ -78,11 +78,11 @@ async def check(path: str, clock: trio.testing.MockClock) -> None:
         await assert_served(established)
 
         os.close(fillers.pop())
-        pauses += 1  # the first client is let in, and for the second there is no room again
+        pauses += 1  # the first client is accepted; then there is no descriptor again
         assert await after(1.0) == (pauses, 2)
         streams = [SocketStream(client) for client in clients]
         await assert_served(streams[0])
-        streams[0].close()  # both ends: room for both others
+        streams[0].close()  # both ends: descriptors for both other clients
         await trio.testing.wait_all_tasks_blocked()
         assert await after(0.01) == (pauses, 4)
         for stream in streams[1:]:

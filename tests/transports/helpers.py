@@ -1,4 +1,4 @@
-"""The four transports under one roof, so that a test can run over each of them."""
+"""The four transports behind one interface, so that a test can run over each of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PASSWORD = b"open sesame\n"
 
 
 class Certificates:
-    """A certificate authority, and files of what it has signed."""
+    """A certificate authority, and files of the certificates that it has issued."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -40,7 +40,7 @@ class Certificates:
         self._authority.cert_pem.write_to_path(self.ca)
 
     def issue(self, name: str, *, expired: bool = False) -> str:
-        """The path of a certificate for ``name`` with its key."""
+        """Return the path of a certificate for ``name``, with its key."""
         path = self._directory / f"{name}{'-expired' if expired else ''}.pem"
         not_after = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC) if expired else None
         leaf = self._authority.issue_cert(name, not_after=not_after)
@@ -50,23 +50,23 @@ class Certificates:
 
 @attrs.frozen
 class Carrier:
-    """How to listen and connect over one transport, whose streams and listeners have no tasks."""
+    """Ways to listen and connect over one transport, whose streams and listeners have no tasks."""
 
     transport: Transport
     address: Address
     tls_client: TlsClient | None = None
 
     async def listen(self) -> Listener:
-        """A listener that its caller closes."""
+        """Open a listener; the caller closes it."""
         return await self.transport.listen(ListenOptions(address=self.address)).__aenter__()
 
     async def connect(self, listener: Listener) -> trio.abc.Stream:
-        """A connection that its caller closes."""
+        """Open a connection; the caller closes it."""
         options = ConnectOptions(tls=self.tls_client)
         return await self.transport.connect(listener.advertised, options).__aenter__()
 
     async def pair(self) -> tuple[trio.abc.Stream, trio.abc.Stream]:
-        """Two connected streams, from a listener that is closed again."""
+        """Open two connected streams, by a listener that is closed again."""
         async with await self.listen() as listener:
             return await connected_pair(self, listener)
 
@@ -96,7 +96,7 @@ async def receive_exactly(stream: trio.abc.Stream, size: int) -> bytes:
 
 
 async def echo(connection: IncomingConnection) -> None:
-    """Let in whoever knows the password, then send back what comes."""
+    """Accept clients with the password, then send their bytes back."""
     if await receive_exactly(connection.stream, len(PASSWORD)) != PASSWORD:
         raise RemoteProtocolError("that is not the password")
     connection.promote()
@@ -105,14 +105,14 @@ async def echo(connection: IncomingConnection) -> None:
 
 
 async def say(stream: trio.abc.Stream, text: bytes) -> None:
-    """Send ``text`` to an echo and expect it back."""
+    """Send ``text`` to an echo, and assert that it comes back."""
     await stream.send_all(text)
     assert await receive_exactly(stream, len(text)) == text
 
 
 async def expect_end(stream: trio.abc.Stream) -> None:
-    """Wait until the other side has closed, without having said anything."""
-    with suppress(trio.BrokenResourceError):  # closed with our bytes unread
+    """Wait until the other side has closed without having sent anything."""
+    with suppress(trio.BrokenResourceError):  # closed with bytes unread
         assert await stream.receive_some(1) == b""
 
 

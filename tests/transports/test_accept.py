@@ -1,4 +1,4 @@
-"""The accept loop: who is let in, for how long, and that nobody can hurt anybody else."""
+"""The accept loop: admission, timeouts, and isolation of connections from each other."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def log_in(stream: trio.abc.Stream) -> None:
 
 
 async def settled(acceptor: Acceptor) -> AcceptorStatistics:
-    """The statistics, once every task has done what it can."""
+    """Return the statistics after all tasks are blocked."""
     await trio.testing.wait_all_tasks_blocked()
     return acceptor.statistics()
 
@@ -68,7 +68,7 @@ async def settled(acceptor: Acceptor) -> AcceptorStatistics:
 
 
 async def test_a_listener_that_is_closed_as_a_connection_comes_is_not_broken() -> None:
-    """The task that accepts, and the one that closes, are woken in any order."""
+    """The accepting task and the closing one are woken in any order."""
 
     async def close(listener: Listener, sock: socket.socket) -> None:
         await trio.lowlevel.wait_readable(sock)
@@ -127,7 +127,7 @@ class FaultyStream(ByteStream):
 
 
 class BringingFaulty(Listener):
-    """A listener whose first connection has a fault."""
+    """A listener whose first connection is faulty."""
 
     def __init__(self, fault: str) -> None:
         self._inner = open_memory_listener("here")
@@ -359,7 +359,7 @@ async def test_what_is_no_exception_is_not_caught() -> None:
         await serve_and_connect()
 
 
-# -- S2: whose process ------------------------------------------------------------------------
+# -- S2: the owner of the connecting process --------------------------------------------------
 
 CLIENT_OF_ANOTHER_USER = """
 import os, socket, sys
@@ -420,7 +420,7 @@ async def test_s2_only_the_spawned_process_and_its_session_are_let_in(
     private_directory: str,
 ) -> None:
     path = f"{private_directory}/socket"
-    secret = "s"  # of a kind
+    secret = "s"  # a kind of secret
     acceptor = Acceptor()
 
     async def greet(connection: IncomingConnection) -> None:
@@ -454,7 +454,7 @@ async def test_s2_only_the_spawned_process_and_its_session_are_let_in(
 
 
 def test_s2_processes_that_cannot_be_seen_are_not_let_in() -> None:
-    # Not our own session: in a container its leader may be outside, with the number 0 as well.
+    # Not this process's session: in a container its leader may be outside, and have the number 0, too.
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, start_new_session=True) as process:
         allowed = process_or_its_session(process.pid)
         assert allowed(PeerCredentials(process.pid, 0, 0))
@@ -485,7 +485,7 @@ async def test_s2_a_check_that_fails_lets_nobody_in(
     assert f"allow_peer failed for pid {os.getpid()}" in caplog.messages
 
 
-# -- S4: who has not authenticated yet --------------------------------------------------------
+# -- S4: connections that are not authenticated yet -------------------------------------------
 
 
 async def test_s4_slow_drip_ends_at_the_deadline(
@@ -503,7 +503,7 @@ async def test_s4_slow_drip_ends_at_the_deadline(
 
         with pytest.raises(trio.BrokenResourceError):
             await drip()
-        # The stream says so at the next byte, or the one after.
+        # The stream raises at the next byte, or the one after.
         assert 2.0 <= trio.current_time() - start <= 3.0
         await trio.aclose_forcefully(stream)
         assert acceptor.statistics().refused == {Reason.HANDSHAKE_TIMEOUT: 1}
@@ -558,7 +558,7 @@ async def test_s4_the_oldest_is_cut_for_the_newest() -> None:
         assert (await settled(acceptor)).unauthenticated == 3
         newest = await connect_memory("here")
         await expect_end(waiting[0])
-        await log_in(waiting[1])  # out of order: its place is free again
+        await log_in(waiting[1])  # out of order: its slot is free again
         await connect_memory("here")
         statistics = await settled(acceptor)
         assert (statistics.unauthenticated, statistics.open) == (3, 5)
@@ -577,7 +577,7 @@ def resident_bytes() -> int:
 async def test_s4_honest_clients_get_in_among_a_thousand_slow_ones(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """And the memory of them is what 64 of them take, not more than 32 MiB."""
+    """Their memory is that of 64 connections, not more than 32 MiB."""
     acceptor = Acceptor()
     most = 0
     before = resident_bytes()
@@ -615,7 +615,7 @@ async def test_s4_honest_clients_get_in_among_a_thousand_slow_ones(
 
 
 async def send_garbage(stream: trio.abc.Stream, seed: random.Random) -> None:
-    """One bad connection of some kind. What is left of it is not our affair."""
+    """Send the bytes of one kind of bad connection, and abandon it."""
     try:
         match seed.randrange(5):
             case 0:
@@ -640,7 +640,7 @@ async def endure_garbage(
     connect_badly: Callable[[Listener], Awaitable[trio.abc.Stream]],
     seed: random.Random,
 ) -> None:
-    """Make many bad connections at once, while one honest connection is in use and another comes."""
+    """Make many bad connections at once, while one honest connection is in use and another one comes."""
     acceptor = Acceptor()
     garbage, at_once = 500, 20
     hellos = 0
@@ -704,7 +704,7 @@ def test_r23_out_of_descriptors_means_waiting() -> None:
 
 
 class Faulty(Listener):
-    """A listener whose next accepts end in these errors, and which then is closed."""
+    """A listener whose next accepts raise these errors, and which is then closed."""
 
     def __init__(self, *outcomes: int | Exception) -> None:
         self._outcomes = list(outcomes)
@@ -770,7 +770,7 @@ async def test_a_listener_that_breaks_leaves_its_connections_alone(
 
 
 class MoodySocket(socket.socket):
-    """Its accept fails with these errors first."""
+    """A socket whose accept raises these errors first."""
 
     def __init__(self, *errors: int) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""R7: every transport passes the public suite, and the suite finds what is wrong with one."""
+"""R7: every transport passes the public suite, and the suite detects faulty ones."""
 
 from __future__ import annotations
 

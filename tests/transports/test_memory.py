@@ -28,7 +28,7 @@ async def test_a_name_belongs_to_one_listener() -> None:
     async with open_memory_listener("here") as successor:
         successor.close()
         async with open_memory_listener("here"):
-            successor.close()  # a second time: the name is no longer its own
+            successor.close()  # a second time: the name belongs to another listener
             async with await connect_memory("here"):
                 pass
 

@@ -124,7 +124,7 @@ async def test_without_settings_a_tls_client_trusts_the_system(tls: Carrier) -> 
 
 @final
 class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when its task is about to run for the n-th time."""
+    """An instrument that cancels a scope when its task is about to run for the n-th time."""
 
     def __init__(self, task: trio.lowlevel.Task, scope: trio.CancelScope, step: int) -> None:
         self._task = task
@@ -139,7 +139,7 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 async def cancelled_at(step: int, open_something: Callable[[], Awaitable[object]]) -> bool:
-    """Whether ``open_something`` was still running at this step; it is then cancelled."""
+    """Return whether ``open_something`` was still running at this step, at which it is cancelled."""
     with trio.CancelScope() as scope:
         task = trio.lowlevel.current_task()
         instrument = CancelAtStep(task, scope, step)
@@ -163,7 +163,7 @@ async def test_r4_a_cancelled_connect_leaves_nothing_open(transport: Carrier) ->
         before = open_files()
         step = 1
         while await cancelled_at(step, lambda: transport.connect(listener)):
-            await trio.testing.wait_all_tasks_blocked()  # the acceptor's end
+            await trio.testing.wait_all_tasks_blocked()  # until the acceptor has ended
             assert open_files() == before
             step += 1
         assert step > 1
@@ -181,7 +181,7 @@ async def test_r4_a_cancelled_listen_leaves_nothing_open(transport: Carrier) -> 
 
 
 def test_importing_the_package_imports_nothing_that_trio_does_not() -> None:
-    # Every function process pays for it.
+    # The import costs every instance time.
     program = (
         "import sys, attrs, trio; before = set(sys.modules); from spear.transports import *; "
         "print(sorted(name for name in sys.modules.keys() - before if name[:5] != 'spear'))"

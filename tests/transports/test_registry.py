@@ -1,4 +1,4 @@
-"""Finding transports: those that a host was given, Spear's own, and those of other distributions."""
+"""Finding transports: a host's own, Spear's, and those of other distributions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Pigeon(Transport):
-    """Brings nothing anywhere."""
+    """A transport that cannot connect."""
 
     name = "secure"
 
@@ -75,7 +75,7 @@ def leave():
 
 @pytest.fixture
 def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution ``spear-pigeons`` as an installer leaves it, with good and bad entry points."""
+    """Make a distribution ``spear-pigeons`` as an installer does, with good and bad entry points."""
     (tmp_path / "spear_pigeons.py").write_text(PIGEONS)
     info = tmp_path / "spear_pigeons-1.0.dist-info"
     info.mkdir()
@@ -169,7 +169,7 @@ def test_an_installed_transport_is_asked_for_its_name_as_others_are(distribution
 
 
 def test_an_installed_distribution_can_bring_a_transport(distribution: None) -> None:
-    """Its entry point names a class, or a transport; its addresses are found by their scheme."""
+    """Its entry point names a class or an object; its addresses are found by their scheme."""
     registry = TransportRegistry()
     pigeon = registry.find("pigeon")
     assert isinstance(pigeon, Transport)
@@ -177,7 +177,7 @@ def test_an_installed_distribution_can_bring_a_transport(distribution: None) -> 
     assert registry.find("pigeon") is pigeon
     assert registry.find("tame").name == "pigeon"
     assert registry.parse("pigeon:loft") == MemoryAddress("loft")
-    assert isinstance(registry.find("unix"), UnixTransport)  # Spear's own, whoever has it, too
+    assert isinstance(registry.find("unix"), UnixTransport)  # Spear's own has precedence
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
 
 def test_unknown_names_are_told_the_usable_ones(distribution: None) -> None:
     known = "memory, pigeon, tame, tcp, unix"
-    # Other installed distributions may stand between them.
+    # Other installed distributions may be listed between them.
     among = known.replace(", ", ", .*")
     with pytest.raises(UnsupportedTransport, match=f"known are .*{among}") as caught:
         TransportRegistry().find("dove")

@@ -1,4 +1,4 @@
-"""R7: every transport's streams keep Trio's stream contract, and what ours adds to it."""
+"""R7: the streams of all transports keep Trio's stream contract, and Spear's additions to it."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ async def test_r7_unix_streams_keep_the_contract(unix: Carrier) -> None:
 
 
 async def test_r7_tcp_streams_keep_the_contract(tcp: Carrier) -> None:
-    # The kernel moves bytes between the buffers of two TCP sockets when it likes, so none is ever
-    # clogged for certain. It is the same class as for Unix sockets.
+    # The kernel moves bytes between the buffers of two TCP sockets at any time, so a TCP stream is never
+    # clogged for certain. Unix sockets use the same class.
     await trio.testing.check_half_closeable_stream(lambda: socket_pair(tcp), None)
 
 
@@ -135,14 +135,14 @@ async def test_the_plain_socket_can_be_used_beside_the_stream(unix: Carrier) -> 
 
 
 def option(sock: socket.socket, level: int, name: int) -> int | None:
-    """None if this system does not have it."""
+    """Return the value of a socket option, or None if this system does not have it."""
     with suppress(OSError):
         return sock.getsockopt(level, name)
     return None
 
 
 async def test_socket_options(unix: Carrier, tcp: Carrier) -> None:
-    """What the system makes of them is its affair: another socket shows it."""
+    """The expected values are those of another socket, because systems may change what was set."""
     size = socket.SOL_SOCKET, socket.SO_SNDBUF
     for each in await socket_pair(unix):
         async with each:
@@ -206,7 +206,7 @@ async def test_a_reset_connection_is_broken(tcp: Carrier) -> None:
     async with one, other:
         await one.send_all(b"never read")
         await other.receive_some(1)
-        other.close()  # with data unread: a reset
+        other.close()  # unread data makes this a reset
         with pytest.raises(trio.BrokenResourceError, match="Connection reset") as caught:
             await one.receive_some()
         assert isinstance(caught.value.__cause__, OSError)

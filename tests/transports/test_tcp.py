@@ -1,4 +1,4 @@
-"""S12: plain text stays on the loopback interface, TLS checks everything; and how TCP fails."""
+"""S12: plain text stays on the loopback interface, and TLS checks certificates; errors of TCP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .helpers import Carrier, Certificates
 
 
-# As Trio declares it.
+# Declared as in Trio.
 Found = (
     tuple[Literal[socket.AddressFamily.AF_INET], socket.SocketKind, int, str, tuple[str, int]]
     | tuple[
@@ -112,7 +112,7 @@ async def test_with_tls_all_addresses_may_be_listened_on(
     async with await open_tcp_listener(host, tls=server) as listener:
         assert isinstance(listener, TlsListener)
         assert listener.bound == TcpAddress(host, listener.bound.port, tls=True)
-        # "::" takes IPv4 too.
+        # "::" accepts IPv4, too.
         async with await connect_tcp("127.0.0.1", listener.bound.port):
             (await listener.accept()).close()
 
@@ -188,7 +188,7 @@ async def test_a_listener_that_never_answers(
 
 
 async def expect_tls(listener: TlsListener, client: TlsClient, host: str = "localhost") -> str:
-    """Connect, talk to the echo, and say which version of TLS that was."""
+    """Connect, exchange text with the echo, and return the version of TLS."""
     async with await connect_tls(host, listener.bound.port, client) as stream:
         await stream.send_all(PASSWORD)
         await say(stream, b"hello")
@@ -248,7 +248,7 @@ async def test_s12_mutual_tls(
     async with await open_tcp_listener(tls=server) as listener, serving(acceptor, listener):
         await expect_tls(listener, known)
         for client in unknown, anonymous:
-            # TLS 1.3: the client is done before the listener has judged its certificate.
+            # With TLS 1.3 the client is done before the listener has checked its certificate.
             async with await connect_tls("localhost", listener.bound.port, client) as stream:
                 await expect_end(stream)
         assert acceptor.statistics().refused == {Reason.TLS_FAILED: 2}
@@ -343,7 +343,7 @@ async def test_a_failed_handshake_leaves_no_socket(
         close(stream)
 
     monkeypatch.setattr(SocketStream, "close", note)
-    async with await tls.listen() as listener:  # and nobody accepts
+    async with await tls.listen() as listener:  # accept() is never called
         assert isinstance(listener.bound, TcpAddress)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:

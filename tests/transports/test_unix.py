@@ -1,4 +1,4 @@
-"""S1: nobody but us can reach a Unix socket of ours; and how connecting to one fails."""
+"""S1: no other user can reach Spear's Unix sockets; and the errors of connecting."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as 
 
 @pytest.fixture
 def open_umask() -> Iterator[None]:
-    """The umask that hides nothing."""
+    """Set a umask that removes no permission."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -68,7 +68,7 @@ def test_what_a_dead_process_has_left_goes_with_the_next_directory(tmp_path: Pat
     left = OwnedDirectory.make(str(tmp_path), "run")
     (tmp_path / os.path.basename(left.path) / "socket").touch()
     with make_private_directory(tmp_path) as living:
-        assert os.path.exists(left.path)  # its owner is this process, and lives
+        assert os.path.exists(left.path)  # its owner, this process, is alive
         left.release()
         with make_private_directory(tmp_path) as path:
             assert sorted(tmp_path.iterdir()) == sorted([Path(living), Path(path)])
@@ -94,7 +94,7 @@ def test_the_directory_is_made_where_the_user_keeps_sockets(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with make_private_directory() as path:
         assert os.path.dirname(path) == str(tmp_path)
-    tmp_path.chmod(0o777)  # as unusable as someone else's
+    tmp_path.chmod(0o777)  # as unusable as another user's
     with make_private_directory() as path:
         assert os.path.dirname(path) == tempfile.gettempdir()
     monkeypatch.delenv("XDG_RUNTIME_DIR")
@@ -155,7 +155,7 @@ def test_a_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
         make_private_directory(tmp_path / "file"),
     ):
         pass
-    # Nobody, root included, makes a directory here.
+    # Even root cannot make a directory here.
     with pytest.raises(ConfigurationError, match="cannot make"), make_private_directory("/proc"):
         pass
 
@@ -188,7 +188,7 @@ async def test_s1_the_umask_is_left_alone(
 async def test_s1_a_socket_that_cannot_be_made_private_is_not_used(
     private_directory: str, open_umask: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "fchmod", lambda descriptor, mode: None)  # a system that ignores it
+    monkeypatch.setattr(os, "fchmod", lambda descriptor, mode: None)  # ignores the mode
     with pytest.raises(ConfigurationError, match=r"cannot make .* private"):
         open_unix_listener(f"{private_directory}/socket")
     assert os.listdir(private_directory) == []
@@ -227,7 +227,7 @@ print(connects, tries)
 
 @contextmanager
 def intruder(*paths: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of another user that keeps connecting to these paths."""
+    """Run a process of another user that keeps connecting to these paths."""
     with subprocess.Popen(
         [sys.executable, "-c", INTRUDER, str(NOBODY), *paths],
         stdin=subprocess.PIPE,
@@ -245,7 +245,7 @@ def intruder(*paths: str) -> Iterator[subprocess.Popen[str]]:
 
 @needs_root
 async def test_s1_another_user_never_connects(open_umask: None) -> None:
-    # Root's directories are in the way of nobody else, so these are made in /tmp.
+    # Root's directories are not found by other users, so these are made in /tmp.
     with make_private_directory("/tmp") as path, intruder(f"{path}/socket"):
         for _ in range(200):
             async with open_unix_listener(f"{path}/socket"):
@@ -309,7 +309,7 @@ async def test_nobody_listens(private_directory: str) -> None:
 
 @contextmanager
 def full_queue(path: str) -> Iterator[SocketListener]:
-    """A listener that has no room for another connection until it accepts one."""
+    """Open a listener whose backlog is full until it accepts a connection."""
     with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as waiting:
         sock.bind(path)
         sock.listen(0)
