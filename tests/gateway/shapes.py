@@ -672,7 +672,7 @@ LARGE = 4 * MIB
 
 
 def unwanted(name: str, head: bytes, *statuses: int, settings: GatewaySettings = PATIENT) -> Shape:
-    """Return a large unwanted body. Its client can read the refusal, although it reads only at the end."""
+    """Return a large unwanted body: its client reads only at the end, and still gets the refusal."""
     return Shape(
         name=name, sent=(head, bytes(LARGE)), answers=(frozenset(statuses),), stays=None, is_late=True,
         settings=settings,

@@ -139,7 +139,7 @@ async def items(size: int):
 async def test_a_result_is_held_as_bytes_while_its_client_reads_slowly(
     way: str, tmp_path: Path
 ) -> None:
-    """The result is 16 MiB of text, more than socket buffers take, so the response waits for its client."""
+    """The result is 16 MiB of text, more than socket buffers take, so the response has to wait."""
     path = tmp_path / "large.py"
     path.write_text(PROGRAM, encoding="utf-8")
     large = b"%d" % (16 << 20)

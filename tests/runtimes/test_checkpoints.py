@@ -1,4 +1,4 @@
-"""R6: what is async lets others run, and what is not does not."""
+"""R6: async functions are checkpoints, and other functions are not."""
 
 from __future__ import annotations
 

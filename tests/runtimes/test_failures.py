@@ -1,4 +1,4 @@
-"""R10, R11, R13, R16, R28: whatever becomes of a process, it hurts only its own calls, and ends."""
+"""R10, R11, R13, R16, R28: a failing process fails only its own calls, and ends."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from spear.telemetry import InstanceEvent, LogLine
 
 NOISE_SECONDS = 1.0
-"""What a bound on time gets on top, on a machine that does other things as well."""
+"""Seconds that a busy machine may add to a bound."""
 
 
-# -- Ctrl-C, at the moment at which a change of state is observed -------------------------------
+# -- Ctrl-C at a change of state ----------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ async def test_an_interrupted_observer_of_a_state_leaves_no_process_behind(
         if event.state is state:
             raise KeyboardInterrupt
 
-    # Without a transport, nothing is started.
+    # Without a transport, no process is started.
     transports = ("none",) if state is InstanceState.FAILED else None
     spec = InstanceSpec(
         instance_id=InstanceId("process", "worker"),
@@ -130,7 +130,7 @@ async def test_what_the_block_of_an_instance_raises_comes_out_beside_a_cancellat
 
 @attrs.define
 class Fleet:
-    """Eight workers; whoever is killed is replaced by its next incarnation."""
+    """Eight workers; a killed worker is replaced by its next incarnation."""
 
     host: Host
     nursery: trio.Nursery
@@ -152,7 +152,7 @@ class Fleet:
     async def kill_one(self, number: int) -> float:
         """Kill a worker while each of the eight works on eight calls.
 
-        Returns the seconds until the last of its own has failed.
+        Return the seconds until the last of the worker's own calls has failed.
         """
         victim = self.instances[number]
         bodies: dict[bytes, bytes] = {}
@@ -177,7 +177,7 @@ class Fleet:
             killed_at = time.monotonic()
             os.kill(victim.pid, signal.SIGKILL)
             await victim.wait_exited()
-            assert victim.channel is None  # nobody can pick it any more
+            assert victim.channel is None  # no call can choose it any more
             for instance in self.instances:
                 if instance is not victim:
                     await call(instance, "release")
@@ -201,7 +201,7 @@ async def kill_workers(seed: random.Random, times: int) -> None:
             with trio.fail_after(PATIENCE_SECONDS):
                 slowest.append(await fleet.kill_one(seed.randrange(8)))
         nursery.cancel_scope.cancel()
-    # One may have met a moment in which the machine did something else; half of them have not.
+    # One may have been delayed by other work of the machine; half of them have not.
     assert median(slowest) < 0.25
     assert max(slowest) < 0.25 + NOISE_SECONDS
 
@@ -243,7 +243,7 @@ async def test_r11_a_frozen_worker_is_found_out_and_fenced() -> None:
                     await instance.wait_exited()
             assert trio.current_time() - begun < 3 * 0.2 + 0.5 + NOISE_SECONDS
             assert [each.exit_status for each in failures] == 8 * [-signal.SIGKILL]
-            # Not frozen any more, but dead: SIGCONT finds nobody, and no frame of it can come.
+            # The process is not frozen any more, but dead: SIGCONT has no effect, and no frame arrives.
             with trio.fail_after(PATIENCE_SECONDS):
                 await trio.lowlevel.wait_readable(pidfd)
             with pytest.raises(ProcessLookupError):
@@ -285,7 +285,7 @@ async def test_r13_a_handler_that_ignores_everything_is_ended_step_by_step() -> 
                     begun = trio.current_time()
                     status = await instance.stop()
             seconds = trio.current_time() - begun
-            # It was given its time, and answered heartbeats meanwhile, or it had been fenced.
+            # It had its full time, and answered heartbeats meanwhile, or it would have been fenced.
             assert 0.5 + 0.3 <= seconds < 0.5 + 0.3 + 0.5 + NOISE_SECONDS
             assert status == -signal.SIGKILL
             assert host.factory.manager.statistics().heartbeats_lost == 0
@@ -323,7 +323,7 @@ async def test_r13_a_worker_that_is_deaf_for_all_signs_is_ended_too(function: st
                     begun = trio.current_time()
                     await instance.stop()
             assert instance.exit_status in (-signal.SIGTERM, -signal.SIGKILL)
-            # The farewell that nobody reads takes up to one of the two steps.
+            # The CLOSE frame that the worker does not read takes up to one of the two steps.
             assert trio.current_time() - begun < 0.1 + 0.1 + 0.5 + NOISE_SECONDS
 
 
@@ -341,7 +341,7 @@ async def test_r13_a_function_that_holds_the_interpreter_in_c_is_not_taken_for_d
 async def test_r13_a_worker_that_waits_for_its_host_to_read_its_output_is_not_taken_for_dead() -> (
     None
 ):
-    """Its write blocks its event loop, and at a full pipe it uses next to no processor."""
+    """Its write blocks the event loop, and at a full pipe it uses next to no CPU time."""
     interval, misses = 0.2, 2
     limits = HostLimits(wire=WireLimits(heartbeat_seconds=interval, heartbeat_misses=misses))
 
@@ -364,7 +364,7 @@ async def test_r13_a_worker_that_waits_for_its_host_to_read_its_output_is_not_ta
 
 @pytest.mark.slow
 async def test_r13_who_is_busy_and_silent_for_too_long_is_ended() -> None:
-    # In 0.4 s even a process that has to wait for its processor has used some milliseconds of one.
+    # In 0.4 s even a process that waits for a CPU has used some milliseconds of CPU time.
     limits = HostLimits(wire=WireLimits(heartbeat_seconds=0.4, heartbeat_misses=2, busy_seconds=2))
     with nothing_left():
         async with open_host(limits) as host, host.ready(worker()) as instance:
@@ -451,7 +451,7 @@ async def test_r16_a_bad_start_fails_in_time_and_leaves_nothing(kind: str) -> No
             assert "no idea what to do" in caught.value.stderr_tail
             assert caught.value.delivered == "no"
             assert host.states() == _never_ready(host)
-            # The secret is void: there is no place left where it could be shown.
+            # The secret is void, so it is harmless wherever it is shown.
             assert host.factory.manager.endpoints == ()
             assert not [path for path in private_files() if path.endswith(".sock")]
 
@@ -467,7 +467,7 @@ async def test_r16_a_second_login_with_the_same_secret_is_refused() -> None:
         with listening() as lines:
             async with host.ready(python(LOGS_IN_TWICE)) as instance:
                 await lines.wait_for("AuthenticationFailed")
-                assert instance.health().is_connected  # the first one is none the worse for it
+                assert instance.health().is_connected  # the first one is not affected
     assert watched.refusals == ["second_login"]
 
 
@@ -534,7 +534,7 @@ async def test_r28_ten_thousand_lives_are_told_in_order(seed: random.Random) -> 
 
 
 class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope before the task that owns it takes its so-many-th step."""
+    """An instrument that cancels a scope before the n-th step of the task that owns it."""
 
     def __init__(self, scope: trio.CancelScope, steps: int) -> None:
         self._task = trio.lowlevel.current_task()
@@ -570,5 +570,5 @@ async def test_r4_cancelling_a_start_at_any_step_leaves_nothing() -> None:
                 break
         else:
             raise AssertionError("it never came to its end")
-        assert steps > 10  # it was cancelled at ten places at least
+        assert steps > 10  # it was cancelled at ten steps at least
         assert sys.exc_info() == (None, None, None)

@@ -1,4 +1,4 @@
-"""Runtimes of others that are written wrongly: each fault has a typed error that names the runtime."""
+"""Faulty runtimes of other distributions: each fault has a typed error that names the runtime."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def answer(*_: object) -> None:
 
 
 def made(runtime: dict[str, object], settings: dict[str, object] | None = None) -> Runtime:
-    """A runtime whose class and settings class have other attributes than they should have."""
+    """Return a runtime whose class and settings class have the given wrong attributes."""
     kind = attrs.frozen(kw_only=True)(type("MadeSettings", (AbacusSettings,), settings or {}))
     cls = type("Made", (Abacus,), {"settings_class": kind, **runtime})
     instance: Runtime = attrs.define(eq=False, kw_only=True, slots=False)(cls)()

@@ -1,4 +1,4 @@
-"""How runtimes are found, and what is said of those that cannot be used."""
+"""Finding runtimes, and the errors for those that cannot be used."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AbacusSettings(RuntimeSettings):
 
 @attrs.define(eq=False, kw_only=True)
 class Abacus(Runtime):
-    """Takes what ends in .beads, and starts nothing."""
+    """A runtime that takes names ending in .beads, and starts nothing."""
 
     name: ClassVar[str] = "abacus"
     settings_class: ClassVar[type[RuntimeSettings]] = AbacusSettings
@@ -65,10 +65,10 @@ class Nameless(Abacus):
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs distributions, each with one module and one entry point."""
+    """A function that installs distributions, each with one module and one entry point."""
     monkeypatch.syspath_prepend(str(tmp_path))
     install = Install(tmp_path, monkeypatch, "spear.runtimes")
-    install("stranger", "")  # whatever else is installed changes nothing
+    install("stranger", "")  # unrelated distributions change nothing
     return install
 
 
@@ -90,7 +90,7 @@ def test_processes_are_found_without_a_look_at_what_is_installed(
 
 @attrs.define(eq=False, kw_only=True)
 class Greedy(Abacus):
-    """Takes every text."""
+    """A runtime that takes every text."""
 
     def takes(self, target: object) -> RuntimeSettings | None:
         return AbacusSettings(beads=target) if isinstance(target, str) else None
@@ -149,7 +149,7 @@ def test_a_target_goes_to_the_runtime_that_takes_it(install: Install, tmp_path: 
         registry.find("abacus"),
         AbacusSettings(beads=str(target)),
     )
-    assert registry.resolve("sums.beads")[0].name == "abacus"  # no such module is found here
+    assert registry.resolve("sums.beads")[0].name == "abacus"  # there is no such module here
     settings = AbacusSettings(beads="x")
     assert registry.resolve(settings) == (registry.find("abacus"), settings)
 
@@ -196,7 +196,7 @@ def test_an_entry_point_that_cannot_be_used_names_its_distribution(
         registry.find("abacus")
     assert caught.value.distribution == "spear-abacus"
     assert (caught.value.group, caught.value.name) == ("spear.runtimes", "abacus")
-    # It keeps no other from being found.
+    # A faulty distribution does not hide the others.
     assert registry.resolve("shop.py")[0].name == "process"
 
 
@@ -227,7 +227,7 @@ def test_a_runtime_that_cannot_be_used_is_left_out_with_one_warning(install: Ins
 
 def test_what_is_no_runtime_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="17 is no spear"):
-        RuntimeRegistry([17])  # type: ignore[list-item]  # what a caller without types may do
+        RuntimeRegistry([17])  # type: ignore[list-item]  # as from an untyped caller
     with pytest.raises(ConfigurationError, match="there are two runtimes 'abacus'"):
         RuntimeRegistry([Abacus(), Abacus()])
     with pytest.raises(ConfigurationError, match="'No Name' cannot name a runtime"):
@@ -242,7 +242,7 @@ async def test_a_target_that_no_runtime_takes_is_refused() -> None:
             with pytest.raises(
                 ConfigurationError, match=r"takes it; there are .*memory, .*process"
             ):
-                await spearlet.deploy(target)  # type: ignore[arg-type]  # as above
+                await spearlet.deploy(target)  # type: ignore[arg-type]  # as from an untyped caller
     async with open_spearlet(runtimes=[Abacus()]) as spearlet:
         with pytest.raises(SpawnFailed, match="'abacus' has failed: OSError: it counts nothing"):
             await spearlet.deploy(AbacusSettings(beads="x"))
@@ -264,7 +264,7 @@ async def test_an_instance_is_of_the_runtime_that_starts_it() -> None:
 
 
 class Clumsy(InstanceTemplate):
-    """Breaks whatever a host asks of it."""
+    """A template that raises at every request of a host."""
 
     def launch(
         self, endpoint: Endpoint, book: LogBook, timeouts: InstanceTimeouts
@@ -274,7 +274,7 @@ class Clumsy(InstanceTemplate):
 
 @attrs.define(eq=False, kw_only=True)
 class Slipping(Abacus):
-    """Fails at the end of its blocks."""
+    """A runtime that raises at the end of its blocks."""
 
     strategy: ClassVar[CommunicationStrategy | None] = CommunicationStrategy(("tcp",))
 

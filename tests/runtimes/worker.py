@@ -1,7 +1,7 @@
-"""A function's process as small as it can be: only the channel, no SDK.
+"""A minimal process of functions: only the channel, no SDK.
 
-Run as ``worker.py BOOTSTRAP_FD``. It offers what tests want to see a process do. Each function that
-goes on for ever says "begun" on stderr first.
+Run as ``worker.py BOOTSTRAP_FD``. It offers the behaviours that tests need. Each function that runs for
+ever first prints "begun" to stderr.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Functions:
-    """What it offers: each method takes a call and returns bytes."""
+    """A service whose functions are its methods: each takes a call and returns bytes."""
 
     def __init__(self) -> None:
         self.stays = False
@@ -48,7 +48,7 @@ class Functions:
         return call.payload
 
     async def wait(self, call: InboundCall) -> bytes:
-        """Until somebody calls `release`."""
+        """Wait until `release` is called."""
         self._waiting += 1
         self._more.set()
         self._more = trio.Event()
@@ -57,43 +57,43 @@ class Functions:
         return call.payload
 
     async def wait_for_waiters(self, call: InboundCall) -> bytes:
-        """Until so many calls of `wait` have begun."""
+        """Wait until so many calls of `wait` have begun."""
         while self._waiting < int(call.payload):
             await self._more.wait()
         return b""
 
     async def release(self, call: InboundCall) -> bytes:
-        """Ends all calls of `wait`."""
+        """End all calls of `wait`."""
         self._released.set()
         self._released = trio.Event()
         self._waiting = 0
         return b""
 
     async def until_leaving(self, call: InboundCall) -> bytes:
-        """Until the host takes its leave."""
+        """Wait until the host has sent CLOSE."""
         os.write(2, b"begun\n")
         await call.channel.peer_leaving.wait()
         return call.payload
 
     async def busy(self, call: InboundCall) -> bytes:
-        """In Python, without end."""
+        """Loop in Python for ever."""
         os.write(2, b"begun\n")
         while True:
             sum(range(1000))
 
     async def hold_gil(self, call: InboundCall) -> bytes:
-        """In C, for longer than the world lasts."""
+        """Hold the GIL in C for ever."""
         os.write(2, b"begun\n")
         re.match(r"(a+)+$", "a" * 100 + "b")
         return b""
 
     async def hold_gil_for(self, call: InboundCall) -> bytes:
-        """In C, for so many seconds of processor time, about; returns how many it was."""
+        """Hold the GIL in C for about so many seconds of CPU time; return how many it was."""
         rounds = float(call.payload) / min(_seconds_for(1) for _ in range(5))
         return b"%f" % _seconds_for(rounds)
 
     async def stubborn(self, call: InboundCall) -> bytes:
-        """Ignores cancellation; and the whole process ignores SIGTERM from now on."""
+        """Ignore cancellation, and SIGTERM in the whole process from now on."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.write(2, b"begun\n")
         with trio.CancelScope(shield=True):
@@ -101,12 +101,12 @@ class Functions:
         return b""
 
     async def grandchild(self, call: InboundCall) -> bytes:
-        """A child in the same group; returns its pid."""
+        """Start a child in the same process group; return its pid."""
         child = subprocess.Popen(["sleep", "1000"])
         return str(child.pid).encode()
 
     async def write(self, call: InboundCall) -> bytes:
-        """The payload, as it is, to stderr."""
+        """Write the payload unchanged to stderr."""
         os.write(2, call.payload)
         return b""
 
@@ -114,18 +114,18 @@ class Functions:
         os._exit(int(call.payload))
 
     async def call_back(self, call: InboundCall) -> bytes:
-        """Asks the host's one function."""
+        """Call the host's one function."""
         return bytes((await call.channel.request("anything", call.payload)).payload)
 
     async def burn(self, call: InboundCall) -> bytes:
-        """So many seconds of CPU time."""
+        """Use so many seconds of CPU time."""
         end = time.process_time() + float(call.payload)
         while time.process_time() < end:
             pass
         return b""
 
     async def leave(self, call: InboundCall) -> bytes:
-        """Takes no more calls. The process then ends, unless it is told to stay."""
+        """Take no more calls. The process then exits, unless the payload tells it to stay."""
         self.stays = bool(call.payload)
 
         async def leave() -> None:
@@ -136,7 +136,7 @@ class Functions:
         return b""
 
     async def disconnect(self, call: InboundCall) -> bytes:
-        """Cuts the connection, without a word. The process stays."""
+        """Cut the connection without a CLOSE frame. The process stays."""
         self.stays = True
         for fd in os.listdir("/proc/self/fd"):
             with suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as sock:
@@ -149,7 +149,7 @@ NAMES = [name for name in vars(Functions) if name[0] != "_" and name not in ("re
 
 
 def _seconds_for(rounds: float) -> float:
-    """Of processor time, without once letting go of the interpreter."""
+    """Use CPU time without releasing the GIL; return the seconds used."""
     begun = time.process_time()
     assert sum(range(int(rounds * 2_000_000))) > 0
     return time.process_time() - begun
@@ -162,7 +162,7 @@ def read_record(fd: int) -> dict[str, object]:
 
 
 def identity(record: dict[str, object]) -> tuple[str, InstanceId, Secret]:
-    """Address, id and secret of a record."""
+    """Return address, id and secret of a bootstrap record."""
     instance = InstanceId(
         cast("str", record["runtime"]),
         cast("str", record["instance"]),

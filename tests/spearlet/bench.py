@@ -1,4 +1,4 @@
-"""A set of replicas whose other ends are in the hands of the test."""
+"""A set of replicas whose other ends a test controls."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from spear.wire import Head
 
 OCCUPY = b"occupy"
-"""The argument of a call that holds its slot until it is released."""
+"""Argument of a call that holds its slot until it is released."""
 
 
 class Answering:
-    """Functions that say where they ran, or raise what they were told to."""
+    """A service that returns the replica's name, or raises a given error."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Answering:
         if self.leaves is None:
             return None
         self.leaves()
-        return Rejected("takes no new calls")  # as the protocol says of a call that crosses CLOSE
+        return Rejected("takes no new calls")  # as for a call that crosses CLOSE
 
     async def handle(self, call: InboundCall) -> tuple[bytes, bool]:
         if call.payload == OCCUPY:
@@ -67,7 +67,7 @@ class Answering:
 
 
 class BenchReplica:
-    """A replica that is a channel, and nothing else."""
+    """A replica that consists of a channel only."""
 
     pid = None
     exit_status = None
@@ -104,7 +104,7 @@ class BenchReplica:
 
 
 class Bench:
-    """Replicas, and what can be done to them."""
+    """A set of replicas, with methods that change their state."""
 
     def __init__(self, nursery: trio.Nursery, settings: DeploymentSettings) -> None:
         self.pool = ReplicaPool("bench", settings, 60.0, random.Random(1))
@@ -136,11 +136,11 @@ class Bench:
         self.pool.add(self.replicas[-1])
 
     def leave(self, number: int) -> None:
-        """Have a replica take its leave; its host learns of it in a moment."""
+        """Let a replica send CLOSE; its host receives it a moment later."""
         self.agents[number]._leave("drain")
 
     async def occupy(self, nursery: trio.Nursery, *numbers: int) -> None:
-        """Take all slots of some replicas."""
+        """Occupy all slots of some replicas."""
         for number in numbers:
             channel = self.replicas[number].channel
             for _ in range(channel.connection.peer.max_calls):

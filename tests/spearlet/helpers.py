@@ -1,4 +1,4 @@
-"""What the tests of the spearlet share: an agent that can be looked into, and a file of functions."""
+"""Helpers of the spearlet's tests: an agent whose state a test can see, and a file of functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 WORKERS = HERE / "workers.py"
 
 PATIENCE_SECONDS = 15.0
-"""For whatever must happen soon, on a machine that is busy with something else."""
+"""Seconds within which an event must happen, on a busy machine."""
 
 CRASHING = """
 import os, spear
@@ -48,10 +48,10 @@ class Probe:
 
     Attributes:
         begun: set when ``wait`` has begun.
-        cancelled: set when it was cancelled.
-        release: set it to let ``wait`` and ``ticks`` go on.
-        calls: how many calls of ``echo`` and ``wait`` were begun.
-        seen: what ``echo`` was given.
+        cancelled: set when ``wait`` was cancelled.
+        release: set by a test to let ``wait`` and ``ticks`` continue.
+        calls: number of calls of ``echo`` and ``wait`` so far.
+        seen: the arguments of ``echo``.
     """
 
     def __init__(self, name: str = "probe") -> None:
@@ -128,20 +128,20 @@ class Probe:
 async def deployed(
     target: str | Path | spear.Agent, *, replicas: int = 1, limits: spear.HostLimits | None = None
 ) -> AsyncIterator[Deployment]:
-    """A deployment with a spearlet of its own."""
+    """Open a deployment with a spearlet of its own."""
     async with spear.open_spearlet(limits=limits or spear.HostLimits()) as spearlet:
         yield await spearlet.deploy(shared(target), replicas=replicas)
 
 
 def shared(target: str | Path | spear.Agent) -> str | Path | MemorySettings:
-    """The same, though several replicas of an agent share this process."""
+    """Return a target for :func:`deployed` with which several replicas of an agent share this process."""
     if isinstance(target, spear.Agent):
         return MemorySettings(agent=target, shares_process=True)
     return target
 
 
 def instance(replica: Replica) -> Instance:
-    """A replica that is a process."""
+    """Return a replica that is a process."""
     assert isinstance(replica, Instance)
     return replica
 
@@ -153,13 +153,13 @@ def pid(replica: Replica) -> int:
 
 
 def number(result: Result) -> float:
-    """A result that is a number."""
+    """Return a result that is a number."""
     assert isinstance(result, int | float)
     return result
 
 
 def write(place: Path, name: str, code: str) -> Path:
-    """A file of functions."""
+    """Write a file of functions; return its path."""
     path = place / name
     path.write_text(code, encoding="utf-8")
     return path

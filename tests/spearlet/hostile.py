@@ -1,4 +1,4 @@
-"""A function process that sends what it is given as if it were an encoded value."""
+"""A process of functions that sends its arguments unchanged, as if they were encoded values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = spear.Agent("hostile")
 
 
 class Lie(bytes):
-    """To be sent as it is."""
+    """Bytes to be sent unchanged."""
 
 
 def encode_outcome(function: str, value: object, did: str) -> object:
@@ -23,7 +23,7 @@ def encode_outcome(function: str, value: object, did: str) -> object:
     return _encoding.encode_outcome(function, value, did)
 
 
-setattr(_functions, "encode_outcome", encode_outcome)  # noqa: B010  # mypy would not have it
+setattr(_functions, "encode_outcome", encode_outcome)  # noqa: B010  # mypy does not allow the assignment
 
 
 @app.function
@@ -46,7 +46,7 @@ async def items(lie: bytes) -> AsyncIterator[object]:
 
 @app.function
 async def ask(lie: bytes) -> str:
-    """Call a function of somebody else; returns what became of that."""
+    """Call a function of another deployment; return the outcome."""
     try:
         await spear.context()._call.channel.request("victim.take", lie, is_cbor=True)
     except spear.SpearError as error:

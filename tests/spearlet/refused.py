@@ -1,4 +1,4 @@
-"""A host in a program of its own, for the tests in which the system denies something to one."""
+"""A program with a host, for tests in which the system denies it something."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def main(*, everything: bool) -> None:
             return
         with spear.SharedBuffer(100_000) as buffer:
             shared = await own.measure(buffer)
-        for _ in range(4):  # a size that comes again is worth a segment
+        for _ in range(4):  # a size that repeats gets a segment
             copied = await own.measure(bytes(200_000))
         command = (
             sys.executable,

@@ -1,4 +1,4 @@
-"""Functions that take and give large data; run by test_shared.py in processes of their own."""
+"""Functions that take and return large data; test_shared.py runs them in processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ kept: list[memoryview] = []
 
 
 def described(data: bytes | bytearray | memoryview | None) -> list[object]:
-    """What a function got: its type, how long it is, and its ends."""
+    """Return the type of the data, its length, its first and its last bytes."""
     if data is None:
         return ["None"]
     return [type(data).__name__, len(data), bytes(data[:2]), data[-1]]
@@ -101,10 +101,10 @@ async def pieces(size: int):  # type: ignore[no-untyped-def]  # an async generat
 
 @app.function
 async def ask(name: str, size: int) -> object:
-    """Calls another function of the host with a buffer, and one that gives one."""
+    """Call another function of the host with a buffer, and one that returns a buffer."""
     buffer = make(size)
     seen = await spear.call(name, buffer)
-    assert buffer.view.readonly or size < 1_000_000  # which is sent as bytes
+    assert buffer.view.readonly or size < 1_000_000  # small ones are sent as bytes
     given = await spear.call("make", size)
     assert isinstance(given, memoryview)
     return [seen, described(given)]

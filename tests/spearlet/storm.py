@@ -1,7 +1,7 @@
-"""A program that is interrupted every few milliseconds, catches that, and goes on calling.
+"""A program that is interrupted every few milliseconds, catches the interrupts, and continues to call.
 
-Prints what came of it as JSON. Run as ``python -m tests.spearlet.storm CALLS INTERRUPTS``: it goes on
-until there were so many of both.
+Prints the results as JSON. Run as ``python -m tests.spearlet.storm CALLS INTERRUPTS``. It ends after so
+many calls and so many interrupts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAUSE_SECONDS = 0.005
 CALLERS = 16
 REPLICAS = 2
 SLOTS = 4
-"""Calls that a replica takes at a time."""
+"""Concurrent calls of a replica."""
 
 app = spear.Agent(concurrency=SLOTS)
 
@@ -47,14 +47,14 @@ async def repeat(items: spear.Items[int]):  # type: ignore[no-untyped-def]  # a 
 
 @attrs.define
 class Story:
-    """What has happened."""
+    """The events of the run."""
 
     calls: int = 0
     wrong: int = 0
     interrupts: int = 0
 
 
-@disable_ki_protection  # as a user's code
+@disable_ki_protection  # like user code
 async def call(deployment: Deployment, story: Story, numbers: count[int]) -> None:
     while True:
         number = next(numbers)
@@ -69,7 +69,7 @@ async def call(deployment: Deployment, story: Story, numbers: count[int]) -> Non
 
 
 async def call_until_interrupted(deployment: Deployment, story: Story) -> None:
-    # Spawned with protection: a task that Trio had half spawned would keep its nursery open for ever.
+    # Spawned with protection: a half-spawned task of Trio would keep its nursery open for ever.
     numbers = count()
     async with trio.open_nursery() as nursery:
         for _ in range(CALLERS):
@@ -97,7 +97,7 @@ async def run(calls: int, interrupts: int) -> Story:
 
 
 async def expect_all_slots(deployment: Deployment) -> None:
-    """Wait until no call is open; then as many as there are slots run at a time."""
+    """Wait until no call is open; then assert that all slots can be used at a time."""
     with trio.fail_after(10):
         while deployment.statistics().calls_in_flight:
             await trio.sleep(0.001)
@@ -125,7 +125,7 @@ def children() -> list[str]:
 
 
 def main() -> None:
-    # Blocked but for the calls: no line of this program outside of Trio is ready for an interrupt.
+    # Blocked except during the calls: other code of this program cannot handle an interrupt.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     ended = threading.Event()
     storm = threading.Thread(target=interrupt, args=(threading.get_ident(), ended))

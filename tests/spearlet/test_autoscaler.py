@@ -1,4 +1,4 @@
-"""How many replicas there are to be: the arithmetic alone, and a deployment that follows it."""
+"""The wanted number of replicas: the arithmetic alone, and a deployment that follows it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_more_at_once_and_fewer_after_a_while() -> None:
         assert not autoscaler.look(float(now), load(10))
     assert not autoscaler.look(60.5, load(0))
     assert autoscaler.look(61.0, load(0))
-    assert autoscaler.wanted == 2  # what was needed within the last minute
+    assert autoscaler.wanted == 2  # the most that was needed within the last minute
     assert not autoscaler.look(118.0, load(0))
     assert autoscaler.look(119.0, load(0))
     assert autoscaler.wanted == 1
@@ -95,7 +95,7 @@ def test_never_outside_its_bounds_and_never_less_than_needed(
         assert changed is (autoscaler.wanted != before)
         assert scale.min <= autoscaler.wanted <= scale.max
         assert autoscaler.wanted >= needs[-1][1]
-        # The slow way: the most that was needed within the window.
+        # The slow way: the maximum over the window.
         window = [needed for when, needed in needs[:-1] if when > now - idle] + [needs[-1][1]]
         assert autoscaler.wanted == max(window)
 
@@ -120,7 +120,7 @@ def test_a_scale_that_cannot_be(values: dict[str, object], message: str) -> None
 
 
 class Slow:
-    """An agent whose calls last until they are released."""
+    """An agent whose calls last until a test releases them."""
 
     def __init__(self) -> None:
         self.agent = spear.Agent("slow", concurrency=1)
@@ -173,7 +173,7 @@ async def test_none_when_nobody_calls_and_one_when_somebody_does(
     slow.release.set()
     async with open_spearlet() as spearlet:
         deployment = await deploy(spearlet, slow, min=0, max=2, idle_seconds=10)
-        assert deployment.statistics().ready == 1  # how else would its functions be known
+        assert deployment.statistics().ready == 1  # a replica has to announce the functions
         await trio.sleep(12)
         assert deployment.health().state is DeploymentState.IDLE
         assert (deployment.replicas, deployment.instances) == ((), ())
@@ -194,7 +194,7 @@ async def test_a_spare_is_ready_before_it_is_needed(
     async with open_spearlet() as spearlet:
         deployment = await deploy(spearlet, slow, min=0, max=4, spare=1, idle_seconds=10)
         running = [deployment.work.submit()]
-        await trio.sleep(2)  # that it is time for another spare is noticed without a call, too
+        await trio.sleep(2)  # the time for another spare is noticed without a call, too
         assert (deployment.statistics().ready, deployment.statistics().waiting) == (2, 0)
         running += [deployment.work.submit()]
         await trio.sleep(2)
@@ -208,10 +208,10 @@ async def test_a_spare_is_ready_before_it_is_needed(
 
 @pytest.mark.slow
 async def test_the_first_call_on_a_spare_costs_one_message() -> None:
-    """It has been started, has logged in and is known: nothing is left to do but the call."""
+    """A spare is started, logged in and registered: only the call itself is left to do."""
     limits = HostLimits(
         wire=WireLimits(heartbeat_seconds=60)
-    )  # nothing else is to be said meanwhile
+    )  # no other frame may be sent meanwhile
     settings = DeploymentSettings(
         replicas=Scale(min=0, max=3, spare=1, target=1.0),
         concurrency=1,
@@ -221,7 +221,7 @@ async def test_the_first_call_on_a_spare_costs_one_message() -> None:
         deployment = await spearlet.deploy(WORKERS, settings=settings)
         (first,) = deployment.replicas
         await expect_one_message(deployment, first)
-        # While the first one is busy, another one is kept ready.
+        # While the first one is busy, another spare is kept ready.
         begun = trio.Event()
         holding = deployment.hold.options(on_progress=lambda _: begun.set()).submit(1)
         with trio.fail_after(PATIENCE_SECONDS):
@@ -259,7 +259,7 @@ async def test_scale_by_hand() -> None:
             nursery.start_soon(deployment.scale, 1)
             await trio.testing.wait_all_tasks_blocked()
             assert deployment.statistics().ready == 1
-            assert len(deployment.instances) == 3  # what runs may finish
+            assert len(deployment.instances) == 3  # running calls may finish
             slow.release.set()
         assert [await each.result() for each in running] == ["done"] * 3
         assert deployment.settings.replicas == Scale(min=1, max=1)

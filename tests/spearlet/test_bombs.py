@@ -1,5 +1,5 @@
-"""S6: values that are made to hurt cost their own call, wherever they arrive; what they cost is in
-``tests/wire/test_bombs.py``."""
+"""S6: malicious values cost only their own call, wherever they arrive. ``tests/wire/test_bombs.py``
+measures their cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.parametrize("bomb", BOMBS.values(), 
 
 @asynccontextmanager
 async def hostile() -> AsyncIterator[Deployment]:
-    """A process that sends bombs, and an innocent one beside it. The first is there to the end."""
+    """Run a process that sends bombs, and an honest one beside it. The former must survive the block."""
     victim = spear.Agent("victim")
 
     @victim.function
@@ -66,7 +66,7 @@ async def test_s6_a_bomb_as_a_report_fails_its_call(bomb: bytes) -> None:
         with pytest.raises(SpearError):
             await deployment.function("report").options(on_progress=reports.append)(bomb)
         assert reports == []
-        assert await deployment.report(bomb) == "done"  # nobody looks at it
+        assert await deployment.report(bomb) == "done"  # the report is not decoded
 
 
 async def test_s6_a_bomb_as_an_item_fails_its_stream(bomb: bytes) -> None:

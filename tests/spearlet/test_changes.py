@@ -1,4 +1,4 @@
-"""What runs is changed while it runs: by several at once, and beside calls that take long."""
+"""Changes of running deployments: by several callers at once, and during long calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from spear.spearlet import Deployment
 
 HASTY = HostLimits(timeouts=InstanceTimeouts(drain_seconds=0.001))
-"""Nobody has time to finish a call, unless somebody gives it to him."""
+"""Limits under which no call has time to finish, unless a longer timeout is given."""
 
 
 def slow() -> spear.Agent:
@@ -48,14 +48,14 @@ def slow() -> spear.Agent:
 
 
 def pipes(place: Path, amount: int) -> list[Path]:
-    """What ``read`` waits for."""
+    """Make pipes that ``read`` waits for."""
     paths = [place / f"pipe-{number}" for number in range(amount)]
     for path in paths:
         os.mkfifo(path)
     return paths
 
 
-# -- calls that take long ---------------------------------------------------------------------
+# -- long calls -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change", ["restart", "scale"])
@@ -142,7 +142,7 @@ async def test_r15_whoever_stops_it_meanwhile_need_not_wait(
 async def test_r15_processes_finish_what_they_run_and_their_zygote_waits_for_them(
     tmp_path: Path,
 ) -> None:
-    """One leaves since the number is smaller; then all that is left is replaced, but it still works."""
+    """One replica drains after scaling down, and finishes its call although the others are replaced."""
     first, second = pipes(tmp_path, 2)
     with nothing_left():
         async with deployed(WORKERS, replicas=2, limits=HASTY) as deployment:
@@ -184,7 +184,7 @@ async def test_r15_a_drain_gives_what_runs_the_time_that_it_was_told(tmp_path: P
 
 
 async def take_a_while() -> None:
-    """Longer than anybody has who is in a hurry: until a process has come and gone."""
+    """Wait longer than the shortest timeouts: until a process has started and exited."""
     await trio.run_process([sys.executable, "-c", ""])
 
 
@@ -192,7 +192,7 @@ def states(deployment: Deployment) -> dict[str, str]:
     return {str(each.id): each.state.value for each in deployment.instances}
 
 
-# -- several at once --------------------------------------------------------------------------
+# -- several changes at once ------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""R6: what is async lets others run, and what is not does not."""
+"""R6: async functions are checkpoints, and other functions are not."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_r6_streams_of_functions() -> None:
         deployment = await spearlet.deploy(probe.agent)
         with assert_checkpoints():
             stream = await stack.enter_async_context(deployment.double.stream(sends_items=True))
-        with assert_checkpoints():  # one for each item would cost more than the item
+        with assert_checkpoints():  # one per item would cost more than the item
             for number in range(64):
                 await stream.send(number)
         with assert_checkpoints():

@@ -1,4 +1,4 @@
-"""Deploying: what can be deployed, what cannot, and that nothing is left of it."""
+"""Deployments: valid and invalid targets, and clean-up after them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def hello(name: str = "you") -> str:
     return f"hello {name}"
 """
 
-# -- what can be deployed ---------------------------------------------------------------------
+# -- valid targets ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_what_is_installed_needs_no_search_path(
     assert _search_path() == (str(tmp_path.parent), str(tmp_path))
 
 
-# -- what cannot ------------------------------------------------------------------------------
+# -- invalid targets --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("replicas", [-1, 0, MAX_REPLICAS + 1])
@@ -420,7 +420,7 @@ async def test_nothing_is_deployed_after_the_end() -> None:
         await spearlet.deploy(Probe().agent)
 
 
-# -- cancelled midway -------------------------------------------------------------------------
+# -- cancelled deployments --------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Executions that are kept: found by id, listed, and forgotten in time."""
+"""Executions that are kept: found by id, listed, and removed in time."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_r18_those_that_have_ended_are_forgotten_by_age_number_and_size(
 
         made = [await echo(b"1") for _ in range(5)]
         assert list(spearlet.executions) == made[:1:-1]
-        assert await made[0].result() == b"1"  # whoever has it still has it
+        assert await made[0].result() == b"1"  # a program's own reference still works
         await trio.sleep(59)
         assert len(list(spearlet.executions)) == 3
         await trio.sleep(2)
@@ -83,7 +83,7 @@ async def test_r18_a_single_result_above_the_limit_is_forgotten_and_earlier_ones
         assert spearlet.executions.unfinished == 0
         with pytest.raises(NotFound):
             spearlet.executions.get(large.id)
-        assert await large.result() == bytes(1001)  # for the program, which holds it
+        assert await large.result() == bytes(1001)  # the program holds the result
 
 
 async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> None:
@@ -102,7 +102,7 @@ async def test_r18_failures_count_as_what_they_hold_and_hold_no_arguments() -> N
                     await execution.result()
             await trio.testing.wait_all_tasks_blocked()
             assert execution.failure is not None
-            assert execution.failure.__traceback__ is None  # its frames have the arguments
+            assert execution.failure.__traceback__ is None  # the frames hold the arguments
         assert len(list(spearlet.executions)) == 2  # the text is held twice
 
 
@@ -116,7 +116,7 @@ async def test_r18_those_that_have_not_ended_are_bounded() -> None:
         ) as no:
             deployment.echo.submit(1)
         assert (no.value.delivered, no.value.retry_after_seconds) == ("no", 1.0)
-        assert await deployment.echo(1) == 1  # who waits himself is not bounded by it
+        assert await deployment.echo(1) == 1  # direct calls are not limited by it
         probe.release.set()
         for each in running:
             await each.result()

@@ -1,4 +1,4 @@
-"""Submitted calls: every status, and every way to come to it."""
+"""Submitted calls: every status, and the ways to each."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ S = ExecutionStatus
 
 
 def status(execution: Execution) -> str:
-    """Its name: mypy takes what it once was for what it will ever be."""
+    """Return the status's name; mypy would narrow the status itself to its first value."""
     return execution.status.value
 
 
 def ways() -> dict[ExecutionStatus, list[ExecutionStatus]]:
-    """A way from the beginning to each status."""
+    """Return a path from the initial status to each status."""
     found: dict[ExecutionStatus, list[ExecutionStatus]] = {S.PENDING: []}
     queue = [S.PENDING]
     while queue:
@@ -72,7 +72,7 @@ async def test_one_that_completes(autojump_clock: trio.testing.MockClock) -> Non
         assert execution.execution_seconds is None
         probe.release.set()
         assert await execution.result() == "released"
-        assert await execution.result() == "released"  # as often as you like
+        assert await execution.result() == "released"  # may be repeated
         await trio.sleep(2)
         assert status(execution) == "completed"
         assert execution.failure is None
@@ -87,7 +87,7 @@ async def test_one_that_takes_no_time(autojump_clock: trio.testing.MockClock) ->
     async with deployed(Probe().agent) as deployment:
         execution = deployment.echo.submit(1)
         assert await execution.result() == 1
-        assert trio.current_time() == 0  # a time like any other
+        assert trio.current_time() == 0  # a valid time
         await trio.sleep(5)
         assert execution.duration_seconds == 0
 

@@ -1,4 +1,4 @@
-"""Bugs in other people's runtimes and transports cost a deployment or an instance, not the host."""
+"""Bugs in foreign runtimes and transports cost a deployment or an instance, not the host."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from spear.telemetry import InstanceEvent
     from spear.transports import ByteStream, Listener, ListenOptions
 
-# -- what a host is given ---------------------------------------------------------------------------
+# -- arguments of a host ----------------------------------------------------------------------------
 
 
 async def test_a_strategy_for_an_unknown_runtime_is_refused_with_a_hint() -> None:
@@ -85,7 +85,7 @@ async def test_strategies_that_are_no_mapping_are_refused_at_once() -> None:
 
 @asynccontextmanager
 async def host(runtime: GadgetRuntime, limits: HostLimits | None = None) -> AsyncIterator[Spearlet]:
-    """A host with that runtime, which goes on at the end of the block as if nothing had been."""
+    """Open a host with that runtime; at the end of the block, assert that it still works."""
     async with open_spearlet(runtimes=[runtime], limits=limits or HostLimits()) as spearlet:
         yield spearlet
         probe = Probe()
@@ -174,7 +174,7 @@ async def test_a_channel_that_cannot_be_configured_is_a_failure_of_its_deploymen
 
 
 def failing_at_the_end(fails: trio.Event) -> Prepare:
-    """A preparation that fails when its block is left, and one whose task fails at that event."""
+    """Return a preparation that fails at the end of its block, or whose task fails at the event."""
 
     @asynccontextmanager
     async def fails_at_the_end(template: InstanceTemplate) -> AsyncIterator[InstanceTemplate]:
@@ -214,7 +214,7 @@ async def test_a_template_that_fails_while_it_is_used_starts_no_more_replicas(
         health = deployment.health()
         assert health.state is DeploymentState.DEGRADED
         assert health.reason == "the runtime 'gadget' has failed: ValueError: out of springs"
-        assert await deployment.echo(b"x") == b"x"  # what runs goes on
+        assert await deployment.echo(b"x") == b"x"  # running instances go on
         with pytest.raises(SpawnFailed, match="gadget-3#1 did not start: the runtime 'gadget' has"):
             await deployment.scale(3)
         await deployment.scale(2)
@@ -250,7 +250,7 @@ async def test_a_launch_whose_task_fails_later_costs_its_instance(
             await trio.sleep(0.01)
         assert health.state is DeploymentState.DEGRADED
         assert health.reason == "the runtime 'gadget' has failed: ValueError: out of springs"
-        assert await deployment.echo(b"x") == b"x"  # by the one that takes its place
+        assert await deployment.echo(b"x") == b"x"  # by the replacement
         assert [each.id.incarnation for each in deployment.replicas] == [2]
 
 
@@ -261,7 +261,7 @@ async def test_a_block_of_a_runtime_that_is_never_left_does_not_hold_up_a_stop(
     @asynccontextmanager
     async def never_leaves(argument: object) -> AsyncIterator[object]:
         way = {"how_prepared": prepares, "how_launched": launches}[step]
-        async with way(argument) as opened:  # type: ignore[operator]  # each takes its own
+        async with way(argument) as opened:  # type: ignore[operator]  # each takes its own arguments
             yield opened
             await trio.sleep_forever()
 
@@ -310,7 +310,7 @@ async def test_a_generator_that_is_none_is_refused() -> None:
 
 async def test_functions_that_would_have_to_be_awaited_are_refused() -> None:
     async def told(_: object) -> None:
-        """Is never run."""
+        """Never run."""
 
     probe = Probe()
     for given in told, 17:
@@ -442,7 +442,7 @@ async def test_an_instance_whose_endpoint_was_closed_is_replaced(autojump_clock:
 
 
 class Immortal(GadgetBody):
-    """A body whose runtime hangs when it is to be killed."""
+    """A body whose runtime hangs when it has to kill it."""
 
     async def terminate(self) -> None:
         await trio.sleep_forever()
@@ -452,7 +452,7 @@ class Immortal(GadgetBody):
 
 
 class Slippery(GadgetBody):
-    """A body whose runtime raises whatever it is asked to do."""
+    """A body whose runtime raises at every request."""
 
     async def terminate(self) -> None:
         raise SystemExit("out of springs")
@@ -462,7 +462,7 @@ class Slippery(GadgetBody):
 
 
 def living_in(kind: type[GadgetBody]) -> Launch:
-    """A launch whose first body is of that kind, and lives on without a channel."""
+    """Return a launch whose first body is of this kind, and lives on without a channel."""
     left = [1]
 
     @asynccontextmanager
@@ -492,7 +492,7 @@ async def test_an_instance_that_cannot_be_killed_takes_no_calls_and_is_replaced(
             health = deployment.health()
             assert health.state is DeploymentState.DEGRADED
             assert health.reason == "gadget:gadget-1#1 is being ended, because it is a test"
-            assert await deployment.echo(b"x") == b"x"  # by the one that takes its place
+            assert await deployment.echo(b"x") == b"x"  # by the replacement
         took = trio.current_time() - begun
         assert took < 2 * HostLimits().timeouts.kill_seconds + 0.5
         assert [each.id.incarnation for each in deployment.replicas] == [2]
@@ -554,7 +554,7 @@ async def test_r14_a_key_is_not_started_anew_beside_an_instance_that_cannot_be_k
 async def test_an_instance_that_is_not_well_and_cannot_be_killed_is_replaced(
     autojump_clock: MockClock,
 ) -> None:
-    """The instance has lost its connection, and does not come back."""
+    """The instance has lost its connection, and does not reconnect."""
     async with host(GadgetRuntime(how_launched=living_in(Immortal))) as spearlet:
         deployment = await spearlet.deploy(GadgetSettings())
         (replica,) = deployment.replicas

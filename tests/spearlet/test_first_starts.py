@@ -1,4 +1,4 @@
-"""A first start that fails: what is said of it, and to whom."""
+"""A failing first start: the error, and who receives it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_what_nobody_starts_again_is_not_said_to_be(
         told = [each for each in caplog.messages if "no database" in each]
         assert len(told) == 2
         assert not [each for each in told if AGAIN in each]
-        # One that was lost is started again, and again.
+        # A lost instance is started again, and again.
         channel = deployment.replicas[0].channel
         assert channel is not None
         await channel.aclose()

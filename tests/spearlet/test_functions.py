@@ -1,4 +1,4 @@
-"""Calling: arguments, results, options, deadlines, cancellation. With an agent in this process."""
+"""Calls: arguments, results, options, deadlines, cancellation. With an agent in this process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from spear.telemetry import CallRecord
 
 
-# -- finding ----------------------------------------------------------------------------------
+# -- finding functions ------------------------------------------------------------------------
 
 
 async def test_functions_are_attributes() -> None:
@@ -104,7 +104,7 @@ async def test_a_function_tells_how_it_is_called() -> None:
 
 
 class Foreign:
-    """An agent that is not Spear's: it has one function, and tells nothing about it."""
+    """An agent that is not Spear's: it has one function, and describes nothing."""
 
     def __init__(self) -> None:
         self.name, self.debug = "foreign", False
@@ -337,7 +337,7 @@ async def test_metadata_reaches_the_handler() -> None:
         assert await context() == {"caller": "host", "metadata": {}}
         marked = context.options(metadata={"trace": "7", "caller": "me"})
         assert await marked() == {"caller": "me", "metadata": {"trace": "7", "caller": "me"}}
-        assert await context() == {"caller": "host", "metadata": {}}  # as it was
+        assert await context() == {"caller": "host", "metadata": {}}  # unchanged
 
 
 async def test_what_is_too_large_comes_with_what_to_do() -> None:
@@ -372,9 +372,9 @@ async def test_metadata_that_is_no_map_is_refused_at_once() -> None:
             deployment.context.options(metadata="trace")  # type: ignore[arg-type]  # the mistake
         for keywords in 3, {1: 2}:
             with pytest.raises(InvalidArguments, match="keywords must be a map by name, not "):
-                deployment.context.options(keywords=keywords)  # type: ignore[arg-type]  # likewise
+                deployment.context.options(keywords=keywords)  # type: ignore[arg-type]  # the mistake
         with pytest.raises(InvalidArguments, match="timeout must be a number of seconds, not '5'"):
-            await deployment.context(timeout="5")  # type: ignore[arg-type]  # likewise
+            await deployment.context(timeout="5")  # type: ignore[arg-type]  # the mistake
 
 
 async def test_a_progress_handler_that_cannot_be_called_is_refused_at_once() -> None:
@@ -498,7 +498,7 @@ async def test_who_has_reported_progress_has_certainly_begun(
 ) -> None:
     async with deployed(Probe().agent) as deployment:
         steps = deployment.steps.options(on_progress=lambda _: None, timeout=1.5)
-        # The deadline of this side comes first: without a report it could not know.
+        # This side's deadline comes first: only a report can tell that the function runs.
         with pytest.raises(DeadlineExceeded, match=r"^steps took longer than 1.5 s$") as caught:
             await steps(9)
         assert caught.value.delivered == "yes"
@@ -594,7 +594,7 @@ async def test_public_functions_are_checkpoints() -> None:
             await deployment.stop()
 
 
-# -- the wrong kind ---------------------------------------------------------------------------
+# -- the wrong kind of function ---------------------------------------------------------------
 
 
 async def test_a_stream_is_not_called() -> None:

@@ -1,4 +1,4 @@
-"""Replicas that can tell whether they are well."""
+"""Replicas with health checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUICK = HealthPolicy(interval_seconds=10, timeout_seconds=2, failures=3)
 
 @attrs.define
 class Patient:
-    """An agent whose health is in the hands of the test."""
+    """An agent whose health check a test controls."""
 
     fails: bool = False
     hangs: bool = False

@@ -1,4 +1,4 @@
-"""Memory that calls and executions hold: what is counted is what is held."""
+"""Memory that calls and executions hold: the counters agree with the memory in use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIB = 1024 * 1024
 
 @contextmanager
 def allocated() -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the bytes that were allocated since, and are still in use."""
+    """Yield a function that returns the bytes allocated since then and still in use."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -139,7 +139,7 @@ async def test_a_failure_of_a_callback_keeps_its_lines_and_none_of_its_locals(
         assert alive[0]() is None
         names = [each.name for each in caught.traceback]
         assert names[-1] == "fails"
-        assert names.count("result") == 1  # nor does it grow with each that is told
+        assert names.count("result") == 1  # nor does each further error add one
 
 
 # -- arguments ------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ async def test_a_failure_of_a_callback_keeps_its_lines_and_none_of_its_locals(
 
 @attrs.frozen
 class Large:
-    """An argument that can be seen to be freed."""
+    """An argument whose deallocation a test can see."""
 
     text: str = "large"
 
@@ -218,10 +218,10 @@ async def test_arguments_are_freed_while_a_call_waits_and_while_it_runs(way: str
                 nursery.start_soon(STREAMS[way], deployment.function("items"), large)
             await trio.testing.wait_all_tasks_blocked()
             assert deployment.statistics().waiting == 1
-            assert [each() for each in alive] == [None]  # while it waits
+            assert [each() for each in alive] == [None]  # while the call waits
             first.release.set()
             await begun.wait()
-            assert [each() for each in alive] == [None]  # while it runs
+            assert [each() for each in alive] == [None]  # while the function runs
             release.set()
         assert await before.result() == "released"
 
@@ -310,7 +310,7 @@ async def test_the_end_of_a_submitted_call_is_told_when_the_spearlet_ends(how: s
             )
             wait = deployment.wait.bind()
             made += [wait.submit(on_end=partial(note, index)) for index in range(2)]
-            await probe.begun.wait()  # the other one waits
+            await probe.begun.wait()  # the other call waits
             if how == "cancelled":
                 scope.cancel()
                 await trio.lowlevel.checkpoint()
@@ -351,7 +351,7 @@ async def test_what_on_end_raises_is_logged_and_costs_nothing_else(
         assert await deployment.echo.submit(2).result() == 2
 
 
-# -- the sum of them ------------------------------------------------------------------------------
+# -- the total ------------------------------------------------------------------------------------
 
 
 async def test_the_arguments_of_submitted_calls_are_bounded_in_bytes() -> None:
@@ -368,7 +368,7 @@ async def test_the_arguments_of_submitted_calls_are_bounded_in_bytes() -> None:
         with pytest.raises(Overloaded, match=r"1000 bytes.*and 1 more.*submitted_bytes") as no:
             deployment.echo.submit(b"1")
         assert (no.value.delivered, no.value.retry_after_seconds) == ("no", 1.0)
-        held[0].cancel()  # whoever waits in vain holds nothing either
+        held[0].cancel()  # a cancelled waiter holds nothing either
         await trio.testing.wait_all_tasks_blocked()
         held[0] = deployment.echo.submit(bytes(400))
         probe.release.set()
@@ -376,7 +376,7 @@ async def test_the_arguments_of_submitted_calls_are_bounded_in_bytes() -> None:
             await each.result()
         await trio.testing.wait_all_tasks_blocked()
         assert spearlet.executions.argument_bytes == 0
-        assert await deployment.echo.submit(bytes(5000)).result() == bytes(5000)  # alone
+        assert await deployment.echo.submit(bytes(5000)).result() == bytes(5000)  # the only one
 
 
 async def test_a_shared_buffer_is_no_memory_of_the_submitted_calls() -> None:
@@ -406,7 +406,7 @@ async def test_the_arguments_of_calls_with_keys_are_bounded_though_their_callers
         assert no.value.delivered == "no"
         probe.release.set()
         assert await deployment.echo.options(key="two")(bytes(500)) == bytes(500)
-        assert await three(b"3") == b"3"  # the refusal was no outcome
+        assert await three(b"3") == b"3"  # a refusal is no outcome of the key
         await running.result()
         await trio.testing.wait_all_tasks_blocked()
         assert spearlet.statistics().argument_bytes == 0

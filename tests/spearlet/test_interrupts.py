@@ -1,6 +1,6 @@
 """Ctrl-C at any moment: no call gets another call's result, no slot is lost, and nothing is left.
 
-These tests run Trio themselves: the interrupt ends its run.
+These tests call trio.run themselves, because the interrupt ends the run.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.repetitive]
 
 FEW = 60
-"""Moments of each operation that are tried here; the soak tries them all."""
+"""Moments that are tried per operation; the soak run tries all."""
 
 NEVER = 1 << 40
-"""A moment that no operation has: the sweep only counts."""
+"""A moment that no operation has: the sweep only counts moments."""
 
 FILE = """
 import spear
@@ -115,7 +115,7 @@ async def wait_in_the_queue(deployment: Deployment) -> None:
 
 
 async def is_clean(deployment: Deployment) -> None:
-    """As many calls as there are slots run at a time, and each gets its own answer."""
+    """Assert that all slots can be used at a time, and that each call gets its own answer."""
 
     async def check(number: int) -> None:
         assert await deployment.echo(str(number)) == str(number)
@@ -138,7 +138,7 @@ OPERATIONS = {
 
 
 def strides(moments: int, few: int, rng: random.Random) -> tuple[int, int]:
-    """The first moment, and from each to the next."""
+    """Return the first moment, and the distance between moments."""
     stride = max(moments // few, 1)
     return rng.randint(1, stride), stride
 
@@ -159,7 +159,7 @@ def test_r4_ctrl_c_at_each_moment_of_a_call(name: str) -> None:
     assert swept.runs >= swept.moments // 2
 
 
-# -- from the first line to the last ----------------------------------------------------------------
+# -- a whole program --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def program(tmp_path: Path) -> str:
 
 
 def children() -> set[str]:
-    """The child processes of this one."""
+    """Return the child processes of this one."""
     found: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
         found.update((task / "children").read_text().split())
@@ -219,18 +219,18 @@ def test_r4_ctrl_c_at_many_moments_of_a_host(program: str, seed: random.Random) 
     sweep_life(live_in_processes(program), 1_000, seed)
 
 
-# -- what is protected ------------------------------------------------------------------------------
+# -- protected code ---------------------------------------------------------------------------------
 
 
 class UnprotectedCode:
-    """Finds the functions of Spear in which Trio would raise KeyboardInterrupt, while a block runs."""
+    """A tracer of the functions of Spear in which Trio would raise KeyboardInterrupt."""
 
     HOME = str(Path(spear.__file__).parent) + "/"
     EXCEPT = (
         "_", "testing/", "spearlet/_settings.py",
         "agent/_annotations.py", "agent/_as_written.py", "agent/_describe.py", "agent/_wrappers.py",
     )  # fmt: skip
-    """The leaves, values that users make, and what reads functions: they change nothing."""
+    """Leaves, values that users create, and code that inspects functions: they change no state."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()
@@ -264,7 +264,7 @@ MAY_BE_INTERRUPTED = {
     "agent/_functions.py: AsyncStream.run",
     "channels/_interrupts.py: call_unprotected",
 }
-"""What only leads from the user's code to Spear's, or from Spear's to the user's."""
+"""Functions that only call user code from Spear, or Spear from user code."""
 
 
 def is_import(frame: FrameType | None) -> bool:
@@ -311,7 +311,7 @@ def test_no_line_of_spear_is_open_to_ctrl_c(program: str) -> None:
 
 
 async def test_callbacks_of_the_user_are_open_to_ctrl_c(program: str) -> None:
-    """Otherwise it could not end a loop in one."""
+    """Otherwise Ctrl-C could not end a loop in a callback."""
     protected: list[tuple[str, bool]] = []
 
     def observe(name: str) -> Callable[[object], None]:
@@ -335,7 +335,7 @@ async def test_callbacks_of_the_user_are_open_to_ctrl_c(program: str) -> None:
     assert not any(is_protected for _, is_protected in protected)
 
 
-# -- a storm ----------------------------------------------------------------------------------------
+# -- many interrupts --------------------------------------------------------------------------------
 
 
 async def endure(calls: int, interrupts: int) -> None:

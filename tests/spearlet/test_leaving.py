@@ -1,4 +1,4 @@
-"""A replica that leaves is given no call from the moment in which it is to leave."""
+"""A replica gets no call from the moment at which it is asked to drain."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Lingering:
-    """Replicas that are asked to end, and say so at their other ends when the test lets them.
+    """Replicas that are asked to stop, and receive the request only when a test lets them.
 
-    A process takes a moment for that, too: its host looks at its state first, and waits for whoever stops
-    it already.
+    For a process that takes a moment, too: its host checks the state first, and waits for other tasks
+    that stop it already.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ async def test_r15_the_last_one_that_leaves_is_given_no_call_and_another_is_star
     async with open_spearlet() as spearlet:
         settings = DeploymentSettings(replicas=Scale(min=0, max=1, idle_seconds=1))
         deployment = await spearlet.deploy(Probe().agent, settings=settings)
-        await lingering.leaving.wait()  # nobody has called
+        await lingering.leaving.wait()  # without any call
         assert await instances_that_answer(deployment, 2) == {"memory:probe-1#2"}
         lingering.may_go.set()
 
@@ -92,7 +92,7 @@ async def test_r15_what_one_that_leaves_still_runs_is_no_load_of_those_that_stay
             lingering.may_go.set()
             await trio.testing.wait_all_tasks_blocked()
             assert deployment._pool.load().in_flight == 1
-            assert deployment.statistics().calls_in_flight == 2  # which all the same can be seen
+            assert deployment.statistics().calls_in_flight == 2  # running calls are still counted
             probe.release.set()
         assert [await each.result() for each in running] == ["released"] * 2
 
@@ -100,7 +100,7 @@ async def test_r15_what_one_that_leaves_still_runs_is_no_load_of_those_that_stay
 async def test_r15_whoever_waits_in_line_is_not_sent_to_one_that_leaves(
     lingering: Lingering,
 ) -> None:
-    """Its slots become free while it leaves; they are for nobody."""
+    """The draining replica's slots become free, but no call gets them."""
     probe = Probe()
     app = spear.Agent("probe", concurrency=1)
     app.function(probe.wait)

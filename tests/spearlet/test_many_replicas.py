@@ -1,4 +1,4 @@
-"""A deployment of hundreds of replicas, which a host has more than 1,024 descriptors for."""
+"""A deployment of hundreds of replicas, for which a host needs more than 1,024 descriptors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.soak
 
 REPLICAS = 400
 DESCRIPTORS = 10 * REPLICAS
-"""An instance takes seven."""
+"""Descriptors of the host; each instance needs seven."""
 
 LOOK_SECONDS = 0.05
 
@@ -69,7 +69,7 @@ async def test_hundreds_of_replicas_are_forked_however_often_they_are_replaced(
             os.kill(each, signal.SIGKILL)
         while len(after := pids(deployment)) < REPLICAS or after & before:
             await trio.sleep(LOOK_SECONDS)
-        # They are forked, as the first ones were: spawning takes ten times as long.
+        # They are forked like the first ones: spawning takes ten times as long.
         assert trio.current_time() - begun < 4 * deploy_seconds
         assert deployment.statistics().spawned_because == ""
 

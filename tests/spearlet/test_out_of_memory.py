@@ -1,4 +1,4 @@
-"""R10 by the kernel's hand: instances that are killed because memory has run out."""
+"""R10: instances that the kernel kills because memory has run out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 LIMIT_BYTES = 300 * 1024 * 1024
-"""For the host and its instances together; one greedy function asks for more than all of it."""
+"""Memory of the host and its instances together; one greedy function asks for more than that."""
 
 FUNCTIONS = """
 import spear
@@ -89,7 +89,7 @@ print("well")
 
 @contextmanager
 def memory_group(limit_bytes: int) -> Iterator[Path]:
-    """A control group with so much memory, of either version; skips where none can be made."""
+    """Make a control group with this memory, of either version; skip the test if impossible."""
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     groups = {each.split(":")[1]: each.split(":", 2)[2] for each in lines}
     for root, own, file in (

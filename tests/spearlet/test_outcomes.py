@@ -1,4 +1,4 @@
-"""Calls with a key: executed once, whoever asks and however often."""
+"""Calls with a key: executed once, for any number of callers and calls."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_what_it_raised_is_an_outcome_too() -> None:
 
 
 async def test_r14_who_gives_up_does_not_end_it() -> None:
-    """Otherwise nobody could say whether it happened, and the next one might do it again."""
+    """If the caller's end cancelled it, its outcome would be unknown, and a retry might repeat it."""
     shop = Shop()
     async with deployed(shop.agent()) as deployment, trio.open_nursery() as nursery:
         slow = deployment.slow.options(key="a")
@@ -223,7 +223,7 @@ async def test_r14_with_no_caller_left_it_goes_on_and_a_drain_waits_for_it(
 async def test_r14_an_execution_has_the_deadline_of_its_deployment_and_is_not_repeated_after_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The function was told to stop; whether it had done anything by then, nobody knows."""
+    """The function was cancelled, but may have had effects before."""
     shop = Shop()
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(shop.agent(), settings=DeploymentSettings(timeout=3))
@@ -277,7 +277,7 @@ async def test_what_was_certainly_not_begun_is_executed_by_the_next_call(
 
 
 async def test_r14_every_failure_of_a_function_that_has_run_is_its_outcome() -> None:
-    """Overloaded, too, and a result that cannot be sent: the function has run."""
+    """Also Overloaded, and a result that cannot be sent: the function has run."""
     shop = Shop()
     async with deployed(shop.agent()) as deployment:
         for function, kind in (("busy", spear.Overloaded), ("too_large", Rejected)):
@@ -290,7 +290,7 @@ async def test_r14_every_failure_of_a_function_that_has_run_is_its_outcome() -> 
 
 
 async def test_each_caller_of_a_key_gets_the_reports_of_progress_that_come_while_it_waits() -> None:
-    """And one whose callback fails does not fail the others."""
+    """A caller whose callback fails does not affect the others."""
     shop = Shop()
     seen: dict[str, list[object]] = {"first": [], "second": []}
 
@@ -358,7 +358,7 @@ async def test_a_submitted_call_that_joins_a_key_runs_where_that_runs() -> None:
 
 
 async def test_after_a_lost_start_nothing_says_that_it_certainly_did_not_run() -> None:
-    """Neither a queue that is full, nor a deployment that has ended meanwhile."""
+    """Neither for a full queue, nor for a deployment that has ended meanwhile."""
     async with trio.open_nursery() as nursery, open_bench(1) as bench:
 
         async def answer(call: InboundCall) -> bytes:
@@ -377,7 +377,7 @@ async def test_after_a_lost_start_nothing_says_that_it_certainly_did_not_run() -
 async def test_r14_what_a_process_that_does_not_end_has_cancelled_is_not_begun_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """It is leaving, but for as long as it is there, what it was asked for may still happen."""
+    """It is shutting down, but as long as its process lives, the call may still have effects."""
     async with open_bench(2) as bench:
         for number, service in enumerate(bench.services):
 
@@ -485,7 +485,7 @@ async def test_r18_outcomes_are_bounded() -> None:
         for key in "abc":
             await deployment.order.options(key=key)("tea")
         assert await deployment.order.options(key="c")("tea") == 3
-        assert await deployment.order.options(key="a")("tea") == 4  # was forgotten
+        assert await deployment.order.options(key="a")("tea") == 4  # the outcome was forgotten
         large = deployment.large.options(key="x")
         assert len(await large(600)) == 600  # type: ignore[arg-type]  # bytes
         assert len(await deployment.large.options(key="y")(600)) == 600  # type: ignore[arg-type]  # bytes
@@ -540,7 +540,7 @@ async def test_r14_a_function_whose_process_dies_is_started_3_times_under_one_ke
         with pytest.raises(WorkerDied, match="exited with status 7"):
             await deployment.die.options(key="once", key_restarts=False)(str(once))
         assert once.read_text() == "x"
-        with pytest.raises(WorkerDied):  # nothing was kept: it is another call
+        with pytest.raises(WorkerDied):  # nothing was kept: this is another call
             await deployment.die.options(key="two")(str(book))
         assert book.read_text() == "x" * 6
 
@@ -551,7 +551,7 @@ async def test_a_lost_process_is_the_kept_outcome_of_a_key_without_restarts(tmp_
     book = tmp_path / "book"
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(target, replicas=2)
-        for key_restarts in (False, False, True):  # the first call of the key has decided it
+        for key_restarts in (False, False, True):  # the first call of a key decides
             with pytest.raises(WorkerDied, match="exited with status 7"):
                 await deployment.die.options(key="once", key_restarts=key_restarts)(str(book))
             assert book.read_text() == "x"
@@ -586,7 +586,7 @@ def work(book: str) -> None:
 async def test_r14_a_function_that_goes_on_without_its_connection_is_not_started_beside_itself(
     tmp_path: Path,
 ) -> None:
-    """Its process is lost to the host, but lives: only when it is gone does another one begin."""
+    """The host has lost the connection; only after the process has exited is the key executed again."""
     target = write(tmp_path, "unplugged.py", UNPLUGGED)
     limits = spear.HostLimits(
         wire=spear.WireLimits(reconnect_seconds=0.5),
@@ -625,7 +625,7 @@ async def count(number: int) -> int:
 async def test_r14_with_a_key_each_call_is_executed_once_whatever_is_killed(
     tmp_path: Path, seed: random.Random, keys: int
 ) -> None:
-    """Workers are killed at random, and callers give up at random: only a death begins a key again."""
+    """Workers are killed and callers give up at random: only a death lets a key be executed again."""
     at_once = 32
     entries: Counter[int] = Counter()
     book = spear.Agent("book")

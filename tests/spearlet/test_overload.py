@@ -1,4 +1,4 @@
-"""More than there is capacity for, and for long."""
+"""Sustained load above the capacity."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ CONCURRENCY = 4
 REPLICAS = 2
 QUEUE = 20
 CAPACITY = REPLICAS * CONCURRENCY / SERVICE_SECONDS
-"""Calls in a second."""
+"""Calls per second."""
 
 
 @attrs.define
 class Tally:
-    """What became of calls."""
+    """The outcomes of calls."""
 
     answered: list[float] = attrs.field(factory=list)
     refusals: list[tuple[str, float | None]] = attrs.field(factory=list)
@@ -77,7 +77,7 @@ async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
         assert len(tally.refusals) >= 0.85 * 10 * CAPACITY * seconds
         assert {delivered for delivered, _ in tally.refusals} == {"no"}
         assert min(seconds or 0.0 for _, seconds in tally.refusals) >= 0.05
-        # Those who wait last longer, and are told nothing but what their line takes, to the last.
+        # Calls that wait longest get their outcome last, and still within the queue's time.
         told = [seconds or 0.0 for _, seconds in tally.refusals[-1000:]]
         assert min(told) >= 0.8 * (QUEUE + 1) / CAPACITY
         assert max(told) <= 1.2 * (QUEUE + 1) / CAPACITY
@@ -97,7 +97,7 @@ async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
 async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
     autojump_clock: trio.testing.MockClock, service_seconds: float, replicas: int, queue: int
 ) -> None:
-    """It is how long those in line will take, and the one that asks; from 0.05 s to a minute."""
+    """It is the expected time of the queued calls and the new one, from 0.05 s to a minute."""
     app = spear.Agent("busy", concurrency=2)
 
     @app.function
@@ -108,7 +108,7 @@ async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
         settings = DeploymentSettings(replicas=replicas, queue=queue, timeout=10_000)
         deployment = await spearlet.deploy(shared(app), settings=settings)
         for _ in range(3):
-            await deployment.work()  # so that it is known what one takes
+            await deployment.work()  # measures the duration of a call
         running = [deployment.work.submit() for _ in range(2 * replicas + queue)]
         await trio.testing.wait_all_tasks_blocked()
         assert deployment.statistics().waiting == queue
@@ -121,7 +121,7 @@ async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
         assert f"try again in {told:.2g} s" in str(caught.value)
         if expected < 60:
             await trio.sleep(told)
-            await deployment.work()  # and then there is room
+            await deployment.work()  # by then a slot is free
         for each in running:
             await each.result()
 
@@ -134,13 +134,13 @@ async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
         (1, 1, [0.0001, 0.0002]),
         (4, 0, [0.005, 0.01, 0.002]),
         (50, 0, [0.01, 0.01]),
-        (50, 1, [0.2, 0.2]),  # what takes longer than a refusal may wait has to be known
+        (50, 1, [0.2, 0.2]),  # calls longer than the wait for a refusal must have been measured
     ],
 )
 async def test_r21_of_1500_calls_at_once_the_refused_are_told_what_the_line_takes(
     autojump_clock: trio.testing.MockClock, concurrency: int, before: int, bursts: list[float]
 ) -> None:
-    """Within a factor of 2, though nothing is known when they come, or calls took another time before."""
+    """Within a factor of 2, although the durations of calls are unknown at first, or have changed."""
     app = spear.Agent("busy", concurrency=concurrency)
 
     @app.function
@@ -163,7 +163,7 @@ async def test_r21_of_1500_calls_at_once_the_refused_are_told_what_the_line_take
 async def test_r21_a_call_that_waited_for_all_to_begin_says_little_of_the_pace(
     autojump_clock: trio.testing.MockClock, turns: int
 ) -> None:
-    """The first of 1,500 calls at once takes 0.1 s, and those behind it 4 ms each."""
+    """The first of 1,500 concurrent calls takes 0.1 s, and the ones after it 4 ms each."""
     pace = Pace()
     pace.begin(1)
     for _ in range(turns):
@@ -176,7 +176,7 @@ async def test_r21_a_call_that_waited_for_all_to_begin_says_little_of_the_pace(
 async def burst(
     deployment: Deployment, seconds: float
 ) -> tuple[list[tuple[float, float]], list[float]]:
-    """Call 1,500 times at once: (when refused, how long to wait), and when the others were answered."""
+    """Call 1,500 times at once; return (time, retry-after) of refusals, and the times of answers."""
     told: list[tuple[float, float]] = []
     ends: list[float] = []
 
@@ -194,7 +194,7 @@ async def burst(
 
 
 async def churn(calls: int, channels: int, restarts: int) -> None:
-    """Calls, deployments that come and go, and instances that are replaced."""
+    """Make calls, deploy and stop deployments, and replace instances."""
     async with open_spearlet() as spearlet:
         settings = DeploymentSettings(
             restart=spear.RestartPolicy(
@@ -235,17 +235,17 @@ def local() -> spear.Agent:
 @pytest.mark.slow
 @pytest.mark.repetitive
 async def test_r22_churn_leaves_nothing() -> None:
-    """2,000 calls, 100 channels, 10 restarts; the soak has a million, 10,000 and 1,000."""
+    """2,000 calls, 100 channels, 10 restarts; the soak run has a million, 10,000 and 1,000."""
     threads = threading.active_count()
     with nothing_left():
         await churn(2000, 100, 10)
         gc.collect()
-    assert threading.active_count() <= threads + 8  # Trio's idle ones, which end after 10 s
+    assert threading.active_count() <= threads + 8  # Trio's idle threads, which end after 10 s
 
 
 @pytest.mark.soak
 async def test_r22_a_million_calls_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    # pytest keeps each line of a log: that would be what grows.
+    # pytest keeps each line of a log, which would count as growth.
     caplog.set_level("CRITICAL", "spear")
     with nothing_left():
         await churn(10_000, 100, 10)

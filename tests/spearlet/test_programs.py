@@ -1,4 +1,4 @@
-"""Programs of beginners: what they forget, and what they are told."""
+"""Programs of beginners: mistakes, and the error messages for them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_program_may_deploy_its_own_file(tmp_path: Path) -> None:
     ("end", "loads"),
     [
         ("trio.run(main)\n", 2),
-        # Whoever catches everything must not go on for ever, either.
+        # A program that catches every exception must not loop forever, either.
         ("try:\n    trio.run(main)\nexcept BaseException:\n    trio.run(main)\n", 3),
     ],
 )
@@ -112,7 +112,7 @@ async def test_a_spearlet_that_is_open_already_deploys_nothing_either() -> None:
         assert str(raised.value) == (
             f"a spearlet is wanted while the functions of shop.py are loaded: {GUARD}"
         )
-        await spearlet.deploy(spear.Agent())  # afterwards it may
+        await spearlet.deploy(spear.Agent())  # afterwards it is allowed
 
 
 def test_asyncio_is_told_from_trio() -> None:

@@ -1,7 +1,7 @@
-"""What is promised in seconds, with real processes and a real clock: on a machine that does nothing else.
+"""Guarantees in seconds, with real processes and a real clock, on an otherwise idle machine.
 
-The same is tested under a virtual clock in ``test_overload`` and ``test_supervision``. There no time is
-spent on work, so that it cannot be seen what this costs the others.
+``test_overload`` and ``test_supervision`` test the same guarantees under a virtual clock. There work
+takes no time, so they cannot show the cost for other calls.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def work() -> None:
 
 
 async def capacity(deployment: Deployment, seconds: float) -> float:
-    """Calls in a second, if there are always as many callers as are served."""
+    """Return the calls per second with as many callers as can be served."""
     answered = 0
 
     async def call_again_and_again() -> None:
@@ -120,7 +120,7 @@ async def test_r21_the_time_to_try_again_is_true_within_a_factor_of_2(tmp_path: 
 
 
 async def burst(deployment: Deployment) -> list[float]:
-    """Call 1,500 times at once; how the times that the refused were told compare to what it took."""
+    """Call 1,500 times at once; return the ratios of the retry-after times to the real duration."""
     refused: list[tuple[float, float]] = []
     answered: list[float] = []
 
@@ -148,7 +148,7 @@ async def test_r17_a_crash_loop_costs_the_host_little_and_others_next_to_nothing
     settings = ProcessSettings(target=str(path), start=start)
 
     async def crash(spearlet: Spearlet, name: str) -> None:
-        """Deploy it, have it crash, and wait until it has been given up."""
+        """Deploy a program that crashes, and wait until the host has given it up."""
         flag.unlink(missing_ok=True)
         deployment = await spearlet.deploy(settings, name=name)
         flag.touch()
@@ -175,7 +175,7 @@ async def test_r17_a_crash_loop_costs_the_host_little_and_others_next_to_nothing
 
 
 async def knock(deployment: Deployment, times: list[float]) -> None:
-    """Call again and again, and note how long it takes."""
+    """Call repeatedly, and record how long each call takes."""
     while True:
         begun = time.perf_counter()
         await deployment.who()

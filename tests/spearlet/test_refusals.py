@@ -1,4 +1,4 @@
-"""What the system does not give: the API raises a typed error, or does without."""
+"""Resources that the system denies: the API raises a typed error, or works without them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAM = Path(__file__).with_name("refused.py")
 
 
 def run(prefix: list[str], *words: str) -> str:
-    """The last line of what a host prints that is denied something."""
+    """Run a host to which something is denied; return the last line that it prints."""
     done = subprocess.run(
         [*prefix, sys.executable, str(PROGRAM), *words], env=unmeasured(), capture_output=True,
         text=True, timeout=PATIENCE_SECONDS, check=False,
@@ -62,7 +62,7 @@ def test_what_the_system_refuses_is_one_typed_error(
     ids=["no /proc", "no /dev/shm", "no memfd", "an old kernel"],
 )
 def test_what_the_host_can_do_without(prefix: Callable[[], list[str]]) -> None:
-    """Forks, commands, payloads that are copied because memory cannot be shared."""
+    """Works without forks or commands, and copies payloads if memory cannot be shared."""
     assert run(prefix(), "all") == "100000 200000 command"
 
 

@@ -1,4 +1,4 @@
-"""Whose turn it is, who is passed over, and what is tried again."""
+"""The choice of a replica: order, replicas that are skipped, and retries."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOISE_SECONDS = 1.0
-"""What a machine that is busy with something else may add to a time. That the median of several is within
-the promise itself is shown in tests/runtimes/test_failures.py."""
+"""Seconds that a busy machine may add to a time. tests/runtimes/test_failures.py shows that the median of
+several runs is within the guarantee itself."""
 
 
 async def test_replicas_are_served_in_turn() -> None:
@@ -90,7 +90,7 @@ async def test_without_hope_for_a_replica_the_reason_is_told() -> None:
         assert caught.value.stderr_tail == "ouch"
         bench.services[0].release.set()
         await trio.testing.wait_all_tasks_blocked()
-        bench.pool.add(bench.replicas[0])  # there is hope again
+        bench.pool.add(bench.replicas[0])  # there is a replica again
         assert await bench.where() == "a"
 
 
@@ -199,17 +199,17 @@ async def test_time_that_is_up_is_told_in_the_same_words_whoever_noticed(
 ) -> None:
     async with open_bench(1, calls=1) as bench, trio.open_nursery() as nursery:
         bench.services[0].failure = DeadlineExceeded("the call's time is up", delivered="yes")
-        with pytest.raises(DeadlineExceeded) as caught:  # the other side
+        with pytest.raises(DeadlineExceeded) as caught:  # noticed by the other side
             await bench.function(timeout=2)
         assert (str(caught.value), caught.value.delivered) == ("where took longer than 2 s", "yes")
-        with pytest.raises(DeadlineExceeded) as caught:  # this side
+        with pytest.raises(DeadlineExceeded) as caught:  # noticed by this side
             await bench.function(OCCUPY, timeout=2)
         assert (str(caught.value), caught.value.delivered) == (
             "where took longer than 2 s",
             "maybe",
         )
         await bench.occupy(nursery, 0)
-        with pytest.raises(DeadlineExceeded) as caught:  # nobody but us
+        with pytest.raises(DeadlineExceeded) as caught:  # noticed only by this side
             await bench.function(timeout=2.5)
         assert (str(caught.value), caught.value.delivered) == (
             "where was not begun within 2.5 s: no replica of bench had room for it",
@@ -329,7 +329,7 @@ async def test_r4_who_gives_up_in_line_leaves_it() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert bench.pool.load().waiting == 2
         bench.services[0].release.set()
-        scopes[0].cancel()  # at the moment in which its turn comes, or just before
+        scopes[0].cancel()  # when it gets its slot, or just before
         await trio.testing.wait_all_tasks_blocked()
         assert done == [2]
         assert bench.pool.load().waiting == 0
@@ -383,7 +383,7 @@ async def test_a_stream_waits_in_line_as_well() -> None:
 
 @pytest.mark.slow
 async def test_r10_a_killed_worker_fails_only_its_own_calls() -> None:
-    """8 workers with 8 calls each: 56 complete, 8 raise WorkerDied, and it is replaced."""
+    """8 workers with 8 calls each: 56 complete, 8 raise WorkerDied, and the worker is replaced."""
     with nothing_left():
         async with deployed(WORKERS, replicas=8) as deployment:
             holders: Counter[object] = Counter()
@@ -436,13 +436,13 @@ async def test_a_stream_of_a_dead_worker_says_how_it_died() -> None:
 
 @pytest.mark.slow
 async def test_r14_nothing_runs_twice(tmp_path: Path, seed: random.Random) -> None:
-    """10^4 calls, and workers that are killed at random: each runs at most once."""
+    """10^4 calls, and workers that are killed at random: each call runs at most once."""
     calls, at_once = 10_000, 32
     book = tmp_path / "book"
     failures: dict[int, WorkerDied] = {}
     done: set[int] = set()
     killed: set[InstanceId] = set()
-    # Counted are calls that have ended, in whatever way: every number up to that of the calls is reached.
+    # Calls that have ended in any way are counted, so every number up to the total is reached.
     kills = sorted(seed.sample(range(calls // 10, calls), 3))
 
     async with deployed(WORKERS, replicas=4) as deployment:
@@ -457,7 +457,7 @@ async def test_r14_nothing_runs_twice(tmp_path: Path, seed: random.Random) -> No
                     done.add(number)
                 if kills and len(done) + len(failures) >= kills[0]:
                     kills.pop(0)
-                    # At least one of the first four is left: a replica dies only here.
+                    # At least one of the first four is left, because replicas die only here.
                     alive = [each for each in deployment.replicas if each.id not in killed]
                     victim = seed.choice(alive)
                     killed.add(victim.id)
@@ -479,7 +479,7 @@ async def test_r14_nothing_runs_twice(tmp_path: Path, seed: random.Random) -> No
 
 @pytest.mark.slow
 async def test_r15_a_worker_that_leaves_under_load_fails_no_call(tmp_path: Path) -> None:
-    """SIGTERM makes it drain: what it has it finishes, what comes too late goes to the others."""
+    """SIGTERM makes it drain: it finishes its calls, and calls that come too late go to the others."""
     book = tmp_path / "book"
     calls, at_once = 3000, 32
     done: set[int] = set()
@@ -497,7 +497,7 @@ async def test_r15_a_worker_that_leaves_under_load_fails_no_call(tmp_path: Path)
             for first in range(at_once):
                 nursery.start_soon(work, range(first, calls, at_once))
         assert not victims
-        with trio.fail_after(PATIENCE_SECONDS):  # the second may still be on its way out
+        with trio.fail_after(PATIENCE_SECONDS):  # the second one may still be shutting down
             while deployment.statistics().lost < 2:
                 await trio.sleep(0.01)
         assert deployment.statistics().lost == 2

@@ -1,4 +1,4 @@
-"""Settings of deployments, and what is wrong with some."""
+"""Settings of deployments, valid and invalid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Last:
-    """A policy of the program: the last candidate, whatever its load."""
+    """A policy of the program: it chooses the last candidate, whatever its load."""
 
     def __init__(self, _: random.Random) -> None:
         pass
@@ -42,7 +42,7 @@ async def test_a_policy_of_the_program() -> None:
 
 
 class Waits:
-    """A policy whose method cannot be called by a host."""
+    """A policy whose method a host cannot call."""
 
     def __init__(self, _: random.Random) -> None:
         pass
@@ -157,7 +157,7 @@ async def test_who_gives_up_at_the_head_of_the_line_lets_the_next_one_look(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     class Picky:
-        """Lets calls of the session "never" wait, though there are free slots."""
+        """A policy that lets calls of the session "never" wait, even if there are free slots."""
 
         def __init__(self, rng: random.Random) -> None:
             self._rng = rng

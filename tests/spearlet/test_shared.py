@@ -1,4 +1,4 @@
-"""Large data from a program to functions and back: what is sent as what, and arrives as what."""
+"""Large data from a program to functions and back: how it is sent, and as which type it arrives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name("sharing.py")
 MIB = 1024 * 1024
 SIZES = [10, 1 * MIB, 3 * MIB, 40 * MIB]
-"""By bytes; by descriptor; what bytes of that size would take a segment for; more than a message."""
+"""Sent as bytes; by descriptor; in a segment even if given as bytes; more than a message."""
 
 
 @asynccontextmanager
@@ -51,7 +51,7 @@ async def test_the_annotation_says_what_a_shared_argument_becomes() -> None:
             assert await sharing.in_a_bytearray(buffer) == ["bytearray", size, b"bb", 9]
             with pytest.raises(InvalidArguments, match=r"length\(data=\.\.\.\): expected str, got"):
                 await sharing.length(buffer)
-            assert bytes(buffer.view[:2]) == b"ab"  # nobody wrote to it
+            assert bytes(buffer.view[:2]) == b"ab"  # the buffer is unchanged
             buffer.close()
 
 
@@ -60,7 +60,7 @@ async def test_bytes_stay_bytes_however_many_there_are() -> None:
     async with deployed() as sharing:
         for size in (10, 100_000, 3 * MIB):
             given = b"ab" + bytes(size - 3) + b"\x09"
-            for _ in range(12):  # long enough for segments to be made
+            for _ in range(12):  # enough calls for segments to be used
                 assert await sharing.as_it_comes(given) == ["bytes", size, b"ab", 9]
                 assert await sharing.in_bytes(given) == ["bytes", size, b"ab", 9]
                 assert await sharing.viewed(given) == ["memoryview", size, b"ab", 9]

@@ -1,4 +1,4 @@
-"""Functions that call their own process until nothing there is left for them: the failure says so."""
+"""Functions that call their own process until it has no slot left: the failure explains this."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALLS = "all calls that memory:deep-1#1 takes at a time wait for functions of it
 
 
 def deep(kind: str) -> Agent:
-    """An agent whose functions call themselves until they are deep enough."""
+    """Return an agent whose functions call themselves down to a given depth."""
     app = Agent("deep", concurrency=None if kind == "mixed" else 3)
 
     def plain(levels: int) -> object:
@@ -78,7 +78,7 @@ async def test_a_function_whose_call_waited_in_vain_is_told_why() -> None:
 
     @app.function
     def go(levels: int) -> str:
-        """The inner one gives up, long before the outer one would."""
+        """The inner call times out long before the outer one would."""
         try:
             timeout = 0.1 if levels == 1 else 60
             return str(spear.context().call_sync("go", levels - 1, timeout=timeout))
@@ -104,12 +104,12 @@ async def test_who_waits_for_others_is_not_told_of_itself(
 
     @app.function
     async def gather(name: str) -> None:
-        """Five calls, but of one that waits; others have slots."""
+        """Make five calls of the function, one of which waits; other functions have slots."""
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(5):
                     nursery.start_soon(spear.call, name)
-        except* DeadlineExceeded:  # a moment before the time of this one is up
+        except* DeadlineExceeded:  # a moment before the deadline of this call
             await trio.sleep_forever()
 
     @app.function

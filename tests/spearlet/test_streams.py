@@ -1,4 +1,4 @@
-"""Streams through a deployment: items in both directions, and every way to end."""
+"""Streams through a deployment: items in both directions, and all kinds of ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends is started again, within limits; what is replaced is not missed."""
+"""Restarts of ended instances, within limits; replacements without failing calls."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_r17_never_more_restarts_in_a_period_than_allowed(
 
 
 def test_r17_delays_double_with_jitter_and_begin_anew_after_a_long_life() -> None:
-    """Half of each delay is certain, and the other half is drawn, each time anew."""
+    """Half of each delay is fixed, and the other half is random, drawn anew each time."""
     budgets = [RestartBudget(RestartPolicy(intensity=100), random.Random(n)) for n in range(200)]
 
     def draw(now: float, lived: float) -> list[float]:
@@ -100,7 +100,7 @@ def test_r17_delays_double_with_jitter_and_begin_anew_after_a_long_life() -> Non
 
 
 def expect_spread(delays: list[float], longest: float) -> None:
-    """All between half of the longest and the longest, a quarter of them in each quarter, about."""
+    """Assert that delays are between ``longest / 2`` and ``longest``, about a quarter in each quarter."""
     assert len(delays) == 200
     assert longest / 2 <= delays[0] < longest * 0.52
     assert longest * 0.98 < delays[-1] <= longest
@@ -110,12 +110,12 @@ def expect_spread(delays: list[float], longest: float) -> None:
         assert 25 <= within <= 80, (longest, quarter)
 
 
-# -- one that falls over again and again ------------------------------------------------------
+# -- crash loops ------------------------------------------------------------------------------
 
 
 @attrs.define
 class Fragile:
-    """An agent whose lifespan can be made to fail."""
+    """An agent whose lifespan a test can make fail."""
 
     fails: bool = False
     starts: list[float] = attrs.field(factory=list)
@@ -146,7 +146,7 @@ async def lose(deployment: Deployment) -> None:
 async def test_r17_a_crash_loop_ends_in_a_clear_state(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """At most 5 restarts in 10 s, with growing delays; then it is given up, and others do not care."""
+    """After 5 restarts in 10 s with growing delays the host gives up; other deployments go on."""
     fragile = Fragile()
     async with open_spearlet(rng=random.Random(3)) as spearlet:
         other = await spearlet.deploy(Probe().agent)
@@ -158,7 +158,7 @@ async def test_r17_a_crash_loop_ends_in_a_clear_state(
         await trio.testing.wait_all_tasks_blocked()
         health = deployment.health()
         assert health.state is DeploymentState.DEGRADED
-        waiting = deployment.echo.submit(1)  # there is hope as long as it is being restarted
+        waiting = deployment.echo.submit(1)  # it waits as long as restarts are tried
         with pytest.raises(
             WorkerDied, match="restarted 5 times within 10 s, and given up"
         ) as caught:
@@ -175,7 +175,7 @@ async def test_r17_a_crash_loop_ends_in_a_clear_state(
             await deployment.echo(1)
         assert (await other.echo(1), other.health().code) == (1, "")
         fragile.fails = False
-        await trio.sleep(61)  # it is tried again after a minute
+        await trio.sleep(61)  # the next attempt comes after a minute
         assert deployment.health().state is DeploymentState.READY
         assert await deployment.echo(1) == 1
 
@@ -183,7 +183,7 @@ async def test_r17_a_crash_loop_ends_in_a_clear_state(
 async def test_r17_a_crash_loop_leaves_the_others_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Whoever calls another function is answered each time, and the loop starts 6 at the most."""
+    """Each call of another function is answered, and the loop starts at most 6 times."""
     fragile, probe = Fragile(), Probe()
     async with open_spearlet(rng=random.Random(4)) as spearlet:
         other = await spearlet.deploy(probe.agent)
@@ -204,7 +204,7 @@ async def test_r17_a_crash_loop_leaves_the_others_alone(
             await trio.sleep(10)
             nursery.cancel_scope.cancel()
         assert deployment.health().state is DeploymentState.UNHEALTHY
-        # On a clock that moves only when nothing else can be done, each call takes no time at all.
+        # On a clock that moves only when all tasks are blocked, each call takes no time.
         late = [
             one - before for before, one in pairwise([begun, *answered]) if one - before > 0.051
         ]
@@ -246,7 +246,7 @@ async def test_r17_processes_that_crash_at_their_start_leave_the_others_alone(
             before = answered
             with pytest.raises(WorkerDied, match="given up"):
                 await deployment.die()
-            assert answered - before >= 5  # as many as there were starts meanwhile
+            assert answered - before >= 5  # at least as many as starts meanwhile
             nursery.cancel_scope.cancel()
         assert book.read_text() == "x" * 6
         statistics = deployment.statistics()
@@ -312,7 +312,7 @@ async def test_r10_what_was_killed_is_replaced_and_the_new_one_serves_within_2_s
         async with open_spearlet() as spearlet:
             deployment = await spearlet.deploy(WORKERS, replicas=5)
             seconds: list[float] = []
-            for number in range(1, 6):  # each has restarts of its own
+            for number in range(1, 6):  # each has a restart limit of its own
                 victim = deployment.replicas[number - 1]
                 heir = f"process:workers-{number}#2"
                 os.kill(pid(victim), signal.SIGKILL)
@@ -325,7 +325,7 @@ async def test_r10_what_was_killed_is_replaced_and_the_new_one_serves_within_2_s
                 assert victim not in deployment.replicas
             assert deployment.health().state is DeploymentState.READY
             assert deployment.statistics().restarts == 5
-            # One may have met a moment in which the machine did something else; half of them have not.
+            # One may have been delayed by other work of the machine; half of them have not.
             assert median(seconds) < 2
 
 
@@ -450,7 +450,7 @@ async def test_a_restart_that_fails_leaves_no_zygote_behind(tmp_path: Path) -> N
     path = write(tmp_path, "app.py", "import spear\napp = spear.Agent()\n")
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(path, replicas=2)
-        write(tmp_path, "app.py", UNFINISHED)  # it can be loaded, so that there is a zygote
+        write(tmp_path, "app.py", UNFINISHED)  # it can be loaded, so there is a zygote
         before = children()
         for _ in range(2):
             with pytest.raises(SpawnFailed, match="unfinished"):
@@ -531,7 +531,7 @@ async def test_r15_draining_lets_all_finish_and_takes_nothing_new(
 
     async with open_spearlet() as spearlet:
         deployment = await spearlet.deploy(app)
-        running = [deployment.nap.submit(5) for _ in range(4)]  # three of them wait in line
+        running = [deployment.nap.submit(5) for _ in range(4)]  # three of them are queued
         await trio.testing.wait_all_tasks_blocked()
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -562,7 +562,7 @@ async def test_r15_draining_ends_at_its_deadline_with_typed_errors(
                 await each.result()
 
 
-# -- order, and what is seen of it ------------------------------------------------------------
+# -- order of changes, and events -------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -575,7 +575,7 @@ async def test_r28_whatever_happens_events_come_in_order(seed: random.Random) ->
     async with open_spearlet() as spearlet:
         settings = DeploymentSettings(restart=attrs.evolve(QUICKLY, intensity=1000))
         deployment = await spearlet.deploy(WORKERS, replicas=3, settings=settings, on_event=note)
-        # Each action three times, in any order: three restarts make three instances at least.
+        # Each action three times, in any order: three restarts make at least three instances.
         actions = 3 * ["kill", "term", "scale", "restart"]
         seed.shuffle(actions)
         for action in actions:

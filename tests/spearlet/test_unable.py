@@ -1,4 +1,4 @@
-"""An instance that can run functions no more ends, says why, and leaves no call without an answer."""
+"""An instance that cannot run functions any more ends, gives the reason, and fails its calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from spear.spearlet import Deployment
 
 WAYS = ["exit", "interrupt", "stop", "shut"]
-"""How a background task can end the asyncio loop of a program."""
+"""Ways in which a background task can end the asyncio loop of a program."""
 
 REASONS = {
     "exit": "SystemExit: 3",
@@ -131,7 +131,7 @@ async def cancel_everything() -> int:
 
 
 async def wait_lost(deployment: Deployment, number: int = 1) -> None:
-    """Wait until so many replicas have ended without being asked to, and another one is ready."""
+    """Wait until so many replicas have ended without a request, and another one is ready."""
     while deployment.statistics().lost < number or not deployment.replicas:
         await trio.sleep(0.01)
 
@@ -159,7 +159,7 @@ async def test_an_asyncio_loop_that_a_task_has_ended_costs_what_ran_in_it_and_no
     async def is_answered_by_another() -> bool:
         try:
             return bool(await deployment.borrowed() != first)
-        except FunctionRaised as raised:  # it ran in the loop as that ended
+        except FunctionRaised as raised:  # it ran in the loop while that ended
             if REASONS[way] not in raised.remote_message:
                 raise
             return False
@@ -172,7 +172,7 @@ async def test_an_asyncio_loop_that_a_task_has_ended_costs_what_ran_in_it_and_no
         await trio.testing.wait_all_tasks_blocked()
         await deployment.borrowed()
         await deployment.end_loop(way)
-        # These come to an instance that has a loop, to one that has none, and to its successor.
+        # These calls reach an instance with a loop, one without a loop, and its successor.
         while not await is_answered_by_another():
             pass
         await wait_lost(deployment)
@@ -199,7 +199,7 @@ async def test_an_instance_that_can_start_no_thread_hands_its_calls_to_another_o
     async with deployed(path) as deployment:
         for number, name in enumerate(names, 1):
             before = await getattr(deployment, refuse)()
-            if name == "items":  # a stream is handed over only before it has begun
+            if name == "items":  # a stream is retried only before it has begun
                 with pytest.raises(Rejected, match="this agent is ending") as raised:
                     async with deployment.items.stream() as items:
                         await items.__anext__()
@@ -225,7 +225,7 @@ async def test_an_instance_whose_foundations_a_function_has_taken_away_ends_and_
     path = write(tmp_path, "fragile.py", PROGRAM)
     async with deployed(path) as deployment:
         before = await deployment.who()
-        with suppress(WorkerDied):  # the answer may still have been sent
+        with suppress(WorkerDied):  # the answer may have been sent before
             await getattr(deployment, way)()
         await wait_lost(deployment)
         for name in ("who", "plain", "borrowed"):
@@ -252,7 +252,7 @@ def fragile() -> Agent:
             sys.exit(3)
 
         tasks.append(asyncio.create_task(end()))
-        tasks[-1].add_done_callback(lambda task: task.exception())  # or asyncio logs it
+        tasks[-1].add_done_callback(lambda task: task.exception())  # otherwise asyncio logs it
 
     @app.function(asyncio=True)
     async def borrowed() -> str:
@@ -305,7 +305,7 @@ async def test_what_an_agent_could_not_begin_was_not_delivered(kind: str) -> Non
 
 
 async def test_a_call_of_a_loop_that_makes_no_tasks_was_not_delivered() -> None:
-    """It waited until its deadline, as did every later one."""
+    """It once waited until its deadline, as did every later call."""
     app = fragile()
 
     def refuse(loop: object, coroutine: object, **_: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Whatever a user's callbacks and lifespans do, the host and all other calls go on."""
+"""Users' callbacks and lifespans may do anything: the host and all other calls go on."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_what_on_progress_raises_ends_its_own_call(way: Callable[[object],
     probe = Probe()
     async with deployed(probe.agent) as deployment:
         steps = deployment.steps.options(on_progress=way)
-        with pytest.raises((SystemExit, Loud, ValueError)):  # its caller's own
+        with pytest.raises((SystemExit, Loud, ValueError)):  # the caller's own exception
             await steps(2)
         execution = steps.submit(2)
         with pytest.raises((CallFailed, ValueError)) as raised:
@@ -113,7 +113,7 @@ async def test_ctrl_c_in_a_callback_is_the_operators() -> None:
 
 
 def living(way: Callable[[object], NoReturn], when: str) -> tuple[Agent, trio.Event]:
-    """An agent whose lifespan does that, and what makes its background task do so."""
+    """Return an agent whose lifespan fails so, and an event that makes its background task fail."""
     app, now = Agent("living"), trio.Event()
     lives = 0
 

@@ -1,4 +1,4 @@
-"""What people do with it: many calls, large results, odd files, odd names."""
+"""Uses of the spearlet: many calls, large results, unusual files, unusual names."""
 
 from __future__ import annotations
 

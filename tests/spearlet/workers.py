@@ -1,4 +1,4 @@
-"""Functions for processes that tests start, kill and look into."""
+"""Functions for processes that tests start, kill and inspect."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ async def echo(value: object) -> object:
 
 @app.function
 async def who() -> int:
-    """The process."""
+    """Return the pid of the process."""
     return os.getpid()
 
 
 @app.function
 async def hold(number: int) -> int:
-    """Until somebody calls `release` in the same process. Reports the process when it has begun."""
+    """Wait until `release` is called in the same process. Report the pid when it has begun."""
     spear.context().progress(os.getpid())
     await released.wait()
     return number
@@ -46,14 +46,14 @@ async def release() -> int:
 
 @app.function
 def read(path: str) -> str:
-    """What is in a file; of a pipe, as soon as somebody has written it."""
+    """Return the contents of a file; for a pipe, wait until they are written."""
     with open(path, encoding="utf-8") as file:
         return file.read()
 
 
 @app.function
 def stubborn() -> None:
-    """Blocks a thread for ever, and ignores SIGTERM in the whole process."""
+    """Block a thread for ever, and ignore SIGTERM in the whole process."""
     spear.context().progress(os.getpid())
     while True:
         signal.pause()
@@ -73,7 +73,7 @@ async def die(status: int) -> None:
 
 @app.function
 async def note(path: str, text: str) -> str:
-    """A line in a file; the line is written by one system call."""
+    """Append a line to a file, by one system call."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(file, f"{text}\n".encode())
@@ -90,7 +90,7 @@ async def numbers(count: int) -> AsyncIterator[int]:
 
 @app.function
 async def fountain() -> AsyncIterator[int]:
-    """Items without end."""
+    """Yield items without end."""
     number = 0
     while True:
         yield number
@@ -100,13 +100,13 @@ async def fountain() -> AsyncIterator[int]:
 
 @app.function
 async def budget(hops: int) -> list[float]:
-    """The time that is left here, and in so many further functions, each called by the one before."""
+    """Return the remaining time here and in ``hops`` further functions, each called by the one before."""
     here = spear.context().remaining_seconds()
     if not hops:
         return [here]
     further = await spear.call("budget", hops - 1)
     assert isinstance(further, list)
-    return [here, *further]  # type: ignore[list-item]  # they are such lists, too
+    return [here, *further]  # type: ignore[list-item]  # lists of numbers as well
 
 
 @app.function

@@ -1,6 +1,6 @@
-"""A host that is the first process of its namespace, and asserts what becomes of the orphans there.
+"""A host that is the first process of its namespace, and checks that orphans are reaped there.
 
-It has children of its own as well, which end at once, and for which it waits at its end.
+It also has children of its own, which end at once, and for which it waits at its end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spear.runtimes.process._orphans import Orphans, inherits_orphans
 
 
 def zombies() -> set[int]:
-    """The zombies among our children."""
+    """Return the zombies among the children of this process."""
     found = set()
     for process in Path("/proc").glob("[0-9]*/stat"):
         name, _, rest = process.read_text().rpartition(")")
@@ -38,7 +38,7 @@ async def main() -> None:
     pids = {each.pid for each in own}
     await until(lambda: zombies() == pids)
 
-    # One that stays in the group of its instance, and one that has left it when its parent was gone.
+    # One stays in its instance's process group, and one has left the group when its parent was gone.
     async with open_host() as host:
         async with host.ready(worker()) as instance:
             child = int(await call(instance, "grandchild"))
@@ -49,13 +49,13 @@ async def main() -> None:
             code = "setsid sh -c 'sleep 0.01 & echo pid $!'; echo done; sleep 1000"
             async with host.run(shell(code)):
                 daemon = int((await lines.wait_for("pid ")).split()[-1])
-                await lines.wait_for("done")  # the shell has collected who led the session
+                await lines.wait_for("done")  # the shell has reaped the session leader
         await until(
             lambda: not {child, daemon} & zombies() and not Path(f"/proc/{daemon}").exists()
         )
         await until(lambda: zombies() == pids)
 
-    # One that leads a session, and was seen while its parent lived.
+    # A session leader that was seen while its parent lived.
     orphans = Orphans()
     parent = subprocess.Popen(
         ["sh", "-c", "exec setsid sh -c 'setsid sleep 1000 & echo $!; read line'"],

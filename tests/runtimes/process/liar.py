@@ -1,10 +1,9 @@
-"""Templates that break the rules. One of them runs where a host believes that it has started a zygote.
+"""Zygotes that break the rules. One of them runs in place of a zygote that a host starts.
 
-What a host may expect of a template is said in ``spear/agent/_zygote.py``. Here :class:`Honest` keeps to
-that, and each class below it breaks one rule, in one place. All of its forks are written down, so that a
-test can see what becomes of them.
+``spear/agent/_zygote.py`` has the rules. :class:`Honest` keeps them, and each class below breaks one rule
+in one place. All forked processes are recorded, so that a test can check how they end.
 
-It knows nothing of Spear but the protocol: its forks begin as spawned instances do.
+The module uses only the protocol of Spear: forked processes begin like spawned instances.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ LATE_SECONDS = 1.0
 
 
 class Honest:
-    """A template without faults.
+    """A zygote without faults.
 
     Attributes:
-        outcomes: what may become of the first instance that is to be forked by it.
-        starts: how many instances it takes to see the fault.
+        outcomes: allowed outcomes of the first instance that it has to fork.
+        starts: number of instances after which the fault shows.
     """
 
     outcomes: ClassVar[tuple[str, ...]] = (FORKED,)
@@ -44,7 +43,7 @@ class Honest:
         self.forks = 0
 
     def say(self, message: bytes) -> None:
-        with suppress(OSError):  # the host has had enough
+        with suppress(OSError):  # the host has closed the socket
             self.sock.send(message)
 
     def serve(self) -> NoReturn:
@@ -68,7 +67,7 @@ class Honest:
         self.answer(self.make(directory, descriptors))
 
     def make(self, directory: bytes, descriptors: list[int]) -> int:
-        """An instance, if the host sends it a record."""
+        """Fork an instance, which runs if the host sends it a record."""
         pid = os.fork()
         if pid == 0:
             os.setsid()
@@ -97,12 +96,12 @@ class Honest:
 
 
 class Spawned(Honest):
-    """A template that is given up: instances are spawned instead."""
+    """A zygote that the host gives up: instances are spawned instead."""
 
     outcomes = (SPAWNED,)
 
 
-# -- before it is ready -----------------------------------------------------------------------
+# -- faults before it is ready ----------------------------------------------------------------
 
 
 class GreetsWithNonsense(Spawned):
@@ -129,7 +128,7 @@ class NeverGreets(Honest):
         signal.pause()
 
 
-# -- when it is to fork -----------------------------------------------------------------------
+# -- faults when it has to fork ---------------------------------------------------------------
 
 
 class AnswersWithTheWrongByte(Spawned):
@@ -154,7 +153,7 @@ class AnswersLate(Spawned):
 
 
 class AnswersTwice(Honest):
-    # Whichever answer the host notices first; a fork that has no session yet is killed with its template.
+    # The host may notice either answer first. A process without a session is killed with its zygote.
     outcomes = (FORKED, SPAWNED, FAILED)
 
     def answer(self, pid: int) -> None:
@@ -228,7 +227,7 @@ class NamesAGrandchild(Spawned):
 
 
 class NamesAForkTwice(Honest):
-    """Its first one serves; the other is forked by the next template."""
+    """The first forked process serves; the next zygote forks the other one."""
 
     starts = 2
 
@@ -246,7 +245,7 @@ class Floods(Honest):
         FORKED,
         SPAWNED,
         FAILED,
-    )  # a fork that has no session yet is killed with its template
+    )  # a process without a session is killed with its zygote
 
     def answer(self, pid: int) -> None:
         with suppress(OSError):
@@ -308,7 +307,7 @@ class ForksWhatExits(Honest):
 
 
 class CollectsItself(Honest):
-    """So the number may mean another process by now."""
+    """The pid may belong to another process by now."""
 
     outcomes = (SPAWNED,)
 
@@ -320,7 +319,7 @@ class CollectsItself(Honest):
         super().answer(pid)
 
 
-# -- when it is to collect --------------------------------------------------------------------
+# -- faults when it has to reap ---------------------------------------------------------------
 
 
 class CollectsWithNonsense(Honest):
@@ -376,7 +375,7 @@ LIARS = {name: kind for name, kind in _all(Honest).items() if kind is not Spawne
 
 
 def main(name: str, journal: str) -> NoReturn:
-    """Be a template, or, if a host spawns, the interpreter that it has asked for."""
+    """Run a zygote, or, if a host spawns, the interpreter that the host started."""
     words = sys.argv[1:]
     if "--zygote-fd" not in words:
         os.execv(sys.executable, [sys.executable, *words])

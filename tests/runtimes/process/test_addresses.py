@@ -1,4 +1,4 @@
-"""Instances that are offered several addresses: which one they use, and what they say of the others."""
+"""Instances with several addresses: which one they use, and their reports about the others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def echo(value: str) -> str:
 
 
 class HostOnly(Transport):
-    """What only listens: its addresses are those of another transport, which an agent has."""
+    """A transport that only listens: its addresses are those of a transport that agents have."""
 
     name = "host-only"
 
@@ -59,7 +59,7 @@ class HostOnly(Transport):
 
 
 class LostTransport(HostOnly):
-    """Unix sockets that are bound, and whose place in the file system is then gone."""
+    """Unix sockets that are bound, and then removed from the file system."""
 
     name = "lost"
 
@@ -73,7 +73,7 @@ class LostTransport(HostOnly):
 
 
 class SilentListener(Listener):
-    """A port at which the kernel takes connections, and nobody else does."""
+    """A listener whose port accepts connections in the kernel only."""
 
     def __init__(self, listener: SocketListener) -> None:
         self._listener = listener
@@ -103,7 +103,7 @@ class SilentTransport(HostOnly):
 
 
 class ClosedTransport(HostOnly):
-    """TCP to a port that refuses."""
+    """TCP to a port that refuses connections."""
 
     name = "closed"
 
@@ -120,7 +120,7 @@ class ClosedTransport(HostOnly):
 
 
 class AdvertisedElsewhere(Listener):
-    """A listener that tells instances an address at which it is not."""
+    """A listener that advertises an address at which it does not listen."""
 
     def __init__(self, listener: Listener, advertised: Address) -> None:
         self._listener = listener
@@ -201,7 +201,7 @@ async def test_if_no_address_can_be_reached_the_error_names_each_failure(program
 
 @pytest.mark.slow
 async def test_what_failed_is_told_even_if_the_host_kills_the_instance(program: Path) -> None:
-    """The second address keeps it waiting for longer than it may take to start."""
+    """At the second address it waits for longer than its start may take."""
     limits = HostLimits(
         wire=WireLimits(handshake_seconds=60), timeouts=InstanceTimeouts(startup_seconds=3)
     )

@@ -1,4 +1,4 @@
-"""Spear's own agent as an instance: what users run."""
+"""Spear's own agent as an instance, as users run it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ STARTS = ["spawned", "forked"]
 
 @asynccontextmanager
 async def starting(host: Host, start: str, settings: ProcessSettings) -> AsyncIterator[None]:
-    """Instances of ``settings`` are started in one of both ways."""
+    """Start instances of ``settings`` inside the block, spawned or forked."""
     async with AsyncExitStack() as stack:
         if start == "forked":
             await stack.enter_async_context(host.forking(settings))
@@ -96,7 +96,7 @@ async def test_a_function_answers_from_its_process(start: str, shop: ProcessSett
             with listening() as lines:
                 async with host.ready(shop) as instance:
                     assert await call(instance, "double", 21) == 42
-                    # Though stdout is a pipe, a line is there as soon as it is printed.
+                    # Although stdout is a pipe, a line arrives as soon as it is printed.
                     assert (
                         await lines.wait_for("doubling") == "process:worker#1 stdout: doubling 21"
                     )

@@ -1,4 +1,4 @@
-"""Commands that start agents: what cannot be one."""
+"""Commands that start agents: invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Working directories, full or forgotten."""
+"""Working directories: full ones, and abandoned ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host that is the first process of a container collects the orphans there, and nothing else."""
+"""A host that is the first process of a container reaps the orphans there, and only those."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doorman in front of programs that are not ours."""
+"""The launcher that runs before foreign programs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 async def test_s15_no_signal_is_ignored_or_blocked_because_the_host_did_so() -> None:
-    """As with nohup; and a program that is deaf for SIGTERM would lose its time to clean up."""
+    """Such as under nohup; a program that ignores SIGTERM would lose its time for clean-up."""
     assert gate.__file__ is not None
     command = ["/bin/grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
     done = await trio.run_process(

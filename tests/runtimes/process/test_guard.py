@@ -1,4 +1,4 @@
-"""The guard of a host's instances: a process of its own, which is there for as long as it is needed."""
+"""The guard of a host's instances: a process that runs for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def the_guard_of_an_instance() -> int:
     await until(lambda: guards(os.getpid()))
     (pid,) = guards(os.getpid())
     known = -1
-    while known != (known := guards(os.getpid())[pid]):  # until it has taken what was sent to it
+    while known != (known := guards(os.getpid())[pid]):  # until it has received the messages
         await trio.sleep(0.05)
     return pid
 
@@ -84,13 +84,13 @@ async def test_a_guard_that_is_killed_is_replaced_and_the_next_one_knows_what_th
             killed = await the_guard()
             os.kill(killed, signal.SIGKILL)
             await lines.wait_for("the guard of this host's instances has ended; starting another")
-            guard.watch(second[1])  # there is no guard just now
+            guard.watch(second[1])  # there is no guard at the moment
             replaced = await the_guard(killed)
             others = {"socket", "pidfd", "poll"}
             await until(lambda: guards(os.getpid())[replaced] >= 3 + len(others))
             guard.forget(first[1])
             nursery.cancel_scope.cancel()
-        for reader, _ in (first, second):  # nothing was written there
+        for reader, _ in (first, second):  # no word was written
             assert not select.select([reader], [], [], 0)[0]
 
 
@@ -130,7 +130,7 @@ async def test_a_guard_knows_of_a_process_before_it_starts_and_lets_it_wait_for_
                 for reader in readers:
                     waiting.callback(os.close, reader)
                 theirs.close()
-                await ours.aclose()  # the host gives up; the guard has copies, so no end comes
+                await ours.aclose()  # the host gives up; the guard has copies, so there is no EOF
                 assert [os.read(reader, 100) for reader in readers] == [WORD, WORD]
             await until(lambda: guards(os.getpid())[pid] == before)
         nursery.cancel_scope.cancel()

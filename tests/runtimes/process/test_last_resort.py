@@ -1,4 +1,4 @@
-"""What the log says of instances that do not end by themselves."""
+"""The log lines about instances that do not end by themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates that break the rules: each start ends in time, and nothing of them is left."""
+"""Zygotes that break the rules: each start ends in time, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ async def echo(value: int) -> int:
 """
 
 ROOM_SECONDS = 2.0
-"""For a busy machine. Each limit below that may not be waited for is much longer."""
+"""Seconds for a busy machine; much shorter than the limits that must not be waited for."""
 
 MOST_TEXT = 5000
 
 MOST_FORKS = 4
-"""One start has three templates at most; one liar is asked twice."""
+"""A start uses at most three zygotes; one of the faulty ones is asked twice."""
 
 
 class Lie:
-    """A program whose templates break a rule, and what they have forked."""
+    """A program whose zygotes break a rule, and the processes that they have forked."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.journal = directory / "forks"
@@ -76,7 +76,7 @@ class Lie:
 
 
 async def start(host: Host, lie: Lie, *names: str) -> list[str]:
-    """Start instances, each while those before it run; returns what became of them."""
+    """Start instances, each while the previous ones run; return their outcomes."""
     if not names:
         return []
     limit = host.factory.manager.limits.timeouts.startup_seconds + ROOM_SECONDS
@@ -93,7 +93,7 @@ async def start(host: Host, lie: Lie, *names: str) -> list[str]:
         told = str(failure)
         assert len(told) < MOST_TEXT
         return [FAILED, *await start(host, lie, *names[1:])]
-    # It was asked to end, and did; only its template could have told how.
+    # It was asked to end, and did; only its zygote could have reported how.
     assert instance.exit_status in (0, -signal.SIGTERM, None)
     return outcomes
 
@@ -110,7 +110,7 @@ async def test_r16_a_template_that_lies_costs_no_start_more_than_its_time(
     monkeypatch.setattr(template, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(template, "HANG_UP_SECONDS", 0.3)
     liar, lie = LIARS[name], Lie(name, tmp_path)
-    # The deadline is near where it must come, and far away where a start must not need all of it.
+    # The deadline is near where it must be reached, and far where a start must not use all of it.
     startup_seconds = 2 if liar.outcomes == (FAILED,) else PATIENCE_SECONDS
     limits = HostLimits(
         timeouts=InstanceTimeouts(
@@ -129,7 +129,7 @@ async def test_r16_a_template_that_lies_costs_no_start_more_than_its_time(
 
 
 async def test_an_instance_that_has_ended_is_not_said_to_go_on(tmp_path: Path) -> None:
-    """Though its template has not told how it has ended, and may still do so."""
+    """Although its zygote has not reported its exit, and still might."""
     lie = Lie("NeverCollects", tmp_path)
     with nothing_left(), listening("spear.runtimes") as lines:
         async with open_host() as host, host.forking(lie.settings):
@@ -153,7 +153,7 @@ async def test_a_child_is_collected_once_though_its_instance_is_left_meanwhile(
                     pidfd = os.pidfd_open(instance.pid)
                     os.kill(instance.pid, signal.SIGKILL)
                     await wait_dead(pidfd)
-                    await trio.testing.wait_all_tasks_blocked()  # its template has been asked
+                    await trio.testing.wait_all_tasks_blocked()  # its zygote has been asked
                     scope.cancel()
             assert instance.exit_status == -signal.SIGKILL
             assert zygote.statistics().died == 0
@@ -163,7 +163,7 @@ async def test_a_child_is_collected_once_though_its_instance_is_left_meanwhile(
 async def test_r16_a_start_that_must_be_forked_fails_by_its_deadline(
     name: str, tmp_path: Path
 ) -> None:
-    """Though each template, taken alone, might still answer."""
+    """Although each zygote, taken alone, might still answer."""
     lie = Lie(name, tmp_path)
     settings = attrs.evolve(lie.settings, start="zygote")
     with nothing_left():
@@ -195,7 +195,7 @@ async def test_a_start_that_has_lost_half_of_its_time_is_spawned(
 async def test_a_fork_that_gets_no_descriptor_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its template has told its number, and the host cannot keep it."""
+    """Its zygote has reported its pid, but the host has no descriptor for it."""
     lie = Lie("Honest", tmp_path)
 
     def refuse(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""What changes with the number of instances: the numbers of descriptors."""
+"""Effects of the number of instances on descriptors' numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def echo(value: int) -> int:
 
 
 def numbers_of(pid: int | None, *options: str) -> list[int]:
-    """The descriptors that a process was told of."""
+    """Return the descriptors that a process got as options."""
     words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     return [int(words[words.index(each) + 1]) for each in options]
 

@@ -1,5 +1,5 @@
-"""R12: when the host is killed, all of its instances die, whatever they are doing, whatever has copies of
-its descriptors."""
+"""R12: when the host is killed, all of its instances die, whatever they do, and whatever processes have
+copies of its descriptors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import trio
 from ..helpers import HERE, is_alive, open_host, shell
 
 NOISE_SECONDS = 1.0
-"""What the bound gets on top, on a machine that does other things as well."""
+"""Seconds that a busy machine may add to the bound."""
 
 
 async def line_of(stream: trio.abc.ReceiveStream) -> bytes:
-    """What a host prints: one line."""
+    """Return the line that a host prints."""
     line = b""
     while not line.endswith(b"\n"):
         received = await stream.receive_some()
@@ -35,8 +35,8 @@ async def line_of(stream: trio.abc.ReceiveStream) -> bytes:
 
 async def kill_a_host(number: int, *forks: str) -> None:
     environment = dict(os.environ)
-    environment["TMPDIR"] = tempfile.gettempdir()  # what it leaves there is removed with this test
-    # Whoever is killed saves no measurements, so nobody measures.
+    environment["TMPDIR"] = tempfile.gettempdir()  # files that it leaves are removed with this test
+    # A killed process saves no coverage, so none is measured.
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
     process = await trio.lowlevel.open_process(
         [sys.executable, str(HERE / "host.py"), str(number), *forks],
@@ -151,7 +151,7 @@ async def wait() -> str:
 
 @pytest.mark.slow
 async def test_r12_a_host_that_was_suspended_finds_its_instances_again(tmp_path: Path) -> None:
-    """The silence of a host proves nothing: only its end does."""
+    """The silence of a host proves nothing: only the end of its process does."""
     (tmp_path / "host.py").write_text(SUSPENDED)
     (tmp_path / "waiting.py").write_text(WAITING)
     async with trio.open_nursery() as nursery:
@@ -168,7 +168,7 @@ async def test_r12_a_host_that_was_suspended_finds_its_instances_again(tmp_path:
         assert host.stdout is not None
         assert await line_of(host.stdout) == b"ready\n"
         host.send_signal(signal.SIGSTOP)
-        await trio.sleep(1.5)  # thirty heartbeats; time of real processes, which no clock can set
+        await trio.sleep(1.5)  # thirty heartbeats; processes have no virtual clock
         host.send_signal(signal.SIGCONT)
         await host.stdin.send_all(b"\n")
         assert await line_of(host.stdout) == b"well\n"

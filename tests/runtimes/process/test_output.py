@@ -1,4 +1,4 @@
-"""Reading what instances write: all of it, in order, and nobody waits for it but its writer."""
+"""Reading the output of instances: complete, in order, and without delays for other instances."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @attrs.define
 class Written:
-    """A pipe whose reading end is an output.
+    """A pipe whose read end is an output.
 
     Attributes:
-        output: what reads it.
-        writer: our end of it.
-        tail: where its lines are kept.
-        size: how many bytes were written.
+        output: the object that reads it.
+        writer: the write end.
+        tail: the lines that are kept.
+        size: number of bytes written.
     """
 
     output: Output
@@ -43,11 +43,11 @@ class Written:
 
     @property
     def handled(self) -> int:
-        """How many lines have been made of it."""
+        """Number of lines handled so far."""
         return self.tail.lines[-1].number if self.tail.lines else 0
 
     def write(self, data: bytes) -> None:
-        """As much of it as the pipe takes now."""
+        """Write as much of the data as the pipe takes now."""
         while data:
             try:
                 count = os.write(self.writer, data)
@@ -57,7 +57,7 @@ class Written:
             data = data[count:]
 
     def unread(self) -> int:
-        """How many bytes are still in the pipe."""
+        """Number of bytes still in the pipe."""
         (found,) = struct.unpack("i", fcntl.ioctl(self.writer, termios.FIONREAD, bytes(4)))
         return int(found)
 
@@ -93,7 +93,7 @@ async def test_empty_lines_leave_everybody_a_turn_and_fill_the_pipe_of_their_wri
         async def look_on() -> None:
             while True:
                 handled.append(pipe.handled)
-                # What was taken out of the pipe is one read, and beyond that only what was handled.
+                # One read was taken out of the pipe, and otherwise only the handled bytes.
                 assert pipe.size - pipe.unread() - handled[-1] <= READ_BYTES
                 if reads == "while it runs" and handled[-1] == pipe.size:
                     pipe.output.close()
@@ -108,13 +108,13 @@ async def test_empty_lines_leave_everybody_a_turn_and_fill_the_pipe_of_their_wri
                 await pipe.output.finish()
                 nursery.cancel_scope.cancel()
         assert pipe.handled == pipe.size
-        # Of two tasks each has its turn in every pass of Trio's, now one first, now the other.
+        # Of two tasks, each runs once in every pass of Trio, in random order.
         assert max(after - before for before, after in pairwise(handled)) <= 2 * LINES_AT_ONCE
 
 
 @pytest.mark.parametrize("closed", [False, True])
 async def test_no_line_is_lost_wherever_a_turn_ends(closed: bool, seed: random.Random) -> None:
-    """It is read while it runs, up to any turn, and then finished."""
+    """The output is read while the process runs, up to any turn, and then finished."""
     sent = [b"x" * seed.choice([0, 0, 0, 1, 10, 200]) for _ in range(500)]
     expected = [text.decode() for text in sent] + ["no end"]
     for _ in range(10):

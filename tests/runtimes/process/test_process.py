@@ -1,4 +1,4 @@
-"""The life of a process: how it starts, what it is given, how it ends."""
+"""The lifecycle of a process: start, inheritance, output, end."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ async def test_an_instance_that_leaves_by_itself_is_drained_and_gone() -> None:
         await call(instance, "leave")
         with trio.fail_after(PATIENCE_SECONDS):
             assert await instance.wait_exited() == 0
-        # The second, if farewell and end of connection arrived together.
+        # The second status, if CLOSE and the end of the connection arrived together.
         assert host.states()[-2:] in (["draining", "exited"], ["unhealthy", "exited"])
 
 
@@ -228,7 +228,7 @@ async def test_an_instance_that_leaves_and_stays_is_killed() -> None:
         await call(instance, "leave", b"but stay")
         with trio.fail_after(PATIENCE_SECONDS):
             assert await instance.wait_exited() == -signal.SIGKILL
-        # The second, if farewell and end of connection arrived together.
+        # The second status, if CLOSE and the end of the connection arrived together.
         reason = instance.history[-1].reason
         assert "it left its host and did not end" in reason or "did not reconnect" in reason
 
@@ -266,13 +266,13 @@ async def test_a_host_that_stood_still_blames_nobody() -> None:
         host.ready(worker()) as instance,
     ):
         for _ in range(4):
-            time.sleep(0.25)  # five heartbeats, in which this loop hears and sends nothing
+            time.sleep(0.25)  # five heartbeats, in which this loop receives and sends nothing
             await trio.sleep(0.01)
             assert await call(instance, "echo", b"still there") == b"still there"
         assert instance.state is InstanceState.READY
 
 
-# -- what cannot be started -------------------------------------------------------------------
+# -- failing starts ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ async def test_without_a_thread_nothing_starts(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_limit_that_cannot_be_set_fails_the_start() -> None:
     settings = ProcessSettings(command=("true",), limits=ResourceLimits(open_files=2**40))
-    # Whom the kernel would refuse a limit above the host's own is told so before.
+    # A limit that the kernel would refuse, above the host's own, is reported before the start.
     expected = SpawnFailed if os.geteuid() == 0 else ConfigurationError
     with nothing_left():
         async with open_host() as host:
@@ -375,7 +375,7 @@ async def test_the_number_of_instances_can_be_bounded() -> None:
             pass
 
 
-# -- what it is given -------------------------------------------------------------------------
+# -- environment and resources ----------------------------------------------------------------
 
 
 async def test_s15_limits_hold_before_the_first_instruction() -> None:
@@ -466,7 +466,7 @@ async def test_each_local_transport_will_do(transport: str) -> None:
         assert await call(instance, "echo", b"hello") == b"hello"
 
 
-# -- what it writes ---------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------
 
 
 async def test_output_is_drained_whatever_it_is() -> None:
@@ -489,7 +489,7 @@ os.write(2, b"\\nend")
 
 
 async def test_an_escaped_grandchild_with_our_pipes_holds_up_nobody() -> None:
-    # In a session of its own, once it has one, it is not found; and it keeps stdout open.
+    # Once it has a session of its own, it is not found; and it keeps stdout open.
     code = """
 setsid sh -c 'echo $$; : >escaped; exec sleep 1000' &
 until [ -e escaped ]; do :; done

@@ -1,4 +1,4 @@
-"""S2, S3, S14, S15: what a process is given, who may speak for it, and what nobody gets to see."""
+"""S2, S3, S14, S15: what a process inherits, who may connect for it, and what stays hidden."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def descriptors_of(pid: int) -> dict[int, str]:
     found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed between the two looks at it
+        with suppress(FileNotFoundError):  # closed between listing and reading
             found[int(entry.name)] = os.readlink(entry)
     return found
 
@@ -51,7 +51,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def forms(secret: Secret) -> list[bytes]:
-    """What a secret looks like when it leaks."""
+    """Return the forms in which a secret might leak."""
     raw = secret.reveal()
     return [raw, raw.hex().encode(), raw.hex().upper().encode(), repr(raw)[2:-1].encode()]
 
@@ -67,10 +67,10 @@ def secret_of(host: Host, instance: Instance) -> Secret:
 
 @pytest.fixture
 def bare_interpreter(tmp_path: Path) -> str:
-    """What an agent's interpreter would see, without an interpreter that opens files of its own."""
+    """Return a script in place of an interpreter that records what an interpreter would inherit."""
     path = tmp_path / "python"
-    # The shell of a script has that script open; the inner one has nothing, and stops before it opens
-    # anything: a program that is being executed has its libraries open for a moment.
+    # The outer shell has its script open. The inner one has nothing open, and stops before it opens
+    # anything: a starting program has its libraries open for a moment.
     path.write_text("#!/bin/sh\nexec sh -c 'echo begun; kill -STOP $$'\n")
     path.chmod(0o755)
     return str(path)
@@ -93,7 +93,7 @@ async def test_s15_a_process_gets_its_pipes_and_nothing_else(
         pass_environment=("PASSED_ON", "NOT_THERE"),
     )
     with open(os.devnull) as leak:
-        os.set_inheritable(leak.fileno(), True)  # and does not get there all the same
+        os.set_inheritable(leak.fileno(), True)  # and is not inherited all the same
         async with open_host() as host, host.run(settings) as instance:
             with listening() as lines:
                 await lines.wait_for("begun")
@@ -123,7 +123,7 @@ async def test_s15_a_process_gets_its_pipes_and_nothing_else(
             assert os.getsid(instance.pid) == os.getpgid(instance.pid) == instance.pid
             cwd = os.readlink(f"/proc/{instance.pid}/cwd")
             assert Path(cwd).name.startswith("spear-")
-            await instance.kill()  # stopped as it is, it would not notice SIGTERM
+            await instance.kill()  # a stopped process would not notice SIGTERM
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ async def test_s2_only_the_process_itself_may_connect() -> None:
     async with open_host() as host, host.run(shell("echo begun; exec sleep 1000")) as instance:
         endpoint = host.factory.manager.endpoint(instance.id)
         assert endpoint is not None
-        # Of the same user, with the right secret: refused before it is asked for anything.
+        # A process of the same user with the right secret is refused before any request.
         with pytest.raises(SpearError):
             async with (
                 connect(endpoint.address) as stream,
@@ -177,10 +177,10 @@ async def test_s2_nobody_may_connect_before_the_process_is_known(
     async with open_host() as host:
         async with host.run(worker()):
             pass
-        await the_guard()  # which is started once for all
+        await the_guard()  # one guard serves all
 
         def start(*arguments: object, **options: object) -> object:
-            # In the thread that starts the process, before it does.
+            # In the thread that starts the process, before the start.
             trio.from_thread.run(intrude, host)
             return popen(*arguments, **options)  # type: ignore[call-overload]  # passed on
 
@@ -208,7 +208,7 @@ async def test_s3_the_secret_is_neither_in_arguments_nor_in_the_environment() ->
             content = Path(f"/proc/{instance.pid}/{name}").read_bytes()
             assert content
             assert not any(form in content for form in forms(secret))
-        # Nor is it left in the pipe.
+        # The secret is not left in the pipe, either.
         lifeline = Path(f"/proc/{instance.pid}/cmdline").read_bytes().split(b"\0")[-2].decode()
         again = os.open(f"/proc/{instance.pid}/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
         with pytest.raises(BlockingIOError):
