@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def own_temporary_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Sockets and directories of this test, and of nobody else. Short, as a socket's path must be."""
-    tmp_path_factory.getbasetemp()  # pytest's own is not to be in there
+    """A short path for the sockets and directories of this test alone."""
+    tmp_path_factory.getbasetemp()  # pytest makes its own base directory elsewhere
     path = tempfile.mkdtemp(prefix="rt-")
     monkeypatch.setattr(tempfile, "tempdir", path)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)

@@ -1,4 +1,4 @@
-"""What the tests of the runtimes share: workers, and the proof that nothing of them is left."""
+"""Helpers of the runtimes' tests: workers, and checks that nothing of them is left."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ HERE = Path(__file__).parent
 WORKER = str(HERE / "worker.py")
 
 PATIENCE_SECONDS = 15.0
-"""For whatever must happen soon, on a machine that is busy with something else."""
+"""Seconds within which an event must happen, on a busy machine."""
 
 
 def worker(*arguments: str, environment: Mapping[str, str] | None = None) -> ProcessSettings:
-    """A process of ``worker.py``."""
+    """Return settings for a process of ``worker.py``."""
     return ProcessSettings(
         command=(sys.executable, WORKER, "{bootstrap_fd}", *arguments),
         environment=environment or {},
@@ -59,24 +59,24 @@ def worker(*arguments: str, environment: Mapping[str, str] | None = None) -> Pro
 
 
 def python(code: str) -> ProcessSettings:
-    """A process of Python code, which finds the number of the bootstrap descriptor in sys.argv[1]."""
+    """Return settings for a process of Python code; sys.argv[1] has the bootstrap descriptor's number."""
     return ProcessSettings(command=(sys.executable, "-c", code, "{bootstrap_fd}"))
 
 
 def shell(code: str) -> ProcessSettings:
-    """A process of shell code."""
+    """Return settings for a process of shell code."""
     return ProcessSettings(command=("/bin/sh", "-c", code))
 
 
 @attrs.define
 class Host:
-    """A runtime with its factory, and what its instances told."""
+    """A runtime with its factory, and the events of its instances."""
 
     factory: CommunicationFactory
     runtime: ProcessRuntime
     events: list[InstanceEvent] = attrs.Factory(list)
     template: ProcessTemplate | None = None
-    """Starts what is run from now on, whatever its settings."""
+    """Template of all further instances, whatever their settings; None starts each by its settings."""
 
     @asynccontextmanager
     async def run(
@@ -106,7 +106,7 @@ class Host:
 
     @asynccontextmanager
     async def forking(self, settings: ProcessSettings) -> AsyncIterator[ProcessTemplate]:
-        """Everything that is run in the block is forked."""
+        """Fork all instances that are started inside the block."""
         opening = self.runtime.open_template(settings, self.factory, several=True)
         async with opening as template:
             assert isinstance(template, ProcessTemplate)
@@ -126,7 +126,7 @@ class Host:
             yield instance
 
     def states(self, name: str = "worker") -> list[str]:
-        """What became of an instance."""
+        """Return the states of an instance so far."""
         return [each.state.value for each in self.events if each.instance_id.name == name]
 
 
@@ -137,7 +137,7 @@ async def open_host(limits: HostLimits | None = None) -> AsyncIterator[Host]:
 
 
 async def call(instance: Instance, function: str, payload: bytes = b"") -> bytes:
-    """Call as a spearlet would: a loss is explained by the instance."""
+    """Call like a spearlet: the instance explains a lost connection."""
     assert instance.channel is not None
     try:
         return bytes((await instance.channel.request(function, payload)).payload)
@@ -146,7 +146,7 @@ async def call(instance: Instance, function: str, payload: bytes = b"") -> bytes
 
 
 class Lines(logging.Handler):
-    """Hears what instances write, as soon as the host does."""
+    """A log handler that receives the output of instances as soon as the host does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Lines(logging.Handler):
         self._more = trio.Event()
 
     async def wait_for(self, text: str, times: int = 1) -> str:
-        """Wait for so many lines that contain ``text``; returns the last one."""
+        """Wait for so many lines that contain ``text``; return the last one."""
         with trio.fail_after(PATIENCE_SECONDS):
             while len(found := [each for each in self.texts if text in each]) < times:
                 await self._more.wait()
@@ -168,7 +168,7 @@ class Lines(logging.Handler):
 
 @contextmanager
 def listening(name: str = "spear.instances") -> Iterator[Lines]:
-    """What instances write while the block runs."""
+    """Record the output of instances while the block runs."""
     logger = logging.getLogger(name)
     lines, before = Lines(), logger.level
     logger.addHandler(lines)
@@ -182,7 +182,7 @@ def listening(name: str = "spear.instances") -> Iterator[Lines]:
 
 @attrs.define(eq=False, kw_only=True)
 class Spoiled(Runtime):
-    """Runs agents in this process, as a runtime of another distribution with a fault in its bodies."""
+    """A runtime that runs agents in this process, with a fault in its bodies."""
 
     name: ClassVar[str] = "spoiled"
     settings_class: ClassVar[type[RuntimeSettings]] = MemorySettings
@@ -211,12 +211,12 @@ class SpoiledTemplate(InstanceTemplate):
 
 
 MOST_SELECTED = 1024
-"""``select.select`` takes the numbers below this one."""
+"""``select.select`` takes only descriptors below this number."""
 
 
 @contextmanager
 def high_numbers() -> Iterator[None]:
-    """Every descriptor that is opened in the block has a number that ``select.select`` refuses."""
+    """Give every descriptor that is opened in the block a number that ``select.select`` refuses."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MOST_SELECTED
     if soft < wanted:
@@ -234,11 +234,11 @@ def high_numbers() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-# -- what is there ----------------------------------------------------------------------------
+# -- checks of processes, descriptors and files -----------------------------------------------
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not count."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -247,7 +247,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def wait_dead(pidfd: int) -> None:
-    """Wait until the process behind ``pidfd`` has ended, and close it."""
+    """Wait until the process behind ``pidfd`` has ended, and close the pidfd."""
     try:
         await trio.lowlevel.wait_readable(pidfd)
     finally:
@@ -255,7 +255,7 @@ async def wait_dead(pidfd: int) -> None:
 
 
 def children() -> set[int]:
-    """Our children, zombies included."""
+    """Return the pids of the children of this process, zombies included."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError):  # a thread that ended meanwhile
@@ -266,27 +266,28 @@ def children() -> set[int]:
 def descriptors() -> dict[int, str]:
     found = {}
     for fd in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that listed them
+        with suppress(FileNotFoundError):  # the descriptor of the listing itself
             found[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
     return found
 
 
 def no_signals(mask: str) -> bool:
-    """Whether a mask of /proc/PID/status is empty, but for the two signals that glibc keeps for itself.
+    """Return whether a signal mask of /proc/PID/status is empty, except for glibc's two reserved signals.
 
-    Nobody can set those. What posix_spawn has started, as make does, ignores them with all its children.
+    No program can set the two. Processes started by posix_spawn, as by make, ignore them, as do their
+    children.
     """
     return not int(mask, 16) & ~(1 << 32 - 1 | 1 << 33 - 1)
 
 
 def private_files() -> set[str]:
-    """Directories and sockets that Spear makes for instances; see conftest.py."""
+    """Return the directories and sockets that Spear makes for instances; see conftest.py."""
     return {str(path) for path in Path(tempfile.gettempdir()).rglob("*")}
 
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Expect that the block leaves no child, no descriptor, no socket and no directory behind."""
+    """Assert that the block leaves no child, no descriptor, no socket and no directory behind."""
     before = children(), descriptors(), private_files()
     yield
     after = children(), descriptors(), private_files()
@@ -296,7 +297,7 @@ def nothing_left() -> Iterator[None]:
 
 
 def guards(host: int) -> dict[int, int]:
-    """The guards of a host, and how many descriptors each has."""
+    """Return the guards of a host, with the number of descriptors of each."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
@@ -314,7 +315,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def the_guard(*before: int) -> int:
-    """The pid of our guard, as soon as there is one besides ``before`` and it has been started."""
+    """Return the pid of this host's guard, as soon as a guard other than ``before`` has started."""
     limiter = trio.to_thread.current_default_thread_limiter()
     await until(lambda: guards(os.getpid()).keys() - {*before} and not limiter.borrowed_tokens)
     await trio.testing.wait_all_tasks_blocked()
@@ -323,12 +324,12 @@ async def the_guard(*before: int) -> int:
 
 
 UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""In front of a command: it is the first process of a namespace."""
+"""A prefix that makes a command the first process of a namespace."""
 
 
 @functools.cache
 def can_be_first() -> bool:
-    """Whether we may make a namespace of processes."""
+    """Return whether this process may create a namespace of processes."""
     try:
         return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """A host that will be killed: ``host.py NUMBER [FORK]`` starts so many workers of every difficult kind.
 
-When all of them do what they are there for, it forks in the way that FORK names, and prints two lists as
-one line of JSON: the pids of workers and their children, and of the copies of this process. Then it waits
-for its end.
+When all workers are busy as intended, the host forks in the way that FORK names, and prints two lists as
+one line of JSON: the pids of workers and their children, and the pids of copies of the host. Then it
+waits to be killed.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ async def hold_gil(body: bytes) -> None:
 """
 DAY_SECONDS = 24 * 3600
 KEPT: list[object] = []
-"""What would take copies along when it is collected."""
+"""Objects that would be cleaned up in a copy if they were collected."""
 
 
 def stay() -> None:
-    """In a copy: keep all that it has, and do nothing."""
+    """Run in a copy: keep all descriptors, and do nothing."""
     while True:
         time.sleep(DAY_SECONDS)
 
@@ -57,7 +57,7 @@ def fork() -> int:
 
 
 def fork_in_c() -> int:
-    """A fork that Python does not notice."""
+    """Fork without Python's notice."""
     pid = ctypes.PyDLL(None).fork()
     if pid == 0:
         stay()
@@ -79,7 +79,7 @@ def ask_a_fork_server() -> int:
 
 
 def become_a_daemon() -> int:
-    """Go on in a grandchild. The host is who has begun, and it ends."""
+    """Continue in a grandchild, while the original process, which is the host, exits."""
     reader, writer = os.pipe()
     if os.fork():
         return int(os.read(reader, 100))
@@ -110,7 +110,7 @@ async def main() -> None:
     kinds = ["busy", "hold_gil", "grandchild", "wait", "foreign", "agent", "forked"]
     program = ProcessSettings(target=str(agent))
     settings = {"foreign": shell(FOREIGN), "agent": program, "forked": program}
-    # A busy worker answers no heartbeats, and a foreign one does not log in; here they may.
+    # Here a busy worker may miss heartbeats, and a foreign one may never log in.
     limits = HostLimits(
         wire=WireLimits(heartbeat_misses=10_000, call_seconds=3600),
         timeouts=InstanceTimeouts(startup_seconds=3600),
@@ -120,7 +120,7 @@ async def main() -> None:
         opening = host.runtime.open_template(program, host.factory, several=True)
         template = await stack.enter_async_context(opening)
         assert isinstance(template, ProcessTemplate)
-        # They become busy last, so that they do not slow down those that are still starting.
+        # They become busy last, so that they do not slow down others that are still starting.
         busy: list[tuple[Instance, str]] = []
         for kind in sorted((kinds * count)[:count], key=lambda kind: kind == "foreign"):
             number = len(pids)
@@ -142,7 +142,7 @@ async def main() -> None:
                     busy.append((instance, "hold_gil"))
             assert instance.pid is not None
             pids.append(instance.pid)
-        # The zygote itself, what it has forked ahead, and the instances that it has forked.
+        # The zygote, its pre-forked processes, and the instances that it has forked.
         pid = template.statistics().pid
         assert pid is not None
         pids += [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]

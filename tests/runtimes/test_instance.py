@@ -1,4 +1,4 @@
-"""The life of an instance, with a body that does whatever a test wants to see survived."""
+"""The lifecycle of an instance, with a body that misbehaves as a test wants."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Body(InstanceBody):
-    """Ends when it is killed, if it can be."""
+    """A body that ends when it is killed, if it can be killed."""
 
     def __init__(self, *, can_die: bool = True, kill_takes: float = 0.0) -> None:
         self.description = "a body"
@@ -70,7 +70,7 @@ class Body(InstanceBody):
 
 
 class RemoteBody(Body):
-    """Learns of its end by watching, as a Pod does; whatever it is asked takes a while."""
+    """A body that notices its end by watching, as for a Pod; each operation takes a while."""
 
     def __init__(self, *, kill_takes: float = 0.5) -> None:
         super().__init__(kill_takes=kill_takes)
@@ -269,7 +269,7 @@ async def test_waiting_is_a_checkpoint_and_can_be_cancelled() -> None:
 
 async def test_instances_are_made_by_runtimes_only() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
-        Instance()  # type: ignore[call-arg]  # the metaclass asks for nothing, and refuses
+        Instance()  # type: ignore[call-arg]  # the metaclass takes no arguments, and refuses
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_exit_statuses_are_told_in_words(exit_status: int | None, words: str) ->
 
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
-    gone = 2**22 + 1  # more than the largest pid
+    gone = 2**22 + 1  # larger than any pid
     assert read_metrics(gone) is None
     assert not is_runnable(gone)
     assert not Pulse(gone).is_busy()
@@ -296,7 +296,7 @@ def test_a_process_that_is_gone_uses_nothing() -> None:
 def test_a_process_that_waits_for_a_processor_is_runnable_and_one_that_waits_for_input_is_not() -> (
     None
 ):
-    """However little of a processor it gets, so that a starved instance is not taken for dead."""
+    """A process is runnable however little CPU time it gets, so a starved one does not count as dead."""
     program = (
         "import sys; print(flush=True); sys.stdin.read(1); print(flush=True)\nwhile True: pass"
     )
@@ -307,11 +307,11 @@ def test_a_process_that_waits_for_a_processor_is_runnable_and_one_that_waits_for
         try:
             process.stdout.readline()
             while is_runnable(process.pid):
-                pass  # it goes to sleep
+                pass  # the process goes to sleep
             process.stdin.write(b"x")
             process.stdin.flush()
             process.stdout.readline()
-            # From here on it computes, or waits for its turn to.
+            # From here on it computes, or waits for a CPU.
             assert all(is_runnable(process.pid) for _ in range(100))
         finally:
             process.kill()
@@ -376,7 +376,7 @@ async def test_an_endpoint_is_not_left_behind_by_a_failed_launch() -> None:
 
 
 class FaultyBody(Body):
-    """Has a bug in one of its methods."""
+    """A body with a bug in one of its methods."""
 
     def __init__(self, where: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is kept and told of an instance's output: bounded, readable, harmless."""
+"""The kept output of instances: bounded, readable, harmless."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_flood_costs_no_memory(flood: bytes) -> None:
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # One byte may have become the four characters of an escape, and a line has its object.
+    # One byte may have become an escape of four characters, and each line has its object.
     assert most < 16 * limits.log_tail_bytes
 
 

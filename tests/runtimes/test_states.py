@@ -1,4 +1,4 @@
-"""The table of an instance's states, and the book that keeps to it."""
+"""The table of an instance's states, and the object that enforces it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ S = InstanceState
 
 
 def ways() -> dict[InstanceState, list[InstanceState]]:
-    """The shortest way from the beginning to each state."""
+    """Return the shortest path from the initial state to each state."""
     found: dict[InstanceState, list[InstanceState]] = {S.CREATED: []}
     queue = [S.CREATED]
     while queue:
@@ -57,8 +57,8 @@ async def test_each_move_is_allowed_or_changes_nothing(
 
 
 def test_r28_started_comes_before_exited_before_deleted_on_every_way() -> None:
-    # From the table alone: what has started cannot be deleted but through EXITED, and nothing
-    # comes back from there.
+    # From the table alone: an instance that has started can be deleted only through EXITED, and cannot
+    # leave EXITED for another state.
     def after(state: InstanceState, avoided: InstanceState | None = None) -> set[InstanceState]:
         reached: set[InstanceState] = set()
         queue = [state]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def bytewise(data: bytes) -> list[bytes]:
-    """Each byte on its own, but for the inside of long payloads, where one is like the other."""
+    """Return each byte on its own, except inside of long payloads, where all bytes are alike."""
     pieces: list[bytes] = []
     while data:
         end = 8 + int.from_bytes(data[:8], "little")
@@ -29,13 +29,13 @@ def bytewise(data: bytes) -> list[bytes]:
 
 @pytest.fixture(scope="session", autouse=True)
 def set_up_the_c_library() -> None:
-    """It is done once in a process, with 31 MiB; not while a test measures memory."""
+    """Allocate the 31 MiB that a process needs once, before a test measures memory."""
     keep_freed_memory()
 
 
 @pytest.fixture(params=["whole", "bytewise", "random"])
 def cut(request: pytest.FixtureRequest, seed: random.Random) -> Cut:
-    """Each way in which bytes can arrive."""
+    """Each way of cutting bytes."""
     cuts: dict[str, Cut] = {
         "whole": uncut,
         "bytewise": bytewise,

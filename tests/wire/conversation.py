@@ -1,7 +1,7 @@
-"""One conversation that shows every type of frame, for the document and for the corpus.
+"""A conversation that shows every type of frame, for the document and for the corpus.
 
-Each step is what one end says. It can be performed by two ends of today, which gives the golden frames
-of docs/wire.md; and either end can be played against bytes that were recorded from an earlier version.
+Each step is a message of one end. Two current ends can perform the steps, which gives the golden frames
+of docs/wire.md. Either end can also be played against bytes that an earlier version has recorded.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ INSTANCE: Final = InstanceId("process", "example", 1)
 HOST_NONCE: Final = b"\xa0" * 32
 AGENT_NONCE: Final = b"\xb0" * 32
 
-# Said in full, so that the frames do not depend on what the defaults happen to be.
+# Given in full, so that the frames do not depend on the defaults.
 LIMITS: Final = WireLimits(
     fragment_bytes=256 * KIB,
     max_message_bytes=32 * MIB,
@@ -76,17 +76,17 @@ HOST_TEXT: Final = host_text(1, INSTANCE, HOST_NONCE, AGENT_NONCE)
 
 
 def derived_session() -> Secret:
-    """The key that resumes this session."""
+    """Return the key that resumes this session."""
     return derive_session(SECRET, HOST_NONCE, AGENT_NONCE)
 
 
 PARTS: Final = b"0123456789"
-"""A payload that is sent in three parts, though it need not be."""
+"""A payload that is sent in three fragments, although it is small."""
 
 
 @attrs.frozen
 class Said:
-    """A step: who said what in which frames, and what the other end made of it."""
+    """A step: the sender, the frames, and their meaning for the other end."""
 
     who: str
     what: str
@@ -175,11 +175,11 @@ STEPS: Final[list[tuple[str, str, Action]]] = [
     ("host", "leaves, having taken calls up to 2",
      lambda end: end.connection.send_control(Kind.CLOSE, head={"reason": "drain", "last": 2})),
 ]  # fmt: skip
-"""What is said once the connection is open."""
+"""The steps after the connection is open."""
 
 
 def handshake() -> list[Said]:
-    """What is said before."""
+    """Return the steps of the handshake."""
     request = AuthRequest(
         1, INSTANCE, AGENT_NONCE, SECRET.prove(AGENT_TEXT), limits=LIMITS, client="example/1.0"
     )
@@ -194,7 +194,7 @@ def handshake() -> list[Said]:
 
 
 def in_other_shapes() -> list[Said]:
-    """Frames that take more bytes or more time to provoke than a document has room for."""
+    """Return frames that would take too many bytes or too much time to provoke in the document."""
     parts = in_parts(FrameType.EXECUTION_REQUEST, 7, PARTS, 4, 4)
     credit = FrameType.CREDIT
     error = {"message": "100 calls are open"}
@@ -210,7 +210,7 @@ def in_other_shapes() -> list[Said]:
 
 
 def with_segments() -> list[Said]:
-    """What ends say that have agreed on segments."""
+    """Return the steps between ends that have agreed on segments."""
     features = (SEGMENTS,)
     request = AuthRequest(
         1,
@@ -264,7 +264,7 @@ def open_ends() -> tuple[WireEnd, WireEnd]:
 
 
 def converse() -> list[Said]:
-    """Perform the steps with two ends of today."""
+    """Perform the steps with two current ends."""
     host, agent = open_ends()
     said = []
     for who, what, act in STEPS:
@@ -278,7 +278,7 @@ def converse() -> list[Said]:
 
 
 def replay(role: Role, recorded: Iterable[Said]) -> None:
-    """Play one end against what the other end has said once."""
+    """Play one end against the recorded messages of the other end."""
     host, agent = open_ends()
     end = host if role is Role.HOST else agent
     me = role.value
@@ -298,7 +298,7 @@ def replay(role: Role, recorded: Iterable[Said]) -> None:
 
 
 def to_text(conversation: Iterable[Said]) -> str:
-    """A conversation as it is kept: a line for each step, frame and meaning."""
+    """Return a conversation as text: a line for each step, frame and meaning."""
     lines = []
     for said in conversation:
         lines.append(f"{said.who}: {said.what}")
@@ -308,7 +308,7 @@ def to_text(conversation: Iterable[Said]) -> str:
 
 
 def from_text(text: str) -> list[Said]:
-    """The opposite. Lines that begin with # are remarks."""
+    """Parse the text of a conversation. Lines that begin with # are comments."""
     conversation: list[Said] = []
     for line in text.splitlines():
         if line.startswith("    = "):

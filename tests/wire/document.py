@@ -1,7 +1,7 @@
-"""The parts of docs/wire.md that are made from the code: diagrams, tables, golden frames.
+"""The parts of docs/wire.md that are generated from the code: diagrams, tables, golden frames.
 
-``python -m tests.wire.document`` writes them into the document; test_document.py fails as long as
-somebody has to do that. Each part stands between two comments that name it.
+``python -m tests.wire.document`` writes them into the document; test_document.py fails if they are out of
+date. Each part is between two comments that name it.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ RECORD: Final = BootstrapRecord(
 )
 
 COLUMNS: Final = 96
-"""Where hexadecimal lines break: 48 bytes."""
+"""Length of lines with hexadecimal digits: 48 bytes."""
 
 
 # -- diagrams -------------------------------------------------------------------------------------
 
 
 def diagram(sends: ConnectionTable | CallTable, receives: ConnectionTable | CallTable) -> str:
-    """A table as a Mermaid state diagram: ! before what is sent, ? before what is received."""
+    """Return a table as a Mermaid state diagram: ! before frames sent, ? before frames received."""
     arrows: dict[tuple[str, str], list[str]] = {}
     states = list(sends.items())
     for state, moves in states:
@@ -210,7 +210,7 @@ def hexadecimal(data: bytes) -> list[str]:
 
 
 def diagnostic(value: HeadValue) -> str:
-    """CBOR's diagnostic notation (RFC 8949, section 8)."""
+    """Return a value in CBOR's diagnostic notation (RFC 8949, section 8)."""
     if isinstance(value, bytes):
         return f"h'{value.hex()}'"
     if isinstance(value, list):
@@ -221,7 +221,7 @@ def diagnostic(value: HeadValue) -> str:
 
 
 def explained(frame: bytes) -> str:
-    """The body of a frame as a generic CBOR decoder sees it, its first item in hexadecimal."""
+    """Return a frame's body as a generic CBOR decoder sees it, its first item in hexadecimal."""
     first, *rest = cbor2.loads(frame[8:])
     return f"[0x{first:04x}, {', '.join(map(diagnostic, rest))}]"
 
@@ -260,7 +260,7 @@ def proofs() -> str:
 
 
 def parts() -> dict[str, str]:
-    """Everything that is made, by name."""
+    """Return all generated parts, by name."""
     return {
         **diagrams(),
         "frame types": type_table(),
@@ -282,7 +282,7 @@ PART: Final = re.compile(r"<!-- made: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def remade(text: str) -> str:
-    """The document with all its parts as they should be."""
+    """Return the document with all its parts up to date."""
     made = parts()
 
     def fill(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Frames by hand, ends of connections without a handshake, and events that can be compared."""
+"""Frames made by hand, ends of connections without a handshake, and events that can be compared."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SMALL = WireLimits(
 
 
 class Lent:
-    """A payload that has been lent."""
+    """A payload that has been lent to the peer."""
 
     def __init__(self, memory: Memory, number: int, payload: bytes) -> None:
         self._memory = memory
@@ -61,10 +61,10 @@ class Lent:
 
 
 class Memory:
-    """Lends what is large enough, as long as there are numbers; without a kernel.
+    """A lender of large payloads, as long as there are numbers, without the kernel.
 
     Attributes:
-        lent: what the peer has, by number.
+        lent: payloads that the peer has, by number.
     """
 
     def __init__(self, least_bytes: int = 1024, most: int = 4) -> None:
@@ -87,7 +87,7 @@ class Memory:
 
 
 class Passed:
-    """What has come beside the bytes of a frame, and whose turn it is."""
+    """A payload that was passed beside the bytes of its frame, and the number it was claimed as."""
 
     def __init__(self, payload: bytes, problem: str = "") -> None:
         self.payload = payload
@@ -112,7 +112,7 @@ def frame(
     payload: bytes = b"",
     head: Head | None = None,
 ) -> bytes:
-    """The bytes of one frame."""
+    """Return the bytes of one frame."""
     encoded = None if head is None else encode_head(head)
     return pack_prefix(type_, flags, call_id, a, b, encoded, len(payload)) + payload
 
@@ -120,7 +120,7 @@ def frame(
 def raw_frame(
     head: bytes, payload: bytes = b"", *, type_: int = FrameType.SIGNAL, flags: int = 0
 ) -> bytes:
-    """A frame whose head is any bytes at all."""
+    """Return a frame whose head is any bytes."""
     return pack_prefix(type_, flags, 0, 0, 0, head, len(payload)) + payload
 
 
@@ -131,7 +131,7 @@ def request(call_id: int, payload: bytes = b"", flags: int = 0, head: Head | Non
 def first_fragment(
     type_: int, call_id: int, size: int, payload: bytes, flags: int = 0, a: int = 1
 ) -> bytes:
-    """The beginning of a payload of ``size`` bytes."""
+    """Return the first fragment of a payload of ``size`` bytes."""
     head: dict[str, HeadValue] = {"size": size}
     return frame(type_, flags | FRAGMENT | MORE, call_id, a, 0, payload, head)
 
@@ -142,7 +142,7 @@ def further_fragment(call_id: int, payload: bytes, *, is_last: bool) -> bytes:
 
 
 def in_parts(type_: int, call_id: int, payload: bytes, *sizes: int, flags: int = 0) -> list[bytes]:
-    """A payload as frames that hold so many bytes of it each, the last one what is left."""
+    """Return a payload as frames with so many bytes each; the last one has the rest."""
     parts = []
     start = 0
     for size in sizes:
@@ -157,7 +157,7 @@ def in_parts(type_: int, call_id: int, payload: bytes, *sizes: int, flags: int =
 
 
 def split_frames(data: bytes) -> list[bytes]:
-    """Whole frames, each with its length in front."""
+    """Split data into whole frames, each with its length prefix."""
     frames = []
     while data:
         end = 8 + int.from_bytes(data[:8], "little")
@@ -173,7 +173,7 @@ def open_end(
     *,
     is_trusting: bool = False,
 ) -> WireEnd:
-    """One end of a connection as it is after the handshake."""
+    """Return one end of a connection in the state after the handshake."""
     limits = limits or WireLimits()
     end = WireEnd(role, limits, is_trusting=is_trusting)
     end.connection.state = ConnectionState.OPEN
@@ -182,14 +182,14 @@ def open_end(
 
 
 def open_receiver(limits: WireLimits | None = None) -> Receiver:
-    """A receiver that takes every fragmented payload."""
+    """Return a receiver that admits every fragmented payload."""
     receiver = Receiver(limits or WireLimits())
     receiver.open(lambda *_: True)
     return receiver
 
 
 def receive(receiver: Receiver, pieces: Iterable[bytes]) -> list[Frame]:
-    """Feed pieces until they are used up or one is refused."""
+    """Feed pieces until all are used or one is refused; return the frames."""
     frames: list[Frame] = []
     for piece in pieces:
         if receiver.error is not None:
@@ -214,7 +214,7 @@ def start(
 
 
 def called(end: WireEnd) -> CalleeSide:
-    """The one call that has come in since events were last taken."""
+    """Return the one call that has come in since events were last taken."""
     (event,) = end.take_events()
     assert event[1] == FrameType.EXECUTION_REQUEST
     assert isinstance(event[0], CalleeSide)
@@ -228,7 +228,7 @@ def call_between(
     caller: WireEnd | None = None,
     payload: Payload = b"",
 ) -> tuple[CallerSide, CalleeSide]:
-    """Both ends of a call whose request has arrived."""
+    """Start a call; return both ends after its request has arrived."""
     caller = caller or pair.host
     outbound = start(caller, payload, flags)
     pair.pump()
@@ -239,16 +239,16 @@ Plain: TypeAlias = tuple[int | None, int, int, int, int, Head | None, bytes | li
 
 
 def plain(events: Iterable[Event]) -> list[Plain]:
-    """Events with the call's id in the place of the call."""
+    """Return events with the call's id in place of the call."""
     return [(None if call is None else call.id, *rest) for call, *rest in events]  # type: ignore[misc]  # mypy loses a tuple's length in an unpacking
 
 
 def types(events: Iterable[Event]) -> list[int]:
-    """What kinds of frames these events stand for."""
+    """Return the types of frames of these events."""
     return [event[1] for event in events]
 
 
 def call_of(event: Event) -> Call:
-    """The call that an event concerns."""
+    """Return the call of an event."""
     assert event[0] is not None
     return event[0]

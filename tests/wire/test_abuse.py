@@ -1,4 +1,4 @@
-"""What a peer may do to us that costs it little: churn, floods, and never reading.
+"""Cheap attacks by a peer: churn, floods, and never reading.
 
 Rows S8 and S9 of the guarantees. Time is a number here, so floods take none.
 """
@@ -36,7 +36,7 @@ CANCEL = FrameType.CANCEL
 
 
 class Clock:
-    """A time that the test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -46,7 +46,7 @@ class Clock:
 
 
 def policing(limits: WireLimits = LIMITS, *, is_trusting: bool = False) -> tuple[WireEnd, Clock]:
-    """A host, and its clock."""
+    """Return a host and its clock."""
     clock = Clock()
     end = WireEnd(Role.HOST, limits, clock, is_trusting=is_trusting)
     opened = open_end(Role.HOST, limits)
@@ -56,12 +56,12 @@ def policing(limits: WireLimits = LIMITS, *, is_trusting: bool = False) -> tuple
 
 
 def handled(end: WireEnd) -> list[CalleeSide]:
-    """The calls that have come in since events were last taken."""
+    """Return the calls that have come in since events were last taken."""
     return [event[0] for event in end.take_events() if isinstance(event[0], CalleeSide)]
 
 
 class Handlers:
-    """Handlers that run until they are told to end."""
+    """Handlers that run until they are cancelled."""
 
     def __init__(self, end: WireEnd) -> None:
         self._end = end
@@ -116,7 +116,7 @@ class TestChurn:
     def churn(
         self, rate: float, seconds: int, *, is_trusting: bool = False
     ) -> tuple[WireEnd, float]:
-        """Open and cancel at this rate, with handlers that stop at once."""
+        """Open and cancel calls at this rate, with handlers that stop at once."""
         end, clock = policing(is_trusting=is_trusting)
         handlers = Handlers(end)
         for n in range(int(rate * seconds)):
@@ -140,7 +140,7 @@ class TestChurn:
     def test_s8_more_than_that_is_cut_off(self, rate: int) -> None:
         end, when = self.churn(rate, 60)
         assert str(end.error) == "too many cancelled calls"
-        # The burst, then the second strike after another second of excess.
+        # The burst, then the second strike after another second above the rate.
         assert when <= (LIMITS.cancel_burst + 2 * LIMITS.cancels_per_second) / (rate - 100) + 0.1
 
     @pytest.mark.repetitive
@@ -282,7 +282,7 @@ CONTROL_FLOODS = [
 
 
 class TestFloods:
-    """S9: frames that cost us more than they cost the peer."""
+    """S9: frames that cost this side more than the peer."""
 
     @pytest.mark.parametrize("flood", CONTROL_FLOODS)
     def test_s9_each_kind_of_control_frame_is_counted(
@@ -299,7 +299,7 @@ class TestFloods:
         assert str(end.error) == "too many control frames"
         assert count == 100 + 10 + 1  # the burst, and the second strike
 
-    # Parts that are refused bring no time of their own: that of the last whole frame counts.
+    # Refused fragments have no time of their own: the time of the last whole frame counts.
     @pytest.mark.parametrize(
         "flood", [each for each in CONTROL_FLOODS if each is not late_items_in_parts]
     )
@@ -348,7 +348,7 @@ class TestFloods:
             )
             end.take_bytes()
         assert end.error is None
-        # What they did not use is not saved up beyond a burst.
+        # Unused tokens are saved only up to a burst.
         for _ in range(5_000):
             call = start(end)
             end.feed(frame(FrameType.EXECUTION_RESPONSE, 0, call.id))
@@ -365,8 +365,8 @@ class TestFloods:
     def test_s9_an_honest_end_that_reports_all_the_time_is_never_cut(
         self, seed: random.Random
     ) -> None:
-        """Five minutes of small and large reports of twenty calls, which end and begin, and a host that
-        stands still for seconds."""
+        """Five minutes of small and large reports of twenty calls, which end and begin, while the host
+        stops reading for seconds."""
         pair = ConnectionPair(host_limits=LIMITS, agent_limits=LIMITS)
         agent = pair.agent.connection
         calls = [call_between(pair)[1] for _ in range(20)]
@@ -439,7 +439,7 @@ class TestFloods:
 
 
 class Churn:
-    """Attackers that read nothing of what we send."""
+    """Attackers that read nothing that this side sends."""
 
     @staticmethod
     def refused_calls(end: WireEnd) -> Iterator[bytes]:
@@ -489,7 +489,7 @@ NEVER_READING = [
 def test_s9_a_peer_that_never_reads_cannot_grow_our_output(
     flood: Callable[[WireEnd], Iterator[bytes]],
 ) -> None:
-    """At a pace that earns no strike; either it is cut off, or what waits for it stays small."""
+    """The rate earns no strike. The peer is either cut off, or its unsent data stays small."""
     end, clock = policing()
     frames = flood(end)
     for n in range(20_000):

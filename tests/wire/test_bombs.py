@@ -1,6 +1,6 @@
-"""Values that are made to hurt whoever decodes them: what they cost, as a ratio (S6, and T7 of values).
+"""Values made to harm their decoder: their cost, as a ratio (S6, and T7 for values).
 
-A byte can be an empty list. The yardstick is an honest value of as many items as are allowed, decoded in
+A byte can be an empty list. The reference is an honest value with the allowed number of items, decoded in
 the same run.
 """
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 SIZE = 8 * MIB
 HUGE = (1 << 62) - 1
 PRIME = (1 << 61) - 1
-"""Python's hashes of integers are their remainders by this."""
+"""Python's hashes of integers are remainders modulo this prime."""
 
 MOST_TIME = 3
-"""Times the yardstick: about one, and room for a machine that does something else as well."""
+"""Limit in multiples of the reference; the usual ratio is about one, the rest is for a busy machine."""
 
 ITEM_BYTES = 128
-"""Of memory, at most, for each item of a value that is small enough: a map of one, in a map of one ..."""
+"""Most bytes of memory per item of an allowed value: a map of one, in a map of one ..."""
 
 
 def head(kind: int, number: int) -> bytes:
-    """The first bytes of a string, a list or a map, with the length in eight bytes."""
+    """Return the first bytes of a string, a list or a map, with the length in eight bytes."""
     return bytes([kind << 5 | 27]) + number.to_bytes(8, "big")
 
 
 def full(unit: bytes, size: int = SIZE) -> bytes:
-    """An array of so many units as fit."""
+    """Return an array of as many units as fit."""
     return head(4, size // len(unit)) + unit * (size // len(unit))
 
 
@@ -64,7 +64,7 @@ TOO_MANY: Final = {
     "big integers of themselves": b"\xc2" * SIZE,
     "the same key": head(5, SIZE // 2) + b"\x40\0" * (SIZE // 2),
 }
-"""More items than are allowed."""
+"""Values with more items than are allowed."""
 
 INVALID: Final = {
     "bytes that claim more": head(2, HUGE) + b"x" * SIZE,
@@ -76,7 +76,7 @@ INVALID: Final = {
     "the same key": head(5, 400_000) + b"\x40\0" * 400_000,
     "lists as keys": head(5, 200_000) + b"\x81\x01\0" * 200_000,
 }
-"""Few enough, but not what a value may be."""
+"""Invalid values with few items."""
 
 ALLOWED: Final = {
     "a big integer": b"\xc2" + head(2, SIZE) + b"\xff" * SIZE,
@@ -84,11 +84,11 @@ ALLOWED: Final = {
     "bytes": encode_value([bytes(SIZE)]),
     "texts": encode_value(["x" * 1000] * (SIZE // 1000)),
 }
-"""As large, and no bombs."""
+"""Values of the same size that are no bombs."""
 
 
 def cost(work: Callable[[], object]) -> float:
-    """CPU time, the better of two."""
+    """Return the CPU time of a function, the better of two."""
     took = []
     for _ in range(2):
         begun = thread_time()
@@ -157,7 +157,7 @@ def test_s6_what_is_merely_large_costs_less(name: str, yardstick: float) -> None
     ],
 )  # fmt: skip
 def test_s6_the_memory_of_the_worst_values_is_known(unit: bytes, items: int) -> None:
-    """A sixteenth of them, which shows the same."""
+    """Values of a sixteenth of the size, which show the same."""
     count = MAX_VALUE_ITEMS // 16 // items
     payload = full(unit, count * len(unit))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Calls over a connection: how they begin, how they end, and what may cross on the way."""
+"""Calls over a connection: how they begin and end, and frames that cross on the way."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class TestCalls:
     def test_small_calls_overtake_a_large_one(self, cut: Cut) -> None:
         pair = small_pair()
         large = start(pair.host, LARGE)
-        pair.transmit(pair.host)  # its first fragment
+        pair.transmit(pair.host)  # the first fragment of the request
         small = [start(pair.host, b"small") for _ in range(3)]
         pair.pump(cut)
         order = [call_of(event).id for event in pair.agent.events]
@@ -210,7 +210,7 @@ class TestCalls:
 
 
 class TestRefusals:
-    """Calls that are not taken."""
+    """Calls that are refused."""
 
     def test_the_callee_says_no_before_the_arguments_have_come(self, cut: Cut) -> None:
         pair = small_pair()
@@ -343,7 +343,7 @@ class TestRefusals:
 
 
 class TestOurOwnMistakes:
-    """What we ask for and the protocol does not allow: it raises, and nothing has happened."""
+    """Requests that the protocol does not allow raise, and change nothing."""
 
     def test_a_payload_larger_than_the_peer_takes(self) -> None:
         pair = small_pair()
@@ -384,12 +384,12 @@ class TestOurOwnMistakes:
         with pytest.raises(LocalProtocolError, match="8 calls are open"):
             start(pair.host)
         assert pair.host.connection.outbound_open == SMALL.max_calls
-        assert start(pair.agent).id == 2  # the peer's calls are counted apart
+        assert start(pair.agent).id == 2  # the peer's calls have ids of their own
 
     @pytest.mark.parametrize("payload", [b"", LARGE])
     @pytest.mark.parametrize("value", [object(), 2**70, "x" * 70_000])
     def test_a_head_that_cannot_be_sent(self, payload: bytes, value: object) -> None:
-        # The call was once counted for ever, and a large one failed where it was written.
+        # The call was once counted for ever, and a large one failed when it was written.
         pair = small_pair()
         call = CallerSide()
         with pytest.raises(ValueError, match="a head"):
@@ -398,7 +398,7 @@ class TestOurOwnMistakes:
         nothing_is_left(pair.host)
         assert not pair.host.outbox
         with pytest.raises(ValueError, match="a head"):
-            pair.host.connection.send_control(Kind.CLOSE, head={"reason": value})  # type: ignore[dict-item]  # as above
+            pair.host.connection.send_control(Kind.CLOSE, head={"reason": value})  # type: ignore[dict-item]  # that is the point
         assert pair.host.connection.state is ConnectionState.OPEN
         assert start(pair.host, call=call).id == 1
 
@@ -424,7 +424,7 @@ class TestOurOwnMistakes:
 
 
 class TestCancelling:
-    """A caller that wants no answer any more."""
+    """Calls that the caller cancels."""
 
     def test_an_unsent_call_is_over_at_once(self) -> None:
         pair = small_pair()
@@ -435,14 +435,14 @@ class TestCancelling:
         pair.pump()
         assert pair.agent.events == []
         nothing_is_left(*pair.ends)
-        assert pair.host.connection.cancel(call)  # again: it is still over
+        assert pair.host.connection.cancel(call)  # a second time: the call is still over
 
     def test_s8_a_sent_call_is_open_until_its_handler_has_ended(self, cut: Cut) -> None:
         pair = small_pair()
         call, inbound = call_between(pair)
         host, agent = pair.host.connection, pair.agent.connection
         assert not host.cancel(call, 3)
-        assert not host.cancel(call)  # asked twice, said once
+        assert not host.cancel(call)  # two requests, one frame
         pair.pump(cut)
         (event,) = pair.agent.take_events()
         assert event[:4] == (inbound, FrameType.CANCEL, 0, 3)
@@ -472,7 +472,7 @@ class TestCancelling:
         self.cancel_half_sent(pair, fragments, cut)
 
     def test_while_the_request_is_half_sent_however_often(self) -> None:
-        # The callee once remembered each for ever, and hung up when they were too many.
+        # The callee once remembered each for ever, and closed the connection when they were too many.
         pair = small_pair()
         for n in range(3 * SMALL.max_calls):
             self.cancel_half_sent(pair, n % 3 + 1, uncut)
@@ -531,7 +531,7 @@ class TestCancelling:
 
     @pytest.mark.parametrize("payload", [b"", LARGE, LARGER + b"too large, and not sent"])
     def test_a_result_that_nobody_waits_for_is_not_sent(self, payload: bytes, cut: Cut) -> None:
-        # A large one once met the half-sent item in front of it, and the caller hung up.
+        # A large one once met the half-sent item in front of it, and the caller closed the connection.
         pair = small_pair()
         call, inbound = call_between(pair, BOTH_STREAMS)
         pair.agent.connection.send_item(inbound, LARGE, 0)
@@ -561,7 +561,7 @@ class TestCancelling:
 
     def test_a_large_item_that_was_half_sent_takes_no_room_afterwards(self, cut: Cut) -> None:
         pair = small_pair()
-        for _ in range(5):  # each of them would fill what the peer assembles
+        for _ in range(5):  # each of them would fill the peer's assembly buffer
             call, inbound = call_between(pair, BOTH_STREAMS)
             pair.host.connection.send_item(call, LARGE, 0)
             pair.transmit(pair.host)
@@ -580,7 +580,7 @@ class TestCancelling:
         pair.transmit(pair.host)
         pair.agent.connection.respond(inbound, b"enough", 0, 0)
         pair.pump(cut)
-        # The credit of the item that was half sent comes back, too.
+        # The credit of the half-sent item is returned, too.
         assert types(pair.host.take_events()) == [FrameType.EXECUTION_RESPONSE, FrameType.CREDIT]
         assert pair.agent.events == []
         nothing_is_left(*pair.ends)
@@ -604,7 +604,7 @@ class TestCancelling:
 
 
 class Handover:
-    """A sink that keeps frames as they are."""
+    """A sink that keeps frames unchanged."""
 
     def __init__(self) -> None:
         self.pushed = 0
@@ -687,7 +687,7 @@ class TestParts:
         self.fail_half_received(pair, fragments, cut)
 
     def test_requests_may_be_failed_while_they_come_in_however_often(self) -> None:
-        # Those whose last part had begun were once remembered for ever.
+        # Calls whose last fragment had begun were once remembered for ever.
         pair = small_pair()
         for n in range(3 * SMALL.max_calls):
             self.fail_half_received(pair, n % 3 + 2, uncut)
@@ -696,7 +696,7 @@ class TestParts:
         call = start(pair.host, LARGE)
         for _ in range(fragments):
             pair.transmit(pair.host)
-        # All but the last byte: in the middle of a part, with four in the middle of the last.
+        # All but the last byte: in the middle of a fragment, with four in the middle of the last.
         pair.agent.receive_incoming(len(pair.agent.incoming) - 1)
         (inbound,) = pair.agent.connection.incomplete.values()
         pair.agent.connection.fail(inbound, Rejected("time is up"))
@@ -763,7 +763,7 @@ class TestParts:
         assert end.connection.incomplete == {}
 
     def test_without_a_receiver_nothing_comes_in_parts(self) -> None:
-        """As between two ends in one process, where frames are handed over whole."""
+        """Two ends in one process have no receiver, because frames are passed whole."""
 
         sinks = Handover(), Handover()
         host = Connection.opened(Role.HOST, SMALL, sinks[0])
@@ -807,7 +807,7 @@ class TestParts:
 
 
 class TestProgress:
-    """Reports of a handler on its way."""
+    """Progress reports of a running handler."""
 
     def test_the_newest_report_arrives(self, cut: Cut) -> None:
         pair = small_pair()
@@ -870,7 +870,7 @@ class TestProgress:
         assert types(events).index(FrameType.SIGNAL) == 0
         pair.host.connection.cancel(calls[3][0])
         pair.pump()
-        assert agent.send_signals(9.0)  # nobody waits for the last one
+        assert agent.send_signals(9.0)  # no caller waits for the last one
         pair.pump()
         assert pair.host.take_events() == []
 
@@ -935,7 +935,7 @@ class TestControl:
         ],
     )  # fmt: skip
     def test_call_frames_name_one(self, type_: int, cut: Cut) -> None:
-        # An item of no call once came through as an event of another shape.
+        # An item without a call was once reported as an event of another form.
         end = open_end(Role.HOST)
         for piece in cut(frame(type_, 0, 0, 1, 0, b"x")):
             end.feed(piece)
@@ -944,7 +944,7 @@ class TestControl:
 
 
 class TestLeaving:
-    """CLOSE, and what may still happen after it."""
+    """CLOSE, and frames that are allowed after it."""
 
     def test_running_calls_may_finish(self, cut: Cut) -> None:
         pair = small_pair()
@@ -998,7 +998,7 @@ class TestLeaving:
 
 
 class TestLosing:
-    """The transport is gone."""
+    """The transport is lost."""
 
     def test_every_call_is_over(self) -> None:
         pair = small_pair()

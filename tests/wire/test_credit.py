@@ -1,4 +1,4 @@
-"""Windows: what is spent, what is returned, and that nothing is lost in between."""
+"""Windows: spent and returned credit; no credit is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_item_costs_64_bytes_more_than_it_holds() -> None:
 
 
 class TestSendWindow:
-    """What this side may still send."""
+    """The credit with which this side may send."""
 
     def test_an_item_may_begin_while_any_credit_is_left_and_is_spent_whole(self) -> None:
         window = SendWindow(100)
@@ -50,7 +50,7 @@ class TestSendWindow:
 
 
 class TestReceiveWindow:
-    """What the peer may still send."""
+    """The credit with which the peer may send."""
 
     def test_an_item_needs_credit_to_begin(self) -> None:
         window = ReceiveWindow(100)
@@ -59,7 +59,7 @@ class TestReceiveWindow:
         assert not window.receive(1)
 
     def test_an_overdraft_lets_items_overtake_each_other(self) -> None:
-        # The sender began 90 and then 80, of 100; a third of 64 came first.
+        # The sender has started 90 and then 80, of 100; a third of 64 came first.
         window = ReceiveWindow(100, overdraft=80)
         assert window.receive(80)
         assert window.receive(90)
@@ -94,8 +94,8 @@ class Conservation(RuleBasedStateMachine):
         self.unread: deque[int] = deque()
         self.returning: deque[int] = deque()
 
-    # A rule that has nothing to do does nothing: with preconditions Hypothesis would, now and then,
-    # find too few rules to choose from and call that a failure.
+    # A rule without work does nothing. With preconditions Hypothesis would sometimes find too few rules
+    # to choose from, and report a failure.
 
     @rule(cost=COSTS)
     def send(self, cost: int) -> None:
@@ -134,7 +134,7 @@ class Conservation(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_stuck(self) -> None:
-        """The sender may send, or something is still to happen that lets it."""
+        """Assert that the sender may send, or that a pending event will allow it."""
         assert self.sender.available > 0 or self.under_way or self.unread or self.returning
 
 

@@ -1,4 +1,4 @@
-"""docs/wire.md says what the code does, and what version 1 has said once is still understood."""
+"""docs/wire.md agrees with the code, and recordings of version 1 are still understood."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def test_golden_frames_are_those_of_the_code_and_plain_cbor() -> None:
         first, *rest = cbor2.loads(each[8:])
         assert len(rest) == 5
         assert type(first) is int
-        # A line that was broken lost nothing but its break.
+        # A wrapped line lost nothing but its line break.
         assert text.replace(" ", "") == f"={explained(each)}".replace(" ", "")
 
 
 def test_the_bootstrap_record_of_the_document_is_read_by_an_agent() -> None:
-    """A change of it that an agent of this version cannot read is another version of the record."""
+    """A change that makes it unreadable for this version needs a new version of the record."""
     (shown,) = re.findall(r"<!-- made: bootstrap record -->\n```text\n((?:[0-9a-f]+\n)+)", TEXT)
     data = bytes.fromhex(shown)
     assert int.from_bytes(data[:4], "little") == len(data) - 4
@@ -106,7 +106,7 @@ def test_golden_frames_are_read_by_a_receiver(cut: Cut) -> None:
 
 
 def test_r3_the_bytes_of_version_1_are_settled() -> None:
-    """To change them is to make another version, with a corpus of its own beside this one."""
+    """A change of these bytes needs a new version, with a corpus of its own beside this one."""
     assert recorded("handshake") == handshake()
     assert recorded("conversation") == converse()
     assert recorded("variants") == in_other_shapes()

@@ -1,4 +1,4 @@
-"""Failures of calls: exceptions here, ERROR frames in between, exceptions there."""
+"""Failures of calls: exceptions on one side, ERROR frames, exceptions on the other side."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_code_that_is_no_case_of_the_failure_is_neither_sent_nor_believed() ->
     *_, head = encode_failure(Overloaded("full", code="my_own"), MESSAGE_BYTES)
     assert head == {"message": "full"}
     for code in ("my_own", "given_up", "overloaded", "", 7, ["queue_full"], None):
-        said: dict[str, HeadValue] = {"message": "full", "code": code}  # type: ignore[dict-item]  # likewise
+        said: dict[str, HeadValue] = {"message": "full", "code": code}  # type: ignore[dict-item]  # the mistake
         failure = decode_failure_untrusted(0, FAILURE_NUMBERS[Overloaded], 0, said, MESSAGE_BYTES)
         assert failure.code == "overloaded"
 
@@ -186,7 +186,7 @@ def test_text_is_cut_between_characters() -> None:
 
 
 class TestUntrusted:
-    """What a peer says of its failures is text, and never a reason to fail."""
+    """A peer's text about its failures is accepted as text, and never raises."""
 
     def test_no_head_at_all(self) -> None:
         assert str(decode_failure_untrusted(0, 6, 0, None, MESSAGE_BYTES)) == "no reason given"

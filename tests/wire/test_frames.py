@@ -1,4 +1,4 @@
-"""The shape of frames: that it is CBOR, that it is ours, and that it comes back as it went."""
+"""The form of frames: CBOR, Spear's structure, and a lossless round trip."""
 
 from __future__ import annotations
 

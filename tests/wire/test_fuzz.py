@@ -1,13 +1,13 @@
-"""Whatever bytes arrive, nothing comes out but events and RemoteProtocolError.
+"""Any bytes that arrive give only events and RemoteProtocolError.
 
 Invariants (row R1 of the guarantees):
 
-* any bytes at all, random or valid traffic with mutations, either mean something or set an error of
-  type RemoteProtocolError; no other exception leaves the receiver or the connection;
+* any bytes, random or valid traffic with mutations, either give events or set an error of type
+  RemoteProtocolError; no other exception leaves the receiver or the connection;
 * whole, byte by byte and at random cuts, the same bytes give the same events, the same answers and the
   same error;
-* memory does not grow with the number of connections that were refused;
-* they are parsed as fast as they can come.
+* memory does not grow with the number of refused connections;
+* bytes are parsed as fast as they can arrive.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
     import random
 
 Outcome: TypeAlias = tuple[list[Plain], str | None, bytes]
-"""Events, error, and what the end has to say to it."""
+"""Events, error, and the bytes that the end would send."""
 
 RSS_GROWTH_BYTES = 16 * MIB
 FRAMES_PER_SECOND = 20_000
-"""Of CPU time, in the best of some rounds, on the slowest machine; others parse six times as many."""
+"""Frames per CPU second, in the best of some rounds, on the slowest machine; others do 6 times as many."""
 
 
 def begin(end: WireEnd) -> None:
-    """Calls, items and messages of the victim, so that answers and credit can mean something."""
+    """Start calls, items and messages of the victim, so that answers and credit can be valid."""
     connection = end.connection
     start(end)
     stream = start(end, flags=BOTH_STREAMS)
@@ -68,7 +68,7 @@ def begin(end: WireEnd) -> None:
 
 
 def victim(role: Role) -> WireEnd:
-    """An open end that has begun, and two calls of its peer."""
+    """Return an open end that has begun, with two calls of its peer."""
     end = open_end(role, SMALL)
     begin(end)
     while end.outbox:
@@ -80,7 +80,7 @@ def victim(role: Role) -> WireEnd:
 
 
 def outcome(role: Role, data: bytes, cut: Cut) -> Outcome:
-    """What comes of these bytes in these pieces. Any exception is the failure of a test."""
+    """Return the outcome of these bytes in these pieces. Any exception fails the test."""
     end = victim(role)
     for piece in cut(data):
         end.feed(piece)
@@ -94,7 +94,7 @@ def outcome(role: Role, data: bytes, cut: Cut) -> Outcome:
 
 @functools.cache
 def valid_frames(receiver: Role) -> list[bytes]:
-    """Frames of every kind as an honest peer sends them to a :func:`victim`."""
+    """Return frames of every kind as an honest peer sends them to a :func:`victim`."""
     pair = ConnectionPair(host_limits=SMALL, agent_limits=SMALL)
     peer = pair.agent if receiver is Role.HOST else pair.host
     here = peer.connection
@@ -142,7 +142,7 @@ def valid_frames(receiver: Role) -> list[bytes]:
 
 
 def random_body(rng: random.Random) -> bytes:
-    """Bytes behind an honest length: none of a frame's structure, some of it, or nearly all."""
+    """Return bytes after a valid length: random, with some structure of a frame, or nearly valid."""
     shape = rng.randrange(4)
     if shape == 0:
         return rng.randbytes(rng.randrange(200))
@@ -163,14 +163,14 @@ def random_body(rng: random.Random) -> bytes:
 
 
 def random_frame(rng: random.Random) -> bytes:
-    if rng.random() < 0.02:  # not even the length
+    if rng.random() < 0.02:  # not even a valid length
         return rng.randbytes(rng.randrange(1, 60))
     body = random_body(rng)
     return len(body).to_bytes(8, "little") + body
 
 
 def mutate(frames: list[bytes], rng: random.Random) -> list[bytes]:
-    """The same frames with one to eight changes to their order or to their bytes."""
+    """Return the frames with one to eight changes to their order or to their bytes."""
     for _ in range(rng.randint(1, 8)):
         at = rng.randrange(len(frames))
         data = bytearray(frames[at])
@@ -200,7 +200,7 @@ def mutate(frames: list[bytes], rng: random.Random) -> list[bytes]:
 
 
 def case(role: Role, rng: random.Random) -> list[bytes]:
-    """What one connection receives: by turns random frames and honest ones with mutations."""
+    """Return the input of one connection: random frames, or honest ones with mutations."""
     if rng.random() < 0.8:  # these are shorter, so half of all frames are random
         return [random_frame(rng) for _ in range(8)]
     honest = valid_frames(role)
@@ -208,7 +208,7 @@ def case(role: Role, rng: random.Random) -> list[bytes]:
 
 
 def fuzz(frames: int, rng: random.Random, cuts: list[Cut]) -> float:
-    """Check that all cuts agree; returns which part of the connections was refused."""
+    """Check that all cuts agree; return the fraction of refused connections."""
     refused = connections = 0
     while frames > 0:
         role = rng.choice([Role.HOST, Role.AGENT])
@@ -231,7 +231,7 @@ def resident_bytes() -> int:
 
 def run_fuzz(frames: int, rng: random.Random) -> None:
     cuts: list[Cut] = [functools.partial(random_cuts, rng=rng)]
-    fuzz(5000, rng, cuts)  # warm up, so that what is left is growth
+    fuzz(5000, rng, cuts)  # warm up, so that any further growth is a leak
     before = resident_bytes()
     started = perf_counter()
     refused = fuzz(frames, rng, cuts)
@@ -266,7 +266,7 @@ def test_r1_frames_are_parsed_as_fast_as_they_come(seed: random.Random) -> None:
             parsed += len(receiver.receive_data(stream))
             while receiver.paused:
                 parsed += len(receiver.resume())
-            parsed += receiver.error is not None  # the one that is refused, and the last
+            parsed += receiver.error is not None  # the refused frame, and the last
         rates.append(parsed / (thread_time() - begun))
     assert max(rates) >= FRAMES_PER_SECOND
 

@@ -1,4 +1,4 @@
-"""Logging in: what is said, what is signed, and what a stranger can make us believe."""
+"""Logging in: the messages, the proofs, and the effects of a stranger's bytes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ MESSAGES: list[tuple[Challenge | AuthRequest | AuthAccepted, Callable[[Head | No
 
 
 def announced(limits: WireLimits) -> WireLimits:
-    """What a peer learns of these limits."""
+    """Return the limits that a peer learns from these."""
     return attrs.evolve(
         WireLimits(),
         fragment_bytes=limits.fragment_bytes,
@@ -80,7 +80,7 @@ def announced(limits: WireLimits) -> WireLimits:
 
 
 class TestMessages:
-    """What the three heads hold."""
+    """The contents of the three heads."""
 
     @pytest.mark.parametrize(("message", "parse"), MESSAGES)
     def test_they_come_back_as_they_went(
@@ -224,7 +224,7 @@ class TestMessages:
 
 
 class TestLimits:
-    """What each side must know to keep the other's limits."""
+    """The announced limits that each side needs to keep within the other's."""
 
     def test_they_arrive(self) -> None:
         assert learn_limits_untrusted(announce_limits(SMALL)) == announced(SMALL)
@@ -257,7 +257,7 @@ class TestLimits:
 
 
 class TestVersions:
-    """The newest that both speak."""
+    """The newest version that both sides support."""
 
     @pytest.mark.parametrize(
         ("oldest", "newest", "chosen"), [(1, 1, 1), (1, 9, 1), (2, 9, None), (9, 9, None)]
@@ -267,7 +267,7 @@ class TestVersions:
 
 
 class TestProofs:
-    """What is signed."""
+    """The signed texts."""
 
     def test_the_text_is_unambiguous_and_as_documented(self) -> None:
         expected = b"".join(

@@ -1,4 +1,4 @@
-"""Heads: what a peer may put into one, and what it costs us to refuse the rest."""
+"""Heads: valid contents from a peer, and the cost of refusing all others."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REFUSED_WITHIN_BYTES = 1 * MIB
-REFUSED_WITHIN_TIMES = 3  # what the largest honest head takes
-"""Of CPU time, the shortest of some attempts: most take a hundredth of that."""
+REFUSED_WITHIN_TIMES = 3  # relative to the largest honest head
+"""In CPU time, the shortest of some attempts. Most take a hundredth of that."""
 
 VALUES = st.recursive(
     st.none()
@@ -44,16 +44,16 @@ HEADS = st.dictionaries(st.text(max_size=6), VALUES, max_size=6)
 
 
 def one(value: bytes) -> bytes:
-    """The head ``{"a": value}``."""
+    """Return the head ``{"a": value}``."""
     return b"\xa1\x61a" + value
 
 
 def nested(levels: int) -> bytes:
-    """Maps in maps, so many in all."""
+    """Return nested maps of this depth."""
     return b"\xa1\x61a" * (levels - 1) + b"\xa0"
 
 
-# Trap T7 of the design: all that cbor2 takes by default, and the bombs that were measured with it.
+# Trap T7 of the design: everything that cbor2 accepts by default, and the bombs that were measured.
 BOMBS: dict[str, tuple[bytes, str]] = {
     "bytes behind it": (b"\xa0\x00", "bytes behind"),
     "another map behind it": (b"\xa0\xa0", "bytes behind"),
@@ -110,7 +110,7 @@ TAGS = [
 
 
 def peak_bytes(act: Callable[[], object]) -> int:
-    """The most that is allocated while this runs."""
+    """Return the peak of memory allocated by a function."""
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -122,7 +122,7 @@ def peak_bytes(act: Callable[[], object]) -> int:
 
 
 def seconds(act: Callable[[], object]) -> float:
-    """Of the processor."""
+    """Return the CPU seconds of a function."""
     begun = thread_time()
     act()
     return thread_time() - begun
@@ -146,7 +146,7 @@ def test_s6_t7_bombs_are_refused_before_they_go_off(name: str) -> None:
     assert refusing < REFUSED_WITHIN_TIMES * decoding
 
 
-# In a frame, nothing and null are no bombs but the absence of a head.
+# In a frame, an empty head and null are no bombs, but mean that there is no head.
 @pytest.mark.parametrize("name", sorted(BOMBS.keys() - {"nothing", "not a map but null"}))
 def test_s6_t7_bombs_in_frames_are_refused_however_they_arrive(name: str, cut: Cut) -> None:
     receiver = open_receiver()
@@ -168,7 +168,7 @@ def test_s6_sixteen_levels_pass_and_seventeen_do_not() -> None:
 
 
 def test_s6_a_thousand_and_24_items_pass_and_one_more_does_not() -> None:
-    # The map, a key, the array, and what is in it.
+    # The map, a key, the array, and its contents.
     full = list(range(MAX_ITEMS - 3))
     assert decode_head_untrusted(cbor2.dumps({"a": full})) == {"a": full}
     refuse(cbor2.dumps({"a": [*full, 1]}), "more than 1024 items")
@@ -231,7 +231,7 @@ def test_the_scan_stops_behind_the_first_item() -> None:
 
 
 class TestEncoding:
-    """What a receiver would refuse is refused where it is made."""
+    """A head that a receiver would refuse is refused when it is created."""
 
     @pytest.mark.parametrize(
         ("head", "message"),
@@ -254,7 +254,7 @@ class TestEncoding:
             encode_head(head)
 
     def test_depth_is_refused_before_the_encoder_meets_it(self) -> None:
-        # At 10,000 levels cbor2's encoder runs off the stack, and the process is gone.
+        # At 10,000 levels cbor2's encoder overflows the stack, and the process is killed.
         deep: dict[str, HeadValue] = {}
         for _ in range(50_000):
             deep = {"a": deep}

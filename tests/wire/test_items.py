@@ -1,4 +1,4 @@
-"""Stream items and messages over a connection: order, batches, and where their credit goes."""
+"""Stream items and messages over a connection: order, batches, and the return of credit."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def cost(*items: bytes) -> int:
 
 
 def items_of(end: WireEnd) -> list[bytes]:
-    """All items that have arrived, in order."""
+    """Return all items that have arrived, in order."""
     return [item for event in end.events if event[1] == ITEM for item in event[6]]  # type: ignore[misc,union-attr]  # the payload of stream data is a list
 
 
@@ -62,7 +62,7 @@ def item(call_id: int, payload: bytes = b"", flags: int = 0, count: int = 1) -> 
 
 
 def credit_is_back(*connections: Connection) -> None:
-    """Nothing is lent: what the receiver has not returned it will return."""
+    """Assert that no credit is missing: what the receiver has not returned, it will return."""
     for connection in connections:
         receive = connection.windows.receive
         assert receive.available + receive.consumed == receive.size
@@ -148,7 +148,7 @@ class TestStreams:
 
 
 class TestMessages:
-    """One-way messages: a stream that is always there."""
+    """One-way messages: a stream that is always open."""
 
     @pytest.mark.parametrize("sender", ["host", "agent"])
     def test_they_arrive_in_order(self, sender: str, cut: Cut) -> None:
@@ -185,7 +185,7 @@ class TestMessages:
 
 
 class TestCredit:
-    """What keeps a sender from flooding a receiver."""
+    """Credit keeps a sender from flooding a receiver."""
 
     def test_an_item_may_begin_while_there_is_any_left(self) -> None:
         pair = small_pair()
@@ -207,7 +207,7 @@ class TestCredit:
         assert not host.may_send_item(call)
         agent.consumed(inbound, WINDOW // 2 - 1)
         pair.pump(cut)
-        assert pair.host.events == []  # credit goes back in portions
+        assert pair.host.events == []  # credit is returned in portions
         agent.consumed(inbound, cost(bytes(WINDOW)) - WINDOW // 2 + 1)
         pair.pump(cut)
         assert types(pair.host.take_events()) == [FrameType.CREDIT] * 2
@@ -264,9 +264,9 @@ class TestCredit:
         assert end.receiver.assembling_bytes == 0
 
     def test_items_of_different_streams_may_overtake_each_other(self, cut: Cut) -> None:
-        # B's large item is complete before A's, and A's small one waits behind A's large one: in
-        # the order of arrival the connection's window is overdrawn by the large ones, though in the
-        # order of sending every item had credit.
+        # B's large item is complete before A's, and A's small one waits behind A's large one. In the
+        # order of arrival the large items overdraw the connection's window, although every item had
+        # credit in the order of sending.
         limits = WireLimits(
             fragment_bytes=32 * KIB, stream_window_bytes=MIB, connection_window_bytes=128 * KIB
         )
@@ -321,7 +321,7 @@ class TestGivenUp:
         pair = small_pair()
         host, agent = pair.host.connection, pair.agent.connection
         large = bytes(66 * KIB)
-        for _ in range(3):  # more than the connection's window, were it lost
+        for _ in range(3):  # more than the connection's window, if it were lost
             call, inbound = call_between(pair, BOTH_STREAMS)
             side: Call = call if sender == "caller" else inbound
             end = pair.host if sender == "caller" else pair.agent
@@ -357,7 +357,7 @@ class TestGivenUp:
         assert refund in pair.host.take_events()
         pair.agent.connection.consumed(pair.agent.connection.messages, cost(bytes(30 * KIB)))
         pair.pump(cut)
-        assert refund not in pair.host.take_events()  # once
+        assert refund not in pair.host.take_events()  # once only
 
     def test_a_retracted_call_gets_it_back_at_once(self) -> None:
         pair = small_pair()
@@ -383,7 +383,7 @@ class TestGivenUp:
 
 
 class TestShape:
-    """What stream data must hold."""
+    """The required form of stream data."""
 
     def feed(self, cut: Cut, *data: bytes) -> WireEnd:
         end = open_end(Role.HOST, SMALL)
@@ -440,7 +440,7 @@ class TestShape:
         assert str(end.error) == "several items in parts"
 
     def test_an_item_does_not_overtake_one_of_its_own_stream(self, cut: Cut) -> None:
-        # It would be paid for by the one that it overtakes.
+        # It would use the credit of the item that it overtakes.
         end = self.feed(cut, first_fragment(ITEM, 1, 2, b"x"), item(1, bytes(30 * KIB)))
         assert str(end.error) == "a frame overtakes one of its own call (1)"
 
@@ -476,7 +476,7 @@ def test_a_gibibyte_in_proper_portions_is_no_flood() -> None:
     portion = WireLimits().stream_window_bytes // 2
     payload = bytes(portion - ITEM_OVERHEAD_BYTES)
     returned = frame(FrameType.CREDIT, 0, call.id, portion)
-    for n in range(15_000):  # 1.8 GiB in no time at all
+    for n in range(15_000):  # 1.8 GiB in no time
         end.connection.send_item(call, payload, 0)
         end.feed(returned)
         if n % 4 == 3:

@@ -1,4 +1,4 @@
-"""Frames in, bytes out: in which order, in what portions, and what can still be taken back."""
+"""Frames in, bytes out: order, portions, and frames that can be withdrawn."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def take(outbox: Outbox) -> bytes:
 
 
 def take_all(outbox: Outbox) -> bytes:
-    """All that it will ever give."""
+    """Take all bytes from an outbox."""
     taken = b""
     while part := take(outbox):
         taken += part
@@ -69,7 +69,7 @@ def parsed(data: bytes) -> list[Frame]:
 
 
 def ids(data: bytes) -> list[tuple[int, int]]:
-    """(type, call id) of raw frames: fragments one by one."""
+    """Return (type, call id) of raw frames, each fragment on its own."""
     return [(each[10], int.from_bytes(each[13:21], "big")) for each in split_frames(data)]
 
 
@@ -131,7 +131,7 @@ class TestOrdinaryFrames:
 
 
 class TestNotice:
-    """Who writes is told once, and again when it has taken what there was."""
+    """The writer is notified once, and again only after it has taken all bytes."""
 
     def test_it_is_told_when_the_outbox_stops_being_empty(self) -> None:
         told = []
@@ -166,7 +166,7 @@ class TestNotice:
 
 
 class TestControlFrames:
-    """A lane that overtakes, and in which the newest replaces the older."""
+    """A lane with precedence, in which a newer frame replaces an older one."""
 
     def test_s9_a_peer_that_never_reads_cannot_make_it_grow(self) -> None:
         outbox = make()
@@ -262,13 +262,13 @@ class TestFragments:
         outbox = make(limits)
         for call_id in range(1, 9):
             outbox.push(REQUEST, 0, call_id, 0, 0, bytes(2 * MIB))
-        take(outbox)  # the openings
+        take(outbox)  # the first fragments
         rounds = [[call_id for _, call_id in ids(take(outbox))] for _ in range(4)]
         assert rounds == [[1, 2], [3, 4], [5, 6], [7, 8]]
         assert outbox.has_more
 
     def test_no_more_are_begun_than_the_peer_assembles(self) -> None:
-        outbox = make()  # which assembles 128 KiB
+        outbox = make()  # assembles 128 KiB
         for call_id in (1, 3, 5):
             outbox.push(REQUEST, 0, call_id, 0, 0, LARGE)
         begun: list[int] = []
@@ -326,7 +326,7 @@ class TestBatches:
     """Small items of one stream that share a frame."""
 
     def items(self, data: bytes) -> list[tuple[int, list[bytes]]]:
-        """(call id, items) of each frame."""
+        """Return (call id, items) of each frame."""
         return [
             (each[2], unpack_items_untrusted(payload) if each[1] & BATCH else [payload] * each[3])
             for each in parsed(data)
@@ -382,7 +382,7 @@ class TestBatches:
 
     @pytest.mark.parametrize("size", [0, 1, 100, BATCHED_BYTES])
     def test_a_batch_is_never_larger_than_the_smallest_fragment(self, size: int) -> None:
-        # Empty items once took no room, so that a batch outgrew what the peer takes in one frame.
+        # Empty items once had no cost, so a batch grew beyond the peer's limit for a frame.
         outbox = make()
         for _ in range(4000):
             outbox.push_item(0, 1, bytes(size))
@@ -392,7 +392,7 @@ class TestBatches:
 
 
 class TestTakingBack:
-    """What is no longer wanted, and was not sent."""
+    """Frames that are withdrawn before they are sent."""
 
     def dropping(self) -> tuple[Outbox, list[int]]:
         dropped: list[int] = []

@@ -1,4 +1,4 @@
-"""The pair of connections itself, which users' tests build upon."""
+"""ConnectionPair itself, on which users' tests depend."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_nothing_is_read_behind_a_violation() -> None:
 def test_both_ends_see_one_clock() -> None:
     pair = ConnectionPair()
     _, inbound = call_between(pair)
-    for n in range(3000):  # a hundred cancels a second are allowed, one of them at a time
+    for n in range(3000):  # a hundred cancels per second are allowed, one at a time
         pair.now = n / 100
         pair.host.connection.send_control(Kind.HEALTH_CHECK, a=n)
         pair.pump()
@@ -102,7 +102,7 @@ def test_what_was_sent_can_be_kept() -> None:
 
 
 class TestHandshake:
-    """What goes wrong with it comes out as the error that a real one has."""
+    """A failing handshake raises the same error as a real one."""
 
     def test_a_wrong_secret(self) -> None:
         with pytest.raises(AuthenticationFailed, match="the agent does not know"):

@@ -1,4 +1,4 @@
-"""Bytes in, frames out: cuts, caps, payloads in parts, and where the bytes of a payload go."""
+"""Bytes in, frames out: cuts, limits, fragmented payloads, and the memory of payloads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def payloads(frames: Iterable[Frame]) -> list[bytes]:
 
 
 def refused(data: bytes, cut: Cut, receiver: Receiver | None = None) -> str:
-    """What the receiver says about these bytes, which it must not take."""
+    """Return the error for these bytes, which the receiver must refuse."""
     receiver = receiver or open_receiver(SMALL)
     receive(receiver, cut(data))
     assert isinstance(receiver.error, RemoteProtocolError)
@@ -78,7 +78,7 @@ class TestWholeFrames:
     def test_a_head_is_decoded_once_however_slowly_the_payload_drips_in(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # A head of 1,024 items takes 0.3 ms; decoding it for each of the 12,000 bytes behind it
+        # A head of 1,024 items takes 0.3 ms; decoding it again for each of the 12,000 bytes after it
         # would keep a core busy with one peer.
         decoded = []
 
@@ -98,7 +98,7 @@ class TestWholeFrames:
 
 
 class TestCaps:
-    """Lengths are checked before a byte behind them is kept."""
+    """Lengths are checked before a byte after them is kept."""
 
     @pytest.mark.parametrize("length", [4097, 64 * KIB, 2**32, 2**63, 2**64 - 1])
     def test_s6_strangers_are_refused_at_eight_bytes(self, length: int, cut: Cut) -> None:
@@ -155,7 +155,7 @@ class TestCaps:
 
 
 class TestShape:
-    """What is no frame of ours is refused as soon as that can be seen."""
+    """Bytes that are no valid frame are refused as soon as possible."""
 
     @pytest.mark.parametrize("at", [8, 9, 12, 21, 26])
     @pytest.mark.parametrize("size", [0, 20 * KIB])
@@ -313,7 +313,7 @@ class TestParts:
 
 
 class TestUnwanted:
-    """Payloads that are refused, given up, or not wanted any more."""
+    """Payloads that are refused, abandoned, or not wanted any more."""
 
     LARGE = bytes(1 * KIB + 3 * 17 * KIB)
 
@@ -371,7 +371,7 @@ class TestUnwanted:
 
     @pytest.mark.parametrize("missing", [1, 15 * KIB])
     def test_it_can_be_refused_in_the_middle_of_a_part(self, missing: int, cut: Cut) -> None:
-        for count in (2, 3, 4):  # the last of these parts is the last of all
+        for count in (2, 3, 4):  # the last of these fragments is the last of all
             receiver = open_receiver(SMALL)
             parts = self.parts()
             data, rest = b"".join(parts[:count]), b"".join(parts[count:])
@@ -380,7 +380,7 @@ class TestUnwanted:
             assert receiver.direct is None
             rest = data[-missing:] + rest
             assert receive(receiver, cut(rest + frame(0x91)))[0][0] == 0x91
-            # Nothing is remembered of it: the id may be used again, and its last part was its last.
+            # The payload is forgotten: its id may be used again, and its last fragment has arrived.
             error = refused(further_fragment(1, b"x", is_last=True), cut, receiver)
             assert error == "a further part of nothing (call 1)"
 
@@ -420,7 +420,7 @@ class TestUnwanted:
 
 
 class TestPause:
-    """Frames in front of a fragment are handed out before it is looked at."""
+    """Frames in front of a fragment are returned before the fragment is examined."""
 
     def test_whether_a_fragment_is_welcome_is_asked_after_the_frames_in_front(
         self, cut: Cut
@@ -473,12 +473,12 @@ def admit_for(receiver: Receiver, *_: object) -> bool:
 
 
 def receive_directly(receiver: Receiver, data: bytes) -> list[Frame]:
-    """Feed bytes as a socket would: into place where there is one, in pieces of 32 KiB."""
+    """Feed bytes like a socket: into the payload's memory if there is any, in pieces of 32 KiB."""
     frames = []
     while data:
         target = receiver.direct
         if target is None:
-            # A little, so that the next head is found before the payload is read loosely.
+            # A few bytes, so that the next head is found before the payload is read loosely.
             frames += receiver.receive_data(data[:2048])
             data = data[2048:]
         else:
@@ -518,11 +518,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 class TestInPlace:
-    """Large payloads are received into the memory that the application gets."""
+    """Large payloads are received directly into the memory that the application gets."""
 
     @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a trick with glibc")
     def test_their_memory_is_used_again(self) -> None:
-        """Otherwise each payload of 1 MiB costs hundreds of page faults."""
+        """New memory for each payload of 1 MiB would cost hundreds of page faults."""
         command = [sys.executable, "-c", RECEIVING]
         faults = int(subprocess.run(command, capture_output=True, check=True).stdout)
         assert faults < 50 * 16
@@ -559,14 +559,14 @@ class TestInPlace:
         assert payloads(frames) == [payload]
 
     def test_a_half_received_payload_can_be_thrown_away_by_the_garbage_collector(self) -> None:
-        # A view that was kept on its memory made CPython 3.13 complain.
+        # A kept view on its memory made CPython 3.13 complain.
         receiver = open_receiver()
-        receiver.open(partial(admit_for, receiver))  # a circle, as a connection makes one
+        receiver.open(partial(admit_for, receiver))  # a reference cycle, like a connection's
         data = b"".join(in_parts(0x91, 1, bytes(100_000), 1024, 50_000))
         receive(receiver, [data[:20_000]])
         assert receiver.direct is not None
         del receiver
-        gc.collect()  # raises nothing; what it cannot raise, pytest does
+        gc.collect()  # raises nothing; pytest reports warnings
 
     @pytest.mark.slow
     @pytest.mark.parametrize("piece", [2048, 64 * KIB, 300 * KIB])
@@ -581,7 +581,7 @@ class TestInPlace:
     @pytest.mark.slow
     @pytest.mark.parametrize("size", [3 * MIB, 11 * MIB])
     def test_the_finished_payload_is_no_copy(self, size: int) -> None:
-        # bytes(size) is the payload's one place in memory; a copy would be a second.
+        # bytes(size) is the payload's only memory; a copy would need a second one.
         data = frame_parts(size)
         received: list[Frame] = []
         peak = peak_bytes(lambda: received.extend(feed_slowly(open_receiver(), data)))
@@ -591,7 +591,7 @@ class TestInPlace:
     def test_memory_that_will_be_filled_is_not_cleared(self) -> None:
         size = 300
         kept = [b"x" * (size - number % 2) for number in range(10)]
-        del kept  # what comes next gets a place of these
+        del kept  # the next payload reuses this memory
         memory = uncleared()(size)
         assert len(memory) == size
         assert any(memory)
@@ -600,7 +600,7 @@ class TestInPlace:
     def test_the_measure_would_notice_a_copy(self) -> None:
         size = 3 * MIB
         data = frame_parts(size)
-        views: list[memoryview] = []  # a view that lives on forces BytesIO to copy
+        views: list[memoryview] = []  # a kept view forces BytesIO to copy
 
         def receive_and_keep_views() -> None:
             receiver = open_receiver()
@@ -613,7 +613,7 @@ class TestInPlace:
 
 
 def frame_parts(size: int) -> list[bytes]:
-    """A fragmented payload in pieces of 64 KiB, made before anything is measured."""
+    """Return a fragmented payload in pieces of 64 KiB, made before the measurement."""
     parts = in_parts(0x91, 1, bytes(size), *[256 * KIB] * (size // (256 * KIB) - 1))
     return [part[at : at + 64 * KIB] for part in parts for at in range(0, len(part), 64 * KIB)]
 

@@ -1,4 +1,4 @@
-"""Payloads in segments: frames whose payload comes beside the bytes."""
+"""Payloads in segments: frames whose payload is passed beside the bytes."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class TestReceiving:
         assert not host.connection.incomplete
 
     def test_two_may_wait(self) -> None:
-        """The end of one frame and the beginning of the next come with one read."""
+        """The end of one frame and the beginning of the next arrive in one read."""
         agent = open_end(Role.AGENT, SMALL)
         first, second = lending(1, 5, 0), lending(3, 6, 1)
         given(agent, b"first")
@@ -315,7 +315,7 @@ class TestSending:
         assert not memory.lent
 
     def test_it_keeps_its_place_among_the_frames(self) -> None:
-        """And a descriptor can be told from what stands before and behind it."""
+        """So a descriptor is matched with its frame, not with the frames around it."""
         agent, _ = lending_end()
         start(agent, b"before")
         start(agent, PAYLOAD)
@@ -331,7 +331,7 @@ class TestSending:
         lent, cancel = split_frames(agent.take_bytes())
         assert lent[10] == REQUEST
         assert cancel == frame(FrameType.CANCEL, 0, call.id)
-        assert memory.lent  # until the peer says so
+        assert memory.lent  # until the peer releases it
 
 
 class TestReleasing:
@@ -371,7 +371,7 @@ class TestReleasing:
         assert sent[2][10] == REQUEST
 
     def test_releases_are_not_counted_as_a_flood(self) -> None:
-        """There are no more of them than we have sent segments."""
+        """A peer can send at most as many as it got segments."""
         host, memory = lending_end(Role.HOST)
         for _ in range(3 * WireLimits().control_frame_burst):
             memory.lend(b"")
@@ -412,7 +412,7 @@ def test_a_fragment_is_still_a_fragment() -> None:
 
 
 def test_a_segment_that_is_lent_and_cancelled_crosses_no_answer() -> None:
-    """The other end has begun, is told, and its answer ends the call."""
+    """The other end has begun: it receives the cancellation, and its answer ends the call."""
     agent, _ = lending_end()
     call = CallerSide()
     agent.connection.start_call(call, 1, NO_DEADLINE, 0, PAYLOAD)
@@ -430,7 +430,7 @@ def test_a_segment_that_is_lent_and_cancelled_crosses_no_answer() -> None:
 
 
 def test_r1_whatever_is_said_of_a_segment_is_an_event_or_an_error(seed: random.Random) -> None:
-    """Frames that are nearly right: every byte of them may be another one."""
+    """The frames are nearly valid: any byte may be changed."""
     fine = 0
     for _ in range(3000):
         host = open_end(Role.HOST, SMALL)
@@ -442,6 +442,6 @@ def test_r1_whatever_is_said_of_a_segment_is_an_event_or_an_error(seed: random.R
         for _ in range(seed.choice((0, 1, 2, 8))):
             data[seed.randrange(len(data))] = seed.randrange(256)
         for piece in random_cuts(bytes(data), seed):
-            host.feed(piece)  # any exception is the failure of this test
+            host.feed(piece)  # any exception fails this test
         fine += host.error is None
     assert 500 < fine < 2500

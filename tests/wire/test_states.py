@@ -1,7 +1,7 @@
-"""Every cell of the state tables: that it is sound, and that a Connection does what it says.
+"""Every cell of the state tables: the tables are sound, and a Connection follows them.
 
 A cell is a role, a state and a kind of frame. If the table names a next state, the move must succeed
-and lead there; if not, it must be refused and leave the state as it was.
+and lead there; if not, it must be refused and leave the state unchanged.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_kinds_are_frame_types_and_their_variants() -> None:
 
 
 def reach(role: Role, state: ConnectionState) -> WireEnd:
-    """An end that has come to ``state`` by the table's own moves, with calls open if it can."""
+    """Return an end that has reached ``state`` by moves of the table, with open calls if possible."""
     end = WireEnd(role, SMALL)
     connection = end.connection
     if state is ConnectionState.START:
@@ -173,7 +173,7 @@ class Calls:
 
 
 def reach_with_calls(role: Role, state: ConnectionState) -> Calls:
-    """As :func:`reach`, with calls that were open while it was OPEN."""
+    """Reach ``state`` like :func:`reach`, with calls that were opened while the state was OPEN."""
     end = open_end(role, SMALL)
     calls = Calls.of(end)
     if state in (ConnectionState.LEAVING, ConnectionState.CLOSING):
@@ -189,7 +189,7 @@ def reach_with_calls(role: Role, state: ConnectionState) -> Calls:
 
 
 def send_call_frame(calls: Calls, kind: Kind) -> None:
-    """Ask the connection to send a frame of this kind."""
+    """Make the connection send a frame of this kind."""
     connection = calls.end.connection
     if kind is Kind.REQUEST:
         start(calls.end)
@@ -241,7 +241,7 @@ def test_r2_sending_call_frames(role: Role, state: ConnectionState, kind: Kind) 
     calls = reach_with_calls(role, state)
     end = calls.end
     if kind in NEW_CALLS and state is not ConnectionState.OPEN:
-        # The table lets call frames pass while either side leaves; a new call is refused here.
+        # The table allows call frames while either side shuts down; a new call is refused here.
         with pytest.raises(ChannelClosed):
             send_call_frame(calls, kind)
         assert not end.outbox
@@ -251,7 +251,7 @@ def test_r2_sending_call_frames(role: Role, state: ConnectionState, kind: Kind) 
             send_call_frame(calls, kind)
         except LocalProtocolError:
             assert kind not in (Kind.CANCEL, Kind.CREDIT)
-        else:  # these two ask for nothing when there is nothing to ask for
+        else:  # these two do nothing when there is nothing to send
             assert kind in (Kind.CANCEL, Kind.CREDIT)
         assert (calls.ours.state, calls.theirs.state) == states
         assert not end.outbox
@@ -279,7 +279,7 @@ def test_r2_no_call_is_sent_before_the_connection_is_open_or_after(
 
 
 def frame_for(calls: Calls, kind: Kind) -> bytes:
-    """A frame of this kind that the call it concerns would take."""
+    """Return a frame of this kind that is valid for its call."""
     ours, theirs = calls.ours.id, calls.theirs.id
     item = FrameType.STREAM_DATA
     frames = {
@@ -304,7 +304,7 @@ def test_r2_receiving_while_open(role: Role, state: ConnectionState, kind: Kind)
     end = calls.end
     end.take_events()
     end.outbox.lend_through(memory := Memory())
-    assert memory.lend(b"") is not None  # what RELEASE can speak of
+    assert memory.lend(b"") is not None  # gives RELEASE a number
     end.feed(frame_for(calls, kind))
     after = CONNECTION_RECEIVES[role][state].get(kind)
     if after is None:
@@ -332,7 +332,7 @@ def test_r2_receiving_before_the_connection_is_open_and_after(
     else:
         end.connection.receive_control_untrusted(kind)
         assert end.connection.state is after
-    # As traffic nothing is taken at all.
+    # Traffic frames are always refused.
     end = reach(role, state)
     end.feed(frame(kind & 0xFF, call_id=1))
     assert str(end.error) == f"traffic while {state.name}"
@@ -346,9 +346,9 @@ PEER_ID = 2
 
 
 def reach_call(role: Role, state: CallState) -> tuple[WireEnd, Call]:
-    """A host with one call in this role that has come to this state by the table's own moves.
+    """Return a host, and a call in this role that has reached this state by moves of the table.
 
-    Items have gone both ways, so that there is credit to give back.
+    Items have gone both ways, so that there is credit to return.
     """
     end = open_end(Role.HOST, SMALL)
     if state is CallState.IDLE:
@@ -383,7 +383,7 @@ def reach_call(role: Role, state: CallState) -> tuple[WireEnd, Call]:
 
 
 def exchange_items(end: WireEnd, *calls: Call) -> None:
-    """40 KiB in each direction of each call."""
+    """Send 40 KiB in each direction of each call."""
     for call in calls:
         end.connection.send_item(call, bytes(40 * KIB), 0)
         end.feed(frame(FrameType.STREAM_DATA, 0, call.id, 1, 0, bytes(40 * KIB)))
@@ -396,7 +396,7 @@ Act: TypeAlias = Callable[[WireEnd, Call], object]
 
 
 def as_caller(call: Call) -> CallerSide:
-    """What the type checker is told; a cell of the table may well be the wrong role."""
+    """Return the call with the type of a caller's side, although its role may be the other one."""
     return call  # type: ignore[return-value]  # see above
 
 
@@ -417,7 +417,7 @@ SENDING: dict[Kind, Act] = {
 }
 
 ASKS_NOTHING = {Kind.CANCEL, Kind.CREDIT}
-"""These do nothing, instead of raising, when there is nothing to cancel or to return."""
+"""Kinds that do nothing, instead of raising, when there is nothing to cancel or to return."""
 
 
 @pytest.mark.parametrize("kind", sorted(CALL_KINDS))
@@ -425,7 +425,7 @@ ASKS_NOTHING = {Kind.CANCEL, Kind.CREDIT}
 @pytest.mark.parametrize("role", CALL_ROLES)
 def test_r2_sending_frames_of_a_call(role: Role, state: CallState, kind: Kind) -> None:
     if role is Role.CALLEE and state is CallState.IDLE and kind in NEW_CALLS:
-        # Nobody can start the call of somebody else: there is no such method.
+        # No method starts a call of the peer.
         assert kind not in CALL_SENDS[role][state]
         return
     end, call = reach_call(role, state)
@@ -439,7 +439,7 @@ def test_r2_sending_frames_of_a_call(role: Role, state: CallState, kind: Kind) -
             assert kind in ASKS_NOTHING
         assert call.state is state
         sent = end.take_bytes()
-        # The connection's own credit goes back whatever becomes of the call.
+        # The connection's own credit is returned in every state of the call.
         assert sent in (b"", frame(FrameType.CREDIT, 0, 0, 40 * KIB))
     else:
         SENDING[kind](end, call)
@@ -463,7 +463,7 @@ RECEIVING: dict[Kind, Callable[[int], bytes]] = {
 }
 
 LATE = {Kind.ITEM, Kind.LAST_ITEM, Kind.CREDIT, Kind.SIGNAL, Kind.CANCEL}
-"""What may cross a final frame, and is then ignored."""
+"""Kinds that may arrive after a final frame, and are then ignored."""
 
 
 @pytest.mark.parametrize("kind", sorted(CALL_KINDS))
@@ -471,11 +471,11 @@ LATE = {Kind.ITEM, Kind.LAST_ITEM, Kind.CREDIT, Kind.SIGNAL, Kind.CANCEL}
 @pytest.mark.parametrize("role", CALL_ROLES)
 def test_r2_receiving_frames_of_a_call(role: Role, state: CallState, kind: Kind) -> None:
     end, call = reach_call(role, state)
-    # A call that is not there yet has the number that it would get.
+    # A call that does not exist yet has the number that it would get.
     call_id = call.id or (1 if role is Role.CALLER else PEER_ID)
     after = CALL_RECEIVES[role][state].get(kind)
     if role is Role.CALLEE and state is CallState.DONE and kind in NEW_CALLS:
-        # Whether an id was used before is not remembered; it is another call.
+        # Used ids are not remembered; this is a new call.
         end.feed(RECEIVING[kind](call_id))
         assert end.connection.calls[call_id] is not call
         assert call.state is CallState.DONE
@@ -493,7 +493,7 @@ def test_r2_receiving_frames_of_a_call(role: Role, state: CallState, kind: Kind)
 
 
 def test_r2_the_cells_are_counted() -> None:
-    """Not one is forgotten: the parametrizations above cover the product."""
+    """No cell is missing: the parametrizations above cover the product."""
     cells = len(CALL_ROLES) * len(CallState) * len(CALL_KINDS)
     assert cells == 2 * 5 * 9
     cells = len(CONNECTION_ROLES) * len(ConnectionState) * len(Kind)
@@ -501,11 +501,11 @@ def test_r2_the_cells_are_counted() -> None:
     assert set(SENDING) == set(RECEIVING) == CALL_KINDS
 
 
-# -- whatever crosses on the way ------------------------------------------------------------------
+# -- frames that cross on the way -----------------------------------------------------------------
 
 
 class Crossing(RuleBasedStateMachine):
-    """Two ends of one call, by the tables alone: what one may send, the other must understand."""
+    """Two ends of one call, by the tables alone: each must accept all that the other may send."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -527,7 +527,7 @@ class Crossing(RuleBasedStateMachine):
             kind = self.under_way[sender].popleft()
             moves = CALL_RECEIVES[role][self.states[role]]
             if self.states[role] is CallState.DONE:
-                # The final frame is the callee's last; the caller's may all be late.
+                # The final frame is the callee's last; the caller's frames may all be late.
                 assert role is Role.CALLEE
                 assert kind in LATE
             else:
@@ -535,12 +535,12 @@ class Crossing(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        """With nothing under way both ends see the same."""
+        """Assert that with no frame in flight both ends have the same state."""
         assert any(self.under_way.values()) or len(set(self.states.values())) == 1
 
 
 class CrossingConnections(RuleBasedStateMachine):
-    """The same for the connection."""
+    """Two ends of a connection, by the tables alone."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How often a peer may annoy us."""
+"""The number of strikes that a peer may have."""
 
 from __future__ import annotations
 
@@ -82,6 +82,6 @@ def test_what_is_allowed_beside_the_rate_fills_the_burst_and_no_more() -> None:
     limit.allow(2)
     assert limit.tokens == 3
     assert limit.hit(0.0, 4) == 1
-    left = limit.tokens  # a strike gives more than a burst
+    left = limit.tokens  # after a strike, more than a burst
     limit.allow(1)
     assert limit.tokens == left

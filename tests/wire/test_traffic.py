@@ -1,11 +1,11 @@
-"""Both ends of a connection under random traffic that keeps the rules.
+"""Both ends of a connection under random traffic that follows the rules.
 
 Invariants:
 
-* neither end ever finds that the other broke a rule, whatever crosses on the way;
+* neither end ever finds that the other broke a rule, whatever frames cross on the way;
 * items arrive in the order in which they were sent, and none is lost in a call that was not cancelled;
 * no end holds more than a window and one item, nor more calls than it allows;
-* when everything has ended and been consumed, all credit is back and nothing is left over.
+* when everything has ended and been consumed, all credit is returned and nothing is left over.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ STREAMS = st.sampled_from([0, STREAM, REPLY_STREAM, STREAM | REPLY_STREAM])
 
 @attrs.define
 class Application:
-    """What uses one end: the calls it knows, the items it has not taken."""
+    """The user of one end, with its calls and the items that it has not taken yet."""
 
     end: WireEnd
     outbound: list[CallerSide] = attrs.Factory(list)
@@ -67,7 +67,7 @@ class Application:
     seen: Counter[int] = attrs.Factory(Counter)
 
     def see(self) -> None:
-        """Take what has arrived."""
+        """Process the events that have arrived."""
         for call, type_, _, _, _, _, payload in self.end.take_events():
             self.seen[type_] += 1
             if type_ == FrameType.EXECUTION_REQUEST:
@@ -106,10 +106,10 @@ T = TypeVar("T")
 
 
 def chosen(calls: list[T], index: int) -> list[T]:
-    """One of them, or none if there is none.
+    """Return one of the calls, or none if there is none.
 
-    Instead of preconditions: with those Hypothesis would, now and then, find too few rules to choose
-    from and call that a failure.
+    Used instead of preconditions, with which Hypothesis would sometimes find too few rules to choose
+    from, and report a failure.
     """
     return [calls[index % len(calls)]] if calls else []
 
@@ -213,8 +213,8 @@ class Traffic(RuleBasedStateMachine):
             assert sum(cost - ITEM_OVERHEAD_BYTES for _, cost in app.unread) <= most
 
     def settle(self) -> None:
-        """Let everything arrive that is on its way, and take all items."""
-        for _ in range(2):  # what was taken gives credit back
+        """Deliver everything in flight, and take all items."""
+        for _ in range(2):  # items taken return credit
             self.pair.pump()
             for app in self.apps:
                 app.see()
@@ -231,8 +231,8 @@ class Traffic(RuleBasedStateMachine):
             for call_id, items in other.sent.items():
                 got = app.received[call_id]
                 assert got == items[: len(got)]
-                # The callee's items all come before its answer, unless nobody wanted them. The
-                # caller's may meet an answer on their way; then the rest is not sent.
+                # The callee's items all come before its answer, unless the caller did not want them. The
+                # caller's items may cross the answer; then the rest is not sent.
                 is_callers = call_id % 2 == (other.end.role is Role.HOST)
                 if call_id == MESSAGES_ID or not (is_callers or call_id in app.cancelled):
                     assert got == items
@@ -254,9 +254,9 @@ class Traffic(RuleBasedStateMachine):
 
 
 def drive(rng: random.Random, steps: int) -> Counter[int]:
-    """The same machine, steered by an ordinary generator: longer runs, and no time to shrink them.
+    """Run the same machine with an ordinary generator: longer runs, and no time for shrinking.
 
-    Returns how often which type of frame was seen.
+    Return how often each type of frame was seen.
     """
     machine = Traffic()
     for _ in range(steps):

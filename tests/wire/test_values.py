@@ -1,4 +1,4 @@
-"""Arguments and results: what can be sent, and what is refused on either side."""
+"""Arguments and results: values that can be sent, and values that either side refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents inside the host's process: a runtime like others."""
+"""The runtime for agents inside the host's process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process is to be: checked, complete, and shown without secrets."""
+"""Settings of processes: checked, complete, and shown without secrets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def _settings(**values: object) -> ProcessSettings:
-    """As people write them who use no type checker."""
+    """Return settings as an untyped caller makes them."""
     return ProcessSettings(**{"target": "x.py", **values})  # type: ignore[arg-type]  # that is the test
 
 
 def _limits(**values: object) -> ResourceLimits:
-    return ResourceLimits(**values)  # type: ignore[arg-type]  # likewise
+    return ResourceLimits(**values)  # type: ignore[arg-type]  # that is the test
 
 
 @pytest.mark.parametrize(

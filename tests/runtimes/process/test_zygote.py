@@ -1,4 +1,4 @@
-"""Instances that are forked: they are what spawned ones are, only sooner."""
+"""Forked instances: they behave like spawned ones, and only start faster."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def change(settings: ProcessSettings, old: str, new: str) -> None:
 
 
 def open_files(instance: Instance) -> list[str]:
-    """What an instance has open, without the numbers."""
+    """Return the open files of an instance, without descriptor numbers."""
     place = Path(f"/proc/{instance.pid}/fd")
     return sorted(re.sub(r"\d+", "", os.readlink(each)) for each in place.iterdir())
 
@@ -143,7 +143,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.01)
 
 
-# -- what a fork is ---------------------------------------------------------------------------
+# -- the state of a forked process ------------------------------------------------------------
 
 
 async def test_s15_a_forked_instance_finds_what_a_spawned_one_does(
@@ -172,8 +172,8 @@ async def test_s15_a_forked_instance_finds_what_a_spawned_one_does(
                 assert metrics.cpu_seconds is not None
                 assert metrics.cpu_seconds < 0.1
             assert forked.exit_status == 0
-            # What the program has registered runs at the end of each instance, and what was printed when
-            # it was loaded is written once.
+            # Exit handlers of the program run at the end of each instance, and output of its import is
+            # written once.
             assert [line.text for line in forked.logs()] == ["atexit"]
             assert host.states("forked") == host.states("spawned")
             assert host.runtime.statistics().exited == 2
@@ -239,7 +239,7 @@ async def test_s3_a_zygote_is_told_no_secret(program: ProcessSettings) -> None:
         assert found == 0
 
 
-# -- what becomes of forks --------------------------------------------------------------------
+# -- lifecycle of forked processes ------------------------------------------------------------
 
 
 async def test_r10_a_killed_fork_is_mourned_and_replaced(program: ProcessSettings) -> None:
@@ -280,7 +280,7 @@ async def test_instances_live_on_when_their_zygote_dies(program: ProcessSettings
                 await until(lambda: zygote.statistics().pid is None)
                 assert await call(first, "echo", 1) == 1
                 pidfd = os.pidfd_open(int(str(await call(first, "grandchild"))))
-                # The next start makes another template.
+                # The next start makes another zygote.
                 async with host.ready(program, "second") as second:
                     assert await call(second, "echo", 2) == 2
                 assert second.exit_status == 0
@@ -288,7 +288,7 @@ async def test_instances_live_on_when_their_zygote_dies(program: ProcessSettings
                 with trio.fail_after(PATIENCE_SECONDS):
                     await first.wait_exited()
                     await wait_dead(pidfd)
-            assert first.exit_status in (None, -signal.SIGKILL)  # if the test is an init, it knows
+            assert first.exit_status in (None, -signal.SIGKILL)  # known if this process is an init
             assert zygote.statistics().died == 1
             assert zygote.statistics().loaded == 2
 
@@ -328,7 +328,7 @@ async def test_forks_outlive_the_block_of_their_zygote(program: ProcessSettings)
         assert not is_alive(instance.pid or 0)
 
 
-# -- what cannot be forked --------------------------------------------------------------------
+# -- programs that cannot be forked -----------------------------------------------------------
 
 
 async def test_what_cannot_be_forked_is_spawned_and_says_why(program: ProcessSettings) -> None:
@@ -389,7 +389,7 @@ async def test_r16_a_program_that_never_stops_loading_fails_in_time(
                 async with host.ready(program):
                     pass
             assert caught.value.stderr_tail == "hm"
-    # The template is gone by now, too: it was not asked to end, which would have taken 2 s more.
+    # The zygote has ended by now, too: without a request, which would have taken 2 s more.
     assert trio.current_time() - begun < 2 + 0.2 + 1
 
 
@@ -413,7 +413,7 @@ async def test_new_files_are_loaded_anew(program: ProcessSettings) -> None:
                 assert await call(fresh, "echo", 1) == 21
             assert zygote.statistics().loaded == 3
             assert await call(old, "echo", 1) == 2
-        # A template ends when the last of its instances has been collected.
+        # A zygote ends when the last of its instances has been reaped.
         assert old.exit_status == 0
         await until(lambda: children() == {zygote.statistics().pid})
 
@@ -422,7 +422,7 @@ async def test_new_files_are_loaded_anew(program: ProcessSettings) -> None:
 async def test_a_change_that_keeps_size_and_time_is_loaded(
     start: Literal["spawn", "zygote"], program: ProcessSettings
 ) -> None:
-    """A second, or a build that gives all files one time, is enough for that."""
+    """The change may come within a second, or from a build that sets one time for all files."""
     program = attrs.evolve(program, start=start)
     path = program.target or ""
     change(program, "return value", "return value + 1")
@@ -460,7 +460,7 @@ async def test_settings_say_whether_to_fork(program: ProcessSettings) -> None:
         command = ProcessSettings(command=("sleep", "1000"))
         async with host.forking(command) as zygote, host.run(command) as instance:
             assert parent_of(instance.pid) == os.getpid()
-        # Though only one instance is expected.
+        # Although only one instance is expected.
         async with host.ready(attrs.evolve(program, start="zygote")) as instance:
             assert parent_of(instance.pid) != os.getpid()
 
@@ -469,7 +469,7 @@ async def test_settings_say_whether_to_fork(program: ProcessSettings) -> None:
 
 
 async def test_r4_a_start_that_is_cancelled_leaves_nothing(program: ProcessSettings) -> None:
-    """At many moments, before and after there is a fork."""
+    """At many moments, before and after the fork."""
     with nothing_left():
         async with open_host() as host, host.forking(program) as zygote:
             async with host.ready(program, "first"):
@@ -480,7 +480,7 @@ async def test_r4_a_start_that_is_cancelled_leaves_nothing(program: ProcessSetti
                         pass
             async with host.ready(program, "last") as last:
                 assert await call(last, "echo", 1) == 1
-            # All of them have been collected, and those are left that were forked ahead.
+            # All of them have been reaped; the pre-forked processes are left.
             await until(lambda: len(children_of(zygote.statistics().pid)) == 2)
 
 
@@ -498,7 +498,7 @@ async def test_a_zygote_that_is_not_wanted_any_more_stops_loading(program: Proce
             await until(lambda: zygote.statistics().pid is not None)
 
 
-# -- templates that are not to be trusted -----------------------------------------------------
+# -- faulty zygotes ---------------------------------------------------------------------------
 
 HOSTILE = {
     "speaks-unasked": "",
@@ -594,7 +594,7 @@ async def test_forks_that_were_made_ahead_may_die(program: ProcessSettings) -> N
             assert str(second.pid) not in (first, *ahead)
 
 
-# -- one template, alone ----------------------------------------------------------------------
+# -- a single zygote --------------------------------------------------------------------------
 
 
 async def test_requests_wait_until_a_template_reads() -> None:
@@ -637,7 +637,7 @@ async def test_a_child_that_cannot_be_discarded_ends_its_template() -> None:
 async def test_a_fork_is_signalled_also_where_groups_cannot_be(
     flag: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leads no group yet; or the kernel is an old one. Whose zygote has died may be left to us."""
+    """The process leads no group yet, or the kernel is too old to signal a group by a pidfd."""
     monkeypatch.setattr("spear.runtimes.process._body._PIDFD_SIGNAL_PROCESS_GROUP", flag)
 
     async def nobody_knows(pid: int) -> int | None:
@@ -653,4 +653,4 @@ async def test_a_fork_is_signalled_also_where_groups_cannot_be(
         assert await body.metrics() is None
         await body.kill()
         body.close()
-        process.returncode = body.exit_status  # it has been collected
+        process.returncode = body.exit_status  # it has been reaped
