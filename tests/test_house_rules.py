@@ -294,7 +294,7 @@ def is_a_look(node: ast.AST) -> bool:
 
 
 def claims(function: ast.AST) -> Iterator[ast.Assert]:
-    """Yield the assertions of a function, except those that only narrow a type."""
+    """Yield the assertions of a function, except assertions that only narrow a type."""
     for node in ast.walk(function):
         for _, block in ast.iter_fields(node):
             if isinstance(block, list):

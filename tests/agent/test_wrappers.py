@@ -582,7 +582,7 @@ async def test_a_wrapper_passes_on_the_items_of_the_caller() -> None:
 
 
 async def test_a_parameter_that_the_wrapper_supplies_may_be_of_any_class() -> None:
-    """Such a function was refused at the start, because no sendable value is a Database."""
+    """Agents once refused such functions at the start, because no sendable value is a Database."""
     for decorator in (with_db, unreadable):
         app = Agent()
         app.function(decorator(price))

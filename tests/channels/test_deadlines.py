@@ -218,7 +218,7 @@ async def test_r8_waiting_for_a_slot_takes_time_from_the_call(
 async def test_r8_a_caller_that_is_woken_too_late_hands_its_turn_on(
     autojump_clock: MockClock,
 ) -> None:
-    """It gets a slot at the moment of its deadline. The next caller must not starve."""
+    """A caller gets a slot at the moment of its deadline. The next caller must not starve."""
 
     async def work(call: InboundCall) -> bytes:
         await trio.sleep(1)

@@ -66,7 +66,7 @@ async def test_frames_of_one_scheduler_pass_are_written_at_once() -> None:
 
 
 async def test_many_frames_are_written_before_the_pass_ends() -> None:
-    """So the peer can begin meanwhile; the rest goes with the next write."""
+    """The peer can begin meanwhile; the rest goes with the next write."""
     async with socket_pipes() as (pipe, _):
         for number in range(15):
             push(pipe, number)

@@ -41,7 +41,7 @@ def test_a_file_and_its_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["shop.py", "."])
 def test_a_change_that_keeps_size_and_time_is_one(source: str, tmp_path: Path) -> None:
-    """Such as a new release whose build sets one time for all files."""
+    """A new release is such a change if its build sets one time for all files."""
     file = tmp_path / "shop.py"
     function = FunctionConfiguration(source=str(tmp_path / source))
     file.write_text("x = 1")

@@ -125,7 +125,7 @@ def test_errors_are_told(
 
 
 def test_errors_of_what_is_not_for_scripts_are_text(run: Run, here: Path) -> None:
-    """Such as errors of a host to start, and of a function's arguments."""
+    """Commands that start a host, and arguments of functions, have no JSON for errors."""
     for words in (
         ["serve", "--json"],
         ["call", "none.py:price", "--json", "x"],

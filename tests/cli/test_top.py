@@ -77,7 +77,7 @@ def test_a_screen_that_lives(host: Host) -> None:
 
 
 def test_in_the_background_it_can_be_ended(host: Host) -> None:
-    """It is stopped when it accesses the terminal, like any background process, but can be ended."""
+    """The command is stopped when it accesses the terminal, like any background job, but can be ended."""
     script = ["sh", "-c", 'timeout 1 "$@"; echo "status $?"', "sh", *COMMAND]
     with on_screen("top", environment=host.environment, command=script) as screen:
         screen.wait_until(lambda text: "status 124" in text)

@@ -32,7 +32,7 @@ SMALL = attrs.evolve(PATIENT, max_body_bytes=1000)
 
 @attrs.frozen(kw_only=True)
 class Shape:
-    """One or several requests as raw bytes, with the required results.
+    """A request, or several, as raw bytes, with the required results.
 
     Attributes:
         name: a few words.

@@ -119,7 +119,7 @@ START = b"POST / HTTP/1.1\r\nHost: a\r\n"
 @example(b"\xff: a\r\n\r\n", START)
 @example(b"10000000000000000000000\r\n", START + b"Transfer-Encoding: chunked\r\n\r\n")
 def test_s18_whatever_comes_is_a_request_or_a_problem(data: bytes, start: bytes) -> None:
-    """The same holds for all cuts of the data."""
+    """All cuts of the data give the same result."""
 
     def answers(pieces: list[bytes]) -> tuple[int, int | None]:
         parser = RequestParser(MOST)
@@ -253,7 +253,7 @@ def test_what_is_left_of_a_body_can_be_dropped_when_it_has_come() -> None:
 
 
 def test_s18_a_body_of_many_chunks_is_not_dropped() -> None:
-    """That would take a third of a second for each 64 KiB, before the client has shown a token."""
+    """Dropping it takes a third of a second per 64 KiB, before the client has shown a token."""
     for count, is_dropped in ((MOST_SKIPPED - 1, True), (MOST_SKIPPED, False)):
         parser = RequestParser(MOST)
         parser.receive(START + b"Transfer-Encoding: chunked\r\n\r\n" + count * chunk(b"x"))

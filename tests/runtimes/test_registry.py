@@ -1,4 +1,4 @@
-"""Finding runtimes, and the errors for those that cannot be used."""
+"""Finding runtimes, and the errors for runtimes that cannot be used."""
 
 from __future__ import annotations
 

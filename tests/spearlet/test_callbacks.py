@@ -283,7 +283,7 @@ async def test_infinity_crosses_two_hops() -> None:
 async def test_r8_the_budget_strictly_decreases_over_3_hops(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """It decreases although no time passes between the hops."""
+    """The budget decreases although no time passes between the hops."""
     async with deployed(workers.app) as deployment:
         for timeout in (0.02, 1.0, 1.0005, 1000.25):
             budgets = cast("list[float]", await deployment.budget(3, timeout=timeout))

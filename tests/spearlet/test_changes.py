@@ -142,7 +142,7 @@ async def test_r15_whoever_stops_it_meanwhile_need_not_wait(
 async def test_r15_processes_finish_what_they_run_and_their_zygote_waits_for_them(
     tmp_path: Path,
 ) -> None:
-    """One replica drains after scaling down, and finishes its call although the others are replaced."""
+    """A replica that drains after scaling down finishes its call, although the others are replaced."""
     first, second = pipes(tmp_path, 2)
     with nothing_left():
         async with deployed(WORKERS, replicas=2, limits=HASTY) as deployment:

@@ -377,7 +377,7 @@ async def test_after_a_lost_start_nothing_says_that_it_certainly_did_not_run() -
 async def test_r14_what_a_process_that_does_not_end_has_cancelled_is_not_begun_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """It is shutting down, but as long as its process lives, the call may still have effects."""
+    """The instance is shutting down, but while its process lives, the call may still have effects."""
     async with open_bench(2) as bench:
         for number, service in enumerate(bench.services):
 

@@ -161,7 +161,7 @@ async def outcomes_of(
 
 
 async def kills(simulation: Simulation) -> None:
-    """One of three instances is killed under load: only its calls fail, soon and with typed errors."""
+    """Of three instances under load one is killed: only its calls fail, soon and with typed errors."""
     rng = simulation.rng
     shop = await simulation.deploy(noting(simulation, 1.0), name="shop", replicas=3)
     victim = rng.choice(simulation.instances)

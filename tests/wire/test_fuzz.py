@@ -52,7 +52,7 @@ Outcome: TypeAlias = tuple[list[Plain], str | None, bytes]
 
 RSS_GROWTH_BYTES = 16 * MIB
 FRAMES_PER_SECOND = 20_000
-"""Frames per CPU second, in the best of some rounds, on the slowest machine; others do 6 times as many."""
+"""Frames per CPU second, in the best of some rounds, on the slowest machine; others do six times more."""
 
 
 def begin(end: WireEnd) -> None:

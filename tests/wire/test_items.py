@@ -148,7 +148,7 @@ class TestStreams:
 
 
 class TestMessages:
-    """One-way messages: a stream that is always open."""
+    """Messages without an answer: a stream that is always open."""
 
     @pytest.mark.parametrize("sender", ["host", "agent"])
     def test_they_arrive_in_order(self, sender: str, cut: Cut) -> None:

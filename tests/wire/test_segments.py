@@ -315,7 +315,7 @@ class TestSending:
         assert not memory.lent
 
     def test_it_keeps_its_place_among_the_frames(self) -> None:
-        """So a descriptor is matched with its frame, not with the frames around it."""
+        """A descriptor is matched with its frame, not with the frames around it."""
         agent, _ = lending_end()
         start(agent, b"before")
         start(agent, PAYLOAD)
@@ -412,7 +412,7 @@ def test_a_fragment_is_still_a_fragment() -> None:
 
 
 def test_a_segment_that_is_lent_and_cancelled_crosses_no_answer() -> None:
-    """The other end has begun: it receives the cancellation, and its answer ends the call."""
+    """A callee that has begun receives the cancellation, and its answer ends the call."""
     agent, _ = lending_end()
     call = CallerSide()
     agent.connection.start_call(call, 1, NO_DEADLINE, 0, PAYLOAD)

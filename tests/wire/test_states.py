@@ -152,7 +152,7 @@ def reach(role: Role, state: ConnectionState) -> WireEnd:
 
 @attrs.frozen
 class Calls:
-    """One call in each direction, both streaming both ways, with credit spent in both."""
+    """A call in each direction, both streaming both ways, with credit spent in both."""
 
     end: WireEnd
     ours: CallerSide

@@ -50,7 +50,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 async def test_s15_no_signal_is_ignored_or_blocked_because_the_host_did_so() -> None:
-    """Such as under nohup; a program that ignores SIGTERM would lose its time for clean-up."""
+    """Nohup ignores SIGHUP, for example. A program that ignores SIGTERM would lose its clean-up time."""
     assert gate.__file__ is not None
     command = ["/bin/grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
     done = await trio.run_process(
