@@ -421,7 +421,7 @@ async def test_a_host_that_is_late_gives_its_peer_time_before_it_looks_again(
 async def test_a_channel_that_is_lost_ends_everything_of_it_at_once(
     autojump_clock: MockClock,
 ) -> None:
-    """All waiters wake, even over a stream whose other end stays open."""
+    """The handler is cancelled and the caller fails, even if the other end of the stream stays open."""
     handled = trio.Event()
 
     async def wait(call: object) -> bytes:

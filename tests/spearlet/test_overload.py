@@ -97,7 +97,7 @@ async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
 async def test_r21_when_to_try_again_follows_the_line_and_what_calls_take(
     autojump_clock: trio.testing.MockClock, service_seconds: float, replicas: int, queue: int
 ) -> None:
-    """``retry_after_seconds`` is the expected time of the queued calls and the new one; 0.05 s to 60 s."""
+    """``retry_after_seconds`` is the expected time of the queued calls and the new one, 0.05 to 60 s."""
     app = spear.Agent("busy", concurrency=2)
 
     @app.function
