@@ -278,7 +278,7 @@ async def test_what_is_passed_on_is_not_copied(unix: Carrier) -> None:
 async def test_bytes_take_to_segments_when_it_pays(unix: Carrier) -> None:
     payload = os.urandom(SIZE)
     async with opened(unix.open_pair) as (host, agent):
-        for _ in range(WORTH_KEEPING + 1):  # the last call asks the peer for segments
+        for _ in range(WORTH_KEEPING + 1):  # the last call sends LEND
             assert (await host.request("echo", payload)).payload == payload
         before = host.statistics().bytes_sent
         assert before > WORTH_KEEPING * SIZE
@@ -713,7 +713,7 @@ async def test_what_is_too_large_for_bytes_is_not_made_into_some(unix: Carrier) 
 
 
 async def test_descriptors_nobody_agreed_on_are_closed_unseen(unix: Carrier) -> None:
-    """Before the features are agreed on, and on connections without the feature."""
+    """Holds before the answer to LEND, and on connections without the feature."""
     for features in ([SEGMENTS], []):
         async with unix.open_raw(service=FUNCTIONS, limits=SMALL, features=features) as (
             host,
@@ -813,7 +813,7 @@ async def no_more_descriptors() -> AsyncIterator[None]:
 async def test_r23_without_descriptors_only_that_call_fails(unix: Carrier) -> None:
     async with opened(unix.open_pair) as (host, agent):
         buffer = filled(SIZE)
-        await host.request("look", buffer)  # the features have been agreed on
+        await host.request("look", buffer)  # the peer has answered LEND
         await agent.request("look", filled(SIZE))
         pre_made = filled(SIZE)
         pre_made.seal()

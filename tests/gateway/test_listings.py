@@ -109,7 +109,7 @@ def liar(names: Sequence[str], descriptions: Descriptions) -> spear.Agent:
 async def expect_listed(
     names: Sequence[str], descriptions: Descriptions
 ) -> dict[str, dict[str, Json]]:
-    """See that all listings show all functions, and what is honest; returns what is told, by name."""
+    """Assert that all listings have all functions; return the listed descriptions, by name."""
     async with open_site() as site:
         await site.spearlet.deploy(liar(names, descriptions))
         reply = await ask(site.gateway, "GET", "/v1/functions")

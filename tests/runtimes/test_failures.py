@@ -451,7 +451,7 @@ async def test_r16_a_bad_start_fails_in_time_and_leaves_nothing(kind: str) -> No
             assert "no idea what to do" in caught.value.stderr_tail
             assert caught.value.delivered == "no"
             assert host.states() == _never_ready(host)
-            # The secret is void, so it is harmless wherever it is shown.
+            # The secret is void: no endpoint is left that would accept it.
             assert host.factory.manager.endpoints == ()
             assert not [path for path in private_files() if path.endswith(".sock")]
 

@@ -139,7 +139,7 @@ async def test_a_failure_of_a_callback_keeps_its_lines_and_none_of_its_locals(
         assert alive[0]() is None
         names = [each.name for each in caught.traceback]
         assert names[-1] == "fails"
-        assert names.count("result") == 1  # nor does each further error add one
+        assert names.count("result") == 1  # not one for each caller
 
 
 # -- arguments ------------------------------------------------------------------------------------

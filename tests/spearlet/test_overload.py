@@ -77,7 +77,7 @@ async def test_r21_ten_times_the_capacity_is_refused_and_costs_no_goodput(
         assert len(tally.refusals) >= 0.85 * 10 * CAPACITY * seconds
         assert {delivered for delivered, _ in tally.refusals} == {"no"}
         assert min(seconds or 0.0 for _, seconds in tally.refusals) >= 0.05
-        # Calls that wait longest get their outcome last, and still within the queue's time.
+        # Up to the last refusal, the retry-after time is the time that the queue takes.
         told = [seconds or 0.0 for _, seconds in tally.refusals[-1000:]]
         assert min(told) >= 0.8 * (QUEUE + 1) / CAPACITY
         assert max(told) <= 1.2 * (QUEUE + 1) / CAPACITY

@@ -104,7 +104,7 @@ async def test_who_waits_for_others_is_not_told_of_itself(
 
     @app.function
     async def gather(name: str) -> None:
-        """Make five calls of the function, one of which waits; other functions have slots."""
+        """Make five concurrent calls: calls with a slot do not end, and the others wait."""
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(5):

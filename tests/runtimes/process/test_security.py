@@ -67,7 +67,7 @@ def secret_of(host: Host, instance: Instance) -> Secret:
 
 @pytest.fixture
 def bare_interpreter(tmp_path: Path) -> str:
-    """Return a script in place of an interpreter that records what an interpreter would inherit."""
+    """Make a script in place of an interpreter, which stops itself before it opens any file."""
     path = tmp_path / "python"
     # The outer shell has its script open. The inner one has nothing open, and stops before it opens
     # anything: a starting program has its libraries open for a moment.
