@@ -266,7 +266,7 @@ async def test_the_program_finds_itself_as_a_program_does(
 
 
 async def test_r13_busy_plain_functions_do_not_starve_the_others(worker: Path) -> None:
-    """Runs as many plain functions as there are threads, and more that wait for one."""
+    """The agent runs as many plain functions as there are threads, and more wait for a thread."""
     results: list[object] = []
     async with (
         open_communication_factory() as factory,
@@ -671,7 +671,7 @@ async def test_a_host_that_refuses(worker: Path) -> None:
 
 @pytest.mark.parametrize("module", [True, False])
 async def test_the_environment_may_say_where_the_host_is(worker: Path, module: bool) -> None:
-    """Works for ``python -m spear.agent worker.py`` and for ``python worker.py``."""
+    """Both ``python -m spear.agent worker.py`` and ``python worker.py`` read the environment."""
     async with open_communication_factory() as factory:
         instance = InstanceId("process", "by-hand", 2)
         async with (

@@ -221,7 +221,7 @@ async def test_r19_a_function_that_ends_before_its_caller_frees_the_caller() -> 
 
 
 async def test_a_stream_that_was_left_does_not_look_complete() -> None:
-    """Its unread items are dropped, so iteration must not end as if the stream were complete."""
+    """Unread items of the stream are dropped, so iteration must not end as if it were complete."""
 
     async def send_one(call: InboundCall) -> bytes:
         await call.send(b"one")
@@ -282,7 +282,7 @@ async def count_passes(task_status: trio.TaskStatus[list[int]]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory_stream", "in_memory"])
 async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind: str) -> None:
-    """Compares 1,000 small calls beside a stream without credit with 1,000 alone."""
+    """A thousand small calls beside a stream without credit take as many passes as a thousand alone."""
 
     async def pour(call: InboundCall) -> bytes:
         while True:
@@ -316,7 +316,7 @@ async def test_r20_a_stalled_call_costs_the_others_no_pass_of_the_scheduler(kind
 
 @pytest.mark.slow
 async def test_r20_a_stalled_call_does_not_slow_the_others_down(unix: Carrier) -> None:
-    """In real time: compares the slowest tenth of the calls, with a margin for a busy machine.
+    """The slowest tenth of the calls is compared, in real time, with a margin for a busy machine.
 
     If other processes interrupt this one for milliseconds, the slowest hundredth are the interrupted
     calls, and their number is chance.
@@ -328,7 +328,7 @@ async def test_r20_a_stalled_call_does_not_slow_the_others_down(unix: Carrier) -
 
 @pytest.mark.soak
 async def test_r20_a_stalled_call_costs_the_others_a_fifth_at_most(unix: Carrier) -> None:
-    """Compares the slowest hundredth of the calls, in the median of many rounds of a thousand calls."""
+    """The slowest hundredth of the calls is compared, as a median of many rounds of a thousand calls."""
     rounds = await time_beside_a_stall(unix, rounds=40, calls=1000)
     assert median(beside[989] / alone[989] for alone, beside in rounds) <= 1.2
 

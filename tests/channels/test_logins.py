@@ -459,7 +459,7 @@ async def test_s4_a_stranger_cannot_make_us_buffer_more_than_4_kib() -> None:
 async def test_s4_a_thousand_slow_connections_do_not_keep_an_honest_one_out(
     autojump_clock: MockClock,
 ) -> None:
-    """At most 64 at a time, the oldest is cut first, and the newest always gets its chance."""
+    """At most 64 connections wait at a time: the oldest is cut first, and the newest gets its chance."""
     async with MEMORY_STREAM.open_host() as (manager, endpoint), AsyncExitStack() as crowd:
         for number in range(1000):
             await crowd.enter_async_context(dial(endpoint))

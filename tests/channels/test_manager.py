@@ -138,7 +138,7 @@ async def test_leaving_the_block_of_an_endpoint_closes_its_channel() -> None:
 
 
 async def test_an_exception_leaves_the_blocks_as_it_is() -> None:
-    """A group around it, from an internal nursery, would hide it from an ``except``."""
+    """A group around the exception, from an internal nursery, would hide it from an ``except``."""
     with pytest.raises(KeyError) as caught:
         async with MEMORY_STREAM.open_pair():
             raise KeyError("mine")

@@ -141,7 +141,7 @@ async def test_the_writing_task_notices_that_the_peer_has_left() -> None:
 
 
 async def test_an_error_does_not_keep_the_payload_it_interrupts() -> None:
-    """Nor a view of the payload, which CPython 3.13 complains about when both are collected."""
+    """The error keeps no view either: CPython 3.13 complains when payload and view are collected."""
     async with socket_pipes() as (pipe, peer):
         push(pipe, 1)
         pipe.flush()  # unread bytes at the peer turn its close into a reset
@@ -252,7 +252,7 @@ async def test_a_stream_carries_frames_both_ways() -> None:
 
 
 async def test_draining_a_stream_means_that_it_is_written() -> None:
-    """Being taken out of the outbox is not enough."""
+    """A frame that was only taken out of the outbox is not drained."""
     drained: list[int] = []
 
     async def drain(number: int) -> None:

@@ -32,7 +32,7 @@ def forms(secret: Secret) -> list[str]:
 async def test_s14_no_secret_and_no_payload_is_written_anywhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Covers logins, refused and resumed ones, calls, failures and a protocol error, all at DEBUG."""
+    """The script has logins of all kinds, calls, failures and a protocol error, logged at DEBUG."""
     seen: list[str] = []
     secrets: list[Secret] = []
 

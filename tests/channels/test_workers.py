@@ -367,7 +367,7 @@ async def test_a_progress_callback_that_fails_fails_its_call_alone() -> None:
 async def test_a_progress_callback_that_wants_to_end_the_program_harms_no_channel(
     unix: Carrier, error: type[BaseException]
 ) -> None:
-    """Its exception is raised by its own call."""
+    """The callback's exception is raised by its own call."""
 
     async def report(call: InboundCall) -> bytes:
         call.report_progress(b"1")

@@ -403,7 +403,7 @@ def test_a_drain_that_nobody_waits_for(
 def test_a_deployment_that_is_not_well(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shows the reason, and the last output of the instances."""
+    """The command shows the reason, and the last output of the instances."""
     (tmp_path / "till.py").write_text(TILL)
     (tmp_path / "spear.toml").write_text(
         '[functions.till]\nsource = "till.py"\n'

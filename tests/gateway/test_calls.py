@@ -493,7 +493,7 @@ async def test_a_fault_of_the_gateway_is_an_error_without_details(
 
 @pytest.mark.parametrize("seconds", ["inf", "1e9", "3600.1"])
 async def test_a_call_that_goes_on_without_its_client_has_a_bound(seconds: str) -> None:
-    """No client can end it: such calls once filled all slots of an instance for ever."""
+    """No client can end such a call: once they filled all slots of an instance for ever."""
     async with open_site() as site:
         keyed = {"spear-timeout": seconds, "idempotency-key": "k"}
         for way, headers in (
@@ -533,7 +533,7 @@ async def test_a_refusal_says_what_to_do(
 
 
 async def test_an_execution_of_a_key_has_the_time_that_its_client_asked_for() -> None:
-    """Longer than the deployment's default for a call, and not shorter for clients that join."""
+    """The time may exceed the deployment's default, and clients that join do not shorten it."""
     agent = spear.Agent("asked")
 
     @agent.function

@@ -211,7 +211,7 @@ async def test_a_client_keeps_its_connection_for_all_its_calls(make: Maker) -> N
 
 @each_client
 async def test_bodies_of_all_sizes_arrive(make: Maker) -> None:
-    """Sizes around those of the buffers between client and function."""
+    """The sizes are around those of the buffers between client and function."""
     sizes = [0, 1, *(2**power + more for power in (12, 15, 16, 17, 20) for more in (-1, 0, 1))]
     async with open_site(PATIENT) as site, using(make, site) as client:
 

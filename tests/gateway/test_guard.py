@@ -76,7 +76,7 @@ async def test_s13_a_loopback_gateway_goes_by_its_own_names(host: str, status: i
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "localhost"])
 async def test_a_gateway_answers_at_the_address_that_it_listens_on(host: str) -> None:
-    """Any address of the loopback interface, in any notation."""
+    """A gateway on the loopback interface accepts any notation of any loopback address."""
     async with open_site(GatewaySettings(host=host)) as site:
         (url,) = site.gateway.urls
         port = int(url.rpartition(":")[2])

@@ -253,7 +253,7 @@ def test_what_is_left_of_a_body_can_be_dropped_when_it_has_come() -> None:
 
 
 def test_s18_a_body_of_many_chunks_is_not_dropped() -> None:
-    """Dropping it takes a third of a second per 64 KiB, before the client has shown a token."""
+    """Dropping such a body takes 1/3 s per 64 KiB, before the client has shown a token."""
     for count, is_dropped in ((MOST_SKIPPED - 1, True), (MOST_SKIPPED, False)):
         parser = RequestParser(MOST)
         parser.receive(START + b"Transfer-Encoding: chunked\r\n\r\n" + count * chunk(b"x"))

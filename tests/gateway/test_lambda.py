@@ -446,7 +446,7 @@ async def test_a_client_that_says_when_it_gives_up_has_its_answer_before() -> No
 
 
 async def test_an_execution_that_an_sdk_began_has_the_time_that_its_client_asked_for() -> None:
-    """Longer than the deployment's default for a call."""
+    """The client's time may exceed the deployment's default for a call."""
     headers = {"amz-sdk-invocation-id": "a", "spear-timeout": "300"}
     agent = spear.Agent("asked")
 

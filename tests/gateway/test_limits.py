@@ -272,7 +272,7 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
 
 
 async def test_s18_idle_connections_shut_nobody_out() -> None:
-    """These clients got through without a token: by a path that needs none, or by a refusal."""
+    """Clients that have sent one request may have no token: the path needed none, or they were refused."""
     async with open_site(GatewaySettings(max_connections=3)) as site:
         busy, *idle = [await connect(site.gateway) for _ in range(3)]
         await busy.send("POST", CALL.format("wait"), b"")
@@ -487,7 +487,7 @@ async def test_s18_a_client_that_does_not_answer_pings_is_cut() -> None:
 
 
 async def test_a_client_is_not_cut_while_its_function_is_slow_to_take_items() -> None:
-    """Its answers to pings are behind items for which there is no room."""
+    """The client's answers to pings are behind items for which there is no room."""
     async with open_site(GatewaySettings(keep_alive_seconds=0.05)) as site:
         client, _ = await upgraded(site, "late_total")
         items, size = 40, 1 << 20

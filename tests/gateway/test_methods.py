@@ -66,7 +66,7 @@ async def test_head_of_what_never_ends_takes_no_stream() -> None:
 
 @pytest.mark.parametrize("pattern", ROUTES)
 async def test_options_and_unknown_methods_tell_the_methods(pattern: str) -> None:
-    """Neither needs a token, and neither allows calls from pages of other sites."""
+    """Both kinds of requests need no token, and allow no calls from pages of other sites."""
     route = ROUTES[pattern]
     methods = {*route.operations, "OPTIONS"} | ({"HEAD"} if "GET" in route.operations else set())
     async with open_site(GatewaySettings(token=TOKEN)) as site:

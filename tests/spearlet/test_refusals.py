@@ -62,7 +62,7 @@ def test_what_the_system_refuses_is_one_typed_error(
     ids=["no /proc", "no /dev/shm", "no memfd", "an old kernel"],
 )
 def test_what_the_host_can_do_without(prefix: Callable[[], list[str]]) -> None:
-    """Works without forks or commands, and copies payloads if memory cannot be shared."""
+    """A host works without forks or commands, and copies payloads if memory cannot be shared."""
     assert run(prefix(), "all") == "100000 200000 command"
 
 
