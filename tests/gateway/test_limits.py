@@ -272,7 +272,7 @@ async def test_s18_there_are_so_many_connections_and_no_more() -> None:
 
 
 async def test_s18_idle_connections_shut_nobody_out() -> None:
-    """Clients that have sent one request may have no token: the path needed none, or they were refused."""
+    """An idle client with one answered request may have no token: the path may need none, for example."""
     async with open_site(GatewaySettings(max_connections=3)) as site:
         busy, *idle = [await connect(site.gateway) for _ in range(3)]
         await busy.send("POST", CALL.format("wait"), b"")

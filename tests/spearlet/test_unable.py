@@ -305,7 +305,7 @@ async def test_what_an_agent_could_not_begin_was_not_delivered(kind: str) -> Non
 
 
 async def test_a_call_of_a_loop_that_makes_no_tasks_was_not_delivered() -> None:
-    """Such a call, and every later one, once waited until its deadline."""
+    """The call, and every later one, once waited until its deadline."""
     app = fragile()
 
     def refuse(loop: object, coroutine: object, **_: object) -> NoReturn:
