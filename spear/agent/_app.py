@@ -62,7 +62,7 @@ class Agent:
         async def price(item: str, *, currency: str = "EUR") -> float: ...
 
     Args:
-        name: the agent's name for log lines.
+        name: the name of a deployment of this agent, by default.
         concurrency: most calls that run at a time; the host is told the limit and sends no more. The
             default is ``WireLimits.max_calls``. Of these calls, as many plain functions run at a time as
             the machine has cores plus four, at most 32; if all are plain, this is the limit for the host.

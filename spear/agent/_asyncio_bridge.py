@@ -161,6 +161,7 @@ class BridgedCall:
 
         def begin() -> None:  # called in asyncio's thread, as is end()
             if bridge.broken_by:
+                bridge.token.run_sync_soon(self.abandon)
                 return
             coroutine = _captured(function)
             try:
@@ -210,8 +211,9 @@ class BridgedCall:
         reschedule(self._trio_task, outcome.Value(result))
 
     def abandon(self) -> None:
-        """End the call, because the loop has ended and the coroutine never will."""
-        self._wake(outcome.Error(asyncio.CancelledError()))
+        """End the call, because its coroutine never will. Does nothing if the call has ended."""
+        if self in self._bridge.waiting:
+            self._wake(outcome.Error(asyncio.CancelledError()))
 
     # -- from asyncio to Trio -----------------------------------------------------------------------
 

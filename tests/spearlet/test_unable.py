@@ -324,6 +324,38 @@ async def test_a_call_of_a_loop_that_makes_no_tasks_was_not_delivered() -> None:
         assert await app.wait_unable() == reason
 
 
+async def test_calls_that_wait_for_a_loop_that_makes_no_tasks_were_not_delivered() -> None:
+    """Only the first of them ended."""
+    app = Agent("local")
+    go_on, blocked = threading.Event(), trio.Event()
+
+    def refuse(loop: object, coroutine: object, **_: object) -> NoReturn:
+        raise ValueError("no tasks")
+
+    @app.function(asyncio=True)
+    async def break_loop() -> None:
+        asyncio.get_running_loop().set_task_factory(refuse)
+        app.service.token.run_sync_soon(blocked.set)
+        go_on.wait()
+
+    @app.function(asyncio=True)
+    async def borrowed() -> None:
+        raise AssertionError
+
+    async def be_refused() -> None:
+        with pytest.raises(Rejected, match="begins no tasks") as raised:
+            await caller.call("borrowed")
+        assert raised.value.delivered == "no"
+
+    async with calling(app) as caller, trio.open_nursery() as nursery:
+        nursery.start_soon(caller.call, "break_loop")
+        await blocked.wait()
+        for _ in range(3):
+            nursery.start_soon(be_refused)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+
+
 async def test_a_call_that_a_loop_has_not_begun_when_it_ends_was_not_delivered() -> None:
     app = Agent("local")
     go_on, tasks = threading.Event(), list[asyncio.Task[None]]()
