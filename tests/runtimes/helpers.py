@@ -302,10 +302,17 @@ def guards(host: int) -> dict[int, int]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if b"_guard_program" in (process / "cmdline").read_bytes():
-                infos = [each.read_text() for each in (process / "fdinfo").iterdir()]
+                infos = [info for each in (process / "fdinfo").iterdir() if (info := text_of(each))]
                 if any(f"\nPid:\t{host}\n" in info for info in infos):
                     found[int(process.name)] = len(infos)
     return found
+
+
+def text_of(file: Path) -> str:
+    """Return what is in a file; nothing if the file is gone, such as a descriptor that was closed."""
+    with suppress(FileNotFoundError):
+        return file.read_text()
+    return ""
 
 
 async def until(condition: Callable[[], object]) -> None:
