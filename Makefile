@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-attacks bench-rolling repeat soak clean
+.PHONY: help demo test test-one test-oldest lint format bench bench-quick bench-attacks bench-rolling docs repeat soak clean
 
 # More arguments for the program that a target runs: make test-one ARGS='-k deadline'
 ARGS ?=
@@ -48,6 +48,11 @@ bench-attacks: .venv-bench/.has-bench ## measure the gateway under clients that 
 bench-rolling: .venv-bench/.has-bench ## draw a rolling restart under load
 	@.venv-bench/bin/python -m bench.rolling $(ARGS)
 
+docs: .venv-docs/.has-docs ## build the documentation as a site with search, in build/docs
+	@.venv-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto \
+		--conf-dir docs --doctree-dir build/doctrees . build/docs $(ARGS)
+	@echo build/docs/index.html
+
 soak: .venv/.has-test ## the long runs, which take hours
 	@.venv/bin/python -m pytest -m soak --hypothesis-profile soak --time-limit 0 \
 		-o faulthandler_timeout=0 $(ARGS)
@@ -67,6 +72,9 @@ clean: ## remove all that these targets made
 
 .venv-bench/.has-bench: pyproject.toml
 	@.ci/make-venv .venv-bench bench $(PYTHON)
+
+.venv-docs/.has-docs: pyproject.toml
+	@.ci/make-venv .venv-docs docs $(PYTHON)
 
 .venv-oldest/.has-test: pyproject.toml
 	@OLDEST=yes .ci/make-venv .venv-oldest test $(PYTHON)

@@ -89,7 +89,7 @@ async def call_once(
 
     Raises:
         Rejected: the key was used with other arguments.
-        And all errors of :func:`call`.
+        SpearError: :func:`call` failed.
     """
     payload, is_cbor = encode_call(function, arguments, keywords)
     return await context()._call_other(function, payload, is_cbor, timeout, key)

@@ -203,7 +203,7 @@ class AgentService:
 
         Raises:
             Rejected: no thread could be started; the host may retry the call on another instance.
-            And all exceptions of ``function``.
+            BaseException: ``function`` raised it.
         """
 
         def run() -> outcome.Outcome[T]:

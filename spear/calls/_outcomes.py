@@ -177,7 +177,7 @@ class Outcomes:
             Rejected: the key was used with other arguments.
             Overloaded: the executions of keys hold ``HostLimits.submitted_bytes`` of arguments.
             DeadlineExceeded: the execution did not end by the deadline of this call.
-            And whatever the execution raised.
+            BaseException: the execution raised it.
         """
         await trio.lowlevel.checkpoint()
         name = call.name

@@ -364,7 +364,7 @@ def simulate(
     Raises:
         ConfigurationError: an argument is out of range, or this release of Trio cannot be seeded.
         trio.TooSlowError: the program did not return within ``seconds``.
-        Exception: any exception of ``program``.
+        BaseException: ``program`` raised it.
     """
     simulation: Simulation = Simulation._create(seed)
 
