@@ -247,7 +247,9 @@ def draw_diagrams(_app: Sphinx, doctree: nodes.document) -> None:
             import mermaidx
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(mermaidx.render(text).svg(), encoding="utf-8")
+            drawing = mermaidx.render(text).svg()
+            drawing = drawing.replace("background-color: transparent", "background-color: white", 1)
+            path.write_text(drawing, encoding="utf-8")  # the lines are dark, the page may be, too
         title = block.parent[0] if isinstance(block.parent[0], nodes.title) else doctree[0][0]
         alternative = f"Diagram: {title.astext()}"
         block.replace_self(nodes.image(uri=f"/build/diagrams/{name}.svg", alt=alternative))
