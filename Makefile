@@ -62,7 +62,7 @@ repeat: .venv/.has-test ## run the suite ten times under each Python, on busy pr
 	@.ci/repeat 10 $(ARGS)
 
 clean: ## remove all that these targets made
-	@rm -rf .venv .venv-* *.egg-info build dist bench/build .coverage .coverage.* \
+	@rm -rf .venv .venv-* *.egg-info build dist bench/build docs/reference .coverage .coverage.* \
 		.hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
