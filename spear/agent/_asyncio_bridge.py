@@ -189,8 +189,7 @@ class BridgedCall:
             bridge.soon(cancel)
             return Abort.FAILED
 
-        is_taken = not bridge.broken_by and bridge.soon(begin)
-        if not is_taken:
+        if bridge.broken_by or not bridge.soon(begin):
             raise BridgeBroken
         bridge.waiting.add(self)
         try:
