@@ -152,8 +152,7 @@ class BridgedCall:
         Cancellation cancels the task; this method still waits until the task has ended.
 
         Raises:
-            BridgeBroken: the coroutine was not begun: the loop has ended, or the program's task factory
-                has failed.
+            BridgeBroken: no task was begun, because the loop has ended or its task factory has failed.
         """
         bridge = self._bridge
         self._trio_task = current_task()
@@ -189,7 +188,8 @@ class BridgedCall:
             bridge.soon(cancel)
             return Abort.FAILED
 
-        if bridge.broken_by or not bridge.soon(begin):
+        is_taken = not bridge.broken_by and bridge.soon(begin)
+        if not is_taken:
             raise BridgeBroken
         bridge.waiting.add(self)
         try:
