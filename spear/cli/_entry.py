@@ -39,9 +39,9 @@ def _drop_unwritten() -> None:
     try:
         sys.stderr.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stderr.fileno())
-        os.close(nowhere)
+        from ._say import silence
+
+        silence(sys.stderr)
 
 
 def _exchange(before: object, handler: signal._HANDLER) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from spear._errors import ConfigurationError, SpawnFailed, SpearError, WorkerDie
 
 from ._commands import COMMANDS
 from ._parser import CommandParser, make_parser
-from ._say import complain, expect_output
+from ._say import complain, expect_output, silence
 from ._status import BROKEN_PIPE, INTERRUPTED, exit_status, is_refusal
 from ._text import printable
 
@@ -49,7 +48,7 @@ def run(parser: CommandParser | SpearError, words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has closed it
-        _forget_output()
+        silence(sys.stdout)
         return BROKEN_PIPE
     except SpearError as error:
         return _report(error, options)
@@ -83,13 +82,6 @@ def _wants_json(words: Sequence[str]) -> bool:
         return False
     # Most commands accept abbreviated options.
     return any(len(each) > len("--") and "--json".startswith(each) for each in ours)
-
-
-def _forget_output() -> None:
-    """Redirect standard output to /dev/null, so that the interpreter does not write to it at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _report(error: BaseException, options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 from spear._errors import ConfigurationError, SpearError
 
@@ -55,3 +56,10 @@ def write(data: bytes) -> None:
         raise
     except OSError as error:
         raise SpearError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def silence(output: TextIO) -> None:
+    """Redirect an output to /dev/null, so that the interpreter does not write to it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output.fileno())
+    os.close(nowhere)
