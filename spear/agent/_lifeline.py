@@ -15,6 +15,7 @@ import fcntl
 import os
 import select
 import stat
+import time
 
 from spear._forks import own
 
@@ -23,6 +24,9 @@ MAX_RECORD_BYTES = 64 * 1024
 # Linux's numbers, because the signal module takes a millisecond to build its enums.
 _SIGKILL = 9
 _F_SETSIG = 10
+
+_ARMING_PAUSES = (*(0.0,) * 20, *(0.001,) * 20)
+"""Seconds of each pause while a process waits for its host to arm the lifeline; 20 ms in all."""
 
 HOST_GONE = 1
 """The exit status if the host has died before this process was ready."""
@@ -55,6 +59,7 @@ def take_record(fd: int) -> bytes:
     # Children do not inherit the pipe; they are killed with the process group.
     os.set_inheritable(own(fd), False)
     record = _read_record(fd)
+    _wait_until_armed(fd)
     _arm(fd)
     return record
 
@@ -74,6 +79,19 @@ def _read_exactly(fd: int, size: int) -> bytes:
             raise ValueError("the bootstrap pipe ended before the record did")
         data += some
     return data
+
+
+def _wait_until_armed(fd: int) -> None:
+    """Wait until the host has armed the pipe, which it does when its write of the record has returned.
+
+    A write signals the data after the reader can already read it. If this process armed the pipe between
+    the two, the record's own signal would kill this process. A pipe that another program copies from the
+    host's, as ssh does, is never armed by the host, so the wait ends after 20 ms.
+    """
+    for seconds in _ARMING_PAUSES:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ASYNC:
+            return
+        time.sleep(seconds)
 
 
 def _arm(fd: int) -> None:
