@@ -31,6 +31,14 @@ from ._mistakes import check_annotations
 from ._service import AgentService
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import trio
+
+    from spear._ids import InstanceId, Secret
+    from spear.transports import TransportRegistry
+    from spear.wire import OfferedAddress
+
     from ._arguments import AnyFunction
 
 P = ParamSpec("P")
@@ -273,6 +281,41 @@ class Agent:
             ),
         ):
             yield
+
+    async def serve(
+        self,
+        offered: Iterable[OfferedAddress],
+        secret: Secret,
+        instance_id: InstanceId,
+        *,
+        limits: WireLimits,
+        drain_seconds: float,
+        debug: bool,
+        stop: trio.Event,
+        transports: TransportRegistry,
+    ) -> None:
+        """Serve a host, while :meth:`running`, until the host or ``stop`` ends it.
+
+        :func:`spear.agent.serve` also runs the lifespan, and describes arguments, errors and
+        cancellation. A checkpoint.
+        """
+        import random
+
+        from ._reaching import HostAddresses
+        from ._serve import serve_running
+
+        await serve_running(
+            self,
+            HostAddresses(offered, transports=transports),
+            secret,
+            instance_id,
+            limits,
+            drain_seconds,
+            low_latency=False,
+            debug=debug,
+            stop=stop,
+            rng=random.Random(),  # noqa: S311  # spreads load, protects nothing
+        )
 
     async def wait_unable(self) -> str:
         """Wait, while :meth:`running`, until functions can no longer be run, and return the reason.

@@ -97,19 +97,47 @@ async def serve(
         addresses = HostAddresses((OfferedAddress(str(addresses)),))
     expect_seconds("drain_seconds", drain_seconds)
     async with agent.running(limits, debug=debug):
-        session = _Session(
+        await serve_running(
             agent,
             addresses,
             secret,
             instance_id,
-            agent.limits(limits),
+            limits,
             drain_seconds,
             low_latency=low_latency,
-            debug=agent.debug or debug,
+            debug=debug,
             stop=trio.Event() if stop is None else stop,
             rng=rng or random.Random(),  # noqa: S311  # spreads load, protects nothing
         )
-        await session.run()
+
+
+async def serve_running(
+    agent: Agent,
+    addresses: HostAddresses,
+    secret: Secret,
+    instance_id: InstanceId,
+    limits: WireLimits,
+    drain_seconds: float,
+    *,
+    low_latency: bool,
+    debug: bool,
+    stop: trio.Event,
+    rng: random.Random,
+) -> None:
+    """Serve an agent that already runs; see :func:`serve`, which also runs the agent."""
+    session = _Session(
+        agent,
+        addresses,
+        secret,
+        instance_id,
+        agent.limits(limits),
+        drain_seconds,
+        low_latency=low_latency,
+        debug=agent.debug or debug,
+        stop=stop,
+        rng=rng,
+    )
+    await session.run()
 
 
 def backoff_seconds(rng: random.Random) -> Iterator[float]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    import trio
+
+    from spear._ids import InstanceId, Secret
     from spear._limits import WireLimits
     from spear.channels import Service
+    from spear.transports import TransportRegistry
+    from spear.wire import OfferedAddress
 
 
 @runtime_checkable
@@ -40,6 +45,20 @@ class LocalAgent(Protocol):
         self, limits: WireLimits, *, debug: bool = False
     ) -> AbstractAsyncContextManager[None]:
         """Run the agent's lifespan around a block."""
+
+    async def serve(
+        self,
+        offered: Iterable[OfferedAddress],
+        secret: Secret,
+        instance_id: InstanceId,
+        *,
+        limits: WireLimits,
+        drain_seconds: float,
+        debug: bool,
+        stop: trio.Event,
+        transports: TransportRegistry,
+    ) -> None:
+        """Serve a host, while :meth:`running`, until the host or ``stop`` ends it."""
 
     async def wait_unable(self) -> str:
         """Wait until the agent can no longer run functions, and return the reason."""

@@ -6,7 +6,6 @@ blocks. An exception of the agent ends the instance, but not the host.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -14,17 +13,16 @@ import trio
 
 from spear._errors import SpawnFailed, SpearError
 from spear._util import leaves_of, summary_of
-from spear.channels import connect_channel, protected_block, protected_class
-from spear.transports import MemoryAddress, connect
+from spear.channels import protected_class
+from spear.transports import MemoryAddress
 
 from .._body import InstanceBody
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from spear._host_limits import InstanceTimeouts
     from spear._limits import WireLimits
     from spear.channels import CommunicationChannel, Endpoint
+    from spear.transports import TransportRegistry
 
     from ._agent import LocalAgent
 
@@ -41,6 +39,7 @@ class MemoryBody(InstanceBody):
         endpoint: the endpoint at which the agent logs in.
         limits: the limits of the host.
         timeouts: the timeouts of the instance.
+        transports: the transports of the host.
         debug: whether errors carry tracebacks.
     """
 
@@ -52,6 +51,7 @@ class MemoryBody(InstanceBody):
         endpoint: Endpoint,
         limits: WireLimits,
         timeouts: InstanceTimeouts,
+        transports: TransportRegistry,
         *,
         debug: bool,
     ) -> None:
@@ -59,6 +59,7 @@ class MemoryBody(InstanceBody):
         self._endpoint = endpoint
         self._limits = limits
         self._timeouts = timeouts
+        self._transports = transports
         self._debug = debug or agent.debug
         self._is_asked_to_end = trio.Event()
         self._ended = trio.Event()
@@ -77,8 +78,7 @@ class MemoryBody(InstanceBody):
                 async with self._agent.running(self._limits, debug=self._debug):
                     is_started = True
                     task_status.started()
-                    async with self._connected() as channel:
-                        await self._serve(channel)
+                    await self._serve()
             self.failure = self.failure or "has ended"
         except BaseException as error:
             is_ours = any(issubclass(type(each), _NOT_ITS_OWN) for each in leaves_of(error))
@@ -92,15 +92,22 @@ class MemoryBody(InstanceBody):
             self.has_ended = True
             self._ended.set()
 
-    def _connected(self) -> AbstractAsyncContextManager[CommunicationChannel]:
-        if isinstance(self._endpoint.address, MemoryAddress):
-            return self._attached()
-        return self._logged_in()
-
-    @protected_block
-    async def _attached(self) -> AsyncIterator[CommunicationChannel]:
-        """Open a channel whose two ends pass objects in memory, without a login."""
+    async def _serve(self) -> None:
+        """Serve the host until one side ends the instance."""
         agent, endpoint = self._agent, self._endpoint
+        if not isinstance(endpoint.address, MemoryAddress):
+            await agent.serve(
+                endpoint.offered,
+                endpoint.secret,
+                endpoint.instance_id,
+                limits=self._limits,
+                drain_seconds=self._timeouts.drain_seconds,
+                debug=self._debug,
+                stop=self._is_asked_to_end,
+                transports=self._transports,
+            )
+            return
+        # The two ends of this channel pass objects in memory, without a login.
         async with endpoint.attach(
             service=agent.service,
             functions=agent.functions,
@@ -108,28 +115,9 @@ class MemoryBody(InstanceBody):
             limits=agent.limits(self._limits),
             debug=self._debug,
         ) as channel:
-            yield channel
+            await self._serve_in_memory(channel)
 
-    @protected_block
-    async def _logged_in(self) -> AsyncIterator[CommunicationChannel]:
-        """Open a channel over another transport, named by the strategy."""
-        agent, endpoint = self._agent, self._endpoint
-        async with (
-            connect(endpoint.address) as stream,
-            connect_channel(
-                stream,
-                endpoint.instance_id,
-                endpoint.secret,
-                service=agent.service,
-                functions=agent.functions,
-                streams=agent.streams,
-                limits=agent.limits(self._limits),
-                debug=self._debug,
-            ) as (channel, _),
-        ):
-            yield channel
-
-    async def _serve(self, channel: CommunicationChannel) -> None:
+    async def _serve_in_memory(self, channel: CommunicationChannel) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_when_unable)
             nursery.start_soon(_set_after, channel.peer_leaving, self._is_asked_to_end)

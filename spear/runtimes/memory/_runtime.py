@@ -102,7 +102,10 @@ class MemoryTemplate(InstanceTemplate):
     ) -> AsyncIterator[MemoryBody]:
         """Start a task; see :meth:`InstanceTemplate.launch`."""
         settings, limits = self._settings, self.spec.limits.wire
-        body = MemoryBody(settings.agent, endpoint, limits, timeouts, debug=settings.debug)
+        transports = self.spec.factory.transports
+        body = MemoryBody(
+            settings.agent, endpoint, limits, timeouts, transports, debug=settings.debug
+        )
         async with open_private_nursery() as nursery:
             await nursery.start(body.run)
             yield body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -13,6 +14,21 @@ from spear import ConfigurationError, SpawnFailed, WorkerDied, open_spearlet
 from spear.channels import CommunicationStrategy
 from spear.runtimes import Instance, MemoryRuntime, MemorySettings, ProcessSettings
 from spear.telemetry import InstanceState
+from spear.transports import (
+    Address,
+    ConnectOptions,
+    Listener,
+    ListenOptions,
+    Opening,
+    Reach,
+    SocketStream,
+    Transport,
+    UnixAddress,
+    UnixTransport,
+    open_unix_listener,
+)
+
+from ..process.test_addresses import LostTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,6 +108,54 @@ async def test_the_strategy_says_how_it_is_reached() -> None:
         assert await deployment.echo([1, "a"]) == [1, "a"]
         await deployment.restart()
         assert await deployment.echo(2) == 2
+
+
+@attrs.frozen
+class RenamedAddress(Address):
+    path: str
+
+    scheme = "renamed"
+
+    @property
+    def reach(self) -> Reach:
+        return Reach.MACHINE
+
+    def __str__(self) -> str:
+        return f"renamed:{self.path}"
+
+
+class Renamed(Transport):
+    """Unix sockets under a scheme that only one host knows."""
+
+    name = "renamed"
+
+    def parse(self, address: str) -> RenamedAddress:
+        return RenamedAddress(address.removeprefix("renamed:"))
+
+    def listen(self, options: ListenOptions) -> Opening[Listener]:
+        return Opening(self._listen, options)
+
+    async def _listen(self, options: ListenOptions) -> Listener:
+        path = f"{options.get_directory()}/{options.name}.sock"
+        return open_unix_listener(path, bound=RenamedAddress(path))
+
+    def connect(self, address: Address, options: ConnectOptions) -> Opening[SocketStream]:
+        assert isinstance(address, RenamedAddress)
+        return UnixTransport().connect(UnixAddress(address.path), options)
+
+
+async def test_an_address_that_cannot_be_reached_leaves_the_next_one() -> None:
+    strategies = {"memory": CommunicationStrategy(("lost", "tcp"))}
+    async with open_spearlet(strategies=strategies, transports=[LostTransport()]) as spearlet:
+        deployment = await spearlet.deploy(teller())
+        assert await deployment.echo(1) == 1
+
+
+async def test_an_agent_uses_the_transports_of_its_host() -> None:
+    strategies = {"memory": CommunicationStrategy(("renamed",))}
+    async with open_spearlet(strategies=strategies, transports=[Renamed()]) as spearlet:
+        deployment = await spearlet.deploy(teller())
+        assert await deployment.echo(1) == 1
 
 
 async def test_a_lifespan_that_fails_later_is_the_end_of_the_instance_alone() -> None:
