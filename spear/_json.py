@@ -16,7 +16,7 @@ from math import inf, isfinite
 from typing import Final, NoReturn
 
 
-class _Unusable(ValueError):
+class _InvalidJson(ValueError):
     """A text that is JSON and cannot be used."""
 
 
@@ -44,12 +44,12 @@ def read_float(text: str, *, may_be_infinite: bool = False) -> float:
     if may_be_infinite and text.lower() in _INFINITIES:
         return inf
     if not _NUMBER.fullmatch(text):
-        raise _Unusable(f"{text[:20]!r} is not a number")
+        raise _InvalidJson(f"{text[:20]!r} is not a number")
     number = float(text)
     if number in (0.0, inf, -inf):
         digits = text.lower().partition("e")[0]
         if number or digits.strip("+-0."):
-            raise _Unusable(f"{text[:20]} is a number that no float holds")
+            raise _InvalidJson(f"{text[:20]} is a number that no float holds")
     return number
 
 
@@ -64,7 +64,7 @@ def _float(text: str) -> float:
 def _map(pairs: list[tuple[str, object]]) -> object:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise _Unusable("a key stands there twice")
+        raise _InvalidJson("a key stands there twice")
     if len(result) == 1:
         return _from_json(*pairs[0])
     return result
@@ -75,7 +75,7 @@ def _from_json(key: str, value: object) -> object:
     if isinstance(value, str):
         if key == "$bytes":
             if not value.isascii():
-                raise _Unusable("$bytes is not Base64")
+                raise _InvalidJson("$bytes is not Base64")
             return base64.b64decode(value, validate=True)  # binascii.Error is a ValueError
         if key == "$float" and value in ("nan", "inf", "-inf"):
             return float(value)
@@ -101,7 +101,7 @@ def load_json(text: str | bytes) -> object:
         if type(error) is not ValueError:
             raise
         # From int(), whose message advises the author of this program, not the author of the text.
-        raise _Unusable(f'{too_many_digits()}: write it as {{"$int": "0x..."}}') from None
+        raise _InvalidJson(f'{too_many_digits()}: write it as {{"$int": "0x..."}}') from None
 
 
 def too_many_digits() -> str:

@@ -78,6 +78,7 @@ def shared_names(sources: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     variables: dict[str, list[str]] = {}
     for path, text in sources:
         for name, is_variable in definitions(ast.parse(text, path)):
+            name = name.lstrip("_")  # a reader who searches for one finds the other
             (variables if is_variable else places).setdefault(name, []).append(path)
     found = {name: paths for name, paths in places.items() if len(paths) > 1}
     for name in places.keys() & variables.keys():

@@ -31,13 +31,10 @@ from ._mistakes import check_annotations
 from ._service import AgentService
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import trio
 
-    from spear._ids import InstanceId, Secret
     from spear.transports import TransportRegistry
-    from spear.wire import OfferedAddress
+    from spear.wire import BootstrapRecord
 
     from ._arguments import AnyFunction
 
@@ -283,38 +280,22 @@ class Agent:
             yield
 
     async def serve(
-        self,
-        offered: Iterable[OfferedAddress],
-        secret: Secret,
-        instance_id: InstanceId,
-        *,
-        limits: WireLimits,
-        drain_seconds: float,
-        debug: bool,
-        stop: trio.Event,
-        transports: TransportRegistry,
+        self, record: BootstrapRecord, *, stop: trio.Event, transports: TransportRegistry
     ) -> None:
-        """Serve a host, while :meth:`running`, until the host or ``stop`` ends it.
+        """Serve a host, while :meth:`running`, until the host or ``stop`` ends it. A checkpoint.
 
-        :func:`spear.agent.serve` also runs the lifespan, and describes arguments, errors and
-        cancellation. A checkpoint.
+        :func:`spear.agent.serve`, which also runs the lifespan, describes cancellation and errors.
+
+        Args:
+            record: the addresses, the identity and the limits from the host.
+            stop: an event that begins draining when it is set.
+            transports: the transports of the host, whose process this is.
         """
-        import random
-
         from ._reaching import HostAddresses
         from ._serve import serve_running
 
         await serve_running(
-            self,
-            HostAddresses(offered, transports=transports),
-            secret,
-            instance_id,
-            limits,
-            drain_seconds,
-            low_latency=False,
-            debug=debug,
-            stop=stop,
-            rng=random.Random(),  # noqa: S311  # spreads load, protects nothing
+            self, HostAddresses(record.addresses, transports=transports), record, stop
         )
 
     async def wait_unable(self) -> str:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from spear.wire import Payload, Value
 
     from ._asyncio_bridge import BridgedCall
-    from ._own_calls import Waiting
+    from ._own_calls import WaitingCall
     from ._service import AgentService
 
 
@@ -272,7 +272,7 @@ class CallContext:
             except DeadlineExceeded as failure:
                 raise budget.exceeded(failure, waiting.stuck) from failure
 
-    def _waiting(self, function: str, *, holds_thread: bool = False) -> Waiting:
+    def _waiting(self, function: str, *, holds_thread: bool = False) -> WaitingCall:
         return self._service.own_calls.waiting(self._call, function, holds_thread=holds_thread)
 
     @protected_block
@@ -312,7 +312,7 @@ class CallContext:
 
             yield Items(receive, function)
 
-    def _budget(self, function: str, timeout: float | None) -> _Budget:
+    def _budget(self, function: str, timeout: float | None) -> _CallTimeout:
         """Return the time for an outgoing call: at least a millisecond less than this call has left.
 
         Raises:
@@ -323,17 +323,17 @@ class CallContext:
         left = self.remaining_seconds()
         if left == inf:
             seconds = self._service.call_seconds if timeout is None else timeout
-            return _Budget(function, seconds, is_all=False)
+            return _CallTimeout(function, seconds, is_all=False)
         # On the wire, times are whole milliseconds, rounded up. Adding and subtracting clock times
         # causes errors of nanoseconds; the fractions keep them from becoming a millisecond.
         left = (ceil(left * 1000 - 0.001) - 1.5) / 1000
         if timeout is None or timeout >= left:
-            return _Budget(function, left, is_all=True)
-        return _Budget(function, timeout, is_all=False)
+            return _CallTimeout(function, left, is_all=True)
+        return _CallTimeout(function, timeout, is_all=False)
 
 
 @final
-class _Budget:
+class _CallTimeout:
     """A timeout of a call that a function makes.
 
     Args:

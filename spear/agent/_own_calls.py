@@ -37,11 +37,11 @@ class OwnCalls:
         self.slots = 0
         self._find = find
         self._threads = threads
-        self._waiting: set[Waiting] = set()
+        self._waiting: set[WaitingCall] = set()
         self._held_threads = 0
         self._held_slots: dict[InboundCall, int] = {}  # one call may wait for several others
 
-    def waiting(self, call: InboundCall, function: str, *, holds_thread: bool) -> Waiting:
+    def waiting(self, call: InboundCall, function: str, *, holds_thread: bool) -> WaitingCall:
         """Return a block in which a call waits for a function.
 
         Args:
@@ -54,9 +54,9 @@ class OwnCalls:
             deployment, _, name = function.rpartition(".")
             if deployment == call.channel.instance_id.name.rpartition("-")[0]:
                 found = self._find(name)
-        return Waiting(self, call, found, holds_thread=holds_thread)
+        return WaitingCall(self, call, found, holds_thread=holds_thread)
 
-    def enter(self, waiting: Waiting) -> None:
+    def enter(self, waiting: WaitingCall) -> None:
         """Record that a call has begun to wait, and detect a stall."""
         self._waiting.add(waiting)
         self._held_threads += waiting.wants_second_thread
@@ -74,7 +74,7 @@ class OwnCalls:
         for each in self._waiting:
             each.stuck = f"{what}: {ADVICE}"
 
-    def leave(self, waiting: Waiting) -> None:
+    def leave(self, waiting: WaitingCall) -> None:
         """Record that a call has stopped waiting."""
         self._waiting.remove(waiting)
         self._held_threads -= waiting.wants_second_thread
@@ -84,7 +84,7 @@ class OwnCalls:
 
 
 @final
-class Waiting:
+class WaitingCall:
     """A block in which a call waits for a function; counted only if the function is of this process.
 
     Attributes:
@@ -116,7 +116,7 @@ class Waiting:
         """Metadata that report a stall to the host; None if this call does not stall the process."""
         return {STALLED: self.stalls} if self.stalls else None
 
-    def __enter__(self) -> Waiting:
+    def __enter__(self) -> WaitingCall:
         if self._is_own:
             self._calls.enter(self)
         return self

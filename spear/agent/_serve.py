@@ -27,7 +27,7 @@ from spear._limits import DEFAULT_WIRE_LIMITS, DRAIN_SECONDS, WireLimits, expect
 from spear._util import summary_of
 from spear.channels import CommunicationChannel, connect_channel
 from spear.transports import Address
-from spear.wire import OfferedAddress
+from spear.wire import BootstrapRecord, OfferedAddress
 
 from ._reaching import HostAddresses, unreachable
 
@@ -96,48 +96,34 @@ async def serve(
     if isinstance(addresses, Address):
         addresses = HostAddresses((OfferedAddress(str(addresses)),))
     expect_seconds("drain_seconds", drain_seconds)
+    record = BootstrapRecord(
+        addresses=tuple(addresses.in_order()),
+        secret=secret,
+        instance_id=instance_id,
+        limits=limits,
+        drain_seconds=drain_seconds,
+        debug=debug,
+        low_latency=low_latency,
+    )
     async with agent.running(limits, debug=debug):
-        await serve_running(
-            agent,
-            addresses,
-            secret,
-            instance_id,
-            limits,
-            drain_seconds,
-            low_latency=low_latency,
-            debug=debug,
-            stop=trio.Event() if stop is None else stop,
-            rng=rng or random.Random(),  # noqa: S311  # spreads load, protects nothing
-        )
+        await serve_running(agent, addresses, record, trio.Event() if stop is None else stop, rng)
 
 
 async def serve_running(
     agent: Agent,
     addresses: HostAddresses,
-    secret: Secret,
-    instance_id: InstanceId,
-    limits: WireLimits,
-    drain_seconds: float,
-    *,
-    low_latency: bool,
-    debug: bool,
+    record: BootstrapRecord,
     stop: trio.Event,
-    rng: random.Random,
+    rng: random.Random | None = None,
 ) -> None:
     """Serve an agent that already runs; see :func:`serve`, which also runs the agent."""
-    session = _Session(
+    await _Session(
         agent,
         addresses,
-        secret,
-        instance_id,
-        agent.limits(limits),
-        drain_seconds,
-        low_latency=low_latency,
-        debug=agent.debug or debug,
-        stop=stop,
-        rng=rng,
-    )
-    await session.run()
+        record,
+        stop,
+        rng or random.Random(),  # noqa: S311  # spreads load, protects nothing
+    ).run()
 
 
 def backoff_seconds(rng: random.Random) -> Iterator[float]:
@@ -159,25 +145,19 @@ class _Session:
         self,
         agent: Agent,
         addresses: HostAddresses,
-        secret: Secret,
-        instance_id: InstanceId,
-        limits: WireLimits,
-        drain_seconds: float,
-        *,
-        low_latency: bool,
-        debug: bool,
+        record: BootstrapRecord,
         stop: trio.Event,
         rng: random.Random,
     ) -> None:
         self._agent = agent
         self._addresses = addresses
-        self._secret = secret
+        self._secret = record.secret
         self._resumes = False
-        self._instance_id = instance_id
-        self._limits = limits
-        self._drain_seconds = drain_seconds
-        self._low_latency = low_latency
-        self._debug = debug
+        self._instance_id = record.instance_id
+        self._limits = agent.limits(record.limits)
+        self._drain_seconds = record.drain_seconds
+        self._low_latency = record.low_latency
+        self._debug = agent.debug or record.debug
         self._stop = stop
         self._rng = rng
         self._failure: SpearError | None = None

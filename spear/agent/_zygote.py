@@ -73,7 +73,7 @@ MOST_AHEAD: Final = 2
 
 ENDED: Final = 0
 
-_Fork: TypeAlias = tuple[int, socket.socket]
+_ForkedChild: TypeAlias = tuple[int, socket.socket]
 """The pid of a fork, and the socket for its request."""
 
 
@@ -102,16 +102,16 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
     prepare(agent)
     rehearse()
     files.add_modules()
-    zygote = _Zygote(sock, lifeline, files)
+    zygote = _ForkServer(sock, lifeline, files)
     settle()
-    if zygote.serve():  # pragma: no cover  # this is a fork: see _Zygote
+    if zygote.serve():  # pragma: no cover  # this is a fork: see _ForkServer
         gc.enable()
         return run(agent, zygote.take_request)
     return ENDED
 
 
 @final
-class _Zygote:
+class _ForkServer:
     """A server of the host's requests; in a fork, the receiver of the request to become an instance.
 
     In a fork, coverage does not measure the functions that were on the stack when it was forked.
@@ -122,7 +122,7 @@ class _Zygote:
         self._lifeline = lifeline
         self._files = files
         self._children: set[int] = set()
-        self._ahead: deque[_Fork] = deque()
+        self._ahead: deque[_ForkedChild] = deque()
         self._requests: socket.socket | None = None  # in a fork: the socket for its request
         # The program may ignore SIGCHLD, so that children need not be reaped, or reap them itself.
         self._on_child: Disposition = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -176,7 +176,7 @@ class _Zygote:
             for each in descriptors:
                 os.close(each)
 
-    def _fork(self) -> _Fork | None:
+    def _fork(self) -> _ForkedChild | None:
         """Fork, and return the new child; return None in the fork."""
         for stream in sys.stdout, sys.stderr:
             with suppress(Exception):  # the program may have replaced the stream

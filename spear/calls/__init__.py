@@ -1,5 +1,8 @@
 """Calls at the caller's side: deadlines, retries, idempotency keys, choice policies."""
 
+from ._assignment import AssignedInstance as AssignedInstance
+from ._assignment import AssignmentObserver as AssignmentObserver
+from ._assignment import CallTally as CallTally
 from ._attempts import MAX_ATTEMPTS as MAX_ATTEMPTS
 from ._attempts import Reports as Reports
 from ._attempts import enter_stream as enter_stream
@@ -19,9 +22,6 @@ from ._payloads import decode_result_untrusted as decode_result_untrusted
 from ._payloads import encode_item as encode_item
 from ._payloads import expect_bytes as expect_bytes
 from ._payloads import heap_bytes as heap_bytes
-from ._placing import CallTally as CallTally
-from ._placing import Place as Place
-from ._placing import Placed as Placed
 from ._policies import POLICIES as POLICIES
 from ._policies import ChoicePolicy as ChoicePolicy
 from ._policies import PolicyFactory as PolicyFactory

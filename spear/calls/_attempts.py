@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
+    from ._assignment import AssignmentObserver, CallTally
     from ._attributes import CallAttributes
-    from ._placing import CallTally, Placed
     from ._target import Callee, CallTarget, Choice, Chooser
 
 MAX_ATTEMPTS: Final = 3
@@ -63,7 +63,7 @@ def may_try_again(
 async def perform(
     chooser: Chooser, call: CallAttributes, payload: Payload, is_cbor: bool, begun: float,
     deadline: float, tally: CallTally, reports: Reports | None = None,
-    execution: Placed | None = None,
+    execution: AssignmentObserver | None = None,
 ) -> ExecutionResponse:  # fmt: skip
     """Make a call without a key; try the next instance if the call certainly was not executed.
 
@@ -91,7 +91,7 @@ async def perform(
                 now = chooser.clock()
             callee, target = choice
             if execution is not None:
-                execution.place(callee.id)
+                execution.assigned(callee.id)
             try:
                 started = None
                 if reports is None and call.metadata is None:
@@ -178,12 +178,12 @@ async def wait_for_capacity(
     call: CallAttributes,
     begun: float,
     deadline: float,
-    execution: Placed | None = None,
+    execution: AssignmentObserver | None = None,
 ) -> Choice:
     """Wait as :meth:`Chooser.wait_for_capacity` does, but raise errors that name the function."""
-    is_promised = execution is not None and execution.is_promised
+    is_accepted = execution is not None and execution.is_accepted
     try:
-        return await chooser.wait_for_capacity(call, deadline, is_promised=is_promised)
+        return await chooser.wait_for_capacity(call, deadline, is_accepted=is_accepted)
     except DeadlineExceeded as error:
         await leave_it_to_scope(deadline)
         late = chooser.late(call.function, begun, deadline, "no")

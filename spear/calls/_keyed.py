@@ -13,8 +13,8 @@ import trio
 
 from spear._errors import CallCancelled, ChannelBroken, ChannelClosed, SpearError
 
+from ._assignment import AssignmentObserver
 from ._attempts import MAX_ATTEMPTS, explain, may_try_again, wait_for_capacity
-from ._placing import Placed
 
 if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ._target import Callee, CallTarget, Chooser
 
 
-class Shared(Placed, Protocol):
+class Shared(AssignmentObserver, Protocol):
     """An execution that all callers of one key share.
 
     Attributes:
@@ -66,7 +66,7 @@ async def execute_shared(
             if choice is None:
                 choice = await wait_for_capacity(chooser, call, begun, deadline, shared)
             callee, target = choice
-            shared.place(callee.id)
+            shared.assigned(callee.id)
             try:
                 return await target.request(
                     call.function,

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
+    from ._assignment import AssignmentObserver
     from ._attempts import Reports
     from ._keyed import Shared
-    from ._placing import Placed
 
 Name: TypeAlias = tuple[str, str, str]
 """The names of a deployment and of its function, and a key."""
@@ -65,7 +65,7 @@ class KeyedCall:
     name: Name
     payload: Payload
     deadline: float
-    execution: Placed | None
+    execution: AssignmentObserver | None
     reports: Reports | None
     _unread: list[tuple[bytes, bool]] = attrs.field(init=False, factory=list)
     _news: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -93,7 +93,7 @@ class KeyedCall:
 @final
 @protected_class
 @attrs.define(eq=False)
-class _Execution:
+class _KeyedRun:
     """A running execution of a key, and the calls that wait for it."""
 
     digest: bytes
@@ -105,17 +105,17 @@ class _Execution:
     outcome: _Outcome | None = None  # once the execution has ended
 
     @property
-    def is_promised(self) -> bool:
+    def is_accepted(self) -> bool:
         """Whether a submitted call waits for the execution."""
         executions = (each.execution for each in self.calls)
-        return any(each is not None and each.is_promised for each in executions)
+        return any(each is not None and each.is_accepted for each in executions)
 
-    def place(self, instance: InstanceId) -> None:
+    def assigned(self, instance: InstanceId) -> None:
         """Note the instance where the function runs, and pass it on to the calls."""
         self.instance = instance
         for call in self.calls:
             if call.execution is not None:
-                call.execution.place(instance)
+                call.execution.assigned(instance)
 
     def report(self, payload: bytes, is_cbor: bool) -> None:
         """Hand a report of progress to all waiting calls."""
@@ -161,7 +161,7 @@ class Outcomes:
         self._max_outcomes = limits.max_outcomes
         self._max_bytes = limits.outcome_bytes
         self._kept: OrderedDict[Name, _Outcome] = OrderedDict()  # the earliest end first
-        self._running: dict[Name, _Execution] = {}
+        self._running: dict[Name, _KeyedRun] = {}
         self._bytes = 0
         self._max_argument_bytes = limits.submitted_bytes
         self.argument_bytes = 0
@@ -198,16 +198,16 @@ class Outcomes:
             self._nursery.start_soon(self._execute, name, found, keep_seconds, execute)
         return (await _wait(found, call)).unwrap()
 
-    def _begin(self, name: Name, digest: bytes, argument_bytes: int) -> _Execution:
+    def _begin(self, name: Name, digest: bytes, argument_bytes: int) -> _KeyedRun:
         # Executions hold their arguments even if their callers have given up.
         expect_bytes(
             "calls with keys", self.argument_bytes, argument_bytes, self._max_argument_bytes
         )
-        execution = self._running[name] = _Execution(digest, argument_bytes)
+        execution = self._running[name] = _KeyedRun(digest, argument_bytes)
         self.argument_bytes += argument_bytes
         return execution
 
-    def _find(self, name: Name) -> _Execution | _Outcome | None:
+    def _find(self, name: Name) -> _KeyedRun | _Outcome | None:
         now = trio.current_time()
         while self._kept:
             oldest = next(iter(self._kept))
@@ -217,7 +217,7 @@ class Outcomes:
         return self._running.get(name) or self._kept.get(name)
 
     async def _execute(
-        self, name: Name, execution: _Execution, keep_seconds: float, execute: Execute
+        self, name: Name, execution: _KeyedRun, keep_seconds: float, execute: Execute
     ) -> None:
         result: ExecutionResponse | Exception
         result = CallCancelled("the spearlet has ended", delivered="maybe")
@@ -263,11 +263,11 @@ class Outcomes:
         self._bytes -= self._kept.pop(name).size
 
 
-async def _wait(execution: _Execution, call: KeyedCall) -> _Outcome:
+async def _wait(execution: _KeyedRun, call: KeyedCall) -> _Outcome:
     """Wait for the end of an execution, until the call's deadline."""
     execution.calls.add(call)
     if execution.instance is not None and call.execution is not None:
-        call.execution.place(execution.instance)
+        call.execution.assigned(execution.instance)
     try:
         with trio.move_on_at(call.deadline):
             while execution.outcome is None:
@@ -283,7 +283,7 @@ async def _wait(execution: _Execution, call: KeyedCall) -> _Outcome:
     )
 
 
-def _is_final(result: ExecutionResponse | Exception, execution: _Execution) -> bool:
+def _is_final(result: ExecutionResponse | Exception, execution: _KeyedRun) -> bool:
     """Return whether to keep an outcome, because executing again could have the effect twice."""
     if isinstance(result, SpearError):
         return result.delivered != "no" and not execution.is_lost

@@ -145,14 +145,14 @@ class Chooser(Protocol):
         """
 
     async def wait_for_capacity(
-        self, call: CallAttributes, deadline: float, *, is_promised: bool = False
+        self, call: CallAttributes, deadline: float, *, is_accepted: bool = False
     ) -> Choice:
         """Wait for an instance with a free slot. A checkpoint. If cancelled, no slot is taken.
 
         Args:
             call: the attributes of the call.
             deadline: when the caller gives up, in Trio's time.
-            is_promised: whether the call was accepted before; such a call is not rejected when new calls
+            is_accepted: whether the call was accepted before; such a call is not rejected when new calls
                 are not accepted any more.
 
         Raises:

@@ -178,7 +178,7 @@ async def watch(app: App, request: Request, _: str) -> None:
 
 
 @final
-class _Lines:
+class _LogLines:
     """An iterator of log lines: past ones, and new ones if they are followed."""
 
     def __init__(
@@ -189,7 +189,7 @@ class _Lines:
         self._instance = instance
         self._told_lost = 0
 
-    def __aiter__(self) -> _Lines:
+    def __aiter__(self) -> _LogLines:
         return self
 
     async def __anext__(self) -> object:
@@ -225,10 +225,10 @@ async def get_logs(app: App, request: Request, name: str) -> None:
     with app.budgets.streams.taking(1, request.client):
         if follows:
             async with deployment.follow_logs() as following:
-                lines = _Lines(iter(deployment.logs(tail)), following, instance)
+                lines = _LogLines(iter(deployment.logs(tail)), following, instance)
                 await send_items(app, request, lines, at_once=True)
         else:
-            await send_items(app, request, _Lines(iter(deployment.logs(tail)), None, instance))
+            await send_items(app, request, _LogLines(iter(deployment.logs(tail)), None, instance))
 
 
 # -- operating ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 from spear._errors import InvalidArguments
 from spear._hooks import is_plain_function
 from spear._util import NoPublicConstructor
-from spear.calls import Place, decode_result_untrusted, heap_bytes
+from spear.calls import AssignedInstance, decode_result_untrusted, heap_bytes
 from spear.channels import notify, protected_block, protected_class
 
 from ._answers import Answer
@@ -57,11 +57,11 @@ class BoundCall(metaclass=NoPublicConstructor):
         """Call the function, as :meth:`Function.ask` does. A checkpoint."""
         function = self._function
         function._expect_stream(False)
-        place = Place()
-        response = await function._request(self._payload, self._is_cbor, None, place)
+        assigned = AssignedInstance()
+        response = await function._request(self._payload, self._is_cbor, None, assigned)
         return Answer(
             result=decode_result_untrusted(response.payload, response.is_cbor),
-            instance=place.instance,
+            instance=assigned.instance,
             execution_seconds=response.execution_seconds,
         )
 

@@ -90,7 +90,7 @@ class Execution(metaclass=NoPublicConstructor):
         self._is_cbor = False
         self.result_bytes = 0
         self._held_bytes = 0  # result_bytes, or the size of its failure
-        self._pool: ReplicaPool | None = None  # the pool that counts it as promised, until its turn
+        self._pool: ReplicaPool | None = None  # the pool that counts it as accepted, until its turn
         self._done = trio.Event()
         self._scope = trio.CancelScope()  # around everything that this process does for it
 
@@ -164,21 +164,23 @@ class Execution(metaclass=NoPublicConstructor):
         self._ended = trio.current_time()
         self._done.set()
 
-    is_promised: Final = True  # it gets its turn even if its deployment drains; see Placed
+    is_accepted: Final = (
+        True  # it gets its turn even if its deployment drains; see AssignmentObserver
+    )
 
     def _promise(self, pool: ReplicaPool) -> None:
         """Promise it a turn: a closed pool still waits for it, until :meth:`_release`."""
         self._pool = pool
-        pool.promised += 1
+        pool.accepted += 1
 
     def _release(self) -> None:
         """End the promise: it has had its turn, or needs none any more."""
         if self._pool is not None:
-            self._pool.promised -= 1
-            self._pool.tell_if_served()
+            self._pool.accepted -= 1
+            self._pool.notify_if_served()
             self._pool = None
 
-    def place(self, instance: InstanceId) -> None:
+    def assigned(self, instance: InstanceId) -> None:
         """Note the instance that runs it. Called again if that instance is lost and another runs it."""
         self.instance = instance
         self._release()
@@ -187,7 +189,7 @@ class Execution(metaclass=NoPublicConstructor):
 
 
 Work: TypeAlias = "Callable[[Execution], Awaitable[ExecutionResponse]]"
-"""The call that an execution makes. It reports the instance with :meth:`Execution.place`."""
+"""The call that an execution makes. It reports the instance with :meth:`Execution.assigned`."""
 
 
 async def run_execution(execution: Execution, work: Work) -> None:

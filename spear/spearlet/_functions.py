@@ -42,7 +42,7 @@ from ._registry import logger
 from ._watched import WatchedCall
 
 if TYPE_CHECKING:
-    from spear.calls import CallTally, Placed
+    from spear.calls import AssignmentObserver, CallTally
     from spear.channels import ExecutionResponse, Metadata
     from spear.wire import Payload
 
@@ -260,7 +260,7 @@ class Function(metaclass=NoPublicConstructor):
         payload: Payload,
         is_cbor: bool,
         timeout: float | None,
-        execution: Placed | None = None,
+        execution: AssignmentObserver | None = None,
     ) -> Coroutine[object, object, ExecutionResponse]:
         if self._options.key is None:
             return self._perform(payload, is_cbor, timeout, execution)
@@ -272,7 +272,7 @@ class Function(metaclass=NoPublicConstructor):
         payload: Payload,
         is_cbor: bool,
         timeout: float | None,
-        execution: Placed | None,
+        execution: AssignmentObserver | None,
     ) -> ExecutionResponse:
         """Wait for the outcome of the key, whose execution runs in another task."""
         pool, options = self._pool, self._options
@@ -300,7 +300,11 @@ class Function(metaclass=NoPublicConstructor):
         return response
 
     def _perform(
-        self, payload: Payload, is_cbor: bool, timeout: float | None, execution: Placed | None
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        execution: AssignmentObserver | None,
     ) -> Coroutine[object, object, ExecutionResponse]:
         on_progress = self._options.on_progress
         begun = self._pool.clock()
@@ -316,7 +320,9 @@ class Function(metaclass=NoPublicConstructor):
             execution,
         )  # fmt: skip
 
-    def _watch(self, execution: Placed | None, *, is_stream: bool = False) -> WatchedCall:
+    def _watch(
+        self, execution: AssignmentObserver | None, *, is_stream: bool = False
+    ) -> WatchedCall:
         """Notify the instruments that a call starts; the result notifies them of its end."""
         options = self._options
         # Positional arguments, because keywords would take a tenth of a microsecond each.
@@ -411,7 +417,7 @@ class Function(metaclass=NoPublicConstructor):
                     sends_items=sends_items,
                 )  # fmt: skip
                 if watched is not None:
-                    watched.place(stream.instance)
+                    watched.assigned(stream.instance)
                 yield stream
         except BaseException as error:
             failure = first_of(error)

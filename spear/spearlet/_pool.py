@@ -51,7 +51,7 @@ class ReplicaPool:
         call_seconds: default timeout of a call, in seconds.
         keep_seconds: seconds that outcomes of calls with keys are kept.
         refused: calls that were refused because the queue was full.
-        promised: submitted calls that have not had their turn.
+        accepted: submitted calls that have not had their turn.
         questions: health-check calls in flight; excluded from the load.
         stalls: the stalls of instances that waited for themselves.
         late: returns the error of a call whose deadline has passed; see :class:`Chooser`.
@@ -72,11 +72,11 @@ class ReplicaPool:
         self._candidates = Candidates()
         self._counters: dict[str, FunctionCounters] = {}
         self._waiting: deque[Task] = deque()  # tasks of queued calls that were not woken yet
-        self._in_line = 0  # queued calls
+        self._queued = 0  # queued calls
         self._pace = Pace()
         self.stalls = Stalls(self.clock)
         self.late = self.stalls.late
-        self.promised = 0
+        self.accepted = 0
         self.questions = 0
         self._served: trio.Event | None = None  # set when the queue is empty, for wait_served()
         self._is_listening = False
@@ -123,7 +123,7 @@ class ReplicaPool:
 
     def pick(self, call: CallAttributes) -> Choice | None:
         """Choose a replica with a free slot; None if the call has to wait. See :class:`Chooser`."""
-        if self._in_line or self._is_closed:
+        if self._queued or self._is_closed:
             return None
         return self._choose(call)
 
@@ -142,7 +142,7 @@ class ReplicaPool:
         return None if target is None else (candidate.callee, target)
 
     async def wait_for_capacity(
-        self, call: CallAttributes, deadline: float, *, is_promised: bool = False
+        self, call: CallAttributes, deadline: float, *, is_accepted: bool = False
     ) -> Choice:
         """Wait for a replica with a free slot. A checkpoint.
 
@@ -151,7 +151,7 @@ class ReplicaPool:
         Args:
             call: the call.
             deadline: when the caller gives up, in Trio's time.
-            is_promised: whether the call was submitted before; then a closed pool does not reject it.
+            is_accepted: whether the call was submitted before; then a closed pool does not reject it.
 
         Raises:
             Overloaded: the queue is full.
@@ -162,48 +162,48 @@ class ReplicaPool:
         await trio.lowlevel.checkpoint()
         if self._verdict is not None:
             raise self._refusal(self._verdict)
-        if not is_promised:
+        if not is_accepted:
             self.expect_open()
-        if not self._in_line:
+        if not self._queued:
             choice = self._choose(call)
             if choice is not None:
                 return choice
-        if self._in_line >= self._queue:
+        if self._queued >= self._queue:
             self.refused += 1
             with trio.move_on_at(deadline):
                 await self._pace.wait_known()
             raise self._overloaded()
         with trio.move_on_at(deadline):
-            return await self._stand_in_line(call)
+            return await self._wait_in_queue(call)
         raise DeadlineExceeded(f"no replica of {self._name} had room for it", delivered="no")
 
-    async def _stand_in_line(self, call: CallAttributes) -> Choice:
-        self._in_line += 1
+    async def _wait_in_queue(self, call: CallAttributes) -> Choice:
+        self._queued += 1
         self._listen()
         choice: Choice | None = None
         try:
-            place = len(self._waiting)
+            position = len(self._waiting)
             while True:
                 if self.on_demand is not None:
                     self.on_demand()
-                await self._wait_at(place)
+                await self._wait_at(position)
                 choice = self._choose(call)
                 if choice is not None:
                     self._pace.turn()
                     return choice
                 if self._verdict is not None:
                     raise self._refusal(self._verdict)
-                place = 0  # the slot was taken meanwhile: wait at the head of the queue
+                position = 0  # the slot was taken meanwhile: wait at the head of the queue
         finally:
-            self._in_line -= 1
+            self._queued -= 1
             if choice is None:  # the policy may choose a free slot for the next call in the queue
                 self._invite_one()
             self._listen()
-            self.tell_if_served()
+            self.notify_if_served()
 
-    async def _wait_at(self, place: int) -> None:
+    async def _wait_at(self, position: int) -> None:
         task = current_task()
-        self._waiting.insert(place, task)
+        self._waiting.insert(position, task)
 
         def abort(_: object) -> Abort:
             self._waiting.remove(task)
@@ -213,7 +213,7 @@ class ReplicaPool:
 
     def _listen(self) -> None:
         """Have free slots reported while the queue is not empty, which is rare."""
-        wanted = self._in_line > 0
+        wanted = self._queued > 0
         if wanted is not self._is_listening:
             self._is_listening = wanted
             if wanted:
@@ -246,19 +246,19 @@ class ReplicaPool:
             raise Rejected(message, code="draining")
 
     def close(self) -> None:
-        """Take no new calls; queued calls and promised ones still get their turn."""
+        """Take no new calls; queued calls and accepted ones still get their turn."""
         self._is_closed = True
 
     async def wait_served(self) -> None:
-        """Wait until the queue is empty, and no promised call may still join it. A checkpoint."""
+        """Wait until the queue is empty, and no accepted call may still join it. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self._in_line or self.promised:
+        while self._queued or self.accepted:
             self._served = trio.Event()
             await self._served.wait()
 
-    def tell_if_served(self) -> None:
-        """Wake :meth:`wait_served` if the queue is empty and no call is promised a turn."""
-        if self._served is not None and not self._in_line and not self.promised:
+    def notify_if_served(self) -> None:
+        """Wake :meth:`wait_served` if the queue is empty and no call is accepted a turn."""
+        if self._served is not None and not self._queued and not self.accepted:
             self._served.set()
 
     def give_up(self, verdict: WorkerDied) -> None:
@@ -281,7 +281,7 @@ class ReplicaPool:
     def _overloaded(self) -> Overloaded:
         retry = self._estimate_seconds()
         return Overloaded(
-            f"{self._in_line} calls wait for {self._name} already, which is its limit (queue): "
+            f"{self._queued} calls wait for {self._name} already, which is its limit (queue): "
             f"try again in {retry:.2g} s",
             retry_after_seconds=retry,
             code="queue_full",
@@ -292,7 +292,7 @@ class ReplicaPool:
         seconds = self._pace.measured()
         if seconds is None:
             seconds = self._pace.estimate(self._candidates.capacity or 1, self._usual_seconds())
-        estimate = seconds * (self._in_line + 1)
+        estimate = seconds * (self._queued + 1)
         return min(max(estimate, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
 
     def _usual_seconds(self) -> float | None:
@@ -327,6 +327,6 @@ class ReplicaPool:
         self._takes = self._candidates.smallest or self._takes
         return Load(
             in_flight=in_flight - self.questions,
-            waiting=self._in_line,
+            waiting=self._queued,
             concurrency=self._takes if self._most is None else min(self._takes, self._most),
         )

@@ -1,15 +1,15 @@
 """The supervisor of a deployment: keeps as many replicas running as are wanted.
 
-A *place* holds one replica at a time. The place's number is part of the replica's name, and a successor
-has the same name and the next incarnation. A task for each place starts a replica, adds it to the pool,
-waits for the replica's end, and starts the next one, as the restart policy allows. The deployment decides
-how many places there are.
+A *position* holds one replica at a time. The position's number is part of the replica's name, and a
+successor has the same name and the next incarnation. A task for each position starts a replica, adds it
+to the pool, waits for the replica's end, and starts the next one, as the restart policy allows. The
+deployment decides how many positions there are.
 
 Invariants:
 
 * A replica leaves the pool before it is asked to end, so that a draining replica gets no new calls.
 * A replacement takes calls before the old replica drains, if the runtime has capacity for both.
-* A replica that cannot be kept alive does not affect other places.
+* A replica that cannot be kept alive does not affect other positions.
 """
 
 from __future__ import annotations
@@ -66,22 +66,22 @@ OpenReplica: TypeAlias = Callable[[str, int], AbstractAsyncContextManager[Starte
 
 @final
 @attrs.define(eq=False, kw_only=True)
-class _Place:
-    """A numbered place for one replica, and for its successors."""
+class _Position:
+    """A numbered position for one replica, and for its successors."""
 
     number: int
     open_replica: OpenReplica
     health: HealthPolicy
     budget: RestartBudget
-    patience: float  # seconds for running calls to finish, once the place is retired
+    patience: float  # seconds for running calls to finish, once the position is retired
     replica: StartedReplica | None = None
     is_ready: bool = False
     was_ready: bool = False  # at any time
     settled: trio.Event = attrs.field(factory=trio.Event)  # the first start has succeeded or failed
-    leaving: trio.Event = attrs.field(factory=trio.Event)  # no replica is wanted here any more
-    farewell: trio.CancelScope = attrs.field(factory=trio.CancelScope)  # around the drain
-    gone: trio.Event = attrs.field(factory=trio.Event)  # the task of the place has ended
-    failure: SpearError | None = None  # why the place has no replica now
+    retired: trio.Event = attrs.field(factory=trio.Event)  # no replica is wanted here any more
+    drain_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)  # around the drain
+    ended: trio.Event = attrs.field(factory=trio.Event)  # the task of the position has ended
+    failure: SpearError | None = None  # why the position has no replica now
     is_given_up: bool = False  # after too many restarts, until the next one succeeds
 
 
@@ -97,14 +97,14 @@ class Supervisor:
         call_seconds: the default timeout of calls if the settings have none. A replica that is replaced,
             or not needed any more, has the default timeout to finish its calls.
         pool: the pool in which ready replicas take calls.
-        nursery: runs a task for each place.
+        nursery: runs a task for each position.
         rng: spreads the delays of restarts.
 
     Attributes:
         started: replicas that have become ready.
         lost: replicas that ended without being asked to.
         restarts: starts that replaced a replica which was lost or had not started.
-        open_replica: starts a replica in a new place.
+        open_replica: starts a replica in a new position.
         on_ready: called with the channel of each replica that has become ready, before it takes calls.
         on_given_up: called with the reason when a replica was restarted too often.
     """
@@ -129,10 +129,14 @@ class Supervisor:
         self._pool = pool
         self._nursery = nursery
         self._rng = rng
-        self._places: dict[int, _Place] = {}  # places in which a replica is wanted
-        self._existing: list[_Place] = []  # all places that have a task, retired ones included
+        self._positions: dict[int, _Position] = {}  # positions in which a replica is wanted
+        self._existing: list[
+            _Position
+        ] = []  # all positions that have a task, retired ones included
         self._incarnations: dict[int, int] = {}
-        self._settling = trio.Event()  # set, and replaced, when a place settles; for wait_settled()
+        self._settling = (
+            trio.Event()
+        )  # set, and replaced, when a position settles; for wait_settled()
         self._starting = trio.Semaphore(MAX_STARTING)
 
     # -- what there is ------------------------------------------------------------------------
@@ -140,53 +144,53 @@ class Supervisor:
     @property
     def wanted(self) -> int:
         """Number of replicas that are wanted."""
-        return len(self._places)
+        return len(self._positions)
 
     @property
     def ready(self) -> int:
         """Number of wanted replicas that are ready."""
-        return sum(place.is_ready for place in self._places.values())
+        return sum(position.is_ready for position in self._positions.values())
 
     @property
     def instances(self) -> tuple[StartedReplica, ...]:
         """All replicas that exist now, ordered by number; draining replicas come last."""
-        places = sorted(self._existing, key=lambda each: (each.leaving.is_set(), each.number))
-        return tuple(each.replica for each in places if each.replica is not None)
+        positions = sorted(self._existing, key=lambda each: (each.retired.is_set(), each.number))
+        return tuple(each.replica for each in positions if each.replica is not None)
 
     @property
     def trouble(self) -> tuple[SpearError, bool] | None:
-        """The failure of a place that has no replica, and whether the place was given up; or None."""
-        found = [each for each in self._places.values() if each.failure is not None]
+        """The failure of a position without a replica, and whether the position was given up; or None."""
+        found = [each for each in self._positions.values() if each.failure is not None]
         found.sort(key=lambda each: not each.is_given_up)
         return (found[0].failure, found[0].is_given_up) if found and found[0].failure else None
 
     def uses(self, open_replica: OpenReplica) -> bool:
         """Return whether a wanted replica is started by ``open_replica``."""
-        return any(place.open_replica == open_replica for place in self._places.values())
+        return any(position.open_replica == open_replica for position in self._positions.values())
 
     # -- how many -----------------------------------------------------------------------------
 
     def want(self, number: int) -> None:
-        """Set the number of wanted replicas; starts or retires places, and does not wait for them."""
-        while len(self._places) > number:
-            self._retire(min(self._places.values(), key=_worth))
-        while len(self._places) < number:
-            free = next(each for each in range(1, number + 1) if each not in self._places)
-            self._places[free] = self._begin(free)
+        """Set the number of wanted replicas; starts or retires positions, and does not wait for them."""
+        while len(self._positions) > number:
+            self._retire(min(self._positions.values(), key=_worth))
+        while len(self._positions) < number:
+            free = next(each for each in range(1, number + 1) if each not in self._positions)
+            self._positions[free] = self._begin(free)
 
     async def wait_settled(self) -> None:
-        """Wait until the first start in every place has succeeded. A checkpoint.
+        """Wait until the first start in every position has succeeded. A checkpoint.
 
         Raises:
-            SpearError: a start has failed in a place that never had a ready replica.
+            SpearError: a start has failed in a position that never had a ready replica.
         """
         await trio.lowlevel.checkpoint()
-        places = list(self._places.values())
+        positions = list(self._positions.values())
         while True:
-            for place in places:
-                if place.failure is not None and not place.was_ready:
-                    raise _again(place.failure)
-            if all(place.settled.is_set() for place in places):
+            for position in positions:
+                if position.failure is not None and not position.was_ready:
+                    raise _again(position.failure)
+            if all(position.settled.is_set() for position in positions):
                 return
             await self._settling.wait()
 
@@ -196,30 +200,30 @@ class Supervisor:
         program: tuple[OpenReplica, DeploymentSettings] | None = None,
         *,
         after: trio.Event | None = None,
-    ) -> _Place:
-        """Start a new place, for the current program by default, at once or after an event."""
+    ) -> _Position:
+        """Start a new position, for the current program by default, at once or after an event."""
         open_replica, settings = program or (self.open_replica, self._settings)
         timeout = settings.timeout
-        place = _Place(
+        position = _Position(
             number=number,
             open_replica=open_replica,
             health=settings.health,
             budget=RestartBudget(settings.restart, self._rng),
             patience=self._call_seconds if timeout is None else timeout,
         )
-        self._existing.append(place)
-        self._nursery.start_soon(self._keep, place, after, name=f"{self._name}-{number}")
-        return place
+        self._existing.append(position)
+        self._nursery.start_soon(self._keep, position, after, name=f"{self._name}-{number}")
+        return position
 
-    def _retire(self, place: _Place, seconds: float | None = None) -> None:
-        """Let a place's replica drain and end, within ``seconds`` or else the place's own time."""
-        if self._places.get(place.number) is place:
-            del self._places[place.number]
-        if place.replica is not None:
-            self._pool.remove(place.replica)
-        deadline = trio.current_time() + (place.patience if seconds is None else seconds)
-        place.farewell.deadline = min(place.farewell.deadline, deadline)
-        place.leaving.set()
+    def _retire(self, position: _Position, seconds: float | None = None) -> None:
+        """Let a position's replica drain and end, within ``seconds`` or else the position's own time."""
+        if self._positions.get(position.number) is position:
+            del self._positions[position.number]
+        if position.replica is not None:
+            self._pool.remove(position.replica)
+        deadline = trio.current_time() + (position.patience if seconds is None else seconds)
+        position.drain_scope.deadline = min(position.drain_scope.deadline, deadline)
+        position.retired.set()
 
     # -- replacing ----------------------------------------------------------------------------
 
@@ -235,9 +239,9 @@ class Supervisor:
         await trio.lowlevel.checkpoint()
         before = self.open_replica, self._settings
         self.open_replica, self._settings = open_replica, settings
-        for number in sorted(self._places):
-            old = self._places.get(number)
-            if old is None:  # the place was retired meanwhile
+        for number in sorted(self._positions):
+            old = self._positions.get(number)
+            if old is None:  # the position was retired meanwhile
                 continue
             try:
                 await self._replace(old, before)
@@ -245,7 +249,9 @@ class Supervisor:
                 self.open_replica, self._settings = before
                 raise
 
-    async def _replace(self, old: _Place, before: tuple[OpenReplica, DeploymentSettings]) -> None:
+    async def _replace(
+        self, old: _Position, before: tuple[OpenReplica, DeploymentSettings]
+    ) -> None:
         """Replace one replica; if the runtime has no capacity for both, the old one ends first."""
         number = old.number
         new = self._begin(number)
@@ -253,25 +259,25 @@ class Supervisor:
             await new.settled.wait()
             if new.failure is not None and new.failure.code == "max_instances":
                 self._retire(new)
-                new = self._begin(number, after=old.gone)
+                new = self._begin(number, after=old.ended)
                 self._follow(old, new)
                 await new.settled.wait()
             if new.failure is not None:
                 raise _again(new.failure)
         except BaseException:
-            if self._places.get(number) is new:  # the old one has ended: start its program again
-                self._places[number] = self._begin(number, before, after=new.gone)
+            if self._positions.get(number) is new:  # the old one has ended: start its program again
+                self._positions[number] = self._begin(number, before, after=new.ended)
             self._retire(new)
             raise
         self._follow(old, new)
-        await old.gone.wait()
+        await old.ended.wait()
 
-    def _follow(self, old: _Place, new: _Place) -> None:
-        """Retire an old place in favour of a new one; if none is wanted any more, retire the new one."""
-        if self._places.get(old.number) is old:
+    def _follow(self, old: _Position, new: _Position) -> None:
+        """Retire an old position in favour of a new one; retire the new one if none is wanted."""
+        if self._positions.get(old.number) is old:
             self._retire(old)
-            self._places[old.number] = new
-        elif self._places.get(old.number) is not new:
+            self._positions[old.number] = new
+        elif self._positions.get(old.number) is not new:
             self._retire(new)
 
     async def stop(self, seconds: float) -> None:
@@ -280,80 +286,88 @@ class Supervisor:
         If cancelled while it waits for the replicas, they go on stopping.
         """
         await trio.lowlevel.checkpoint()
-        places = list(self._existing)
-        for place in places:
-            self._retire(place, seconds)
-        for place in places:
-            await place.gone.wait()
+        positions = list(self._existing)
+        for position in positions:
+            self._retire(position, seconds)
+        for position in positions:
+            await position.ended.wait()
 
-    # -- one place ----------------------------------------------------------------------------
+    # -- one position ----------------------------------------------------------------------------
 
-    async def _keep(self, place: _Place, after: trio.Event | None) -> None:
-        """Run one replica after the other in a place, until none is wanted there."""
+    async def _keep(self, position: _Position, after: trio.Event | None) -> None:
+        """Run one replica after the other in a position, until none is wanted there."""
         try:
             if after is not None:
                 await after.wait()
-            while not place.leaving.is_set():
+            while not position.retired.is_set():
                 begun = trio.current_time()
-                failure = await self._live(place)
+                failure = await self._live(position)
                 if failure is None:
                     return
-                lived = trio.current_time() - begun if place.is_ready else 0.0
-                place.is_ready, place.failure = False, failure
-                is_first = not place.settled.is_set()  # the caller of _begin() handles this failure
-                self._settle(place)
-                delay = self._delay(place, lived, failure, is_first)
+                lived = trio.current_time() - begun if position.is_ready else 0.0
+                position.is_ready, position.failure = False, failure
+                is_first = (
+                    not position.settled.is_set()
+                )  # the caller of _begin() handles this failure
+                self._settle(position)
+                delay = self._delay(position, lived, failure, is_first)
                 with trio.move_on_after(delay) if delay != inf else trio.CancelScope():
-                    await place.leaving.wait()
-                self.restarts += not place.leaving.is_set()
+                    await position.retired.wait()
+                self.restarts += not position.retired.is_set()
         finally:
-            self._existing.remove(place)
-            self._settle(place)
-            place.gone.set()
+            self._existing.remove(position)
+            self._settle(position)
+            position.ended.set()
 
-    def _delay(self, place: _Place, lived: float, failure: SpearError, is_first: bool) -> float:
-        delay = place.budget.delay_seconds(trio.current_time(), lived)
+    def _delay(
+        self, position: _Position, lived: float, failure: SpearError, is_first: bool
+    ) -> float:
+        delay = position.budget.delay_seconds(trio.current_time(), lived)
         if delay is not None:
             again = "" if is_first else f"; starting it again in {delay:.2g} s"
             said = f"{first_line(failure)} [{failure.code}]"
-            logger.warning("%s-%d: %s%s", self._name, place.number, said, again)
+            logger.warning("%s-%d: %s%s", self._name, position.number, said, again)
             return delay
         policy = self._settings.restart
-        delay = place.budget.give_up()
-        place.is_given_up = True
+        delay = position.budget.give_up()
+        position.is_given_up = True
         logger.error(
             "%s-%d is given up after %d restarts in %g s: %s [%s]",
-            self._name, place.number, policy.intensity, policy.period_seconds, first_line(failure),
+            self._name, position.number, policy.intensity, policy.period_seconds, first_line(failure),
             failure.code,
         )  # fmt: skip
         if self.on_given_up is not None:
-            self.on_given_up(f"{self._name}-{place.number}: {first_line(failure)}")
+            self.on_given_up(f"{self._name}-{position.number}: {first_line(failure)}")
         if not self.ready and not self._is_one_coming():
             self._pool.give_up(_verdict(policy, failure))
         return delay
 
     def _is_one_coming(self) -> bool:
-        return any(not each.is_given_up for each in self._places.values())
+        return any(not each.is_given_up for each in self._positions.values())
 
-    async def _live(self, place: _Place) -> SpearError | None:
+    async def _live(self, position: _Position) -> SpearError | None:
         """Run one incarnation; returns why it ended, or None if it was asked to end."""
-        incarnation = self._incarnations[place.number] = self._incarnations.get(place.number, 0) + 1
-        name = f"{self._name}-{place.number}"
+        incarnation = self._incarnations[position.number] = (
+            self._incarnations.get(position.number, 0) + 1
+        )
+        name = f"{self._name}-{position.number}"
         try:
             async with AsyncExitStack() as stack:
                 async with self._starting:
-                    if place.leaving.is_set():
+                    if position.retired.is_set():
                         return None
-                    replica = await stack.enter_async_context(place.open_replica(name, incarnation))
-                    place.replica = replica
-                    if not await self._start(place, replica):
+                    replica = await stack.enter_async_context(
+                        position.open_replica(name, incarnation)
+                    )
+                    position.replica = replica
+                    if not await self._start(position, replica):
                         return None
-                complaint = await self._serve(place, replica)
+                complaint = await self._serve(position, replica)
                 self._pool.remove(replica)
-                if place.leaving.is_set():
-                    with place.farewell:
+                if position.retired.is_set():
+                    with position.drain_scope:
                         await replica.stop(inf)
-                    if place.farewell.cancelled_caught:
+                    if position.drain_scope.cancelled_caught:
                         await replica.stop(0)
                     return None
                 self.lost += 1
@@ -364,11 +378,11 @@ class Supervisor:
         except SpearError as failure:
             return failure
         finally:
-            if place.replica is not None:
-                self._pool.remove(place.replica)
-                place.replica = None
+            if position.replica is not None:
+                self._pool.remove(position.replica)
+                position.replica = None
 
-    async def _start(self, place: _Place, replica: StartedReplica) -> bool:
+    async def _start(self, position: _Position, replica: StartedReplica) -> bool:
         """Wait until a replica is ready, and add it to the pool; returns whether it is still wanted."""
         channels: list[CommunicationChannel] = []
 
@@ -376,31 +390,31 @@ class Supervisor:
         async def wait_ready() -> None:
             channels.append(await replica.wait_ready())
 
-        await _first_of(wait_ready, place.leaving.wait)
-        if not channels or place.leaving.is_set():
+        await _first_of(wait_ready, position.retired.wait)
+        if not channels or position.retired.is_set():
             return False
         self.started += 1
         if self.on_ready is not None:
             self.on_ready(channels[0])
-        place.is_ready = place.was_ready = True
-        place.failure, place.is_given_up = None, False
+        position.is_ready = position.was_ready = True
+        position.failure, position.is_given_up = None, False
         self._pool.add(replica)
-        self._settle(place)
+        self._settle(position)
         return True
 
-    async def _serve(self, place: _Place, replica: StartedReplica) -> str:
+    async def _serve(self, position: _Position, replica: StartedReplica) -> str:
         """Wait until a replica ends or is to end; returns the fault if its health checks failed."""
         complaints: list[str] = []
 
         @trio.lowlevel.enable_ki_protection
         async def watch() -> None:
-            complaints.append(await watch_health(replica, place.health, self._pool))
+            complaints.append(await watch_health(replica, position.health, self._pool))
 
-        await _first_of(replica.wait_exited, place.leaving.wait, watch)
+        await _first_of(replica.wait_exited, position.retired.wait, watch)
         return complaints[0] if complaints else ""
 
-    def _settle(self, place: _Place) -> None:
-        place.settled.set()
+    def _settle(self, position: _Position) -> None:
+        position.settled.set()
         settling, self._settling = self._settling, trio.Event()
         settling.set()
 
@@ -424,11 +438,11 @@ async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
         raise failures.pop()
 
 
-def _worth(place: _Place) -> tuple[bool, int, int]:
-    """Return a sort key that puts dispensable places first: not ready, few calls, high number."""
-    channel = place.replica.channel if place.replica is not None else None
+def _worth(position: _Position) -> tuple[bool, int, int]:
+    """Return a sort key that puts dispensable positions first: not ready, few calls, high number."""
+    channel = position.replica.channel if position.replica is not None else None
     calls = channel.calls_in_flight if channel is not None else 0
-    return place.is_ready, calls, -place.number
+    return position.is_ready, calls, -position.number
 
 
 def _verdict(policy: RestartPolicy, failure: SpearError) -> WorkerDied:

@@ -14,7 +14,7 @@ from spear.channels import notify_all, protected_class
 
 if TYPE_CHECKING:
     from spear._ids import InstanceId
-    from spear.calls import CallAttributes, CallTally, Placed
+    from spear.calls import AssignmentObserver, CallAttributes, CallTally
     from spear.telemetry import CallRecord, Instruments
 
 logger: Final = logging.getLogger("spear.spearlet")
@@ -42,7 +42,7 @@ class WatchedCall:
         self,
         record: CallRecord,
         attributes: CallAttributes,
-        execution: Placed | None,
+        execution: AssignmentObserver | None,
         counters: CallTally,
         instruments: Instruments,
     ) -> None:
@@ -81,15 +81,15 @@ class WatchedCall:
             self.attributes = attrs.evolve(attributes, metadata=metadata)
 
     @property
-    def is_promised(self) -> bool:
-        """Whether the call was accepted before; see :class:`spear.calls.Placed`."""
-        return self._execution is not None and self._execution.is_promised
+    def is_accepted(self) -> bool:
+        """Whether the call was accepted before; see :class:`spear.calls.AssignmentObserver`."""
+        return self._execution is not None and self._execution.is_accepted
 
-    def place(self, instance: InstanceId) -> None:
+    def assigned(self, instance: InstanceId) -> None:
         """Note the instance that gets the call."""
         self.record.instance = instance
         if self._execution is not None:
-            self._execution.place(instance)
+            self._execution.assigned(instance)
 
     def ended(self, seconds: float, failure: BaseException | None) -> None:
         """Count the call, and notify the instruments of its end."""

@@ -102,7 +102,7 @@ BAD_FRAMES: Final[dict[str, MakeFrame]] = {
 
 
 @final
-class _Call:
+class _SentCall:
     """A call in flight, and later its outcome."""
 
     def __init__(self, kind: str) -> None:
@@ -189,13 +189,13 @@ async def check_channel_with_bad_batches(
 
 
 async def _live(open_raw: OpenRaw, rng: Random, story: list[str], slack_seconds: float) -> None:
-    calls = [_Call(rng.choice(KINDS)) for _ in range(rng.randint(1, MAX_CALLS))]
+    calls = [_SentCall(rng.choice(KINDS)) for _ in range(rng.randint(1, MAX_CALLS))]
     async with open_raw(service=Functions({"echo": echo})) as (channel, peer):
         async with trio.open_nursery() as nursery:
             for call in calls:
                 nursery.start_soon(call.run, channel)
                 call.id = (await peer.receive(FrameType.EXECUTION_REQUEST))[2]
-            batch = _Batch(calls, rng)
+            batch = _BadBatch(calls, rng)
             story += [name for name, _, _ in batch.steps]
             begun = trio.current_time()
             await _send(peer, batch.data, rng)
@@ -210,7 +210,7 @@ async def _live(open_raw: OpenRaw, rng: Random, story: list[str], slack_seconds:
 
 
 @final
-class _Batch:
+class _BadBatch:
     """A batch of frames that a peer sends at once: answers, other good frames, and a bad one.
 
     Attributes:
@@ -220,8 +220,8 @@ class _Batch:
         is_flipped: whether the bad frame is a good one with flipped bits.
     """
 
-    def __init__(self, calls: list[_Call], rng: Random) -> None:
-        self.steps: list[tuple[str, bytes, _Call | None]] = [
+    def __init__(self, calls: list[_SentCall], rng: Random) -> None:
+        self.steps: list[tuple[str, bytes, _SentCall | None]] = [
             (f"answer {call.kind} {call.id}", b"".join(call.frames(rng)), call)
             for call in calls
             if rng.random() < 0.8

@@ -2,7 +2,7 @@
 
 Each instance has a :class:`Site`, to which faults are applied. The instance's agent connects to a memory
 listener, like any agent in the host's process. The host accepts from a :class:`SimulatedListener`, and a
-:class:`_Link` carries the bytes between the two ends, in each direction one chunk at a time.
+:class:`_SimulatedLink` carries the bytes between the two ends, in each direction one chunk at a time.
 
 Invariants:
 
@@ -135,7 +135,7 @@ class Site:
         self.is_partitioned = False
         self._network = network
         self.restore()
-        self._links: dict[_Link, None] = {}  # in the order of their connections
+        self._links: dict[_SimulatedLink, None] = {}  # in the order of their connections
         self._released = trio.Event()
 
     def listen(self) -> Listener:
@@ -192,13 +192,13 @@ class Site:
     def connect(self, agent: MemoryStream) -> MemoryStream:
         """Start to carry the bytes of a new connection, and return the host's end."""
         host, far = memory_stream_pair()
-        link = _Link(agent, far)
+        link = _SimulatedLink(agent, far)
         self._links[link] = None
         self._network.record("connect", self.instance, "")
         self._network.nursery.start_soon(self._run, link)
         return host
 
-    async def _run(self, link: _Link) -> None:
+    async def _run(self, link: _SimulatedLink) -> None:
         try:
             with link.scope:
                 async with trio.open_nursery() as nursery:
@@ -226,7 +226,7 @@ class Site:
 
 
 @final
-class _Link:
+class _SimulatedLink:
     """A connection: the network's ends of the agent's and of the host's stream."""
 
     __slots__ = ("agent", "host", "scope")

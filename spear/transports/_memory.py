@@ -32,7 +32,7 @@ _BACKLOG: Final = 1024
 
 
 @final
-class _Pipe:
+class _Direction:
     """A direction of a stream: the unread bytes, and the tasks that wait for a change."""
 
     __slots__ = ("changed", "data", "ended", "refused")
@@ -51,7 +51,7 @@ class MemoryStream(ByteStream):
 
     __slots__ = ("_closed", "_incoming", "_outgoing", "_receiving", "_sending")
 
-    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+    def __init__(self, incoming: _Direction, outgoing: _Direction) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = False
@@ -155,7 +155,7 @@ class MemoryStream(ByteStream):
 
 def memory_stream_pair() -> tuple[MemoryStream, MemoryStream]:
     """Return two connected streams, each with a buffer of 64 KiB for unread data."""
-    one, other = _Pipe(), _Pipe()
+    one, other = _Direction(), _Direction()
     return MemoryStream(one, other), MemoryStream(other, one)
 
 

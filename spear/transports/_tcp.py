@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ._addresses import Address
 
-_Candidate: TypeAlias = tuple[socket.AddressFamily, str]
+_ResolvedAddress: TypeAlias = tuple[socket.AddressFamily, str]
 
 
 @final
@@ -173,7 +173,7 @@ def _check_ports(host: str, port: int | range) -> range:
     return port
 
 
-async def _resolve(address: TcpAddress) -> list[_Candidate]:
+async def _resolve(address: TcpAddress) -> list[_ResolvedAddress]:
     try:
         found = await trio.socket.getaddrinfo(
             address.host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -183,7 +183,7 @@ async def _resolve(address: TcpAddress) -> list[_Candidate]:
     return [(family, str(where[0])) for family, _, _, _, where in found]
 
 
-def _check_loopback(address: TcpAddress, candidates: Sequence[_Candidate]) -> None:
+def _check_loopback(address: TcpAddress, candidates: Sequence[_ResolvedAddress]) -> None:
     for _, ip in candidates:
         if not (ip.startswith("127.") or ip == "::1"):
             raise ConfigurationError(
@@ -193,7 +193,7 @@ def _check_loopback(address: TcpAddress, candidates: Sequence[_Candidate]) -> No
 
 
 def _bind(
-    address: TcpAddress, ports: Sequence[int], candidates: Sequence[_Candidate]
+    address: TcpAddress, ports: Sequence[int], candidates: Sequence[_ResolvedAddress]
 ) -> socket.socket:
     for port in ports:
         for family, ip in candidates:

@@ -74,7 +74,7 @@ def _nothing(*_: object) -> None:
     pass
 
 
-_Waiting: TypeAlias = tuple[bytes, int]
+_QueuedItem: TypeAlias = tuple[bytes, int]
 """A complete frame queued behind a payload of its call, and the credit that the frame has cost."""
 
 
@@ -113,7 +113,7 @@ class Outbox:
         self._credits: dict[int, int] = {}
         self._latest: dict[tuple[int, int], bytes] = {}
         # Call id -> the unsent frames of this call, in order; the first one is a Bulk.
-        self._bulk: dict[int, deque[Bulk | _Waiting]] = {}
+        self._bulk: dict[int, deque[Bulk | _QueuedItem]] = {}
         self._lender: Lender | None = None
         self.has_lent = False  # whether a LendingFrame was ever pushed
         self.has_more = False  # whether take() left large payloads
@@ -470,7 +470,7 @@ class Outbox:
         return len(part)
 
     def _finish_bulk(
-        self, call_id: int, queue: deque[Bulk | _Waiting], frames: list[Buffer]
+        self, call_id: int, queue: deque[Bulk | _QueuedItem], frames: list[Buffer]
     ) -> None:
         """Remove a sent payload, and release the frames behind it, up to the call's next large one."""
         finished = queue.popleft()

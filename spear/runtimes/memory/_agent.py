@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import trio
 
-    from spear._ids import InstanceId, Secret
     from spear._limits import WireLimits
     from spear.channels import Service
     from spear.transports import TransportRegistry
-    from spear.wire import OfferedAddress
+    from spear.wire import BootstrapRecord
 
 
 @runtime_checkable
@@ -47,18 +46,9 @@ class LocalAgent(Protocol):
         """Run the agent's lifespan around a block."""
 
     async def serve(
-        self,
-        offered: Iterable[OfferedAddress],
-        secret: Secret,
-        instance_id: InstanceId,
-        *,
-        limits: WireLimits,
-        drain_seconds: float,
-        debug: bool,
-        stop: trio.Event,
-        transports: TransportRegistry,
+        self, record: BootstrapRecord, *, stop: trio.Event, transports: TransportRegistry
     ) -> None:
-        """Serve a host, while :meth:`running`, until the host or ``stop`` ends it."""
+        """Serve the host that a record describes, while :meth:`running`, until it or ``stop`` ends it."""
 
     async def wait_unable(self) -> str:
         """Wait until the agent can no longer run functions, and return the reason."""

@@ -15,6 +15,7 @@ from spear._errors import SpawnFailed, SpearError
 from spear._util import leaves_of, summary_of
 from spear.channels import protected_class
 from spear.transports import MemoryAddress
+from spear.wire import BootstrapRecord
 
 from .._body import InstanceBody
 
@@ -96,16 +97,15 @@ class MemoryBody(InstanceBody):
         """Serve the host until one side ends the instance."""
         agent, endpoint = self._agent, self._endpoint
         if not isinstance(endpoint.address, MemoryAddress):
-            await agent.serve(
-                endpoint.offered,
-                endpoint.secret,
-                endpoint.instance_id,
+            record = BootstrapRecord(
+                addresses=endpoint.offered,
+                secret=endpoint.secret,
+                instance_id=endpoint.instance_id,
                 limits=self._limits,
                 drain_seconds=self._timeouts.drain_seconds,
                 debug=self._debug,
-                stop=self._is_asked_to_end,
-                transports=self._transports,
             )
+            await agent.serve(record, stop=self._is_asked_to_end, transports=self._transports)
             return
         # The two ends of this channel pass objects in memory, without a login.
         async with endpoint.attach(

@@ -70,7 +70,7 @@ class _Nonsense(Exception):
 
 
 @final
-class _Answer:
+class _Reply:
     """A template's answer to one request, or the place for an answer that is still to come.
 
     Attributes:
@@ -139,7 +139,7 @@ class Template:
         self._book = LogBook(name, limits, on_line, instruments)
         self._sock: socket.socket | None = None
         self._sending = trio.Lock()
-        self._answers: deque[_Answer] = deque()  # answers still to come, oldest request first
+        self._answers: deque[_Reply] = deque()  # answers still to come, oldest request first
         self._has_asked = trio.Event()  # replaced whenever no answer is due
         self._children: set[int] = set()
         self._is_retired = False
@@ -298,13 +298,13 @@ class Template:
             TemplateDied: the template has died, or the program's files have changed and it forks no more.
                 An unknown fork may exist, which ends when its lifeline is closed.
         """
-        answer = _Answer()
+        answer = _Reply()
         request = b"F" + os.fsencode(directory)
         await self._ask(request, answer, (plumbing.lifeline, plumbing.stdout, plumbing.stderr))
         await self._wait_for(answer)
         if answer.kind == b"P":
             pidfd = self._open_child(answer)
-            collect = partial(self._collect, _Answer(answer.pid))
+            collect = partial(self._collect, _Reply(answer.pid))
             return ForkedBody(answer.pid, pidfd, plumbing.outputs, collect)
         if answer.kind == b"S":
             self.retire()
@@ -312,7 +312,7 @@ class Template:
             raise OSError(answer.reason)
         raise TemplateDied
 
-    def _open_child(self, answer: _Answer) -> int:
+    def _open_child(self, answer: _Reply) -> int:
         """Return a pidfd of the new child, after checking that it is a child of the template."""
         pid = answer.pid
         try:
@@ -331,7 +331,7 @@ class Template:
         self._distrust(f"spoke of process {pid}, which is not its child")
         raise TemplateDied
 
-    async def _collect(self, answer: _Answer, pid: int) -> int | None:
+    async def _collect(self, answer: _Reply, pid: int) -> int | None:
         """Have an ended child reaped, and return its exit status; None if the template cannot tell."""
         try:
             if not answer.is_asked:
@@ -341,7 +341,7 @@ class Template:
             return None
         return answer.exit_status
 
-    async def _ask(self, request: bytes, answer: _Answer, descriptors: Sequence[int] = ()) -> None:
+    async def _ask(self, request: bytes, answer: _Reply, descriptors: Sequence[int] = ()) -> None:
         async with self._sending:
             while True:
                 if self._sock is None or self.pid is None:
@@ -358,12 +358,12 @@ class Template:
                     self._expect(answer)
                     return
 
-    def _expect(self, answer: _Answer) -> None:
+    def _expect(self, answer: _Reply) -> None:
         answer.is_asked = True
         self._answers.append(answer)
         self._has_asked.set()
 
-    async def _wait_for(self, answer: _Answer) -> None:
+    async def _wait_for(self, answer: _Reply) -> None:
         """Wait for the answer or the template's end. If cancelled, have the forked child killed."""
         try:
             await answer.came.wait()
@@ -372,7 +372,7 @@ class Template:
             self._discard(answer)  # the answer may have come just now
             raise
 
-    def _discard(self, answer: _Answer) -> None:
+    def _discard(self, answer: _Reply) -> None:
         """Have the child that an answer names killed and reaped."""
         if answer.kind != b"P" or self._sock is None:
             return
@@ -381,7 +381,7 @@ class Template:
         except OSError:  # the template has died, or does not read its socket
             self._fail("does not listen")
         else:
-            self._expect(_Answer(answer.pid))
+            self._expect(_Reply(answer.pid))
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -442,7 +442,7 @@ class Template:
             if not answer.is_wanted:
                 self._discard(answer)
 
-    def _read(self, message: bytes, answer: _Answer) -> None:
+    def _read(self, message: bytes, answer: _Reply) -> None:
         """Parse a message as the answer to the oldest request.
 
         Raises:

@@ -27,7 +27,7 @@ from spear import (
 )
 from spear.runtimes import ProcessSettings, ResourceLimits
 from spear.runtimes.process._body import ForkedBody
-from spear.runtimes.process._template import Template, TemplateDied, _Answer
+from spear.runtimes.process._template import Template, TemplateDied, _Reply
 
 from ..helpers import (
     PATIENCE_SECONDS,
@@ -606,14 +606,14 @@ async def test_requests_wait_until_a_template_reads() -> None:
     with ours, other:
         async with trio.open_nursery() as nursery:
             for _ in range(50):
-                nursery.start_soon(template._ask, bytes(1000), _Answer())
+                nursery.start_soon(template._ask, bytes(1000), _Reply())
             await trio.testing.wait_all_tasks_blocked()
             for _ in range(50):
                 await trio.lowlevel.wait_readable(other)
                 assert other.recv(2000) == bytes(1000)
         other.close()
         with pytest.raises(TemplateDied):
-            await template._ask(b"C1", _Answer(1))
+            await template._ask(b"C1", _Reply(1))
         assert template.death == "closed the socket of its host"
         assert not template._answers
 
@@ -624,9 +624,9 @@ async def test_a_child_that_cannot_be_discarded_ends_its_template() -> None:
     template._sock, template.pid = ours, os.getpid()
     with ours:
         with other:
-            await template._ask(b"F/", pending := _Answer())
+            await template._ask(b"F/", pending := _Reply())
             template.settled.set()
-        unwanted = _Answer()
+        unwanted = _Reply()
         unwanted.kind, unwanted.pid = b"P", 17
         template._discard(unwanted)
     assert template.death == "does not listen"

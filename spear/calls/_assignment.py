@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
 
 
-class Placed(Protocol):
+class AssignmentObserver(Protocol):
     """An observer that is notified of the instance that gets a call."""
 
     @property
-    def is_promised(self) -> bool:
+    def is_accepted(self) -> bool:
         """Whether the call was accepted before, so that it may run while its deployment drains."""
 
-    def place(self, instance: InstanceId) -> None:
+    def assigned(self, instance: InstanceId) -> None:
         """Note the instance. Called again if the call is repeated at another instance."""
 
 
@@ -32,16 +32,16 @@ class CallTally(Protocol):
 
 
 @final
-class Place:
+class AssignedInstance:
     """A record of the instance where a call ran."""
 
     __slots__ = ("instance",)
 
-    is_promised: Final = False
+    is_accepted: Final = False
 
     def __init__(self) -> None:
         self.instance: InstanceId | None = None
 
-    def place(self, instance: InstanceId) -> None:
+    def assigned(self, instance: InstanceId) -> None:
         """Note the instance."""
         self.instance = instance
