@@ -86,7 +86,7 @@ async def show_instances(
 
     async def ask(replica: Replica) -> None:
         metrics = await replica.metrics()
-        usage[id(replica)] = {} if metrics is None else attrs.asdict(metrics)
+        usage[id(replica)] = {} if metrics is None else attrs.asdict(metrics, recurse=False)
 
     await trio.lowlevel.checkpoint()
     found = [(each.name, each.instances) for each in deployments]
@@ -121,6 +121,7 @@ def _show_instance(
         "memory_bytes": usage.get("memory_bytes"),
         "descriptors": usage.get("descriptors"),
         "threads": usage.get("threads"),
+        "metrics": usage.get("others", {}),
     }
 
 

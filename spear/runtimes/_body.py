@@ -7,17 +7,19 @@ the runtime has started: a process, a WebAssembly module, a Pod. ``_instance`` u
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
+from spear._errors import ConfigurationError
 from spear._hooks import expect_plain_function
+from spear._limits import shown
 from spear.channels import ChannelConfig
 
 if TYPE_CHECKING:
-    from spear._errors import ConfigurationError
     from spear._host_limits import InstanceTimeouts
     from spear._ids import InstanceId
     from spear.channels import Service
@@ -95,12 +97,27 @@ class InstanceMetrics:
         memory_bytes: physical memory in use, shared pages included.
         descriptors: open file descriptors.
         threads: threads.
+        others: further figures that the runtime knows, by name, such as the fuel of a WebAssembly module.
+
+    Raises:
+        ConfigurationError: ``others`` is not a map of finite numbers by name.
     """
 
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
     descriptors: int | None = None
     threads: int | None = None
+    others: Mapping[str, float] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        others: object = self.others
+        if not isinstance(others, Mapping) or not all(
+            isinstance(name, str) and type(value) in (int, float) and isfinite(value)
+            for name, value in others.items()
+        ):
+            raise ConfigurationError.about(
+                "others", f"must be a map of finite numbers by name, not {shown(others)}"
+            )
 
 
 class InstanceBody(ABC):

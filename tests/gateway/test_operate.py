@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
+from runtimes.helpers import Spoiled
 
 import spear
 from spear.gateway import GatewaySettings, open_gateway
+from spear.runtimes import InstanceMetrics, MemorySettings
 from spear.spearlet import Scale
 
 from .helpers import (
@@ -32,6 +34,8 @@ from .helpers import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
+
+    from spear.runtimes import InstanceBody
 
     from .helpers import Json, Reply
 
@@ -295,6 +299,22 @@ async def test_a_deployment_without_instances_is_idle_and_ready() -> None:
         again = (await ask(site.gateway, "GET", "/v1/functions/idle.add")).json
         assert again["signature"] == names["signature"]
         assert not idle.instances
+
+
+async def test_an_instance_shows_the_figures_that_only_its_runtime_knows() -> None:
+    async def metrics() -> InstanceMetrics:
+        return InstanceMetrics(memory_bytes=65536, others={"fuel": 12.5})
+
+    def spoil(body: InstanceBody) -> None:
+        body.metrics = metrics  # type: ignore[method-assign]  # the other runtime
+
+    async with spear.open_spearlet(runtimes=[Spoiled(spoil=spoil)]) as spearlet:
+        await spearlet.deploy(MemorySettings(agent=Probe("shop").agent), name="shop")
+        async with closing_clients(), open_gateway(spearlet, GatewaySettings(port=0)) as gateway:
+            shown = (await ask(gateway, "GET", "/v1/instances")).json
+    (instance,) = items_of(shown["instances"])
+    assert (instance["memory_bytes"], instance["threads"]) == (65536, None)
+    assert instance["metrics"] == {"fuel": 12.5}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -172,6 +173,17 @@ def test_a_runtime_with_the_name_of_one_of_spear_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="Mine is named 'memory', as one of Spear's own"):
         RuntimeRegistry([Mine()])
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"fuel": "much"}, {"fuel": math.nan}, {"fuel": True}, {1: 2}, [("fuel", 1)]],
+    ids=repr,
+)
+def test_further_metrics_are_numbers_by_name(others: object) -> None:
+    with pytest.raises(ConfigurationError, match="must be a map of finite numbers by name") as info:
+        InstanceMetrics(others=others)  # type: ignore[arg-type]  # the mistake
+    assert info.value.key == "others"
 
 
 async def test_metrics_that_fail_are_logged_once_and_the_instance_goes_on() -> None:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from spear.channels import InboundCall
     from spear.spearlet import Deployment
     from spear.telemetry import CallRecord
+    from spear.transports import TransportRegistry
+    from spear.wire import BootstrapRecord
 
 
 # -- finding functions ------------------------------------------------------------------------
@@ -118,6 +120,11 @@ class Foreign:
     @asynccontextmanager
     async def running(self, limits: WireLimits, *, debug: bool = False) -> AsyncIterator[None]:
         yield
+
+    async def serve(
+        self, record: BootstrapRecord, *, stop: trio.Event, transports: TransportRegistry
+    ) -> None:
+        raise AssertionError("only for transports other than memory")
 
     async def wait_unable(self) -> str:
         await trio.sleep_forever()
