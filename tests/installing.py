@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -28,3 +29,14 @@ def install_example(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return place
+
+
+def code_lines(path: Path) -> int:
+    """Return how many lines of a Python file have code, and not only a comment or a docstring."""
+    source = path.read_text()
+    without: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            without.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate((each.strip() for each in source.splitlines()), 1)
+    return sum(bool(line) and line[0] != "#" and at not in without for at, line in lines)

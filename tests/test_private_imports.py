@@ -39,9 +39,6 @@ MOST = {
 }
 """Most imports of private modules per folder; lower a number when the count has fallen."""
 
-MAY_GO_AROUND = {"runtimes"}
-"""Folders that still import public names from the private modules that define them."""
-
 
 def private_imports(tree: ast.Module) -> Iterator[tuple[int, str, list[str]]]:
     """Yield the imports of Spear's private modules: (line, module, names)."""
@@ -104,21 +101,11 @@ def test_private_modules_are_imported_ever_more_rarely() -> None:
 def test_public_names_are_imported_from_where_they_are_public() -> None:
     around = [
         f"{path}:{line}: {name} is public in {package_of(module)}"
-        for folder, path, line, module, names in imports_of_tests()
-        if folder not in MAY_GO_AROUND
+        for _, path, line, module, names in imports_of_tests()
         for name in names
         if name in public_names(package_of(module))
     ]
     assert around == []
-
-
-def test_every_exception_is_needed() -> None:
-    around = {
-        folder
-        for folder, _, _, module, names in imports_of_tests()
-        if public_names(package_of(module)) & set(names)
-    }
-    assert around >= MAY_GO_AROUND
 
 
 @pytest.mark.parametrize(

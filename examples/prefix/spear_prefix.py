@@ -5,11 +5,11 @@ A deployment names its program and the command in front of it::
     [functions.shop]
     runtime = "prefix"
     source = "/srv/shop.py"                    # the path at which the command finds the program
-    prefix = ["docker", "run", "-i", "--rm", "-v", "/srv:/srv", "shop-image"]
+    prefix = ["docker", "run", "-i", "--rm", "--network", "host", "-v", "/srv:/srv", "shop-image"]
 
 or, in Python and for ``spear call``, ``"nice -n 5 -- shop.py"``. The agent gets two addresses: a Unix
-socket, and TCP on this machine. For instances on other machines (``ssh host``), give the host a
-communication strategy with TCP and TLS.
+socket, and TCP on this machine, which a container reaches with ``--network host``. For instances on other
+machines (``ssh host``), give the host a communication strategy with TCP and TLS.
 """
 
 from __future__ import annotations

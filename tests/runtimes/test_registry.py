@@ -10,9 +10,15 @@ import attrs
 import pytest
 from entry_points import Install
 
-from spear import ConfigurationError, SpearError, open_spearlet
-from spear._errors import BrokenEntryPoint, SpawnFailed, UnsupportedRuntime
-from spear._ids import InstanceId
+from spear import (
+    BrokenEntryPoint,
+    ConfigurationError,
+    InstanceId,
+    SpawnFailed,
+    SpearError,
+    UnsupportedRuntime,
+    open_spearlet,
+)
 from spear.channels import CommunicationStrategy, open_communication_factory
 from spear.runtimes import (
     InstanceSpec,
