@@ -336,7 +336,7 @@ def reporting(where: str, *, does_something: bool = False) -> Iterator[None]:
 
 
 def part_of_path(name: str, what: str) -> str:
-    """Return a name quoted as one segment of a URL path.
+    """Return a name quoted as one part of a URL path.
 
     Raises:
         ConfigurationError: the name is empty, or not UTF-8.

@@ -94,10 +94,12 @@ def read_file(path: str, here: str | None) -> Said:
 def _fault_in(text: str, error: tomllib.TOMLDecodeError) -> tuple[str, int]:
     """Return (what is wrong, line).
 
-    This function reads a message because, before CPython 3.14, TOMLDecodeError has no attributes. Only
-    its text names the line: ``Expected '=' (at line 3, column 5)`` or ``(at end of document)``. No other
-    part of Spear depends on a message.
+    Before CPython 3.14, TOMLDecodeError has no attributes, and this function has to read the message, as
+    in ``Expected '=' (at line 3, column 5)`` or ``(at end of document)``. No other part of Spear depends
+    on a message.
     """
+    if hasattr(error, "lineno"):  # pragma: no cover  # since CPython 3.14
+        return str(getattr(error, "msg", error)), int(error.lineno)
     what, _, where = str(error).partition(" (at ")
     found = re.search(r"line (\d+)", where)
     return what, int(found[1]) if found else text.count("\n") + 1

@@ -160,14 +160,14 @@ async def takes_its_own_settings_and_no_others(tested: RuntimeUnderTest) -> None
     assert runtime.takes(taken) == taken, "what it has taken means something else the second time"
     runtime.validate(taken)
     other = RuntimeSettings()
-    assert runtime.takes(other) is None
-    assert runtime.takes(17) is None
+    assert runtime.takes(other) is None, "it takes settings of another runtime"
+    assert runtime.takes(17) is None, "it takes a number for a program"
     try:
         runtime.validate(other)
     except ConfigurationError:
         pass
     else:
-        raise AssertionError("it finds settings of another runtime good")
+        raise AssertionError("it accepts settings of another runtime")
     await trio.lowlevel.checkpoint()
 
 
