@@ -415,8 +415,10 @@ async def test_refused_calls_leave_nothing(unix: Carrier) -> None:
 async def test_arguments_nobody_looks_at_leave_nothing(unix: Carrier) -> None:
     async with opened(unix.open_pair) as (host, agent):
         for _ in range(3):
-            with trio.move_on_after(0.001):
-                await host.request("sleep", filled(2 * MIB))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.request, "sleep", filled(2 * MIB))
+                await wait_until(lambda: agent.statistics().handlers_running == 1)
+                nursery.cancel_scope.cancel()
             await wait_until(lambda: not agent.statistics().handlers_running)
         await wait_until(lambda: host.statistics().lent_bytes == 0)
 

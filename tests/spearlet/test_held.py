@@ -396,9 +396,11 @@ async def test_the_arguments_of_calls_with_keys_are_bounded_though_their_callers
         deployment = await spearlet.deploy(probe.agent, settings=settings)
         running = deployment.wait.submit()
         await probe.begun.wait()
-        for key in ("one", "two"):
-            with trio.move_on_after(0.01):
-                await deployment.echo.options(key=key)(bytes(500))
+        async with trio.open_nursery() as leaving:
+            for key in ("one", "two"):
+                leaving.start_soon(deployment.echo.options(key=key), bytes(500))
+            await trio.testing.wait_all_tasks_blocked()
+            leaving.cancel_scope.cancel()
         assert spearlet.statistics().argument_bytes == 1000 + running.argument_bytes
         three = deployment.echo.options(key="three")
         with pytest.raises(Overloaded, match=r"calls with keys.*1000 bytes.*submitted_bytes") as no:
