@@ -15,7 +15,7 @@ import argparse
 from spear._errors import ConfigurationError
 from spear._version import __version__
 
-from ._commands import COMMANDS
+from ._commands import COMMANDS as COMMANDS
 from ._say import say
 
 TYPE_CHECKING = False
@@ -101,14 +101,14 @@ class CommandParser(OptionGroup):
         self.parser.error(message)
 
     @property
+    def actions(self) -> list[argparse.Action]:
+        """The options and arguments that the help shows, in the order of their definition."""
+        return [each for each in self._actions if each.help != argparse.SUPPRESS]
+
+    @property
     def flags(self) -> list[str]:
         """The options that the help shows, in the order of their definition."""
-        return [
-            flag
-            for action in self._actions
-            if action.help != argparse.SUPPRESS
-            for flag in action.option_strings
-        ]
+        return [flag for action in self.actions for flag in action.option_strings]
 
     def option(self, flag: str) -> argparse.Action | None:
         """Return the option that a flag stands for; None if the command has no such flag."""

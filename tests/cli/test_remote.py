@@ -24,7 +24,7 @@ from spear import (
     SpearError,
     WorkerDied,
 )
-from spear.cli import _remote
+from spear.cli import _places, _remote
 from spear.cli._failures import failure_from, failure_of
 from spear.cli._places import HostLost, NoHost, directory, find, running, socket_path
 from spear.cli._remote import PIECE_BYTES, Remote
@@ -149,8 +149,6 @@ def test_a_place_that_others_can_write_to(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_one_that_is_busy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No task accepts, and the backlog is full."""
-    from spear.cli import _places
-
     monkeypatch.setattr(_places, "CONNECT_SECONDS", 0.01)
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
         path = str(tmp_path / "s")
@@ -195,8 +193,6 @@ def test_an_answer_that_does_not_come(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spear.cli import _remote
-
     monkeypatch.setattr(_remote, "MAX_ANSWER_BYTES", 3)
     with answering(tmp_path / "s", ok(b"[1, 2]")), pytest.raises(NoHost, match="more than 3 bytes"):
         Remote(options(str(tmp_path / "s"))).get("/")
