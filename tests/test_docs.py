@@ -236,7 +236,7 @@ async def test_examples_do_what_they_show(name: str, tmp_path: Path) -> None:
 async def test_the_caller_that_tries_again_obeys_the_time_it_is_told_and_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    (block,) = (each for each in read("docs/hosting.md")[0] if "async def patiently" in each.text)
+    (block,) = (each for each in read("docs/deploying.md")[0] if "async def patiently" in each.text)
     namespace: dict[str, object] = {}
     exec(block.text, namespace)
     patiently = namespace["patiently"]
@@ -487,13 +487,24 @@ def shown(name: str, value: float) -> str:
     return f"{value:g} s" if name.endswith("_seconds") else f"{value:,}"
 
 
-def test_the_table_of_limits_is_that_of_the_code() -> None:
-    table = {
-        name: value for name, value, _ in rows("docs/guarantees.md", "limit", "default", "bounds")
-    }
+def test_the_tables_of_limits_are_those_of_the_code_in_their_order() -> None:
+    table = [row[:2] for row in rows("docs/guarantees.md", "limit", "default", "bounds")]
     limits = attrs.asdict(spear.HostLimits())
     defaults = {**limits.pop("wire"), **limits.pop("timeouts"), **limits}
-    assert table == {name: shown(name, value) for name, value in defaults.items()}
+    assert table == [[name, shown(name, value)] for name, value in defaults.items()]
+
+
+@pytest.mark.parametrize(
+    ("setting", "settings"),
+    [
+        ("setting of a deployment", spear.DeploymentSettings),
+        ("setting of a process", spear.ProcessSettings),
+    ],
+)
+def test_the_tables_of_settings_have_every_setting_in_order(setting: str, settings: type) -> None:
+    assert attrs.has(settings)
+    table = [row[0] for row in rows("docs/hosting.md", setting, "default", "meaning")]
+    assert table == [each.name for each in attrs.fields(settings)]
 
 
 def test_the_figures_of_the_readme_are_those_of_the_benchmark() -> None:
@@ -506,11 +517,27 @@ def test_the_figures_of_the_readme_are_those_of_the_benchmark() -> None:
     assert [row for row in figures if tuple(row[2:]) not in known] == []
 
 
-def test_a_guarantee_names_files_that_have_its_tests() -> None:
-    columns = ("id", "promise", "figure", "proven by", "status")
+PROMISE = re.compile(r"^\*\*([RS]\d+)\.\*\* .+?(?=^\*\*[RS]\d|^#|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def guarantees() -> Iterator[tuple[str, str, str]]:
+    """Yield (id, status, description) of each promise."""
+    described = {found[1]: found[0] for found in PROMISE.finditer(read("docs/guarantees.md")[1])}
+    listed = list(rows("docs/guarantees.md", "id", "subject", "status"))
+    assert [row[0] for row in listed] == list(described)
+    for name, _, status in listed:
+        yield name, status, described[name]
+
+
+def test_a_guarantee_has_a_figure_and_names_files_that_have_its_tests() -> None:
     faults = []
-    for name, _, _, proof, status in rows("docs/guarantees.md", *columns):
-        files = re.findall(r"tests/[\w./]+\.py", proof)
+    for name, status, description in guarantees():
+        promise, figure, tests = re.split(
+            r"^\* (?=Figure:|Tests:)", description, flags=re.MULTILINE
+        )
+        assert promise.strip()
+        assert figure.startswith("Figure: ")
+        files = re.findall(r"tests/[\w./]+\.py", tests)
         for file in files:
             text = (ROOT / file).read_text(encoding="utf-8")
             if not re.search(rf"def test_(\w+_)?{name.lower()}(_|\()", text):
@@ -559,8 +586,7 @@ def unsafe_words(document: str, held: set[str]) -> Iterator[str]:
 
 
 def held_guarantees() -> set[str]:
-    columns = ("id", "promise", "figure", "proven by", "status")
-    return {row[0] for row in rows("docs/guarantees.md", *columns) if row[4].startswith("holds")}
+    return {name for name, status, _ in guarantees() if status.startswith("holds")}
 
 
 def test_s16_security_says_who_is_trusted_and_each_protection_has_a_guarantee_that_holds() -> None:
