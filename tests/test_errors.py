@@ -31,6 +31,7 @@ from spear import (
     UnsupportedRuntime,
     UnsupportedTransport,
     WorkerDied,
+    _errors,
 )
 from spear._errors import CASES, ProtocolError, is_case
 from spear.agent import LoadFailed
@@ -151,6 +152,34 @@ def test_the_documented_codes_are_those_of_classes_cases_and_problems() -> None:
         codes.setdefault(code, set()).add(kind)
     codes |= {INTERNAL_ERROR: {"InternalError"}, SYSTEM_REFUSES: set()}
     assert documented() == codes
+
+
+def test_the_documented_codes_are_in_the_order_of_the_source() -> None:
+    tree = [each for each in vars(_errors).values() if each in every_class()]
+    main = [each.code for each in tree if each not in CODES_OF_THEIR_BASES]
+    others = {INTERNAL_ERROR, SYSTEM_REFUSES, *PROBLEM_CODES.values()} - {*main}
+    elsewhere = {each.code for each in every_class()} - {*main} - others
+    assert list(documented()) == [*main, *sorted(elsewhere), *CASES, *sorted(others)]
+
+
+def test_the_documented_attributes_are_those_of_the_classes() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    section = text.partition("## Attributes")[2].partition("\n\n**")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", section, re.MULTILINE)
+    told = {
+        (attribute, getattr(spear, kind))
+        for attributes, kinds in rows
+        for attribute in re.findall(r"`(\w+)`", attributes)
+        for kind in re.findall(r"`(\w+)`", kinds) or ["SpearError"]
+    }
+    carried = {(name, type(each)) for each in EACH_WITH_ALL_IT_CARRIES for name in vars(each)}
+    carried |= {("code", SpearError), ("delivered", SpearError)}
+
+    def fit(one: tuple[str, type], other: tuple[str, type]) -> bool:
+        return one[0] == other[0] and issubclass(one[1], other[1])
+
+    assert [each for each in carried if not any(fit(each, row) for row in told)] == []
+    assert [row for row in told if not any(fit(each, row) for each in carried)] == []
 
 
 def test_each_code_in_the_source_is_one_of_the_table() -> None:
