@@ -34,7 +34,7 @@ import trio.testing
 import spear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = {
@@ -505,6 +505,21 @@ def test_the_tables_of_settings_have_every_setting_in_order(setting: str, settin
     assert attrs.has(settings)
     table = [row[0] for row in rows("docs/hosting.md", setting, "default", "meaning")]
     assert table == [each.name for each in attrs.fields(settings)]
+
+
+@pytest.mark.parametrize(
+    ("option", "method"),
+    [
+        ("option of deploy()", spear.Spearlet.deploy),
+        ("option of a call", spear.Function.options),
+    ],
+)
+def test_the_tables_of_options_have_every_option_in_order(
+    option: str, method: Callable[..., object]
+) -> None:
+    table = [row[0] for row in rows("docs/hosting.md", option, "default", "meaning")]
+    parameters = inspect.signature(method).parameters.values()
+    assert table == [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
 
 
 def test_the_figures_of_the_readme_are_those_of_the_benchmark() -> None:
