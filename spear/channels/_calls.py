@@ -347,7 +347,7 @@ class InboundCall(Arguments):
         self.started = started
 
     def unwrap(self) -> InboundCall:
-        """Return the call, which is the outcome that resumes a parked worker; see :class:`Workers`."""
+        """Return the call, which is the outcome that resumes a parked worker; see ``Workers``."""
         return self
 
     @property
