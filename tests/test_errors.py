@@ -73,7 +73,7 @@ EACH_WITH_ALL_IT_CARRIES = [
     BrokenEntryPoint("spear.runtimes", "abacus", "spear-abacus", "it cannot be loaded"),
     ChannelCreationFailed("process:a#1", [("unix", "no room"), ("tcp", "no port")]),
     RemoteProtocolError("a frame out of place", delivered="yes"),
-    NotInCall("there is no call here"),
+    NotInCall("this code runs outside of a call"),
     SpawnFailed("it did not start", stderr_tail="Traceback"),
     CallFailed("no", delivered="no"),
     FunctionRaised(

@@ -216,7 +216,7 @@ def _to_float(value: int) -> float:
     with suppress(OverflowError):
         if (number := float(value)) == value:
             return number
-    raise Mismatch("expected float, got int that no float holds exactly")
+    raise Mismatch("expected float, got an int that no float represents exactly")
 
 
 _SCALARS: Final[dict[type, Check]] = {
@@ -310,9 +310,9 @@ def _set(make: MakeSet, arguments: tuple[object, ...]) -> Check:
         try:
             result = make(items)
         except TypeError:
-            raise Mismatch("the items of a set cannot be lists or maps") from None
+            raise Mismatch("the items of a set must not be lists or maps") from None
         if len(result) < len(items) and len(result) < len({(type(each), each) for each in items}):
-            raise Mismatch("a set cannot hold equal items of different types, as 1, 1.0 and True")
+            raise Mismatch("a set cannot hold equal items of different types, such as 1 and True")
         return result
 
     return Check(as_list.text, _Never, convert, parts=[as_list])
@@ -352,7 +352,7 @@ def _dict(arguments: tuple[object, ...]) -> Check:
         for key, item in value.items():
             step = f"[{_shown(key)}]"
             if (name := _key(keys, key, step)) in result:
-                raise Mismatch("another key of the map becomes the same").inside(step)
+                raise Mismatch("two keys of the map are equal after conversion").inside(step)
             result[name] = item if values is None else values.at(item, step)
         return result
 
@@ -423,11 +423,11 @@ def _structure(cls: type) -> Check:
                 arguments[name] = item if inner is None else inner.at(item, f".{name}")
             elif name not in ignored:
                 hint = did_you_mean(str(name), fields)
-                unknown = Mismatch(f"{cls.__name__} has no {name!r}{hint}")
+                unknown = Mismatch(f"{cls.__name__} has no field {name!r}{hint}")
                 raise unknown.inside(f".{name}")
         for name in required:
             if name not in arguments:
-                raise Mismatch(f"{cls.__name__} needs {name!r}")
+                raise Mismatch(f"{cls.__name__} requires the field {name!r}")
         try:
             return cls(**arguments)
         except Exception as error:

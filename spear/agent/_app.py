@@ -81,7 +81,7 @@ class Agent:
         self, name: str = "", *, concurrency: int | None = None, debug: bool = False
     ) -> None:
         if not isinstance(name, str):
-            raise ConfigurationError(f"an agent's name is text, not {name!r}")
+            raise ConfigurationError(f"an agent's name must be text, not {name!r}")
         if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
             raise ConfigurationError(
                 f"concurrency must be a whole number of at least 1, not {shown(concurrency)}"
@@ -151,21 +151,21 @@ class Agent:
             name = function.__name__
         if not _is_name(name):
             raise ConfigurationError(
-                f"{name!r} cannot be a function's name: give one, of A-Z a-z 0-9 _ . -, as in "
+                f"{name!r} cannot be a function's name: pass a name of A-Z a-z 0-9 _ . -, as in "
                 "@app.function(name='price')"
             )
         if name.startswith(RESERVED):
             raise ConfigurationError(
-                f"{name!r}: names that begin with {RESERVED!r} are Spear's own"
+                f"{name!r}: names that begin with {RESERVED!r} are reserved for Spear"
             )
         if name in self._service:
             raise ConfigurationError(
-                f"there are two functions {name!r}: give one of them another name, as in "
+                f"two functions have the name {name!r}: give one of them another name, as in "
                 f"@app.function(name='{name}_2')"
             )
         if self._has_run:
             raise ConfigurationError(
-                f"{name!r} comes too late: the agent runs, and its functions have been announced"
+                f"cannot register {name!r}: the agent is running, and has announced its functions"
             )
         self._service.add(_kind_of(function, name, asyncio)(name, function))
 
@@ -180,17 +180,19 @@ class Agent:
             ConfigurationError: a health check is already registered, or the function is unsuitable.
         """
         if HEALTH in self._service:
-            raise ConfigurationError("there is a health check already: put both into one")
+            raise ConfigurationError(
+                "the agent has a health check already: combine both in one function"
+            )
         if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
             raise ConfigurationError(_not_a_function(function))
         kind = _kind_of(function, HEALTH, asyncio=False)
         if kind not in (AsyncFunction, PlainFunction, WrappedFunction):
             raise ConfigurationError(
-                f"{function.__name__}() is a stream: a health check just returns"
+                f"{function.__name__}() has a `yield`: a health check must return, not yield"
             )
         if parameter := required_parameter(function):
             raise ConfigurationError(
-                f"{function.__name__}() takes {parameter!r}: a health check takes no arguments"
+                f"{function.__name__}() requires {parameter!r}, but a health check gets no arguments"
             )
         self._service.add_unannounced(kind(HEALTH, function))
         return function
@@ -207,7 +209,9 @@ class Agent:
                 one without a ``yield`` or with parameters.
         """
         if self._lifespan is not None:
-            raise ConfigurationError("there is a lifespan already: put both into one")
+            raise ConfigurationError(
+                "the agent has a lifespan already: combine both in one function"
+            )
         check_lifespan(lifespan)
         self._lifespan = lifespan
         return lifespan
@@ -356,7 +360,7 @@ def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Registered
     if asyncio:
         is_async |= is_wrapper  # the wrapper returns an awaitable
         if not (is_async or is_async_stream):
-            raise ConfigurationError(f"{name}() is no `async def`: leave out asyncio=True")
+            raise ConfigurationError(f"{name}() is not an `async def`: remove asyncio=True")
         from ._asyncio_bridge import AsyncioFunction, AsyncioStream
 
         return AsyncioFunction if is_async else AsyncioStream
@@ -373,7 +377,7 @@ def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Registered
 
 def _not_a_function(thing: object) -> str:
     if isinstance(thing, str):
-        return f"write @app.function(name={thing!r}), or @app.function alone"
+        return f"{thing!r} is text: use @app.function(name={thing!r}), or @app.function alone"
     if isinstance(thing, type):
-        return f"{thing.__name__} is a class: register a function that makes or uses one"
-    return f"{thing!r} is no function: wrap it in a `def` and register that"
+        return f"{thing.__name__} is a class: register a function that makes or uses an instance"
+    return f"{thing!r} is not a function: register a `def` that calls or returns it"

@@ -45,7 +45,9 @@ def decode_arguments_untrusted(
             and (not keywords or all(type(name) is str for name in keywords))
         ):
             return positional, keywords  # type: ignore[return-value]  # mypy does not see the keys
-    raise ValueError("not a list of positional arguments and a map of keyword arguments")
+    raise ValueError(
+        "the payload must be a list of positional arguments and a map of keyword arguments"
+    )
 
 
 # -- to parameters ------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ class Binder:
             for parameter in self._required:
                 if parameter.index >= count and parameter.name not in keywords:
                     raise InvalidArguments(
-                        f"{self._function}() needs {parameter.name!r}",
+                        f"{self._function}() requires the argument {parameter.name!r}",
                         parameter=parameter.name,
                         code="missing_argument",
                     )
@@ -196,7 +198,7 @@ class Binder:
         if any(each.name == name for each in self._positional):
             what = f"takes {name!r} by position only"
         else:
-            what = f"takes no {name!r}{did_you_mean(name, self._by_name)}"
+            what = f"takes no argument {name!r}{did_you_mean(name, self._by_name)}"
         message = f"{self._function}() {what}"
         return InvalidArguments(message, parameter=name, code="unknown_argument")
 

@@ -86,7 +86,7 @@ class AsyncioBridge:
         try:
             runner.run(self._serve())
         except BaseException as error:
-            self.give_up(f"its asyncio loop has ended: {summary_of(error)}")
+            self.give_up(f"the asyncio loop has ended: {summary_of(error)}")
         # close() cancels all tasks, closes generators and executor, then the loop.
         with suppress(BaseException):
             self.loop.set_task_factory(None)  # a task factory of the program may raise
@@ -167,7 +167,7 @@ class BridgedCall:
                 task = bridge.loop.create_task(coroutine, context=context)
             except BaseException as error:  # an error of a task factory of the program
                 coroutine.close()
-                bridge.give_up(f"its asyncio loop begins no tasks: {summary_of(error)}")
+                bridge.give_up(f"the asyncio loop cannot create tasks: {summary_of(error)}")
                 bridge.token.run_sync_soon(self.abandon)
                 return
             self._asyncio_task = task
@@ -242,7 +242,7 @@ class BridgedCall:
             if self._is_open:
                 self._nursery.start_soon(work)
             else:
-                error = NotInCall("the function that was called has ended")
+                error = NotInCall("the call in which this asyncio code started has ended")
                 bridge.soon(partial(_settle, future, outcome.Error(error)))
 
         token.run_sync_soon(start)
@@ -300,7 +300,7 @@ async def _bridge_of(service: AgentService, call: InboundCall) -> AsyncioBridge:
     try:
         return service.asyncio_bridge()
     except (OSError, RuntimeError) as error:
-        raise await service.unable(call, f"no asyncio loop can be started: {error}") from error
+        raise await service.unable(call, f"cannot start an asyncio loop: {error}") from error
 
 
 @final

@@ -43,7 +43,7 @@ def take_environment(environ: MutableMapping[str, str]) -> BootstrapRecord | Non
     try:
         # int() alone accepts digits of other scripts, underscores and spaces.
         if not (incarnation.isascii() and incarnation.isdecimal()):
-            raise ValueError("write it as process:name#1")
+            raise ValueError("the form must be process:name#1")
         instance_id = InstanceId(runtime, name, int(incarnation))
     except (ValueError, ConfigurationError) as error:
         raise ConfigurationError(f"{INSTANCE}={text!r}: {error}") from None

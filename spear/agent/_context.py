@@ -59,7 +59,10 @@ def context() -> CallContext:
     try:
         return CallContext(current.get())
     except LookupError:
-        raise NotInCall("there is no call here: functions have one while they run") from None
+        message = (
+            "this code runs outside of a call: only a function that handles a call has a context"
+        )
+        raise NotInCall(message) from None
 
 
 async def call(
@@ -239,7 +242,7 @@ class CallContext:
         """
         payload, is_cbor = encode_call(function, arguments, keywords)
         if get_ident() == self._service.thread:
-            raise LocalProtocolError("call_sync() would block Trio: use `await ...call()` here")
+            raise LocalProtocolError("call_sync() would block Trio's thread: use `await ...call()`")
         # Without a token, cancelling the function's call cancels this one, too. A thread started by
         # asyncio has no Trio task from which it could inherit the cancellation.
         is_plain = self._bridge is None
@@ -287,7 +290,9 @@ class CallContext:
             Errors of :meth:`call`, on entering the block or while iterating.
         """
         if self._bridge is not None:
-            raise LocalProtocolError("streams cannot be taken from asyncio: use call()")
+            raise LocalProtocolError(
+                "asyncio functions cannot receive streams: use call(), or write the function for Trio"
+            )
         payload, is_cbor = encode_call(function, arguments, keywords)
         budget = self._budget(function, timeout)
         async with AsyncExitStack() as stack:
@@ -360,4 +365,6 @@ def _decoded(payload: bytes | memoryview, is_cbor: bool, function: str) -> Value
     try:
         return decode_result(payload, is_cbor)
     except ValueError as error:
-        raise CallFailed(f"{function}: what came is {error}", delivered="yes") from error
+        raise CallFailed(
+            f"{function}: cannot decode the result: {error}", delivered="yes"
+        ) from error

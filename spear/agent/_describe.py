@@ -46,7 +46,7 @@ def describe(functions: Iterable[RegisteredFunction]) -> list[dict[str, str]]:
         try:
             described.append(_describe(function))
         except (Exception, SystemExit) as error:  # the repr of a default or an annotation may raise
-            logger.warning("%s() is not described: %s", function.name, type(error).__name__)
+            logger.warning("%s() has no description: %s", function.name, type(error).__name__)
     return described
 
 
@@ -54,7 +54,9 @@ def _describe(function: RegisteredFunction) -> dict[str, str]:
     lines = (inspect.getdoc(function.function) or "").splitlines()
     signature = f"{function.name}{_signature(function.function)}"
     if len(signature) > MAX_SIGNATURE:
-        raise ValueError(f"a signature of {len(signature)} characters")
+        raise ValueError(
+            f"the signature has {len(signature)} characters; at most {MAX_SIGNATURE} are allowed"
+        )
     return {
         "name": function.name,
         "kind": function.kind,

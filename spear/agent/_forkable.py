@@ -56,9 +56,8 @@ def _threads() -> str:
     until = time.monotonic() + ENDING_SECONDS
     while native := [each for each in os.listdir("/proc/self/task") if int(each) != os.getpid()]:
         if time.monotonic() > until:
-            return (
-                f"has other threads, of a library in C: {_listed(list(map(_name_of_task, native)))}"
-            )
+            names = list(map(_name_of_task, native))
+            return f"has other threads, started by a library in C: {_listed(names)}"
         time.sleep(LOOK_SECONDS)
     return ""
 
@@ -90,7 +89,7 @@ def _children() -> str:
 def _descriptors(known: frozenset[int]) -> str:
     found = sorted(open_descriptors() - known)
     names = [name for each in found if (name := _shared_name(each))]
-    return f"has left open what copies would share: {_listed(names)}" if names else ""
+    return f"has open files or sockets that forks would share: {_listed(names)}" if names else ""
 
 
 def _status(number: int) -> os.stat_result | None:

@@ -182,10 +182,10 @@ class PlainFunction(RegisteredFunction):
         if isinstance(result, Coroutine):
             return result
         if isinstance(result, Awaitable):
-            raise TypeError(f"{self.name}() returned something to await: write it as `async def`")
+            raise TypeError(f"{self.name}() returned an awaitable: make {self.name} an `async def`")
         if isinstance(result, Generator | AsyncGenerator):
             raise TypeError(
-                f"{self.name}() returned a generator: to be a stream, it must have a `yield`"
+                f"{self.name}() returned a generator: a stream function must contain a `yield`"
             )
         return self.encode(result)
 
@@ -209,7 +209,7 @@ class Stream(RegisteredFunction):
     def check_wanted(self, call: InboundCall) -> None:
         """Raise Rejected if the caller expects one result."""
         if not call.wants_stream:
-            message = f"{self.name}() gives a stream: call it with stream()"
+            message = f"{self.name}() returns a stream: use stream() instead of call()"
             raise about_call(Rejected(message, code="gives_stream"))
 
     def encode_item(self, item: object) -> tuple[Payload, bool]:

@@ -74,7 +74,7 @@ class Items(Generic[T]):
     def _undecodable(self, error: ValueError) -> CallFailed:
         if self._is_callers:
             return self._invalid(Mismatch(str(error)), code=None)
-        return CallFailed(f"{self._name}: what came is {error}", delivered="yes")
+        return CallFailed(f"{self._name}: cannot decode an item: {error}", delivered="yes")
 
     def _checked(self, check: Callable[[object], object], item: object) -> object:
         try:

@@ -48,7 +48,7 @@ LOG_FORMAT: Final = "{levelname:.1} {name}[{call}]: {message}"
 def launch_agent(agent: Agent, program: str) -> int:
     """Serve an agent to the host named by the environment, and return the exit status."""
     if program_being_loaded := being_loaded():
-        message = f"run() while {program_being_loaded} is loaded: {GUARD}"
+        message = f"run() was called while {program_being_loaded} was being loaded: {GUARD}"
         raise ConfigurationError(message, code=NEEDS_GUARD)
     try:
         bootstrap = bootstrap_from_environment(program)
@@ -64,8 +64,8 @@ def bootstrap_from_environment(program: str) -> BootstrapRecord:
     bootstrap = take_environment(os.environ)
     if bootstrap is None:
         raise ConfigurationError(
-            f"{program} waits for a host, and {ADDRESS}, {SECRET} and {INSTANCE} do not say where "
-            f"it is; to call a function of it: spear call {program}:NAME"
+            f"{program} cannot find a host: {ADDRESS}, {SECRET} and {INSTANCE} are not set; to call a "
+            f"function of {program} without a host: spear call {program}:NAME"
         )
     return bootstrap
 

@@ -50,7 +50,7 @@ def take_record(fd: int) -> bytes:
     mode = os.fstat(fd).st_mode
     # Sockets are accepted because sshd connects its children by sockets. Other files may not signal.
     if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
-        raise ValueError("it is not the end of a pipe")
+        raise ValueError("the file is not a pipe")
     if fd == 0:
         fd = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -67,7 +67,9 @@ def take_record(fd: int) -> bytes:
 def _read_record(fd: int) -> bytes:
     size = int.from_bytes(_read_exactly(fd, 4), "little")
     if size > MAX_RECORD_BYTES:
-        raise ValueError(f"a bootstrap record of {size} bytes")
+        raise ValueError(
+            f"the bootstrap record has {size} bytes; at most {MAX_RECORD_BYTES} are allowed"
+        )
     return _read_exactly(fd, size)
 
 
@@ -76,7 +78,7 @@ def _read_exactly(fd: int, size: int) -> bytes:
     while len(data) < size:
         some = os.read(fd, size - len(data))
         if not some:
-            raise ValueError("the bootstrap pipe ended before the record did")
+            raise ValueError("the pipe ended before the end of the bootstrap record")
         data += some
     return data
 

@@ -35,16 +35,16 @@ def check_lifespan(lifespan: object) -> None:
     if isinstance(lifespan, Coroutine | AsyncGenerator | Generator | AbstractAsyncContextManager):
         if isinstance(lifespan, Coroutine):
             lifespan.close()  # or Python warns that it was never awaited
-        raise ConfigurationError(f"{name}() has been called: give the function itself; {RULE}")
+        raise ConfigurationError(f"{name}() was called: pass the function itself; {RULE}")
     lifespan = _inside(lifespan)
     if not callable(lifespan):
-        raise ConfigurationError(f"{lifespan!r} is no function; {RULE}")
+        raise ConfigurationError(f"{lifespan!r} is not a function; {RULE}")
     if inspect.iscoroutinefunction(lifespan):
         raise ConfigurationError(f"{name}() has no `yield`; {RULE}")
     if inspect.isgeneratorfunction(lifespan):
         raise ConfigurationError(f"{name}() is a plain `def`: make it an `async def`; {RULE}")
     if parameter := required_parameter(lifespan):
-        raise ConfigurationError(f"{name}() takes {parameter!r}, but gets no arguments; {RULE}")
+        raise ConfigurationError(f"{name}() requires {parameter!r}, but gets no arguments; {RULE}")
 
 
 def _inside(lifespan: L) -> L:
@@ -84,12 +84,12 @@ def open_lifespan(lifespan: Lifespan) -> AbstractAsyncContextManager[object, boo
         return _Block(made, _name_of(lifespan))
     if isinstance(made, AbstractAsyncContextManager):
         return made
-    what = f"{_name_of(lifespan)}() has returned {made!r}, which is no async context manager"
+    what = f"{_name_of(lifespan)}() returned {made!r}, which is not an async context manager"
     if isinstance(made, AbstractContextManager):
-        what = f"{_name_of(lifespan)}() gives a plain context manager: use asynccontextmanager"
+        what = f"{_name_of(lifespan)}() returned a plain context manager: use asynccontextmanager"
     elif isinstance(made, Coroutine):
         made.close()  # or Python warns that it was never awaited
-        what = f"{_name_of(lifespan)}() gives a coroutine, which has no `yield`"
+        what = f"{_name_of(lifespan)}() returned a coroutine, which has no `yield`"
     raise ConfigurationError(f"{what}; {RULE}")
 
 
@@ -106,7 +106,7 @@ class _Block:
         try:
             await anext(self._generator)
         except StopAsyncIteration:
-            fault = f"{self._name}() has ended without coming to its `yield`"
+            fault = f"{self._name}() ended before its `yield`"
             raise ConfigurationError(f"{fault}; {RULE}") from None
 
     async def __aexit__(
@@ -128,7 +128,7 @@ class _Block:
             error.__traceback__ = trace  # or each block would add its own frames
             return False
         await self._generator.aclose()
-        raise ConfigurationError(f"{self._name}() has come to a second `yield`; {RULE}")
+        raise ConfigurationError(f"{self._name}() reached a second `yield`; {RULE}")
 
 
 def _name_of(thing: object) -> str:

@@ -71,7 +71,7 @@ def _load_file(path: str) -> ModuleType:
     if not os.path.isfile(path):
         path = place
         is_directory = os.path.isdir(path)
-        what = f"is a directory, and has no {ARTIFACT_FILE}" if is_directory else "is no file"
+        what = f"is a directory without {ARTIFACT_FILE}" if is_directory else "is not a file"
         what = what if os.path.exists(path) else "does not exist"
         raise LoadFailed(f"{path} {what}")
     path = absolute(path)
@@ -187,7 +187,7 @@ def _load_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == name or name.startswith(f"{missing}."):
-            raise LoadFailed(f"there is no module {name!r}, and no file of that name") from None
+            raise LoadFailed(f"found neither a module nor a file named {name!r}") from None
         raise _failed(name, error) from error
     except BaseException as error:
         raise _failed(name, error) from error
@@ -206,7 +206,7 @@ def _failed(program: str, error: BaseException) -> LoadFailed:
     needs_guard = isinstance(error, ConfigurationError) and error.code == NEEDS_GUARD
     if isinstance(error, SystemExit):
         needs_guard = True
-        said.append(f"the program ends while its functions are loaded: {GUARD}")
+        said.append(f"the program exited while it was being loaded: {GUARD}")
     where = program
     if own:
         # The guard must surround the line of the module, not a line in a function called from there.
@@ -226,7 +226,7 @@ def _find_agent(module: ModuleType, program: str, name: str) -> Agent:
             return agents[name]
         if not hasattr(module, name):
             raise LoadFailed(f"{program} defines no {name!r}{_choice(program, agents)}")
-        raise LoadFailed(f"{name!r} in {program} is no spear.Agent{_choice(program, agents)}")
+        raise LoadFailed(f"{name!r} in {program} is not a spear.Agent{_choice(program, agents)}")
     if not agents:
         raise LoadFailed(f"{program} defines no spear.Agent; add `app = spear.Agent()`")
     if len({id(agent) for agent in agents.values()}) > 1:

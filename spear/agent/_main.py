@@ -15,11 +15,11 @@ usage: python -m spear.agent FILE.py[:NAME] | MODULE[:NAME] [--bootstrap-fd N]
 
 Serve the functions of a program to its host.
 
-The host hands over its address on an inherited pipe (--bootstrap-fd); started by hand, this reads the
-environment: SERVICE_ADDR=unix:/path SECRET=64-hex-digits SPEAR_INSTANCE=process:name#1
+A host passes its address through an inherited pipe (--bootstrap-fd). Without this option, the address is
+read from the environment: SERVICE_ADDR=unix:/path SECRET=64-hex-digits SPEAR_INSTANCE=process:name#1
 
-exit status: 0 drained, 1 connection lost for good or functions cannot be run any more,
-2 cannot load or start, 3 refused by the host
+exit status: 0 drained, 1 connection lost permanently or functions can no longer run,
+2 program cannot be loaded or started, 3 login refused by the host
 """
 
 BAD_START = 2
@@ -57,7 +57,7 @@ def main() -> NoReturn:
         try:
             record = take_record(fd)
         except (OSError, ValueError) as error:
-            fail(f"file descriptor {fd} is no bootstrap pipe: {error}")
+            fail(f"file descriptor {fd} is not a bootstrap pipe: {error}")
     from ._program import launch
 
     sys.exit(launch(target, record))

@@ -106,17 +106,18 @@ def _advice_for(cls: type) -> str:
     for name in names_of(cls):
         if name in _ADVICE:
             take, make = _ADVICE[name]
-            return f"annotate it with {take}, and use {make.format(cls.__name__)} in the function"
+            made = make.format(cls.__name__)
+            return f"use the annotation {take}, and {made} in the function"
     package = cls.__module__.partition(".")[0]
     if package == "spear" and cls.__name__ in _OURS:
         return _OURS[cls.__name__]
     others = f", or make {cls.__name__} a dataclass" if _is_the_users(cls, package) else ""
-    return f"annotate it with str, list or dict{others}"
+    return f"use the annotation str, list or dict{others}"
 
 
 _OURS: Final = {
-    "SharedBuffer": "annotate it with memoryview, as which it arrives",
-    "CallContext": "leave it out, and use spear.context() in the function",
+    "SharedBuffer": "use the annotation memoryview, the type of a received buffer",
+    "CallContext": "remove the parameter, and use spear.context() in the function",
 }
 
 
@@ -145,7 +146,7 @@ def _misspelled(function: AnyFunction, annotation: object) -> str:
     known = _names_of(function)
     if known is None or missing in known:
         return ""
-    return f"there is no {missing!r}{did_you_mean(missing, {*known, *dir(builtins)})}"
+    return f"the name {missing!r} is not defined{did_you_mean(missing, {*known, *dir(builtins)})}"
 
 
 def _names_of(function: AnyFunction) -> set[str] | None:

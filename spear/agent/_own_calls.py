@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @final
 class OwnCalls:
-    """A record of the functions of this process that wait for other functions of this process.
+    """A record of the functions of this process that wait for functions of this process.
 
     Args:
         find: returns a function of this process by name, or None.
@@ -63,12 +63,10 @@ class OwnCalls:
         self._held_slots[waiting.call] = self._held_slots.get(waiting.call, 0) + 1
         if self._held_threads >= self._threads:
             waiting.stalls = "threads"
-            what = (
-                f"all {self._threads} threads of this process wait for plain functions of its own"
-            )
+            what = f"all {self._threads} threads of this process wait for plain functions of this process"
         elif len(self._held_slots) >= self.slots:
             waiting.stalls = "calls"
-            what = f"all {self.slots} calls of this process wait for functions of its own"
+            what = f"all {self.slots} calls of this process wait for functions of this process"
         else:
             return
         for each in self._waiting:

@@ -52,7 +52,7 @@ def rehearse() -> None:
             trio.run(_rehearse, restrict_keyboard_interrupt_to_checkpoints=True)
             trio.run(warm_up, restrict_keyboard_interrupt_to_checkpoints=True)
     except Exception as error:
-        logger.warning("the rehearsal failed: %r", error)
+        logger.warning("the rehearsal failed, so forks will start more slowly: %r", error)
 
 
 async def _rehearse() -> None:

@@ -47,7 +47,7 @@ STABLE_SECONDS: Final = 5.0
 MAX_ABSENCES: Final = 3
 """Consecutive rounds of attempts without any listener after which the host counts as gone."""
 
-NOT_ITS_OWN: Final = "has the program cancelled tasks, or closed descriptors, that are not its own?"
+NOT_ITS_OWN: Final = "did the program cancel tasks or close descriptors of Spear?"
 
 
 async def serve(
@@ -184,7 +184,7 @@ class _Session:
                 since = trio.current_time()
                 if not await self._until_broken(channel):
                     return None
-                logger.warning("%s: %s; connecting again", self._instance_id, channel.closed_by)
+                logger.warning("%s: %s; reconnecting", self._instance_id, channel.closed_by)
                 if trio.current_time() - since >= STABLE_SECONDS:
                     delays = backoff_seconds(self._rng)
             else:
@@ -246,7 +246,7 @@ class _Session:
             except SpearError as error:
                 failures.append((each, error))
             except Exception as error:  # a bug of a transport of another distribution
-                failure = ChannelBroken(f"its transport failed: {summary_of(error)}")
+                failure = ChannelBroken(f"the transport failed: {summary_of(error)}")
                 failure.__cause__ = error
                 failures.append((each, failure))
             else:
@@ -261,7 +261,7 @@ class _Session:
         with trio.move_on_after(seconds):
             channel: CommunicationChannel = await nursery.start(self._hold, offered, seconds)
             return channel
-        raise ChannelBroken(f"no login within {seconds:.3g} s")
+        raise ChannelBroken(f"the login was not complete after {seconds:.3g} s")
 
     async def _hold(
         self,

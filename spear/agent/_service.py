@@ -119,9 +119,9 @@ class AgentService:
             self._debug = False
             self._is_unable, self._lost = trio.Event(), ""
         elif self.token is not token:
-            raise ConfigurationError("this agent runs already, in another thread")
+            raise ConfigurationError("the agent already runs in another thread")
         elif self._lost:
-            raise SpearError(f"this agent is ending: {self._lost}")
+            raise SpearError(f"the agent is shutting down: {self._lost}")
         self._debug |= debug
         self._users += 1
         self.own_calls.slots += slots
@@ -142,11 +142,11 @@ class AgentService:
             return None
         name = (head or {}).get("function")
         if function or not isinstance(name, str):
-            return NotFound(f"no function has the number {function} here")
+            return NotFound(f"the agent has no function with the number {function}")
         if name in self._by_name:
             return None
         return NotFound(
-            f"there is no function {name[:100]!r} here{did_you_mean(name, self._by_name)}"
+            f"the agent has no function {name[:100]!r}{did_you_mean(name, self._by_name)}"
         )
 
     async def handle(self, call: InboundCall) -> tuple[Payload, bool]:
@@ -164,7 +164,7 @@ class AgentService:
             if call.cancelled is not None and (late := self._late(error)):
                 function.late += 1
                 logging.getLogger(f"spear.function.{function.name}").warning(
-                    "nobody waits for it any more (%s), and it raised %s",
+                    "after the end of the call (%s), the function raised %s",
                     call.cancelled, late, extra={"call": call.id},
                 )  # fmt: skip
             # SystemExit is reported, too: one call must not end a process that serves many others.
@@ -220,7 +220,7 @@ class AgentService:
         try:
             result = await trio.to_thread.run_sync(run, limiter=self.limiter)
         except Exception as error:
-            raise await self.unable(call, f"no thread can be started: {error}") from error
+            raise await self.unable(call, f"cannot start a thread: {error}") from error
         return result.unwrap()
 
     # -- end of service -------------------------------------------------------------------------------
@@ -237,11 +237,11 @@ class AgentService:
         """
         self._lose(lost)
         await call.channel.drain(0)
-        return about_call(Rejected(f"this agent is ending: {lost}", code="draining"))
+        return about_call(Rejected(f"the agent is shutting down: {lost}", code="draining"))
 
     def _lose(self, lost: str) -> None:
         if not self._lost:
-            logger.error("no further function can be run, so this agent is ending: %s", lost)
+            logger.error("the agent can no longer run functions, and shuts down: %s", lost)
             self._lost = lost
             self._is_unable.set()
 

@@ -91,7 +91,7 @@ def run_zygote(target: str, lifeline: int, control: int) -> int:
     try:
         known = open_descriptors()
     except OSError as error:  # no /proc
-        unseen = f"cannot find out what it has open: {error}"
+        unseen = f"cannot list its open files: {error}"
     files = Files(target)
     agent = load(target)
     if agent is None:
@@ -256,7 +256,7 @@ async def _try_to_warm_up() -> None:
     try:
         await warm_up()
     except Exception as error:  # a warm-up only makes the fork faster
-        logger.warning("a fork that waits could not warm up: %r", error)
+        logger.warning("a pre-forked process could not warm up: %r", error)
 
 
 def _is_readable(sock: socket.socket, seconds: float = 0) -> bool:

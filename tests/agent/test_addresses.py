@@ -92,8 +92,8 @@ async def test_an_address_that_hangs_leaves_the_others_their_share(
         await serve_until_ready(endpoint, addresses, limits)
         assert str(endpoint.address) == "memory:three"
     assert [each.partition(":")[0] for each in said] == ["cannot reach the host at memory"] * 2
-    assert "memory:one: no login within 3 s" in said[0]
-    assert "memory:two: no login within 3 s" in said[1]
+    assert "memory:one: the login was not complete after 3 s" in said[0]
+    assert "memory:two: the login was not complete after 3 s" in said[1]
 
 
 async def test_after_a_break_the_address_that_worked_is_tried_first(
@@ -170,7 +170,7 @@ async def test_after_a_transport_that_fails_in_its_own_way_the_next_address_is_t
         )
         await serve_until_ready(endpoint, addresses)
     (line,) = said
-    assert f"broken:there: its transport failed: {type(error).__name__}" in line
+    assert f"broken:there: the transport failed: {type(error).__name__}" in line
 
 
 async def test_what_will_never_work_is_tried_once_at_each_address() -> None:

@@ -82,12 +82,12 @@ class Callable_:  # noqa: N801  # an object that looks like a function
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        ("price", r"write @app.function\(name='price'\), or @app.function alone"),
+        ("price", r"'price' is text: use @app.function\(name='price'\), or @app.function alone"),
         (int, "int is a class"),
-        (Callable_(), "is no function: wrap it in a `def`"),
-        (functools.partial(some), "is no function: wrap it in a `def`"),
-        (5, "5 is no function"),
-        (lambda: 1, "'<lambda>' cannot be a function's name: give one"),
+        (Callable_(), "is not a function: register a `def`"),
+        (functools.partial(some), "is not a function: register a `def`"),
+        (5, "5 is not a function"),
+        (lambda: 1, "'<lambda>' cannot be a function's name: pass"),
     ],
 )
 def test_what_is_no_function_is_refused(thing: Callable[[], None], message: str) -> None:
@@ -104,23 +104,27 @@ def test_a_name_must_be_one(name: str) -> None:
 def test_names_are_unique_and_some_are_taken() -> None:
     app = Agent()
     app.function(some)
-    with pytest.raises(ConfigurationError, match=r"two functions 'some'.*name='some_2'"):
+    with pytest.raises(
+        ConfigurationError, match=r"two functions have the name 'some'.*name='some_2'"
+    ):
         app.function(some)
-    with pytest.raises(ConfigurationError, match="are Spear's own"):
+    with pytest.raises(ConfigurationError, match="are reserved for Spear"):
         app.function(name="spear.describe")(some)
     app.function(name="a.b-c_1")(some)
     assert app.functions == ("some", "a.b-c_1")
 
 
 def test_only_coroutines_are_bridged() -> None:
-    with pytest.raises(ConfigurationError, match=r"some\(\) is no `async def`"):
+    with pytest.raises(ConfigurationError, match=r"some\(\) is not an `async def`"):
         Agent().function(asyncio=True)(some)
 
 
 async def test_a_function_that_comes_too_late_is_refused() -> None:
     app = Agent()
     async with calling(app):
-        with pytest.raises(ConfigurationError, match="'some' comes too late"):
+        with pytest.raises(
+            ConfigurationError, match="cannot register 'some': the agent is running"
+        ):
             app.function(some)
 
 
@@ -160,7 +164,7 @@ def test_threads_become_a_limit_of_the_channel_if_each_call_needs_one() -> None:
         ({"concurrency": True}, "a whole number of at least 1, not True"),
         ({"concurrency": "4"}, "a whole number of at least 1, not '4'"),
         ({"concurrency": 2.5}, "a whole number of at least 1, not 2.5"),
-        ({"name": 7}, "an agent's name is text, not 7"),
+        ({"name": 7}, "an agent's name must be text, not 7"),
     ],
 )
 def test_an_agent_that_cannot_be(values: dict[str, object], message: str) -> None:
@@ -173,7 +177,7 @@ def test_a_name_in_another_script_is_refused_with_what_to_write() -> None:
         return 1
 
     app = Agent()
-    message = r"'größe' cannot be a function's name: give one, of A-Z a-z 0-9 _ \. -, as in @app"
+    message = r"'größe' cannot be a function's name: pass a name of A-Z a-z 0-9 _ \. -, as in @app"
     with pytest.raises(ConfigurationError, match=message):
         app.function(größe)
     with pytest.raises(ConfigurationError, match="5 cannot be a function's name"):
@@ -294,7 +298,7 @@ async def test_a_function_that_cannot_be_described_leaves_the_others_described(
     assert told == app.describe() == [
         {"name": "honest", "kind": "function", "signature": "honest(x: int) -> None", "summary": "Fine."},
     ]  # fmt: skip
-    assert "odd() is not described: " in caplog.text
+    assert "odd() has no description: " in caplog.text
 
 
 async def test_text_that_is_not_unicode_is_described_with_escapes() -> None:
@@ -344,7 +348,7 @@ async def test_a_lifespan_surrounds_the_calls() -> None:
     async with calling(app) as caller:
         assert await caller.call("use") == "open"
     assert steps == ["start", "use", "stop"]
-    with pytest.raises(ConfigurationError, match="there is a lifespan already"):
+    with pytest.raises(ConfigurationError, match="the agent has a lifespan already"):
         app.lifespan(resources)
 
 
@@ -392,7 +396,7 @@ async def test_but_not_in_two_threads() -> None:
             pass
 
     async with app.running():
-        with pytest.raises(ConfigurationError, match="runs already, in another thread"):
+        with pytest.raises(ConfigurationError, match="already runs in another thread"):
             await trio.to_thread.run_sync(trio.run, run)
     await trio.to_thread.run_sync(trio.run, run)
 

@@ -181,7 +181,7 @@ def test_no_arguments_and_none_need_no_encoder() -> None:
     ],
 )
 def test_anything_but_two_items_is_refused(payload: bytes) -> None:
-    with pytest.raises(ValueError, match="not a"):
+    with pytest.raises(ValueError, match=r"not a valid value|the payload must be a list"):
         decode_arguments_untrusted(payload, True)
 
 
@@ -296,16 +296,16 @@ def test_arguments_find_their_parameters(
 @pytest.mark.parametrize(
     ("function", "positional", "keywords", "message"),
     [
-        (price, [], {}, "price() needs 'item'"),
-        (price, [], {"count": 1}, "price() needs 'item'"),
+        (price, [], {}, "price() requires the argument 'item'"),
+        (price, [], {"count": 1}, "price() requires the argument 'item'"),
         (price, ["tea", 1, 2], {}, "price() takes 2 arguments by position, not 3"),
         (price, ["tea"], {"item": "x"}, "price() got 'item' twice, by position and by name"),
-        (price, ["tea"], {"colour": 1}, "price() takes no 'colour'"),
+        (price, ["tea"], {"colour": 1}, "price() takes no argument 'colour'"),
         (
             price,
             ["tea"],
             {"curency": "EUR"},
-            "price() takes no 'curency'; did you mean 'currency'?",
+            "price() takes no argument 'curency'; did you mean 'currency'?",
         ),
         (price, [3], {}, "price(item=...): expected str, got int"),
         (price, [None], {}, "price(item=...): expected str, got None"),
@@ -313,14 +313,14 @@ def test_arguments_find_their_parameters(
         (price, ["tea"], {"currency": b"x"}, "price(currency=...): expected str, got bytes"),
         (only, [], {"item": "x"}, "only() takes 'item' by position only"),
         (only, ["x"], {"item": "x"}, "only() takes 'item' by position only"),
-        (only, [], {}, "only() needs 'item'"),
+        (only, [], {}, "only() requires the argument 'item'"),
         (rest, [1, 2.5, "x"], {}, "rest(prices[1]=...): expected float, got str"),
         (rest, [1], {"a": 1}, "rest(a=...): expected str, got int"),
         (rest, [], {"first": "x"}, "rest(first=...): expected int, got str"),
-        (keyed, [], {}, "keyed() needs 'needed'"),
+        (keyed, [], {}, "keyed() requires the argument 'needed'"),
         (keyed, [1], {}, "keyed() takes no arguments by position, not 1"),
         (nothing, [1], {}, "nothing() takes no arguments by position, not 1"),
-        (nothing, [], {"x": 1}, "nothing() takes no 'x'"),
+        (nothing, [], {"x": 1}, "nothing() takes no argument 'x'"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -420,10 +420,10 @@ def test_values_become_what_the_annotation_says(
 REFUSALS: list[tuple[object, object, str]] = [
     (float, "x", "x=...): expected float, got str"),
     (float, True, "x=...): expected float, got bool"),
-    (float, 10**400, "x=...): expected float, got int"),
-    (float, 2**53 + 1, "x=...): expected float, got int that no float holds exactly"),
-    (float, -(10**23), "x=...): expected float, got int that no float holds exactly"),
-    (list[float], [1, 2**53 + 1], "x[1]): expected float, got int that no float"),
+    (float, 10**400, "x=...): expected float, got an int"),
+    (float, 2**53 + 1, "x=...): expected float, got an int that no float represents exactly"),
+    (float, -(10**23), "x=...): expected float, got an int that no float represents exactly"),
+    (list[float], [1, 2**53 + 1], "x[1]): expected float, got an int that no float"),
     (None, 1, "x=...): expected None, got int"),
     (bytearray, "x", "x=...): expected bytes, got str"),
     (list, {}, "x=...): expected list, got dict"),
@@ -435,7 +435,7 @@ REFUSALS: list[tuple[object, object, str]] = [
     (tuple[int, Any], "x", "x=...): expected list[int, Any], got str"),
     (tuple[int, ...], [1, "x"], "x[1]): expected int, got str"),
     (set[int], ["x"], "x[0]): expected int, got str"),
-    (set, [[1]], "x=...): the items of a set cannot be lists or maps"),
+    (set, [[1]], "x=...): the items of a set must not be lists or maps"),
     (dict, [], "x=...): expected dict, got list"),
     (dict[str, int], [], "x=...): expected dict[str, int], got list"),
     (dict[str, int], {"a": "b"}, "x['a']): expected int, got str"),
@@ -446,11 +446,11 @@ REFUSALS: list[tuple[object, object, str]] = [
         for key in ["01", "+1", " 1", "1 ", "1_0", "-0", "--1", "\u0661", "1.0", "1e0", "", "1\n"]
     ),
     (dict[int, str], {"9" * 5000: "b"}, f"x['{'9' * 56}...]): expected int, got str"),
-    (dict[pathlib.Path, int], {"a//b": 1, "a/b": 2}, "x['a/b']): another key of the map becomes"),
+    (dict[pathlib.Path, int], {"a//b": 1, "a/b": 2}, "x['a/b']): two keys of the map"),
     (set, [1, True], "x=...): a set cannot hold equal items of different types"),
     (set[object], [0.0, "x", False], "x=...): a set cannot hold equal items of different types"),
     (frozenset[int | float], [1, 1.0], "x=...): a set cannot hold equal items of different types"),
-    (set[bytearray], [b"a"], "x=...): the items of a set cannot be lists or maps"),
+    (set[bytearray], [b"a"], "x=...): the items of a set must not be lists or maps"),
     (int | None, "x", "x=...): expected int | None, got str"),
     (list[int] | Item, {"sku": 1}, "x.sku): expected str, got int"),
     (list[int] | dict[str, list[int]], {"a": [1, "x"]}, "x['a'][1]): expected int, got str"),
@@ -462,14 +462,18 @@ REFUSALS: list[tuple[object, object, str]] = [
     (Many, 99, "x=...): expected 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 or ..., got 99"),
     (pathlib.Path, b"x", "x=...): expected a path as text, got bytes"),
     (Item, [], "x=...): expected a map (Item), got list"),
-    (Item, {}, "x=...): Item needs 'sku'"),
-    (Item, {"sku": "a", "cnt": 1}, "x.cnt): Item has no 'cnt'; did you mean 'count'?"),
+    (Item, {}, "x=...): Item requires the field 'sku'"),
+    (Item, {"sku": "a", "cnt": 1}, "x.cnt): Item has no field 'cnt'; did you mean 'count'?"),
     (Order, {"customer": "A", "items": [{"sku": 1}]}, "x.items[0].sku): expected str, got int"),
-    (Order, {"customer": "A", "items": [], "_secret": ""}, "x._secret): Order has no '_secret'"),
+    (
+        Order,
+        {"customer": "A", "items": [], "_secret": ""},
+        "x._secret): Order has no field '_secret'",
+    ),
     (Point, {"x": 1, "scale": 0}, "x=...): not a valid Point: scale must be positive"),
     (Point, {"x": 1, "scale": "x"}, "x.scale): expected int, got str"),
     (Node, {"name": "a", "children": [{"name": 1}]}, "x.children[0].name): expected str, got int"),
-    (Options, {}, "x=...): Options needs 'depth'"),
+    (Options, {}, "x=...): Options requires the field 'depth'"),
     (Checkable, "x", "x=...): expected Checkable, got str"),
     (Callable[[], None], "x", "x=...): expected Callable, got str"),
 ]

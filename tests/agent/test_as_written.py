@@ -110,7 +110,7 @@ class Tree:
 @late
 async def test_a_misspelled_annotation_is_found_when_the_agent_starts(tmp_path: Path) -> None:
     app = load(tmp_path, "@app.function\nasync def f(a: strr, b: Thing): ...\n")
-    message = r"f\(a\): there is no 'strr'; did you mean 'str'\?"
+    message = r"f\(a\): the name 'strr' is not defined; did you mean 'str'\?"
     with pytest.raises(spear.ConfigurationError, match=message):
         async with app.running():
             raise AssertionError

@@ -256,7 +256,9 @@ async def test_coroutines_call_back() -> None:
         assert await caller.call("in_thread") == b"X"
         with pytest.raises(FunctionRaised, match="NotFound: the host has only upper"):
             await caller.call("lost")
-        with pytest.raises(FunctionRaised, match="LocalProtocolError: streams cannot be taken"):
+        with pytest.raises(
+            FunctionRaised, match="LocalProtocolError: asyncio functions cannot receive streams"
+        ):
             await caller.call("stream")
 
 
@@ -329,7 +331,7 @@ async def test_what_is_left_behind_cannot_call_back() -> None:
 
     async with calling(app, host=Upper()) as caller:
         await caller.call("leave_behind")
-        assert await caller.call("look") == "the function that was called has ended"
+        assert await caller.call("look") == "the call in which this asyncio code started has ended"
 
 
 async def test_the_loop_ends_what_is_left_in_it() -> None:
@@ -371,9 +373,9 @@ async def test_async_generators_of_asyncio() -> None:
     async with calling(app) as caller:
         assert await caller.items("count", 0) == []
         assert await caller.items("count", 1000) == list(range(1000))
-        with pytest.raises(InvalidArguments, match=r"count\(\) needs 'n'"):
+        with pytest.raises(InvalidArguments, match=r"count\(\) requires the argument 'n'"):
             await caller.items("count")
-        with pytest.raises(Rejected, match=r"count\(\) gives a stream"):
+        with pytest.raises(Rejected, match=r"count\(\) returns a stream"):
             await caller.call("count", 1)
 
 

@@ -92,7 +92,7 @@ def test_a_record_may_say_more() -> None:
         ({"limits": {"max_calls": 1.5}}, "max_calls must be a whole number, not 1.5"),
         ({"limits": {"max_calls": True}}, "max_calls must be a whole number, not True"),
         ({"limits": {"call_seconds": "5"}}, "limit call_seconds must be a number"),
-        ({"limits": {"call_seconds": 0}}, "used: call_seconds must be above 0, and is 0"),
+        ({"limits": {"call_seconds": 0}}, "invalid: call_seconds must be above 0, and is 0"),
         ({"limits": {"call_seconds": float("nan")}}, "call_seconds must be above 0, and is nan"),
     ],
 )
@@ -136,10 +136,13 @@ def taken_from(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "ended before the record"),
-        (b"\5\0", "ended before the record"),
-        (b"\5\0\0\0abc", "ended before the record"),
-        ((MAX_RECORD_BYTES + 1).to_bytes(4, "little"), "a bootstrap record of 65537 bytes"),
+        (b"", "ended before the end of the"),
+        (b"\5\0", "ended before the end of the"),
+        (b"\5\0\0\0abc", "ended before the end of the"),
+        (
+            (MAX_RECORD_BYTES + 1).to_bytes(4, "little"),
+            "the bootstrap record has 65537 bytes; at most 65536",
+        ),
     ],
 )
 def test_a_pipe_without_a_record_is_refused(data: bytes, message: str) -> None:
@@ -169,8 +172,8 @@ def test_s3_the_environment_is_read_once_and_cleared() -> None:
         ({"SPEAR_INSTANCE": ""}, "SERVICE_ADDR is set, but SPEAR_INSTANCE is not"),
         ({"SECRET": "xyz"}, "SECRET must be 64 hexadecimal digits"),
         ({"SECRET": KEY.hex()[:-2]}, "SECRET must be 64 hexadecimal digits"),
-        ({"SPEAR_INSTANCE": "shop"}, "SPEAR_INSTANCE='shop': write it as process:name#1"),
-        ({"SPEAR_INSTANCE": "process:shop#x"}, "write it as process:name#1"),
+        ({"SPEAR_INSTANCE": "shop"}, "SPEAR_INSTANCE='shop': the form must be process:name#1"),
+        ({"SPEAR_INSTANCE": "process:shop#x"}, "the form must be process:name#1"),
         ({"SPEAR_INSTANCE": "magic!:shop#1"}, "'magic!' cannot name a runtime"),
         ({"SPEAR_INSTANCE": "process:#1"}, "must be 1 to 63"),
     ],

@@ -173,7 +173,7 @@ async def test_what_was_made_to_stop_says_so_whatever_it_raises_then() -> None:
         with pytest.raises(DeadlineExceeded) as late:
             await caller.call("stop", "late")
         assert late.value.delivered == "yes"
-        with pytest.raises(spear.CallCancelled, match="closing"):
+        with pytest.raises(spear.CallCancelled, match="being closed"):
             await caller.call("stop", "closing")
 
 

@@ -32,7 +32,7 @@ for n in range(7): threading.Thread(target=stop.wait, name=f't{n}', daemon=True)
     ),
     "a-thread-of-a-library": (
         "import faulthandler; faulthandler.dump_traceback_later(1000)",
-        r"has other threads, of a library in C: python[\d.]*",
+        r"has other threads, started by a library in C: python[\d.]*",
     ),
     "threads-that-have-ended": (
         """import threading
@@ -47,15 +47,15 @@ for n in range(300):
     ),
     "a-connection": (
         "import socket; pair = socket.socketpair()",
-        r"has left open what copies would share: socket:\[\d+\], socket:\[\d+\]",
+        r"has open files or sockets that forks would share: socket:\[\d+\], socket:\[\d+\]",
     ),
     "an-asyncio-loop": (
         "import asyncio; loop = asyncio.new_event_loop()",
-        r"has left open what copies would share: anon_inode:\[eventpoll\](, socket:\[\d+\]){2}",
+        r"has open files or sockets that forks would share: anon_inode:\[eventpoll\](, socket:.*){2}",
     ),
     "a-file": (
         "file = open(os.path.abspath(sys.executable), 'rb')",
-        r"has left open what copies would share: /\S+/python[\d.]*",
+        r"has open files or sockets that forks would share: /\S+/python[\d.]*",
     ),
     "a-log": (
         """import tempfile; log = open(tempfile.mkdtemp() + '/log', 'a')

@@ -109,7 +109,7 @@ async def test_plain_functions_run_in_a_thread(caller: Caller) -> None:
         ("rest", b"raw"),
         ("union", b"raw"),
         ("text", "data=...): expected str, got bytes"),
-        ("two", "two() needs 'other'"),
+        ("two", "two() requires the argument 'other'"),
         ("none", "none() takes no arguments by position, not 1"),
         ("by_name", "takes no arguments by position, not 1"),
     ],
@@ -189,17 +189,19 @@ async def test_results_of_any_buffer_arrive_as_bytes() -> None:
 
 async def test_wrong_arguments_reach_the_caller_as_such(caller: Caller) -> None:
     with pytest.raises(
-        InvalidArguments, match=r"total\(lines\[1\]\.sku\): Line has no 'sku'"
+        InvalidArguments, match=r"total\(lines\[1\]\.sku\): Line has no field 'sku'"
     ) as raised:
         await caller.call("total", [{"item": "a"}, {"sku": "b"}])
     assert raised.value.delivered == "no"
-    with pytest.raises(InvalidArguments, match=r"double\(\) needs 'x'"):
+    with pytest.raises(InvalidArguments, match=r"double\(\) requires the argument 'x'"):
         await caller.call("double")
     with pytest.raises(
         InvalidArguments, match=r"thread_of\(name=\.\.\.\): expected str, got bytes"
     ):
         await caller.call("thread_of", b"raw")
-    with pytest.raises(InvalidArguments, match=r"double\(\): not a list of positional arguments"):
+    with pytest.raises(
+        InvalidArguments, match=r"double\(\): the payload must be a list of positional"
+    ):
         await caller.channel.request("double", encode_value({}), is_cbor=True)
     with pytest.raises(InvalidArguments, match=r"double\(\): not a valid value"):
         await caller.channel.request("double", b"\xff", is_cbor=True)
@@ -248,7 +250,7 @@ async def test_a_plain_function_that_returns_an_awaitable_is_told_so() -> None:
         return Awaitable_()
 
     async with calling(app) as caller:
-        with pytest.raises(FunctionRaised, match=r"sneaky\(\) .* write it as `async def`"):
+        with pytest.raises(FunctionRaised, match=r"sneaky\(\) .* make sneaky an `async def`"):
             await caller.call("sneaky")
 
 
@@ -258,7 +260,7 @@ async def test_a_plain_function_that_returns_an_awaitable_is_told_so() -> None:
 async def test_s11_an_unknown_name_is_refused_before_its_arguments_are_read(caller: Caller) -> None:
     before = set(sys.modules)
     for name in ("os.system", "xml.dom.minidom", "spear.agent._main", "__import__", "doubel"):
-        with pytest.raises(NotFound, match="there is no function") as raised:
+        with pytest.raises(NotFound, match="the agent has no function") as raised:
             # Not valid CBOR: the payload was not decoded.
             await caller.channel.request(name, b"\xff" * 100, is_cbor=True)
         assert raised.value.delivered == "no"
@@ -266,7 +268,7 @@ async def test_s11_an_unknown_name_is_refused_before_its_arguments_are_read(call
     assert set(sys.modules) - before <= {"difflib"}
     service = app.service
     for number, head in [(0, None), (0, {"function": 5}), (99, None), (99, {"function": "double"})]:
-        assert "no function has the number" in str(service.refuse(number, head))
+        assert "no function with the number" in str(service.refuse(number, head))
     assert service.refuse(1, None) is None
 
 
@@ -467,9 +469,7 @@ async def test_streams(caller: Caller, name: str, n: int) -> None:
 
 @pytest.mark.parametrize("name", ["count", "plain_count"])
 async def test_a_stream_is_not_one_result(caller: Caller, name: str) -> None:
-    with pytest.raises(
-        Rejected, match=rf"{name}\(\) gives a stream: call it with stream"
-    ) as raised:
+    with pytest.raises(Rejected, match=rf"{name}\(\) returns a stream: use stream\(\)") as raised:
         await caller.call(name, 5)
     assert raised.value.delivered == "no"
 

@@ -82,4 +82,4 @@ def test_a_file_is_no_lifeline() -> None:
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-    assert b"it is not the end of a pipe" in done.stderr
+    assert b"the file is not a pipe" in done.stderr

@@ -61,14 +61,14 @@ class Resources:
         (no_yield, "no_yield() has no `yield`"),
         (like_start, "like_start() has no `yield`"),
         (plain, "plain() is a plain `def`: make it an `async def`"),
-        (takes, "takes() takes 'app', but gets no arguments"),
-        (takes_by_name, "takes_by_name() takes 'app', but gets no arguments"),
-        (asynccontextmanager(takes), "takes() takes 'app', but gets no arguments"),
+        (takes, "takes() requires 'app', but gets no arguments"),
+        (takes_by_name, "takes_by_name() requires 'app', but gets no arguments"),
+        (asynccontextmanager(takes), "takes() requires 'app', but gets no arguments"),
         (asynccontextmanager(no_yield), "no_yield() has no `yield`"),  # type: ignore[arg-type]  # the mistake
         (contextmanager(plain), "plain() is a plain `def`: make it an `async def`"),
-        (Resources, "Resources() takes 'url', but gets no arguments"),
-        (None, "None is no function"),
-        ("resources", "'resources' is no function"),
+        (Resources, "Resources() requires 'url', but gets no arguments"),
+        (None, "None is not a function"),
+        ("resources", "'resources' is not a function"),
     ],
 )
 def test_a_lifespan_that_cannot_be_one_is_told_its_mistake(lifespan: object, fault: str) -> None:
@@ -84,7 +84,7 @@ def test_a_lifespan_that_was_called_is_told_so() -> None:
     ]:  # fmt: skip
         with pytest.raises(ConfigurationError) as raised:
             Agent().lifespan(called)  # type: ignore[type-var]  # that is the point
-        assert str(raised.value) == f"{name}() has been called: give the function itself; {RULE}"
+        assert str(raised.value) == f"{name}() was called: pass the function itself; {RULE}"
 
 
 async def nothing(way: str) -> AsyncIterator[None]:
@@ -97,23 +97,23 @@ async def nothing(way: str) -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("lifespan", "fault"),
     [
-        (lambda: nothing("none"), "<lambda>() has ended without coming to its `yield`"),
-        (lambda: nothing("twice"), "<lambda>() has come to a second `yield`"),
-        (dict, "dict() has returned {}, which is no async context manager"),
-        (lambda: None, "<lambda>() has returned None, which is no async context manager"),
+        (lambda: nothing("none"), "<lambda>() ended before its `yield`"),
+        (lambda: nothing("twice"), "<lambda>() reached a second `yield`"),
+        (dict, "dict() returned {}, which is not an async context manager"),
+        (lambda: None, "<lambda>() returned None, which is not an async context manager"),
         (
             lambda: contextmanager(plain)(),
-            "<lambda>() gives a plain context manager: use asynccontextmanager",
+            "<lambda>() returned a plain context manager: use asynccontextmanager",
         ),
         (
             asynccontextmanager(lambda: nothing("none")),
-            "<lambda>() has ended without coming to its `yield`",
+            "<lambda>() ended before its `yield`",
         ),
         (
             asynccontextmanager(lambda: nothing("twice")),
-            "<lambda>() has come to a second `yield`",
+            "<lambda>() reached a second `yield`",
         ),
-        (lambda: no_yield(), "<lambda>() gives a coroutine, which has no `yield`"),
+        (lambda: no_yield(), "<lambda>() returned a coroutine, which has no `yield`"),
     ],
 )
 async def test_a_lifespan_that_turns_out_to_be_none_is_told_its_mistake(
@@ -141,7 +141,7 @@ async def test_a_lifespan_that_goes_on_after_a_failure_is_told_its_mistake() -> 
             finally:
                 ended = True
 
-    with pytest.raises(ConfigurationError, match="has come to a second `yield`"):
+    with pytest.raises(ConfigurationError, match="reached a second `yield`"):
         async with app.running():
             raise ValueError
     assert ended
@@ -214,5 +214,5 @@ def test_a_health_check_takes_no_arguments() -> None:
     async def health(database: object) -> None:
         raise AssertionError
 
-    with pytest.raises(ConfigurationError, match=r"health\(\) takes 'database'"):
+    with pytest.raises(ConfigurationError, match=r"health\(\) requires 'database'"):
         Agent().health(health)

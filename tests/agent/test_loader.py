@@ -168,10 +168,10 @@ def test_modules_are_imported(tmp_path: Path) -> None:
         ("\nimport nowhere_to_be_found\n", "bad.py, line 2: ModuleNotFoundError: No module named"),
         ("def f():\n    1 / 0\nf()\n", "bad.py, line 2: ZeroDivisionError: division by zero"),
         ("raise ValueError('a\\n  b')", "bad.py, line 1: ValueError: a b"),
-        ("raise SystemExit", "bad.py, line 1: SystemExit: the program ends while"),
+        ("raise SystemExit", "bad.py, line 1: SystemExit: the program exited while"),
         ("raise type('E', (Exception,), {'__str__': None})", "bad.py, line 1: E: <exception str()"),
         ("import helper_bad", "helper_bad.py, line 1: NameError: name 'oops' is not defined"),
-        (AGENT + "app.function(5)", "bad.py, line 3: ConfigurationError: 5 is no function"),
+        (AGENT + "app.function(5)", "bad.py, line 3: ConfigurationError: 5 is not a function"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -197,14 +197,20 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     path = write(tmp_path, "none.py", AGENT + "other = 5\n")
     for target, message in [
         (str(tmp_path / "missing.py"), "missing.py does not exist"),
-        (str(tmp_path), "is a directory, and has no main.py"),
-        ("/dev/null", "/dev/null is no file"),
-        ("no_module_of_that_name", "there is no module 'no_module_of_that_name', and no file"),
-        ("no_module.of.that.name", "there is no module 'no_module.of.that.name'"),
+        (str(tmp_path), "is a directory without main.py"),
+        ("/dev/null", "/dev/null is not a file"),
+        (
+            "no_module_of_that_name",
+            "found neither a module nor a file named 'no_module_of_that_name'",
+        ),
+        (
+            "no_module.of.that.name",
+            "found neither a module nor a file named 'no_module.of.that.name'",
+        ),
         ("not a name", "not a name is neither a file nor the name of a module"),
         (f"{path}:missing", "none.py defines no 'missing': choose one of none.py:app"),
-        (f"{path}:other", "'other' in none.py is no spear.Agent: choose one of none.py:app"),
-        ("os:path", "'path' in os is no spear.Agent"),
+        (f"{path}:other", "'other' in none.py is not a spear.Agent: choose one of none.py:app"),
+        ("os:path", "'path' in os is not a spear.Agent"),
     ]:
         with pytest.raises(LoadFailed) as raised:
             load_agent(target)

@@ -66,27 +66,25 @@ def foreign(package: str, *names: str) -> type:
     return cls
 
 
-DATE = "date cannot be sent: annotate it with str, and use date.fromisoformat() in the function"
-CLOCK = "Clock cannot be sent: annotate it with str, list or dict, or make Clock a dataclass"
-DECIMAL = "Decimal cannot be sent: annotate it with str, and use Decimal() in the function"
+DATE = "date cannot be sent: use the annotation str, and date.fromisoformat() in the function"
+CLOCK = "Clock cannot be sent: use the annotation str, list or dict, or make Clock a dataclass"
+DECIMAL = "Decimal cannot be sent: use the annotation str, and Decimal() in the function"
 COMPLEX = (
-    "complex cannot be sent: annotate it with list[float], and use complex(*...) in the function"
+    "complex cannot be sent: use the annotation list[float], and complex(*...) in the function"
 )
-FRAME = "DataFrame cannot be sent: annotate it with list, and use DataFrame() in the function"
-MODEL = (
-    "Order cannot be sent: annotate it with dict, and use Order.model_validate() in the function"
-)
-NUMPY = (
-    "datetime64 cannot be sent: annotate it with str, and use numpy.datetime64() in the function"
-)
-DEQUE = "deque cannot be sent: annotate it with list, and use deque() in the function"
+FRAME = "DataFrame cannot be sent: use the annotation list, and DataFrame() in the function"
+MODEL = "Order cannot be sent: use the annotation dict, and Order.model_validate() in the function"
+NUMPY = "datetime64 cannot be sent: use the annotation str, and numpy.datetime64() in the function"
+DEQUE = "deque cannot be sent: use the annotation list, and deque() in the function"
 # Types for which the error does not advise to make them a dataclass.
-MODULE = "module cannot be sent: annotate it with str, list or dict"
-LIMITER = "CapacityLimiter cannot be sent: annotate it with str, list or dict"
-SPEARLET = "Spearlet cannot be sent: annotate it with str, list or dict"
-BUFFER = "SharedBuffer cannot be sent: annotate it with memoryview, as which it arrives"
-CONTEXT = "CallContext cannot be sent: leave it out, and use spear.context() in the function"
-OTHER = "date cannot be sent: annotate it with str, list or dict, or make date a dataclass"
+MODULE = "module cannot be sent: use the annotation str, list or dict"
+LIMITER = "CapacityLimiter cannot be sent: use the annotation str, list or dict"
+SPEARLET = "Spearlet cannot be sent: use the annotation str, list or dict"
+BUFFER = "SharedBuffer cannot be sent: use the annotation memoryview, the type of a received buffer"
+CONTEXT = (
+    "CallContext cannot be sent: remove the parameter, and use spear.context() in the function"
+)
+OTHER = "date cannot be sent: use the annotation str, list or dict, or make date a dataclass"
 
 
 @pytest.mark.parametrize(
@@ -138,9 +136,9 @@ async def test_what_need_not_be_given_is_for_those_who_call_it_here() -> None:
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        ("strr", "due(day): there is no 'strr'; did you mean 'str'?"),
-        ("list[Datde]", "due(day): there is no 'Datde'; did you mean 'Dated'?"),
-        ("Ytterbium", "due(day): there is no 'Ytterbium'"),
+        ("strr", "due(day): the name 'strr' is not defined; did you mean 'str'?"),
+        ("list[Datde]", "due(day): the name 'Datde' is not defined; did you mean 'Dated'?"),
+        ("Ytterbium", "due(day): the name 'Ytterbium' is not defined"),
     ],
 )
 async def test_a_name_that_exists_nowhere_is_misspelled(annotation: str, message: str) -> None:

@@ -553,7 +553,7 @@ async def test_wrong_usage_is_explained(arguments: tuple[str, ...]) -> None:
 async def test_help_is_given() -> None:
     run = await started("--help")
     assert run.returncode == 0
-    assert b"exit status: 0 drained, 1 connection lost for good" in run.stdout
+    assert b"exit status: 0 drained, 1 connection lost permanently" in run.stdout
 
 
 async def test_what_is_no_bootstrap_pipe_is_said(tmp_path: Path) -> None:
@@ -562,11 +562,11 @@ async def test_what_is_no_bootstrap_pipe_is_said(tmp_path: Path) -> None:
     os.close(file)
     assert run.returncode == 2
     assert run.stderr.decode() == (
-        f"spear: file descriptor {file} is no bootstrap pipe: it is not the end of a pipe\n"
+        f"spear: file descriptor {file} is not a bootstrap pipe: the file is not a pipe\n"
     )
     run = await started("a.py", "--bootstrap-fd", "99")
     assert run.returncode == 2
-    assert b"spear: file descriptor 99 is no bootstrap pipe: [Errno 9]" in run.stderr
+    assert b"spear: file descriptor 99 is not a bootstrap pipe: [Errno 9]" in run.stderr
     run = await started_with({**nowhere(tmp_path), "runtime": 5}, tmp_path / "a.py")
     assert run.returncode == 2
     assert run.stderr == b"spear: the bootstrap record cannot be used: runtime must be text\n"
@@ -704,8 +704,8 @@ async def test_without_a_host_one_is_told_what_to_do(worker: Path, module: bool)
     assert run.returncode == 2
     name = str(worker) if module else worker.name
     assert run.stderr.decode() == (
-        f"spear: {name} waits for a host, and SERVICE_ADDR, SECRET and SPEAR_INSTANCE do not say "
-        f"where it is; to call a function of it: spear call {name}:NAME\n"
+        f"spear: {name} cannot find a host: SERVICE_ADDR, SECRET and SPEAR_INSTANCE are not set; to "
+        f"call a function of {name} without a host: spear call {name}:NAME\n"
     )
     run = await started(str(worker), environment={"SERVICE_ADDR": "unix:/x"}, module=module)
     assert run.returncode == 2

@@ -325,9 +325,9 @@ TEA = ["database", "tea", 1, 1.0]
         (with_db, ("tea",), {"factor": 2}, ["database", "tea", 1, 2.0]),
         (with_db, (5,), {}, "item=...): expected str, got int"),
         (with_db, ("tea", "two"), {}, "count=...): expected int, got str"),
-        (with_db, (), {}, "needs 'item'"),
+        (with_db, (), {}, "requires the argument 'item'"),
         (with_db, ("tea", 1, 1), {}, "takes 2 arguments by position, not 3"),
-        (with_db, ("tea",), {"db": 1}, "takes no 'db'"),
+        (with_db, ("tea",), {"db": 1}, "takes no argument 'db'"),
         (with_db_by_name, (), {"item": "tea"}, TEA),
         (with_db_by_name, (), {"item": 5}, "expected str, got int"),
         (in_helper, ("tea", 2), {}, ["database", "tea", 2, 1]),
@@ -336,7 +336,7 @@ TEA = ["database", "tea", 1, 1.0]
         (by_name_only, ("tea",), {}, "takes no arguments by position"),
         (by_name_only, (), {"item": 5}, "expected str, got int"),
         (signed, ("tea",), {"why": 3}, [TEA, 3]),
-        (signed, ("tea",), {}, "needs 'why'"),
+        (signed, ("tea",), {}, "requires the argument 'why'"),
         (signed, (5,), {"why": 3}, "what=...): expected str"),
         # Their passed-on arguments cannot be determined, so they are not converted.
         (helper_adds, ("tea", 2), {}, ["database", "tea", 2, 1]),
@@ -383,16 +383,16 @@ SCONE = {"name": "scone"}
     [
         (transparent, (SCONE,), {}, ["scone", 1, False]),
         (transparent, (SCONE, 2, 3, 4), {"gift": True}, ["scone", 2, 3, 4, True]),
-        (transparent, ({},), {}, "Item needs 'name'"),
+        (transparent, ({},), {}, "Item requires the field 'name'"),
         (transparent, (SCONE, 2, "x"), {}, "more[0]=...): expected int"),
-        (transparent, (SCONE,), {"gifts": True}, "takes no 'gifts'; did you mean 'gift'?"),
+        (transparent, (SCONE,), {"gifts": True}, "takes no argument 'gifts'; did you mean 'gift'?"),
         (telling, (SCONE, 2, 3, 4), {"gift": True}, ["scone", 2, 3, 4, True]),
         (telling, (), {"item": SCONE}, ["scone", 1, False]),
         (with_own, (SCONE, 2), {"times": 2, "gift": True}, [["scone", 2, True]] * 2),
         (with_own, (), {"item": SCONE}, [["scone", 1, False]]),
         (with_own, ("scone",), {}, "item=...): expected a map (Item), got str"),
         (making, ("scone",), {"count": 3}, ["scone", 3, False]),
-        (making, ("scone",), {}, "needs 'count'"),
+        (making, ("scone",), {}, "requires the argument 'count'"),
         (making, ("scone",), {"count": "x"}, "count=...): expected int, got str"),
         (lambda function: transparent(with_own(transparent(function))), (SCONE,), {"times": 1},
          [["scone", 1, False]]),
@@ -604,7 +604,9 @@ async def test_a_misspelled_annotation_behind_a_wrapper_is_told() -> None:
     due.__annotations__["day"] = "Databse"
     app = Agent()
     app.function(transparent(due))
-    with pytest.raises(spear.ConfigurationError, match=r"no 'Databse'; did you mean 'Database'\?"):
+    with pytest.raises(
+        spear.ConfigurationError, match=r"'Databse' is not defined; did you mean 'Database'\?"
+    ):
         async with app.running():
             raise AssertionError
 
@@ -918,6 +920,6 @@ async def test_a_plain_wrapper_of_a_stream_is_told_how_to_be_one() -> None:
     async with calling(app) as caller:
         for name in ("items", "plain_items"):
             with pytest.raises(
-                FunctionRaised, match="returned a generator: to be a stream, it must have a `yield`"
+                FunctionRaised, match="returned a generator: a stream function must contain"
             ):
                 await caller.call(name)

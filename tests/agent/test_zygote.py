@@ -86,7 +86,7 @@ def test_what_it_answers(tmp_path: Path) -> None:
 
         pid, lifeline, stderr = ask_to_fork(sock, b"/")
         os.close(lifeline)  # the host exits without a record
-        assert "the bootstrap pipe ended" in read_all(stderr)
+        assert "the pipe ended before the end" in read_all(stderr)
         sock.send(b"C%d" % pid)
         assert sock.recv(1000) == b"X1"
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_forked_says_so_and_ends(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + "kept = open(__file__)")
     with zygote(program) as sock:
-        assert sock.recv(1000).startswith(b"Nhas left open what copies would share: /")
+        assert sock.recv(1000).startswith(b"Nhas open files or sockets that forks would share: /")
         assert sock.recv(1000) == b""
 
 
@@ -116,7 +116,7 @@ def test_what_it_has_open_cannot_be_found_out(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     with zygote(program, mounted(NO_PROC)) as sock:
-        assert sock.recv(1000).startswith(b"Ncannot find out what it has open: ")
+        assert sock.recv(1000).startswith(b"Ncannot list its open files: ")
         assert sock.recv(1000) == b""
 
 
@@ -163,7 +163,7 @@ spear.agent._zygote.warm_up = warm_up
         assert tried.read(1) == b"x"
         pid, lifeline, stderr = ask_to_fork(sock, b"/")
         os.close(lifeline)
-        assert "the bootstrap pipe ended" in read_all(stderr)
+        assert "the pipe ended before the end" in read_all(stderr)
         sock.send(b"C%d" % pid)
         assert sock.recv(1000) == b"X1"
-    assert "a fork that waits could not warm up: ZeroDivisionError()" in capfd.readouterr().err
+    assert "a pre-forked process could not warm up: ZeroDivisionError()" in capfd.readouterr().err

@@ -224,7 +224,7 @@ def test_wrong_arguments_are_told_with_the_right_ones(run: Run) -> None:
     done = run("call", "shop.py:price", "--colour", "red")
     assert (done.status, done.output) == (3, b"")
     assert done.errors.splitlines() == [
-        "spear: price() takes no 'colour'",
+        "spear: price() takes no argument 'colour'",
         "usage: price(item: str, *, currency: str = 'EUR', timeout: int = 0, replicas: int = 0) -> str",
     ]
     done = run("call", "shop.py:count", "many")
@@ -538,7 +538,10 @@ def test_a_file_is_called_though_the_working_directory_was_removed(
     done = run("call", "shop.py:price", "tea")
     assert (done.status, done.output, done.errors) == (2, b"", f"spear: shop.py {removed}\n")
     done = run("call", "shop:price", "tea")
-    assert (done.status, "there is no module 'shop'" in done.errors) == (6, True)
+    assert (done.status, "found neither a module nor a file named 'shop'" in done.errors) == (
+        6,
+        True,
+    )
 
 
 def test_variables_are_passed_on_when_they_are_named(

@@ -405,7 +405,7 @@ async def test_an_agent_that_runs_elsewhere_says_so() -> None:
 
     async def in_another_thread() -> None:
         async with open_spearlet() as spearlet:
-            with pytest.raises(ConfigurationError, match="runs already, in another thread"):
+            with pytest.raises(ConfigurationError, match="already runs in another thread"):
                 await spearlet.deploy(app)
 
     async with open_spearlet() as spearlet:

@@ -161,7 +161,7 @@ async def test_asking_for_descriptions_is_counted_nowhere() -> None:
 
 async def test_what_is_no_agent_of_ours_cannot_tell_how_it_is_called() -> None:
     async with open_bench(1) as bench:
-        bench.services[0].failure = NotFound("there is no function 'spear.describe' here")
+        bench.services[0].failure = NotFound("the agent has no function 'spear.describe'")
         with pytest.raises(NotFound, match=r"spear\.describe"):
             await bench.function.signature()
         bench.services[0].failure = None  # it answers with its name
@@ -277,9 +277,9 @@ async def test_what_cannot_travel_is_named(
 @pytest.mark.parametrize(
     ("positional", "keywords", "message"),
     [
-        ((), {}, r"add\(\) needs 'a'"),
+        ((), {}, r"add\(\) requires the argument 'a'"),
         ((1, 2, 3), {}, r"add\(\) takes 2 arguments by position, not 3"),
-        ((1,), {"c": 1}, r"add\(\) takes no 'c'"),
+        ((1,), {"c": 1}, r"add\(\) takes no argument 'c'"),
         ((1,), {"metadate": 1}, r"did you mean 'metadata'\?"),
         (("one",), {}, r"add\(a=...\): expected int, got str"),
         ((1,), {"a": 1}, "'a' twice"),
@@ -302,7 +302,7 @@ async def test_parameters_may_have_the_names_of_ours() -> None:
         assert await named.submit(1).result() == 102
         echo = deployment.echo.options(keywords={"value": b"raw"})
         assert await echo() == b"raw"
-        with pytest.raises(InvalidArguments, match="takes no 'self'"):
+        with pytest.raises(InvalidArguments, match="takes no argument 'self'"):
             await add(1, self=2)
 
 

@@ -110,7 +110,7 @@ async def test_it_is_no_function_like_others() -> None:
 
 def test_health_checks_that_cannot_be() -> None:
     app = spear.Agent()
-    with pytest.raises(ConfigurationError, match="is no function"):
+    with pytest.raises(ConfigurationError, match="is not a function"):
         app.health(5)  # type: ignore[arg-type]  # the mistake
 
     async def stream():  # type: ignore[no-untyped-def]  # as users write them
@@ -119,7 +119,7 @@ def test_health_checks_that_cannot_be() -> None:
     with pytest.raises(ConfigurationError, match="is a stream"):
         app.health(stream)
     app.health(Patient().health)
-    with pytest.raises(ConfigurationError, match="there is a health check already"):
+    with pytest.raises(ConfigurationError, match="the agent has a health check already"):
         app.health(Patient().health)
     for values in ({"failures": 0}, {"interval_seconds": 0}, {"timeout_seconds": -1}):
         with pytest.raises(ConfigurationError, match=f"health.{next(iter(values))} must be"):

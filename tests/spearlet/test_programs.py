@@ -87,10 +87,10 @@ def test_without_its_guard_it_does_not_start_itself_for_ever(
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        ("app.run()", "ConfigurationError: run() while bad.py is loaded: "),
+        ("app.run()", "ConfigurationError: run() was called while bad.py was being loaded: "),
         (
             "import sys\nsys.exit(0)",
-            "SystemExit: 0: the program ends while its functions are loaded: ",
+            "SystemExit: 0: the program exited while it was being loaded: ",
         ),
     ],
 )

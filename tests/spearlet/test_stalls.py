@@ -89,7 +89,8 @@ async def test_a_function_whose_call_waited_in_vain_is_told_why() -> None:
         text = str(await deployment.go(2))
     assert text.startswith("go ")
     assert (
-        " 0.1 s: all 2 threads of this process wait for plain functions of its own: raise" in text
+        " 0.1 s: all 2 threads of this process wait for plain functions of this process: raise"
+        in text
     )
 
 

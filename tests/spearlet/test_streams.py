@@ -142,7 +142,7 @@ async def test_an_error_comes_behind_the_items() -> None:
 async def test_wrong_arguments_come_with_the_first_item() -> None:
     async with deployed(Probe().agent) as deployment:
         async with deployment.ticks.stream() as stream:
-            with pytest.raises(InvalidArguments, match="needs 'count'"):
+            with pytest.raises(InvalidArguments, match="requires the argument 'count'"):
                 await anext(stream)
         with pytest.raises(
             InvalidArguments, match=r"ticks\(argument 1\): .* type set: send a list"

@@ -177,10 +177,10 @@ async def test_an_asyncio_loop_that_a_task_has_ended_costs_what_ran_in_it_and_no
             pass
         await wait_lost(deployment)
         text = await written(deployment)
-    assert held == [f"held until its asyncio loop has ended: {REASONS[way]}"]
+    assert held == [f"held until the asyncio loop has ended: {REASONS[way]}"]
     assert [each.delivered for each in failures] == ["yes"]
-    assert f"its asyncio loop has ended: {REASONS[way]}" in str(failures[0])
-    assert f"fragile-1#1: its asyncio loop has ended: {REASONS[way]}" in text
+    assert f"the asyncio loop has ended: {REASONS[way]}" in str(failures[0])
+    assert f"fragile-1#1: the asyncio loop has ended: {REASONS[way]}" in text
 
 
 @pytest.mark.slow
@@ -188,8 +188,8 @@ async def test_an_asyncio_loop_that_a_task_has_ended_costs_what_ran_in_it_and_no
     ("refuse", "names", "reason"),
     [
         ("refuse_threads", ["plain", "borrowed"], "can't start new thread"),
-        ("refuse_threads", ["items"], "no thread can be started: can't start new thread"),
-        ("refuse_descriptors", ["borrowed"], "no asyncio loop can be started: [Errno 24]"),
+        ("refuse_threads", ["items"], "cannot start a thread: can't start new thread"),
+        ("refuse_descriptors", ["borrowed"], "cannot start an asyncio loop: [Errno 24]"),
     ],
 )
 async def test_an_instance_that_can_start_no_thread_hands_its_calls_to_another_one(
@@ -200,7 +200,7 @@ async def test_an_instance_that_can_start_no_thread_hands_its_calls_to_another_o
         for number, name in enumerate(names, 1):
             before = await getattr(deployment, refuse)()
             if name == "items":  # a stream is retried only before it has begun
-                with pytest.raises(Rejected, match="this agent is ending") as raised:
+                with pytest.raises(Rejected, match="the agent is shutting down") as raised:
                     async with deployment.items.stream() as items:
                         await items.__anext__()
                 assert raised.value.delivered == "no"
@@ -234,9 +234,7 @@ async def test_an_instance_whose_foundations_a_function_has_taken_away_ends_and_
     if way == "break_handlers":
         assert "ValueError: in a nursery of others" in text
     else:
-        assert (
-            "has the program cancelled tasks, or closed descriptors, that are not its own?" in text
-        )
+        assert "did the program cancel tasks or close descriptors of Spear?" in text
 
 
 # -- an agent in the host's own process -----------------------------------------------------------------
@@ -269,7 +267,7 @@ def fragile() -> Agent:
     return app
 
 
-REASON = "its asyncio loop has ended: SystemExit: 3"
+REASON = "the asyncio loop has ended: SystemExit: 3"
 
 
 async def test_a_local_agent_whose_asyncio_loop_has_ended_is_replaced_too() -> None:
@@ -292,12 +290,12 @@ async def test_what_an_agent_could_not_begin_was_not_delivered(kind: str) -> Non
         call = caller.call("borrowed") if kind == "call" else caller.items("items")
         await caller.call("end_loop")
         assert await app.wait_unable() == REASON
-        with pytest.raises(Rejected, match=f"this agent is ending: {REASON}") as raised:
+        with pytest.raises(Rejected, match=f"the agent is shutting down: {REASON}") as raised:
             await call
         assert raised.value.delivered == "no"
         with pytest.raises(ChannelClosed):
             await caller.call("borrowed")
-        with pytest.raises(spear.SpearError, match=f"this agent is ending: {REASON}"):
+        with pytest.raises(spear.SpearError, match=f"the agent is shutting down: {REASON}"):
             async with app.running():
                 raise AssertionError
     async with calling(app) as caller:
@@ -315,7 +313,7 @@ async def test_a_call_of_a_loop_that_makes_no_tasks_was_not_delivered() -> None:
     async def break_loop() -> None:
         asyncio.get_running_loop().set_task_factory(refuse)
 
-    reason = "its asyncio loop begins no tasks: ValueError: no tasks"
+    reason = "the asyncio loop cannot create tasks: ValueError: no tasks"
     async with calling(app) as caller:
         await caller.call("break_loop")
         with trio.fail_after(10), pytest.raises(Rejected, match=reason) as raised:
@@ -343,7 +341,7 @@ async def test_calls_that_wait_for_a_loop_that_makes_no_tasks_were_not_delivered
         raise AssertionError
 
     async def be_refused() -> None:
-        with pytest.raises(Rejected, match="begins no tasks") as raised:
+        with pytest.raises(Rejected, match="cannot create tasks") as raised:
             await caller.call("borrowed")
         assert raised.value.delivered == "no"
 
