@@ -99,8 +99,8 @@ class BootstrapRecord:
             )
         except HeadRefused as error:
             raise ConfigurationError(
-                f"the bootstrap record of {instance} cannot be made: {error}; let instances trust only "
-                "the certificate that has signed the listener's"
+                f"cannot make the bootstrap record of {instance}: {error}; offer instances only the CA "
+                "certificate that signed the listener's certificate"
             ) from error
 
     @classmethod
@@ -116,8 +116,8 @@ class BootstrapRecord:
             version = fields.get("version")
             if version != BOOTSTRAP_VERSION or type(version) is not int:
                 raise ValueError(
-                    f"it has version {version!r:.40}, and this agent knows version {BOOTSTRAP_VERSION}: "
-                    "use the same release of Spear for host and function"
+                    f"version {version!r:.40} is not supported, only {BOOTSTRAP_VERSION}: use the same "
+                    "release of Spear for host and function"
                 )
             secret, incarnation = fields.get("secret"), fields.get("incarnation")
             if not isinstance(secret, bytes):
@@ -136,7 +136,7 @@ class BootstrapRecord:
                 low_latency=fields.get("low_latency") is True,
             )
         except (ValueError, ConfigurationError) as error:
-            raise ConfigurationError(f"the bootstrap record cannot be used: {error}") from error
+            raise ConfigurationError(f"the bootstrap record is invalid: {error}") from error
 
 
 def _encode_address(offered: OfferedAddress) -> dict[str, HeadValue]:
@@ -150,11 +150,11 @@ def _encode_address(offered: OfferedAddress) -> dict[str, HeadValue]:
 
 def _decode_addresses(value: HeadValue) -> tuple[OfferedAddress, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_ADDRESSES:
-        raise ValueError(f"addresses must be a list of 1 to {MAX_ADDRESSES}")
+        raise ValueError(f"addresses must be a list of 1 to {MAX_ADDRESSES} addresses")
     addresses: list[OfferedAddress] = []
     for each in value:
         if not isinstance(each, dict):
-            raise ValueError("addresses must hold maps")
+            raise ValueError("each address must be a map")
         addresses.append(
             OfferedAddress(
                 _text(each, "address"), _text(each, "server_name", ""), _text(each, "ca", "")

@@ -112,6 +112,11 @@ def _in_bytes(payload: Payload) -> Buffer:
     return payload if isinstance(payload, bytearray) else memoryview(payload).cast("B")
 
 
+def _too_large(what: str, size: int, most: int) -> LocalProtocolError:
+    message = f"the {what} has {size} bytes; the peer accepts at most {most}"
+    return LocalProtocolError(message, code="payload_too_large")
+
+
 @final
 class Connection:
     """The protocol state at one end of a connection.
@@ -204,7 +209,7 @@ class Connection:
         """Change the state for a received frame of the handshake. Raises RemoteProtocolError."""
         state = CONNECTION_RECEIVES[self._role][self.state].get(kind)
         if state is None:
-            raise RemoteProtocolError(f"{kind.name} while {self.state.name}")
+            raise RemoteProtocolError(f"frame {kind.name} in state {self.state.name}")
         self.state = state
 
     def open(self, peer: WireLimits) -> None:
@@ -247,7 +252,7 @@ class Connection:
         """
         state = CONNECTION_SENDS[self._role][self.state].get(kind)
         if state is None:
-            raise LocalProtocolError(f"cannot send {kind.name} while {self.state.name}")
+            raise LocalProtocolError(f"cannot send {kind.name} in state {self.state.name}")
         type_ = int(kind) & 0xFF
         if kind in (Kind.HEALTH_CHECK, Kind.HEALTH_RESPONSE):
             self._sink.push_latest(type_, 0, a, b, b"", head)
@@ -295,14 +300,11 @@ class Connection:
             raise LocalProtocolError(f"cannot start a call that is {call.state.name}")
         peer = self.peer
         if self.outbound_open >= peer.max_calls:
-            raise LocalProtocolError(f"{peer.max_calls} calls are open, the peer takes no more")
+            raise LocalProtocolError(f"{peer.max_calls} calls are open; the peer allows no more")
         if type(payload) is not bytes:
             payload, flags = self._to_be_pushed(payload, flags)
         if len(payload) > peer.max_message_bytes and not isinstance(payload, Segment):
-            raise LocalProtocolError(
-                f"a payload of {len(payload)} bytes; the peer takes {peer.max_message_bytes}",
-                code="payload_too_large",
-            )
+            raise _too_large("payload", len(payload), peer.max_message_bytes)
         sink, call_id = self._sink, self._next_id
         sink.push(_REQUEST, flags, call_id, function, deadline_ms, payload, head)
         call.sequence = sink.pushed
@@ -351,10 +353,7 @@ class Connection:
         if type(payload) is not bytes:
             payload, flags = self._to_be_pushed(payload, flags)
         if len(payload) > self.peer.max_message_bytes and not isinstance(payload, Segment):
-            raise LocalProtocolError(
-                f"a result of {len(payload)} bytes; the peer takes {self.peer.max_message_bytes}",
-                code="payload_too_large",
-            )
+            raise _too_large("result", len(payload), self.peer.max_message_bytes)
         self._end_inbound(call, _RESPONSE)
         self._sink.push(_RESPONSE, flags, call.id, micros, 0, payload)
         self._finals += 1
@@ -390,10 +389,7 @@ class Connection:
         report = payload if type(payload) is bytes else _in_bytes(payload)
         size = len(report)
         if size > self.peer.fragment_bytes:
-            raise LocalProtocolError(
-                f"a report of {size} bytes; the peer takes {self.peer.fragment_bytes}",
-                code="payload_too_large",
-            )
+            raise _too_large("report", size, self.peer.fragment_bytes)
         return self._signals.send(call.id, report, flags, now)
 
     def send_signals(self, now: float) -> bool:
@@ -423,10 +419,7 @@ class Connection:
         item = payload if type(payload) is bytes else _in_bytes(payload)
         size = len(item)
         if size > self.peer.max_message_bytes:
-            raise LocalProtocolError(
-                f"an item of {size} bytes; the peer takes {self.peer.max_message_bytes}",
-                code="payload_too_large",
-            )
+            raise _too_large("item", size, self.peer.max_message_bytes)
         call.state = state
         cost = size + ITEM_OVERHEAD_BYTES
         windows.send.available -= cost
@@ -468,7 +461,7 @@ class Connection:
         self._heard = now
         try:
             if not _OPEN <= self.state < _CLOSED:
-                raise RemoteProtocolError(f"traffic while {self.state.name}")
+                raise RemoteProtocolError(f"received frames in state {self.state.name}")
             while True:
                 for frame in frames:
                     type_, flags, call_id, a, b, head, payload = frame
@@ -525,7 +518,7 @@ class Connection:
         Ids need not come in order: a small request may overtake a large one.
         """
         if call_id == 0 or call_id in self.calls or (call_id - self._peer_last_id) % 2:
-            raise RemoteProtocolError(f"call id {call_id} cannot begin a call")
+            raise RemoteProtocolError(f"call id {call_id} is not valid for a new call")
         if call_id > self._peer_last_id:
             self._peer_last_id = call_id
         limits = self._limits
@@ -533,11 +526,15 @@ class Connection:
             self._check_reading_untrusted()
         failure: CallFailed | None
         if self.state is not _OPEN and self.state is not _PEER_LEAVING:
-            failure = Rejected("takes no new calls", code="draining")  # crossed our CLOSE
+            # The request crossed our CLOSE.
+            failure = Rejected("the peer accepts no new calls", code="draining")
         elif self.inbound_open >= limits.max_calls:
             failure = overloaded(f"{limits.max_calls} calls are open", "too_many_calls")
         elif self.request_bytes + self._sink.pending_bytes + size > limits.request_bytes_in_flight:
-            failure = overloaded("open calls hold too many bytes", "too_many_bytes")
+            most = limits.request_bytes_in_flight
+            failure = overloaded(
+                f"open calls hold too many bytes; the limit is {most}", "too_many_bytes"
+            )
         else:
             failure = self._accepts(function, head)
         if failure is not None:
@@ -562,12 +559,15 @@ class Connection:
     ) -> bool:
         """Return whether the receiver should keep a fragmented payload; called at its first fragment."""
         if type_ not in _IN_PARTS:
-            raise RemoteProtocolError(f"frame {type_:#x} in parts")
+            raise RemoteProtocolError(f"frame {type_:#x} must not be fragmented")
         in_segment, flags = bool(flags & SEGMENT), flags & ~SEGMENT
         if in_segment and type_ == _ITEM:
-            raise RemoteProtocolError("an item in a segment")
+            raise RemoteProtocolError("an item must not be in a segment")
         if in_segment and not flags & SHARED and size > self._limits.max_message_bytes:
-            raise RemoteProtocolError(f"{size} bytes in a segment, which we would have to copy")
+            raise RemoteProtocolError(
+                f"a segment of {size} bytes is too large to copy; "
+                f"at most {self._limits.max_message_bytes} bytes are allowed"
+            )
         if type_ == _REQUEST:
             # Shared memory is not ours: it counts against the limits for segments instead.
             ours = 0 if in_segment and flags & SHARED else size
@@ -582,7 +582,7 @@ class Connection:
         if type_ == _ITEM:
             # Spend the credit at the first fragment: the item takes memory from then on.
             if flags & BATCH or a != 1:
-                raise RemoteProtocolError("several items in parts")
+                raise RemoteProtocolError("a batch of items must not be fragmented")
             cost = size + ITEM_OVERHEAD_BYTES
             self._spend_untrusted(self.windows, cost)
         if known is None:
@@ -590,7 +590,7 @@ class Connection:
                 self._return_credit(cost)
                 self._conduct.late_items_untrusted(cost, self._heard)
                 return False
-            raise RemoteProtocolError(f"a payload for no call ({call_id})")
+            raise RemoteProtocolError(f"a payload for call {call_id}, which is not open")
         if known.receives[known.state].get(kind_of(type_, flags)) is None:
             raise RemoteProtocolError(
                 f"frame {type_:#x} while call {call_id} is {known.state.name}"
@@ -608,12 +608,12 @@ class Connection:
         state = moves.get(kind)
         if state is None:
             if type_ & MANDATORY:
-                raise RemoteProtocolError(f"frame {type_:#x} while {self.state.name}")
+                raise RemoteProtocolError(f"frame {type_:#x} in state {self.state.name}")
             self.unknown_frames += 1
             self._conduct.control_untrusted(now)
         elif type_ in _OF_CONNECTION:
             if call_id:
-                raise RemoteProtocolError(f"frame {type_:#x} names a call ({call_id})")
+                raise RemoteProtocolError(f"frame {type_:#x} must have call id 0, not {call_id}")
             self.state = state
             self._conduct.control_untrusted(now)
             if type_ == Kind.HEALTH_CHECK:
@@ -624,7 +624,7 @@ class Connection:
         elif type_ == _RELEASE:
             # Not counted as a control frame: the peer can release no more segments than we sent.
             if call_id or not self._sink.released(a):
-                raise RemoteProtocolError(f"releases a segment that it does not have ({a})")
+                raise RemoteProtocolError(f"RELEASE of segment {a}, which was not sent to the peer")
         elif type_ == _ERROR:
             call = self._moved_untrusted(call_id, kind)
             self._end_outbound(call)
@@ -650,7 +650,7 @@ class Connection:
             items = [payload] if count else []
             cost = len(payload) + len(items) * ITEM_OVERHEAD_BYTES
         if len(items) != count or (not count and (payload or not flags & LAST)):
-            raise RemoteProtocolError("stream data that does not hold what it says")
+            raise RemoteProtocolError("the items in STREAM_DATA do not match their number")
         is_begun = call_id in self._begun_items  # the credit was spent at the first fragment
         if is_begun:
             self._check_order_untrusted(call_id)
@@ -682,7 +682,7 @@ class Connection:
             else:
                 return (call, type_, flags, a, b, head, payload)
         elif call is not None or not self._is_over(call_id):
-            raise RemoteProtocolError(f"cancels a call that it has not made ({call_id})")
+            raise RemoteProtocolError(f"CANCEL of call {call_id}, which the peer did not make")
         elif self._abandon_incoming(call_id):
             pass  # the rest of a refused payload will not come
         elif self._sink.abandon(call_id):
@@ -727,7 +727,7 @@ class Connection:
         """Return the call, moved to the state that the received frame leads to."""
         call = self.calls.get(call_id)
         if call is None:
-            raise RemoteProtocolError(f"frame {kind:#x} for no call ({call_id})")
+            raise RemoteProtocolError(f"frame {kind:#x} for call {call_id}, which is not open")
         state = call.receives[call.state].get(kind)
         if state is None:
             raise RemoteProtocolError(f"frame {kind:#x} while call {call_id} is {call.state.name}")
@@ -746,12 +746,14 @@ class Connection:
     def _check_order_untrusted(self, call_id: int) -> None:
         """Check that a frame which ends a payload in parts does not arrive before the payload's end."""
         if self._receiver is not None and self._receiver.is_assembling(call_id):
-            raise RemoteProtocolError(f"a frame overtakes one of its own call ({call_id})")
+            raise RemoteProtocolError(
+                f"a frame arrived before the payload of call {call_id} was complete"
+            )
 
     def _check_reading_untrusted(self) -> None:
         """Check that the peer reads, once as many final frames are pushed as it may have calls."""
         if self._sink.is_unsent(0, self._finals_mark + 1):  # the first is unsent, so all are
-            raise RemoteProtocolError("starts calls and does not read the answers")
+            raise RemoteProtocolError("the peer starts calls and does not read the responses")
         self._finals, self._finals_mark = 0, self._sink.pushed
 
     def _end_outbound(self, call: Call) -> None:
@@ -767,7 +769,7 @@ class Connection:
         before = call.state
         state = call.sends[before].get(kind)
         if state is None:
-            raise LocalProtocolError(f"call {call.id} has had its final frame")
+            raise LocalProtocolError(f"the final frame of call {call.id} was sent before")
         if self._signals:
             self._signals.send_last(call)
         if before is _CANCELLING:

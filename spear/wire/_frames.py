@@ -148,6 +148,6 @@ def unpack_items_untrusted(payload: bytes) -> list[bytes]:
         start = position + BYTES_BYTES
         position = start + size
         if marker != 0x5A or position > end:
-            raise ValueError("a batch holds something else than byte strings")
+            raise ValueError("a batch contains data other than byte strings")
         items.append(payload[start:position])
     return items

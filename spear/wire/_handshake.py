@@ -74,10 +74,10 @@ class Challenge:
         head = head or {}
         versions = head.get("versions")
         if not isinstance(versions, list) or len(versions) != 2:
-            raise RemoteProtocolError("a challenge names a range of versions")
+            raise RemoteProtocolError("a challenge must contain a range of versions")
         oldest, newest = versions
         if type(oldest) is not int or type(newest) is not int or not 0 < oldest <= newest:
-            raise RemoteProtocolError("a challenge names a range of versions")
+            raise RemoteProtocolError("a challenge must contain a range of versions")
         return cls(_nonce_untrusted(head), newest, oldest, _features_untrusted(head))
 
 
@@ -128,11 +128,13 @@ class AuthRequest:
             or type(incarnation) is not int
             or not isinstance(client, str)
         ):
-            raise RemoteProtocolError("an authentication request lacks a field")
+            raise RemoteProtocolError("an authentication request has a missing or invalid field")
         try:
             instance = InstanceId(runtime, name, incarnation)
         except ConfigurationError as error:
-            raise RemoteProtocolError("an impossible instance id") from error
+            raise RemoteProtocolError(
+                "an authentication request has an invalid instance id"
+            ) from error
         return cls(
             version,
             instance,
@@ -171,7 +173,7 @@ class AuthAccepted:
         if ok is False:
             return None
         if ok is not True or not isinstance(proof, bytes):
-            raise RemoteProtocolError("an authentication response lacks a field")
+            raise RemoteProtocolError("an authentication response has a missing or invalid field")
         return cls(proof, learn_limits_untrusted(head.get("limits")), _features_untrusted(head))
 
 
@@ -242,7 +244,9 @@ def learn_limits_untrusted(announced: HeadValue) -> WireLimits:
         if type(value) is not int or not 0 < value <= _MOST:
             raise RemoteProtocolError(f"limit {name!r} is not a positive number")
         if name == "fragment" and value < LEAST_FRAGMENT_BYTES:
-            raise RemoteProtocolError(f"fragments of {value} bytes are too small")
+            raise RemoteProtocolError(
+                f"fragments of {value} bytes; at least {LEAST_FRAGMENT_BYTES} are required"
+            )
         if value != getattr(DEFAULT_WIRE_LIMITS, field) * unit:
             changes[field] = value if unit == 1 else value / unit  # type: ignore[assignment]  # floats
     # Nearly all peers have the default limits: ten thousand of them can share one object.
@@ -252,7 +256,7 @@ def learn_limits_untrusted(announced: HeadValue) -> WireLimits:
 def _nonce_untrusted(head: Head) -> bytes:
     nonce = head.get("nonce")
     if not isinstance(nonce, bytes) or len(nonce) != NONCE_BYTES:
-        raise RemoteProtocolError(f"a nonce is {NONCE_BYTES} bytes")
+        raise RemoteProtocolError(f"a nonce must have {NONCE_BYTES} bytes")
     return nonce
 
 

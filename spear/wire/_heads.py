@@ -55,9 +55,9 @@ def encode_head(head: Head) -> bytes:
         encoded = cbor2.dumps(head)
         skip_item_untrusted(encoded, 0)
     except (cbor2.CBOREncodeError, ValueError) as error:
-        raise HeadRefused(f"a head cannot carry this: {error}") from error
+        raise HeadRefused(f"the head cannot be encoded: {error}") from error
     if len(encoded) > MAX_BYTES:
-        message = f"a head of {len(encoded)} bytes, allowed are {MAX_BYTES}"
+        message = f"the head has {len(encoded)} bytes; at most {MAX_BYTES} are allowed"
         raise HeadRefused(message, "head_too_large")
     return encoded
 
@@ -72,7 +72,7 @@ def _check_depth(value: object, levels: int) -> None:
     else:
         return
     if not levels:
-        raise HeadRefused(f"a head cannot carry this: deeper than {MAX_DEPTH} levels")
+        raise HeadRefused(f"the head cannot be encoded: nested deeper than {MAX_DEPTH} levels")
     for child in children:
         _check_depth(child, levels - 1)
 
@@ -85,7 +85,7 @@ def decode_head_untrusted(data: bytes) -> dict[str, HeadValue]:
     """
     end = skip_item_untrusted(data, 0)
     if end != len(data):
-        raise ValueError("bytes behind the head")
+        raise ValueError("extra bytes after the head")
     return load_map_untrusted(data)
 
 
@@ -129,7 +129,7 @@ def skip_item_untrusted(data: bytes, position: int) -> int:
         initial = data[position]
         major, info = initial >> 5, initial & 31
         if key_expected and major != _TEXT:
-            raise ValueError("a key that is not text")
+            raise ValueError("a key is not text")
         position, argument = _argument_untrusted(data, position + 1, end, info)
         if major in (_BYTES, _TEXT):
             position += argument
@@ -138,7 +138,7 @@ def skip_item_untrusted(data: bytes, position: int) -> int:
         elif major in (_ARRAY, _MAP):
             open_containers.append((remaining, is_map))
             if len(open_containers) > MAX_DEPTH:
-                raise ValueError(f"deeper than {MAX_DEPTH} levels")
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
             is_map = major == _MAP
             remaining = 2 * argument if is_map else argument
         elif major == _TAG:

@@ -108,7 +108,7 @@ class Receiver:
             self._attached = deque()
         self._attached.append(attachment)
         if len(self._attached) > MOST_ATTACHED:
-            raise RemoteProtocolError("descriptors that no frame speaks of")
+            raise RemoteProtocolError("file descriptors arrived without frames that use them")
 
     def detach(self) -> None:
         """Drop the descriptors that arrived and were not claimed: no frame will claim them."""
@@ -232,11 +232,13 @@ class Receiver:
 
     def _check_length_untrusted(self, length: int) -> None:
         if length < PLAIN_BYTES:
-            raise RemoteProtocolError(f"a frame of {length} bytes cannot be")
+            raise RemoteProtocolError(
+                f"a frame has {length} bytes; at least {PLAIN_BYTES} are required"
+            )
         if length > self._max_body:
             if length & 0xFFFF == 0x0316:  # a record of type handshake, version 3.x
-                raise RemoteProtocolError("this is TLS; plain frames are spoken here")
-            raise FrameTooLarge(f"a frame of {length} bytes, allowed are {self._max_body}")
+                raise RemoteProtocolError("the peer uses TLS, but this connection does not")
+            raise FrameTooLarge(f"a frame has {length} bytes; at most {self._max_body} are allowed")
 
     def _parse_one_untrusted(self, data: bytes, position: int, frames: list[Frame]) -> int | None:
         """Parse any frame, the one at ``position``; return the offset after it.
@@ -268,11 +270,11 @@ class Receiver:
             return None
         size = int.from_bytes(data[behind_head + 1 : begin], "big")
         if data[behind_head] != 0x5A or begin + size != stop:
-            raise RemoteProtocolError("the payload does not fill its frame")
+            raise RemoteProtocolError("the lengths of a frame and its payload do not match")
         fields = (type_, flags, call_id, a, b, head)
         if flags & (FRAGMENT | MORE) == SEGMENT and type_ != FrameType.BODY:
             if size:
-                raise RemoteProtocolError(f"a payload beside its segment (call {call_id})")
+                raise RemoteProtocolError(f"a frame has a payload and a segment (call {call_id})")
             self._claim_untrusted(fields, frames)
             return stop
         if stop > end and size <= DIRECT_BYTES and head is None:
@@ -303,9 +305,11 @@ class Receiver:
             size = skip_item_untrusted(raw, 0)
             return load_map_untrusted(raw[:size]), begin + size
         except Truncated as error:
-            raise RemoteProtocolError(f"a head is cut off or above {len(raw)} bytes") from error
+            raise RemoteProtocolError(
+                f"a head is incomplete, or longer than {len(raw)} bytes"
+            ) from error
         except ValueError as error:
-            raise RemoteProtocolError(f"bad head: {error}") from error
+            raise RemoteProtocolError(f"invalid head: {error}") from error
 
     # -- payloads in parts ------------------------------------------------------------------------
 
@@ -322,13 +326,17 @@ class Receiver:
             assembly = self._assemblies.get(call_id)
             if assembly is None:
                 if call_id not in self._refused:
-                    raise RemoteProtocolError(f"a further part of nothing (call {call_id})")
+                    raise RemoteProtocolError(
+                        f"a fragment without a first fragment (call {call_id})"
+                    )
                 if not flags & MORE:
                     self._refused.pop(call_id, None)
                 return None
             missing = assembly.size - assembly.filled
             if size > missing or (size < missing) != bool(flags & MORE):
-                raise RemoteProtocolError(f"fragments do not add up (call {call_id})")
+                raise RemoteProtocolError(
+                    f"fragments do not match the payload's size (call {call_id})"
+                )
             return assembly
         return self._begin_untrusted(fields, size)
 
@@ -340,24 +348,24 @@ class Receiver:
         total: HeadValue = head.get("size") if head is not None else None
         if head is None or type(total) is not int or not 0 < size < total or not flags & MORE:
             raise RemoteProtocolError(
-                "a first fragment must say the payload's size and hold a part of it"
+                "a first fragment must have the payload's size and a part of the payload"
             )
         limits = self._limits
         if total > limits.max_message_bytes:
             raise RemoteProtocolError(
-                f"a payload of {total} bytes, allowed are {limits.max_message_bytes}"
+                f"a payload has {total} bytes; at most {limits.max_message_bytes} are allowed"
             )
         if call_id in self._assemblies or call_id in self._refused:
             raise RemoteProtocolError(f"two fragmented payloads at once (call {call_id})")
         if self._assemblies and self.assembling_bytes + total > limits.assembly_bytes:
             raise RemoteProtocolError(
-                f"unfinished payloads of more than {limits.assembly_bytes} bytes"
+                f"incomplete payloads have more than {limits.assembly_bytes} bytes together"
             )
         flags &= ~(FRAGMENT | MORE)
         assert self._admit is not None  # there would be no fragment without it
         if not self._admit(type_, flags, call_id, a, b, head, total):
             if len(self._refused) >= limits.max_calls:
-                raise RemoteProtocolError("too many refused payloads still coming in")
+                raise RemoteProtocolError("too many refused payloads are still arriving")
             self._refused[call_id] = None
             return None
         rest = {key: value for key, value in head.items() if key != "size"}
@@ -378,11 +386,11 @@ class Receiver:
         if call_id in self._assemblies or call_id in self._refused:
             raise RemoteProtocolError(f"two payloads at once (call {call_id})")
         if not self._attached:
-            raise RemoteProtocolError("a segment without a descriptor")
+            raise RemoteProtocolError("a segment without a file descriptor")
         try:
             segment = self._attached.popleft().claim(number, size)
         except ValueError as error:
-            raise RemoteProtocolError(f"a segment that cannot be taken: {error}") from error
+            raise RemoteProtocolError(f"unusable segment: {error}") from error
         assert self._admit is not None  # there would be no fragment without it
         # A segment that is not admitted is released when it is garbage.
         if self._admit(type_, flags, call_id, a, b, head, size):

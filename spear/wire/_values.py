@@ -82,8 +82,8 @@ def decode_value_untrusted(payload: bytes) -> Value:
     """Decode a payload, which must be exactly one value. Raises ValueError, or TooManyItems."""
     if len(payload) > MAX_VALUE_ITEMS and _has_too_many_items(payload):
         raise TooManyItems(
-            f"a value of more than {MAX_VALUE_ITEMS} items: send bytes, a stream of smaller values, or "
-            "several calls"
+            f"the value has more than {MAX_VALUE_ITEMS} items: send bytes, a stream of smaller values, "
+            "or several calls"
         )
     source = BytesIO(payload)
     collects = len(payload) > UNCOLLECTED_BYTES and gc.isenabled()
@@ -105,10 +105,10 @@ def decode_value_untrusted(payload: bytes) -> Value:
         if collects:
             gc.enable()
     if source.tell() != len(payload):
-        raise ValueError("not a valid value: bytes behind it")
+        raise ValueError("not a valid value: extra bytes at the end")
     is_long = len(payload) > SHORT_BYTES
     if (is_long or payload.translate(None, _ODD_BYTES) != payload) and not _is_plain(value):
-        raise ValueError("not a valid value: undefined, or another unknown simple value")
+        raise ValueError("not a valid value: undefined and unknown simple values are not supported")
     return cast("Value", value)
 
 
@@ -156,7 +156,9 @@ _LENGTH_BYTES: Final = {
 
 
 def _refuse(*_: object) -> object:
-    raise ValueError("dates, decimals, UUIDs and other tagged values: send text or numbers instead")
+    raise ValueError(
+        "dates, decimals, UUIDs and other tagged values are not supported: send text or numbers"
+    )
 
 
 _DECODERS: Final = dict.fromkeys(_REFUSED_TAGS, _refuse)

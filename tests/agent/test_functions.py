@@ -654,7 +654,9 @@ async def test_an_item_that_is_too_large_ends_the_stream() -> None:
 
     async with calling(app, limits=WireLimits(max_message_bytes=1000)) as caller:
         for name in ("large", "plain_large"):
-            with pytest.raises(FunctionRaised, match="an item of 2000 bytes; the peer takes 1000"):
+            with pytest.raises(
+                FunctionRaised, match="the item has 2000 bytes; the peer accepts at most 1000"
+            ):
                 await caller.items(name)
 
 

@@ -127,7 +127,7 @@ async def test_what_a_function_raises_when_its_caller_has_gone_is_logged_and_cou
         assert late.of(name).late == 1
     (record,) = [each for each in caplog.records if each.name == f"spear.function.{name}"]
     assert record.getMessage().startswith(
-        "nobody waits for it any more (cancelled by the caller), and it raised ValueError: while "
+        "after the end of the call (cancelled by the caller), the function raised ValueError: while "
         "cleaning up xxx"
     )
     assert len(record.getMessage()) < 600

@@ -569,11 +569,11 @@ async def test_what_is_no_bootstrap_pipe_is_said(tmp_path: Path) -> None:
     assert b"spear: file descriptor 99 is not a bootstrap pipe: [Errno 9]" in run.stderr
     run = await started_with({**nowhere(tmp_path), "runtime": 5}, tmp_path / "a.py")
     assert run.returncode == 2
-    assert run.stderr == b"spear: the bootstrap record cannot be used: runtime must be text\n"
+    assert run.stderr == b"spear: the bootstrap record is invalid: runtime must be text\n"
     run = await started_with({**nowhere(tmp_path), "version": 2}, tmp_path / "a.py")
     assert run.returncode == 2
     assert run.stderr == (
-        b"spear: the bootstrap record cannot be used: it has version 2, and this agent knows version 1: "
+        b"spear: the bootstrap record is invalid: version 2 is not supported, only 1: "
         b"use the same release of Spear for host and function\n"
     )
 

@@ -368,7 +368,7 @@ async def test_r18_answers_that_are_not_read_end_the_connection(
     async with MEMORY_STREAM.open_raw(service=functions) as (channel, peer):
         sent = await send_until_cut(peer, lambda number: _request(2 * number), 100_000)
         assert sent < 5_000
-        await expect_expelled(channel, "does not read the answers")
+        await expect_expelled(channel, "does not read the responses")
 
 
 async def test_r18_refusals_that_are_not_read_end_the_connection(
@@ -377,7 +377,7 @@ async def test_r18_refusals_that_are_not_read_end_the_connection(
     async with MEMORY_STREAM.open_raw() as (channel, peer):
         sent = await send_until_cut(peer, lambda number: _request(2 * number), 100_000)
         assert sent < 5_000
-        await expect_expelled(channel, "does not read the answers")
+        await expect_expelled(channel, "does not read the responses")
 
 
 # -- S9: floods of small frames ---------------------------------------------------------------------

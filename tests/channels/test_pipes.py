@@ -366,7 +366,7 @@ async def test_memory_copies_heads_and_refuses_what_no_wire_would_carry() -> Non
     inner.append(3)
     (frame,) = await receive(right, 1)
     assert frame[5] == {"meta": {"list": [1, 2]}}
-    with pytest.raises(ValueError, match="a head cannot carry this"):
+    with pytest.raises(ValueError, match="the head cannot be encoded"):
         left.push(REQUEST, 0, 1, 0, 0, b"", {"meta": object()})  # type: ignore[dict-item]  # the point
     assert left.pushed == 1
 

@@ -263,7 +263,7 @@ async def test_a_pipe_that_fails_harms_no_other() -> None:
 async def test_serving_can_be_cancelled_and_what_comes_then_waits() -> None:
     async with socket_pipes() as (pipe, peer):
         with trio.move_on_after(0):
-            await peer.serve(lambda frames: pytest.fail("nobody serves"))
+            await peer.serve(lambda frames: pytest.fail("frames arrived after the cancellation"))
         push(pipe, 1)
         await trio.testing.wait_all_tasks_blocked()
         assert len(await receive(peer, 1)) == 1

@@ -171,9 +171,13 @@ async def test_more_than_a_message_goes_by_descriptor_only(open_pair: OpenPair) 
     async with opened(open_pair) as (host, agent):
         large = 2 * MIB
         if open_pair is not open_in_memory and not _by_descriptor(host):
-            with pytest.raises(LocalProtocolError, match=f"{large} bytes; the peer takes 524288"):
+            with pytest.raises(
+                LocalProtocolError, match=f"{large} bytes; the peer accepts at most 524288"
+            ):
                 await host.request("look", filled(large))
-            with pytest.raises(Rejected, match="a result of 2097152 bytes; the peer takes 524288"):
+            with pytest.raises(
+                Rejected, match="the result has 2097152 bytes; the peer accepts at most 524288"
+            ):
                 await host.request("share", b"%d" % large)
             return
         for channel in (host, agent):
@@ -249,7 +253,7 @@ async def test_what_a_function_still_writes_to_is_sent_as_bytes(unix: Carrier) -
     async with opened(unix.open_pair) as (host, agent):
         assert (await host.request("half_share", b"%d" % SIZE)).payload[-1] == 9
         assert agent.statistics().bytes_sent > SIZE
-        with pytest.raises(Rejected, match="1048576 bytes of which there still are views: drop"):
+        with pytest.raises(Rejected, match="1048576 bytes while views of it exist: release"):
             await host.request("half_share", b"1048576")
 
 
@@ -369,7 +373,7 @@ async def test_a_call_that_cannot_be_sent_lends_nothing(unix: Carrier) -> None:
     async with opened(unix.open_pair) as (host, _):
         await host.request("look", filled(SIZE))
         metadata: dict[str, HeadValue] = {"too": object()}  # type: ignore[dict-item]  # the test
-        with pytest.raises(LocalProtocolError, match="a head cannot carry this"):
+        with pytest.raises(LocalProtocolError, match="the head cannot be encoded"):
             await host.request("look", filled(SIZE), metadata=metadata)
         await wait_until(lambda: host.statistics().lent_bytes == 0)
 
@@ -665,13 +669,13 @@ async def test_descriptors_that_no_frame_speaks_of(unix: Carrier) -> None:
         beat = RawPeer.encode(FrameType.HEALTH_CHECK)
         for _ in range(3):
             pass_along(peer, beat, made)
-        await expect_expelled(host, "descriptors that no frame speaks of")
+        await expect_expelled(host, "file descriptors arrived without frames that use them")
 
 
 async def test_a_descriptor_that_never_comes(unix: Carrier) -> None:
     async with hostile(unix) as (host, peer):
         await peer.stream.send_all(announcing(SIZE))
-        await expect_expelled(host, "a segment without a descriptor")
+        await expect_expelled(host, "a segment without a file descriptor")
 
 
 async def test_numbers_must_be_free(unix: Carrier) -> None:
@@ -685,7 +689,7 @@ async def test_numbers_must_be_free(unix: Carrier) -> None:
 async def test_what_was_not_lent_cannot_be_released(unix: Carrier) -> None:
     async with hostile(unix) as (host, peer):
         await peer.send(FrameType.RELEASE)
-        await expect_expelled(host, "releases a segment that it does not have (0)")
+        await expect_expelled(host, "RELEASE of segment 0, which was not sent to the peer")
 
 
 async def test_numbers_are_few(unix: Carrier) -> None:

@@ -77,7 +77,7 @@ async def test_arguments_follow_the_rule_of_json(arguments: object, result: int)
     [
         (b"\xff", "is not a valid value"),
         (b"\x82\x01", "is not a valid value"),
-        (b"\x01\x02", "bytes behind it"),
+        (b"\x01\x02", "extra bytes at the end"),
         (b"\xf7", "undefined"),
         (b"\x9f\x01\xff", "is not a valid value"),
         (b"\xa2aa\x01aa\x02", "is not a valid value"),

@@ -352,7 +352,7 @@ async def test_what_is_too_large_comes_with_what_to_do() -> None:
         Probe().agent, limits=HostLimits(wire=WireLimits(max_message_bytes=1024))
     ) as deployment:
         with pytest.raises(
-            InvalidArguments, match=r"^twice\(\): .*1024; send it in parts, as items"
+            InvalidArguments, match=r"^twice\(\): .*1024; send the data in parts, as items"
         ):
             await deployment.twice(bytes(1025))
         large = deployment.context.options(metadata={"a": "x" * 70_000})
@@ -396,7 +396,7 @@ async def test_a_progress_handler_that_cannot_be_called_is_refused_at_once() -> 
 
 async def test_metadata_that_cannot_travel_is_refused_here() -> None:
     async with deployed(Probe().agent) as deployment:
-        with pytest.raises(InvalidArguments, match="a head cannot carry this"):
+        with pytest.raises(InvalidArguments, match="the head cannot be encoded"):
             await deployment.context.options(metadata={"a": object()})()  # type: ignore[dict-item]  # on purpose
 
 

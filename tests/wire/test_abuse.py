@@ -522,7 +522,7 @@ def test_s9_large_answers_that_nobody_reads_stop_further_calls() -> None:
         for call in handled(end):
             end.connection.respond(call, bytes(4 * 1024 * KIB), 0, 0)
         assert end.outbox.pending_bytes <= LIMITS.request_bytes_in_flight + 4 * 1024 * KIB
-    assert str(end.error) == "starts calls and does not read the answers"
+    assert str(end.error) == "the peer starts calls and does not read the responses"
 
 
 def test_the_kinds_that_are_counted_are_those_that_nothing_else_bounds() -> None:

@@ -321,13 +321,13 @@ class TestRefusals:
         end = open_end(Role.HOST)
         for piece in cut(request(call_id)):
             end.feed(piece)
-        assert str(end.error) == f"call id {call_id} cannot begin a call"
+        assert str(end.error) == f"call id {call_id} is not valid for a new call"
 
     def test_an_id_is_in_use_once(self, cut: Cut) -> None:
         end = open_end(Role.HOST)
         for piece in cut(request(2) * 2):
             end.feed(piece)
-        assert str(end.error) == "call id 2 cannot begin a call"
+        assert str(end.error) == "call id 2 is not valid for a new call"
 
     def test_the_id_of_messages_begins_no_call(self) -> None:
         end = open_end(Role.AGENT)
@@ -356,7 +356,7 @@ class TestOurOwnMistakes:
             lambda: agent.send_item(inbound, LARGER + b"x", 0),
         ]
         for act in acts:
-            with pytest.raises(LocalProtocolError, match="bytes; the peer takes 262144"):
+            with pytest.raises(LocalProtocolError, match="bytes; the peer accepts at most 262144"):
                 act()
         assert call.state is CallState.IDLE
         assert inbound.state is CallState.STREAMING
@@ -371,7 +371,7 @@ class TestOurOwnMistakes:
         pair = small_pair()
         _, inbound = call_between(pair)
         agent = pair.agent.connection
-        with pytest.raises(LocalProtocolError, match="a report of 32769 bytes"):
+        with pytest.raises(LocalProtocolError, match="the report has 32769 bytes"):
             agent.signal(inbound, bytes(SMALL.fragment_bytes + 1), 0, 0.0)
         agent.signal(inbound, bytes(SMALL.fragment_bytes), 0, 0.0)
         pair.pump()
@@ -392,12 +392,12 @@ class TestOurOwnMistakes:
         # The call was once counted for ever, and a large one failed when it was written.
         pair = small_pair()
         call = CallerSide()
-        with pytest.raises(ValueError, match="a head"):
+        with pytest.raises(ValueError, match="the head"):
             start(pair.host, payload, head={"meta": value}, call=call)  # type: ignore[dict-item]  # that is the point
         assert call.state is CallState.IDLE
         nothing_is_left(pair.host)
         assert not pair.host.outbox
-        with pytest.raises(ValueError, match="a head"):
+        with pytest.raises(ValueError, match="the head"):
             pair.host.connection.send_control(Kind.CLOSE, head={"reason": value})  # type: ignore[dict-item]  # that is the point
         assert pair.host.connection.state is ConnectionState.OPEN
         assert start(pair.host, call=call).id == 1
@@ -412,7 +412,7 @@ class TestOurOwnMistakes:
             lambda: agent.fail(inbound, FunctionRaised("no")),
         ]
         for act in acts:
-            with pytest.raises(LocalProtocolError, match="has had its final frame"):
+            with pytest.raises(LocalProtocolError, match="was sent before"):
                 act()
         assert agent.inbound_open == 0
 
@@ -590,7 +590,7 @@ class TestCancelling:
         end = open_end(Role.HOST)
         for piece in cut(frame(FrameType.CANCEL, 0, call_id)):
             end.feed(piece)
-        assert str(end.error) == f"cancels a call that it has not made ({call_id})"
+        assert str(end.error) == f"CANCEL of call {call_id}, which the peer did not make"
 
     def test_the_callee_cannot_cancel(self) -> None:
         # It once made the caller forget a half-received answer, and wait for ever.
@@ -600,7 +600,7 @@ class TestCancelling:
         pair.transmit(pair.agent)
         pair.host.receive_incoming()
         pair.host.feed(frame(FrameType.CANCEL, 0, call.id))
-        assert str(pair.host.error) == "cancels a call that it has not made (1)"
+        assert str(pair.host.error) == "CANCEL of call 1, which the peer did not make"
 
 
 class Handover:
@@ -721,13 +721,13 @@ class TestParts:
         start(end, flags=BOTH_STREAMS)
         for piece in cut(first_fragment(type_, 1, 100, b"x")):
             end.feed(piece)
-        assert str(end.error) == f"frame {type_:#x} in parts"
+        assert str(end.error) == f"frame {type_:#x} must not be fragmented"
 
     def test_a_response_in_parts_needs_a_call(self, cut: Cut) -> None:
         end = open_end(Role.HOST, SMALL)
         for piece in cut(first_fragment(FrameType.EXECUTION_RESPONSE, 1, 100, b"x")):
             end.feed(piece)
-        assert str(end.error) == "a payload for no call (1)"
+        assert str(end.error) == "a payload for call 1, which is not open"
 
     def test_a_response_in_parts_must_be_allowed(self, cut: Cut) -> None:
         end = open_end(Role.HOST, SMALL)
@@ -741,7 +741,7 @@ class TestParts:
         data = first_fragment(FrameType.EXECUTION_REQUEST, 2, 100, b"x") + request(2, b"y" * 1000)
         for piece in cut(data):
             end.feed(piece)
-        assert str(end.error) == "a frame overtakes one of its own call (2)"
+        assert str(end.error) == "a frame arrived before the payload of call 2 was complete"
         assert end.events == []
 
     def test_an_answer_to_a_half_sent_request_ends_it(self, cut: Cut) -> None:
@@ -924,7 +924,7 @@ class TestControl:
         start(end)
         for piece in cut(frame(type_, 0, call_id)):
             end.feed(piece)
-        assert str(end.error) == f"frame {type_:#x} names a call ({call_id})"
+        assert str(end.error) == f"frame {type_:#x} must have call id 0, not {call_id}"
         assert end.connection.state is ConnectionState.OPEN
 
     @pytest.mark.parametrize(

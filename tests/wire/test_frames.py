@@ -118,7 +118,7 @@ def test_r3_an_unknown_mandatory_frame_is_refused(cut: Cut) -> None:
     end = open_end()
     for piece in cut(frame(UNKNOWN_MANDATORY)):
         end.feed(piece)
-    assert str(end.error) == "frame 0xd5 while OPEN"
+    assert str(end.error) == "frame 0xd5 in state OPEN"
 
 
 def test_r3_the_mandatory_bit_says_which_types_a_peer_must_know() -> None:
@@ -170,5 +170,5 @@ def test_errors_of_peers_are_of_one_type() -> None:
     receiver = open_receiver()
     assert receiver.receive_data(bytes(8)) == []
     assert type(receiver.error) is RemoteProtocolError
-    with pytest.raises(RemoteProtocolError, match="a frame of 0 bytes cannot be"):
+    with pytest.raises(RemoteProtocolError, match="a frame has 0 bytes; at least"):
         receiver.receive_data(b"")

@@ -239,7 +239,7 @@ def run_fuzz(frames: int, rng: random.Random) -> None:
     growth = resident_bytes() - before
     sys.stdout.write(f"{rate:.0f} frames/s, {growth / MIB:.1f} MiB, {refused:.1%} refused\n")
     assert growth <= RSS_GROWTH_BYTES
-    assert 0.2 < refused < 0.9999, "it no longer reaches what it should"
+    assert 0.2 < refused < 0.9999, "the share of refused frames is unexpected"
 
 
 @pytest.mark.repetitive

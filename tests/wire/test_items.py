@@ -403,7 +403,7 @@ class TestShape:
     @pytest.mark.parametrize("count", [0, 1, 2, 4, 2**32 - 1])
     def test_or_it_is_refused(self, count: int, cut: Cut) -> None:
         end = self.feed(cut, item(1, pack_items([b"a", b"bc", b""]), BATCH, count))
-        assert str(end.error) == "stream data that does not hold what it says"
+        assert str(end.error) == "the items in STREAM_DATA do not match their number"
 
     def test_a_batch_that_is_none_is_refused(self, cut: Cut) -> None:
         assert (
@@ -437,17 +437,17 @@ class TestShape:
     def test_s6_several_items_do_not_come_in_parts(self, flags: int, count: int, cut: Cut) -> None:
         # 32 MiB of empty items would have been a list of six million.
         end = self.feed(cut, first_fragment(ITEM, 1, 100 * KIB, b"\x5a", flags, count))
-        assert str(end.error) == "several items in parts"
+        assert str(end.error) == "a batch of items must not be fragmented"
 
     def test_an_item_does_not_overtake_one_of_its_own_stream(self, cut: Cut) -> None:
         # It would use the credit of the item that it overtakes.
         end = self.feed(cut, first_fragment(ITEM, 1, 2, b"x"), item(1, bytes(30 * KIB)))
-        assert str(end.error) == "a frame overtakes one of its own call (1)"
+        assert str(end.error) == "a frame arrived before the payload of call 1 was complete"
 
     def test_items_of_no_call_are_refused(self, cut: Cut) -> None:
         for data in (item(9), first_fragment(ITEM, 9, 100, b"x"), item(4), item(0)):
             end = self.feed(cut, data)
-            assert "for no call" in str(end.error)
+            assert "which is not open" in str(end.error)
 
     def test_the_callee_does_not_say_which_item_is_its_last(self, cut: Cut) -> None:
         assert (
@@ -491,4 +491,4 @@ def test_fragments_of_a_finished_payload_are_not_mistaken_for_another() -> None:
     start(end, flags=BOTH_STREAMS)
     end.feed(b"".join(in_parts(ITEM, 1, b"12345", 2)))
     end.feed(further_fragment(1, b"x", is_last=True))
-    assert str(end.error) == "a further part of nothing (call 1)"
+    assert str(end.error) == "a fragment without a first fragment (call 1)"

@@ -310,7 +310,7 @@ class TestFragments:
     def test_a_head_that_cannot_be_encoded_changes_nothing(self) -> None:
         outbox = make()
         for payload in (b"", LARGE):
-            with pytest.raises(ValueError, match="a head cannot carry this"):
+            with pytest.raises(ValueError, match="the head cannot be encoded"):
                 outbox.push(REQUEST, 0, 1, 0, 0, payload, {"k": object()})  # type: ignore[dict-item]  # that is the point
         assert not outbox
         assert outbox.pushed == 0

@@ -111,7 +111,7 @@ class TestHandshake:
     def test_bytes_that_are_no_frame(self) -> None:
         pair = ConnectionPair(is_connected=False)
         pair.agent.receiver.receive_data(b"\xff" * 7)
-        with pytest.raises(RemoteProtocolError, match="a frame of"):
+        with pytest.raises(RemoteProtocolError, match="a frame has"):
             pair.connect()
 
     def test_another_frame_than_must_come_now(self) -> None:

@@ -104,7 +104,7 @@ class TestCaps:
     def test_s6_strangers_are_refused_at_eight_bytes(self, length: int, cut: Cut) -> None:
         receiver = Receiver(WireLimits())
         error = refused(length.to_bytes(8, "little"), cut, receiver)
-        assert error == f"a frame of {length} bytes, allowed are 4096"
+        assert error == f"a frame has {length} bytes; at most 4096 are allowed"
 
     @pytest.mark.parametrize("above", [1, 2**20, 2**40])
     def test_s6_friends_are_refused_at_eight_bytes(self, above: int, cut: Cut) -> None:
@@ -113,12 +113,12 @@ class TestCaps:
         receive(receiver, cut(cap.to_bytes(8, "little")))
         assert receiver.error is None
         error = refused((cap + above).to_bytes(8, "little"), cut, open_receiver(SMALL))
-        assert error == f"a frame of {cap + above} bytes, allowed are {cap}"
+        assert error == f"a frame has {cap + above} bytes; at most {cap} are allowed"
 
     @pytest.mark.parametrize("length", [0, 1, 28])
     def test_s6_frames_below_the_smallest_are_refused(self, length: int, cut: Cut) -> None:
         error = refused(length.to_bytes(8, "little") + bytes(60), cut)
-        assert error == f"a frame of {length} bytes cannot be"
+        assert error == f"a frame has {length} bytes; at least {PLAIN_BYTES} are required"
 
     @pytest.mark.parametrize("length", [4097, 2**32, 2**64 - 1])
     def test_s6_a_claim_costs_no_memory(self, length: int) -> None:
@@ -134,7 +134,7 @@ class TestCaps:
 
     def test_a_tls_client_is_told_what_it_is_doing(self, cut: Cut) -> None:
         hello = bytes.fromhex("16030100c8010000c40303")
-        assert refused(hello, cut) == "this is TLS; plain frames are spoken here"
+        assert refused(hello, cut) == "the peer uses TLS, but this connection does not"
 
     def test_s6_what_is_kept_of_an_incomplete_frame_is_bounded(self) -> None:
         for head in (None, {"k": "x" * 60_000}):
@@ -167,13 +167,13 @@ class TestShape:
     def test_a_payload_must_be_bytes(self, cut: Cut) -> None:
         data = bytearray(frame(0x91))
         data[32] = 0x7A  # text
-        assert refused(bytes(data), cut) == "the payload does not fill its frame"
+        assert refused(bytes(data), cut) == "the lengths of a frame and its payload do not match"
 
     @pytest.mark.parametrize("change", [-1, 1, 2**31])
     def test_a_payload_must_fill_its_frame(self, change: int, cut: Cut) -> None:
         prefix = pack_prefix(0x91, 0, 0, 0, 0, None, 5)
         data = prefix[:-4] + (5 + change).to_bytes(4, "big") + b"12345"
-        assert refused(data, cut) == "the payload does not fill its frame"
+        assert refused(data, cut) == "the lengths of a frame and its payload do not match"
 
     @pytest.mark.parametrize("missing", range(1, 6))
     def test_a_frame_needs_a_payload(self, missing: int, cut: Cut) -> None:
@@ -185,10 +185,10 @@ class TestShape:
     def test_a_head_must_end_inside_its_frame(self, cut: Cut) -> None:
         body = frame(0x91)[8:31] + b"\x78\xff" + b"x" * 20
         data = len(body).to_bytes(8, "little") + body
-        assert refused(data, cut) == f"a head is cut off or above {len(body) - 23} bytes"
+        assert refused(data, cut) == f"a head is incomplete, or longer than {len(body) - 23} bytes"
 
     def test_a_bad_head_is_named(self, cut: Cut) -> None:
-        assert refused(raw_frame(b"\xa1\x01\x02"), cut) == "bad head: a key that is not text"
+        assert refused(raw_frame(b"\xa1\x01\x02"), cut) == "invalid head: a key is not text"
 
 
 class TestParts:
@@ -252,7 +252,7 @@ class TestParts:
         ],
     )
     def test_a_first_part_says_how_much_will_come(self, data: bytes, cut: Cut) -> None:
-        assert refused(data, cut).startswith("a first fragment must say")
+        assert refused(data, cut).startswith("a first fragment must have")
 
     @pytest.mark.parametrize(
         "data",
@@ -265,7 +265,7 @@ class TestParts:
     )
     def test_parts_must_add_up(self, data: bytes, cut: Cut) -> None:
         data = first_fragment(0x91, 1, 10, b"12345") + data
-        assert refused(data, cut) == "fragments do not add up (call 1)"
+        assert refused(data, cut) == "fragments do not match the payload's size (call 1)"
 
     @pytest.mark.parametrize("is_last", [True, False])
     def test_s9_an_empty_part_is_refused(self, is_last: bool, cut: Cut) -> None:
@@ -274,7 +274,7 @@ class TestParts:
 
     def test_a_part_of_nothing_is_refused(self, cut: Cut) -> None:
         assert refused(further_fragment(1, b"x", is_last=True), cut) == (
-            "a further part of nothing (call 1)"
+            "a fragment without a first fragment (call 1)"
         )
 
     def test_a_call_has_one_at_a_time(self, cut: Cut) -> None:
@@ -287,7 +287,7 @@ class TestParts:
         receive(receiver, cut(first_fragment(0x91, 1, size, b"x")))
         assert receiver.error is None
         error = refused(first_fragment(0x91, 1, size + 1, b"x"), cut)
-        assert error == f"a payload of {size + 1} bytes, allowed are {size}"
+        assert error == f"a payload has {size + 1} bytes; at most {size} are allowed"
 
     def test_all_that_have_begun_are_capped_together(self, cut: Cut) -> None:
         half = SMALL.assembly_bytes // 2
@@ -297,14 +297,16 @@ class TestParts:
         assert receiver.error is None
         assert receiver.buffered_bytes == 2 * half
         error = refused(two + first_fragment(0x91, 5, 2, b"x"), cut)
-        assert error == f"unfinished payloads of more than {2 * half} bytes"
+        assert error == f"incomplete payloads have more than {2 * half} bytes together"
 
     def test_a_larger_one_may_come_alone(self, cut: Cut) -> None:
         large = first_fragment(0x91, 1, SMALL.assembly_bytes + 1, b"x")
         receiver = open_receiver(SMALL)
         receive(receiver, cut(large))
         assert receiver.error is None
-        assert refused(large + first_fragment(0x91, 3, 2, b"x"), cut).startswith("unfinished")
+        assert refused(large + first_fragment(0x91, 3, 2, b"x"), cut).startswith(
+            "incomplete payloads"
+        )
 
     def test_memory_is_claimed_as_the_bytes_come(self) -> None:
         receiver = open_receiver()
@@ -355,7 +357,7 @@ class TestUnwanted:
         receive(receiver, cut(b"".join(firsts)))
         assert receiver.error is None
         error = refused(first_fragment(0x90, 99, 1000, b"x"), cut, receiver)
-        assert error == "too many refused payloads still coming in"
+        assert error == "too many refused payloads are still arriving"
 
     @pytest.mark.parametrize("received", [1, 2, 3])
     def test_what_has_come_can_be_refused_later(self, received: int, cut: Cut) -> None:
@@ -382,7 +384,7 @@ class TestUnwanted:
             assert receive(receiver, cut(rest + frame(0x91)))[0][0] == 0x91
             # The payload is forgotten: its id may be used again, and its last fragment has arrived.
             error = refused(further_fragment(1, b"x", is_last=True), cut, receiver)
-            assert error == "a further part of nothing (call 1)"
+            assert error == "a fragment without a first fragment (call 1)"
 
     def test_refusing_what_is_not_there_does_nothing(self) -> None:
         receiver = open_receiver(SMALL)
@@ -520,7 +522,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 class TestInPlace:
     """Large payloads are received directly into the memory that the application gets."""
 
-    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a trick with glibc")
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the reuse depends on glibc")
     def test_their_memory_is_used_again(self) -> None:
         """New memory for each payload of 1 MiB would cost hundreds of page faults."""
         command = [sys.executable, "-c", RECEIVING]

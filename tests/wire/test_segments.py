@@ -147,7 +147,9 @@ class TestReceiving:
 
     def test_more_may_not(self) -> None:
         agent = open_end(Role.AGENT, SMALL)
-        with pytest.raises(Exception, match="descriptors that no frame speaks of"):
+        with pytest.raises(
+            Exception, match="file descriptors arrived without frames that use them"
+        ):
             given(agent, b"1", b"2", b"3")
 
     def test_what_was_not_claimed_can_be_let_go(self) -> None:
@@ -155,12 +157,12 @@ class TestReceiving:
         given(agent, b"1", b"2")
         agent.receiver.detach()
         agent.feed(lending(1, 1))
-        assert str(agent.error) == "a segment without a descriptor"
+        assert str(agent.error) == "a segment without a file descriptor"
 
     @pytest.mark.parametrize(
         ("data", "why"),
         [
-            (lending(1, 5) + lending(3, 5, 1), "a segment without a descriptor"),
+            (lending(1, 5) + lending(3, 5, 1), "a segment without a file descriptor"),
             (frame(REQUEST, FRAGMENT, 1), "a segment must have a number and a size"),
             (frame(REQUEST, FRAGMENT, 1, head={"size": 5}), "a segment must have"),
             (frame(REQUEST, FRAGMENT, 1, head={"segment": 0}), "a segment must have"),
@@ -170,18 +172,18 @@ class TestReceiving:
             (frame(REQUEST, FRAGMENT, 1, head={"size": 5, "segment": "0"}), "a segment must"),
             (
                 frame(REQUEST, FRAGMENT, 1, payload=b"x", head={"size": 5, "segment": 0}),
-                "a payload beside its segment",
+                "a frame has a payload and a segment",
             ),
-            (lending(0, 5), "call id 0 cannot begin a call"),
-            (lending(2, 5), "call id 2 cannot begin a call"),
-            (lending(1, 5, type_=RESPONSE), "a payload for no call"),
-            (lending(1, 5, type_=FrameType.CANCEL), "frame 0x93 in parts"),
+            (lending(0, 5), "call id 0 is not valid for a new call"),
+            (lending(2, 5), "call id 2 is not valid for a new call"),
+            (lending(1, 5, type_=RESPONSE), "a payload for call 1, which is not open"),
+            (lending(1, 5, type_=FrameType.CANCEL), "frame 0x93 must not be fragmented"),
             (
                 request(1, flags=BOTH_STREAMS) + lending(1, 5, type_=FrameType.STREAM_DATA),
-                "an item in a segment",
+                "an item must not be in a segment",
             ),
             (first_fragment(REQUEST, 1, 9, b"1") + lending(1, 5), "two payloads at once"),
-            (lending(1, SMALL.max_message_bytes + 1), "which we would have to copy"),
+            (lending(1, SMALL.max_message_bytes + 1), "is too large to copy"),
         ],
     )
     def test_what_does_not_fit_is_refused(self, data: bytes, why: str, cut: Cut) -> None:
@@ -196,7 +198,7 @@ class TestReceiving:
         agent = open_end(Role.AGENT, SMALL)
         agent.receiver.attach(Passed(b"12345", "it has 3 bytes"))
         agent.feed(lending(1, 5))
-        assert str(agent.error) == "a segment that cannot be taken: it has 3 bytes"
+        assert str(agent.error) == "unusable segment: it has 3 bytes"
 
     def test_nobody_passes_segments_before_the_handshake_is_done(self) -> None:
         host = WireEnd(Role.HOST, WireLimits())
@@ -233,7 +235,7 @@ class TestSending:
 
     def test_a_head_that_cannot_be_sent_lends_nothing(self) -> None:
         agent, memory = lending_end()
-        with pytest.raises(ValueError, match="a head cannot carry this"):
+        with pytest.raises(ValueError, match="the head cannot be encoded"):
             start(agent, PAYLOAD, 0, {"key": object()})  # type: ignore[dict-item]  # that is the test
         assert not memory.lent
         assert agent.take_bytes() == b""
@@ -347,13 +349,13 @@ class TestReleasing:
     def test_what_was_not_lent_cannot_be_released(self, has_feature: bool) -> None:
         end = lending_end()[0] if has_feature else open_end(Role.AGENT, SMALL)
         end.feed(frame(FrameType.RELEASE, 0, 0, 3))
-        assert str(end.error) == "releases a segment that it does not have (3)"
+        assert str(end.error) == "RELEASE of segment 3, which was not sent to the peer"
 
     def test_a_release_concerns_the_connection(self) -> None:
         agent, _ = lending_end()
         start(agent, PAYLOAD)
         agent.feed(frame(FrameType.RELEASE, 0, 2, 0))
-        assert str(agent.error).startswith("releases a segment")
+        assert str(agent.error).startswith("RELEASE of segment 0")
 
     def test_it_goes_with_what_is_sent_next(self) -> None:
         notified: list[None] = []

@@ -221,7 +221,9 @@ def test_r2_sending_connection_frames(role: Role, state: ConnectionState, kind: 
         end.take_bytes()
     after = CONNECTION_SENDS[role][state].get(kind)
     if after is None:
-        with pytest.raises(LocalProtocolError, match=f"cannot send {kind.name} while {state.name}"):
+        with pytest.raises(
+            LocalProtocolError, match=f"cannot send {kind.name} in state {state.name}"
+        ):
             end.connection.send_control(kind)
         assert end.connection.state is state
         assert not end.outbox
@@ -308,7 +310,7 @@ def test_r2_receiving_while_open(role: Role, state: ConnectionState, kind: Kind)
     end.feed(frame_for(calls, kind))
     after = CONNECTION_RECEIVES[role][state].get(kind)
     if after is None:
-        assert str(end.error) == f"frame {kind & 0xFF:#x} while {state.name}"
+        assert str(end.error) == f"frame {kind & 0xFF:#x} in state {state.name}"
         assert end.connection.state is state
         assert end.events == []
         assert calls.ours.state is calls.theirs.state is CallState.STREAMING
@@ -326,7 +328,7 @@ def test_r2_receiving_before_the_connection_is_open_and_after(
     end = reach(role, state)
     after = CONNECTION_RECEIVES[role][state].get(kind)
     if after is None:
-        with pytest.raises(RemoteProtocolError, match=f"{kind.name} while {state.name}"):
+        with pytest.raises(RemoteProtocolError, match=f"{kind.name} in state {state.name}"):
             end.connection.receive_control_untrusted(kind)
         assert end.connection.state is state
     else:
@@ -335,7 +337,7 @@ def test_r2_receiving_before_the_connection_is_open_and_after(
     # Traffic frames are always refused.
     end = reach(role, state)
     end.feed(frame(kind & 0xFF, call_id=1))
-    assert str(end.error) == f"traffic while {state.name}"
+    assert str(end.error) == f"received frames in state {state.name}"
     assert end.connection.state is state
     assert end.events == []
 

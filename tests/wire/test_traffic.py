@@ -311,7 +311,7 @@ def test_long_random_traffic_loses_no_credit(seed: random.Random) -> None:
     seen: Counter[int] = Counter()
     for _ in range(100):
         seen += drive(seed, 300)
-    assert set(seen) == SEEN, "it no longer reaches what it should"
+    assert set(seen) == SEEN, "the traffic does not cover the expected cases"
 
 
 @pytest.mark.soak

@@ -67,7 +67,7 @@ def test_s6_each_kind_of_item_counts(
     for count, rest in (999, b""), (1000, b""), (1000, b"\xff"):
         payload = b"\x9a" + count.to_bytes(4, "big") + filler * count + rest
         if count == 1000:
-            with pytest.raises(TooManyItems, match="of more than 1000 items: send bytes"):
+            with pytest.raises(TooManyItems, match="has more than 1000 items: send bytes"):
                 decode_value_untrusted(payload)
         else:
             assert decode_value_untrusted(payload) == [item] * count
@@ -77,7 +77,7 @@ def test_s6_a_value_has_at_most_a_million_items() -> None:
     for count in MAX_VALUE_ITEMS - 1, MAX_VALUE_ITEMS:
         payload = b"\x9a" + count.to_bytes(4, "big") + b"\x61a" * count
         if count == MAX_VALUE_ITEMS:
-            with pytest.raises(TooManyItems, match="of more than 1048576 items"):
+            with pytest.raises(TooManyItems, match="has more than 1048576 items"):
                 decode_value_untrusted(payload)
         else:
             assert len(cast("list[object]", decode_value_untrusted(payload))) == count
@@ -136,7 +136,7 @@ def test_of_cbors_simple_values_only_false_true_and_null_are_taken(
     for simple in b"\xf4", b"\xf5", b"\xf6":
         decode_value_untrusted(before + simple + after)
     for simple in SIMPLE:
-        with pytest.raises(ValueError, match="not a valid value: undefined, or another unknown"):
+        with pytest.raises(ValueError, match="not a valid value: undefined and unknown"):
             decode_value_untrusted(before + simple + after)
 
 
@@ -148,7 +148,7 @@ def test_bytes_that_look_like_simple_values_are_none() -> None:
 
 @pytest.mark.parametrize("value", [date(2026, 1, 1), Decimal("1.5")])
 def test_s6_what_needs_a_tag_is_refused_where_it_arrives(value: object) -> None:
-    with pytest.raises(ValueError, match="send text or numbers instead"):
+    with pytest.raises(ValueError, match="send text or numbers"):
         decode_value_untrusted(encode_value(value))
 
 
