@@ -42,7 +42,9 @@ class Arguments(CalleeSide):
             return received
         most = self._channel.limits.max_message_bytes
         if len(received) > most and not self._channel.connection.trusts_peer:
-            raise Rejected(f"shared arguments of {len(received)} bytes; as bytes, {most} are taken")
+            raise Rejected(
+                f"the arguments in shared memory have {len(received)} bytes; at most {most} can be copied"
+            )
         try:
             self._received = received = received.as_bytes()
         except OSError as error:
@@ -69,4 +71,4 @@ class Arguments(CalleeSide):
 
 
 def _cannot_be_taken(error: OSError) -> Overloaded:
-    return Overloaded(f"the arguments cannot be taken: {error.strerror}")
+    return Overloaded(f"cannot read the arguments in shared memory: {error.strerror}")

@@ -300,7 +300,7 @@ class CallStream(OutboundCall):
         """Cancel the call if it still runs, and return the credit of items that were not read."""
         if not self._done.is_set():
             self._channel.cancel_call(self)
-            self.on_failure(CallCancelled("the stream was left"))
+            self.on_failure(CallCancelled("the stream was closed before its end"))
         self._failure = without_frames(self._failure)
         self._queue.discard()
 
@@ -390,9 +390,11 @@ class InboundCall(Arguments):
         """Fail the call if its request is incomplete; otherwise stop its handler."""
         connection = self._channel.connection
         if self.id in connection.incomplete:
-            connection.fail(self, DeadlineExceeded("the call's time is up", delivered="no"))
+            connection.fail(
+                self, DeadlineExceeded("the call's deadline has passed", delivered="no")
+            )
         else:
-            self.cancel(DeadlineExceeded("the call's time is up", delivered="yes"))
+            self.cancel(DeadlineExceeded("the call's deadline has passed", delivered="yes"))
 
     async def send(self, item: Payload, *, is_cbor: bool = False) -> None:
         """Wait until the caller's window has room for an item, then send the item.

@@ -383,7 +383,9 @@ class CommunicationChannel:
             if connection.state is not _OPEN:
                 raise self._not_open()
             if deadline <= now:
-                raise DeadlineExceeded(f"no time left to call {function}", delivered="no")
+                raise DeadlineExceeded(
+                    f"the deadline passed before the call of {function} was sent", delivered="no"
+                )
             # Rounded up, so that the peer does not time out first. Not by a whole millisecond: noise
             # of floating point must not make the time grow each time that the call is forwarded.
             remaining = (deadline - now) * 1000 + 0.999
@@ -408,8 +410,8 @@ class CommunicationChannel:
         if self.closed_by is not None:
             return type(self.closed_by)(str(self.closed_by), delivered="no")
         if self._peer.farewell:
-            return ChannelClosed(f"the peer takes no new calls: {self._peer.farewell}")
-        return ChannelClosed("this channel is being closed and takes no new calls")
+            return ChannelClosed(f"the peer accepts no new calls: {self._peer.farewell}")
+        return ChannelClosed("this channel is being closed, and accepts no new calls")
 
     def _head(self, function: str, metadata: Metadata | None, key: str | None) -> Head:
         head: dict[str, HeadValue] = {}
@@ -497,7 +499,7 @@ class CommunicationChannel:
             self._end(self._broken_by(error))
         except Exception as bug:  # a bug of Spear costs this connection, not the host
             logger.exception("%s: the channel failed", self.instance_id)
-            self._end(ChannelBroken(f"an error in the channel: {bug!r}"))
+            self._end(ChannelBroken(f"an internal error of the channel: {bug!r}"))
         finally:
             self._end(ChannelClosed("the channel was closed"))
             nursery.cancel_scope.cancel()
@@ -588,7 +590,7 @@ class CommunicationChannel:
                     self.on_announced()
         elif type_ == FrameType.CLOSE:
             self._peer.on_close(head)
-            logger.debug("%s: the peer leaves: %s", self.instance_id, self._peer.farewell)
+            logger.debug("%s: the peer is shutting down: %s", self.instance_id, self._peer.farewell)
             self._slots.free_all()
 
     def _on_incomplete(self, call: object, milliseconds: int) -> None:
@@ -602,7 +604,7 @@ class CommunicationChannel:
     def _on_silence(self, seconds: float) -> None:
         if self._on_heartbeat_lost is not None:
             self._on_heartbeat_lost()
-        self._end(ChannelBroken(f"no sign of life for {seconds:.3g} s"))
+        self._end(ChannelBroken(f"no heartbeat for {seconds:.3g} s"))
 
     # -- progress -----------------------------------------------------------------------------
 
@@ -697,7 +699,7 @@ class CommunicationChannel:
                 failure.__cause__ = error.__cause__
                 self.fail_call(call, failure)
             elif isinstance(call, InboundCall):
-                call.cancel(CallCancelled("the channel is gone", delivered="yes"))
+                call.cancel(CallCancelled("the channel has ended", delivered="yes"))
         connection.lose()
         self._pipe.close()
         self._deadlines.close()

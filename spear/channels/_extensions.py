@@ -85,8 +85,8 @@ async def open_extension(
         known = (SpearError,) if is_open else refusals
         await _raise_others_first(whose, error, failure, bugs, known)
         if bugs or failure:
-            fault = summary_of(bugs[0]) if bugs else "its block was cancelled from inside"
-            raise (SpearError if is_open else make_error)(f"{whose} has failed: {fault}") from error
+            fault = summary_of(bugs[0]) if bugs else "the block was cancelled from inside"
+            raise (SpearError if is_open else make_error)(f"{whose} failed: {fault}") from error
     finally:
         del error, failure, bugs  # their tracebacks refer to this frame
 
@@ -111,11 +111,11 @@ def _block_of(
 def _expect_kind(kind: type, opened: object) -> None:
     if not isinstance(opened, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        raise TypeError(f"{article} {kind.__name__} is needed, not {shown(opened)}")
+        raise TypeError(f"expected {article} {kind.__name__}, not {shown(opened)}")
 
 
 def _too_slow(step: str, seconds: float) -> trio.TooSlowError:
-    fault = f"did not {step} within {seconds:.3g} s, which startup_seconds allows"
+    fault = f"did not {step} within {seconds:.3g} s (set by startup_seconds)"
     return trio.TooSlowError(fault)
 
 
@@ -148,7 +148,7 @@ async def _raise_others_first(
         interrupts = [each for each in leaves if isinstance(each, KeyboardInterrupt)]
         is_cancelled = trio.current_effective_deadline() == -inf  # from outside
         if bugs and (interrupts or failed is not None or is_cancelled):
-            logger.error("%s has failed at the end of a block", whose, exc_info=bugs[0])
+            logger.error("%s failed at the end of a block", whose, exc_info=bugs[0])
         if interrupts:
             raise interrupts[0]
         if failed is not None:

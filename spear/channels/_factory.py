@@ -90,7 +90,7 @@ class ChannelConfig:
         if self.connect_seconds is not None:
             expect_seconds("connect_seconds", self.connect_seconds)
         if self.address is not None and len(self.transports or ()) != 1:
-            raise ConfigurationError("an address goes with exactly one transport")
+            raise ConfigurationError("an address requires exactly one name in transports")
 
 
 @final
@@ -212,7 +212,7 @@ class CommunicationFactory:
                 listeners.append(await stack.enter_async_context(opening))
             except (SpearError, OSError) as error:
                 attempts.append((name, str(error)))
-                logger.info("%s: no %s: %s", instance, name, error)
+                logger.info("%s: cannot listen with %s: %s", instance, name, error)
         if not listeners:
             raise ChannelCreationFailed(str(instance), attempts)
         return listeners, attempts
@@ -221,7 +221,7 @@ class CommunicationFactory:
         """Return the error of a transport that has a bug, and log the first one of each transport."""
         if transport not in self._faulty:
             self._faulty.add(transport)
-            logger.warning("%s; instances are reached by other transports", fault)
+            logger.warning("%s; instances use other transports", fault)
         return SpearError(fault)
 
     async def get_or_create(
@@ -353,13 +353,13 @@ def _check_listener(reach: Reach, listener: Listener) -> None:
     """Raise for a listener that cannot be offered, such as one that instances cannot reach."""
     for each in (listener.bound, listener.advertised):
         if not isinstance(each, Address):
-            raise TypeError(f"a listener needs an Address, not {shown(each)}")
+            raise TypeError(f"a listener's address must be an Address, not {shown(each)}")
     if not isinstance(listener.trust, TlsClient | None):
         raise TypeError(f"a listener's trust must be a TlsClient, not {shown(listener.trust)}")
     if listener.advertised.reach < reach:
         raise ConfigurationError(
-            f"{listener.advertised} cannot be reached from {place_of(reach)}: let the transport listen "
-            "there, or advertise an address that leads to it"
+            f"{listener.advertised} cannot be reached from {place_of(reach)}: set an address of the "
+            "transport, or an advertised address, that can be reached"
         )
 
 

@@ -28,7 +28,7 @@ MAX_MICROS: Final = 0xFFFF_FFFF
 """The longest execution time that a response can report: 72 minutes."""
 
 _CLOSED: Final = ConnectionState.CLOSED
-_CLOSING: Final = CallCancelled("this side is closing", delivered="yes")
+_CLOSING: Final = CallCancelled("the channel is being closed", delivered="yes")
 
 
 class Service(Protocol):
@@ -103,7 +103,7 @@ class Handlers:
                     self._counters.messages_sent += 1
                 except LocalProtocolError as error:
                     # The only possible fault is the size of the result.
-                    advice = f"{error}; send it in parts, as a stream"
+                    advice = f"{error}; send the result in parts, as a stream"
                     self._fail(call, Rejected(advice, code="result_too_large", delivered="yes"))
         except CallFailed as failure:
             self._fail(call, failure)

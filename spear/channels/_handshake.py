@@ -136,7 +136,10 @@ async def log_in(
     """
     with trio.move_on_after(limits.handshake_seconds):
         return await _log_in(pipe, connection, limits, instance, secret, resumes=resumes)
-    raise DeadlineExceeded("the host did not finish the handshake", delivered="no")
+    seconds = limits.handshake_seconds
+    raise DeadlineExceeded(
+        f"the host did not finish the handshake within {seconds:g} s", delivered="no"
+    )
 
 
 async def _log_in(
@@ -154,7 +157,8 @@ async def _log_in(
     version = choose_version(challenge)
     if version is None:
         raise RemoteProtocolError(
-            f"the host speaks versions {challenge.oldest} to {challenge.newest}, we speak {VERSION}"
+            f"the host supports versions {challenge.oldest} to {challenge.newest} of the protocol; this "
+            f"agent supports version {VERSION}"
         )
     nonce = urandom(NONCE_BYTES)
     text = agent_text(version, instance, challenge.nonce, nonce)
@@ -174,10 +178,10 @@ async def _log_in(
     accepted = AuthAccepted.from_head_untrusted(head)
     if accepted is None:
         connection.receive_control_untrusted(Kind.AUTH_REFUSED)
-        raise AuthenticationFailed("the host refused this instance; its log says why")
+        raise AuthenticationFailed("the host refused this instance; the host's log has the reason")
     reply = host_text(version, instance, challenge.nonce, nonce)
     if not secret.verify(reply, accepted.proof):
-        raise AuthenticationFailed("this is not our host: it does not know the secret")
+        raise AuthenticationFailed("the peer is not the expected host: it does not know the secret")
     connection.receive_control_untrusted(Kind.AUTH_ACCEPTED)
     connection.open(accepted.limits)
     if SEGMENTS in accepted.features and SEGMENTS in request.features:

@@ -298,7 +298,7 @@ def _close(listener: Listener) -> None:
     try:
         listener.close()
     except Exception:  # a bug of a third-party transport
-        logger.exception("the listener at %s cannot be closed", listener.advertised)
+        logger.exception("cannot close the listener at %s", listener.advertised)
 
 
 def _offer(listener: Listener) -> OfferedAddress:

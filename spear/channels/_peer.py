@@ -50,15 +50,20 @@ class Peer:
             RemoteProtocolError: a name is too long, there are too many, or the last one has come before.
         """
         if self._has_announced:
-            raise RemoteProtocolError("an announcement after the last one")
+            raise RemoteProtocolError("an announcement after the last announcement")
         head = head or {}
         names, streams = head.get("functions"), head.get("streams")
         for name in names if isinstance(names, list) else []:
             if isinstance(name, str) and name not in self.functions:
                 if len(name) > MOST_NAME_CHARACTERS:
-                    raise RemoteProtocolError(f"a function's name of {len(name)} characters")
+                    raise RemoteProtocolError(
+                        f"a function's name has {len(name)} characters; at most "
+                        f"{MOST_NAME_CHARACTERS} are allowed"
+                    )
                 if len(self.functions) >= self._max_functions:
-                    raise RemoteProtocolError(f"more than {self._max_functions} functions")
+                    raise RemoteProtocolError(
+                        f"the peer has more than {self._max_functions} functions"
+                    )
                 self.functions[name] = len(self.functions) + 1
         if isinstance(streams, list) and streams:
             known = {name for name in streams if isinstance(name, str)}

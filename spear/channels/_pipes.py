@@ -346,7 +346,7 @@ class SocketPipe:
                         self._unsent = self.sink.take()
                         wake_all(self.waiters)
             if scope.cancelled_caught:
-                self._fail(ChannelBroken(f"the peer took no byte for {limits.write_seconds:g} s"))
+                self._fail(ChannelBroken(f"the peer read no data for {limits.write_seconds:g} s"))
         except Exception as error:  # see flush()
             self._fail(error)
         self._wake_drainers()

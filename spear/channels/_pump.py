@@ -122,7 +122,8 @@ class Pump(trio.abc.Instrument):
             try:
                 self._epoll = select.epoll()
             except OSError as error:
-                raise ChannelBroken(f"cannot watch sockets: {error}", delivered="no") from error
+                message = f"cannot create an epoll instance: {error}"
+                raise ChannelBroken(message, delivered="no") from error
             self._trio_epoll = trio_epoll()
             if self._trio_epoll is not None:
                 self._trio_epoll.register(self._epoll.fileno())

@@ -39,7 +39,7 @@ class ExecutionResponse:
             try:
                 received = received.as_view() if self._flags & SHARED else received.as_bytes()
             except OSError as error:
-                why = f"the result cannot be taken: {error.strerror}"
+                why = f"cannot read the result in shared memory: {error.strerror}"
                 raise CallFailed(why, delivered="yes") from error
         elif type(received) is bytes:
             received = memoryview(received)

@@ -51,7 +51,7 @@ class SlotQueue:
 
                 await wait_task_rescheduled(abort)
         if scope.cancelled_caught:
-            raise DeadlineExceeded("the peer took no further call in time", delivered="no")
+            raise DeadlineExceeded("the peer had no free slot before the deadline", delivered="no")
 
     def free(self) -> None:
         """Wake the next caller, or else call ``on_free``: a slot is free, or its caller gave it up."""

@@ -82,7 +82,7 @@ def expect_strategy(runtime: str, strategy: object) -> None:
     """Raise ConfigurationError for a value that is not a strategy."""
     if not isinstance(strategy, CommunicationStrategy):
         raise ConfigurationError(
-            f"the strategy of {runtime!r} must be one like {_EXAMPLE}, not {shown(strategy)}"
+            f"the strategy of {runtime!r} must be a strategy, such as {_EXAMPLE}, not {shown(strategy)}"
         )
 
 
@@ -98,8 +98,8 @@ def read_strategies(
         return {}
     if not isinstance(given, Mapping):
         raise ConfigurationError(
-            f"strategies must have the names of runtimes for its keys, as in "
-            f'{{"process": {_EXAMPLE}}}, not be {shown(given)}'
+            f"strategies must be a map with names of runtimes as keys, such as "
+            f'{{"process": {_EXAMPLE}}}, not {shown(given)}'
         )
     for runtime, strategy in given.items():
         check_runtime_name(runtime)

@@ -108,7 +108,7 @@ class StreamPipe:
                         self.bytes_sent += len(part)
                         self._taken_bytes -= len(part)
         except trio.TooSlowError:
-            self._failure = ChannelBroken(f"the peer took no byte for {seconds:g} s")
+            self._failure = ChannelBroken(f"the peer read no data for {seconds:g} s")
         except Exception as error:  # a bug or a stream's error costs only this connection
             self._failure = error
         finally:

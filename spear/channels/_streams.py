@@ -139,7 +139,7 @@ class ItemQueue:
     def discard(self) -> None:
         """Drop the items that were not taken, and return their credit."""
         if self._items and self._failure is None:
-            self._failure = CallCancelled("the stream was left before its end")
+            self._failure = CallCancelled("the stream was closed before its end")
         self._failure = without_frames(self._failure)
         self._cost += sum(len(item) + ITEM_OVERHEAD_BYTES for item, _ in self._items)
         self._items.clear()

@@ -164,9 +164,9 @@ async def test_what_was_made_to_stop_says_so_whatever_it_raises_then() -> None:
     async def stop(reason: str) -> None:
         call = spear.context()._call
         if reason == "late":
-            call.cancel(DeadlineExceeded("the call's time is up", delivered="yes"))
+            call.cancel(DeadlineExceeded("the call's deadline has passed", delivered="yes"))
         else:
-            call.cancel(spear.CallCancelled("this side is closing", delivered="yes"))
+            call.cancel(spear.CallCancelled("the channel is being closed", delivered="yes"))
         raise KeyError("while cleaning up")
 
     async with calling(app, debug=True) as caller:

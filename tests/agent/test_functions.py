@@ -404,7 +404,7 @@ async def test_r13_a_plain_function_keeps_its_slot_until_its_thread_has_ended() 
             nursery.cancel_scope.cancel()
         # The caller has left, but the thread still runs and holds the slot.
         assert caller.channel.statistics().calls_in_flight == 1
-        with pytest.raises(spear.DeadlineExceeded, match="no further call"):
+        with pytest.raises(spear.DeadlineExceeded, match="no free slot"):
             await caller.call("block", timeout=0.01)
         # Trio still runs heartbeats and other tasks: the thread does not block it.
         go.set()

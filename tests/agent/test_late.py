@@ -154,7 +154,7 @@ async def test_what_is_about_the_call_itself_is_told_to_nobody_twice(
     @app.function
     async def ask(raises: bool) -> None:
         call = spear.context()._call
-        call.cancel(DeadlineExceeded("the call's time is up", delivered="yes"))
+        call.cancel(DeadlineExceeded("the call's deadline has passed", delivered="yes"))
         if raises:
             raise KeyError("tea")
         spear.agent._failures.about_call(failure := spear.InvalidArguments("of this call"))
@@ -165,6 +165,6 @@ async def test_what_is_about_the_call_itself_is_told_to_nobody_twice(
             with pytest.raises(DeadlineExceeded):
                 await caller.call("ask", raises)
     assert caplog.messages == [
-        "nobody waits for it any more (the call's time is up), and it raised KeyError: 'tea'"
+        "after the end of the call (the call's deadline has passed), the function raised KeyError: 'tea'"
     ]
     assert app.service.statistics()[0].late == 1

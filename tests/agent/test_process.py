@@ -662,7 +662,7 @@ async def test_a_host_that_refuses(worker: Path) -> None:
             run = await started_with({**nowhere(worker.parent), "addresses": addresses}, worker)
     assert run.returncode == 3
     assert run.stderr == (
-        b"spear: process:shop#1: the host refused this instance; its log says why\n"
+        b"spear: process:shop#1: the host refused this instance; the host's log has the reason\n"
     )
 
 

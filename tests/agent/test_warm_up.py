@@ -25,7 +25,7 @@ async def test_a_warm_up_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(_warm_up, "host_text", lambda *_: b"the proof of somebody else")
     with pytest.raises(ExceptionGroup) as caught:
         await _warm_up.warm_up()
-    assert caught.group_contains(AuthenticationFailed, match="this is not our host")
+    assert caught.group_contains(AuthenticationFailed, match="the peer is not the expected host")
 
 
 async def test_a_warm_up_has_an_end(

@@ -427,10 +427,13 @@ async def test_s9_a_flood_of_small_frames_is_stopped(what: str, autojump_clock: 
 
 
 ANNOUNCEMENTS: dict[str, tuple[str, Callable[[int], Head]]] = {
-    "ever more names": ("more than 10 functions", lambda number: {"functions": [f"f{number}"]}),
+    "ever more names": (
+        "the peer has more than 10 functions",
+        lambda number: {"functions": [f"f{number}"]},
+    ),
     "one name for ever": ("too many", lambda number: {"functions": ["f"]}),
     "a long name": (
-        "a function's name of 1000 characters",
+        "a function's name has 1000 characters",
         lambda number: {"functions": ["f" * 1000]},
     ),
     "more after the last": ("after the last", lambda number: {"functions": ["f"], "last": True}),
@@ -516,7 +519,7 @@ async def test_s10_a_peer_that_never_reads_is_cut_and_nobody_else_notices(
     ):
         nursery.start_soon(talk, other)
         started = trio.current_time()
-        with pytest.raises(ChannelBroken, match="took no byte for 10 s") as caught:
+        with pytest.raises(ChannelBroken, match="read no data for 10 s") as caught:
             await channel.request("f", bytes(8 * MIB))
         assert trio.current_time() - started == pytest.approx(10)
         assert caught.value.delivered == "maybe"

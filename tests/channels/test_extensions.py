@@ -67,7 +67,7 @@ async def fail() -> None:
 async def test_a_block_that_cannot_be_entered_is_an_error_of_its_kind(
     enter: Callable[[], AbstractAsyncContextManager[Thing]],
 ) -> None:
-    with pytest.raises(SpawnFailed, match=r"^the gadget 'x' has failed: .*: no beads$") as caught:
+    with pytest.raises(SpawnFailed, match=r"^the gadget 'x' failed: .*: no beads$") as caught:
         async with opened(enter):
             pass
     assert caught.value.__cause__ is not None
@@ -79,7 +79,7 @@ async def nothing() -> AsyncIterator[None]:
 
 
 async def test_a_block_that_yields_none_is_an_error_and_is_left() -> None:
-    with pytest.raises(SpawnFailed, match="TypeError: a Thing is needed, not None"):
+    with pytest.raises(SpawnFailed, match="TypeError: expected a Thing, not None"):
         async with opened(nothing):  # type: ignore[arg-type]  # the mistake
             pass
 
@@ -106,7 +106,7 @@ async def not_decorated() -> AsyncIterator[Apple]:
             not_decorated,
             "TypeError: not_decorated must return an async .* type 'async_gen",
         ),
-        (nothing, "TypeError: an Apple is needed, not None"),
+        (nothing, "TypeError: expected an Apple, not None"),
     ],
 )
 async def test_a_method_that_returns_no_block_is_named(
@@ -130,7 +130,7 @@ async def test_a_thing_that_its_user_refuses_is_an_error_and_is_left() -> None:
     def refuse(_: Thing) -> None:
         raise TypeError("it has no handle")
 
-    with pytest.raises(SpawnFailed, match="has failed: TypeError: it has no handle"):
+    with pytest.raises(SpawnFailed, match="failed: TypeError: it has no handle"):
         async with open_extension(
             "the gadget 'x'", opens, Thing, SECONDS, check=refuse, make_error=SpawnFailed
         ):
@@ -163,7 +163,7 @@ async def test_a_block_that_is_not_entered_in_time_is_left(autojump_clock: MockC
             left.append("it")
 
     begun = trio.current_time()
-    with pytest.raises(SpawnFailed, match="did not open within 7 s, which startup_seconds"):
+    with pytest.raises(SpawnFailed, match="did not open within 7 s"):
         async with opened(hang):
             pass
     assert trio.current_time() - begun == SECONDS
@@ -223,7 +223,7 @@ async def slips() -> AsyncIterator[Thing]:
 
 
 async def test_a_bug_at_the_end_of_a_block_is_an_error_of_spear() -> None:
-    with pytest.raises(SpearError, match="the gadget 'x' has failed: ZeroDivisionError: no beads"):
+    with pytest.raises(SpearError, match="the gadget 'x' failed: ZeroDivisionError: no beads"):
         async with opened(slips):
             pass
 
@@ -234,7 +234,7 @@ async def test_a_bug_at_the_end_hides_no_exception_of_the_block(
     with pytest.raises(KeyError, match="tea"):
         async with opened(slips):
             raise KeyError("tea")
-    assert "the gadget 'x' has failed at the end of a block" in caplog.messages
+    assert "the gadget 'x' failed at the end of a block" in caplog.messages
 
 
 async def test_a_bug_at_the_end_hides_no_cancellation(caplog: pytest.LogCaptureFixture) -> None:
@@ -243,7 +243,7 @@ async def test_a_bug_at_the_end_hides_no_cancellation(caplog: pytest.LogCaptureF
             scope.cancel()
             await stay()
     assert scope.cancelled_caught
-    assert "the gadget 'x' has failed at the end of a block" in caplog.messages
+    assert "the gadget 'x' failed at the end of a block" in caplog.messages
 
 
 async def test_an_exception_comes_out_of_a_nursery_of_the_extension_as_it_is(
@@ -279,7 +279,7 @@ async def test_a_task_of_an_extension_that_fails_ends_the_block_with_an_error() 
             nursery.start_soon(fail)
             yield Thing()
 
-    with pytest.raises(SpearError, match="the gadget 'x' has failed: ZeroDivisionError: no beads"):
+    with pytest.raises(SpearError, match="the gadget 'x' failed: ZeroDivisionError: no beads"):
         async with opened(collapse):
             await stay()
     # Cancellations of the extension's own nursery are left out.
@@ -301,7 +301,7 @@ async def test_an_extension_that_cancels_its_own_block_has_failed() -> None:
             scope.cancel()
             yield Thing()
 
-    with pytest.raises(SpearError, match="has failed: its block was cancelled from inside"):
+    with pytest.raises(SpearError, match="failed: the block was cancelled from inside"):
         async with opened(cancel):
             await stay()
 
@@ -315,7 +315,7 @@ async def test_a_block_that_is_not_left_in_time_is_an_error(autojump_clock: Mock
     async with opened(linger_briefly):
         await trio.sleep(2 * SECONDS)  # the time limit does not apply to the block
     begun = trio.current_time()
-    with pytest.raises(SpearError, match="did not end within 7 s, which startup_seconds"):
+    with pytest.raises(SpearError, match="did not end within 7 s"):
         async with opened(linger):
             pass
     assert trio.current_time() - begun == SECONDS

@@ -232,7 +232,7 @@ async def test_a_stream_that_was_left_does_not_look_complete() -> None:
         async with make(agent_service=functions, functions=functions.names) as (host, agent):
             async with host.open_stream("send_one") as stream:
                 await stream.result()
-            with pytest.raises(CallCancelled, match="left before its end"):
+            with pytest.raises(CallCancelled, match="closed before its end"):
                 await stream.receive()
             assert windows_are_whole(host, agent)
 

@@ -348,7 +348,7 @@ async def enter(
         nursery.start_soon(play, FalseHost(theirs))
         try:
             async with connect_channel(ours, INSTANCE, secret):
-                raise AssertionError("it was believed")
+                raise AssertionError("the agent accepted the false host")
         finally:
             nursery.cancel_scope.cancel()
 
@@ -364,7 +364,7 @@ async def test_s3_a_host_that_does_not_know_the_secret_is_not_believed() -> None
     async def play(host: FalseHost) -> None:
         await host.accept(await host.challenge(), Secret.generate())
 
-    assert "this is not our host" in await expect(AuthenticationFailed, play)
+    assert "the peer is not the expected host" in await expect(AuthenticationFailed, play)
 
 
 async def test_s3_a_host_that_sends_our_proof_back_is_not_believed() -> None:
@@ -375,7 +375,7 @@ async def test_s3_a_host_that_sends_our_proof_back_is_not_believed() -> None:
         head = AuthAccepted(request.proof).to_head()
         await host.peer.send(FrameType.AUTH_RESPONSE, head=head)
 
-    assert "this is not our host" in await expect(AuthenticationFailed, play)
+    assert "the peer is not the expected host" in await expect(AuthenticationFailed, play)
 
 
 async def test_s3_an_agent_that_is_refused_says_so() -> None:
@@ -383,14 +383,16 @@ async def test_s3_an_agent_that_is_refused_says_so() -> None:
         await host.challenge()
         await host.peer.send(FrameType.AUTH_RESPONSE, head={"ok": False, "reason": "secret"})
 
-    assert "its log says why" in await expect(AuthenticationFailed, play)
+    assert "the host's log has the reason" in await expect(AuthenticationFailed, play)
 
 
 async def test_an_agent_that_speaks_no_common_version_names_both() -> None:
     async def play(host: FalseHost) -> None:
         await host.challenge(newest=9, oldest=7)
 
-    assert "versions 7 to 9, we speak 1" in await expect(RemoteProtocolError, play)
+    assert "versions 7 to 9 of the protocol; this agent supports version 1" in await expect(
+        RemoteProtocolError, play
+    )
 
 
 async def test_an_agent_that_finds_something_else_at_the_other_end() -> None:

@@ -336,7 +336,7 @@ async def test_r11_a_frozen_peer_is_found_after_three_intervals(
         await channel.closed.wait()
         assert 3 - 1e-6 <= trio.current_time() - stopped <= 3 + 1 / 10
         assert isinstance(channel.closed_by, ChannelBroken)
-        assert "no sign of life for 3" in str(channel.closed_by)
+        assert "no heartbeat for 3" in str(channel.closed_by)
         assert channel.statistics().heartbeats_missed == 3
         frames = await peer.wait_closed()
         assert [(frame[0], frame[3]) for frame in frames] == [

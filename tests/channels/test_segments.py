@@ -395,7 +395,7 @@ async def test_who_keeps_too_much_gets_no_more(unix: Carrier) -> None:
     async with opened(unix.open_pair) as (host, _):
         for _ in range(3):
             await host.request("keep", filled(2 * MIB))
-        with pytest.raises(Overloaded, match=r"6291456 bytes in 3 shared buffers; it takes 6291"):
+        with pytest.raises(Overloaded, match=r"6291456 bytes in 3 shared buffers; at most 6291"):
             await host.request("keep", filled(1 * MIB))
         before = host.statistics().bytes_sent
         await host.request("keep", filled(SIZE))  # can be sent as bytes
@@ -545,10 +545,10 @@ async def test_an_honest_one_is_served(unix: Carrier) -> None:
     [
         (SIZE, 0, True, "not sealed against shrinking and growing"),
         (SIZE, fcntl.F_SEAL_GROW, True, "not sealed against shrinking and growing"),
-        (SIZE - 1, FINAL, True, "it has 262143 bytes, not 262144"),
-        (1 * MIB, FIXED, True, "1048576 bytes that could still change, or are not there"),
-        (1 * MIB, FINAL, False, "1048576 bytes that could still change, or are not there"),
-        (8 * MIB, FINAL, True, "8388608 bytes, allowed are 4194304"),
+        (SIZE - 1, FINAL, True, "the file has 262143 bytes, not 262144"),
+        (1 * MIB, FIXED, True, "1048576 bytes can change, or is not fully allocated"),
+        (1 * MIB, FINAL, False, "1048576 bytes can change, or is not fully allocated"),
+        (8 * MIB, FINAL, True, "8388608 bytes; at most 4194304 are allowed"),
     ],
 )
 async def test_what_is_not_as_it_should_be_ends_the_connection(
@@ -568,7 +568,7 @@ async def test_memory_beyond_the_end_does_not_pass_for_what_is_missing(
     made = sealed(2 * MIB, FINAL, whole=before_end, beyond_end=2 * MIB)
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(2 * MIB), made)
-        await expect_expelled(host, "2097152 bytes that could still change, or are not there")
+        await expect_expelled(host, "2097152 bytes can change, or is not fully allocated")
     assert allocated(made) == before_end
 
 
@@ -594,7 +594,7 @@ async def test_r18_a_view_keeps_no_more_than_its_bytes_when_the_peer_is_gone(uni
 async def test_a_large_payload_in_a_larger_file_is_refused(unix: Carrier) -> None:
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(1 * MIB), sealed(2 * MIB, FINAL))
-        await expect_expelled(host, "1048576 bytes in a file of 2097152")
+        await expect_expelled(host, "1048576 bytes is in a file of 2097152")
 
 
 async def test_a_file_that_is_open_for_reading_only_counts_all_that_it_may_hold(
@@ -604,7 +604,7 @@ async def test_a_file_that_is_open_for_reading_only_counts_all_that_it_may_hold(
     read_only = Descriptor(os.open(f"/proc/self/fd/{made.fileno}", os.O_RDONLY))
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(SIZE), read_only)
-        await expect_expelled(host, "more than 6291456 bytes in all")
+        await expect_expelled(host, "more than 6291456 bytes together")
 
 
 def allocated(made: Descriptor) -> int:
@@ -632,7 +632,7 @@ async def test_only_memory_files_are_taken(unix: Carrier) -> None:
     async with hostile(unix) as (host, peer):
         with open(__file__, "rb") as file:
             pass_along(peer, announcing(1000), Descriptor(os.dup(file.fileno())))
-        await expect_expelled(host, "it is not a memory file")
+        await expect_expelled(host, "the file is not a memory file")
 
 
 async def test_what_may_still_change_is_copied_before_it_is_looked_at(unix: Carrier) -> None:
@@ -650,7 +650,7 @@ async def test_two_descriptors_at_once_are_one_too_many(unix: Carrier) -> None:
     async with hostile(unix) as (host, peer):
         made = sealed(SIZE, FINAL)
         pass_along(peer, announcing(SIZE), made, made)
-        await expect_expelled(host, "2 descriptors at once")
+        await expect_expelled(host, "2 file descriptors arrived together")
 
 
 async def test_a_hundred_are_not_even_taken(unix: Carrier) -> None:
@@ -660,7 +660,7 @@ async def test_a_hundred_are_not_even_taken(unix: Carrier) -> None:
         pass_along(peer, announcing(SIZE), *[made] * 100)
         error = await peer.receive(FrameType.ERROR)
         assert error[5] is not None
-        assert "unusable segment" in str(error[5]["message"]) or host.closed.is_set()
+        assert "in shared memory" in str(error[5]["message"]) or host.closed.is_set()
 
 
 async def test_descriptors_that_no_frame_speaks_of(unix: Carrier) -> None:
@@ -683,7 +683,7 @@ async def test_numbers_must_be_free(unix: Carrier) -> None:
         made = sealed(SIZE, FINAL)
         for call_id in (2, 4):
             pass_along(peer, announcing(SIZE, 1, call_id, name="sleep"), made)
-        await expect_expelled(host, "number 1 is not free")
+        await expect_expelled(host, "number 1 is in use")
 
 
 async def test_what_was_not_lent_cannot_be_released(unix: Carrier) -> None:
@@ -695,7 +695,7 @@ async def test_what_was_not_lent_cannot_be_released(unix: Carrier) -> None:
 async def test_numbers_are_few(unix: Carrier) -> None:
     async with hostile(unix) as (host, peer):
         pass_along(peer, announcing(SIZE, SMALL.max_segments), sealed(SIZE, FINAL))
-        await expect_expelled(host, "number 4 is not free")
+        await expect_expelled(host, "number 4 is in use")
 
 
 async def test_r18_what_a_peer_may_have_mapped_here_is_bounded(unix: Carrier) -> None:
@@ -706,7 +706,7 @@ async def test_r18_what_a_peer_may_have_mapped_here_is_bounded(unix: Carrier) ->
         assert host.statistics().borrowed_bytes == 4 * MIB
         # A large file counts in full, even if little of it is payload.
         pass_along(peer, announcing(1000, 1, 4, name="sleep"), made)
-        await expect_expelled(host, "more than 6291456 bytes in all")
+        await expect_expelled(host, "more than 6291456 bytes together")
 
 
 async def test_what_is_too_large_for_bytes_is_not_made_into_some(unix: Carrier) -> None:
@@ -714,7 +714,10 @@ async def test_what_is_too_large_for_bytes_is_not_made_into_some(unix: Carrier) 
         pass_along(peer, announcing(1 * MIB, name="echo"), sealed(1 * MIB, FINAL))
         head = (await peer.receive(FrameType.ERROR))[5]
         assert head is not None
-        assert head["message"] == "shared arguments of 1048576 bytes; as bytes, 524288 are taken"
+        assert (
+            head["message"]
+            == "the arguments in shared memory have 1048576 bytes; at most 524288 can be copied"
+        )
         assert host.is_connected
 
 
@@ -751,7 +754,7 @@ async def test_strangers_pass_nothing(unix: Carrier) -> None:
 async def test_whoever_asks_must_have_agreed(unix: Carrier) -> None:
     async with unix.open_raw(service=FUNCTIONS) as (host, peer):
         await peer.send(FrameType.LEND)
-        await expect_expelled(host, "segments, which were not agreed on")
+        await expect_expelled(host, "LEND, although the handshake did not agree on segments")
 
 
 @pytest.mark.parametrize("how", ["tcp", "memory_stream"])
@@ -761,7 +764,7 @@ async def test_over_anything_but_a_unix_socket_nobody_may_ask(
     carrier: Carrier = request.getfixturevalue(how)
     async with carrier.open_raw(service=FUNCTIONS, features=[SEGMENTS]) as (host, peer):
         await peer.send(FrameType.LEND)
-        await expect_expelled(host, "segments, which were not agreed on")
+        await expect_expelled(host, "LEND, although the handshake did not agree on segments")
 
 
 async def test_a_peer_that_never_lets_us_pass_any(unix: Carrier) -> None:
@@ -825,9 +828,13 @@ async def test_r23_without_descriptors_only_that_call_fails(unix: Carrier) -> No
         pre_made.seal()
 
         async with no_more_descriptors():
-            with pytest.raises(Overloaded, match="the arguments cannot be taken: Too many open"):
+            with pytest.raises(
+                Overloaded, match="cannot read the arguments in shared memory: Too many"
+            ):
                 await host.request("look", buffer)
-            with pytest.raises(Overloaded, match="the arguments cannot be taken: Too many open"):
+            with pytest.raises(
+                Overloaded, match="cannot read the arguments in shared memory: Too many"
+            ):
                 await host.request("echo", buffer)
             assert (await host.request("echo", b"unharmed")).payload == b"unharmed"
         assert (await host.request("look", buffer)).payload == b"1 262144 shared"
@@ -849,7 +856,9 @@ async def test_r23_a_result_for_which_there_is_no_descriptor(unix: Carrier) -> N
         assert (await host.request("give")).payload[-1] == 9
         async with no_more_descriptors():
             response = await host.request("give")
-            with pytest.raises(CallFailed, match="the result cannot be taken: Too many") as caught:
+            with pytest.raises(
+                CallFailed, match="cannot read the result in shared memory: Too many"
+            ) as caught:
                 _ = response.payload
             assert caught.value.delivered == "yes"
             assert "262144 bytes" in repr(response)

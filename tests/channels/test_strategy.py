@@ -48,12 +48,15 @@ def test_the_reach_of_a_strategy_is_one_of_three(reach: object) -> None:
 @pytest.mark.parametrize(
     ("strategies", "complaint"),
     [
-        ({"process": "unix"}, "the strategy of 'process' must be one like Comm.*, not 'unix'"),
-        ({"process": ("unix", "tcp")}, "the strategy of 'process' must be one like"),
-        ({"process": None}, "the strategy of 'process' must be one like"),
+        (
+            {"process": "unix"},
+            "the strategy of 'process' must be a strategy, such as Comm.*, not 'unix'",
+        ),
+        ({"process": ("unix", "tcp")}, "the strategy of 'process' must be a strategy, such as"),
+        ({"process": None}, "the strategy of 'process' must be a strategy, such as"),
         ({3: CommunicationStrategy(("unix",))}, "cannot name a runtime"),
-        (["process"], "strategies must have the names of runtimes for its keys"),
-        ("process", "strategies must have the names of runtimes for its keys"),
+        (["process"], "strategies must be a map with names of runtimes as keys"),
+        ("process", "strategies must be a map with names of runtimes as keys"),
     ],
 )
 async def test_a_factory_takes_nothing_but_strategies(strategies: object, complaint: str) -> None:

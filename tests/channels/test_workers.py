@@ -258,7 +258,7 @@ async def test_closing_the_channel_tells_the_caller_that_its_function_was_cancel
         async def call() -> None:
             with pytest.raises(CallCancelled) as caught:
                 await host.request("sleep")
-            assert "this side is closing" in str(caught.value)
+            assert "the channel is being closed" in str(caught.value)
             assert caught.value.delivered == "yes"
 
         nursery.start_soon(call)

@@ -29,7 +29,7 @@ def sums(
 def test_the_runtime_that_takes_the_target_runs_it(run: Run, sums: str) -> None:
     done = run("call", f"{sums}:total", "1")
     assert done.status == 6
-    assert "the runtime 'abacus' has failed: OSError: it counts nothing" in done.errors
+    assert "the runtime 'abacus' failed: OSError: it counts nothing" in done.errors
 
 
 def test_variables_for_a_runtime_without_an_environment_are_refused(run: Run, sums: str) -> None:

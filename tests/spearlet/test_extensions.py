@@ -69,13 +69,15 @@ async def test_a_strategy_for_an_unknown_runtime_is_refused_with_a_hint() -> Non
 
 async def test_a_strategy_that_is_none_is_refused_at_once() -> None:
     strategies = {"process": ("unix", "tcp")}
-    with pytest.raises(ConfigurationError, match="the strategy of 'process' must be one like"):
+    with pytest.raises(
+        ConfigurationError, match="the strategy of 'process' must be a strategy, such as"
+    ):
         async with open_spearlet(strategies=strategies):  # type: ignore[arg-type]  # the mistake
             pass
 
 
 async def test_strategies_that_are_no_mapping_are_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="strategies must have the names of runtimes"):
+    with pytest.raises(ConfigurationError, match="strategies must be a map with names of runtimes"):
         async with open_spearlet(strategies=3):  # type: ignore[arg-type]  # the mistake
             pass
 
@@ -123,11 +125,11 @@ async def break_a_spring() -> None:
 
 
 FAULTS = [
-    (yields_none, "the runtime 'gadget' has failed: TypeError: an .* is needed, not None"),
-    (lambda _: None, "the runtime 'gadget' has failed: (TypeError|AttributeError): .*NoneType"),
-    (cannot_open, "the runtime 'gadget' has failed: ValueError: out of springs"),
-    (opens_in_vain, "the runtime 'gadget' has failed: ValueError: out of springs"),
-    (hangs, "the runtime 'gadget' has failed: .*did not open within .* s, which startup_seconds"),
+    (yields_none, "the runtime 'gadget' failed: TypeError: expected an .*, not None"),
+    (lambda _: None, "the runtime 'gadget' failed: (TypeError|AttributeError): .*NoneType"),
+    (cannot_open, "the runtime 'gadget' failed: ValueError: out of springs"),
+    (opens_in_vain, "the runtime 'gadget' failed: ValueError: out of springs"),
+    (hangs, "the runtime 'gadget' failed: .*did not open within .* s"),
 ]
 NAMES = ["yields none", "no block", "raises", "a task of it raises", "awaits for ever"]
 
@@ -198,7 +200,7 @@ async def test_a_preparation_that_fails_when_it_is_left_is_logged(
         await deployment.restart()
         assert await deployment.echo(b"x") == b"x"
         await deployment.stop()
-    told = "gadget: the runtime 'gadget' has failed: ValueError: out of springs"
+    told = "gadget: the runtime 'gadget' failed: ValueError: out of springs"
     assert caplog.messages.count(told) == 2
 
 
@@ -213,9 +215,11 @@ async def test_a_template_that_fails_while_it_is_used_starts_no_more_replicas(
         await wait_all_tasks_blocked()
         health = deployment.health()
         assert health.state is DeploymentState.DEGRADED
-        assert health.reason == "the runtime 'gadget' has failed: ValueError: out of springs"
+        assert health.reason == "the runtime 'gadget' failed: ValueError: out of springs"
         assert await deployment.echo(b"x") == b"x"  # running instances go on
-        with pytest.raises(SpawnFailed, match="gadget-3#1 did not start: the runtime 'gadget' has"):
+        with pytest.raises(
+            SpawnFailed, match="gadget-3#1 did not start: the runtime 'gadget' failed"
+        ):
             await deployment.scale(3)
         await deployment.scale(2)
         runtime.how_prepared = prepares
@@ -249,7 +253,7 @@ async def test_a_launch_whose_task_fails_later_costs_its_instance(
         while not (health := deployment.health()).code:
             await trio.sleep(0.01)
         assert health.state is DeploymentState.DEGRADED
-        assert health.reason == "the runtime 'gadget' has failed: ValueError: out of springs"
+        assert health.reason == "the runtime 'gadget' failed: ValueError: out of springs"
         assert await deployment.echo(b"x") == b"x"  # by the replacement
         assert [each.id.incarnation for each in deployment.replicas] == [2]
 
@@ -331,7 +335,9 @@ def test_a_runtime_whose_strategy_is_none_is_refused() -> None:
     class Unreachable(GadgetRuntime):
         strategy = ("unix",)  # type: ignore[assignment]  # the mistake
 
-    with pytest.raises(ConfigurationError, match="the strategy of 'gadget' must be one like"):
+    with pytest.raises(
+        ConfigurationError, match="the strategy of 'gadget' must be a strategy, such as"
+    ):
         Unreachable()
 
 
@@ -350,10 +356,10 @@ class Deaf(GadgetListener):
 @pytest.mark.parametrize(
     ("way", "complaint"),
     [
-        (yields_none, "gadget: the transport 'gadget' has failed: TypeErr"),
-        (cannot_open, "gadget: the transport 'gadget' has failed: ValueErr"),
-        (opens_in_vain, "'gadget' has failed: ValueError: out of springs"),
-        (hangs, "did not open within 5 s, which startup_seconds allows"),
+        (yields_none, "gadget: the transport 'gadget' failed: TypeErr"),
+        (cannot_open, "gadget: the transport 'gadget' failed: ValueErr"),
+        (opens_in_vain, "'gadget' failed: ValueError: out of springs"),
+        (hangs, "did not open within 5 s"),
     ],
     ids=["yields none", "raises", "a task of it raises", "awaits for ever"],
 )
@@ -422,7 +428,7 @@ async def test_a_task_of_a_listener_that_fails_later_costs_its_instance(
         breaks.set()
         while not (health := deployment.health()).code:
             await trio.sleep(0.01)
-        assert health.reason == "the transport 'gadget' has failed: ValueError: out of wire"
+        assert health.reason == "the transport 'gadget' failed: ValueError: out of wire"
         assert await deployment.echo("again") == "again"
         assert [each.id.incarnation for each in deployment.replicas] == [2]
 

@@ -367,7 +367,8 @@ async def test_metadata_that_cannot_be_sent_is_refused_with_what_it_takes(odd: o
     async with deployed(Probe().agent) as deployment:
         marked = deployment.context.options(metadata={"a": odd})  # type: ignore[dict-item]  # the mistake
         with pytest.raises(
-            InvalidArguments, match=r"cannot carry this: .*: metadata has text, bytes, numbers"
+            InvalidArguments,
+            match=r"cannot be encoded: .*; metadata may contain text, bytes, numbers",
         ) as caught:
             await marked()
         assert "too large" not in str(caught.value)

@@ -385,7 +385,7 @@ async def test_r14_what_a_process_that_does_not_end_has_cancelled_is_not_begun_a
                 bench.services[number].calls += 1
                 bench.leave(number)
                 await trio.lowlevel.checkpoint()
-                raise spear.CallCancelled("this side is closing", delivered="yes")
+                raise spear.CallCancelled("the channel is being closed", delivered="yes")
 
             service.answer = answer  # type: ignore[method-assign]  # the cancellation
         where = bench.function.options(key="a", timeout=100)

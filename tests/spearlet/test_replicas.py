@@ -198,7 +198,9 @@ async def test_time_that_is_up_is_told_in_the_same_words_whoever_noticed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_bench(1, calls=1) as bench, trio.open_nursery() as nursery:
-        bench.services[0].failure = DeadlineExceeded("the call's time is up", delivered="yes")
+        bench.services[0].failure = DeadlineExceeded(
+            "the call's deadline has passed", delivered="yes"
+        )
         with pytest.raises(DeadlineExceeded) as caught:  # noticed by the other side
             await bench.function(timeout=2)
         assert (str(caught.value), caught.value.delivered) == ("where took longer than 2 s", "yes")
@@ -230,7 +232,9 @@ async def test_a_surrounding_scope_moves_on_though_the_other_side_noticed_first(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_bench(1) as bench:
-        bench.services[0].failure = DeadlineExceeded("the call's time is up", delivered="yes")
+        bench.services[0].failure = DeadlineExceeded(
+            "the call's deadline has passed", delivered="yes"
+        )
         begun = trio.current_time()
         with trio.move_on_after(2) as scope:
             await bench.function()

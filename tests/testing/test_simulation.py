@@ -432,7 +432,7 @@ def test_an_instance_that_is_silent_for_too_long_is_killed(fault: str) -> None:
     async def program(simulation: Simulation) -> None:
         shop = await deploy(simulation)
         getattr(simulation, fault)(simulation.instances[0])
-        with pytest.raises(WorkerDied, match="no sign of life"):
+        with pytest.raises(WorkerDied, match="no heartbeat"):
             await shop.nap(10)
 
     run(program)

@@ -742,7 +742,9 @@ async def test_r23_pauses_grow_to_one_second(
         [sum(pauses[:count]) / 1000 for count in range(len(pauses) + 1)]
     )
     assert acceptor.statistics().pauses == 10
-    assert f"memory:faulty pauses for 0.01 s: {os.strerror(number)}" in caplog.messages
+    assert (
+        f"the listener at memory:faulty pauses for 0.01 s: {os.strerror(number)}" in caplog.messages
+    )
 
 
 async def echo_nothing(connection: IncomingConnection) -> None:

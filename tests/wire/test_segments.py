@@ -246,7 +246,7 @@ class TestSending:
         large = bytes(SMALL.max_message_bytes + 1)
         start(agent, SharedBytes(large))
         assert memory.lent[0].payload == large
-        with pytest.raises(LocalProtocolError, match="the peer takes"):
+        with pytest.raises(LocalProtocolError, match="the peer accepts at most"):
             start(agent, large)
 
     def test_what_cannot_be_lent_goes_in_bytes(self) -> None:
@@ -256,7 +256,7 @@ class TestSending:
         first, second = split_frames(agent.take_bytes())
         assert first[11] == SHARED | FRAGMENT
         assert second == frame(REQUEST, SHARED, 4, 1, NO_DEADLINE, PAYLOAD)
-        with pytest.raises(LocalProtocolError, match="the peer takes"):
+        with pytest.raises(LocalProtocolError, match="the peer accepts at most"):
             start(agent, SharedBytes(bytes(SMALL.max_message_bytes + 1)))
         start(agent, PAYLOAD)
         assert len(memory.lent) == 1

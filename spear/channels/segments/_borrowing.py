@@ -131,7 +131,9 @@ class Borrower:
             self._receiver.attach(_Arrived(self, None))
             return
         if len(descriptors) > 1:
-            raise RemoteProtocolError(f"{len(descriptors)} descriptors at once")
+            raise RemoteProtocolError(
+                f"{len(descriptors)} file descriptors arrived together; at most 1 is allowed"
+            )
         for descriptor in descriptors:
             self._receiver.attach(_Arrived(self, descriptor))
 
@@ -140,29 +142,29 @@ class Borrower:
         limits = self._limits
         self.give_back()
         if number >= limits.max_segments or number in self._sizes:
-            raise ValueError(f"number {number} is not free")
+            raise ValueError(f"the segment number {number} is in use, or out of range")
         if size > limits.max_segment_bytes:
-            raise ValueError(f"{size} bytes, allowed are {limits.max_segment_bytes}")
+            raise ValueError(f"{size} bytes; at most {limits.max_segment_bytes} are allowed")
         if descriptor is None:
             self._note(number, 0)
             return _Lost(number, size, self.ended)
         found = examine(descriptor.fileno)
         if not found.is_fixed:
-            raise ValueError("it is not sealed against shrinking and growing")
+            raise ValueError("the file is not sealed against shrinking and growing")
         if found.size < size:
-            raise ValueError(f"it has {found.size} bytes, not {size}")
+            raise ValueError(f"the file has {found.size} bytes, not {size}")
         # A view keeps the whole file in memory, but the limits of its users count only the view's bytes.
         is_full = found.size - size <= SPARE_BYTES
         can_be_viewed = found.is_whole and (self._trusts or (found.is_final and is_full))
         if size > limits.max_message_bytes and not can_be_viewed:
             if not is_full:
                 raise ValueError(
-                    f"a payload of {size} bytes in a file of {found.size}, too large to view"
+                    f"the payload of {size} bytes is in a file of {found.size}, too large to view"
                 )
-            raise ValueError(f"a payload of {size} bytes that could still change, or are not there")
+            raise ValueError(f"the payload of {size} bytes can change, or is not fully allocated")
         if self.borrowed_bytes + found.held_bytes > limits.mapped_segment_bytes:
             raise ValueError(
-                f"its shared files hold more than {limits.mapped_segment_bytes} bytes in all"
+                f"segments hold more than {limits.mapped_segment_bytes} bytes together"
             )
         self._note(number, found.held_bytes)
         on_end = partial(self.ended.append, number)

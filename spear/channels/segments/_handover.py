@@ -71,7 +71,7 @@ class SegmentHandover:
 
         Raises RemoteProtocolError if the handshake did not agree on segments.
         """
-        raise RemoteProtocolError("segments, which were not agreed on")
+        raise RemoteProtocolError("LEND, although the handshake did not agree on segments")
 
     def close(self) -> None:
         """Free our segments and forget the peer's, because the connection has ended."""

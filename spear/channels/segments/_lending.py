@@ -163,8 +163,8 @@ class SegmentLender:
         if not self._has_room(segment.file_bytes):
             if must:
                 raise Overloaded(
-                    f"the other side still uses {self.lent_bytes} bytes in {len(self._lent)} shared "
-                    f"buffers; it takes {self._most_bytes} bytes in {self._most}"
+                    f"the peer still uses {self.lent_bytes} bytes in {len(self._lent)} shared buffers; "
+                    f"at most {self._most_bytes} bytes in {self._most} are allowed"
                 )
             return False
         return not self._seals or self._can_seal(segment, must=must)
@@ -177,8 +177,8 @@ class SegmentLender:
         except BufferError:
             if must:
                 raise LocalProtocolError(
-                    f"a SharedBuffer of {len(segment)} bytes of which there still are views: "
-                    "drop them, and arrays made of them, before you send it"
+                    f"cannot send a SharedBuffer of {len(segment)} bytes while views of it exist: "
+                    "release the views, and the arrays made of them, first"
                 ) from None
             return False
         return True

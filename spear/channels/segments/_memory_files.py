@@ -162,7 +162,9 @@ class SharedBuffer(MemoryFile):
 
     def __init__(self, size: int) -> None:
         if type(size) is not int or size < 1:
-            raise ValueError(f"a SharedBuffer holds at least one byte, not {shown(size)}")
+            raise ValueError(
+                f"the size of a SharedBuffer must be a whole number of at least 1, not {shown(size)}"
+            )
         if size > MAX_WHOLE:
             raise MemoryError(f"cannot make a SharedBuffer of {shown(size)} bytes")
         self._size = self.file_bytes = size
@@ -268,14 +270,14 @@ def examine(fileno: int) -> Condition:
     """
     found = os.fstat(fileno)
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is not a memory file")
+        raise ValueError("the file is not a memory file")
     try:
         seals = fcntl.fcntl(fileno, fcntl.F_GET_SEALS)
     except OSError as error:
-        raise ValueError("it is not a memory file") from error
+        raise ValueError("the file is not a memory file") from error
     if os.fstatvfs(fileno).f_bsize != _PAGE_BYTES:
         # Memory of huge pages can only be unmapped in whole pages, so a view of a part would never go.
-        raise ValueError("it is a memory file of huge pages")
+        raise ValueError("the file is a memory file of huge pages, which are not supported")
     fixed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
     is_fixed = seals & fixed == fixed
     size, is_trimmed = found.st_size, is_fixed and _trim(fileno, found.st_size)
@@ -367,7 +369,7 @@ class BorrowedFile(MemoryFile):
 
     def _expect_unused(self) -> Callable[[], None]:
         if self._on_end is None:
-            raise ValueError("this segment has been looked at, or copied, before")
+            raise ValueError("this segment was viewed or copied before")
         return self._on_end
 
     def close(self) -> None:
