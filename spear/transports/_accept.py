@@ -219,7 +219,9 @@ class Acceptor:
                     # Existing connections go on.
                     is_known = isinstance(exc, trio.BrokenResourceError | OSError)
                     fault = exc if is_known else summary_of(exc)
-                    broken = ChannelBroken(f"{listener.bound} cannot accept any more: {fault}")
+                    broken = ChannelBroken(
+                        f"the listener at {listener.bound} can no longer accept connections: {fault}"
+                    )
                     broken.__cause__ = exc
                     _logger.error("%s", broken)  # now, since existing connections may last long
                 else:
@@ -238,12 +240,14 @@ class Acceptor:
                 raw: object = await listener.accept()
                 if isinstance(raw, ByteStream):
                     return raw
-                raise TypeError(f"a ByteStream is needed, not {shown(raw)}")
+                raise TypeError(f"accept() must return a ByteStream, not {shown(raw)}")
             except OSError as exc:
                 if exc.errno not in CAPACITY_ERRNOS:
                     raise
                 self._pauses += 1
-                _logger.warning("%s pauses for %g s: %s", listener.bound, pause, exc.strerror)
+                _logger.warning(
+                    "the listener at %s pauses for %g s: %s", listener.bound, pause, exc.strerror
+                )
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -253,7 +257,7 @@ class Acceptor:
             credentials = raw.peer_credentials()
             reason = self._objection(credentials, allow_peer)
         except Exception:  # a bug of a transport of another distribution
-            _logger.exception("the credentials of %s cannot be told", _describe(raw))
+            _logger.exception("cannot determine the credentials of %s", _describe(raw))
             credentials, reason = None, Reason.CRASHED
         if reason:
             self._count_refusal(reason, _describe(raw), self._accepted)
@@ -337,7 +341,7 @@ class Acceptor:
     def _count_refusal(self, reason: str, peer: str, number: int) -> None:
         self._refused[reason] = self._refused.get(reason, 0) + 1
         if reason == Reason.LEFT:  # usually a health check of the port
-            _logger.debug("connection %d from %s left", number, peer)
+            _logger.debug("connection %d from %s ended before authentication", number, peer)
         else:
             _logger.info("refused connection %d from %s: %s", number, peer, reason)
 
@@ -353,7 +357,7 @@ def _close(raw: ByteStream) -> None:
     try:
         raw.close()
     except Exception:  # a bug of a transport of another distribution
-        _logger.exception("the connection from %s cannot be closed", _describe(raw))
+        _logger.exception("cannot close the connection from %s", _describe(raw))
 
 
 def _reason_of(failure: ExceptionGroup[Exception] | None) -> str:

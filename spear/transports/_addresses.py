@@ -38,8 +38,8 @@ def _check_path(_: object, __: attrs.Attribute[str], path: str) -> None:
     length = len(os.fsencode(path))
     if length > MAX_UNIX_PATH_BYTES:
         raise ConfigurationError(
-            f"the socket path {path!r} has {length} bytes, {length - MAX_UNIX_PATH_BYTES} more "
-            f"than the system allows: choose a directory with a shorter name"
+            f"the socket path {path!r} has {length} bytes; at most {MAX_UNIX_PATH_BYTES} are allowed: "
+            "choose a directory with a shorter path"
         )
 
 

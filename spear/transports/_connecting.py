@@ -28,4 +28,4 @@ def connecting_to(address: Address, seconds: float) -> Iterator[None]:
     except OSError as exc:
         raise ChannelBroken(f"cannot connect to {address}: {exc.strerror or exc}") from exc
     except UnicodeError as exc:
-        raise ConfigurationError(f"{address}: not a host name: {exc}") from exc
+        raise ConfigurationError(f"{address}: invalid host name: {exc}") from exc

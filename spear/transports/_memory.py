@@ -144,7 +144,7 @@ class MemoryStream(ByteStream):
         if self._closed:
             raise trio.ClosedResourceError("this stream was closed")
         if self._outgoing.ended:
-            raise trio.ClosedResourceError("nothing can follow the end of the stream")
+            raise trio.ClosedResourceError("cannot send after send_eof()")
         if self._outgoing.refused:
             raise trio.BrokenResourceError("the peer has closed its end")
 
@@ -219,7 +219,7 @@ def open_memory_listener(name: str) -> MemoryListener:
     listeners = _listeners()
     address = MemoryAddress(name)
     if name in listeners:
-        raise ConfigurationError(f"{address} is taken: choose another name")
+        raise ConfigurationError(f"{address} is in use: choose another name")
     listeners[name] = listener = MemoryListener(address)
     return listener
 
@@ -280,5 +280,5 @@ def _free_name(wanted: str) -> str:
 
 def _own(address: Address) -> MemoryAddress:
     if not isinstance(address, MemoryAddress):
-        raise ConfigurationError(f"{address} is no address inside a process: write memory:name")
+        raise ConfigurationError(f"{address} is not a memory address: use memory:name")
     return address

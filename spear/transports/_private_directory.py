@@ -59,15 +59,17 @@ def check_private_directory(path: StrPath) -> None:
     path = os.fspath(path)
     found = _status(path, follow_symlinks=False)
     if stat.S_ISLNK(found.st_mode):
-        raise ConfigurationError(f"{path} is a symbolic link: name the directory itself")
+        raise ConfigurationError(f"{path} is a symbolic link: use the path of the directory itself")
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"{path} is not a directory")
     if found.st_uid != os.geteuid():
         raise ConfigurationError(
-            f"{path} belongs to uid {found.st_uid}, not to us ({os.geteuid()})"
+            f"{path} belongs to uid {found.st_uid}; this process has uid {os.geteuid()}"
         )
     if mode := stat.S_IMODE(found.st_mode) & 0o077:
-        raise ConfigurationError(f"{path} is open to others (by {mode:#o}): chmod it to 0700")
+        raise ConfigurationError(
+            f"other users can access {path} (mode bits {mode:#o}): set its mode to 0700 with chmod"
+        )
 
 
 def _default_parent() -> str:
@@ -86,9 +88,13 @@ def _check_parent(path: str) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"{path} is not a directory")
     if found.st_uid not in (0, os.geteuid()):
-        raise ConfigurationError(f"{path} belongs to uid {found.st_uid}, neither root nor us")
+        raise ConfigurationError(
+            f"{path} belongs to uid {found.st_uid}; the owner must be root or uid {os.geteuid()}"
+        )
     if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        raise ConfigurationError(f"{path} is writable by others and not sticky: use another parent")
+        raise ConfigurationError(
+            f"other users can write to {path}, which has no sticky bit: use another parent directory"
+        )
 
 
 def _status(path: str, *, follow_symlinks: bool) -> os.stat_result:

@@ -70,11 +70,13 @@ class TransportRegistry:
         self._by_scheme: dict[str, Transport] = {}
         for each in expect_several("transports", transports):
             if not isinstance(each, Transport):
-                raise ConfigurationError(f"{each!r} is no spear.transports.Transport")
+                raise ConfigurationError(f"{each!r} is not a spear.transports.Transport")
             check_names(each)
             taken = [scheme for scheme in each.schemes if scheme in self._by_scheme]
             if taken or each.name in self._by_name:
-                raise ConfigurationError(f"there are two transports {(taken or [each.name])[0]!r}")
+                raise ConfigurationError(
+                    f"two transports have the name or scheme {(taken or [each.name])[0]!r}"
+                )
             self._add(each)
 
     def _add(self, transport: Transport) -> None:
@@ -129,10 +131,10 @@ class TransportRegistry:
 
     def _why_not(self, name: str) -> str:
         if name in _LATER:
-            return f"this release does not have it; a later one will, in spearlet[{_LATER[name]}]"
+            return f"not part of this release; a later one will provide spearlet[{_LATER[name]}]"
         others = (each for each in names_of_entry_points(GROUP) if _can_be_used(each))
         known = {*_OWN, *self._by_name, *others}
-        return f"known are {', '.join(sorted(known))}"
+        return f"known transports are {', '.join(sorted(known))}"
 
 
 def _load(name: str) -> Transport | None:

@@ -114,7 +114,7 @@ class SocketStream(ByteStream):
         """Send all of ``data``. After a cancellation, any part of it may have been sent."""
         with self._only_sender(), memoryview(data) as view:
             if self._eof_sent:
-                raise trio.ClosedResourceError("nothing can follow the end of the stream")
+                raise trio.ClosedResourceError("cannot send after send_eof()")
             await trio.lowlevel.checkpoint()
             sent = 0
             while sent < len(view):

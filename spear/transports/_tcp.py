@@ -188,7 +188,7 @@ def _check_loopback(address: TcpAddress, candidates: Sequence[_ResolvedAddress])
         if not (ip.startswith("127.") or ip == "::1"):
             raise ConfigurationError(
                 f"{address.host!r} can be reached from other machines: listen on 127.0.0.1, "
-                f"or give a certificate (tls=TlsServer(...))"
+                f"or pass a certificate (tls=TlsServer(...))"
             )
 
 
@@ -283,8 +283,10 @@ def _handshake_error(address: TcpAddress, error: trio.BrokenResourceError) -> Sp
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         # The client refuses, so the reason can be passed to the caller.
-        return AuthenticationFailed(f"{address} is not who it should be: {cause.verify_message}")
-    return ChannelBroken(f"no TLS handshake with {address}: {cause or error}")
+        return AuthenticationFailed(
+            f"the certificate of {address} is not trusted: {cause.verify_message}"
+        )
+    return ChannelBroken(f"the TLS handshake with {address} failed: {cause or error}")
 
 
 @final
@@ -328,11 +330,11 @@ class TcpTransport(Transport):
             # No guess is safe: neither plain text in spite of a certificate, nor TLS without one.
             if address.tls and self.tls is None:
                 raise ConfigurationError(
-                    f"{address} needs a certificate: give TcpTransport(tls=TlsServer(...))"
+                    f"{address} requires a certificate: pass TcpTransport(tls=TlsServer(...))"
                 )
             if self.tls is not None and not address.tls:
                 raise ConfigurationError(
-                    f"{address} does not speak TLS: leave tls out, or write tls:..."
+                    f"{address} is an address without TLS: remove tls, or use tls:..."
                 )
             host, port = address.host, address.port
         if self.tls is None:
@@ -351,12 +353,12 @@ class TcpTransport(Transport):
             return Opening(partial(connect_tls, own.host, own.port, tls, seconds=seconds))
         if options.tls is not None:
             raise ConfigurationError(
-                f"{address} does not speak TLS: leave tls out, or write tls:..."
+                f"{address} is an address without TLS: remove tls, or use tls:..."
             )
         return Opening(partial(connect_tcp, own.host, own.port, seconds=seconds))
 
 
 def _own(address: Address) -> TcpAddress:
     if not isinstance(address, TcpAddress):
-        raise ConfigurationError(f"{address} is no address of TCP: write tcp:host:port")
+        raise ConfigurationError(f"{address} is not a TCP address: use tcp:host:port")
     return address

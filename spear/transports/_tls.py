@@ -121,7 +121,7 @@ class TlsClient:
         """
         if self.ca_data == "":  # Python would trust the system's list
             raise ConfigurationError(
-                "TLS client settings: ca_data is empty; None trusts the system's"
+                "TLS client settings: ca_data is empty; use None to trust the system's authorities"
             )
         with _reading("TLS client"):
             context = ssl.create_default_context(

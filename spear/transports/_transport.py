@@ -45,7 +45,9 @@ Raises ConfigurationError if the directory cannot be made."""
 
 
 def _no_directory() -> str:
-    raise ConfigurationError("there is no directory for a socket: give ListenOptions an address")
+    raise ConfigurationError(
+        "no directory for a socket: pass address or get_directory to ListenOptions"
+    )
 
 
 @final

@@ -69,7 +69,7 @@ class UnixTransport(Transport):
 
 def _own(address: Address) -> UnixAddress:
     if not isinstance(address, UnixAddress):
-        raise ConfigurationError(f"{address} is no address of a Unix socket: write unix:/path")
+        raise ConfigurationError(f"{address} is not the address of a Unix socket: use unix:/path")
     return address
 
 
@@ -115,7 +115,7 @@ def _bind_private_socket(
         found = os.stat(path, follow_symlinks=False)
         if stat.S_IMODE(found.st_mode) & ~_PRIVATE_SOCKET_MODE:
             os.unlink(path)
-            raise ConfigurationError(f"this system cannot make {path} private")
+            raise ConfigurationError(f"this system ignores the mode 0600 of the socket {path}")
         sock.listen(LISTEN_BACKLOG)
     except OSError as exc:
         sock.close()

@@ -236,5 +236,5 @@ async def test_s12_whom_an_agent_trusts(tmp_path: Path, given: str) -> None:
                 OfferedAddress(address, server_name="spear.internal"),
                 OfferedAddress(address, server_name="spear.internal", ca=wrong),
             ):
-                with pytest.raises(AuthenticationFailed, match="is not who it should be"):
+                with pytest.raises(AuthenticationFailed, match="is not trusted: "):
                     await serve(Agent(), HostAddresses([offered]), endpoint.secret, INSTANCE)

@@ -631,7 +631,7 @@ async def test_several_hosts_that_are_not_there(worker: Path, tmp_path: Path) ->
     said = run.stderr.decode().splitlines()
     missing = "cannot connect to {}: No such file or directory"
     known = {"memory", "tcp", "unix", *entry_points(group="spear.transports").names}
-    pigeon = f"transport 'pigeon' cannot be used: known are {', '.join(sorted(known))}"
+    pigeon = f"transport 'pigeon' cannot be used: known transports are {', '.join(sorted(known))}"
     assert said[0] == (
         f"spear: process:shop#1: cannot reach the host at {texts[0]}: {missing.format(texts[0])} "
         "[no_listener]"
@@ -651,7 +651,7 @@ async def test_an_address_that_cannot_be_one(worker: Path, tmp_path: Path) -> No
         {**nowhere(tmp_path), "addresses": [{"address": f"tcp:{'x' * 70}:1"}]}, worker
     )
     assert run.returncode == 2
-    assert b"not a host name" in run.stderr
+    assert b"invalid host name" in run.stderr
 
 
 async def test_a_host_that_refuses(worker: Path) -> None:

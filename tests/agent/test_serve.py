@@ -518,7 +518,7 @@ async def test_a_host_that_says_nothing_is_given_up(
 
 async def test_settings_that_cannot_work_are_not_tried_again() -> None:
     addresses = HostAddresses([OfferedAddress("tcp:127.0.0.1:1")], tls=TlsClient())
-    with pytest.raises(ConfigurationError, match="does not speak TLS"):
+    with pytest.raises(ConfigurationError, match="is an address without TLS"):
         await serve(Agent(), addresses, Secret(bytes(32)), INSTANCE)
 
 

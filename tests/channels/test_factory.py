@@ -359,7 +359,7 @@ async def test_a_strategy_and_a_transport_of_ones_own() -> None:
 
 async def test_two_transports_cannot_have_one_name() -> None:
     opening = open_communication_factory(transports=(TcpTransport(), TcpTransport(host="::1")))
-    with pytest.raises(ConfigurationError, match="there are two transports 'tcp'"):
+    with pytest.raises(ConfigurationError, match="two transports have the name or scheme 'tcp'"):
         await opening.__aenter__()
 
 

@@ -321,8 +321,8 @@ def test_the_transports_of_a_runtime(read: Read) -> None:
     [
         ('"unix"', "must be a list of texts"),
         ("[]", "must name at least one transport"),
-        ('["unix", "pigeon"]', "transport 'pigeon' cannot be used: known are "),
-        ('["grpc"]', "transport 'grpc' cannot be used: this release does not have it"),
+        ('["unix", "pigeon"]', "transport 'pigeon' cannot be used: known transports are "),
+        ('["grpc"]', "transport 'grpc' cannot be used: not part of this release"),
         ('["memory"]', "cannot have 'memory': it cannot be reached from other processes"),
         ('["unix", "memory"]', "cannot have 'memory': it cannot be reached from other processes"),
     ],

@@ -169,7 +169,9 @@ async def test_a_listener_that_raises_whatever_it_likes_is_broken(fault: Excepti
             raise fault
 
     listener = Raising("")
-    with pytest.raises(ChannelBroken, match="memory:here cannot accept any more: ") as caught:
+    with pytest.raises(
+        ChannelBroken, match="memory:here can no longer accept connections: "
+    ) as caught:
         await Acceptor().serve(listener, echo)
     assert caught.value.__cause__ is fault
     listener.close()
@@ -312,7 +314,7 @@ async def test_s5_what_a_handler_raises_ends_one_connection(
     assert len(crashes) == (2 if reason is Reason.CRASHED else 0)
     logged = [(each.levelname, each.getMessage()) for each in caplog.records]
     if reason is Reason.LEFT:
-        assert ("DEBUG", "connection 1 from this process left") in logged
+        assert ("DEBUG", "connection 1 from this process ended before authentication") in logged
     else:
         assert ("INFO", f"refused connection 1 from this process: {reason}") in logged
 
@@ -377,7 +379,7 @@ with socket.socket(socket.AF_UNIX) as s:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 async def test_s2_another_users_process_is_refused_before_a_byte_is_read() -> None:
     async def never(connection: IncomingConnection) -> None:
-        raise AssertionError("a handler saw it")
+        raise AssertionError("a handler received the connection")
 
     acceptor = Acceptor()
     with make_private_directory("/tmp") as directory, socket.socket(socket.AF_UNIX) as sock:
@@ -764,7 +766,9 @@ async def test_a_listener_that_breaks_leaves_its_connections_alone(
         await trio.testing.wait_all_tasks_blocked()
         ended.set()
 
-    with pytest.raises(ChannelBroken, match=r"memory:faulty cannot accept any more: .*order") as e:
+    with pytest.raises(
+        ChannelBroken, match=r"memory:faulty can no longer accept connections: .*order"
+    ) as e:
         await Acceptor().serve(Faulty(0, error), linger)
     assert e.value.__cause__ is error
     assert ended.is_set()

@@ -47,8 +47,8 @@ def test_brackets_are_optional_where_nothing_is_ambiguous() -> None:
         ("unix:relative", "absolute path"),
         ("unix:\0abstract", "absolute path"),
         ("unix:/with\0nul", "absolute path"),
-        ("unix:/" + "x" * 107, "has 108 bytes, 1 more"),
-        ("unix:/" + "ü" * 54, "has 109 bytes, 2 more"),
+        ("unix:/" + "x" * 107, "has 108 bytes; at most 107"),
+        ("unix:/" + "ü" * 54, "has 109 bytes; at most 107"),
         ("tcp:", "write host:port"),
         ("tcp:localhost", "write host:port"),
         ("tcp::80", "write host:port"),
@@ -74,7 +74,7 @@ def test_what_is_no_address_is_explained(text: str, complaint: str) -> None:
 
 
 def test_unknown_transports_have_an_error_of_their_own() -> None:
-    with pytest.raises(UnsupportedTransport, match="known are ") as caught:
+    with pytest.raises(UnsupportedTransport, match="known transports are ") as caught:
         parse_address("carrier-pigeon:loft")
     assert caught.value.transport == "carrier-pigeon"
 

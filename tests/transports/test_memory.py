@@ -23,7 +23,7 @@ async def test_connections_arrive_in_order() -> None:
 
 async def test_a_name_belongs_to_one_listener() -> None:
     async with open_memory_listener("here"):
-        with pytest.raises(ConfigurationError, match="memory:here is taken"):
+        with pytest.raises(ConfigurationError, match="memory:here is in use"):
             open_memory_listener("here")
     async with open_memory_listener("here") as successor:
         successor.close()

@@ -103,7 +103,7 @@ def test_transports_of_spear_are_found_by_name_and_by_scheme() -> None:
         assert registry.find(name) is registry.find(name)
         assert registry.find(name).name == name
     assert registry.parse("tls:127.0.0.1:1") == parse_address("tls:127.0.0.1:1")
-    with pytest.raises(UnsupportedTransport, match=r"known are .*memory, .*tcp, .*unix"):
+    with pytest.raises(UnsupportedTransport, match=r"known transports are .*memory, .*tcp, .*unix"):
         registry.find("tls")  # a scheme of tcp
 
 
@@ -115,15 +115,15 @@ def test_a_transport_that_was_given_goes_first(distribution: None) -> None:
 
 
 def test_a_registry_takes_nothing_but_different_transports() -> None:
-    with pytest.raises(ConfigurationError, match="there are two transports 'unix'"):
+    with pytest.raises(ConfigurationError, match="two transports have the name or scheme 'unix'"):
         TransportRegistry((UnixTransport(), UnixTransport()))
-    with pytest.raises(ConfigurationError, match="is no spear"):
+    with pytest.raises(ConfigurationError, match="is not a spear"):
         TransportRegistry((UnixTransport,))  # type: ignore[arg-type]  # the mistake
 
     class Secure(Pigeon):
         schemes = ("tls",)
 
-    with pytest.raises(ConfigurationError, match="there are two transports 'tls'"):
+    with pytest.raises(ConfigurationError, match="two transports have the name or scheme 'tls'"):
         TransportRegistry((TcpTransport(), Secure()))
 
 
@@ -208,7 +208,7 @@ def test_unknown_names_are_told_the_usable_ones(distribution: None) -> None:
     known = "memory, pigeon, tame, tcp, unix"
     # Other installed distributions may be listed between them.
     among = known.replace(", ", ", .*")
-    with pytest.raises(UnsupportedTransport, match=f"known are .*{among}") as caught:
+    with pytest.raises(UnsupportedTransport, match=f"known transports are .*{among}") as caught:
         TransportRegistry().find("dove")
     assert caught.value.transport == "dove"
     assert "absent" not in str(caught.value)
@@ -217,7 +217,7 @@ def test_unknown_names_are_told_the_usable_ones(distribution: None) -> None:
 
 @pytest.mark.parametrize("name", ["grpc", "websocket"])
 def test_names_of_later_releases_are_known(name: str) -> None:
-    with pytest.raises(UnsupportedTransport, match=rf"a later one will, in spearlet\[{name}\]"):
+    with pytest.raises(UnsupportedTransport, match=rf"a later one will provide spearlet\[{name}\]"):
         TransportRegistry().find(name)
-    with pytest.raises(UnsupportedTransport, match="this release does not have it"):
+    with pytest.raises(UnsupportedTransport, match="not part of this release"):
         parse_address(f"{name}:example.org:443")

@@ -245,7 +245,5 @@ async def test_s12_a_certificate_that_an_instance_cannot_trust_is_told(
         transports=(TcpTransport(tls=TlsServer(certificate=certificate)),),
         strategies=processes("tcp"),
     ) as spearlet:
-        with pytest.raises(
-            SpawnFailed, match="is not who it should be: unable to get local issuer"
-        ):
+        with pytest.raises(SpawnFailed, match="is not trusted: unable to get local issuer"):
             await spearlet.deploy(program)
