@@ -13,7 +13,7 @@ def as_failure(error: BaseException) -> Exception:
     """
     if isinstance(error, Exception):
         return error
-    what = f"the handler of progress reports raised {summary_of(error)}"
+    what = f"on_progress raised {summary_of(error)}"
     failure = CallFailed(what, delivered="yes")
     failure.__cause__ = error
     return failure

@@ -60,10 +60,10 @@ class CallOptions:
                 expect_timeout(seconds, name)
         metadata: object = self.metadata
         if metadata is not None and not isinstance(metadata, Mapping):
-            raise InvalidArguments(f"metadata must be a small map, not {metadata!r:.60}")
+            raise InvalidArguments(f"metadata must be a map, not {metadata!r:.60}")
         keywords: object = self.keywords
         if not isinstance(keywords, Mapping) or not all(isinstance(each, str) for each in keywords):
-            raise InvalidArguments(f"keywords must be a map by name, not {keywords!r:.60}")
+            raise InvalidArguments(f"keywords must be a map with text keys, not {keywords!r:.60}")
         _expect_plain_function(self.on_progress)
         for name in ("key", "session"):
             value = getattr(self, name)
@@ -83,10 +83,13 @@ def _expect_plain_function(on_progress: object) -> None:
 
 
 _ADVICE: Final = {
-    "payload_too_large": "; send it in parts, as items, or raise max_message_bytes of spear.HostLimits",
-    "head_too_large": ": metadata and key are too large; send less, or send it as an argument",
+    "payload_too_large": (
+        "; send the data in parts, as items of a stream, or raise max_message_bytes of spear.HostLimits"
+    ),
+    "head_too_large": "; shorten metadata and key, or pass data as an argument",
     "head_not_sendable": (
-        ": metadata has text, bytes, numbers up to 64 bits, booleans, None, lists and maps by text"
+        "; metadata may contain text, bytes, numbers up to 64 bits, booleans, None, lists, and maps with "
+        "text keys"
     ),
 }
 """Advice on arguments and options that the wire refuses, by the code of the error."""

@@ -76,9 +76,7 @@ def decode_result_untrusted(payload: bytes | memoryview, is_cbor: bool) -> Resul
     try:
         return decode_result(payload, is_cbor)
     except TooManyItems as error:
-        message = f"the function gave {error}"
+        message = f"cannot decode the result: {error}"
         raise Rejected(message, code="result_too_large", delivered="yes") from error
     except ValueError as error:
-        raise RemoteProtocolError(
-            f"a result that cannot be decoded: {error}", delivered="yes"
-        ) from error
+        raise RemoteProtocolError(f"cannot decode the result: {error}", delivered="yes") from error

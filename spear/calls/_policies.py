@@ -192,13 +192,13 @@ def make_policy(policy: SchedulingPolicy | PolicyFactory, rng: Random) -> Choice
     except Exception as error:  # raised by the program's factory
         raise _no_policy(policy, f"raises {summary_of(error)}") from error
     if isinstance(made, type) or not is_plain_function(getattr(made, "choose", None)):
-        raise _no_policy(policy, f"makes {made!r:.100}")
+        raise _no_policy(policy, f"returns {made!r:.100}")
     return made
 
 
 def _no_policy(policy: PolicyFactory, fault: str) -> ConfigurationError:
     return ConfigurationError.about(
         "policy",
-        "must be a function that takes a random.Random and makes an object with a plain method "
-        f"choose(candidates, call), and {policy!r:.100} {fault}",
+        "must be a function that takes a random.Random and returns an object with a plain method "
+        f"choose(candidates, call), but {policy!r:.100} {fault}",
     )

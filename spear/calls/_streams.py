@@ -105,8 +105,8 @@ class FunctionStream(metaclass=NoPublicConstructor):
 
     def _why_no_items(self) -> str:
         if self._sends_items:
-            return "no item can be sent any more: the function has ended, or its items have"
-        return f"to send items to it, call it as {self._function}.stream(..., sends_items=True)"
+            return "cannot send more items: the function, or its stream of items, has ended"
+        return f"this call takes no items: use {self._function}.stream(..., sends_items=True)"
 
     async def send_eof(self) -> None:
         """Tell the function that no further item will be sent. A checkpoint."""

@@ -116,7 +116,7 @@ def test_health_checks_that_cannot_be() -> None:
     async def stream():  # type: ignore[no-untyped-def]  # as users write them
         yield 1
 
-    with pytest.raises(ConfigurationError, match="is a stream"):
+    with pytest.raises(ConfigurationError, match="has a `yield`"):
         app.health(stream)
     app.health(Patient().health)
     with pytest.raises(ConfigurationError, match="the agent has a health check already"):

@@ -55,10 +55,10 @@ class Waits:
     ("policy", "fault"),
     [
         (lambda candidates, call: candidates.draw(call), "raises TypeError: .*missing 1 required"),
-        (lambda rng: None, "makes None"),
-        (lambda rng: rng, "makes <random.Random object"),
-        (lambda rng: Last, "makes <class .*Last"),
-        (Waits, "makes <.*Waits object"),
+        (lambda rng: None, "returns None"),
+        (lambda rng: rng, "returns <random.Random object"),
+        (lambda rng: Last, "returns <class .*Last"),
+        (Waits, "returns <.*Waits object"),
     ],
 )
 async def test_a_policy_that_cannot_choose_is_refused_when_it_is_deployed(

@@ -79,13 +79,13 @@ async def test_an_item_that_cannot_travel_is_refused_here() -> None:
             await stream.send({"x": "\ud800"})
         await stream.send_eof()
         assert await stream.result() == 1
-        with pytest.raises(LocalProtocolError, match="total: no item can be sent any more"):
+        with pytest.raises(LocalProtocolError, match="total: cannot send more items"):
             await stream.send(2)
 
 
 async def test_who_did_not_say_so_sends_no_items() -> None:
     async with deployed(Probe().agent) as deployment, deployment.ticks.stream(1) as stream:
-        message = r"call it as ticks\.stream\(\.\.\., sends_items=True\)"
+        message = r"use ticks\.stream\(\.\.\., sends_items=True\)"
         with pytest.raises(LocalProtocolError, match=message):
             await stream.send(1)
         assert await anext(stream) == 0  # the stream itself goes on

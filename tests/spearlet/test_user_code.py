@@ -86,7 +86,7 @@ async def test_what_on_progress_raises_ends_its_own_call(way: Callable[[object],
             await execution.result()
         assert execution.status is ExecutionStatus.FAILED
         if way is exits:
-            assert str(raised.value) == "the handler of progress reports raised SystemExit: 4"
+            assert str(raised.value) == "on_progress raised SystemExit: 4"
         with pytest.raises((SystemExit, Loud, ValueError)):
             await deployment.steps.options(on_progress=way, key="one")(2)
         assert await deployment.echo("still here") == "still here"
