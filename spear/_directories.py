@@ -1,12 +1,12 @@
-"""Temporary directories that do not outlive their owner, even if it is killed.
+"""Temporary directories that are removed after their owner has ended, if need be by another process.
 
 A process owns a directory while it holds the directory's lock (flock): until it releases the lock or
-dies, in whatever way. So a directory whose lock is free is abandoned. A pid would not prove this, because
-containers can share a file system without sharing pids. A process that makes a directory can look for
-abandoned ones beside it, lock them and remove them.
+dies, in whatever way. So a directory whose lock is free is abandoned. A pid would not show whether the
+owner lives, because containers can share a file system without sharing pids. A process that makes a
+directory can look for abandoned ones beside it, lock them and remove them.
 
-A new directory looks abandoned until it is locked. If another process takes it at that moment, the maker
-finds the directory locked or gone, and makes another one.
+A new directory looks abandoned until it is locked. If another process locks or removes it at that moment,
+the owner makes another one.
 
 A leaf module: it imports only Spear's errors and ``_forks``.
 """

@@ -251,7 +251,9 @@ class Agent:
     async def running(
         self, limits: WireLimits = DEFAULT_WIRE_LIMITS, *, debug: bool = False
     ) -> AsyncIterator[None]:
-        """Run the lifespan around the block, in which channels can call the functions.
+        """Run the agent's lifespan, its start-up and shutdown code, around a block.
+
+        Inside the block, channels can call the agent's functions.
 
         A host that runs the agent in its own process uses this method::
 
@@ -261,12 +263,16 @@ class Agent:
             ) as (channel, _):
                 ...
 
-        Blocks may overlap, each with a lifespan of its own. Close the channels before leaving the
-        block. Cancellation also cancels the lifespan.
+        Blocks of one thread may overlap, each with a lifespan of its own. Close the channels before
+        leaving the block. If the block is cancelled, the lifespan's code is cancelled, too.
+
+        Args:
+            limits: the limits of the channels, before the agent's own concurrency is applied to them.
+            debug: whether errors carry tracebacks.
 
         Raises:
             ConfigurationError: the agent already runs in another thread, or a parameter is annotated
-                with a type that can never be sent, or with an undefined name.
+                with a type that Spear cannot encode, or with an undefined name.
         """
         if not self._is_prepared:
             check_annotations(self._service.functions)

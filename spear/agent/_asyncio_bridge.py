@@ -217,9 +217,10 @@ class BridgedCall:
     # -- from asyncio to Trio -----------------------------------------------------------------------
 
     async def run_in_trio(self, function: Callable[[*Ts], Awaitable[T]], *arguments: *Ts) -> T:
-        """Run a Trio function on behalf of the asyncio function, and wait for its result.
+        """Run a Trio function for the asyncio function of this call, and wait for its result.
 
-        Cancelling the asyncio task cancels the Trio function.
+        Cancelling the asyncio task cancels the Trio function. Exceptions of the Trio function are raised
+        here.
 
         Raises:
             NotInCall: the asyncio function of this call has ended.

@@ -19,11 +19,12 @@ def encode_outcome(function: str, value: object, did: str) -> tuple[Payload, boo
 
     Args:
         function: the name of the function.
-        value: the result or item.
-        did: "returned" or "yielded".
+        value: the result, or one yielded item of a stream.
+        did: the verb for the error message: "returned" or "yielded".
 
     Raises:
-        FunctionRaised: the value cannot be sent; the message names its place and type.
+        FunctionRaised: the value cannot be sent, as if the function had raised; the message names the
+            part at fault, its place in the value, and its type.
     """
     if type(value) is bytes:
         return value, False  # the same result as of encode_sendable(), but faster

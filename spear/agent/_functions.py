@@ -159,10 +159,11 @@ class AsyncFunction(RegisteredFunction):
 
 
 class PlainFunction(RegisteredFunction):
-    """A ``def``, which runs in a worker thread. A cancelled call waits until the function has ended.
+    """A function written with plain ``def``, which runs in a worker thread.
 
-    If the function returns a coroutine, like a wrapper of an ``async def``, the coroutine is awaited in
-    Trio. A wrapper that runs the ``async def`` itself, as with ``trio.run``, returns its result.
+    A cancelled call waits until the function has ended, and then discards its result. If the function
+    returns a coroutine, as a wrapper of an ``async def`` does, the coroutine is awaited in Trio. A
+    wrapper that runs the ``async def`` itself, as with ``trio.run``, returns that function's result.
     """
 
     __slots__ = ()

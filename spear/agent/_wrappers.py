@@ -1,16 +1,18 @@
 """The arguments that callers pass to a decorated function.
 
-A wrapper made by ``functools.wraps`` looks like the wrapped function, but may take other arguments. Only
-the source of the wrapper shows its arguments, and this module reads only the plain case::
+A wrapper made by ``functools.wraps`` looks like the wrapped function, but may take different arguments.
+Which ones can be seen only in the source code of the wrapper. This module understands one pattern, the
+*plain case*::
 
     @functools.wraps(function)
     async def wrapper(user, *args, **kwargs):
         return await function(DATABASE, user, *args, timeout=5, **kwargs)
 
-In the plain case, all calls of ``function`` are the same, and ``args`` and ``kwargs`` appear nowhere else
-in the wrapper. Callers then pass the parameters of the wrapper (``user``) and the parameters of
-``function`` that the wrapper does not supply. Every other wrapper with ``*args`` or ``**kwargs`` is
-uncertain: arguments that fit ``function`` are converted, and all others reach the wrapper unchanged.
+In the plain case, every call of ``function`` in the wrapper is written with the same arguments, and
+``args`` and ``kwargs`` appear nowhere else. Callers then pass the parameters of the wrapper (``user``)
+and the parameters of ``function`` that the wrapper does not supply. The parameters of any other wrapper
+with ``*args`` or ``**kwargs`` are unknown: if the arguments of a call fit ``function``, they are converted
+to its annotated types; otherwise the wrapper receives them as they came.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Choice policies: which of the instances that have a free slot gets the next call.
 
-A policy sees candidates and the attributes of the call, but no queues, starts or losses. A candidate is
-the instance of a replica.
-No other task runs between the policy's choice and the start of the call: a candidate that has a free slot
-when the policy chooses it has one when the call starts.
+A policy sees candidates and the attributes of the call, but neither the queue nor replicas that are
+starting or have died. A candidate is the instance that a replica runs at present, and a free slot is its
+room for one more call. No other task runs between the policy's choice and the start of the call, so the
+slot is still free then.
 """
 
 from __future__ import annotations

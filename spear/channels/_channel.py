@@ -517,10 +517,10 @@ class CommunicationChannel:
         return broken
 
     def _on_frames(self, frames: list[Frame]) -> None:
-        """Act on frames in their order. Raises RemoteProtocolError at the first that breaks a rule.
+        """Act on frames in their order. Raises RemoteProtocolError at the first that breaks the protocol.
 
-        After any exception, the calls of the remaining frames are still open, and end with the
-        channel.
+        After any exception, the remaining frames are not handled. Their calls stay open, and end with
+        the channel.
         """
         self._heartbeat.heard = now = self._clock()
         counters, connection = self._counters, self.connection

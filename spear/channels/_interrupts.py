@@ -1,13 +1,13 @@
-"""Protection from Ctrl-C: marks where KeyboardInterrupt may be raised, and where it has to wait.
+"""Decorators that mark where Ctrl-C may raise KeyboardInterrupt, and where the exception has to wait.
 
-Trio raises KeyboardInterrupt between any two steps of unprotected code. Inside Spear an interrupt would
-leave a task registered that no longer waits, or a slot that is never freed. Spear is therefore
+Trio raises KeyboardInterrupt between any two steps of unprotected code. Inside Spear an interrupt could
+leave a registration for a task that no longer waits, or a slot that is never freed. Spear is therefore
 protected (:func:`trio.lowlevel.enable_ki_protection`): Trio raises the interrupt at the main task's next
 checkpoint instead.
 
-Trio goes by the innermost function on the stack that is marked. It is enough to mark the entry points:
-public methods, public blocks, and the functions that tasks begin with. Callables of the user are marked
-as unprotected, by :func:`call_unprotected`, so that Ctrl-C ends a loop in them.
+Trio goes by the innermost marked function on the stack. It is enough to mark the entry points: public
+methods, public context managers, and the functions that tasks begin with. Callables of the user are
+marked as unprotected, by :func:`call_unprotected`, so that Ctrl-C can interrupt an endless loop in them.
 """
 
 from __future__ import annotations

@@ -89,10 +89,12 @@ def expect_strategy(runtime: str, strategy: object) -> None:
 def read_strategies(
     given: Mapping[str, CommunicationStrategy] | None,
 ) -> dict[str, CommunicationStrategy]:
-    """Return the strategies that a program gives to a host, by the names of runtimes.
+    """Check the strategies that a program passes to a host, and return them as a dict by runtime name.
+
+    The dict is empty for None.
 
     Raises:
-        ConfigurationError: a value is not a strategy, or a key cannot be the name of a runtime.
+        ConfigurationError: a value is not a strategy, or a key is not a valid name of a runtime.
     """
     if given is None:
         return {}

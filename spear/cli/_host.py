@@ -47,8 +47,8 @@ def run_host(loaded: Loaded, load: LoadConfiguration, *, as_json: bool) -> int:
 
     Args:
         loaded: the configuration.
-        load: reads the configuration again.
-        as_json: whether to print the announcement as a line of JSON.
+        load: reads the configuration again, after SIGHUP or ``spear reload``.
+        as_json: whether the line with the address, printed at the start, is JSON.
     """
     own_all_children()
     settings = loaded.configuration.spearlet

@@ -95,11 +95,11 @@ def read_all(file: BinaryIO, name: str) -> bytes:
 
 
 def read_input() -> bytes:
-    """Return all of standard input.
+    """Return all of standard input as bytes.
 
     Raises:
         ConfigurationError: standard input is closed, or cannot be read.
-        InvalidArguments: the input is too large for a call.
+        InvalidArguments: the input is larger than the arguments of a call may be.
     """
     if sys.stdin is None:  # descriptor 0 may belong to another file by now
         raise ConfigurationError("standard input, which - stands for, is closed")

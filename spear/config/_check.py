@@ -1,6 +1,7 @@
-"""Check whether a configuration can be used on this machine: whether files exist and programs can run.
+"""Check whether a configuration can be used on this machine: files exist, and programs are executable.
 
-Faults that appear only at start-up, such as a module that raises when imported, are not found here.
+Nothing is started. So errors that appear only at start-up, such as a module that raises when it is
+imported, are not found here.
 """
 
 from __future__ import annotations

@@ -242,10 +242,10 @@ def _keys_below(known: Mapping[str, object]) -> dict[str, str]:
 
 
 def build(make: type[T], values: Mapping[str, object], path: KeyPath, faults: Faults) -> T:
-    """Return ``make(**values)``; values that it refuses become faults and are left out.
+    """Return ``make(**values)``, without the values that ``make`` refuses; add those to ``faults``.
 
-    ``make`` raises ConfigurationError for one value at a time, and its ``key`` names the value. Without
-    values ``make`` never raises.
+    ``make`` must raise ConfigurationError for one value at a time, with the value's name as the error's
+    ``key``. ``make()``, called without arguments, must not raise.
     """
     left = dict(values)
     while left:

@@ -144,20 +144,21 @@ class ReplicaPool:
     async def wait_for_capacity(
         self, call: CallAttributes, deadline: float, *, is_accepted: bool = False
     ) -> Choice:
-        """Wait for a replica with a free slot. A checkpoint.
+        """Wait for a replica with a free slot, and return its instance and target. Always a checkpoint.
 
-        The caller has to start its call before it waits for anything else.
+        The slot is not reserved: the caller must start the call before its next checkpoint.
 
         Args:
             call: the call.
             deadline: when the caller gives up, in Trio's time.
-            is_accepted: whether the call was submitted before; then a closed pool does not reject it.
+            is_accepted: whether the call was accepted by ``submit``; it may then still wait in a closed
+                pool.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full: too many calls wait already.
             DeadlineExceeded: no slot became free in time.
-            Rejected: the deployment is being stopped.
-            WorkerDied: the pool has no replica, and none is to be expected.
+            Rejected: the pool is closed, because the deployment is being stopped.
+            WorkerDied: the pool has no replica, and none will be started.
         """
         await trio.lowlevel.checkpoint()
         if self._verdict is not None:

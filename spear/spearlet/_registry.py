@@ -34,14 +34,14 @@ _Index: TypeAlias = "dict[str, tuple[tuple[Deployment, str], ...]]"
 @final
 @protected_class
 class DeploymentRegistry:
-    """A registry of the deployments and calls of one spearlet.
+    """A registry of the deployments and calls of one spearlet, the host.
 
     Attributes:
         deployments: the deployments, by name.
-        executions: the submitted calls.
-        outcomes: the outcomes of calls with keys.
-        instruments: the instruments that are notified of every call.
-        is_open: whether new submitted calls are accepted.
+        executions: the calls made with ``submit``, running and recently ended ones.
+        outcomes: the outcomes of calls with an idempotency key.
+        instruments: Spear's own :class:`Instrument` objects, which are notified of every call.
+        is_open: whether further calls can be submitted.
     """
 
     def __init__(self, limits: HostLimits, nursery: trio.Nursery, instruments: Instruments) -> None:

@@ -176,7 +176,8 @@ async def check_channel_with_bad_batches(
         slack_seconds: seconds that a call may end after its deadline; near zero for a virtual clock.
 
     Raises:
-        AssertionError: a call got another call's answer, or lost its own; a note lists the batch.
+        AssertionError: a call got another call's answer, or lost its own; a note on the exception
+            lists the batch.
         trio.TooSlowError: a call did not end.
     """
     for life in range(lives):

@@ -19,7 +19,7 @@ async def check_channel(open_pair: OpenPair) -> None:
     Each case opens a pair of its own, so that it starts from a known state.
 
     Raises:
-        AssertionError: the channel fails a case; a note names the case.
+        AssertionError: the channel fails a case; a note on the exception names it.
         trio.TooSlowError: a case hangs.
     """
     for name, case in CHANNEL_CASES.items():

@@ -44,10 +44,10 @@ PEER_CASES: Final[dict[str, PeerCase]] = {}
 
 
 async def check_channel_with_bad_peers(open_raw: OpenRaw) -> None:
-    """Run all of :data:`PEER_CASES` with pairs that ``open_raw`` opens.
+    """Run all of :data:`PEER_CASES` against channels whose peers break the protocol.
 
     Raises:
-        AssertionError: the channel fails a case; a note names the case.
+        AssertionError: the channel fails a case; a note on the exception names it.
         trio.TooSlowError: a case hangs.
     """
     for name, case in PEER_CASES.items():

@@ -6,9 +6,9 @@ listener, like any agent in the host's process. The host accepts from a :class:`
 
 Invariants:
 
-* Bytes arrive in order, unchanged, and once. A fault changes only when they arrive, and whether.
+* A fault can delay or lose bytes. Bytes that arrive do so in order, unchanged, and once.
 * No byte that a site sends after :meth:`Site.crash` arrives.
-* Every delay is drawn from one generator, in the order in which the scheduler runs the links.
+* Every delay is drawn from one random number generator, in the order in which the links run.
 """
 
 from __future__ import annotations

@@ -95,13 +95,14 @@ class SimulationReport:
 
 @final
 class Simulation(metaclass=NoPublicConstructor):
-    """A spearlet, its instances and its network, under one seed. Made by :func:`simulate`.
+    """A host, its instances and its network, driven by one seed. Made by :func:`simulate`.
 
     Attributes:
         seed: the seed of all random choices.
-        rng: a random generator for the program's own use.
+        rng: a random number generator for the program, the function that is passed to :func:`simulate`.
         spearlet: the host, open until the program returns.
-        notes: the notes so far: (instance or "" for the program, values).
+        notes: what the program and the instances have recorded with :meth:`note`, as pairs of the
+            instance's name ("" for the program) and the values.
     """
 
     def __init__(self, seed: int) -> None:
@@ -254,12 +255,13 @@ class Simulation(metaclass=NoPublicConstructor):
         """Inject random faults into random instances until cancelled. Cancelling ends all faults.
 
         Args:
-            faults: names of the methods to draw from: "delay", "drop", "cut", "partition", "freeze" and
-                "crash".
-            pause_seconds: least and most seconds between two faults.
-            fault_seconds: least and most seconds of a lasting fault. The limits decide the consequences:
-                an instance that is silent for longer than its heartbeats allow is killed. Of overlapping
-                faults of one instance, the first to end may end the others.
+            faults: names of methods of this class, from which each fault is drawn: "delay", "drop",
+                "cut", "partition", "freeze" and "crash".
+            pause_seconds: least and most seconds between the starts of two faults.
+            fault_seconds: least and most seconds of a fault other than "cut" and "crash". The host's
+                wire limits decide what a fault leads to: an instance that is silent for longer than its
+                heartbeats allow is killed. If faults of one instance overlap, all of them may end when
+                the first one does.
 
         Raises:
             ConfigurationError: ``faults`` is empty or has an unknown name.

@@ -46,7 +46,7 @@ async def check_streams(open_streams: OpenStreams) -> None:
     """Run all of :data:`STREAM_CASES` with pairs that ``open_streams`` opens.
 
     Raises:
-        AssertionError: the streams fail a case; a note names the case.
+        AssertionError: the streams fail a case; a note on the exception names it.
         trio.TooSlowError: a case hangs.
     """
     for name, case in STREAM_CASES.items():

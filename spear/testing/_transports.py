@@ -52,8 +52,8 @@ class TransportSubject:
 
     Args:
         transport: the transport under test.
-        get_directory: returns the path of a private directory.
-        tls: TLS settings of connections; None for the settings that the listener provides.
+        get_directory: returns the path of a directory that only this user can enter.
+        tls: TLS settings of the connecting side; None to use the settings that each listener provides.
     """
 
     transport: Transport
@@ -165,11 +165,11 @@ async def check_transport(transport: Transport, *, tls: TlsClient | None = None)
     :meth:`TransportSubject.open_channels` to :func:`check_channel`.
 
     Args:
-        transport: the transport under test; its listeners must choose their own addresses.
-        tls: TLS settings of connections; None for the settings that the listeners provide.
+        transport: the transport under test; its listeners must not need an address to listen.
+        tls: TLS settings of the connecting side; None to use the settings that each listener provides.
 
     Raises:
-        AssertionError: the transport fails a case; a note names the case.
+        AssertionError: the transport fails a case; a note on the exception names it.
         trio.TooSlowError: a case hangs.
     """
     with ExitStack() as stack:

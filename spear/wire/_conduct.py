@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 @final
 class PeerConduct:
-    """The counters for one connection's peer. Methods raise RemoteProtocolError after too many strikes.
+    """The counts of a peer's offences on one connection, called strikes.
+
+    Methods raise RemoteProtocolError after too many of them.
 
     Args:
-        limits: the limits of this end.
-        is_trusted: whether the peer is exempt from counting.
+        limits: the limits of this side.
+        is_trusted: whether the peer's offences are ignored.
 
     Attributes:
-        controls: rate limit for control frames: heartbeats, signals, small portions of credit and the
-            like.
+        controls: the limiter for control frames: heartbeats, SIGNAL frames, grants of little credit and
+            the like.
     """
 
     __slots__ = (

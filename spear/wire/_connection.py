@@ -342,11 +342,11 @@ class Connection:
     # -- calls that the peer makes ----------------------------------------------------------------
 
     def respond(self, call: CalleeSide, payload: Payload, flags: int, micros: int) -> None:
-        """Send the result, the final frame of a call; without the payload if the call was cancelled.
+        """Send the final frame of a call, with its result, or without a payload if it was cancelled.
 
         Raises:
-            LocalProtocolError: the call has had its final frame; or the payload is too large for the
-                peer, and the call is still open.
+            LocalProtocolError: the final frame was already sent; or the payload is too large for the
+                peer, in which case the call stays open.
         """
         if call.state is _CANCELLING:
             payload = b""

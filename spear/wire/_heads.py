@@ -78,10 +78,10 @@ def _check_depth(value: object, levels: int) -> None:
 
 
 def decode_head_untrusted(data: bytes) -> dict[str, HeadValue]:
-    """Decode ``data``, which must be exactly one map.
+    """Decode the head of a peer's frame: exactly one CBOR map with text keys; return it as a dict.
 
     Raises:
-        ValueError: ``data`` is something else; the message says what.
+        ValueError: ``data`` is not such a map, or has bytes behind the map.
     """
     end = skip_item_untrusted(data, 0)
     if end != len(data):

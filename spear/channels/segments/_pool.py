@@ -44,14 +44,14 @@ class PooledSegment:
 
 @final
 class SegmentPool:
-    """A pool of the segments for one peer.
+    """A pool of shared-memory segments that are used again and again for one peer.
 
     Args:
-        limits: the limits of this end.
-        timers: free segments that stay unused for ``segment_pool_seconds``.
+        limits: the limits of this side.
+        timers: runs the timer that closes segments which were not used for ``segment_pool_seconds``.
 
     Attributes:
-        kept_bytes: bytes of all segments, in use or not.
+        kept_bytes: total size of all segments in bytes, whether in use or not.
     """
 
     __slots__ = ("_asked", "_idle", "_is_trimming", "_limits", "_timers", "kept_bytes")

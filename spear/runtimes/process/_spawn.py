@@ -37,16 +37,19 @@ _F_SETSIG: Final = 10  # from <fcntl.h>, because Python's fcntl lacks it
 
 @final
 class Plumbing:
-    """A set of pipes for one process. All are closed on exec except the ones that Popen passes on.
+    """The pipes between a host and one child process. All are close-on-exec but those given to Popen.
+
+    The *lifeline* is a pipe whose end kills the child when the host dies. The *gate* is a pipe from which
+    a launcher (``_gate``) reads a line before it runs the program.
 
     Attributes:
-        lifeline: the process's end of the lifeline; the descriptor has the same number in the process.
+        lifeline: the child's end of the lifeline; the descriptor has the same number in the child.
         lifeline_end: the host's end of the lifeline.
-        stdout, stderr: the process's ends of the output pipes.
+        stdout, stderr: the child's ends of the output pipes.
         outputs: the host's ends of the output pipes.
-        gate: standard input: the launcher's end of the gate, the lifeline, or ``subprocess.DEVNULL``.
-        gate_end: the host's end of the gate, if there is a launcher (see ``_gate``).
-        handed_on: descriptors that the process inherits under the same numbers.
+        stdin: the child's standard input: the gate, the lifeline, or ``subprocess.DEVNULL``.
+        gate_end: the host's end of the gate, if there is a launcher.
+        handed_on: the ``pass_fds`` of Popen: the lifeline, unless it is the standard input.
     """
 
     def __init__(
@@ -68,12 +71,12 @@ class Plumbing:
         self.stdout, self.stderr = (
             self._output(ours, theirs, book.tail(stream)) for stream in ("stdout", "stderr")
         )
-        self.gate: int = self.lifeline if reads_lifeline else subprocess.DEVNULL
+        self.stdin: int = self.lifeline if reads_lifeline else subprocess.DEVNULL
         self.gate_end: int | None = None
         self.handed_on = () if reads_lifeline else (self.lifeline,)
         if has_gate:
-            self.gate, self.gate_end = _pipe()
-            theirs.callback(close, self.gate)
+            self.stdin, self.gate_end = _pipe()
+            theirs.callback(close, self.stdin)
             theirs.callback(_hang_up, self.gate_end, guard)
             guard.watch(self.gate_end)
 
@@ -134,7 +137,7 @@ async def spawn(
         return await trio.to_thread.run_sync(
             lambda: subprocess.Popen(  # noqa: S603  # no shell, and the command is its owner's
                 command,
-                stdin=plumbing.gate,
+                stdin=plumbing.stdin,
                 stdout=plumbing.stdout,
                 stderr=plumbing.stderr,
                 env=environment,

@@ -126,7 +126,7 @@ async def test_a_guard_knows_of_a_process_before_it_starts_and_lets_it_wait_for_
                 book = LogBook(InstanceId("process", "late", 1), HostLimits(), None)
                 plumbing = Plumbing(ours, theirs, book, guard, has_gate=True)
                 await until(lambda: guards(os.getpid())[pid] == before + 2)
-                readers = [os.dup(plumbing.lifeline), os.dup(plumbing.gate)]
+                readers = [os.dup(plumbing.lifeline), os.dup(plumbing.stdin)]
                 for reader in readers:
                     waiting.callback(os.close, reader)
                 theirs.close()
