@@ -11,8 +11,8 @@ Which ones can be seen only in the source code of the wrapper. This module under
 In the plain case, every call of ``function`` in the wrapper is written with the same arguments, and
 ``args`` and ``kwargs`` appear nowhere else. Callers then pass the parameters of the wrapper (``user``)
 and the parameters of ``function`` that the wrapper does not supply. The parameters of any other wrapper
-with ``*args`` or ``**kwargs`` are unknown: if the arguments of a call fit ``function``, they are converted
-to its annotated types; otherwise the wrapper receives them as they came.
+with ``*args`` or ``**kwargs`` are unknown: if the arguments of a call fit ``function``, they are
+converted to its annotated types; otherwise the wrapper receives them as they came.
 """
 
 from __future__ import annotations
