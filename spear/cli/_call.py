@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION: Final = """\
-Start a function in a process of its own, call it, print the result, stop.
+Start a function in a separate process, call it, print the result, and stop.
 
-The result goes to standard output: bytes as they are, everything else as JSON, the items of a stream
-one by one as they come. What the function itself prints or logs goes to standard error."""
+The result is written to standard output: bytes unchanged, any other value as JSON, the items of a stream
+one by one as they arrive. Whatever the function prints or logs is written to standard error."""
 
 EPILOG: Final = """\
-"spear call FILE.py:FUNCTION --help" says how a function is called, "spear call FILE.py" what functions
-there are.
+"spear call FILE.py:FUNCTION --help" shows the signature of a function, "spear call FILE.py --help" the
+signatures of all functions.
 
-The function runs in this directory (in a temporary one, if this one has been removed). Of the
-environment it gets HOME, LANG, LANGUAGE, PATH, TMPDIR, TZ, LC_*, and what --env names.
+The function runs in the current directory (or in a temporary one, if the current one has been removed).
+It gets the environment variables HOME, LANG, LANGUAGE, PATH, TMPDIR, TZ, LC_*, and those of --env.
 
 examples:
   spear call shop.py:price tea --currency GBP
@@ -68,19 +68,21 @@ def define_call(parser: CommandParser) -> None:
     parser.describe(
         usage=USAGE, description=DESCRIPTION, epilog=ARGUMENTS_HELP + EPILOG + describe_statuses()
     )
-    parser.add("--replicas", type=whole, default=1, metavar="N", help="processes to start")
+    parser.add(
+        "--replicas", type=whole, default=1, metavar="N", help="number of processes to start"
+    )
     parser.add(
         "--timeout",
         type=number,
         default=math.inf,
         metavar="SECONDS",
-        help="for the call (default: as long as it takes)",
+        help="timeout of the call (default: no timeout)",
     )
     parser.add(
         "--env", action="append", default=[], metavar="NAME[=VALUE]",
-        help="a variable for the function, with this value or the one that it has here",
+        help="environment variable of the function; without =VALUE, its present value is passed",
     )  # fmt: skip
-    parser.add("--verbose", action="store_true", help="show the life of the call")
+    parser.add("--verbose", action="store_true", help="log the steps of the call")
     parser.add("--debug", action="store_true", help="show the function's tracebacks")
     parser.add(
         "words",
@@ -177,8 +179,10 @@ async def _describe(deployment: Deployment, call: CallCommand, output: StandardO
     functions = [deployment.function(name) for name in names]
     lines = [await _usage(each) or each.name for each in functions]
     if not call.wants_help:
-        has = "\n  ".join(["it has", *lines]) if lines else "it has none"
-        raise ConfigurationError(f"{call.target!r} does not say which function to call; {has}")
+        if not lines:
+            raise ConfigurationError(f"{call.target!r} has no functions")
+        known = "\n  ".join(["its functions are", *lines])
+        raise ConfigurationError(f"{call.target!r} names no function; {known}")
     await output.write("".join(f"{line}\n" for line in lines).encode())
 
 
@@ -198,7 +202,8 @@ def _settings(call: CallCommand) -> RuntimeSettings:
         changes["environment"] = call.environment
     elif call.environment:
         raise ConfigurationError(
-            f"--env: instances of the runtime {runtime.name!r} have no environment variables",
+            f"--env is not supported: instances of the runtime {runtime.name!r} have no environment "
+            "variables",
             key="environment",
             code="no_environment",
         )

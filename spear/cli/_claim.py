@@ -28,11 +28,11 @@ MAX_PATH_BYTES: Final = 107
 
 def check_place(path: str) -> None:
     """Raise ConfigurationError if no host can listen at a path: it is too long, or not a socket."""
-    too_many = len(os.fsencode(path)) - MAX_PATH_BYTES
-    if too_many > 0:
+    length = len(os.fsencode(path))
+    if length > MAX_PATH_BYTES:
         raise ConfigurationError(
-            f"{path} is too long for a socket, by {too_many} bytes: choose another path with "
-            "--control-socket"
+            f"{path} is {length} bytes long; at most {MAX_PATH_BYTES} are allowed for a socket: choose "
+            "another path with --control-socket"
         )
     if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise ConfigurationError(
@@ -85,7 +85,8 @@ def _lock(path: str, directory: str) -> int:
             if not stat.S_ISREG(status.st_mode) or status.st_size:
                 os.close(lock)
                 raise ConfigurationError(
-                    f"{path}.lock is not a lock of a spearlet: choose another path with --control-socket"
+                    f"{path}.lock is not the lock file of a spearlet: choose another path with "
+                    "--control-socket"
                 )
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock), os.stat(f"{path}.lock")):
@@ -94,13 +95,14 @@ def _lock(path: str, directory: str) -> int:
             os.close(lock)
             name = os.path.basename(path).removesuffix(".sock")
             raise ConfigurationError(
-                f"a spearlet listens at {path} already: call this one something else than {name!r} "
-                "with --name"
+                f"a spearlet already listens at {path}: choose another name than {name!r} with --name"
             ) from None
         except FileNotFoundError:
             pass
         os.close(lock)
-    raise ConfigurationError(f"whatever is made in {directory} is taken away")
+    raise ConfigurationError(
+        f"cannot lock {path}.lock: the file was removed during each of {ATTEMPTS} attempts"
+    )
 
 
 def _remove_abandoned(path: str) -> None:

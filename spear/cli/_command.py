@@ -46,12 +46,12 @@ class CallCommand:
 def understand(options: argparse.Namespace) -> CallCommand:
     """Build the command from argparse's options and unparsed words. Raises ConfigurationError."""
     parser: CommandParser = options.command_parser
-    words = read_words(options, "say what to call: spear call FILE.py:FUNCTION")
+    words = read_words(options, "no function was given: use spear call FILE.py:FUNCTION")
     target, function = split_call(words.target)
     if not target:
-        parser.error(f"{words.target!r} does not say which file: write FILE.py:FUNCTION")
+        parser.error(f"{words.target!r} names no file: use FILE.py:FUNCTION")
     if not options.timeout > 0:
-        parser.error("--timeout must be more than 0 seconds")
+        parser.error(f"--timeout must be more than 0 seconds, not {options.timeout:g}")
     positional, keywords = ([], {}) if words.wants_help or not function else words.arguments()
     return CallCommand(
         target=target,
@@ -77,5 +77,7 @@ def read_variable(text: str, usage: str) -> tuple[str, str]:
     if equals:
         return name, value
     if name not in os.environ:
-        raise ConfigurationError(f"--env {name}: there is no such variable; write {name}=VALUE")
+        raise ConfigurationError(
+            f"--env {name}: the environment has no such variable; use --env {name}=VALUE"
+        )
     return name, os.environ[name]

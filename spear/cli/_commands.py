@@ -7,16 +7,16 @@ if TYPE_CHECKING:
     from typing import Final
 
 COMMANDS: Final[dict[str, str]] = {
-    "call": "start a function in a process of its own, call it, print the result",
-    "serve": "host functions until told to stop",
+    "call": "start a function in a separate process, call it, and print the result",
+    "serve": "host functions until a signal or an operator stops the host",
     "invoke": "call a function of a running host",
-    "result": "what a call has returned that nobody waited for; its state, and its end",
-    "ps": "what runs on a host",
-    "top": "watch a host live",
-    "logs": "what instances write",
-    "scale": "change how many instances a deployment has",
-    "restart": "replace the instances of deployments, without a gap",
+    "result": "show the result or the status of a submitted call, or cancel it",
+    "ps": "show the deployments, functions and instances of a host",
+    "top": "show live statistics of a host",
+    "logs": "show the output of instances",
+    "scale": "change the number of instances of a deployment",
+    "restart": "replace the instances of deployments, one after the other",
     "stop": "stop deployments",
-    "drain": "let what runs finish, then stop a host",
-    "completion": "what makes a shell complete these commands",
+    "drain": "finish the running calls, then stop a host",
+    "completion": "print a script that makes a shell complete these commands",
 }

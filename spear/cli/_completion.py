@@ -57,9 +57,9 @@ complete -c spear -a '(__spear_complete)'
 }
 
 EPILOG: Final = """\
-to have it always:
+to enable completion permanently:
   bash   echo 'eval "$(spear completion bash)"' >> ~/.bashrc
-  zsh    echo 'eval "$(spear completion zsh)"' >> ~/.zshrc     (behind compinit)
+  zsh    echo 'eval "$(spear completion zsh)"' >> ~/.zshrc     (after compinit)
   fish   spear completion fish > ~/.config/fish/completions/spear.fish
 """
 
@@ -73,7 +73,7 @@ def define_completion(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     parser.parser.epilog = EPILOG
     parser.parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add("shell", nargs="?", choices=sorted(SHELLS), help="whose")
+    parser.add("shell", nargs="?", choices=sorted(SHELLS), help="the shell")
     parser.add("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parser.set_run(run_completion)
 
@@ -86,7 +86,7 @@ def run_completion(options: argparse.Namespace) -> int:
         for each in candidates(words, options.parser_of):
             say(each)
     elif options.shell is None:
-        options.command_parser.error("say which shell: bash, fish or zsh")
+        options.command_parser.error("no shell was given: use bash, fish or zsh")
     else:
         say(SHELLS[options.shell].removesuffix("\n"))
     return 0

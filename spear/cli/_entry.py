@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = load(words)
     except OSError as error:  # no file descriptor is left for reading modules
         if sys.stderr is not None:
-            sys.stderr.write(f"spear: the system refuses: {error}\n")
+            sys.stderr.write(f"spear: operating system error: {error}\n")
         return os.EX_OSERR
     finally:
         _exchange(signal.SIG_DFL, signal.default_int_handler)

@@ -62,7 +62,9 @@ class ErrorLines(logging.Handler):
     def finish(self) -> None:
         """Wait until all lines are written, or until none is read for ``patience_seconds``."""
         if self._left_out:
-            self._lines.put(f"spear: {self._left_out} more lines, which nobody was there to read")
+            self._lines.put(
+                f"spear: {self._left_out} more lines were dropped: they were not read in time"
+            )
         self._lines.put(None)
         written = -1
         while self._thread.is_alive() and written != self._written:

@@ -77,7 +77,7 @@ def failure_of(status: int, kind: str, body: bytes, headers: Mapping[str, str]) 
         content = None
     error = content.get("error") if isinstance(content, dict) else None
     if not isinstance(error, dict):
-        return SpearError(f"the host answers {status}, and does not say why", delivered="maybe")
+        return SpearError(f"the host responded with {status} and no reason", delivered="maybe")
     return failure_from(error, status, headers)
 
 
@@ -104,7 +104,7 @@ def _failure(
     error: Mapping[str, object], status: int, headers: Mapping[str, str] | None
 ) -> SpearError:
     kind = str(error.get("kind"))
-    message = str(error.get("message") or f"the host answers {status} {kind}")
+    message = str(error.get("message") or f"the host responded with {status} {kind}")
     delivered = _DELIVERED.get(error.get("delivered"), "maybe")
     tail = _text(error, "stderr_tail")
     match kind:
@@ -129,12 +129,12 @@ def _failure(
             return Overloaded(f"{message}{later}", delivered="no")
         case "Unauthorized":
             return ConfigurationError(
-                f"{message}; say the host's token with --token-file FILE or SPEAR_TOKEN"
+                f"{message}; pass the host's token with --token-file FILE or SPEAR_TOKEN"
             )
         case "Forbidden" | "BadRequest" | "TooLarge":
             return ConfigurationError(message)
         case "NoSuchPath":
-            return NoSuchPath(f"{message}: the host is of another version than this command")
+            return NoSuchPath(f"{message}; the host may have another version than this command")
     return _PLAIN.get(kind, SpearError)(message, delivered=delivered)
 
 

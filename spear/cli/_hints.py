@@ -9,12 +9,12 @@ from typing import Final
 from spear._errors import InvalidArguments
 from spear._signatures import parse_signature_untrusted
 
-_BYTES: Final = "@FILE stands for the bytes of a file, - for standard input"
-_QUOTES: Final = "text that could be JSON needs quotes of its own: '\"7\"'"
+_BYTES: Final = "pass the bytes of a file as @FILE, or those of standard input as -"
+_QUOTES: Final = "text that is valid JSON needs extra quotes: '\"7\"'"
 
 # Hints about shell quoting: (expected type, received types, hint).
 _HINTS: Final = (
-    ("bool", ("str",), "write true or false, as in --loud true"),
+    ("bool", ("str",), "pass true or false, as in --loud true"),
     ("str", ("int", "float", "bool", "None", "list", "dict"), _QUOTES),
     ("bytes", ("str",), _BYTES),
 )
@@ -42,7 +42,7 @@ def _hints(error: InvalidArguments, usage: str, options: Iterable[str]) -> Itera
     if signature is None:
         return
     if error.code == "too_many_arguments" and signature.takes_items:
-        yield "hint: a command line sends no items: what takes Items is called by a program, or over HTTP"
+        yield "hint: a command line cannot send items: call this function from a program, or over HTTP"
     for option in options:
         if option.replace("-", "_") in {each.name for each in signature.parameters}:
-            yield f"hint: --{option} was taken for spear's own; behind a -- it is the function's"
+            yield f"hint: --{option} is an option of spear; put it after -- to pass it to the function"

@@ -146,7 +146,7 @@ class _Host:
                 if self._ending.is_set():
                     break
                 self._ending.set()
-        logger.warning("a second signal: ending at once")
+        logger.warning("received a second signal; stopping at once")
         scope.cancel()
 
     async def _reload(self, reloader: Reloader) -> None:

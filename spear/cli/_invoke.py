@@ -36,7 +36,8 @@ USAGE: Final = "spear invoke [options] NAME [argument | --name value ...]"
 DESCRIPTION: Final = "Call a function of a running host, and print the result as `spear call` does."
 
 EPILOG: Final = """\
-NAME is that of a function, or DEPLOYMENT.FUNCTION if several have it; "spear ps" shows them.
+NAME is the name of a function, or DEPLOYMENT.FUNCTION if several deployments have a function of that
+name; "spear ps" lists the functions.
 
 examples:
   spear invoke price tea --currency GBP
@@ -55,11 +56,15 @@ def define_invoke(parser: CommandParser) -> None:
     )
     define_host(parser)
     parser.add(
-        "--timeout", type=number, metavar="SECONDS", help="for the call (default: the deployment's)"
-    )
-    parser.add("--key", help="names what the call does: the same again gives the same outcome")
+        "--timeout", type=number, metavar="SECONDS",
+        help="timeout of the call (default: that of the deployment)",
+    )  # fmt: skip
+    parser.add("--key", help="idempotency key: calls with the same key run once, with one outcome")
     parser.add("--session", help="calls of one session go to the same instance")
-    parser.add("--async", action="store_true", help="do not wait: print the id, for spear result")
+    parser.add(
+        "--async", action="store_true",
+        help="submit the call, print its id for spear result, and do not wait",
+    )  # fmt: skip
     parser.add(
         "words", nargs=argparse.REMAINDER, metavar="NAME ...", help="the function and its arguments"
     )
@@ -69,9 +74,11 @@ def define_invoke(parser: CommandParser) -> None:
 def run_invoke(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     with long_integers():
-        words = read_words(options, "say what to call: spear invoke NAME")
+        words = read_words(options, "no function was given: use spear invoke NAME")
         if options.timeout is not None and not options.timeout > 0:
-            options.command_parser.error("--timeout must be more than 0 seconds")
+            options.command_parser.error(
+                f"--timeout must be more than 0 seconds, not {options.timeout:g}"
+            )
         remote, name = Remote(options), words.target
         path = f"/v1/functions/{part_of_path(name, 'a function')}"
         if words.wants_help:
@@ -96,7 +103,7 @@ def _body(values: list[object], named: dict[str, object]) -> tuple[str, bytes]:
     except UnicodeEncodeError as error:
         wrong = printable(error.object[error.start : error.end])
         raise ConfigurationError(
-            f"an argument has {wrong} in it, which is not UTF-8: give bytes as @FILE, or as -"
+            f"an argument contains {wrong}, which is not UTF-8: pass bytes as @FILE, or as -"
         ) from None
 
 
@@ -137,7 +144,8 @@ def _load(data: bytes) -> object:
     try:
         return load_json(data)
     except ValueError as error:
-        raise NoHost("the host does not answer as a spearlet does", delivered="maybe") from error
+        message = "the host sent an invalid response: it may not be a spearlet"
+        raise NoHost(message, delivered="maybe") from error
 
 
 def _item(line: bytes) -> object:

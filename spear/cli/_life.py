@@ -82,7 +82,7 @@ def show_event(event: InstanceEvent) -> None:
     if state == "exited":
         logger.debug("%s %s", name, reason)
     elif state == "deleted":
-        logger.debug("%s is gone, with its process group, socket and directory", name)
+        logger.debug("%s was deleted, with its process group, socket and directory", name)
     else:
         logger.debug("%s is %s%s", name, state, f": {reason}" if reason else "")
 
@@ -98,30 +98,30 @@ class Story:
 
     def begins(self, instance: InstanceId | None = None) -> None:
         """Log the start of the call, with its instance if that is known."""
-        self._tell("is called", instance)
+        self._tell("was called", instance)
 
     def gives_item(self) -> None:
         """Count an item, and log the first one."""
         self._items += 1
         if self._items == 1:
-            self._tell("gives its first item")
+            self._tell("sent its first item")
 
     def returns(self, size: int, execution: Execution) -> None:
         """Log the result, which is printed in ``size`` bytes."""
         seconds = execution.execution_seconds or 0.0
-        result = f"returns {_count(size, 'byte')} after {seconds * 1e3:.1f} ms of its own"
+        result = f"returned {_count(size, 'byte')} after running for {seconds * 1e3:.1f} ms"
         self._tell(result, execution.instance)
 
     def ends(self) -> None:
         """Log the end of a stream."""
-        self._tell(f"ends after {_count(self._items, 'item')}")
+        self._tell(f"ended after {_count(self._items, 'item')}")
 
     def fails(self, error: BaseException, instance: InstanceId | None = None) -> None:
         """Log the failure of the call."""
         items = f" after {_count(self._items, 'item')}" if self._items else ""
         kind = type(error).__name__
         delivered = f" (delivered: {error.delivered})" if isinstance(error, SpearError) else ""
-        self._tell(f"fails{items} with {kind}{delivered}", instance)
+        self._tell(f"failed{items} with {kind}{delivered}", instance)
 
     def _tell(self, what: str, instance: InstanceId | None = None) -> None:
         place = f", on {instance}" if instance else ""

@@ -35,13 +35,13 @@ TAIL_LINES: Final = 100
 def define_logs(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     define_host(parser)
-    parser.add("names", nargs="*", metavar="NAME", help="of deployments (default: all of them)")
-    parser.add("-f", "--follow", action="store_true", help="go on with what comes")
+    parser.add("names", nargs="*", metavar="NAME", help="names of deployments (default: all)")
+    parser.add("-f", "--follow", action="store_true", help="also print new lines as they arrive")
     parser.add(
         "-n", "--tail", type=whole, default=TAIL_LINES, metavar="N",
-        help=f"so many lines of each that were written before (default: {TAIL_LINES})",
+        help=f"number of past lines of each deployment (default: {TAIL_LINES})",
     )  # fmt: skip
-    parser.add("--instance", metavar="ID", help="of this instance only")
+    parser.add("--instance", metavar="ID", help="print the lines of this instance only")
     parser.add("--json", action="store_true", help="print each line as JSON")
     parser.set_run(run_logs)
 
@@ -49,13 +49,13 @@ def define_logs(parser: CommandParser) -> None:
 def run_logs(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     if options.tail < 0:
-        options.command_parser.error("--tail must not be negative")
+        options.command_parser.error(f"--tail must be at least 0, not {options.tail}")
     remote = Remote(options)
     names = options.names or [
         text(each, "name") for each in several(remote.get("/v1/deployments"), "deployments")
     ]
     if not names:
-        raise NotFound("nothing is deployed, so nothing writes")
+        raise NotFound("the host has no deployments")
     show = _show_json if options.json else _show
     for line in (
         _follow(remote, names, options) if options.follow else _past(remote, names, options)

@@ -67,7 +67,7 @@ def _expect_a_command_first(parser: CommandParser, words: Sequence[str]) -> None
         return
     option = words[0].partition("=")[0]
     if not any(each.startswith(option) for each in ("-h", "--help", "--version")):
-        parser.error(f"{option} goes behind the command: spear {command} {option} ...")
+        parser.error(f"{option} must follow the command: spear {command} {option} ...")
 
 
 def _wants_json(words: Sequence[str]) -> bool:
@@ -92,7 +92,7 @@ def _report(error: BaseException, options: argparse.Namespace) -> int:
 
         complain(json.dumps({"error": describe(error)}))
         return exit_status(error)
-    text = f"the system refuses: {error!s}" if is_refusal(error) else str(error)
+    text = f"operating system error: {error!s}" if is_refusal(error) else str(error)
     if getattr(options, "shows_lines", False) and isinstance(error, SpawnFailed | WorkerDied):
         text = error.summary  # the instance's stderr was shown already, line by line
     complain(f"spear: {printable(text.rstrip())}")

@@ -35,8 +35,8 @@ _SCALE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 def define_scale(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     define_host(parser)
-    parser.add("name", metavar="NAME", help="of the deployment")
-    parser.add("replicas", metavar="N|MIN-MAX", help="how many, or between which numbers")
+    parser.add("name", metavar="NAME", help="name of the deployment")
+    parser.add("replicas", metavar="N|MIN-MAX", help="number of instances, or a range such as 1-8")
     _define_json(parser, "print the deployment as JSON")
     parser.set_run(run_scale)
 
@@ -46,7 +46,7 @@ def run_scale(options: argparse.Namespace) -> int:
     found = _SCALE.fullmatch(options.replicas)
     if not found:
         raise ConfigurationError(
-            f"write a number or MIN-MAX, as in 4 or 1-8, not {options.replicas!r}"
+            f"the number of instances must be N or MIN-MAX, as in 4 or 1-8, not {options.replicas!r}"
         )
     body: dict[str, int] = {"replicas": int(found[1])}
     if found[2] is not None:
@@ -59,7 +59,7 @@ def run_scale(options: argparse.Namespace) -> int:
 def define_restart(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     define_host(parser)
-    parser.add("names", nargs="+", metavar="NAME", help="of deployments")
+    parser.add("names", nargs="+", metavar="NAME", help="names of deployments")
     _define_json(parser, "print the deployments as JSON")
     parser.set_run(run_restart)
 
@@ -73,8 +73,8 @@ def run_restart(options: argparse.Namespace) -> int:
 def define_stop(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     define_host(parser)
-    parser.add("names", nargs="+", metavar="NAME", help="of deployments")
-    _define_json(parser, "print the deployments as JSON, as they were left")
+    parser.add("names", nargs="+", metavar="NAME", help="names of deployments")
+    _define_json(parser, "print the last states of the deployments as JSON")
     parser.set_run(run_stop)
 
 
@@ -89,9 +89,9 @@ def define_drain(parser: CommandParser) -> None:
     define_host(parser)
     parser.add(
         "--seconds", type=read_number, metavar="SECONDS",
-        help="for what runs (default: the host's shutdown_seconds)",
+        help="time for running calls (default: the host's shutdown_seconds)",
     )  # fmt: skip
-    parser.add("--no-wait", action="store_true", help="do not wait until the host is gone")
+    parser.add("--no-wait", action="store_true", help="do not wait until the host has stopped")
     _define_json(parser, "print the host's state as JSON")
     parser.set_run(run_drain)
 
@@ -101,17 +101,17 @@ def run_drain(options: argparse.Namespace) -> int:
     seconds = options.seconds
     if seconds is not None and not 0 <= seconds < MAX_SECONDS:
         raise ConfigurationError(
-            f"--seconds must be a number of seconds from 0 to less than {MAX_SECONDS:g}"
+            f"--seconds must be at least 0 and less than {MAX_SECONDS:g}, not {seconds:g}"
         )
     remote = Remote(options)
     pid = _pid(remote)
     answer = remote.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
     if options.no_wait:
-        say(json.dumps(answer, indent=2) if options.json else f"{remote.where} drains")
+        say(json.dumps(answer, indent=2) if options.json else f"{remote.where} is draining")
         return 0
     while pid is not None and _pid(remote) == pid:  # another host may have started meanwhile
         time.sleep(LOOK_SECONDS)
-    gone = f"{remote.where} has drained and ended"
+    gone = f"{remote.where} has drained and stopped"
     say(json.dumps({"state": "gone"}, indent=2) if options.json else gone)
     return 0
 
@@ -155,6 +155,6 @@ def _operate_all(
 def _state(name: str, deployment: object) -> str:
     statistics = inner(deployment, "statistics")
     ready, wanted = total(statistics, "ready"), total(statistics, "wanted")
-    leaving = f", {ready - wanted:.0f} more leaving" if ready > wanted else ""
+    leaving = f", {ready - wanted:.0f} more draining" if ready > wanted else ""
     state = printable(text(deployment, "state"))
     return f"{printable(name)} is {state}: {min(ready, wanted):.0f}/{wanted:.0f} ready{leaving}"

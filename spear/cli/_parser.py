@@ -150,9 +150,7 @@ def make_parser(command: str | None) -> CommandParser:
     Parsed options have an attribute ``command_parser``, the CommandParser of their command.
     """
     parser = CommandParser(
-        _Parser(
-            prog="spear", description="Host functions in processes of their own.", add_help=False
-        )
+        _Parser(prog="spear", description="Host functions in separate processes.", add_help=False)
     )
     parser.add(
         "--version", action=_ShowVersion, nargs=0, help="show program's version number and exit"

@@ -62,7 +62,8 @@ def check_directory(path: str) -> None:
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise ConfigurationError(
-            f"{path} is not a directory of this user alone: what listens in it may be anybody's"
+            f"{path} must be a directory that only this user can write to: otherwise another user could "
+            "listen there"
         )
 
 
@@ -103,7 +104,7 @@ def find(name: str | None) -> str:
             raise NoHost("no spearlet runs here: start one with `spear serve FILE.py`")
         if len(names) > 1 and DEFAULT_NAME not in names:
             raise NoHost(
-                f"{len(names)} spearlets run here: say which with --host {' or --host '.join(names)}"
+                f"{len(names)} spearlets run here: choose one with --host {' or --host '.join(names)}"
             )
         name = names[0] if len(names) == 1 else DEFAULT_NAME
     path = socket_path(name)
@@ -119,5 +120,5 @@ def find(name: str | None) -> str:
 def _missing(name: str) -> NoHost:
     others = running()
     start = f"start it with `spear serve --name {name} FILE.py`"
-    here = f"there is {', '.join(others)}" if others else start
+    here = f"running spearlets: {', '.join(others)}" if others else start
     return NoHost(f"no spearlet named {name!r} runs here; {here}")

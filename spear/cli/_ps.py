@@ -27,7 +27,7 @@ def define_ps(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     define_host(parser)
     parser.add("-i", "--instances", action="store_true", help="show the instances, too")
-    parser.add("--json", action="store_true", help="print all of it, and more, as JSON")
+    parser.add("--json", action="store_true", help="print all statistics as JSON")
     parser.set_run(run_ps)
 
 
@@ -47,7 +47,7 @@ def show(snapshot: object, *, with_instances: bool) -> Iterator[str]:
     yield headline(snapshot)
     yield ""
     if not deployments:
-        yield "nothing is deployed"
+        yield "no deployments"
         return
     yield from table(
         (
@@ -81,7 +81,7 @@ def show(snapshot: object, *, with_instances: bool) -> Iterator[str]:
         tail = text(each, "stderr_tail").rstrip()
         if tail and text(each, "state") not in HEALTHY:
             yield ""
-            yield f"{printable(text(each, 'name'))} has written last:"
+            yield f"last output of {printable(text(each, 'name'))}:"
             for line in tail.splitlines()[-TAIL_LINES:]:
                 yield f"  {printable(line)}"
 

@@ -193,10 +193,10 @@ class Reloader:
         try:
             loaded, parts = await self._read()
         except SpearError as error:
-            logger.error("reload: nothing is changed, because\n%s", error)
+            logger.error("reload failed; nothing was changed:\n%s", error)
             return
         except Exception:  # a bug of ours must not end what is running
-            logger.exception("reload: nothing is changed, because of a fault in Spear")
+            logger.exception("reload failed because of a bug in Spear; nothing was changed")
             return
         is_all = not _warn_of_the_rest(self._loaded.configuration, loaded.configuration)
         done: list[str] = []
@@ -221,7 +221,7 @@ class Reloader:
             logger.info("reloaded: %s", ", ".join(sorted(done)) or nothing)
         else:
             rest = ", ".join(sorted(done)) or "nothing"
-            logger.error("reloaded: %s; but not %s: see above", rest, ", ".join(sorted(failed)))
+            logger.error("reloaded: %s; failed (see above): %s", rest, ", ".join(sorted(failed)))
 
     async def _read(self) -> tuple[Loaded, dict[str, Part]]:
         """Load the configuration, and return it with the part of each deployment.
@@ -257,9 +257,9 @@ class Reloader:
             else:
                 done.append(f"{name} {await applied.change(deployment, part)}")
         except SpearError as error:
-            left = "it goes on as it was" if deployment else "it is not there"
+            left = "the deployment is unchanged" if deployment else "the deployment was not started"
             if deployment and applied.parts.get(name) is None:
-                left = "some of its instances were replaced, and some were not"
+                left = "only some instances were replaced"
             logger.error("reload: %s: %s [%s]; %s", name, error, error.code, left)
             failed.append(name)
 

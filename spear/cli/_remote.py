@@ -43,7 +43,7 @@ MAX_ANSWER_BYTES: Final = 64 << 20
 
 PIECE_BYTES: Final = 64 << 10
 
-HOST_HELP: Final = "which one: a name, a socket's path, or an http(s):// URL (or SPEAR_HOST)"
+HOST_HELP: Final = "the host: a name, a socket's path, or an http(s):// URL (or SPEAR_HOST)"
 
 
 def define_host(parser: CommandParser) -> None:
@@ -52,7 +52,7 @@ def define_host(parser: CommandParser) -> None:
     parser.add(
         "--token-file",
         metavar="FILE",
-        help="a file with the token that a URL needs (or SPEAR_TOKEN_FILE, or SPEAR_TOKEN itself)",
+        help="file with the token for a URL (or SPEAR_TOKEN_FILE; SPEAR_TOKEN is the token itself)",
     )
 
 
@@ -85,7 +85,7 @@ class HostResponse:
             if self._response.length and len(body) <= MAX_ANSWER_BYTES:
                 raise http.client.IncompleteRead(body, self._response.length)
         if len(body) > MAX_ANSWER_BYTES:
-            raise NoHost(f"{self._where} answers with more than {MAX_ANSWER_BYTES} bytes")
+            raise NoHost(f"{self._where} sent a response of more than {MAX_ANSWER_BYTES} bytes")
         return body
 
     def json(self) -> object:
@@ -94,7 +94,7 @@ class HostResponse:
         try:
             return json.loads(body)
         except ValueError as error:
-            raise NoHost(f"{self._where} does not answer as a spearlet does") from error
+            raise NoHost(_invalid_response(self._where)) from error
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of the body as they arrive."""
@@ -106,9 +106,7 @@ class HostResponse:
                 begun.clear()
             begun += rest
             if len(begun) > MAX_ANSWER_BYTES:
-                raise NoHost(
-                    f"{self._where} answers with a line of more than {MAX_ANSWER_BYTES} bytes"
-                )
+                raise NoHost(f"{self._where} sent a line of more than {MAX_ANSWER_BYTES} bytes")
         if begun:
             yield bytes(begun)
 
@@ -129,7 +127,7 @@ class HostResponse:
             try:
                 document = json.loads(line)
             except ValueError as error:  # the last line may be incomplete
-                raise NoHost(f"{self._where} has ended in the middle of a line") from error
+                raise NoHost(f"{self._where} ended its response within a line") from error
             if isinstance(document, dict):
                 yield document
 
@@ -166,7 +164,7 @@ class Remote:
             self._scheme, self._name, self._port = parts.scheme, parts.hostname, parts.port
         except ValueError:
             raise ConfigurationError(
-                f"--host {url}: write a URL as http://HOST:PORT or https://HOST:PORT"
+                f"--host {url} is not a valid URL: use http://HOST:PORT or https://HOST:PORT"
             ) from None
         self._token = token
         self._path = parts.path.rstrip("/")
@@ -177,12 +175,12 @@ class Remote:
             mode = os.stat(self._socket).st_mode
         except OSError as error:
             raise NoHost(
-                f"{self.where} does not run: {error.strerror}; `spear ps` finds one by its name"
+                f"{self.where} is not running: {error.strerror}; --host NAME finds a spearlet by its name"
             ) from error
         except ValueError:  # a NUL
             mode = 0
         if not stat.S_ISSOCK(mode):
-            raise ConfigurationError(f"--host {printable(host)}: this is not a socket")
+            raise ConfigurationError(f"--host {printable(host)} is not a socket")
 
     def _connect(self, seconds: float | None) -> http.client.HTTPConnection:
         if self._socket:
@@ -237,7 +235,7 @@ class Remote:
                 failure = failure_of(answer.status, answer.kind, answer.read(), answer.headers)
                 if self._path and isinstance(failure, NoSuchPath):
                     raise ConfigurationError(
-                        f"{self.where} has nothing at {self._path}: leave that out of --host"
+                        f"{self.where} has nothing at {self._path}: remove this path from --host"
                     )
                 raise failure
             yield answer
@@ -286,11 +284,15 @@ def _token(file: str | None) -> str | None:
         except OSError as error:
             raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
         except ValueError as error:
-            raise ConfigurationError(f"{file} has no token in it") from error
+            raise ConfigurationError(f"{file} contains no valid token") from error
     token = token.strip()
     if (file is not None and not token) or not token.isprintable() or not token.isascii():
-        raise ConfigurationError(f"{what} has no token in it")
+        raise ConfigurationError(f"{what} contains no valid token")
     return token or None
+
+
+def _invalid_response(where: str) -> str:
+    return f"{where} sent an invalid response: it may not be a spearlet"
 
 
 @contextmanager
@@ -304,35 +306,35 @@ def reporting(where: str, *, does_something: bool = False) -> Iterator[None]:
 
     def lost(what: str) -> SpearError:
         if does_something:
-            return HostLost(f"{where} {what}: what it was asked to do may have been done")
+            return HostLost(f"{where} {what}: the request may have been carried out")
         return NoHost(f"{where} {what}")
 
     try:
         yield
     except (ConnectionRefusedError, FileNotFoundError) as error:
         raise NoHost(
-            f"{where} does not run: its address is there, but nobody listens; start it with `spear serve`"
+            f"{where} is not running: no process listens at its address; start it with `spear serve`"
         ) from error
     except (BlockingIOError, TimeoutError) as error:
-        raise lost("does not answer") from error
+        raise lost("did not respond in time") from error
     except http.client.InvalidURL as error:
-        raise SpearError(f"this cannot be sent: {error}") from error
+        raise SpearError(f"the request cannot be sent: {error}") from error
     except http.client.HTTPException as error:
         if isinstance(error, http.client.RemoteDisconnected):
-            hint = "; if it has TLS, write https://" if where.startswith("http://") else ""
-            raise lost(f"has ended before it answered{hint}") from error
+            hint = "; if it uses TLS, use https://" if where.startswith("http://") else ""
+            raise lost(f"closed the connection before it responded{hint}") from error
         if isinstance(error, http.client.IncompleteRead):
-            raise lost("has ended in the middle of its answer") from error
-        raise NoHost(f"{where} does not answer as a spearlet does") from error
+            raise lost("closed the connection in the middle of its response") from error
+        raise NoHost(_invalid_response(where)) from error
     except ConnectionError as error:
-        raise lost("has ended before it answered") from error
+        raise lost("closed the connection") from error
     except OSError as error:
         why = error.strerror or str(error)
         has_tls = getattr(error, "reason", "") != "WRONG_VERSION_NUMBER"  # an SSLError has a reason
-        hint = "" if has_tls else "; if it has no TLS, write http://"
+        hint = "" if has_tls else "; if it does not use TLS, use http://"
         raise NoHost(f"{where} cannot be reached: {why}{hint}") from error
     except ValueError as error:  # OSError first: some errors of TLS are ValueErrors, too
-        raise SpearError(f"this cannot be sent: {error}") from error
+        raise SpearError(f"the request cannot be sent: {error}") from error
 
 
 def part_of_path(name: str, what: str) -> str:
@@ -342,7 +344,7 @@ def part_of_path(name: str, what: str) -> str:
         ConfigurationError: the name is empty, or not UTF-8.
     """
     if not name:
-        raise ConfigurationError(f"say the name of {what}: '' is none")
+        raise ConfigurationError(f"the name of {what} must not be empty")
     try:
         return quote(name, safe="")
     except UnicodeEncodeError:

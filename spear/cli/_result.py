@@ -37,17 +37,19 @@ def define_result(parser: CommandParser) -> None:
         "`spear invoke` does."
     )
     define_host(parser)
-    parser.add("id", metavar="ID", help="of the execution, as it was printed")
+    parser.add("id", metavar="ID", help="id of the call, as `spear invoke --async` printed it")
     instead = parser.alternatives()
-    instead.add("--status", action="store_true", help="print how it stands, and do not wait")
-    instead.add("--cancel", action="store_true", help="end it, and print how it stands")
+    instead.add(
+        "--status", action="store_true", help="print the status of the call, and do not wait"
+    )
+    instead.add("--cancel", action="store_true", help="cancel the call, and print its status")
     parser.add(
         "--timeout", type=read_number, default=math.inf, metavar="SECONDS",
-        help="to wait for its end, which it does not bring about (default: as long as it takes)",
+        help="time to wait for the result; the call continues after it (default: no limit)",
     )  # fmt: skip
     parser.add(
         "--json", action="store_true",
-        help="print also bytes as JSON; with --status or --cancel, the execution",
+        help="print the result as JSON even if it is bytes; with --status or --cancel, the status",
     )  # fmt: skip
     parser.set_run(run_result)
 
@@ -55,7 +57,7 @@ def define_result(parser: CommandParser) -> None:
 def run_result(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     if not options.timeout >= 0:
-        raise ConfigurationError("--timeout must be a number of seconds")
+        raise ConfigurationError(f"--timeout must be at least 0 seconds, not {options.timeout:g}")
     path = f"/v1/executions/{part_of_path(options.id, 'an execution')}"
     remote = Remote(options)
     if options.status or options.cancel:
@@ -80,7 +82,7 @@ def _wait(remote: Remote, path: str, most: float) -> object:
             execution = answer.json()
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(
-                f"{_state(execution)}: it goes on, and `spear result` may wait for it again",
+                f"{_state(execution)}; the call continues, and `spear result` can wait for it again",
                 delivered="maybe",
             )
 

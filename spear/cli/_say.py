@@ -19,9 +19,7 @@ from ._waiting import wait_writable
 def expect_output() -> None:
     """Raise ConfigurationError if standard output is closed: another file may have its descriptor."""
     if sys.stdout is None:
-        raise ConfigurationError(
-            "standard output is closed: give the command one, such as /dev/null"
-        )
+        raise ConfigurationError("standard output is closed: redirect it, for example to /dev/null")
 
 
 def say(said: str) -> None:

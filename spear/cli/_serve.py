@@ -48,16 +48,17 @@ CONFIG_FILE: Final = "spear.toml"
 USAGE: Final = "spear serve [options] [[NAME=]FILE.py ...]"
 
 DESCRIPTION: Final = """\
-Host functions until told to stop: in files, directories with a main.py, or modules, or as a configuration
-file says. Prints what it serves and where; what functions write goes to standard error."""
+Host functions until a signal or an operator stops the host. The functions are in files, in directories
+with a main.py, or in modules; or a configuration file lists them. The deployments and addresses are
+printed; the output of functions is written to standard error."""
 
 EPILOG: Final = """\
-Flags go before environment variables (SPEAR_LISTEN, SPEAR_LIMITS_MAX_CALLS, ...), and those before the
-configuration file; docs/configuration.md has all keys.
+Flags take precedence over environment variables (SPEAR_LISTEN, SPEAR_LIMITS_MAX_CALLS, ...), and those
+over the configuration file; docs/configuration.md lists all keys.
 
 signals:
-  SIGTERM, SIGINT    take no new calls, let what runs finish, stop; the second one: at once
-  SIGHUP             read the configuration again, and apply what has changed
+  SIGTERM, SIGINT    refuse new calls, finish the running ones, and stop; a second signal stops at once
+  SIGHUP             read the configuration again, and apply the changes
 
 examples:
   spear serve shop.py --replicas 2
@@ -69,33 +70,38 @@ examples:
 def define_serve(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     parser.describe(usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
-    parser.add("sources", nargs="*", metavar="[NAME=]FILE.py", help="what to serve")
+    parser.add(
+        "sources",
+        nargs="*",
+        metavar="[NAME=]FILE.py",
+        help="files, directories or modules to serve",
+    )
     parser.add(
         "--config", metavar="FILE",
-        help=f"the configuration (or SPEAR_CONFIG; {CONFIG_FILE} if nothing is named)",
+        help=f"the configuration file (or SPEAR_CONFIG; default: {CONFIG_FILE} without sources)",
     )  # fmt: skip
     parser.add(
-        "--check", action="store_true", help="find out what is wrong with it all, and do not start"
+        "--check", action="store_true", help="list faults of the configuration, and do not start"
     )
     parser.add(
         "--show-config", nargs="?", const="toml", choices=("toml", "json"),
-        help="print what is in effect, without secrets, and do not start",
+        help="print the effective configuration, without secrets, and do not start",
     )  # fmt: skip
     parser.add(
         "--json",
         action="store_true",
-        help="say what is served as a line of JSON; with --check, what is wrong",
+        help="print deployments and addresses as a line of JSON; with --check, the faults",
     )
-    _define_keys(parser.group("the host"), HostConfiguration, is_function=False)
-    functions = parser.group("every function")
+    _define_keys(parser.group("settings of the host"), HostConfiguration, is_function=False)
+    functions = parser.group("settings of every function")
     _define_keys(functions, FunctionConfiguration, is_function=True)
     functions.add(
         "--env", action="append", default=[], metavar="NAME[=VALUE]",
-        help="a variable for the functions, with this value or the one that it has here",
+        help="environment variable of all functions; without =VALUE, its present value is passed",
     )  # fmt: skip
     parser.add(
         "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="any other key: --set limits.wire.max_calls=200",
+        help="set any other key, as in --set limits.wire.max_calls=200",
     )  # fmt: skip
     parser.set_run(run_serve)
 
@@ -128,7 +134,7 @@ def run_serve(options: argparse.Namespace) -> int:
         faults.raise_if_any()
         _warn(loaded)
         count = len(loaded.configuration.functions)
-        say(f"nothing is wrong: {count} deployment{'' if count == 1 else 's'}")
+        say(f"no faults found: {count} deployment{'' if count == 1 else 's'}")
         return 0
     if options.show_config:
         show = show_as_json if options.show_config == "json" else show_as_toml
@@ -193,7 +199,7 @@ def _config_file(options: argparse.Namespace) -> str | None:
     if file is None and not options.sources:
         if not os.path.exists(CONFIG_FILE):
             raise ConfigurationError(
-                f"say what to serve: spear serve FILE.py, or write a {CONFIG_FILE}\nusage: {USAGE}"
+                f"no source was given: use spear serve FILE.py, or create a {CONFIG_FILE}\nusage: {USAGE}"
             )
         file = CONFIG_FILE
     return file
@@ -230,7 +236,7 @@ def _source(text: str) -> tuple[str, str]:
         name, source = "", text
     if source.endswith(".toml"):
         raise ConfigurationError(
-            f"{source} is a configuration, not a program: spear serve --config {source}"
+            f"{source} is a configuration, not a program: use spear serve --config {source}"
         )
     return name or deployment_name(source), source
 
@@ -248,7 +254,7 @@ def deployment_name(source: str) -> str:
     cleaned = name_of(name)
     if not cleaned or not name.isascii():
         raise ConfigurationError(
-            f"{source!r} gives no name that a deployment can have: say one, as in NAME={source}"
+            f"the name of a deployment cannot be derived from {source!r}: choose one, as in NAME={source}"
         )
     return cleaned
 

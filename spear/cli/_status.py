@@ -25,13 +25,13 @@ EXIT_STATUSES: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (ConfigurationError, 2, "the command line or a setting is wrong"),
     (InvalidArguments, 3, "the arguments do not fit the function"),
     (NotFound, 4, "there is no such function"),
-    (DeadlineExceeded, 5, "the time was up"),
-    (SpawnFailed, 6, "the instance did not start: what to load cannot be loaded, or not in time"),
+    (DeadlineExceeded, 5, "the deadline was exceeded"),
+    (SpawnFailed, 6, "the instance did not start: its code could not be loaded, or not in time"),
     (WorkerDied, 7, "the instance died"),
     (Overloaded, 8, "no capacity"),
-    (CallFailed, 9, "the call failed otherwise"),
-    (NoHost, 10, "no host answers"),
-    (HostLost, 11, "the host was lost: what it was asked to do may have been done"),
+    (CallFailed, 9, "the call failed for another reason"),
+    (NoHost, 10, "no host is running, or it does not respond"),
+    (HostLost, 11, "the host was lost: the request may have been carried out"),
 )
 
 
@@ -73,7 +73,7 @@ def describe_statuses() -> str:
     """Return the list of exit statuses for ``--help``."""
     rows = [(0, "the result was printed")]
     rows += [(status, meaning) for _, status, meaning in EXIT_STATUSES]
-    rows += [(SOFTWARE, "something else went wrong")]
-    rows += [(REFUSED, "the system refuses something that is needed"), (INTERRUPTED, "interrupted")]
+    rows += [(SOFTWARE, "any other error")]
+    rows += [(REFUSED, "an error of the operating system"), (INTERRUPTED, "interrupted")]
     lines = "\n".join(f"  {status:<5}{meaning}" for status, meaning in rows)
     return f"exit status:\n{lines}"

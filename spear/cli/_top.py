@@ -66,20 +66,23 @@ KEYS: Final = "  ".join(f"{key} {name}" for key, name in SORTS.items())
 def define_top(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     define_host(parser)
-    parser.parser.epilog = f"keys: q ends it; these sort: {KEYS}"
+    parser.parser.epilog = f"keys: q quits; these sort: {KEYS}"
     parser.add(
-        "--interval", type=number, default=1.0, metavar="SECONDS", help="0.2 to 60 (default: 1)"
-    )
-    parser.add("--once", action="store_true", help="print it once, as text, and end")
+        "--interval", type=number, default=1.0, metavar="SECONDS",
+        help="time between updates, from 0.2 to 60 (default: 1)",
+    )  # fmt: skip
+    parser.add("--once", action="store_true", help="print the state once, as text, and exit")
     parser.add("--json", action="store_true", help="print each snapshot as a line of JSON")
-    parser.add("--sort", choices=sorted(SORTS.values()), default="name", help="by what")
+    parser.add("--sort", choices=sorted(SORTS.values()), default="name", help="column to sort by")
     parser.set_run(run_top)
 
 
 def run_top(options: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     if not 0.2 <= options.interval <= 60:
-        raise ConfigurationError("--interval must be from 0.2 to 60 seconds")
+        raise ConfigurationError(
+            f"--interval must be from 0.2 to 60 seconds, not {options.interval:g}"
+        )
     sort = next(key for key, name in SORTS.items() if name == options.sort)
     remote = Remote(options)
     if options.json:
@@ -91,10 +94,12 @@ def run_top(options: argparse.Namespace) -> int:
     if options.once:
         return _once(remote, options.interval, sort)
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
-        raise ConfigurationError("this is no terminal: `spear top --once` prints the state as text")
+        raise ConfigurationError(
+            "standard input or output is not a terminal: use `spear top --once` for plain text"
+        )
     if os.environ.get("TERM") == "dumb":
         raise ConfigurationError(
-            "this terminal has no cursor (TERM=dumb): `spear top --once` prints the state as text"
+            "this terminal has no cursor (TERM=dumb): use `spear top --once` for plain text"
         )
     return _Screen(remote, options.interval, sort).run()
 
@@ -119,7 +124,7 @@ def _once(remote: Remote, interval: float, sort: str) -> int:
         lines = lay_out(moment, width=max(width, WIDTH), height=None, sort=sort)
         say("\n".join(line.text for line in lines))
         return 0
-    raise NoHost(f"{remote.where} has ended")
+    raise NoHost(f"{remote.where} has stopped")
 
 
 class _Signalled(BaseException):
@@ -159,7 +164,7 @@ class _Screen:
             for snapshot in _snapshots(self._remote, self._interval):
                 self._arrivals.put(snapshot)
                 os.write(self._wake_write, b"\0")
-            self._arrivals.put(NoHost(f"{self._remote.where} has ended"))
+            self._arrivals.put(NoHost(f"{self._remote.where} has stopped"))
         except Exception as error:  # whatever the error, the terminal must be restored
             self._arrivals.put(error)
         os.write(self._wake_write, b"\0")

@@ -90,7 +90,7 @@ def read_all(file: BinaryIO, name: str) -> bytes:
     most = DEFAULT_WIRE_LIMITS.max_message_bytes
     content = file.read(most + 1)
     if len(content) > most:
-        raise InvalidArguments(f"{name} has more than {most} bytes, and a call takes no more")
+        raise InvalidArguments(f"{name} has more than {most} bytes, the limit of a call")
     return content
 
 
@@ -102,7 +102,7 @@ def read_input() -> bytes:
         InvalidArguments: the input is larger than the arguments of a call may be.
     """
     if sys.stdin is None:  # descriptor 0 may belong to another file by now
-        raise ConfigurationError("standard input, which - stands for, is closed")
+        raise ConfigurationError("the argument - reads standard input, which is closed")
     try:
         return read_all(sys.stdin.buffer, "standard input")
     except OSError as error:
@@ -116,14 +116,14 @@ def _read_file(path: str) -> object:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
-            f"cannot read {path!r}: {reason}; text that begins with @ is written '\"@{path}\"'"
+            f"cannot read {path!r}: {reason}; to pass text that begins with @, write '\"@{path}\"'"
         ) from error
     if not path.endswith(".json"):
         return content
     try:
         return load_json(content)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not JSON that can be read: {error}") from error
+        raise ConfigurationError(f"cannot read {path} as JSON: {error}") from error
 
 
 def show_value(value: object) -> bytes:
@@ -138,4 +138,5 @@ def show_json(value: object) -> bytes:
     try:
         return dump_json(value).encode() + b"\n"
     except ValueError as error:
-        raise RemoteProtocolError(f"the result has no JSON: {error}", delivered="yes") from error
+        message = f"the result cannot be represented as JSON: {error}"
+        raise RemoteProtocolError(message, delivered="yes") from error

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 ARGUMENTS_HELP: Final = """\
 arguments:
-  tea 3 '[1, 2]'     JSON; what is not JSON is text
-  @photo.png         the bytes of a file; @order.json what its JSON says
+  tea 3 '[1, 2]'     JSON; an argument that is not JSON is text
+  @photo.png         the bytes of a file; @order.json the value of the JSON in it
   -                  the bytes of standard input
   --currency GBP     a keyword argument, also as --currency=GBP
-  -- --timeout 3     behind a -- nothing is an option of spear's
+  -- --timeout 3     all options after -- belong to the function
 
 """
 """The part of a command's help that says how arguments are written."""
@@ -90,7 +90,7 @@ def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
         found.add(flag[2:])
         if option.nargs == 0:
             if equals:
-                parser.error(f"{flag} takes no value; behind a -- it is the function's")
+                parser.error(f"{flag} takes no value; put it after -- to pass it to the function")
             if flag != "--help":  # --help describes the function
                 option(parser.parser, options, [], flag)
             continue

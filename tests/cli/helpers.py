@@ -22,7 +22,7 @@ COMMAND = [str(Path(sys.executable).with_name("spear"))]
 if not Path(COMMAND[0]).exists():
     COMMAND = [sys.executable, "-m", "spear.cli"]
 
-NO_OUTPUT = b"spear: standard output is closed: give the command one, such as /dev/null\n"
+NO_OUTPUT = b"spear: standard output is closed: redirect it, for example to /dev/null\n"
 
 PATIENCE_SECONDS = 20.0
 """Seconds for a run of the command, on a busy machine."""
@@ -91,7 +91,7 @@ def read_until(pipe: IO[bytes] | None, wanted: bytes) -> bytes:
     for line in pipe:
         if wanted in line:
             return line
-    raise AssertionError(f"it ended, and never said {wanted!r}")
+    raise AssertionError(f"the output ended without {wanted!r}")
 
 
 def is_alive(pid: int) -> bool:

@@ -223,5 +223,5 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     """Wait until ``is_so()`` is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_so():
-        assert time.monotonic() < deadline, "it never came to that"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)

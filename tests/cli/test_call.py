@@ -97,7 +97,7 @@ def test_no_more_is_read_than_a_call_takes(terminal: Terminal, word: str) -> Non
             check=False,
         )
     assert done.returncode == 3
-    assert b"has more than 33554432 bytes, and a call takes no more" in done.stderr
+    assert b"has more than 33554432 bytes, the limit of a call" in done.stderr
 
 
 def test_what_is_printed_can_be_given_back(run: Run) -> None:
@@ -259,12 +259,12 @@ async def obscure(number: int, detail: object = Unspeakable()) -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["flag", "--loud", "True"], "write true or false"),
-        (["speak", "7"], "text that could be JSON needs quotes of its own: '\"7\"'"),
-        (["size", "text"], "@FILE stands for the bytes of a file"),
+        (["flag", "--loud", "True"], "pass true or false"),
+        (["speak", "7"], "text that is valid JSON needs extra quotes: '\"7\"'"),
+        (["size", "text"], "pass the bytes of a file as @FILE"),
         (
             ["needs", "--timeout", "30"],
-            "--timeout was taken for spear's own; behind a -- it is the",
+            "--timeout is an option of spear; put it after -- to pass it",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -300,10 +300,10 @@ def test_without_a_function_there_is_a_list(run: Run, here: Path, target: str) -
     done = run("call", target)
     assert (done.status, done.output) == (2, b"")
     first, *lines = done.errors.splitlines()
-    assert first == "spear: 'shop.py' does not say which function to call; it has"
+    assert first == "spear: 'shop.py' names no function; its functions are"
     assert "  count(number: int) -> AsyncIterator[int]" in lines
     (here / "none.py").write_text("import spear\napp = spear.Agent()\n")
-    assert run("call", "none.py").errors.endswith("which function to call; it has none\n")
+    assert run("call", "none.py").errors == "spear: 'none.py' has no functions\n"
 
 
 def test_a_function_that_fails_ends_in_good_order(run: Run) -> None:
@@ -415,7 +415,7 @@ BEGINNING = [
 END = [
     "process:shop-1#1 is draining: it was stopped",
     "process:shop-1#1 exited with status 0, because it was stopped",
-    "process:shop-1#1 is gone, with its process group, socket and directory",
+    "process:shop-1#1 was deleted, with its process group, socket and directory",
 ]
 HERE = "on process:shop-1#1"
 
@@ -425,30 +425,30 @@ HERE = "on process:shop-1#1"
     [
         (
             ["price", "tea"],
-            ["price is called (+N)", f"price returns 14 bytes after N of its own, {HERE} (+N)"],
+            ["price was called (+N)", f"price returned 14 bytes after running for N, {HERE} (+N)"],
         ),
         (
             ["count", "3"],
             [
-                f"count is called, {HERE} (+N)",
-                "count gives its first item (+N)",
-                "count ends after 3 items (+N)",
+                f"count was called, {HERE} (+N)",
+                "count sent its first item (+N)",
+                "count ended after 3 items (+N)",
             ],
         ),
-        (["count", "0"], [f"count is called, {HERE} (+N)", "count ends after 0 items (+N)"]),
+        (["count", "0"], [f"count was called, {HERE} (+N)", "count ended after 0 items (+N)"]),
         (
             ["one_and_fail"],
             [
-                f"one_and_fail is called, {HERE} (+N)",
-                "one_and_fail gives its first item (+N)",
-                "one_and_fail fails after 1 item with FunctionRaised (delivered: yes) (+N)",
+                f"one_and_fail was called, {HERE} (+N)",
+                "one_and_fail sent its first item (+N)",
+                "one_and_fail failed after 1 item with FunctionRaised (delivered: yes) (+N)",
             ],
         ),
         (
             ["boom"],
             [
-                "boom is called (+N)",
-                f"boom fails with FunctionRaised (delivered: yes), {HERE} (+N)",
+                "boom was called (+N)",
+                f"boom failed with FunctionRaised (delivered: yes), {HERE} (+N)",
             ],
         ),
     ],
@@ -487,7 +487,7 @@ def test_verbose_tells_how_a_call_was_interrupted(terminal: Terminal) -> None:
         assert process.wait(PATIENCE_SECONDS) == 130
         assert process.stderr is not None
         story = story_of(process.stderr.read().decode())
-    assert story[0] == f"wait fails with Cancelled, {HERE} (+N)"
+    assert story[0] == f"wait failed with Cancelled, {HERE} (+N)"
     assert story[-1] == END[-1]
 
 
@@ -627,7 +627,7 @@ def test_without_standard_input_and_output(terminal: Terminal) -> None:
     assert run("<&-", "shop.py:price", "tea").stdout == b'"tea EUR 0 0"\n'
     done = run("<&-", "shop.py:size", "-")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"spear: standard input, which - stands for, is closed\n")
+    assert done.stderr.startswith(b"spear: the argument - reads standard input, which is closed\n")
     done = run("0> unreadable", "shop.py:size", "-")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr == b"spear: cannot read standard input: Bad file descriptor\n"

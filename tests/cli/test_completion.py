@@ -51,7 +51,7 @@ def test_each_shell_has_its_part(run: Run) -> None:
     assert run("completion", "--words", "dr").output == b"drain\n"
     done = run("completion")
     assert (done.status, done.output) == (2, b"")
-    assert "say which shell: bash, fish or zsh" in done.errors
+    assert "no shell was given: use bash, fish or zsh" in done.errors
     assert run("completion", "sh").status == 2
 
 

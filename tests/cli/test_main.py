@@ -50,7 +50,7 @@ def test_without_words_it_shows_its_help(capfd: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("words", [["--help"], ["-h"]])
 def test_help_is_no_failure(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
-    assert "start a function in a process of its own" in capfd.readouterr().out
+    assert "start a function in a separate process" in capfd.readouterr().out
 
 
 def test_help_for_a_call_says_all_there_is_to_know(capfd: pytest.CaptureFixture[str]) -> None:
@@ -96,8 +96,8 @@ def test_it_begins_at_once() -> None:
     [
         (["sing"], "invalid choice: 'sing'"),
         (["--loud"], "required: COMMAND"),
-        (["--loud", "ps"], "--loud goes behind the command: spear ps --loud ..."),
-        (["--host=x", "scale"], "--host goes behind the command: spear scale --host ..."),
+        (["--loud", "ps"], "--loud must follow the command: spear ps --loud ..."),
+        (["--host=x", "scale"], "--host must follow the command: spear scale --host ..."),
         (["ps", "--loud"], "unrecognized arguments: --loud\nusage: spear ps ["),
         (["ps", "--jsn"], "arguments: --jsn; did you mean --json?\nusage: spear ps ["),
         (
@@ -116,9 +116,9 @@ def test_it_begins_at_once() -> None:
             ["completion", "--wrds"],
             "unrecognized arguments: --wrds\nusage: ",
         ),  # an option that only shells use
-        (["call"], "say what to call: spear call FILE.py:FUNCTION"),
-        (["call", "--"], "say what to call"),
-        (["call", ":price"], "':price' does not say which file: write FILE.py:FUNCTION"),
+        (["call"], "no function was given: use spear call FILE.py:FUNCTION"),
+        (["call", "--"], "no function was given"),
+        (["call", ":price"], "':price' names no file: use FILE.py:FUNCTION"),
         (
             ["call", "--loud", "shop.py:price"],
             "unrecognized arguments: --loud\nusage: spear call [",
@@ -146,7 +146,7 @@ def test_it_begins_at_once() -> None:
         (["call", "shop.py:price", "--verbose=yes"], "--verbose takes no value"),
         (
             ["call", "shop.py:price", "@user"],
-            "No such file or directory; text that begins with @ is written '\"@user\"'",
+            "No such file or directory; to pass text that begins with @, write '\"@user\"'",
         ),
         (
             ["call", "shop.py:price", "9" * 100_001],
@@ -154,7 +154,10 @@ def test_it_begins_at_once() -> None:
         ),
         (["call", "shop.py:price", "--env", ""], "--env needs a name"),
         (["call", "shop.py:price", "--env"], "--env needs a value"),
-        (["call", "shop.py:price", "--env", "NO_SUCH"], "--env NO_SUCH: there is no such variable"),
+        (
+            ["call", "shop.py:price", "--env", "NO_SUCH"],
+            "--env NO_SUCH: the environment has no such",
+        ),
         (["call", "--env", "=x", "shop.py:price"], "--env needs a name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -190,7 +193,7 @@ def test_large_results_and_small_ones(
     assert main(["call", "shop.py:count", "2", "--verbose"]) == 0
     output, errors = capfdbinary.readouterr()
     assert output == b"0\n1\n"
-    assert b"count ends after 2 items" in errors
+    assert b"count ended after 2 items" in errors
 
 
 def test_no_output_to_write_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,13 +249,13 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (
             OSError(errno.EMFILE, "None left"),
             71,
-            "spear: the system refuses: [Errno 24] None left\n",
+            "spear: operating system error: [Errno 24] None left\n",
         ),
-        (MemoryError("none left"), 71, "spear: the system refuses: none left\n"),
+        (MemoryError("none left"), 71, "spear: operating system error: none left\n"),
         (
             ExceptionGroup("g", [OSError(errno.ENOSPC, "x")]),
             71,
-            "spear: the system refuses: [Errno 28] x\n",
+            "spear: operating system error: [Errno 28] x\n",
         ),
     ],
     ids=repr,
@@ -356,7 +359,9 @@ def test_no_descriptor_is_left_to_read_modules_with(
 
     monkeypatch.setattr("spear.cli._parser.define", define)
     assert main(["call"]) == 71
-    assert capfd.readouterr().err == "spear: the system refuses: [Errno 24] Too many open files\n"
+    assert (
+        capfd.readouterr().err == "spear: operating system error: [Errno 24] Too many open files\n"
+    )
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["call"]) == 71
 

@@ -35,4 +35,4 @@ def test_the_runtime_that_takes_the_target_runs_it(run: Run, sums: str) -> None:
 def test_variables_for_a_runtime_without_an_environment_are_refused(run: Run, sums: str) -> None:
     done = run("call", f"{sums}:total", "--env", "COLOUR=red")
     assert done.status == 2
-    assert "--env: instances of the runtime 'abacus' have no environment variables" in done.errors
+    assert "--env is not supported: instances of the runtime 'abacus' have no env" in done.errors

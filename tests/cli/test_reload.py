@@ -80,7 +80,7 @@ async def test_a_fault_of_ours_changes_nothing(caplog: pytest.LogCaptureFixture)
     async with spear.open_spearlet() as spearlet:
         with caplog.at_level(logging.INFO, "spear.cli"):
             await Reloader(Applied(spearlet), load, loaded).reload()
-    assert "because of a fault in Spear" in caplog.text
+    assert "because of a bug in Spear" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -100,7 +100,7 @@ async def test_a_configuration_that_takes_too_long(
             for _ in range(2):  # the second process waits for the first one
                 caplog.clear()
                 await reloader.reload()
-                assert "nothing is changed, because" in caplog.text
+                assert "reload failed; nothing was changed" in caplog.text
                 assert "cannot be read within 10 s" in caplog.text
         finally:
             done.set()
@@ -119,9 +119,9 @@ def test_whoever_comes_while_a_place_is_held_is_refused_and_takes_nothing_away(
     with claim(str(path)):
         leave_socket(path)
         for _ in range(2):
-            reason = f"a spearlet listens at {path} already"
+            reason = f"a spearlet already listens at {path}"
             with pytest.raises(ConfigurationError, match=reason), claim(str(path)):
-                raise AssertionError("there are two")
+                raise AssertionError("two hosts have claimed one path")
             assert {each.name for each in tmp_path.iterdir()} == {"x.sock", "x.sock.lock"}
     with claim(str(path)):
         assert not path.exists()  # removed with everything that its host has left
@@ -148,7 +148,7 @@ def test_a_place_is_held_by_a_process_until_it_ends_however_that_is(tmp_path: Pa
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(ConfigurationError, match="listens at"), claim(str(path)):
-            raise AssertionError("there are two")
+            raise AssertionError("two hosts have claimed one path")
         holder.kill()
     assert path.exists()
     with claim(str(path)):
@@ -171,7 +171,7 @@ def test_a_host_removes_no_file_of_its_users(what: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     reason = "choose another path with --control-socket"
     with pytest.raises(ConfigurationError, match=reason), claim(str(path)):
-        raise AssertionError("claimed")
+        raise AssertionError("the path was claimed")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -184,7 +184,7 @@ def test_a_host_takes_no_socket_of_another_program(kind: int, tmp_path: Path) ->
             other.listen()
         reason = "another program listens at"
         with pytest.raises(ConfigurationError, match=reason), claim(str(path)):
-            raise AssertionError("claimed")
+            raise AssertionError("the path was claimed")
     assert path.is_socket()
 
 
@@ -236,7 +236,7 @@ def test_a_directory_that_was_there_stays(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_place_that_is_taken_away(tmp_path: Path) -> None:
     (tmp_path / "spear").symlink_to("nowhere")
     with (
-        pytest.raises(ConfigurationError, match="not a directory of this user alone"),
+        pytest.raises(ConfigurationError, match="must be a directory that only this user"),
         claim(str(tmp_path / "spear" / "x.sock")),
     ):
         pass

@@ -128,11 +128,13 @@ def test_the_one_that_runs_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert find(None) == str(place / "evening.sock")
         assert Remote(options()).where == "the spearlet 'evening'"
         with answering(place / "noon.sock", ok(b"{}")):
-            message = "2 spearlets run here: say which with --host evening or --host noon"
+            message = "2 spearlets run here: choose one with --host evening or --host noon"
             with pytest.raises(NoHost, match=message):
                 find(None)
             assert find("noon") == str(place / "noon.sock")
-            with pytest.raises(NoHost, match="named 'morning' runs here; there is evening, noon"):
+            with pytest.raises(
+                NoHost, match="named 'morning' runs here; running spearlets: evening, noon"
+            ):
                 find("morning")
             with answering(place / "default.sock", ok(b"{}")):
                 assert find(None) == str(place / "default.sock")
@@ -143,7 +145,7 @@ def test_a_place_that_others_can_write_to(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "spear").mkdir()
     (tmp_path / "spear").chmod(0o777)
     for name in (None, "default"):
-        with pytest.raises(ConfigurationError, match="not a directory of this user alone"):
+        with pytest.raises(ConfigurationError, match="must be a directory that only this user"):
             find(name)
 
 
@@ -157,7 +159,7 @@ def test_one_that_is_busy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as first:
             first.connect(path)
             assert _places.is_alive(path)
-            with pytest.raises(NoHost, match="does not answer"):
+            with pytest.raises(NoHost, match="did not respond in time"):
                 Remote(options(path), seconds=0.01).get("/")
 
 
@@ -167,18 +169,18 @@ def test_one_that_is_busy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"", "has ended before it answered"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{", "has ended in the middle of its answer"),
-        (b"SSH-2.0-OpenSSH\r\n", "does not answer as a spearlet does"),
-        (ok(b"<html>"), "does not answer as a spearlet does"),
-        (b"HTTP/1.1 404 No\r\ncontent-length: 2\r\n\r\nno", "the host answers 404, and does not say why"),
+        (b"", "closed the connection before it responded"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{", "closed the connection in the middle"),
+        (b"SSH-2.0-OpenSSH\r\n", "sent an invalid response: it may not be a spearlet"),
+        (ok(b"<html>"), "sent an invalid response: it may not be a spearlet"),
+        (b"HTTP/1.1 404 No\r\ncontent-length: 2\r\n\r\nno", "the host responded with 404 and no reason"),
         (
             b"HTTP/1.1 500 No\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n{",
-            "the host answers 500, and does not say why",
+            "the host responded with 500 and no reason",
         ),
         (
             ok(b'{"error": {"kind": "NoSuchPath"}}').replace(b"200 OK", b"404 No"),
-            "the host is of another version than this command",
+            "the host may have another version than this command",
         ),
     ],
 )  # fmt: skip
@@ -188,7 +190,7 @@ def test_answers_that_make_no_sense(tmp_path: Path, answer: bytes, message: str)
 
 
 def test_an_answer_that_does_not_come(tmp_path: Path) -> None:
-    with answering(tmp_path / "s", None), pytest.raises(NoHost, match="does not answer"):
+    with answering(tmp_path / "s", None), pytest.raises(NoHost, match="did not respond in time"):
         Remote(options(str(tmp_path / "s")), seconds=0.05).get("/")
 
 
@@ -211,33 +213,36 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
 
 
 def test_nobody_is_where_it_should_be(tmp_path: Path) -> None:
-    with pytest.raises(NoHost, match=r"/s does not run: No such file or directory; `spear ps`"):
+    with pytest.raises(NoHost, match=r"/s is not running: No such file or directory; --host NAME"):
         Remote(options(str(tmp_path / "s")))
     with closing(socket.socket(socket.AF_UNIX)) as left:
         left.bind(str(tmp_path / "left"))
     remote = Remote(options(str(tmp_path / "left")))
-    with pytest.raises(NoHost, match="does not run: its address is there, but nobody listens"):
+    with pytest.raises(NoHost, match="is not running: no process listens at its address"):
         remote.get("/")
     (tmp_path / "left").unlink()  # the host ended at this moment
-    with pytest.raises(NoHost, match="does not run"):
+    with pytest.raises(NoHost, match="is not running"):
         remote.get("/")
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(NoHost, match=r"http://127\.0\.0\.1:.* does not run"):
+        with pytest.raises(NoHost, match=r"http://127\.0\.0\.1:.* is not running"):
             Remote(options(f"http://127.0.0.1:{taken.getsockname()[1]}")).get("/")
     (tmp_path / "file").touch()
     for each in (str(tmp_path / "file"), str(tmp_path), "/\0"):
-        with pytest.raises(ConfigurationError, match=r"^--host /.*: this is not a socket"):
+        with pytest.raises(ConfigurationError, match=r"^--host /.* is not a socket"):
             Remote(options(each))
 
 
 def test_a_host_that_is_lost_may_have_done_what_it_was_asked(tmp_path: Path) -> None:
     half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{"
-    for answer, what in ((b"", "has ended before it answered"), (half, "has ended in the middle")):
+    for answer, what in (
+        (b"", "closed the connection before it responded"),
+        (half, "in the middle"),
+    ):
         with answering(tmp_path / "s", answer):
             remote = Remote(options(str(tmp_path / "s")))
             with pytest.raises(
-                HostLost, match=f"{what}.*: what it was asked to do may have"
+                HostLost, match=f"{what}.*: the request may have been carried"
             ) as caught:
                 remote.post("/", {})
             with pytest.raises(NoHost, match=what):
@@ -246,7 +251,7 @@ def test_a_host_that_is_lost_may_have_done_what_it_was_asked(tmp_path: Path) -> 
         assert (exit_status(caught.value), caught.value.delivered) == (11, "maybe")
     with (
         answering(tmp_path / "s", None),
-        pytest.raises(HostLost, match="does not answer: what it was asked to do may have"),
+        pytest.raises(HostLost, match="did not respond in time: the request may have been carried"),
         Remote(options(str(tmp_path / "s")), seconds=0.05).request("POST", "/"),
     ):
         pass
@@ -272,7 +277,7 @@ def test_lines_that_are_cut_off_have_no_end(tmp_path: Path, cut: bytes) -> None:
         if cut.endswith(b"0\r\n"):  # complete, except the end of the last line
             assert list(answer.documents()) == [{}]
         else:
-            with pytest.raises(NoHost, match="has ended in the middle of its answer"):
+            with pytest.raises(NoHost, match="closed the connection in the middle of its response"):
                 list(answer.documents())
 
 
@@ -299,9 +304,9 @@ def test_http_and_https_are_taken_for_each_other(tmp_path: Path) -> None:
         thread = threading.Thread(target=work)
         thread.start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(NoHost, match=r"before it answered; if it has TLS, write https://$"):
+        with pytest.raises(NoHost, match=r"before it responded; if it uses TLS, use https://$"):
             Remote(options(f"http://{address}")).get("/")
-        with pytest.raises(NoHost, match=r"if it has no TLS, write http://$"):
+        with pytest.raises(NoHost, match=r"if it does not use TLS, use http://$"):
             Remote(options(f"https://{address}")).get("/")
         thread.join()
 
@@ -320,7 +325,7 @@ def test_a_path_below_a_url_that_nothing_is_at(tmp_path: Path) -> None:
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(
-            ConfigurationError, match=f"^{url} has nothing at /foo: leave that out of"
+            ConfigurationError, match=f"^{url} has nothing at /foo: remove this path from"
         ):
             Remote(options(f"{url}/foo")).get("/v1/health")
         thread.join()
@@ -330,7 +335,7 @@ def test_those_that_leave_are_not_wanted_ones(run: Run, tmp_path: Path) -> None:
     body = b'{"name": "mine", "state": "ready", "statistics": {"ready": 4, "wanted": 3}}'
     with answering(tmp_path / "s", ok(body)):
         done = run("scale", "--host", str(tmp_path / "s"), "mine", "3")
-    assert done.output == b"mine is ready: 3/3 ready, 1 more leaving\n"
+    assert done.output == b"mine is ready: 3/3 ready, 1 more draining\n"
 
 
 def test_names_that_are_none(run: Run, tmp_path: Path) -> None:
@@ -339,7 +344,7 @@ def test_names_that_are_none(run: Run, tmp_path: Path) -> None:
         for words in (["scale", "", "1"], ["stop", ""], ["logs", ""], ["invoke", ""]):
             done = run(words[0], *host, *words[1:])
             kind = "function" if words[0] == "invoke" else "deployment"
-            message = f"spear: say the name of a {kind}: '' is none\n"
+            message = f"spear: the name of a {kind} must not be empty\n"
             assert (done.status, done.output, done.errors) == (2, b"", message)
 
 
@@ -356,7 +361,7 @@ def test_words_that_are_not_utf_8(run: Run, tmp_path: Path) -> None:
         assert b"instance=%FF " in requests[-1]
         for word in (wrong, f"--{wrong}=3"):
             done = run("invoke", *host, "echo", word)
-            assert (done.status, "has \\udcff in it, which is not UTF-8" in done.errors) == (
+            assert (done.status, "contains \\udcff, which is not UTF-8" in done.errors) == (
                 2,
                 True,
             )
@@ -364,7 +369,9 @@ def test_words_that_are_not_utf_8(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://x:port", "http://[::1"])
 def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="write a URL as http://HOST:PORT or https://"):
+    with pytest.raises(
+        ConfigurationError, match="is not a valid URL: use http://HOST:PORT or https://"
+    ):
         Remote(options(url))
 
 
@@ -408,10 +415,10 @@ def test_tokens_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         Remote(options("http://x", str(file)))
     for content in (b"", b"\n", b"a\nb", b"\xff"):
         file.write_bytes(content)
-        with pytest.raises(ConfigurationError, match="token has no token in it"):
+        with pytest.raises(ConfigurationError, match="token contains no valid token"):
             Remote(options("http://x", str(file)))
     monkeypatch.setenv("SPEAR_TOKEN", "a\x07")
-    with pytest.raises(ConfigurationError, match="SPEAR_TOKEN has no token in it"):
+    with pytest.raises(ConfigurationError, match="SPEAR_TOKEN contains no valid token"):
         Remote(options("http://x"))
 
 
@@ -434,7 +441,7 @@ def test_control_characters_do_not_reach_the_terminal(run: Run, tmp_path: Path) 
         ({"kind": "InvalidArguments", "message": "price(): no"}, InvalidArguments, "price(): no"),
         ({"kind": "DeadlineExceeded", "message": "late"}, DeadlineExceeded, "late"),
         ({"kind": "Rejected", "message": "no"}, Rejected, "no"),
-        ({"kind": "CallFailed"}, CallFailed, "the host answers 418 CallFailed"),
+        ({"kind": "CallFailed"}, CallFailed, "the host responded with 418 CallFailed"),
         (
             {"kind": "FunctionRaised", "type": "KeyError", "message": "'x'"},
             FunctionRaised,
@@ -456,11 +463,11 @@ def test_control_characters_do_not_reach_the_terminal(run: Run, tmp_path: Path) 
         (
             {"kind": "Unauthorized", "message": "no token"},
             ConfigurationError,
-            "no token; say the host's token with --token-file FILE or SPEAR_TOKEN",
+            "no token; pass the host's token with --token-file FILE or SPEAR_TOKEN",
         ),
         ({"kind": "Forbidden", "message": "not here"}, ConfigurationError, "not here"),
         ({"kind": "InternalError", "message": "a bug"}, SpearError, "a bug"),
-        ({}, SpearError, "the host answers 418 None"),
+        ({}, SpearError, "the host responded with 418 None"),
     ],
 )  # fmt: skip
 def test_errors_are_those_of_a_program(
@@ -493,7 +500,7 @@ def test_a_line_that_is_cut_off(run: Run, tmp_path: Path) -> None:
     with answering(tmp_path / "s", ok(b'{"lost": 3}\n{"inst')):
         done = run("logs", "a", "-f", "--host", str(tmp_path / "s"))
         assert done.output.startswith(b"... 3 lines")
-        assert (done.status, "has ended in the middle of a line" in done.errors) == (10, True)
+        assert (done.status, "ended its response within a line" in done.errors) == (10, True)
         done = run("top", "--once", "--host", str(tmp_path / "s"))
         assert done.status == 10
 
@@ -502,14 +509,14 @@ def test_a_host_that_ends_before_there_are_rates(run: Run, tmp_path: Path) -> No
     with answering(tmp_path / "s", ok(b'{"time": 3}\n')):
         done = run("top", "--once", "--host", str(tmp_path / "s"))
     assert (done.status, done.output) == (10, b"")
-    assert "has ended" in done.errors
+    assert "has stopped" in done.errors
 
 
 def test_items_that_are_none(run: Run, tmp_path: Path) -> None:
     with answering(tmp_path / "s", ok(b'{"kind": "stream"}'), ok(b'"a"\n{')):
         done = run("invoke", "--host", str(tmp_path / "s"), "price")
     assert (done.status, done.output) == (10, b'"a"\n')
-    assert "does not answer as a spearlet does" in done.errors
+    assert "sent an invalid response: it may not be a spearlet" in done.errors
 
 
 def test_a_host_that_describes_nothing(run: Run, tmp_path: Path) -> None:

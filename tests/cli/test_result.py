@@ -88,7 +88,7 @@ def test_it_waits_as_long_as_it_takes_or_is_told_to(host: Host, run: Run) -> Non
     held = submit(run, "hold", str(pipe))
     done = run("result", held, "--timeout", "0")
     assert (done.status, done.output) == (5, b"")
-    assert "it goes on, and `spear result` may wait for it again" in done.errors
+    assert "the call continues, and `spear result` can wait for it again" in done.errors
     assert json.loads(run("result", held, "--status", "--json").output)["status"] == "running"
     with host.ask("result", held) as waiting:
         pipe.write_text("let go")

@@ -75,7 +75,7 @@ def test_a_check_tells_what_is_wrong(run: Run, here: Path, monkeypatch: pytest.M
     faults = {each["where"]: (each["key"], each["says"]) for each in told["faults"]}
     assert faults == {
         "SPEAR_LISTN": ("", "there is no such variable; did you mean SPEAR_LISTEN?"),
-        "--set x=1": ("", "say which key, as in --set limits.wire.max_calls=200"),
+        "--set x=1": ("", "KEY must be a key in a table, as in --set limits.wire.max_calls=200"),
         "spear.toml:2": ("spearlet.listne", "there is no such key; did you mean 'listen'?"),
         "spear.toml:4": (
             "functions.till.source", f"{here}/till.py is not a file that can be read",
@@ -110,8 +110,8 @@ def test_a_check_that_finds_nothing(run: Run, here: Path) -> None:
         (["ps", "--json"], 10, "NoHost", "start one with `spear serve FILE.py`"),
         (["ps", "--js"], 10, "NoHost", "start one with `spear serve FILE.py`"),
         (["ps", "--json", "--lod"], 2, "ConfigurationError", "unrecognized arguments: --lod"),
-        (["scale", "shop", "many", "--json"], 2, "ConfigurationError", "write a number or MIN-MAX"),
-        (["serve", "--check", "--json"], 2, "ConfigurationError", "say what to serve"),
+        (["scale", "shop", "many", "--json"], 2, "ConfigurationError", "must be N or MIN-MAX"),
+        (["serve", "--check", "--json"], 2, "ConfigurationError", "no source was given"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

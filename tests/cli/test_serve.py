@@ -44,9 +44,9 @@ def pipe(place: Path) -> Path:
 
 def test_a_check_finds_nothing_or_everything(run: Run, here: Path) -> None:
     done = run("serve", "shop.py", "--check")
-    assert (done.status, done.output) == (0, b"nothing is wrong: 1 deployment\n")
+    assert (done.status, done.output) == (0, b"no faults found: 1 deployment\n")
     done = run("serve", "shop.py", "old=shop.py", "--listen", "off", "--check")
-    assert (done.status, done.output) == (0, b"nothing is wrong: 2 deployments\n")
+    assert (done.status, done.output) == (0, b"no faults found: 2 deployments\n")
     (here / "spear.toml").write_text(
         "[spearlet]\nlistne = 1\n[functions.till]\nsource = 'till.py'\n"
     )
@@ -96,7 +96,7 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "say what to serve: spear serve FILE.py, or write a spear.toml"),
+        ([], "no source was given: use spear serve FILE.py, or create a spear.toml"),
         (["--config", "no.toml"], "cannot read no.toml: No such file or directory"),
         (
             ["shop.py", "--set", "x"],
@@ -107,31 +107,31 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
         (["shop.py", "--lisn", "x"], "unrecognized arguments: --lisn"),
         (["shop.py", "--listen", "nowhere"], "--listen: spearlet.listen: must be HOST:PORT"),
         (["./empty/"], "empty has no main.py"),
-        (["shop.py", "./a/shop.py"], "would both be named shop: say NAME=./a/shop.py"),
+        (["shop.py", "./a/shop.py"], "would both be named shop: choose another name, as in NAME="),
         (
             ["shop.py", "--token-file", "short"],
-            "--token-file: spearlet.token_file: a token has at least 16",
+            "--token-file: spearlet.token_file: a token must have at least 16",
         ),
         (
             ["shop.py", "--listen", "0.0.0.0:0"],
             "--listen: spearlet.listen: '0.0.0.0' can be reached from",
         ),
-        (["shop.py", "--control-socket", "x" * 108], "is too long for a socket, by "),
+        (["shop.py", "--control-socket", "x" * 108], "bytes long; at most 107 are allowed"),
         (
             ["shop.py", "--check", "--control-socket", "x" * 108],
             "--control-socket: spearlet.control_socket: {}/xxxx",
         ),
         (
             ["spear.toml"],
-            "spear.toml is a configuration, not a program: spear serve --config spear.to",
+            "spear.toml is a configuration, not a program: use spear serve --config spear.to",
         ),
         (
             ["a=b.toml", "--check"],
-            "b.toml is a configuration, not a program: spear serve --config b.t",
+            "b.toml is a configuration, not a program: use spear serve --config b.t",
         ),
         ([f"{'x' * 300}.py", "--check"], "xxx.py is not a file that can be read"),
         (["shop.py", "--control-socket", "no/where/s"], "cannot use {}/no/where: No such file"),
-        (["shop.py", "--control-socket", "open/s"], "is not a directory of this user alone"),
+        (["shop.py", "--control-socket", "open/s"], "must be a directory that only this user"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -167,7 +167,7 @@ def name_shown(run: Run, source: str) -> str:
 def test_sources_that_give_no_name(run: Run, source: str) -> None:
     done = run("serve", "--show-config", "json", "--", source)
     assert done.status == 2
-    assert f"{source!r} gives no name " in done.errors
+    assert f"cannot be derived from {source!r}: " in done.errors
     assert f" as in NAME={source}\n" in done.errors
 
 
@@ -283,7 +283,7 @@ def test_a_second_signal_ends_it_at_once(place: Path, pipe: Path, second: signal
         wait_until(lambda: host.get("/readyz")[0] == 503)
         status, errors = host.end(second)
         assert status == 128 + second
-        assert "spear: a second signal: ending at once" in errors
+        assert "spear: received a second signal; stopping at once" in errors
         assert call.wait(PATIENCE_SECONDS) in (7, 9, 11)
 
 
@@ -317,7 +317,7 @@ def test_one_host_of_a_name(place: Path) -> None:
         )  # fmt: skip
         assert again.returncode == 2
         path = place / "run" / "spear" / "evening.sock"
-        said = f"a spearlet listens at {path} already: call this one something else than 'evening'"
+        said = f"a spearlet already listens at {path}: choose another name than 'evening'"
         assert said in again.stderr.decode()
         # A killed host leaves a socket without a listener.
         host.process.kill()
@@ -328,7 +328,7 @@ def test_one_host_of_a_name(place: Path) -> None:
             env=environment, capture_output=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
         assert dead.returncode == 10
-        assert b"the spearlet 'evening' does not run: its address is there" in dead.stderr
+        assert b"the spearlet 'evening' is not running: no process listens" in dead.stderr
     with serving(place, "till.py", "--name", "evening", "--listen", "off") as host:
         assert host.said["urls"] == []
         assert host.end() == (0, "")
@@ -401,7 +401,7 @@ def test_a_call_whose_host_is_killed_may_have_run(place: Path, pipe: Path) -> No
         host.process.kill()
         for each in (call, stream):
             _, errors = each.communicate(timeout=PATIENCE_SECONDS)
-            assert (each.returncode, b"may have been done" in errors) == (11, True)
+            assert (each.returncode, b"may have been carried out" in errors) == (11, True)
 
 
 @pytest.mark.slow
@@ -504,9 +504,9 @@ def test_a_reload_applies_what_has_changed(reloaded: Host) -> None:
 def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
     host = reloaded
     said = reload(host, CONFIG.replace("replicas = 1", "replicas = 0"))
-    assert said == "spear: reload: nothing is changed, because"
+    assert said == "spear: reload failed; nothing was changed:"
     assert "spear.toml:4: functions.till.replicas" in host.hear("spear.toml")
-    assert reload(host, "[functions.till") == "spear: reload: nothing is changed, because"
+    assert reload(host, "[functions.till") == "spear: reload failed; nothing was changed:"
     assert greeting(host, "old.greet") == b'"hello you"'
     # A deployment that cannot start keeps its old instances; the others are changed all the same.
     (host.place / "bad.py").write_text("raise ValueError('no good')\n")
@@ -518,7 +518,7 @@ def test_a_bad_reload_changes_nothing(reloaded: Host) -> None:
     assert lines[0].startswith("spear: reload: bad: process:bad-1#1 ")
     assert lines[1].startswith("spear: reload: till: process:till-")
     assert host.hear("spear: reloaded").strip() == (
-        "spear: reloaded: old scaled; but not bad, till: see above"
+        "spear: reloaded: old scaled; failed (see above): bad, till"
     )
     assert greeting(host) == b'"hello you"'
     # The reload is retried.
@@ -583,8 +583,8 @@ def test_what_was_replaced_in_part_is_replaced_again(reloaded: Host) -> None:
     )
     text = old.replace('"till.py"\nreplicas = 2', '"half.py"\nreplicas = 2')
     assert "did not start" in reload(host, text)
-    host.hear("; some of its instances were replaced, and some were not")
-    assert host.hear("reloaded").strip() == "spear: reloaded: nothing; but not till: see above"
+    host.hear("; only some instances were replaced")
+    assert host.hear("reloaded").strip() == "spear: reloaded: nothing; failed (see above): till"
     assert {greeting(host) for _ in range(4)} == {b'"hello you"', b'"good day you"'}
     assert reload(host, old) == "spear: reloaded: till restarted"
     assert {greeting(host) for _ in range(4)} == {b'"hello you"'}
@@ -604,7 +604,7 @@ def test_a_scaling_that_fails_is_taken_back_with_the_file(reloaded: Host) -> Non
     two = one.replace("replicas = 1", "replicas = 2")
     for _ in range(2):  # the reload is retried
         assert "did not start" in reload(host, two)
-        assert "but not till" in host.hear("reloaded")
+        assert "failed (see above): till" in host.hear("reloaded")
     assert reload(host, one) == "spear: reloaded: till scaled"
     _, body = host.get("/v1/deployments/till")
     assert json.loads(body)["settings"]["replicas"]["max"] == 1
@@ -705,11 +705,11 @@ def test_absolute_paths_are_checked_without_a_working_directory(
     run: Run, here: Path, gone: Path
 ) -> None:
     done = run("serve", f"{here}/shop.py", "--check")
-    assert (done.status, done.output) == (0, b"nothing is wrong: 1 deployment\n")
+    assert (done.status, done.output) == (0, b"no faults found: 1 deployment\n")
     removed = "is a path from the working directory, which has been removed"
     for source in ("shop.py", ".", "./"):
         assert removed in run("serve", source, "--check").errors
-    assert run("serve", "--check").errors.startswith("spear: say what to serve")
+    assert run("serve", "--check").errors.startswith("spear: no source was given")
 
 
 @pytest.mark.slow

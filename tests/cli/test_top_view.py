@@ -180,7 +180,7 @@ def test_tables_of_what_runs() -> None:
         "INSTANCE          STATE   PID    AGE  RUNNING  CPU  MEMORY  REASON\n"
         "process:shop-1#1  ready  4711  1m00s        1   1s     32M  -\n"
         "\n"
-        "bank has written last:\n" + "  more\n" * 11 + "  KeyError: 'x'"
+        "last output of bank:\n" + "  more\n" * 11 + "  KeyError: 'x'"
     )
     assert "INSTANCE" not in "\n".join(show(now, with_instances=False))
-    assert list(show(snapshot(0.0), with_instances=True))[-1] == "nothing is deployed"
+    assert list(show(snapshot(0.0), with_instances=True))[-1] == "no deployments"

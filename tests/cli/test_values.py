@@ -56,11 +56,11 @@ def test_files_and_input_are_bytes(tmp_path: Path) -> None:
     [
         ("missing.png", None, "cannot read '.*missing.png': No such file"),
         ("nul\0", None, "cannot read .*null byte"),
-        ("bad.json", b"{", "bad.json is not JSON that can be read: "),
-        ("bad.json", b"\xff", "bad.json is not JSON"),
-        ("deep.json", b"[" * 100_000, "deep.json is not JSON"),
-        ("nan.json", b"[NaN]", "nan.json is not JSON that can be read: NaN is no JSON"),
-        ("user", None, r"text that begins with @ is written '\"@.*user\"'"),
+        ("bad.json", b"{", "bad.json as JSON: "),
+        ("bad.json", b"\xff", "bad.json as JSON: "),
+        ("deep.json", b"[" * 100_000, "deep.json as JSON: "),
+        ("nan.json", b"[NaN]", "nan.json as JSON: NaN is no JSON"),
+        ("user", None, r"to pass text that begins with @, write '\"@.*user\"'"),
     ],
 )
 def test_a_file_that_cannot_be_used(

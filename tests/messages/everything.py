@@ -400,7 +400,7 @@ async def hosting() -> dict[str, object]:
 def read_a_message(error: object, usage: str, options: Iterable[str]) -> Iterable[str]:
     """Give a hint by reading a message, as the command once did."""
     if str(error).endswith("expected str, got int"):
-        yield "hint: text that could be JSON needs quotes of its own"
+        yield "hint: text that is valid JSON needs extra quotes"
 
 
 def run() -> dict[str, object]:

@@ -64,7 +64,7 @@ def test_with_other_words_in_every_message_all_else_is_the_same() -> None:
     assert {each for each in noisy.said if NOISE not in each} <= {"'nothing there'", "later"}
     # All attributes for decisions were present.
     shown = json.dumps(plain.outcomes)
-    for hint in ("needs quotes", "write true", "@FILE", "sends no items", "--timeout was taken"):
+    for hint in ("extra quotes", "pass true", "@FILE", "cannot send items", "--timeout is an"):
         assert hint in shown
     for code in ("argument_type", "head_too_large", "stalled", "key_reused", "worker_died"):
         assert code in shown
@@ -73,5 +73,5 @@ def test_with_other_words_in_every_message_all_else_is_the_same() -> None:
 @pytest.mark.slow
 def test_code_that_reads_a_message_again_is_found_by_other_words() -> None:
     plain, noisy = run_beside("plain", "noisy", reader=True)
-    assert "needs quotes" in json.dumps(plain.outcomes)
-    assert "needs quotes" not in json.dumps(noisy.outcomes)
+    assert "extra quotes" in json.dumps(plain.outcomes)
+    assert "extra quotes" not in json.dumps(noisy.outcomes)
