@@ -43,7 +43,7 @@ OnDrain: TypeAlias = Callable[[float | None], None]
 """Drains the host, within so many seconds if the operator has set a limit. Must not block."""
 
 
-_PATHS: Final = ": GET /openapi.json tells the paths"
+_PATHS: Final = ": GET /openapi.json lists the paths"
 
 
 @final
@@ -147,7 +147,7 @@ class App:
             except (SpearError, Problem) as error:
                 await self.refuse(request, error)
             except Exception as error:
-                logger.exception("request %s of %s has failed", request.id, request.path[:200])
+                logger.exception("request %s for %s failed", request.id, request.path[:200])
                 await self.refuse(request, error)
         finally:
             request.release()
@@ -185,7 +185,7 @@ class App:
             raise Problem(
                 405,
                 "MethodNotAllowed",
-                f"{request.method[:20]} is not for this path: use {route.allow.decode()}",
+                f"{request.method[:20]} is not supported at this path: use {route.allow.decode()}",
                 headers=((b"allow", route.allow),),
             )
         if not route.is_open and not route.is_foreign:

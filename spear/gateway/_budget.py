@@ -146,7 +146,7 @@ def make_budgets(settings: GatewaySettings) -> Budgets:
     size, largest = settings.body_bytes_in_flight, settings.max_body_bytes
     share = min(size, max(size // 2, largest))
     return Budgets(
-        Budget("bytes of bodies", size, share),
+        Budget("bytes of request bodies", size, share),
         Unverified(largest),
         Budget("bytes of results", size, share, "yes"),
         Budget("streams", settings.max_streams, (settings.max_streams + 1) // 2),

@@ -57,7 +57,7 @@ def with_options(
     """
     if is_stream and b"idempotency-key" in request.headers:
         raise bad(
-            "a stream takes no key (Idempotency-Key), as its items cannot be had twice: leave it out"
+            "Idempotency-Key is not supported for streams, whose items are not stored: remove the header"
         )
     asked = timeout_of(request)
     timeout = usual_seconds if asked is None else asked
@@ -67,8 +67,8 @@ def with_options(
         most = app.settings.detached_seconds
         if asked is not None and asked > most:
             raise bad(
-                f"a call that goes on without its client has at most {most:g} s (detached_seconds): one "
-                f"with a key, or a submitted one; Spear-Timeout says {asked:g}"
+                f"Spear-Timeout is {asked:g} s; a submitted call, or a call with a key, may take at most "
+                f"{most:g} s (detached_seconds)"
             )
         usual = min(most, function.timeout)
         timeout = usual if timeout is None else min(most, timeout)
@@ -94,8 +94,7 @@ def expect_result(function: Function, way: str) -> None:
     if function.is_stream:
         path = f"/v1/functions/{function.name}/stream"
         raise Rejected(
-            f"{function.name}() gives a stream of items, which cannot be {way}: they come over HTTP "
-            f"from POST {path}",
+            f"{function.name}() gives a stream of items, and cannot be {way}: use POST {path}",
             code="gives_stream",
         )
 
@@ -104,7 +103,7 @@ def expect_stream(function: Function) -> None:
     """Raise Rejected if a function gives one result instead of a stream."""
     if not function.is_stream:
         path = f"/v1/functions/{function.name}/call"
-        message = f"{function.name}() gives one result, and no stream: POST {path}"
+        message = f"{function.name}() gives one result, not a stream: use POST {path}"
         raise Rejected(message, code="gives_result")
 
 
@@ -136,7 +135,7 @@ async def bind_arguments(
 async def call(app: App, request: Request, name: str) -> None:
     """Handle ``POST /v1/functions/{name}/call``: call a function, and respond with its result."""
     function = find_function(app, name)
-    bound = await bind_arguments(app, request, function, "waited for as one result")
+    bound = await bind_arguments(app, request, function, "called for a single result")
     answer = await bound.ask()
     body, kind = choose_form(request, answer.result)
     headers = milliseconds(answer.execution_seconds)
@@ -192,6 +191,6 @@ async def upgrade_required(app: App, request: Request, _: str) -> None:
     raise Problem(
         426,
         "UpgradeRequired",
-        "this path is for WebSockets alone: connect with ws:// or wss://",
+        "this path accepts only WebSockets: connect with ws:// or wss://",
         headers=headers,
     )

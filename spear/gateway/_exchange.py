@@ -80,7 +80,8 @@ def metadata_of(request: Request) -> dict[str, str]:
             metadata[name.decode()] = value.decode("latin-1")
     if size > MAX_TRACE_BYTES:
         raise bad(
-            f"traceparent, tracestate and baggage have more than {MAX_TRACE_BYTES} bytes together"
+            f"traceparent, tracestate and baggage have {size} bytes together; at most {MAX_TRACE_BYTES} "
+            "are allowed"
         )
     return metadata
 
@@ -96,7 +97,7 @@ def timeout_of(request: Request) -> float | None:
         seconds = -1.0
     if seconds <= 0:
         shown = text.decode("latin-1")[:50]
-        raise bad(f"Spear-Timeout is a number of seconds above 0, or inf, not {shown!r}")
+        raise bad(f"Spear-Timeout must be a number of seconds above 0, or inf, not {shown!r}")
     return seconds
 
 
@@ -106,7 +107,7 @@ def printable(request: Request, name: bytes) -> str | None:
     if value is None:
         return None
     if not _PRINTABLE.fullmatch(value):
-        raise bad(f"{name.decode().title()} has 1 to 256 printable characters")
+        raise bad(f"{name.decode().title()} must have 1 to 256 printable ASCII characters")
     return value.decode()
 
 
@@ -126,7 +127,7 @@ def query_of(request: Request) -> dict[str, str]:
     query = dict(pairs)
     if len(query) < len(pairs):
         twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
-        raise bad(f"the parameter {twice[:100]!r} of the query stands there twice: send it once")
+        raise bad(f"the query has the parameter {twice[:100]!r} twice: send it once")
     return query
 
 
@@ -142,7 +143,7 @@ def number_in(
     except ValueError:
         number = least - 1
     if not least <= number <= most:
-        raise bad(f"{name} is a number from {least:g} to {most:g}")
+        raise bad(f"{name} must be a number from {least:g} to {most:g}, not {text[:50]!r}")
     return number
 
 
@@ -150,7 +151,7 @@ def whole_in(query: Mapping[str, str], name: str, default: int, *, least: int, m
     """Return a whole number from a query. Raises Problem."""
     number = number_in(query, name, default, least=least, most=most)
     if number != int(number):
-        raise bad(f"{name} must be a whole number from {least} to {most}")
+        raise bad(f"{name} must be a whole number from {least} to {most}, not {number:g}")
     return int(number)
 
 
@@ -158,7 +159,7 @@ def flag_in(query: Mapping[str, str], name: str) -> bool:
     """Return whether a flag is set in a query. Raises Problem."""
     text = query.get(name, "false").lower()
     if text not in ("true", "false", "1", "0"):
-        raise bad(f"{name} is true or false")
+        raise bad(f"{name} must be true or false, not {text[:50]!r}")
     return text in ("true", "1")
 
 
@@ -169,7 +170,7 @@ def path_part(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError as error:
-        raise bad("the path is not UTF-8 behind its percent signs: encode it so") from error
+        raise bad("the percent-encoded path is not UTF-8: encode the path as UTF-8") from error
 
 
 def parse_json(text: bytes, what: str) -> object:
@@ -194,7 +195,7 @@ def parse_cbor(body: bytes) -> object:
     except TooManyItems:
         raise bad(f"the body has more than {MAX_ITEMS} items: send bytes instead") from None
     except ValueError as error:
-        raise bad(f"the body, as CBOR, is {error}") from error
+        raise bad(f"the body cannot be decoded as CBOR: {error}") from error
 
 
 def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Mapping[str, object]]:
@@ -210,7 +211,7 @@ def arguments_of(request: Request, body: bytes) -> tuple[tuple[object, ...], Map
         if body:
             positional, keywords = split_arguments(parse_cbor(body))
     elif kind in _FORMS:
-        message = "forms are not taken: send JSON, with Content-Type: application/json"
+        message = "HTML forms are not supported: send JSON, with Content-Type: application/json"
         raise Problem(415, "UnsupportedMediaType", message)
     elif kind == "text/plain":
         try:
@@ -229,10 +230,13 @@ def split_arguments(value: object) -> tuple[tuple[object, ...], dict[str, object
     if isinstance(value, dict):
         keywords = dict(value)
         if not all(isinstance(each, str) for each in keywords):  # in CBOR, a key may be bytes
-            raise bad("a keyword argument is named by text: an object as an argument is [{...}]")
+            raise bad(
+                "the names of keyword arguments must be text; pass an object as an argument in an "
+                "array: [{...}]"
+            )
         positional = keywords.pop("$args", [])
         if not isinstance(positional, list):
-            raise bad("$args is an array of positional arguments")
+            raise bad("$args must be an array of positional arguments")
         return tuple(positional), keywords
     return (tuple(value) if isinstance(value, list) else (value,)), {}
 
@@ -241,7 +245,7 @@ def add_keywords(keywords: dict[str, object], query: Mapping[str, str]) -> None:
     """Add the parameters of a query to keywords, as JSON or else as text. Raises Problem."""
     for name, text in query.items():
         if name in keywords:
-            raise bad(f"{name!r} stands in the query and in the body")
+            raise bad(f"the argument {name!r} is both in the query and in the body: send it once")
         try:
             keywords[name] = load_json(text)
         except json.JSONDecodeError:
@@ -275,7 +279,7 @@ def show(value: object) -> bytes:
     try:
         return dump_json(value).encode()
     except (TypeError, ValueError) as error:
-        message = f"the result has no JSON: {error}"
+        message = f"the result cannot be represented as JSON: {error}"
         raise Problem(502, "RemoteProtocolError", message, delivered="yes") from error
 
 

@@ -50,7 +50,7 @@ async def list_executions(app: App, request: Request, _: str) -> None:
             status = ExecutionStatus(query["status"])
         except ValueError:
             known = ", ".join(each.value for each in ExecutionStatus)
-            raise bad(f"status is one of {known}") from None
+            raise bad(f"status must be one of {known}, not {query['status'][:50]!r}") from None
     most = whole_in(query, "most", 100, least=1, most=MAX_LISTED)
     found = app.spearlet.executions.list(function=query.get("function"), status=status, most=most)
     await respond_json(request, {"executions": [_show(app, request, each) for each in found]})

@@ -62,9 +62,9 @@ class AccessGuard:
         if self._checks_host and b"host" in headers:  # HTTP/1.0 may omit it, browsers do not
             name = host.rpartition(":")[0] if _has_port(host) else host
             if not self._is_ours(_plain(name)):
-                message = f"this gateway is not called {name[:100]!r}: say localhost"
+                message = f"the Host {name[:100]!r} is not allowed: use localhost"
                 if not name:
-                    message = "the Host of this request is empty: say localhost"
+                    message = "the Host of this request is empty: use localhost"
                 raise Problem(403, "Forbidden", f"{message}, or add the name to allowed_hosts")
         origin = headers.get(b"origin")
         if origin is not None:
@@ -104,10 +104,10 @@ class AccessGuard:
     def expect_known(self, request: Request) -> None:
         """Raise Problem unless the request has the token, or needs none."""
         if not self.is_known(request):
-            message = "this needs a token: Authorization: Bearer TOKEN"
+            message = "this request needs a token: send Authorization: Bearer TOKEN"
             if b"authorization" in request.headers:
                 message = (
-                    "that is not the token: Authorization: Bearer TOKEN has the one of this host"
+                    "the token is wrong: send Authorization: Bearer TOKEN with this host's token"
                 )
             raise Problem(401, "Unauthorized", message, headers=_CHALLENGE)
 
@@ -118,7 +118,7 @@ class AccessGuard:
         raise Problem(
             403,
             "Forbidden",
-            "operators' requests come over the control socket, or with a token; or set allow_control",
+            "this operation needs the control socket, a token, or the setting allow_control",
         )
 
     @property

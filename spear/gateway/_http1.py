@@ -57,10 +57,10 @@ _WHAT: Final = {  # by the last byte of the match
     0x0A: "a line ends with LF alone: end it with CR LF",
     0x0D: "there is a CR without LF",
 }
-_FOLDED: Final = "a header is folded over several lines: write it on one"
+_FOLDED: Final = "a header is folded over several lines: send each header on one line"
 
 _TWO_LENGTHS: Final = (
-    "Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0: leave it out"
+    "Transfer-Encoding cannot be combined with Content-Length or with HTTP/1.0: remove it"
 )
 
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
@@ -72,7 +72,7 @@ _STATUS_LINES: Final = {
 
 
 def _malformed(what: str) -> Problem:
-    return Problem(400, "BadRequest", f"that is not HTTP/1.1: {what}")
+    return Problem(400, "BadRequest", f"the request is not valid HTTP/1.1: {what}")
 
 
 def _too_large(most: str) -> Problem:
@@ -186,12 +186,12 @@ class RequestParser:
         assert isinstance(request, h11.Request)  # the head is complete
         if not _TARGET.fullmatch(request.target) and (request.method, request.target) != _SERVER:
             raise _malformed(
-                "the target is a path that begins with /, or a URL, without a fragment"
+                "the target must be a path that begins with /, or a URL, without a fragment"
             )
         headers = list(request.headers)
         names = dict(headers)
         if names.get(b"expect", b"100-continue").lower() != b"100-continue":
-            message = "the only expectation that can be met is 100-continue: leave Expect out"
+            message = "Expect supports only 100-continue: remove the header"
             raise Problem(417, "ExpectationFailed", message)
         options = [
             option.strip()
@@ -277,7 +277,7 @@ def _length_untrusted(request: h11.Request, headers: dict[bytes, bytes], data: b
         data: the head as received.
     """
     if request.http_version not in (b"1.0", b"1.1"):
-        raise Problem(400, "BadRequest", "that is not HTTP/1.1")
+        raise Problem(400, "BadRequest", "the HTTP version must be 1.0 or 1.1")
     length = headers.get(b"content-length")
     if b"transfer-encoding" in headers:  # h11 has checked that it is "chunked"
         if length is not None or request.http_version == b"1.0":

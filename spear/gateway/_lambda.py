@@ -75,10 +75,12 @@ async def _invoke(app: App, request: Request, name: str) -> None:
     verify = _expect_known(app, request)
     found = _NAME.fullmatch(path_part(name))
     if found is None:
-        raise _invalid(f"this cannot name a function: {path_part(name)[:100]!r}")
+        raise _invalid(f"{path_part(name)[:100]!r} is not a valid name of a function")
     kind = request.headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
     if kind not in _KINDS:
-        raise _invalid(f"X-Amz-Invocation-Type is one of {', '.join(_KINDS)}, not {kind[:50]!r}")
+        raise _invalid(
+            f"X-Amz-Invocation-Type must be one of {', '.join(_KINDS)}, not {kind[:50]!r}"
+        )
     body = await request.body(verify)
     function = find_function(app, found[1])
     function = _for_sdk(app, request, function, kind).options(metadata=_metadata(request))
@@ -100,7 +102,7 @@ def _expect_known(app: App, request: Request) -> Callable[[bytes], None] | None:
     if token is not None and not request.is_local and is_signed(request):
         return partial(read_signature(request).check, secret=token)
     if not is_signed(request) and not app.guard.is_known(request):
-        message = "sign the request with the token as the secret access key"
+        message = "the request is not signed: use the gateway's token as the secret access key"
         raise Problem(403, "Forbidden", message, aws_kind="MissingAuthenticationTokenException")
     return None
 
@@ -147,7 +149,10 @@ def _metadata(request: Request) -> Metadata:
     context = request.headers.get(b"x-amz-client-context")
     if context is not None:
         if len(context) > MAX_CLIENT_CONTEXT_BYTES:
-            raise bad(f"the client context has more than {MAX_CLIENT_CONTEXT_BYTES} bytes")
+            raise bad(
+                f"the client context has {len(context)} bytes; at most {MAX_CLIENT_CONTEXT_BYTES} are "
+                "allowed"
+            )
         try:
             text = base64.b64decode(context, validate=True)
         except ValueError as error:

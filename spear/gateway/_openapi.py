@@ -65,7 +65,7 @@ _BYTES: Final[Schema] = {
     "type": "object",
     "required": ["$bytes"],
     "properties": {"$bytes": {"type": "string", "contentEncoding": "base64"}},
-    "description": "Bytes inside of JSON.",
+    "description": "Bytes in JSON, encoded as Base64.",
 }
 
 _HEADERS: Final = (
@@ -87,7 +87,10 @@ def _both(schema: Schema) -> dict[str, object]:
 
 
 def _failures() -> Schema:
-    return {"description": "A failure.", "content": _json({"$ref": "#/components/schemas/Error"})}
+    return {
+        "description": "The request or the call failed.",
+        "content": _json({"$ref": "#/components/schemas/Error"}),
+    }
 
 
 def _parameter(name: str, place: str) -> Schema:
@@ -115,7 +118,7 @@ def _fixed_paths(routes: Mapping[str, Route]) -> dict[str, Schema]:
                 "summary": each.summary,
                 "operationId": words.strip("_"),
                 "parameters": parameters,
-                "responses": {"2XX": {"description": "As it should be."}, "default": _failures()},
+                "responses": {"2XX": {"description": "Success."}, "default": _failures()},
             }
             if route.is_open:
                 operation["security"] = []
@@ -150,9 +153,9 @@ def _function_paths(
         ],
         "requestBody": {"required": False, "content": body},
     }
-    answered = {"description": "Its result.", "content": _both(result)}
+    answered = {"description": "The result of the call.", "content": _both(result)}
     accepted = {
-        "description": "It is on its way.",
+        "description": "The call was submitted.",
         "content": _json({"$ref": "#/components/schemas/Execution"}),
     }
     streamed = {
@@ -160,7 +163,10 @@ def _function_paths(
         "application/x-ndjson": {"schema": result},
         "application/cbor-seq": {},
     }
-    items = {"description": "Its items, as they come.", "content": streamed}
+    items = {
+        "description": "The items of the stream, as the function produces them.",
+        "content": streamed,
+    }
     ways: dict[str, tuple[str, object]] = {"stream": ("200", items)}
     if kind != "stream":
         ways = {"call": ("200", answered), "submit": ("202", accepted)}

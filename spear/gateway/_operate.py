@@ -54,7 +54,7 @@ async def readyz(app: App, request: Request, _: str) -> None:
     asked = query.pop("deployment", None)
     if query:
         raise bad(
-            f"there is no parameter {next(iter(query))[:100]!r}: say ?deployment=NAME, or nothing"
+            f"there is no parameter {next(iter(query))[:100]!r}: use ?deployment=NAME, or no query"
         )
     deployments = app.spearlet.deployments
     if asked is not None:
@@ -88,8 +88,8 @@ def find_deployment(app: App, name: str) -> Deployment:
     name = path_part(name)
     deployments = app.spearlet.deployments
     if name not in deployments:
-        known = ", ".join(deployments) or "none at all"
-        raise NotFound(f"there is no deployment {name[:100]!r}; there is {known[:500]}")
+        known = ", ".join(deployments) or "none"
+        raise NotFound(f"there is no deployment {name[:100]!r}; deployments: {known[:500]}")
     return deployments[name]
 
 
@@ -253,7 +253,8 @@ async def scale(app: App, request: Request, name: str) -> None:
     elif wanted and wanted.keys() <= _SCALE:
         replicas = attrs.evolve(deployment.settings.replicas, **wanted)  # type: ignore[arg-type]  # Scale checks
     else:
-        raise bad('say {"replicas": 4}, or some of ' + ", ".join(sorted(_SCALE)))
+        known = ", ".join(sorted(_SCALE))
+        raise bad(f'the body must be {{"replicas": 4}}, or an object with some of {known}')
     await app.complete(partial(deployment.scale, replicas))
     await _respond_deployment(app, request, deployment)
 
@@ -278,6 +279,6 @@ async def drain(app: App, request: Request, _: str) -> None:
     seconds = wanted.pop("seconds", None)
     is_number = type(seconds) in (int, float) or seconds is None
     if wanted or not is_number or (seconds is not None and not 0 <= seconds < 1e9):  # type: ignore[operator]  # a number
-        raise bad('say {"seconds": 30}, or nothing')
+        raise bad('the body must be {"seconds": 30}, or empty; seconds from 0 to less than 1e9')
     app.on_drain(seconds)  # type: ignore[arg-type]  # a number or None
     await respond_json(request, {"state": "draining"}, 202)

@@ -212,10 +212,12 @@ class Request:
                     self._reading.deadline = begun + patience + size / BODY_RATE
                     await self._link.receive()
         if self._is_evicted:
-            raise Problem(503, "Busy", "unverified callers send too much: try again later")
+            raise Problem(
+                503, "Busy", "the bodies of unverified callers exceed their limit: try again later"
+            )
         if self._reading.cancelled_caught:
             seconds = trio.current_time() - begun
-            raise Problem(408, "SlowRequest", f"the body did not come within {seconds:.0f} s")
+            raise Problem(408, "SlowRequest", f"the body did not arrive within {seconds:.0f} s")
         return b"".join(parts)
 
     def _expect_plain(self) -> None:
@@ -225,7 +227,7 @@ class Request:
             raise Problem(
                 415,
                 "UnsupportedMediaType",
-                f"Content-Encoding {shown!r} is not taken: send the body as it is",
+                f"Content-Encoding {shown!r} is not supported: send the body without encoding",
                 headers=((b"accept-encoding", b"identity"),),
             )
 

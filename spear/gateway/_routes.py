@@ -32,9 +32,10 @@ ROUTES: Final = {
     "/dashboard/app.js": Route({"GET": Operation(get_script)}, is_open=True),
     "/dashboard/style.css": Route({"GET": Operation(get_style)}, is_open=True),
     "/dashboard/icon.svg": Route({"GET": Operation(get_icon)}, is_open=True),
-    "/healthz": Route({"GET": Operation(healthz, "Whether the host answers.")}, is_open=True),
+    "/healthz": Route({"GET": Operation(healthz, "Check that the host is alive.")}, is_open=True),
     "/readyz": Route(
-        {"GET": Operation(readyz, "Whether calls are taken.", ("deployment",))}, is_open=True
+        {"GET": Operation(readyz, "Check that the host is ready for calls.", ("deployment",))},
+        is_open=True,
     ),
     "/openapi.json": Route({"GET": Operation(get_openapi)}),
     "/v1/functions": Route({"GET": Operation(list_functions, "All functions.")}),
@@ -64,7 +65,7 @@ ROUTES: Final = {
     "/v1/deployments/*/logs": Route(
         {
             "GET": Operation(
-                get_logs, "Lines that the instances wrote.", ("tail", "follow", "instance")
+                get_logs, "Lines that the instances have written.", ("tail", "follow", "instance")
             )
         }
     ),
@@ -78,13 +79,21 @@ ROUTES: Final = {
         {"POST": Operation(stop, "Stop a deployment.")}, is_control=True
     ),
     "/v1/instances": Route({"GET": Operation(list_instances, "All instances.")}),
-    "/v1/statistics": Route({"GET": Operation(get_statistics, "A snapshot of everything.")}),
-    "/v1/watch": Route({"GET": Operation(watch, "Snapshots, as time goes by.", ("interval",))}),
+    "/v1/statistics": Route(
+        {"GET": Operation(get_statistics, "The state and the statistics of the host.")}
+    ),
+    "/v1/watch": Route(
+        {
+            "GET": Operation(
+                watch, "The state and the statistics, once each interval.", ("interval",)
+            )
+        }
+    ),
     "/2015-03-31/functions/*/invocations": Route(
         {"POST": Operation(invoke, "AWS Lambda's Invoke.")}, is_foreign=True
     ),
     "/v1/drain": Route(
-        {"POST": Operation(drain, "Let what runs finish, and stop the host.")}, is_control=True
+        {"POST": Operation(drain, "Finish the running calls, and stop the host.")}, is_control=True
     ),
 }
 """Routes by path; a star stands for a name."""

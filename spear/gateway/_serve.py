@@ -139,12 +139,12 @@ def check_exposure(settings: GatewaySettings) -> None:
     if settings.token is None:
         raise ConfigurationError(
             f"{settings.host!r} can be reached from other machines, which could call all functions: "
-            "give a token (spear serve: token_file), or listen on 127.0.0.1"
+            "set a token (spear serve: token_file), or listen on 127.0.0.1"
         )
     if settings.tls_cert is None and not settings.allow_plaintext:
         raise ConfigurationError(
             f"{settings.host!r} can be reached from other machines, and the token would travel in "
-            "plain text: give tls_cert and tls_key, or set allow_plaintext behind a proxy with TLS"
+            "plain text: set tls_cert and tls_key, or set allow_plaintext behind a proxy with TLS"
         )
 
 
@@ -189,7 +189,7 @@ async def _remove_abandoned(path: str) -> None:
                 os.unlink(path)  # no program listens there
                 return
         raise ConfigurationError(
-            f"{path}: another program listens there; choose another control_socket (spear serve: "
+            f"another program listens at {path}: choose another control_socket (spear serve: "
             "another --name)"
         )
 
@@ -202,7 +202,7 @@ def _make_directory(path: str) -> None:
         check_private_directory(path)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot make {path}: {error.strerror}; choose another control_socket"
+            f"cannot create {path}: {error.strerror}; choose another control_socket"
         ) from error
 
 

@@ -24,8 +24,8 @@ _TOKEN: Final = re.compile(rf"[A-Za-z0-9._~+/-]{{{MIN_TOKEN},1024}}=*")
 def _check_token(_: object, __: attrs.Attribute[str | None], token: str | None) -> None:
     if token is not None and not _TOKEN.fullmatch(token):
         raise ConfigurationError(
-            f"a token has at least {MIN_TOKEN} characters, of A-Z a-z 0-9 . _ ~ + / -: make one with "
-            "`openssl rand -hex 32`",
+            f"a token must have at least {MIN_TOKEN} characters, of A-Z a-z 0-9 . _ ~ + / -: create one "
+            "with `openssl rand -hex 32`",
             key="token",
         )
 
@@ -94,17 +94,20 @@ class GatewaySettings:
 
     def __attrs_post_init__(self) -> None:
         if self.host is None and self.control_socket is None:
-            raise ConfigurationError("a gateway needs a host, or a control socket")
+            raise ConfigurationError("a gateway needs an address: set host or control_socket")
         if self.tls_key is not None and self.tls_cert is None:
-            raise ConfigurationError.about("tls_key", "goes with a certificate: give tls_cert, too")
+            raise ConfigurationError.about("tls_key", "needs a certificate: set tls_cert, too")
         if type(self.port) is not int or not 0 <= self.port <= 65535:
-            raise ConfigurationError.about("port", f"{shown(self.port)} is not between 0 and 65535")
+            raise ConfigurationError.about(
+                "port", f"must be from 0 to 65535, not {shown(self.port)}"
+            )
         for field in attrs.fields(type(self)):
             if field.name.endswith("_seconds") or field.name.startswith("max_"):
                 _expect_amount(field.name, getattr(self, field.name), is_whole=field.name[0] == "m")
         if self.detached_seconds == inf:
             raise ConfigurationError.about(
-                "detached_seconds", "must be finite: no client may end such a call"
+                "detached_seconds",
+                "must be finite, because a submitted call may have no other limit",
             )
         _expect_amount("body_bytes_in_flight", self.body_bytes_in_flight, is_whole=True)
 

@@ -88,7 +88,7 @@ def read_signature(request: Request) -> AwsSignature:
     found = _AUTHORIZATION.fullmatch(_header(request, "authorization"))
     if found is None:
         raise _wrong(
-            "the signature cannot be read: sign with Signature Version 4",
+            "the signature is malformed: sign with AWS Signature Version 4",
             "IncompleteSignatureException",
         )
     signed = found["headers"].split(";")
@@ -124,10 +124,12 @@ def _check_time(stamp: str, date: str) -> None:
         moment = calendar.timegm(time.strptime(stamp, _TIME))
     except ValueError:
         raise _wrong(
-            "X-Amz-Date is a time as in 20261130T120000Z", "IncompleteSignatureException"
+            "X-Amz-Date must be a time such as 20261130T120000Z", "IncompleteSignatureException"
         ) from None
     if not stamp.startswith(date) or abs(time.time() - moment) > MAX_SKEW_SECONDS:
-        raise _wrong(f"signed at {stamp}, which is not now: look at the clocks")
+        raise _wrong(
+            f"the request was signed at {stamp}, which is not the time of the gateway: check the clocks"
+        )
 
 
 def _sorted_query(query: str) -> str:

@@ -65,7 +65,7 @@ class _Conversation:
                 except (SpearError, Problem) as error:
                     await self._fail(error)
         if closing.cancelled_caught:
-            problem = Problem(503, "GoingAway", "the host goes away")
+            problem = Problem(503, "GoingAway", "the host is shutting down")
             await self._fail(problem, GOING_AWAY)
 
     async def _cancel_when_closing(self, scope: trio.CancelScope) -> None:
@@ -77,7 +77,7 @@ class _Conversation:
         with trio.move_on_after(patience) as scope:
             first = await self._socket.receive()
         if scope.cancelled_caught:
-            raise Problem(408, "SlowRequest", f"there were no arguments within {patience:g} s")
+            raise Problem(408, "SlowRequest", f"no arguments arrived within {patience:g} s")
         is_bytes = isinstance(first, bytes)
         positional, keywords = ((first,), {}) if is_bytes else split_arguments(first)
         add_keywords(keywords, query)

@@ -89,7 +89,7 @@ async def send_items(
                 await _send(request, form.sign_of_life())
             await _pump(app, request, source, form)
     if scope.cancelled_caught:
-        problem = Problem(503, GOING_AWAY, "the host goes away", delivered=_known(source))
+        problem = Problem(503, GOING_AWAY, "the host is shutting down", delivered=_known(source))
         await _fail(app, request, form, problem, _known(source))
 
 

@@ -45,7 +45,7 @@ def check_handshake(request: Request) -> None:
     """Raise Problem unless a request is a valid WebSocket handshake (RFC 6455, 4.2.1)."""
     headers = request.headers
     if headers.get(b"sec-websocket-version") != VERSION:
-        message = "WebSockets of version 13 are served here: say Sec-WebSocket-Version: 13"
+        message = "only version 13 of WebSockets is supported: send Sec-WebSocket-Version: 13"
         raise Problem(400, "BadRequest", message, headers=((b"sec-websocket-version", VERSION),))
     try:
         is_key = len(b64decode(headers.get(b"sec-websocket-key", b""), validate=True)) == 16
@@ -56,7 +56,7 @@ def check_handshake(request: Request) -> None:
     if request.is_http_1_0:
         raise Problem(400, "BadRequest", "a WebSocket needs HTTP/1.1")
     if request.has_body:  # a body would be read as messages
-        raise Problem(400, "BadRequest", "a request for a WebSocket has no body: leave it out")
+        raise Problem(400, "BadRequest", "a request for a WebSocket must not have a body")
 
 
 @final

@@ -115,7 +115,7 @@ class Page:
             )
             while not (value := await self.evaluate(guarded)):
                 await trio.sleep(0.05)
-        assert value, f"never true: {expression}; {self.complaints}"
+        assert value, f"the condition was not met in time: {expression}; {self.complaints}"
         return value
 
     async def picture(self, width: int, height: int) -> bytes:

@@ -103,7 +103,7 @@ async def test_a_caller_who_was_pushed_aside_is_told_so() -> None:
             await wait_until(lambda taken=taken: taken.taken == 3 * MIB // 2)
         data = await clients[0].stream.receive_some(65536)
         assert data.startswith(b"HTTP/1.1 503 ")
-        assert b"unverified callers send too much" in data
+        assert b"the bodies of unverified callers exceed their limit" in data
         await close_clients()
 
 

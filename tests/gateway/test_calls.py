@@ -102,7 +102,7 @@ async def test_other_bodies_are_bytes_and_text() -> None:
         (b'[{"\\ud800": 1}]', "application/json", "", 400, "text that is not Unicode"),
         (b"[" * 100_000, "application/json", "", 400, "nested too deeply"),
         (b"1" * 5000, "application/json", "", 400, 'write it as {"$int": "0x..."}'),
-        (b'{"$args": 1}', "application/json", "", 400, "$args is an array"),
+        (b'{"$args": 1}', "application/json", "", 400, "$args must be an array"),
         (b'{"$bytes": "?"}', "application/json", "", 400, "cannot be used"),
         (b"\xff", "application/json", "", 400, "cannot be used"),
         (b"\xff", "text/plain", "", 400, "not UTF-8"),
@@ -112,7 +112,7 @@ async def test_other_bodies_are_bytes_and_text() -> None:
             "application/json",
             "?a=1&b=1&b=2",
             400,
-            "'b' of the query stands there twice: send it once",
+            "the query has the parameter 'b' twice: send it once",
         ),
         (b'{"a": 1}', "application/json", "?a=2", 400, "in the query and in the body"),
         (b"1", "application/json", "?b=%ff", 400, "cannot be read"),
@@ -419,7 +419,7 @@ async def test_integers_of_any_size_go_both_ways() -> None:
 
 
 def test_what_has_no_json_has_come_out_of_a_function() -> None:
-    with pytest.raises(Problem, match="the result has no JSON") as caught:
+    with pytest.raises(Problem, match="the result cannot be represented as JSON") as caught:
         show(["\ud800"])
     assert (caught.value.status, caught.value.delivered) == (502, "yes")
 
@@ -434,7 +434,7 @@ async def test_s7_a_compressed_body_is_refused() -> None:
                 )
                 assert reply.status == 415
                 assert reply.headers["accept-encoding"] == "identity"
-                assert b"is not taken: send the body as it is" in reply.body
+                assert b"is not supported: send the body without encoding" in reply.body
         assert site.probe.calls == 0
         reply = await call(site.gateway, "echo", 1, {"content-encoding": "Identity"})
         assert reply.status == 200
@@ -466,7 +466,7 @@ async def test_what_may_be_said_once_is_not_taken_twice(line: bytes) -> None:
     [
         ("call", "ticks", "POST /v1/functions/ticks/stream"),
         ("submit", "ticks", "cannot be submitted.* POST /v1/functions/ticks/stream"),
-        ("stream", "echo", "gives one result, and no stream: POST /v1/functions/echo/call"),
+        ("stream", "echo", "gives one result, not a stream: use POST /v1/functions/echo/call"),
     ],
 )
 async def test_who_takes_the_wrong_way_is_told_the_other(
@@ -517,7 +517,7 @@ async def test_a_call_that_goes_on_without_its_client_has_a_bound(seconds: str) 
     [
         ("GET", "/v1/function", {}, "GET /openapi.json"),
         ("GET", "/v1/functions/add/socket", {}, "ws://"),
-        ("POST", "/v1/functions/%ff/call", {}, "encode it"),
+        ("POST", "/v1/functions/%ff/call", {}, "encode the path as UTF-8"),
         ("POST", "/v1/functions/add/call", {"authorization": "Basic Zm9v"}, "Bearer TOKEN"),
         ("POST", "/v1/deployments/probe/scale", {}, "{...}"),
     ],

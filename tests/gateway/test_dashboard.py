@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 needs_browser = pytest.mark.skipif(
     find_browser() is None,
-    reason="no browser is here: install chromium to see the dashboard tested",
+    reason="no browser was found: install chromium to test the dashboard",
 )
 
 EVIL = "<img src=x onerror=\"window.owned = 'yes'\"><script>window.owned = 'yes'</script>"
@@ -157,7 +157,7 @@ async def test_with_a_token_it_asks_for_it_and_keeps_it_in_its_tab(tmp_path: Pat
 
         await enter("not-the-token-0123456789")
         await page.wait_for(
-            "byId('ask').open && byId('why').textContent.startsWith('That was not')"
+            "byId('ask').open && byId('why').textContent.startsWith('The token was wrong')"
         )
         await enter(TOKEN)
         await page.wait_for("byId('state').textContent === 'running'")

@@ -113,21 +113,26 @@ async def test_s13_pages_of_other_sites_can_do_nothing(origin: str, status: int)
         assert reply.status in (403, 204)
 
 
-TARGET = "the target is a path that begins with /, or a URL, without a fragment"
+TARGET = "the target must be a path that begins with /, or a URL, without a fragment"
 
 
 @pytest.mark.parametrize(
     ("line", "host", "status", "message"),
     [
         ("OPTIONS *", "localhost:80", 204, ""),
-        ("OPTIONS *", "evil.example", 403, "this gateway is not called 'evil.example'"),
-        ("OPTIONS *", "", 403, "the Host of this request is empty: say localhost"),
-        ("GET /healthz", "", 403, "the Host of this request is empty: say localhost"),
+        ("OPTIONS *", "evil.example", 403, "the Host 'evil.example' is not allowed"),
+        ("OPTIONS *", "", 403, "the Host of this request is empty: use localhost"),
+        ("GET /healthz", "", 403, "the Host of this request is empty: use localhost"),
         ("GET *", "localhost", 400, TARGET),
         ("GET healthz", "localhost", 400, TARGET),
         ("CONNECT localhost:80", "localhost:80", 400, TARGET),
         ("GET http://localhost:1/healthz", "evil.example", 200, ""),
-        ("GET http://evil.example/healthz", "localhost", 403, "not called 'evil.example'"),
+        (
+            "GET http://evil.example/healthz",
+            "localhost",
+            403,
+            "the Host 'evil.example' is not allowed",
+        ),
         (
             "GET a/http://localhost/healthz",
             "localhost",
@@ -210,11 +215,11 @@ def test_a_token_that_could_be_guessed_or_not_sent_is_refused(token: str) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"host": None}, "needs a host, or a control socket"),
-        ({"tls_key": "key.pem"}, "give tls_cert"),
+        ({"host": None}, "needs an address: set host or control_socket"),
+        ({"tls_key": "key.pem"}, "set tls_cert, too"),
         ({"detached_seconds": float("inf")}, "detached_seconds must be finite"),
-        ({"port": 70000}, "not between 0 and 65535"),
-        ({"port": "80"}, "not between 0 and 65535"),
+        ({"port": 70000}, "must be from 0 to 65535"),
+        ({"port": "80"}, "must be from 0 to 65535"),
         ({"max_body_bytes": 0}, "max_body_bytes must be a whole number above 0"),
         ({"max_streams": 1.5}, "max_streams must be a whole number"),
         ({"idle_seconds": "x"}, "idle_seconds must be a number above 0"),
@@ -232,10 +237,10 @@ def test_settings_that_cannot_be_used_are_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (GatewaySettings(host="0.0.0.0"), "give a token"),
-        (GatewaySettings(host="::"), "give a token"),
-        (GatewaySettings(host="0.0.0.0", tls_cert="cert.pem"), "give a token"),
-        (GatewaySettings(host="0.0.0.0", token=TOKEN), "give tls_cert and tls_key"),
+        (GatewaySettings(host="0.0.0.0"), "set a token"),
+        (GatewaySettings(host="::"), "set a token"),
+        (GatewaySettings(host="0.0.0.0", tls_cert="cert.pem"), "set a token"),
+        (GatewaySettings(host="0.0.0.0", token=TOKEN), "set tls_cert and tls_key"),
         (
             GatewaySettings(tls_cert="/no/such.pem"),
             r"TLS server settings( /no/such.pem)?: No such file",
@@ -347,7 +352,7 @@ async def test_a_control_socket_that_was_left_behind_is_replaced(
         client = await connect_locally(path)
         assert (await client.ask("GET", "/healthz")).status == 200
         # A socket in use is not removed.
-        with pytest.raises(spear.ConfigurationError, match="another program listens there"):
+        with pytest.raises(spear.ConfigurationError, match="another program listens at"):
             async with open_gateway(spearlet, settings):
                 pass  # pragma: no cover
         assert (await client.ask("GET", "/healthz")).status == 200
@@ -383,7 +388,7 @@ async def test_what_is_no_abandoned_control_socket_is_kept_and_named(
             ) as info:
                 async with open_gateway(spearlet, GatewaySettings(host=None, control_socket=path)):
                     pass  # pragma: no cover
-        assert str(info.value).startswith(path)
+        assert path in str(info.value)
         assert os.path.samestat(os.lstat(path), before)
 
 
@@ -409,7 +414,7 @@ async def test_a_control_socket_in_a_place_of_others_is_refused(tmp_path: Path) 
             async with open_gateway(spearlet, settings):
                 pass  # pragma: no cover
         settings = attrs.evolve(settings, control_socket=str(tmp_path / "a" / "b" / "spear.sock"))
-        with pytest.raises(spear.ConfigurationError, match="cannot make"):
+        with pytest.raises(spear.ConfigurationError, match="cannot create"):
             async with open_gateway(spearlet, settings):
                 pass  # pragma: no cover
 

@@ -153,7 +153,10 @@ def test_s18_whatever_comes_is_a_request_or_a_problem(data: bytes, start: bytes)
         (b"X: a\r\n\tb\r\n", "folded"),
         (b"X : a\r\n", "illegal header line"),
         (b"X: a\rb\r\n", "illegal header line"),
-        (b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding goes neither"),
+        (
+            b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding cannot be combined",
+        ),
         (b"Content-Length: 1\r\nContent-Length: 2\r\n", "conflicting"),
         (b"Content-Length: +1\r\n", "bad Content-Length"),
     ],

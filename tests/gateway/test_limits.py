@@ -181,7 +181,7 @@ async def test_s18_a_large_head_is_refused(size: int) -> None:
     ("garbage", "reason"),
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", ": illegal request line"),  # TLS
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ": the target is a path"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ": the target must be a path"),
         (b"GET / HTTP/1.1\r\n\r\n", ": Missing mandatory Host: header"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", ": Found multiple Host: headers"),
         (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", ": illegal request line: "),
@@ -208,7 +208,7 @@ async def test_s18_what_is_no_http_is_refused_and_hurts_nobody(garbage: bytes, r
         assert b"\r\ncontent-length: %d\r\n" % len(body) in head + b"\r\n"
         error = json.loads(body)["error"]
         assert (error["kind"], error["delivered"]) == ("BadRequest", "no")
-        message = f"that is not HTTP/1.1{reason}"
+        message = f"the request is not valid HTTP/1.1{reason}"
         assert error["message"].startswith(message)
         assert error["message"] == message or reason.startswith((": illegal", ": the target"))
         assert site.gateway.statistics().refused == {}
@@ -237,7 +237,7 @@ async def test_s18_a_body_that_is_no_http_is_refused(body: bytes, reason: str) -
         client.http.send(_request())
         reply = await client.receive()
         assert (reply.status, reply.error["kind"]) == (400, "BadRequest")
-        assert str(reply.error["message"]).startswith(f"that is not HTTP/1.1{reason}")
+        assert str(reply.error["message"]).startswith(f"the request is not valid HTTP/1.1{reason}")
         assert reply.error["delivered"] == "no"
         assert await client.stream.receive_some(1) == b""
         assert site.spearlet.deployments["probe"].statistics().functions["twice"].calls == 0
@@ -503,7 +503,7 @@ async def test_a_client_is_not_cut_while_its_function_is_slow_to_take_items() ->
             data = b""
             while data.count(b"\x89\x00") < 5:
                 part = bytes(await client.stream.receive_some(1000))
-                assert part, "it was cut"
+                assert part, "the connection was closed"
                 data += part
                 if b"\x89" in part:
                     await trio.testing.wait_all_tasks_blocked()

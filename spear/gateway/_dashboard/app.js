@@ -19,7 +19,7 @@ async function ask(path, options = {}) {
   if (token()) headers.Authorization = `Bearer ${token()}`;
   const response = await fetch(path, { ...options, headers, cache: "no-store" });
   if (response.status === 401 && !options.isCall) {
-    await login(token() ? "That was not the token." : null);
+    await login(token() ? "The token was wrong." : null);
     return ask(path, options);
   }
   return response;
@@ -319,7 +319,7 @@ async function call(event) {
     const own = response.headers.get("Spear-Duration-Ms");
     const place = response.headers.get("Spear-Instance") || "";
     const took = `${(performance.now() - begun).toFixed(1)} ms`;
-    byId("outcome").textContent = `${response.ok ? "" : `${response.status} · `}${took}${own ? `, ${Number(own).toFixed(1)} ms of its own` : ""}${place ? ` · ${place}` : ""}`;
+    byId("outcome").textContent = `${response.ok ? "" : `${response.status} · `}${took}${own ? `, ${Number(own).toFixed(1)} ms in the function` : ""}${place ? ` · ${place}` : ""}`;
   } catch (error) {
     byId("outcome").textContent = calling.signal.aborted ? "cancelled" : String(error);
   }
@@ -369,7 +369,7 @@ function addLine(line) {
   const logs = byId("logs");
   const atEnd = logs.scrollHeight - logs.scrollTop - logs.clientHeight < 40;
   const made = element("div", undefined, line.stream === "stderr" ? "stderr" : "");
-  if (line.lost) made.append(element("span", `${line.lost} lines are missing`));
+  if (line.lost) made.append(element("span", `${line.lost} lines were lost`));
   else if (line.text !== undefined) {
     const name = line.instance.replace(/^\w+:/, "").replace(/#1$/, "");
     made.append(element("span", name), document.createTextNode(line.text));
