@@ -126,7 +126,7 @@ async def test_it_passes_the_suite_that_every_runtime_must_pass(
 def test_a_deployment_of_a_file_can_name_it(place: Path, installed: Path) -> None:
     (place / "spear.toml").write_text(configuration(most=3))
     checked = spear(place, installed, "serve", "--check")
-    assert checked.stdout == "nothing is wrong: 1 deployment\n", checked.stderr
+    assert checked.stdout == "no faults found: 1 deployment\n", checked.stderr
     shown = json.loads(spear(place, installed, "serve", "--show-config", "json").stdout)
     assert shown["runtimes"] == {"prefix": {"max_instances": 3}}
     assert shown["functions"]["shop"]["prefix"] == ["nice", "-n", "7"]
@@ -161,7 +161,7 @@ def test_a_host_serves_it_and_warns_of_what_a_reload_cannot_change(
         ('prefx = ["nice"]', "functions.shop.prefx: there is no such key; did you mean 'prefix'?"),
         ("prefix = 17", "functions.shop.prefix: must be a list of texts, not 17"),
         ('prefix = ["nice"]\nmemory_bytes = 1', "memory_bytes: there is no such key"),
-        ("", "functions.shop: needs prefix, for the runtime 'prefix'"),
+        ("", "functions.shop: needs prefix, which the runtime 'prefix' requires"),
         ('prefix = ["no-such-program"]', "functions.shop.prefix: "),
     ],
 )

@@ -78,7 +78,7 @@ def _table(said: Mapping[str, object], name: str, faults: Faults) -> Mapping[str
 def _read_gateway(said: Mapping[str, object], faults: Faults) -> GatewaySettings:
     here = dict(said)
     for name in said.keys() & GATEWAY_ELSEWHERE:
-        faults.add(("gateway", name), f"say it in [spearlet]: {GATEWAY_ELSEWHERE[name]}")
+        faults.add(("gateway", name), f"must be set in [spearlet], as {GATEWAY_ELSEWHERE[name]}")
         del here[name]
     path, kinds = ("gateway",), fields(GatewaySettings)
     known = {name: kinds[name] for name in kinds if name not in GATEWAY_ELSEWHERE}
@@ -181,7 +181,7 @@ def target_settings(function: FunctionConfiguration) -> RuntimeSettings:
     if function.runtime == PROCESS:
         return process_settings(function)
     if function.settings is None:
-        raise ConfigurationError("it cannot be made")
+        raise ConfigurationError("the settings of its runtime are invalid")
     return function.settings
 
 

@@ -59,9 +59,11 @@ def read_token(path: str) -> str:
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigurationError(f"{path} has no token in it: a token is plain ASCII") from error
+        raise ConfigurationError(
+            f"{path} contains no valid token: a token must be ASCII"
+        ) from error
     if not token or not token.isprintable() or " " in token:
-        raise ConfigurationError(f"{path} has no token in it: write one line without blanks")
+        raise ConfigurationError(f"{path} contains no valid token: write one line without spaces")
     return token
 
 
@@ -84,7 +86,10 @@ def check_configuration(configuration: Configuration, faults: Faults) -> None:
 
 def _check_host(host: HostConfiguration, faults: Faults) -> None:
     if not _HOST_NAME.fullmatch(host.name):
-        faults.add(("spearlet", "name"), "must be 1 to 32 of A-Z a-z 0-9 _ . -, the first no sign")
+        faults.add(
+            ("spearlet", "name"),
+            "must be 1 to 32 characters of A-Z a-z 0-9 _ . -, and begin with a letter or digit",
+        )
     try:
         split_listen(host.listen)
     except ConfigurationError as error:
@@ -121,11 +126,11 @@ def _check_function(name: str, function: FunctionConfiguration, faults: Faults) 
     if file is not None and os.path.isdir(file):
         file = file / ARTIFACT_FILE
         if not os.path.isfile(file):
-            where = f"{file.parent} has no {ARTIFACT_FILE}, which its functions would be in"
+            where = f"{file.parent} has no {ARTIFACT_FILE}, which must define the functions"
             problems["target"] = where
     elif file is not None and file.suffix == ".toml":
         what = f"{file.name} is a configuration, not a program"
-        problems["target"] = f"{what}: spear serve --config {file.name}"
+        problems["target"] = f"{what}: use spear serve --config {file.name}"
     if "" in problems:
         faults.add_line(problems.pop(""))  # a problem of all functions, so it names no key
     if not problems.keys() & {"command", "python"}:

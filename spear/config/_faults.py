@@ -113,7 +113,7 @@ class Faults:
             return f"did you mean {' or '.join(map(show_path, elsewhere))}?"
         close = closest(name, [*known, *below])
         if close is None:
-            return f"there are {', '.join(sorted(known))}"
+            return f"the keys are {', '.join(sorted(known))}"
         if close in known:
             return f"did you mean {close!r}?"
         return f"did you mean {show_path((*path, below[close]))}?"

@@ -31,7 +31,7 @@ def program_problems(settings: ProcessSettings) -> Iterator[str]:
     arguments = settings.command[1:]
     if not settings.environment_handover and not settings.names_bootstrap_fd:
         yield (
-            "cannot log in, as it is not told where: give it {bootstrap_fd} as an argument, or set "
+            "cannot log in without the host's address: pass {bootstrap_fd} as an argument, or set "
             "environment_handover"
         )
     name = os.path.basename(settings.command[0])
@@ -50,7 +50,7 @@ def _format_problems(path: str, settings: ProcessSettings) -> Iterator[str]:
         return
     if not head.startswith(b"#!"):
         if b"\0" not in head:
-            yield f"{path} is text that does not begin with a line such as #!/bin/sh"
+            yield f"{path} is a text file that does not begin with a line such as #!/bin/sh"
         return
     words = [os.fsdecode(each) for each in head[2:].partition(b"\n")[0].split()]
     interpreter = words[0] if words else ""
@@ -59,7 +59,7 @@ def _format_problems(path: str, settings: ProcessSettings) -> Iterator[str]:
         interpreter = words[1]
         is_there = shutil.which(interpreter, path=settings.full_environment()["PATH"]) is not None
     if not is_there:
-        yield f"{path} is a script for {interpreter!r}, which is not a program that can be run"
+        yield f"{path} is a script for {interpreter!r}, which is not an executable program"
 
 
 def _script_problems(script: str, directory: str | None) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _script_problems(script: str, directory: str | None) -> Iterator[str]:
         return
     if directory is None and not os.path.isabs(script):
         yield (
-            f"is started in a new, empty directory, which has no {script}: write its absolute path, or "
+            f"is started in a new, empty directory, which has no {script}: use its absolute path, or "
             "set working_directory"
         )
         return

@@ -98,8 +98,8 @@ def read_settings(
         if each in own and not can_be_said(own[each]):
             faults.add(
                 (*path, "runtime"),
-                f"{cls.__name__} needs {each}, {of_no_type(own[each])}: its author has to give it a "
-                "default",
+                f"{cls.__name__} requires {each}, {of_no_type(own[each])}: the author of the class must "
+                "add a default",
             )
             return None
     has_source = "target" in kinds
@@ -116,7 +116,7 @@ def read_settings(
     ]
     for each in missing:
         if each not in said:  # otherwise a fault was added already
-            faults.add(path, f"needs {each}, for the runtime {common['runtime']!r}")
+            faults.add(path, f"needs {each}, which the runtime {common['runtime']!r} requires")
     return None if missing else _make(cls, values, path, faults)
 
 
@@ -129,7 +129,7 @@ def _make(
         key = "source" if error.key == "target" else error.key
         faults.add((*path, key) if key else path, error.summary)
     except Exception as error:  # the class may belong to another distribution
-        faults.add(path, f"cannot be settings of its runtime: {summary_of(error)}")
+        faults.add(path, f"cannot be used as settings of its runtime: {summary_of(error)}")
     return None
 
 
@@ -200,7 +200,9 @@ def _check_transports(
                 faults.add((*path, TRANSPORTS), error.summary)
             else:
                 if farthest < reach:
-                    fault = f"cannot have {each!r}: it cannot be reached from {place_of(reach)}"
+                    fault = (
+                        f"must not contain {each!r}, which cannot be reached from {place_of(reach)}"
+                    )
                     faults.add((*path, TRANSPORTS), fault)
 
 

@@ -56,26 +56,32 @@ def _key(
 class HostConfiguration:
     """The table ``[spearlet]``: the host itself. Each key has a flag."""
 
-    name: str = _key("default", "tells this host from others of the same user: its socket bears it")
+    name: str = _key("default", "name of this host, unique among the hosts of the user")
     listen: str = _key(
-        DEFAULT_LISTEN, f'HOST:PORT of the HTTP gateway, port 0 for any; "{NOT_LISTENING}" for none'
+        DEFAULT_LISTEN,
+        f'HOST:PORT of the HTTP gateway, with port 0 for any free one; "{NOT_LISTENING}" for none',
     )
     token_file: str | None = _key(
-        None, "a file with the token that clients over TCP must have", path=True
+        None, "file with the token that clients over TCP must send", path=True
     )
-    tls_cert: str | None = _key(None, "the certificate chain, as PEM", path=True)
-    tls_key: str | None = _key(None, "its private key, as PEM", path=True)
+    tls_cert: str | None = _key(None, "file with the certificate chain, as PEM", path=True)
+    tls_key: str | None = _key(
+        None, "file with the private key of the certificate, as PEM", path=True
+    )
     allow_plaintext: bool = _key(
-        False, "listen without TLS where other machines connect: behind a proxy that ends TLS"
+        False,
+        "listen without TLS where other machines can connect, behind a proxy that terminates TLS",
     )
     allow_control: bool = _key(
-        False, "let everybody who reaches a loopback address without a token operate this host"
+        False, "accept operators' requests on a loopback address without a token"
     )
     control_socket: str | None = _key(
-        None, "where the command line finds this host, instead of the usual place", path=True
+        None,
+        "path of the socket through which commands reach this host, instead of the default path",
+        path=True,
     )
-    log_level: LogLevel = _key("warning", "what of Spear's own log is shown")
-    log_instances: bool = _key(True, "show what instances write, on standard error")
+    log_level: LogLevel = _key("warning", "lowest level of Spear's own log lines to show")
+    log_instances: bool = _key(True, "show the output of instances on standard error")
 
 
 @final
@@ -90,55 +96,65 @@ class FunctionConfiguration:
     )
     command: tuple[str, ...] = _key(
         (),
-        "a program and its arguments, instead of `source`; `{bootstrap_fd}` stands for the descriptor "
-        "with its address and secret",
+        "a program and its arguments, instead of `source`; `{bootstrap_fd}` stands for the file "
+        "descriptor from which the program reads the host's address and the secret",
     )
-    runtime: str = _key("process", "the name of [what runs it](#runtimes)")
+    runtime: str = _key("process", "name of the [runtime](#runtimes)")
     replicas: Scale = _key(
         Scale(),
-        'how many: a number, `"1-8"` for as many as the load needs, or a table',
+        'number of instances: a number, a range such as `"1-8"` that follows the load, or a table',
         flag=True,
     )
     concurrency: int | None = _key(
         None,
-        "calls that an instance gets at a time; `limits.wire.max_calls` if not given",
+        "maximum calls in flight of an instance; by default `limits.wire.max_calls`",
         flag=True,
     )
-    queue: int = _key(1000, "calls that may wait for an instance; more are refused", flag=True)
+    queue: int = _key(
+        1000, "maximum calls that wait for an instance; further calls are refused", flag=True
+    )
     timeout: float | None = _key(
         None,
-        "seconds for a call that names none; `limits.wire.call_seconds` if not given",
+        "seconds for a call without a timeout of its own; by default `limits.wire.call_seconds`",
         flag=True,
     )
-    policy: SchedulingPolicy = _key("round-robin", "which instance gets a call", flag=True)
-    dedup_seconds: float = _key(600.0, "how long the outcome of a call with a key is remembered")
+    policy: SchedulingPolicy = _key(
+        "round-robin", "policy that chooses the instance for a call", flag=True
+    )
+    dedup_seconds: float = _key(600.0, "seconds for which the outcome of a call with a key is kept")
     restart: RestartPolicy = _key(
-        RestartPolicy(), "how instances that end by themselves are replaced: a table"
+        RestartPolicy(), "replacement of instances that end unexpectedly: a table"
     )
-    health: HealthPolicy = _key(
-        HealthPolicy(), "how instances are asked whether they are well: a table"
-    )
+    health: HealthPolicy = _key(HealthPolicy(), "health checks of instances: a table")
     timeouts: InstanceTimeouts | None = _key(
-        None, "of its instances' lives: a table; `limits.timeouts` where not given"
+        None, "time limits for starts and stops of instances: a table; by default `limits.timeouts`"
     )
-    python: str | None = _key(None, "the interpreter; that of the host if not given", path=True)
-    python_path: tuple[str, ...] = _key((), "directories to look for modules in, first", path=True)
-    environment: Mapping[str, str] = _key({}, "variables that it gets: a table", secret=True)
+    python: str | None = _key(
+        None, "the Python interpreter; by default that of the host", path=True
+    )
+    python_path: tuple[str, ...] = _key(
+        (), "directories that are searched for modules first", path=True
+    )
+    environment: Mapping[str, str] = _key(
+        {}, "environment variables of instances: a table", secret=True
+    )
     pass_environment: tuple[str, ...] = _key(
-        (), "names of the host's variables that it gets as well"
+        (), "names of environment variables that are copied from the host"
     )
     working_directory: str | None = _key(
-        None, "an existing one; a private, empty one for each instance if not given", path=True
+        None,
+        "an existing directory; by default a new, empty, private one for each instance",
+        path=True,
     )
-    memory_bytes: int | None = _key(None, "of address space, which an instance may have")
-    open_files: int | None = _key(None, "descriptors that it may have")
-    cpu_seconds: int | None = _key(None, "of CPU time, after which it is killed")
-    core_bytes: int | None = _key(0, "of a core dump")
-    low_latency: bool = _key(False, "look for input before going to sleep: costs CPU")
+    memory_bytes: int | None = _key(None, "maximum address space of an instance")
+    open_files: int | None = _key(None, "maximum open file descriptors of an instance")
+    cpu_seconds: int | None = _key(None, "CPU time after which an instance is killed")
+    core_bytes: int | None = _key(0, "maximum size of a core dump")
+    low_latency: bool = _key(False, "poll for input before sleeping: less latency, more CPU time")
     environment_handover: bool = _key(
-        False, "tell a `command` address and secret in its environment"
+        False, "pass the address and the secret to a `command` in its environment"
     )
-    start: StartMethod = _key("auto", "fork what can be forked, only fork, or never fork")
+    start: StartMethod = _key("auto", "start method: fork if possible, always fork, or never fork")
     debug: bool = _key(False, "send tracebacks with errors", flag=True)
     settings: RuntimeSettings | None = attrs.field(
         default=None, metadata={"says": "", "path": False, "flag": False, "key": False}

@@ -210,12 +210,13 @@ def read_environment(
             origins[paths[0]] = name
         elif paths:
             both = " and ".join(".".join(each) for each in paths)
-            faults.add_line(f"{name} may mean {both}: say it in the file")
+            faults.add_line(f"{name} may mean {both}: set the key in the file")
         elif close := get_close_matches(name, known, 1, 0.85):
             faults.add_line(f"there is no such variable; did you mean {close[0]}?", name)
         elif name.startswith(MEANT):
             faults.add_line(
-                "there is no such variable; only functions and runtimes of the file have some", name
+                "there is no such variable; only functions and runtimes in the file have variables",
+                name,
             )
     return Said(tables, origins)
 
@@ -253,7 +254,8 @@ def read_flags(
         path: KeyPath = ("functions", name, "source")
         if path in origins:
             faults.add_line(
-                f"{source} and {origins[path]} would both be named {name}: say NAME={source}"
+                f"{source} and {origins[path]} would both be named {name}: choose another name, as in "
+                f"NAME={source}"
             )
         say(path, source, source)
     for key, value in flags.host.items():
@@ -267,7 +269,8 @@ def read_flags(
         path = tuple(text.split("."))
         if len(path) < 2 and text not in SECTIONS:
             faults.add_line(
-                "say which key, as in --set limits.wire.max_calls=200", f"--set {text}={value}"
+                "KEY must be a key in a table, as in --set limits.wire.max_calls=200",
+                f"--set {text}={value}",
             )
         else:
             say(path, value, f"--set {text}")

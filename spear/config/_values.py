@@ -63,7 +63,7 @@ def fields(table: type) -> dict[str, object]:
         hints = get_type_hints(table)
     except Exception as error:
         raise ConfigurationError(
-            f"the types of {table.__name__} cannot be told: {summary_of(error)}"
+            f"the types of the fields of {table.__name__} cannot be resolved: {summary_of(error)}"
         ) from error
     known = [each for each in attrs.fields(table) if each.init and each.metadata.get("key", True)]
     return {each.name: hints[each.name] for each in known if not each.name.startswith("_")}
@@ -148,7 +148,7 @@ def read_value(kind: object, value: object, path: KeyPath, faults: Faults) -> ob
         try:
             return read_table(kind, value, path, faults)
         except Exception as error:  # the class may belong to another distribution
-            raise Unusable(f"what {kind.__name__} takes: {summary_of(error)}") from error
+            raise Unusable(f"valid settings for {kind.__name__}: {summary_of(error)}") from error
     return _read_plain(kind, value)
 
 
@@ -165,7 +165,7 @@ def _read_plain(kind: object, value: object) -> object:
 def of_no_type(kind: object) -> str:
     """Return the fault of a key whose type cannot be written in a configuration."""
     shown = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
-    return f"of the type {shown}, which no configuration can say"
+    return f"of the type {shown}, which a configuration cannot express"
 
 
 def can_be_said(kind: object) -> bool:
@@ -181,7 +181,7 @@ def _read_texts(value: object) -> object:
         raise Unusable("a table of texts")
     wrong = [name for name, each in value.items() if not isinstance(each, str)]
     if wrong:  # the value itself may be a secret
-        raise Unusable(f"a table of texts, in quotes, and {wrong[0]} is none")
+        raise Unusable(f"a table of texts, but {wrong[0]} is not in quotes")
     return dict(value)
 
 

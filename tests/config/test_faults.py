@@ -64,7 +64,7 @@ environment = { A = 1 }
         POLICY_LINE,
         'spear.toml:16: functions.shop.restart.period_seconds: must be a number, not "a"',
         "spear.toml:16: functions.shop.restart.intensity: must be from 0 to 1000, not -1",
-        "spear.toml:17: functions.shop.environment: must be a table of texts, in quotes, and A is none",
+        "spear.toml:17: functions.shop.environment: must be a table of texts, but A is not in quotes",
         "spear.toml:13: functions.shop.concurrency: must be from 1 to 1000000, not 0",
         "spear.toml:12: functions.shop.queue: must be from 0 to 100000, not -4",
         "spear.toml:14: functions.shop.memory_bytes: must be positive, not 0",
@@ -100,12 +100,12 @@ environment = { A = 1 }
         ("[functions.a]\nlisten = 7", "there is no such key; did you mean spearlet.listen?"),
         ("[limits]\nwire = 7", "spear.toml:2: limits.wire: must be a table, not 7"),
         ("limits = 7", "spear.toml:1: limits: must be a table: [limits]"),
-        ("[gateway]\nport = 7", "spear.toml:2: gateway.port: say it in [spearlet]: listen"),
+        ("[gateway]\nport = 7", "spear.toml:2: gateway.port: must be set in [spearlet], as listen"),
         ("[gateway]\nmax_streams = 0", "spear.toml:2: gateway.max_streams: must be a whole"),
         ("[gateway]\nmax_stream = 0", "gateway.max_stream: there is no such key; did you mean 'max"),
         ("[functions.a.replicas]\nidle = 3", "there is no such key; did you mean 'idle_seconds'?"),
         ("[function.shop]", "spear.toml:1: function: there is no such key; did you mean 'functions'?"),
-        ("x = 1", "spear.toml:1: x: there is no such key; there are functions, gateway, limits,"),
+        ("x = 1", "spear.toml:1: x: there is no such key; the keys are functions, gateway, li"),
         ("[functions.a]\nreplicas = true", 'replicas: must be a number, "MIN-MAX" or a table, not true'),
         ('[functions.a]\nreplicas = "many"', 'must be a number, "MIN-MAX" or a table, not "many"'),
         ("[functions.a]\nreplicas = 2.5", "replicas: must be a table, not 2.5"),
@@ -143,10 +143,10 @@ def test_values_that_make_no_sense(read: Read, text: str, message: str) -> None:
 
 def test_the_keys_of_a_gateway_that_are_listed_can_be_said(read: Read) -> None:
     (told,) = read("[gateway]\nfoo = 1").lines
-    listed = told.partition("; there are ")[2].split(", ")
+    listed = told.partition("; the keys are ")[2].split(", ")
     assert "max_streams" in listed
     for name in listed:
-        assert "say it in" not in "".join(read(f"[gateway]\n{name} = []").lines)
+        assert "must be set in" not in "".join(read(f"[gateway]\n{name} = []").lines)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ working_directory = "/no/directory"
     (tmp_path / "broken.py").write_text("def")
     (tmp_path / "empty").mkdir()
     cannot_enter = "/no/directory is not a directory that can be entered"
-    has_no_program = "has no main.py, which its functions would be in"
+    has_no_program = "has no main.py, which must define the functions"
     assert sorted(read(text, check=True).lines) == sorted([
         f"spear.toml:2: functions.gone.source: {tmp_path}/gone.py is not a file that can be read",
         "spear.toml:3: functions.gone.python: /no/python is not a program that can be run",
@@ -322,7 +322,7 @@ def test_what_is_fine(read: Read, tmp_path: Path) -> None:
     [
         ("[functions.a]", "functions.a: needs either a source"),
         ('[functions.a]\nsource = "no.py"', "spear.toml:2: functions.a.source: {}/no.py is not a file"),
-        ('[functions.a]\nsource = "./empty"', "functions.a.source: {}/empty has no main.py, which its"),
+        ('[functions.a]\nsource = "./empty"', "functions.a.source: {}/empty has no main.py, which must"),
         ('[functions.a]\nsource = "bad.py"', "{}/bad.py:2: "),
         ('[functions.a]\nsource = "nul.py"', "{}/nul.py: source code"),
         ('[functions.a]\nsource = "./spear.toml"', "a.source: spear.toml is a configuration"),
@@ -338,7 +338,7 @@ def test_what_is_fine(read: Read, tmp_path: Path) -> None:
         ),
         ('[functions."a b"]\nsource = "ok.py"', "functions.a b: cannot name a deployment: 1 to 48"),
         ('[functions.a]\nqueue = -1\n[functions.b]\nsource = "no.py"', "{}/no.py is not"),
-        ('[spearlet]\nname = "a/b"', "spear.toml:2: spearlet.name: must be 1 to 32 of"),
+        ('[spearlet]\nname = "a/b"', "spear.toml:2: spearlet.name: must be 1 to 32 characters"),
         ('[spearlet]\nlisten = "8080"', "spear.toml:2: spearlet.listen: must be HOST:PORT or 'off'"),
         (f'[spearlet]\nlisten = "a:{"9" * 5000}"', "spearlet.listen: must be HOST:PORT or 'off'"),
         ('[spearlet]\ntoken_file = "none"', "spearlet.token_file: cannot read {}/none: No such file"),
@@ -375,8 +375,8 @@ def test_a_missing_temporary_directory_is_told_once(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ('"python3", "agent.py"', "cannot log in, as it is not told where: give it {bootstrap_fd} as an"),
-        ('"python3", "agent.py"', "a new, empty directory, which has no agent.py: write its absolute pa"),
+        ('"python3", "agent.py"', "cannot log in without the host's address: pass {bootstrap_fd} as an"),
+        ('"python3", "agent.py"', "a new, empty directory, which has no agent.py: use its absolute path"),
         ('"{sys.executable}", "{here}/agent.py"', "cannot log in"),
         ('"{sys.executable}", "agent.py", "{bootstrap_fd}"', "has no agent.py"),
         ('"python3", "{here}/missing.py", "{bootstrap_fd}"', "{here}/missing.py is not a file"),
@@ -384,8 +384,8 @@ def test_a_missing_temporary_directory_is_told_once(
         ('"true"', "cannot log in"),
         ('"./lost", "{bootstrap_fd}"', "{here}/lost is a script for '/no/such/python', which"),
         ('"./stray", "{bootstrap_fd}"', "{here}/stray is a script for 'no-such-python', which"),
-        ('"./nothing", "{bootstrap_fd}"', "{here}/nothing is a script for '', which is not a program"),
-        ('"./text", "{bootstrap_fd}"', "{here}/text is text that does not begin with a line"),
+        ('"./nothing", "{bootstrap_fd}"', "{here}/nothing is a script for '', which is not an exec"),
+        ('"./text", "{bootstrap_fd}"', "{here}/text is a text file that does not begin"),
     ],
 )  # fmt: skip
 def test_a_command_that_cannot_start_is_found(
@@ -463,7 +463,7 @@ def test_tokens(tmp_path: Path) -> None:
     assert read_token(str(file)) == "0123456789abcdef"
     for content in (b"", b"\n", b"a b", b"a\nb", b"\xff", b"a\x00b"):
         file.write_bytes(content)
-        with pytest.raises(ConfigurationError, match="has no token in it"):
+        with pytest.raises(ConfigurationError, match="contains no valid token"):
             read_token(str(file))
 
 

@@ -210,13 +210,13 @@ def test_what_is_shown_means_the_same(read: Read) -> None:
     ("said", "line"),
     [
         ("bead = 1", "functions.shop.bead: there is no such key; did you mean 'beads'?"),
-        ("memory_bytes = 1", "functions.shop.memory_bytes: there is no such key; there are "),
+        ("memory_bytes = 1", "functions.shop.memory_bytes: there is no such key; the keys are "),
         ('beads = "many"', 'functions.shop.beads: must be a whole number, not "many"'),
         ("beads = 0", "functions.shop.beads: must be at least 1, not 0"),
         ("beads = 101", "functions.shop.beads: do not fit on this table"),
         (
             'colours = ["grey"]',
-            "functions.shop: cannot be settings of its runtime: ValueError: grey",
+            "functions.shop: cannot be used as settings of its runtime: ValueError: grey",
         ),
         ("queue = -1", "functions.shop.queue: must be from 0"),
     ],
@@ -242,7 +242,7 @@ def test_a_source_that_a_runtime_cannot_use(read: Read, source: str, line: str) 
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        ('runtime = "frame"', "functions.shop: needs source, for the runtime 'frame'"),
+        ('runtime = "frame"', "functions.shop: needs source, which the runtime 'frame' requires"),
         (
             'runtime = "fram"',
             "functions.shop.runtime: runtime 'fram' cannot be used: there is none ",
@@ -256,7 +256,7 @@ def test_a_source_that_a_runtime_cannot_use(read: Read, source: str, line: str) 
         ('runtime = "odd"\nmade_of = 3', "functions.shop.made_of: must be a table, not 3"),
         (
             'runtime = "untold"',
-            "functions.shop.runtime: the types of UntoldSettings cannot be told",
+            "functions.shop.runtime: the types of the fields of UntoldSettings cannot",
         ),
         ('runtime = "abacus"', "functions.shop.runtime: runtime 'abacus' cannot be used"),
     ],
@@ -323,8 +323,11 @@ def test_the_transports_of_a_runtime(read: Read) -> None:
         ("[]", "must name at least one transport"),
         ('["unix", "pigeon"]', "transport 'pigeon' cannot be used: known transports are "),
         ('["grpc"]', "transport 'grpc' cannot be used: not part of this release"),
-        ('["memory"]', "cannot have 'memory': it cannot be reached from other processes"),
-        ('["unix", "memory"]', "cannot have 'memory': it cannot be reached from other processes"),
+        ('["memory"]', "must not contain 'memory', which cannot be reached from other processes"),
+        (
+            '["unix", "memory"]',
+            "must not contain 'memory', which cannot be reached from other processes",
+        ),
     ],
 )
 def test_transports_that_cannot_be_used(read: Read, transports: str, wrong: str) -> None:
@@ -418,22 +421,22 @@ def test_keys_of_a_runtime_are_read_by_their_types_wherever_they_are_said(read: 
         ("names = [1]", "functions.shop.names: must be a list of texts, not [1]"),
         (
             "labels = { shelf = 3 }",
-            "functions.shop.labels: must be a table of texts, in quotes, and",
+            "functions.shop.labels: must be a table of texts, but",
         ),
         ("level = 'middle'", 'functions.shop.level: must be one of low, high, not "middle"'),
-        ("number = 2", "functions.shop.number: must be of the type typing.Literal[1, 2], which no"),
+        ("number = 2", "functions.shop.number: must be of the type typing.Literal[1, 2], which a"),
         (
             "sizes = [1]",
-            "functions.shop.sizes: must be of the type list[int], which no configuration",
+            "functions.shop.sizes: must be of the type list[int], which a configuration",
         ),
         (
             "either = 3",
-            "functions.shop.either: must be of the type int | str, which no configuration",
+            "functions.shop.either: must be of the type int | str, which a configuration",
         ),
-        ("made_of = {}", "functions.shop.made_of: must be what Wood takes: TypeError"),
+        ("made_of = {}", "functions.shop.made_of: must be valid settings for Wood: TypeError"),
         (
             "made_of = { kind = 'oak', age = 1001 }",
-            "functions.shop.made_of: must be what Wood takes: ValueError: no tree",
+            "functions.shop.made_of: must be valid settings for Wood: ValueError: no tree",
         ),
         ("_hidden = 3", "functions.shop._hidden: there is no such key"),
     ],
@@ -447,8 +450,8 @@ def test_keys_of_a_runtime_that_cannot_be_said_so(read: Read, said: str, line: s
 def test_a_settings_class_that_no_configuration_can_make_is_at_fault(read: Read, said: str) -> None:
     (told,) = read(f"[functions.shop]\nruntime = 'unsayable'\n{said}").lines
     assert told == (
-        "spear.toml:2: functions.shop.runtime: UnsayableSettings needs things, of the type set[str], "
-        "which no configuration can say: its author has to give it a default"
+        "spear.toml:2: functions.shop.runtime: UnsayableSettings requires things, of the type "
+        "set[str], which a configuration cannot express: the author of the class must add a default"
     )
 
 

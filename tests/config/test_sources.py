@@ -246,7 +246,7 @@ def test_sources_on_the_command_line(read: Read, tmp_path: Path) -> None:
 def test_two_sources_of_one_name(read: Read) -> None:
     outcome = read(flags=Flags(sources=(("shop", "shop.py"), ("shop", "old/shop.py"))))
     assert outcome.lines == [
-        "old/shop.py and shop.py would both be named shop: say NAME=old/shop.py"
+        "old/shop.py and shop.py would both be named shop: choose another name, as in NAME=old/shop.py"
     ]
 
 
@@ -298,7 +298,7 @@ def test_variables_of_others_are_left_alone(read: Read) -> None:
     assert read(SHOP, environment=environment).lines == []
 
 
-NO_VARIABLE = "there is no such variable; only functions and runtimes of the file have some"
+NO_VARIABLE = "there is no such variable; only functions and runtimes in the file have variables"
 
 
 @pytest.mark.parametrize(
@@ -320,13 +320,13 @@ def test_a_variable_that_may_mean_two_functions(read: Read) -> None:
     file = '[functions.a-b]\nsource = "x.py"\n[functions.a_b]\nsource = "y.py"\n'
     (line,) = read(file, environment={"SPEAR_FUNCTIONS_A_B_QUEUE": "1"}).lines
     both = "functions.a-b.queue and functions.a_b.queue"
-    assert line == f"SPEAR_FUNCTIONS_A_B_QUEUE may mean {both}: say it in the file"
+    assert line == f"SPEAR_FUNCTIONS_A_B_QUEUE may mean {both}: set the key in the file"
 
 
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("x", "--set x=1: say which key, as in --set limits.wire.max_calls=200"),
+        ("x", "--set x=1: KEY must be a key in a table, as in --set limits.wire.max_calls=200"),
         ("spearlet", "--set spearlet: spearlet: must be a table: [spearlet]"),
         (
             "limits.wire.max_cals",
