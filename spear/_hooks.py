@@ -14,8 +14,7 @@ def expect_plain_function(name: str, function: T) -> T:
     """Return ``function``. Raises ConfigurationError unless :func:`is_plain_function` is true of it."""
     if not is_plain_function(function):
         raise ConfigurationError.about(
-            name,
-            f"must be a plain function, which is called and not awaited, not {function!r:.100}",
+            name, f"must be a plain function (neither async nor a generator), not {function!r:.100}"
         )
     return function
 

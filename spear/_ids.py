@@ -113,7 +113,7 @@ class Secret:
 
     def __init__(self, value: bytes) -> None:
         if len(value) != 32:
-            raise ValueError("a secret is 32 bytes")
+            raise ValueError(f"a secret must have 32 bytes, not {len(value)}")
         self._value = bytes(value)
 
     @classmethod

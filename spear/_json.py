@@ -24,7 +24,7 @@ _HEXADECIMAL: Final = re.compile(r"-?0x[0-9a-fA-F]+")
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)  # though Python accepts it
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)  # though Python accepts it
 
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -49,7 +49,7 @@ def read_float(text: str, *, may_be_infinite: bool = False) -> float:
     if number in (0.0, inf, -inf):
         digits = text.lower().partition("e")[0]
         if number or digits.strip("+-0."):
-            raise _InvalidJson(f"{text[:20]} is a number that no float holds")
+            raise _InvalidJson(f"{text[:20]} is out of the range of a float")
     return number
 
 
@@ -64,7 +64,7 @@ def _float(text: str) -> float:
 def _map(pairs: list[tuple[str, object]]) -> object:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise _InvalidJson("a key stands there twice")
+        raise _InvalidJson("a map has the same key twice")
     if len(result) == 1:
         return _from_json(*pairs[0])
     return result

@@ -33,6 +33,6 @@ def absolute(path: str, base: str | None = None) -> str:
     base = working_directory() if base is None else base
     if base is None:
         raise ConfigurationError(
-            f"{path} is a path from the working directory, which has been removed: write an absolute path"
+            f"{path} is relative to the working directory, which has been removed: use an absolute path"
         )
     return os.path.normpath(os.path.join(base, path))

@@ -29,19 +29,19 @@ _ADVICE: Final = {
     "datetime.date": "text, such as .isoformat()",
     "datetime.time": "text, such as .isoformat()",
     "datetime.timedelta": "a number, such as .total_seconds()",
-    "decimal.Decimal": "text, such as str() of it",
-    "fractions.Fraction": "text, such as str() of it",
-    "uuid.UUID": "text, such as str() of it",
-    "pathlib.PurePath": "text, such as str() of it",
-    "ipaddress._IPAddressBase": "text, such as str() of it",
-    "builtins.BaseException": "text, such as str() of it",
+    "decimal.Decimal": "text, such as str(value)",
+    "fractions.Fraction": "text, such as str(value)",
+    "uuid.UUID": "text, such as str(value)",
+    "pathlib.PurePath": "text, such as str(value)",
+    "ipaddress._IPAddressBase": "text, such as str(value)",
+    "builtins.BaseException": "text, such as str(value)",
     "builtins.complex": "a list of two numbers",
     "builtins.memoryview": "bytes, such as .tobytes()",
-    "_io._IOBase": "what it holds, such as .read()",
-    "spear.SharedBuffer": "it as the only argument, or as the result,",
+    "_io._IOBase": "the file's content, such as .read()",
+    "spear.SharedBuffer": "the buffer as the only argument or as the result",
     "numpy.ndarray": "a list, such as .tolist()",
-    "numpy.datetime64": "text, such as str() of it",
-    "numpy.timedelta64": "a number, such as it / numpy.timedelta64(1, 's')",
+    "numpy.datetime64": "text, such as str(value)",
+    "numpy.timedelta64": "a number, such as value / numpy.timedelta64(1, 's')",
     "numpy.complexfloating": "a list of two numbers",
     "numpy.void": "a list, such as .item()",
     "numpy.bool": "a bool, such as .item()",
@@ -51,7 +51,7 @@ _ADVICE: Final = {
     "pandas.NAType": "None",
     "pandas.NaTType": "None",
     "pydantic.BaseModel": "a dict, such as .model_dump(mode='json')",
-    "msgspec.Struct": "a dict, such as msgspec.to_builtins() of it",
+    "msgspec.Struct": "a dict, such as msgspec.to_builtins(value)",
 }
 """Advice on what to send instead, by the package and the name of a class or one of its bases.
 
@@ -243,13 +243,13 @@ def _advice_for(value: object) -> str:
             return _ADVICE[name]
     for method in _METHODS:
         if hasattr(cls, method):
-            return f"what .{method}() gives"
+            return f"the result of .{method}()"
     # For sets, generators, views of dicts and similar values.
     return "a list" if hasattr(cls, "__iter__") or hasattr(cls, "__aiter__") else _ANYTHING
 
 
 def _too_deep() -> CannotSend:
-    return CannotSend(f"more than {MAX_LEVELS} levels of lists and maps", "something flatter")
+    return CannotSend(f"more than {MAX_LEVELS} levels of lists and maps", "fewer levels")
 
 
 def _shown(key: object) -> str:

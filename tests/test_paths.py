@@ -29,6 +29,6 @@ def test_only_relative_paths_need_a_working_directory(gone: Path) -> None:
     assert working_directory() is None
     assert absolute("/etc/shop.py") == "/etc/shop.py"
     assert absolute("shop.py", "/srv") == "/srv/shop.py"
-    message = "^shop.py is a path from the working directory, which has been removed: write an abs"
+    message = "^shop.py is relative to the working directory, which has been removed: use an abs"
     with pytest.raises(ConfigurationError, match=message):
         absolute("shop.py")

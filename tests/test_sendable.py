@@ -143,11 +143,11 @@ def test_odd_but_fine(value: object) -> None:
         (datetime(2024, 2, 29), "type datetime: send text, such as .isoformat()"),  # naive
         (time(1), "type time: send text, such as .isoformat()"),
         (timedelta(1), "type timedelta: send a number, such as .total_seconds()"),
-        (Decimal("1.5"), "type Decimal: send text, such as str() of it"),
-        (Fraction(1, 2), "type Fraction: send text, such as str() of it"),
-        (uuid.UUID(int=1), "type UUID: send text, such as str() of it"),
-        (Path("x"), "type PosixPath: send text, such as str() of it"),
-        (ipaddress.ip_address("::1"), "type IPv6Address: send text, such as str() of it"),
+        (Decimal("1.5"), "type Decimal: send text, such as str(value)"),
+        (Fraction(1, 2), "type Fraction: send text, such as str(value)"),
+        (uuid.UUID(int=1), "type UUID: send text, such as str(value)"),
+        (Path("x"), "type PosixPath: send text, such as str(value)"),
+        (ipaddress.ip_address("::1"), "type IPv6Address: send text, such as str(value)"),
         (1j, "type complex: send a list of two numbers"),
         ({1}, "type set: send a list"),
         ({}.values(), "type dict_values: send a list"),
@@ -192,18 +192,18 @@ FRAME = {"__iter__": items, "to_dict": items}
          "type DataFrame: send a list of dicts, such as .to_dict('records')"),
         (foreign("pandas.core.frame.DataFrame", "geopandas.geodataframe.GeoDataFrame", **FRAME),
          "type GeoDataFrame: send a list of dicts, such as .to_dict('records')"),
-        (foreign("pandas.core.series.Series", **ARRAY), "send what .tolist() gives"),
+        (foreign("pandas.core.series.Series", **ARRAY), "send the result of .tolist()"),
         (foreign("pandas._libs.missing.NAType"), "type NAType: send None"),
         (foreign("polars.dataframe.frame.DataFrame", __iter__=items, to_dicts=items),
-         "type DataFrame: send what .to_dicts() gives"),
-        (foreign("pyarrow.lib.Table", to_pylist=items), "send what .to_pylist() gives"),
-        (foreign("torch.Tensor", **ARRAY), "type Tensor: send what .tolist() gives"),
+         "type DataFrame: send the result of .to_dicts()"),
+        (foreign("pyarrow.lib.Table", to_pylist=items), "send the result of .to_pylist()"),
+        (foreign("torch.Tensor", **ARRAY), "type Tensor: send the result of .tolist()"),
         (foreign("pydantic.main.BaseModel", "pydantic.main.Order", __iter__=items),
          "type Order: send a dict, such as .model_dump(mode='json')"),
-        (foreign("msgspec.Struct", "msgspec.Order"), "send a dict, such as msgspec.to_builtins() of it"),
+        (foreign("msgspec.Struct", "msgspec.Order"), "send a dict, such as msgspec.to_builtins(value)"),
         (foreign("numpy.ndarray", "numpy.MaskedArray", **ARRAY), "send a list, such as .tolist()"),
-        (foreign("numpy.generic", "numpy.datetime64"), "type datetime64: send text, such as str() of it"),
-        (foreign("numpy.generic", "numpy.timedelta64"), "type timedelta64: send a number, such as it /"),
+        (foreign("numpy.generic", "numpy.datetime64"), "type datetime64: send text, such as str(value)"),
+        (foreign("numpy.generic", "numpy.timedelta64"), "type timedelta64: send a number, such as value"),
         (foreign("numpy.generic", "numpy.complexfloating"), "send a list of two numbers"),
         (foreign("numpy.generic", "numpy.void"), "type void: send a list, such as .item()"),
         (foreign("numpy.generic", "numpy.bool"), "type bool: send a bool, such as .item()"),
@@ -211,12 +211,12 @@ FRAME = {"__iter__": items, "to_dict": items}
         # Classes of other packages with the same names.
         (foreign("shop.date"), "type date: send numbers, text"),
         (foreign("shop.generic"), "type generic: send numbers, text"),
-        (foreign("shop.date", isoformat=items), "type date: send what .isoformat() gives"),
+        (foreign("shop.date", isoformat=items), "type date: send the result of .isoformat()"),
         (foreign("shop.DataFrame", __iter__=items), "type DataFrame: send a list"),
         (foreign("shop.Orders", __aiter__=items), "type Orders: send a list"),
         (list, "type type: send numbers, text"),
-        (ValueError("x"), "type ValueError: send text, such as str() of it"),
-        (io.StringIO("x"), "type StringIO: send what it holds, such as .read()"),
+        (ValueError("x"), "type ValueError: send text, such as str(value)"),
+        (io.StringIO("x"), "type StringIO: send the file's content, such as .read()"),
     ],
 )  # fmt: skip
 def test_things_of_well_known_packages_are_told_by_which_method_they_can_be_sent(
@@ -269,7 +269,7 @@ def circle() -> object:
 )  # fmt: skip
 def test_what_is_nested_too_deeply_is_refused(value: object) -> None:
     with pytest.raises(
-        CannotSend, match="more than 64 levels of lists and maps: send something flat"
+        CannotSend, match="more than 64 levels of lists and maps: send fewer levels"
     ):
         check_sendable(value)
 

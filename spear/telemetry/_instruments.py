@@ -103,7 +103,9 @@ class Instruments:
                     "not awaited"
                 )
         if any(each is instrument for each in self._each):
-            raise ConfigurationError(f"{instrument!r} is an instrument of this host already")
+            raise ConfigurationError(
+                f"the instrument {instrument!r} was already added to this host"
+            )
         self._use((*self._each, instrument))
 
     def remove(self, instrument: Instrument) -> None:

@@ -450,7 +450,7 @@ async def test_who_runs_an_agent_again_may_ask_for_tracebacks() -> None:
 
 
 def test_a_mistake_of_ours_keeps_all_of_its_traceback() -> None:
-    with pytest.raises(ValueError, match="a secret is 32 bytes") as caught:
+    with pytest.raises(ValueError, match="a secret must have 32 bytes") as caught:
         Secret(b"short")
     trace = caught.value.__traceback__
     assert trace is not None

@@ -111,7 +111,7 @@ def test_what_is_printed_can_be_given_back(run: Run) -> None:
 def test_a_map_with_a_key_that_stands_there_twice_is_refused(run: Run) -> None:
     done = run("call", "shop.py:echo", '{"a": 1, "a": 2}')
     assert done.status == 2
-    assert "a key stands there twice" in done.errors
+    assert "a map has the same key twice" in done.errors
 
 
 def test_streams_of_values_and_of_bytes(run: Run) -> None:
@@ -534,7 +534,7 @@ def test_a_file_is_called_though_the_working_directory_was_removed(
 ) -> None:
     done = run("call", f"{here}/shop.py:price", "tea")
     assert (done.status, done.output, done.errors) == (0, b'"tea EUR 0 0"\n', "")
-    removed = "is a path from the working directory, which has been removed: write an absolute path"
+    removed = "is relative to the working directory, which has been removed: use an absolute path"
     done = run("call", "shop.py:price", "tea")
     assert (done.status, done.output, done.errors) == (2, b"", f"spear: shop.py {removed}\n")
     done = run("call", "shop:price", "tea")

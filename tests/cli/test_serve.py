@@ -706,7 +706,7 @@ def test_absolute_paths_are_checked_without_a_working_directory(
 ) -> None:
     done = run("serve", f"{here}/shop.py", "--check")
     assert (done.status, done.output) == (0, b"no faults found: 1 deployment\n")
-    removed = "is a path from the working directory, which has been removed"
+    removed = "is relative to the working directory, which has been removed"
     for source in ("shop.py", ".", "./"):
         assert removed in run("serve", source, "--check").errors
     assert run("serve", "--check").errors.startswith("spear: no source was given")

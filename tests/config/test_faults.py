@@ -255,7 +255,7 @@ def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
         (b"a = 1\nb = \"\xff\"", "spear.toml:2: this is not UTF-8"),
         (b"\xef\xbb\xbfa = 1\n", "spear.toml:1: begins with a byte order mark: save"),
         (b"#" * ((1 << 20) + 1), "spear.toml has more than 1048576 bytes: is it the right file?"),
-        (b"a = 1\nb.c = 1e400", "spear.toml:2: b.c: this number cannot be used: 1e400 is a number"),
+        (b"a = 1\nb.c = 1e400", "spear.toml:2: b.c: this number cannot be used: 1e400 is out of"),
         (b"[a]\nb = [\n1e400]", "spear.toml:2: a.b: this number cannot be used: 1e400"),
         (b"[a]\nb.c = 1\n" + b"9" * 400 + b" = " + b"9" * 400 + b".5", "spear.toml:3: a.9999"),
         (b"a = " + b"9" * 5000, "spear.toml:1: a: this number cannot be used: an integer has more"),

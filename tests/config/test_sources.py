@@ -384,6 +384,6 @@ def test_absolute_paths_need_no_working_directory(tmp_path: Path, gone: Path) ->
 def test_a_relative_path_from_a_directory_that_was_removed(
     gone: Path, file: str | None, source: str
 ) -> None:
-    message = "is a path from the working directory, which has been removed"
+    message = "is relative to the working directory, which has been removed"
     with pytest.raises(ConfigurationError, match=message):
         load_configuration(file, {}, Flags(sources=(("b", source),)))

@@ -118,5 +118,5 @@ def test_floats_are_what_toml_says(text: str, number: float) -> None:
 
 def test_a_float_that_python_cannot_hold_is_refused() -> None:
     for text in "1e400", "-1e400", "1e-400":
-        with pytest.raises(ValueError, match="no float holds"):
+        with pytest.raises(ValueError, match="out of the range of a float"):
             load_toml(f"a = {text}")

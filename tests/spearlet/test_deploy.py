@@ -202,7 +202,7 @@ async def test_a_relative_path_means_the_same_after_the_working_directory_was_re
         other = await spearlet.deploy(tmp_path / "small.py", name="other", replicas=2)
         assert await other.hello("there") == "hello there"
         with pytest.raises(
-            ConfigurationError, match=r"^small\.py is a path from the working direct"
+            ConfigurationError, match=r"^small\.py is relative to the working direct"
         ):
             await spearlet.deploy("small.py", name="third")
 

@@ -103,7 +103,7 @@ async def test_what_cannot_be_shared_is_refused_with_advice() -> None:
         with pytest.raises(FunctionRaised, match=r"SharedBuffer at \[0\], which cannot be sent"):
             await sharing.nested()
         with pytest.raises(
-            InvalidArguments, match=r"argument 1\[0\].*SharedBuffer: send it as the"
+            InvalidArguments, match=r"argument 1\[0\].*SharedBuffer: send the buffer as"
         ):
             await sharing.as_it_comes([SharedBuffer(3)])
         with pytest.raises(Rejected, match="while views of it exist: release"):

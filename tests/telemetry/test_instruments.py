@@ -73,7 +73,7 @@ def test_one_that_is_none_or_there_already_is_refused() -> None:
     instruments = Instruments([lines])
     with pytest.raises(ConfigurationError, match=r"must be a spear\.Instrument, not 7"):
         instruments.add(7)  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(ConfigurationError, match="is an instrument of this host already"):
+    with pytest.raises(ConfigurationError, match="was already added to this host"):
         instruments.add(lines)
     assert instruments.line_written == (lines.line_written,)
 
@@ -243,8 +243,8 @@ async def test_a_carrier_that_cannot_travel_harms_no_call(caplog: pytest.LogCapt
 @pytest.mark.parametrize(
     ("carrier", "said"),
     [
-        ({1: "x"}, "carrier holds texts by text, not 1: 'x'"),
-        ({"a": 3}, "carrier holds texts by text, not 'a': 3"),
+        ({1: "x"}, "carrier must map text to text, not 1 to 'x'"),
+        ({"a": 3}, "carrier must map text to text, not 'a' to 3"),
         (None, "carrier must be a dict, not None"),
     ],
     ids=["key", "value", "none"],
