@@ -281,11 +281,11 @@ class DeadlineExceeded(CallFailed):
         if seconds <= 0:
             return cls(f"there was no time left to call {function}", delivered="no")
         if seconds < 1e-6:
-            did = "was not begun" if delivered == "no" else "took longer"
+            did = "did not start" if delivered == "no" else "took longer"
             return cls(f"{function} had less than a microsecond, and {did}", delivered=delivered)
         decimals = 3 if seconds >= 0.001 else 6
         time = f"{f'{seconds:.{decimals}f}'.rstrip('0').rstrip('.')} s"
-        did = "was not begun within" if delivered == "no" else "took longer than"
+        did = "did not start within" if delivered == "no" else "took longer than"
         return cls(f"{function} {did} {time}", delivered=delivered)
 
 

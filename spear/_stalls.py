@@ -13,7 +13,7 @@ The value names the resource that the waiting calls have used up: ``threads`` or
 """
 
 ADVICE: Final = (
-    "raise spear.Agent(concurrency=...), add replicas, or call the Python function itself"
+    "increase spear.Agent(concurrency=...), add replicas, or call the Python function directly"
 )
 
 

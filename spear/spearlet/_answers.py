@@ -63,11 +63,7 @@ def read_descriptions(value: Result, deployment: str) -> dict[str, FunctionDescr
         else:
             found[name] = description
     if left_out:
-        logger.warning(
-            "%s: %d of its descriptions of functions cannot be read, and are left out",
-            deployment,
-            left_out,
-        )
+        logger.warning("%s: ignored %d invalid descriptions of functions", deployment, left_out)
     return found
 
 

@@ -92,10 +92,10 @@ class Autoscaler:
         while len(needs) > 1 and needs[0][0] <= now - self.scale.idle_seconds:
             needs.popleft()
         if needed > self.wanted:
-            self._decide(now, needed, f"{load.in_flight} calls run, {load.waiting} wait")
+            self._decide(now, needed, f"{load.in_flight} calls in flight, {load.waiting} queued")
             return True
         if needs[0][1] < self.wanted:
-            self._decide(now, needs[0][1], f"no more for {self.scale.idle_seconds:g} s")
+            self._decide(now, needs[0][1], f"lower load for {self.scale.idle_seconds:g} s")
             return True
         return False
 

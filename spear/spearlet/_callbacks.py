@@ -33,7 +33,7 @@ class Callbacks:
         """Return NotFound for a function that no deployment has, before its arguments are read."""
         name = head.get("function") if isinstance(head, dict) else None
         if not isinstance(name, str):
-            return NotFound("a host's functions have no numbers: call them by name")
+            return NotFound("functions of a host have no numbers: call each by its name")
         try:
             self._find(name)
         except NotFound as error:

@@ -109,6 +109,6 @@ def health_of(
         reason = "an instance has lost its connection"
         for each in supervisor.instances:
             if each.state is InstanceState.STOPPING:
-                reason = f"{each.id} is being ended, because {each.health().reason}"
+                reason = f"{each.id} is being stopped, because {each.health().reason}"
         return DeploymentHealth(state=DeploymentState.DEGRADED, reason=reason)
     return DeploymentHealth(state=DeploymentState.STARTING)

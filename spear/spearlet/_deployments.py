@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("spear.spearlet")
 
+_REQUESTED: Final = "scale() was called"
+
 
 @final
 @protected_class
@@ -123,8 +125,8 @@ class Deployment(metaclass=NoPublicConstructor):
         if known is not None:
             return known
         if name not in self.functions:
-            functions = ", ".join(self.functions) or "none at all"
-            hint = did_you_mean(name, self.functions) or f"; it has {functions}"
+            functions = ", ".join(self.functions) or "none"
+            hint = did_you_mean(name, self.functions) or f"; known functions: {functions}"
             raise NotFound(f"{self.name} has no function {name!r}{hint}")
         function: Function = Function._create(
             name, self.name, self._pool, self._registry, is_stream=name in self.streams
@@ -180,9 +182,9 @@ class Deployment(metaclass=NoPublicConstructor):
                 template = await self._open_template(self._program, settings)
                 supervisor.open_replica = template.open_replica
         self.settings = attrs.evolve(self.settings, replicas=scale)
-        self._autoscaler.change(trio.current_time(), scale, "it was asked for")
+        self._autoscaler.change(trio.current_time(), scale, _REQUESTED)
         supervisor.want(self._autoscaler.wanted)
-        self._tell("scaled", "it was asked for")
+        self._tell("scaled", _REQUESTED)
         await supervisor.wait_settled()
 
     async def restart(
@@ -240,7 +242,7 @@ class Deployment(metaclass=NoPublicConstructor):
         if settings != self.settings:
             self.settings = settings
             self._pool.configure(settings, policy)
-            self._autoscaler.change(trio.current_time(), settings.replicas, "it was configured so")
+            self._autoscaler.change(trio.current_time(), settings.replicas, "the settings changed")
             supervisor.want(self._autoscaler.wanted)
             await supervisor.wait_settled()
 
@@ -281,7 +283,7 @@ class Deployment(metaclass=NoPublicConstructor):
 
     def _running(self) -> Supervisor:
         if self._supervisor is None or self._stopping.is_set():
-            raise SpearError(f"{self.name} is being stopped, or has been")
+            raise SpearError(f"{self.name} is stopping or has stopped")
         return self._supervisor
 
     def _follow_demand(self) -> None:
@@ -295,8 +297,8 @@ class Deployment(metaclass=NoPublicConstructor):
         if self._autoscaler.look(trio.current_time(), load):
             decision = self._autoscaler.decisions[-1]
             logger.info(
-                "%s: %d replicas instead of %d: %s",
-                self.name, decision.after, decision.before, decision.reason,
+                "%s: scaling from %d to %d replicas: %s",
+                self.name, decision.before, decision.after, decision.reason,
             )  # fmt: skip
             self._supervisor.want(decision.after)
             self._tell("scaled", decision.reason)
@@ -494,4 +496,4 @@ class Deployment(metaclass=NoPublicConstructor):
 
 
 def _stopped() -> WorkerDied:
-    return WorkerDied("it was stopped", code="stopped", delivered="no")
+    return WorkerDied("the deployment was stopped", code="stopped", delivered="no")

@@ -67,8 +67,8 @@ class Executions:
         except KeyError:
             kept = self._limits.execution_seconds
             raise NotFound(
-                f"there is no execution {execution_id[:100]!r}: one that has ended is kept for "
-                f"{kept:g} s"
+                f"there is no execution {execution_id[:100]!r}; executions are kept for {kept:g} s "
+                "after their end"
             ) from None
 
     def list(
@@ -104,8 +104,8 @@ class Executions:
         """Raise Overloaded if one more execution, with so many bytes of arguments, exceeds a limit."""
         if self.unfinished >= self._limits.max_submitted:
             raise Overloaded(
-                f"{self.unfinished} submitted calls have not ended, which is the limit "
-                "(max_submitted)",
+                f"{self.unfinished} submitted calls have not ended; at most "
+                f"{self._limits.max_submitted} are allowed (max_submitted)",
                 retry_after_seconds=RETRY_SECONDS,
                 code="too_many_calls",
             )

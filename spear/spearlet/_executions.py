@@ -100,7 +100,7 @@ class Execution(metaclass=NoPublicConstructor):
     def __del__(self) -> None:
         if self._is_news:
             logger.warning(
-                "execution %s of %s failed, and nobody has asked for its result: %s [%s]",
+                "execution %s of %s failed, and its result was never requested: %s [%s]",
                 self.id,
                 self.function,
                 self._failure,

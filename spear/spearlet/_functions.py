@@ -149,8 +149,7 @@ class Function(metaclass=NoPublicConstructor):
         description = (await describe_functions(describe)).get(self.name)
         if description is None:
             raise NotFound(
-                f"{self.name} has no description: its agent does not offer {DESCRIBE}, as Spear's "
-                "agents do"
+                f"{self.name} has no description: its agent does not have the function {DESCRIBE}"
             )
         return description.signature
 
@@ -249,10 +248,10 @@ class Function(metaclass=NoPublicConstructor):
 
     def _expect_stream(self, expected: bool) -> None:
         if self.is_stream and not expected:
-            message = f"{self.name}() gives a stream: use {self.name}.stream(...)"
+            message = f"{self.name}() returns a stream: use {self.name}.stream(...)"
             raise Rejected(message, code="gives_stream")
         if expected and not self.is_stream:
-            message = f"{self.name}() gives one result, not a stream: call {self.name}(...)"
+            message = f"{self.name}() returns one result, not a stream: call {self.name}(...)"
             raise Rejected(message, code="gives_result")
 
     def _request(
@@ -378,7 +377,9 @@ class Function(metaclass=NoPublicConstructor):
         if not sends_items:
             self._expect_stream(True)
         if self._options.key is not None or self._options.on_progress is not None:
-            raise ConfigurationError("key and on_progress go with calls, not with streams")
+            raise ConfigurationError(
+                "the options key and on_progress are not supported for streams"
+            )
 
     @protected_block
     async def forward_stream(

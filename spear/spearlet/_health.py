@@ -56,10 +56,11 @@ async def watch_health(replica: ServingReplica, policy: HealthPolicy, pool: Repl
             failures += 1
             reason = first_line(failure)
             logger.warning(
-                "%s is not well (%d): %s [%s]", replica.id, failures, reason, failure.code
-            )
+                "%s failed a health check (%d in a row): %s [%s]",
+                replica.id, failures, reason, failure.code,
+            )  # fmt: skip
             if failures >= policy.failures:
-                return f"it was not well {failures} times in a row: {reason}"
+                return f"its health check failed {failures} times in a row: {reason}"
         else:
             failures = 0
         finally:

@@ -67,7 +67,7 @@ class HeldTemplate:
         try:
             return self._template.obstacle
         except Exception as error:  # the runtime may be of another distribution
-            return f"has a runtime that cannot tell: {summary_of(error)}"
+            return f"has a runtime whose obstacle property raised {summary_of(error)}"
 
     @protected_block
     async def open_replica(self, name: str, incarnation: int) -> AsyncIterator[StartedReplica]:

@@ -133,8 +133,8 @@ class ReplicaPool:
             return None
         if type(candidate) is not Candidate or candidate not in self._replicas:
             raise CallFailed(
-                f"the policy {type(self._policy).__name__} of {self._name} has chosen "
-                f"{candidate!r:.100}, not one of its candidates or None",
+                f"the policy {type(self._policy).__name__} of {self._name} returned "
+                f"{candidate!r:.100}, neither one of the candidates nor None",
                 code="bad_choice",
                 delivered="no",
             )
@@ -176,7 +176,7 @@ class ReplicaPool:
             raise self._overloaded()
         with trio.move_on_at(deadline):
             return await self._wait_in_queue(call)
-        raise DeadlineExceeded(f"no replica of {self._name} had room for it", delivered="no")
+        raise DeadlineExceeded(f"no replica of {self._name} had a free slot", delivered="no")
 
     async def _wait_in_queue(self, call: CallAttributes) -> Choice:
         self._queued += 1
@@ -243,7 +243,7 @@ class ReplicaPool:
     def expect_open(self) -> None:
         """Raise Rejected if the pool takes no new calls any more."""
         if self._is_closed:
-            message = f"{self._name} takes no new calls: it is being stopped"
+            message = f"{self._name} takes no new calls: the deployment is being stopped"
             raise Rejected(message, code="draining")
 
     def close(self) -> None:
@@ -282,8 +282,8 @@ class ReplicaPool:
     def _overloaded(self) -> Overloaded:
         retry = self._estimate_seconds()
         return Overloaded(
-            f"{self._queued} calls wait for {self._name} already, which is its limit (queue): "
-            f"try again in {retry:.2g} s",
+            f"the queue of {self._name} is full: {self._queued} calls are queued, at most "
+            f"{self._queue} are allowed (queue); try again in {retry:.2g} s",
             retry_after_seconds=retry,
             code="queue_full",
         )

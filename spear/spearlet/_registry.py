@@ -114,7 +114,7 @@ class DeploymentRegistry:
             return deployment.function(function)
         if homes:
             choices = ", ".join(f"{deployment.name}.{each}" for deployment, each in homes)
-            message = f"several deployments have a function {name!r}: say {choices}"
+            message = f"several deployments have a function {name!r}: use one of {choices}"
             raise NotFound(message, code="ambiguous_name")
         raise NotFound(f"no deployment has a function {name[:100]!r}{did_you_mean(name, index)}")
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from spear._errors import Delivered
 
 SAYS: Final = {
-    "threads": "all threads of {} wait for plain functions of its own",
-    "calls": "all calls that {} takes at a time wait for functions of its own",
+    "threads": "all threads of {} wait for its own plain functions",
+    "calls": "all call slots of {} are taken by calls that wait for its own functions",
 }
 
 

@@ -324,7 +324,7 @@ class Supervisor:
     ) -> float:
         delay = position.budget.delay_seconds(trio.current_time(), lived)
         if delay is not None:
-            again = "" if is_first else f"; starting it again in {delay:.2g} s"
+            again = "" if is_first else f"; restarting in {delay:.2g} s"
             said = f"{first_line(failure)} [{failure.code}]"
             logger.warning("%s-%d: %s%s", self._name, position.number, said, again)
             return delay
@@ -332,7 +332,7 @@ class Supervisor:
         delay = position.budget.give_up()
         position.is_given_up = True
         logger.error(
-            "%s-%d is given up after %d restarts in %g s: %s [%s]",
+            "%s-%d was given up after %d restarts within %g s: %s [%s]",
             self._name, position.number, policy.intensity, policy.period_seconds, first_line(failure),
             failure.code,
         )  # fmt: skip
@@ -448,7 +448,7 @@ def _worth(position: _Position) -> tuple[bool, int, int]:
 def _verdict(policy: RestartPolicy, failure: SpearError) -> WorkerDied:
     """Return the error for callers when all replicas have been given up."""
     verdict = WorkerDied(
-        f"restarted {policy.intensity} times within {policy.period_seconds:g} s, and given up: "
+        f"given up after {policy.intensity} restarts within {policy.period_seconds:g} s: "
         f"{first_line(failure)}",
         code="given_up",
         delivered="no",

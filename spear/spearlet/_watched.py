@@ -65,7 +65,7 @@ class WatchedCall:
         if len(texts) < len(carrier):
             wrong = next(each for each in carrier.items() if not _is_text(*each))
             logger.error(
-                "%r: an instrument's carrier holds texts by text, not %s: %s",
+                "%r: an instrument's carrier must map text to text, not %s to %s",
                 record,
                 *map(shown, wrong),
             )
@@ -73,7 +73,7 @@ class WatchedCall:
         carried = {name: text for name, text in entries if _can_travel(name, text)}
         if len(carried) < len(texts):
             logger.error(
-                "%r: an instrument's carrier may hold %d texts of %d bytes: the rest is left out",
+                "%r: an instrument's carrier may hold %d texts of %d bytes each; ignored the rest",
                 record, MAX_ENTRIES, MAX_ENTRY_BYTES,
             )  # fmt: skip
         if carried:

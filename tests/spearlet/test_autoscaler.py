@@ -62,9 +62,9 @@ def test_more_at_once_and_fewer_after_a_while() -> None:
     assert autoscaler.look(119.0, load(0))
     assert autoscaler.wanted == 1
     first, second, third = autoscaler.decisions
-    assert (first.before, first.after, first.reason) == (1, 5, "30 calls run, 0 wait")
+    assert (first.before, first.after, first.reason) == (1, 5, "30 calls in flight, 0 queued")
     assert (second.time, second.before, second.after) == (61.0, 5, 2)
-    assert third.reason == "no more for 60 s"
+    assert third.reason == "lower load for 60 s"
 
 
 def test_decisions_are_bounded() -> None:
@@ -266,5 +266,5 @@ async def test_scale_by_hand() -> None:
         with pytest.raises(ConfigurationError, match="from 1 to"):
             await deployment.scale(0)
         await deployment.stop()
-        with pytest.raises(spear.SpearError, match="slow is being stopped, or has been"):
+        with pytest.raises(spear.SpearError, match="slow is stopping or has stopped"):
             await deployment.scale(2)

@@ -111,7 +111,7 @@ async def test_a_name_that_several_deployments_have_needs_theirs() -> None:
         await spearlet.deploy(one.agent, name="one")
         await spearlet.deploy(two.agent, name="two")
         asking = await spearlet.deploy(relay())
-        with pytest.raises(FunctionRaised, match=r"several deployments .*: say one\.add, two\.add"):
+        with pytest.raises(FunctionRaised, match=r"several .*: use one of one\.add, two\.add"):
             await asking.ask("add", 1)
         await asking.ask("two.echo", 2)
         assert (one.seen, two.seen) == ([], [2])
@@ -161,7 +161,7 @@ async def test_a_host_has_no_numbers() -> None:
         return (await channel.request("by number")).payload
 
     async with deployed(app) as deployment:
-        with pytest.raises(FunctionRaised, match="NotFound: a host's functions have no numbers"):
+        with pytest.raises(FunctionRaised, match="NotFound: functions of a host have no numbers"):
             await deployment.rude()
 
 
@@ -227,9 +227,9 @@ async def test_an_error_comes_through_behind_the_items() -> None:
         probes = await spearlet.deploy(Probe().agent)
         asking = await spearlet.deploy(relay())
         async with asking.follow.stream("probe.echo", 1) as stream:
-            with pytest.raises(FunctionRaised, match=r"Rejected: .*gives one result"):
+            with pytest.raises(FunctionRaised, match=r"Rejected: .*returns one result"):
                 await anext(stream)
-        with pytest.raises(FunctionRaised, match=r"Rejected: .* a stream"):
+        with pytest.raises(FunctionRaised, match=r"Rejected: .*returns a stream"):
             await asking.ask("ticks", 1)
         assert probes.statistics().calls_in_flight == 0
 

@@ -39,7 +39,7 @@ async def test_they_are_found_and_listed() -> None:
         assert executions.list(status=ExecutionStatus.RUNNING) == (running,)
         assert executions.list(function="echo", status=ExecutionStatus.FAILED) == ()
         assert executions.list(most=1) == (running,)
-        with pytest.raises(NotFound, match="no execution 'x': one that has ended is kept for 3600"):
+        with pytest.raises(NotFound, match="no execution 'x'; executions are kept for 3600"):
             executions.get("x")
         probe.release.set()
     assert len(spearlet.executions) == 0
@@ -136,7 +136,7 @@ async def test_one_that_waits_for_a_replica_is_pending() -> None:
         assert (first.status, second.status) == (ExecutionStatus.RUNNING, ExecutionStatus.PENDING)
         assert second.instance is None
         late = deployment.echo.submit(3, timeout=0.01)
-        with pytest.raises(spear.DeadlineExceeded, match="no replica of probe had room"):
+        with pytest.raises(spear.DeadlineExceeded, match="no replica of probe had a free slot"):
             await late.result()
         assert late.status is ExecutionStatus.TIMEOUT
         probe.release.set()

@@ -118,7 +118,7 @@ async def test_a_failure_that_nobody_asks_about_is_logged(
     gc.collect()
     warnings = [each.getMessage() for each in caplog.records if each.name == "spear.spearlet"]
     said = (
-        f"execution {name} of boom failed, and nobody has asked for its result: "
+        f"execution {name} of boom failed, and its result was never requested: "
         "KeyError: 'nothing there' [function_raised]"
     )
     assert warnings == ([] if asks else [said])

@@ -288,7 +288,7 @@ async def test_an_obstacle_that_cannot_be_told_is_a_line_of_the_statistics(
     async with host(GadgetRuntime(template_class=Speechless)) as spearlet:
         deployment = await spearlet.deploy(GadgetSettings())
         told = deployment.statistics().spawned_because
-        assert told == "has a runtime that cannot tell: ZeroDivisionError: no beads"
+        assert told == "has a runtime whose obstacle property raised ZeroDivisionError: no beads"
 
 
 # -- arguments of open_spearlet -----------------------------------------------------------------------
@@ -497,7 +497,7 @@ async def test_an_instance_that_cannot_be_killed_takes_no_calls_and_is_replaced(
             assert not deployment.replicas
             health = deployment.health()
             assert health.state is DeploymentState.DEGRADED
-            assert health.reason == "gadget:gadget-1#1 is being ended, because it is a test"
+            assert health.reason == "gadget:gadget-1#1 is being stopped, because it is a test"
             assert await deployment.echo(b"x") == b"x"  # by the replacement
         took = trio.current_time() - begun
         assert took < 2 * HostLimits().timeouts.kill_seconds + 0.5

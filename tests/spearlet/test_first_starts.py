@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-AGAIN = "; starting it again in "
+AGAIN = "; restarting in "
 
 
 async def test_what_nobody_starts_again_is_not_said_to_be(

@@ -160,7 +160,9 @@ async def test_a_process_that_is_not_well_is_killed_and_the_reason_is_told(tmp_p
         with trio.fail_after(PATIENCE_SECONDS):
             while deployment.replicas:
                 await trio.sleep(0.01)
-            with pytest.raises(spear.WorkerDied, match="not well 2 times in a row") as caught:
+            with pytest.raises(
+                spear.WorkerDied, match="health check failed 2 times in a row"
+            ) as caught:
                 await deployment.sicken()
         assert "the model is gone" in str(caught.value)
         assert "the model is gone" in deployment.health().reason

@@ -241,11 +241,11 @@ async def test_a_bound_call_is_refused_as_the_call_would_be() -> None:
         with pytest.raises(InvalidArguments, match="echo"):
             deployment.echo.bind(object())
         ticks = deployment.ticks.bind(1)
-        with pytest.raises(Rejected, match="gives a stream"):
+        with pytest.raises(Rejected, match="returns a stream"):
             await ticks.ask()
-        with pytest.raises(Rejected, match="gives a stream"):
+        with pytest.raises(Rejected, match="returns a stream"):
             ticks.submit()
-        with pytest.raises(Rejected, match="gives one result"):
+        with pytest.raises(Rejected, match="returns one result"):
             await items_of(deployment.echo.bind(1).stream())
         with pytest.raises(ConfigurationError, match="key and on_progress"):
             await items_of(deployment.ticks.options(key="one").bind(1).stream())

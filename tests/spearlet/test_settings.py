@@ -99,7 +99,7 @@ async def test_a_policy_that_chooses_no_candidate_fails_the_call_alone(seed: ran
         mistakes: tuple[object, ...] = ("shop-1", [], other._pool._candidates.all[0])
         for junk in mistakes:
             chosen[:] = [junk]
-            with pytest.raises(CallFailed, match="the policy Junk of shop has chosen") as caught:
+            with pytest.raises(CallFailed, match="the policy Junk of shop returned") as caught:
                 await shop.price()
             assert (caught.value.code, caught.value.delivered) == ("bad_choice", "no")
         chosen.clear()

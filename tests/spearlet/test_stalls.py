@@ -17,8 +17,11 @@ from .helpers import deployed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-THREADS = "all threads of memory:deep-1#1 wait for plain functions of its own: raise spear.Agent("
-CALLS = "all calls that memory:deep-1#1 takes at a time wait for functions of its own: raise spear.Agent("
+THREADS = "all threads of memory:deep-1#1 wait for its own plain functions: increase spear.Agent("
+CALLS = (
+    "all call slots of memory:deep-1#1 are taken by calls that wait for its own functions: "
+    "increase spear.Agent("
+)
 
 
 def deep(kind: str) -> Agent:
@@ -66,7 +69,7 @@ async def test_a_call_that_waits_for_threads_which_wait_for_it_says_so(kind: str
         assert await deployment.go(1) == "done"
         if kind in ("trio", "asyncio"):
             with pytest.raises(
-                DeadlineExceeded, match="takes at a time wait for functions of its own"
+                DeadlineExceeded, match="are taken by calls that wait for its own functions"
             ):
                 async with deployment.follow.stream(1000, timeout=1) as items:
                     await items.__anext__()
@@ -89,7 +92,7 @@ async def test_a_function_whose_call_waited_in_vain_is_told_why() -> None:
         text = str(await deployment.go(2))
     assert text.startswith("go ")
     assert (
-        " 0.1 s: all 2 threads of this process wait for plain functions of this process: raise"
+        " 0.1 s: all 2 threads of this process wait for plain functions of this process: increase"
         in text
     )
 
@@ -140,9 +143,7 @@ async def test_a_stall_that_is_over_explains_nothing_later(
     assert stall is not None
     assert stalls.since(0) == ""
     with stall:
-        assert stalls.since(5).startswith(
-            "all threads of shop-1 wait for plain functions of its own"
-        )
+        assert stalls.since(5).startswith("all threads of shop-1 wait for its own plain functions")
     assert stalls.since(0) == ""  # it had a result
     await trio.sleep(1)
     begun = trio.current_time()
