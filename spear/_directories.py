@@ -41,8 +41,8 @@ def temporary_directory() -> str:
         return tempfile.gettempdir()
     except OSError as error:
         raise ConfigurationError(
-            "there is no temporary directory that can be written to (disk full, read-only, ulimit -f?): "
-            "set TMPDIR to one"
+            "no temporary directory is writable (disk full, read-only, ulimit -f?): set TMPDIR to a "
+            "writable directory"
         ) from error
 
 
@@ -88,7 +88,10 @@ class OwnedDirectory:
                 if made.is_in_place():
                     return made
             made.release()
-        raise OSError(f"whatever is made in {parent} is taken away")
+        raise OSError(
+            f"no temporary directory could be made in {parent}: other processes removed or locked "
+            f"{ATTEMPTS} new ones"
+        )
 
     def _lock(self) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

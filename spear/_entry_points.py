@@ -46,7 +46,7 @@ def load_entry_point(group: str, name: str, kind: type[T]) -> T | None:
                 group,
                 name,
                 distribution,
-                f"{found.value} is no {kind.__name__}, but a {type(thing).__name__}",
+                f"{found.value} must be a {kind.__name__}, not a {type(thing).__name__}",
             )
         return thing
     return None

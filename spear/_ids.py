@@ -30,8 +30,8 @@ def problem_of_deployment_name(name: object) -> str:
     if isinstance(name, str) and _DEPLOYMENT.fullmatch(name):
         return ""
     return (
-        f"cannot name a deployment: 1 to {MAX_DEPLOYMENT_NAME} of A-Z a-z 0-9 _ -, the first a letter "
-        "or digit"
+        f"is not a valid name of a deployment: use 1 to {MAX_DEPLOYMENT_NAME} characters of "
+        "A-Z a-z 0-9 _ -, beginning with a letter or digit"
     )
 
 
@@ -40,8 +40,8 @@ def check_runtime_name(name: object) -> None:
     if not isinstance(name, str) or not _RUNTIME.fullmatch(name):
         raise ConfigurationError.about(
             "runtime",
-            f"{_shown(name)} cannot name a runtime: 1 to {MAX_RUNTIME_NAME} of a-z 0-9 _ -, the first "
-            "a letter",
+            f"{_shown(name)} is not a valid name: use 1 to {MAX_RUNTIME_NAME} characters of "
+            "a-z 0-9 _ -, beginning with a letter",
         )
 
 
@@ -63,8 +63,8 @@ def _check_name(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not _is_text(value) or not _NAME.fullmatch(value) or ".." in value:
         raise ConfigurationError.about(
             attribute.name,
-            f"{_shown(value)} must be 1 to 63 of A-Z a-z 0-9 _ . -, "
-            "the first a letter or digit, with no two dots in a row",
+            f"{_shown(value)} is not valid: use 1 to 63 characters of A-Z a-z 0-9 _ . -, "
+            "beginning with a letter or digit, without two dots in a row",
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-GUARD: Final = 'put what starts the program under `if __name__ == "__main__":`'
+GUARD: Final = 'put the code that starts the program under `if __name__ == "__main__":`'
 """Advice about a file that does more than define its functions when it is loaded."""
 
 NEEDS_GUARD: Final = "needs_guard"

@@ -195,7 +195,7 @@ def test_it_is_not_tried_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         made.append(path)
 
     monkeypatch.setattr(os, "mkdir", pretend)
-    with pytest.raises(OSError, match="is taken away"):
+    with pytest.raises(OSError, match="other processes removed or locked 100 new"):
         make(tmp_path)
     assert len(set(made)) == ATTEMPTS
 

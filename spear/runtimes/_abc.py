@@ -232,12 +232,12 @@ class Runtime(ABC):
         """Count an instance while the block runs, and each state that it enters."""
         if spec.instance_id.runtime != self.name:
             raise ConfigurationError.about(
-                "instance_id", f"{spec.instance_id} is of another runtime than {self.name!r}"
+                "instance_id", f"{spec.instance_id} does not name the runtime {self.name!r}"
             )
         if self.max_instances is not None and self._instances >= self.max_instances:
             raise SpawnFailed(
                 f"{spec.instance_id} did not start: the runtime {self.name!r} has {self._instances} "
-                "instances, which is its max_instances",
+                f"instances; at most {self.max_instances} are allowed (max_instances)",
                 code="max_instances",
             )
         self._instances += 1
@@ -289,7 +289,7 @@ class InstanceTemplate(ABC):
 
     @property
     def obstacle(self) -> str:
-        """The reason why preparation does not speed up starts, as a predicate: "has but one instance".
+        """The reason why preparation does not speed up starts, as a predicate: "has only one instance".
 
         Empty if preparation does speed up starts.
         """

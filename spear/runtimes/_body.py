@@ -116,7 +116,7 @@ class InstanceMetrics:
             for name, value in others.items()
         ):
             raise ConfigurationError.about(
-                "others", f"must be a map of finite numbers by name, not {shown(others)}"
+                "others", f"must map names to finite numbers, not {shown(others)}"
             )
 
 

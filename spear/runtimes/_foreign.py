@@ -75,7 +75,7 @@ def expect_usable(runtime: Runtime) -> None:
     """Raise ConfigurationError for a runtime without a name, a settings class or an initialized base."""
     cls = type(runtime).__name__
     if not hasattr(runtime, "name"):
-        raise ConfigurationError(f'{cls} has no name: give the class one, as in name = "docker"')
+        raise ConfigurationError(f'{cls} has no name: set one in the class, as in name = "docker"')
     check_runtime_name(runtime.name)
     settings_class: object = getattr(runtime, "settings_class", None)
     if not isinstance(settings_class, type) or not issubclass(settings_class, RuntimeSettings):

@@ -36,7 +36,7 @@ class InstanceHealth:
 def describe_exit(exit_status: int | None) -> str:
     """Return a description of an exit status, as a predicate such as "exited with status 3"."""
     if exit_status is None:
-        return "ended, nobody knows how"
+        return "ended without a known exit status"
     if exit_status >= 0:
         return f"exited with status {exit_status}"
     try:

@@ -208,7 +208,7 @@ class Instance(metaclass=NoPublicConstructor):
                 )
                 if channel.peer_leaving.is_set() and self.state not in GONE:
                     logger.warning(
-                        "%s has left, and takes too long to end: it is asked to", self.id
+                        "%s closed its connection and did not exit; asking it to exit", self.id
                     )
             await self._terminate(channel)
         return self.exit_status
@@ -228,16 +228,15 @@ class Instance(metaclass=NoPublicConstructor):
         seconds = self._timeouts.terminate_seconds
         if self._begin_to_end(_STOPPED) and self._body is not None:
             with trio.move_on_after(seconds):
-                with logging_bugs(self, "cannot be asked to end"):
+                with logging_bugs(self, "could not be asked to exit"):
                     await self._body.terminate()
                 if channel is not None:
                     await channel.aclose("the instance is being stopped")
                 await self.wait_exited()
         if self.state not in GONE:
-            logger.warning(
-                "%s went on for %g s after it was asked to end: killed", self.id, seconds
-            )
-            await self.kill(f"it went on for {seconds:g} s after it was asked to end")
+            omission = f"did not exit within {seconds:g} s (terminate_seconds)"
+            logger.warning("%s %s; killing it", self.id, omission)
+            await self.kill(f"it {omission}")
             with trio.move_on_after(self._timeouts.kill_seconds):
                 await self.wait_exited()
 
@@ -266,7 +265,7 @@ class Instance(metaclass=NoPublicConstructor):
     async def _kill_body(self, body: InstanceBody) -> None:
         seconds = self._timeouts.kill_seconds
         scope = trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
-        with scope, logging_bugs(self, "cannot be killed"):
+        with scope, logging_bugs(self, "could not be killed"):
             await body.kill()
         if scope.cancelled_caught:
             logger.error("%r could not be killed within %g s (kill_seconds)", self, seconds)
@@ -316,13 +315,12 @@ class Instance(metaclass=NoPublicConstructor):
     def _story(self) -> str:
         body = self._body
         has_ended = self.state in GONE or (body is not None and body.has_ended)
+        because = f", because {self._end_reason}" if self._end_reason else ""
         if body is not None and body.failure:
-            how = body.failure
-        elif self.exit_status is None and not has_ended:
-            how = "does not end"
-        else:
-            how = describe_exit(self.exit_status)
-        return f"{how}, because {self._end_reason}" if self._end_reason else how
+            return body.failure + because
+        if self.exit_status is None and not has_ended:
+            return f"was killed{because}, but is still running"
+        return describe_exit(self.exit_status) + because
 
     # -- tasks of the nursery -----------------------------------------------------------------
 
@@ -339,7 +337,7 @@ class Instance(metaclass=NoPublicConstructor):
                     await body.watch()
                     await trio.sleep_forever()
         except BUGS as error:  # a bug of the runtime must not end the host
-            logger.exception("%r cannot be watched any more", self)
+            logger.exception("%r is no longer watched, because its runtime failed", self)
             await self._kill(f"its runtime failed: {summary_of(next(iter(leaves_of(error))))}")
             self._exited()
         finally:
@@ -361,7 +359,7 @@ class Instance(metaclass=NoPublicConstructor):
         if self.state not in GONE:
             if self._body is not None and not self._body.has_ended:
                 self._was_given_up = True
-                logger.error("%r does not end, though it was killed", self)
+                logger.error("%r was killed, but did not exit", self)
             self._exited()
 
     def _exited(self) -> None:
@@ -392,7 +390,7 @@ class Instance(metaclass=NoPublicConstructor):
                 await self._see_off()
                 return
             if channel.fell_silent:
-                await self.kill(f"it gave {channel.closed_by}")
+                await self.kill(f"it sent {channel.closed_by}")
                 return
             self._lifecycle.move(InstanceState.UNHEALTHY, str(channel.closed_by))
             deadline = trio.current_time() + self._limits.wire.reconnect_seconds
@@ -406,7 +404,10 @@ class Instance(metaclass=NoPublicConstructor):
         if not self._stopping.locked():
             with trio.move_on_after(self._timeouts.terminate_seconds):
                 await self.wait_exited()
-            await self.kill("it left its host and did not end")
+            seconds = self._timeouts.terminate_seconds
+            await self.kill(
+                f"it closed its connection and did not exit within {seconds:g} s (terminate_seconds)"
+            )
 
     def _connected(self, channel: CommunicationChannel) -> None:
         self.channel = channel
@@ -416,7 +417,8 @@ class Instance(metaclass=NoPublicConstructor):
             self._lifecycle.move(InstanceState.READY)
 
     def _is_busy(self) -> bool:
-        with logging_bugs(self, "cannot tell whether it is busy"):  # heartbeats must continue
+        # Heartbeats must continue whatever the runtime raises.
+        with logging_bugs(self, "could not be asked whether it is busy"):
             return self._body is not None and self._body.is_busy()
         return False
 
@@ -425,7 +427,7 @@ class Instance(metaclass=NoPublicConstructor):
     async def _put_down(self, body: InstanceBody) -> None:
         """Kill the instance if it still runs, even if cancelled; then stop watching the body."""
         try:
-            await self._kill("its owner has left it")
+            await self._kill("the block that started it has ended")
         finally:  # Ctrl-C may have interrupted an observer of the state
             deadline = trio.current_time() + self._timeouts.kill_seconds
             try:
@@ -443,7 +445,7 @@ class Instance(metaclass=NoPublicConstructor):
         """Move to DELETED, after everything that belongs to the instance has been released."""
         try:
             if self.state is InstanceState.CREATED:
-                reason = str(failure or "it was not wanted any more")
+                reason = str(failure or "its start was cancelled")
                 self._lifecycle.move(InstanceState.FAILED, reason)
         finally:  # Ctrl-C may have interrupted an observer of the state
             self._lifecycle.move(InstanceState.DELETED)

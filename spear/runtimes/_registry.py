@@ -50,16 +50,18 @@ class RuntimeRegistry:
         self._left_out: set[str] = set()
         for each in expect_several("runtimes", runtimes):
             if not isinstance(each, Runtime):
-                raise ConfigurationError(f"{each!r} is no spear.runtimes.Runtime")
+                raise ConfigurationError(
+                    f"each of runtimes must be a spear.runtimes.Runtime, not {each!r}"
+                )
             expect_usable(each)
             own = _OWN.get(each.name)
             if own is not None and not isinstance(each, own) and not each._replaces_own:
                 raise ConfigurationError(
-                    f"{type(each).__name__} is named {each.name!r}, as one of Spear's own runtimes: "
-                    "give it another name"
+                    f"{type(each).__name__} has the name of Spear's own runtime {each.name!r}: choose "
+                    "another name"
                 )
             if each.name in self._by_name:
-                raise ConfigurationError(f"there are two runtimes {each.name!r}")
+                raise ConfigurationError(f"two runtimes have the name {each.name!r}")
             self._by_name[each.name] = each
 
     @property
@@ -86,8 +88,8 @@ class RuntimeRegistry:
         found = load_entry_point(GROUP, name, Runtime)  # type: ignore[type-abstract]  # never called
         if found is None:
             names = self._usable_names()
-            hint = did_you_mean(name, names) or f"; known are {', '.join(names)}"
-            raise UnsupportedRuntime(name, f"there is none of that name{hint}")
+            hint = did_you_mean(name, names) or f"; known runtimes are {', '.join(names)}"
+            raise UnsupportedRuntime(name, f"no runtime has this name{hint}")
         try:
             expect_usable(found)
         except ConfigurationError as error:
@@ -117,8 +119,8 @@ class RuntimeRegistry:
             if settings is not None:
                 return runtime, settings
         raise ConfigurationError(
-            f"{target!r} cannot be deployed: give a file, a module's name, settings of a runtime, or "
-            f"an Agent. No runtime takes it; there are {', '.join(self._usable_names())}"
+            f"{target!r} cannot be deployed: no runtime takes it ({', '.join(self._usable_names())}); "
+            "pass a file, a module's name, settings of a runtime, or an Agent"
         )
 
     def _candidates(self) -> Iterator[Runtime]:
@@ -128,7 +130,7 @@ class RuntimeRegistry:
             yield self.find(name)
         for name in names_of_entry_points(GROUP):
             if name in _OWN:
-                self._leave_out(name, "Spear's own runtime has that name")
+                self._leave_out(name, "a runtime of Spear has the same name")
             elif name not in first:
                 try:
                     found = self.find(name)
@@ -144,4 +146,4 @@ class RuntimeRegistry:
     def _leave_out(self, name: str, reason: str) -> None:
         if name not in self._left_out:
             self._left_out.add(name)
-            logger.warning("the entry point %r (%s) is left out: %s", name, GROUP, reason)
+            logger.warning("ignored the entry point %r (%s): %s", name, GROUP, reason)

@@ -72,7 +72,9 @@ class Programs:
             ConfigurationError: the target cannot be deployed.
         """
         if target == "":
-            raise ConfigurationError("deploy() needs a file, a module, settings or an Agent")
+            raise ConfigurationError(
+                "deploy() needs a file, a module's name, settings or an Agent, not ''"
+            )
         runtime, settings = self._runtimes.resolve(target)
         with blaming_runtime(runtime.name, "settings class"):
             settings = attrs.evolve(settings, debug=debug or settings.debug)

@@ -53,11 +53,12 @@ class Scale:
             expect_whole(f"replicas.{name}", getattr(self, name), 0, MAX_REPLICAS)
         if self.max < 1:
             raise ConfigurationError.about(
-                "replicas.max", "must be at least 1: with 0, no call is ever answered"
+                "replicas.max", "must be at least 1: with 0 replicas, no call would be answered"
             )
         if self.min > self.max:
             raise ConfigurationError.about(
-                "replicas.min", f"is {self.min}, and replicas.max only {self.max}: raise max"
+                "replicas.min",
+                f"is {self.min}, above replicas.max ({self.max}): increase replicas.max",
             )
         _expect_seconds("replicas.idle_seconds", self.idle_seconds, least=0.0)
         if not _is_number(self.target) or not 0 < self.target <= 1:
@@ -213,8 +214,9 @@ class DeploymentSettings:
 def _expect_seconds(name: str, value: object, least: float) -> None:
     # At most MAX_WHOLE, so that the value can be added to a time.
     if not _is_number(value) or not least <= value <= MAX_WHOLE:
-        at_least = f"at least {least:g} " if least else ""
-        raise ConfigurationError.about(name, f"must be {at_least}seconds, not {shown(value)}")
+        raise ConfigurationError.about(
+            name, f"must be a number of seconds, at least {least:g}, not {shown(value)}"
+        )
 
 
 def _is_number(value: object) -> TypeGuard[float]:

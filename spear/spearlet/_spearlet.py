@@ -152,7 +152,7 @@ class Spearlet(metaclass=NoPublicConstructor):
         name = program.name if name is None else name
         check_name(name)
         if name in self._names:
-            raise ConfigurationError(f"there is a deployment {name!r} already: choose another name")
+            raise ConfigurationError(f"a deployment {name!r} already exists: choose another name")
         self._expect_running()
         deployment: Deployment = Deployment._create(
             name, program, settings, self._registry, self._programs, self.limits, self._rng
@@ -278,7 +278,7 @@ def _expect_a_program() -> None:
     if program := being_loaded():
         # The instance would start a host with further instances, which would do the same.
         raise ConfigurationError(
-            f"a spearlet is wanted while the functions of {program} are loaded: {GUARD}",
+            f"{program} opens or uses a spearlet while its functions are being loaded: {GUARD}",
             code=NEEDS_GUARD,
         )
     if not trio.lowlevel.in_trio_run():

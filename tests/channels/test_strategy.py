@@ -54,7 +54,7 @@ def test_the_reach_of_a_strategy_is_one_of_three(reach: object) -> None:
         ),
         ({"process": ("unix", "tcp")}, "the strategy of 'process' must be a strategy, such as"),
         ({"process": None}, "the strategy of 'process' must be a strategy, such as"),
-        ({3: CommunicationStrategy(("unix",))}, "cannot name a runtime"),
+        ({3: CommunicationStrategy(("unix",))}, "is not a valid name"),
         (["process"], "strategies must be a map with names of runtimes as keys"),
         ("process", "strategies must be a map with names of runtimes as keys"),
     ],

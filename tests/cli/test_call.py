@@ -206,7 +206,7 @@ def test_a_reader_that_pauses_does_not_stop_the_rest(terminal: Terminal) -> None
         (["shop.py:crash"], 7, "process:shop-1#1 exited with status 3"),
         (["shop.py:full"], 8, "no room"),
         (["shop.py:too_large"], 9, "the result has 33554433 bytes"),
-        (["missing.py:price"], 2, "missing.py is not a file that can be read"),
+        (["missing.py:price"], 2, "missing.py was not found or is not readable"),
         (["missing.module:price"], 6, "process:module-1#1 did not start"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -36,7 +36,7 @@ def run(prefix: list[str], place: Path, *words: str) -> tuple[int, str, list[str
     return done.returncode, done.stdout, done.stderr.splitlines()
 
 
-NO_PLACE = "there is no temporary directory that can be written to"
+NO_PLACE = "no temporary directory is writable"
 
 
 @pytest.mark.slow

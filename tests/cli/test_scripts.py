@@ -78,7 +78,7 @@ def test_a_check_tells_what_is_wrong(run: Run, here: Path, monkeypatch: pytest.M
         "--set x=1": ("", "KEY must be a key in a table, as in --set limits.wire.max_calls=200"),
         "spear.toml:2": ("spearlet.listne", "there is no such key; did you mean 'listen'?"),
         "spear.toml:4": (
-            "functions.till.source", f"{here}/till.py is not a file that can be read",
+            "functions.till.source", f"{here}/till.py was not found or is not readable",
         ),
     }  # fmt: skip
     lines = run("serve", "--set", "x=1", "--check").errors.removeprefix("spear: ").splitlines()

@@ -55,7 +55,7 @@ def test_a_check_finds_nothing_or_everything(run: Run, here: Path) -> None:
     assert done.errors.splitlines() == [
         "spear: spear.toml:2: spearlet.listne: there is no such key; did you mean 'listen'?",
         '--queue: functions.till.queue: must be a whole number, not "many"',
-        f"spear.toml:4: functions.till.source: {here}/till.py is not a file that can be read",
+        f"spear.toml:4: functions.till.source: {here}/till.py was not found or is not readable",
     ]
     assert run("serve", "--queue", "many").errors == done.errors  # not started either
 
@@ -90,7 +90,7 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
     assert as_json["limits"]["wire"]["max_calls"] == 7
     done = run("serve", "none.py", "--show-config")
     assert (done.status, b"none.py" in done.output) == (0, True)
-    assert "none.py is not a file" in done.errors
+    assert "none.py was not found" in done.errors
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_what_is_in_effect_is_shown(run: Run, here: Path, monkeypatch: pytest.Mo
             ["a=b.toml", "--check"],
             "b.toml is a configuration, not a program: use spear serve --config b.t",
         ),
-        ([f"{'x' * 300}.py", "--check"], "xxx.py is not a file that can be read"),
+        ([f"{'x' * 300}.py", "--check"], "xxx.py was not found or is not readable"),
         (["shop.py", "--control-socket", "no/where/s"], "cannot use {}/no/where: No such file"),
         (["shop.py", "--control-socket", "open/s"], "must be a directory that only this user"),
     ],
@@ -174,7 +174,7 @@ def test_sources_that_give_no_name(run: Run, source: str) -> None:
 def test_a_name_before_a_source_that_cannot_name_a_deployment(run: Run, here: Path) -> None:
     done = run("serve", "--show-config", "json", "a b=shop.py")
     assert done.status == 2
-    assert "'a b' cannot name a deployment: " in done.errors
+    assert "'a b' is not a valid name of a deployment: " in done.errors
     (here / "a b=shop.py").write_text("")
     assert name_shown(run, "a b=shop.py") == "a-b-shop"
 

@@ -60,7 +60,7 @@ environment = { A = 1 }
         "spear.toml:3: spearlet.listen: must be text, in quotes, not 80",
         'spear.toml:6: limits.wire.max_calls: must be a whole number, not "many"',
         "spear.toml:7: limits.timeouts.startup_seconds: must be above 0, and is -1.0",
-        "spear.toml:11: functions.shop.replicas.min: is 3, and replicas.max only 2: raise max",
+        "spear.toml:11: functions.shop.replicas.min: is 3, above replicas.max (2): increase replicas.max",
         POLICY_LINE,
         'spear.toml:16: functions.shop.restart.period_seconds: must be a number, not "a"',
         "spear.toml:16: functions.shop.restart.intensity: must be from 0 to 1000, not -1",
@@ -109,7 +109,7 @@ environment = { A = 1 }
         ("[functions.a]\nreplicas = true", 'replicas: must be a number, "MIN-MAX" or a table, not true'),
         ('[functions.a]\nreplicas = "many"', 'must be a number, "MIN-MAX" or a table, not "many"'),
         ("[functions.a]\nreplicas = 2.5", "replicas: must be a table, not 2.5"),
-        ("[functions.a]\nreplicas = 0", "max: must be at least 1: with 0, no call is ever answered"),
+        ("[functions.a]\nreplicas = 0", "max: must be at least 1: with 0 replicas, no call would"),
         ("[functions.a]\nreplicas = 2000", "functions.a.replicas.min: must be from 0 to 1024"),
         ("[functions.a]\nrestart = 5", "spear.toml:2: functions.a.restart: must be a table, not 5"),
         ("[functions.a]\nrestart = {intensty = 5}", "restart.intensty: there is no such key; did you"),
@@ -129,9 +129,9 @@ environment = { A = 1 }
         ("[functions.a]\nenvironment = 1", "functions.a.environment: must be a table of texts"),
         ('[functions.a]\ncommand = ["a"]\nsource = "b"', "functions.a: needs either a source, such as"),
         ('[functions.a]\nsource = ""', "functions.a: needs either a source"),
-        ('[functions.a]\nsource = "a\\u0000"', "functions.a.source: cannot contain a NUL"),
-        ('[functions.a]\nsource = "a"\nenvironment_handover = true', "goes with a command"),
-        ('[functions.a]\nsource = "a"\nenvironment = {"=" = "x"}', "environment: cannot have a variable"),
+        ('[functions.a]\nsource = "a\\u0000"', "functions.a.source: must not contain a NUL"),
+        ('[functions.a]\nsource = "a"\nenvironment_handover = true', "needs a command"),
+        ('[functions.a]\nsource = "a"\nenvironment = {"=" = "x"}', "environment: has '=', which"),
         ('[functions.a]\nsource = "a"\nopen_files = 5', "functions.a.open_files: must be at least 16"),
         ("[spearlet]\nallow_control = 1", "spear.toml:2: spearlet.allow_control: must be true or false"),
         ("[[spearlet]]", "spear.toml:1: spearlet: must be a table: [spearlet]"),
@@ -152,14 +152,20 @@ def test_the_keys_of_a_gateway_that_are_listed_can_be_said(read: Read) -> None:
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        ("open_files = 3", "functions.a.open_files: must be at least 16"),
+        ("open_files = 3", "functions.a.open_files: must be at least 16, not 3"),
         ("cpu_seconds = 0", "functions.a.cpu_seconds: must be positive, not 0"),
-        ('environment = {"A=B" = "x"}', "functions.a.environment: cannot have a variable 'A=B'"),
+        (
+            'environment = {"A=B" = "x"}',
+            "functions.a.environment: has 'A=B', which is not a valid variable name",
+        ),
         (
             'pass_environment = ["A=B"]',
-            "functions.a.pass_environment: cannot have a variable 'A=B'",
+            "functions.a.pass_environment: has 'A=B', which is not a valid variable name",
         ),
-        ('pass_environment = [""]', "functions.a.pass_environment: cannot have a variable ''"),
+        (
+            'pass_environment = [""]',
+            "functions.a.pass_environment: has '', which is not a valid variable name",
+        ),
         (
             'command = ["true"]',
             'functions.a: needs either a source, such as "shop.py", or a command, not both',
@@ -191,11 +197,11 @@ working_directory = "/no/directory"
 """
     (tmp_path / "broken.py").write_text("def")
     (tmp_path / "empty").mkdir()
-    cannot_enter = "/no/directory is not a directory that can be entered"
+    cannot_enter = "/no/directory was not found or is not an accessible directory"
     has_no_program = "has no main.py, which must define the functions"
     assert sorted(read(text, check=True).lines) == sorted([
-        f"spear.toml:2: functions.gone.source: {tmp_path}/gone.py is not a file that can be read",
-        "spear.toml:3: functions.gone.python: /no/python is not a program that can be run",
+        f"spear.toml:2: functions.gone.source: {tmp_path}/gone.py was not found or is not readable",
+        "spear.toml:3: functions.gone.python: /no/python was not found or is not executable",
         "spear.toml:4: functions.gone.python_path: /no/path is not a directory",
         f"spear.toml:5: functions.gone.working_directory: {cannot_enter}",
         "spear.toml:7: functions.odd.sorce: there is no such key; did you mean 'source'?",
@@ -211,7 +217,7 @@ working_directory = "/no/directory"
 def test_a_source_with_a_nul_is_told_once(read: Read) -> None:
     for name in ("a", "a.py"):
         text = f'[functions.a]\nsource = "{name}\\u0000"\n'
-        line = "spear.toml:2: functions.a.source: cannot contain a NUL"
+        line = "spear.toml:2: functions.a.source: must not contain a NUL character"
         assert read(text, check=True).lines == [line]
 
 
@@ -219,7 +225,7 @@ def test_a_limit_above_the_hosts_own(read: Read, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (32, 32))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     text = '[functions.a]\ncommand = ["true", "{bootstrap_fd}"]\nopen_files = 64\ncore_bytes = 0\n'
-    line = "spear.toml:3: functions.a.open_files: of 64 is above the host's own, 32"
+    line = "spear.toml:3: functions.a.open_files: is 64, above the host's own limit of 32"
     assert read(text, check=True).lines == [line]
 
 
@@ -241,7 +247,7 @@ def test_a_place_that_we_may_not_look_at(read: Read, tmp_path: Path) -> None:
     first, second = outcome.lines
     assert first.startswith(f"spear.toml:2: functions.a.source: {closed}/shop.py is not a file")
     assert second == (
-        f"spear.toml:5: functions.b.source: {tmp_path}/{long}.py is not a file that can be read"
+        f"spear.toml:5: functions.b.source: {tmp_path}/{long}.py was not found or is not readable"
     )
 
 
@@ -321,23 +327,23 @@ def test_what_is_fine(read: Read, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[functions.a]", "functions.a: needs either a source"),
-        ('[functions.a]\nsource = "no.py"', "spear.toml:2: functions.a.source: {}/no.py is not a file"),
+        ('[functions.a]\nsource = "no.py"', "spear.toml:2: functions.a.source: {}/no.py was not found"),
         ('[functions.a]\nsource = "./empty"', "functions.a.source: {}/empty has no main.py, which must"),
         ('[functions.a]\nsource = "bad.py"', "{}/bad.py:2: "),
         ('[functions.a]\nsource = "nul.py"', "{}/nul.py: source code"),
         ('[functions.a]\nsource = "./spear.toml"', "a.source: spear.toml is a configuration"),
-        ('[functions.a]\nsource = "ok.py"\npython = "nopython"', "functions.a.python: nopython is not a"),
-        ('[functions.a]\ncommand = ["nocommand"]', "functions.a.command: nocommand is not a program"),
+        ('[functions.a]\nsource = "ok.py"\npython = "nopython"', "functions.a.python: nopython was not"),
+        ('[functions.a]\ncommand = ["nocommand"]', "functions.a.command: nocommand was not found"),
         (
             '[functions.a]\nsource = "ok.py"\nworking_directory = "w"',
-            "spear.toml:3: functions.a.working_directory: {}/w is not a directory that can be entered",
+            "spear.toml:3: functions.a.working_directory: {}/w was not found or is not an accessible",
         ),
         (
             '[functions.a]\nsource = "ok.py"\npython_path = ["p"]',
             "spear.toml:3: functions.a.python_path: {}/p is not a directory",
         ),
-        ('[functions."a b"]\nsource = "ok.py"', "functions.a b: cannot name a deployment: 1 to 48"),
-        ('[functions.a]\nqueue = -1\n[functions.b]\nsource = "no.py"', "{}/no.py is not"),
+        ('[functions."a b"]\nsource = "ok.py"', "functions.a b: is not a valid name of a deployment: "),
+        ('[functions.a]\nqueue = -1\n[functions.b]\nsource = "no.py"', "{}/no.py was not found"),
         ('[spearlet]\nname = "a/b"', "spear.toml:2: spearlet.name: must be 1 to 32 characters"),
         ('[spearlet]\nlisten = "8080"', "spear.toml:2: spearlet.listen: must be HOST:PORT or 'off'"),
         (f'[spearlet]\nlisten = "a:{"9" * 5000}"', "spearlet.listen: must be HOST:PORT or 'off'"),
@@ -369,7 +375,7 @@ def test_a_missing_temporary_directory_is_told_once(
     monkeypatch.setattr("tempfile.gettempdir", gettempdir)
     text = '[functions.a]\nsource = "x.a"\n[functions.b]\nsource = "x.b"\nworking_directory = "."\n'
     (line,) = read(text, check=True).lines
-    assert line.startswith("there is no temporary directory that can be written to")
+    assert line.startswith("no temporary directory is writable")
 
 
 @pytest.mark.parametrize(

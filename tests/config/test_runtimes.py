@@ -245,7 +245,7 @@ def test_a_source_that_a_runtime_cannot_use(read: Read, source: str, line: str) 
         ('runtime = "frame"', "functions.shop: needs source, which the runtime 'frame' requires"),
         (
             'runtime = "fram"',
-            "functions.shop.runtime: runtime 'fram' cannot be used: there is none ",
+            "functions.shop.runtime: runtime 'fram' cannot be used: no runtime has this name",
         ),
         (
             'runtime = "broken"',

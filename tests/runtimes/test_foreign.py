@@ -121,7 +121,7 @@ def test_a_runtime_without_a_name_is_refused() -> None:
         settings_class: ClassVar[type[RuntimeSettings]] = AbacusSettings
         prepare = Abacus.prepare
 
-    with pytest.raises(ConfigurationError, match="Anonymous has no name: give the class one"):
+    with pytest.raises(ConfigurationError, match="Anonymous has no name: set one in the class"):
         Anonymous()
 
 
@@ -171,7 +171,9 @@ def test_a_runtime_with_the_name_of_one_of_spear_is_refused() -> None:
     class Mine(Abacus):
         name: ClassVar[str] = "memory"
 
-    with pytest.raises(ConfigurationError, match="Mine is named 'memory', as one of Spear's own"):
+    with pytest.raises(
+        ConfigurationError, match="Mine has the name of Spear's own runtime 'memory'"
+    ):
         RuntimeRegistry([Mine()])
 
 
@@ -181,7 +183,7 @@ def test_a_runtime_with_the_name_of_one_of_spear_is_refused() -> None:
     ids=repr,
 )
 def test_further_metrics_are_numbers_by_name(others: object) -> None:
-    with pytest.raises(ConfigurationError, match="must be a map of finite numbers by name") as info:
+    with pytest.raises(ConfigurationError, match="must map names to finite numbers") as info:
         InstanceMetrics(others=others)  # type: ignore[arg-type]  # the mistake
     assert info.value.key == "others"
 

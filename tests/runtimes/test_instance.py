@@ -116,7 +116,7 @@ async def test_a_body_that_cannot_die_holds_up_nobody(
     with listening("spear.runtimes") as lines:
         begun = trio.current_time()
         async with living(Body(can_die=False)) as instance:
-            with pytest.raises(SpawnFailed, match="does not end, because it did not log in within"):
+            with pytest.raises(SpawnFailed, match="was killed, because it did not log in within"):
                 await instance.wait_ready()
             assert trio.current_time() - begun == timeouts.startup_seconds + timeouts.exit_seconds
             assert not instance.health().is_connected
@@ -125,7 +125,7 @@ async def test_a_body_that_cannot_die_holds_up_nobody(
             begun = trio.current_time()
         most = timeouts.terminate_seconds + 2 * timeouts.kill_seconds + 0.1
         assert trio.current_time() - begun < most
-    assert any("does not end, though it was killed" in text for text in lines.texts)
+    assert any("was killed, but did not exit" in text for text in lines.texts)
     assert [each.state.value for each in instance.history] == [
         "created", "starting", "stopping", "exited", "deleted",
     ]  # fmt: skip
@@ -152,7 +152,7 @@ async def test_a_body_that_learns_of_its_end_by_watching_is_watched_until_it_is_
     took = trio.current_time() - begun
     assert took == 1 + (HostLimits().timeouts.terminate_seconds if way == "left" else 0)
     assert body.has_ended
-    assert not [text for text in lines.texts if "does not end" in text]
+    assert not [text for text in lines.texts if "was killed, but did not exit" in text]
     assert [each.state.value for each in instance.history][-2:] == ["exited", "deleted"]
 
 
@@ -169,7 +169,7 @@ async def test_a_body_whose_killing_takes_for_ever_holds_up_nobody(
     assert trio.current_time() - begun == 6
     assert body.signals == ["kill"]
     assert any("could not be killed within 3 s (kill_seconds)" in text for text in lines.texts)
-    assert any("does not end, though it was killed" in text for text in lines.texts)
+    assert any("was killed, but did not exit" in text for text in lines.texts)
 
 
 async def test_a_kill_that_is_cancelled_is_told_all_the_same(
@@ -193,7 +193,7 @@ async def test_a_runtime_that_cannot_kill_hides_no_failure_of_the_block() -> Non
     with listening("spear.runtimes") as lines, pytest.raises(KeyError, match="tea"):
         async with living(Broken()):
             raise KeyError("tea")
-    assert any("cannot be killed" in text for text in lines.texts)
+    assert any("could not be killed" in text for text in lines.texts)
 
 
 async def test_each_instance_has_timeouts_of_its_own(
@@ -263,7 +263,7 @@ async def test_waiting_is_a_checkpoint_and_can_be_cancelled() -> None:
             await instance.wait_exited()
         with trio.testing.assert_checkpoints():
             await instance.stop()
-        with pytest.raises(SpawnFailed, match="ended, nobody knows how"):
+        with pytest.raises(SpawnFailed, match="ended without a known exit status"):
             await instance.wait_ready()
 
 
@@ -275,7 +275,7 @@ async def test_instances_are_made_by_runtimes_only() -> None:
 @pytest.mark.parametrize(
     ("exit_status", "words"),
     [
-        (None, "ended, nobody knows how"),
+        (None, "ended without a known exit status"),
         (0, "exited with status 0"),
         (3, "exited with status 3"),
         (-9, "was killed by SIGKILL"),
@@ -406,7 +406,7 @@ async def test_a_runtime_that_cannot_watch_ends_its_instance_and_nothing_else(
             await instance.wait_ready()
         assert instance.state is InstanceState.EXITED
         assert body.signals == ["kill"]
-    assert "cannot be watched any more" in caplog.text
+    assert "is no longer watched" in caplog.text
 
 
 async def test_a_body_that_cannot_tell_whether_it_is_busy_counts_as_idle(
@@ -414,4 +414,4 @@ async def test_a_body_that_cannot_tell_whether_it_is_busy_counts_as_idle(
 ) -> None:
     async with living(FaultyBody("is_busy")) as instance:
         assert instance._is_busy() is False
-    assert "cannot tell whether it is busy" in caplog.text
+    assert "could not be asked whether it is busy" in caplog.text

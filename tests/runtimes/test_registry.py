@@ -178,7 +178,9 @@ def test_an_unknown_name_is_refused_with_a_hint(install: Install) -> None:
     with pytest.raises(UnsupportedRuntime, match="did you mean 'abacus'") as caught:
         RuntimeRegistry().find("abakus")
     assert (caught.value.runtime, caught.value.key) == ("abakus", "runtime")
-    with pytest.raises(UnsupportedRuntime, match=r"known are .*abacus, .*memory, .*process"):
+    with pytest.raises(
+        UnsupportedRuntime, match=r"known runtimes are .*abacus, .*memory, .*process"
+    ):
         RuntimeRegistry().find("quantum")
 
 
@@ -189,8 +191,8 @@ def test_an_unknown_name_is_refused_with_a_hint(install: Install) -> None:
         ("import no_such_module_at_all", "cannot be loaded: ModuleNotFoundError"),
         ("other = 1", "cannot be loaded: AttributeError"),
         ("def thing(): raise ValueError('no beads')", "cannot be loaded: ValueError: no beads"),
-        ("def thing(): return 17", "is no Runtime, but a int"),
-        ("from runtimes.test_registry import Nameless as thing", "cannot name a runtime"),
+        ("def thing(): return 17", "must be a Runtime, not a int"),
+        ("from runtimes.test_registry import Nameless as thing", "is not a valid name"),
     ],
 )
 def test_an_entry_point_that_cannot_be_used_names_its_distribution(
@@ -219,24 +221,30 @@ def test_a_runtime_that_cannot_be_used_is_left_out_with_one_warning(install: Ins
     with listening("spear.runtimes") as lines:
         for target in 3, None, b"shop.py", AbacusSettings(beads="x"):
             with pytest.raises(
-                ConfigurationError, match="cannot be deployed: give a file"
+                ConfigurationError, match="cannot be deployed: no runtime takes it"
             ) as caught:
                 registry.resolve(target)
-            assert "there are memory, " in str(caught.value)
+            assert "no runtime takes it (memory, " in str(caught.value)
             assert "counter" not in str(caught.value)
-    assert sum("'counter' (spear.runtimes) is left out" in each for each in lines.texts) == 1
-    assert sum("'memory' (spear.runtimes) is left out" in each for each in lines.texts) == 1
-    with pytest.raises(UnsupportedRuntime, match="known are ") as unknown:
+    assert (
+        sum("ignored the entry point 'counter' (spear.runtimes)" in each for each in lines.texts)
+        == 1
+    )
+    assert (
+        sum("ignored the entry point 'memory' (spear.runtimes)" in each for each in lines.texts)
+        == 1
+    )
+    with pytest.raises(UnsupportedRuntime, match="known runtimes are ") as unknown:
         registry.find("quantum")
     assert "stranger" not in str(unknown.value)
 
 
 def test_what_is_no_runtime_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="17 is no spear"):
+    with pytest.raises(ConfigurationError, match="each of runtimes must be a spear"):
         RuntimeRegistry([17])  # type: ignore[list-item]  # as from an untyped caller
-    with pytest.raises(ConfigurationError, match="there are two runtimes 'abacus'"):
+    with pytest.raises(ConfigurationError, match="two runtimes have the name 'abacus'"):
         RuntimeRegistry([Abacus(), Abacus()])
-    with pytest.raises(ConfigurationError, match="'No Name' cannot name a runtime"):
+    with pytest.raises(ConfigurationError, match="'No Name' is not a valid name"):
         Nameless()
     with pytest.raises(ConfigurationError, match="max_instances"):
         Abacus(max_instances=0)
@@ -245,9 +253,7 @@ def test_what_is_no_runtime_is_refused() -> None:
 async def test_a_target_that_no_runtime_takes_is_refused() -> None:
     async with open_spearlet() as spearlet:
         for target in (17, RuntimeSettings()):
-            with pytest.raises(
-                ConfigurationError, match=r"takes it; there are .*memory, .*process"
-            ):
+            with pytest.raises(ConfigurationError, match=r"takes it .*memory, process"):
                 await spearlet.deploy(target)  # type: ignore[arg-type]  # as from an untyped caller
     async with open_spearlet(runtimes=[Abacus()]) as spearlet:
         with pytest.raises(SpawnFailed, match="'abacus' failed: OSError: it counts nothing"):
@@ -261,7 +267,7 @@ async def test_an_instance_is_of_the_runtime_that_starts_it() -> None:
         open_communication_factory() as factory,
         runtime.open_template(worker(), factory) as template,
     ):
-        with pytest.raises(ConfigurationError, match="abacus:first#1 is of another runtime"):
+        with pytest.raises(ConfigurationError, match="abacus:first#1 does not name the runtime"):
             async with template.open_instance(spec):
                 pass
         with pytest.raises(ConfigurationError, match="needs ProcessSettings, not AbacusSettings"):

@@ -103,7 +103,7 @@ def test_never_outside_its_bounds_and_never_less_than_needed(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"min": 3, "max": 2}, "min is 3, and replicas.max only 2"),
+        ({"min": 3, "max": 2}, r"min is 3, above replicas.max \(2\)"),
         ({"max": 0, "min": 0}, "at least 1"),
         ({"min": -1}, "from 0 to"),
         ({"min": 1.5}, "whole number"),

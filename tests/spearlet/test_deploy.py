@@ -257,9 +257,9 @@ async def test_limits_that_are_none() -> None:
 )
 async def test_a_name_that_cannot_be_one(name: str) -> None:
     async with open_spearlet() as spearlet:
-        with pytest.raises(ConfigurationError, match="cannot name a deployment"):
+        with pytest.raises(ConfigurationError, match="is not a valid name of a deployment"):
             await spearlet.deploy(Probe().agent, name=name)
-        with pytest.raises(ConfigurationError, match="5 cannot name a deployment"):
+        with pytest.raises(ConfigurationError, match="5 is not a valid name of a deployment"):
             await spearlet.deploy(Probe().agent, name=5)  # type: ignore[arg-type]  # the mistake
         assert spearlet.deployments == {}
 
@@ -272,7 +272,7 @@ async def test_a_longest_name_with_the_most_replicas_is_a_name() -> None:
 async def test_a_name_that_is_taken() -> None:
     async with open_spearlet() as spearlet:
         first = await spearlet.deploy(Probe().agent)
-        with pytest.raises(ConfigurationError, match="there is a deployment 'probe' already"):
+        with pytest.raises(ConfigurationError, match="a deployment 'probe' already exists"):
             await spearlet.deploy(Probe().agent)
         await first.stop()
         assert spearlet.deployments == {}
@@ -282,15 +282,15 @@ async def test_a_name_that_is_taken() -> None:
 @pytest.mark.parametrize("target", [None, 7, sys, print, b"shop.py", ["shop.py"]], ids=repr)
 async def test_what_is_no_target(target: object) -> None:
     async with open_spearlet() as spearlet:
-        with pytest.raises(ConfigurationError, match="cannot be deployed: give a file, a module"):
+        with pytest.raises(ConfigurationError, match="cannot be deployed: no runtime takes it"):
             await spearlet.deploy(target)  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("/does/not/exist.py", "/does/not/exist.py is not a file"),
-        ("missing.py", "missing.py is not a file"),
+        ("/does/not/exist.py", "/does/not/exist.py was not found"),
+        ("missing.py", "missing.py was not found"),
         ("", r"deploy\(\) needs a file"),
         ("nul\0.py", "NUL"),
     ],

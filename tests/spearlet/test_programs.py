@@ -79,7 +79,9 @@ def test_without_its_guard_it_does_not_start_itself_for_ever(
     assert loads_of(tmp_path) == loads
     last = done.stderr.splitlines()[-1]
     line = code.count("\n") + end.count("\n")
-    assert last.startswith(f"spear: own.py, line {line}: ConfigurationError: a spearlet is wanted")
+    assert last.startswith(
+        f"spear: own.py, line {line}: ConfigurationError: own.py opens or uses a spearlet"
+    )
     assert last.endswith(GUARD)
 
 
@@ -110,7 +112,7 @@ async def test_a_spearlet_that_is_open_already_deploys_nothing_either() -> None:
         with loading("some/shop.py"), pytest.raises(spear.ConfigurationError) as raised:
             await spearlet.deploy(spear.Agent())
         assert str(raised.value) == (
-            f"a spearlet is wanted while the functions of shop.py are loaded: {GUARD}"
+            f"shop.py opens or uses a spearlet while its functions are being loaded: {GUARD}"
         )
         await spearlet.deploy(spear.Agent())  # afterwards it is allowed
 

@@ -36,8 +36,8 @@ def run(prefix: list[str], *words: str) -> str:
 @pytest.mark.parametrize(
     ("prefix", "message"),
     [
-        (lambda: limited("-f", 0), "ConfigurationError there is no temporary directory"),
-        (lambda: mounted(READ_ONLY), "ConfigurationError there is no temporary directory"),
+        (lambda: limited("-f", 0), "ConfigurationError no temporary directory is writable"),
+        (lambda: mounted(READ_ONLY), "ConfigurationError no temporary directory is writable"),
         (lambda: refusing("prlimit64"), "ConfigurationError core_bytes cannot be limited here"),
         (lambda: limited("-n", 18), ("SpawnFailed ", "ChannelCreationFailed ")),
         (without_threads, "SpawnFailed "),
@@ -71,5 +71,5 @@ def test_there_is_no_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> Non
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.gettempdir", gettempdir)
-    with pytest.raises(ConfigurationError, match="set TMPDIR to one"):
+    with pytest.raises(ConfigurationError, match="set TMPDIR to a writable"):
         temporary_directory()

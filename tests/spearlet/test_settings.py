@@ -113,7 +113,7 @@ async def test_a_policy_that_chooses_no_candidate_fails_the_call_alone(seed: ran
         ({"queue": -1}, "queue must be from 0"),
         ({"queue": True}, "queue must be a whole number"),
         ({"concurrency": 0}, "concurrency must be from 1"),
-        ({"timeout": 0}, "timeout must be at least"),
+        ({"timeout": 0}, "timeout must be a number of seconds, at least"),
         ({"timeout": "2"}, "timeout must be"),
         ({"dedup_seconds": -1}, "dedup_seconds must be"),
         ({"replicas": 3.0}, r"replicas must be a whole number or spear.Scale"),
@@ -132,7 +132,7 @@ def test_settings_that_cannot_be(values: dict[str, object], message: str) -> Non
         ({"intensity": -1}, "restart.intensity must be"),
         ({"period_seconds": float("inf")}, "restart.period_seconds must be"),
         ({"first_delay_seconds": None}, "restart.first_delay_seconds must be"),
-        ({"retry_seconds": 0}, "restart.retry_seconds must be at least 1"),
+        ({"retry_seconds": 0}, "restart.retry_seconds must be a number of seconds, at least 1"),
     ],
     ids=str,
 )

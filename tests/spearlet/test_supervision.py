@@ -414,7 +414,7 @@ async def test_a_restart_at_max_instances_replaces_one_at_a_time() -> None:
         assert await running.result() == "released"
         assert deployment.statistics().started == 4
         assert [each.id.name for each in deployment.replicas] == ["probe-1", "probe-2"]
-        with pytest.raises(SpawnFailed, match="'memory' has 2 instances, which is its max") as it:
+        with pytest.raises(SpawnFailed, match="'memory' has 2 instances; at most 2 are") as it:
             await deployment.scale(3)
         assert it.value.code == "max_instances"
 

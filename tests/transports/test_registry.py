@@ -184,7 +184,7 @@ def test_an_installed_distribution_can_bring_a_transport(distribution: None) -> 
     ("name", "complaint"),
     [
         ("hollow", "spear_pigeons:Hollow cannot be loaded: TypeError: Can't instantiate abstract"),
-        ("text", "spear_pigeons:text is no Transport, but a str"),
+        ("text", "spear_pigeons:text must be a Transport, not a str"),
         ("nothing", "spear_pigeons:nothing cannot be loaded: TypeError: 'NoneType'"),
         ("away", "spear_pigeons:Away cannot be loaded: AttributeError: .*Away"),
         ("leaves", "spear_pigeons:leave cannot be loaded: SystemExit: 3"),

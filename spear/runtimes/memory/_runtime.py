@@ -54,9 +54,9 @@ class MemorySettings(RuntimeSettings):
         """Raise ConfigurationError for several replicas without ``shares_process``."""
         if most > 1 and not self.shares_process:
             raise ConfigurationError(
-                f"{most} replicas of an Agent would all run inside this process: deploy its file, as in "
-                'deploy("shop.py"), for processes; or MemorySettings(agent=..., shares_process=True), if '
-                "that is what you want",
+                f"{most} replicas of an Agent would all run inside this process: deploy the agent's "
+                'file, as in deploy("shop.py"), to run several processes, or allow replicas in one '
+                "process with MemorySettings(agent=..., shares_process=True)",
                 key="replicas",
                 code="one_process",
             )

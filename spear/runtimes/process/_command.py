@@ -67,7 +67,7 @@ async def launch_command(
         SpawnFailed: the command cannot be started.
     """
     if not [*expect_several("command", command)]:
-        raise ConfigurationError.about("command", "must begin with a program; it is empty")
+        raise ConfigurationError.about("command", "must not be empty: begin with a program")
     children = HostChildren.of(spec.factory)
     await children.sweep()
     guard = await children.get_guard(spec.factory)

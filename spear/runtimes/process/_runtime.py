@@ -118,7 +118,7 @@ class ProcessTemplate(InstanceTemplate):
         self._zygote = zygote
 
     def __repr__(self) -> str:
-        how = f"spawns, as it {self.obstacle}" if self.obstacle else "forks"
+        how = f"spawns, because it {self.obstacle}" if self.obstacle else "forks"
         return f"<ProcessTemplate of {self._settings.title}: {how}>"
 
     @property
@@ -140,7 +140,7 @@ class ProcessTemplate(InstanceTemplate):
         """Return the counters."""
         if self._zygote is not None:
             return self._zygote.statistics()
-        return ZygoteStatistics(obstacle="has but one instance")
+        return ZygoteStatistics(obstacle="has only one instance")
 
     def configure_channel(self, config: ChannelConfig) -> ChannelConfig:
         """Return ``config``, with low latency if the settings ask for it."""

@@ -69,7 +69,9 @@ class ResourceLimits:
                     name, f"must be at most {MAX_WHOLE}, not {shown(value)}"
                 )
         if self.open_files is not None and self.open_files < LEAST_OPEN_FILES:
-            raise ConfigurationError.about("open_files", f"must be at least {LEAST_OPEN_FILES}")
+            raise ConfigurationError.about(
+                "open_files", f"must be at least {LEAST_OPEN_FILES}, not {self.open_files}"
+            )
 
     def to_resources(self) -> dict[int, tuple[int, int]]:
         """Return the (soft, hard) limits by resource, such as ``resource.RLIMIT_AS``."""
@@ -104,7 +106,7 @@ def _expect_text(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise ConfigurationError.about(name, f"must be text, not {value!r}")
     if "\0" in value:
-        raise ConfigurationError.about(name, "cannot contain a NUL")
+        raise ConfigurationError.about(name, "must not contain a NUL character")
 
 
 def _expect_texts(name: str, values: object) -> None:
@@ -182,7 +184,7 @@ class ProcessSettings(RuntimeSettings):
         if bool(self.target) == bool(self.command):
             raise ConfigurationError("a process needs either a target or a command")
         if self.environment_handover and not self.command:
-            raise ConfigurationError.about("environment_handover", "goes with a command")
+            raise ConfigurationError.about("environment_handover", "needs a command")
         if self.start not in STARTS:
             raise ConfigurationError.about(
                 "start", f"must be one of {', '.join(STARTS)}, not {self.start!r}"
@@ -193,8 +195,8 @@ class ProcessSettings(RuntimeSettings):
             )
         for name in self.environment:
             if name in HANDOVER and self.environment_handover:
-                raise ConfigurationError(
-                    f"{name} is set by environment_handover", key="environment"
+                raise ConfigurationError.about(
+                    "environment", f"must not set {name}, which environment_handover sets"
                 )
 
     def _check_types(self) -> None:
@@ -208,7 +210,7 @@ class ProcessSettings(RuntimeSettings):
         for name in self.pass_environment:
             if not _is_variable(name):
                 raise ConfigurationError.about(
-                    "pass_environment", f"cannot have a variable {name!r}"
+                    "pass_environment", f"has {name!r}, which is not a valid variable name"
                 )
         for name in ("debug", "low_latency", "environment_handover"):
             if type(getattr(self, name)) is not bool:
@@ -220,11 +222,13 @@ class ProcessSettings(RuntimeSettings):
                 "limits", f"must be ResourceLimits(...), not {self.limits!r}"
             )
         if not isinstance(self.environment, Mapping):
-            raise ConfigurationError.about("environment", "must be a dict, as {'NAME': 'value'}")
+            raise ConfigurationError.about(
+                "environment", "must be a dict, such as {'NAME': 'value'}"
+            )
         for variable, value in self.environment.items():
             if not _is_variable(variable):
                 raise ConfigurationError.about(
-                    "environment", f"cannot have a variable {variable!r}"
+                    "environment", f"has {variable!r}, which is not a valid variable name"
                 )
             if not isinstance(value, str):  # not shown: it may be a secret
                 kind = type(value).__name__
@@ -233,7 +237,8 @@ class ProcessSettings(RuntimeSettings):
                 )
             if "\0" in value:
                 raise ConfigurationError(
-                    f"environment[{variable!r}] cannot contain a NUL", key="environment"
+                    f"environment[{variable!r}] must not contain a NUL character",
+                    key="environment",
                 )
 
     @property
@@ -284,11 +289,11 @@ class ProcessSettings(RuntimeSettings):
         program, (path, _) = self.program(), self.split_target()
         if shutil.which(program, path=self._base_environment()["PATH"]) is None:
             key = "command" if self.command else "python"
-            yield ConfigurationError(f"{program} is not a program that can be run", key=key)
+            yield ConfigurationError(f"{program} was not found or is not executable", key=key)
         if path is not None and not os.access(path, os.R_OK):
-            yield ConfigurationError(f"{path} is not a file that can be read", key="target")
+            yield ConfigurationError(f"{path} was not found or is not readable", key="target")
         elif path is not None and not os.path.isfile(path):
-            message = f"{path} is not a file: functions are in a Python file"
+            message = f"{path} is not a file: use a Python file with functions"
             yield ConfigurationError(message, key="target")
         yield from self._problems_around()
 
@@ -299,7 +304,7 @@ class ProcessSettings(RuntimeSettings):
             yield error
         directory = self.working_directory
         if directory is not None and not os.access(directory, os.X_OK):
-            message = f"{directory} is not a directory that can be entered"
+            message = f"{directory} was not found or is not an accessible directory"
             yield ConfigurationError(message, key="working_directory")
         for kind, (soft, hard) in self.limits.to_resources().items():
             try:
@@ -309,7 +314,7 @@ class ProcessSettings(RuntimeSettings):
                 yield ConfigurationError.about(_NAMES[kind], fault)
                 continue
             if os.geteuid() != 0 and most != resource.RLIM_INFINITY and hard > most:
-                fault = f"of {soft} is above the host's own, {most}"
+                fault = f"is {soft}, above the host's own limit of {most}"
                 yield ConfigurationError.about(_NAMES[kind], fault)
 
     def program(self) -> str:

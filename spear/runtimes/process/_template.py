@@ -188,7 +188,7 @@ class Template:
                         await self._end(body)
         finally:
             self._is_retired = self._is_retired or not self.death  # the zygote has ended it
-            self._fail("was ended")
+            self._fail("was stopped")
 
     async def _start(
         self,
@@ -275,7 +275,7 @@ class Template:
     def _distrust(self, why: str) -> None:
         """End a template that broke the rules. If it was still loading, its program is spawned."""
         if not self.settled.is_set():
-            self.obstacle = f"{why} while it was loaded"
+            self.obstacle = f"{why} while it was being loaded"
             self.settled.set()
         self._fail(why)
 
@@ -328,7 +328,7 @@ class Template:
         except OSError:  # no descriptor left
             self._discard(answer)
             raise
-        self._distrust(f"spoke of process {pid}, which is not its child")
+        self._distrust(f"named process {pid}, which is not its child")
         raise TemplateDied
 
     async def _collect(self, answer: _Reply, pid: int) -> int | None:
@@ -379,7 +379,7 @@ class Template:
         try:
             self._sock.send(b"C%d" % answer.pid)
         except OSError:  # the template has died, or does not read its socket
-            self._fail("does not listen")
+            self._fail("did not read its requests")
         else:
             self._expect(_Reply(answer.pid))
 
@@ -423,11 +423,11 @@ class Template:
                 self.is_current = False
                 self._is_unwanted.set()
             elif message != b"R":
-                raise _Nonsense(f"said {_excerpt(message)}")
+                raise _Nonsense(f"sent {_excerpt(message)}")
             self.settled.set()
             return
         if not self._answers:
-            raise _Nonsense(f"said {_excerpt(message)} without being asked")
+            raise _Nonsense(f"sent {_excerpt(message)} without a request")
         answer = self._answers[0]
         self._read(message, answer)
         self._answers.popleft()

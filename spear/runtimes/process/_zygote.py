@@ -126,7 +126,7 @@ class Zygote(metaclass=NoPublicConstructor):
         self.refresh()
 
     def __repr__(self) -> str:
-        how = f"spawns, as it {self._obstacle}" if self._obstacle else "forks"
+        how = f"spawns, because it {self._obstacle}" if self._obstacle else "forks"
         return f"<Zygote of {self._settings.target}: {how}>"
 
     def refresh(self) -> None:
@@ -179,7 +179,7 @@ class Zygote(metaclass=NoPublicConstructor):
         if template.has_died:
             self._died += 1
             self._deaths.append(trio.current_time())
-            logger.warning("%s: %s", template.name, template.death)
+            logger.warning("%s %s", template.name, template.death)
             if (
                 len(self._deaths) == MOST_DEATHS
                 and self._deaths[-1] - self._deaths[0] < MEMORY_SECONDS
@@ -220,8 +220,8 @@ class Zygote(metaclass=NoPublicConstructor):
                 return body
         if self._settings.start == "zygote":
             raise ConfigurationError(
-                f"{self._settings.target} cannot be forked: it {self._obstacle}. Do that in its "
-                "lifespan, or leave out start='zygote'"
+                f"{self._settings.target} cannot be forked: it {self._obstacle}; move this into the "
+                "program's lifespan, or remove start='zygote'"
             )
         self._spawned += 1
         return None

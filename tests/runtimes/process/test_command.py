@@ -53,7 +53,7 @@ class Launcher(Runtime):
 
 @pytest.mark.parametrize(
     ("command", "fault"),
-    [([], "command must begin with a program"), ("sleep 3", "command must be a list, such as")],
+    [([], "command must not be empty"), ("sleep 3", "command must be a list, such as")],
     ids=["empty", "text"],
 )
 async def test_a_command_that_is_no_list_with_a_program_is_refused(

@@ -36,6 +36,6 @@ async def test_one_that_had_to_be_killed_is_named(
     async with open_host(limits) as host, host.ready(settings) as instance:
         await instance.stop()
     assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
-        "process:worker#1 has left, and takes too long to end: it is asked to",
-        "process:worker#1 went on for 0.1 s after it was asked to end: killed",
+        "process:worker#1 closed its connection and did not exit; asking it to exit",
+        "process:worker#1 did not exit within 0.1 s (terminate_seconds); killing it",
     ]

@@ -138,7 +138,7 @@ async def test_an_instance_that_has_ended_is_not_said_to_go_on(tmp_path: Path) -
                     scope.cancel()
                     await trio.sleep_forever()
             assert instance.state is InstanceState.DELETED
-    assert not any("does not end" in line for line in lines.texts)
+    assert not any("was killed, but did not exit" in line for line in lines.texts)
 
 
 async def test_a_child_is_collected_once_though_its_instance_is_left_meanwhile(

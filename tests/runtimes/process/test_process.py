@@ -230,7 +230,9 @@ async def test_an_instance_that_leaves_and_stays_is_killed() -> None:
             assert await instance.wait_exited() == -signal.SIGKILL
         # The second status, if CLOSE and the end of the connection arrived together.
         reason = instance.history[-1].reason
-        assert "it left its host and did not end" in reason or "did not reconnect" in reason
+        assert (
+            "it closed its connection and did not exit" in reason or "did not reconnect" in reason
+        )
 
 
 # -- connections ------------------------------------------------------------------------------
@@ -278,10 +280,13 @@ async def test_a_host_that_stood_still_blames_nobody() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (ProcessSettings(target="missing.py"), "missing.py is not a file that can be read"),
-        (ProcessSettings(target="x.py", python="/no/python"), "/no/python is not a program"),
-        (ProcessSettings(command=("no-such-program",)), "no-such-program is not a program"),
-        (ProcessSettings(command=("true",), working_directory="/no/where"), "/no/where is not a d"),
+        (ProcessSettings(target="missing.py"), "missing.py was not found or is not readable"),
+        (ProcessSettings(target="x.py", python="/no/python"), "/no/python was not found"),
+        (ProcessSettings(command=("no-such-program",)), "no-such-program was not found"),
+        (
+            ProcessSettings(command=("true",), working_directory="/no/where"),
+            "/no/where was not found",
+        ),
         (RuntimeSettings(), "needs ProcessSettings, not RuntimeSettings"),
     ],
 )
@@ -368,7 +373,7 @@ async def test_the_number_of_instances_can_be_bounded() -> None:
     async with open_host() as host:
         host.runtime = ProcessRuntime(max_instances=1)
         async with host.run(worker(), "first"):
-            with pytest.raises(SpawnFailed, match="has 1 instances, which is its max_instances"):
+            with pytest.raises(SpawnFailed, match="has 1 instances; at most 1 are allowed"):
                 async with host.run(worker(), "second"):
                     pass
         async with host.run(worker(), "second"):

@@ -36,33 +36,39 @@ def _limits(**values: object) -> ResourceLimits:
     [
         (lambda: ProcessSettings(), "either a target or a command"),
         (lambda: ProcessSettings(target="x.py", command=("x",)), "either a target or a command"),
-        (lambda: ProcessSettings(target="x.py", environment_handover=True), "goes with a command"),
+        (lambda: ProcessSettings(target="x.py", environment_handover=True), "needs a command"),
         (lambda: ProcessSettings(target="x\0.py"), "a NUL"),
         (lambda: ProcessSettings(command=("x", "\0")), "a NUL"),
         (
             lambda: ProcessSettings(target="x.py", environment={"": "x"}),
-            "environment cannot have a variable ''",
+            "environment has '', which is not a valid variable name",
         ),
         (
             lambda: ProcessSettings(target="x.py", environment={"A=B": "x"}),
-            "cannot have a variable 'A=B'",
+            "has 'A=B', which is not a valid variable name",
         ),
-        (lambda: ProcessSettings(target="x.py", environment={"A": "\0"}), "'A'. cannot contain"),
+        (lambda: ProcessSettings(target="x.py", environment={"A": "\0"}), "'A'. must not contain"),
         (
             lambda: _settings(environment={"A": 3}),
             r"environment\['A'\] must be text, not of type int",
         ),
-        (lambda: _settings(environment={3: "A"}), "environment cannot have a variable 3"),
-        (lambda: _settings(environment="A=3"), "environment must be a dict, as"),
+        (
+            lambda: _settings(environment={3: "A"}),
+            "environment has 3, which is not a valid variable name",
+        ),
+        (lambda: _settings(environment="A=3"), "environment must be a dict, such as"),
         (
             lambda: _settings(pass_environment="HOME"),
             r"pass_environment must be a list of texts: \['HOME'\], not 'HOME'",
         ),
         (
             lambda: _settings(pass_environment=["HOME", "A=B"]),
-            "^pass_environment cannot have a variable 'A=B'",
+            "^pass_environment has 'A=B', which is not a valid variable name",
         ),
-        (lambda: _settings(pass_environment=[""]), "pass_environment cannot have a variable ''"),
+        (
+            lambda: _settings(pass_environment=[""]),
+            "pass_environment has '', which is not a valid variable name",
+        ),
         (lambda: _settings(pass_environment=None), "must be a list of texts, not None"),
         (lambda: _settings(python_path=[3]), "each of python_path must be text, not 3"),
         (lambda: _settings(target=None, command="./agent -v"), r"list of texts: \['./agent -v'\]"),
@@ -135,7 +141,9 @@ def test_limits_above_the_hosts_own_are_refused(monkeypatch: pytest.MonkeyPatch)
     settings = ProcessSettings(command=("true",), limits=ResourceLimits(open_files=64))
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (32, 32))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(ConfigurationError, match=r"^open_files of 64 is above the host's own, 32"):
+    with pytest.raises(
+        ConfigurationError, match=r"^open_files is 64, above the host's own limit of 32"
+    ):
         settings.validate()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     settings.validate()
@@ -193,7 +201,7 @@ def test_the_program_is_looked_for_where_it_will_be(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    with pytest.raises(ConfigurationError, match="program is not a program that can be run"):
+    with pytest.raises(ConfigurationError, match="program was not found or is not executable"):
         ProcessSettings(command=("program",)).validate()
     settings = ProcessSettings(command=("program",), environment={"PATH": str(tmp_path)})
     settings.validate()

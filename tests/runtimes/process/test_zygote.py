@@ -629,7 +629,7 @@ async def test_a_child_that_cannot_be_discarded_ends_its_template() -> None:
         unwanted = _Reply()
         unwanted.kind, unwanted.pid = b"P", 17
         template._discard(unwanted)
-    assert template.death == "does not listen"
+    assert template.death == "did not read its requests"
     assert pending.came.is_set()
 
 
