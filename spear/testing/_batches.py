@@ -67,23 +67,23 @@ BAD_FRAMES: Final[dict[str, MakeFrame]] = {
         FrameType.ANNOUNCE, head={"functions": ["f", "f"], "streams": [], "last": True}
     ),
     "announces without a head": lambda _: _encode(FrameType.ANNOUNCE),
-    "lends unasked": lambda _: _encode(FrameType.LEND),
-    "says that it may be lent to": lambda _: _encode(FrameType.LEND, a=1),
-    "releases what it does not have": lambda _: _encode(FrameType.RELEASE, a=7),
-    "answers nobody": lambda _: _encode(FrameType.EXECUTION_RESPONSE, call_id=1001),
-    "answers the connection": lambda _: _encode(FrameType.EXECUTION_RESPONSE),
-    "fails a call of nobody": lambda _: _encode(FrameType.ERROR, call_id=1001, a=1),
+    "asks to pass descriptors": lambda _: _encode(FrameType.LEND),
+    "grants passing descriptors": lambda _: _encode(FrameType.LEND, a=1),
+    "releases an unknown segment": lambda _: _encode(FrameType.RELEASE, a=7),
+    "answers an unknown call": lambda _: _encode(FrameType.EXECUTION_RESPONSE, call_id=1001),
+    "answers without a call's id": lambda _: _encode(FrameType.EXECUTION_RESPONSE),
+    "fails an unknown call": lambda _: _encode(FrameType.ERROR, call_id=1001, a=1),
     "grants credit that was not spent": lambda id_: _encode(
         FrameType.CREDIT, call_id=id_, a=0xFFFF_FFFF
     ),
-    "sends items that nobody takes": lambda _: _encode(
+    "sends items of an unknown call": lambda _: _encode(
         FrameType.STREAM_DATA, call_id=1001, a=1, payload=b"item"
     ),
-    "sends a batch that is none": lambda id_: _encode(
+    "sends an invalid batch": lambda id_: _encode(
         FrameType.STREAM_DATA, flags=BATCH, call_id=id_, a=2, payload=b"\x00\x01\x02"
     ),
     "cancels a call that is not its own": lambda id_: _encode(FrameType.CANCEL, call_id=id_),
-    "begins a call with a number of ours": lambda id_: _encode(
+    "begins a call with one of our ids": lambda id_: _encode(
         FrameType.EXECUTION_REQUEST, call_id=id_, head={"function": "echo"}
     ),
     "continues nothing": lambda id_: _encode(
@@ -94,9 +94,9 @@ BAD_FRAMES: Final[dict[str, MakeFrame]] = {
     ),
     "logs in again": lambda _: _encode(FrameType.AUTH_REQUEST, head={"version": 1}),
     "challenges its host": lambda _: _encode(FrameType.CHALLENGE, head={"nonce": b"1"}),
-    "must be understood": lambda _: _encode(UNKNOWN_MANDATORY_TYPE),
-    "is no frame": lambda _: b"GET / HTTP/1.1\r\nHost: spear\r\n\r\n",
-    "has no length": lambda _: bytes(64),
+    "sends an unknown mandatory frame": lambda _: _encode(UNKNOWN_MANDATORY_TYPE),
+    "sends bytes that are no frame": lambda _: b"GET / HTTP/1.1\r\nHost: spear\r\n\r\n",
+    "sends frames of length 0": lambda _: bytes(64),
 }
 """Frames that break the protocol. Each function gets the id of an open call."""
 
@@ -150,9 +150,11 @@ class _SentCall:
         outcome = self.outcome
         got = outcome if isinstance(outcome, bytes) else str(outcome).encode()
         if was_answered and not (may_be_late and isinstance(outcome, DeadlineExceeded)):
-            assert got == self.answer, f"call {self.id} lost its answer, and got {got!r}"
+            assert got == self.answer, (
+                f"call {self.id} lost its answer {self.answer!r}, got {got!r}"
+            )
         elif isinstance(outcome, bytes):
-            assert got == self.answer, f"call {self.id} got {got!r}"
+            assert got == self.answer, f"call {self.id} got {got!r} instead of {self.answer!r}"
         else:
             failures = CallFailed, ChannelBroken, ChannelClosed
             assert isinstance(outcome, failures), f"call {self.id} ended with {outcome!r}"
@@ -185,7 +187,7 @@ async def check_channel_with_bad_batches(
         try:
             await _live(open_raw, rng, story, slack_seconds)
         except BaseException as error:
-            error.add_note(f"in life {life}: {', '.join(story)}")
+            error.add_note(f"on channel {life}: {', '.join(story)}")
             raise
 
 

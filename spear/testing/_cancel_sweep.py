@@ -127,7 +127,9 @@ async def cancel_sweep(
         if not was_cancelled:
             return Sweep(runs=step + 1, survived=survived)
         survived += has_ended
-    raise AssertionError(f"not at its end after {max_runs} steps")
+    raise AssertionError(
+        f"the operation was still cancelled in run {max_runs}, the last (max_runs)"
+    )
 
 
 async def _run(
@@ -151,12 +153,14 @@ async def _run(
                 trio.lowlevel.remove_instrument(instrument)
         if check is not None:
             await within(hang_seconds, check, subject, "the check")
-    await within(hang_seconds, threads_end, busy_before, "a thread that was left behind")
+    await within(hang_seconds, threads_end, busy_before, "work in a thread")
     await trio.testing.wait_all_tasks_blocked()
     after = Resources.count()
     # Fewer descriptors are no leak: the garbage collector may have closed older ones meanwhile.
     if after.tasks != before.tasks or after.descriptors > before.descriptors:
-        raise AssertionError(f"before: {before}, after: {after}")
+        raise AssertionError(
+            f"tasks or descriptors are left over; before: {before}, after: {after}"
+        )
     return scope.cancel_called, not scope.cancelled_caught
 
 
@@ -190,4 +194,4 @@ async def within(
     with trio.move_on_after(seconds) as scope:
         await function(subject)
     if scope.cancelled_caught:
-        raise AssertionError(f"{what} hangs")
+        raise AssertionError(f"{what} did not end within {seconds:g} s")

@@ -184,9 +184,11 @@ async def _run(
                 await within(hang_seconds, check, subject, "the check")
     except* KeyboardInterrupt:
         was_seen = True
-    await within(hang_seconds, threads_end, busy_before, "a thread that was left behind")
+    await within(hang_seconds, threads_end, busy_before, "work in a thread")
     await trio.testing.wait_all_tasks_blocked()
     after = Resources.count()
     if after.tasks != before.tasks or after.descriptors > before.descriptors:
-        raise AssertionError(f"left over; before: {before}, after: {after}")
+        raise AssertionError(
+            f"tasks or descriptors are left over; before: {before}, after: {after}"
+        )
     return interruption.moments, was_seen

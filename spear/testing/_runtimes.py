@@ -157,17 +157,17 @@ async def takes_its_own_settings_and_no_others(tested: RuntimeUnderTest) -> None
     runtime = tested.runtime
     taken = runtime.takes(tested.settings)
     assert isinstance(taken, runtime.settings_class)
-    assert runtime.takes(taken) == taken, "what it has taken means something else the second time"
+    assert runtime.takes(taken) == taken, "takes() changed settings that it had returned"
     runtime.validate(taken)
     other = RuntimeSettings()
-    assert runtime.takes(other) is None, "it takes settings of another runtime"
-    assert runtime.takes(17) is None, "it takes a number for a program"
+    assert runtime.takes(other) is None, "takes() accepted settings of another runtime"
+    assert runtime.takes(17) is None, "takes() accepted a number as a program"
     try:
         runtime.validate(other)
     except ConfigurationError:
         pass
     else:
-        raise AssertionError("it accepts settings of another runtime")
+        raise AssertionError("validate() accepted settings of another runtime")
     await trio.lowlevel.checkpoint()
 
 
@@ -240,7 +240,7 @@ async def terminating_ends_it(tested: RuntimeUnderTest) -> None:
         with trio.move_on_after(tested.timeouts.terminate_seconds):
             await instance.wait_exited()
         state = instance.health().state.value
-        assert state == "exited", f"terminate() was called terminate_seconds ago, and it is {state}"
+        assert state == "exited", f"{state} after terminate() and terminate_seconds"
 
 
 @_case
@@ -315,7 +315,7 @@ async def one_id_is_one_instance(tested: RuntimeUnderTest) -> None:
     async with tested.template() as template, _ready(template, tested.spec()) as (_, channel):
         try:
             async with template.open_instance(tested.spec()):
-                raise AssertionError("there are two instances of one id")
+                raise AssertionError("open_instance() accepted the id of an open instance")
         except SpearError:
             pass
         assert await _call(channel, "echo", 1) == 1
@@ -329,7 +329,7 @@ async def no_more_instances_than_it_may_have(tested: RuntimeUnderTest) -> None:
         async with _ready(template, tested.spec("first")):
             try:
                 async with template.open_instance(tested.spec("second")):
-                    raise AssertionError("there are more than max_instances")
+                    raise AssertionError("open_instance() exceeded max_instances")
             except SpearError:
                 pass
         async with _ready(template, tested.spec("second")) as (_, channel):

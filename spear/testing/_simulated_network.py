@@ -77,7 +77,7 @@ class Network:
         least, most = latency_seconds
         if not 0 <= least <= most:
             raise ConfigurationError(
-                f"latency_seconds must be a least and a most time, not {latency_seconds!r}"
+                f"latency_seconds must be (least, most) with 0 <= least <= most, not {latency_seconds!r}"
             )
         check_loss("loss", loss)
         self._rng = rng

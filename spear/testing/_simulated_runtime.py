@@ -69,7 +69,7 @@ class SimulatedSettings(RuntimeSettings):
         least, most = self.start_seconds
         if not 0 <= least <= most:
             raise ConfigurationError(
-                f"start_seconds must be a least and a most time, not {self.start_seconds!r}"
+                f"start_seconds must be (least, most) with 0 <= least <= most, not {self.start_seconds!r}"
             )
 
 
@@ -241,6 +241,6 @@ def _expect_repeatable(agent: Agent) -> None:
     for function in agent.service.functions:
         if not function.can_run_inline:
             raise ConfigurationError(
-                f"{function.name}() needs a thread, which no seed repeats: a simulation runs "
-                "`async def` functions and streams, and plain functions without `yield`"
+                f"{function.name}() needs a thread, whose timing a seed cannot repeat: use `async def` "
+                "in a simulation, or a plain function without `yield`"
             )

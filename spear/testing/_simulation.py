@@ -187,7 +187,7 @@ class Simulation(metaclass=NoPublicConstructor):
     def _body(self, instance: InstanceId, fault: str) -> SimulatedBody:
         body = self._runtime.bodies.get(instance)
         if body is None or body.has_ended:
-            raise ConfigurationError(f"{instance} does not run: choose one of simulation.instances")
+            raise ConfigurationError(f"{instance} is not running: use one of simulation.instances")
         self._record(fault, instance, "")
         return body
 
@@ -267,7 +267,8 @@ class Simulation(metaclass=NoPublicConstructor):
             ConfigurationError: ``faults`` is empty or has an unknown name.
         """
         if not faults or not set(faults) <= set(FAULTS):
-            raise ConfigurationError(f"faults must be some of {', '.join(FAULTS)}, not {faults!r}")
+            known = ", ".join(FAULTS)
+            raise ConfigurationError(f"faults must be one or more of {known}, not {faults!r}")
         rng = self.generator("faults")
         async with trio.open_nursery() as nursery:
             while True:

@@ -81,7 +81,7 @@ class TrioStateMachine(RuleBasedStateMachine):
             self._token.run_sync_soon(self._jobs.close)
         self._thread.join(JOIN_SECONDS)
         if self._thread.is_alive():
-            raise AssertionError("the example does not end")
+            raise AssertionError(f"the example did not end within {JOIN_SECONDS:g} s")
         end, self._end = self._end, None
         if end is not None:
             end.unwrap()
@@ -105,7 +105,7 @@ class TrioStateMachine(RuleBasedStateMachine):
         except BaseException as error:
             self._end = outcome.Error(error)
         else:
-            self._end = outcome.Error(AssertionError("the example ended before its rules did"))
+            self._end = outcome.Error(AssertionError("the example ended before its last rule"))
             if self._is_over:
                 self._end = None
                 return

@@ -63,7 +63,9 @@ async def receive_exactly(stream: trio.abc.ReceiveStream, size: int, most: int =
     while len(received) < size:
         some = await stream.receive_some(min(most, size - len(received)))
         assert some, f"the stream ended after {len(received)} of {size} bytes"
-        assert len(some) <= min(most, size - len(received)), "more bytes than were asked for"
+        assert len(some) <= min(most, size - len(received)), (
+            "receive_some() returned too many bytes"
+        )
         received += some
     return bytes(received)
 
@@ -180,7 +182,7 @@ async def wakes_a_reader_when_it_is_closed(open_streams: OpenStreams) -> None:
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked()
             await trio.aclose_forcefully(one)
-        assert raised, "the blocked reader was not told"
+        assert raised, "the blocked reader got no ClosedResourceError"
         await trio.aclose_forcefully(one)  # raises nothing
 
 
@@ -196,4 +198,4 @@ async def holds_a_sender_up_whose_peer_does_not_read(open_streams: OpenStreams) 
 
         nursery.start_soon(send)
         await trio.testing.wait_all_tasks_blocked(0.05)
-        assert not sent.is_set(), f"{ENDLESS} bytes were taken, and read by none"
+        assert not sent.is_set(), f"send_all() returned before any of {ENDLESS} bytes was read"

@@ -196,8 +196,8 @@ async def writes_addresses_that_it_can_read(subject: TransportSubject) -> None:
             text = str(address)
             scheme, colon, _ = text.partition(":")
             assert colon, f"{text!r} has no scheme"
-            assert scheme in transport.schemes, f"{text!r} begins with none of {transport.schemes}"
-            assert transport.parse(text) == address, f"{text!r} is read as another address"
+            assert scheme in transport.schemes, f"{text!r}: scheme not in {transport.schemes}"
+            assert transport.parse(text) == address, f"{text!r} parses to another address"
             assert hash(transport.parse(text)) == hash(address)
             assert address.reach is transport.parse(text).reach
 
@@ -234,7 +234,7 @@ async def keeps_a_connection_for_the_next_accept(subject: TransportSubject) -> N
         with trio.CancelScope() as scope:
             scope.cancel()
             await listener.accept()
-        assert scope.cancelled_caught, "accept() is no checkpoint"
+        assert scope.cancelled_caught, "accept() is not a checkpoint"
         await _exchange(subject, listener)
 
 

@@ -98,7 +98,7 @@ async def test_r4_a_sweep_finds_the_waiter_that_is_left_behind() -> None:
     async def open_desk_without_server() -> AsyncIterator[Desk]:
         yield Desk()
 
-    with pytest.raises(AssertionError, match="the operation hangs"):
+    with pytest.raises(AssertionError, match="the operation did not end within"):
         await cancel_sweep(open_desk_without_server, Desk.wait_careful, hang_seconds=0.01)
 
 
@@ -111,7 +111,7 @@ async def test_r4_a_sweep_of_a_careful_operation_comes_to_its_end() -> None:
     sweep = await cancel_sweep(nothing, two_steps)
     assert sweep.runs >= 4  # uncancelled, before each of two steps, after the last one
     assert sweep.survived <= sweep.runs
-    with pytest.raises(AssertionError, match="not at its end after 3 steps"):
+    with pytest.raises(AssertionError, match="the operation was still cancelled in run 3"):
         await cancel_sweep(nothing, two_steps, max_runs=3)
 
 
@@ -181,7 +181,7 @@ async def test_r4_a_sweep_waits_for_what_was_left_to_a_thread() -> None:
 
     try:
         assert (await cancel_sweep(nothing, resolve, end_soon)).runs > 3
-        with pytest.raises(AssertionError, match="a thread that was left behind hangs"):
+        with pytest.raises(AssertionError, match="work in a thread did not end within"):
             await cancel_sweep(nothing, resolve, hang_seconds=1)
     finally:
         may_end.set()

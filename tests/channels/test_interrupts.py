@@ -306,5 +306,5 @@ async def hang(_: None) -> None:
 
 
 def test_a_sweep_ends_what_hangs() -> None:
-    with pytest.raises(AssertionError, match="the operation hangs"):
+    with pytest.raises(AssertionError, match="the operation did not end within"):
         interrupt_sweep(nullcontext, hang, hang_seconds=0.01)

@@ -131,7 +131,7 @@ def test_an_example_that_ends_before_its_rules_fails_the_test() -> None:
         async def wait(self) -> None:
             await trio.sleep(10)
 
-    with pytest.raises(AssertionError, match="ended before its rules did"):
+    with pytest.raises(AssertionError, match="the example ended before its last rule"):
         run(Machine)
 
 
@@ -166,7 +166,7 @@ def test_an_example_that_does_not_end_fails_the_test(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("spear.testing._stateful.JOIN_SECONDS", 0.01)
     try:
-        with pytest.raises(AssertionError, match="the example does not end"):
+        with pytest.raises(AssertionError, match="the example did not end within"):
             run(Machine)
     finally:
         let_go.set()

@@ -384,7 +384,7 @@ def test_what_a_crashed_instance_does_in_finally_blocks_reaches_nothing() -> Non
             (busy,) = (each.id for each in shop.replicas if each.health().calls_in_flight)
             simulation.crash(busy)
             assert busy not in simulation.instances
-            with pytest.raises(ConfigurationError, match="does not run"):
+            with pytest.raises(ConfigurationError, match="is not running"):
                 simulation.crash(busy)
         await trio.sleep(10)
 
@@ -589,7 +589,7 @@ def test_a_drawn_instance_that_ends_before_its_fault_is_ignored(seed: int) -> No
 @pytest.mark.parametrize("faults", [(), ("cut", "flood")])
 def test_a_fault_that_is_none_is_refused(faults: tuple[str, ...]) -> None:
     async def program(simulation: Simulation) -> None:
-        with pytest.raises(ConfigurationError, match="faults must be some of delay,"):
+        with pytest.raises(ConfigurationError, match="faults must be one or more of delay,"):
             await simulation.disturb(faults=faults)
 
     run(program)
