@@ -68,13 +68,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--seed",
         type=int,
         default=0 if ON_CI else random.SystemRandom().randrange(2**32),
-        help="what the `seed` fixture derives its generators from, to replay a failure",
+        help="seed of the generators of the fixture `seed`, to replay a failure",
     )
     group.addoption(
         "--time-limit",
         type=float,
         default=TIME_LIMIT_SECONDS,
-        help="seconds one test may take, 0 for no limit (tests marked slow: three times as long)",
+        help="seconds that a test may take, three times as many if marked slow; 0 for no limit",
     )
 
 
@@ -155,9 +155,9 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
         if alarms > PARTS:
             # The task is shielded and does not end. Tearing it out of Trio's loop would leave a loop in
             # which no other test can run. Therefore the whole run ends here.
-            pytest.exit(f"{item.nodeid} cannot be stopped\n{where_all_stand()}", returncode=1)
+            pytest.exit(f"{item.nodeid} did not stop in time\n{where_all_stand()}", returncode=1)
         signal.setitimer(signal.ITIMER_REAL, CLEAN_UP_SECONDS)
-        item.add_report_section(phase, "stacks when its time was up", where_all_stand())
+        item.add_report_section(phase, "stacks at the time limit", where_all_stand())
         # Trio delivers an interrupt at a safe point, so that nurseries still clean up.
         signal.raise_signal(signal.SIGINT)
 
@@ -169,7 +169,7 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
         raise
     except BaseException as error:
         if alarms >= PARTS:
-            raise OutOfTime(f"longer than {limit:g} s") from error
+            raise OutOfTime(f"the test took longer than {limit:g} s") from error
         if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
             # pytest counts an OutOfTime in a group, as Trio's nurseries raise it, as a failed test.
             raise KeyboardInterrupt from error
@@ -178,7 +178,7 @@ def limited(item: pytest.Item, phase: str) -> Generator[None, object, object]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     if alarms >= PARTS:
-        raise OutOfTime(f"longer than {limit:g} s, though it came to its end")
+        raise OutOfTime(f"the test took longer than {limit:g} s, and then ended by itself")
     return result
 
 

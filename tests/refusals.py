@@ -67,11 +67,11 @@ def without_threads() -> list[str]:
 def _filtered(rules: list[tuple[str, int, int]]) -> list[str]:
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:
-        pytest.skip(f"the system calls of {platform.machine()} are not listed here")
+        pytest.skip(f"no system call numbers are listed for {platform.machine()}")
     text = " ".join(f"{numbers[name]}:{error}:{flag}" for name, error, flag in rules)
     prefix = [sys.executable, "-I", "-c", _FILTER, text]
     if not _works([*prefix, sys.executable, "-c", ""]):
-        pytest.skip("this system takes no seccomp filter from us")
+        pytest.skip("this process may not install a seccomp filter")
     return prefix
 
 
@@ -84,7 +84,7 @@ def mounted(script: str) -> list[str]:
     """Return the prefix for a command that sees other file systems, mounted by a shell script."""
     prefix = ["unshare", "--mount", "sh", "-e", "-c", f'{script}\nexec "$@"', "sh"]
     if shutil.which("unshare") is None or not _works([*prefix, "true"]):
-        pytest.skip("this user may not mount anything, even in a namespace")
+        pytest.skip("this user may not mount file systems, even in a namespace")
     return prefix
 
 

@@ -59,7 +59,7 @@ async def test_other():
 """
     output = run_pytest(tmp_path, hang, "--time-limit", "0.2")
     assert "3 failed, 1 passed" in output
-    assert "OutOfTime: longer than 0.2 s, though it came to its end" in output
+    assert "OutOfTime: the test took longer than 0.2 s, and then ended by itself" in output
     assert "cleaned up" in output
     assert "task <test 'test_trio'>" in output
 

@@ -150,7 +150,7 @@ def commands(blocks: list[Block]) -> Iterator[Command]:
             yield Command(str(block), f"python block_{block.line}.py", None)
         elif block.language == "console" and not block.kind:
             first, *parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
-            assert not first, f"{block}: begin with a command"
+            assert not first, f"{block}: a console block must begin with a command"
             for part in parts:
                 line, _, output = part.partition("\n")
                 if RUNNABLE.search(line):
@@ -181,7 +181,7 @@ def prepare(directory: Path, blocks: list[Block]) -> dict[str, str]:
     """Write the files that a document shows; return the environment for its commands."""
     for block in blocks:
         if name := block.file or (block.is_program and f"block_{block.line}.py"):
-            assert not (directory / name).exists(), f"{block}: there are two {name}"
+            assert not (directory / name).exists(), f"{block}: two blocks have the name {name}"
             (directory / name).write_text(block.text, encoding="utf-8")
     (directory / "examples").symlink_to(ROOT / "examples")
     programs = directory / "bin"
@@ -557,7 +557,7 @@ def test_a_guarantee_has_a_figure_and_names_files_that_have_its_tests() -> None:
             if not re.search(rf"def test_(\w+_)?{name.lower()}(_|\()", text):
                 faults.append(f"{name}: no test of that name in {file}")
         if status.startswith("holds") and not files:
-            faults.append(f"{name} holds, and no file is named")
+            faults.append(f"{name} has the status holds, but names no file with a test")
     assert not faults, "\n".join(faults)
 
 

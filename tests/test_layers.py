@@ -383,7 +383,7 @@ def test_the_layers_have_no_circle() -> None:
     below = {name: set(allowed) for name, allowed in LAYERS.items()}
     while below:
         lowest = {name for name, allowed in below.items() if not allowed & below.keys()}
-        assert lowest, f"a circle among {sorted(below)}"
+        assert lowest, f"a cycle among {sorted(below)}"
         below = {name: allowed for name, allowed in below.items() if name not in lowest}
 
 

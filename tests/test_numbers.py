@@ -151,7 +151,7 @@ def reporting(call: Callable[[float], Awaitable[object]]) -> Callable[[], Awaita
 
 async def take_ticks(timeout: float) -> None:
     async with spear.context().stream("ticks", timeout=timeout):
-        raise AssertionError("it was opened")
+        raise AssertionError("the block was entered")
 
 
 async def call_sync(timeout: float) -> None:
@@ -195,7 +195,7 @@ def made(cls: type, name: str, **others: object) -> Give:
 
 async def opened(block: object) -> None:
     async with block:  # type: ignore[attr-defined]  # an object of this file
-        raise AssertionError("it was opened")
+        raise AssertionError("the block was entered")
 
 
 def told(function: str) -> Give:

@@ -569,6 +569,6 @@ async def test_r4_cancelling_a_start_at_any_step_leaves_nothing() -> None:
             if not scope.cancel_called:
                 break
         else:
-            raise AssertionError("it never came to its end")
+            raise AssertionError("the last step was never reached")
         assert steps > 10  # it was cancelled at ten steps at least
         assert sys.exc_info() == (None, None, None)

@@ -112,7 +112,7 @@ def memory_group(limit_bytes: int) -> Iterator[Path]:
             return
         finally:
             group.rmdir()
-    pytest.skip("no control group for memory can be made here")
+    pytest.skip("this user may not make a control group for memory")
 
 
 async def test_r10_an_instance_that_the_kernel_kills_for_memory_costs_its_own_calls_only(

@@ -15,7 +15,7 @@ from ..helpers import HERE, UNSHARE, can_be_first
 @pytest.mark.slow
 def test_a_host_that_is_the_first_process_collects_orphans_and_leaves_other_children() -> None:
     if not can_be_first():
-        pytest.skip("may not make a namespace of processes")
+        pytest.skip("this user may not make a PID namespace")
     done = subprocess.run(
         [*UNSHARE, sys.executable, str(HERE / "process" / "first.py")],
         capture_output=True,

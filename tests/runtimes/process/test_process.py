@@ -164,7 +164,7 @@ async def test_a_cancelled_owner_kills() -> None:
                 async with host.ready(worker()) as instance:
                     scope.cancel()
                     await trio.sleep_forever()
-                raise AssertionError("went on behind a cancelled block")
+                raise AssertionError("the code after a cancelled block was reached")
             assert instance.exit_status == -signal.SIGKILL
 
 
