@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _show_plan(rows, [*promised, *others])
         return 0
     if not promised and not others:
-        print(f"nothing matches {options.only!r}; try --list", file=sys.stderr)
+        print(f"no row or case matches {options.only!r}; --list shows all", file=sys.stderr)
         return 2
     effort = _QUICK if options.quick else _FULL
     gate = machine.IdleGate(_QUICK_PATIENCE_SECONDS if options.quick else _FULL_PATIENCE_SECONDS)
@@ -64,29 +64,32 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="only what the promises need, in under two minutes; writes no documentation",
+        help="measure only rows with a promise, in under two minutes; write no documentation",
     )
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the promises here")
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="write the results of the rows to FILE"
+    )
     parser.add_argument(
         "--only",
         default="",
         metavar="PATTERN",
-        help="rows and cases whose name contains or matches",
+        help="measure only rows and cases whose name contains or matches PATTERN",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=_ROUNDS,
         metavar="N",
-        help=f"of what the promises need (%(default)s); at most {_TABLE_ROUNDS} of the rest",
+        help="rounds for cases of rows with a promise (default: %(default)s); other cases get at "
+        f"most {_TABLE_ROUNDS}",
     )
-    parser.add_argument("--list", action="store_true", help="show rows and cases, run nothing")
+    parser.add_argument("--list", action="store_true", help="show rows and cases, and exit")
     parser.add_argument(
         "--docs",
         type=pathlib.Path,
         default=ROOT / "docs",
         metavar="DIR",
-        help="where a full run writes performance.md and images/ (default: %(default)s)",
+        help="directory for performance.md and images/ of a full run (default: %(default)s)",
     )
     options = parser.parse_args(argv)
     if options.rounds < 1:
@@ -122,7 +125,7 @@ def _publish(judged: Sequence[Outcome], results: Results, options: argparse.Name
     if options.quick:
         return
     if options.only:
-        print("\nA part of the cases only: the documentation is left as it was.")
+        print("\nThe documentation is unchanged, because --only has left out cases.")
         return
     images: dict[str, str] = {}
     if importlib.util.find_spec("matplotlib") is None:

@@ -62,7 +62,7 @@ def _payloads(load: Workload) -> list[bytes]:
 
 def _check(sent: bytes, reply: Reply) -> None:
     if bytes(reply) != sent:
-        raise WrongAnswer(f"sent {len(sent)} bytes, got {len(reply)} others back")
+        raise WrongAnswer(f"sent {len(sent)} bytes, received {len(reply)} different bytes")
 
 
 # --- clocks ---------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class _Tally:
 def _rates(before: _Reading, after: _Reading) -> Sample:
     completed = after.completed - before.completed
     if completed < 1:
-        raise BenchError("no call completed inside the window")
+        raise BenchError("no call completed within the measuring window")
     client = (after.client_cpu - before.client_cpu) / completed * 1e6
     server = (after.server_cpu - before.server_cpu) / completed * 1e6
     return {
@@ -288,7 +288,7 @@ def futures(
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             if len(window.popleft().result()) != load.size:
-                raise WrongAnswer("a reply of another length")
+                raise WrongAnswer("a reply has the wrong length")
             tally.completed += 1
             window.append(submit(shared))
 
@@ -341,7 +341,7 @@ async def stream_with_trio(
             after = tally.read()
             _check(stream_item(load.size, number - 1), item)
             return _rates(before, after)
-    raise BenchError("the stream ended before the window did")
+    raise BenchError("the stream ended before the measuring window")
 
 
 # --- starting processes ---------------------------------------------------------------------------

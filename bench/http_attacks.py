@@ -84,7 +84,7 @@ class _Pipeliner:
                 if event & ~select.POLLOUT:
                     data = self._socket.recv(1 << 16)
                     if not data:
-                        raise BenchError("the gateway has closed the connection that pipelines")
+                        raise BenchError("the gateway closed the pipelining connection")
                     self.received_bytes += len(data)
 
 
@@ -104,7 +104,7 @@ def pipelining(seconds: float) -> bool:
         look()
     answers = client.received_bytes // _SIZE  # slightly too many, because heads count, too
     if answers < _REQUESTS_AT_ONCE:
-        raise BenchError(f"the gateway answered {answers} requests only")
+        raise BenchError(f"the gateway answered only {answers} requests")
     growth = most - before
     print(
         f"pipelining for {seconds:g} s: {client.received_bytes / 1e6:,.0f} MB of answers; the host's "

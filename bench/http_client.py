@@ -79,7 +79,9 @@ class _Caller:
             self._received = data
             return False
         if missing or not data.endswith(self._body):
-            raise WrongAnswer(f"sent {len(self._body)} bytes, got others back: {data[:200]!r}")
+            raise WrongAnswer(
+                f"sent {len(self._body)} bytes, received different ones: {data[:200]!r}"
+            )
         self._received = b""
         return True
 

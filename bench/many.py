@@ -60,7 +60,7 @@ def idle_instances(load: Workload, effort: Effort) -> Sample:
         allow_descriptors(load.count * _DESCRIPTORS_PER_INSTANCE)
         < load.count * _DESCRIPTORS_PER_INSTANCE
     ):
-        raise Unavailable(f"{load.count} instances need more descriptors: ulimit -n")
+        raise Unavailable(f"{load.count} instances need more descriptors: increase ulimit -n")
     return {Figure.IDLE_CPU: trio.run(_measure_idle, load.count, effort) * 100}
 
 

@@ -32,7 +32,7 @@ def write_page(page: pathlib.Path, body: str) -> None:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} has lost its marker comments {BEGIN} and {END}")
+        raise ValueError(f"{page} lacks the marker comments {BEGIN} and {END}")
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f"{before}{BEGIN}\n\n{body.strip()}\n\n{END}{after}")
 
@@ -42,8 +42,8 @@ def page_body(
 ) -> str:
     """Return the whole generated part of the page."""
     about = (
-        f"Measured on {machine}. Medians of {results.rounds} rounds, the most for the promises; "
-        "figures compare within this page only. A ratio is ours divided by the reference."
+        f"Measured on {machine}. Medians of {results.rounds} rounds; rows with a promise have the most. "
+        "Compare figures only within this page. A ratio is our figure divided by the reference."
     )
     parts = [
         about,
@@ -55,7 +55,7 @@ def page_body(
         "## All systems, one call at a time",
         "p50 / p99 in µs, the scheduler free to use all cores:",
         _matrix(results, sequential, _latency_cell),
-        "The same with client and server on one core:",
+        "p50 / p99 in µs, client and server on one core:",
         _matrix(results, lambda size: sequential(size, pinned=True), _latency_cell),
         "## HTTP servers",
         "POST of 1 KiB, by the number of connections: requests per second, and p50 / p99 in µs.",

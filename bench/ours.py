@@ -188,7 +188,7 @@ async def _drive_handover(
                 buffer.view[:] = filled_with = body
             seen = (await channel.request("echo", buffer or body, timeout=_TIMEOUT)).payload
             if seen != _ends_of(body):
-                raise WrongAnswer("something else has arrived")
+                raise WrongAnswer("received another payload than the one sent")
             return body
 
         if segments == "all":

@@ -50,7 +50,7 @@ _OURS = (
     ),
     Peer(
         "spear-handover-copied",
-        "Spear, bytes copied into a segment, looked at there",
+        "Spear, bytes copied into a segment, read in place",
         "bench.ours:hand_over_copied",
         (Pattern.HANDOVER,),
     ),

@@ -120,4 +120,4 @@ def _kill(pid: int | None) -> None:
 def _expect_descriptors(count: int) -> None:
     needed = count * _DESCRIPTORS_PER_INSTANCE + 100
     if allow_descriptors(needed) < needed:
-        raise Unavailable(f"{count} replicas need more descriptors: ulimit -n")
+        raise Unavailable(f"{count} replicas need more descriptors: increase ulimit -n")

@@ -81,10 +81,10 @@ def _note(row: Row, results: Results) -> str:
         if (problem := results.problem(point.case)) is not None:
             notes.append(f"{point.case.peer.name}: {problem}")
         elif not results.values(point.case, point.figure):
-            notes.append(f"{point.case.peer.name}: gave no {point.figure.value}")
+            notes.append(f"{point.case.peer.name}: no figure for {point.figure.value}")
         elif busy := results.busy.get(point.case, 0):
             of = len(results.samples[point.case])
-            notes.append(f"{point.case.peer.name}: machine busy in {busy} of {of}")
+            notes.append(f"{point.case.peer.name}: machine busy in {busy} of {of} rounds")
     return "; ".join(notes)
 
 

@@ -68,7 +68,7 @@ async def _drive_cold_calls(effort: Effort) -> Sample:
             assert await echo.call(b"first") == b"first"
             yield
             if deployment.statistics().started != before + 1:
-                raise BenchError("there was an instance already")
+                raise BenchError("an instance already existed before the call")
             _expect_forked(deployment)
             await _wait_cold(deployment)
 

@@ -135,7 +135,7 @@ def _handover(size: int) -> Workload:
 def _segments_row(size: int, label: str) -> Row:
     return Row(
         f"segments-{label.replace(' ', '')}/off",
-        f"{label}, p50, with segments agreed on and not used",
+        f"{label}, p50, with segments enabled but unused",
         _point("spear-channel", sequential(size), Figure.P50),
         _point("spear-no-segments", sequential(size), Figure.P50),
         Bound.AT_MOST,
@@ -168,7 +168,7 @@ def _replicas_rows() -> list[Row]:
 def _life_row(what: str, figure: Figure) -> Row:
     return Row(
         f"replicas-{figure}-300/16",
-        f"{what} 300 replicas, each",
+        f"{what} 300 replicas, per replica",
         _point("spear-life", _LIFE_OF_MANY, figure),
         _point("spear-life", _LIFE_OF_SOME, figure),
         Bound.AT_MOST,
@@ -290,7 +290,7 @@ ROWS = (
     _plain_row("process-pool", must=0.6, aim=1),
     Row(
         "handover-1GiB/bytes",
-        "1 GiB that lies in a `SharedBuffer`, one way, p50",
+        "1 GiB in a `SharedBuffer`, one way, p50",
         _point("spear-handover-shared", _handover(1 << 30), Figure.P50),
         _point("spear-handover-bytes", _handover(1 << 30), Figure.P50),
         Bound.AT_MOST,
@@ -310,7 +310,7 @@ ROWS = (
     ),
     Row(
         "gateway-1KiB-cpu/by-hand",
-        "the same, CPU of client, host and function",
+        "a call over HTTP, 1 KiB, CPU of client, host and function",
         _point("spear-gateway", _HTTP_X1, Figure.CPU),
         _point("http-by-hand", _HTTP_X1, Figure.CPU),
         Bound.AT_MOST,
@@ -319,7 +319,7 @@ ROWS = (
     ),
     Row(
         "gateway-1KiB/bare",
-        "the same, p50, with a handler that calls nothing",
+        "a call over HTTP, 1 KiB, p50, against a handler that calls nothing",
         _point("spear-gateway", _HTTP_X1, Figure.P50),
         _point("http-bare", _HTTP_X1, Figure.P50),
         Bound.AT_MOST,
@@ -363,7 +363,7 @@ ROWS = (
     ),
     Row(
         "start/bare-interpreter",
-        "spawn a Python instance to first answer",
+        "spawn a Python instance, until its first answer",
         _point("spear-start", _START, Figure.START),
         _point("bare-interpreter", _START, Figure.START),
         Bound.AT_MOST,
@@ -372,7 +372,7 @@ ROWS = (
     ),
     Row(
         "cold-call/bare-interpreter",
-        "call of a function that has no instance, but a fork that waits",
+        "first call after scale-to-zero, with a pre-forked process ready",
         _point("spear-cold-call", _START, Figure.START),
         _point("bare-interpreter", _START, Figure.START),
         Bound.AT_MOST,
@@ -381,7 +381,7 @@ ROWS = (
     ),
     Row(
         "cold-call/ray-cold",
-        "the same",
+        "first call after scale-to-zero, with a pre-forked process ready",
         _point("spear-cold-call", _START, Figure.START),
         _point("ray-cold", _START, Figure.START),
         Bound.AT_MOST,
@@ -389,7 +389,7 @@ ROWS = (
     ),
     Row(
         "zygote-burst/zygote-start",
-        "fork 16 instances at once, each",
+        "fork 16 instances at once, per instance",
         _point("spear-zygote", _BURST, Figure.START),
         _point("spear-zygote", _START, Figure.START),
         Bound.AT_MOST,
@@ -397,7 +397,7 @@ ROWS = (
     ),
     Row(
         "zygote-burst/spear-start",
-        "the same",
+        "fork 16 instances at once, per instance",
         _point("spear-zygote", _BURST, Figure.START),
         _point("spear-start", _BURST, Figure.START),
         Bound.AT_MOST,
@@ -405,7 +405,7 @@ ROWS = (
     ),
     Row(
         "zygote-memory/spear-start",
-        "memory that an idle instance has to itself",
+        "private memory of an idle instance",
         _point("spear-zygote", _IDLE_INSTANCE, Figure.UNIQUE_MEMORY),
         _point("spear-start", _IDLE_INSTANCE, Figure.UNIQUE_MEMORY),
         Bound.AT_MOST,
@@ -415,7 +415,7 @@ ROWS = (
     *_replicas_rows(),
     _life_row("deploy", Figure.DEPLOY),
     _life_row("kill and replace", Figure.REPLACE),
-    _life_row("restart, one after the other,", Figure.RESTART),
+    _life_row("rolling restart of", Figure.RESTART),
     Row(
         "idle-channel-memory/textbook-heartbeats",
         "memory of one idle authenticated channel in the host",
@@ -427,7 +427,7 @@ ROWS = (
     ),
     _idle_row(
         "heartbeat",
-        "one heartbeat, by one wheel",
+        "CPU of one heartbeat of an idle channel",
         Figure.HEARTBEAT_CPU,
         Case(PEERS["spear-idle"], _IDLE),
     ),
@@ -439,7 +439,7 @@ ROWS = (
     ),
     _idle_row(
         "idle-instances-cpu",
-        "CPU of a host whose 1,000 instances have nothing to do",
+        "CPU of a host with 1,000 idle instances",
         Figure.IDLE_CPU,
         Case(PEERS["spear-idle-instances"], Workload(Pattern.IDLE_INSTANCE, count=1000)),
     ),

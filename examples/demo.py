@@ -51,12 +51,12 @@ async def show_stream(documents: Deployment, path: str) -> None:
 
 
 async def show_failure(documents: Deployment, path: str) -> None:
-    print("\npublish(): raises in its process; here it is an exception like any other")
+    print("\npublish(): raises in its process, and the caller gets an exception")
     try:
         await documents.publish(path)
     except spear.FunctionRaised as error:
         print(f"  {error!r}")
-    print("review() with timeout=0.05: the deadline crosses over, and the function is cancelled")
+    print("review() with timeout=0.05: the deadline travels along, and the function is cancelled")
     try:
         await documents.review(path, timeout=0.05)
     except spear.DeadlineExceeded as error:
@@ -64,7 +64,7 @@ async def show_failure(documents: Deployment, path: str) -> None:
 
 
 async def show_parallel(documents: Deployment, sources: list[Path]) -> None:
-    print(f"\nsqueeze() and primes(): bytes and work, on {REPLICAS} processes at once")
+    print(f"\nsqueeze() and primes(): CPU-bound calls, in {REPLICAS} processes at once")
     largest = sorted(sources, key=lambda path: -path.stat().st_size)[:5]
     jobs: list[tuple[str, Function, bytes | int]] = [
         (f"squeeze {path.relative_to(REPOSITORY)}", documents.squeeze, path.read_bytes() * 20)

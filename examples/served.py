@@ -62,7 +62,7 @@ def serving(environment: dict[str, str]) -> Iterator[str]:
     finally:
         host.terminate()  # the host drains, then exits
         status = host.wait(timeout=60)
-    print(f"\nSIGTERM: it has drained, exit status {status}")
+    print(f"\nSIGTERM: the host has drained, exit status {status}")
 
 
 def call(url: str, function: str, **arguments: object) -> object:
@@ -96,7 +96,7 @@ def show_calls(url: str) -> None:
 
 
 def show_trouble(url: str, environment: dict[str, str]) -> None:
-    print(f"\n{CALLERS} callers in a loop; meanwhile")
+    print(f"\n{CALLERS} callers call in a loop; meanwhile:")
     outcomes: Counter[str] = Counter()
     is_over = threading.Event()
 
@@ -116,7 +116,7 @@ def show_trouble(url: str, environment: dict[str, str]) -> None:
         with urllib.request.urlopen(f"{url}/v1/instances", timeout=30) as response:
             victim = json.load(response)["instances"][0]
         os.kill(victim["pid"], signal.SIGKILL)
-        print(f"  kill -9 {victim['id']}: it is replaced")
+        print(f"  kill -9 {victim['id']}: the host replaces this instance")
         time.sleep(1)
         print(f"  spear restart documents: {spear(environment, 'restart', 'documents').strip()}")
         top = spear(environment, "top", "--once")
@@ -125,7 +125,7 @@ def show_trouble(url: str, environment: dict[str, str]) -> None:
         for caller in callers:
             caller.join()
     print(f"  calls: {', '.join(f'{count} {what}' for what, count in outcomes.most_common())}")
-    print("\nspear top, before they ended")
+    print("\nspear top --once, during the calls")
     print("".join(f"  {line}\n" for line in top.splitlines()), end="")
 
 

@@ -110,7 +110,7 @@ def test_the_demo_runs_on_several_processes_at_once(demo: str) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Run the demo of a served host, in which one process is killed; return its output."""
     done = python(str(EXAMPLES / "served.py"), cwd=tmp_path_factory.mktemp("elsewhere"))
-    told = r"spear: documents-1: .* was killed by SIGKILL \[worker_died\]; .*again.*\n"
+    told = r"spear: documents-1: .* was killed by SIGKILL \[worker_died\]; .*restarting in .*\n"
     assert re.fullmatch(told, done.stderr)
     assert done.returncode == 0
     return done.stdout
@@ -131,9 +131,9 @@ def test_the_host_answers_over_http(served: str) -> None:
 
 
 def test_the_host_replaces_what_was_killed_and_what_is_old(served: str) -> None:
-    *events, calls = section(served, "4 callers in a loop")
+    *events, calls = section(served, "4 callers call in a loop")
     assert events == [
-        "kill -9 process:documents-1#1: it is replaced",
+        "kill -9 process:documents-1#1: the host replaces this instance",
         "spear restart documents: documents is ready: 2/2 ready",
     ]
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (\w+)", calls)}
@@ -141,7 +141,7 @@ def test_the_host_replaces_what_was_killed_and_what_is_old(served: str) -> None:
     assert set(counts) <= {"WorkerDied"}
     assert sum(counts.values()) <= 4  # the calls in flight on the killed process
     assert re.search(r"documents-1#3 +ready", served)
-    assert served.rstrip().endswith("SIGTERM: it has drained, exit status 0")
+    assert served.rstrip().endswith("SIGTERM: the host has drained, exit status 0")
 
 
 def test_the_shops_commands_work() -> None:

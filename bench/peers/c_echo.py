@@ -51,7 +51,7 @@ def _build() -> pathlib.Path:
         return program
     compiler = shutil.which("gcc")
     if compiler is None:
-        raise Unavailable("there is no gcc on this machine")
+        raise Unavailable("gcc is not installed on this machine")
     BUILD.mkdir(exist_ok=True)
     unfinished = program.with_suffix(f".{os.getpid()}")  # two runs may compile at once
     subprocess.run([compiler, "-O2", "-Wall", "-o", unfinished, _SOURCE], check=True)

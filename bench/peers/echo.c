@@ -123,7 +123,7 @@ static int by_value(const void *a, const void *b)
 static void report(double completed, double elapsed, double client, double server)
 {
     if (completed < 1)
-        give_up("no call completed inside the window");
+        give_up("no call completed within the measuring window");
     client *= 1e6 / completed;
     server *= 1e6 / completed;
     printf("{\"rate\": %.6f, \"client_cpu\": %.6f, \"server_cpu\": %.6f, \"cpu\": %.6f",

@@ -53,7 +53,7 @@ class PrefixSettings(RuntimeSettings):
     def problems(self) -> Iterator[ConfigurationError]:
         """Yield an error if the prefix's command is not found on this machine; check nothing else."""
         if find_command(self.prefix) is None:
-            yield ConfigurationError.about("prefix", f"{self.prefix} is no program with arguments")
+            yield ConfigurationError.about("prefix", f"{self.prefix} was not found on PATH")
 
 
 @attrs.define(eq=False, kw_only=True)

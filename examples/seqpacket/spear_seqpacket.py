@@ -64,7 +64,7 @@ class SeqpacketStream(transports.ByteStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._as_sender(), memoryview(data) as view:
             if self._is_ended:
-                raise trio.ClosedResourceError("nothing can follow the end of the stream")
+                raise trio.ClosedResourceError("cannot send after send_eof()")
             await trio.lowlevel.checkpoint()
             for start in range(0, len(view), MESSAGE_BYTES):
                 await self._socket.send(view[start : start + MESSAGE_BYTES])
