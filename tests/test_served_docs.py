@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 0.05
 
+CLIENT_WARNINGS: Final = "error,ignore:unclosed <socket:ResourceWarning"
+"""Client programs may leave a socket open: trio-websocket does if the host closes the WebSocket first."""
+
 KINDS: Final = ("host", "session")
 SERVED: Final = [name for name in DOCUMENTS if any(block.kind in KINDS for block in read(name)[0])]
 
@@ -77,6 +80,11 @@ def blurred(text: str) -> str:
     text = re.sub(r"\b\d\d:\d\d:\d\d\.\d{3}\b", "CLOCK", text)
     text = re.sub(r"\b\d[\d.]* ?(µs|ms|s)\b", "TIME", text)
     return normal(re.sub(r"\b\d[\d.]*[KM]\b", "SIZE", text))
+
+
+def in_order(text: str) -> str:
+    """Return a text with its lines in alphabetical order."""
+    return "".join(sorted(text.splitlines(keepends=True)))
 
 
 def can_curl() -> bool:
@@ -162,7 +170,7 @@ class Session:
             await trio.run_process(
                 ["/bin/sh", "-c", command],
                 cwd=self.directory,
-                env=self.environment,
+                env={**self.environment, "PYTHONWARNINGS": CLIENT_WARNINGS},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 check=False,
@@ -189,7 +197,10 @@ class Session:
                 output = whole[self.read_bytes :].decode()
                 if found := URL.search(output):
                     self._listens_at(found[1])
-                if self.explains(step.output, output):
+                # Lines about deployments come in the order in which these are ready.
+                if self.explains(step.output, output) or self.explains(
+                    in_order(step.output), in_order(output)
+                ):
                     self.read_bytes = len(whole)
                     return ""
                 await trio.sleep(LOOK_SECONDS)
