@@ -29,7 +29,7 @@ class InstanceTimeouts:
     drain_seconds: float = DRAIN_SECONDS
     """First step of stopping an instance: time for its running calls to finish."""
 
-    farewell_seconds: float = 0.2
+    close_seconds: float = 0.2
     """Time for an idle instance to answer our CLOSE with its own: a round trip and some work. An instance
     that sends no CLOSE in this time gets SIGTERM."""
 

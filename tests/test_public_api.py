@@ -198,7 +198,7 @@ OTHERS = {
     "open_extension",
     "prepare",
     "terminate",
-    "wait_unable",
+    "wait_failed",
 }
 
 

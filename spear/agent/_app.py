@@ -308,13 +308,13 @@ class Agent:
             self, HostAddresses(record.addresses, transports=transports), record, stop
         )
 
-    async def wait_unable(self) -> str:
+    async def wait_failed(self) -> str:
         """Wait, while :meth:`running`, until functions can no longer be run, and return the reason.
 
         For example, no thread can be started, or the asyncio loop has ended. The caller should then
         leave the block, and start another one or another process. A checkpoint.
         """
-        return await self._service.wait_unable()
+        return await self._service.wait_failed()
 
     def prepare(self) -> None:
         """Do the work of the first run and the first calls in advance, and end registration.

@@ -303,7 +303,7 @@ class _Session:
         broken = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_stopped, nursery.cancel_scope)
-            await channel.peer_leaving.wait()
+            await channel.peer_draining.wait()
             broken = channel.closed.is_set() and isinstance(channel.closed_by, ChannelBroken)
             nursery.cancel_scope.cancel()
         if isinstance(channel.closed_by, ChannelClosed) and channel.closed_by.__cause__ is None:
@@ -327,7 +327,7 @@ class _Session:
         await channel.aclose("drained")  # waits for the last results to be written
 
     async def _stop_when_unable(self) -> None:
-        self._failure = SpearError(await self._agent.service.wait_unable())
+        self._failure = SpearError(await self._agent.service.wait_failed())
         self._stop.set()
 
     async def _cancel_when_stopped(self, scope: trio.CancelScope) -> None:

@@ -245,7 +245,7 @@ class AgentService:
             self._lost = lost
             self._is_unable.set()
 
-    async def wait_unable(self) -> str:
+    async def wait_failed(self) -> str:
         """Wait until functions can no longer be run, and return the reason. A checkpoint.
 
         The caller, which serves the agent, then ends the agent.

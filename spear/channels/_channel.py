@@ -82,7 +82,7 @@ _REQUEST: Final = int(FrameType.EXECUTION_REQUEST)
 _RESPONSE: Final = int(FrameType.EXECUTION_RESPONSE)
 _OPEN: Final = ConnectionState.OPEN
 _CLOSED: Final = ConnectionState.CLOSED
-_PEER_LEFT: Final = (ConnectionState.PEER_LEAVING, ConnectionState.CLOSING, _CLOSED)
+_PEER_DRAINS: Final = (ConnectionState.PEER_DRAINING, ConnectionState.CLOSING, _CLOSED)
 
 HELD_SECONDS: Final = 0.01
 """Seconds between attempts to send progress reports that the rate limit held back."""
@@ -182,7 +182,7 @@ class CommunicationChannel:
         )
 
     @property
-    def fell_silent(self) -> bool:
+    def is_unresponsive(self) -> bool:
         """Whether the channel has ended because the peer was silent for too long."""
         return self._heartbeat.is_lost
 
@@ -192,11 +192,11 @@ class CommunicationChannel:
         return self._peer.streams
 
     @property
-    def peer_leaving(self) -> trio.Event:
+    def peer_draining(self) -> trio.Event:
         """An event, set when the peer takes no more calls or the channel has ended."""
-        return self._peer.leaving(has_begun=self.connection.state in _PEER_LEFT)
+        return self._peer.draining(has_begun=self.connection.state in _PEER_DRAINS)
 
-    def excuse_silence(self, is_busy: Callable[[], bool]) -> None:
+    def set_busy_check(self, is_busy: Callable[[], bool]) -> None:
         """Treat a silent peer as alive while it is busy, up to ``busy_seconds`` (the host's side).
 
         Args:
@@ -409,8 +409,8 @@ class CommunicationChannel:
     def _not_open(self) -> SpearError:
         if self.closed_by is not None:
             return type(self.closed_by)(str(self.closed_by), delivered="no")
-        if self._peer.farewell:
-            return ChannelClosed(f"the peer accepts no new calls: {self._peer.farewell}")
+        if self._peer.close_reason:
+            return ChannelClosed(f"the peer accepts no new calls: {self._peer.close_reason}")
         return ChannelClosed("this channel is being closed, and accepts no new calls")
 
     def _head(self, function: str, metadata: Metadata | None, key: str | None) -> Head:
@@ -493,7 +493,7 @@ class CommunicationChannel:
         try:
             await self._pipe.serve(self._on_frames)
         except ChannelBroken as broken:
-            self._end(self._peer.as_farewell(broken))
+            self._end(self._peer.as_closed(broken))
         except RemoteProtocolError as error:
             await self._say_goodbye(f"protocol error: {error}")
             self._end(self._broken_by(error))
@@ -590,7 +590,9 @@ class CommunicationChannel:
                     self.on_announced()
         elif type_ == FrameType.CLOSE:
             self._peer.on_close(head)
-            logger.debug("%s: the peer is shutting down: %s", self.instance_id, self._peer.farewell)
+            logger.debug(
+                "%s: the peer is shutting down: %s", self.instance_id, self._peer.close_reason
+            )
             self._slots.free_all()
 
     def _on_incomplete(self, call: object, milliseconds: int) -> None:
@@ -662,7 +664,7 @@ class CommunicationChannel:
 
     def _leave(self, reason: str) -> None:
         connection = self.connection
-        if connection.state in (ConnectionState.OPEN, ConnectionState.PEER_LEAVING):
+        if connection.state in (ConnectionState.OPEN, ConnectionState.PEER_DRAINING):
             head: Head = {"reason": reason, "last": connection.last_peer_call}
             connection.send_control(Kind.CLOSE, head=head)
 

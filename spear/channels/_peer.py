@@ -11,7 +11,7 @@ import trio
 from spear._errors import ChannelBroken, ChannelClosed, RemoteProtocolError, SpearError
 from spear.wire import Head, HeadValue
 
-FAREWELL_CHARACTERS: Final = 200
+CLOSE_REASON_CHARACTERS: Final = 200
 """Characters that are kept of the reason in a peer's CLOSE."""
 
 MOST_NAME_CHARACTERS: Final = 256
@@ -27,11 +27,17 @@ class Peer:
     Attributes:
         functions: the announced functions: their numbers, by name.
         streams: the names of the functions that send items.
-        farewell: the reason in the peer's CLOSE; empty until CLOSE has arrived.
+        close_reason: the reason in the peer's CLOSE; empty until CLOSE has arrived.
     """
 
     __slots__ = (
-        "_has_announced", "_leaving", "_max_functions", "_took", "farewell", "functions", "streams",
+        "_draining",
+        "_has_announced",
+        "_max_functions",
+        "_took",
+        "close_reason",
+        "functions",
+        "streams",
     )  # fmt: skip
 
     def __init__(self, max_functions: int) -> None:
@@ -39,8 +45,8 @@ class Peer:
         self._has_announced = False
         self.functions: dict[str, int] = {}
         self.streams: frozenset[str] = frozenset()
-        self.farewell = ""
-        self._leaving: trio.Event | None = None
+        self.close_reason = ""
+        self._draining: trio.Event | None = None
         self._took: float = inf  # the newest of our calls that the peer took, as its CLOSE says
 
     def on_announce(self, head: Head | None) -> bool:
@@ -79,31 +85,31 @@ class Peer:
             self._took = last
         # The reason appears in messages and logs: keep it on one line, without control characters.
         words = "".join(filter(str.isprintable, reason)) if isinstance(reason, str) else ""
-        self.farewell = words[:FAREWELL_CHARACTERS] or "closed"
+        self.close_reason = words[:CLOSE_REASON_CHARACTERS] or "closed"
         self.on_gone()
 
     def on_gone(self) -> None:
-        """Set the event of :meth:`leaving`: the peer shuts down, or the channel has ended."""
-        if self._leaving is not None:
-            self._leaving.set()
+        """Set the event of :meth:`draining`: the peer shuts down, or the channel has ended."""
+        if self._draining is not None:
+            self._draining.set()
 
-    def leaving(self, *, has_begun: bool) -> trio.Event:
+    def draining(self, *, has_begun: bool) -> trio.Event:
         """Return the event that is set when the peer shuts down; set it at once if that has begun."""
-        if self._leaving is None:
-            self._leaving = trio.Event()
+        if self._draining is None:
+            self._draining = trio.Event()
             if has_begun:
-                self._leaving.set()
-        return self._leaving
+                self._draining.set()
+        return self._draining
 
     def has_never_begun(self, call_id: int) -> bool:
         """Return whether the peer's CLOSE says that this call of ours will not run."""
         return call_id > self._took
 
-    def as_farewell(self, broken: ChannelBroken) -> SpearError:
+    def as_closed(self, broken: ChannelBroken) -> SpearError:
         """Return why the connection was lost: ChannelClosed after the peer's CLOSE, else ``broken``."""
-        if not self.farewell:
+        if not self.close_reason:
             return broken
-        closed = ChannelClosed(f"the peer has closed the channel: {self.farewell}")
+        closed = ChannelClosed(f"the peer has closed the channel: {self.close_reason}")
         closed.__cause__ = broken
         return closed
 

@@ -206,7 +206,7 @@ class Instance(metaclass=NoPublicConstructor):
                     channel,
                     self._timeouts.drain_seconds if drain_seconds is None else drain_seconds,
                 )
-                if channel.peer_leaving.is_set() and self.state not in GONE:
+                if channel.peer_draining.is_set() and self.state not in GONE:
                     logger.warning(
                         "%s closed its connection and did not exit; asking it to exit", self.id
                     )
@@ -217,9 +217,9 @@ class Instance(metaclass=NoPublicConstructor):
         """Let the instance finish its calls, and exit by itself if it is an agent of Spear."""
         with trio.move_on_after(seconds):
             await channel.drain(seconds)
-            with trio.move_on_after(self._timeouts.farewell_seconds) as farewell:
-                await channel.peer_leaving.wait()
-            if not farewell.cancelled_caught:
+            with trio.move_on_after(self._timeouts.close_seconds) as closing:
+                await channel.peer_draining.wait()
+            if not closing.cancelled_caught:
                 # A drained agent of Spear exits by itself. A SIGTERM would change its exit status.
                 with trio.move_on_after(self._limits.shutdown_seconds):
                     await self.wait_exited()
@@ -381,7 +381,7 @@ class Instance(metaclass=NoPublicConstructor):
         omission = f"did not log in within {seconds:g} s (startup_seconds)"
         while channel := await _next_channel(endpoint, deadline):
             self._connected(channel)
-            await channel.peer_leaving.wait()
+            await channel.peer_draining.wait()
             if self.state is InstanceState.READY and not channel.closed.is_set():
                 self._lifecycle.move(InstanceState.DRAINING, "it takes no more calls")
             await channel.closed.wait()
@@ -389,7 +389,7 @@ class Instance(metaclass=NoPublicConstructor):
             if self.state is not InstanceState.READY:
                 await self._see_off()
                 return
-            if channel.fell_silent:
+            if channel.is_unresponsive:
                 await self.kill(f"it sent {channel.closed_by}")
                 return
             self._lifecycle.move(InstanceState.UNHEALTHY, str(channel.closed_by))
@@ -411,7 +411,7 @@ class Instance(metaclass=NoPublicConstructor):
 
     def _connected(self, channel: CommunicationChannel) -> None:
         self.channel = channel
-        channel.excuse_silence(self._is_busy)
+        channel.set_busy_check(self._is_busy)
         if self.state in (InstanceState.STARTING, InstanceState.UNHEALTHY):
             self._was_ready = True
             self._lifecycle.move(InstanceState.READY)

@@ -230,7 +230,7 @@ async def drain(open_pair: OpenPair) -> None:
                 # Wait for both handlers: a request that arrives after the drain began may be refused.
                 await wait_until(lambda begun=begun: len(begun) == 2)  # type: ignore[misc]  # bound now
                 nursery.start_soon(pair[drainer].drain, 10)
-                await pair[1 - drainer].peer_leaving.wait()
+                await pair[1 - drainer].peer_draining.wait()
                 for channel in pair:
                     error = await caught(channel.request, "wait")
                     assert isinstance(error, ChannelClosed)

@@ -105,9 +105,9 @@ async def goaway(open_raw: OpenRaw) -> None:
     async with open_raw() as (channel, peer), trio.open_nursery() as nursery:
         calls = [_Calls(nursery, channel) for _ in range(3)]
         ids = [await each.start(peer) for each in calls]
-        farewell = "main\x1b[2Jtenance"  # an escape sequence, which must not reach a terminal
-        await peer.send(FrameType.CLOSE, head={"reason": farewell, "last": ids[1]})
-        await channel.peer_leaving.wait()
+        reason = "main\x1b[2Jtenance"  # an escape sequence, which must not reach a terminal
+        await peer.send(FrameType.CLOSE, head={"reason": reason, "last": ids[1]})
+        await channel.peer_draining.wait()
         assert not channel.is_connected
         refused = await caught(channel.request, "f")
         assert isinstance(refused, ChannelClosed)

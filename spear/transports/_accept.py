@@ -85,7 +85,7 @@ class IncomingConnection:
         return _describe(self._raw)
 
     def promote(self) -> None:
-        """Mark the peer as authenticated: the deadline and the bound for strangers no longer apply.
+        """Mark the peer as authenticated: the deadline and the limit for unauthenticated peers end.
 
         Has no effect if the deadline has passed or a newer connection has replaced this one. The
         handler's next checkpoint then raises ``trio.Cancelled``.

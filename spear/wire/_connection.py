@@ -78,7 +78,7 @@ _CREDIT: Final = int(FrameType.CREDIT)
 _RELEASE: Final = int(FrameType.RELEASE)
 _OPEN: Final = ConnectionState.OPEN
 _CLOSED: Final = ConnectionState.CLOSED
-_PEER_LEAVING: Final = ConnectionState.PEER_LEAVING
+_PEER_LEAVING: Final = ConnectionState.PEER_DRAINING
 _IDLE: Final = CallState.IDLE
 _CANCELLING: Final = CallState.CANCELLING
 

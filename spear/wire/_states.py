@@ -42,8 +42,8 @@ class ConnectionState(enum.IntEnum):
     CHALLENGED = 1  # the challenge was sent (host) or received (agent)
     PROVING = 2  # the proof was sent (agent) or received (host)
     OPEN = 3
-    LEAVING = 4  # we sent CLOSE
-    PEER_LEAVING = 5  # the peer sent CLOSE
+    DRAINING = 4  # we sent CLOSE
+    PEER_DRAINING = 5  # the peer sent CLOSE
     CLOSING = 6  # both sent CLOSE
     CLOSED = 7
 
@@ -103,16 +103,16 @@ def _traffic(state: ConnectionState, *extra: tuple[Kind, ConnectionState]) -> Mo
 
 
 _SENT_WHILE_OPEN: Final[ConnectionTable] = {
-    _C.OPEN: _traffic(_C.OPEN, (_K.CLOSE, _C.LEAVING)),
-    _C.LEAVING: _traffic(_C.LEAVING),
-    _C.PEER_LEAVING: _traffic(_C.PEER_LEAVING, (_K.CLOSE, _C.CLOSING)),
+    _C.OPEN: _traffic(_C.OPEN, (_K.CLOSE, _C.DRAINING)),
+    _C.DRAINING: _traffic(_C.DRAINING),
+    _C.PEER_DRAINING: _traffic(_C.PEER_DRAINING, (_K.CLOSE, _C.CLOSING)),
     _C.CLOSING: _traffic(_C.CLOSING),
     _C.CLOSED: {},
 }
 _RECEIVED_WHILE_OPEN: Final[ConnectionTable] = {
-    _C.OPEN: _traffic(_C.OPEN, (_K.CLOSE, _C.PEER_LEAVING)),
-    _C.LEAVING: _traffic(_C.LEAVING, (_K.CLOSE, _C.CLOSING)),
-    _C.PEER_LEAVING: _traffic(_C.PEER_LEAVING),
+    _C.OPEN: _traffic(_C.OPEN, (_K.CLOSE, _C.PEER_DRAINING)),
+    _C.DRAINING: _traffic(_C.DRAINING, (_K.CLOSE, _C.CLOSING)),
+    _C.PEER_DRAINING: _traffic(_C.PEER_DRAINING),
     _C.CLOSING: _traffic(_C.CLOSING),
     _C.CLOSED: {},
 }
@@ -141,7 +141,7 @@ CONNECTION_RECEIVES: Final[dict[Role, ConnectionTable]] = {
         **_RECEIVED_WHILE_OPEN,
         _C.OPEN: {**_RECEIVED_WHILE_OPEN[_C.OPEN], _K.ANNOUNCE: _C.OPEN},
         # An announcement that was in flight when we sent CLOSE.
-        _C.LEAVING: {**_RECEIVED_WHILE_OPEN[_C.LEAVING], _K.ANNOUNCE: _C.LEAVING},
+        _C.DRAINING: {**_RECEIVED_WHILE_OPEN[_C.DRAINING], _K.ANNOUNCE: _C.DRAINING},
     },
     Role.AGENT: {
         _C.START: {_K.CHALLENGE: _C.CHALLENGED},

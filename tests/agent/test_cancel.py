@@ -174,7 +174,7 @@ async def test_r6_what_may_block_is_a_checkpoint() -> None:
         with trio.testing.assert_checkpoints():
             await agent.service.unable(call, "its heart")
         with trio.testing.assert_checkpoints():
-            return await agent.wait_unable()
+            return await agent.wait_failed()
 
     async with calling(agent, host=app.service) as caller, app.running():
         assert await caller.call("ask", "echo") == 1

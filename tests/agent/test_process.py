@@ -319,7 +319,7 @@ async def test_r15_sigterm_lets_running_calls_finish(worker: Path, tmp_path: Pat
         assert child.stderr == "W spear.function.hold[1]: holding\n"
         assert child.written["stdout"] == b"printed\n"
         child.process.send_signal(signal.SIGTERM)
-        await caller.channel.peer_leaving.wait()
+        await caller.channel.peer_draining.wait()
         with pytest.raises(spear.ChannelClosed):
             await caller.call("about")
         until.touch()
@@ -369,7 +369,7 @@ async def test_a_second_signal_does_not_wait(worker: Path, tmp_path: Path) -> No
         while "holding" not in child.stderr:
             await trio.sleep(0.001)
         child.process.send_signal(signal.SIGTERM)
-        await caller.channel.peer_leaving.wait()
+        await caller.channel.peer_draining.wait()
         child.process.send_signal(signal.SIGINT)
         with trio.fail_after(4):  # draining alone would take five seconds
             assert await child.process.wait() == 0

@@ -262,7 +262,7 @@ async def test_r15_running_calls_finish_before_the_end(directory: str, who: str)
                 await trio.testing.wait_all_tasks_blocked()
             else:
                 stop.set()
-            await caller.channel.peer_leaving.wait()
+            await caller.channel.peer_draining.wait()
             with pytest.raises(ChannelClosed) as raised:
                 await caller.call("echo", 1)
             assert raised.value.delivered == "no"

@@ -419,9 +419,9 @@ async def test_s9_a_flood_of_small_frames_is_stopped(what: str, autojump_clock: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
             frames = await peer.wait_closed()
-        farewell = [each[5] for each in frames if each[0] == FrameType.CLOSE]
-        assert farewell[0] is not None
-        assert "too many" in str(farewell[0]["reason"])
+        close = [each[5] for each in frames if each[0] == FrameType.CLOSE]
+        assert close[0] is not None
+        assert "too many" in str(close[0]["reason"])
         await expect_expelled(channel, "too many")
         assert most < CONTROL_BACKLOG_BYTES
 

@@ -435,7 +435,7 @@ async def test_r4_drain(open_pair: OpenPair, side: int) -> None:
         await _until_idle(pair[side])
         await _until_idle(pair[1 - side])
         if not pair[side].is_connected:
-            await pair[1 - side].peer_leaving.wait()
+            await pair[1 - side].peer_draining.wait()
         await expect_clean_or_closed(pair)
 
     def forgiving(pair: Pair) -> Awaitable[None]:

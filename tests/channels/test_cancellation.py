@@ -263,9 +263,9 @@ async def test_s8_a_peer_that_only_opens_and_cancels_is_expelled(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood)
             frames = await peer.wait_closed()
-        (farewell,) = [frame[5] for frame in frames if frame[0] == FrameType.CLOSE]
-        assert farewell is not None
-        assert "too many cancelled calls" in str(farewell["reason"])
+        (close,) = [frame[5] for frame in frames if frame[0] == FrameType.CLOSE]
+        assert close is not None
+        assert "too many cancelled calls" in str(close["reason"])
         await channel.closed.wait()
         assert isinstance(channel.closed_by, ChannelBroken)
         assert "too many cancelled calls" in str(channel.closed_by)

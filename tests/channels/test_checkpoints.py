@@ -69,7 +69,7 @@ async def test_r6_calls(open_pair: OpenPair) -> None:
             host.statistics().latency.quantile_seconds(0.99)
             repr(host)
             host.wake_senders()
-            assert not host.peer_leaving.is_set()
+            assert not host.peer_draining.is_set()
         with assert_checkpoints():
             await agent.drain(1)
         with assert_checkpoints():

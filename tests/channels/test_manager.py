@@ -409,7 +409,7 @@ async def test_a_host_that_is_late_gives_its_peer_time_before_it_looks_again(
 
     limits = WireLimits(heartbeat_seconds=1, heartbeat_misses=3)
     async with MEMORY_STREAM.open_raw(limits=limits) as (channel, _):
-        channel.excuse_silence(is_busy)
+        channel.set_busy_check(is_busy)
         for _ in range(5):
             autojump_clock.jump(1.98)
             await trio.sleep(1.2)

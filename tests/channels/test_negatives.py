@@ -52,7 +52,7 @@ async def test_r7_negative_goaway_in_memory() -> None:
         nursery.start_soon(host.request, "wait")
         await park()
         nursery.start_soon(agent.drain, 5)
-        await host.peer_leaving.wait()
+        await host.peer_draining.wait()
         with pytest.raises(ChannelClosed, match="drain"):
             await host.request("wait")
         assert not host.closed.is_set()

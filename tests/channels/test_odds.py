@@ -139,20 +139,20 @@ async def test_a_message_that_is_too_large_is_not_sent() -> None:
 
 async def test_the_event_of_leaving_tells_those_who_come_late() -> None:
     async with open_in_memory() as (host, agent):
-        assert host.peer_leaving is host.peer_leaving
-        assert not host.peer_leaving.is_set()
+        assert host.peer_draining is host.peer_draining
+        assert not host.peer_draining.is_set()
         await agent.aclose()
         await host.closed.wait()
-        assert host.peer_leaving.is_set()
-        assert agent.peer_leaving.is_set()
+        assert host.peer_draining.is_set()
+        assert agent.peer_draining.is_set()
     async with open_in_memory() as (host, agent):
         await agent.drain(0)
         await park()
-        assert host.peer_leaving.is_set()
-        assert not agent.peer_leaving.is_set()
+        assert host.peer_draining.is_set()
+        assert not agent.peer_draining.is_set()
 
 
-async def test_a_farewell_without_words() -> None:
+async def test_a_close_without_a_reason() -> None:
     async with MEMORY_STREAM.open_raw() as (channel, peer):
         await peer.send(FrameType.CLOSE)
         await peer.reset()
@@ -160,7 +160,7 @@ async def test_a_farewell_without_words() -> None:
         assert str(channel.closed_by) == "the peer has closed the channel: closed"
 
 
-async def test_a_long_farewell_is_cut() -> None:
+async def test_a_long_close_reason_is_cut() -> None:
     async with MEMORY_STREAM.open_raw() as (channel, peer):
         await peer.send(FrameType.CLOSE, head={"reason": "x" * 10_000, "last": "none"})
         await peer.reset()

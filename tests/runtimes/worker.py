@@ -72,7 +72,7 @@ class Functions:
     async def until_leaving(self, call: InboundCall) -> bytes:
         """Wait until the host has sent CLOSE."""
         os.write(2, b"begun\n")
-        await call.channel.peer_leaving.wait()
+        await call.channel.peer_draining.wait()
         return call.payload
 
     async def busy(self, call: InboundCall) -> bytes:
@@ -189,7 +189,7 @@ async def main() -> None:
                 resumes=resumes,
             ) as (channel, login),
         ):
-            await channel.peer_leaving.wait()
+            await channel.peer_draining.wait()
             if not channel.closed.is_set():
                 await channel.drain(5)
                 break

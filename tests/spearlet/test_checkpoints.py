@@ -56,7 +56,7 @@ async def test_r6_an_agent_in_this_process() -> None:
     agent = Probe().agent
     async with agent.running():
         with assert_checkpoints(), trio.move_on_after(0) as scope:
-            await agent.wait_unable()
+            await agent.wait_failed()
     assert scope.cancelled_caught
 
 

@@ -126,7 +126,7 @@ class Foreign:
     ) -> None:
         raise AssertionError("only for transports other than memory")
 
-    async def wait_unable(self) -> str:
+    async def wait_failed(self) -> str:
         await trio.sleep_forever()
         raise AssertionError
 

@@ -94,7 +94,7 @@ async def test_without_hope_for_a_replica_the_reason_is_told() -> None:
         assert await bench.where() == "a"
 
 
-async def test_a_call_that_crossed_a_farewell_goes_to_the_next() -> None:
+async def test_a_call_that_crossed_a_close_goes_to_the_next() -> None:
     async with open_bench(2) as bench:
         bench.leave(0)
         assert await bench.where() == "b"

@@ -42,7 +42,7 @@ app = spear.Agent("fragile")
 
 @app.function
 async def hold() -> str:
-    return f"held until {await app.wait_unable()}"
+    return f"held until {await app.wait_failed()}"
 
 @app.function(asyncio=True)
 async def never() -> None:
@@ -262,7 +262,7 @@ def fragile() -> Agent:
 
     @app.function
     async def hold() -> str:
-        return await app.wait_unable()
+        return await app.wait_failed()
 
     return app
 
@@ -289,7 +289,7 @@ async def test_what_an_agent_could_not_begin_was_not_delivered(kind: str) -> Non
     async with calling(app) as caller:
         call = caller.call("borrowed") if kind == "call" else caller.items("items")
         await caller.call("end_loop")
-        assert await app.wait_unable() == REASON
+        assert await app.wait_failed() == REASON
         with pytest.raises(Rejected, match=f"the agent is shutting down: {REASON}") as raised:
             await call
         assert raised.value.delivered == "no"
@@ -319,7 +319,7 @@ async def test_a_call_of_a_loop_that_makes_no_tasks_was_not_delivered() -> None:
         with trio.fail_after(10), pytest.raises(Rejected, match=reason) as raised:
             await caller.call("borrowed")
         assert raised.value.delivered == "no"
-        assert await app.wait_unable() == reason
+        assert await app.wait_failed() == reason
 
 
 async def test_calls_that_wait_for_a_loop_that_makes_no_tasks_were_not_delivered() -> None:

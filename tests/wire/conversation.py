@@ -291,7 +291,7 @@ def replay(role: Role, recorded: Iterable[Said]) -> None:
             end.feed(b"".join(said.frames))
             assert end.error is None, said.what
             assert plain(end.take_events()) == said.means, said.what
-    leaving = {Role.HOST: ConnectionState.LEAVING, Role.AGENT: ConnectionState.PEER_LEAVING}
+    leaving = {Role.HOST: ConnectionState.DRAINING, Role.AGENT: ConnectionState.PEER_DRAINING}
     assert end.connection.state is leaving[role]
     assert not end.connection.outbound_open
     assert not end.connection.inbound_open

@@ -140,9 +140,9 @@ def reach(role: Role, state: ConnectionState) -> WireEnd:
     if state < ConnectionState.OPEN:
         return end
     connection.open(SMALL)
-    if state in (ConnectionState.LEAVING, ConnectionState.CLOSING):
+    if state in (ConnectionState.DRAINING, ConnectionState.CLOSING):
         connection.send_control(Kind.CLOSE)
-    if state in (ConnectionState.PEER_LEAVING, ConnectionState.CLOSING):
+    if state in (ConnectionState.PEER_DRAINING, ConnectionState.CLOSING):
         end.feed(frame(FrameType.CLOSE))
     if state is ConnectionState.CLOSED:
         connection.lose()
@@ -176,9 +176,9 @@ def reach_with_calls(role: Role, state: ConnectionState) -> Calls:
     """Reach ``state`` like :func:`reach`, with calls that were opened while the state was OPEN."""
     end = open_end(role, SMALL)
     calls = Calls.of(end)
-    if state in (ConnectionState.LEAVING, ConnectionState.CLOSING):
+    if state in (ConnectionState.DRAINING, ConnectionState.CLOSING):
         end.connection.send_control(Kind.CLOSE)
-    if state in (ConnectionState.PEER_LEAVING, ConnectionState.CLOSING):
+    if state in (ConnectionState.PEER_DRAINING, ConnectionState.CLOSING):
         end.feed(frame(FrameType.CLOSE))
     if state is ConnectionState.CLOSED:
         end.connection.lose()

@@ -50,7 +50,7 @@ class LocalAgent(Protocol):
     ) -> None:
         """Serve the host that a record describes, while :meth:`running`, until it or ``stop`` ends it."""
 
-    async def wait_unable(self) -> str:
+    async def wait_failed(self) -> str:
         """Wait until the agent can no longer run functions, and return the reason."""
 
     def limits(self, base: WireLimits) -> WireLimits:

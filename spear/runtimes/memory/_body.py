@@ -120,16 +120,16 @@ class MemoryBody(InstanceBody):
     async def _serve_in_memory(self, channel: CommunicationChannel) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_when_unable)
-            nursery.start_soon(_set_after, channel.peer_leaving, self._is_asked_to_end)
+            nursery.start_soon(_set_after, channel.peer_draining, self._is_asked_to_end)
             await self._is_asked_to_end.wait()
             nursery.cancel_scope.cancel()
         # If the host has begun the shutdown, the host limits its duration.
-        seconds = inf if channel.peer_leaving.is_set() else self._timeouts.drain_seconds
+        seconds = inf if channel.peer_draining.is_set() else self._timeouts.drain_seconds
         await channel.drain(seconds)
         await channel.aclose(self.failure or "drained")
 
     async def _end_when_unable(self) -> None:
-        self.failure = await self._agent.wait_unable()
+        self.failure = await self._agent.wait_failed()
         self._is_asked_to_end.set()
 
     async def wait_exited(self) -> None:
