@@ -165,7 +165,9 @@ class _Host:
 
     def _announce(self, applied: Applied, gateway: Gateway) -> None:
         """Print the deployments and the addresses."""
-        deployments = applied.spearlet.deployments
+        deployments = applied.spearlet.deployments  # in the order in which they became ready
+        wanted = self._loaded.configuration.functions
+        deployments = {name: deployments[name] for name in wanted if name in deployments}
         if self._as_json:
             said = {
                 "name": self._loaded.configuration.spearlet.name,

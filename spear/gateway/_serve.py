@@ -61,7 +61,7 @@ class Gateway(metaclass=NoPublicConstructor):
         limits = HostLimits(
             wire=WireLimits(handshake_seconds=app.settings.head_seconds),
             max_connections=app.settings.max_connections,
-            max_unauthenticated=app.settings.max_unauthenticated,
+            max_unauthenticated=app.settings.max_new_connections,
         )
         # An acceptor for each, so that many connections over TCP do not keep operators out.
         self._acceptors = {

@@ -51,7 +51,7 @@ class GatewaySettings:
         body_bytes_in_flight: All bodies held at a time, and as much again for large results.
         max_head_bytes: Largest request line with its headers.
         max_connections: Connections at a time over TCP, and as many over the control socket.
-        max_unauthenticated: Connections, of each kind, that have not sent a whole request head yet.
+        max_new_connections: Connections, of each kind, that have not sent a whole request head yet.
         max_streams: Streams, WebSockets, log requests and watchers at a time.
         max_message_bytes: Largest message from the client of a WebSocket.
         head_seconds: Time from accepting a connection to its first whole request head, TLS included.
@@ -81,7 +81,7 @@ class GatewaySettings:
     body_bytes_in_flight: int = 128 * MIB
     max_head_bytes: int = 32 * KIB
     max_connections: int = 1024
-    max_unauthenticated: int = 256
+    max_new_connections: int = 256
     max_streams: int = 256
     max_message_bytes: int = 4 * MIB
     head_seconds: float = 10.0

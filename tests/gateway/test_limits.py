@@ -289,7 +289,7 @@ async def test_s18_idle_connections_shut_nobody_out() -> None:
 
 
 async def test_s18_strangers_are_crowded_out_by_strangers() -> None:
-    async with open_site(GatewaySettings(max_unauthenticated=2)) as site, still_serving(site):
+    async with open_site(GatewaySettings(max_new_connections=2)) as site, still_serving(site):
         known = await connect(site.gateway)
         await known.ask("GET", "/healthz")
         strangers = [await connect(site.gateway) for _ in range(3)]

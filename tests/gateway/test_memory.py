@@ -205,7 +205,7 @@ async def test_s18_strangers_with_endless_bodies_do_not_shut_out_signed_calls() 
 @pytest.mark.slow
 async def test_s18_strangers_with_endless_bodies_take_little_memory() -> None:
     """The gateway has as many strangers connected as it allows at a time."""
-    async with open_site(attrs.evolve(GUARDED, max_unauthenticated=400)) as site:
+    async with open_site(attrs.evolve(GUARDED, max_new_connections=400)) as site:
         async with strangers(site, 1, MIB):
             pass  # warm-up
         before = memory()
