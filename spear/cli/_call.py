@@ -28,7 +28,7 @@ from ._hints import explained
 from ._life import Story, show_event, showing
 from ._output import StandardOutput
 from ._status import SIGNALLED, describe_statuses
-from ._values import long_integers, number, show_value, whole
+from ._values import long_integers, parse_number, parse_whole, show_value
 from ._words import ARGUMENTS_HELP
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ def define_call(parser: CommandParser) -> None:
         usage=USAGE, description=DESCRIPTION, epilog=ARGUMENTS_HELP + EPILOG + describe_statuses()
     )
     parser.add(
-        "--replicas", type=whole, default=1, metavar="N", help="number of processes to start"
+        "--replicas", type=parse_whole, default=1, metavar="N", help="number of processes to start"
     )
     parser.add(
         "--timeout",
-        type=number,
+        type=parse_number,
         default=math.inf,
         metavar="SECONDS",
         help="timeout of the call (default: no timeout)",

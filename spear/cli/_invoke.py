@@ -19,7 +19,7 @@ from ._text import printable
 from ._values import (
     HOST_DIGITS,
     long_integers,
-    number,
+    parse_number,
     show_value,
 )
 from ._words import ARGUMENTS_HELP, read_words
@@ -56,7 +56,7 @@ def define_invoke(parser: CommandParser) -> None:
     )
     define_host(parser)
     parser.add(
-        "--timeout", type=number, metavar="SECONDS",
+        "--timeout", type=parse_number, metavar="SECONDS",
         help="timeout of the call (default: that of the deployment)",
     )  # fmt: skip
     parser.add("--key", help="idempotency key: calls with the same key run once, with one outcome")

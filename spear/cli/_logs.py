@@ -15,7 +15,7 @@ from ._error_lines import start_thread
 from ._remote import Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable
-from ._values import whole
+from ._values import parse_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def define_logs(parser: CommandParser) -> None:
     parser.add("names", nargs="*", metavar="NAME", help="names of deployments (default: all)")
     parser.add("-f", "--follow", action="store_true", help="also print new lines as they arrive")
     parser.add(
-        "-n", "--tail", type=whole, default=TAIL_LINES, metavar="N",
+        "-n", "--tail", type=parse_whole, default=TAIL_LINES, metavar="N",
         help=f"number of past lines of each deployment (default: {TAIL_LINES})",
     )  # fmt: skip
     parser.add("--instance", metavar="ID", help="print the lines of this instance only")

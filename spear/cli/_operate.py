@@ -13,7 +13,7 @@ from ._places import NoHost
 from ._remote import MAX_SECONDS, Remote, define_host, part_of_path
 from ._say import say
 from ._text import printable
-from ._values import number as read_number
+from ._values import parse_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def define_drain(parser: CommandParser) -> None:
     """Define the command's arguments and help."""
     define_host(parser)
     parser.add(
-        "--seconds", type=read_number, metavar="SECONDS",
+        "--seconds", type=parse_number, metavar="SECONDS",
         help="time for running calls (default: the host's shutdown_seconds)",
     )  # fmt: skip
     parser.add("--no-wait", action="store_true", help="do not wait until the host has stopped")

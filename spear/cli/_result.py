@@ -13,8 +13,7 @@ from ._invoke import read_result
 from ._remote import Remote, define_host, part_of_path
 from ._say import say, write
 from ._text import printable, seconds
-from ._values import long_integers, show_json, show_value
-from ._values import number as read_number
+from ._values import long_integers, parse_number, show_json, show_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def define_result(parser: CommandParser) -> None:
     )
     instead.add("--cancel", action="store_true", help="cancel the call, and print its status")
     parser.add(
-        "--timeout", type=read_number, default=math.inf, metavar="SECONDS",
+        "--timeout", type=parse_number, default=math.inf, metavar="SECONDS",
         help="time to wait for the result; the call continues after it (default: no limit)",
     )  # fmt: skip
     parser.add(

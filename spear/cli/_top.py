@@ -27,7 +27,7 @@ from ._remote import ANSWER_SECONDS, Remote, define_host
 from ._say import say
 from ._text import printable
 from ._top_view import SORTS, Line, Moment, lay_out
-from ._values import number
+from ._values import parse_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def define_top(parser: CommandParser) -> None:
     define_host(parser)
     parser.parser.epilog = f"keys: q quits; these sort: {KEYS}"
     parser.add(
-        "--interval", type=number, default=1.0, metavar="SECONDS",
+        "--interval", type=parse_number, default=1.0, metavar="SECONDS",
         help="time between updates, from 0.2 to 60 (default: 1)",
     )  # fmt: skip
     parser.add("--once", action="store_true", help="print the state once, as text, and exit")

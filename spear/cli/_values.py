@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, TypeAlias
@@ -38,16 +39,27 @@ HOST_DIGITS: Final = sys.int_info.default_max_str_digits
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 
 
-def number(text: str) -> float:
-    """Return the number given to an option; "inf" is allowed, "nan" is not. Raises ValueError."""
-    return read_float(text, may_be_infinite=True)
+def parse_number(text: str) -> float:
+    """Return the number given to an option; "inf" is allowed, "nan" is not.
+
+    Raises:
+        ArgumentTypeError: the text is not a number.
+    """
+    try:
+        return read_float(text, may_be_infinite=True)
+    except ValueError:
+        raise _not_a("number", text) from None
 
 
-def whole(text: str) -> int:
-    """Return the whole number given to an option. Raises ValueError."""
+def parse_whole(text: str) -> int:
+    """Return the whole number given to an option. Raises ArgumentTypeError."""
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{text[:SHOWN_CHARACTERS]!r} is not a whole number")
+        raise _not_a("whole number", text)
     return int(text)
+
+
+def _not_a(kind: str, text: str) -> ArgumentTypeError:
+    return ArgumentTypeError(f"needs a {kind}, not {text[:SHOWN_CHARACTERS]!r}")
 
 
 @contextmanager

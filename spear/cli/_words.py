@@ -7,6 +7,8 @@ which word is which: argparse leaves the words as they are.
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 from spear._errors import ConfigurationError
 
 from ._values import parse_value, read_input
@@ -100,8 +102,8 @@ def read_words(options: argparse.Namespace, missing: str) -> FunctionWords:
             value = rest.pop(0)
         try:
             converted = option.type(value) if callable(option.type) else value
-        except ValueError:
-            parser.error(f"{flag} needs a number, not {value!r}")
+        except ArgumentTypeError as error:
+            parser.error(f"{flag} {error}")
         option(parser.parser, options, converted, flag)  # type: ignore[arg-type]  # no file
     if not words:
         parser.error(missing)
