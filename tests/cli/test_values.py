@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,10 @@ from spear import ConfigurationError, RemoteProtocolError
 from spear.cli._values import (
     MAX_DIGITS,
     long_integers,
-    number,
+    parse_number,
     parse_value,
+    parse_whole,
     show_value,
-    whole,
 )
 from spear.cli._words import split_arguments
 
@@ -162,9 +163,14 @@ def test_a_number_that_no_float_holds_is_no_infinity() -> None:
 
 
 def test_options_take_numbers_in_digits() -> None:
-    assert (number("2.5"), number("inf"), whole("-3")) == (2.5, float("inf"), -3)
-    for read, text in [(number, "nan"), (number, "1e400"), (whole, "1_0"), (whole, "\u0661")]:
-        with pytest.raises(ValueError, match="is "):
+    assert (parse_number("2.5"), parse_number("inf"), parse_whole("-3")) == (2.5, float("inf"), -3)
+    for read, text in [
+        (parse_number, "nan"),
+        (parse_number, "1e400"),
+        (parse_whole, "1_0"),
+        (parse_whole, "\u0661"),
+    ]:
+        with pytest.raises(ArgumentTypeError, match="needs a"):
             read(text)
 
 
