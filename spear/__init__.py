@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from spear.agent import context as context
     from spear.calls import FunctionStream as FunctionStream
     from spear.calls import Result as Result
+    from spear.calls import RetryPolicy as RetryPolicy
     from spear.channels import SharedBuffer as SharedBuffer
     from spear.runtimes import ProcessSettings as ProcessSettings
     from spear.runtimes import ResourceLimits as ResourceLimits
@@ -59,10 +60,12 @@ if TYPE_CHECKING:
     from spear.spearlet import ExecutionStatus as ExecutionStatus
     from spear.spearlet import Function as Function
     from spear.spearlet import HealthPolicy as HealthPolicy
+    from spear.spearlet import MapItem as MapItem
     from spear.spearlet import Replica as Replica
     from spear.spearlet import RestartPolicy as RestartPolicy
     from spear.spearlet import Scale as Scale
     from spear.spearlet import Spearlet as Spearlet
+    from spear.spearlet import as_completed as as_completed
     from spear.spearlet import open_spearlet as open_spearlet
     from spear.telemetry import Instrument as Instrument
 
@@ -76,11 +79,12 @@ _ERRORS = (
 
 _OF_FUNCTIONS = ("Agent", "CallContext", "Items", "call", "call_once", "context")
 
-_OF_CALLERS = ("FunctionStream", "Result")
+_OF_CALLERS = ("FunctionStream", "Result", "RetryPolicy")
 
 _OF_HOSTS = (
     "Deployment", "DeploymentSettings", "Execution", "ExecutionStatus", "Function",
-    "HealthPolicy", "Replica", "RestartPolicy", "Scale", "Spearlet", "open_spearlet",
+    "HealthPolicy", "MapItem", "Replica", "RestartPolicy", "Scale", "Spearlet", "as_completed",
+    "open_spearlet",
 )  # fmt: skip
 
 _OF_RUNTIMES = ("ProcessSettings", "ResourceLimits")

@@ -417,6 +417,7 @@ CASES: Final[Mapping[str, tuple[type[SpearError], ...]]] = {
     "gives_result": (Rejected,),
     "draining": (Rejected,),
     "key_reused": (Rejected,),
+    "not_in_batch": (Rejected,),
     "outcome_not_kept": (Rejected,),
     "result_too_large": (Rejected,),
     "bad_choice": (CallFailed,),

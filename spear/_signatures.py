@@ -23,6 +23,9 @@ DESCRIBE: Final = "spear.describe"
 HEALTH: Final = "spear.health"
 """The function that checks an agent's health, if the agent has a check: it raises if all is not well."""
 
+BATCH: Final = "spear.batch"
+"""The function that calls another function of its agent once for each of many lists of arguments."""
+
 SCALARS: Final = ("str", "int", "float", "bool", "None")
 BYTES: Final = ("bytes", "bytearray", "memoryview")
 ANYTHING: Final = ("object", "Any")

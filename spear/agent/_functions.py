@@ -86,15 +86,20 @@ class RegisteredFunction(ABC):
         try:
             payload = self._in_place(call, binder) if call.is_segment else call.payload
             arguments = decode_arguments_untrusted(payload, call.is_cbor)
-            binder.bind(*arguments)
-        except InvalidArguments as error:
-            about_call(error)
-            raise
         except ValueError as error:
             raise about_call(InvalidArguments(f"{self.name}(): {error}")) from error
+        self.convert(arguments)
         if self._items is not None:
             self._items(call, arguments, bridge)
         return arguments
+
+    def convert(self, arguments: DecodedArguments) -> None:
+        """Check decoded arguments, and convert them in place. Raises InvalidArguments."""
+        try:
+            (self._binder or self.prepare()).bind(*arguments)
+        except InvalidArguments as error:
+            about_call(error)
+            raise
 
     @staticmethod
     def _in_place(call: InboundCall, binder: Binder) -> bytes | memoryview:
@@ -104,6 +109,13 @@ class RegisteredFunction(ABC):
         if call.is_shared or binder.raw in (memoryview, bytearray):
             return call.view()
         return call.payload
+
+    @property
+    def takes_items(self) -> bool:
+        """Whether a parameter takes the stream of the caller's items."""
+        if self._binder is None:
+            self.prepare()
+        return self._items is not None
 
     def prepare(self) -> Binder:
         """Build and store the binder for the function's parameters; the first call does so if needed."""
@@ -178,7 +190,11 @@ class PlainFunction(RegisteredFunction):
         return result if isinstance(result, tuple) else self.encode(await result)
 
     def _run(self, call: InboundCall) -> tuple[Payload, bool] | Coroutine[object, object, object]:
-        positional, keywords = self.bind(call)
+        result = self.call(*self.bind(call))
+        return result if isinstance(result, Coroutine) else self.encode(result)
+
+    def call(self, positional: list[object], keywords: dict[str, object]) -> object:
+        """Call the function, and return its result, which may be a coroutine to await in Trio."""
         result = self.function(*positional, **keywords)
         if isinstance(result, Coroutine):
             return result
@@ -188,7 +204,7 @@ class PlainFunction(RegisteredFunction):
             raise TypeError(
                 f"{self.name}() returned a generator: a stream function must contain a `yield`"
             )
-        return self.encode(result)
+        return result
 
 
 @final

@@ -17,6 +17,7 @@ from spear._errors import CallFailed, ConfigurationError, NotFound, Rejected, Sp
 from spear._util import did_you_mean, leaves_of
 from spear.channels import protected_block, run_to_its_end
 
+from ._batches import BatchFunction
 from ._context import current
 from ._describe import describing
 from ._failures import about_call, as_seen_by_caller, in_one_line
@@ -76,8 +77,8 @@ class AgentService:
         self._bridge: AsyncioBridge | None = None
         self._is_unable = trio.Event()
         self._lost = ""  # the reason why functions can no longer be run
-        description = describing(self.functions)
-        self._by_name[description.name] = description
+        for each in describing(self.functions), BatchFunction(self._by_name):
+            self._by_name[each.name] = each
 
     def __repr__(self) -> str:
         return f"<AgentService {', '.join(each.name for each in self.functions)}>"
@@ -176,6 +177,12 @@ class AgentService:
             if seen is error:
                 raise
             raise seen from error
+
+    def failure_of(self, error: BaseException) -> CallFailed:
+        """Return the failure of one call of a batch, for its caller. Raises errors of Trio and Ctrl-C."""
+        if self._is_not_the_functions(error):
+            raise error
+        return as_seen_by_caller(error, debug=self._debug)
 
     def _is_not_the_functions(self, error: BaseException) -> bool:
         kinds = trio.Cancelled if self.has_own_process else _NOT_THE_FUNCTIONS

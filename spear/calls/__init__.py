@@ -13,6 +13,9 @@ from ._candidates import Candidate as Candidate
 from ._candidates import Candidates as Candidates
 from ._failures import as_failure as as_failure
 from ._keyed import execute_shared as execute_shared
+from ._mapping import AnyIterable as AnyIterable
+from ._mapping import Mapper as Mapper
+from ._mapping import open_source as open_source
 from ._options import CallOptions as CallOptions
 from ._outcomes import KeyedCall as KeyedCall
 from ._outcomes import Outcomes as Outcomes
@@ -27,6 +30,8 @@ from ._policies import ChoicePolicy as ChoicePolicy
 from ._policies import PolicyFactory as PolicyFactory
 from ._policies import SchedulingPolicy as SchedulingPolicy
 from ._policies import make_policy as make_policy
+from ._retries import RetryBudget as RetryBudget
+from ._retries import RetryPolicy as RetryPolicy
 from ._scopes import effective_deadline as effective_deadline
 from ._streams import FunctionStream as FunctionStream
 from ._streams import first_of as first_of

@@ -26,7 +26,7 @@ from spear.channels import call_unprotected, protected_class
 
 from ._options import cannot_be_sent
 from ._payloads import Result, decode_result_untrusted
-from ._scopes import leave_it_to_scope
+from ._scopes import effective_deadline, leave_it_to_scope
 from ._streams import FunctionStream, explain_loss
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def may_try_again(
 async def perform(
     chooser: Chooser, call: CallAttributes, payload: Payload, is_cbor: bool, begun: float,
     deadline: float, tally: CallTally, reports: Reports | None = None,
-    execution: AssignmentObserver | None = None,
+    execution: AssignmentObserver | None = None, run_seconds: float | None = None,
 ) -> ExecutionResponse:  # fmt: skip
     """Make a call without a key; try the next instance if the call certainly was not executed.
 
@@ -79,6 +79,8 @@ async def perform(
         tally: is notified of the end of the call, with or without a failure.
         reports: is handed reports of progress; may be None.
         execution: is notified of the instance that gets the call; may be None.
+        run_seconds: seconds for the call from the moment at which it gets a slot; ``deadline`` then
+            limits only the wait for the slot.
     """
     attempts, now = 0, begun
     try:
@@ -90,6 +92,8 @@ async def perform(
                 choice = await wait_for_capacity(chooser, call, begun, deadline, execution)
                 now = chooser.clock()
             callee, target = choice
+            if run_seconds is not None:
+                deadline, run_seconds = min(now + run_seconds, effective_deadline()), None
             if execution is not None:
                 execution.assigned(callee.id)
             try:
@@ -131,6 +135,9 @@ async def enter_stream(
     deadline: float,
     *,
     sends_items: bool,
+    run_seconds: float | None = None,
+    execution: AssignmentObserver | None = None,
+    function: str | None = None,
 ) -> FunctionStream:
     """Begin a stream; try the next instance if the stream certainly did not begin.
 
@@ -143,15 +150,23 @@ async def enter_stream(
         begun: when the call began, in Trio's time.
         deadline: when the whole stream expires, in Trio's time.
         sends_items: whether the caller will send items to the function.
+        run_seconds: as for :func:`perform`.
+        execution: is notified of the instance that gets the stream; may be None.
+        function: the name of the function at the instance, if it is not that of ``call``.
     """
     attempts = 0
     while True:
         choice = chooser.pick(call)
         if choice is None:
-            choice = await wait_for_capacity(chooser, call, begun, deadline)
+            choice = await wait_for_capacity(chooser, call, begun, deadline, execution)
         callee, target = choice
+        if run_seconds is not None:
+            deadline = min(chooser.clock() + run_seconds, effective_deadline())
+            run_seconds = None
+        if execution is not None:
+            execution.assigned(callee.id)
         opening = target.open_stream(
-            call.function,
+            function or call.function,
             payload,
             timeout=deadline - chooser.clock(),
             is_cbor=is_cbor,

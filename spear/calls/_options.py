@@ -11,6 +11,8 @@ from spear._errors import InvalidArguments, LocalProtocolError
 from spear._hooks import is_plain_function
 from spear._limits import expect_timeout
 
+from ._retries import RetryPolicy
+
 if TYPE_CHECKING:
     from spear.channels import Metadata
 
@@ -25,8 +27,12 @@ class CallOptions:
     """A set of options of a call, besides its arguments.
 
     Attributes:
-        timeout: seconds for the call; by default those of the deployment. Pass ``math.inf`` to wait for
-            ever. A surrounding cancel scope with an earlier deadline takes precedence.
+        timeout: seconds for the call, time in the queue included; by default those of the deployment.
+            Pass ``math.inf`` to wait for ever. A surrounding cancel scope with an earlier deadline takes
+            precedence.
+        queue_timeout: seconds that the call may wait for a free slot. ``timeout`` then counts from the
+            moment at which the call gets its slot. By default ``timeout`` includes the wait.
+        retry: which failed calls are tried again; by default none. All attempts have one ``timeout``.
         metadata: a small map for the handler.
         key: an idempotency key, which must be the same each time the call is tried. Calls of a function
             with the same key, within ``dedup_seconds`` of each other, share one execution and its
@@ -45,6 +51,8 @@ class CallOptions:
     """
 
     timeout: float | None = None
+    queue_timeout: float | None = None
+    retry: RetryPolicy | None = None
     metadata: Metadata | None = None
     key: str | None = None
     key_seconds: float | None = None
@@ -54,7 +62,7 @@ class CallOptions:
     keywords: Mapping[str, object] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        for name in ("timeout", "key_seconds"):
+        for name in ("timeout", "queue_timeout", "key_seconds"):
             seconds = getattr(self, name)
             if seconds is not None:
                 expect_timeout(seconds, name)
@@ -65,6 +73,9 @@ class CallOptions:
         if not isinstance(keywords, Mapping) or not all(isinstance(each, str) for each in keywords):
             raise InvalidArguments(f"keywords must be a map with text keys, not {keywords!r:.60}")
         _expect_plain_function(self.on_progress)
+        retry: object = self.retry
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise InvalidArguments(f"retry must be a spear.RetryPolicy, not {retry!r:.60}")
         for name in ("key", "session"):
             value = getattr(self, name)
             if value is not None and (

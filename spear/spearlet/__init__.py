@@ -13,9 +13,12 @@ from ._deployments import Deployment as Deployment
 from ._execution_table import Executions as Executions
 from ._executions import Execution as Execution
 from ._executions import ExecutionStatus as ExecutionStatus
+from ._executions import as_completed as as_completed
 from ._functions import Function as Function
+from ._item_calls import MapItem as MapItem
 from ._log_feed import FollowedLines as FollowedLines
 from ._log_feed import InstanceLine as InstanceLine
+from ._map import MapResults as MapResults
 from ._programs import Target as Target
 from ._replicas import Replica as Replica
 from ._settings import DeploymentSettings as DeploymentSettings

@@ -40,19 +40,19 @@ class FunctionCounters:
         self.buckets = [0] * _BUCKETS
         self.failures: dict[str, int] = {}
 
-    def ended(self, seconds: float, failure: BaseException | None) -> None:
-        """Count a call; see :class:`spear.calls.CallTally`."""
+    def ended(self, seconds: float, failure: BaseException | None, calls: int = 1) -> None:
+        """Count a call, or several that took as long each; see :class:`spear.calls.CallTally`."""
         if failure is not None:
             kind = type(failure).__name__
-            self.failures[kind] = self.failures.get(kind, 0) + 1
+            self.failures[kind] = self.failures.get(kind, 0) + calls
             return
-        self.succeeded += 1
-        self.seconds += seconds
+        self.succeeded += calls
+        self.seconds += seconds * calls
         micros = int(seconds * 1e6)
         if micros > 3:
             shift = micros.bit_length() - 3
             micros = (shift << 2) + (micros >> shift)
-        self.buckets[micros if micros < _BUCKETS else -1] += 1
+        self.buckets[micros if micros < _BUCKETS else -1] += calls
 
     def snapshot(self) -> FunctionStatistics:
         """Return the present numbers."""

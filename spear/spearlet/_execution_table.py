@@ -18,6 +18,8 @@ from spear._limits import expect_whole
 from spear.calls import RETRY_SECONDS, expect_bytes
 from spear.channels import protected_class
 
+from ._forgotten import ForgottenFailures
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,10 +35,12 @@ class Executions:
 
     Attributes:
         argument_bytes: bytes of encoded arguments that unfinished executions hold.
+        forgotten: collects failures that the program did not ask for.
     """
 
     def __init__(self, limits: HostLimits) -> None:
         self.argument_bytes = 0
+        self.forgotten = ForgottenFailures()
         self._limits = limits
         self._by_id: dict[str, Execution] = {}  # in the order of their submission
         self._ended: deque[tuple[float, Execution]] = deque()  # (time of its end, execution)
@@ -131,6 +135,7 @@ class Executions:
         """Forget all ended executions, and later each other one when it ends: the spearlet has ended."""
         self._is_closed = True
         self._forget_old()
+        self.forgotten.close()
 
     def _forget_old(self) -> None:
         limits, ended = self._limits, self._ended
@@ -143,4 +148,5 @@ class Executions:
         ):
             execution = ended.popleft()[1]
             self._held_bytes -= execution._held_bytes
-            del self._by_id[execution.id]
+            del self._by_id[execution.id], execution
+        self.forgotten.report(trio.current_time())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
 
     from ._pool import ReplicaPool
-
-
-logger: Final = logging.getLogger("spear.spearlet")
 
 
 class ExecutionStatus(enum.Enum):
@@ -58,7 +55,8 @@ STATUS_MOVES: Final[dict[ExecutionStatus, frozenset[ExecutionStatus]]] = {
 class Execution(metaclass=NoPublicConstructor):
     """A submitted call. Made by :meth:`Function.submit`.
 
-    If it fails, and the program drops it without having asked for the failure, a warning is logged.
+    An execution can be awaited, like a call. If it fails, and the program drops it without having asked
+    for the failure, a warning is logged, one for all that were dropped lately.
 
     Attributes:
         id: a unique text that cannot be guessed.
@@ -72,7 +70,13 @@ class Execution(metaclass=NoPublicConstructor):
         result_bytes: size of its result, which is kept encoded.
     """
 
-    def __init__(self, deployment: str, function: str, argument_bytes: int) -> None:
+    def __init__(
+        self,
+        deployment: str,
+        function: str,
+        argument_bytes: int,
+        on_forgotten: Callable[[str, str], object],
+    ) -> None:
         self.id = token_hex(12)
         self.deployment = deployment
         self.function = function
@@ -81,6 +85,8 @@ class Execution(metaclass=NoPublicConstructor):
         self.execution_seconds: float | None = None
         self._failure: Exception | None = None
         self._traceback: TracebackType | None = None  # of a failure that is no SpearError
+        self._on_forgotten = on_forgotten  # see ForgottenFailures.add
+        self._watchers: list[Callable[[Execution], object]] = []  # called at its end
         self._is_news = False  # it has failed, and the program has not asked for the failure
         self.submitted = trio.current_time()
         self._ended: float | None = None
@@ -99,13 +105,13 @@ class Execution(metaclass=NoPublicConstructor):
 
     def __del__(self) -> None:
         if self._is_news:
-            logger.warning(
-                "execution %s of %s failed, and its result was never requested: %s [%s]",
-                self.id,
-                self.function,
-                self._failure,
-                getattr(self._failure, "code", "no code"),
-            )
+            code = getattr(self._failure, "code", "no code")
+            text = f"execution {self.id} of {self.function} failed: {self._failure} [{code}]"
+            self._on_forgotten(self.function, text)
+
+    def __await__(self) -> Generator[object, object, Result]:
+        """Wait as :meth:`result` does: ``await execution``."""
+        return self.result().__await__()
 
     @property
     def failure(self) -> Exception | None:
@@ -163,6 +169,8 @@ class Execution(metaclass=NoPublicConstructor):
         self._is_news = status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
         self._ended = trio.current_time()
         self._done.set()
+        for watcher in self._watchers:
+            watcher(self)
 
     is_accepted: Final = (
         True  # it gets its turn even if its deployment drains; see AssignmentObserver
@@ -217,3 +225,55 @@ async def run_execution(execution: Execution, work: Work) -> None:
             execution._end(ExecutionStatus.FAILED, as_failure(error))
         else:
             execution._end(ExecutionStatus.COMPLETED)
+
+
+@final
+@protected_class
+class CompletedExecutions:
+    """An asynchronous iterator over executions as they end. Made by :func:`as_completed`."""
+
+    def __init__(self, executions: Iterable[Execution]) -> None:
+        self._ended: deque[Execution] = deque()
+        self._left = 0
+        self._news = trio.Event()
+        for each in executions:
+            self._left += 1
+            if each._done.is_set():
+                self._ended.append(each)
+            else:
+                each._watchers.append(self._add)
+
+    def _add(self, execution: Execution) -> None:
+        self._ended.append(execution)
+        self._news.set()
+
+    def __aiter__(self) -> CompletedExecutions:
+        return self
+
+    async def __anext__(self) -> Execution:
+        """Wait for the next execution to end. A checkpoint. If cancelled, no execution is lost."""
+        await trio.lowlevel.checkpoint()
+        if not self._left:
+            raise StopAsyncIteration
+        while not self._ended:
+            self._news = trio.Event()
+            await self._news.wait()
+        self._left -= 1
+        return self._ended.popleft()
+
+
+def as_completed(executions: Iterable[Execution]) -> CompletedExecutions:
+    """Iterate over executions in the order in which they end.
+
+    ::
+
+        async for execution in spear.as_completed(executions):
+            print(await execution)
+
+    Executions that have failed are among them; awaiting them raises their failure. Leaving the loop
+    cancels none.
+
+    Args:
+        executions: from :meth:`Function.submit`.
+    """
+    return CompletedExecutions(executions)

@@ -7,13 +7,10 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
+import attrs
 import trio
 
-from spear._errors import (
-    ConfigurationError,
-    NotFound,
-    Rejected,
-)
+from spear._errors import ConfigurationError, NotFound, Overloaded, Rejected, SpearError
 from spear._limits import expect_timeout
 from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor
@@ -24,6 +21,7 @@ from spear.calls import (
     KeyedCall,
     Reports,
     Result,
+    RetryPolicy,
     decode_result_untrusted,
     effective_deadline,
     enter_stream,
@@ -38,6 +36,7 @@ from spear.wire import encode_call
 from ._answers import FunctionDescription, read_descriptions
 from ._bound import BoundCall
 from ._counters import FunctionCounters
+from ._map import ManyCalls
 from ._registry import logger
 from ._watched import WatchedCall
 
@@ -58,7 +57,7 @@ _NOBODY: Final = Instruments()
 
 @final
 @protected_class
-class Function(metaclass=NoPublicConstructor):
+class Function(ManyCalls, metaclass=NoPublicConstructor):
     """A function of a deployment. Call it like an async function: ``await shop.price("tea")``.
 
     Made by :meth:`Deployment.function` or by attribute access on a deployment.
@@ -101,9 +100,17 @@ class Function(metaclass=NoPublicConstructor):
         """Default timeout of a call, in seconds."""
         return self._pool.call_seconds if self._options.timeout is None else self._options.timeout
 
-    def _with(self, options: CallOptions, name: str, *, is_stream: bool) -> Function:
+    def _with(
+        self, options: CallOptions, name: str | None = None, *, is_stream: bool | None = None
+    ) -> Function:
+        """Return the function with other options; or another function of the deployment."""
         function: Function = Function._create(
-            name, self.deployment, self._pool, self._registry, options, is_stream=is_stream
+            self.name if name is None else name,
+            self.deployment,
+            self._pool,
+            self._registry,
+            options,
+            is_stream=self.is_stream if is_stream is None else is_stream,
         )
         return function
 
@@ -111,6 +118,8 @@ class Function(metaclass=NoPublicConstructor):
         self,
         *,
         timeout: float | None = None,
+        queue_timeout: float | None = None,
+        retry: RetryPolicy | None = None,
         metadata: Metadata | None = None,
         key: str | None = None,
         key_seconds: float | None = None,
@@ -127,6 +136,8 @@ class Function(metaclass=NoPublicConstructor):
         now = self._options
         options = CallOptions(
             timeout=now.timeout if timeout is None else timeout,
+            queue_timeout=now.queue_timeout if queue_timeout is None else queue_timeout,
+            retry=now.retry if retry is None else retry,
             metadata=now.metadata if metadata is None else metadata,
             key=now.key if key is None else key,
             key_seconds=now.key_seconds if key_seconds is None else key_seconds,
@@ -135,7 +146,7 @@ class Function(metaclass=NoPublicConstructor):
             on_progress=now.on_progress if on_progress is None else on_progress,
             keywords=now.keywords if keywords is None else keywords,
         )
-        return self._with(options, self.name, is_stream=self.is_stream)
+        return self._with(options)
 
     async def signature(self) -> str:
         """Return the signature as in the source: ``price(item: str) -> float``. A checkpoint.
@@ -261,9 +272,42 @@ class Function(metaclass=NoPublicConstructor):
         timeout: float | None,
         execution: AssignmentObserver | None = None,
     ) -> Coroutine[object, object, ExecutionResponse]:
+        if self._options.retry is not None:
+            return self._perform_with_retries(
+                self._options.retry, payload, is_cbor, timeout, execution
+            )
         if self._options.key is None:
             return self._perform(payload, is_cbor, timeout, execution)
         return self._perform_once(self._options.key, payload, is_cbor, timeout, execution)
+
+    async def _perform_with_retries(
+        self,
+        retry: RetryPolicy,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        execution: AssignmentObserver | None,
+    ) -> ExecutionResponse:
+        """Make a call up to ``retry.max_attempts`` times."""
+        pool, once = self._pool, self._with(attrs.evolve(self._options, retry=None))
+        seconds = self.timeout if timeout is None else timeout
+        deadline = pool.clock() + seconds + (self._options.queue_timeout or 0)
+        attempts = 0
+        pool.retries.earn()
+        while True:
+            left = min(seconds, deadline - pool.clock())
+            try:
+                return await once._request(payload, is_cbor, left, execution)
+            except SpearError as failure:
+                attempts += 1
+                if attempts >= retry.max_attempts or not retry.may_repeat(failure):
+                    raise
+                delay = retry.delay_seconds(attempts, pool.rng)
+                if isinstance(failure, Overloaded):
+                    delay = max(delay, failure.retry_after_seconds or 0)
+                if pool.clock() + delay >= deadline or not pool.retries.spend():
+                    raise
+            await trio.sleep(delay)
 
     async def _perform_once(
         self,
@@ -276,7 +320,8 @@ class Function(metaclass=NoPublicConstructor):
         """Wait for the outcome of the key, whose execution runs in another task."""
         pool, options = self._pool, self._options
         begun = pool.clock()
-        deadline = self._deadline(timeout, begun)
+        deadline, run_seconds = self._deadline(timeout, begun)
+        deadline += run_seconds or 0
         attributes: CallAttributes = self._attributes
         tally: CallTally = self._counters
         if self._instruments.watches_calls:
@@ -307,7 +352,7 @@ class Function(metaclass=NoPublicConstructor):
     ) -> Coroutine[object, object, ExecutionResponse]:
         on_progress = self._options.on_progress
         begun = self._pool.clock()
-        deadline = self._deadline(timeout, begun)
+        deadline, run_seconds = self._deadline(timeout, begun)
         attributes: CallAttributes = self._attributes
         tally: CallTally = self._counters
         if self._instruments.watches_calls:
@@ -316,7 +361,7 @@ class Function(metaclass=NoPublicConstructor):
         return perform(
             self._pool, attributes, payload, is_cbor, begun, deadline, tally,
             None if on_progress is None else Reports(on_progress),
-            execution,
+            execution, run_seconds,
         )  # fmt: skip
 
     def _watch(
@@ -332,15 +377,21 @@ class Function(metaclass=NoPublicConstructor):
             notify_all(logger, hooks, record)
         return WatchedCall(record, self._attributes, execution, self._counters, self._instruments)
 
-    def _deadline(self, timeout: float | None, now: float) -> float:
-        """Return a call's deadline in Trio's time; see :class:`CallOptions`."""
+    def _deadline(self, timeout: float | None, now: float) -> tuple[float, float | None]:
+        """Return a call's deadline in Trio's time, and the seconds that it may run if it waits apart.
+
+        See :class:`CallOptions`. If there are such seconds, the deadline is that of the wait for a slot.
+        """
+        options = self._options
         if timeout is None:
-            timeout = self._options.timeout
+            timeout = options.timeout
         if timeout is None:
             timeout = self._pool.call_seconds
         else:
             expect_timeout(timeout)
-        return min(now + timeout, effective_deadline())
+        if options.queue_timeout is None:
+            return min(now + timeout, effective_deadline()), None
+        return min(now + options.queue_timeout, effective_deadline()), timeout
 
     # -- streams ------------------------------------------------------------------------------
 
@@ -400,7 +451,7 @@ class Function(metaclass=NoPublicConstructor):
         sends_items: bool = False,
     ) -> AsyncIterator[FunctionStream]:
         begun = self._pool.clock()
-        deadline = self._deadline(timeout, begun)
+        deadline, run_seconds = self._deadline(timeout, begun)
         if deadline <= begun:  # an expired scope raises Cancelled here, not DeadlineExceeded later
             await trio.lowlevel.checkpoint()
         attributes: CallAttributes = self._attributes
@@ -415,7 +466,7 @@ class Function(metaclass=NoPublicConstructor):
             async with AsyncExitStack() as stack:
                 stream = await enter_stream(
                     stack, self._pool, attributes, payload, is_cbor, begun, deadline,
-                    sends_items=sends_items,
+                    sends_items=sends_items, run_seconds=run_seconds,
                 )  # fmt: skip
                 if watched is not None:
                     watched.assigned(stream.instance)

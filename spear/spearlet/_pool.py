@@ -22,7 +22,7 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
 from spear._errors import CallFailed, DeadlineExceeded, Overloaded, Rejected, WorkerDied
-from spear.calls import Candidate, Candidates, make_policy
+from spear.calls import Candidate, Candidates, RetryBudget, make_policy
 
 from ._autoscaler import Load
 from ._counters import FunctionCounters, FunctionStatistics
@@ -52,9 +52,11 @@ class ReplicaPool:
         keep_seconds: seconds that outcomes of calls with keys are kept.
         refused: calls that were refused because the queue was full.
         accepted: submitted calls that have not had their turn.
+        rng: the source of random choices.
         questions: health-check calls in flight; excluded from the load.
         stalls: the stalls of instances that waited for themselves.
         late: returns the error of a call whose deadline has passed; see :class:`Chooser`.
+        retries: the budget of retries, which all callers share.
         on_demand: called when a call has to wait; must neither block nor raise.
     """
 
@@ -66,7 +68,7 @@ class ReplicaPool:
         self.refused = 0
         self.on_demand: Callable[[], None] | None = None
         self._name = name
-        self._rng = rng
+        self.rng = rng
         self._members: dict[ServingReplica, Candidate] = {}
         self._replicas: dict[Candidate, ServingReplica] = {}  # the same pairs, reversed
         self._candidates = Candidates()
@@ -74,6 +76,7 @@ class ReplicaPool:
         self._waiting: deque[Task] = deque()  # tasks of queued calls that were not woken yet
         self._queued = 0  # queued calls
         self._pace = Pace()
+        self.retries = RetryBudget()
         self.stalls = Stalls(self.clock)
         self.late = self.stalls.late
         self.accepted = 0
@@ -87,7 +90,7 @@ class ReplicaPool:
 
     def configure(self, settings: DeploymentSettings, policy: ChoicePolicy | None = None) -> None:
         """Use other settings from now on; ``policy`` is their policy, if it has been made already."""
-        self._policy = policy or make_policy(settings.policy, self._rng)
+        self._policy = policy or make_policy(settings.policy, self.rng)
         self._most = settings.concurrency
         self._candidates.set_limit(settings.concurrency)
         for replica in self._members:
@@ -102,6 +105,11 @@ class ReplicaPool:
     def ready(self) -> tuple[Replica, ...]:
         """The replicas that take calls now."""
         return tuple(self._replicas[each] for each in self._candidates.all if each.max_calls)
+
+    @property
+    def capacity(self) -> int:
+        """Calls that the replicas take at a time."""
+        return self._candidates.capacity
 
     def add(self, replica: ServingReplica) -> None:
         """Give calls to a replica from now on."""

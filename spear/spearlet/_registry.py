@@ -70,7 +70,9 @@ class DeploymentRegistry:
             raise SpearError("this spearlet has ended")
         pool.expect_open()
         self.executions._expect_capacity(argument_bytes)
-        execution: Execution = Execution._create(deployment, function, argument_bytes)
+        execution: Execution = Execution._create(
+            deployment, function, argument_bytes, self.executions.forgotten.add
+        )
         # Raises RuntimeError if an error has ended the spearlet's nursery, before anything is counted.
         self._nursery.start_soon(
             self._execute, execution, work, on_end, name=f"execution of {function}"

@@ -45,7 +45,7 @@ def test_every_status_can_be_reached_and_is_in_the_table() -> None:
 async def test_each_move_is_allowed_or_changes_nothing(
     here: ExecutionStatus, there: ExecutionStatus
 ) -> None:
-    execution: Execution = Execution._create("1", "d", "f")
+    execution: Execution = Execution._create("d", "f", 0, lambda *_: None)
     for step in ways()[here]:
         execution._move(step)
     if there in STATUS_MOVES[here]:
@@ -118,10 +118,57 @@ async def test_a_failure_that_nobody_asks_about_is_logged(
     gc.collect()
     warnings = [each.getMessage() for each in caplog.records if each.name == "spear.spearlet"]
     said = (
-        f"execution {name} of boom failed, and its result was never requested: "
-        "KeyError: 'nothing there' [function_raised]"
+        f"execution {name} of boom failed: KeyError: 'nothing there' [function_raised], "
+        "and its result was never requested"
     )
     assert warnings == ([] if asks else [said])
+
+
+async def test_many_failures_that_nobody_asks_about_are_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with deployed(Probe().agent) as deployment:
+        for number in range(50):
+            (deployment.boom if number % 10 else deployment.add).submit(*["x"] * (not number % 10))
+        await deployment.echo(1)
+        while deployment.statistics().functions["boom"].calls < 45:
+            await trio.lowlevel.checkpoint()
+    gc.collect()
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "spear.spearlet"]
+    assert line.startswith(
+        "50 executions failed, and their results were never requested (boom: 45, add: 5); "
+        "the last one: execution "
+    )
+
+
+async def test_an_execution_can_be_awaited() -> None:
+    async with deployed(Probe().agent) as deployment:
+        assert await deployment.echo.submit("tea") == "tea"
+        with pytest.raises(FunctionRaised, match="nothing there"):
+            await deployment.boom.submit()
+
+
+async def test_executions_come_in_the_order_in_which_they_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = spear.Agent()
+
+    @app.function
+    async def rest(seconds: float) -> float:
+        await trio.sleep(seconds)
+        return seconds
+
+    async with deployed(app) as deployment:
+        executions = [deployment.rest.submit(each) for each in (3, 1, 5, 2, 4)]
+        await executions[1]
+        ended = [await each async for each in spear.as_completed(executions)]
+        assert ended == [1, 2, 3, 4, 5]
+        assert [each async for each in spear.as_completed(executions)] == executions
+        assert [each async for each in spear.as_completed(())] == []
+        waiting = spear.as_completed([deployment.rest.submit(9)])
+        with trio.move_on_after(1):
+            await anext(waiting)
+        assert await (await anext(waiting)) == 9
 
 
 async def test_one_whose_arguments_do_not_fit() -> None:

@@ -1,0 +1,258 @@
+"""Many calls of one function in one call: the function ``spear.batch``, which no agent announces.
+
+A host uses it for calls so short that the cost of a call would be larger. The arguments are the name of
+the function, the seconds that each of its calls may take, whether an item is a list of arguments (or else
+one argument), and the items. The result is a stream of ``[microseconds, results, failures]``: how long
+the next calls took together, their results in order, and for each failed one, whose result is null, its
+index among them and the fields of its ERROR frame: ``[index, flags, a, b, head]``. The calls run one
+after the other. Outcomes are sent at least every FLUSH_SECONDS, so that a host that loses this process
+has them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Coroutine, Mapping
+from math import inf
+from types import MethodType
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trio
+from trio.lowlevel import disable_ki_protection
+
+from spear._errors import (
+    DeadlineExceeded,
+    FunctionRaised,
+    InvalidArguments,
+    LocalProtocolError,
+    NotFound,
+    Rejected,
+)
+from spear._segments import Segment
+from spear._sendable import CannotSend
+from spear._signatures import BATCH
+from spear._util import did_you_mean
+from spear.channels import protected_class
+from spear.wire import NONE, encode_failure, encode_sendable
+
+from ._arguments import decode_arguments_untrusted
+from ._context import current
+from ._encoding import encode_outcome
+from ._failures import about_call
+from ._functions import AsyncFunction, PlainFunction, RegisteredFunction
+
+if TYPE_CHECKING:
+    from spear.channels import InboundCall
+    from spear.wire import Payload
+
+    from ._service import AgentService
+
+FLUSH_SECONDS: Final = 0.02
+"""Seconds after which outcomes are sent although the batch has not ended."""
+
+SLACK_SECONDS: Final = 0.01
+"""Seconds that a call of a batch may have beyond its timeout."""
+
+MAX_ITEM_BYTES: Final = 1 << 20
+"""Bytes above which the outcomes of several calls are sent as several items."""
+
+Failure: TypeAlias = list[object]
+"""``[index, flags, a, b, head]``"""
+
+
+@final
+@protected_class
+class BatchFunction(RegisteredFunction):
+    """The function ``spear.batch``.
+
+    Args:
+        by_name: all functions of the agent.
+    """
+
+    __slots__ = ("_by_name",)
+
+    def __init__(self, by_name: Mapping[str, RegisteredFunction]) -> None:
+        super().__init__(BATCH, MethodType(type(self).run, self))
+        self._by_name = by_name
+
+    async def run(self, call: InboundCall, service: AgentService) -> tuple[Payload, bool]:
+        """Run the calls of a batch, and send their outcomes."""
+        function, seconds, calls = self._read_untrusted(call)
+        function.calls += len(calls)
+        await _Batch(function, seconds, call, service).run(calls)
+        return NONE, True
+
+    def _read_untrusted(
+        self, call: InboundCall
+    ) -> tuple[AsyncFunction | PlainFunction, float, deque[list[object]]]:
+        """Return the function, the seconds for each call, and the positional arguments of each."""
+        try:
+            arguments, _ = decode_arguments_untrusted(call.payload, call.is_cbor)
+            match arguments:
+                case [str() as name, int() | float() as seconds, True, list() as items]:
+                    if not all(type(each) is list for each in items):
+                        raise ValueError("an item is not a list of arguments")
+                    calls = deque(items)
+                case [str() as name, int() | float() as seconds, False, list() as items]:
+                    calls = deque([each] for each in items)
+                case _:
+                    raise ValueError("not a name, seconds, whether to unpack, and a list of items")
+        except ValueError as error:
+            raise about_call(InvalidArguments(f"{BATCH}(): {error}")) from error
+        found = self._by_name.get(name)
+        if found is None:
+            hint = did_you_mean(name, self._by_name)
+            raise about_call(NotFound(f"there is no function {name[:100]!r} here{hint}"))
+        if found.takes_items or not (
+            isinstance(found, AsyncFunction) or type(found) is PlainFunction
+        ):
+            message = f"{name}() cannot run in a batch: call it alone"
+            raise about_call(Rejected(message, code="not_in_batch"))
+        return found, seconds, calls
+
+
+@final
+@protected_class
+class _Batch:
+    """The calls of one batch, and their outcomes."""
+
+    def __init__(
+        self,
+        function: AsyncFunction | PlainFunction,
+        seconds: float,
+        call: InboundCall,
+        service: AgentService,
+    ) -> None:
+        self._function = function
+        self._seconds = seconds
+        self._call = call
+        self._service = service
+        self._clock = service.clock.current_time
+        self._results: list[object] = []  # not yet sent, as are the failures
+        self._failures: list[Failure] = []
+        self._since = self._clock()
+
+    async def run(self, calls: deque[list[object]]) -> None:
+        """Run the calls, and send their outcomes."""
+        while calls:
+            if isinstance(self._function, AsyncFunction):
+                await self._run_async(self._function, calls)
+            else:
+                await self._run_plain(self._function, calls)
+            if not calls or self._clock() - self._since > FLUSH_SECONDS:
+                micros = int((self._clock() - self._since) * 1e6)
+                results, failures = self._results, self._failures
+                self._results, self._failures = [], []
+                await self._send(micros, results, failures)
+                self._since = self._clock()  # the wait for the host's window does not count
+
+    def _begin(self) -> None:
+        """Make the next call the current one, with a deadline of its own."""
+        deadline = self._clock() + self._seconds
+        current.set((self._call, self._function.name, deadline, self._service, None))
+
+    async def _run_async(self, function: AsyncFunction, calls: deque[list[object]]) -> None:
+        """Run calls until it is time to send outcomes, or until one is late."""
+        end = self._clock() + FLUSH_SECONDS
+        with trio.CancelScope() as scope:
+            while calls and self._clock() < end:
+                # Moving the deadline for every call would take as long as a short call.
+                now = self._clock()
+                if now + self._seconds > scope.deadline or scope.deadline == inf:
+                    scope.deadline = now + self._seconds + SLACK_SECONDS
+                await self._run_one(function, calls.popleft())
+        if scope.cancelled_caught:
+            late = DeadlineExceeded.of_call(function.name, self._seconds, "yes")
+            self._fail(about_call(late), len(self._results))
+            self._results.append(None)
+
+    @disable_ki_protection  # it runs the user's code
+    async def _run_one(self, function: AsyncFunction, arguments: list[object]) -> None:
+        self._begin()
+        try:
+            function.convert((arguments, {}))
+            result: object = await function.function(*arguments)
+        except BaseException as error:
+            self._fail(error, len(self._results))
+            result = None
+        self._results.append(result)
+
+    @disable_ki_protection  # likewise
+    async def _within(self, awaitable: Awaitable[object]) -> object:
+        with trio.move_on_after(self._seconds):
+            return await awaitable
+        raise about_call(DeadlineExceeded.of_call(self._function.name, self._seconds, "yes"))
+
+    async def _run_plain(self, function: PlainFunction, calls: deque[list[object]]) -> None:
+        if self._service.runs_inline:
+            self._run_some(function, calls)
+        else:
+            await self._service.in_thread(self._call, self._run_some, function, calls)
+        for at, result in enumerate(self._results):
+            if isinstance(result, Coroutine):  # of a wrapper of an `async def`
+                try:
+                    self._results[at] = await self._within(result)
+                except BaseException as error:
+                    self._fail(error, at)
+                    self._results[at] = None
+
+    def _run_some(self, function: PlainFunction, calls: deque[list[object]]) -> None:
+        """Run calls until it is time to send outcomes, in a thread."""
+        end = self._clock() + FLUSH_SECONDS
+        while calls and self._call.cancelled is None and self._clock() < end:
+            arguments = calls.popleft()
+            self._begin()
+            try:
+                function.convert((arguments, {}))
+                result = function.call(arguments, {})
+            except BaseException as error:
+                self._fail(error, len(self._results))
+                result = None
+            self._results.append(result)
+
+    def _fail(self, error: BaseException, at: int) -> None:
+        """Note the failure of a call, which has no result."""
+        self._function.failed += 1
+        failure = self._service.failure_of(error)
+        most = self._call.channel.limits.error_message_bytes
+        self._failures.append([at, *encode_failure(failure, most)])
+
+    # -- sending --------------------------------------------------------------------------------------
+
+    async def _send(self, micros: int, results: list[object], failures: list[Failure]) -> None:
+        """Send outcomes as one item, or as several if they are large."""
+        try:
+            payload, _ = encode_sendable([micros, results, failures])
+        except CannotSend:
+            self._failures = failures
+            results = [self._as_sendable(at, each) for at, each in enumerate(results)]
+            self._failures = []
+            payload, _ = encode_sendable([micros, results, failures])
+        if len(payload) > MAX_ITEM_BYTES and len(results) > 1:
+            half = len(results) // 2
+            first = [each for each in failures if each[0] < half]  # type: ignore[operator]  # a number
+            second = [[each[0] - half, *each[1:]] for each in failures if each not in first]  # type: ignore[operator]
+            await self._send(micros, results[:half], first)
+            await self._send(0, results[half:], second)
+            return
+        try:
+            await self._call.send(payload, is_cbor=True)
+        except LocalProtocolError as error:
+            if error.code != "payload_too_large" or failures:
+                raise
+            self._fail(error, 0)
+            failures, self._failures = self._failures, []
+            await self._send(micros, [None], failures)
+
+    def _as_sendable(self, at: int, result: object) -> object:
+        """Return a result that can be sent; note the failure of a call whose result cannot."""
+        if isinstance(result, Segment):
+            return result.as_bytes()
+        if isinstance(result, memoryview):
+            return bytes(result)
+        try:
+            encode_outcome(self._function.name, result, "returned")
+        except FunctionRaised as error:
+            self._fail(error, at)
+            return None
+        return result

@@ -1,0 +1,254 @@
+"""The methods of a function that call it for many items.
+
+``spear.calls.Mapper`` pulls the items and keeps their order; ``_item_calls`` makes the calls.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import (
+    TYPE_CHECKING,
+    Generic,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    final,
+    overload,
+)
+
+import trio
+
+from spear._errors import (
+    ConfigurationError,
+    InvalidArguments,
+)
+from spear._limits import expect_whole
+from spear.calls import Mapper, open_source
+from spear.channels import open_private_nursery, protected_block, protected_class
+
+from ._item_calls import ItemCalls, MapItem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from spear.calls import AnyIterable, Result, RetryPolicy
+
+    from ._functions import Function
+
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S", bound="Iterable[object]")
+
+OnError: TypeAlias = Literal["raise", "keep"]
+"""What a map does with failures: raise the first one, or keep each in its item."""
+
+
+class _Outcomes(Protocol):
+    """What :class:`MapResults` needs of a mapper."""
+
+    async def take(self) -> object: ...
+
+    def stop(self) -> None: ...
+
+
+@final
+@protected_class
+class MapResults(Generic[R]):
+    """The outcomes of a map, as an asynchronous iterator. Made by :meth:`Function.map`."""
+
+    def __init__(self, mapper: _Outcomes, *, keeps_items: bool) -> None:
+        self._mapper = mapper
+        self._keeps_items = keeps_items
+
+    def __aiter__(self) -> MapResults[R]:
+        return self
+
+    async def __anext__(self) -> R:
+        outcome = await self._mapper.take()
+        if type(outcome) is MapItem and not self._keeps_items and outcome.error is not None:
+            self._mapper.stop()
+            raise outcome.error
+        return cast("R", outcome)
+
+
+Opened: TypeAlias = (
+    "AbstractAsyncContextManager[MapResults[Result]]"
+    " | AbstractAsyncContextManager[MapResults[MapItem[T]]]"
+)
+
+
+class ManyCalls:
+    """The methods of :class:`Function` that call the function for many items."""
+
+    @overload
+    def map(
+        self,
+        items: AnyIterable[object],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["raise"] = "raise",
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> AbstractAsyncContextManager[MapResults[Result]]: ...
+
+    @overload
+    def map(
+        self,
+        items: AnyIterable[T],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["keep"],
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> AbstractAsyncContextManager[MapResults[MapItem[T]]]: ...
+
+    def map(
+        self,
+        items: AnyIterable[T],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Opened[T]:
+        """Call the function once for each item, as ``f(item)``, and iterate over the results.
+
+        ::
+
+            async with summarise.map(paths) as summaries:
+                async for summary in summaries:
+                    print(summary)
+
+        Calls run at a time as there are slots, or ``limit``. Items are pulled when calls can begin, and
+        no further while results are not taken. A call waits for a slot as long as it takes. Short calls
+        travel together, about 5 ms of work in one message; each item has its own result and failure.
+        Leaving the block cancels the calls that have not ended.
+
+        Args:
+            items: any iterable, or asynchronous iterable.
+            limit: the most calls, or batches of short ones, at a time.
+            ordered: whether results come in the order of the items; otherwise as the calls end.
+            on_error: with "raise", results are the function's, and the first failure is raised in its
+                turn; no further items are begun then. With "keep", results are :class:`MapItem` objects.
+            timeout: seconds for each call, from its start; see :class:`CallOptions`.
+            retry: which failed calls are tried again.
+
+        Raises:
+            InvalidArguments: an argument cannot be used.
+            ConfigurationError: the function has a key, which would make one call of all.
+            Rejected: the function gives a stream.
+        """
+        opened = _open_map(
+            self, items, unpack=False, limit=limit, ordered=ordered, on_error=on_error,
+            timeout=timeout, retry=retry,
+        )  # fmt: skip
+        return cast("Opened[T]", opened)
+
+    @overload
+    def starmap(
+        self,
+        items: AnyIterable[Iterable[object]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["raise"] = "raise",
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> AbstractAsyncContextManager[MapResults[Result]]: ...
+
+    @overload
+    def starmap(
+        self,
+        items: AnyIterable[S],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["keep"],
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> AbstractAsyncContextManager[MapResults[MapItem[S]]]: ...
+
+    def starmap(
+        self,
+        items: AnyIterable[S],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Opened[S]:
+        """Call the function once for each item, as ``f(*item)``; otherwise as :meth:`map`."""
+        opened = _open_map(
+            self, items, unpack=True, limit=limit, ordered=ordered, on_error=on_error,
+            timeout=timeout, retry=retry,
+        )  # fmt: skip
+        return cast("Opened[S]", opened)
+
+    async def for_each(
+        self,
+        items: AnyIterable[T],
+        *,
+        limit: int | None = None,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> list[MapItem[T]]:
+        """Call the function for each item as :meth:`map`, and discard the results. A checkpoint.
+
+        If cancelled, the calls that have not ended are cancelled.
+
+        Returns:
+            The items that failed, if ``on_error`` is "keep"; else an empty list.
+        """
+        mapping = _open_map(
+            self, items, unpack=False, limit=limit, ordered=False, on_error=on_error,
+            timeout=timeout, retry=retry,
+        )  # fmt: skip
+        async with mapping as outcomes:
+            return [
+                outcome
+                async for outcome in outcomes
+                if isinstance(outcome, MapItem) and outcome.error is not None
+            ]
+
+
+@protected_block
+async def _open_map(
+    calls: ManyCalls,
+    items: AnyIterable[T],
+    *,
+    unpack: bool,
+    limit: int | None,
+    ordered: bool,
+    on_error: OnError,
+    timeout: float | None,
+    retry: RetryPolicy | None,
+) -> AsyncIterator[MapResults[Result] | MapResults[MapItem[T]]]:
+    function = cast("Function", calls)
+    function._expect_stream(False)
+    if limit is not None:
+        expect_whole("limit", limit, 1)
+    if on_error not in ("raise", "keep"):
+        raise InvalidArguments(f'on_error must be "raise" or "keep", not {on_error!r:.60}')
+    if function._options.key is not None:
+        raise ConfigurationError("a key makes all calls one: map the function without its key")
+    keeps_items = on_error == "keep"
+    function = function.options(timeout=timeout, queue_timeout=inf, retry=retry)
+    runner: ItemCalls[T] = ItemCalls(function, limit, unpack=unpack, keeps_items=keeps_items)
+    await trio.lowlevel.checkpoint()
+    async with open_private_nursery() as nursery:
+        source = open_source(items, nursery)
+        mapper = Mapper(source, runner.run, runner.limit, runner.batch_size, ordered=ordered)
+        runner.on_assigned = mapper.look_again
+        nursery.start_soon(mapper.run)
+        try:
+            yield MapResults(mapper, keeps_items=keeps_items)
+        finally:
+            nursery.cancel_scope.cancel()

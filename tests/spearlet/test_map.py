@@ -1,0 +1,525 @@
+"""Calls of a function for many items, alone and in batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+import spear
+from spear import (
+    ConfigurationError,
+    DeadlineExceeded,
+    DeploymentSettings,
+    FunctionRaised,
+    InvalidArguments,
+    MapItem,
+    Rejected,
+    RemoteProtocolError,
+    RetryPolicy,
+    WorkerDied,
+    open_spearlet,
+)
+from spear.runtimes import MemorySettings
+from spear.testing import Functions
+from spear.wire import encode_result
+
+from .helpers import Probe, deployed
+from .test_functions import Foreign
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from spear.calls import Result
+    from spear.channels import InboundCall
+    from spear.spearlet import Function, MapResults
+    from spear.telemetry import CallRecord
+
+EVERY_SEVENTH = 7
+
+
+@pytest.fixture(params=["alone", "in batches"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether items travel alone, or in batches that double from one to the next."""
+    seconds = 0.0 if request.param == "alone" else 1e9
+    monkeypatch.setattr("spear.spearlet._item_calls.BATCH_SECONDS", seconds)
+    return str(request.param)
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let items travel in batches that double from one to the next."""
+    monkeypatch.setattr("spear.spearlet._item_calls.BATCH_SECONDS", 1e9)
+
+
+def counter() -> spear.Agent:
+    """An agent with functions of one number, each of which refuses every seventh one."""
+    app = spear.Agent("counter", concurrency=4)
+
+    def count(number: int) -> int:
+        if number % EVERY_SEVENTH == 0:
+            raise ConnectionError(f"{number} is busy")
+        return 2 * number
+
+    async def count_async(number: int) -> int:
+        await trio.lowlevel.checkpoint()
+        return count(number)
+
+    def count_by_wrapper(number: int) -> object:
+        return count_async(number)
+
+    for function in count, count_async, count_by_wrapper:
+        app.function(function)
+    return app
+
+
+NAMES = ["count", "count_async", "count_by_wrapper"]
+
+
+async def collect(function: Function, items: object, **options: object) -> list[MapItem[object]]:
+    mapping = function.map(items, on_error="keep", **options)  # type: ignore[call-overload]
+    async with mapping as outcomes:
+        return [outcome async for outcome in outcomes]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_each_item_has_its_own_result_or_failure(size: str, name: str) -> None:
+    async with deployed(counter(), replicas=2) as deployment:
+        outcomes = await collect(deployment.function(name), range(100))
+        assert [each.index for each in outcomes] == list(range(100))
+        assert [each.argument for each in outcomes] == list(range(100))
+        for each in outcomes:
+            assert each.attempts == 1
+            assert each.instance is not None
+            if each.index % EVERY_SEVENTH == 0:
+                assert isinstance(each.error, FunctionRaised)
+                assert each.error.type_name == "ConnectionError"
+                assert each.error.remote_message == f"{each.index} is busy"
+                assert each.result is None
+            else:
+                assert (each.result, each.error) == (2 * each.index, None)
+        statistics = deployment.statistics().functions[name]
+        assert statistics.calls == 100
+        assert statistics.failures == {"FunctionRaised": 15}
+        assert statistics.latency.count == 85
+
+
+async def test_results_are_plain_and_in_order(size: str) -> None:
+    async with (
+        deployed(Probe().agent) as deployment,
+        deployment.echo.map(["tea", None, 3.5, [1, {"a": b"b"}], *range(50)]) as results,
+    ):
+        assert [each async for each in results] == ["tea", None, 3.5, [1, {"a": b"b"}], *range(50)]
+
+
+async def test_results_can_come_as_the_calls_end() -> None:
+    async with deployed(Probe().agent) as deployment:
+        outcomes = await collect(deployment.echo, range(200), ordered=False)
+    assert sorted(each.index for each in outcomes) == list(range(200))
+    assert all(each.result == each.argument == each.index for each in outcomes)
+
+
+async def test_the_first_failure_is_raised_in_its_turn_and_no_item_is_begun_after_it(
+    size: str,
+) -> None:
+    pulled: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(1, 10_000):
+            pulled.append(number)
+            yield number
+
+    taken: list[object] = []
+
+    async def take(results: MapResults[Result]) -> None:
+        async for each in results:
+            taken.append(each)  # noqa: PERF401  # some are taken before the failure
+
+    async with deployed(counter()) as deployment, deployment.count.map(numbers()) as results:
+        with pytest.raises(FunctionRaised, match="7 is busy"):
+            await take(results)
+        assert taken == [2, 4, 6, 8, 10, 12]
+        await trio.testing.wait_all_tasks_blocked()
+        before = len(pulled)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(pulled) == before < 1000
+
+
+async def test_starmap_gives_each_item_as_arguments(size: str) -> None:
+    pairs = [(number, 10 * number) for number in range(30)]
+    async with deployed(Probe().agent) as deployment, deployment.add.starmap(pairs) as sums:
+        assert [each async for each in sums] == [11 * number for number in range(30)]
+
+
+async def test_for_each_returns_what_failed(size: str) -> None:
+    async with deployed(counter()) as deployment:
+        failed = await deployment.count.for_each(range(30), on_error="keep")
+        assert sorted(each.argument for each in failed) == [0, 7, 14, 21, 28]
+        assert await deployment.count.for_each(range(1, 7)) == []
+        with pytest.raises(FunctionRaised, match="14 is busy"):
+            await deployment.count.for_each(range(8, 20))
+
+
+async def test_asynchronous_items_are_pulled_as_they_come(size: str) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(20):
+            await trio.lowlevel.checkpoint()
+            yield number
+
+    async with deployed(Probe().agent) as deployment:
+        outcomes = await collect(deployment.echo, numbers())
+    assert [each.result for each in outcomes] == list(range(20))
+
+
+# -- time and capacity ------------------------------------------------------------------------
+
+
+async def test_a_full_queue_makes_a_map_wait_and_never_fails_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = spear.Agent("slow")
+
+    @app.function
+    async def rest(number: int) -> int:
+        await trio.sleep(10)
+        return number
+
+    async with open_spearlet() as spearlet:
+        settings = DeploymentSettings(queue=0, concurrency=1)
+        deployment = await spearlet.deploy(app, settings=settings)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(deployment.rest.for_each, range(5))
+
+
+async def test_the_timeout_of_an_item_counts_from_its_start(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app = spear.Agent("slow", concurrency=1)
+
+    @app.function
+    async def rest(seconds: float) -> float:
+        await trio.sleep(seconds)
+        return spear.context().remaining_seconds()
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.rest, [6, 6, 60, 6, 6], timeout=10)
+    assert [each.result for each in outcomes if each.error is None] == pytest.approx([4] * 4)
+    assert isinstance(outcomes[2].error, DeadlineExceeded)
+    assert outcomes[2].error.delivered != "no"
+
+
+async def test_a_late_item_of_a_batch_is_the_only_one_that_fails(
+    batches: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = spear.Agent("slow", concurrency=1)
+
+    @app.function
+    async def rest(seconds: float) -> float:
+        await trio.sleep(seconds)
+        return spear.context().remaining_seconds()
+
+    async with deployed(app) as deployment:
+        seconds = [1.0] * 20 + [600.0] + [1.0] * 20
+        outcomes = await collect(deployment.rest, seconds, timeout=10)
+    late = outcomes.pop(20)
+    assert isinstance(late.error, DeadlineExceeded)
+    assert late.error.delivered == "yes"
+    assert [each.result for each in outcomes] == pytest.approx([9] * 40)
+
+
+async def test_leaving_the_block_cancels_the_calls_that_run() -> None:
+    probe = Probe()
+    async with deployed(probe.agent) as deployment:
+        waiting = deployment.function("wait").starmap([()] * 3)
+        async with waiting:
+            await probe.begun.wait()
+        await probe.cancelled.wait()
+        assert deployment.statistics().calls_in_flight == 0
+
+
+async def test_a_map_uses_replicas_that_come_later(autojump_clock: trio.testing.MockClock) -> None:
+    app = spear.Agent("meeting", concurrency=1)
+    here, full = 0, trio.Event()
+
+    @app.function
+    async def meet(number: int) -> int:
+        nonlocal here
+        here += 1
+        if here == 3:
+            full.set()
+        await full.wait()
+        return number
+
+    async with open_spearlet() as spearlet:
+        shared = MemorySettings(agent=app, shares_process=True)
+        scale = spear.Scale(min=0, max=3)
+        deployment = await spearlet.deploy(shared, replicas=scale)
+        outcomes = await collect(deployment.meet, range(3))
+    assert [each.result for each in outcomes] == [0, 1, 2]
+
+
+# -- values -----------------------------------------------------------------------------------
+
+
+async def test_an_item_that_cannot_be_sent_fails_alone(size: str) -> None:
+    items: list[object] = [*range(10), object(), *range(10)]
+    async with deployed(Probe().agent) as deployment:
+        outcomes = await collect(deployment.echo, items)
+    wrong = outcomes.pop(10)
+    assert isinstance(wrong.error, InvalidArguments)
+    assert (wrong.error.code, wrong.attempts) == ("argument_not_sendable", 0)
+    assert [each.result for each in outcomes] == [*range(10), *range(10)]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_result_that_cannot_be_sent_fails_alone(size: str, is_async: bool) -> None:
+    app = spear.Agent()
+
+    def find(number: int) -> object:
+        return {"view": memoryview(b"12"), 7: object(), 9: "\ud800"}.get(number, number)
+
+    async def find_async(number: int) -> object:
+        return find(number)
+
+    app.function(find_async if is_async else find, name="find")  # type: ignore[call-overload]
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.find, range(20))
+    for number in 7, 9:
+        assert isinstance(outcomes[number].error, FunctionRaised)
+        assert "which cannot be sent" in str(outcomes[number].error)
+    rest = [each for each in outcomes if each.index not in (7, 9)]
+    assert [each.result for each in rest] == [each.index for each in rest]
+
+
+async def test_buffers_arrive_as_bytes(size: str) -> None:
+    app = spear.Agent()
+
+    @app.function
+    def cut(data: bytes) -> memoryview:
+        return memoryview(data)[:1]
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.cut, [bytes([each]) * 3 for each in range(20)])
+    assert [each.result for each in outcomes] == [bytes([each]) for each in range(20)]
+
+
+async def test_large_results_of_a_batch_are_sent_in_parts(batches: None) -> None:
+    app = spear.Agent()
+
+    @app.function
+    def fill(size: int) -> bytes:
+        return bytes(size)
+
+    async with deployed(app) as deployment:
+        sizes = [1, 2, 400_000, 3, 2_000_000, *[300_000] * 10, 5]
+        outcomes = await collect(deployment.fill, sizes, limit=1)
+    assert [len(each.result) for each in outcomes] == sizes  # type: ignore[arg-type]
+
+
+async def test_wrong_arguments_fail_alone(size: str) -> None:
+    async with deployed(counter()) as deployment:
+        items: list[object] = [1, 2, 3, 4, "five", 6]
+        outcomes = await collect(deployment.count_async, items)
+    error = outcomes[4].error
+    assert isinstance(error, InvalidArguments)
+    assert (error.code, error.parameter) == ("argument_type", "number")
+    assert [each.result for each in outcomes if each.error is None] == [2, 4, 6, 8, 12]
+
+
+# -- the function's side ----------------------------------------------------------------------
+
+
+async def test_the_context_of_an_item_is_its_own(batches: None) -> None:
+    app = spear.Agent()
+
+    @app.function
+    def look(number: int) -> list[object]:
+        here = spear.context()
+        return [here.function, 0 < here.remaining_seconds() <= 60, here.is_cancelled, here.caller]
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.look, range(20))
+    assert [each.result for each in outcomes] == [["look", True, False, "host"]] * 20
+
+
+@pytest.mark.parametrize("name", ["count", "count_async"])
+async def test_instruments_see_every_call(batches: None, name: str) -> None:
+    records: list[CallRecord] = []
+    async with open_spearlet(on_call=records.append) as spearlet:
+        deployment = await spearlet.deploy(counter())
+        await deployment.function(name).for_each(range(1, 50), on_error="keep")
+    assert len(records) == 49
+    assert sum(each.failure is not None for each in records) == 7
+
+
+async def test_an_agent_without_batches_gets_one_call_for_each_item(batches: None) -> None:
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(Foreign())
+        outcomes = await collect(deployment.price, range(30))
+    assert {each.result for each in outcomes} == {b"3.5"}
+
+
+async def test_a_function_that_takes_items_gets_one_call_for_each_item(batches: None) -> None:
+    app = spear.Agent()
+
+    @app.function
+    async def total(start: int, more: spear.Items[int]) -> int:
+        return start + sum([each async for each in more])
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.total, range(30))
+    assert [each.result for each in outcomes] == list(range(30))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        17,
+        [1, []],
+        [1, [], []],
+        [-1, [1], []],
+        [1, list(range(100)), []],
+        [1, [None], [[0, 1, 2, 3]]],
+        [1, [None], [[1, 0, 2, 0, {}]]],
+        [1, [None], [[0, 0, 2, 0, None]]],
+        [True, [1], []],
+    ],
+    ids=lambda each: repr(each)[:30],
+)
+async def test_what_is_no_outcome_of_a_batch_fails_its_items(batches: None, junk: object) -> None:
+    class Liar(Foreign):
+        def __init__(self) -> None:
+            super().__init__()
+            self.service = Functions({"price": self.price, "spear.batch": self.lie})
+
+        async def lie(self, call: InboundCall) -> bytes:
+            payload, is_cbor = encode_result(junk)
+            await call.send(payload, is_cbor=is_cbor)
+            return b""
+
+    async with open_spearlet() as spearlet:
+        deployment = await spearlet.deploy(Liar())
+        outcomes = await collect(deployment.price, range(30), limit=1)
+    failed = [each for each in outcomes if each.error is not None]
+    assert len(failed) == 28  # in pairs, all but the first item and the last one
+    assert all(isinstance(each.error, RemoteProtocolError) for each in failed)
+    assert all(each.result == b"3.5" for each in outcomes if each not in failed)
+
+
+# -- retries ----------------------------------------------------------------------------------
+
+
+async def test_failed_items_are_tried_again(size: str) -> None:
+    app, tried = spear.Agent(), set[int]()
+
+    @app.function
+    async def fetch(number: int) -> int:
+        if number % 3 == 0 and number not in tried:
+            tried.add(number)
+            raise ConnectionError("busy")
+        return number
+
+    retry = RetryPolicy(on=("ConnectionError",), idempotent=True, initial_seconds=0)
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.fetch, range(30), retry=retry)
+    assert [each.result for each in outcomes] == list(range(30))
+    assert [each.attempts for each in outcomes] == [1 + (n % 3 == 0) for n in range(30)]
+
+
+DYING = """
+import os, spear
+
+app = spear.Agent()
+
+@app.function
+def work(number: int) -> int:
+    if number == 40 and not os.path.exists({flag!r}):
+        open({flag!r}, "w").close()
+        os._exit(9)
+    return number
+"""
+
+
+@pytest.mark.slow
+async def test_a_dead_instance_costs_only_its_own_items(size: str, tmp_path: Path) -> None:
+    program = tmp_path / "dying.py"
+    program.write_text(DYING.format(flag=str(tmp_path / "flag")))
+    async with deployed(program, replicas=2) as deployment:
+        outcomes = await collect(deployment.work, range(200))
+    failed = [each for each in outcomes if each.error is not None]
+    assert 40 in [each.index for each in failed]
+    assert all(isinstance(each.error, WorkerDied) for each in failed)
+    assert all(each.error.delivered == "maybe" for each in failed if each.error)
+    assert len({each.instance for each in failed}) == 1
+    assert all(each.result == each.index for each in outcomes if each.error is None)
+
+
+@pytest.mark.slow
+async def test_items_of_a_dead_instance_are_repeated_if_the_function_is_idempotent(
+    size: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "dying.py"
+    program.write_text(DYING.format(flag=str(tmp_path / "flag")))
+    retry = RetryPolicy(idempotent=True, initial_seconds=0)
+    async with deployed(program, replicas=2) as deployment:
+        outcomes = await collect(deployment.work, range(200), retry=retry)
+    assert [each.result for each in outcomes] == list(range(200))
+    assert max(each.attempts for each in outcomes) > 1
+
+
+STEPPING = """
+import os, time, spear
+
+app = spear.Agent(concurrency=1)
+
+@app.function
+def work(number: int) -> int:
+    if number >= 100:
+        time.sleep(0.005)
+    if number == 120:
+        os._exit(9)
+    return number
+"""
+
+
+@pytest.mark.slow
+async def test_the_outcomes_of_a_long_batch_are_known_before_its_end(
+    batches: None, tmp_path: Path
+) -> None:
+    program = tmp_path / "stepping.py"
+    program.write_text(STEPPING)
+    async with deployed(program) as deployment:
+        outcomes = await collect(deployment.work, range(127), limit=1)
+    lost = [each.index for each in outcomes if each.error is not None]
+    assert lost == list(range(lost[0], 127))  # the rest of the last batch, items 63 to 126
+    assert 63 < lost[0] <= 120
+
+
+# -- mistakes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "text"),
+    [
+        (lambda f: f.map(17), InvalidArguments, "items must be an iterable"),
+        (lambda f: f.map([], limit=0), ConfigurationError, "limit must be from 1 to"),
+        (lambda f: f.map([], on_error="ignore"), InvalidArguments, 'must be "raise" or "keep"'),
+        (lambda f: f.map([], timeout="1"), InvalidArguments, "timeout must be a number"),
+        (lambda f: f.map([], retry=3), InvalidArguments, "retry must be a spear.RetryPolicy"),
+        (lambda f: f.options(key="7").map([]), ConfigurationError, "a key makes all calls one"),
+    ],
+)
+async def test_mistakes_are_told(
+    mistake: Callable[[Function], object], error: type[Exception], text: str
+) -> None:
+    async with deployed(Probe().agent) as deployment:
+        with pytest.raises(error, match=text):
+            async with mistake(deployment.echo):  # type: ignore[attr-defined]
+                pass
+        with pytest.raises(Rejected, match="gives a stream"):
+            async with deployment.ticks.map([1]):
+                pass
