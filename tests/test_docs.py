@@ -67,7 +67,7 @@ KINDS: Final = {
 }
 """Error names and the like that exist only over HTTP, or only in JSON of the command."""
 
-FILES: Final = {"spear.describe", "spear.service", "spear.toml"}
+FILES: Final = {"spear.batch", "spear.describe", "spear.service", "spear.toml"}
 """Files, and a function of agents, whose names look like parts of the package."""
 
 FENCE = re.compile(r"( *)(`{3,})([\w-]*)(.*)")

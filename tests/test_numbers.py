@@ -85,6 +85,7 @@ CALLED_BY_SPEAR: Final = re.compile(
     r"|LatencyHistogram\((counts|total_seconds)"
     r"|CallTarget\.|Candidates?\b|Chooser\.|Outcomes\.|KeyedCall|encode_item|enter_stream"
     r"|\w+Settings\.check_replicas|execute_shared|expect_bytes|may_try_again|open_extension|perform"
+    r"|Mapper\b|RetryBudget\.|RetryPolicy\.delay_seconds"
 )
 """Functions that Spear itself calls, with numbers of its own."""
 
@@ -217,6 +218,7 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "CallContext.call_sync(timeout)": (told("call_sync"), NO_TIMEOUTS),
     "CallContext.stream(timeout)": (told("stream_other"), NO_TIMEOUTS),
     "CallOptions(key_seconds)": (made(CallOptions, "key_seconds"), NO_TIMEOUTS),
+    "CallOptions(queue_timeout)": (made(CallOptions, "queue_timeout"), NO_TIMEOUTS),
     "CallOptions(timeout)": (made(CallOptions, "timeout"), NO_TIMEOUTS),
     "ChannelConfig(connect_seconds)": (made(ChannelConfig, "connect_seconds"), NO_SECONDS),
     "CommunicationChannel.drain(seconds)": (lambda w, v: channel(w).drain(v), NO_SECONDS),
@@ -239,6 +241,27 @@ GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "Function.forward(timeout)": (lambda w, v: w.deployment.echo.forward(b"", False, v), NO_TIMEOUTS),
     "Function.forward_stream(timeout)": (
         lambda w, v: opened(w.deployment.ticks.forward_stream(b"", False, v)), NO_TIMEOUTS,
+    ),
+    "Function.for_each(limit)": (
+        lambda w, v: w.deployment.echo.for_each([1], limit=v), (*NO_COUNTS, 0),
+    ),
+    "Function.for_each(timeout)": (
+        lambda w, v: w.deployment.echo.for_each([1], timeout=v), NO_TIMEOUTS,
+    ),
+    "Function.map(limit)": (
+        lambda w, v: opened(w.deployment.echo.map([1], limit=v)), (*NO_COUNTS, 0),
+    ),
+    "Function.map(timeout)": (
+        lambda w, v: opened(w.deployment.echo.map([1], timeout=v)), NO_TIMEOUTS,
+    ),
+    "Function.options(queue_timeout)": (
+        lambda w, v: w.deployment.echo.options(queue_timeout=v), NO_TIMEOUTS,
+    ),
+    "Function.starmap(limit)": (
+        lambda w, v: opened(w.deployment.echo.starmap([(1,)], limit=v)), (*NO_COUNTS, 0),
+    ),
+    "Function.starmap(timeout)": (
+        lambda w, v: opened(w.deployment.echo.starmap([(1,)], timeout=v)), NO_TIMEOUTS,
     ),
     "Function.options(key_seconds)": (
         lambda w, v: w.deployment.echo.options(key_seconds=v), NO_TIMEOUTS,
@@ -291,6 +314,7 @@ SETTINGS: Final = {
     each.__name__: each
     for each in (
         HostLimits, InstanceTimeouts, WireLimits, Scale, RestartPolicy, spear.HealthPolicy,
+        spear.RetryPolicy,
         spear.DeploymentSettings, ResourceLimits,
         GatewaySettings,
     )

@@ -520,6 +520,6 @@ async def test_mistakes_are_told(
         with pytest.raises(error, match=text):
             async with mistake(deployment.echo):  # type: ignore[attr-defined]
                 pass
-        with pytest.raises(Rejected, match="gives a stream"):
+        with pytest.raises(Rejected, match="returns a stream"):
             async with deployment.ticks.map([1]):
                 pass
