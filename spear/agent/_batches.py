@@ -79,7 +79,7 @@ class BatchFunction(RegisteredFunction):
         """Run the calls of a batch, and send their outcomes."""
         function, seconds, calls = self._read_untrusted(call)
         function.calls += len(calls)
-        await _Batch(function, seconds, call, service).run(calls)
+        await _BatchRun(function, seconds, call, service).run(calls)
         return NONE, True
 
     def _read_untrusted(
@@ -113,7 +113,7 @@ class BatchFunction(RegisteredFunction):
 
 @final
 @protected_class
-class _Batch:
+class _BatchRun:
     """The calls of one batch, and their outcomes."""
 
     def __init__(
@@ -230,8 +230,8 @@ class _Batch:
             payload, _ = encode_sendable([micros, results, failures])
         if len(payload) > MAX_ITEM_BYTES and len(results) > 1:
             half = len(results) // 2
-            first = [each for each in failures if each[0] < half]  # type: ignore[operator]  # a number
-            second = [[each[0] - half, *each[1:]] for each in failures if each not in first]  # type: ignore[operator]
+            first = [each for each in failures if _index(each) < half]
+            second = [[_index(each) - half, *each[1:]] for each in failures if _index(each) >= half]
             await self._send(micros, results[:half], first)
             await self._send(0, results[half:], second)
             return
@@ -256,3 +256,9 @@ class _Batch:
             self._fail(error, at)
             return None
         return result
+
+
+def _index(failure: Failure) -> int:
+    index = failure[0]
+    assert isinstance(index, int)
+    return index

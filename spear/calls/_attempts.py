@@ -72,15 +72,12 @@ async def perform(
     Args:
         chooser: gives each attempt an instance.
         call: the name of the function, and the attributes that policies may use.
-        payload: the encoded arguments.
-        is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
-        begun: when the call began, in Trio's time.
-        deadline: when the call expires, in Trio's time.
+        payload, is_cbor: the encoded arguments, and whether they are CBOR; otherwise raw bytes.
+        begun, deadline: when the call began, and when it expires, in Trio's time.
         tally: is notified of the end of the call, with or without a failure.
         reports: is handed reports of progress; may be None.
         execution: is notified of the instance that gets the call; may be None.
-        run_seconds: seconds for the call from the moment at which it gets a slot; ``deadline`` then
-            limits only the wait for the slot.
+        run_seconds: seconds for the call once it has a slot; ``deadline`` then limits the wait for it.
     """
     attempts, now = 0, begun
     try:
@@ -145,8 +142,7 @@ async def enter_stream(
         stack: ends the stream when the stack is closed.
         chooser: gives each attempt an instance.
         call: the name of the function, and the attributes that policies may use.
-        payload: the encoded arguments.
-        is_cbor: whether the payload is CBOR; otherwise it is raw bytes.
+        payload, is_cbor: the encoded arguments, and whether they are CBOR; otherwise raw bytes.
         begun: when the call began, in Trio's time.
         deadline: when the whole stream expires, in Trio's time.
         sends_items: whether the caller will send items to the function.

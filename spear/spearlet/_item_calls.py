@@ -58,7 +58,7 @@ GRACE_SECONDS: Final = 1.0
 MAX_MESSAGE_BYTES: Final = 16 * 1024
 """Most bytes of the message of an item's failure."""
 
-LOOK_SECONDS: Final = 0.1
+FULL_QUEUE_SECONDS: Final = 0.1
 """Delay before a call that found the queue full is made again, if the refusal names none."""
 
 
@@ -134,7 +134,7 @@ class ItemCalls(Generic[T]):
         pool = self._pool
         # Threads with many short items would only take the interpreter of their process from each other.
         is_crowded = self._batch >= CROWDED_ITEMS
-        wanted = 2 * len(pool.ready) if is_crowded else pool.capacity
+        wanted = 2 * len(pool.ready) if is_crowded else pool.load(is_full=True).in_flight
         # One call more than there are slots, so that the deployment sees a queue, and may grow.
         return int(min(self._most, wanted + 1))
 
@@ -200,7 +200,7 @@ class ItemCalls(Generic[T]):
                 result = decode_result_untrusted(response.payload, response.is_cbor)
             except SpearError as failure:
                 if isinstance(failure, Overloaded) and failure.code == "queue_full":
-                    await trio.sleep(failure.retry_after_seconds or LOOK_SECONDS)
+                    await trio.sleep(failure.retry_after_seconds or FULL_QUEUE_SECONDS)
                     continue
                 error = failure
             else:

@@ -46,7 +46,7 @@ OnError: TypeAlias = Literal["raise", "keep"]
 """What a map does with failures: raise the first one, or keep each in its item."""
 
 
-class _Outcomes(Protocol):
+class _OutcomeSource(Protocol):
     """What :class:`MapResults` needs of a mapper."""
 
     async def take(self) -> object: ...
@@ -59,7 +59,7 @@ class _Outcomes(Protocol):
 class MapResults(Generic[R]):
     """The outcomes of a map, as an asynchronous iterator. Made by :meth:`Function.map`."""
 
-    def __init__(self, mapper: _Outcomes, *, keeps_items: bool) -> None:
+    def __init__(self, mapper: _OutcomeSource, *, keeps_items: bool) -> None:
         self._mapper = mapper
         self._keeps_items = keeps_items
 

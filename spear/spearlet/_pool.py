@@ -106,11 +106,6 @@ class ReplicaPool:
         """The replicas that take calls now."""
         return tuple(self._replicas[each] for each in self._candidates.all if each.max_calls)
 
-    @property
-    def capacity(self) -> int:
-        """Calls that the replicas take at a time."""
-        return self._candidates.capacity
-
     def add(self, replica: ServingReplica) -> None:
         """Give calls to a replica from now on."""
         candidate = self._candidates.add(replica, replica.channel)

@@ -80,7 +80,7 @@ NAMES = ["count", "count_async", "count_by_wrapper"]
 
 
 async def collect(function: Function, items: object, **options: object) -> list[MapItem[object]]:
-    mapping = function.map(items, on_error="keep", **options)  # type: ignore[call-overload]
+    mapping = function.map(items, on_error="keep", **options)  # type: ignore[call-overload]  # any options
     async with mapping as outcomes:
         return [outcome async for outcome in outcomes]
 
@@ -181,6 +181,7 @@ async def test_a_full_queue_makes_a_map_wait_and_never_fails_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     app = spear.Agent("slow")
+    results: list[object] = []
 
     @app.function
     async def rest(number: int) -> int:
@@ -190,9 +191,14 @@ async def test_a_full_queue_makes_a_map_wait_and_never_fails_it(
     async with open_spearlet() as spearlet:
         settings = DeploymentSettings(queue=0, concurrency=1)
         deployment = await spearlet.deploy(app, settings=settings)
+
+        async def run() -> None:
+            results.extend(each.result for each in await collect(deployment.rest, range(5)))
+
         async with trio.open_nursery() as nursery:
             for _ in range(3):
-                nursery.start_soon(deployment.rest.for_each, range(5))
+                nursery.start_soon(run)
+    assert sorted(map(str, results)) == sorted([*"01234"] * 3)
 
 
 async def test_the_timeout_of_an_item_counts_from_its_start(
@@ -285,7 +291,7 @@ async def test_a_result_that_cannot_be_sent_fails_alone(size: str, is_async: boo
     async def find_async(number: int) -> object:
         return find(number)
 
-    app.function(find_async if is_async else find, name="find")  # type: ignore[call-overload]
+    app.function(find_async if is_async else find, name="find")  # type: ignore[call-overload]  # of two kinds
     async with deployed(app) as deployment:
         outcomes = await collect(deployment.find, range(20))
     for number in 7, 9:
@@ -317,7 +323,7 @@ async def test_large_results_of_a_batch_are_sent_in_parts(batches: None) -> None
     async with deployed(app) as deployment:
         sizes = [1, 2, 400_000, 3, 2_000_000, *[300_000] * 10, 5]
         outcomes = await collect(deployment.fill, sizes, limit=1)
-    assert [len(each.result) for each in outcomes] == sizes  # type: ignore[arg-type]
+    assert [len(each.result) for each in outcomes] == sizes  # type: ignore[arg-type]  # bytes
 
 
 async def test_wrong_arguments_fail_alone(size: str) -> None:
@@ -518,7 +524,7 @@ async def test_mistakes_are_told(
 ) -> None:
     async with deployed(Probe().agent) as deployment:
         with pytest.raises(error, match=text):
-            async with mistake(deployment.echo):  # type: ignore[attr-defined]
+            async with mistake(deployment.echo):  # type: ignore[attr-defined]  # the mistake
                 pass
         with pytest.raises(Rejected, match="returns a stream"):
             async with deployment.ticks.map([1]):
