@@ -57,7 +57,7 @@ class _OutcomeSource(Protocol):
 @final
 @protected_class
 class MapResults(Generic[R]):
-    """The outcomes of a map, as an asynchronous iterator. Made by :meth:`Function.map`."""
+    """The outcomes of a map, as an asynchronous iterator. Made by ``Function.map``."""
 
     def __init__(self, mapper: _OutcomeSource, *, keeps_items: bool) -> None:
         self._mapper = mapper
