@@ -213,7 +213,8 @@ class Mapper(Generic[T, R]):
             if self._is_over:
                 failure, self._source.failure = self._source.failure, None
                 raise failure or StopAsyncIteration
-            self._news = trio.Event()
+            if self._news is None or self._news.is_set():  # several tasks may take outcomes
+                self._news = trio.Event()
             await self._news.wait()
         self._taken += 1
         self.look_again()

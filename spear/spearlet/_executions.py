@@ -253,12 +253,15 @@ class CompletedExecutions:
     async def __anext__(self) -> Execution:
         """Wait for the next execution to end. A checkpoint. If cancelled, no execution is lost."""
         await trio.lowlevel.checkpoint()
-        if not self._left:
-            raise StopAsyncIteration
         while not self._ended:
-            self._news = trio.Event()
+            if not self._left:
+                raise StopAsyncIteration
+            if self._news.is_set():  # several tasks may wait
+                self._news = trio.Event()
             await self._news.wait()
         self._left -= 1
+        if not self._left:
+            self._news.set()
         return self._ended.popleft()
 
 

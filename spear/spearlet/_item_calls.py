@@ -6,11 +6,13 @@ cost of a call is small beside it, and a lost instance costs few items.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
 from copy import copy
 from math import inf
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, final
 
+import attrs
 import trio
 
 from spear._errors import (
@@ -150,12 +152,18 @@ class ItemCalls(Generic[T]):
         if len(items) == 1:
             return [await self._run_alone(first, items[0])]
         outcomes = await self._run_batch(first, items)
+        has_paused = False
         for at, outcome in enumerate(outcomes):
             if (
                 type(outcome) is MapItem
                 and outcome.error is not None
                 and self._is_to_be_repeated(outcome.error, outcome.attempts)
             ):
+                if self._retry is not None and outcome.attempts and not has_paused:
+                    if not self._pool.retries.spend():  # a batch was one call, and is one retry
+                        break
+                    await trio.sleep(self._retry.delay_seconds(outcome.attempts, self._pool.rng))
+                    has_paused = True
                 outcomes[at] = await self._run_alone(first + at, items[at], outcome.attempts)
         return outcomes
 
@@ -184,13 +192,22 @@ class ItemCalls(Generic[T]):
         return MapItem(index, item, result, error, assignments.attempts, assignments.instance)
 
     def _arguments(self, item: T) -> tuple[object, ...]:
-        return tuple(item) if self._unpack else (item,)  # type: ignore[arg-type]  # starmap's items are
+        if not self._unpack:
+            return (item,)
+        if not isinstance(item, Iterable):
+            raise InvalidArguments(
+                f"starmap needs items that are lists of arguments, not {item!r:.60}"
+            )
+        return tuple(item)
 
     # -- one item -----------------------------------------------------------------------------
 
     async def _run_alone(self, index: int, item: T, attempts: int = 0) -> Result | MapItem[T]:
         function, assignments = self._function, _Assignments(self.on_assigned)
         assignments.attempts = attempts
+        if attempts and self._retry is not None:
+            left = max(1, self._retry.max_attempts - attempts)
+            function = function.options(retry=attrs.evolve(self._retry, max_attempts=left))
         result: Result = None
         error: SpearError | None = None
         while True:
@@ -227,7 +244,7 @@ class ItemCalls(Generic[T]):
             await self._call_batch(items, assignments, results, failures)
         except SpearError as failure:
             lost = range(len(results), len(items))
-            if isinstance(failure, Rejected | NotFound) and failure.delivered == "no":
+            if isinstance(failure, NotFound) or failure.code == "not_in_batch":
                 self._may_batch = False
             elif assignments.attempts:
                 function._counters.ended(clock() - begun, failure, len(lost))
@@ -256,6 +273,8 @@ class ItemCalls(Generic[T]):
         arguments: list[object] = [*items]
         if self._unpack:
             arguments = [self._arguments(each) for each in items]
+        if self._retry is not None:
+            self._pool.retries.earn()
         payload, is_cbor = encode_call(BATCH, (function.name, seconds, self._unpack, arguments), {})
         async with AsyncExitStack() as stack:
             stream = await enter_stream(

@@ -47,7 +47,7 @@ OnError: TypeAlias = Literal["raise", "keep"]
 
 
 class _OutcomeSource(Protocol):
-    """What :class:`MapResults` needs of a mapper."""
+    """A mapper, as :class:`MapResults` sees it."""
 
     async def take(self) -> object: ...
 
