@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 MOST = {
     "": 4,
-    "agent": 11,
+    "agent": 10,
     "calls": 1,
     "channels": 15,
     "cli": 20,

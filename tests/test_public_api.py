@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 
-LAZY = ["spear", "spear.agent", "spear.channels", "spear.transports"]
+LAZY = ["spear", "spear.agent", "spear.annotations", "spear.channels", "spear.transports"]
 """Packages that load their names on first use."""
 
 PACKAGES = [

@@ -1,7 +1,7 @@
 """Binding the arguments of a call to the parameters of a function.
 
 ``spear.wire`` defines how arguments are encoded. Annotations define how a decoded argument is checked
-and converted; see ``_annotations``. Arguments for parameters without annotations are not checked.
+and converted; see ``spear.annotations``. Arguments for parameters without annotations are not checked.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from spear._errors import InvalidArguments
 from spear._util import did_you_mean
+from spear.annotations import Mismatch
 from spear.wire import NO_ARGUMENTS, decode_value_untrusted
 
-from ._mismatch import Mismatch
-
 if TYPE_CHECKING:
-    from ._annotations import Check
+    from spear.annotations import Check
 
 AnyFunction: TypeAlias = FunctionType | MethodType | BuiltinFunctionType
 
@@ -227,7 +226,9 @@ ItemsParameter: TypeAlias = "tuple[str, int, Check | None]"
 
 def make_binder(name: str, function: AnyFunction) -> tuple[Binder, ItemsParameter | None]:
     """Return the binder of a function, and the parameter for the caller's items, if it has one."""
-    from ._annotations import build_check, is_items, item_check
+    from spear.annotations import build_check
+
+    from ._item_annotations import is_items, item_check
     from ._wrappers import what_it_takes
 
     takes = what_it_takes(function)

@@ -13,8 +13,8 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Final, final
 
 from spear._signatures import DESCRIBE, MAX_SIGNATURE
+from spear.annotations import signature_of
 
-from ._as_written import signature_of
 from ._functions import AsyncFunction, RegisteredFunction
 
 if TYPE_CHECKING:

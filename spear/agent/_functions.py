@@ -26,10 +26,10 @@ from ._failures import about_call
 from ._items import Items
 
 if TYPE_CHECKING:
+    from spear.annotations import Check
     from spear.channels import InboundCall
     from spear.wire import Payload
 
-    from ._annotations import Check
     from ._asyncio_bridge import BridgedCall
     from ._service import AgentService
 

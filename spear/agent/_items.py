@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast, final
 import trio
 
 from spear._errors import CallFailed, InvalidArguments
+from spear.annotations import Mismatch
 from spear.channels import protected_class
 from spear.wire import decode_result
 
 from ._failures import about_call
-from ._mismatch import Mismatch
 
 if TYPE_CHECKING:
     from ._asyncio_bridge import BridgedCall

@@ -24,8 +24,7 @@ from spear._errors import ConfigurationError
 from spear._sendable import names_of
 from spear._signatures import SCALARS
 from spear._util import did_you_mean
-
-from ._as_written import annotations_of
+from spear.annotations import annotations_of
 
 if TYPE_CHECKING:
     from ._arguments import AnyFunction
@@ -55,7 +54,9 @@ def _is_plain(annotation: object) -> bool:
 
 def _faults(function: AnyFunction) -> Iterator[tuple[str, str]]:
     """Yield (parameter, description of the mistake in its annotation)."""
-    from ._annotations import build_check, is_items, item_check
+    from spear.annotations import build_check
+
+    from ._item_annotations import is_items, item_check
     from ._wrappers import what_it_takes
 
     takes = what_it_takes(function)

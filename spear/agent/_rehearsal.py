@@ -24,7 +24,7 @@ from spear.channels import open_connection_manager
 from spear.transports import make_private_directory, open_unix_listener
 from spear.wire import BootstrapRecord
 
-from . import _annotations as _annotations
+from . import _item_annotations as _item_annotations
 from ._app import Agent
 from ._launch import serve_bootstrap
 from ._warm_up import INSTANCE, record, stand_in, warm_up

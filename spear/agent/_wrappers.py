@@ -27,8 +27,9 @@ from inspect import Parameter
 from types import CodeType, FunctionType, MethodType
 from typing import Final, NamedTuple
 
-from ._annotations import resolve_hints
-from ._as_written import signature_of
+from spear.annotations import signature_of
+
+from ._item_annotations import hints_of
 
 _BY_POSITION: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _CACHE: Final = type(lru_cache(repr))
@@ -59,7 +60,7 @@ def what_it_takes(function: Callable[..., object]) -> Takes:  # type: ignore[exp
     if wrapped is None or is_given or inside is not function:
         parameters = list(signature_of(function).parameters.values())
         written = {each.name: each.annotation for each in parameters}
-        hints = written if is_given else resolve_hints(inside)
+        hints = written if is_given else hints_of(inside)
         known = {k: v for k, v in hints.items() if type(v) is not str and v is not Parameter.empty}
         return Takes(parameters, known, is_certain=wrapped is None or is_given)
     if type(function) is FunctionType:

@@ -32,8 +32,8 @@ import attrs
 import pytest
 
 from spear import InvalidArguments
-from spear.agent._annotations import build_check, resolve_hints
 from spear.agent._arguments import decode_arguments_untrusted, make_binder
+from spear.annotations import build_check, resolve_hints
 from spear.wire import (
     NO_ARGUMENTS,
     NONE,

@@ -226,7 +226,7 @@ async def f(a: str, b: "int", c: None, d: bytes = b"", *e: float) -> list[str]: 
 app.function(len)
 async def main():
     async with app.running():
-        print("spear.agent._annotations" in sys.modules)
+        print("spear.annotations._build" in sys.modules)
 trio.run(main)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

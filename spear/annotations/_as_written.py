@@ -17,10 +17,8 @@ if sys.version_info >= (3, 14):
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._arguments import AnyFunction
 
-
-def annotations_of(thing: AnyFunction | type) -> dict[str, object]:
+def annotations_of(thing: Callable[..., object]) -> dict[str, object]:  # type: ignore[explicit-any]  # any
     """Return the annotations of a function or class, as objects or as unevaluated texts."""
     if sys.version_info >= (3, 14):
         try:

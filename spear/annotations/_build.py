@@ -1,0 +1,80 @@
+"""Checks made from annotations, which validate a decoded value and convert it.
+
+========================================  ====================================================
+annotation                                accepted value → what the function gets
+========================================  ====================================================
+``str`` ``bool`` ``int`` ``None``         a value of exactly this type (a bool is not an int)
+``float``                                 a float, or an int that a float holds exactly
+``bytes`` ``bytearray`` ``memoryview``    bytes → as annotated
+``list[T]``, ``Sequence[T]`` ...          a list, each item checked
+``tuple[...]`` ``set[T]`` ``frozenset``   a list → as annotated
+``dict[K, V]``, ``Mapping[K, V]`` ...     a map, each key and value checked; int keys come as text
+``X | Y``, ``Optional[X]``                the first that fits, an exact type before a conversion
+``Literal[...]``, enum classes            one of the values
+attrs class, dataclass, ``TypedDict``     a map with its fields and no others
+``pathlib`` paths                         text
+another class                             an instance of the class, which no decoded value can be:
+                                          see ``spear.agent``
+none, ``Any``, ``object``, an annotation  any value
+that cannot be resolved
+========================================  ====================================================
+
+Checks are built at the first call of a function, and only if it has annotations. This module may
+therefore import modules that the rest of the agent avoids at start-up.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from ._check import Build, Check
+from ._containers import container_check, union_check
+from ._scalars import SCALAR_CHECKS, enum_check, literal_check, path_check
+from ._structures import instance_check, structure_check
+
+MakeCheck: TypeAlias = Callable[[type, tuple[object, ...], Build], Check | None]
+"""A function that makes the checks of some classes: ``make(cls, arguments, build)`` gets the class, the
+arguments in its brackets, and the function that makes the checks of these. Returns None for all other
+classes."""
+
+_MAKERS: Final[tuple[MakeCheck, ...]] = (
+    container_check,
+    enum_check,
+    path_check,
+    structure_check,
+    instance_check,  # last: it makes a check for almost every class
+)
+
+_WRAPPERS: Final = (typing.Annotated, typing.Required, typing.NotRequired)
+
+
+def build_check(hint: object) -> Check | None:
+    """Return the check for an annotation; None if it allows every value."""
+    while True:
+        if isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":  # the `type` statement of Python 3.12
+            hint = getattr(hint, "__value__", None)
+        elif type(hint).__name__ == "InitVar":
+            hint = getattr(hint, "type", None)
+        elif typing.get_origin(hint) in _WRAPPERS:
+            hint = typing.get_args(hint)[0]
+        else:
+            break
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is types.NoneType:
+        return Check("None", types.NoneType)
+    if origin in (typing.Union, types.UnionType):
+        return union_check(arguments, build_check)
+    if origin is typing.Literal:
+        return literal_check(arguments)
+    cls = origin or hint
+    if not isinstance(cls, type) or cls in (typing.Any, object, type):
+        return None
+    if (scalar := SCALAR_CHECKS.get(cls)) is not None:
+        return scalar
+    found = (make(cls, arguments, build_check) for make in _MAKERS)
+    return next((check for check in found if check is not None), None)
