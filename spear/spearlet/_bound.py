@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from spear.channels import ExecutionResponse
     from spear.wire import Payload
 
+    from ._call_maker import CallMaker
     from ._executions import Execution
-    from ._functions import Function
 
 OnEnd: TypeAlias = Callable[[], None]
 """Called without arguments at the end of a submitted call. Must not block. Its exceptions are logged."""
@@ -38,15 +38,15 @@ class BoundCall(metaclass=NoPublicConstructor):
     May be called several times; each call sends the same arguments.
     """
 
-    __slots__ = ("_function", "_is_cbor", "_payload")
+    __slots__ = ("_calls", "_is_cbor", "_payload")
 
-    def __init__(self, function: Function, payload: Payload, is_cbor: bool) -> None:
-        self._function = function
+    def __init__(self, calls: CallMaker, payload: Payload, is_cbor: bool) -> None:
+        self._calls = calls
         self._payload = payload
         self._is_cbor = is_cbor
 
     def __repr__(self) -> str:
-        return f"<BoundCall of {self._function.name} with {len(self._payload)} bytes>"
+        return f"<BoundCall of {self._calls.name} with {len(self._payload)} bytes>"
 
     @property
     def argument_bytes(self) -> int:
@@ -55,10 +55,10 @@ class BoundCall(metaclass=NoPublicConstructor):
 
     async def ask(self) -> Answer:
         """Call the function, as :meth:`Function.ask` does. A checkpoint."""
-        function = self._function
-        function._expect_stream(False)
+        calls = self._calls
+        calls.expect_stream(False)
         assigned = AssignedInstance()
-        response = await function._request(self._payload, self._is_cbor, None, assigned)
+        response = await calls.request(self._payload, self._is_cbor, None, assigned)
         return Answer(
             result=decode_result_untrusted(response.payload, response.is_cbor),
             instance=assigned.instance,
@@ -79,19 +79,19 @@ class BoundCall(metaclass=NoPublicConstructor):
             Overloaded: ``HostLimits.max_submitted`` or ``HostLimits.submitted_bytes`` is reached.
             SpearError: the spearlet has ended.
         """
-        function, payload, is_cbor = self._function, self._payload, self._is_cbor
+        calls, payload, is_cbor = self._calls, self._payload, self._is_cbor
         if on_end is not None and not is_plain_function(on_end):
             raise InvalidArguments(f"on_end must be a plain function, not {on_end!r:.60}")
 
         async def work(execution: Execution) -> ExecutionResponse:
-            return await function._request(payload, is_cbor, None, execution)
+            return await calls.request(payload, is_cbor, None, execution)
 
         try:
-            function._expect_stream(False)
-            return function._registry.launch(
-                function.deployment,
-                function.name,
-                function._pool,
+            calls.expect_stream(False)
+            return calls.registry.launch(
+                calls.deployment,
+                calls.name,
+                calls.pool,
                 work,
                 argument_bytes=self.argument_bytes,
                 on_end=on_end,
@@ -104,9 +104,9 @@ class BoundCall(metaclass=NoPublicConstructor):
     @protected_block
     async def stream(self, *, sends_items: bool = False) -> AsyncIterator[FunctionStream]:
         """Call the function for a stream, as :meth:`Function.stream` does."""
-        function = self._function
-        function._expect_items(sends_items=sends_items)
-        async with function._open(
+        calls = self._calls
+        calls.expect_items(sends_items=sends_items)
+        async with calls.open_stream(
             self._payload, self._is_cbor, None, sends_items=sends_items
         ) as stream:
             yield stream

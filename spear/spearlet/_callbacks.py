@@ -52,7 +52,7 @@ class Callbacks:
         metadata = {**call.metadata, "caller": caller}
         stalled = metadata.pop(STALLED, None)
         function = self._find(name).options(metadata=metadata)
-        with function._pool.stalls.begin(caller, stalled) or nullcontext():
+        with function._calls.pool.stalls.begin(caller, stalled) or nullcontext():
             return await self._forward(function, call)
 
     async def _forward(self, function: Function, call: InboundCall) -> tuple[Payload, bool]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from spear._ids import InstanceId
     from spear.calls import Result
 
-    from ._functions import Function
+    from ._call_maker import CallMaker
 
 T = TypeVar("T")
 
@@ -114,20 +114,20 @@ class ItemCalls(Generic[T]):
     """
 
     def __init__(
-        self, function: Function, limit: int | None, *, unpack: bool, keeps_items: bool
+        self, calls: CallMaker, limit: int | None, *, unpack: bool, keeps_items: bool
     ) -> None:
-        self._function = function
-        self._pool = function._pool
+        self._calls = calls
+        self._pool = calls.pool
         self._most = inf if limit is None else limit
-        self._retry = function._options.retry
+        self._retry = calls.options.retry
         self._unpack = unpack
         self._keeps_items = keeps_items
         self._batch = 1
         self._may_batch = (
-            function.timeout >= LEAST_BATCH_TIMEOUT
-            and function._options.on_progress is None
-            and not function._options.keywords
-            and not function._instruments.watches_calls  # instruments see each call
+            calls.timeout >= LEAST_BATCH_TIMEOUT
+            and calls.options.on_progress is None
+            and not calls.options.keywords
+            and not calls.instruments.watches_calls  # instruments see each call
         )
         self.on_assigned: Callable[[], object] = bool
 
@@ -203,17 +203,18 @@ class ItemCalls(Generic[T]):
     # -- one item -----------------------------------------------------------------------------
 
     async def _run_alone(self, index: int, item: T, attempts: int = 0) -> Result | MapItem[T]:
-        function, assignments = self._function, _Assignments(self.on_assigned)
+        calls, assignments = self._calls, _Assignments(self.on_assigned)
         assignments.attempts = attempts
         if attempts and self._retry is not None:
             left = max(1, self._retry.max_attempts - attempts)
-            function = function.options(retry=attrs.evolve(self._retry, max_attempts=left))
+            retry = attrs.evolve(self._retry, max_attempts=left)
+            calls = calls.using(attrs.evolve(calls.options, retry=retry))
         result: Result = None
         error: SpearError | None = None
         while True:
             try:
-                payload, is_cbor = function._encode(self._arguments(item), {})
-                response = await function._request(payload, is_cbor, None, assignments)
+                payload, is_cbor = calls.encode(self._arguments(item), {})
+                response = await calls.request(payload, is_cbor, None, assignments)
                 result = decode_result_untrusted(response.payload, response.is_cbor)
             except SpearError as failure:
                 if isinstance(failure, Overloaded) and failure.code == "queue_full":
@@ -238,7 +239,7 @@ class ItemCalls(Generic[T]):
         assignments = _Assignments(self.on_assigned)
         results: list[Result] = []
         failures: dict[int, SpearError] = {}
-        function, clock = self._function, self._function._pool.clock
+        calls, clock = self._calls, self._pool.clock
         begun = clock()
         try:
             await self._call_batch(items, assignments, results, failures)
@@ -247,7 +248,7 @@ class ItemCalls(Generic[T]):
             if isinstance(failure, NotFound) or failure.code == "not_in_batch":
                 self._may_batch = False
             elif assignments.attempts:
-                function._counters.ended(clock() - begun, failure, len(lost))
+                calls.counters.ended(clock() - begun, failure, len(lost))
             # Copies, because one exception must not be raised twice.
             failures.update((at, copy(failure)) for at in lost)
             results += [None] * len(lost)
@@ -269,17 +270,17 @@ class ItemCalls(Generic[T]):
 
         A failed item has None among the results, and its failure by its index.
         """
-        function, seconds = self._function, self._function.timeout
+        calls, seconds = self._calls, self._calls.timeout
         arguments: list[object] = [*items]
         if self._unpack:
             arguments = [self._arguments(each) for each in items]
         if self._retry is not None:
             self._pool.retries.earn()
-        payload, is_cbor = encode_call(BATCH, (function.name, seconds, self._unpack, arguments), {})
+        payload, is_cbor = encode_call(BATCH, (calls.name, seconds, self._unpack, arguments), {})
         async with AsyncExitStack() as stack:
             stream = await enter_stream(
-                stack, function._pool, function._attributes, payload, is_cbor,
-                function._pool.clock(), inf, sends_items=False,
+                stack, calls.pool, calls.attributes, payload, is_cbor,
+                calls.pool.clock(), inf, sends_items=False,
                 run_seconds=seconds * len(items) + GRACE_SECONDS, execution=assignments, function=BATCH,
             )  # fmt: skip
             while len(results) < len(items):
@@ -288,15 +289,15 @@ class ItemCalls(Generic[T]):
                     with suppress(StopAsyncIteration):
                         found = await anext(stream)
                 if scope.cancelled_caught:
-                    raise DeadlineExceeded.of_call(function.name, seconds, "maybe")
+                    raise DeadlineExceeded.of_call(calls.name, seconds, "maybe")
                 before = len(results)
                 took = _read_untrusted(found, len(items), results, failures)
                 done = len(results) - before
                 self._adapt(took, done, len(payload) * done // len(items))
                 failed = [each for at, each in failures.items() if at >= before]
-                function._counters.ended(took / done, None, done - len(failed))
+                calls.counters.ended(took / done, None, done - len(failed))
                 for error in failed:
-                    function._counters.ended(took / done, error)
+                    calls.counters.ended(took / done, error)
 
 
 def _read_untrusted(

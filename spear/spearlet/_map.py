@@ -232,16 +232,16 @@ async def _open_map(
     retry: RetryPolicy | None,
 ) -> AsyncIterator[MapResults[Result] | MapResults[MapItem[T]]]:
     function = cast("Function", calls)
-    function._expect_stream(False)
+    function._calls.expect_stream(False)
     if limit is not None:
         expect_whole("limit", limit, 1)
     if on_error not in ("raise", "keep"):
         raise InvalidArguments(f'on_error must be "raise" or "keep", not {on_error!r:.60}')
-    if function._options.key is not None:
+    if function._calls.options.key is not None:
         raise ConfigurationError("a key makes all calls one: map the function without its key")
     keeps_items = on_error == "keep"
     function = function.options(timeout=timeout, queue_timeout=inf, retry=retry)
-    runner: ItemCalls[T] = ItemCalls(function, limit, unpack=unpack, keeps_items=keeps_items)
+    runner: ItemCalls[T] = ItemCalls(function._calls, limit, unpack=unpack, keeps_items=keeps_items)
     await trio.lowlevel.checkpoint()
     async with open_private_nursery() as nursery:
         source = open_source(items, nursery)

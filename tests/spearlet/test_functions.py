@@ -419,8 +419,8 @@ async def test_options_add_up() -> None:
     async with deployed(Probe().agent) as deployment:
         first = deployment.context.options(metadata={"a": 1}, timeout=5)
         second = first.options(key="key")
-        assert second._options.timeout == 5
-        assert second._options.key == "key"
+        assert second._calls.options.timeout == 5
+        assert second._calls.options.key == "key"
         assert await second() == {"caller": "host", "metadata": {"a": 1}}
 
 

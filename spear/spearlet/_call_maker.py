@@ -1,0 +1,314 @@
+"""The calls of one function with one set of options: deadlines, keys, counters and instruments.
+
+This module knows neither functions as their callers see them (``_functions``), nor many items (``_map``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+import trio
+
+from spear._errors import ConfigurationError, Overloaded, Rejected, SpearError
+from spear._limits import expect_timeout
+from spear._signatures import DESCRIBE
+from spear.calls import (
+    CallAttributes,
+    CallOptions,
+    FunctionStream,
+    KeyedCall,
+    Reports,
+    effective_deadline,
+    enter_stream,
+    execute_shared,
+    first_of,
+    perform,
+)
+from spear.channels import notify_all, protected_block, protected_class
+from spear.telemetry import CallRecord, Instruments
+from spear.wire import encode_call
+
+from ._counters import FunctionCounters
+from ._registry import logger
+from ._watched import WatchedCall
+
+if TYPE_CHECKING:
+    from spear.calls import AssignmentObserver, CallTally, RetryPolicy
+    from spear.channels import ExecutionResponse
+    from spear.wire import Payload
+
+    from ._pool import ReplicaPool
+    from ._registry import DeploymentRegistry
+
+
+NO_OPTIONS: Final = CallOptions()
+_NOBODY: Final = Instruments()
+
+
+@final
+@protected_class
+class CallMaker:
+    """A maker of calls of one function of a deployment, all with the same options.
+
+    Attributes:
+        name: the function's name.
+        deployment: the name of its deployment.
+        pool: gives each call a replica.
+        registry: the deployments of the spearlet.
+        options: the options of each call.
+        is_stream: whether the function sends items.
+        attributes: the calls, as policies see them.
+        counters: count the calls.
+        instruments: are notified of the calls.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        deployment: str,
+        pool: ReplicaPool,
+        registry: DeploymentRegistry,
+        options: CallOptions = NO_OPTIONS,
+        *,
+        is_stream: bool,
+    ) -> None:
+        self.name = name
+        self.deployment = deployment
+        self.pool = pool
+        self.registry = registry
+        self.options = options
+        self.is_stream = is_stream
+        self.attributes = CallAttributes(
+            function=name, session=options.session, key=options.key, metadata=options.metadata
+        )
+        # Calls that Spear makes for itself are neither counted nor reported.
+        is_question = name == DESCRIBE
+        self.counters = FunctionCounters() if is_question else pool.counters(name)
+        self.instruments = _NOBODY if is_question else registry.instruments
+
+    @property
+    def timeout(self) -> float:
+        """Default timeout of a call, in seconds."""
+        return self.pool.call_seconds if self.options.timeout is None else self.options.timeout
+
+    def using(self, options: CallOptions) -> CallMaker:
+        """Return a maker of calls of the same function with other options."""
+        return CallMaker(
+            self.name,
+            self.deployment,
+            self.pool,
+            self.registry,
+            options,
+            is_stream=self.is_stream,
+        )
+
+    # -- what is expected of a call -----------------------------------------------------------
+
+    def expect_stream(self, expected: bool) -> None:
+        """Raise Rejected unless the function sends items, or does not, as expected."""
+        if self.is_stream and not expected:
+            message = f"{self.name}() returns a stream: use {self.name}.stream(...)"
+            raise Rejected(message, code="gives_stream")
+        if expected and not self.is_stream:
+            message = f"{self.name}() returns one result, not a stream: call {self.name}(...)"
+            raise Rejected(message, code="gives_result")
+
+    def expect_items(self, *, sends_items: bool) -> None:
+        """Raise Rejected or ConfigurationError if the function or its options rule out a stream."""
+        if not sends_items:
+            self.expect_stream(True)
+        if self.options.key is not None or self.options.on_progress is not None:
+            raise ConfigurationError(
+                "the options key and on_progress are not supported for streams"
+            )
+
+    # -- one result ---------------------------------------------------------------------------
+
+    def encode(
+        self, positional: tuple[object, ...], keywords: Mapping[str, object]
+    ) -> tuple[Payload, bool]:
+        """Return encoded arguments, and whether they are CBOR. Raises InvalidArguments."""
+        if self.options.keywords:
+            keywords = {**self.options.keywords, **keywords}
+        if len(positional) == 1 and not keywords and type(positional[0]) is bytes:
+            return positional[0], False  # what encode_call() would return, in a third of the time
+        return encode_call(self.name, positional, keywords)
+
+    def request(
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        execution: AssignmentObserver | None = None,
+    ) -> Coroutine[object, object, ExecutionResponse]:
+        """Make one call, as :meth:`Function.call` does; ``execution`` is notified of its instance."""
+        if self.options.retry is not None:
+            return self._perform_with_retries(
+                self.options.retry, payload, is_cbor, timeout, execution
+            )
+        if self.options.key is None:
+            return self._perform(payload, is_cbor, timeout, execution)
+        return self._perform_once(self.options.key, payload, is_cbor, timeout, execution)
+
+    async def _perform_with_retries(
+        self,
+        retry: RetryPolicy,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        execution: AssignmentObserver | None,
+    ) -> ExecutionResponse:
+        """Make a call up to ``retry.max_attempts`` times."""
+        pool, once = self.pool, self.using(attrs.evolve(self.options, retry=None))
+        seconds = self.timeout if timeout is None else timeout
+        deadline = pool.clock() + seconds + (self.options.queue_timeout or 0)
+        attempts = 0
+        pool.retries.earn()
+        while True:
+            left = min(seconds, deadline - pool.clock())
+            try:
+                return await once.request(payload, is_cbor, left, execution)
+            except SpearError as failure:
+                attempts += 1
+                if attempts >= retry.max_attempts or not retry.may_repeat(failure):
+                    raise
+                delay = retry.delay_seconds(attempts, pool.rng)
+                if isinstance(failure, Overloaded):
+                    delay = max(delay, failure.retry_after_seconds or 0)
+                if pool.clock() + delay >= deadline or not pool.retries.spend():
+                    raise
+            await trio.sleep(delay)
+
+    async def _perform_once(
+        self,
+        key: str,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        execution: AssignmentObserver | None,
+    ) -> ExecutionResponse:
+        """Wait for the outcome of the key, whose execution runs in another task."""
+        pool, options = self.pool, self.options
+        begun = pool.clock()
+        deadline, run_seconds = self._deadline(timeout, begun)
+        deadline += run_seconds or 0
+        attributes: CallAttributes = self.attributes
+        tally: CallTally = self.counters
+        if self.instruments.watches_calls:
+            execution = tally = watched = self._watch(execution)
+            attributes = watched.attributes
+        call = KeyedCall(
+            name=(self.deployment, self.name, key),
+            payload=payload,
+            deadline=deadline,
+            execution=execution,
+            reports=None if options.on_progress is None else Reports(options.on_progress),
+        )
+        execute = partial(execute_shared, pool, attributes, payload, is_cbor, options)
+        try:
+            response = await self.registry.outcomes.once(call, pool.keep_seconds, execute)
+        except BaseException as error:
+            tally.ended(pool.clock() - begun, error)
+            raise
+        tally.ended(pool.clock() - begun, None)
+        return response
+
+    def _perform(
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        execution: AssignmentObserver | None,
+    ) -> Coroutine[object, object, ExecutionResponse]:
+        on_progress = self.options.on_progress
+        begun = self.pool.clock()
+        deadline, run_seconds = self._deadline(timeout, begun)
+        attributes: CallAttributes = self.attributes
+        tally: CallTally = self.counters
+        if self.instruments.watches_calls:
+            execution = tally = watched = self._watch(execution)
+            attributes = watched.attributes
+        return perform(
+            self.pool, attributes, payload, is_cbor, begun, deadline, tally,
+            None if on_progress is None else Reports(on_progress),
+            execution, run_seconds,
+        )  # fmt: skip
+
+    def _watch(
+        self, execution: AssignmentObserver | None, *, is_stream: bool = False
+    ) -> WatchedCall:
+        """Notify the instruments that a call starts; the result notifies them of its end."""
+        options = self.options
+        # Positional arguments, because keywords would take a tenth of a microsecond each.
+        record = CallRecord(
+            self.deployment, self.name, is_stream, options.session, options.key, options.metadata
+        )
+        if hooks := self.instruments.call_started:
+            notify_all(logger, hooks, record)
+        return WatchedCall(record, self.attributes, execution, self.counters, self.instruments)
+
+    def _deadline(self, timeout: float | None, now: float) -> tuple[float, float | None]:
+        """Return a call's deadline in Trio's time, and the seconds that it may run if it waits apart.
+
+        See :class:`CallOptions`. If there are such seconds, the deadline is that of the wait for a slot.
+        """
+        options = self.options
+        if timeout is None:
+            timeout = options.timeout
+        if timeout is None:
+            timeout = self.pool.call_seconds
+        else:
+            expect_timeout(timeout)
+        if options.queue_timeout is None:
+            return min(now + timeout, effective_deadline()), None
+        return min(now + options.queue_timeout, effective_deadline()), timeout
+
+    # -- streams ------------------------------------------------------------------------------
+
+    @protected_block
+    async def open_stream(
+        self,
+        payload: Payload,
+        is_cbor: bool,
+        timeout: float | None,
+        *,
+        sends_items: bool = False,
+    ) -> AsyncIterator[FunctionStream]:
+        """Open a stream, as :meth:`Function.stream` does, with encoded arguments."""
+        begun = self.pool.clock()
+        deadline, run_seconds = self._deadline(timeout, begun)
+        if deadline <= begun:  # an expired scope raises Cancelled here, not DeadlineExceeded later
+            await trio.lowlevel.checkpoint()
+        attributes: CallAttributes = self.attributes
+        tally: CallTally = self.counters
+        watched: WatchedCall | None = None
+        if self.instruments.watches_calls:
+            tally = watched = self._watch(None, is_stream=True)
+            attributes = watched.attributes
+        stream: FunctionStream | None = None
+        failure: BaseException | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                stream = await enter_stream(
+                    stack, self.pool, attributes, payload, is_cbor, begun, deadline,
+                    sends_items=sends_items, run_seconds=run_seconds,
+                )  # fmt: skip
+                if watched is not None:
+                    watched.assigned(stream.instance)
+                yield stream
+        except BaseException as error:
+            failure = first_of(error)
+            raise
+        finally:
+            # Count the stream's own outcome, not exceptions raised in the caller's block.
+            if stream is not None and (stream.has_ended or stream.failure):
+                failure = stream.failure
+            tally.ended(self.pool.clock() - begun, failure)
+            # The failure's traceback has this frame: break the cycle, which keeps the arguments.
+            failure = None
+            if stream is not None:
+                stream.failure = None
