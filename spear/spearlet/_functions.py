@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, final
 
+import attrs
+
 from spear._errors import NotFound
 from spear._signatures import DESCRIBE
 from spear._util import NoPublicConstructor
@@ -204,6 +206,8 @@ class Function(ManyCalls, metaclass=NoPublicConstructor):
         """
         calls = self._calls
         payload, is_cbor = calls.encode(arguments, keywords)
+        if calls.options.keywords:  # decoded, they can take 64 times the memory
+            calls = calls.using(attrs.evolve(calls.options, keywords={}))
         bound: BoundCall = BoundCall._create(calls, payload, is_cbor)
         return bound
 

@@ -228,7 +228,7 @@ class UnprotectedCode:
     HOME = str(Path(spear.__file__).parent) + "/"
     EXCEPT = (
         "_", "testing/", "spearlet/_settings.py",
-        "agent/_annotations.py", "agent/_as_written.py", "agent/_describe.py", "agent/_wrappers.py",
+        "annotations/", "agent/_item_annotations.py", "agent/_describe.py", "agent/_wrappers.py",
     )  # fmt: skip
     """Leaves, values that users create, and code that inspects functions: they change no state."""
 
