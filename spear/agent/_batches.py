@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Mapping
 from math import inf
 from types import MethodType
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import trio
 from trio.lowlevel import disable_ki_protection
@@ -39,7 +39,7 @@ from ._arguments import decode_arguments_untrusted
 from ._context import current
 from ._encoding import encode_outcome
 from ._failures import about_call
-from ._functions import AsyncFunction, PlainFunction, RegisteredFunction
+from ._functions import COMMON_RESULTS, AsyncFunction, PlainFunction, RegisteredFunction
 
 if TYPE_CHECKING:
     from spear.channels import InboundCall
@@ -146,21 +146,24 @@ class _BatchRun:
                 await self._send(micros, results, failures)
                 self._since = self._clock()  # the wait for the host's window does not count
 
-    def _begin(self) -> None:
+    def _begin(self, now: float) -> None:
         """Make the next call the current one, with a deadline of its own."""
-        deadline = self._clock() + self._seconds
-        current.set((self._call, self._function.name, deadline, self._service, None))
+        current.set((self._call, self._function.name, now + self._seconds, self._service, None))
 
     async def _run_async(self, function: AsyncFunction, calls: deque[list[object]]) -> None:
         """Run calls until it is time to send outcomes, or until one is late."""
-        end = self._clock() + FLUSH_SECONDS
+        now = self._clock()
+        end = now + FLUSH_SECONDS
         with trio.CancelScope() as scope:
-            while calls and self._clock() < end:
+            while calls:
                 # Moving the deadline for every call would take as long as a short call.
-                now = self._clock()
                 if now + self._seconds > scope.deadline or scope.deadline == inf:
                     scope.deadline = now + self._seconds + SLACK_SECONDS
+                self._begin(now)
                 await self._run_one(function, calls.popleft())
+                now = self._clock()
+                if now >= end:  # not before the first call: the process may have been suspended
+                    break
         if scope.cancelled_caught:
             late = DeadlineExceeded.of_call(function.name, self._seconds, "yes")
             self._fail(about_call(late), len(self._results))
@@ -168,7 +171,6 @@ class _BatchRun:
 
     @disable_ki_protection  # it runs the user's code
     async def _run_one(self, function: AsyncFunction, arguments: list[object]) -> None:
-        self._begin()
         try:
             function.convert((arguments, {}))
             result: object = await function.function(*arguments)
@@ -184,31 +186,39 @@ class _BatchRun:
         raise about_call(DeadlineExceeded.of_call(self._function.name, self._seconds, "yes"))
 
     async def _run_plain(self, function: PlainFunction, calls: deque[list[object]]) -> None:
-        if self._service.runs_inline:
-            self._run_some(function, calls)
-        else:
-            await self._service.in_thread(self._call, self._run_some, function, calls)
-        for at, result in enumerate(self._results):
-            if isinstance(result, Coroutine):  # of a wrapper of an `async def`
-                try:
-                    self._results[at] = await self._within(result)
-                except BaseException as error:
-                    self._fail(error, at)
-                    self._results[at] = None
+        unfinished: list[int] = []
+        await self._service.in_thread(self._call, self._run_some, function, calls, unfinished)
+        for at in unfinished:
+            try:
+                self._results[at] = await self._within(cast("Awaitable[object]", self._results[at]))
+            except BaseException as error:
+                self._fail(error, at)
+                self._results[at] = None
 
-    def _run_some(self, function: PlainFunction, calls: deque[list[object]]) -> None:
-        """Run calls until it is time to send outcomes, in a thread."""
-        end = self._clock() + FLUSH_SECONDS
-        while calls and self._call.cancelled is None and self._clock() < end:
+    def _run_some(
+        self, function: PlainFunction, calls: deque[list[object]], unfinished: list[int]
+    ) -> None:
+        """Run calls in a thread until it is time to send outcomes.
+
+        The results of ``unfinished`` are coroutines, as a wrapper of an ``async def`` returns.
+        """
+        now = self._clock()
+        end = now + FLUSH_SECONDS
+        while calls and self._call.cancelled is None:
             arguments = calls.popleft()
-            self._begin()
+            self._begin(now)
             try:
                 function.convert((arguments, {}))
                 result = function.call(arguments, {})
             except BaseException as error:
                 self._fail(error, len(self._results))
                 result = None
+            if type(result) not in COMMON_RESULTS and isinstance(result, Coroutine):
+                unfinished.append(len(self._results))
             self._results.append(result)
+            now = self._clock()
+            if now >= end:
+                break
 
     def _fail(self, error: BaseException, at: int) -> None:
         """Note the failure of a call, which has no result."""

@@ -10,7 +10,6 @@ import logging
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, final
 
-import outcome
 import trio
 
 from spear._errors import CallFailed, ConfigurationError, NotFound, Rejected, SpearError
@@ -22,6 +21,7 @@ from ._context import current
 from ._describe import describing
 from ._failures import about_call, as_seen_by_caller, in_one_line
 from ._own_calls import OwnCalls
+from ._threads import function_threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._asyncio_bridge import AsyncioBridge
     from ._functions import RegisteredFunction
     from ._statistics import RegisteredFunctionStatistics
+    from ._threads import Threads
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -51,14 +52,14 @@ class AgentService:
 
     Attributes:
         functions: all announced functions, in the order of their announcement.
-        limiter: the limit on plain functions that run at a time.
+        threads: the threads in which plain functions run.
         call_seconds: the default timeout of calls that functions make.
         has_own_process: whether this process's signal handlers raise nothing, so that a KeyboardInterrupt
             comes from the function itself.
         runs_inline: whether plain functions run in Trio's thread, for reproducible runs.
         own_calls: a record of functions that wait for other functions of this process.
         clock, token, thread: the clock, token and thread of the Trio loop that serves. They exist while
-            the agent runs, as do ``limiter``, ``own_calls`` and ``call_seconds``.
+            the agent runs, as do ``threads``, ``own_calls`` and ``call_seconds``.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class AgentService:
         self.has_own_process = False
         self.runs_inline = False
         self._by_name: dict[str, RegisteredFunction] = {}
-        self.limiter: trio.CapacityLimiter
+        self.threads: Threads
         self.own_calls: OwnCalls
         self.call_seconds: float
         self.clock: trio.abc.Clock
@@ -112,7 +113,7 @@ class AgentService:
         """
         token = trio.lowlevel.current_trio_token()
         if self._users == 0:
-            self.limiter = trio.CapacityLimiter(threads)
+            self.threads = function_threads(threads)
             self.own_calls = OwnCalls(self._by_name.get, threads)
             self.call_seconds = call_seconds
             self.clock, self.token = trio.lowlevel.current_clock(), token
@@ -131,9 +132,11 @@ class AgentService:
         finally:
             self._users -= 1
             self.own_calls.slots -= slots
-            if self._users == 0 and self._bridge is not None:
-                bridge, self._bridge = self._bridge, None
-                await run_to_its_end(bridge.aclose)
+            if self._users == 0:
+                self.threads.close()
+                if self._bridge is not None:
+                    bridge, self._bridge = self._bridge, None
+                    await run_to_its_end(bridge.aclose)
 
     # -- called by channels ---------------------------------------------------------------------------
 
@@ -213,22 +216,17 @@ class AgentService:
             BaseException: ``function`` raised it.
         """
 
-        def run() -> outcome.Outcome[T]:
-            # Trio accesses attributes of a raised exception. If an attribute of the program's exception
-            # raised, the outcome of the call would be lost.
-            try:
-                return outcome.Value(function(*arguments))
-            except BaseException as error:
-                return outcome.Error(error)
-
         if self.runs_inline:
             await trio.lowlevel.checkpoint()
-            return run().unwrap()
+            return function(*arguments)
         try:
-            result = await trio.to_thread.run_sync(run, limiter=self.limiter)
+            result = await self.threads.run(function, *arguments)
         except Exception as error:
             raise await self.unable(call, f"cannot start a thread: {error}") from error
-        return result.unwrap()
+        try:
+            return result.unwrap()
+        finally:
+            del result  # its exception refers to this frame
 
     # -- end of service -------------------------------------------------------------------------------
 
