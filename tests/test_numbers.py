@@ -194,6 +194,10 @@ def made(cls: type, name: str, **others: object) -> Give:
     return lambda _, value: cls(**{name: value}, **others)
 
 
+def batched(name: str) -> Give:
+    return lambda _, value: spear.Agent().batched(**{name: value})
+
+
 async def opened(block: object) -> None:
     async with block:  # type: ignore[attr-defined]  # an object of this file
         raise AssertionError("the block was entered")
@@ -214,6 +218,9 @@ def told(function: str) -> Give:
 
 GIVE: Final[dict[str, tuple[Give, tuple[object, ...]]]] = {
     "Agent(concurrency)": (made(spear.Agent, "concurrency"), NO_COUNTS),
+    "Agent.batched(max_concurrent_batches)": (batched("max_concurrent_batches"), NO_COUNTS),
+    "Agent.batched(max_size)": (batched("max_size"), NO_COUNTS),
+    "Agent.batched(max_wait_seconds)": (batched("max_wait_seconds"), NO_SECONDS),
     "CallContext.call(timeout)": (told("call"), NO_TIMEOUTS),
     "CallContext.call_sync(timeout)": (told("call_sync"), NO_TIMEOUTS),
     "CallContext.stream(timeout)": (told("stream_other"), NO_TIMEOUTS),

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final, overload
+from typing import TYPE_CHECKING, Final, Never, ParamSpec, TypeVar, cast, final, overload
 
 from spear._errors import ConfigurationError
 from spear._limits import DEFAULT_WIRE_LIMITS, WireLimits, shown
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spear.wire import BootstrapRecord
 
     from ._arguments import AnyFunction
+    from ._dynamic_batches import BatchedFunction, BatchSettings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -144,7 +145,85 @@ class Agent:
 
         return register if function is None else register(function)
 
-    def _register(self, function: object, name: str | None, asyncio: bool) -> None:
+    @overload
+    def batched(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def batched(
+        self,
+        /,
+        *,
+        max_size: int = 32,
+        max_wait_seconds: float = 0.005,
+        weight: Callable[[Never], float] | None = None,
+        max_concurrent_batches: int = 1,
+        name: str | None = None,
+        asyncio: bool = False,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def batched(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        max_size: int = 32,
+        max_wait_seconds: float = 0.005,
+        weight: Callable[[Never], float] | None = None,
+        max_concurrent_batches: int = 1,
+        name: str | None = None,
+        asyncio: bool = False,
+    ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+        """Register a function that gets the items of several calls as one list.
+
+        ::
+
+            @app.batched(max_size=64)
+            def embed(texts: list[str]) -> list[list[float]]:
+                return model.encode(texts)
+
+        Callers pass one item, ``await f.embed("a text")``, and get one result. The function must have one
+        parameter, and return a list with one entry for each item, in their order. An exception among the
+        entries is the failure of its call alone; an exception that the function raises is the failure of
+        all calls of the batch. An argument that does not fit fails its call before it joins a batch.
+
+        A batch begins ``max_wait_seconds`` after its first call has arrived, or as soon as it is full.
+        Calls that arrive while ``max_concurrent_batches`` run make up the next batches. A call that is
+        cancelled, or late, before its batch begins is not in it. Later, the other calls of the batch go
+        on; when the last one has been cancelled, so is the function, as one of :meth:`function`.
+
+        Args:
+            function: the function, if this method is used as ``@app.batched``.
+            max_size: most calls of a batch; with ``weight``, the most that their weights make together.
+            max_wait_seconds: how long the first call of a batch waits for others. With 0, a batch has the
+                calls that are there.
+            weight: returns the weight of an item, such as ``len``; called in Trio's thread. An item above
+                ``max_size`` travels alone. Each item weighs 1 by default.
+            max_concurrent_batches: most batches that run at a time.
+            name: the name for callers; by default the function's own name.
+            asyncio: whether the function is written for asyncio, to be run in an asyncio loop.
+
+        Raises:
+            ConfigurationError: the argument is not a function of one list, the name is taken or invalid,
+                or another argument is out of range.
+        """
+        from ._dynamic_batches import BatchSettings
+
+        weigh = cast("Callable[[object], float] | None", weight)
+        settings = BatchSettings(max_size, max_wait_seconds, weigh, max_concurrent_batches)
+
+        def register(function: Callable[P, R]) -> Callable[P, R]:
+            self._register(function, name, asyncio, settings)
+            return function
+
+        return register if function is None else register(function)
+
+    def _register(
+        self,
+        function: object,
+        name: str | None,
+        asyncio: bool,
+        batches: BatchSettings | None = None,
+    ) -> None:
         if not isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
             raise ConfigurationError(_not_a_function(function))
         if name is None:
@@ -167,7 +246,11 @@ class Agent:
             raise ConfigurationError(
                 f"cannot register {name!r}: the agent is running, and has announced its functions"
             )
-        self._service.add(_kind_of(function, name, asyncio)(name, function))
+        kind = _kind_of(function, name, asyncio)
+        if batches is None:
+            self._service.add(kind(name, function))
+        else:
+            self._service.add(_batched_kind_of(kind, name)(name, function, batches))
 
     def health(self, function: Callable[P, R]) -> Callable[P, R]:
         """Register a health check: a function without parameters that raises if the agent cannot work.
@@ -379,6 +462,23 @@ def _kind_of(function: AnyFunction, name: str, asyncio: bool) -> type[Registered
 
         return PlainStream
     return WrappedFunction if is_wrapper else PlainFunction
+
+
+def _batched_kind_of(kind: type[RegisteredFunction], name: str) -> type[BatchedFunction]:
+    """Return the class that runs a batched function of a kind."""
+    from ._dynamic_batches import AsyncBatchedFunction, PlainBatchedFunction
+
+    if issubclass(kind, AsyncFunction):
+        return AsyncBatchedFunction
+    if issubclass(kind, PlainFunction):
+        return PlainBatchedFunction
+    if kind.kind == "stream":
+        raise ConfigurationError(
+            f"{name}() has a `yield`: a batched function must return a list of results"
+        )
+    from ._asyncio_bridge import AsyncioBatchedFunction
+
+    return AsyncioBatchedFunction
 
 
 def _not_a_function(thing: object) -> str:

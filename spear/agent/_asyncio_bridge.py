@@ -27,6 +27,7 @@ from spear._util import summary_of
 from spear.wire import NONE
 
 from ._context import current
+from ._dynamic_batches import BatchedFunction
 from ._functions import RegisteredFunction, Stream
 from ._generators import Handover, send_all
 
@@ -279,16 +280,24 @@ def _settle(future: asyncio.Future[T], result: outcome.Outcome[T]) -> None:
 async def _bridged(
     call: InboundCall,
     service: AgentService,
-    name: str,
+    name: str | None,
     function: Callable[[BridgedCall], Coroutine[object, object, object]],
 ) -> object:
-    """Run a coroutine function in asyncio, with ``current`` set to the call, and return its result."""
+    """Run a coroutine function in asyncio, and return its result.
+
+    Args:
+        call: a call that the function handles.
+        service: the service of the agent.
+        name: the name of the function, to set ``current`` to the call; None to leave it.
+        function: the coroutine function.
+    """
     bridge = await _bridge_of(service, call)
     result: outcome.Outcome[object] | None = None
     async with trio.open_nursery() as nursery:
         bridged = BridgedCall(bridge, nursery)
         context = copy_context()
-        context.run(current.set, (call, name, call.deadline, service, bridged))
+        if name is not None:
+            context.run(current.set, (call, name, call.deadline, service, bridged))
         with suppress(BridgeBroken):
             result = await bridged.run(partial(function, bridged), context)
         nursery.cancel_scope.cancel()
@@ -319,6 +328,20 @@ class AsyncioFunction(RegisteredFunction):
             return await cast("Awaitable[object]", self.function(*positional, **keywords))
 
         return self.encode(await _bridged(call, service, self.name, await_it))
+
+
+@final
+class AsyncioBatchedFunction(BatchedFunction):
+    """An ``async def`` written for asyncio that gets a list of items."""
+
+    __slots__ = ()
+    can_run_inline = False
+
+    async def _call(self, items: list[object], call: InboundCall, service: AgentService) -> object:
+        async def await_it(_: BridgedCall) -> object:
+            return await cast("Awaitable[object]", self._batch_function(items))
+
+        return await _bridged(call, service, None, await_it)
 
 
 @final

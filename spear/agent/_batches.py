@@ -5,8 +5,8 @@ the function, the seconds that each of its calls may take, whether an item is a 
 one argument), and the items. The result is a stream of ``[microseconds, results, failures]``: how long
 the next calls took together, their results in order, and for each failed one, whose result is null, its
 index among them and the fields of its ERROR frame: ``[index, flags, a, b, head]``. The calls run one
-after the other. Outcomes are sent at least every FLUSH_SECONDS, so that a host that loses this process
-has them.
+after the other, except those of a batched function, which gathers them. Outcomes are sent at least every
+FLUSH_SECONDS, so that a host that loses this process has them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     from spear.channels import InboundCall
     from spear.wire import Payload
 
+    from ._dynamic_batches import BatchedFunction
     from ._service import AgentService
+
+    Batchable: TypeAlias = AsyncFunction | PlainFunction | BatchedFunction
 
 FLUSH_SECONDS: Final = 0.02
 """Seconds after which outcomes are sent although the batch has not ended."""
@@ -82,9 +85,7 @@ class BatchFunction(RegisteredFunction):
         await _BatchRun(function, seconds, call, service).run(calls)
         return NONE, True
 
-    def _read_untrusted(
-        self, call: InboundCall
-    ) -> tuple[AsyncFunction | PlainFunction, float, deque[list[object]]]:
+    def _read_untrusted(self, call: InboundCall) -> tuple[Batchable, float, deque[list[object]]]:
         """Return the function, the seconds for each call, and the positional arguments of each."""
         try:
             arguments, _ = decode_arguments_untrusted(call.payload, call.is_cbor)
@@ -103,12 +104,13 @@ class BatchFunction(RegisteredFunction):
         if found is None:
             hint = did_you_mean(name, self._by_name)
             raise about_call(NotFound(f"there is no function {name[:100]!r} here{hint}"))
-        if found.takes_items or not (
-            isinstance(found, AsyncFunction) or type(found) is PlainFunction
-        ):
-            message = f"{name}() cannot run in a batch: call it alone"
-            raise about_call(Rejected(message, code="not_in_batch"))
-        return found, seconds, calls
+        if not found.takes_items:
+            if isinstance(found, AsyncFunction) or type(found) is PlainFunction:
+                return found, seconds, calls
+            if found.is_batched:
+                return cast("BatchedFunction", found), seconds, calls
+        message = f"{name}() cannot run in a batch: call it alone"
+        raise about_call(Rejected(message, code="not_in_batch"))
 
 
 @final
@@ -118,7 +120,7 @@ class _BatchRun:
 
     def __init__(
         self,
-        function: AsyncFunction | PlainFunction,
+        function: Batchable,
         seconds: float,
         call: InboundCall,
         service: AgentService,
@@ -137,8 +139,10 @@ class _BatchRun:
         while calls:
             if isinstance(self._function, AsyncFunction):
                 await self._run_async(self._function, calls)
-            else:
+            elif isinstance(self._function, PlainFunction):
                 await self._run_plain(self._function, calls)
+            else:
+                await self._gather(self._function, calls)
             if not calls or self._clock() - self._since > FLUSH_SECONDS:
                 micros = int((self._clock() - self._since) * 1e6)
                 results, failures = self._results, self._failures
@@ -220,10 +224,31 @@ class _BatchRun:
             if now >= end:
                 break
 
+    async def _gather(self, function: BatchedFunction, calls: deque[list[object]]) -> None:
+        """Let all calls join the batches of a batched function, and wait for them."""
+        self._results = [None] * len(calls)
+        async with trio.open_nursery() as nursery:
+            for at, arguments in enumerate(calls):
+                nursery.start_soon(self._join, function, arguments, at)
+        calls.clear()
+
+    @disable_ki_protection  # it makes objects of the user's classes
+    async def _join(self, function: BatchedFunction, arguments: list[object], at: int) -> None:
+        with trio.move_on_after(self._seconds) as scope:
+            try:
+                function.convert((arguments, {}))
+                (item,) = arguments
+                self._results[at] = await function.submit(item, self._call, self._service)
+            except BaseException as error:
+                self._fail(error, at)
+        if scope.cancelled_caught:
+            late = DeadlineExceeded.of_call(function.name, self._seconds, "maybe")
+            self._fail(about_call(late), at)
+
     def _fail(self, error: BaseException, at: int) -> None:
         """Note the failure of a call, which has no result."""
-        self._function.failed += 1
         failure = self._service.failure_of(error)
+        self._function.failed += 1
         most = self._call.channel.limits.error_message_bytes
         self._failures.append([at, *encode_failure(failure, most)])
 

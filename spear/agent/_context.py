@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 CurrentCall: TypeAlias = "tuple[InboundCall, str, float, AgentService, BridgedCall | None]"
 """The tuple (call, name of the function, deadline, service, bridge from asyncio to Trio or None)."""
 
-current: Final[ContextVar[CurrentCall]] = ContextVar("spear call")
+current: Final[ContextVar[CurrentCall | str]] = ContextVar("spear call")
+"""The current call; or the name of a batched function, which runs on behalf of several calls."""
 
 
 def context() -> CallContext:
@@ -54,15 +55,20 @@ def context() -> CallContext:
     Works in async functions, in threads of plain functions, and in asyncio coroutines.
 
     Raises:
-        NotInCall: the code does not run on behalf of a call.
+        NotInCall: the code does not run on behalf of a call, or on behalf of several calls, as a batched
+            function does.
     """
-    try:
-        return CallContext(current.get())
-    except LookupError:
-        message = (
+    state = current.get(None)
+    if state is None:
+        raise NotInCall(
             "this code runs outside of a call: only a function that handles a call has a context"
         )
-        raise NotInCall(message) from None
+    if isinstance(state, str):
+        raise NotInCall(
+            f"{state}() gets several calls at once, and has no context of one call: pass what the "
+            "function needs as a part of each item"
+        )
+    return CallContext(state)
 
 
 async def call(

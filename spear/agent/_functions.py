@@ -52,6 +52,7 @@ class RegisteredFunction(ABC):
         name: the name for callers.
         function: the user's function.
         needs_thread: whether each call needs a thread of its own.
+        is_batched: whether the function gets the items of several calls as one list.
         can_run_inline: whether a service that `runs_inline` can run the function without a thread.
         calls: calls that were begun.
         failed: calls that ended with an error, including refused arguments.
@@ -63,6 +64,7 @@ class RegisteredFunction(ABC):
     kind: ClassVar[FunctionKind] = "function"
     needs_thread: ClassVar[bool] = False
     can_run_inline: ClassVar[bool] = True
+    is_batched: ClassVar[bool] = False
 
     def __init__(self, name: str, function: AnyFunction) -> None:
         self.name = name
@@ -112,6 +114,11 @@ class RegisteredFunction(ABC):
         if call.is_shared or binder.raw in (memoryview, bytearray):
             return call.view()
         return call.payload
+
+    @property
+    def wanted_slots(self) -> int:
+        """The number of calls at a time that the function is made for."""
+        return 1
 
     @property
     def takes_items(self) -> bool:

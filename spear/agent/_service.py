@@ -124,6 +124,13 @@ class AgentService:
             raise ConfigurationError("the agent already runs in another thread")
         elif self._lost:
             raise SpearError(f"the agent is shutting down: {self._lost}")
+        for each in self.functions:
+            if each.wanted_slots > slots:
+                logger.warning(
+                    "%s(): no batch can have max_size=%d calls, because the agent accepts %d calls at "
+                    "a time: set Agent(concurrency=%d) or more",
+                    each.name, each.wanted_slots, slots, each.wanted_slots,
+                )  # fmt: skip
         self._debug |= debug
         self._users += 1
         self.own_calls.slots += slots
@@ -215,7 +222,6 @@ class AgentService:
             Rejected: no thread could be started; the host may retry the call on another instance.
             BaseException: ``function`` raised it.
         """
-
         if self.runs_inline:
             await trio.lowlevel.checkpoint()
             return function(*arguments)

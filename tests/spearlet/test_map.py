@@ -381,6 +381,44 @@ async def test_a_function_that_takes_items_gets_one_call_for_each_item(batches: 
     assert [each.result for each in outcomes] == list(range(30))
 
 
+async def test_items_of_a_batched_function_are_gathered_by_the_agent(batches: None) -> None:
+    app = spear.Agent()
+    sizes: list[int] = []
+
+    @app.batched(max_size=20, max_wait_seconds=0.01)
+    async def double(numbers: list[int]) -> list[int | Exception]:
+        sizes.append(len(numbers))
+        return [KeyError() if number == 77 else 2 * number for number in numbers]
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.double, [*range(100), "text"])
+    assert [each.result for each in outcomes[:77]] == list(range(0, 154, 2))
+    errors = {each.index: each.error for each in outcomes if each.error is not None}
+    assert {index: type(error) for index, error in errors.items()} == {
+        77: FunctionRaised,
+        100: InvalidArguments,
+    }
+    assert sum(sizes) == 100
+    assert max(sizes) == 20
+    assert len(sizes) <= 20
+
+
+async def test_a_late_item_of_a_batched_function_is_the_only_one_that_fails(
+    batches: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    app = spear.Agent()
+
+    @app.batched(max_size=1, max_concurrent_batches=1000)
+    async def nap(numbers: list[int]) -> list[int]:
+        await trio.sleep(5 if numbers == [20] else 0.5)
+        return numbers
+
+    async with deployed(app) as deployment:
+        outcomes = await collect(deployment.nap.options(timeout=2), range(30))
+    late = {each.index: type(each.error) for each in outcomes if each.error is not None}
+    assert late == {20: DeadlineExceeded}
+
+
 @pytest.mark.parametrize(
     "junk",
     [
