@@ -33,6 +33,8 @@ class Figure(enum.StrEnum):
     DEPLOY = "deploy"
     REPLACE = "replace"
     RESTART = "restart"
+    MAP = "map"
+    LOST = "lost"
 
 
 UNITS = {
@@ -55,6 +57,8 @@ UNITS = {
     Figure.DEPLOY: "ms",
     Figure.REPLACE: "ms",
     Figure.RESTART: "ms",
+    Figure.MAP: "ms",
+    Figure.LOST: "items",
 }
 
 Sample = dict[Figure, float]
@@ -73,6 +77,8 @@ class Pattern(enum.StrEnum):
     IDLE_INSTANCE = "idle-instance"  # an instance that has answered and waits: UNIQUE_MEMORY
     REPLICAS = "replicas"  # 64 calls in flight, to `count` replicas: CPU of the host by policy
     LIFE = "replicas-life"  # `count` replicas deployed, killed and restarted: time per replica
+    MAP = "map"  # a function that does nothing, over `count` items: MAP
+    MAP_WITH_DEATH = "map-with-death"  # `count` items, one of which ends its process: LOST
     IDLE = "idle"  # `count` channels open, doing nothing: the figures about idle channels
 
 

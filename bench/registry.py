@@ -103,6 +103,12 @@ _OURS = (
         (Pattern.REPLICAS,),
     ),
     Peer("spear-life", "Spear replicas", "bench.replicas:life", (Pattern.LIFE,)),
+    Peer(
+        "spear-map",
+        "Spear Function.map",
+        "bench.maps:spear",
+        (Pattern.MAP, Pattern.MAP_WITH_DEATH),
+    ),
     Peer("spear-idle", "Spear idle channels", "bench.ours:idle_channels", (Pattern.IDLE,)),
     Peer(
         "spear-gateway",
@@ -232,6 +238,12 @@ _OTHERS = (
         extra="bench",
         daemons=True,  # the raylet ignores SIGCHLD, so the CPU time of its children is lost
         matrix=True,
+    ),
+    Peer(
+        "process-pool-map",
+        "ProcessPoolExecutor.map, chunksize=100",
+        "bench.maps:process_pool",
+        (Pattern.MAP, Pattern.MAP_WITH_DEATH),
     ),
     Peer(
         "ray-cold",

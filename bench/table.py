@@ -177,6 +177,31 @@ def _life_row(what: str, figure: Figure) -> Row:
     )
 
 
+def _map_rows() -> list[Row]:
+    """Return the rows that compare a map with the standard library's pool."""
+    many, deadly = Workload(Pattern.MAP, count=20_000), Workload(Pattern.MAP_WITH_DEATH, count=50)
+    return [
+        Row(
+            "map-20000/process-pool",
+            "a plain function that does nothing, over 20,000 items",
+            _point("spear-map", many, Figure.MAP),
+            _point("process-pool-map", many, Figure.MAP),
+            Bound.AT_MOST,
+            must=3,
+            aim=2,
+        ),
+        Row(
+            "map-lost-50/process-pool",
+            "items lost of 50 when one of two processes dies",
+            _point("spear-map", deadly, Figure.LOST),
+            _point("process-pool-map", deadly, Figure.LOST),
+            Bound.AT_MOST,
+            must=1 / 3,
+            aim=1 / 6,
+        ),
+    ]
+
+
 def handover_cases() -> list[Case]:
     """Return the cases that show from which size on a segment is faster than the socket."""
     return [
@@ -412,6 +437,7 @@ ROWS = (
         must=1 / 4,
         aim=1 / 5,
     ),
+    *_map_rows(),
     *_replicas_rows(),
     _life_row("deploy", Figure.DEPLOY),
     _life_row("kill and replace", Figure.REPLACE),
