@@ -1,7 +1,8 @@
 """The output of an instance: split into lines, logged, and its last lines kept.
 
 An instance is not trusted with the host's memory, log file or terminal. The length of a line and the size
-of the kept lines are limited. Characters that could control a terminal or fake a line end are escaped.
+of the kept lines are limited. Characters that could control a terminal or fake a line end are escaped. A
+carriage return starts its line anew, as on a terminal: of a progress bar, a line holds the last state.
 This module knows bytes and lines, not the pipe or socket from which they come.
 """
 
@@ -79,6 +80,16 @@ class LogBook:
             notify_all(logger, hooks, self._instance_id, line)
         return line
 
+    def show_unfinished(self, stream: OutputName, text: str) -> None:
+        """Notify observers of the beginning of a line; ``text`` is empty once the line has ended."""
+        if hooks := self._instruments.line_unfinished:
+            notify_all(logger, hooks, self._instance_id, stream, text)
+
+    @property
+    def shows_unfinished(self) -> bool:
+        """Whether an observer wants unfinished lines."""
+        return bool(self._instruments.line_unfinished)
+
 
 @final
 class LogTail:
@@ -93,6 +104,8 @@ class LogTail:
         self._kept_bytes = 0
         self._partial = bytearray()  # the start of an unfinished line, at most _line_bytes
         self._skipped_bytes = 0  # bytes of the unfinished line beyond _line_bytes
+        self._has_return = False  # whether its last byte is a carriage return, which is not kept
+        self._shown = ""  # the unfinished line, as observers know it
 
     def feed(self, data: bytes) -> None:
         """Add bytes that were read from the stream."""
@@ -101,28 +114,46 @@ class LogTail:
             self._extend(part)
             self._end_line()
         self._extend(rest)
+        if self._book.shows_unfinished:
+            self._show(self._text())
 
     def finish(self) -> None:
         """End the stream; an unfinished line becomes a line."""
         if self._partial or self._skipped_bytes:
             self._end_line()
+        self._show("")
 
     def _extend(self, part: bytes) -> None:
+        text = part.rstrip(b"\r")
+        if not text:
+            self._has_return = self._has_return or bool(part)
+            return
+        _, is_cut, kept = text.rpartition(b"\r")
+        if is_cut or self._has_return:
+            self._partial.clear()
+            self._skipped_bytes = 0
+        self._has_return = len(text) < len(part)
         room = self._line_bytes - len(self._partial)
-        self._partial += part[:room]
-        self._skipped_bytes += max(len(part) - room, 0)
+        self._partial += kept[:room]
+        self._skipped_bytes += max(len(kept) - room, 0)
 
     def _end_line(self) -> None:
         line = self._book.enter(self._stream, self._text())
         self._partial.clear()
         self._skipped_bytes = 0
+        self._has_return = False
         self.lines.append(line)
         self._kept_bytes += len(line.text) + LINE_OVERHEAD_BYTES
         while self._kept_bytes > self._tail_bytes and len(self.lines) > 1:
             self._kept_bytes -= len(self.lines.popleft().text) + LINE_OVERHEAD_BYTES
 
+    def _show(self, text: str) -> None:
+        if text != self._shown:
+            self._shown = text
+            self._book.show_unfinished(self._stream, text)
+
     def _text(self) -> str:
-        text = bytes(self._partial).removesuffix(b"\r").decode("utf-8", "backslashreplace")
+        text = self._partial.decode("utf-8", "backslashreplace")
         if not text.isprintable():
             text = text.translate(_ESCAPES)
         return f"{text} … {self._skipped_bytes} more bytes" if self._skipped_bytes else text

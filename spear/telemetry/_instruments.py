@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from spear._ids import InstanceId
 
-    from ._records import CallRecord, ConnectionEvent, DeploymentEvent, InstanceEvent, LogLine
+    from ._records import (
+        CallRecord,
+        ConnectionEvent,
+        DeploymentEvent,
+        InstanceEvent,
+        LogLine,
+        OutputName,
+    )
 
 
 class Instrument:
@@ -34,6 +41,13 @@ class Instrument:
 
     def line_written(self, instance: InstanceId, line: LogLine) -> None:
         """Called when an instance, or its fork template, has written a line to stdout or stderr."""
+
+    def line_unfinished(self, instance: InstanceId, stream: OutputName, text: str) -> None:
+        """Called when an instance has written the beginning of a line, or has ended that line.
+
+        ``text`` is the line so far, as when a progress bar is redrawn; it is empty when the line has
+        ended, after ``line_written``. At most one call for each read of the instance's output.
+        """
 
     def connection_changed(self, event: ConnectionEvent) -> None:
         """Called when a connection was made, logged in, was refused, fell silent or ended."""
@@ -72,6 +86,7 @@ class Instruments:
 
     instance_changed: tuple[Callable[[InstanceEvent], object], ...]
     line_written: tuple[Callable[[InstanceId, LogLine], object], ...]
+    line_unfinished: tuple[Callable[[InstanceId, OutputName, str], object], ...]
     connection_changed: tuple[Callable[[ConnectionEvent], object], ...]
     deployment_changed: tuple[Callable[[DeploymentEvent], object], ...]
     call_started: tuple[Callable[[CallRecord], object], ...]

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spear import HostLimits, InstanceId
+from spear import HostLimits, InstanceId, Instrument
 from spear.runtimes import LogBook
 from spear.runtimes._logs import LINE_OVERHEAD_BYTES
+from spear.telemetry import Instruments
 
 from .helpers import listening
 
 if TYPE_CHECKING:
     import random
+
+    from spear.telemetry import LogLine, OutputName
 
 ID = InstanceId("process", "worker")
 LIMITS = HostLimits(log_line_bytes=20, log_tail_bytes=10 * (LINE_OVERHEAD_BYTES + 20))
@@ -41,7 +44,9 @@ def fed(*chunks: bytes, limits: HostLimits = LIMITS) -> list[str]:
         (b"one\ntwo", ["one", "two"]),
         (b"\n\n", ["", ""]),
         (b"dos\r\n", ["dos"]),
-        (b"a\rb\n", ["a\\x0db"]),
+        (b"a\rb\n", ["b"]),
+        (b"\r 10%\r 20%\r\r\n\r\nend\r", [" 20%", "", "end"]),
+        (b"x" * 30 + b"\rshort\n", ["short"]),
         (b"tab\there\n", ["tab\there"]),
         ("grün, 木\n".encode(), ["grün, 木"]),
         (b"bad \xff\xc3\n", ["bad \\xff\\xc3"]),
@@ -131,3 +136,37 @@ def test_an_observer_that_exits_costs_no_line(caplog: pytest.LogCaptureFixture) 
     tail.feed(b"one\ntwo\n")
     assert texts(book) == ["one", "two"]
     assert caplog.messages.count(f"the callback on_line of {ID} raised") == 2
+
+
+class Unfinished(Instrument):
+    """An instrument that records lines and their beginnings."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def line_unfinished(self, instance: InstanceId, stream: OutputName, text: str) -> None:
+        assert (instance, stream) == (ID, "stderr")
+        self.seen.append(("unfinished", text))
+
+    def line_written(self, instance: InstanceId, line: LogLine) -> None:
+        self.seen.append(("line", line.text))
+
+
+def test_an_unfinished_line_is_shown_as_it_grows() -> None:
+    watcher = Unfinished()
+    tail = LogBook(ID, LIMITS, instruments=Instruments([watcher])).tail("stderr")
+    for chunk in (b"whole\n", b"\r 10%", b"\r 20%", b"", b" \x1b", b"\nnext\n", b"x" * 30):
+        tail.feed(chunk)
+    tail.finish()
+    assert watcher.seen == [
+        ("line", "whole"),
+        ("unfinished", " 10%"),
+        ("unfinished", " 20%"),
+        ("unfinished", " 20% \\x1b"),
+        ("line", " 20% \\x1b"),
+        ("line", "next"),
+        ("unfinished", ""),
+        ("unfinished", "x" * 20 + " … 10 more bytes"),
+        ("line", "x" * 20 + " … 10 more bytes"),
+        ("unfinished", ""),
+    ]
